@@ -1,0 +1,653 @@
+//! One encoded entry: how it is written into a frame, and how a worker reads it there.
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  kind: 1 noop, 2 membership, 3 opaque, 4 put, 5 delete, 6 increment, 7 compare-and-set, 8 batch
+//!      1     1  flags: bit 0 expects a value (7), bit 1 sets a value (7), bit 2 has a note (8)
+//!      2     2  key length - 1 (kinds 4 to 7), else 0
+//!      4     4  area length
+//!      8     k  key (kinds 4 to 7)
+//!    8+k     a  area: the bytes (2, 3), the value (4), i64 (6), [u32 length, expected] new (7),
+//!               u32 count [u16 name length - 1, u32 value length, name, value] commands (8)
+//! ```
+//!
+//! All numbers are little-endian; nothing is aligned. A command of a batch is encoded as an entry of its own is.
+
+use thiserror::Error;
+
+use crate::entry::{Command, Entry, Note, Payload};
+
+/// Bytes before the key.
+pub(crate) const HEADER_BYTES: usize = 8;
+/// The longest key the format can hold.
+pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
+/// The longest value the format may hold.
+pub(crate) const VALUE_BYTES_MAX: usize = 16 << 20;
+/// The most bytes of entries in one frame.
+pub(crate) const FRAME_BYTES_MAX: usize = 32 << 20;
+
+const NOOP: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+const OPAQUE: u8 = 3;
+const PUT: u8 = 4;
+const DELETE: u8 = 5;
+const INCREMENT: u8 = 6;
+const COMPARE_AND_SET: u8 = 7;
+const BATCH: u8 = 8;
+
+const EXPECTS: u8 = 1;
+const SETS: u8 = 2;
+const HAS_NOTE: u8 = 4;
+
+/// The largest key, value and entry that a submission may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key, in bytes; at most 64 KiB.
+    pub key_bytes_max: usize,
+    /// Longest value (and membership, opaque payload, note value), in bytes; at most 16 MiB.
+    pub value_bytes_max: usize,
+    /// Longest encoded entry, in bytes; at most 32 MiB. A batch is one entry.
+    pub entry_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            entry_bytes_max: FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// Why an entry cannot be encoded: it is the caller's to mend, and nothing was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// A key (or the name of a note) has no bytes.
+    #[error("the key is empty; keys have at least one byte")]
+    EmptyKey,
+    /// A key (or the name of a note) is longer than the limit.
+    #[error("the key has {bytes} bytes, more than the limit of {limit}")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// A value is longer than the limit.
+    #[error("the value has {bytes} bytes, more than the limit of {limit}")]
+    ValueTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The whole entry is longer than the limit.
+    #[error("the entry has {bytes} bytes encoded, more than the limit of {limit}")]
+    EntryTooLong {
+        /// Its encoded length.
+        bytes: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// A batch holds a batch.
+    #[error("a batch holds a batch at position {position}; batches do not nest")]
+    NestedBatch {
+        /// Position in the outer batch, from 0.
+        position: usize,
+    },
+}
+
+/// Why bytes are not an encoded entry. A checksum has passed by then: the writer was wrong, or is of another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not an entry: {0}")]
+pub struct DecodeError(&'static str);
+
+/// Where a value's bytes are: in which segment, how far into it, how many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Place {
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+/// A value, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct ValueRef<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Where they are in the log, for machines that keep places instead of bytes.
+    pub place: Place,
+}
+
+/// A decoded entry's payload, borrowed from its frame.
+#[derive(Clone, Copy, Debug)]
+pub enum PayloadRef<'a> {
+    /// See [`Payload::Noop`].
+    Noop,
+    /// See [`Payload::Membership`].
+    Membership(&'a [u8]),
+    /// See [`Payload::Opaque`].
+    Opaque(&'a [u8]),
+    /// See [`Payload::Command`].
+    Command(CommandRef<'a>),
+}
+
+/// A decoded command, borrowed from its frame.
+#[derive(Clone, Copy, Debug)]
+pub enum CommandRef<'a> {
+    /// See [`Command::Put`].
+    Put {
+        /// Which key.
+        key: &'a [u8],
+        /// Its value from now on.
+        value: ValueRef<'a>,
+    },
+    /// See [`Command::Delete`].
+    Delete {
+        /// Which key.
+        key: &'a [u8],
+    },
+    /// See [`Command::Increment`].
+    Increment {
+        /// Which key.
+        key: &'a [u8],
+        /// What to add.
+        by: i64,
+    },
+    /// See [`Command::CompareAndSet`].
+    CompareAndSet {
+        /// Which key.
+        key: &'a [u8],
+        /// The value it must have, or be absent.
+        expected: Option<&'a [u8]>,
+        /// Its value afterwards, or it is removed.
+        new: Option<ValueRef<'a>>,
+    },
+    /// See [`Command::Batch`].
+    Batch(BatchRef<'a>),
+}
+
+impl<'a> CommandRef<'a> {
+    /// The one key the command is about; `None` for a batch.
+    #[must_use]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        match *self {
+            Self::Put { key, .. }
+            | Self::Delete { key }
+            | Self::Increment { key, .. }
+            | Self::CompareAndSet { key, .. } => Some(key),
+            Self::Batch(_) => None,
+        }
+    }
+}
+
+/// A decoded batch: its commands are decoded one by one as it is iterated.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchRef<'a> {
+    count: u32,
+    note: Option<Note<'a>>,
+    commands: &'a [u8],
+    segment: u32,
+    offset: u32,
+}
+
+impl<'a> BatchRef<'a> {
+    /// How many commands it holds.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether it holds no command.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The note to keep beside the state.
+    #[must_use]
+    pub fn note(&self) -> Option<Note<'a>> {
+        self.note
+    }
+
+    /// The commands in order; ends early if one cannot be decoded, which [`decode`] has ruled out.
+    pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
+        let (mut rest, segment, mut offset) = (self.commands, self.segment, self.offset);
+        (0..self.count).map_while(move |_| {
+            let (command, bytes) = decode_command(rest, segment, offset).ok()?;
+            rest = rest.get(bytes..)?;
+            offset = offset.wrapping_add(u32::try_from(bytes).ok()?);
+            Some(command)
+        })
+    }
+}
+
+/// The bytes `entry` takes encoded, after checking it against `limits`.
+pub(crate) fn encoded_len(entry: &Entry<'_>, limits: &Limits) -> Result<usize, EntryError> {
+    let bytes = match &entry.payload {
+        Payload::Noop => HEADER_BYTES,
+        Payload::Membership(bytes) | Payload::Opaque(bytes) => {
+            HEADER_BYTES + checked_value(bytes, limits)?
+        }
+        Payload::Command(command) => command_len(command, limits)?,
+    };
+    if bytes > limits.entry_bytes_max {
+        return Err(EntryError::EntryTooLong { bytes, limit: limits.entry_bytes_max });
+    }
+    Ok(bytes)
+}
+
+#[inline]
+fn command_len(command: &Command<'_>, limits: &Limits) -> Result<usize, EntryError> {
+    Ok(HEADER_BYTES
+        + match *command {
+            Command::Put { key, value } => {
+                checked_key(key, limits)? + checked_value(value, limits)?
+            }
+            Command::Delete { key } => checked_key(key, limits)?,
+            Command::Increment { key, .. } => checked_key(key, limits)? + 8,
+            Command::CompareAndSet { key, expected, new } => {
+                let expected = match expected {
+                    Some(bytes) => 4 + checked_value(bytes, limits)?,
+                    None => 0,
+                };
+                let new = new.map_or(Ok(0), |bytes| checked_value(bytes, limits))?;
+                checked_key(key, limits)? + expected + new
+            }
+            Command::Batch { commands, note } => batch_len(commands, note, limits)?,
+        })
+}
+
+fn batch_len(
+    commands: &[Command<'_>],
+    note: Option<Note<'_>>,
+    limits: &Limits,
+) -> Result<usize, EntryError> {
+    let note_bytes = match note {
+        Some(note) => 6 + checked_key(note.name, limits)? + checked_value(note.value, limits)?,
+        None => 0,
+    };
+    let mut bytes = 4 + note_bytes;
+    for (position, command) in commands.iter().enumerate() {
+        if matches!(command, Command::Batch { .. }) {
+            return Err(EntryError::NestedBatch { position });
+        }
+        bytes += command_len(command, limits)?;
+    }
+    Ok(bytes)
+}
+
+#[inline]
+fn checked_key(key: &[u8], limits: &Limits) -> Result<usize, EntryError> {
+    let limit = limits.key_bytes_max.min(KEY_BYTES_MAX);
+    match key.len() {
+        0 => Err(EntryError::EmptyKey),
+        bytes if bytes > limit => Err(EntryError::KeyTooLong { bytes, limit }),
+        bytes => Ok(bytes),
+    }
+}
+
+#[inline]
+fn checked_value(value: &[u8], limits: &Limits) -> Result<usize, EntryError> {
+    let limit = limits.value_bytes_max.min(VALUE_BYTES_MAX);
+    match value.len() {
+        bytes if bytes > limit => Err(EntryError::ValueTooLong { bytes, limit }),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Encodes `entry` into `out`, which has exactly the length [`encoded_len`] gave.
+#[inline]
+pub(crate) fn encode(entry: &Entry<'_>, out: &mut [u8]) {
+    let mut cursor = Cursor { out };
+    match &entry.payload {
+        Payload::Noop => cursor.header(NOOP, 0, 0, 0),
+        Payload::Membership(bytes) => cursor.blob(MEMBERSHIP, bytes),
+        Payload::Opaque(bytes) => cursor.blob(OPAQUE, bytes),
+        Payload::Command(command) => cursor.command(command),
+    }
+}
+
+/// Writes forward into a buffer that is known to be large enough.
+struct Cursor<'a> {
+    out: &'a mut [u8],
+}
+
+impl Cursor<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let (head, tail) = std::mem::take(&mut self.out).split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        self.out = tail;
+    }
+
+    #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "encoded_len has checked: keys are 1..=65536 bytes, areas at most 32 MiB"
+    )]
+    fn header(&mut self, kind: u8, flags: u8, key_bytes: usize, area_bytes: usize) {
+        let word = u64::from(kind)
+            | u64::from(flags) << 8
+            | (key_bytes.saturating_sub(1) as u64) << 16
+            | (area_bytes as u64) << 32;
+        self.put(&word.to_le_bytes());
+    }
+
+    fn blob(&mut self, kind: u8, bytes: &[u8]) {
+        self.header(kind, 0, 0, bytes.len());
+        self.put(bytes);
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "encoded_len has checked every length")]
+    #[inline]
+    fn command(&mut self, command: &Command<'_>) {
+        match *command {
+            Command::Put { key, value } => {
+                self.header(PUT, 0, key.len(), value.len());
+                self.put(key);
+                self.put(value);
+            }
+            Command::Delete { key } => {
+                self.header(DELETE, 0, key.len(), 0);
+                self.put(key);
+            }
+            Command::Increment { key, by } => {
+                self.header(INCREMENT, 0, key.len(), 8);
+                self.put(key);
+                self.put(&by.to_le_bytes());
+            }
+            Command::CompareAndSet { key, expected, new } => {
+                let expects = expected.map_or(0, |bytes| 4 + bytes.len());
+                let flags = if expected.is_some() { EXPECTS } else { 0 }
+                    | if new.is_some() { SETS } else { 0 };
+                let area = expects + new.map_or(0, <[u8]>::len);
+                self.header(COMPARE_AND_SET, flags, key.len(), area);
+                self.put(key);
+                if let Some(expected) = expected {
+                    self.put(&(expected.len() as u32).to_le_bytes());
+                    self.put(expected);
+                }
+                self.put(new.unwrap_or_default());
+            }
+            Command::Batch { commands, note } => {
+                let area = self.out.len() - HEADER_BYTES;
+                self.header(BATCH, if note.is_some() { HAS_NOTE } else { 0 }, 0, area);
+                self.put(&(commands.len() as u32).to_le_bytes());
+                if let Some(note) = note {
+                    self.put(&((note.name.len() - 1) as u16).to_le_bytes());
+                    self.put(&(note.value.len() as u32).to_le_bytes());
+                    self.put(note.name);
+                    self.put(note.value);
+                }
+                for command in commands {
+                    self.command(command);
+                }
+            }
+        }
+    }
+}
+
+/// Decodes the entry at the start of `bytes`, which lie at `offset` of `segment`; also gives its length.
+///
+/// Every length is checked against the bytes that are there before it is used, commands of a batch included.
+#[inline]
+pub(crate) fn decode(
+    bytes: &[u8],
+    segment: u32,
+    offset: u32,
+) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+    let raw = Raw::read(bytes)?;
+    let payload = match raw.kind {
+        PUT | DELETE | INCREMENT | COMPARE_AND_SET | BATCH => {
+            PayloadRef::Command(raw.command(segment, offset)?)
+        }
+        NOOP if raw.area.is_empty() => PayloadRef::Noop,
+        MEMBERSHIP => PayloadRef::Membership(raw.area),
+        OPAQUE => PayloadRef::Opaque(raw.area),
+        _ => return Err(DecodeError("unknown kind")),
+    };
+    Ok((payload, raw.len()))
+}
+
+/// As [`decode`], and every command of a batch is decoded once too: what recovery does before it trusts a frame.
+pub(crate) fn decode_deep(
+    bytes: &[u8],
+    segment: u32,
+    offset: u32,
+) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+    let (payload, len) = decode(bytes, segment, offset)?;
+    if let PayloadRef::Command(CommandRef::Batch(batch)) = payload {
+        let mut rest = batch.commands;
+        for _ in 0..batch.count {
+            let (command, bytes) = decode_command(rest, segment, 0)?;
+            if matches!(command, CommandRef::Batch(_)) {
+                return Err(DecodeError("a batch in a batch"));
+            }
+            rest = rest.get(bytes..).ok_or(DecodeError("a batch cut short"))?;
+        }
+        if !rest.is_empty() {
+            return Err(DecodeError("bytes after the last command of a batch"));
+        }
+    }
+    Ok((payload, len))
+}
+
+fn decode_command(
+    bytes: &[u8],
+    segment: u32,
+    offset: u32,
+) -> Result<(CommandRef<'_>, usize), DecodeError> {
+    let raw = Raw::read(bytes)?;
+    Ok((raw.command(segment, offset)?, raw.len()))
+}
+
+/// The parts every kind has.
+struct Raw<'a> {
+    kind: u8,
+    flags: u8,
+    key: &'a [u8],
+    area: &'a [u8],
+}
+
+impl<'a> Raw<'a> {
+    #[inline]
+    fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (head, rest) =
+            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(DecodeError("a header cut short"))?;
+        let [kind, flags, k0, k1, a0, a1, a2, a3] = *head;
+        let has_key = matches!(kind, PUT | DELETE | INCREMENT | COMPARE_AND_SET);
+        let key_bytes = usize::from(u16::from_le_bytes([k0, k1])) + usize::from(has_key);
+        let area_bytes = u32::from_le_bytes([a0, a1, a2, a3]) as usize;
+        let (key, rest) = rest.split_at_checked(key_bytes).ok_or(DecodeError("a key cut short"))?;
+        let area = rest.get(..area_bytes).ok_or(DecodeError("an area cut short"))?;
+        if !has_key && key_bytes != 0 {
+            return Err(DecodeError("a key where none belongs"));
+        }
+        Ok(Self { kind, flags, key, area })
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        HEADER_BYTES + self.key.len() + self.area.len()
+    }
+
+    /// A value that starts `skip` bytes into the area.
+    #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "lengths are below 4 GiB: they were read as u32"
+    )]
+    fn value(&self, skip: usize, segment: u32, offset: u32) -> Result<ValueRef<'a>, DecodeError> {
+        let bytes = self.area.get(skip..).ok_or(DecodeError("a value cut short"))?;
+        let before = HEADER_BYTES + self.key.len() + skip;
+        let place =
+            Place { segment, offset: offset.wrapping_add(before as u32), len: bytes.len() as u32 };
+        Ok(ValueRef { bytes, place })
+    }
+
+    #[inline]
+    fn command(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
+        let key = self.key;
+        match self.kind {
+            PUT => Ok(CommandRef::Put { key, value: self.value(0, segment, offset)? }),
+            DELETE if self.area.is_empty() => Ok(CommandRef::Delete { key }),
+            INCREMENT => {
+                let by = self.area.try_into().map_err(|_| DecodeError("an increment's size"))?;
+                Ok(CommandRef::Increment { key, by: i64::from_le_bytes(by) })
+            }
+            COMPARE_AND_SET => self.compare_and_set(segment, offset),
+            BATCH => self.batch(segment, offset),
+            _ => Err(DecodeError("unknown kind")),
+        }
+    }
+
+    fn compare_and_set(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
+        let (expected, skip) = if self.flags & EXPECTS != 0 {
+            let (head, rest) =
+                self.area.split_first_chunk::<4>().ok_or(DecodeError("a length cut short"))?;
+            let bytes = u32::from_le_bytes(*head) as usize;
+            let expected = rest.get(..bytes).ok_or(DecodeError("an expected value cut short"))?;
+            (Some(expected), 4 + bytes)
+        } else {
+            (None, 0)
+        };
+        let value = self.value(skip, segment, offset)?;
+        if self.flags & SETS == 0 && !value.bytes.is_empty() {
+            return Err(DecodeError("a new value where none belongs"));
+        }
+        let new = (self.flags & SETS != 0).then_some(value);
+        Ok(CommandRef::CompareAndSet { key: self.key, expected, new })
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the area's length was read as a u32")]
+    fn batch(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
+        let cut = DecodeError("a batch cut short");
+        let (count, mut rest) = self.area.split_first_chunk::<4>().ok_or(cut)?;
+        let mut note = None;
+        if self.flags & HAS_NOTE != 0 {
+            let (&[n0, n1, v0, v1, v2, v3], after) = rest.split_first_chunk::<6>().ok_or(cut)?;
+            let name_bytes = usize::from(u16::from_le_bytes([n0, n1])) + 1;
+            let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
+            let (name, after) = after.split_at_checked(name_bytes).ok_or(cut)?;
+            let (value, after) = after.split_at_checked(value_bytes).ok_or(cut)?;
+            note = Some(Note { name, value });
+            rest = after;
+        }
+        let before = HEADER_BYTES + (self.area.len() - rest.len());
+        let offset = offset.wrapping_add(before as u32);
+        let count = u32::from_le_bytes(*count);
+        if count as usize > rest.len() / HEADER_BYTES {
+            return Err(cut);
+        }
+        Ok(CommandRef::Batch(BatchRef { count, note, commands: rest, segment, offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::LogId;
+
+    fn encoded(payload: Payload<'_>) -> Vec<u8> {
+        let entry = Entry::new(LogId::new(1, 1), payload);
+        let mut out = vec![0; encoded_len(&entry, &Limits::default()).unwrap()];
+        encode(&entry, &mut out);
+        out
+    }
+
+    fn all_kinds() -> Vec<Vec<u8>> {
+        let commands = [
+            Command::Put { key: b"a", value: b"one" },
+            Command::Increment { key: b"bb", by: -7 },
+            Command::CompareAndSet { key: b"c", expected: Some(b"x"), new: Some(b"yy") },
+            Command::Delete { key: &[0xff; 300] },
+        ];
+        let note = Some(Note { name: b"position", value: b"77" });
+        vec![
+            encoded(Payload::Noop),
+            encoded(Payload::Membership(b"m")),
+            encoded(Payload::Opaque(b"")),
+            encoded(Payload::Command(Command::Put { key: &[9; KEY_BYTES_MAX], value: b"" })),
+            encoded(Payload::Command(Command::CompareAndSet {
+                key: b"k",
+                expected: None,
+                new: None,
+            })),
+            encoded(Payload::Command(Command::Batch { commands: &commands, note })),
+            encoded(Payload::Command(Command::Batch { commands: &[], note: None })),
+        ]
+    }
+
+    #[test]
+    fn a_batch_decodes_to_what_was_encoded_and_places_point_at_the_bytes() {
+        let commands = [
+            Command::Put { key: b"a", value: b"one" },
+            Command::CompareAndSet { key: b"c", expected: Some(b"x"), new: Some(b"yy") },
+        ];
+        let note = Some(Note { name: b"n", value: b"v" });
+        let bytes = encoded(Payload::Command(Command::Batch { commands: &commands, note }));
+        let (payload, len) = decode_deep(&bytes, 3, 1000).unwrap();
+        assert_eq!(len, bytes.len());
+        let PayloadRef::Command(CommandRef::Batch(batch)) = payload else { panic!("not a batch") };
+        assert_eq!(batch.note(), note);
+        let decoded: Vec<_> = batch.commands().collect();
+        assert_eq!(decoded.len(), 2);
+        let at = |place: Place| {
+            assert_eq!(place.segment, 3);
+            &bytes[place.offset as usize - 1000..][..place.len as usize]
+        };
+        match decoded[0] {
+            CommandRef::Put { key, value } => {
+                assert_eq!(
+                    (key, value.bytes, at(value.place)),
+                    (&b"a"[..], &b"one"[..], &b"one"[..])
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        match decoded[1] {
+            CommandRef::CompareAndSet { key, expected, new: Some(new) } => {
+                assert_eq!((key, expected), (&b"c"[..], Some(&b"x"[..])));
+                assert_eq!((new.bytes, at(new.place)), (&b"yy"[..], &b"yy"[..]));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_kind_cut_anywhere_is_an_error_and_never_a_panic() {
+        for bytes in all_kinds() {
+            assert_eq!(decode_deep(&bytes, 0, 0).map(|(_, len)| len), Ok(bytes.len()));
+            for cut in (0..bytes.len()).filter(|cut| bytes.len() < 2000 || cut % 997 == 0) {
+                assert!(decode_deep(&bytes[..cut], 0, 0).is_err(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_checked_before_anything_is_taken() {
+        let limits = Limits { key_bytes_max: 4, value_bytes_max: 8, entry_bytes_max: 18 };
+        let check = |command| encoded_len(&Entry::command(1, 1, command), &limits);
+        assert_eq!(check(Command::Delete { key: b"" }), Err(EntryError::EmptyKey));
+        assert_eq!(
+            check(Command::Delete { key: b"12345" }),
+            Err(EntryError::KeyTooLong { bytes: 5, limit: 4 })
+        );
+        assert_eq!(
+            check(Command::Put { key: b"1", value: &[0; 9] }),
+            Err(EntryError::ValueTooLong { bytes: 9, limit: 8 })
+        );
+        assert_eq!(
+            check(Command::Put { key: b"1234", value: &[0; 8] }),
+            Err(EntryError::EntryTooLong { bytes: 20, limit: 18 })
+        );
+        let inner = [Command::Delete { key: b"1" }, Command::Batch { commands: &[], note: None }];
+        assert_eq!(
+            check(Command::Batch { commands: &inner, note: None }),
+            Err(EntryError::NestedBatch { position: 1 })
+        );
+    }
+}

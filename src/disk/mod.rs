@@ -1,0 +1,139 @@
+//! The seam to the file system: nothing outside of this module touches a file.
+//!
+//! A [`Disk`] is one data directory. Behind it stand the real one ([`real`]: `pwrite` and `fdatasync`, read-only
+//! mappings) and a simulated, faulty one ([`sim`]). Above it everything runs on both.
+//!
+//! The log writer's groups go through a [`WriteQueue`], which may have several of them in flight; everything that is
+//! not on the path of an entry (META, HARD, preparing a segment) goes through [`DiskFile`] directly.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::log::image::ImageSlice;
+
+pub(crate) mod real;
+pub mod sim;
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// To be read; it must exist.
+    Read,
+    /// To be read and written; it must exist.
+    Write,
+    /// To be read and written; it must not exist. Its directory entry is durable after [`Disk::sync_dir`].
+    Create,
+}
+
+/// One data directory: a flat set of named files, locked against other writers for as long as the value lives.
+///
+/// Names are the engine's own (ASCII, no separators). Dropping the last reference releases the lock.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// What to call the directory in errors.
+    fn describe(&self) -> String;
+    /// The names of all files, in no order. The lock file is not among them.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file. Symbolic links are not followed, and only regular files are opened.
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file over another; durable after [`Disk::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; durable after [`Disk::sync_dir`].
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes every creation, renaming and removal so far durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// A queue for the log writer's groups.
+    fn queue(&self) -> io::Result<Box<dyn WriteQueue>>;
+}
+
+/// One open file.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads at `offset` until `buffer` is full or the file ends; how many bytes were read.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`; durable after [`DiskFile::sync_data`].
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes the file `bytes` long with space reserved for all of them; new bytes read as zeros.
+    /// Never shortens. Durable after [`DiskFile::sync_data`].
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes every write so far durable, and the length with them.
+    fn sync_data(&self) -> io::Result<()>;
+    /// The first `bytes` bytes, read-only, for as long as the mapping lives. The caller writes none of them meanwhile.
+    fn map(&self, bytes: usize) -> io::Result<Mapping>;
+}
+
+/// Bytes of a file that are read in place.
+pub enum Mapping {
+    /// The kernel's page cache.
+    Mapped(memmap2::Mmap),
+    /// A copy, where the disk has no mappings (the simulated one).
+    Copied(Box<[u8]>),
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({} bytes)", self.len())
+    }
+}
+
+/// One write of the log writer: consecutive, whole frames of one segment.
+#[derive(Debug)]
+pub struct LogWrite {
+    /// Comes back with the completion.
+    pub token: u64,
+    /// Where to.
+    pub file: Arc<dyn DiskFile>,
+    /// How far into the file.
+    pub offset: u64,
+    /// What; the memory is held until the completion is taken.
+    pub bytes: ImageSlice,
+    /// Whether the write, and everything submitted before it for the same file, must be durable on completion.
+    pub sync: bool,
+}
+
+/// What became of a [`LogWrite`].
+#[derive(Debug)]
+pub struct Completion {
+    /// The write's token.
+    pub token: u64,
+    /// `Ok` when it is in the kernel's hands or, with `sync`, on stable storage.
+    pub result: Result<(), WriteFailure>,
+}
+
+/// Which half of a log write failed.
+#[derive(Debug)]
+pub enum WriteFailure {
+    /// The write itself.
+    Write(io::Error),
+    /// The sync after it: what it covered may or may not be on disk, and trying again proves nothing.
+    Sync(io::Error),
+}
+
+/// Log writes in flight. Completions may come in any order; the log writer puts them in order.
+pub trait WriteQueue: fmt::Debug + Send {
+    /// The name of the back-end, as the stats show it.
+    fn backend(&self) -> &'static str;
+    /// How many writes may be in flight.
+    fn depth(&self) -> usize;
+    /// Takes a write. Never more than [`WriteQueue::depth`] at a time.
+    fn submit(&mut self, write: LogWrite);
+    /// The next completion; with `wait` blocks for one if any write is in flight.
+    fn complete(&mut self, wait: bool) -> Option<Completion>;
+}

@@ -1,0 +1,383 @@
+//! What comes in (entries and commands) and what comes out of each (a reply).
+//!
+//! These are the caller's own, borrowed types: nothing here owns bytes. A submission encodes them once, into the
+//! frame that workers apply from and the log writes (see [`crate::codec`]).
+
+use std::fmt;
+
+/// The opaque tag some consensus engines carry beside the term, such as the id of the leader's node.
+///
+/// At most [`LeaderTag::MAX_BYTES`] bytes; sprag stores and returns it, and never looks inside.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LeaderTag {
+    len: u8,
+    bytes: [u8; Self::MAX_BYTES],
+}
+
+impl LeaderTag {
+    /// The most bytes a tag holds.
+    pub const MAX_BYTES: usize = 16;
+
+    /// The tag of an engine that has none.
+    pub const EMPTY: Self = Self { len: 0, bytes: [0; Self::MAX_BYTES] };
+
+    /// A tag of up to 16 bytes; `None` if `bytes` is longer.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let len = u8::try_from(bytes.len()).ok()?;
+        let mut tag = Self { len, bytes: [0; Self::MAX_BYTES] };
+        tag.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(tag)
+    }
+
+    /// The bytes of the tag.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+
+    pub(crate) fn padded(&self) -> &[u8; Self::MAX_BYTES] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for LeaderTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The identity of one log entry: its index, the term it was proposed in, and the leader's tag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct LogId {
+    /// Position in the log. Engines that start at 0 work, and so do those that start at 1. `u64::MAX` is refused.
+    pub index: u64,
+    /// The term (or epoch) of the leader that proposed the entry; never falls along the log.
+    pub term: u64,
+    /// What the consensus engine keeps beside the term; [`LeaderTag::EMPTY`] if nothing.
+    pub leader: LeaderTag,
+}
+
+impl LogId {
+    /// A log id without a leader tag.
+    #[must_use]
+    pub const fn new(index: u64, term: u64) -> Self {
+        Self { index, term, leader: LeaderTag::EMPTY }
+    }
+
+    /// The log id of another index of the same term and leader.
+    #[must_use]
+    pub const fn at(self, index: u64) -> Self {
+        Self { index, term: self.term, leader: self.leader }
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (term {}", self.index, self.term)?;
+        if self.leader != LeaderTag::EMPTY {
+            write!(f, ", leader {:?}", self.leader)?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// One committed (or, for [`append`](crate::ApplyManager::append), proposed) item of the replicated log.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Which entry it is.
+    pub log_id: LogId,
+    /// What it asks for.
+    pub payload: Payload<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// An entry of any payload.
+    #[must_use]
+    pub const fn new(log_id: LogId, payload: Payload<'a>) -> Self {
+        Self { log_id, payload }
+    }
+
+    /// An entry that runs `command`.
+    #[must_use]
+    pub const fn command(index: u64, term: u64, command: Command<'a>) -> Self {
+        Self { log_id: LogId::new(index, term), payload: Payload::Command(command) }
+    }
+
+    /// An entry that sets `key` to `value`.
+    #[must_use]
+    pub const fn put(index: u64, term: u64, key: &'a [u8], value: &'a [u8]) -> Self {
+        Self::command(index, term, Command::Put { key, value })
+    }
+
+    /// An entry that removes `key`.
+    #[must_use]
+    pub const fn delete(index: u64, term: u64, key: &'a [u8]) -> Self {
+        Self::command(index, term, Command::Delete { key })
+    }
+
+    /// An entry that adds `by` to the decimal number under `key`.
+    #[must_use]
+    pub const fn increment(index: u64, term: u64, key: &'a [u8], by: i64) -> Self {
+        Self::command(index, term, Command::Increment { key, by })
+    }
+
+    /// An entry that moves the applied index and nothing else (a new leader's first entry, for instance).
+    #[must_use]
+    pub const fn noop(index: u64, term: u64) -> Self {
+        Self { log_id: LogId::new(index, term), payload: Payload::Noop }
+    }
+}
+
+/// What an entry carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// Nothing: the applied index moves.
+    Noop,
+    /// A membership of the consensus group, kept with the state and returned by `membership()`.
+    Membership(&'a [u8]),
+    /// Bytes for a state machine of the user's own; a key-value machine replies with a rejection.
+    Opaque(&'a [u8]),
+    /// A command of the built-in key-value machines.
+    Command(Command<'a>),
+}
+
+/// A command of the built-in key-value state machines.
+///
+/// Keys are 1 byte to 64 KiB, values 0 bytes to 16 MiB, both of any bytes; a configuration may set lower limits.
+#[derive(Clone, Copy, Debug)]
+pub enum Command<'a> {
+    /// Set `key` to `value`. Replies [`Reply::Put`].
+    Put {
+        /// Which key.
+        key: &'a [u8],
+        /// Its value from now on.
+        value: &'a [u8],
+    },
+    /// Remove `key`. Replies [`Reply::Deleted`].
+    Delete {
+        /// Which key.
+        key: &'a [u8],
+    },
+    /// Add `by` to the number under `key` (a missing key counts as 0). Replies [`Reply::Counter`].
+    ///
+    /// The value is a decimal `i64`, written as Redis writes it: an optional minus sign and digits without leading
+    /// zeros. Anything else is [`Rejection::NotANumber`]; a result outside of `i64` is [`Rejection::Overflow`].
+    Increment {
+        /// Which key.
+        key: &'a [u8],
+        /// What to add; negative to subtract.
+        by: i64,
+    },
+    /// Replace the value of `key` if it is what the caller believes. Replies [`Reply::Swapped`] or
+    /// [`Rejection::Mismatch`].
+    CompareAndSet {
+        /// Which key.
+        key: &'a [u8],
+        /// The value it must have; `None`: it must be absent.
+        expected: Option<&'a [u8]>,
+        /// Its value afterwards; `None`: it is removed.
+        new: Option<&'a [u8]>,
+    },
+    /// Several commands as one: all of them or, if one is rejected, none. Replies [`Reply::Batch`] or
+    /// [`Rejection::InBatch`]. A batch holds no batch.
+    Batch {
+        /// What to run, in order; each sees what those before it did.
+        commands: &'a [Command<'a>],
+        /// A note to keep beside the state, atomically with the batch (a position of an import, say).
+        note: Option<Note<'a>>,
+    },
+}
+
+/// A small named value kept beside the state, set by a batch and read by `note(name)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note<'a> {
+    /// Its name: 1 byte to 64 KiB. Notes are apart from keys.
+    pub name: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+/// The deterministic result of one entry.
+///
+/// It is a function of the log up to that entry and of nothing else: the same on every node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Reply {
+    /// A [`Payload::Noop`] or [`Payload::Membership`] took its place.
+    Applied,
+    /// A put was done.
+    Put {
+        /// Whether the key had a value before.
+        replaced: bool,
+    },
+    /// A delete was done.
+    Deleted {
+        /// Whether the key had a value before.
+        existed: bool,
+    },
+    /// An increment was done; the number now.
+    Counter(i64),
+    /// A compare-and-set found what it expected.
+    Swapped,
+    /// Every command of a batch was done.
+    Batch {
+        /// How many there were.
+        commands: u32,
+    },
+    /// What a state machine of the user's own replies.
+    Custom(u64),
+    /// The entry had been applied before this submission; its reply of then is not kept.
+    AlreadyApplied,
+    /// The entry changed nothing, and this is why. A rejection is a result, not an error: every node gets the same.
+    Rejected(Rejection),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The value under the key is not a decimal `i64`.
+    NotANumber,
+    /// The result of the increment does not fit an `i64`.
+    Overflow,
+    /// The key did not have the expected value.
+    Mismatch,
+    /// The machine does not run this kind of payload (an opaque one on a key-value machine, say).
+    Unsupported,
+    /// A command of a batch was rejected, and with it the batch.
+    InBatch {
+        /// Its position in the batch, from 0.
+        position: u32,
+        /// Why it was rejected.
+        reason: BatchRejection,
+    },
+}
+
+/// Why a command inside of a batch was rejected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum BatchRejection {
+    /// See [`Rejection::NotANumber`].
+    NotANumber,
+    /// See [`Rejection::Overflow`].
+    Overflow,
+    /// See [`Rejection::Mismatch`].
+    Mismatch,
+}
+
+impl From<BatchRejection> for Rejection {
+    fn from(reason: BatchRejection) -> Self {
+        match reason {
+            BatchRejection::NotANumber => Self::NotANumber,
+            BatchRejection::Overflow => Self::Overflow,
+            BatchRejection::Mismatch => Self::Mismatch,
+        }
+    }
+}
+
+impl Reply {
+    /// As two words, so that a reply lives in two atomics: tag, detail and position in the first, a number in the
+    /// second.
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        let head = |tag: u64, detail: u64, position: u64| tag | detail << 8 | position << 32;
+        match self {
+            Self::Applied => [head(1, 0, 0), 0],
+            Self::Put { replaced } => [head(2, u64::from(replaced), 0), 0],
+            Self::Deleted { existed } => [head(3, u64::from(existed), 0), 0],
+            Self::Counter(number) => [head(4, 0, 0), number.cast_unsigned()],
+            Self::Swapped => [head(5, 0, 0), 0],
+            Self::Batch { commands } => [head(6, 0, u64::from(commands)), 0],
+            Self::Custom(word) => [head(7, 0, 0), word],
+            Self::AlreadyApplied => [head(8, 0, 0), 0],
+            Self::Rejected(rejection) => match rejection {
+                Rejection::NotANumber => [head(9, 0, 0), 0],
+                Rejection::Overflow => [head(9, 1, 0), 0],
+                Rejection::Mismatch => [head(9, 2, 0), 0],
+                Rejection::Unsupported => [head(9, 3, 0), 0],
+                Rejection::InBatch { position, reason } => {
+                    [head(10, reason as u64, u64::from(position)), 0]
+                }
+            },
+        }
+    }
+
+    /// The inverse of [`Reply::to_words`]; `None` for words that no reply has.
+    pub(crate) fn from_words([head, number]: [u64; 2]) -> Option<Self> {
+        let detail = head >> 8 & 0xff;
+        let position = u32::try_from(head >> 32).ok()?;
+        Some(match head & 0xff {
+            1 => Self::Applied,
+            2 => Self::Put { replaced: detail == 1 },
+            3 => Self::Deleted { existed: detail == 1 },
+            4 => Self::Counter(number.cast_signed()),
+            5 => Self::Swapped,
+            6 => Self::Batch { commands: position },
+            7 => Self::Custom(number),
+            8 => Self::AlreadyApplied,
+            9 => Self::Rejected(match detail {
+                0 => Rejection::NotANumber,
+                1 => Rejection::Overflow,
+                2 => Rejection::Mismatch,
+                3 => Rejection::Unsupported,
+                _ => return None,
+            }),
+            10 => Self::Rejected(Rejection::InBatch {
+                position,
+                reason: match detail {
+                    0 => BatchRejection::NotANumber,
+                    1 => BatchRejection::Overflow,
+                    2 => BatchRejection::Mismatch,
+                    _ => return None,
+                },
+            }),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reply_survives_its_two_words() {
+        let reasons =
+            [BatchRejection::NotANumber, BatchRejection::Overflow, BatchRejection::Mismatch];
+        let mut replies = vec![
+            Reply::Applied,
+            Reply::Put { replaced: true },
+            Reply::Put { replaced: false },
+            Reply::Deleted { existed: true },
+            Reply::Deleted { existed: false },
+            Reply::Counter(i64::MIN),
+            Reply::Counter(-1),
+            Reply::Counter(i64::MAX),
+            Reply::Swapped,
+            Reply::Batch { commands: u32::MAX },
+            Reply::Custom(u64::MAX),
+            Reply::AlreadyApplied,
+            Reply::Rejected(Rejection::NotANumber),
+            Reply::Rejected(Rejection::Overflow),
+            Reply::Rejected(Rejection::Mismatch),
+            Reply::Rejected(Rejection::Unsupported),
+        ];
+        replies.extend(
+            reasons
+                .map(|reason| Reply::Rejected(Rejection::InBatch { position: u32::MAX, reason })),
+        );
+        for reply in replies {
+            assert_eq!(Reply::from_words(reply.to_words()), Some(reply));
+        }
+        assert_eq!(Reply::from_words([0, 0]), None);
+        assert_eq!(Reply::from_words([11, 0]), None);
+    }
+
+    #[test]
+    fn a_leader_tag_holds_sixteen_bytes_and_no_more() {
+        assert_eq!(LeaderTag::new(&[7; 16]).map(|tag| tag.as_bytes().to_vec()), Some(vec![7; 16]));
+        assert_eq!(LeaderTag::new(&[7; 17]), None);
+        assert_eq!(LeaderTag::new(&[]), Some(LeaderTag::EMPTY));
+    }
+}

@@ -1,0 +1,448 @@
+//! What can go wrong, one enum per family of calls.
+//!
+//! Errors carry indexes, offsets and lengths, never keys or values. Every enum is `#[non_exhaustive]`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use crate::codec::{DecodeError, EntryError};
+use crate::entry::LogId;
+
+/// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
+/// anew gets out of it: that recovers exactly what was durable.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum Poison {
+    /// A write or sync of the log, of `META`, of `HARD`, or of the directory failed.
+    #[error("{action} {file} failed ({}): {source}", describe_io(source))]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file of the directory.
+        file: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A state machine panicked.
+    #[error("the state machine panicked while it applied the entry of index {index}")]
+    Panic {
+        /// The entry it was applying.
+        index: u64,
+    },
+    /// A state machine said that it cannot go on.
+    #[error("the state machine failed at the entry of index {index}: {message}")]
+    Fatal {
+        /// The entry it was applying.
+        index: u64,
+        /// What it said.
+        message: String,
+    },
+    /// The engine met a state it has ruled out. This is a defect of sprag; please report it.
+    #[error("an internal invariant does not hold: {0}")]
+    Internal(&'static str),
+}
+
+impl Poison {
+    /// Whether the disk (or a quota) was full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+    }
+}
+
+/// Whether an I/O error says that there is no space left.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn describe_io(error: &io::Error) -> &'static str {
+    if is_disk_full(error) {
+        "the disk is full; what was acknowledged is safe: make room and open the directory again"
+    } else {
+        "what was acknowledged is safe; open the directory again to go on from there"
+    }
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no such directory, and creating it was not asked for.
+    #[error("{path}: no such directory (create it by opening with create(true))")]
+    Missing {
+        /// The path given.
+        path: String,
+    },
+    /// The path is something other than a directory.
+    #[error("{path}: not a directory")]
+    NotADirectory {
+        /// The path given.
+        path: String,
+    },
+    /// Another user owns the directory, and so could change what is in it.
+    #[error(
+        "{path}: owned by user {owner}, not by user {user}; sprag opens only its own user's directories"
+    )]
+    ForeignOwner {
+        /// The path given.
+        path: String,
+        /// Who owns it.
+        owner: u32,
+        /// Who this process runs as.
+        user: u32,
+    },
+    /// Others may write to the directory.
+    #[error("{path}: others may write to it (mode {mode:03o}); run: chmod go-w on it")]
+    WritableByOthers {
+        /// The path given.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody has it open: another process, another handle of this one, or a value still held after `close()`.
+    #[error(
+        "{path}: already open (by another process, another handle here, or a value kept after close())"
+    )]
+    Locked {
+        /// The path given.
+        path: String,
+    },
+    /// A file is there that the engine did not name; it may be somebody's data, so nothing is touched.
+    #[error("{path}: holds {file:?}, which is not a file of sprag")]
+    ForeignFile {
+        /// The path given.
+        path: String,
+        /// The file's name.
+        file: String,
+    },
+    /// A file's format version is not one this release reads.
+    #[error("{file} has format version {found}; this release reads version {supported}")]
+    UnknownVersion {
+        /// Which file.
+        file: String,
+        /// The version in it.
+        found: u16,
+        /// The version this release reads.
+        supported: u16,
+    },
+    /// The directory was made for the other way of committing.
+    #[error("the directory commits {found}, not {asked}; open it the way it was created")]
+    CommitMode {
+        /// How it was created.
+        found: &'static str,
+        /// How it was opened.
+        asked: &'static str,
+    },
+    /// Bytes that were durable do not read back. Nothing was changed.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The log has a torn end, and the strict option refuses to cut it.
+    #[error(
+        "strict open: the log ends in {bytes} torn bytes at {file} offset {offset}; open without strict to cut them"
+    )]
+    Torn {
+        /// Which segment.
+        file: String,
+        /// Where the last whole frame ends.
+        offset: u64,
+        /// How many bytes would be cut.
+        bytes: u64,
+    },
+    /// A state machine panicked or failed while the log was replayed into it.
+    #[error("replaying the log failed: {0}")]
+    Replay(Poison),
+    /// An option is out of its range.
+    #[error("{option}: {message}")]
+    Config {
+        /// Which option.
+        option: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The operating system refused.
+    #[error("{action} {file} failed{}: {source}", if is_disk_full(source) { " (the disk is full)" } else { "" })]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Wraps an I/O error with what was being done to which file.
+    pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { action, file: file.into(), source }
+    }
+}
+
+/// Damage to bytes that were known to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{file} is corrupt at offset {offset}{}: {what}; it was durable before, so nothing was cut (`sprag verify` shows all damage)",
+    index.map_or(String::new(), |index| format!(", index {index}"))
+)]
+pub struct Corrupt {
+    /// Which file of the directory.
+    pub file: String,
+    /// Where the damaged part starts.
+    pub offset: u64,
+    /// The first index that cannot be read, if it is known.
+    pub index: Option<u64>,
+    /// What does not hold.
+    pub what: &'static str,
+}
+
+/// Why entries were not taken. All of a submission is taken or, with any of these, none of it.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// No room in the pipeline or the log's buffers right now. Nothing was taken; try again when some are acknowledged
+    /// ([`apply_with_retry`](crate::ApplyManager::apply_with_retry) does).
+    #[error("the pipeline is full ({pending} entries pending); nothing was taken, try again")]
+    Full {
+        /// How many entries are pending.
+        pending: u64,
+    },
+    /// More than can ever fit at once. Split it, or use [`apply_batch`](crate::ApplyManager::apply_batch), which does.
+    #[error("{what}: {size} is more than ever fits ({limit}); split the submission")]
+    TooLarge {
+        /// What does not fit.
+        what: &'static str,
+        /// How much was asked for.
+        size: u64,
+        /// The most there can be.
+        limit: u64,
+    },
+    /// An index is missing.
+    #[error("gap: expected index {expected}, got {got}")]
+    Gap {
+        /// The next index.
+        expected: u64,
+        /// The index submitted.
+        got: u64,
+    },
+    /// The index is taken by an entry with another log id.
+    #[error("conflict: index {} is {known} here, submitted as {got}", known.index)]
+    Conflict {
+        /// What is there.
+        known: LogId,
+        /// What was submitted.
+        got: LogId,
+    },
+    /// The term is below the one of the entry before.
+    #[error("the term falls from {last} to {got} at index {index}")]
+    TermRegression {
+        /// The entry.
+        index: u64,
+        /// The term of the entry before.
+        last: u64,
+        /// Its own term.
+        got: u64,
+    },
+    /// `u64::MAX` is no index.
+    #[error("the index u64::MAX cannot be used")]
+    IndexExhausted,
+    /// An entry is malformed.
+    #[error("the entry of index {index} was refused: {source}")]
+    Entry {
+        /// Which entry.
+        index: u64,
+        /// What is wrong with it.
+        source: EntryError,
+    },
+    /// The call belongs to the other way of committing.
+    #[error("{call} is not for a log that commits {mode}")]
+    CommitMode {
+        /// Which call.
+        call: &'static str,
+        /// How the log commits.
+        mode: &'static str,
+    },
+    /// The machine keeps no log of ours.
+    #[error("{call} needs a log, and this state machine keeps none")]
+    NoLog {
+        /// Which call.
+        call: &'static str,
+    },
+    /// `commit` was asked to go past what was appended.
+    #[error("cannot commit {index}: the last appended index is {last:?}")]
+    NotAppended {
+        /// The index asked for.
+        index: u64,
+        /// The last index of the log.
+        last: Option<u64>,
+    },
+    /// The manager is closed.
+    #[error("the apply manager is closed")]
+    Closed,
+    /// The engine has failed before.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// Time ran out. Nothing was cancelled: what was submitted is still under way, and may be waited for again.
+    #[error(
+        "timed out after {waited:?} waiting for index {index} (reached {reached:?}, submitted {submitted:?}); \
+         nothing was cancelled, what was submitted is still under way"
+    )]
+    Timeout {
+        /// The index waited for.
+        index: u64,
+        /// How far the awaited watermark was.
+        reached: Option<u64>,
+        /// How far submissions were.
+        submitted: Option<u64>,
+        /// For how long.
+        waited: Duration,
+    },
+    /// The entry was removed by `truncate_after` before it was committed.
+    #[error("index {index} was truncated before it was committed")]
+    Truncated {
+        /// The index waited for.
+        index: u64,
+    },
+    /// The machine keeps no log, so nothing of it becomes durable.
+    #[error("index {index} never becomes durable: this state machine keeps no log")]
+    NeverDurable {
+        /// The index waited for.
+        index: u64,
+    },
+    /// The manager was closed before the index was reached.
+    #[error("the apply manager was closed before index {index} was reached")]
+    Closed {
+        /// The index waited for.
+        index: u64,
+    },
+    /// The engine has failed.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}
+
+/// Why a synchronous call (`apply`, `apply_entries_sync`, `apply_batch`, `apply_with_retry`) failed.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// Nothing of the last submission was taken.
+    #[error("{source}{}", through(*submitted_through))]
+    Submit {
+        /// Why.
+        source: SubmitError,
+        /// The last index of this call that had been taken before, if any: it is under way.
+        submitted_through: Option<u64>,
+    },
+    /// It was taken, and this ended the wait for it.
+    #[error("{source}{}", through(*submitted_through))]
+    Wait {
+        /// Why.
+        source: WaitError,
+        /// The last index of this call that was taken: it is under way.
+        submitted_through: Option<u64>,
+    },
+}
+
+fn through(index: Option<u64>) -> String {
+    index.map_or(String::new(), |index| format!(" (taken through index {index})"))
+}
+
+/// Why a call on the log failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Committed entries are never truncated.
+    #[error("cannot truncate to {asked:?}: {committed} is committed")]
+    BelowCommitted {
+        /// The index to keep, at most.
+        asked: Option<u64>,
+        /// What is committed.
+        committed: u64,
+    },
+    /// No durable snapshot covers the index, so the log is the only place it is in.
+    #[error("cannot purge through {index}: no durable snapshot covers it")]
+    NotCovered {
+        /// The index asked for.
+        index: u64,
+    },
+    /// A range reaches outside of what the log holds.
+    #[error("the log does not hold index {index} (it holds {first:?} to {last:?})")]
+    NotInLog {
+        /// The first index that is not there.
+        index: u64,
+        /// First index of the log.
+        first: Option<u64>,
+        /// Last index of the log.
+        last: Option<u64>,
+    },
+    /// A hard state longer than its slot.
+    #[error("the hard state has {bytes} bytes, more than the limit of {limit}")]
+    HardStateTooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The most there can be.
+        limit: usize,
+    },
+    /// The log's buffers are full; try again when something is durable.
+    #[error("the log is full right now; nothing was changed, try again")]
+    Full,
+    /// The machine keeps no log of ours.
+    #[error("this state machine keeps no log")]
+    NoLog,
+    /// The directory was opened read-only.
+    #[error("the directory was opened read-only")]
+    ReadOnly,
+    /// Stored bytes do not read back.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The operating system refused a read.
+    #[error("reading {file} failed: {source}")]
+    Io {
+        /// Which file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The manager is closed.
+    #[error("the apply manager is closed")]
+    Closed,
+    /// The engine has failed.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}
+
+/// Why a read of the state failed.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The engine has failed; what it holds may be ahead of what is durable.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+    /// A value's place could not be resolved. This is a defect of sprag; please report it.
+    #[error("a value's place is gone (segment {segment}, offset {offset})")]
+    Misplaced {
+        /// The segment of the place.
+        segment: u32,
+        /// The offset in it.
+        offset: u32,
+    },
+}
+
+/// Why a close was not clean.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// Not everything was acknowledged in time. The threads go on; what is under way is not cancelled.
+    #[error("closing: {0}")]
+    Wait(#[from] WaitError),
+    /// The engine has failed.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}

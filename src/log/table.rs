@@ -1,0 +1,166 @@
+//! Which bytes a segment number stands for right now: an image in memory, or a read-only mapping of its file.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+
+use super::image::Image;
+use crate::codec::Place;
+use crate::disk::Mapping;
+
+/// The bytes of one segment.
+#[derive(Debug)]
+pub(crate) enum SegmentBytes {
+    /// Still (or just) written to: in memory.
+    Image(Arc<Image>, PinCount),
+    /// Sealed and durable: read in place from its file. The second field keeps the directory locked.
+    Mapped(Mapping, Arc<dyn fmt::Debug + Send + Sync>),
+}
+
+/// How many values handed out hold an image.
+#[derive(Debug, Default)]
+pub(crate) struct PinCount(AtomicUsize);
+
+impl SegmentBytes {
+    /// The bytes at a place of this segment.
+    #[inline]
+    pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
+        match self {
+            Self::Image(image, _) => image.value(place),
+            Self::Mapped(mapping, _) => {
+                let start = place.offset as usize;
+                mapping.get(start..start.checked_add(place.len as usize)?)
+            }
+        }
+    }
+}
+
+const CHUNK: usize = 1024;
+type Chunk = Box<[ArcSwapOption<SegmentBytes>]>;
+
+/// All live segments by number. Lookups take no lock.
+///
+/// A caller that found a place under the store's shard lock may resolve it here while it holds that lock: whoever
+/// retires a segment first re-points every place into it, under those locks.
+pub(crate) struct SegmentTable {
+    chunks: Box<[OnceLock<Chunk>]>,
+    /// How many distinct images may be held by values at a time; beyond that, values are copied out.
+    pinned_images_max: usize,
+    pinned_images: Arc<AtomicUsize>,
+}
+
+impl SegmentTable {
+    /// The most segments a log can have had over its life.
+    pub(crate) const SEGMENTS_MAX: usize = CHUNK * CHUNK * 4;
+
+    pub(crate) fn new(pinned_images_max: usize) -> Self {
+        Self {
+            chunks: (0..Self::SEGMENTS_MAX / CHUNK).map(|_| OnceLock::new()).collect(),
+            pinned_images_max,
+            pinned_images: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    #[inline]
+    fn entry(&self, segment: u32) -> Option<&ArcSwapOption<SegmentBytes>> {
+        self.chunks.get(segment as usize / CHUNK)?.get()?.get(segment as usize % CHUNK)
+    }
+
+    /// Puts (or replaces) the bytes of a segment; what was there before lives until its last reader is done.
+    pub(crate) fn set(&self, segment: u32, bytes: SegmentBytes) {
+        let Some(chunk) = self.chunks.get(segment as usize / CHUNK) else { return };
+        let chunk =
+            chunk.get_or_init(|| (0..CHUNK).map(|_| ArcSwapOption::const_empty()).collect());
+        if let Some(entry) = chunk.get(segment as usize % CHUNK) {
+            entry.store(Some(Arc::new(bytes)));
+        }
+    }
+
+    /// The bytes of a segment, held by a reference count.
+    pub(crate) fn get(&self, segment: u32) -> Option<Arc<SegmentBytes>> {
+        self.entry(segment)?.load_full()
+    }
+
+    /// Runs `read` over the bytes at `place`; `None` if the segment is gone.
+    #[inline]
+    pub(crate) fn read<R>(&self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let guard = self.entry(place.segment)?.load();
+        guard.as_ref()?.value(place).map(read)
+    }
+
+    /// Holds the bytes at `place` where they are. `None` if the segment is gone, or if it is an image and the budget for
+    /// holding images is used up: the caller then copies ([`SegmentTable::read`]).
+    pub(crate) fn pin(&self, place: Place) -> Option<PinnedBytes> {
+        let bytes = self.get(place.segment)?;
+        bytes.value(place)?;
+        let mut pins_image = false;
+        if let SegmentBytes::Image(_, pins) = &*bytes {
+            if !self.pin_image(pins) {
+                return None;
+            }
+            pins_image = true;
+        }
+        let budget = pins_image.then(|| Arc::clone(&self.pinned_images));
+        Some(PinnedBytes { bytes, place, budget })
+    }
+
+    /// The first value of an image takes a unit of the budget, later ones share it.
+    fn pin_image(&self, pins: &PinCount) -> bool {
+        let shared = |count: usize| (count > 0).then_some(count + 1);
+        if pins.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, shared).is_ok() {
+            return true;
+        }
+        let room = |count: usize| (count < self.pinned_images_max).then_some(count + 1);
+        if self.pinned_images.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
+            return false;
+        }
+        if pins.0.fetch_add(1, Ordering::AcqRel) > 0 {
+            // Somebody else pinned it first and paid for it.
+            self.pinned_images.fetch_sub(1, Ordering::AcqRel);
+        }
+        true
+    }
+}
+
+impl fmt::Debug for SegmentTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentTable")
+            .field("pinned_images", &self.pinned_images)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value's bytes, held in their segment.
+#[derive(Debug)]
+pub(crate) struct PinnedBytes {
+    bytes: Arc<SegmentBytes>,
+    place: Place,
+    budget: Option<Arc<AtomicUsize>>,
+}
+
+impl PinnedBytes {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.value(self.place).unwrap_or_default()
+    }
+}
+
+impl Clone for PinnedBytes {
+    fn clone(&self) -> Self {
+        if let SegmentBytes::Image(_, pins) = &*self.bytes {
+            pins.0.fetch_add(1, Ordering::AcqRel);
+        }
+        Self { bytes: Arc::clone(&self.bytes), place: self.place, budget: self.budget.clone() }
+    }
+}
+
+impl Drop for PinnedBytes {
+    fn drop(&mut self) {
+        if let (SegmentBytes::Image(_, pins), Some(budget)) = (&*self.bytes, &self.budget)
+            && pins.0.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            budget.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}

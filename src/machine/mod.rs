@@ -1,0 +1,292 @@
+//! State machines: what entries do.
+//!
+//! [`StateMachine`] is the seam between the apply manager and a state. The built-in machines
+//! ([`MemoryStateMachine`](crate::MemoryStateMachine), [`PersistentStateMachine`](crate::PersistentStateMachine))
+//! implement it over a sharded store; a user's own needs about 50 lines (see `examples/`).
+
+use std::cell::Cell;
+use std::fmt;
+
+use crate::codec::{self, PayloadRef};
+use crate::entry::{LogId, Reply};
+use crate::log::Journal;
+use crate::log::slots::SlotRing;
+
+/// Deterministic state fed by the log.
+///
+/// [`apply`](StateMachine::apply) is called with each index range in order, once for every partition, by the one thread
+/// that owns the partition. Two partitions may be at different ranges at the same time; an entry whose
+/// [`footprint`](StateMachine::footprint) is [`Footprint::All`] is a barrier: it is a range of its own, applied when
+/// all partitions have applied everything before it, and before any goes on.
+pub trait StateMachine: Send + Sync + 'static {
+    /// Which partition an entry concerns. It must be a function of the payload alone (and of a seed fixed at open).
+    ///
+    /// Default: [`Footprint::All`], which is always right, and runs one entry at a time.
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        let _ = payload;
+        Footprint::All
+    }
+
+    /// Applies the entries of `range` that are of `partition`, in order, and sets a reply for each.
+    ///
+    /// An entry without a reply gets [`Reply::Applied`]. A rejected command is a reply, not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] poisons the engine, as a panic does: the state cannot be trusted any more.
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal>;
+
+    /// The last entry that is in the state: where the manager starts. Exact while nothing is being applied.
+    fn applied(&self) -> Option<LogId>;
+
+    /// Counts of what is in the state. Cheap; called while apply runs.
+    fn stats(&self) -> StateMachineStats {
+        StateMachineStats::default()
+    }
+
+    /// What the manager encodes entries into. A machine of the user's own keeps the default, which is memory only.
+    fn journal(&self) -> Journal {
+        Journal::memory()
+    }
+}
+
+/// Which partition an entry concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Footprint {
+    /// The partition this hash falls into; entries with the same hash are of the same partition.
+    Key(u64),
+    /// All of them: a barrier.
+    All,
+}
+
+/// The number of equal parts a hash can fall into; a partition is a run of them, a store's shard lies in one.
+pub(crate) const HASH_PARTS: usize = 256;
+
+/// Which of the [`HASH_PARTS`] a hash falls into.
+#[inline]
+pub(crate) fn hash_part(hash: u64) -> usize {
+    // The top seven bits are what the store's tables compare slots by, so its shards are chosen by those after them;
+    // so are the parts, which makes every shard lie in exactly one.
+    (hash << 7 >> 56) as usize
+}
+
+/// One worker's share of the state: `id` of `count`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Partition {
+    id: usize,
+    count: usize,
+}
+
+impl Partition {
+    /// All of the state as one partition.
+    pub const WHOLE: Self = Self { id: 0, count: 1 };
+
+    pub(crate) fn new(id: usize, count: usize) -> Self {
+        debug_assert!(id < count && count <= HASH_PARTS);
+        Self { id, count }
+    }
+
+    /// Which partition this is, from 0.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether an entry with this footprint hash belongs here.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, hash: u64) -> bool {
+        self.count == 1 || hash_part(hash) * self.count / HASH_PARTS == self.id
+    }
+}
+
+/// Consecutive entries of one term, to be applied.
+#[derive(Debug)]
+pub struct Range<'a> {
+    slots: &'a SlotRing,
+    /// Log id of the first entry.
+    first: LogId,
+    count: u32,
+    /// A single entry with [`Footprint::All`].
+    barrier: bool,
+    segment: u32,
+    /// The encoded entries, and where in the segment they start.
+    bytes: &'a [u8],
+    bytes_offset: u32,
+    /// The index being applied, for whoever has to say where a panic happened.
+    progress: &'a Cell<u64>,
+}
+
+impl<'a> Range<'a> {
+    #[allow(clippy::too_many_arguments, reason = "one caller in the manager, one in replay")]
+    pub(crate) fn new(
+        slots: &'a SlotRing,
+        first: LogId,
+        count: u32,
+        barrier: bool,
+        segment: u32,
+        bytes: &'a [u8],
+        bytes_offset: u32,
+        progress: &'a Cell<u64>,
+    ) -> Self {
+        progress.set(first.index);
+        Self { slots, first, count, barrier, segment, bytes, bytes_offset, progress }
+    }
+
+    /// Log id of the first entry, of whichever partition.
+    #[must_use]
+    pub fn first(&self) -> LogId {
+        self.first
+    }
+
+    /// Log id of the last entry, of whichever partition.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        self.first.at(self.first.index + u64::from(self.count) - 1)
+    }
+
+    /// Whether it is a single entry that concerns all partitions.
+    #[must_use]
+    pub fn is_barrier(&self) -> bool {
+        self.barrier
+    }
+
+    /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
+    #[must_use]
+    pub fn entries(&self, partition: Partition) -> Entries<'_> {
+        Entries { range: self, partition, next: 0 }
+    }
+
+    /// The footprint hash of the entry `position` places into the range, if it is of `partition`: to touch memory ahead.
+    #[inline]
+    #[must_use]
+    pub fn hash_at(&self, position: u32, partition: Partition) -> Option<u64> {
+        if position >= self.count {
+            return None;
+        }
+        let hash = self.slots.hash(self.first.index + u64::from(position));
+        partition.owns(hash).then_some(hash)
+    }
+}
+
+/// One entry of a range.
+#[derive(Debug)]
+pub struct EntryRef<'a> {
+    /// Which entry it is.
+    pub log_id: LogId,
+    /// Its place in the range, from 0.
+    pub position: u32,
+    /// The hash of its [`Footprint::Key`]; 0 for a barrier.
+    pub hash: u64,
+    /// What it carries.
+    pub payload: PayloadRef<'a>,
+}
+
+/// Iterates the entries of one partition; see [`Range::entries`].
+#[derive(Debug)]
+pub struct Entries<'a> {
+    range: &'a Range<'a>,
+    partition: Partition,
+    next: u32,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<EntryRef<'a>, Fatal>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let range = self.range;
+        while self.next < range.count {
+            let position = self.next;
+            self.next += 1;
+            let index = range.first.index + u64::from(position);
+            let (hash, offset) = range.slots.read(index);
+            if !range.barrier && !self.partition.owns(hash) {
+                continue;
+            }
+            range.progress.set(index);
+            let decoded = (offset as usize)
+                .checked_sub(range.bytes_offset as usize)
+                .and_then(|skip| range.bytes.get(skip..))
+                .and_then(|bytes| codec::decode(bytes, range.segment, offset).ok());
+            return Some(match decoded {
+                Some((payload, _)) => {
+                    Ok(EntryRef { log_id: range.first.at(index), position, hash, payload })
+                }
+                None => Err(Fatal::new("an entry in memory does not decode")),
+            });
+        }
+        None
+    }
+}
+
+/// Where the replies of a range go.
+#[derive(Debug)]
+pub struct Replies<'a> {
+    slots: &'a SlotRing,
+}
+
+impl<'a> Replies<'a> {
+    pub(crate) fn new(slots: &'a SlotRing) -> Self {
+        Self { slots }
+    }
+
+    /// Sets the reply of an entry of the range being applied.
+    #[inline]
+    pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
+        self.slots.set_reply(entry.log_id.index, reply);
+    }
+}
+
+/// A state machine cannot go on; the engine is poisoned with the index it was at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fatal {
+    message: String,
+}
+
+impl Fatal {
+    /// With a message for the operator. Put no key or value into it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+/// Counts of a state machine; `None` where a machine does not have the figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct StateMachineStats {
+    /// Entries applied since the machine was opened.
+    pub applied_count: u64,
+    /// Index of the last entry applied.
+    pub last_applied: Option<u64>,
+    /// Index of the newest snapshot.
+    pub last_snapshot: Option<u64>,
+    /// Keys in the state.
+    pub keys: u64,
+    /// Entries in the read cache; `None` where there is none.
+    pub cache_size: Option<u64>,
+    /// Gets that the read cache answered; `None` where there is none.
+    pub cache_hits: Option<u64>,
+    /// Gets that went past the read cache; `None` where there is none.
+    pub cache_misses: Option<u64>,
+    /// Hits of all gets, 0.0 to 100.0; `None` where there is no cache.
+    pub cache_hit_rate: Option<f64>,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.id, self.count)
+    }
+}
