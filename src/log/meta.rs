@@ -1,0 +1,361 @@
+//! META: what has to be known of a directory before its log can be read. A two-slot file; each slot is one sector.
+//!
+//! ```text
+//! offset  size  field                         (the first 64 bytes of a slot: see `two_slot`)
+//!     64     8  hash seed
+//!     72     1  commit mode: 1 as appended, 2 by commit
+//!     73     1  contiguity: 0
+//!     74     1  clean close: 0 or 1
+//!     75     1  whether there is a log id before the base: 0 or 1
+//!     76     1  its leader tag's length
+//!     77     3  0
+//!     80     8  log base: segment number
+//!     88     8  log base: sequence of the last frame before it, 0 for none
+//!     96     8  log base: checksum of that frame, for the chain
+//!    104     8  last log id before the base: index
+//!    112     8  last log id before the base: term
+//!    120    16  last log id before the base: leader tag
+//!    136     8  incarnation
+//!    144     8  durable frame sequence, 0 for none
+//!    152     8  committed + 1, 0 for none
+//! ```
+
+use std::io;
+
+use crate::disk::{Access, Disk};
+use crate::entry::{LeaderTag, LogId};
+use crate::error::OpenError;
+use crate::log::format::{DatabaseId, META_FILE, encode_option, put, u64_at};
+use crate::log::recovery::files::list_files;
+use crate::log::two_slot::{
+    PAYLOAD_AT, SECTOR_BYTES, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
+};
+
+const PAYLOAD_BYTES: usize = 96;
+
+const _: () = assert!(PAYLOAD_AT + PAYLOAD_BYTES <= SECTOR_BYTES);
+const _: () = assert!(LAYOUT.slot_bytes == SECTOR_BYTES);
+
+static LAYOUT: SlotLayout = SlotLayout {
+    file: META_FILE,
+    magic: u32::from_le_bytes(*b"SPRM"),
+    version: 1,
+    slot_bytes: SECTOR_BYTES,
+};
+
+/// When an entry commits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CommitMode {
+    /// When it is appended: stand-alone.
+    AsAppended,
+    /// When `commit` says so: under a consensus engine.
+    ByCommit,
+}
+
+/// Where the log starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LogBase {
+    /// The segment whose first frame is the log's first.
+    pub(crate) segment: u64,
+    /// Sequence of the last frame before the base; 0 for none.
+    pub(crate) sequence: u64,
+    /// Checksum of that frame: what the first one must name as its previous.
+    pub(crate) chain: u64,
+    /// The last entry before the base. `None`: the log may start at any index.
+    pub(crate) last: Option<LogId>,
+}
+
+/// The content of META.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Meta {
+    /// Drawn when the directory was made.
+    pub(crate) database_id: DatabaseId,
+    /// Of the store's key hash.
+    pub(crate) hash_seed: u64,
+    /// When an entry commits.
+    pub(crate) commit_mode: CommitMode,
+    /// Whether the last writable open was closed with everything durable.
+    pub(crate) clean_close: bool,
+    /// Where the log starts.
+    pub(crate) base: LogBase,
+    /// Of the last writable open; stored before its first append.
+    pub(crate) incarnation: u64,
+    /// Frames up to this sequence were durable; 0 for none.
+    pub(crate) durable_sequence: u64,
+    /// Entries up to this index were committed.
+    pub(crate) committed: Option<u64>,
+}
+
+/// Whether the slot that does not count reads back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct MetaDamage {
+    /// Where in META a slot is that is neither empty nor valid. No crash leaves one; it may have been the newer.
+    pub(crate) slot_offset: Option<u64>,
+}
+
+/// META, open.
+#[derive(Debug)]
+pub(crate) struct MetaFile {
+    writer: SlotWriter,
+}
+
+impl MetaFile {
+    /// Makes META durable with its first content. It must be the first file of a directory to be made; what a crash
+    /// left of an earlier attempt (see [`MetaFile::open`]) is written over.
+    pub(crate) fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
+        let error = |action| move |source| OpenError::io(action, META_FILE, source);
+        let access = if list_files(disk)?.meta { Access::Write } else { Access::Create };
+        let file = disk.open(META_FILE, access).map_err(error("creating"))?;
+        let mut meta_file = Self { writer: SlotWriter::new(file, &LAYOUT, 0) };
+        meta_file.writer.allocate().map_err(error("allocating"))?;
+        meta_file.store(meta).map_err(error("writing"))?;
+        disk.sync_dir().map_err(error("syncing the directory of"))?;
+        Ok(meta_file)
+    }
+
+    /// Reads META. `None`: there is none, or one in which nothing was ever completed, and nothing else is there
+    /// either: the directory is empty, or making it was interrupted.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        writable: bool,
+    ) -> Result<Option<(Self, Meta, MetaDamage)>, OpenError> {
+        let error = |action| move |source| OpenError::io(action, META_FILE, source);
+        let files = list_files(disk)?;
+        // META is complete before any other file is made.
+        let was_complete = files.hard || !files.segments.is_empty() || !files.snapshots.is_empty();
+        if !files.meta {
+            return if was_complete {
+                Err(corrupt(&LAYOUT, 0, "the file is missing").into())
+            } else {
+                Ok(None)
+            };
+        }
+        let access = if writable { Access::Write } else { Access::Read };
+        let file = disk.open(META_FILE, access).map_err(error("opening"))?;
+        let slots = read_slots(&*file, &LAYOUT)?;
+        let newest = usize::from(slots[1].sequence() > slots[0].sequence());
+        let Slot::Valid { sequence, database_id, payload } = &slots[newest] else {
+            // The first store goes to slot 1; anything in slot 0 came after that was complete.
+            if was_complete || slots[0] != Slot::Empty {
+                return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
+            }
+            return Ok(None);
+        };
+        let Some(meta) = Meta::decode(*database_id, payload) else {
+            return Err(corrupt(&LAYOUT, newest, "a field is out of its range").into());
+        };
+        let other = 1 - newest;
+        let damaged = match &slots[other] {
+            Slot::Empty => false,
+            Slot::Damaged { .. } => true,
+            Slot::Valid { database_id: id, .. } => id != database_id,
+        };
+        let damage = MetaDamage { slot_offset: damaged.then(|| slot_offset(other)) };
+        Ok(Some((Self { writer: SlotWriter::new(file, &LAYOUT, *sequence) }, meta, damage)))
+    }
+
+    /// Replaces the content and makes it durable. After an error every further call fails.
+    pub(crate) fn store(&mut self, meta: &Meta) -> io::Result<()> {
+        self.writer.store(&meta.database_id, &meta.encode())
+    }
+}
+
+/// Positions in the payload.
+const fn at(offset: usize) -> usize {
+    offset - PAYLOAD_AT
+}
+
+impl Meta {
+    fn encode(&self) -> [u8; PAYLOAD_BYTES] {
+        let mut out = [0; PAYLOAD_BYTES];
+        put(&mut out, at(64), &self.hash_seed.to_le_bytes());
+        let mode = match self.commit_mode {
+            CommitMode::AsAppended => 1,
+            CommitMode::ByCommit => 2,
+        };
+        let last = self.base.last.unwrap_or_default();
+        // A tag has at most 16 bytes.
+        let tag_bytes = u8::try_from(last.leader.as_bytes().len()).unwrap_or(16);
+        let flags = [u8::from(self.clean_close), u8::from(self.base.last.is_some()), tag_bytes];
+        put(&mut out, at(72), &[mode, 0]);
+        put(&mut out, at(74), &flags);
+        put(&mut out, at(80), &self.base.segment.to_le_bytes());
+        put(&mut out, at(88), &self.base.sequence.to_le_bytes());
+        put(&mut out, at(96), &self.base.chain.to_le_bytes());
+        put(&mut out, at(104), &last.index.to_le_bytes());
+        put(&mut out, at(112), &last.term.to_le_bytes());
+        put(&mut out, at(120), last.leader.padded());
+        put(&mut out, at(136), &self.incarnation.to_le_bytes());
+        put(&mut out, at(144), &self.durable_sequence.to_le_bytes());
+        put(&mut out, at(152), &encode_option(self.committed).to_le_bytes());
+        out
+    }
+
+    /// `None` if a field has a value that [`Meta::encode`] does not give it.
+    fn decode(database_id: DatabaseId, payload: &[u8]) -> Option<Self> {
+        let bytes: &[u8; PAYLOAD_BYTES] = payload.try_into().ok()?;
+        let commit_mode = match bytes[at(72)] {
+            1 => CommitMode::AsAppended,
+            2 => CommitMode::ByCommit,
+            _ => return None,
+        };
+        let tag = bytes.get(at(120)..at(120) + usize::from(bytes[at(76)]))?;
+        let last = LogId {
+            index: u64_at(bytes, at(104)),
+            term: u64_at(bytes, at(112)),
+            leader: LeaderTag::new(tag)?,
+        };
+        let meta = Self {
+            database_id,
+            hash_seed: u64_at(bytes, at(64)),
+            commit_mode,
+            clean_close: bytes[at(74)] == 1,
+            base: LogBase {
+                segment: u64_at(bytes, at(80)),
+                sequence: u64_at(bytes, at(88)),
+                chain: u64_at(bytes, at(96)),
+                last: (bytes[at(75)] == 1).then_some(last),
+            },
+            incarnation: u64_at(bytes, at(136)),
+            durable_sequence: u64_at(bytes, at(144)),
+            committed: u64_at(bytes, at(152)).checked_sub(1),
+        };
+        (meta.encode() == *bytes).then_some(meta)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::error::Corrupt;
+    use crate::log::format::segment_name;
+    use crate::log::test_disk::MemoryDisk;
+
+    pub(crate) fn meta() -> Meta {
+        Meta {
+            database_id: *b"0123456789abcdef",
+            hash_seed: 77,
+            commit_mode: CommitMode::AsAppended,
+            clean_close: false,
+            base: LogBase::default(),
+            incarnation: 1,
+            durable_sequence: 0,
+            committed: None,
+        }
+    }
+
+    fn full() -> Meta {
+        let last = LogId { index: 0, term: 9, leader: LeaderTag::new(b"node").unwrap() };
+        Meta {
+            commit_mode: CommitMode::ByCommit,
+            clean_close: true,
+            base: LogBase { segment: 4, sequence: 5, chain: 6, last: Some(last) },
+            incarnation: 7,
+            durable_sequence: 8,
+            committed: Some(0),
+            ..meta()
+        }
+    }
+
+    fn open(disk: &MemoryDisk) -> Result<Option<(Meta, MetaDamage)>, OpenError> {
+        Ok(MetaFile::open(disk, false)?.map(|(_, meta, damage)| (meta, damage)))
+    }
+
+    #[test]
+    fn the_newest_of_the_two_slots_counts() {
+        let disk = MemoryDisk::default();
+        assert!(open(&disk).unwrap().is_none());
+        let mut file = MetaFile::create(&disk, &meta()).unwrap();
+        assert_eq!(open(&disk).unwrap(), Some((meta(), MetaDamage::default())));
+        file.store(&full()).unwrap();
+        assert_eq!(open(&disk).unwrap(), Some((full(), MetaDamage::default())));
+        let (mut file, ..) = MetaFile::open(&disk, true).unwrap().unwrap();
+        file.store(&meta()).unwrap();
+        assert_eq!(open(&disk).unwrap(), Some((meta(), MetaDamage::default())));
+    }
+
+    #[test]
+    fn a_flipped_bit_falls_back_to_the_other_slot_and_is_reported() {
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap().store(&full()).unwrap();
+        let whole = disk.bytes(META_FILE);
+        for bit in 0..SECTOR_BYTES * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            disk.set(META_FILE, bytes);
+            let damage = MetaDamage { slot_offset: Some(0) };
+            assert_eq!(open(&disk).unwrap(), Some((meta(), damage)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_crash_while_the_directory_is_made_reads_as_an_empty_engine() {
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap();
+        let whole = disk.bytes(META_FILE);
+        for bytes in [vec![], vec![0; 8192], whole[..4096 + 100].to_vec()] {
+            disk.set(META_FILE, bytes);
+            assert!(open(&disk).unwrap().is_none());
+            MetaFile::create(&disk, &meta()).unwrap();
+            assert_eq!(open(&disk).unwrap(), Some((meta(), MetaDamage::default())));
+        }
+    }
+
+    #[test]
+    fn a_directory_with_a_log_and_no_valid_meta_is_corrupt() {
+        for other in [segment_name(0), "HARD".to_owned()] {
+            let disk = MemoryDisk::default();
+            disk.set(&other, vec![]);
+            for content in [None, Some(vec![]), Some(vec![1; 8192])] {
+                if let Some(bytes) = content {
+                    disk.set(META_FILE, bytes);
+                }
+                let error = open(&disk).unwrap_err();
+                assert!(
+                    matches!(&error, OpenError::Corrupt(Corrupt { file, .. }) if file == "META"),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn both_slots_damaged_is_corrupt_even_without_a_log() {
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap().store(&full()).unwrap();
+        let mut bytes = disk.bytes(META_FILE);
+        bytes[9] ^= 1;
+        bytes[4096 + 9] ^= 1;
+        disk.set(META_FILE, bytes);
+        assert!(matches!(open(&disk), Err(OpenError::Corrupt(_))));
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused_by_name_and_a_flipped_version_is_damage() {
+        static LATER: SlotLayout =
+            SlotLayout { file: "META", magic: LAYOUT.magic, version: 2, slot_bytes: 512 };
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap();
+        let file = disk.open(META_FILE, Access::Write).unwrap();
+        SlotWriter::new(file, &LATER, 1).store(&[1; 16], b"another shape").unwrap();
+        let error = open(&disk).unwrap_err();
+        assert_eq!(error.to_string(), "META has format version 2; this release reads version 1");
+        let mut bytes = disk.bytes(META_FILE);
+        bytes[4] ^= 4;
+        disk.set(META_FILE, bytes);
+        assert_eq!(open(&disk).unwrap().unwrap().1, MetaDamage { slot_offset: Some(0) });
+    }
+
+    #[test]
+    fn after_a_failed_store_the_good_slot_is_never_written_over() {
+        let disk = MemoryDisk::default();
+        let mut file = MetaFile::create(&disk, &meta()).unwrap();
+        disk.fail_syncs(true);
+        file.store(&full()).unwrap_err();
+        disk.fail_syncs(false);
+        let before = disk.bytes(META_FILE);
+        file.store(&full()).unwrap_err();
+        assert_eq!(disk.bytes(META_FILE), before);
+    }
+}

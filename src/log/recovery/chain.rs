@@ -1,0 +1,115 @@
+//! What the next frame must be, given all good ones before it.
+
+use crate::entry::LogId;
+use crate::log::format::{FrameHeader, FrameKind};
+use crate::log::meta::{LogBase, Meta};
+
+/// The state of the log after its last good frame.
+#[derive(Debug)]
+pub(in crate::log) struct Chain {
+    base: LogBase,
+    /// Of the last good frame.
+    pub(in crate::log) sequence: u64,
+    /// Of the last good frame; the next one names it.
+    pub(in crate::log) checksum: u64,
+    /// Of the last good frame; the next one is not older.
+    pub(in crate::log) incarnation: u64,
+    /// The last entry.
+    pub(in crate::log) last: Option<LogId>,
+    /// The highest `committed` a good header claims.
+    pub(in crate::log) committed: Option<u64>,
+    /// The highest durable sequence META or a good header claims.
+    pub(in crate::log) durable_sequence: u64,
+    /// Where each run of entries of one term and leader starts, so that a truncation finds the log id before it.
+    runs: Vec<LogId>,
+}
+
+impl Chain {
+    pub(in crate::log) fn new(meta: &Meta) -> Self {
+        Self {
+            base: meta.base,
+            sequence: meta.base.sequence,
+            checksum: meta.base.chain,
+            incarnation: 0,
+            last: meta.base.last,
+            committed: None,
+            durable_sequence: meta.durable_sequence,
+            runs: Vec::new(),
+        }
+    }
+
+    /// The sequence the next frame has.
+    pub(in crate::log) fn next_sequence(&self) -> u64 {
+        self.sequence.saturating_add(1)
+    }
+
+    /// The index the next entry has, if that is known.
+    pub(in crate::log) fn next_index(&self) -> Option<u64> {
+        self.last.map(|last| last.index.saturating_add(1))
+    }
+
+    /// Whether a frame found at this place is the next one, body and incarnation apart.
+    pub(in crate::log) fn continues(&self, header: &FrameHeader, place: (u64, u64)) -> bool {
+        (header.segment, header.offset) == place
+            && Some(header.opening.sequence) == self.sequence.checked_add(1)
+            && header.previous == self.checksum
+            && self.index_continues(header)
+    }
+
+    fn index_continues(&self, header: &FrameHeader) -> bool {
+        let (first, Some(last)) = (header.opening.first_index, self.last) else { return true };
+        match header.opening.kind {
+            FrameKind::Entries => first == last.index + 1 && header.opening.term >= last.term,
+            FrameKind::Truncation => {
+                first <= last.index + 1 && self.base.last.is_none_or(|base| first > base.index)
+            }
+        }
+    }
+
+    /// What is wrong with a frame that is the next one and yet cannot be: its writer was.
+    pub(in crate::log) fn contradiction(&self, header: &FrameHeader) -> Option<&'static str> {
+        let committed = self.committed.max(header.committed);
+        let truncates = header.opening.kind == FrameKind::Truncation;
+        (truncates && committed >= Some(header.opening.first_index))
+            .then_some("a truncation of what was committed")
+    }
+
+    /// Takes the next frame.
+    pub(in crate::log) fn accept(&mut self, header: &FrameHeader, checksum: u64) {
+        self.sequence = header.opening.sequence;
+        self.checksum = checksum;
+        self.incarnation = self.incarnation.max(header.opening.incarnation);
+        self.committed = self.committed.max(header.committed);
+        self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
+        match header.last() {
+            Some(last) => {
+                let first = header.first();
+                if self.runs.last().is_none_or(|run| run.at(first.index) != first) {
+                    self.runs.push(first);
+                }
+                self.last = Some(last);
+            }
+            None => self.truncate(header.opening.first_index),
+        }
+    }
+
+    fn truncate(&mut self, first_removed: u64) {
+        if self.last.is_none_or(|last| last.index < first_removed) {
+            return;
+        }
+        while self.runs.last().is_some_and(|run| run.index >= first_removed) {
+            self.runs.pop();
+        }
+        let kept = first_removed.checked_sub(1);
+        let run = self.runs.last().and_then(|run| Some(run.at(kept?)));
+        self.last = run.or(self.base.last.filter(|base| Some(base.index) == kept));
+    }
+
+    /// Goes on as if the frame before `header` had been good: only to look for more damage.
+    pub(in crate::log) fn resume_before(&mut self, header: &FrameHeader) {
+        self.sequence = header.opening.sequence - 1;
+        self.checksum = header.previous;
+        self.last = None;
+        self.runs.clear();
+    }
+}

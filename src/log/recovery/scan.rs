@@ -1,0 +1,246 @@
+//! Reading the log when a directory is opened: every good frame in order, then where it ends and why.
+
+use crate::codec;
+use crate::disk::{Access, Disk};
+use crate::entry::LogId;
+use crate::error::OpenError;
+use crate::log::format::{FRAME_ALIGN_BYTES, FrameHeader, segment_name};
+use crate::log::meta::Meta;
+use crate::log::recovery::files::{Segment, Window, list_files};
+use crate::log::recovery::survey::Survey;
+use crate::log::recovery::table::Outcome;
+use crate::log::recovery::walk::{Found, Walk};
+
+/// How a log is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScanOptions {
+    /// Refuse a log with a torn end ([`OpenError::Torn`]) where it would be cut.
+    pub(crate) strict: bool,
+}
+
+/// A frame that holds in every respect. Its entries decode.
+#[derive(Debug)]
+pub(crate) struct GoodFrame<'a> {
+    /// Its header.
+    pub(crate) header: FrameHeader,
+    /// The segment it is in.
+    pub(crate) segment: u64,
+    /// Where in the segment it starts; the body follows the header.
+    pub(crate) offset: u64,
+    /// The encoded entries; empty for a truncation.
+    pub(crate) body: &'a [u8],
+}
+
+/// Where the log goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tail {
+    /// The segment of the last good frame, or of the log base. Its file may be missing if there is no frame yet.
+    pub(crate) segment: u64,
+    /// Where the last good frame ends; the next one starts at the next multiple of 64.
+    pub(crate) offset: u64,
+    /// The sequence of the next frame.
+    pub(crate) next_sequence: u64,
+    /// The checksum of the last good frame: what the next one names as its previous.
+    pub(crate) chain: u64,
+    /// The last entry, truncations applied.
+    pub(crate) last: Option<LogId>,
+    /// The highest incarnation of any frame, stale ones too. The next incarnation is above this and META's.
+    pub(crate) incarnation_seen_max: u64,
+    /// The highest index known to be committed, by META or a good header, and in the log (or before its base).
+    pub(crate) committed: Option<u64>,
+    /// The highest sequence known to be durable: META's, or a header's claim.
+    pub(crate) durable_sequence_known: u64,
+}
+
+/// What was found after the end of the log and is not part of it: it was never acknowledged under `Sync`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CutReport {
+    /// The segment it starts in.
+    pub(crate) file: String,
+    /// Where the last good frame of that segment ends.
+    pub(crate) offset: u64,
+    /// From there to the last byte that is not zero, over all segments.
+    pub(crate) bytes: u64,
+    /// Frame headers among these bytes that read back.
+    pub(crate) frames_seen: u64,
+    /// First and last index of those frames' entries.
+    pub(crate) indexes: Option<(u64, u64)>,
+}
+
+/// One segment file from the log base on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentSummary {
+    /// Its number.
+    pub(crate) number: u64,
+    /// The file's length.
+    pub(crate) file_bytes: u64,
+    /// Where its last good frame ends.
+    pub(crate) used_bytes: u64,
+    /// Good frames in it.
+    pub(crate) frames: u64,
+    /// First index of its entries, truncated ones included.
+    pub(crate) first_index: Option<u64>,
+    /// Highest index of its entries, truncated ones included.
+    pub(crate) last_index: Option<u64>,
+}
+
+impl SegmentSummary {
+    pub(in crate::log) fn new(number: u64, file_bytes: u64) -> Self {
+        Self { number, file_bytes, used_bytes: 0, frames: 0, first_index: None, last_index: None }
+    }
+
+    pub(in crate::log) fn add(&mut self, header: &FrameHeader, end: u64) {
+        self.used_bytes = end;
+        self.frames += 1;
+        if let Some(last) = header.last() {
+            let first = header.opening.first_index;
+            self.first_index = Some(self.first_index.map_or(first, |known| known.min(first)));
+            self.last_index = self.last_index.max(Some(last.index));
+        }
+    }
+}
+
+/// What reading the log found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ScanResult {
+    /// Where it goes on.
+    pub(crate) tail: Tail,
+    /// What was dropped after it, if anything.
+    pub(crate) cut: Option<CutReport>,
+    /// Every segment file from the log base on; those after the tail's hold nothing good.
+    pub(crate) segments: Vec<SegmentSummary>,
+    /// Numbers of segment files below the log base: a purge was interrupted, they may go.
+    pub(crate) obsolete: Vec<u64>,
+}
+
+/// Reads the log from its base and gives every good frame to `visit`, truncations too, in order.
+///
+/// Nothing is written. Costs one pass over the log and over what is behind its end; memory is one buffer, as long as
+/// the longest frame or 4 MiB. An error of `visit` ends the scan.
+pub(crate) fn scan(
+    disk: &dyn Disk,
+    meta: &Meta,
+    options: ScanOptions,
+    visit: &mut dyn FnMut(&GoodFrame<'_>) -> Result<(), OpenError>,
+) -> Result<ScanResult, OpenError> {
+    let mut walk = Walk::new(disk, meta)?;
+    let here = loop {
+        let frame = match walk.next()? {
+            Ok(frame) => frame,
+            Err(here) => break here,
+        };
+        if let Some(what) = walk.chain.contradiction(&frame.header) {
+            return Err(walk.corrupt_here(frame.offset, what).into());
+        }
+        let (segment, header) = (walk.number, frame.header);
+        let body = walk.body(&frame)?;
+        if !decodes(body, header.count) {
+            return Err(walk.corrupt_here(frame.offset, UNDECODABLE).into());
+        }
+        visit(&GoodFrame { header, segment, offset: frame.offset, body })?;
+        walk.accept(&frame);
+    };
+    finish(walk, &here, meta, options)
+}
+
+pub(in crate::log) const UNDECODABLE: &str = "an entry does not decode, though its checksum fits";
+
+/// Whether `body` is exactly `count` entries.
+pub(in crate::log) fn decodes(mut body: &[u8], count: u32) -> bool {
+    for _ in 0..count {
+        let rest = codec::decode_deep(body, 0, 0).ok().and_then(|(_, len)| body.get(len..));
+        let Some(rest) = rest else { return false };
+        body = rest;
+    }
+    body.is_empty()
+}
+
+fn finish(
+    mut walk: Walk<'_>,
+    here: &Found,
+    meta: &Meta,
+    options: ScanOptions,
+) -> Result<ScanResult, OpenError> {
+    let survey = Survey::of(&mut walk)?;
+    let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
+    let expected = walk.chain.next_sequence();
+    match here.outcome(survey.later_frame, durable >= expected) {
+        Outcome::Corrupt => return Err(walk.blame(here)?.into()),
+        // `here` is what is left when no good frame is found.
+        Outcome::Replay | Outcome::Cut => {}
+    }
+    let cut = survey.first.map(|(number, first)| CutReport {
+        file: segment_name(number),
+        offset: if number == walk.number { walk.end } else { first },
+        bytes: survey.bytes,
+        frames_seen: survey.frames,
+        indexes: survey.indexes,
+    });
+    if let Some(CutReport { file, offset, bytes, .. }) = &cut
+        && options.strict
+    {
+        return Err(OpenError::Torn { file: file.clone(), offset: *offset, bytes: *bytes });
+    }
+    for number in walk.numbers.iter().copied().filter(|number| *number > walk.number) {
+        if let Some(segment) = walk.open(number)? {
+            walk.summaries.push(SegmentSummary::new(number, segment.bytes));
+        }
+    }
+    let chain = &walk.chain;
+    let committed = chain.committed.max(meta.committed);
+    let tail = Tail {
+        segment: walk.number,
+        offset: walk.end,
+        next_sequence: expected,
+        chain: chain.checksum,
+        last: chain.last,
+        incarnation_seen_max: survey.incarnation,
+        // A quorum may have committed what only our own disk lost.
+        committed: committed.min(chain.last.map(|last| last.index)),
+        durable_sequence_known: durable,
+    };
+    Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete })
+}
+
+/// Overwrites with zeros everything after the tail that is not zero, in all segments, and syncs each; gives how many
+/// bytes of files that took. For a writable open that was told to cut, before the first append: what is found behind
+/// a tail later on is then of that incarnation or of a recycled segment's past.
+///
+/// A crash in between leaves a log that is cut at the same place.
+pub(crate) fn erase_after(disk: &dyn Disk, tail: &Tail) -> Result<u64, OpenError> {
+    const CHUNK: u64 = 64 << 10;
+    let zeros = vec![0; 64 << 10];
+    let mut window = Window::default();
+    let mut erased = 0;
+    for number in list_files(disk)?.segments.into_iter().filter(|n| *n >= tail.segment) {
+        let segment = Segment::open(disk, number)?;
+        let start = if number == tail.segment { tail.offset } else { 0 };
+        // Bytes before the next frame start are part of the last frame's padding: they go too.
+        let mut offset = start;
+        let mut writing = None;
+        while offset < segment.bytes {
+            let chunk_end = (offset + 1).next_multiple_of(CHUNK).min(segment.bytes);
+            let len = chunk_end - offset;
+            let bytes = window.read(&segment, offset, len)?.unwrap_or_default();
+            if bytes.iter().any(|byte| *byte != 0) {
+                let name = &*segment.name;
+                let file = match writing.take() {
+                    Some(file) => file,
+                    None => disk
+                        .open(name, Access::Write)
+                        .map_err(|e| OpenError::io("opening", name, e))?,
+                };
+                file.write_all_at(&zeros[..bytes.len()], offset)
+                    .map_err(|e| OpenError::io("clearing the cut end of", name, e))?;
+                writing = Some(file);
+                erased += len;
+            }
+            offset = chunk_end;
+        }
+        if let Some(file) = writing {
+            file.sync_data().map_err(|e| OpenError::io("syncing", &*segment.name, e))?;
+        }
+    }
+    debug_assert!(CHUNK.is_multiple_of(FRAME_ALIGN_BYTES));
+    Ok(erased)
+}

@@ -1,0 +1,205 @@
+//! What is behind the last good frame: evidence of what was durable, and what a cut would drop.
+
+use crate::error::OpenError;
+use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, u32_at};
+use crate::log::recovery::files::{Segment, Window};
+use crate::log::recovery::walk::Walk;
+
+/// Everything that was found after the end of the log.
+#[derive(Debug, Default)]
+pub(in crate::log) struct Survey {
+    /// The highest durable sequence that a lost frame claims.
+    pub(in crate::log) durable_sequence: u64,
+    /// Lost frames: in their place, and not older than the last good frame.
+    pub(in crate::log) frames: u64,
+    /// Whether one of them is after the place where the next frame should be.
+    pub(in crate::log) later_frame: bool,
+    /// First and last index of their entries.
+    pub(in crate::log) indexes: Option<(u64, u64)>,
+    /// The highest incarnation of any header, stale ones too.
+    pub(in crate::log) incarnation: u64,
+    /// Bytes from the end of the log to the last byte that a later append may have written, over all segments.
+    pub(in crate::log) bytes: u64,
+    /// Where the first such byte is.
+    pub(in crate::log) first: Option<(u64, u64)>,
+}
+
+/// One segment's share of [`Survey::bytes`].
+///
+/// Non-zero bytes that belong to no header that reads back may be a torn append, or what is left of a stale frame whose
+/// header was written over. They count, unless a stale frame follows: then the file had another life before.
+#[derive(Debug, Default)]
+struct Extent {
+    first: Option<u64>,
+    end: u64,
+    loose: Option<(u64, u64)>,
+    lost_end: u64,
+    stale_end: u64,
+}
+
+impl Extent {
+    fn take_loose(&mut self) {
+        if let Some((first, end)) = self.loose.take() {
+            self.first = Some(self.first.map_or(first, |known| known.min(first)));
+            self.end = self.end.max(end);
+        }
+    }
+
+    fn lost(&mut self, offset: u64, bytes: u64) {
+        self.take_loose();
+        self.first.get_or_insert(offset);
+        // The header is not zero, whatever the body is.
+        self.end = self.end.max(offset + FRAME_HEADER_BYTES as u64);
+        self.lost_end = offset + bytes;
+    }
+
+    fn stale(&mut self, offset: u64, bytes: u64) {
+        self.loose = None;
+        self.stale_end = self.stale_end.max(offset + bytes);
+    }
+
+    /// 64 bytes (fewer at the end of the file) in which the last non-zero one ends at `end`.
+    fn non_zero(&mut self, offset: u64, end: u64) {
+        if offset < self.lost_end {
+            self.end = self.end.max(end.min(self.lost_end));
+        } else if offset >= self.stale_end {
+            let first = self.loose.map_or(offset, |(first, _)| first);
+            self.loose = Some((first, end));
+        }
+    }
+}
+
+impl Survey {
+    /// Looks at everything from where the next frame should be: the rest of the current segment and all later ones.
+    pub(in crate::log) fn of(walk: &mut Walk<'_>) -> Result<Self, OpenError> {
+        let mut survey = Self { incarnation: walk.chain.incarnation, ..Self::default() };
+        let here = (walk.number, walk.next_offset());
+        each_step(walk, &mut |segment, offset, header, extent| {
+            let Some((header, lost)) = header else { return };
+            survey.incarnation = survey.incarnation.max(header.opening.incarnation);
+            if !lost {
+                return extent.stale(offset, header.frame_bytes());
+            }
+            extent.lost(offset, header.frame_bytes());
+            survey.frames += 1;
+            survey.later_frame |= (segment.number, offset) != here;
+            survey.durable_sequence = survey.durable_sequence.max(header.durable_sequence);
+            if let Some(last) = header.last() {
+                let first = header.opening.first_index;
+                let (low, high) = survey.indexes.unwrap_or((first, last.index));
+                survey.indexes = Some((low.min(first), high.max(last.index)));
+            }
+        })?
+        .into_iter()
+        .for_each(|(number, start, extent)| {
+            if let Some(first) = extent.first {
+                survey.bytes += extent.end.saturating_sub(start);
+                survey.first.get_or_insert((number, first));
+            }
+        });
+        Ok(survey)
+    }
+}
+
+/// The first frame from where the next one should be on that is in its place, not stale, and of a later sequence.
+pub(in crate::log) fn next_lost_frame(
+    walk: &mut Walk<'_>,
+) -> Result<Option<FrameHeader>, OpenError> {
+    let mut found: Option<FrameHeader> = None;
+    let sequence = walk.chain.sequence;
+    for (number, start) in places(walk) {
+        let Some(segment) = walk.open(number)? else { continue };
+        let mut window = std::mem::take(&mut walk.window);
+        let result = steps(&mut window, &segment, start, &mut |offset, bytes| {
+            let header = header_at(walk, &segment, offset, bytes)?;
+            let later =
+                |(header, lost): &(FrameHeader, bool)| *lost && header.opening.sequence > sequence;
+            found = header.filter(later).map(|(header, _)| header);
+            Ok(found.is_none())
+        });
+        walk.window = window;
+        result?;
+        if found.is_some() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The segments from the current one on, and where to start in each.
+fn places(walk: &Walk<'_>) -> Vec<(u64, u64)> {
+    let (here, offset) = (walk.number, walk.next_offset());
+    let later = walk.numbers.iter().filter(|number| **number >= here);
+    later.map(|number| (*number, if *number == here { offset } else { 0 })).collect()
+}
+
+type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut Extent) + 'a;
+
+/// Calls `on_header` for every step that is not zero; gives each segment's number, start and extent.
+fn each_step(
+    walk: &mut Walk<'_>,
+    on_header: &mut OnHeader<'_>,
+) -> Result<Vec<(u64, u64, Extent)>, OpenError> {
+    let mut extents = Vec::new();
+    for (number, start) in places(walk) {
+        let Some(segment) = walk.open(number)? else { continue };
+        let mut extent = Extent::default();
+        let mut window = std::mem::take(&mut walk.window);
+        let result = steps(&mut window, &segment, start, &mut |offset, bytes| {
+            let header = header_at(walk, &segment, offset, bytes)?;
+            let is_header = header.is_some();
+            on_header(&segment, offset, header, &mut extent);
+            let step = &bytes[..bytes.len().min(FRAME_ALIGN_BYTES as usize)];
+            if let Some(last) = step.iter().rposition(|byte| *byte != 0)
+                && !is_header
+            {
+                extent.non_zero(offset, offset + last as u64 + 1);
+            }
+            Ok(true)
+        });
+        walk.window = window;
+        result?;
+        extent.take_loose();
+        extents.push((number, start, extent));
+    }
+    Ok(extents)
+}
+
+/// Goes over a segment in steps of 64 bytes, and calls `on_step` for those that are not all zero with up to 128 bytes,
+/// until it says `false`.
+fn steps(
+    window: &mut Window,
+    segment: &Segment,
+    start: u64,
+    on_step: &mut dyn FnMut(u64, &[u8]) -> Result<bool, OpenError>,
+) -> Result<(), OpenError> {
+    let mut offset = start;
+    while offset < segment.bytes {
+        let len = (segment.bytes - offset).min(FRAME_HEADER_BYTES as u64);
+        let Some(bytes) = window.read(segment, offset, len)? else { break };
+        let step = &bytes[..bytes.len().min(FRAME_ALIGN_BYTES as usize)];
+        if step.iter().any(|byte| *byte != 0) && !on_step(offset, bytes)? {
+            break;
+        }
+        offset += FRAME_ALIGN_BYTES;
+    }
+    Ok(())
+}
+
+/// The valid header at a step, and whether it is a lost frame's (else a stale one's).
+fn header_at(
+    walk: &Walk<'_>,
+    segment: &Segment,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<Option<(FrameHeader, bool)>, OpenError> {
+    let Some(bytes) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+    if u32_at(bytes, 0) != FRAME_MAGIC {
+        return Ok(None);
+    }
+    let header = walk.sight(bytes, segment, offset)?;
+    Ok(header.map(|header| {
+        let in_place = (header.segment, header.offset) == (segment.number, offset);
+        (header, in_place && header.opening.incarnation >= walk.chain.incarnation)
+    }))
+}

@@ -1,0 +1,114 @@
+//! Reading every byte of a directory to name all damage, where opening stops at the first.
+
+use crate::disk::Disk;
+use crate::error::{Corrupt, OpenError};
+use crate::log::format::META_FILE;
+use crate::log::hard::HardFile;
+use crate::log::meta::{Meta, MetaFile};
+use crate::log::recovery::scan::{UNDECODABLE, decodes};
+use crate::log::recovery::survey::{Survey, next_lost_frame};
+use crate::log::recovery::walk::{FoundFrame, Walk};
+
+/// One damaged place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct VerifyFinding {
+    /// Where and what.
+    pub(crate) place: Corrupt,
+    /// Whether it was durable. If not, it is a torn end, and opening for writing cuts it.
+    pub(crate) was_durable: bool,
+}
+
+/// What was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct VerifySummary {
+    /// Frames that hold.
+    pub(crate) frames: u64,
+    /// Entries in them, truncated ones included.
+    pub(crate) entries: u64,
+    /// Damaged places reported.
+    pub(crate) findings: u64,
+}
+
+/// Reads META, HARD and the whole log, and gives every damaged place to `report`. Goes on behind damage with the next
+/// frame header that reads back; the frames between are one finding.
+///
+/// # Errors
+///
+/// Only what hides the rest: an I/O error, an unknown version, a file that is not ours.
+pub(crate) fn verify(
+    disk: &dyn Disk,
+    meta: &Meta,
+    report: &mut dyn FnMut(VerifyFinding),
+) -> Result<VerifySummary, OpenError> {
+    let mut summary = VerifySummary::default();
+    let mut found = |place: Corrupt, was_durable| {
+        summary.findings += 1;
+        report(VerifyFinding { place, was_durable });
+    };
+    verify_slots(disk, meta, &mut found)?;
+    let (mut frames, mut entries) = (0, 0);
+    let mut walk = Walk::new(disk, meta)?;
+    let mut durable = None;
+    loop {
+        let here = match walk.next()? {
+            Ok(frame) => {
+                if let Some(what) = walk.chain.contradiction(&frame.header) {
+                    found(walk.corrupt_here(frame.offset, what), true);
+                }
+                if !decodes(walk.body(&frame)?, frame.header.count) {
+                    found(walk.corrupt_here(frame.offset, UNDECODABLE), true);
+                }
+                frames += 1;
+                entries += u64::from(frame.header.count);
+                walk.accept(&frame);
+                continue;
+            }
+            Err(here) => here,
+        };
+        let expected = walk.chain.next_sequence();
+        if durable.max(Some(walk.chain.durable_sequence)) < Some(expected) {
+            let survey = Survey::of(&mut walk)?;
+            durable = durable.max(Some(survey.durable_sequence));
+            if durable < Some(expected) {
+                if survey.first.is_some() {
+                    found(walk.corrupt_here(here.offset, "a torn end"), false);
+                }
+                break;
+            }
+        }
+        found(walk.blame(&here)?, true);
+        match FoundFrame::unchecked(&here).filter(|_| here.only_body_bad()) {
+            Some(frame) => walk.accept(&frame),
+            None => match next_lost_frame(&mut walk)? {
+                Some(header) => walk.resume_at(&header)?,
+                None => break,
+            },
+        }
+    }
+    Ok(VerifySummary { frames, entries, ..summary })
+}
+
+fn verify_slots(
+    disk: &dyn Disk,
+    meta: &Meta,
+    found: &mut dyn FnMut(Corrupt, bool),
+) -> Result<(), OpenError> {
+    let corrupt_only = |error| match error {
+        OpenError::Corrupt(place) => Ok(place),
+        other => Err(other),
+    };
+    match MetaFile::open(disk, false) {
+        Ok(Some((_, _, damage))) => {
+            if let Some(offset) = damage.slot_offset {
+                let (file, what) = (META_FILE.to_owned(), "a slot does not read back");
+                found(Corrupt { file, offset, index: None, what }, true);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => found(corrupt_only(error)?, true),
+    }
+    if let Err(error) = HardFile::open(disk, meta.database_id, false) {
+        found(corrupt_only(error)?, true);
+    }
+    Ok(())
+}

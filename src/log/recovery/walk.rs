@@ -1,0 +1,316 @@
+//! From one good frame to the next, over segments.
+
+use crc32c::crc32c;
+
+use crate::disk::Disk;
+use crate::error::{Corrupt, OpenError};
+use crate::log::format::{
+    DatabaseId, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_VERSION, FrameHeader, HeaderError,
+    chain_of, position_of, segment_name,
+};
+use crate::log::image::HALF_HEADER_BYTES;
+use crate::log::meta::Meta;
+use crate::log::recovery::chain::Chain;
+use crate::log::recovery::files::{Segment, Window, list_files};
+use crate::log::recovery::scan::SegmentSummary;
+use crate::log::recovery::table::{Check, Finding, Incarnation, Outcome, decide};
+
+const HEADER_BYTES: u64 = FRAME_HEADER_BYTES as u64;
+
+/// What is found where a frame may be.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::log) struct Found {
+    pub(in crate::log) offset: u64,
+    pub(in crate::log) header: Option<FrameHeader>,
+    /// Of the header, for the chain.
+    pub(in crate::log) checksum: u64,
+    body: Check,
+    chain: Check,
+    incarnation: Incarnation,
+    /// Whether any of the bytes a header would take is not zero.
+    pub(in crate::log) is_zero: bool,
+}
+
+impl Found {
+    const fn nothing(offset: u64, is_zero: bool) -> Self {
+        Self {
+            offset,
+            header: None,
+            checksum: 0,
+            body: Check::Bad,
+            chain: Check::Bad,
+            incarnation: Incarnation::NotOlder,
+            is_zero,
+        }
+    }
+
+    /// The row of the table it is.
+    pub(in crate::log) fn outcome(&self, later_valid: bool, at_or_below_durable: bool) -> Outcome {
+        decide(&Finding {
+            header: self.header.is_some().into(),
+            body: self.body,
+            chain: self.chain,
+            incarnation: self.incarnation,
+            later_valid_frame: later_valid,
+            at_or_below_durable,
+        })
+    }
+
+    /// Whether only the body does not hold: the chain can be followed past it.
+    pub(in crate::log) fn only_body_bad(&self) -> bool {
+        self.header.is_some()
+            && self.chain == Check::Ok
+            && self.incarnation == Incarnation::NotOlder
+            && self.body == Check::Bad
+    }
+
+    /// What does not hold, in words.
+    pub(in crate::log) fn complaint(&self) -> &'static str {
+        match (self.header, self.chain, self.incarnation, self.body) {
+            (None, ..) if self.is_zero => "there are zeros where a frame was",
+            (None, ..) => "a frame header does not read back",
+            (Some(_), Check::Bad, ..) => "a frame is not the one that belongs here",
+            (Some(_), _, Incarnation::Older, _) => "a frame is of an earlier incarnation",
+            (Some(_), .., Check::Bad) => "a frame body does not read back",
+            (Some(_), ..) => "a frame",
+        }
+    }
+}
+
+/// A place in the log, and everything known before it.
+#[derive(Debug)]
+pub(in crate::log) struct Walk<'d> {
+    disk: &'d dyn Disk,
+    database_id: DatabaseId,
+    pub(in crate::log) chain: Chain,
+    /// Segment numbers from the log base on, rising.
+    pub(in crate::log) numbers: Vec<u64>,
+    /// Segment numbers below the log base.
+    pub(in crate::log) obsolete: Vec<u64>,
+    /// The segment the walk is in.
+    pub(in crate::log) number: u64,
+    /// `None`: its file is not there.
+    segment: Option<Segment>,
+    /// Where the last good frame in it ends; 0 if there is none.
+    pub(in crate::log) end: u64,
+    /// Of the segments walked, the current one last.
+    pub(in crate::log) summaries: Vec<SegmentSummary>,
+    pub(in crate::log) window: Window,
+}
+
+impl<'d> Walk<'d> {
+    pub(in crate::log) fn new(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
+        let mut obsolete = list_files(disk)?.segments;
+        let numbers = obsolete.split_off(obsolete.partition_point(|n| *n < meta.base.segment));
+        let mut walk = Self {
+            disk,
+            database_id: meta.database_id,
+            chain: Chain::new(meta),
+            numbers,
+            obsolete,
+            number: meta.base.segment,
+            segment: None,
+            end: 0,
+            summaries: Vec::new(),
+            window: Window::default(),
+        };
+        walk.enter(meta.base.segment, 0)?;
+        Ok(walk)
+    }
+
+    /// Goes to a place of the log.
+    fn enter(&mut self, number: u64, end: u64) -> Result<(), OpenError> {
+        if self.segment.as_ref().is_none_or(|segment| segment.number != number) {
+            self.segment = self.open(number)?;
+            if let Some(segment) = &self.segment {
+                self.summaries.push(SegmentSummary::new(number, segment.bytes));
+            }
+        }
+        self.number = number;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Opens a segment from the log base on; `None` if there is no such file.
+    pub(in crate::log) fn open(&self, number: u64) -> Result<Option<Segment>, OpenError> {
+        match self.numbers.binary_search(&number) {
+            Ok(_) => Segment::open(self.disk, number).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Where the next frame goes in the current segment.
+    pub(in crate::log) fn next_offset(&self) -> u64 {
+        self.end.next_multiple_of(FRAME_ALIGN_BYTES)
+    }
+
+    /// The next good frame, here or at the start of the next segment, where the walk then is; otherwise what is here.
+    pub(in crate::log) fn next(&mut self) -> Result<Result<FoundFrame, Found>, OpenError> {
+        let here = self.examine_here()?;
+        if let Some(frame) = FoundFrame::if_good(&here) {
+            return Ok(Ok(frame));
+        }
+        let next = self.number.checked_add(1).map(|next| self.open(next)).transpose()?.flatten();
+        let Some(next) = next else { return Ok(Err(here)) };
+        let there = self.examine(&next, 0)?;
+        let Some(frame) = FoundFrame::if_good(&there) else { return Ok(Err(here)) };
+        self.enter(next.number, 0)?;
+        Ok(Ok(frame))
+    }
+
+    /// What is where the next frame goes in the current segment.
+    pub(in crate::log) fn examine_here(&mut self) -> Result<Found, OpenError> {
+        let offset = self.next_offset();
+        let Some(segment) = self.segment.take() else { return Ok(Found::nothing(offset, true)) };
+        let found = self.examine(&segment, offset);
+        self.segment = Some(segment);
+        found
+    }
+
+    fn examine(&mut self, segment: &Segment, offset: u64) -> Result<Found, OpenError> {
+        let left = segment.bytes.saturating_sub(offset);
+        let Some(bytes) = self.window.read(segment, offset, left.min(HEADER_BYTES))? else {
+            return Ok(Found::nothing(offset, true));
+        };
+        let is_zero = bytes.iter().all(|byte| *byte == 0);
+        let Some(bytes) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(Found::nothing(offset, is_zero));
+        };
+        let place = (segment.number, offset);
+        let Some(header) =
+            sight(bytes, &self.database_id, segment, offset, self.chain.incarnation)?
+        else {
+            return Ok(Found::nothing(offset, is_zero));
+        };
+        let checksum = bytes.last_chunk::<HALF_HEADER_BYTES>().map_or(0, chain_of);
+        let body = self.window.read(segment, offset, header.frame_bytes())?;
+        let body_ok = body.is_some_and(|frame| {
+            crc32c(frame.get(FRAME_HEADER_BYTES..).unwrap_or_default()) == header.body_crc
+        });
+        let older = header.opening.incarnation < self.chain.incarnation;
+        Ok(Found {
+            offset,
+            checksum,
+            body: body_ok.into(),
+            chain: self.chain.continues(&header, place).into(),
+            incarnation: if older { Incarnation::Older } else { Incarnation::NotOlder },
+            header: Some(header),
+            is_zero,
+        })
+    }
+
+    /// The bytes of a good frame's body.
+    pub(in crate::log) fn body(&mut self, frame: &FoundFrame) -> Result<&[u8], OpenError> {
+        let Some(segment) = &self.segment else { return Ok(&[]) };
+        let (offset, bytes) = (frame.offset, frame.header.frame_bytes());
+        let frame = self.window.read(segment, offset, bytes)?;
+        Ok(frame.and_then(|frame| frame.get(FRAME_HEADER_BYTES..)).unwrap_or_default())
+    }
+
+    /// Goes past a frame of the current segment.
+    pub(in crate::log) fn accept(&mut self, frame: &FoundFrame) {
+        self.chain.accept(&frame.header, frame.checksum);
+        self.end = frame.offset + frame.header.frame_bytes();
+        if let Some(summary) = self.summaries.last_mut() {
+            summary.add(&frame.header, self.end);
+        }
+    }
+
+    /// Goes to a frame out of the chain's order, to look for more damage.
+    pub(in crate::log) fn resume_at(&mut self, header: &FrameHeader) -> Result<(), OpenError> {
+        self.chain.resume_before(header);
+        self.enter(header.segment, header.offset)
+    }
+
+    /// An error that names a place in the current segment, or the whole file if it is missing.
+    pub(in crate::log) fn corrupt_here(&self, offset: u64, what: &'static str) -> Corrupt {
+        self.corrupt_at(self.number, offset, what)
+    }
+
+    /// Names as corrupt what was found instead of the next frame.
+    pub(in crate::log) fn blame(&mut self, here: &Found) -> Result<Corrupt, OpenError> {
+        let missing = "the file is missing";
+        if self.segment.is_none() {
+            return Ok(self.corrupt_at(self.number, 0, missing));
+        }
+        let next = self.number.saturating_add(1);
+        if here.is_zero && self.numbers.last().is_some_and(|last| *last >= next) {
+            // The current segment seems to end here, so the frame was in the next one.
+            return Ok(match self.open(next)? {
+                None => self.corrupt_at(next, 0, missing),
+                Some(segment) => {
+                    let there = self.examine(&segment, 0)?;
+                    if there.is_zero {
+                        self.corrupt_here(here.offset, here.complaint())
+                    } else {
+                        self.corrupt_at(next, 0, there.complaint())
+                    }
+                }
+            });
+        }
+        Ok(self.corrupt_here(here.offset, here.complaint()))
+    }
+
+    fn corrupt_at(&self, number: u64, offset: u64, what: &'static str) -> Corrupt {
+        Corrupt { file: segment_name(number), offset, index: self.chain.next_index(), what }
+    }
+
+    /// As [`sight`], for this directory.
+    pub(in crate::log) fn sight(
+        &self,
+        bytes: &[u8; FRAME_HEADER_BYTES],
+        segment: &Segment,
+        offset: u64,
+    ) -> Result<Option<FrameHeader>, OpenError> {
+        sight(bytes, &self.database_id, segment, offset, self.chain.incarnation)
+    }
+}
+
+/// A frame whose header can be followed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::log) struct FoundFrame {
+    pub(in crate::log) header: FrameHeader,
+    pub(in crate::log) checksum: u64,
+    pub(in crate::log) offset: u64,
+}
+
+impl FoundFrame {
+    fn if_good(found: &Found) -> Option<Self> {
+        // What else is known does not matter to a frame that holds: see the table.
+        if found.outcome(false, false) == Outcome::Replay { Self::unchecked(found) } else { None }
+    }
+
+    /// The frame a valid header speaks of, whatever became of its body.
+    pub(in crate::log) fn unchecked(found: &Found) -> Option<Self> {
+        let header = found.header?;
+        Some(Self { header, checksum: found.checksum, offset: found.offset })
+    }
+}
+
+/// The valid header in `bytes`, wherever it belongs. A header that belongs right here, is not stale, and yet cannot
+/// be read for another reason than damage, is an error: a later release or a wrong one wrote it.
+fn sight(
+    bytes: &[u8; FRAME_HEADER_BYTES],
+    database_id: &DatabaseId,
+    segment: &Segment,
+    offset: u64,
+    incarnation_min: u64,
+) -> Result<Option<FrameHeader>, OpenError> {
+    let error = match FrameHeader::parse(bytes, database_id) {
+        Ok(header) => return Ok(Some(header)),
+        Err(error) => error,
+    };
+    let (number, at, incarnation) = position_of(bytes);
+    let stale = (number, at) != (segment.number, offset) || incarnation < incarnation_min;
+    let what = match error {
+        HeaderError::NotAFrame | HeaderError::Checksum => return Ok(None),
+        _ if stale => return Ok(None),
+        HeaderError::Version(found) => {
+            let file = segment.name.clone();
+            return Err(OpenError::UnknownVersion { file, found, supported: FRAME_VERSION });
+        }
+        HeaderError::Kind(_) => "a frame is of an unknown kind",
+        HeaderError::Field(what) => what,
+    };
+    Err(Corrupt { file: segment.name.clone(), offset, index: None, what }.into())
+}
