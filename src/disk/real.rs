@@ -16,6 +16,9 @@ use super::pwrite::PwriteQueue;
 use super::{Access, Disk, DiskFile, LOCK_FILE, Mapping, WriteQueue, check_name, mmap};
 use crate::error::OpenError;
 
+#[cfg(test)]
+mod tests;
+
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const WRITABLE_BY_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
@@ -49,6 +52,17 @@ struct Held {
     /// Holds the `flock`; `None` if the directory was opened read-only and has no lock file.
     lock: Option<OwnedFd>,
     writable: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process between fork and exec has the descriptor too, and would keep the lock.
+        if let Some(lock) = &self.lock
+            && let Err(error) = fs::flock(lock, FlockOperation::Unlock)
+        {
+            tracing::debug!(%error, "the directory's lock could not be released before closing it");
+        }
+    }
 }
 
 impl RealDisk {
@@ -256,6 +270,16 @@ struct RealFile {
     held: Arc<Held>,
 }
 
+impl RealFile {
+    /// Where space cannot be reserved: the length at least, so that no write after this changes it.
+    fn lengthen(&self, bytes: u64) -> io::Result<()> {
+        if self.len()? < bytes {
+            retry_on_intr(|| fs::ftruncate(&self.file, bytes))?;
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
         let stat = fs::fstat(&self.file)?;
@@ -290,8 +314,8 @@ impl DiskFile for RealFile {
         if bytes == 0 {
             return Ok(());
         }
-        if !reserve(&self.file, bytes)? && self.len()? < bytes {
-            retry_on_intr(|| fs::ftruncate(&self.file, bytes))?;
+        if !reserve(&self.file, bytes)? {
+            self.lengthen(bytes)?;
         }
         if self.len()? < bytes {
             return Err(io::Error::other("the file is shorter than what was allocated"));
