@@ -3,6 +3,10 @@
 //! A [`Disk`] is one data directory. Behind it stand the real one ([`real`]: `pwrite` and `fdatasync`, read-only
 //! mappings) and a simulated, faulty one ([`sim`]). Above it everything runs on both.
 //!
+//! What a power cut leaves of a file is known only after [`DiskFile::sync_data`], and of a name after
+//! [`Disk::sync_dir`]; the two are apart. A failed sync is final: what it covered may or may not be on disk, reads may
+//! show it all the same, and a second sync that succeeds says nothing about it.
+//!
 //! The log writer's groups go through a [`WriteQueue`], which may have several of them in flight; everything that is
 //! not on the path of an entry (META, HARD, preparing a segment) goes through [`DiskFile`] directly.
 
@@ -13,8 +17,26 @@ use std::sync::Arc;
 
 use crate::log::image::ImageSlice;
 
+mod mmap;
+mod pwrite;
 pub(crate) mod real;
 pub mod sim;
+
+#[cfg(test)]
+mod tests;
+
+/// The file that carries the directory's lock.
+pub(crate) const LOCK_FILE: &str = "LOCK";
+
+/// Refuses what is no plain file name (it could lead out of the directory) and the lock file's, which is not the
+/// callers' to touch.
+fn check_name(name: &str) -> io::Result<()> {
+    let plain = !name.is_empty() && name.is_ascii() && !name.contains(['/', '\\', '\0']);
+    if !plain || matches!(name, "." | ".." | LOCK_FILE) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name of the engine"));
+    }
+    Ok(())
+}
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +51,8 @@ pub enum Access {
 
 /// One data directory: a flat set of named files, locked against other writers for as long as the value lives.
 ///
-/// Names are the engine's own (ASCII, no separators). Dropping the last reference releases the lock.
+/// Names are the engine's own (ASCII, no separators). The lock is released when the last reference to the directory
+/// *and* to each of its open files is dropped; a [`Mapping`] does not hold it, so whoever keeps one keeps the `Disk`.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// What to call the directory in errors.
     fn describe(&self) -> String;
@@ -37,7 +60,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file. Symbolic links are not followed, and only regular files are opened.
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file over another; durable after [`Disk::sync_dir`].
+    /// Renames a file, over another if there is one of that name; durable after [`Disk::sync_dir`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; durable after [`Disk::sync_dir`].
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -134,6 +157,7 @@ pub trait WriteQueue: fmt::Debug + Send {
     fn depth(&self) -> usize;
     /// Takes a write. Never more than [`WriteQueue::depth`] at a time.
     fn submit(&mut self, write: LogWrite);
-    /// The next completion; with `wait` blocks for one if any write is in flight.
+    /// The next completion; with `wait` blocks for one if any write is in flight. Without it `None` may mean that a
+    /// write is still in flight, and a back-end may make no progress: who has nothing else to do waits.
     fn complete(&mut self, wait: bool) -> Option<Completion>;
 }

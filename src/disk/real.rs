@@ -1,1 +1,369 @@
-//! The real disk.
+//! A real directory, through `pread`, `pwrite` and `fdatasync`.
+//!
+//! Everything is opened relative to the directory's descriptor, so that what was checked when the directory was opened
+//! is what is used from then on, whatever becomes of its path.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+use rustix::process::geteuid;
+
+use super::pwrite::PwriteQueue;
+use super::{Access, Disk, DiskFile, LOCK_FILE, Mapping, WriteQueue, check_name, mmap};
+use crate::error::OpenError;
+
+#[cfg(test)]
+mod tests;
+
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+const WRITABLE_BY_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
+const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// `NONBLOCK` means nothing to a regular file, and keeps a FIFO put in its place from blocking the open for good.
+const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+/// What a directory is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OpenMode {
+    /// To read: nothing is created, not even the lock file, and no byte is changed.
+    ReadOnly,
+    /// To read and write.
+    Write {
+        /// Whether a missing directory is created (a missing parent is not).
+        create: bool,
+    },
+}
+
+/// A data directory of the file system.
+#[derive(Debug)]
+pub(crate) struct RealDisk {
+    path: String,
+    held: Arc<Held>,
+}
+
+/// The directory's descriptors, which every open file shares: the lock is held as long as anything of it is open.
+#[derive(Debug)]
+struct Held {
+    directory: OwnedFd,
+    /// Holds the `flock`; `None` if the directory was opened read-only and has no lock file.
+    lock: Option<OwnedFd>,
+    writable: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process between fork and exec has the descriptor too, and would keep the lock.
+        if let Some(lock) = &self.lock
+            && let Err(error) = fs::flock(lock, FlockOperation::Unlock)
+        {
+            tracing::debug!(%error, "the directory's lock could not be released before closing it");
+        }
+    }
+}
+
+impl RealDisk {
+    /// Opens, checks and locks a directory.
+    pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        let directory = match open_directory(path) {
+            Err(OpenError::Missing { .. }) if mode == (OpenMode::Write { create: true }) => {
+                create_directory(path)?
+            }
+            opened => opened?,
+        };
+        check_directory(&directory, &name)?;
+        let writable = mode != OpenMode::ReadOnly;
+        let lock = take_lock(&directory, writable, &name)?;
+        if writable {
+            // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
+            sync_parent(&directory).map_err(|e| failed("syncing the parent of", &name, e))?;
+        }
+        Ok(Self { path: name, held: Arc::new(Held { directory, lock, writable }) })
+    }
+}
+
+fn failed(action: &'static str, file: &str, error: Errno) -> OpenError {
+    OpenError::io(action, file, error.into())
+}
+
+/// Follows a symbolic link at the end of the path, if the user put one there: what it leads to is checked.
+fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
+    let name = || path.display().to_string();
+    retry_on_intr(|| fs::openat(CWD, path, DIRECTORY_FLAGS, Mode::empty())).map_err(|e| match e {
+        Errno::NOENT => OpenError::Missing { path: name() },
+        Errno::NOTDIR => OpenError::NotADirectory { path: name() },
+        other => failed("opening", &name(), other),
+    })
+}
+
+fn create_directory(path: &Path) -> Result<OwnedFd, OpenError> {
+    let name = path.display().to_string();
+    let missing = || OpenError::Missing { path: name.clone() };
+    let last = path.file_name().ok_or_else(missing)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Opened before anything is created: a parent that cannot be synced must not get a directory.
+    let parent = open_directory(parent)?;
+    match fs::mkdirat(&parent, last, DIRECTORY_MODE) {
+        Ok(()) => {}
+        // Somebody was faster: not ours to change the mode of.
+        Err(Errno::EXIST) => return open_directory(path),
+        Err(error) => return Err(failed("creating", &name, error)),
+    }
+    let flags = DIRECTORY_FLAGS | OFlags::NOFOLLOW;
+    let directory = retry_on_intr(|| fs::openat(&parent, last, flags, Mode::empty()))
+        .map_err(|e| failed("opening", &name, e))?;
+    fs::fchmod(&directory, DIRECTORY_MODE)
+        .map_err(|e| failed("setting the permissions of", &name, e))?;
+    fs::fsync(&parent).map_err(|e| failed("syncing the parent of", &name, e))?;
+    Ok(directory)
+}
+
+fn check_directory(directory: &OwnedFd, name: &str) -> Result<(), OpenError> {
+    let stat = fs::fstat(directory).map_err(|e| failed("examining", name, e))?;
+    let user = geteuid().as_raw();
+    if stat.st_uid != user {
+        return Err(OpenError::ForeignOwner { path: name.into(), owner: stat.st_uid, user });
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if mode.intersects(WRITABLE_BY_OTHERS) {
+        return Err(OpenError::WritableByOthers { path: name.into(), mode: permission_bits(mode) });
+    }
+    Ok(())
+}
+
+fn permission_bits(mode: Mode) -> u32 {
+    (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).as_raw_mode().into()
+}
+
+/// Exclusive for a writer, which creates the lock file if need be; shared for a reader, which does without if there
+/// is none.
+fn take_lock(
+    directory: &OwnedFd,
+    writable: bool,
+    path: &str,
+) -> Result<Option<OwnedFd>, OpenError> {
+    let fail = |error: io::Error| OpenError::io("locking", format!("{path}/{LOCK_FILE}"), error);
+    let (flags, operation) = if writable {
+        (OFlags::RDWR | OFlags::CREATE, FlockOperation::NonBlockingLockExclusive)
+    } else {
+        (OFlags::RDONLY, FlockOperation::NonBlockingLockShared)
+    };
+    let lock =
+        match retry_on_intr(|| fs::openat(directory, LOCK_FILE, flags | FILE_FLAGS, FILE_MODE)) {
+            Ok(lock) => lock,
+            Err(Errno::NOENT) if !writable => return Ok(None),
+            Err(error) => return Err(fail(error.into())),
+        };
+    let stat = check_regular(&lock).map_err(fail)?;
+    match retry_on_intr(|| fs::flock(&lock, operation)) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
+        Err(error) => return Err(fail(error.into())),
+    }
+    if writable && permission_bits(Mode::from_raw_mode(stat.st_mode)) != permission_bits(FILE_MODE)
+    {
+        fs::fchmod(&lock, FILE_MODE).map_err(|e| fail(e.into()))?;
+    }
+    Ok(Some(lock))
+}
+
+/// By `..`, which is where the directory really is, also when the path led through a symbolic link.
+fn sync_parent(directory: &OwnedFd) -> Result<(), Errno> {
+    match retry_on_intr(|| fs::openat(directory, "..", DIRECTORY_FLAGS, Mode::empty())) {
+        Ok(parent) => fs::fsync(&parent),
+        // A parent that we may not read: then it was not we who made the directory (see `create_directory`).
+        Err(Errno::ACCESS | Errno::PERM) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A second link would let a file be changed from outside of the directory.
+fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
+    let stat = fs::fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if stat.st_nlink != 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file with a single link"));
+    }
+    Ok(stat)
+}
+
+impl RealDisk {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.held.writable { Ok(()) } else { Err(Errno::ROFS.into()) }
+    }
+}
+
+impl Disk for RealDisk {
+    fn describe(&self) -> String {
+        self.path.clone()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.held.directory)? {
+            let entry = entry?;
+            // A name that is not UTF-8 is nobody's of ours; it stays visible, so that it is called foreign.
+            let name = entry.file_name().to_string_lossy();
+            if !matches!(&*name, "." | ".." | LOCK_FILE) {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        check_name(name)?;
+        let flags = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write => OFlags::RDWR,
+            Access::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        };
+        if access != Access::Read {
+            self.check_writable()?;
+        }
+        let directory = &self.held.directory;
+        let file = retry_on_intr(|| fs::openat(directory, name, flags | FILE_FLAGS, FILE_MODE))?;
+        check_regular(&file)?;
+        if access == Access::Create {
+            // The umask may have taken bits of the owner's.
+            fs::fchmod(&file, FILE_MODE)?;
+        }
+        Ok(Arc::new(RealFile { file, held: Arc::clone(&self.held) }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        self.check_writable()?;
+        Ok(fs::renameat(&self.held.directory, from, &self.held.directory, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        self.check_writable()?;
+        Ok(fs::unlinkat(&self.held.directory, name, AtFlags::empty())?)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.check_writable()?;
+        Ok(fs::fsync(&self.held.directory)?)
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
+        self.check_writable()?;
+        Ok(Box::new(PwriteQueue::new()))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: OwnedFd,
+    held: Arc<Held>,
+}
+
+impl RealFile {
+    /// Where space cannot be reserved: the length at least, so that no write after this changes it.
+    fn lengthen(&self, bytes: u64) -> io::Result<()> {
+        if self.len()? < bytes {
+            retry_on_intr(|| fs::ftruncate(&self.file, bytes))?;
+        }
+        Ok(())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        let stat = fs::fstat(&self.file)?;
+        u64::try_from(stat.st_size).map_err(io::Error::other)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = advanced(offset, done)?;
+            match retry_on_intr(|| pread(&self.file, &mut buffer[done..], at))? {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = advanced(offset, done)?;
+            match retry_on_intr(|| pwrite(&self.file, &bytes[done..], at))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => done += written,
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        if !reserve(&self.file, bytes)? {
+            self.lengthen(bytes)?;
+        }
+        if self.len()? < bytes {
+            return Err(io::Error::other("the file is shorter than what was allocated"));
+        }
+        Ok(())
+    }
+
+    /// Never retried, also not when interrupted: the kernel reports a failed write-back once, and a second call that
+    /// succeeds proves nothing.
+    fn sync_data(&self) -> io::Result<()> {
+        #[cfg(target_vendor = "apple")]
+        fs::fcntl_fullfsync(&self.file)?;
+        #[cfg(not(target_vendor = "apple"))]
+        fs::fdatasync(&self.file)?;
+        Ok(())
+    }
+
+    fn map(&self, bytes: usize) -> io::Result<Mapping> {
+        if self.len()? < u64::try_from(bytes).map_err(io::Error::other)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Without the lock a writer may come at any time, and what it writes must not change bytes under a mapping.
+        if bytes == 0 || self.held.lock.is_none() {
+            let mut copy = vec![0; bytes].into_boxed_slice();
+            if self.read_at(&mut copy, 0)? < bytes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            return Ok(Mapping::Copied(copy));
+        }
+        mmap::map_read_only(&self.file, bytes).map(Mapping::Mapped)
+    }
+}
+
+fn advanced(offset: u64, done: usize) -> io::Result<u64> {
+    u64::try_from(done).ok().and_then(|done| offset.checked_add(done)).ok_or(Errno::OVERFLOW.into())
+}
+
+/// Reserves space for the first `bytes` bytes; `false` if this file system (or system) cannot.
+#[cfg(target_os = "linux")]
+fn reserve(file: &OwnedFd, bytes: u64) -> io::Result<bool> {
+    match retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), 0, bytes)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(_file: &OwnedFd, _bytes: u64) -> io::Result<bool> {
+    Ok(false)
+}

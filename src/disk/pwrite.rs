@@ -1,0 +1,49 @@
+//! The write queue that is there on every system: one write at a time, by the thread that waits for it.
+
+use std::collections::VecDeque;
+
+use super::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
+
+/// Does each write, and the sync that goes with it, in [`WriteQueue::complete`] when asked to wait.
+#[derive(Debug)]
+pub(super) struct PwriteQueue {
+    /// At most one by contract; a queue, so that a write too many would be late and not lost.
+    waiting: VecDeque<LogWrite>,
+}
+
+impl PwriteQueue {
+    pub(super) fn new() -> Self {
+        Self { waiting: VecDeque::with_capacity(1) }
+    }
+}
+
+impl WriteQueue for PwriteQueue {
+    fn backend(&self) -> &'static str {
+        "pwrite"
+    }
+
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, write: LogWrite) {
+        debug_assert!(self.waiting.is_empty(), "more writes in flight than the depth");
+        self.waiting.push_back(write);
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        // Without `wait` the caller must not be blocked, and a write blocks.
+        let write = if wait { self.waiting.pop_front()? } else { return None };
+        Some(Completion { token: write.token, result: perform(&write) })
+    }
+}
+
+/// The write, then its sync; the sync is not tried after a failed write.
+pub(super) fn perform(write: &LogWrite) -> Result<(), WriteFailure> {
+    let file: &dyn DiskFile = write.file.as_ref();
+    file.write_all_at(write.bytes.as_ref(), write.offset).map_err(WriteFailure::Write)?;
+    if write.sync {
+        file.sync_data().map_err(WriteFailure::Sync)?;
+    }
+    Ok(())
+}
