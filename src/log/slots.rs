@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::image::EntryOffset;
 use crate::entry::Reply;
 
 #[derive(Debug, Default)]
@@ -68,6 +69,11 @@ impl SlotRing {
     pub(crate) fn read(&self, index: u64) -> (u64, u32) {
         let slot = self.slot(index);
         (slot.hash.load(Ordering::Relaxed), slot.offset.load(Ordering::Relaxed) as u32)
+    }
+
+    /// Where an entry that has its slot starts.
+    pub(crate) fn entry_offset(&self, index: u64) -> EntryOffset {
+        EntryOffset::mint(self.read(index).1)
     }
 
     /// Stores the reply of an entry.

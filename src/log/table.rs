@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
-use super::image::Image;
+use super::image::{EntryOffset, FrameOffset, HALF_HEADER_BYTES, Image};
 use crate::codec::Place;
-use crate::disk::Mapping;
+use crate::disk::{Disk, Mapping};
 
 /// The bytes of one segment.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) enum SegmentBytes {
     /// Still (or just) written to: in memory.
     Image(Arc<Image>, PinCount),
     /// Sealed and durable: read in place from its file. The second field keeps the directory locked.
-    Mapped(Mapping, Arc<dyn fmt::Debug + Send + Sync>),
+    Mapped(Mapping, Arc<dyn Disk>),
 }
 
 /// How many values handed out hold an image.
@@ -34,6 +34,34 @@ impl SegmentBytes {
                 mapping.get(start..start.checked_add(place.len as usize)?)
             }
         }
+    }
+}
+
+impl SegmentBytes {
+    /// The encoded entries between two offsets of one frame.
+    #[inline]
+    pub(crate) fn entries(&self, start: EntryOffset, end: EntryOffset) -> Option<&[u8]> {
+        match self {
+            Self::Image(image, _) => image.entries(start, end),
+            Self::Mapped(mapping, _) => mapping.get(start.get() as usize..end.get() as usize),
+        }
+    }
+
+    /// The opening half of a frame's header.
+    #[inline]
+    pub(crate) fn opening(&self, frame: FrameOffset) -> Option<&[u8]> {
+        match self {
+            Self::Image(image, _) => image.opening(frame),
+            Self::Mapped(mapping, _) => {
+                let start = frame.get() as usize;
+                mapping.get(start..start.checked_add(HALF_HEADER_BYTES)?)
+            }
+        }
+    }
+
+    /// Where the entry starts that follows `bytes` of whole entries from `start`.
+    pub(crate) fn entry_after(start: EntryOffset, bytes: u32) -> EntryOffset {
+        EntryOffset::mint(start.get().saturating_add(bytes))
     }
 }
 
@@ -75,6 +103,13 @@ impl SegmentTable {
             chunk.get_or_init(|| (0..CHUNK).map(|_| ArcSwapOption::const_empty()).collect());
         if let Some(entry) = chunk.get(segment as usize % CHUNK) {
             entry.store(Some(Arc::new(bytes)));
+        }
+    }
+
+    /// Forgets a segment; its bytes live until their last reader is done.
+    pub(crate) fn remove(&self, segment: u32) {
+        if let Some(entry) = self.entry(segment) {
+            entry.store(None);
         }
     }
 

@@ -162,6 +162,10 @@ impl<'a> Range<'a> {
         self.barrier
     }
 
+    pub(crate) fn segment(&self) -> u32 {
+        self.segment
+    }
+
     /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
     #[must_use]
     pub fn entries(&self, partition: Partition) -> Entries<'_> {

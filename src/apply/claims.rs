@@ -1,0 +1,54 @@
+//! Replies that somebody still wants: their slots are not reused before they are copied out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The first indexes of the synchronous calls under way.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    /// The least of them; `u64::MAX` if there is none.
+    oldest: AtomicU64,
+    claimed: Mutex<Vec<u64>>,
+}
+
+impl Claims {
+    pub(crate) fn new() -> Self {
+        Self { oldest: AtomicU64::new(u64::MAX), claimed: Mutex::new(Vec::with_capacity(64)) }
+    }
+
+    /// The first index whose reply is still wanted; `u64::MAX` if none is.
+    #[inline]
+    pub(crate) fn oldest(&self) -> u64 {
+        self.oldest.load(Ordering::Acquire)
+    }
+
+    /// Keeps replies from `first` on; taken under the appender's lock, before the entries are visible.
+    pub(crate) fn claim(&self, first: u64) -> Claim<'_> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.push(first);
+        self.oldest.fetch_min(first, Ordering::AcqRel);
+        Claim { claims: self, first }
+    }
+
+    fn release(&self, first: u64) {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = claimed.iter().position(|index| *index == first) {
+            claimed.swap_remove(at);
+        }
+        let oldest = claimed.iter().copied().min().unwrap_or(u64::MAX);
+        self.oldest.store(oldest, Ordering::Release);
+    }
+}
+
+/// Held by a synchronous call until it has its replies, or gives up.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    claims: &'a Claims,
+    first: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claims.release(self.first);
+    }
+}

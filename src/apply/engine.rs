@@ -1,0 +1,287 @@
+//! An engine: everything of one apply manager that its threads share, and the steps they take.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use super::claims::Claims;
+use super::feed::{Feeding, Linger};
+use super::latency::Latency;
+use super::ring::Rings;
+use super::signal::Signal;
+use super::waiter;
+use super::watermark::{AckRule, Progress, Stage};
+use super::worker::{Applying, Step, Workers};
+use crate::clock::Clock;
+use crate::config::ApplyConfig;
+use crate::error::{OpenError, Poison, WaitError};
+use crate::log::appender::Appender;
+use crate::log::slots::SlotRing;
+use crate::log::table::SegmentTable;
+use crate::log::{JournalParts, Log};
+use crate::machine::StateMachine;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine<M> {
+    pub(crate) machine: M,
+    pub(crate) config: ApplyConfig,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) appender: Mutex<Appending>,
+    pub(crate) slots: SlotRing,
+    pub(crate) rings: Rings,
+    pub(crate) workers: Workers,
+    pub(crate) table: Arc<SegmentTable>,
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) claims: Claims,
+    pub(crate) writer_signal: Signal,
+    pub(crate) background_signal: Signal,
+    pub(crate) latency: Latency,
+    /// No more submissions.
+    pub(crate) closed: AtomicBool,
+    /// Threads end when they have nothing to do.
+    pub(crate) stopping: AtomicBool,
+    /// Workers whose pinning succeeded.
+    pub(crate) pinned: AtomicU64,
+    pub(crate) memory_bytes: usize,
+    pub(crate) start_mark: u64,
+}
+
+/// What whoever holds the appender's place holds.
+#[derive(Debug)]
+pub(crate) struct Appending {
+    pub(crate) appender: Appender,
+    pub(crate) linger: Linger,
+}
+
+impl<M: StateMachine> Engine<M> {
+    pub(crate) fn new(
+        machine: M,
+        config: ApplyConfig,
+        workers: usize,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let start = machine.applied();
+        let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
+            machine.journal().open(start)?;
+        let slots = SlotRing::new(config.pipeline_depth);
+        let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
+        let progress = Arc::new(Progress::new(rule, start, poison));
+        let start_mark = progress.applied_mark();
+        let memory_bytes = memory_bytes + slots.memory_bytes() + rings.memory_bytes();
+        Ok(Self {
+            machine,
+            workers: Workers::new(workers, start_mark),
+            appender: Mutex::new(Appending { appender, linger: Linger::default() }),
+            latency: Latency::new(clock),
+            config,
+            progress,
+            slots,
+            rings,
+            table,
+            log,
+            claims: Claims::new(),
+            writer_signal: Signal::default(),
+            background_signal: Signal::default(),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            pinned: AtomicU64::new(0),
+            memory_bytes,
+            start_mark,
+        })
+    }
+
+    pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appending> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn range_entries_max(&self) -> u32 {
+        u32::try_from(self.config.batch_size).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// First index whose slot is still taken: by an entry not yet applied, or a reply not yet copied out.
+    pub(crate) fn slot_limit(&self) -> u64 {
+        let oldest = self.progress.applied_mark().min(self.claims.oldest());
+        oldest.saturating_add(self.slots.capacity())
+    }
+
+    /// Hands committed entries to the workers, as far as there is room; the caller holds the appender.
+    pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
+        let linger = self.config.batch_timeout;
+        if !now && !linger.is_zero() {
+            let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
+            let waiting = self.progress.committed_mark().saturating_sub(first);
+            if !appending.linger.is_over(waiting, self.config.batch_size as u64, linger) {
+                return Ok(false);
+            }
+        }
+        let feeding = Feeding {
+            progress: &self.progress,
+            rings: &self.rings,
+            slots: &self.slots,
+            range_entries_max: self.range_entries_max(),
+            slot_limit: self.slot_limit(),
+            footprint: |payload: &_| self.machine.footprint(payload),
+        };
+        feeding.feed(&mut appending.appender)
+    }
+
+    pub(crate) fn applying(&self) -> Applying<'_, M> {
+        Applying {
+            machine: &self.machine,
+            workers: &self.workers,
+            rings: &self.rings,
+            slots: &self.slots,
+            table: &self.table,
+            progress: &self.progress,
+        }
+    }
+
+    /// Latches the first failure; gives it back.
+    pub(crate) fn fail(&self, poison: Poison) -> Poison {
+        self.progress.fail(poison.clone());
+        self.workers.notify();
+        self.writer_signal.notify();
+        self.progress.poison.get().cloned().unwrap_or(poison)
+    }
+
+    /// One step of worker `id`; a failure has poisoned the engine.
+    pub(crate) fn step_worker(&self, id: usize) -> Step {
+        if self.progress.poison.get().is_some() {
+            return Step::Idle;
+        }
+        let step = match self.applying().step(id) {
+            Ok(Step::Idle) if self.has_unfed() => self.feed_dry(),
+            other => other,
+        };
+        match step {
+            Ok(step) => {
+                if step == Step::Worked {
+                    self.latency.note(self.progress.acknowledged_mark());
+                }
+                step
+            }
+            Err(poison) => {
+                self.fail(poison);
+                Step::Idle
+            }
+        }
+    }
+
+    /// Whether entries are committed that no worker may have been given yet.
+    pub(crate) fn has_unfed(&self) -> bool {
+        self.progress.committed_mark() > self.progress.applied_mark()
+    }
+
+    /// A worker ran dry: if nobody holds the appender, it feeds; whoever holds it feeds before letting go.
+    fn feed_dry(&self) -> Result<Step, Poison> {
+        let fed = match self.appender.try_lock() {
+            Ok(mut appending) => self.feed(&mut appending, false)?,
+            Err(TryLockError::Poisoned(poisoned)) => self.feed(&mut poisoned.into_inner(), false)?,
+            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
+        };
+        if fed {
+            self.workers.notify();
+        }
+        Ok(if fed { Step::Worked } else { Step::Idle })
+    }
+
+    /// One step of the log writer, by whoever gets its place; a failure has poisoned the engine.
+    pub(crate) fn step_writer(&self) -> Step {
+        let Some(log) = &self.log else { return Step::Idle };
+        if self.progress.poison.get().is_some() {
+            return Step::Idle;
+        }
+        match log.step_writer(&self.progress) {
+            Ok(Step::Worked) => {
+                self.latency.note(self.progress.acknowledged_mark());
+                if log.background_wanted() {
+                    self.background_signal.notify();
+                }
+                Step::Worked
+            }
+            Ok(Step::Idle) if self.log_has_more(log) => self.close_open_frame(),
+            Ok(step) => step,
+            Err(poison) => {
+                self.fail(poison);
+                Step::Idle
+            }
+        }
+    }
+
+    fn log_has_more(&self, log: &Log) -> bool {
+        self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
+    }
+
+    /// The log writer has nothing closed to write: closes the open frame, unless somebody holds the appender, who does
+    /// it before letting go.
+    fn close_open_frame(&self) -> Step {
+        match self.appender.try_lock() {
+            Ok(mut appending) => appending.appender.close_if_wanted(),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                poisoned.into_inner().appender.close_if_wanted();
+            }
+            Err(TryLockError::WouldBlock) => return Step::Blocked,
+        }
+        Step::Worked
+    }
+
+    /// Whether the log writer has something to do now.
+    pub(crate) fn writer_has_work(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| {
+            self.progress.poison.get().is_none()
+                && (self.progress.submitted_mark() > self.progress.written_mark()
+                    || log.has_closed_frames()
+                    || log.sync_is_due(&self.progress))
+        })
+    }
+
+    /// One step of the background: the next segment's file and image. Never fails the engine.
+    pub(crate) fn step_background(&self) -> Step {
+        match &self.log {
+            Some(log) if log.background_wanted() => {
+                log.step_background();
+                Step::Worked
+            }
+            _ => Step::Idle,
+        }
+    }
+
+    /// Blocks until `stage` covers `index`; writes the log itself meanwhile, if nobody else is at it.
+    pub(crate) fn wait(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        let never = matches!(stage, Stage::Written | Stage::Durable);
+        if never && self.progress.rule() == AckRule::Applied {
+            return Err(WaitError::NeverDurable { index });
+        }
+        if stage != Stage::Applied && self.log.is_some() && self.config.threads {
+            self.help_writer(index.saturating_add(1), stage);
+        }
+        waiter::wait(&self.progress, index, stage, timeout)
+    }
+
+    /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
+    fn help_writer(&self, mark: u64, stage: Stage) {
+        let reached = || match stage {
+            Stage::Durable | Stage::Acknowledged => self.progress.durable_mark() >= mark,
+            _ => self.progress.written_mark() >= mark,
+        };
+        while !reached() && self.progress.submitted_mark() >= mark {
+            if self.step_writer() != Step::Worked {
+                break;
+            }
+        }
+        if self.writer_has_work() {
+            self.writer_signal.notify();
+        }
+    }
+
+    /// Refuses calls after the end, and after a failure.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

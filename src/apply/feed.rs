@@ -1,0 +1,132 @@
+//! Feeding: committed entries go to the workers' rings, in order, as far as there is room.
+//!
+//! Whoever holds the appender feeds: a submission, a commit, or a worker that ran dry. What does not fit stays queued,
+//! so that committing never waits.
+
+use std::time::Instant;
+
+use super::ring::{Descriptor, Rings};
+use super::watermark::Progress;
+use crate::codec::{self, PayloadRef};
+use crate::error::Poison;
+use crate::log::appender::{Appender, Run};
+use crate::log::image::EntryOffset;
+use crate::log::slots::SlotRing;
+use crate::log::table::SegmentBytes;
+use crate::machine::Footprint;
+
+/// What feeding needs to know.
+pub(crate) struct Feeding<'a, F> {
+    pub(crate) progress: &'a Progress,
+    pub(crate) rings: &'a Rings,
+    pub(crate) slots: &'a SlotRing,
+    pub(crate) range_entries_max: u32,
+    /// First index whose slot is still taken by an entry that is not done with it.
+    pub(crate) slot_limit: u64,
+    pub(crate) footprint: F,
+}
+
+impl<F: Fn(&PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
+    /// Hands over what is committed and fits; whether anything was.
+    pub(crate) fn feed(&self, appender: &mut Appender) -> Result<bool, Poison> {
+        let limit = self.progress.committed_mark().min(self.slot_limit);
+        let mut fed = false;
+        while let Some(run) = appender.unfed().front().copied() {
+            if run.first >= limit || !self.rings.have_room() {
+                break;
+            }
+            let within = u32::try_from(limit - run.first).unwrap_or(u32::MAX);
+            let count = run.count.min(within).min(self.range_entries_max);
+            let (range, end) = if run.slotted {
+                self.slotted(&run, count)
+            } else {
+                self.unslotted(appender, &run, count)?
+            };
+            let count = range.count;
+            if count == run.count {
+                appender.unfed().pop_front();
+            } else if let Some(front) = appender.unfed().front_mut() {
+                front.first += u64::from(count);
+                front.count -= count;
+                front.start = end;
+            }
+            self.rings.push(range);
+            fed = true;
+        }
+        Ok(fed)
+    }
+
+    fn slotted(&self, run: &Run, count: u32) -> (Descriptor, EntryOffset) {
+        let end = if count == run.count {
+            run.end
+        } else {
+            self.slots.entry_offset(run.first + u64::from(count))
+        };
+        (descriptor(run, count, end, run.barrier), end)
+    }
+
+    /// Entries that were appended long before they were committed get their slots now.
+    fn unslotted(
+        &self,
+        appender: &Appender,
+        run: &Run,
+        count: u32,
+    ) -> Result<(Descriptor, EntryOffset), Poison> {
+        let gone = Poison::Internal("the segment of an uncommitted entry is gone");
+        let bytes = appender.table().get(run.segment).ok_or_else(|| gone.clone())?;
+        let bytes = bytes.entries(run.start, run.end).ok_or(gone)?;
+        let base = run.start.get();
+        let (mut taken, mut barrier, mut skip) = (0, false, 0_u32);
+        while taken < count && !barrier {
+            let rest = bytes.get(skip as usize..).unwrap_or_default();
+            let (payload, len) = codec::decode(rest, run.segment, base + skip)
+                .map_err(|_| Poison::Internal("an uncommitted entry does not decode"))?;
+            let footprint = (self.footprint)(&payload);
+            let hash = match footprint {
+                Footprint::Key(hash) => hash,
+                // A barrier is a range of its own: it waits for the next one unless it is the first.
+                Footprint::All if taken > 0 => break,
+                Footprint::All => {
+                    barrier = true;
+                    0
+                }
+            };
+            self.slots.fill(run.first + u64::from(taken), hash, base + skip);
+            taken += 1;
+            skip += u32::try_from(len).unwrap_or(u32::MAX);
+        }
+        let end = SegmentBytes::entry_after(run.start, skip);
+        Ok((descriptor(run, taken, end, barrier), end))
+    }
+}
+
+fn descriptor(run: &Run, count: u32, end: EntryOffset, barrier: bool) -> Descriptor {
+    let Run { first, segment, frame, start, .. } = *run;
+    Descriptor { first, count, segment, frame, start, end, barrier }
+}
+
+/// Since when less than a full range has been waiting to be fed, if a linger is set.
+#[derive(Debug, Default)]
+pub(crate) struct Linger {
+    since: Option<Instant>,
+}
+
+impl Linger {
+    /// Whether to feed now: a full range waits, or less has waited for long enough.
+    pub(crate) fn is_over(&mut self, waiting: u64, full: u64, linger: std::time::Duration) -> bool {
+        if linger.is_zero() || waiting >= full {
+            self.since = None;
+            return true;
+        }
+        if waiting == 0 {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= linger {
+            self.since = None;
+            return true;
+        }
+        false
+    }
+}

@@ -1,0 +1,65 @@
+//! The rings between the appender and the workers: one `ArrayQueue` of index ranges for each worker.
+//!
+//! Every range goes to every worker, so each worker sees all of the log in order and no sequencer is needed. Only the
+//! holder of the appender pushes; only the owner of a partition pops.
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::log::image::{EntryOffset, FrameOffset};
+
+/// Consecutive entries of one frame, ready to be applied. No payload: 32 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) segment: u32,
+    /// Whose header has the term and leader of all of them.
+    pub(crate) frame: FrameOffset,
+    pub(crate) start: EntryOffset,
+    pub(crate) end: EntryOffset,
+    /// A single entry that concerns all partitions.
+    pub(crate) barrier: bool,
+}
+
+const _: () = assert!(size_of::<Descriptor>() <= 32);
+
+/// One ring for each worker.
+#[derive(Debug)]
+pub(crate) struct Rings(Box<[ArrayQueue<Descriptor>]>);
+
+impl Rings {
+    pub(crate) fn new(workers: usize, ranges: usize) -> Self {
+        Self((0..workers).map(|_| ArrayQueue::new(ranges)).collect())
+    }
+
+    /// Whether every ring takes one more. It stays true until the (single) pusher pushes.
+    #[inline]
+    pub(crate) fn have_room(&self) -> bool {
+        self.0.iter().all(|ring| !ring.is_full())
+    }
+
+    /// Gives a range to every worker; the caller holds the appender and has seen room.
+    #[inline]
+    pub(crate) fn push(&self, range: Descriptor) {
+        for ring in &self.0 {
+            let pushed = ring.push(range).is_ok();
+            debug_assert!(pushed, "have_room was checked by the only pusher");
+        }
+    }
+
+    /// The next range for a worker.
+    #[inline]
+    pub(crate) fn pop(&self, worker: usize) -> Option<Descriptor> {
+        self.0.get(worker)?.pop()
+    }
+
+    /// Whether a worker has nothing to pop.
+    pub(crate) fn is_empty(&self, worker: usize) -> bool {
+        self.0.get(worker).is_none_or(ArrayQueue::is_empty)
+    }
+
+    /// Bytes of memory they take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.iter().map(|ring| ring.capacity() * (size_of::<Descriptor>() + 8)).sum()
+    }
+}

@@ -1,0 +1,54 @@
+//! Waking the engine's own threads, at the cost of one load when they are awake.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// One sleeping place, for one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    /// Set by the thread before it looks for work a last time. SeqCst fences on both sides order that look against the
+    /// work being made visible.
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Signal {
+    /// Called once by the thread that will sleep here.
+    pub(crate) fn attach(&self) {
+        let attached = self.thread.set(thread::current()).is_ok();
+        debug_assert!(attached, "one thread sleeps at a signal");
+    }
+
+    /// Wakes the thread if it sleeps; whatever it should find is visible already.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::AcqRel)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
+    pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !has_work() {
+            match longest {
+                Some(longest) => thread::park_timeout(longest),
+                None => thread::park(),
+            }
+        }
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}

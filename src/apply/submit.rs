@@ -1,0 +1,223 @@
+//! Submitting: the first step of an entry's way, all or nothing.
+
+use std::sync::atomic::Ordering;
+
+use super::claims::Claim;
+use super::engine::{Appending, Engine};
+use super::ring::Descriptor;
+use super::watermark::decode;
+use crate::config::CommitMode;
+use crate::entry::{Entry, Reply};
+use crate::error::{Poison, SubmitError};
+use crate::machine::StateMachine;
+
+/// What was taken.
+#[derive(Debug)]
+pub(crate) struct Submission<'a> {
+    /// Last index of the entries given, whether they were new or known.
+    pub(crate) last: u64,
+    /// Entries up to this mark were in the state before.
+    pub(crate) applied_before: u64,
+    /// Keeps the replies until they are copied out; only of synchronous calls.
+    pub(crate) claim: Option<Claim<'a>>,
+}
+
+/// How a submission goes on once it is in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Committed as it is appended.
+    Async,
+    /// So too, and the caller waits: it may apply and write by itself, and its replies are kept.
+    Sync,
+    /// Only appended; `commit` comes later.
+    Append,
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Takes all of `entries`, or none of them. `None` if there are none.
+    pub(crate) fn submit(
+        &self,
+        entries: &[Entry<'_>],
+        mode: Mode,
+    ) -> Result<Option<Submission<'_>>, SubmitError> {
+        let [first, .., last] = entries else {
+            let [only] = entries else { return Ok(None) };
+            return self.submit_some(entries, only.log_id.index, only.log_id.index, mode);
+        };
+        self.submit_some(entries, first.log_id.index, last.log_id.index, mode)
+    }
+
+    fn submit_some(
+        &self,
+        entries: &[Entry<'_>],
+        first: u64,
+        last: u64,
+        mode: Mode,
+    ) -> Result<Option<Submission<'_>>, SubmitError> {
+        let began_ns = self.latency.now_ns();
+        let mut appending = self.lock_appender();
+        self.check_may_submit(mode)?;
+        let plan = appending.appender.plan(entries)?;
+        let applied_before = self.progress.applied_mark();
+        let submitted_before = self.progress.submitted_mark();
+        let new = entries.get(plan.known..).unwrap_or_default();
+        self.check_room(new.len() as u64, last, mode)?;
+        appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;
+        // From here on nothing is refused.
+        let claim = (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before)));
+        let submission = Submission { last, applied_before, claim };
+        if new.is_empty() {
+            return Ok(Some(submission));
+        }
+        if mode == Mode::Sync && let Some(log) = &self.log {
+            log.want_close();
+        }
+        self.append(&mut appending, new, last, mode)
+            .and_then(|()| match mode {
+                Mode::Append => Ok(()),
+                _ => {
+                    self.progress.commit_to(last + 1);
+                    let idle = applied_before == submitted_before;
+                    let inline = mode == Mode::Sync && self.config.inline_apply && idle;
+                    self.hand_over(&mut appending, inline)
+                }
+            })
+            .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+        self.latency.submitted(last + 1, new.len() as u64, began_ns);
+        drop(appending);
+        if mode != Mode::Append {
+            self.workers.notify();
+        }
+        if mode != Mode::Sync {
+            // A synchronous caller writes by itself, or wakes the log writer, when it waits.
+            self.writer_signal.notify();
+        }
+        Ok(Some(submission))
+    }
+
+    fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
+        self.progress.poison.check()?;
+        if self.is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        let Some(log) = &self.log else {
+            let call = "append";
+            return if mode == Mode::Append { Err(SubmitError::NoLog { call }) } else { Ok(()) };
+        };
+        let (asked, call) = match mode {
+            Mode::Append => (CommitMode::ByCommit, "append"),
+            _ => (CommitMode::OnAppend, "apply"),
+        };
+        let found = log.commit_mode();
+        if found == asked {
+            return Ok(());
+        }
+        Err(SubmitError::CommitMode { call, mode: found.describe() })
+    }
+
+    /// The pipeline's depth, and the slots of replies not yet copied out. What is only appended takes neither.
+    fn check_room(&self, new: u64, last: u64, mode: Mode) -> Result<(), SubmitError> {
+        if mode == Mode::Append || new == 0 {
+            return Ok(());
+        }
+        let limit = self.config.pipeline_depth as u64;
+        if new > limit {
+            return Err(SubmitError::TooLarge { what: "entries of one submission", size: new, limit });
+        }
+        let pending = self.progress.pending();
+        if pending + new > limit || last >= self.slot_limit() {
+            return Err(SubmitError::Full { pending });
+        }
+        Ok(())
+    }
+
+    fn append(
+        &self,
+        appending: &mut Appending,
+        new: &[Entry<'_>],
+        last: u64,
+        mode: Mode,
+    ) -> Result<(), Poison> {
+        // A log that commits later fills slots when it feeds: they are not the appender's to reserve.
+        let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
+        let range_entries_max = self.range_entries_max();
+        let footprint = |payload: &_| self.machine.footprint(payload);
+        appending.appender.append(new, &self.slots, slot_limit, range_entries_max, footprint)?;
+        self.progress.submit_to(last + 1);
+        Ok(())
+    }
+
+    /// Applies at once if nobody else has anything to do, else hands over to the workers.
+    fn hand_over(&self, appending: &mut Appending, inline: bool) -> Result<(), Poison> {
+        while inline && let Some(run) = appending.appender.unfed().front().copied() {
+            let range = Descriptor {
+                first: run.first,
+                count: run.count,
+                segment: run.segment,
+                frame: run.frame,
+                start: run.start,
+                end: run.end,
+                barrier: run.barrier,
+            };
+            if !self.applying().apply_inline(&range)? {
+                break;
+            }
+            appending.appender.unfed().pop_front();
+        }
+        self.feed(appending, false).map(|_fed| ())
+    }
+
+    /// Copies out the replies of a submission that is applied.
+    pub(crate) fn replies(
+        &self,
+        entries: &[Entry<'_>],
+        submission: &Submission<'_>,
+        out: &mut Vec<Reply>,
+    ) {
+        debug_assert!(submission.claim.is_some(), "only a claim keeps replies");
+        out.extend(entries.iter().map(|entry| {
+            let index = entry.log_id.index;
+            if index < submission.applied_before {
+                return Reply::AlreadyApplied;
+            }
+            self.slots.reply(index).unwrap_or(Reply::Applied)
+        }));
+    }
+
+    /// Lets entries up to `index` be applied.
+    pub(crate) fn commit(&self, index: u64) -> Result<(), SubmitError> {
+        let mut appending = self.lock_appender();
+        self.progress.poison.check()?;
+        if self.is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        match self.log.as_ref().map(|log| log.commit_mode()) {
+            None => return Err(SubmitError::NoLog { call: "commit" }),
+            Some(CommitMode::ByCommit) => {}
+            Some(mode) => {
+                return Err(SubmitError::CommitMode { call: "commit", mode: mode.describe() });
+            }
+        }
+        let submitted = self.progress.submitted_mark();
+        if index >= submitted {
+            return Err(SubmitError::NotAppended { index, last: decode(submitted) });
+        }
+        if index < self.progress.committed_mark() {
+            return Ok(());
+        }
+        self.progress.commit_to(index + 1);
+        let fed = self.feed(&mut appending, false);
+        fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+        drop(appending);
+        self.workers.notify();
+        Ok(())
+    }
+
+    /// No submission after this one.
+    pub(crate) fn refuse_submissions(&self) {
+        // Under the lock: whoever is inside finishes first, whoever comes later sees it.
+        let appending = self.lock_appender();
+        self.closed.store(true, Ordering::Release);
+        drop(appending);
+    }
+}

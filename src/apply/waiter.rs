@@ -1,0 +1,311 @@
+//! Those who wait for an index: any index, any number of them, threads and tasks alike.
+//!
+//! No wake-up is lost: a waiter registers, fences, and looks at the watermark again; whoever moves a watermark stores
+//! it, fences, and looks for waiters. One of the two sees the other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::watermark::{Progress, Stage, decode};
+use crate::error::WaitError;
+
+const NOBODY: u64 = u64::MAX;
+
+/// The registered waiters.
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    /// The least mark that somebody not yet notified waits for; [`NOBODY`] if none. It lets movers skip the lock.
+    lowest: AtomicU64,
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    next_id: u64,
+    closed: bool,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    mark: u64,
+    stage: Stage,
+    notified: bool,
+    truncated: bool,
+    waker: Waker,
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Self { lowest: AtomicU64::new(NOBODY), list: Mutex::default() }
+    }
+}
+
+impl Waiters {
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Some mark moved, and a fence has passed since: wakes those who have what they waited for.
+    #[inline]
+    pub(crate) fn notify(&self, mark: impl Fn(Stage) -> u64) {
+        let lowest = self.lowest.load(Ordering::Relaxed);
+        if lowest == NOBODY {
+            return;
+        }
+        // Acknowledged needs applied, and durable needs written: nothing can be reached below these two.
+        if mark(Stage::Applied).max(mark(Stage::Written)) >= lowest {
+            self.notify_slow(mark);
+        }
+    }
+
+    fn notify_slow(&self, mark: impl Fn(Stage) -> u64) {
+        let mut list = self.lock();
+        for waiting in list.waiting.iter_mut().filter(|waiting| !waiting.notified) {
+            if mark(waiting.stage) >= waiting.mark {
+                waiting.notified = true;
+                waiting.waker.wake_by_ref();
+            }
+        }
+        self.update_lowest(&list);
+    }
+
+    fn update_lowest(&self, list: &List) {
+        let unnotified = list.waiting.iter().filter(|waiting| !waiting.notified);
+        let lowest = unnotified.map(|waiting| waiting.mark).min().unwrap_or(NOBODY);
+        self.lowest.store(lowest, Ordering::Relaxed);
+    }
+
+    /// Wakes everybody, to find out why: poison.
+    pub(crate) fn wake_all(&self) {
+        self.lock().waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+    }
+
+    /// Wakes everybody to the end of the manager; later waits for what was not reached fail at once.
+    pub(crate) fn close(&self) {
+        let mut list = self.lock();
+        list.closed = true;
+        list.waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+    }
+
+    /// Everything above `mark` was truncated: those who wait for it are told.
+    pub(crate) fn truncate(&self, mark: u64) {
+        let mut list = self.lock();
+        for waiting in list.waiting.iter_mut().filter(|waiting| waiting.mark > mark) {
+            waiting.truncated = true;
+            waiting.waker.wake_by_ref();
+        }
+    }
+
+    fn register(&self, mark: u64, stage: Stage, waker: Waker) -> u64 {
+        let mut list = self.lock();
+        let id = list.next_id;
+        list.next_id += 1;
+        list.waiting.push(Waiting { id, mark, stage, notified: false, truncated: false, waker });
+        self.update_lowest(&list);
+        drop(list);
+        // Pairs with the fence in `Progress::moved`.
+        fence(Ordering::SeqCst);
+        id
+    }
+
+    /// Waits on with another waker; what happened to the waiter meanwhile is kept.
+    fn renew(&self, id: u64, waker: &Waker) -> u64 {
+        let mut list = self.lock();
+        if let Some(waiting) = list.waiting.iter_mut().find(|waiting| waiting.id == id) {
+            waiting.waker.clone_from(waker);
+            waiting.notified = false;
+        }
+        self.update_lowest(&list);
+        drop(list);
+        // As in `register`.
+        fence(Ordering::SeqCst);
+        id
+    }
+
+    /// Takes a waiter off the list; whether it was truncated meanwhile.
+    fn deregister(&self, id: u64) -> bool {
+        let mut list = self.lock();
+        let Some(at) = list.waiting.iter().position(|waiting| waiting.id == id) else {
+            return false;
+        };
+        let gone = list.waiting.swap_remove(at);
+        if !gone.notified {
+            self.update_lowest(&list);
+        }
+        gone.truncated
+    }
+
+    fn state(&self, id: u64) -> (bool, bool) {
+        let list = self.lock();
+        let waiting = list.waiting.iter().find(|waiting| waiting.id == id);
+        (list.closed, waiting.is_some_and(|waiting| waiting.truncated))
+    }
+}
+
+/// Unparks a thread.
+struct ThreadWaker(Thread);
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    /// One for each thread that ever waited, so that waiting allocates nothing.
+    static WAKER: Waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+}
+
+/// One wait under way.
+struct Wait<'a> {
+    progress: &'a Progress,
+    mark: u64,
+    stage: Stage,
+    id: Option<u64>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(progress: &'a Progress, index: u64, stage: Stage) -> Self {
+        Self { progress, mark: index.saturating_add(1), stage, id: None }
+    }
+
+    fn index(&self) -> u64 {
+        self.mark - 1
+    }
+
+    fn reached(&self) -> bool {
+        self.progress.mark(self.stage) >= self.mark
+    }
+
+    /// The outcome, if there is one. Poison comes first: a mark reached before it still counts.
+    fn outcome(&self) -> Option<Result<(), WaitError>> {
+        let (closed, truncated) = self.id.map_or_else(
+            || (self.progress.waiters.lock().closed, false),
+            |id| self.progress.waiters.state(id),
+        );
+        if truncated {
+            return Some(Err(WaitError::Truncated { index: self.index() }));
+        }
+        if self.reached() {
+            return Some(Ok(()));
+        }
+        if let Some(poison) = self.progress.poison.get() {
+            return Some(Err(WaitError::Poisoned(poison.clone())));
+        }
+        if closed {
+            return Some(Err(WaitError::Closed { index: self.index() }));
+        }
+        None
+    }
+
+    fn timeout(&self, waited: Duration) -> WaitError {
+        WaitError::Timeout {
+            index: self.index(),
+            reached: decode(self.progress.mark(self.stage)),
+            submitted: decode(self.progress.submitted_mark()),
+            waited,
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.progress.waiters.deregister(id);
+        }
+    }
+}
+
+/// How often a waiter looks before it parks: each look is a `spin_loop` hint, then a few yields.
+const SPINS: u32 = 64;
+const YIELDS: u32 = 8;
+
+/// Blocks until `stage` covers `index`.
+pub(crate) fn wait(
+    progress: &Progress,
+    index: u64,
+    stage: Stage,
+    timeout: Duration,
+) -> Result<(), WaitError> {
+    let mut wait = Wait::new(progress, index, stage);
+    if wait.reached() {
+        return Ok(());
+    }
+    let started = Instant::now();
+    wait.id = Some(WAKER.with(|waker| {
+        progress.waiters.register(wait.mark, stage, waker.clone())
+    }));
+    for look in 0..SPINS + YIELDS {
+        if wait.reached() {
+            break;
+        }
+        if look < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+    }
+    loop {
+        if let Some(outcome) = wait.outcome() {
+            return outcome;
+        }
+        let waited = started.elapsed();
+        match timeout.checked_sub(waited) {
+            Some(left) if !left.is_zero() => thread::park_timeout(left),
+            _ => return Err(wait.timeout(waited)),
+        }
+    }
+}
+
+/// Completes when an index is acknowledged; made by [`ApplyManager::acknowledged`](crate::ApplyManager::acknowledged).
+///
+/// Bound to no runtime. Dropping it cancels only the waiting.
+#[derive(Debug)]
+pub struct Acknowledged {
+    progress: Arc<Progress>,
+    mark: u64,
+    id: Option<u64>,
+}
+
+impl Acknowledged {
+    pub(crate) fn new(progress: Arc<Progress>, index: u64) -> Self {
+        Self { progress, mark: index.saturating_add(1), id: None }
+    }
+}
+
+impl Future for Acknowledged {
+    type Output = Result<(), WaitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (waiters, stage) = (&this.progress.waiters, Stage::Acknowledged);
+        let id = match this.id.take() {
+            Some(id) => waiters.renew(id, context.waker()),
+            None => waiters.register(this.mark, stage, context.waker().clone()),
+        };
+        let mut wait = Wait { progress: &this.progress, mark: this.mark, stage, id: Some(id) };
+        let outcome = wait.outcome();
+        if outcome.is_none() {
+            // Still waiting: the registration stays, and is ours again.
+            this.id = wait.id.take();
+            return Poll::Pending;
+        }
+        drop(wait);
+        outcome.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Acknowledged {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.progress.waiters.deregister(id);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The watermarks of an engine, and the one place where they move.
+//!
+//! A watermark covers every entry up to its index; it is kept as index + 1, so that 0 is "none yet" and a log that
+//! starts at index 0 works. `purged <= snapshot <= applied <= committed <= submitted` and
+//! `durable <= written <= submitted`.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crossbeam_utils::CachePadded;
+
+use super::waiter::Waiters;
+use crate::error::Poison;
+use crate::poison::PoisonCell;
+use std::sync::Arc;
+
+/// A watermark that callers can wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Handed to the kernel.
+    Written,
+    /// On stable storage.
+    Durable,
+    /// In the state, for every partition.
+    Applied,
+    /// May be reported as done: under [`Durability::Sync`](crate::Durability::Sync) applied and durable, under
+    /// `Periodic` and `Os` applied and written; for a machine without a log, applied.
+    Acknowledged,
+}
+
+/// What acknowledging takes besides being applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AckRule {
+    /// Nothing: the machine keeps no log.
+    Applied,
+    /// Being written.
+    Written,
+    /// Being durable.
+    Durable,
+}
+
+/// An index as it is kept: plus one, 0 for none.
+pub(crate) fn encode(index: Option<u64>) -> u64 {
+    index.map_or(0, |index| index + 1)
+}
+
+/// The inverse of [`encode`].
+pub(crate) fn decode(mark: u64) -> Option<u64> {
+    mark.checked_sub(1)
+}
+
+/// Where an engine starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StartMarks {
+    pub(crate) submitted: Option<u64>,
+    pub(crate) committed: Option<u64>,
+    pub(crate) applied: Option<u64>,
+}
+
+/// All watermarks of one engine, its waiters and its poison.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    rule: AckRule,
+    /// Moved under the appender's lock only.
+    submitted: CachePadded<AtomicU64>,
+    /// Moved under the appender's lock only.
+    committed: CachePadded<AtomicU64>,
+    /// The least of the workers' cursors; whoever moved a cursor raises it.
+    applied: CachePadded<AtomicU64>,
+    /// Moved under `log`.
+    written: CachePadded<AtomicU64>,
+    /// Moved under `log`.
+    durable: CachePadded<AtomicU64>,
+    log: Mutex<LogMarks>,
+    pub(crate) waiters: Waiters,
+    pub(crate) poison: Arc<PoisonCell>,
+}
+
+/// Truncations that the log writer has not completed yet: what it completes before them counts only up to where they cut.
+#[derive(Debug, Default)]
+struct LogMarks {
+    /// (frame sequence of the truncation, mark it leaves), in order.
+    truncations: Vec<(u64, u64)>,
+}
+
+impl Progress {
+    pub(crate) fn new(rule: AckRule, start: StartMarks, poison: Arc<PoisonCell>) -> Self {
+        let mark = |index| CachePadded::new(AtomicU64::new(encode(index)));
+        let logged = if rule == AckRule::Applied { None } else { start.submitted };
+        Self {
+            rule,
+            submitted: mark(start.submitted),
+            committed: mark(start.committed),
+            applied: mark(start.applied),
+            written: mark(logged),
+            durable: mark(logged),
+            log: Mutex::new(LogMarks::default()),
+            waiters: Waiters::default(),
+            poison,
+        }
+    }
+
+    pub(crate) fn rule(&self) -> AckRule {
+        self.rule
+    }
+
+    /// As index + 1. Acquire: what led to the mark is seen by whoever saw the mark.
+    #[inline]
+    pub(crate) fn submitted_mark(&self) -> u64 {
+        self.submitted.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn committed_mark(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn applied_mark(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn written_mark(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn durable_mark(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Applied, and as safe as the durability mode asks. A poisoned engine's marks stand still, so this does too.
+    #[inline]
+    pub(crate) fn acknowledged_mark(&self) -> u64 {
+        let applied = self.applied_mark();
+        match self.rule {
+            AckRule::Applied => applied,
+            AckRule::Written => applied.min(self.written_mark()),
+            AckRule::Durable => applied.min(self.durable_mark()),
+        }
+    }
+
+    pub(crate) fn mark(&self, stage: Stage) -> u64 {
+        match stage {
+            Stage::Written => self.written_mark(),
+            Stage::Durable => self.durable_mark(),
+            Stage::Applied => self.applied_mark(),
+            Stage::Acknowledged => self.acknowledged_mark(),
+        }
+    }
+
+    /// Entries accepted and not acknowledged.
+    #[inline]
+    pub(crate) fn pending(&self) -> u64 {
+        // Loaded in this order, a concurrent move can only make the result larger than it is.
+        let acknowledged = self.acknowledged_mark();
+        self.submitted_mark().saturating_sub(acknowledged)
+    }
+
+    /// Under the appender's lock: entries up to `mark` are in the log's memory.
+    #[inline]
+    pub(crate) fn submit_to(&self, mark: u64) {
+        debug_assert!(mark >= self.submitted_mark());
+        self.submitted.store(mark, Ordering::Release);
+    }
+
+    /// Under the appender's lock: entries up to `mark` may be applied.
+    #[inline]
+    pub(crate) fn commit_to(&self, mark: u64) {
+        debug_assert!(mark >= self.committed_mark() && mark <= self.submitted_mark());
+        self.committed.store(mark, Ordering::Release);
+    }
+
+    /// Every partition has applied entries up to `mark`.
+    #[inline]
+    pub(crate) fn apply_to(&self, mark: u64) {
+        debug_assert!(mark <= self.committed_mark());
+        if self.applied.fetch_max(mark, Ordering::AcqRel) < mark {
+            self.moved();
+        }
+    }
+
+    /// The log writer wrote (and, if `durable`, synced) all frames up to `sequence`, the last of which ends the log at
+    /// `mark`.
+    pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) {
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
+        let mark = later.fold(mark, u64::min);
+        self.written.store(mark.max(self.written_mark()), Ordering::Release);
+        if durable {
+            log.truncations.retain(|(at, _)| *at > sequence);
+            self.durable.store(mark.max(self.durable_mark()), Ordering::Release);
+        }
+        debug_assert!(self.durable_mark() <= self.written_mark());
+        drop(log);
+        self.moved();
+    }
+
+    /// Under the appender's lock: everything above `mark` is gone from the log, by the record of frame `sequence`.
+    pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) {
+        debug_assert!(mark >= self.committed_mark());
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.rule != AckRule::Applied {
+            log.truncations.push((sequence, mark));
+        }
+        self.written.store(mark.min(self.written_mark()), Ordering::Release);
+        self.durable.store(mark.min(self.durable_mark()), Ordering::Release);
+        self.submitted.store(mark, Ordering::Release);
+        drop(log);
+        self.waiters.truncate(mark);
+    }
+
+    /// Tells waiters that some mark moved.
+    #[inline]
+    fn moved(&self) {
+        // Pairs with the fence in `Waiters::register`: either the waiter sees the new mark, or we see the waiter.
+        fence(Ordering::SeqCst);
+        self.waiters.notify(|stage| self.mark(stage));
+    }
+
+    /// Latches the first failure and wakes everybody to it.
+    pub(crate) fn fail(&self, poison: Poison) {
+        self.poison.set(poison);
+        self.waiters.wake_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(rule: AckRule) -> Progress {
+        Progress::new(rule, StartMarks::default(), Arc::default())
+    }
+
+    #[test]
+    fn acknowledged_is_the_least_of_applied_and_what_the_mode_asks() {
+        let durable = progress(AckRule::Durable);
+        durable.submit_to(10);
+        durable.commit_to(10);
+        durable.apply_to(8);
+        assert_eq!(durable.acknowledged_mark(), 0);
+        durable.logged_to(1, 9, false);
+        assert_eq!((durable.acknowledged_mark(), durable.written_mark()), (0, 9));
+        durable.logged_to(1, 9, true);
+        assert_eq!(durable.acknowledged_mark(), 8);
+        durable.apply_to(10);
+        assert_eq!(durable.acknowledged_mark(), 9);
+
+        let written = progress(AckRule::Written);
+        written.submit_to(10);
+        written.commit_to(10);
+        written.apply_to(10);
+        written.logged_to(1, 9, false);
+        assert_eq!(written.acknowledged_mark(), 9);
+    }
+
+    #[test]
+    fn what_is_completed_before_a_truncation_counts_only_up_to_where_it_cut() {
+        let progress = progress(AckRule::Durable);
+        progress.submit_to(20);
+        progress.commit_to(5);
+        progress.truncate_to(6, 10);
+        progress.submit_to(15);
+        progress.logged_to(5, 20, true);
+        assert_eq!(progress.durable_mark(), 10, "entries above 10 of frame 5 are gone");
+        progress.logged_to(7, 15, true);
+        assert_eq!(progress.durable_mark(), 15);
+    }
+
+    #[test]
+    fn a_mark_keeps_index_zero_apart_from_none() {
+        assert_eq!(decode(encode(None)), None);
+        assert_eq!(decode(encode(Some(0))), Some(0));
+        assert_eq!(decode(encode(Some(u64::MAX - 1))), Some(u64::MAX - 1));
+    }
+}

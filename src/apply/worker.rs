@@ -1,0 +1,230 @@
+//! A worker: walks every range in order and applies the entries of its own partition.
+//!
+//! A step function over the worker's own state; a thread loops over it, and a synchronous call may take the workers'
+//! places when nothing is pending (inline apply). An empty ring is not an idle worker: the place is, once it is held.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use crossbeam_utils::CachePadded;
+
+use super::ring::{Descriptor, Rings};
+use super::signal::Signal;
+use super::watermark::Progress;
+use crate::error::Poison;
+use crate::log::format::opening_log_id;
+use crate::log::slots::SlotRing;
+use crate::log::table::{SegmentBytes, SegmentTable};
+use crate::machine::{Partition, Range, Replies, StateMachine};
+
+/// What came of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Something was done; there may be more.
+    Worked,
+    /// There is something to do, and it has to wait for another worker.
+    Blocked,
+    /// There was nothing to do.
+    Idle,
+}
+
+/// One worker's place.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    id: usize,
+    /// The worker's ownership token: whoever holds it is the worker.
+    state: Mutex<WorkerState>,
+    /// Everything before this mark is in the state, for this partition. Stored with Release after the range's effects.
+    cursor: CachePadded<AtomicU64>,
+    /// How many ranges it has finished: what barriers are ordered by.
+    ranges: CachePadded<AtomicU64>,
+    pub(crate) signal: Signal,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WorkerState {
+    /// Popped, and waiting for the other workers.
+    pending: Option<Descriptor>,
+    /// The segment of the last range.
+    segment: Option<(u32, Arc<SegmentBytes>)>,
+}
+
+/// All workers of an engine.
+#[derive(Debug)]
+pub(crate) struct Workers(Box<[Worker]>);
+
+impl Workers {
+    pub(crate) fn new(count: usize, applied_mark: u64) -> Self {
+        let worker = |id| Worker {
+            id,
+            state: Mutex::default(),
+            cursor: CachePadded::new(AtomicU64::new(applied_mark)),
+            ranges: CachePadded::new(AtomicU64::new(0)),
+            signal: Signal::default(),
+        };
+        Self((0..count).map(worker).collect())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.0.iter()
+    }
+
+    #[inline]
+    pub(crate) fn notify(&self) {
+        self.0.iter().for_each(|worker| worker.signal.notify());
+    }
+
+    /// Whether every worker but `id` has finished `ranges` ranges.
+    fn others_finished(&self, id: usize, ranges: u64) -> bool {
+        let mut others = self.0.iter().filter(|worker| worker.id != id);
+        others.all(|worker| worker.ranges.load(Ordering::Acquire) >= ranges)
+    }
+
+    /// The least of all cursors.
+    fn applied_mark(&self) -> u64 {
+        // After a store to one cursor: of two workers that moved at once, one sees both stores.
+        fence(Ordering::SeqCst);
+        self.0.iter().map(|worker| worker.cursor.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+}
+
+/// What applying needs.
+pub(crate) struct Applying<'a, M> {
+    pub(crate) machine: &'a M,
+    pub(crate) workers: &'a Workers,
+    pub(crate) rings: &'a Rings,
+    pub(crate) slots: &'a SlotRing,
+    pub(crate) table: &'a SegmentTable,
+    pub(crate) progress: &'a Progress,
+}
+
+impl<M: StateMachine> Applying<'_, M> {
+    /// One step of worker `id`: at most one range.
+    pub(crate) fn step(&self, id: usize) -> Result<Step, Poison> {
+        let Some(worker) = self.workers.0.get(id) else { return Ok(Step::Idle) };
+        let mut state = match worker.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Inline apply has the place; it takes nothing that was in the ring.
+            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
+        };
+        let Some(range) = state.pending.take().or_else(|| self.rings.pop(id)) else {
+            // Nothing in flight: let the segment's memory go.
+            state.segment = None;
+            return Ok(Step::Idle);
+        };
+        if range.barrier && self.workers.count() > 1 && !self.may_pass_barrier(worker) {
+            state.pending = Some(range);
+            return Ok(Step::Blocked);
+        }
+        self.apply_range(worker, &mut state, &range)?;
+        Ok(Step::Worked)
+    }
+
+    /// A barrier is run by worker 0, after all others have come to it and before any goes on.
+    fn may_pass_barrier(&self, worker: &Worker) -> bool {
+        let finished = worker.ranges.load(Ordering::Relaxed);
+        match worker.id {
+            0 => self.workers.others_finished(0, finished),
+            _ => self.workers.0.first().is_some_and(|first| {
+                first.ranges.load(Ordering::Acquire) > finished
+            }),
+        }
+    }
+
+    fn apply_range(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        range: &Descriptor,
+    ) -> Result<(), Poison> {
+        if !range.barrier || worker.id == 0 {
+            let partition = Partition::new(worker.id, self.workers.count());
+            self.run(state, range, partition)?;
+        }
+        worker.cursor.store(range.first + u64::from(range.count), Ordering::Release);
+        worker.ranges.fetch_add(1, Ordering::Release);
+        let mark = if self.workers.count() == 1 {
+            range.first + u64::from(range.count)
+        } else {
+            self.workers.applied_mark()
+        };
+        self.progress.apply_to(mark);
+        Ok(())
+    }
+
+    /// Runs the machine over the range, and names the index if it fails.
+    fn run(
+        &self,
+        state: &mut WorkerState,
+        range: &Descriptor,
+        partition: Partition,
+    ) -> Result<(), Poison> {
+        let segment = match state.segment.take() {
+            Some((number, segment)) if number == range.segment => segment,
+            _ => {
+                let segment = self.table.get(range.segment);
+                segment.ok_or(Poison::Internal("the segment of a range is gone"))?
+            }
+        };
+        let bytes = segment.entries(range.start, range.end);
+        let bytes = bytes.ok_or(Poison::Internal("a range is not published"))?;
+        let first = segment.opening(range.frame).and_then(opening_log_id);
+        let first = first.ok_or(Poison::Internal("a frame header in memory does not decode"))?;
+        let progress = Cell::new(range.first);
+        let range = Range::new(
+            self.slots,
+            first.at(range.first),
+            range.count,
+            range.barrier,
+            range.segment,
+            bytes,
+            range.start.get(),
+            &progress,
+        );
+        let mut replies = Replies::new(self.slots);
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            self.machine.apply(&range, partition, &mut replies)
+        }));
+        match applied {
+            Ok(Ok(())) => {}
+            Ok(Err(fatal)) => {
+                return Err(Poison::Fatal { index: progress.get(), message: fatal.to_string() });
+            }
+            Err(_panic) => return Err(Poison::Panic { index: progress.get() }),
+        }
+        let number = range.segment();
+        state.segment = Some((number, segment));
+        Ok(())
+    }
+
+    /// Applies a range at once, in every worker's place; false if some worker is not free.
+    ///
+    /// The caller holds the appender, has seen that everything submitted before is applied, and has handed this range
+    /// to nobody.
+    pub(crate) fn apply_inline(&self, range: &Descriptor) -> Result<bool, Poison> {
+        self.with_places_from(0, range)
+    }
+
+    /// Takes the places one by one, each held by a frame of the recursion, and applies in all of them.
+    fn with_places_from(&self, id: usize, range: &Descriptor) -> Result<bool, Poison> {
+        let Some(worker) = self.workers.0.get(id) else { return Ok(true) };
+        let mut state = match worker.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        if id + 1 < self.workers.count() && !self.with_places_from(id + 1, range)? {
+            return Ok(false);
+        }
+        self.apply_range(worker, &mut state, range)?;
+        state.segment = None;
+        Ok(true)
+    }
+}

@@ -1,0 +1,297 @@
+//! Every option, its unit and its default.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::codec::Limits;
+
+/// When an acknowledgement is given, and so what a crash can take back.
+///
+/// A crash of the *process* loses nothing that was written, in any mode: the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// After the entry is on stable storage. Nothing acknowledged is lost by a crash of the process or a power cut.
+    #[default]
+    Sync,
+    /// After the entry is handed to the kernel, which is told to sync at least this often. A power cut may lose what
+    /// was acknowledged during the last interval (and the time one sync takes); never out of order.
+    Periodic(Duration),
+    /// After the entry is handed to the kernel, which syncs when it likes. A power cut may lose whatever the kernel had
+    /// not written (usually up to 30 seconds); never out of order.
+    Os,
+}
+
+/// When an entry may be applied. It is fixed when the directory is created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum CommitMode {
+    /// As soon as it is appended: `apply` and its relatives take entries that are committed already.
+    #[default]
+    OnAppend,
+    /// When [`commit`](crate::ApplyManager::commit) says so: the log is a consensus engine's own, and its uncommitted
+    /// tail may be truncated.
+    ByCommit,
+}
+
+impl CommitMode {
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::OnAppend => "as it appends",
+            Self::ByCommit => "by commit()",
+        }
+    }
+}
+
+/// Options of an [`ApplyManager`](crate::ApplyManager).
+#[derive(Clone, Debug)]
+pub struct ApplyConfig {
+    pub(crate) pipeline_depth: usize,
+    pub(crate) worker_count: Option<NonZeroUsize>,
+    pub(crate) batch_size: usize,
+    pub(crate) batch_timeout: Duration,
+    pub(crate) pin_workers: bool,
+    pub(crate) inline_apply: bool,
+    pub(crate) threads: bool,
+    pub(crate) close_timeout: Duration,
+}
+
+impl Default for ApplyConfig {
+    fn default() -> Self {
+        Self {
+            pipeline_depth: 65_536,
+            worker_count: None,
+            batch_size: 128,
+            batch_timeout: Duration::ZERO,
+            pin_workers: true,
+            inline_apply: true,
+            threads: true,
+            close_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ApplyConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
+    /// syncs what is pending as one group, so a short pipeline is a slow one; 64 bytes an entry).
+    #[must_use]
+    pub fn pipeline_depth(mut self, entries: usize) -> Self {
+        self.pipeline_depth = entries;
+        self
+    }
+
+    /// Threads that apply, at most 64. Default: 4, but no more than leave a core each to the submitter and the log
+    /// writer; 1 on a machine of two cores.
+    #[must_use]
+    pub fn worker_count(mut self, workers: NonZeroUsize) -> Self {
+        self.worker_count = Some(workers);
+        self
+    }
+
+    /// Most entries handed to a worker as one range. Default: 128.
+    #[must_use]
+    pub fn batch_size(mut self, entries: usize) -> Self {
+        self.batch_size = entries;
+        self
+    }
+
+    /// How long less than `batch_size` committed entries wait for more before they are handed to the workers.
+    /// Default: zero (the requirement's 10 ms would be the latency of every synchronous call).
+    #[must_use]
+    pub fn batch_timeout(mut self, timeout: Duration) -> Self {
+        self.batch_timeout = timeout;
+        self
+    }
+
+    /// Whether workers are pinned to cores, best effort; the stats say what came of it. Default: true.
+    #[must_use]
+    pub fn pin_workers(mut self, pin: bool) -> Self {
+        self.pin_workers = pin;
+        self
+    }
+
+    /// Whether a synchronous call may apply its entries itself when nothing else is pending. Default: true.
+    #[must_use]
+    pub fn inline_apply(mut self, inline: bool) -> Self {
+        self.inline_apply = inline;
+        self
+    }
+
+    /// How long dropping the manager waits for what is pending. Default: 30 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Without threads: somebody steps the engine by hand ([`crate::testing`]).
+    #[must_use]
+    pub(crate) fn threads(mut self, threads: bool) -> Self {
+        self.threads = threads;
+        self
+    }
+}
+
+/// Options of a [`PersistentStateMachine`](crate::PersistentStateMachine).
+#[derive(Clone, Debug)]
+pub struct PersistentConfig {
+    pub(crate) path: PathBuf,
+    pub(crate) create: bool,
+    pub(crate) strict: bool,
+    pub(crate) durability: Durability,
+    pub(crate) commit_mode: CommitMode,
+    pub(crate) batch_size: usize,
+    pub(crate) batch_interval: Duration,
+    pub(crate) frame_bytes: usize,
+    pub(crate) group_bytes: usize,
+    pub(crate) segment_bytes: usize,
+    pub(crate) segment_images: usize,
+    pub(crate) pinned_images: usize,
+    pub(crate) expected_keys: usize,
+    pub(crate) limits: Limits,
+    pub(crate) hash_seed: Option<u64>,
+}
+
+impl PersistentConfig {
+    /// The defaults, for the directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            create: true,
+            strict: false,
+            durability: Durability::Sync,
+            commit_mode: CommitMode::OnAppend,
+            batch_size: 128,
+            batch_interval: Duration::ZERO,
+            frame_bytes: 256 << 10,
+            group_bytes: 4 << 20,
+            segment_bytes: 64 << 20,
+            segment_images: 3,
+            pinned_images: 1,
+            expected_keys: 1 << 16,
+            limits: Limits::default(),
+            hash_seed: None,
+        }
+    }
+
+    /// Whether to create the directory if it is missing. Default: true.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether a torn end of the log, which a crash leaves and opening cuts, is an error instead. Default: false.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// When an acknowledgement is given. Default: [`Durability::Sync`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// `true` is [`Durability::Sync`], `false` is [`Durability::Os`]: the requirement's name for the choice.
+    #[must_use]
+    pub fn sync_writes(self, sync: bool) -> Self {
+        self.durability(if sync { Durability::Sync } else { Durability::Os })
+    }
+
+    /// When an entry may be applied; must be what the directory was created with. Default: [`CommitMode::OnAppend`].
+    #[must_use]
+    pub fn commit_mode(mut self, mode: CommitMode) -> Self {
+        self.commit_mode = mode;
+        self
+    }
+
+    /// Most entries of a frame, the unit that is checksummed. Default: 128 (a header of 128 bytes is then one byte an
+    /// entry).
+    #[must_use]
+    pub fn batch_size(mut self, entries: usize) -> Self {
+        self.batch_size = entries;
+        self
+    }
+
+    /// How long the log writer lets less than `batch_size` entries gather before it writes them. Default: zero (the
+    /// next group gathers anyway while one is synced; the requirement's 10 ms would be the latency of every call).
+    #[must_use]
+    pub fn batch_interval(mut self, interval: Duration) -> Self {
+        self.batch_interval = interval;
+        self
+    }
+
+    /// Most bytes of entries in a frame that has more than one. Default: 256 KiB.
+    #[must_use]
+    pub fn frame_bytes(mut self, bytes: usize) -> Self {
+        self.frame_bytes = bytes;
+        self
+    }
+
+    /// Most bytes of one write to the log. Default: 4 MiB.
+    #[must_use]
+    pub fn group_bytes(mut self, bytes: usize) -> Self {
+        self.group_bytes = bytes;
+        self
+    }
+
+    /// Length of a segment file, and of its image in memory. Default: 64 MiB. An entry must fit into one.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: usize) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// How many segments may be in memory at once: one filling, the others being written. At least 2. Default: 3.
+    #[must_use]
+    pub fn segment_images(mut self, images: usize) -> Self {
+        self.segment_images = images;
+        self
+    }
+
+    /// How many of them may be held by values handed out; beyond that, gets of fresh values copy. Default: 1 (which is
+    /// made room for beside `segment_images`).
+    #[must_use]
+    pub fn pinned_images(mut self, images: usize) -> Self {
+        self.pinned_images = images;
+        self
+    }
+
+    /// How many keys to make room for. More is fine, and grows the store while applying. Default: 65,536.
+    #[must_use]
+    pub fn expected_keys(mut self, keys: usize) -> Self {
+        self.expected_keys = keys;
+        self
+    }
+
+    /// The largest key, value and entry.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The seed of the key hash of a *new* directory. Default: random, which is what keeps others from choosing keys
+    /// that collide; for tests.
+    #[must_use]
+    pub fn hash_seed(mut self, seed: u64) -> Self {
+        self.hash_seed = Some(seed);
+        self
+    }
+
+    /// What the machine may take in memory, keys and values apart: the images of its segments.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.segment_bytes * (self.segment_images + self.pinned_images)
+    }
+}

@@ -1,0 +1,514 @@
+//! The appender: entries in index order become frames in the active segment's image.
+//!
+//! There is one, behind a lock that every submission takes; whoever holds it holds "the appender's place". Nothing
+//! here waits: what does not fit is refused before anything of it is visible.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
+use super::image::{Closing, EntryOffset, FrameOffset, HALF_HEADER_BYTES, ImageWriter};
+use super::pool::ImagePool;
+use super::slots::SlotRing;
+use super::table::{PinCount, SegmentBytes, SegmentTable};
+use super::terms::TermRuns;
+use crate::codec::{self, Limits, PayloadRef};
+use crate::entry::{Entry, LogId};
+use crate::error::{Poison, SubmitError};
+use crate::machine::Footprint;
+
+/// What a frame can cost beside its entries: its header and the padding before it.
+const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
+/// Kept free at the end of every segment, so that a log that is full can still record truncations.
+pub(crate) const SLACK_BYTES: usize = 32 * HEADER_BYTES;
+
+/// A frame that takes no more entries: the log writer's to complete and write.
+#[derive(Debug)]
+pub(crate) struct ClosedFrame {
+    pub(crate) opening: OpeningHalf,
+    /// How many entries it has.
+    pub(crate) count: u32,
+    pub(crate) closing: Closing,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Last index of the log after this frame, plus one.
+    pub(crate) mark: u64,
+}
+
+/// The way from the appender to the log writer.
+#[derive(Debug)]
+pub(crate) struct LogQueue {
+    frames: ArrayQueue<ClosedFrame>,
+    /// The log writer has nothing else to do: the open frame should be closed for it.
+    close_wanted: AtomicBool,
+}
+
+impl LogQueue {
+    pub(crate) fn new(frames: usize) -> Self {
+        Self { frames: ArrayQueue::new(frames), close_wanted: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn pop(&self) -> Option<ClosedFrame> {
+        self.frames.pop()
+    }
+
+    /// Asks whoever holds the appender to close the open frame before it lets go.
+    pub(crate) fn want_close(&self) {
+        self.close_wanted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.frames.capacity() * (size_of::<ClosedFrame>() + 8)
+    }
+}
+
+/// Entries of one frame that wait to be handed to the workers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) segment: u32,
+    pub(crate) frame: FrameOffset,
+    pub(crate) start: EntryOffset,
+    pub(crate) end: EntryOffset,
+    /// A single entry that concerns all partitions.
+    pub(crate) barrier: bool,
+    /// Whether the entries have their slots; if not, barriers in the run are not known either.
+    pub(crate) slotted: bool,
+}
+
+/// The frame that takes entries now.
+#[derive(Debug)]
+struct OpenFrame {
+    opening: OpeningHalf,
+    count: u32,
+    offset: FrameOffset,
+    closing: Closing,
+    entries_start: usize,
+}
+
+/// What a submission needs, found out before anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Entries at the front that the log has already, under the same log ids.
+    pub(crate) known: usize,
+    /// Most bytes the others can take.
+    pub(crate) bytes: usize,
+    /// Most frames the others can take.
+    pub(crate) frames: usize,
+}
+
+/// How the appender cuts the log into frames and ranges.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AppenderConfig {
+    pub(crate) limits: Limits,
+    /// Most entries of a frame.
+    pub(crate) frame_entries_max: u32,
+    /// Most bytes of entries in a frame that has more than one.
+    pub(crate) frame_bytes_max: usize,
+}
+
+/// Where a log goes on.
+#[derive(Debug, Default)]
+pub(crate) struct LogPosition {
+    pub(crate) incarnation: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) last: Option<LogId>,
+    pub(crate) terms: TermRuns,
+    /// Entries that are in the log and not in the state: the uncommitted tail.
+    pub(crate) unfed: VecDeque<Run>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    config: AppenderConfig,
+    position: LogPosition,
+    pool: Arc<ImagePool>,
+    table: Arc<SegmentTable>,
+    active: ImageWriter,
+    /// Taken from the pool for a submission that may need it.
+    next: Option<ImageWriter>,
+    open: Option<OpenFrame>,
+    /// `None`: memory only, frames are not written anywhere.
+    to_writer: Option<Arc<LogQueue>>,
+    /// Memory only: images whose entries are all submitted, with the mark after which they are free.
+    retired: VecDeque<(u64, u32)>,
+}
+
+impl Appender {
+    pub(crate) fn new(
+        config: AppenderConfig,
+        position: LogPosition,
+        pool: Arc<ImagePool>,
+        table: Arc<SegmentTable>,
+        active: ImageWriter,
+        to_writer: Option<Arc<LogQueue>>,
+    ) -> Self {
+        let appender = Self {
+            config,
+            position,
+            pool,
+            table,
+            active,
+            next: None,
+            open: None,
+            to_writer,
+            retired: VecDeque::with_capacity(64),
+        };
+        appender.show_active();
+        appender
+    }
+
+    /// The last entry of the log.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.position.last
+    }
+
+    /// The log id at `index`, as far back as is known.
+    pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
+        self.position.last.filter(|last| index <= last.index)?;
+        self.position.terms.log_id(index)
+    }
+
+    /// Entries that wait to be fed to the workers.
+    pub(crate) fn unfed(&mut self) -> &mut VecDeque<Run> {
+        &mut self.position.unfed
+    }
+
+    pub(crate) fn table(&self) -> &SegmentTable {
+        &self.table
+    }
+
+    /// Checks a submission against the log and the limits; changes nothing.
+    pub(crate) fn plan(&self, entries: &[Entry<'_>]) -> Result<Plan, SubmitError> {
+        let mut plan = Plan { known: 0, bytes: 0, frames: 0 };
+        let mut last = self.position.last;
+        let mut frame_room = 0;
+        for entry in entries {
+            let got = entry.log_id;
+            let length = |source| SubmitError::Entry { index: got.index, source };
+            let bytes = codec::encoded_len(entry, &self.config.limits).map_err(length)?;
+            if plan.bytes == 0 && self.is_known(last, got)? {
+                plan.known += 1;
+                continue;
+            }
+            follow(last, got)?;
+            let same_frame = frame_room > 0
+                && last.is_some_and(|last| (last.term, last.leader) == (got.term, got.leader));
+            frame_room = if same_frame { frame_room - 1 } else { self.config.frame_entries_max - 1 };
+            plan.frames += usize::from(!same_frame);
+            plan.bytes += bytes;
+            last = Some(got);
+        }
+        if plan.bytes > 0 {
+            // Frames also end when their bytes are full (two neighbours together exceed the limit), and once at the
+            // end of a segment.
+            plan.frames += plan.bytes / self.config.frame_bytes_max.max(1) * 2 + 1;
+        }
+        plan.bytes += plan.frames * FRAME_OVERHEAD_BYTES;
+        Ok(plan)
+    }
+
+    /// Whether the log has this entry; an error if it has another one at its index.
+    #[inline]
+    fn is_known(&self, last: Option<LogId>, got: LogId) -> Result<bool, SubmitError> {
+        if last.is_none_or(|last| got.index > last.index) {
+            return Ok(false);
+        }
+        match self.position.terms.log_id(got.index) {
+            Some(known) if known != got => Err(SubmitError::Conflict { known, got }),
+            _ => Ok(true),
+        }
+    }
+
+    /// Makes sure that `plan` fits, without changing the log; all or nothing.
+    pub(crate) fn make_room(
+        &mut self,
+        plan: &Plan,
+        pending: u64,
+        applied_mark: u64,
+    ) -> Result<(), SubmitError> {
+        if let Some(queue) = &self.to_writer {
+            let limit = queue.frames.capacity();
+            if plan.frames > limit {
+                let (size, limit) = (plan.frames as u64, limit as u64);
+                return Err(SubmitError::TooLarge { what: "frames of one submission", size, limit });
+            }
+            if plan.frames + 2 > limit - queue.frames.len() {
+                return Err(SubmitError::Full { pending });
+            }
+        }
+        let needed = plan.bytes + SLACK_BYTES;
+        if needed <= self.active.room() || self.next_fits(needed) {
+            return Ok(());
+        }
+        let largest =
+            if self.to_writer.is_some() { self.pool.image_bytes() } else { self.pool.largest() };
+        if needed > largest {
+            let (size, limit) = (plan.bytes as u64, largest.saturating_sub(SLACK_BYTES) as u64);
+            return Err(SubmitError::TooLarge { what: "bytes of one submission", size, limit });
+        }
+        self.free_retired(applied_mark);
+        let number = self.active.image().segment() + 1;
+        if number as usize >= SegmentTable::SEGMENTS_MAX && self.to_writer.is_some() {
+            let limit = SegmentTable::SEGMENTS_MAX as u64;
+            return Err(SubmitError::TooLarge { what: "segments", size: limit + 1, limit });
+        }
+        self.next = None;
+        let number = number % u32::try_from(SegmentTable::SEGMENTS_MAX).unwrap_or(u32::MAX);
+        self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
+            tracing::warn!(%error, "no memory for another segment image");
+            None
+        });
+        if self.next.is_some() { Ok(()) } else { Err(SubmitError::Full { pending }) }
+    }
+
+    fn next_fits(&self, needed: usize) -> bool {
+        self.next.as_ref().is_some_and(|next| needed <= next.room())
+    }
+
+    /// Memory only: lets go of images whose entries are all applied.
+    fn free_retired(&mut self, applied_mark: u64) {
+        while let Some((mark, segment)) = self.retired.front().copied()
+            && mark <= applied_mark
+        {
+            self.table.remove(segment);
+            self.retired.pop_front();
+        }
+    }
+
+    /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have passed, and queues them for the workers.
+    /// `slot_limit` is the first index whose slot is still taken.
+    pub(crate) fn append(
+        &mut self,
+        entries: &[Entry<'_>],
+        slots: &SlotRing,
+        slot_limit: u64,
+        range_entries_max: u32,
+        footprint: impl Fn(&PayloadRef<'_>) -> Footprint,
+    ) -> Result<(), Poison> {
+        let ruled_out = Poison::Internal("an entry did not fit where room had been made");
+        let mut run: Option<Run> = None;
+        for entry in entries {
+            let log_id = entry.log_id;
+            let bytes = codec::encoded_len(entry, &self.config.limits).map_err(|_| ruled_out.clone())?;
+            if !self.continues_open_frame(log_id, bytes) {
+                self.queue_run(run.take(), range_entries_max);
+                self.open_frame(log_id, bytes).ok_or_else(|| ruled_out.clone())?;
+            }
+            let Some(open) = self.open.as_mut() else { return Err(ruled_out) };
+            let start = self.active.end();
+            let segment = self.active.image().segment();
+            let out = self.active.reserve(bytes).ok_or_else(|| ruled_out.clone())?;
+            codec::encode(entry, out);
+            let (start, end) = (offset(start)?, offset(start + bytes)?);
+            let slotted = log_id.index < slot_limit;
+            let mut barrier = false;
+            if slotted {
+                let (payload, _) = codec::decode(out, segment, start.get())
+                    .map_err(|_| Poison::Internal("an entry does not decode as encoded"))?;
+                let footprint = footprint(&payload);
+                barrier = footprint == Footprint::All;
+                let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
+                slots.fill(log_id.index, hash, start.get());
+            }
+            open.count += 1;
+            self.position.terms.push(log_id);
+            self.position.last = Some(log_id);
+            let entry_run =
+                Run { first: log_id.index, count: 1, segment, frame: open.offset, start, end, barrier, slotted };
+            run = match run {
+                Some(mut run) if joins(&run, &entry_run, range_entries_max) => {
+                    (run.count, run.end) = (run.count + 1, end);
+                    Some(run)
+                }
+                _ => {
+                    self.queue_run(run, range_entries_max);
+                    Some(entry_run)
+                }
+            };
+        }
+        self.active.publish();
+        self.queue_run(run, range_entries_max);
+        self.close_if_wanted();
+        Ok(())
+    }
+
+    /// Queues a run, joined to the last one where that is possible.
+    fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
+        let Some(run) = run else { return };
+        match self.position.unfed.back_mut() {
+            Some(last) if joins(last, &run, range_entries_max) => {
+                last.count += run.count;
+                last.end = run.end;
+            }
+            _ => self.position.unfed.push_back(run),
+        }
+    }
+
+    #[inline]
+    fn continues_open_frame(&self, log_id: LogId, bytes: usize) -> bool {
+        let Some(open) = &self.open else { return false };
+        open.opening.term == log_id.term
+            && open.opening.leader == log_id.leader
+            && open.opening.first_index + u64::from(open.count) == log_id.index
+            && open.count < self.config.frame_entries_max
+            && self.active.end() - open.entries_start + bytes <= self.config.frame_bytes_max
+            && self.active.end() + bytes + SLACK_BYTES <= self.active.image().capacity()
+    }
+
+    /// Opens a frame for entries of `log_id`'s term, in the next segment if an entry of `bytes` does not fit this one.
+    fn open_frame(&mut self, log_id: LogId, bytes: usize) -> Option<()> {
+        self.close_frame();
+        if self.active.room() < HEADER_BYTES + bytes + SLACK_BYTES {
+            self.roll()?;
+        }
+        self.start_frame(FrameKind::Entries, log_id)
+    }
+
+    fn start_frame(&mut self, kind: FrameKind, log_id: LogId) -> Option<()> {
+        let sequence = self.position.next_sequence;
+        let opening = OpeningHalf {
+            kind,
+            first_index: log_id.index,
+            term: log_id.term,
+            leader: log_id.leader,
+            sequence,
+            incarnation: self.position.incarnation,
+        };
+        let (offset, closing) = self.active.open_frame(&opening.to_bytes())?;
+        self.position.next_sequence += 1;
+        let entries_start = self.active.end();
+        self.open = Some(OpenFrame { opening, count: 0, offset, closing, entries_start });
+        Some(())
+    }
+
+    /// Goes on in the image that was taken for it.
+    fn roll(&mut self) -> Option<()> {
+        let next = self.next.take()?;
+        let full = std::mem::replace(&mut self.active, next);
+        if self.to_writer.is_none() {
+            let mark = self.position.last.map_or(0, |last| last.index + 1);
+            self.retired.push_back((mark, full.image().segment()));
+        }
+        self.show_active();
+        Some(())
+    }
+
+    fn show_active(&self) {
+        let image = self.active.image();
+        let bytes = SegmentBytes::Image(Arc::clone(image), PinCount::default());
+        self.table.set(image.segment(), bytes);
+    }
+
+    /// Ends the open frame and gives it to the log writer.
+    pub(crate) fn close_frame(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.active.publish();
+        let Some(queue) = &self.to_writer else { return };
+        let mark = self.position.last.map_or(0, |last| last.index + 1);
+        let start = open.offset.get() as usize;
+        let frame = ClosedFrame {
+            opening: open.opening,
+            count: open.count,
+            closing: open.closing,
+            start,
+            end: self.active.end(),
+            mark,
+        };
+        let taken = queue.frames.push(frame).is_ok();
+        debug_assert!(taken, "make_room reserves a place for every frame, and two more");
+    }
+
+    /// Ends the open frame if the log writer waits for it.
+    pub(crate) fn close_if_wanted(&mut self) {
+        if let Some(queue) = &self.to_writer
+            && queue.close_wanted.load(Ordering::Relaxed)
+            && queue.close_wanted.swap(false, Ordering::AcqRel)
+        {
+            self.close_frame();
+        }
+    }
+
+    /// Records that everything from `first_removed` on is gone; `None` if there is no room for the record right now.
+    /// Gives the frame sequence of the record.
+    pub(crate) fn truncate(&mut self, first_removed: u64) -> Option<u64> {
+        self.close_frame();
+        if self.to_writer.as_ref().is_some_and(|queue| queue.frames.is_full()) {
+            return None;
+        }
+        if self.active.room() < HEADER_BYTES {
+            if self.next.is_none() {
+                let number = self.active.image().segment() + 1;
+                self.next = self.pool.begin(number, HEADER_BYTES + SLACK_BYTES, &[]).ok().flatten();
+            }
+            self.roll()?;
+        }
+        let kept = first_removed.checked_sub(1).and_then(|index| self.log_id(index));
+        let term = self.position.last.unwrap_or_default();
+        self.start_frame(FrameKind::Truncation, term.at(first_removed))?;
+        let sequence = self.position.next_sequence - 1;
+        self.position.last = kept;
+        self.position.terms.truncate(first_removed);
+        while let Some(run) = self.position.unfed.back_mut() {
+            if run.first >= first_removed {
+                self.position.unfed.pop_back();
+                continue;
+            }
+            let left = first_removed - run.first;
+            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
+            break;
+        }
+        self.close_frame();
+        Some(sequence)
+    }
+
+    /// Bytes of the log's memory that are taken right now, in the active image.
+    pub(crate) fn active_bytes(&self) -> usize {
+        self.active.end()
+    }
+}
+
+fn offset(at: usize) -> Result<EntryOffset, Poison> {
+    u32::try_from(at)
+        .map(EntryOffset::mint)
+        .map_err(|_| Poison::Internal("a segment image is larger than 4 GiB"))
+}
+
+/// Whether `next` continues `run` as one range.
+#[inline]
+fn joins(run: &Run, next: &Run, range_entries_max: u32) -> bool {
+    run.segment == next.segment
+        && run.frame == next.frame
+        && run.first + u64::from(run.count) == next.first
+        && run.end == next.start
+        && !run.barrier
+        && !next.barrier
+        && run.slotted == next.slotted
+        && run.count + next.count <= range_entries_max
+}
+
+/// Whether an entry may follow the last one of the log.
+#[inline]
+fn follow(last: Option<LogId>, got: LogId) -> Result<(), SubmitError> {
+    if got.index == u64::MAX {
+        return Err(SubmitError::IndexExhausted);
+    }
+    match last {
+        Some(last) if got.index != last.index + 1 => {
+            Err(SubmitError::Gap { expected: last.index + 1, got: got.index })
+        }
+        Some(last) if got.term < last.term => Err(SubmitError::TermRegression {
+            index: got.index,
+            last: last.term,
+            got: got.term,
+        }),
+        // The first entry of all: consensus engines start at 0 or at 1.
+        None if got.index > 1 => Err(SubmitError::Gap { expected: 1, got: got.index }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,428 @@
+//! Opening a log: read META, replay the frames, make what is there durable, raise the incarnation, go on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, atomic::AtomicBool};
+
+use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
+use super::format::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_BYTES_MAX, segment_name};
+use super::hard::HardFile;
+use super::image::{EntryOffset, FrameOffset};
+use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
+use super::pool::ImagePool;
+use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, scan};
+use super::replay::Replay;
+use super::segment::SegmentFiles;
+use super::table::{SegmentBytes, SegmentTable};
+use super::terms::TermRuns;
+use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
+use super::{Log, LogParts, RecoveryReport};
+use crate::apply::watermark::StartMarks;
+use crate::clock::Clock;
+use crate::config::{CommitMode, PersistentConfig};
+use crate::disk::{Access, Disk};
+use crate::error::OpenError;
+use crate::machine::StateMachine;
+use crate::poison::PoisonCell;
+
+/// The first segment of a new log.
+const FIRST_SEGMENT: u64 = 1;
+/// Closed frames that may wait for the log writer.
+const QUEUED_FRAMES_MAX: usize = 8192;
+
+/// A log whose META is read and whose segments can be read in place, before its frames are replayed.
+#[derive(Debug)]
+pub(crate) struct LogOpening {
+    disk: Arc<dyn Disk>,
+    config: PersistentConfig,
+    writable: bool,
+    meta: Option<(MetaFile, Meta, MetaDamage)>,
+    /// What META will hold, or holds.
+    content: Meta,
+    table: Arc<SegmentTable>,
+}
+
+impl LogOpening {
+    /// Reads META, or draws what a new one will hold, and maps the segments.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+        writable: bool,
+    ) -> Result<Self, OpenError> {
+        check_config(&config)?;
+        let meta = MetaFile::open(&*disk, writable)?;
+        let content = match &meta {
+            Some((_, content, _)) => *content,
+            None => new_meta(&config)?,
+        };
+        let found = commit_mode(content.commit_mode);
+        if writable && meta.is_some() && found != config.commit_mode {
+            let asked = config.commit_mode.describe();
+            return Err(OpenError::CommitMode { found: found.describe(), asked });
+        }
+        let table = Arc::new(SegmentTable::new(config.pinned_images));
+        for name in disk.list().map_err(|error| OpenError::io("listing", ".", error))? {
+            if let Some(number) = super::format::parse_segment_name(&name)
+                && let Ok(segment) = u32::try_from(number)
+            {
+                map_segment(&disk, &table, &name, segment)?;
+            }
+        }
+        Ok(Self { disk, config, writable, meta, content, table })
+    }
+
+    /// The seed of the store's hash.
+    pub(crate) fn hash_seed(&self) -> u64 {
+        self.content.hash_seed
+    }
+
+    pub(crate) fn table(&self) -> &Arc<SegmentTable> {
+        &self.table
+    }
+
+    /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
+    pub(crate) fn replay<M: StateMachine>(self, machine: &M) -> Result<Arc<Log>, OpenError> {
+        let options = ScanOptions { strict: self.config.strict && self.writable };
+        let content = self.content;
+        let mut notes = Notes::default();
+        let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
+        let mut replay = Replay::new(machine, if by_commit { 0 } else { u64::MAX });
+        let result = scan(&*self.disk, &content, options, &mut |frame| {
+            notes.frame(frame)?;
+            if by_commit { Ok(()) } else { replay.frame(frame) }
+        })?;
+        let last = result.tail.last;
+        let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
+        if by_commit {
+            // Only now is it known how far the log is committed.
+            let mut replay = Replay::new(machine, committed.map_or(0, |index| index + 1));
+            scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
+        }
+        let start = StartMarks {
+            submitted: last.map(|last| last.index),
+            committed,
+            applied: committed,
+        };
+        let unfed = notes.unfed(start.applied);
+        self.finish(result, notes, start, unfed)
+    }
+
+    fn finish(
+        mut self,
+        result: ScanResult,
+        notes: Notes,
+        start: StartMarks,
+        unfed: VecDeque<Run>,
+    ) -> Result<Arc<Log>, OpenError> {
+        let recovery = self.report(&result, start);
+        let hard = HardFile::open(&*self.disk, self.content.database_id, self.writable)?;
+        if let Some(CutReport { file, offset, bytes, .. }) = &result.cut {
+            tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut");
+        }
+        let mut parts = None;
+        if self.writable {
+            self.settle(&result, &notes)?;
+            parts = Some(self.parts(&result, notes, unfed)?);
+        }
+        let meta_file = self.meta.map(|(file, ..)| file);
+        Ok(Arc::new(Log {
+            commit_mode: commit_mode(self.content.commit_mode),
+            durability: self.config.durability,
+            memory_bytes: self.config.memory_bytes(),
+            disk: self.disk,
+            table: self.table,
+            meta: Mutex::new((meta_file, self.content)),
+            hard: Mutex::new(hard),
+            start,
+            recovery,
+            poison: Arc::new(PoisonCell::default()),
+            closed: AtomicBool::new(false),
+            parts: parts.map(LogParts::into_log_parts),
+        }))
+    }
+
+    fn report(&self, result: &ScanResult, start: StartMarks) -> RecoveryReport {
+        RecoveryReport {
+            last: result.tail.last,
+            applied: start.applied,
+            frames: result.segments.iter().map(|segment| segment.frames).sum(),
+            cut: result.cut.clone().map(Into::into),
+            meta_slot_damaged: self
+                .meta
+                .as_ref()
+                .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
+        }
+    }
+
+    /// Makes everything that was read durable, and then says so in META, under a new incarnation.
+    ///
+    /// What was not known to be durable is written again: a sync that failed before the crash may have left pages that
+    /// read well and are not on disk, and that no later sync would write.
+    fn settle(&mut self, result: &ScanResult, notes: &Notes) -> Result<(), OpenError> {
+        let tail = &result.tail;
+        let clean = self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        for summary in &result.segments {
+            let name = segment_name(summary.number);
+            if summary.number > tail.segment {
+                self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
+                self.table.remove(u32::try_from(summary.number).unwrap_or(u32::MAX));
+            } else if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+                self.rewrite(&name, summary.used_bytes)?;
+            }
+        }
+        self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
+        self.content.clean_close = false;
+        self.content.incarnation =
+            self.content.incarnation.max(tail.incarnation_seen_max).saturating_add(1);
+        self.content.durable_sequence = tail.next_sequence - 1;
+        self.content.committed = tail.committed.max(self.content.committed);
+        match &mut self.meta {
+            Some((file, ..)) => file
+                .store(&self.content)
+                .map_err(|error| OpenError::io("writing", "META", error))?,
+            None => {
+                let file = MetaFile::create(&*self.disk, &self.content)?;
+                self.meta = Some((file, self.content, MetaDamage::default()));
+            }
+        }
+        Ok(())
+    }
+
+    fn rewrite(&self, name: &str, used_bytes: u64) -> Result<(), OpenError> {
+        let error = |action| move |source| OpenError::io(action, name, source);
+        let file = self.disk.open(name, Access::Write).map_err(error("opening"))?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < used_bytes {
+            let want = usize::try_from(used_bytes - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let Some(chunk) = buffer.get_mut(..want) else { break };
+            let read = file.read_at(chunk, offset).map_err(error("reading"))?;
+            if read == 0 {
+                break;
+            }
+            let chunk = chunk.get(..read).unwrap_or_default();
+            file.write_all_at(chunk, offset).map_err(error("writing"))?;
+            offset += read as u64;
+        }
+        file.sync_data().map_err(error("syncing"))
+    }
+
+    /// The appender and the log writer, at the end of the log.
+    fn parts(
+        &self,
+        result: &ScanResult,
+        notes: Notes,
+        unfed: VecDeque<Run>,
+    ) -> Result<LogParts, OpenError> {
+        let (config, tail) = (&self.config, &result.tail);
+        let too_long = || OpenError::Config {
+            option: "segment_bytes",
+            message: format!("segment {} is beyond what can be addressed", tail.segment),
+        };
+        let segment = u32::try_from(tail.segment).map_err(|_| too_long())?;
+        let name = segment_name(tail.segment);
+        let error = |action| {
+            let name = name.clone();
+            move |source| OpenError::io(action, name, source)
+        };
+        let files = Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
+        let file = files.take(segment).map_err(error("creating"))?;
+        let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
+        let mut content = vec![0; used];
+        let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
+        content.truncate(read);
+        // A directory made with longer segments keeps its last one's length.
+        let image_bytes = config.segment_bytes;
+        let images = config.segment_images + config.pinned_images;
+        let pool = Arc::new(ImagePool::new(image_bytes, images, used.next_multiple_of(4096)));
+        let active = pool.begin(segment, used, &content);
+        let active = active.map_err(error("allocating memory for"))?.ok_or_else(too_long)?;
+        let queue = Arc::new(LogQueue::new(QUEUED_FRAMES_MAX));
+        let shared = Arc::new(WriterShared::default());
+        let mark = tail.last.map_or(0, |last| last.index + 1);
+        let sequence = tail.next_sequence - 1;
+        let position =
+            WriterPosition { segment, file, written_bytes: used, chain: tail.chain, sequence, mark };
+        let writer = LogWriter::new(
+            WriterConfig {
+                database_id: self.content.database_id,
+                durability: config.durability,
+                group_bytes_max: config.group_bytes,
+                linger: config.batch_interval,
+                linger_entries: config.batch_size as u64,
+            },
+            Arc::clone(&queue),
+            Arc::clone(&shared),
+            self.disk.queue().map_err(error("making a write queue for"))?,
+            Arc::clone(&files),
+            Arc::clone(&self.table),
+            Clock::real(),
+            position,
+        );
+        let position = LogPosition {
+            incarnation: self.content.incarnation,
+            next_sequence: tail.next_sequence,
+            last: tail.last,
+            terms: notes.terms,
+            unfed,
+        };
+        let appender_config = AppenderConfig {
+            limits: config.limits,
+            frame_entries_max: u32::try_from(config.batch_size).unwrap_or(u32::MAX),
+            frame_bytes_max: config.frame_bytes,
+        };
+        let to_writer = Some(Arc::clone(&queue));
+        let table = Arc::clone(&self.table);
+        let pool_of = Arc::clone(&pool);
+        let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
+        shared.durable_sequence.store(sequence, Ordering::Release);
+        Ok(LogParts { appender, writer, queue, shared, files, pool })
+    }
+}
+
+/// What replay learns about the log on its way.
+#[derive(Debug, Default)]
+struct Notes {
+    terms: TermRuns,
+    /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
+    frames: VecDeque<Run>,
+    /// (segment, sequence of its last frame).
+    last_sequences: Vec<(u64, u64)>,
+}
+
+impl Notes {
+    fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
+        let header = &frame.header;
+        match self.last_sequences.last_mut() {
+            Some((segment, sequence)) if *segment == frame.segment => {
+                *sequence = header.opening.sequence;
+            }
+            _ => self.last_sequences.push((frame.segment, header.opening.sequence)),
+        }
+        if header.opening.kind == FrameKind::Truncation {
+            self.truncate(header.opening.first_index);
+            return Ok(());
+        }
+        self.terms.push(header.first());
+        let beyond = |_| OpenError::Config {
+            option: "segment_bytes",
+            message: format!("segment {} is beyond what can be addressed", frame.segment),
+        };
+        let at = |offset: u64| u32::try_from(offset).map_err(beyond);
+        let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
+        let run = Run {
+            first: header.opening.first_index,
+            count: header.count,
+            segment: at(frame.segment)?,
+            frame: FrameOffset::mint(at(frame.offset)?),
+            start: EntryOffset::mint(start),
+            end: EntryOffset::mint(start + header.body_bytes),
+            barrier: false,
+            slotted: false,
+        };
+        // What a later header says is committed is not fed again.
+        if let Some(committed) = header.committed {
+            while self.frames.front().is_some_and(|run| run.first + u64::from(run.count) <= committed) {
+                self.frames.pop_front();
+            }
+        }
+        self.frames.push_back(run);
+        Ok(())
+    }
+
+    fn truncate(&mut self, first_removed: u64) {
+        self.terms.truncate(first_removed);
+        while let Some(run) = self.frames.back_mut() {
+            if run.first >= first_removed {
+                self.frames.pop_back();
+                continue;
+            }
+            let left = first_removed - run.first;
+            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
+            break;
+        }
+    }
+
+    fn last_sequence(&self, segment: u64) -> u64 {
+        let known = self.last_sequences.iter().find(|(number, _)| *number == segment);
+        known.map_or(0, |(_, sequence)| *sequence)
+    }
+
+    /// The runs above `applied`, the first of which may be in the middle of a frame.
+    fn unfed(&self, applied: Option<u64>) -> VecDeque<Run> {
+        let mark = applied.map_or(0, |index| index + 1);
+        let mut unfed: VecDeque<Run> =
+            self.frames.iter().filter(|run| run.first + u64::from(run.count) > mark).copied().collect();
+        if let Some(front) = unfed.front_mut() {
+            front.skip = mark.saturating_sub(front.first);
+        }
+        unfed
+    }
+}
+
+fn commit_mode(mode: meta::CommitMode) -> CommitMode {
+    match mode {
+        meta::CommitMode::AsAppended => CommitMode::OnAppend,
+        meta::CommitMode::ByCommit => CommitMode::ByCommit,
+    }
+}
+
+fn new_meta(config: &PersistentConfig) -> Result<Meta, OpenError> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(|error| {
+        OpenError::io("drawing random bytes for", "META", std::io::Error::other(error))
+    })?;
+    let (database_id, seed) = random.split_at(16);
+    Ok(Meta {
+        database_id: database_id.try_into().unwrap_or_default(),
+        hash_seed: config
+            .hash_seed
+            .unwrap_or_else(|| u64::from_le_bytes(seed.try_into().unwrap_or_default())),
+        commit_mode: match config.commit_mode {
+            CommitMode::OnAppend => meta::CommitMode::AsAppended,
+            CommitMode::ByCommit => meta::CommitMode::ByCommit,
+        },
+        clean_close: false,
+        base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
+        incarnation: 0,
+        durable_sequence: 0,
+        committed: None,
+    })
+}
+
+fn map_segment(
+    disk: &Arc<dyn Disk>,
+    table: &SegmentTable,
+    name: &str,
+    segment: u32,
+) -> Result<(), OpenError> {
+    let error = |action| move |source| OpenError::io(action, name, source);
+    let file = disk.open(name, Access::Read).map_err(error("opening"))?;
+    let bytes = file.len().map_err(error("measuring"))?.min(SEGMENT_BYTES_MAX);
+    let bytes = usize::try_from(bytes).unwrap_or(0);
+    if bytes > 0 {
+        let mapping = file.map(bytes).map_err(error("mapping"))?;
+        table.set(segment, SegmentBytes::Mapped(mapping, Arc::clone(disk)));
+    }
+    Ok(())
+}
+
+fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
+    let refuse = |option, message: &str| {
+        Err(OpenError::Config { option, message: message.to_owned() })
+    };
+    if config.segment_bytes < 4 * SLACK_BYTES || config.segment_bytes as u64 > SEGMENT_BYTES_MAX {
+        return refuse("segment_bytes", "must be 16 KiB to 4 GiB - 64");
+    }
+    if !config.segment_bytes.is_multiple_of(4096) {
+        return refuse("segment_bytes", "must be a multiple of 4096");
+    }
+    if config.segment_images < 2 {
+        return refuse("segment_images", "must be at least 2");
+    }
+    if config.batch_size == 0 || config.frame_bytes == 0 || config.group_bytes == 0 {
+        return refuse("batch_size, frame_bytes, group_bytes", "must be at least 1");
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The images a journal has: how many there may be, and which are free.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::image::{Image, ImageWriter};
+
+/// A fixed number of images of one size, and a budget for larger ones.
+///
+/// An image is free again when the pool holds the only reference to it: workers, writes in flight, readers and values
+/// each hold their own.
+#[derive(Debug)]
+pub(crate) struct ImagePool {
+    image_bytes: usize,
+    images_max: usize,
+    /// Bytes that images above the usual size may take in all.
+    oversize_bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Every image of the usual size ever made, in use or not.
+    images: Vec<Arc<Image>>,
+    oversize: Vec<Arc<Image>>,
+}
+
+impl ImagePool {
+    pub(crate) fn new(image_bytes: usize, images_max: usize, oversize_bytes_max: usize) -> Self {
+        let state = State { images: Vec::with_capacity(images_max), oversize: Vec::new() };
+        Self { image_bytes, images_max, oversize_bytes_max, state: Mutex::new(state) }
+    }
+
+    /// The size of an image.
+    pub(crate) fn image_bytes(&self) -> usize {
+        self.image_bytes
+    }
+
+    /// The most that ever fits into one image.
+    pub(crate) fn largest(&self) -> usize {
+        self.image_bytes.max(self.oversize_bytes_max)
+    }
+
+    /// What the pool may take in all.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.image_bytes * self.images_max + self.oversize_bytes_max
+    }
+
+    /// Begins `segment` in a free image with room for `needed` bytes; `None` if all are in use.
+    pub(crate) fn begin(
+        &self,
+        segment: u32,
+        needed: usize,
+        content: &[u8],
+    ) -> io::Result<Option<ImageWriter>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed > self.image_bytes {
+            return self.begin_oversize(&mut state, segment, needed, content);
+        }
+        let free = state.images.iter().position(|image| Arc::strong_count(image) == 1);
+        let image = match free {
+            Some(at) => state.images.swap_remove(at),
+            None if state.images.len() < self.images_max => Arc::new(Image::new(self.image_bytes)?),
+            None => return Ok(None),
+        };
+        let writer = Image::begin(image, segment, content);
+        if let Some(writer) = &writer {
+            state.images.push(Arc::clone(writer.image()));
+        }
+        Ok(writer)
+    }
+
+    fn begin_oversize(
+        &self,
+        state: &mut State,
+        segment: u32,
+        needed: usize,
+        content: &[u8],
+    ) -> io::Result<Option<ImageWriter>> {
+        state.oversize.retain(|image| Arc::strong_count(image) > 1);
+        let taken: usize = state.oversize.iter().map(|image| image.capacity()).sum();
+        if taken.saturating_add(needed) > self.oversize_bytes_max {
+            return Ok(None);
+        }
+        let writer = Image::begin(Arc::new(Image::new(needed)?), segment, content);
+        if let Some(writer) = &writer {
+            state.oversize.push(Arc::clone(writer.image()));
+        }
+        Ok(writer)
+    }
+
+    /// Makes one more image, with its pages, if there is none free and there may be more. Off the appender's path.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let spare = state.images.iter().any(|image| Arc::strong_count(image) == 1);
+        if spare || state.images.len() >= self.images_max {
+            return Ok(());
+        }
+        drop(state);
+        let image = Arc::new(Image::new(self.image_bytes)?);
+        image.populate();
+        state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.images.len() < self.images_max {
+            state.images.push(image);
+        }
+        Ok(())
+    }
+}

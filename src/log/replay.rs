@@ -1,0 +1,145 @@
+//! Replay: the committed part of a log into a state machine, one thread, as the workers would.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::format::{FRAME_HEADER_BYTES, FrameKind};
+use super::recovery::scan::GoodFrame;
+use super::slots::SlotRing;
+use crate::codec;
+use crate::entry::LogId;
+use crate::error::{Corrupt, OpenError, Poison};
+use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
+
+/// Entries handed to the machine at once.
+const CHUNK: u32 = 1024;
+
+/// Applies frames as they are read.
+pub(crate) struct Replay<'a, M> {
+    machine: &'a M,
+    slots: SlotRing,
+    /// Entries above this mark are not committed.
+    committed_mark: u64,
+    /// The machine has these already.
+    applied_mark: u64,
+}
+
+impl<'a, M: StateMachine> Replay<'a, M> {
+    pub(crate) fn new(machine: &'a M, committed_mark: u64) -> Self {
+        let applied_mark = machine.applied().map_or(0, |last| last.index + 1);
+        Self { machine, slots: SlotRing::new(CHUNK as usize), committed_mark, applied_mark }
+    }
+
+    /// Applies what of `frame` is committed.
+    pub(crate) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
+        if frame.header.opening.kind != FrameKind::Entries {
+            return Ok(());
+        }
+        let undecodable = || Corrupt {
+            file: super::format::segment_name(frame.segment),
+            offset: frame.offset,
+            index: Some(frame.header.opening.first_index),
+            what: "a frame does not fit its segment",
+        };
+        let segment = u32::try_from(frame.segment).map_err(|_| undecodable())?;
+        let body_offset = u32::try_from(frame.offset + FRAME_HEADER_BYTES as u64);
+        let mut chunk = Chunk {
+            first: frame.header.first(),
+            count: 0,
+            barrier: false,
+            segment,
+            bytes_offset: body_offset.map_err(|_| undecodable())?,
+            bytes: frame.body,
+            skip: 0,
+        };
+        for position in 0..frame.header.count {
+            let index = frame.header.opening.first_index + u64::from(position);
+            if index >= self.committed_mark {
+                break;
+            }
+            let offset = chunk.bytes_offset + chunk.skip;
+            let rest = chunk.bytes.get(chunk.skip as usize..).unwrap_or_default();
+            let (payload, len) =
+                codec::decode(rest, segment, offset).map_err(|_| undecodable())?;
+            let len = u32::try_from(len).map_err(|_| undecodable())?;
+            if index < self.applied_mark {
+                chunk.skip += len;
+                chunk = chunk.after(frame.header.first().at(index + 1));
+                continue;
+            }
+            let footprint = self.machine.footprint(&payload);
+            if (footprint == Footprint::All && chunk.count > 0) || chunk.count == CHUNK {
+                self.apply(&chunk)?;
+                chunk = chunk.after(frame.header.first().at(index));
+            }
+            let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
+            self.slots.fill(index, hash, offset);
+            chunk.count += 1;
+            chunk.skip += len;
+            if footprint == Footprint::All {
+                chunk.barrier = true;
+                self.apply(&chunk)?;
+                chunk = chunk.after(frame.header.first().at(index + 1));
+            }
+        }
+        self.apply(&chunk)
+    }
+
+    fn apply(&mut self, chunk: &Chunk<'_>) -> Result<(), OpenError> {
+        if chunk.count == 0 {
+            return Ok(());
+        }
+        let progress = Cell::new(chunk.first.index);
+        let bytes = chunk.bytes.get(..chunk.skip as usize).unwrap_or_default();
+        let range = Range::new(
+            &self.slots,
+            chunk.first,
+            chunk.count,
+            chunk.barrier,
+            chunk.segment,
+            bytes,
+            chunk.bytes_offset,
+            &progress,
+        );
+        let mut replies = Replies::new(&self.slots);
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            self.machine.apply(&range, Partition::WHOLE, &mut replies)
+        }));
+        let index = progress.get();
+        match applied {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(fatal)) => {
+                Err(OpenError::Replay(Poison::Fatal { index, message: fatal.to_string() }))
+            }
+            Err(_panic) => Err(OpenError::Replay(Poison::Panic { index })),
+        }
+    }
+}
+
+/// Entries of one frame, gathered until they are applied.
+#[derive(Clone, Copy)]
+struct Chunk<'a> {
+    first: LogId,
+    count: u32,
+    barrier: bool,
+    segment: u32,
+    bytes_offset: u32,
+    bytes: &'a [u8],
+    /// Bytes of `bytes` that belong to the chunk.
+    skip: u32,
+}
+
+impl<'a> Chunk<'a> {
+    /// The empty chunk that starts where this one ends.
+    fn after(self, first: LogId) -> Self {
+        Self {
+            first,
+            count: 0,
+            barrier: false,
+            bytes_offset: self.bytes_offset + self.skip,
+            bytes: self.bytes.get(self.skip as usize..).unwrap_or_default(),
+            skip: 0,
+            ..self
+        }
+    }
+}

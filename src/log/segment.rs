@@ -1,0 +1,74 @@
+//! Segment files: made ready before they are needed, so that neither opening nor a commit waits for it.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::format::segment_name;
+use crate::disk::{Access, Disk, DiskFile};
+
+/// Creates the files of a log, the next one ahead of time.
+#[derive(Debug)]
+pub(crate) struct SegmentFiles {
+    disk: Arc<dyn Disk>,
+    segment_bytes: u64,
+    /// The number that should be made ready; 0 for none.
+    wanted: AtomicU32,
+    ready: Mutex<Option<(u32, Arc<dyn DiskFile>)>>,
+}
+
+impl SegmentFiles {
+    pub(crate) fn new(disk: Arc<dyn Disk>, segment_bytes: u64) -> Self {
+        Self { disk, segment_bytes, wanted: AtomicU32::new(0), ready: Mutex::new(None) }
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The file of segment `number`, durable with its directory entry and all of its space.
+    pub(crate) fn take(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        match ready.take() {
+            Some((prepared, file)) if prepared == number => Ok(file),
+            _ => self.create(number),
+        }
+    }
+
+    /// Asks for segment `number` to be made ready by [`SegmentFiles::prepare`].
+    pub(crate) fn want(&self, number: u32) {
+        self.wanted.store(number, Ordering::Release);
+    }
+
+    /// Whether [`SegmentFiles::prepare`] has something to do.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) != 0
+    }
+
+    /// Makes ready what was asked for. A failure is not the engine's: the log writer will meet it when it gets there.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        let number = self.wanted.swap(0, Ordering::AcqRel);
+        if number == 0 {
+            return Ok(());
+        }
+        // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        *ready = Some((number, self.create(number)?));
+        Ok(())
+    }
+
+    fn create(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let name = segment_name(u64::from(number));
+        let file = match self.disk.open(&name, Access::Create) {
+            // Made ready by an earlier opening, and not used.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.open(&name, Access::Write)?
+            }
+            other => other?,
+        };
+        file.allocate(self.segment_bytes)?;
+        file.sync_data()?;
+        self.disk.sync_dir()?;
+        Ok(file)
+    }
+}

@@ -1,0 +1,364 @@
+//! The log writer: closed frames become checksummed, chained bytes on disk, a group at a time.
+//!
+//! Greedy group commit: while one group is written and synced, the next gathers in the appender. A step function; a
+//! thread loops over it, a caller who waits for durability may run it too, and the simulator drives it from one thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::appender::{ClosedFrame, LogQueue};
+use super::format::{
+    DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
+};
+use super::image::{EntryOffset, Image};
+use super::segment::SegmentFiles;
+use super::table::{SegmentBytes, SegmentTable};
+use crate::apply::watermark::{self, Progress};
+use crate::clock::Clock;
+use crate::config::Durability;
+use crate::disk::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
+use crate::error::Poison;
+
+/// How groups are formed and made durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriterConfig {
+    pub(crate) database_id: DatabaseId,
+    pub(crate) durability: Durability,
+    /// Most bytes of one write.
+    pub(crate) group_bytes_max: usize,
+    /// How long less than `linger_entries` entries wait for more.
+    pub(crate) linger: Duration,
+    pub(crate) linger_entries: u64,
+}
+
+/// Where the log goes on, on disk.
+#[derive(Debug)]
+pub(crate) struct WriterPosition {
+    pub(crate) segment: u32,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Bytes of the segment that are written.
+    pub(crate) written_bytes: usize,
+    /// Checksum of the last frame.
+    pub(crate) chain: u64,
+    /// The last frame; all up to it are durable.
+    pub(crate) sequence: u64,
+    /// Last index of the log, plus one.
+    pub(crate) mark: u64,
+}
+
+/// What others see of the log writer, and ask of it.
+#[derive(Debug, Default)]
+pub(crate) struct WriterShared {
+    /// All frames up to this one are durable.
+    pub(crate) durable_sequence: AtomicU64,
+    /// Entries up to this mark should be made durable now, whatever the mode.
+    pub(crate) sync_wanted: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// A write in flight.
+#[derive(Debug)]
+struct Group {
+    token: u64,
+    sequence: u64,
+    mark: u64,
+    synced: bool,
+    done: bool,
+}
+
+/// A segment whose frames are all written, still in memory.
+#[derive(Debug)]
+struct Sealed {
+    segment: u32,
+    file: Arc<dyn DiskFile>,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    config: WriterConfig,
+    frames: Arc<LogQueue>,
+    shared: Arc<WriterShared>,
+    queue: Box<dyn WriteQueue>,
+    files: Arc<SegmentFiles>,
+    table: Arc<SegmentTable>,
+    clock: Clock,
+    position: WriterPosition,
+    /// Taken off the queue, and belongs to the next group.
+    carried: Option<ClosedFrame>,
+    in_flight: VecDeque<Group>,
+    next_token: u64,
+    /// Last frame and mark that were written; not all of it may be durable.
+    written: (u64, u64),
+    sealed: Vec<Sealed>,
+    /// Files of sealed segments with writes that no sync has covered.
+    unsynced: Vec<(u32, Arc<dyn DiskFile>)>,
+    synced_at: Duration,
+    gathering_since: Option<Duration>,
+}
+
+impl LogWriter {
+    #[allow(clippy::too_many_arguments, reason = "one caller: opening the log")]
+    pub(crate) fn new(
+        config: WriterConfig,
+        frames: Arc<LogQueue>,
+        shared: Arc<WriterShared>,
+        queue: Box<dyn WriteQueue>,
+        files: Arc<SegmentFiles>,
+        table: Arc<SegmentTable>,
+        clock: Clock,
+        position: WriterPosition,
+    ) -> Self {
+        shared.durable_sequence.store(position.sequence, Ordering::Release);
+        files.want(position.segment + 1);
+        let written = (position.sequence, position.mark);
+        let synced_at = clock.now();
+        Self {
+            config,
+            frames,
+            shared,
+            queue,
+            files,
+            table,
+            clock,
+            position,
+            carried: None,
+            in_flight: VecDeque::with_capacity(16),
+            next_token: 0,
+            written,
+            sealed: Vec::with_capacity(4),
+            unsynced: Vec::with_capacity(4),
+            synced_at,
+            gathering_since: None,
+        }
+    }
+
+    /// The name of the back-end in use.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.queue.backend()
+    }
+
+    /// Writes what there is (and syncs it, as the mode asks); whether there was anything to do.
+    ///
+    /// The first failure is final: the caller poisons the engine with it and never steps again.
+    pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        if self.lingers(progress) {
+            return Ok(false);
+        }
+        let mut worked = false;
+        while self.in_flight.len() < self.queue.depth() {
+            match self.submit_group(progress)? {
+                true => worked = true,
+                false => break,
+            }
+        }
+        if !self.in_flight.is_empty() {
+            self.complete(progress)?;
+        }
+        if !worked {
+            self.frames.want_close();
+            worked = self.sync_if_due(progress)?;
+        }
+        self.map_sealed()?;
+        Ok(worked)
+    }
+
+    /// How long the thread may sleep if nobody calls; `None`: until somebody does.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        let unsynced = self.written.0 > self.shared.durable_sequence.load(Ordering::Relaxed);
+        match self.config.durability {
+            Durability::Periodic(interval) if unsynced => {
+                Some(interval.saturating_sub(self.clock.now().saturating_sub(self.synced_at)))
+            }
+            _ => None,
+        }
+    }
+
+    fn sync_is_wanted(&self, progress: &Progress) -> bool {
+        self.shared.sync_wanted.load(Ordering::Acquire) > progress.durable_mark()
+    }
+
+    /// Whether less than a full group should wait for more entries.
+    fn lingers(&mut self, progress: &Progress) -> bool {
+        if self.config.linger.is_zero() || self.sync_is_wanted(progress) {
+            return false;
+        }
+        let waiting = progress.submitted_mark().saturating_sub(self.written.1);
+        if waiting == 0 || waiting >= self.config.linger_entries {
+            self.gathering_since = None;
+            return false;
+        }
+        let now = self.clock.now();
+        let since = *self.gathering_since.get_or_insert(now);
+        let over = now.saturating_sub(since) >= self.config.linger;
+        if over {
+            self.gathering_since = None;
+        }
+        !over
+    }
+
+    /// Starts the next write; false if no frame is closed.
+    fn submit_group(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
+            return Ok(false);
+        };
+        let image = Arc::clone(first.closing.image());
+        if image.segment() != self.position.segment {
+            if !self.in_flight.is_empty() {
+                // What is in flight belongs to the segment that ends here.
+                self.carried = Some(first);
+                return Ok(false);
+            }
+            self.roll_to(image.segment())?;
+        }
+        let start = self.position.written_bytes;
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            let other_segment = frame.closing.image().segment() != self.position.segment;
+            let full = frame.end - start > self.config.group_bytes_max
+                && self.position.written_bytes > start;
+            if other_segment || full {
+                self.carried = Some(frame);
+                break;
+            }
+            self.complete_frame(frame, &image, progress)?;
+            next = self.frames.pop();
+        }
+        let end = self.position.written_bytes;
+        let bytes = Image::slice(&image, start, end)
+            .ok_or(Poison::Internal("a group reaches past its completed frames"))?;
+        let synced = match self.config.durability {
+            Durability::Sync => true,
+            Durability::Periodic(_) | Durability::Os => false,
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        let (sequence, mark) = self.written;
+        self.in_flight.push_back(Group { token, sequence, mark, synced, done: false });
+        self.shared.groups.fetch_add(1, Ordering::Relaxed);
+        self.shared.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
+        self.shared.bytes.fetch_add((end - start) as u64, Ordering::Relaxed);
+        let file = Arc::clone(&self.position.file);
+        self.queue.submit(LogWrite { token, file, offset: start as u64, bytes, sync: synced });
+        Ok(true)
+    }
+
+    /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
+    fn complete_frame(
+        &mut self,
+        frame: ClosedFrame,
+        image: &Arc<Image>,
+        progress: &Progress,
+    ) -> Result<(), Poison> {
+        let too_large = Poison::Internal("a frame reaches past 4 GiB");
+        let body_start = frame.start + FRAME_HEADER_BYTES;
+        let at = |offset: usize| u32::try_from(offset).map_err(|_| too_large.clone());
+        let body = image
+            .entries(EntryOffset::mint(at(body_start)?), EntryOffset::mint(at(frame.end)?))
+            .ok_or(Poison::Internal("a closed frame is not published"))?;
+        let is_empty = frame.opening.kind == FrameKind::Truncation;
+        let header = FrameHeader {
+            opening: frame.opening,
+            body_bytes: at(body.len())?,
+            count: frame.count,
+            previous: self.position.chain,
+            durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
+            committed: watermark::decode(progress.committed_mark()),
+            segment: u64::from(image.segment()),
+            offset: frame.start as u64,
+            body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
+        };
+        let closing = header.closing(&self.config.database_id);
+        frame.closing.fill(&closing, frame.end);
+        self.position.chain = chain_of(&closing);
+        self.position.written_bytes = frame.end;
+        self.position.sequence = header.opening.sequence;
+        self.written = (header.opening.sequence, frame.mark);
+        Ok(())
+    }
+
+    /// Takes completions; marks move over the finished groups at the front.
+    fn complete(&mut self, progress: &Progress) -> Result<(), Poison> {
+        let Some(Completion { token, result }) = self.queue.complete(true) else {
+            return Err(Poison::Internal("a write in flight was forgotten"));
+        };
+        result.map_err(|failure| self.failure(failure))?;
+        for group in self.in_flight.iter_mut().filter(|group| group.token == token) {
+            group.done = true;
+        }
+        while let Some(group) = self.in_flight.front()
+            && group.done
+        {
+            if group.synced {
+                self.shared.durable_sequence.store(group.sequence, Ordering::Release);
+            }
+            progress.logged_to(group.sequence, group.mark, group.synced);
+            self.in_flight.pop_front();
+        }
+        Ok(())
+    }
+
+    fn failure(&self, failure: WriteFailure) -> Poison {
+        let file = segment_name(u64::from(self.position.segment));
+        let (action, source) = match failure {
+            WriteFailure::Write(source) => ("writing", source),
+            WriteFailure::Sync(source) => ("syncing", source),
+        };
+        Poison::Io { action, file, source: Arc::new(source) }
+    }
+
+    /// Syncs what was only written, if the interval has passed or somebody asked.
+    fn sync_if_due(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        let (sequence, mark) = self.written;
+        let asked = self.sync_is_wanted(progress);
+        let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
+        if !unsynced || !(asked || self.next_due().is_some_and(|due| due.is_zero())) {
+            return Ok(false);
+        }
+        let current = (self.position.segment, Arc::clone(&self.position.file));
+        for (segment, file) in self.unsynced.drain(..).chain([current]) {
+            file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        self.synced_at = self.clock.now();
+        self.shared.durable_sequence.store(sequence, Ordering::Release);
+        progress.logged_to(sequence, mark, true);
+        Ok(true)
+    }
+
+    /// The segment is complete; goes on in the next file.
+    fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
+        let next = self.files.take(segment);
+        let next = next.map_err(|source| io_poison("creating", segment, source))?;
+        self.files.want(segment + 1);
+        let file = std::mem::replace(&mut self.position.file, next);
+        let ended = std::mem::replace(&mut self.position.segment, segment);
+        let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
+        if self.config.durability != Durability::Sync {
+            self.unsynced.push((ended, Arc::clone(&file)));
+        }
+        self.sealed.push(Sealed { segment: ended, file, bytes });
+        Ok(())
+    }
+
+    /// Sealed segments are read from their files from now on, and their images are free for the next.
+    fn map_sealed(&mut self) -> Result<(), Poison> {
+        for sealed in self.sealed.drain(..) {
+            let mapping = sealed.file.map(sealed.bytes);
+            let mapping = mapping.map_err(|error| io_poison("mapping", sealed.segment, error))?;
+            let bytes = SegmentBytes::Mapped(mapping, Arc::clone(self.files.disk()));
+            self.table.set(sealed.segment, bytes);
+        }
+        Ok(())
+    }
+}
+
+fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
+    Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
+}

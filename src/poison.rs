@@ -1,0 +1,30 @@
+//! The sticky first failure of an engine.
+
+use std::sync::OnceLock;
+
+use crate::error::Poison;
+
+/// Set once, read on every path. `OnceLock` makes the check one load of a line nobody writes.
+#[derive(Debug, Default)]
+pub(crate) struct PoisonCell(OnceLock<Poison>);
+
+impl PoisonCell {
+    /// Latches `poison` if it is the first.
+    pub(crate) fn set(&self, poison: Poison) {
+        if self.0.set(poison.clone()).is_ok() {
+            tracing::error!(%poison, "the engine is poisoned");
+        }
+    }
+
+    /// The first failure, if there was one.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Poison> {
+        self.0.get()
+    }
+
+    /// The first failure as an error.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), Poison> {
+        self.0.get().map_or(Ok(()), |poison| Err(poison.clone()))
+    }
+}
