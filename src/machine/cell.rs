@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
+use super::store::{CACHE_LINE_BYTES, prefetch_line};
 use super::value::{INLINE_BYTES_MAX, Value};
 use crate::codec::{Place, ValueRef};
 use crate::error::ReadError;
@@ -13,6 +14,9 @@ use crate::log::table::SegmentTable;
 pub(crate) trait Cell: Clone + Send + Sync + 'static {
     /// What it takes to get from a cell to the bytes.
     type Context: Clone + fmt::Debug + Send + Sync + 'static;
+
+    /// Whether writing to a cell touches memory outside of its slot.
+    const REFERS: bool;
 
     /// A cell that holds `value`.
     fn new(value: ValueRef<'_>) -> Self;
@@ -32,6 +36,8 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn len(&self) -> usize;
     /// The bytes, to be kept after the lock is released.
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
+    /// Asks the processor for what a write to the cell is going to touch outside of its slot.
+    fn prefetch(&self) {}
     /// The number the bytes are the decimal form of, if they are.
     fn number(&self, context: &Self::Context) -> Result<Option<i64>, ReadError> {
         self.with(context, parse)
@@ -74,6 +80,8 @@ impl HeapCell {
 impl Cell for HeapCell {
     type Context = ();
 
+    const REFERS: bool = true;
+
     fn new(value: ValueRef<'_>) -> Self {
         Self { bytes: value.bytes.into(), len: value.bytes.len() }
     }
@@ -110,6 +118,14 @@ impl Cell for HeapCell {
     }
 
     #[inline]
+    fn prefetch(&self) {
+        // The reference counts lie before the bytes, mostly in the line before.
+        let first = self.bytes.as_ptr();
+        prefetch_line(first.wrapping_sub(1));
+        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES - 1));
+    }
+
+    #[inline]
     fn value(&self, (): &()) -> Result<Value, ReadError> {
         Ok(if self.len <= INLINE_BYTES_MAX {
             Value::copied(self.as_slice())
@@ -138,6 +154,8 @@ impl PlaceCell {
 
 impl Cell for PlaceCell {
     type Context = Arc<SegmentTable>;
+
+    const REFERS: bool = false;
 
     fn new(value: ValueRef<'_>) -> Self {
         Self::Place(value.place)

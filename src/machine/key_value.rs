@@ -22,6 +22,9 @@ const TOUCH_AHEAD_MAX: u32 = 64;
 /// The longest value that `get_into` copies under the shard's lock.
 const COPY_LOCKED_BYTES_MAX: usize = 4096;
 
+/// Bytes that are not changed, only replaced.
+pub(crate) type Bytes = Box<[u8]>;
+
 /// A key-value state whose slots hold `C`.
 ///
 /// Reads may run at any time, on any thread. [`KeyValue::apply`] is called as [`StateMachine::apply`] is, and so are
@@ -31,8 +34,8 @@ const COPY_LOCKED_BYTES_MAX: usize = 4096;
 pub(crate) struct KeyValue<C: Cell> {
     store: Store<C>,
     context: C::Context,
-    notes: Mutex<BTreeMap<Box<[u8]>, Box<[u8]>>>,
-    membership: Mutex<Option<(LogId, Box<[u8]>)>>,
+    notes: Mutex<BTreeMap<Bytes, Bytes>>,
+    membership: Mutex<Option<(LogId, Bytes)>>,
     applied: Mutex<Option<LogId>>,
     applied_count: AtomicU64,
 }
@@ -114,7 +117,7 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// All notes, sorted by name.
-    pub(crate) fn notes(&self) -> Vec<(Box<[u8]>, Box<[u8]>)> {
+    pub(crate) fn notes(&self) -> Vec<(Bytes, Bytes)> {
         lock(&self.notes).iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
@@ -144,7 +147,7 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// Every key and its value, sorted by key; of one index while nothing is being applied.
-    pub(crate) fn scan_sorted(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
+    pub(crate) fn scan_sorted(&self) -> Result<Vec<(Bytes, Value)>, ReadError> {
         let mut entries = Vec::with_capacity(self.len());
         let mut failed = None;
         self.store.scan(
@@ -161,7 +164,7 @@ impl<C: Cell> KeyValue<C> {
         if let Some(error) = failed {
             return Err(error);
         }
-        entries.sort_unstable_by(|(one, _): &(Box<[u8]>, Value), (other, _)| one.cmp(other));
+        entries.sort_unstable_by(|(one, _): &(Bytes, Value), (other, _)| one.cmp(other));
         Ok(entries)
     }
 
@@ -217,7 +220,7 @@ impl<C: Cell> KeyValue<C> {
     ) -> Result<(), Fatal> {
         let count = u32::try_from(partition.count()).unwrap_or(TOUCH_AHEAD_MAX);
         let ahead = TOUCH_AHEAD.saturating_mul(count).min(TOUCH_AHEAD_MAX);
-        let (mut touched, mut applied) = (0, 0);
+        let (mut touched, mut peeked, mut applied) = (0, 0, 0);
         for entry in range.entries(partition) {
             let entry = entry?;
             while touched <= entry.position.saturating_add(ahead) {
@@ -225,6 +228,12 @@ impl<C: Cell> KeyValue<C> {
                     self.store.prefetch(hash);
                 }
                 touched += 1;
+            }
+            while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2) {
+                if let Some(hash) = range.hash_at(peeked, partition) {
+                    self.store.peek(hash, C::prefetch);
+                }
+                peeked += 1;
             }
             let reply = match &entry.payload {
                 PayloadRef::Command(CommandRef::Batch(batch)) => self.apply_batch(batch)?,

@@ -9,6 +9,8 @@ mod effect;
 mod key_value;
 mod memory;
 mod number;
+#[doc(hidden)]
+pub mod probe;
 mod store;
 mod value;
 
