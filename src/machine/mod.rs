@@ -4,6 +4,16 @@
 //! ([`MemoryStateMachine`](crate::MemoryStateMachine), [`PersistentStateMachine`](crate::PersistentStateMachine))
 //! implement it over a sharded store; a user's own needs about 50 lines (see `examples/`).
 
+mod cell;
+mod effect;
+mod key_value;
+mod memory;
+mod number;
+#[doc(hidden)]
+pub mod probe;
+mod store;
+mod value;
+
 use std::cell::Cell;
 use std::fmt;
 
@@ -11,6 +21,9 @@ use crate::codec::{self, PayloadRef};
 use crate::entry::{LogId, Reply};
 use crate::log::Journal;
 use crate::log::slots::SlotRing;
+
+pub use memory::{MemoryConfig, MemoryStateMachine};
+pub use value::Value;
 
 /// Deterministic state fed by the log.
 ///

@@ -1,0 +1,264 @@
+//! What a slot of the store holds for a value: the bytes, or where they are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
+use super::store::{CACHE_LINE_BYTES, prefetch_line};
+use super::value::{INLINE_BYTES_MAX, Value};
+use crate::codec::{Place, ValueRef};
+use crate::error::ReadError;
+use crate::log::table::SegmentTable;
+
+/// A value in a slot. All calls but `new` are made under the slot's shard lock.
+pub(crate) trait Cell: Clone + Send + Sync + 'static {
+    /// What it takes to get from a cell to the bytes.
+    type Context: Clone + fmt::Debug + Send + Sync + 'static;
+
+    /// Whether writing to a cell touches memory outside of its slot.
+    const REFERS: bool;
+
+    /// A cell that holds `value`.
+    fn new(value: ValueRef<'_>) -> Self;
+    /// A cell that holds the decimal form of `number`.
+    fn from_number(number: i64) -> Self;
+    /// Holds `value` from now on.
+    fn set(&mut self, value: ValueRef<'_>);
+    /// Holds the decimal form of `number` from now on.
+    fn set_number(&mut self, number: i64);
+    /// Runs `read` over the bytes.
+    fn with<R>(
+        &self,
+        context: &Self::Context,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ReadError>;
+    /// How many bytes there are.
+    fn len(&self) -> usize;
+    /// The bytes, to be kept after the lock is released.
+    fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
+    /// Asks the processor for what a write to the cell is going to touch outside of its slot.
+    fn prefetch(&self) {}
+    /// The number the bytes are the decimal form of, if they are.
+    fn number(&self, context: &Self::Context) -> Result<Option<i64>, ReadError> {
+        self.with(context, parse)
+    }
+}
+
+/// The bytes themselves, in a buffer that values handed out share.
+///
+/// It is written in place while nobody shares it, else replaced: a value handed out never changes.
+#[derive(Clone)]
+pub(crate) struct HeapCell {
+    bytes: Arc<[u8]>,
+    /// How many of `bytes` are the value; not more than there are.
+    len: usize,
+}
+
+/// Bytes a buffer may have beyond twice what the value needs, before it is given back for a smaller one.
+const SLACK_BYTES: usize = 64;
+
+impl HeapCell {
+    #[inline]
+    fn write(&mut self, value: &[u8]) {
+        let wasteful = self.bytes.len() > 2 * value.len() + SLACK_BYTES;
+        if !wasteful
+            && let Some(buffer) = Arc::get_mut(&mut self.bytes)
+            && let Some(target) = buffer.get_mut(..value.len())
+        {
+            target.copy_from_slice(value);
+            self.len = value.len();
+        } else {
+            *self = Self { bytes: value.into(), len: value.len() };
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Cell for HeapCell {
+    type Context = ();
+
+    const REFERS: bool = true;
+
+    fn new(value: ValueRef<'_>) -> Self {
+        Self { bytes: value.bytes.into(), len: value.bytes.len() }
+    }
+
+    /// With room for any number, so that a counter is never moved again.
+    fn from_number(number: i64) -> Self {
+        let decimal = Decimal::new(number);
+        let text = decimal.as_bytes();
+        let mut bytes = [0; DECIMAL_BYTES_MAX];
+        bytes[..text.len()].copy_from_slice(text);
+        Self { bytes: bytes[..].into(), len: text.len() }
+    }
+
+    #[inline]
+    fn set(&mut self, value: ValueRef<'_>) {
+        self.write(value.bytes);
+    }
+
+    fn set_number(&mut self, number: i64) {
+        if self.bytes.len() < DECIMAL_BYTES_MAX {
+            *self = Self::from_number(number);
+        } else {
+            self.write(Decimal::new(number).as_bytes());
+        }
+    }
+
+    #[inline]
+    fn with<R>(&self, (): &(), read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
+        Ok(read(self.as_slice()))
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        // The reference counts lie before the bytes, mostly in the line before.
+        let first = self.bytes.as_ptr();
+        prefetch_line(first.wrapping_sub(1));
+        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES - 1));
+    }
+
+    #[inline]
+    fn value(&self, (): &()) -> Result<Value, ReadError> {
+        Ok(if self.len <= INLINE_BYTES_MAX {
+            Value::copied(self.as_slice())
+        } else {
+            Value::shared(Arc::clone(&self.bytes), self.len)
+        })
+    }
+}
+
+/// Where the bytes are, or a number whose bytes are nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PlaceCell {
+    /// In the log or in a snapshot.
+    Place(Place),
+    /// The result of an increment: no entry holds it.
+    Number(i64),
+}
+
+const _: () = assert!(size_of::<PlaceCell>() == 16);
+
+impl PlaceCell {
+    fn misplaced(place: Place) -> ReadError {
+        ReadError::Misplaced { segment: place.segment, offset: place.offset }
+    }
+}
+
+impl Cell for PlaceCell {
+    type Context = Arc<SegmentTable>;
+
+    const REFERS: bool = false;
+
+    fn new(value: ValueRef<'_>) -> Self {
+        Self::Place(value.place)
+    }
+
+    fn from_number(number: i64) -> Self {
+        Self::Number(number)
+    }
+
+    #[inline]
+    fn set(&mut self, value: ValueRef<'_>) {
+        *self = Self::Place(value.place);
+    }
+
+    fn set_number(&mut self, number: i64) {
+        *self = Self::Number(number);
+    }
+
+    #[inline]
+    fn with<R>(
+        &self,
+        table: &Arc<SegmentTable>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ReadError> {
+        match *self {
+            Self::Place(place) => table.read(place, read).ok_or_else(|| Self::misplaced(place)),
+            Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Place(place) => place.len as usize,
+            Self::Number(number) => Decimal::new(*number).as_bytes().len(),
+        }
+    }
+
+    #[inline]
+    fn value(&self, table: &Arc<SegmentTable>) -> Result<Value, ReadError> {
+        if let Self::Place(place) = *self
+            && place.len as usize > INLINE_BYTES_MAX
+            && let Some(bytes) = table.pin(place)
+        {
+            return Ok(Value::pinned(bytes));
+        }
+        self.with(table, Value::copied)
+    }
+
+    fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {
+        match *self {
+            Self::Number(number) => Ok(Some(number)),
+            Self::Place(_) => self.with(table, parse),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> ValueRef<'_> {
+        ValueRef { bytes, place: Place::default() }
+    }
+
+    #[test]
+    fn a_buffer_nobody_shares_is_written_in_place_and_one_in_use_is_not() {
+        let mut cell = HeapCell::new(of(&[1; 200]));
+        let buffer = cell.bytes.as_ptr();
+        cell.set(of(&[2; 150]));
+        assert_eq!((cell.bytes.as_ptr(), cell.as_slice()), (buffer, &[2; 150][..]));
+
+        let held = cell.value(&()).unwrap();
+        cell.set(of(&[3; 150]));
+        assert_eq!((held, cell.as_slice()), (Value::copied(&[2; 150]), &[3; 150][..]));
+        assert_ne!(cell.bytes.as_ptr(), buffer);
+
+        cell.set(of(&[4; 151]));
+        assert_eq!(cell.as_slice(), [4; 151]);
+        cell.set(of(b""));
+        assert_eq!((cell.as_slice(), cell.bytes.len()), (&b""[..], 0));
+    }
+
+    #[test]
+    fn a_counter_stays_in_its_buffer_whatever_it_counts_to() {
+        let mut cell = HeapCell::from_number(9);
+        let buffer = cell.bytes.as_ptr();
+        for number in [10, -1, i64::MIN, 0, i64::MAX] {
+            cell.set_number(number);
+            assert_eq!(cell.as_slice(), number.to_string().as_bytes());
+            assert_eq!(cell.number(&()).unwrap(), Some(number));
+        }
+        assert_eq!(cell.bytes.as_ptr(), buffer);
+    }
+
+    #[test]
+    fn a_place_whose_segment_is_gone_is_an_error_and_not_a_missing_key() {
+        let table = Arc::new(SegmentTable::new(1));
+        let place = Place { segment: 7, offset: 9, len: 200 };
+        let cell = PlaceCell::Place(place);
+        for result in [cell.value(&table).map(drop), cell.number(&table).map(drop)] {
+            assert!(matches!(result, Err(ReadError::Misplaced { segment: 7, offset: 9 })));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The key-value state behind both built-in machines: commands applied to a store, and what is kept beside it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::cell::Cell;
+use super::effect::{Effect, InStore, Overlay, Pending, evaluate, settle};
+use super::store::{Change, Store};
+use super::value::Value;
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachineStats, hash_part};
+use crate::codec::{BatchRef, CommandRef, PayloadRef, ValueRef};
+use crate::entry::{LogId, Rejection, Reply};
+use crate::error::ReadError;
+
+/// How many of a partition's own entries ahead of the one being applied memory is touched for: enough to cover a miss
+/// to memory with the work on the entries between, few enough that the lines are still there.
+const TOUCH_AHEAD: u32 = 16;
+/// Entries of other partitions are stepped over, up to this many.
+const TOUCH_AHEAD_MAX: u32 = 64;
+/// The longest value that `get_into` copies under the shard's lock.
+const COPY_LOCKED_BYTES_MAX: usize = 4096;
+
+/// Bytes that are not changed, only replaced.
+pub(crate) type Bytes = Box<[u8]>;
+
+/// A key-value state whose slots hold `C`.
+///
+/// Reads may run at any time, on any thread. [`KeyValue::apply`] is called as [`StateMachine::apply`] is, and so are
+/// the calls that change what recovery finds.
+///
+/// [`StateMachine::apply`]: super::StateMachine::apply
+pub(crate) struct KeyValue<C: Cell> {
+    store: Store<C>,
+    context: C::Context,
+    notes: Mutex<BTreeMap<Bytes, Bytes>>,
+    membership: Mutex<Option<(LogId, Bytes)>>,
+    applied: Mutex<Option<LogId>>,
+    applied_count: AtomicU64,
+}
+
+impl<C: Cell> KeyValue<C> {
+    /// An empty state with room for `expected_keys`.
+    pub(crate) fn new(expected_keys: usize, hash_seed: u64, context: C::Context) -> Self {
+        Self {
+            store: Store::new(expected_keys, hash_seed),
+            context,
+            notes: Mutex::default(),
+            membership: Mutex::default(),
+            applied: Mutex::default(),
+            applied_count: AtomicU64::new(0),
+        }
+    }
+
+    /// The key to value map, for whoever fills, copies or re-points it.
+    pub(crate) fn store(&self) -> &Store<C> {
+        &self.store
+    }
+
+    /// The value of a key.
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.store.read(self.store.hash(key), key, |cell| {
+            cell.map(|cell| cell.value(&self.context)).transpose()
+        })
+    }
+
+    /// Runs `read` over the value of a key, with no lock held.
+    pub(crate) fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        Ok(self.get(key)?.map(|value| read(&value)))
+    }
+
+    /// Replaces what is in `out` by the value of a key, or by nothing; whether the key has a value.
+    pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        out.clear();
+        let found = self.store.read(self.store.hash(key), key, |cell| match cell {
+            None => Ok(Some(None)),
+            Some(cell) if cell.len() <= COPY_LOCKED_BYTES_MAX => {
+                cell.with(&self.context, |bytes| out.extend_from_slice(bytes))?;
+                Ok(None)
+            }
+            Some(cell) => cell.value(&self.context).map(|value| Some(Some(value))),
+        })?;
+        match found {
+            None => Ok(true),
+            Some(None) => Ok(false),
+            Some(Some(value)) => {
+                out.extend_from_slice(&value);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether a key has a value.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.store.read(self.store.hash(key), key, |cell| cell.is_some())
+    }
+
+    /// How many keys have a value; exact while nothing is being applied.
+    pub(crate) fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether no key has a value.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The note of a name.
+    pub(crate) fn note(&self, name: &[u8]) -> Option<Vec<u8>> {
+        lock(&self.notes).get(name).map(|value| value.to_vec())
+    }
+
+    /// All notes, sorted by name.
+    pub(crate) fn notes(&self) -> Vec<(Bytes, Bytes)> {
+        lock(&self.notes).iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Sets a note as it was in what is being recovered.
+    pub(crate) fn set_note(&self, name: &[u8], value: &[u8]) {
+        lock(&self.notes).insert(name.into(), value.into());
+    }
+
+    /// The newest membership and the entry it came with.
+    pub(crate) fn membership(&self) -> Option<(LogId, Vec<u8>)> {
+        lock(&self.membership).as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
+    }
+
+    /// Sets the membership as it was in what is being recovered.
+    pub(crate) fn set_membership(&self, log_id: LogId, bytes: &[u8]) {
+        *lock(&self.membership) = Some((log_id, bytes.into()));
+    }
+
+    /// The last entry that is in the state; exact while nothing is being applied.
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        *lock(&self.applied)
+    }
+
+    /// Says which entry a recovered state ends with.
+    pub(crate) fn set_applied(&self, applied: Option<LogId>) {
+        *lock(&self.applied) = applied;
+    }
+
+    /// Every key and its value, sorted by key; of one index while nothing is being applied.
+    pub(crate) fn scan_sorted(&self) -> Result<Vec<(Bytes, Value)>, ReadError> {
+        let mut entries = Vec::with_capacity(self.len());
+        let mut failed = None;
+        self.store.scan(
+            |key, cell| (key.as_slice().into(), cell.value(&self.context)),
+            |shard| {
+                for (key, value) in shard.drain(..) {
+                    match value {
+                        Ok(value) => entries.push((key, value)),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            },
+        );
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        entries.sort_unstable_by(|(one, _): &(Bytes, Value), (other, _)| one.cmp(other));
+        Ok(entries)
+    }
+
+    /// Bytes of memory the tables take; see [`Store::memory_bytes`].
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.memory_bytes()
+    }
+
+    /// The counts that both machines have.
+    pub(crate) fn stats(&self) -> StateMachineStats {
+        StateMachineStats {
+            applied_count: self.applied_count.load(Ordering::Relaxed),
+            last_applied: self.applied().map(|log_id| log_id.index),
+            keys: self.len() as u64,
+            ..StateMachineStats::default()
+        }
+    }
+
+    /// See [`StateMachine::footprint`](super::StateMachine::footprint).
+    #[inline]
+    pub(crate) fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        match payload {
+            PayloadRef::Noop | PayloadRef::Opaque(_) => Footprint::Key(0),
+            PayloadRef::Membership(_) => Footprint::All,
+            PayloadRef::Command(CommandRef::Batch(batch)) => self.batch_footprint(batch),
+            PayloadRef::Command(command) => {
+                Footprint::Key(command.key().map_or(0, |key| self.store.hash(key)))
+            }
+        }
+    }
+
+    /// One partition's if all keys are of one hash part, however many partitions there are.
+    fn batch_footprint(&self, batch: &BatchRef<'_>) -> Footprint {
+        if batch.note().is_some() {
+            return Footprint::All;
+        }
+        let mut hashes =
+            batch.commands().filter_map(|command| command.key()).map(|key| self.store.hash(key));
+        let Some(first) = hashes.next() else { return Footprint::Key(0) };
+        if hashes.all(|hash| hash_part(hash) == hash_part(first)) {
+            Footprint::Key(first)
+        } else {
+            Footprint::All
+        }
+    }
+
+    /// See [`StateMachine::apply`](super::StateMachine::apply).
+    pub(crate) fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        let count = u32::try_from(partition.count()).unwrap_or(TOUCH_AHEAD_MAX);
+        let ahead = TOUCH_AHEAD.saturating_mul(count).min(TOUCH_AHEAD_MAX);
+        let (mut touched, mut peeked, mut applied) = (0, 0, 0);
+        for entry in range.entries(partition) {
+            let entry = entry?;
+            while touched <= entry.position.saturating_add(ahead) {
+                if let Some(hash) = range.hash_at(touched, partition) {
+                    self.store.prefetch(hash);
+                }
+                touched += 1;
+            }
+            while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2) {
+                if let Some(hash) = range.hash_at(peeked, partition) {
+                    self.store.peek(hash, C::prefetch);
+                }
+                peeked += 1;
+            }
+            let reply = match &entry.payload {
+                PayloadRef::Command(CommandRef::Batch(batch)) => self.apply_batch(batch)?,
+                PayloadRef::Command(command) => self.apply_command(entry.hash, command)?,
+                PayloadRef::Membership(bytes) => {
+                    self.set_membership(entry.log_id, bytes);
+                    Reply::Applied
+                }
+                PayloadRef::Noop => Reply::Applied,
+                PayloadRef::Opaque(_) => Reply::Rejected(Rejection::Unsupported),
+            };
+            replies.set(&entry, reply);
+            applied += 1;
+        }
+        self.applied_count.fetch_add(applied, Ordering::Relaxed);
+        if partition.id() == 0 || range.is_barrier() {
+            self.set_applied(Some(range.last()));
+        }
+        Ok(())
+    }
+
+    /// Looks and acts under one take of the shard's lock.
+    #[inline]
+    fn apply_command(&self, hash: u64, command: &CommandRef<'_>) -> Result<Reply, Fatal> {
+        let Some(key) = command.key() else { return Err(Fatal::new("a command without a key")) };
+        self.store.update(hash, key, |slot| {
+            let context = &self.context;
+            let found = slot.as_deref().map(|cell| InStore { cell, context });
+            match evaluate(command, found.as_ref()) {
+                Ok(Ok((effect, reply))) => (settle(slot, effect), Ok(reply)),
+                Ok(Err(rejection)) => (Change::Keep, Ok(Reply::Rejected(rejection.into()))),
+                Err(fatal) => (Change::Keep, Err(fatal)),
+            }
+        })
+    }
+
+    /// Runs every command over an overlay first: a reader never sees a part of a batch that is rejected.
+    fn apply_batch(&self, batch: &BatchRef<'_>) -> Result<Reply, Fatal> {
+        let mut overlay = Overlay::new(batch.len() as usize);
+        let mut position = 0;
+        for command in batch.commands() {
+            let Some(key) = command.key() else { return Err(Fatal::new("a batch in a batch")) };
+            let hash = self.store.hash(key);
+            let outcome = match overlay.evaluate(hash, key, &command) {
+                Some(outcome) => outcome?,
+                None => self.store.read(hash, key, |cell| {
+                    let found = cell.map(|cell| InStore { cell, context: &self.context });
+                    evaluate(&command, found.as_ref())
+                })?,
+            };
+            match outcome {
+                Ok((effect, _)) => overlay.record(Pending { hash, key, effect }),
+                Err(reason) => {
+                    return Ok(Reply::Rejected(Rejection::InBatch { position, reason }));
+                }
+            }
+            position += 1;
+        }
+        if position != batch.len() {
+            return Err(Fatal::new("a batch in memory does not decode"));
+        }
+        for change in overlay.changes() {
+            self.store.update(change.hash, change.key, |slot| (settle(slot, change.effect), ()));
+        }
+        if let Some(note) = batch.note() {
+            self.set_note(note.name, note.value);
+        }
+        Ok(Reply::Batch { commands: batch.len() })
+    }
+
+    /// Sets a key as it was in what is being recovered.
+    pub(crate) fn restore(&self, key: &[u8], value: ValueRef<'_>) {
+        let hash = self.store.hash(key);
+        self.store.update(hash, key, |slot| (settle(slot, Effect::Set(value)), ()));
+    }
+}
+
+impl<C: Cell> fmt::Debug for KeyValue<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyValue")
+            .field("applied", &self.applied())
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What these locks guard is replaced in one step, so a panic under one leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "key_value_tests.rs"]
+mod tests;

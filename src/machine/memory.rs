@@ -1,0 +1,236 @@
+//! The memory state machine: all of the state on the heap, nothing on disk.
+
+use std::io;
+
+use super::cell::HeapCell;
+use super::key_value::KeyValue;
+use super::value::Value;
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, PayloadRef, VALUE_BYTES_MAX};
+use crate::entry::LogId;
+use crate::error::{OpenError, ReadError};
+use crate::log::Journal;
+
+/// How a [`MemoryStateMachine`] is made.
+///
+/// ```
+/// use sprag::machine::MemoryConfig;
+///
+/// let config = MemoryConfig::default().expected_keys(1_000_000).batch_size(256);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct MemoryConfig {
+    expected_keys: usize,
+    limits: Limits,
+    hash_seed: Option<u64>,
+    batch_size: u32,
+    frame_bytes: usize,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            expected_keys: 1024,
+            limits: Limits::default(),
+            hash_seed: None,
+            batch_size: 128,
+            frame_bytes: 256 << 10,
+        }
+    }
+}
+
+impl MemoryConfig {
+    /// How many keys there will be, default 1,024. Up to so many, the tables (100 bytes a key at most, and 128 KiB) are
+    /// taken at once and never grow; more work too, with short stalls while a shard grows.
+    pub fn expected_keys(mut self, keys: usize) -> Self {
+        self.expected_keys = keys;
+        self
+    }
+
+    /// The largest key, value and entry taken; default: the most there can be.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What keys are spread by; default random, so that nobody can choose keys that collide. Neither state nor replies
+    /// depend on it. Set it to repeat a run exactly.
+    pub fn hash_seed(mut self, seed: u64) -> Self {
+        self.hash_seed = Some(seed);
+        self
+    }
+
+    /// The most entries of a frame, default 128.
+    pub fn batch_size(mut self, entries: u32) -> Self {
+        self.batch_size = entries;
+        self
+    }
+
+    /// The most bytes of a frame of several entries, default 256 KiB; a larger entry has a frame of its own.
+    pub fn frame_bytes(mut self, bytes: usize) -> Self {
+        self.frame_bytes = bytes;
+        self
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let Limits { key_bytes_max, value_bytes_max, entry_bytes_max } = self.limits;
+        within("limits.key_bytes_max", key_bytes_max, 1, KEY_BYTES_MAX)?;
+        within("limits.value_bytes_max", value_bytes_max, 0, VALUE_BYTES_MAX)?;
+        within("limits.entry_bytes_max", entry_bytes_max, 1, FRAME_BYTES_MAX)?;
+        within("expected_keys", self.expected_keys, 0, EXPECTED_KEYS_MAX)?;
+        within("batch_size", self.batch_size as usize, 1, BATCH_SIZE_MAX)?;
+        within("frame_bytes", self.frame_bytes, 1, FRAME_BYTES_MAX)
+    }
+}
+
+/// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
+const EXPECTED_KEYS_MAX: usize = 1 << 36;
+const BATCH_SIZE_MAX: usize = 1 << 16;
+
+fn within(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), OpenError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(OpenError::Config { option, message: format!("{value} is not within {min} to {max}") })
+}
+
+/// A key-value state machine in memory; see [`Command`](crate::entry::Command) for what it does.
+///
+/// Reads may be made from any thread at any time. Each returns its key's value after some entry between `applied` (at
+/// the call) and `committed`, and never goes back for a key. Several keys read one after the other may be of different
+/// entries.
+#[derive(Debug)]
+pub struct MemoryStateMachine {
+    state: KeyValue<HeapCell>,
+    /// For the poison check of reads.
+    journal: Journal,
+    config: MemoryConfig,
+}
+
+impl MemoryStateMachine {
+    /// An empty machine, with the memory for the expected keys taken.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Config`] for an option out of its range; [`OpenError::Io`] if the system gives no random seed.
+    pub fn new(config: MemoryConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        let hash_seed = match config.hash_seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| {
+                OpenError::io("drawing", "a hash seed", io::Error::other(error.to_string()))
+            })?,
+        };
+        let state = KeyValue::new(config.expected_keys, hash_seed, ());
+        Ok(Self { state, journal: Journal::memory(), config })
+    }
+
+    /// The value of `key`; `None` if it has none. Copies up to 128 bytes, shares more.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Poisoned`] after the engine has failed.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.state.get(key)
+    }
+
+    /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        self.state.get_with(key, read)
+    }
+
+    /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        self.state.get_into(key, out)
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
+        Ok(self.state.contains(key))
+    }
+
+    /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 1,024 keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn len(&self) -> Result<usize, ReadError> {
+        Ok(self.state.len())
+    }
+
+    /// Whether no key has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn is_empty(&self) -> Result<bool, ReadError> {
+        Ok(self.state.is_empty())
+    }
+
+    /// The value of the note `name`, which a batch has set.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.state.note(name))
+    }
+
+    /// The newest membership applied, and the log id of its entry.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryStateMachine::get`].
+    pub fn membership(&self) -> Result<Option<(LogId, Vec<u8>)>, ReadError> {
+        Ok(self.state.membership())
+    }
+
+    /// Bytes of memory the tables take now; values and keys of more than 22 bytes come on top.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.state.memory_bytes()
+    }
+}
+
+impl StateMachine for MemoryStateMachine {
+    #[inline]
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        self.state.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.state.apply(range, partition, replies)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.state.applied()
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        self.state.stats()
+    }
+}

@@ -1,0 +1,91 @@
+//! What benches of the store reach into; no part of the public API.
+
+use std::cell::Cell;
+
+use super::cell::HeapCell;
+use super::key_value::KeyValue;
+use super::{Fatal, Footprint, Partition, Range, Replies};
+use crate::codec::{self, EntryError, Limits};
+use crate::entry::{Entry, LogId};
+use crate::error::ReadError;
+use crate::log::slots::SlotRing;
+
+/// A state of bytes without a manager around it.
+#[derive(Debug)]
+pub struct Probe {
+    state: KeyValue<HeapCell>,
+}
+
+/// Encoded entries, none of them a barrier, ready to be applied again and again.
+#[derive(Debug)]
+pub struct Frame {
+    slots: SlotRing,
+    bytes: Vec<u8>,
+    first: LogId,
+    count: u32,
+}
+
+impl Probe {
+    /// An empty state.
+    #[must_use]
+    pub fn new(expected_keys: usize) -> Self {
+        Self { state: KeyValue::new(expected_keys, 7, ()) }
+    }
+
+    /// Encodes and hashes consecutive entries.
+    ///
+    /// # Errors
+    ///
+    /// If an entry is malformed.
+    pub fn frame(&self, entries: &[Entry<'_>]) -> Result<Frame, EntryError> {
+        let slots = SlotRing::new(entries.len());
+        let mut bytes = Vec::new();
+        for entry in entries {
+            let start = bytes.len();
+            bytes.resize(start + codec::encoded_len(entry, &Limits::default())?, 0);
+            codec::encode(entry, &mut bytes[start..]);
+            let decoded = codec::decode(&bytes[start..], 0, 0);
+            let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
+            let hash = if let Ok(Footprint::Key(hash)) = footprint { hash } else { 0 };
+            slots.fill(entry.log_id.index, hash, u32::try_from(start).unwrap_or(u32::MAX));
+        }
+        let first = entries.first().map_or(LogId::default(), |entry| entry.log_id);
+        Ok(Frame { slots, bytes, first, count: u32::try_from(entries.len()).unwrap_or(u32::MAX) })
+    }
+
+    /// Applies a frame as one partition.
+    ///
+    /// # Errors
+    ///
+    /// If it does not decode.
+    pub fn apply(&self, frame: &Frame) -> Result<(), Fatal> {
+        let progress = Cell::new(0);
+        let Frame { slots, bytes, first, count } = frame;
+        let range = Range::new(slots, *first, *count, false, 0, bytes, 0, &progress);
+        self.state.apply(&range, Partition::WHOLE, &mut Replies::new(slots))
+    }
+
+    /// Runs `read` over a value.
+    ///
+    /// # Errors
+    ///
+    /// None that a bench meets.
+    #[inline]
+    pub fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        self.state.get_with(key, read)
+    }
+
+    /// Replaces `out` by a value.
+    ///
+    /// # Errors
+    ///
+    /// None that a bench meets.
+    #[inline]
+    pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        self.state.get_into(key, out)
+    }
+}

@@ -1,0 +1,142 @@
+//! A value handed out by a get.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::log::table::PinnedBytes;
+
+/// The longest value that is copied out rather than shared: up to here a copy costs less than a reference count that
+/// several readers of one key would fight over.
+pub(crate) const INLINE_BYTES_MAX: usize = 128;
+
+/// The bytes under a key, as they were when it was read; nothing changes them afterwards.
+///
+/// Values of up to 128 bytes are held by copy, longer ones are shared with the state machine: cloning never copies
+/// more than 128 bytes. Keeping a longer value of a persistent machine keeps the log segment it lies in (and, after
+/// `close()`, the directory's lock).
+#[derive(Clone)]
+pub struct Value(Kind);
+
+#[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "the large one is there so as not to allocate")]
+enum Kind {
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE_BYTES_MAX],
+    },
+    /// The first `len` bytes; the buffer may be longer.
+    Shared {
+        bytes: Arc<[u8]>,
+        len: usize,
+    },
+    Pinned(PinnedBytes),
+}
+
+impl Value {
+    /// A copy of `bytes`, without allocation if they are few.
+    #[inline]
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        let mut inline = [0; INLINE_BYTES_MAX];
+        match (inline.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(target), Ok(len)) => {
+                target.copy_from_slice(bytes);
+                Self(Kind::Inline { len, bytes: inline })
+            }
+            _ => Self(Kind::Shared { bytes: bytes.into(), len: bytes.len() }),
+        }
+    }
+
+    /// The first `len` bytes of a buffer that nobody changes while it is shared.
+    pub(crate) fn shared(bytes: Arc<[u8]>, len: usize) -> Self {
+        Self(Kind::Shared { bytes, len })
+    }
+
+    /// Bytes held in their segment.
+    pub(crate) fn pinned(bytes: PinnedBytes) -> Self {
+        Self(Kind::Pinned(bytes))
+    }
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Kind::Shared { bytes, len } => &bytes[..*len],
+            Kind::Pinned(bytes) => bytes.as_slice(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Shows the length only: values do not belong into logs.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value({} bytes)", self.len())
+    }
+}
+
+impl Eq for Value {}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl PartialEq<[u8]> for Value {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq<&[u8]> for Value {
+    fn eq(&self, other: &&[u8]) -> bool {
+        **self == **other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Value {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == other[..]
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Value {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        **self == other[..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_any_length_reads_back_and_shows_only_its_length() {
+        for len in [0, 1, 127, 128, 129, 255, 256, 257, 70_000] {
+            let bytes: Vec<u8> = (0..len).map(|at: usize| at.to_le_bytes()[0]).collect();
+            let value = Value::copied(&bytes);
+            assert_eq!(value, bytes[..]);
+            assert_eq!(value.clone(), value);
+            assert_eq!(format!("{value:?}"), format!("Value({len} bytes)"));
+            let inline = matches!(value.0, Kind::Inline { .. });
+            assert_eq!(inline, len <= INLINE_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_shared_value_ends_where_its_length_says() {
+        let value = Value::shared(vec![1, 2, 3].into(), 2);
+        assert_eq!(value, &[1, 2]);
+        assert_ne!(value, &[1, 2, 3]);
+    }
+}
