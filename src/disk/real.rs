@@ -138,6 +138,7 @@ fn check_directory(directory: &OwnedFd, name: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
+#[allow(clippy::useless_conversion, reason = "modes have 16 bits on some systems")]
 fn permission_bits(mode: Mode) -> u32 {
     (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).as_raw_mode().into()
 }

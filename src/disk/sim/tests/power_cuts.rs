@@ -154,6 +154,7 @@ fn items_are_in_the_order_they_happened_in() {
 #[test]
 fn what_is_unlinked_for_good_counts_for_nothing() {
     let (sim, disk, file) = with_file(1);
+    disk.open("b", Access::Create).unwrap();
     disk.remove("a").unwrap();
     disk.sync_dir().unwrap();
     file.write_all_at(b"x", 0).unwrap();
