@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
 use super::image::{Closing, EntryOffset, FrameOffset, HALF_HEADER_BYTES, ImageWriter};
+use super::index::{LogIndex, Mark};
 use super::pool::ImagePool;
 use super::slots::SlotRing;
 use super::table::{PinCount, SegmentBytes, SegmentTable};
@@ -53,6 +54,10 @@ impl LogQueue {
 
     pub(crate) fn pop(&self) -> Option<ClosedFrame> {
         self.frames.pop()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
     }
 
     /// Asks whoever holds the appender to close the open frame before it lets go.
@@ -118,6 +123,7 @@ pub(crate) struct LogPosition {
     pub(crate) next_sequence: u64,
     pub(crate) last: Option<LogId>,
     pub(crate) terms: TermRuns,
+    pub(crate) index: LogIndex,
     /// Entries that are in the log and not in the state: the uncommitted tail.
     pub(crate) unfed: VecDeque<Run>,
 }
@@ -172,6 +178,11 @@ impl Appender {
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         self.position.last.filter(|last| index <= last.index)?;
         self.position.terms.log_id(index)
+    }
+
+    /// Where the log's entries are.
+    pub(crate) fn index(&self) -> &LogIndex {
+        &self.position.index
     }
 
     /// Entries that wait to be fed to the workers.
@@ -383,6 +394,11 @@ impl Appender {
         let (offset, closing) = self.active.open_frame(&opening.to_bytes())?;
         self.position.next_sequence += 1;
         let entries_start = self.active.end();
+        if kind == FrameKind::Entries && self.to_writer.is_some() {
+            let segment = self.active.image().segment();
+            let mark = Mark { first_index: log_id.index, segment, offset: offset.get() };
+            self.position.index.push(mark);
+        }
         self.open = Some(OpenFrame { opening, count: 0, offset, closing, entries_start });
         Some(())
     }
@@ -454,6 +470,7 @@ impl Appender {
         let sequence = self.position.next_sequence - 1;
         self.position.last = kept;
         self.position.terms.truncate(first_removed);
+        self.position.index.truncate(first_removed);
         while let Some(run) = self.position.unfed.back_mut() {
             if run.first >= first_removed {
                 self.position.unfed.pop_back();

@@ -1,22 +1,429 @@
 //! The log: frames in segments, one appender, one log writer.
+//!
+//! In the order of an entry's way: [`appender`] encodes it into an [`image`], [`writer`] puts the frames on disk,
+//! [`segment`] has the files ready, [`table`] says where a segment's bytes are, [`reader`] reads entries back.
+//! [`open`] with [`recovery`] and [`replay`] is how a log comes back; [`format`], [`meta`] and [`hard`] are its bytes.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use crate::apply::watermark::{AckRule, Progress, StartMarks};
+use crate::apply::worker::Step;
+use crate::codec::{FRAME_BYTES_MAX, Limits};
+use crate::config::{CommitMode, Durability};
+use crate::disk::Disk;
+use crate::entry::LogId;
+use crate::error::{LogError, OpenError, Poison};
+use crate::poison::PoisonCell;
+
+pub(crate) mod appender;
 pub(crate) mod format;
 pub(crate) mod hard;
 pub(crate) mod image;
+pub(crate) mod index;
 pub(crate) mod meta;
+pub(crate) mod open;
+pub(crate) mod pool;
+pub(crate) mod reader;
 pub(crate) mod recovery;
+pub(crate) mod replay;
+pub(crate) mod segment;
 pub(crate) mod slots;
 pub(crate) mod table;
+pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
 pub(crate) mod two_slot;
+pub(crate) mod writer;
+
+use appender::{Appender, AppenderConfig, LogPosition, LogQueue};
+use index::Mark;
+use meta::{Meta, MetaFile};
+use pool::ImagePool;
+use reader::LogEntries;
+use segment::SegmentFiles;
+use table::SegmentTable;
+use writer::{LogWriter, WriterShared};
 
 /// What the apply manager encodes entries into: our log, or memory only.
-#[derive(Debug)]
-pub struct Journal {}
+///
+/// A state machine of the user's own has [`Journal::memory`], the default of the trait.
+#[derive(Clone, Debug)]
+pub struct Journal(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Memory(MemoryJournal),
+    Log(Arc<Log>),
+}
+
+/// Frames in pooled memory, reused as soon as they are applied.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryJournal {
+    pub(crate) limits: Limits,
+    pub(crate) frame_entries_max: u32,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) poison: Arc<PoisonCell>,
+}
+
+/// Size of an image of a memory journal, and how many there are: enough to keep submitter and workers apart, small
+/// enough to stay in the cache.
+const MEMORY_IMAGE_BYTES: usize = 1 << 20;
+const MEMORY_IMAGES: usize = 16;
+/// What entries larger than such an image may take in all.
+const MEMORY_OVERSIZE_BYTES: usize = 2 * (FRAME_BYTES_MAX + (1 << 20));
+
+/// What an engine is built on.
+pub(crate) struct JournalParts {
+    pub(crate) appender: Appender,
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) table: Arc<SegmentTable>,
+    pub(crate) rule: AckRule,
+    pub(crate) start: StartMarks,
+    pub(crate) poison: Arc<PoisonCell>,
+    pub(crate) memory_bytes: usize,
+}
+
 impl Journal {
-    /// Memory only.
+    /// Memory only: nothing is written anywhere, and entries are gone once they are applied.
     #[must_use]
     pub fn memory() -> Self {
-        Self {}
+        Self::memory_with(MemoryJournal {
+            limits: Limits::default(),
+            frame_entries_max: 128,
+            frame_bytes_max: 256 << 10,
+            poison: Arc::default(),
+        })
+    }
+
+    pub(crate) fn memory_with(journal: MemoryJournal) -> Self {
+        Self(Kind::Memory(journal))
+    }
+
+    pub(crate) fn log(log: Arc<Log>) -> Self {
+        Self(Kind::Log(log))
+    }
+
+    pub(crate) fn poison(&self) -> &Arc<PoisonCell> {
+        match &self.0 {
+            Kind::Memory(journal) => &journal.poison,
+            Kind::Log(log) => &log.poison,
+        }
+    }
+
+    /// Everything an engine needs; a log gives it once.
+    pub(crate) fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
+        match &self.0 {
+            Kind::Memory(journal) => journal.open(applied),
+            Kind::Log(log) => Log::open_parts(log),
+        }
+    }
+}
+
+impl MemoryJournal {
+    fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
+        let pool = Arc::new(ImagePool::new(
+            MEMORY_IMAGE_BYTES,
+            MEMORY_IMAGES,
+            MEMORY_OVERSIZE_BYTES,
+        ));
+        let table = Arc::new(SegmentTable::new(0));
+        let error = |error| OpenError::io("allocating memory for", "the journal", error);
+        let active = pool.begin(0, 0, &[]).map_err(error)?;
+        let active =
+            active.ok_or_else(|| error(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
+        let config = AppenderConfig {
+            limits: self.limits,
+            frame_entries_max: self.frame_entries_max,
+            frame_bytes_max: self.frame_bytes_max,
+        };
+        let mut position = LogPosition { last: applied, ..LogPosition::default() };
+        if let Some(applied) = applied {
+            position.terms.push(applied);
+        }
+        let memory_bytes = pool.memory_bytes();
+        let appender = Appender::new(config, position, pool, Arc::clone(&table), active, None);
+        let applied = applied.map(|last| last.index);
+        let start = StartMarks { submitted: applied, committed: applied, applied };
+        let (rule, poison) = (AckRule::Applied, Arc::clone(&self.poison));
+        Ok(JournalParts { appender, log: None, table, rule, start, poison, memory_bytes })
+    }
+}
+
+/// What opening a directory found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The last entry of the log.
+    pub last: Option<LogId>,
+    /// The last entry replayed into the state.
+    pub applied: Option<u64>,
+    /// Frames read.
+    pub frames: u64,
+    /// The torn end that was cut, if there was one. Nothing of it was acknowledged under `Sync`.
+    pub cut: Option<Cut>,
+    /// One of META's two slots does not read back. The other one does; no crash leaves this behind.
+    pub meta_slot_damaged: bool,
+}
+
+/// The torn end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The segment it starts in.
+    pub file: String,
+    /// Where in that segment.
+    pub offset: u64,
+    /// To the last byte that is not zero, over all segments.
+    pub bytes: u64,
+    /// First and last index of whole frames among these bytes, if there are any.
+    pub indexes: Option<(u64, u64)>,
+}
+
+impl From<recovery::scan::CutReport> for Cut {
+    fn from(cut: recovery::scan::CutReport) -> Self {
+        let recovery::scan::CutReport { file, offset, bytes, indexes, .. } = cut;
+        Self { file, offset, bytes, indexes }
+    }
+}
+
+/// One log on disk, open.
+#[derive(Debug)]
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    pub(crate) table: Arc<SegmentTable>,
+    meta: Mutex<(Option<MetaFile>, Meta)>,
+    hard: Mutex<hard::HardFile>,
+    pub(crate) start: StartMarks,
+    pub(crate) recovery: RecoveryReport,
+    pub(crate) poison: Arc<PoisonCell>,
+    commit_mode: CommitMode,
+    durability: Durability,
+    memory_bytes: usize,
+    /// The clean mark is on disk, or must not be any more.
+    closed: AtomicBool,
+    /// `None`: read-only.
+    writing: Option<Writing>,
+}
+
+/// What writing takes.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    /// Until an engine takes it.
+    appender: Mutex<Option<Appender>>,
+    writer: Mutex<LogWriter>,
+    queue: Arc<LogQueue>,
+    shared: Arc<WriterShared>,
+    files: Arc<SegmentFiles>,
+    pool: Arc<ImagePool>,
+}
+
+/// Figures of the log writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogWriterStats {
+    /// Writes to the log since it was opened.
+    pub groups: u64,
+    /// Syncs of the log since it was opened.
+    pub syncs: u64,
+    /// Bytes written to the log since it was opened.
+    pub bytes: u64,
+    /// Last frame that is on stable storage.
+    pub durable_sequence: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    fn open_parts(log: &Arc<Self>) -> Result<JournalParts, OpenError> {
+        let refuse = |message: &str| OpenError::Config {
+            option: "state machine",
+            message: message.to_owned(),
+        };
+        let writing =
+            log.writing.as_ref().ok_or_else(|| refuse("it was opened read-only: it takes no entries"))?;
+        let appender = lock(&writing.appender).take();
+        let appender = appender.ok_or_else(|| refuse("its log has an apply manager already"))?;
+        Ok(JournalParts {
+            appender,
+            log: Some(Arc::clone(log)),
+            table: Arc::clone(&log.table),
+            rule: match log.durability {
+                Durability::Sync => AckRule::Durable,
+                Durability::Periodic(_) | Durability::Os => AckRule::Written,
+            },
+            start: log.start,
+            poison: Arc::clone(&log.poison),
+            memory_bytes: log.memory_bytes + writing.queue.memory_bytes(),
+        })
+    }
+
+    pub(crate) fn commit_mode(&self) -> CommitMode {
+        self.commit_mode
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The name of the I/O back-end in use.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.writing.as_ref().map_or("read-only", |writing| lock(&writing.writer).backend())
+    }
+
+    pub(crate) fn writer_stats(&self) -> LogWriterStats {
+        let Some(Writing { shared, .. }) = &self.writing else { return LogWriterStats::default() };
+        LogWriterStats {
+            groups: shared.groups.load(Ordering::Relaxed),
+            syncs: shared.syncs.load(Ordering::Relaxed),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            durable_sequence: shared.durable_sequence.load(Ordering::Acquire),
+        }
+    }
+
+    /// One step of the log writer, unless somebody else has its place.
+    pub(crate) fn step_writer(&self, progress: &Progress) -> Result<Step, Poison> {
+        let Some(writing) = &self.writing else { return Ok(Step::Idle) };
+        let mut writer = match writing.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
+        };
+        let worked = writer.step(progress)?;
+        Ok(if worked { Step::Worked } else { Step::Idle })
+    }
+
+    /// How long the log writer may sleep.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        lock(&self.writing.as_ref()?.writer).next_due()
+    }
+
+    /// Whether less than a group waits for more to come.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.shared.lingering.load(Ordering::Acquire))
+    }
+
+    /// The open frame should be closed by whoever holds the appender.
+    pub(crate) fn want_close(&self) {
+        if let Some(writing) = &self.writing {
+            writing.queue.want_close();
+        }
+    }
+
+    pub(crate) fn has_closed_frames(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| !writing.queue.is_empty())
+    }
+
+    /// Entries up to this mark should become durable whatever the mode.
+    pub(crate) fn want_sync(&self, mark: u64) {
+        if let Some(writing) = &self.writing {
+            writing.shared.sync_wanted.fetch_max(mark, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether something written should be synced now.
+    pub(crate) fn sync_is_due(&self, progress: &Progress) -> bool {
+        self.writing.as_ref().is_some_and(|writing| {
+            let wanted = writing.shared.sync_wanted.load(Ordering::Acquire);
+            wanted.min(progress.written_mark()) > progress.durable_mark()
+        })
+    }
+
+    /// Whether the next segment should be made ready.
+    pub(crate) fn background_wanted(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.files.is_wanted())
+    }
+
+    /// Makes the next segment's file and image ready. A failure is met again, and then reported, by the log writer.
+    pub(crate) fn step_background(&self) {
+        let Some(writing) = &self.writing else { return };
+        if let Err(error) = writing.files.prepare() {
+            tracing::warn!(%error, "the next segment could not be made ready");
+        }
+        if let Err(error) = writing.pool.prepare() {
+            tracing::warn!(%error, "no memory for the next segment yet");
+        }
+    }
+
+    /// Copies entries out; `locate` says where to start for an index.
+    pub(crate) fn entries(
+        &self,
+        wanted: RangeInclusive<u64>,
+        bytes_max: usize,
+        locate: impl Fn(u64) -> Option<(Mark, u64)>,
+    ) -> Result<LogEntries, LogError> {
+        let database_id = lock(&self.meta).1.database_id;
+        let mut out = LogEntries::default();
+        let mut next = *wanted.start();
+        while next <= *wanted.end() {
+            let Some(from) = locate(next) else { break };
+            let before = out.len();
+            let left = next..=*wanted.end();
+            reader::read(&self.table, &database_id, from, left, bytes_max, &mut out)?;
+            match out.last() {
+                Some(last) if out.len() > before && last.index + 1 == from.1 => next = from.1,
+                _ => break,
+            }
+        }
+        Ok(out)
+    }
+
+    /// The hard state that was saved last.
+    pub(crate) fn hard_state(&self) -> Option<Vec<u8>> {
+        lock(&self.hard).load().map(<[u8]>::to_vec)
+    }
+
+    /// Makes a hard state durable. The caller has made durable what was appended before it.
+    pub(crate) fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
+        if self.writing.is_none() {
+            return Err(LogError::ReadOnly);
+        }
+        let (bytes, limit) = (state.len(), hard::HARD_BYTES_MAX);
+        if bytes > limit {
+            return Err(LogError::HardStateTooLarge { bytes, limit });
+        }
+        lock(&self.hard).store(&*self.disk, state).map_err(|source| {
+            let file = format::HARD_FILE.to_owned();
+            LogError::Poisoned(Poison::Io { action: "writing", file, source: Arc::new(source) })
+        })
+    }
+
+    /// Marks the log as closed with everything durable. Everything submitted must be durable; a poisoned log is left.
+    pub(crate) fn close(&self, committed: Option<u64>) -> Result<(), Poison> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        self.poison.check()?;
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let mut meta = lock(&self.meta);
+        let content = Meta {
+            clean_close: true,
+            durable_sequence: writing.shared.durable_sequence.load(Ordering::Acquire),
+            committed,
+            ..meta.1
+        };
+        let Some(file) = &mut meta.0 else { return Ok(()) };
+        file.store(&content).map_err(|source| {
+            let file = format::META_FILE.to_owned();
+            let poison = Poison::Io { action: "writing", file, source: Arc::new(source) };
+            self.poison.set(poison.clone());
+            poison
+        })?;
+        meta.1 = content;
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // An engine closes the log itself. Without one, nothing was appended: what is durable is what was opened.
+        let unused = self.writing.as_ref().is_some_and(|writing| lock(&writing.appender).is_some());
+        if unused && let Err(poison) = self.close(self.start.committed) {
+            tracing::warn!(%poison, "the log could not be marked as closed");
+        }
     }
 }

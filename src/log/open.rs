@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
 use super::format::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
 use super::image::{EntryOffset, FrameOffset};
+use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, scan};
@@ -17,12 +17,13 @@ use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
 use super::terms::TermRuns;
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
-use super::{Log, LogParts, RecoveryReport};
+use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
 use crate::config::{CommitMode, PersistentConfig};
 use crate::disk::{Access, Disk};
-use crate::error::OpenError;
+use crate::error::{OpenError, Poison};
+use crate::codec;
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 
@@ -104,7 +105,8 @@ impl LogOpening {
             committed,
             applied: committed,
         };
-        let unfed = notes.unfed(start.applied);
+        let unfed = notes.unfed(start.applied, &self.table);
+        let unfed = unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
         self.finish(result, notes, start, unfed)
     }
 
@@ -120,10 +122,10 @@ impl LogOpening {
         if let Some(CutReport { file, offset, bytes, .. }) = &result.cut {
             tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut");
         }
-        let mut parts = None;
+        let mut writing = None;
         if self.writable {
             self.settle(&result, &notes)?;
-            parts = Some(self.parts(&result, notes, unfed)?);
+            writing = Some(self.writing(&result, notes, unfed)?);
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
@@ -138,7 +140,7 @@ impl LogOpening {
             recovery,
             poison: Arc::new(PoisonCell::default()),
             closed: AtomicBool::new(false),
-            parts: parts.map(LogParts::into_log_parts),
+            writing,
         }))
     }
 
@@ -209,12 +211,12 @@ impl LogOpening {
     }
 
     /// The appender and the log writer, at the end of the log.
-    fn parts(
+    fn writing(
         &self,
         result: &ScanResult,
         notes: Notes,
         unfed: VecDeque<Run>,
-    ) -> Result<LogParts, OpenError> {
+    ) -> Result<Writing, OpenError> {
         let (config, tail) = (&self.config, &result.tail);
         let too_long = || OpenError::Config {
             option: "segment_bytes",
@@ -265,6 +267,7 @@ impl LogOpening {
             next_sequence: tail.next_sequence,
             last: tail.last,
             terms: notes.terms,
+            index: notes.index,
             unfed,
         };
         let appender_config = AppenderConfig {
@@ -276,8 +279,8 @@ impl LogOpening {
         let table = Arc::clone(&self.table);
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
-        shared.durable_sequence.store(sequence, Ordering::Release);
-        Ok(LogParts { appender, writer, queue, shared, files, pool })
+        let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
+        Ok(Writing { appender, writer, queue, shared, files, pool })
     }
 }
 
@@ -285,6 +288,7 @@ impl LogOpening {
 #[derive(Debug, Default)]
 struct Notes {
     terms: TermRuns,
+    index: LogIndex,
     /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
     frames: VecDeque<Run>,
     /// (segment, sequence of its last frame).
@@ -311,11 +315,13 @@ impl Notes {
         };
         let at = |offset: u64| u32::try_from(offset).map_err(beyond);
         let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
+        let (segment, offset) = (at(frame.segment)?, at(frame.offset)?);
+        self.index.push(Mark { first_index: header.opening.first_index, segment, offset });
         let run = Run {
             first: header.opening.first_index,
             count: header.count,
-            segment: at(frame.segment)?,
-            frame: FrameOffset::mint(at(frame.offset)?),
+            segment,
+            frame: FrameOffset::mint(offset),
             start: EntryOffset::mint(start),
             end: EntryOffset::mint(start + header.body_bytes),
             barrier: false,
@@ -333,6 +339,7 @@ impl Notes {
 
     fn truncate(&mut self, first_removed: u64) {
         self.terms.truncate(first_removed);
+        self.index.truncate(first_removed);
         while let Some(run) = self.frames.back_mut() {
             if run.first >= first_removed {
                 self.frames.pop_back();
@@ -349,15 +356,24 @@ impl Notes {
         known.map_or(0, |(_, sequence)| *sequence)
     }
 
-    /// The runs above `applied`, the first of which may be in the middle of a frame.
-    fn unfed(&self, applied: Option<u64>) -> VecDeque<Run> {
+    /// The runs above `applied`, the first of which may start in the middle of a frame.
+    fn unfed(&self, applied: Option<u64>, table: &SegmentTable) -> Option<VecDeque<Run>> {
         let mark = applied.map_or(0, |index| index + 1);
-        let mut unfed: VecDeque<Run> =
-            self.frames.iter().filter(|run| run.first + u64::from(run.count) > mark).copied().collect();
+        let above = |run: &&Run| run.first + u64::from(run.count) > mark;
+        let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
         if let Some(front) = unfed.front_mut() {
-            front.skip = mark.saturating_sub(front.first);
+            let segment = table.get(front.segment)?;
+            let bytes = segment.entries(front.start, front.end)?;
+            let mut skip = 0;
+            while front.first < mark {
+                let (_, len) = codec::decode(bytes.get(skip..)?, front.segment, 0).ok()?;
+                skip += len;
+                front.first += 1;
+                front.count -= 1;
+            }
+            front.start = SegmentBytes::entry_after(front.start, u32::try_from(skip).ok()?);
         }
-        unfed
+        Some(unfed)
     }
 }
 

@@ -59,6 +59,14 @@ impl SegmentBytes {
         }
     }
 
+    /// Whole frames from `start` to the last one that is complete.
+    pub(crate) fn frames_from(&self, start: usize) -> Option<&[u8]> {
+        match self {
+            Self::Image(image, _) => image.frames_from(start),
+            Self::Mapped(mapping, _) => mapping.get(start..),
+        }
+    }
+
     /// Where the entry starts that follows `bytes` of whole entries from `start`.
     pub(crate) fn entry_after(start: EntryOffset, bytes: u32) -> EntryOffset {
         EntryOffset::mint(start.get().saturating_add(bytes))

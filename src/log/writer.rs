@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::appender::{ClosedFrame, LogQueue};
@@ -56,6 +56,8 @@ pub(crate) struct WriterShared {
     pub(crate) durable_sequence: AtomicU64,
     /// Entries up to this mark should be made durable now, whatever the mode.
     pub(crate) sync_wanted: AtomicU64,
+    /// Less than a group waits for more to come.
+    pub(crate) lingering: AtomicBool,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
@@ -148,7 +150,9 @@ impl LogWriter {
     ///
     /// The first failure is final: the caller poisons the engine with it and never steps again.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
-        if self.lingers(progress) {
+        let lingers = self.lingers(progress);
+        self.shared.lingering.store(lingers, Ordering::Release);
+        if lingers {
             return Ok(false);
         }
         let mut worked = false;
@@ -163,14 +167,18 @@ impl LogWriter {
         }
         if !worked {
             self.frames.want_close();
-            worked = self.sync_if_due(progress)?;
         }
+        worked |= self.sync_if_due(progress)?;
         self.map_sealed()?;
         Ok(worked)
     }
 
     /// How long the thread may sleep if nobody calls; `None`: until somebody does.
     pub(crate) fn next_due(&self) -> Option<Duration> {
+        if let Some(since) = self.gathering_since {
+            let waited = self.clock.now().saturating_sub(since);
+            return Some(self.config.linger.saturating_sub(waited));
+        }
         let unsynced = self.written.0 > self.shared.durable_sequence.load(Ordering::Relaxed);
         match self.config.durability {
             Durability::Periodic(interval) if unsynced => {
@@ -318,7 +326,7 @@ impl LogWriter {
         let (sequence, mark) = self.written;
         let asked = self.sync_is_wanted(progress);
         let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
-        if !unsynced || !(asked || self.next_due().is_some_and(|due| due.is_zero())) {
+        if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
         let current = (self.position.segment, Arc::clone(&self.position.file));
@@ -330,6 +338,11 @@ impl LogWriter {
         self.shared.durable_sequence.store(sequence, Ordering::Release);
         progress.logged_to(sequence, mark, true);
         Ok(true)
+    }
+
+    fn interval_is_over(&self) -> bool {
+        let since = self.clock.now().saturating_sub(self.synced_at);
+        matches!(self.config.durability, Durability::Periodic(interval) if since >= interval)
     }
 
     /// The segment is complete; goes on in the next file.

@@ -1,0 +1,132 @@
+//! Reading entries back from the log, for a consensus engine that sends them to a slow follower, and for tools.
+
+use std::ops::RangeInclusive;
+
+use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, segment_name};
+use super::index::Mark;
+use super::table::{SegmentBytes, SegmentTable};
+use crate::codec::{self, PayloadRef};
+use crate::entry::LogId;
+use crate::error::Corrupt;
+
+/// Entries copied out of the log.
+#[derive(Clone, Default)]
+pub struct LogEntries {
+    bytes: Vec<u8>,
+    /// Log id and where in `bytes` the entry starts.
+    entries: Vec<(LogId, usize)>,
+}
+
+impl LogEntries {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Log id of the last one.
+    #[must_use]
+    pub fn last(&self) -> Option<LogId> {
+        self.entries.last().map(|(log_id, _)| *log_id)
+    }
+
+    /// Each entry's log id and payload, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (LogId, PayloadRef<'_>)> {
+        self.entries.iter().filter_map(|(log_id, start)| {
+            let (payload, _) = codec::decode(self.bytes.get(*start..)?, 0, 0).ok()?;
+            Some((*log_id, payload))
+        })
+    }
+
+    fn push(&mut self, log_id: LogId, encoded: &[u8]) {
+        self.entries.push((log_id, self.bytes.len()));
+        self.bytes.extend_from_slice(encoded);
+    }
+}
+
+impl std::fmt::Debug for LogEntries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let first = self.entries.first().map(|(log_id, _)| *log_id);
+        f.debug_struct("LogEntries").field("first", &first).field("last", &self.last()).finish()
+    }
+}
+
+/// Copies the entries of `wanted` that are in frames from `mark` on and below `until`, as many as fit `bytes_max` (but
+/// at least one).
+pub(crate) fn read(
+    table: &SegmentTable,
+    database_id: &DatabaseId,
+    (mark, until): (Mark, u64),
+    wanted: RangeInclusive<u64>,
+    bytes_max: usize,
+    out: &mut LogEntries,
+) -> Result<(), Corrupt> {
+    let mut at = mark;
+    let mut sequence = None;
+    loop {
+        let bad = |what| Corrupt {
+            file: segment_name(u64::from(at.segment)),
+            offset: u64::from(at.offset),
+            index: Some(*wanted.start()),
+            what,
+        };
+        let segment = table.get(at.segment).ok_or_else(|| bad("the segment is gone"))?;
+        let Some((header, body)) = frame(&segment, at, database_id, sequence) else {
+            // The segment ends here; the next one goes on.
+            if at.offset == 0 {
+                return Err(bad("a frame that was written does not read back"));
+            }
+            at = Mark { segment: at.segment + 1, offset: 0, ..at };
+            continue;
+        };
+        if crc32c::crc32c(body) != header.body_crc {
+            return Err(bad("the checksum of a frame's body does not fit"));
+        }
+        sequence = Some(header.opening.sequence);
+        let mut rest = body;
+        for position in 0..header.count {
+            let index = header.opening.first_index + u64::from(position);
+            let (_, len) = codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+            let (encoded, after) = rest.split_at(len);
+            rest = after;
+            if index >= until || index > *wanted.end() {
+                return Ok(());
+            }
+            if index < *wanted.start() {
+                continue;
+            }
+            if !out.is_empty() && out.bytes.len() + len > bytes_max {
+                return Ok(());
+            }
+            out.push(header.first().at(index), encoded);
+            if index == *wanted.end() || index + 1 == until {
+                return Ok(());
+            }
+        }
+        let end = header.offset + header.frame_bytes();
+        at.offset = u32::try_from(end.next_multiple_of(64)).map_err(|_| bad("past 4 GiB"))?;
+    }
+}
+
+/// The frame at a position, if it is the one that follows frame `after`.
+fn frame<'a>(
+    segment: &'a SegmentBytes,
+    at: Mark,
+    database_id: &DatabaseId,
+    after: Option<u64>,
+) -> Option<(FrameHeader, &'a [u8])> {
+    let bytes = segment.frames_from(at.offset as usize)?;
+    let (head, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+    let header = FrameHeader::parse(head, database_id).ok()?;
+    let follows = after.is_none_or(|after| header.opening.sequence == after + 1);
+    let is_here = header.segment == u64::from(at.segment) && header.offset == u64::from(at.offset);
+    let body = rest.get(..header.body_bytes as usize)?;
+    debug_assert!(header.opening.kind != FrameKind::Truncation || body.is_empty());
+    (follows && is_here).then_some((header, body))
+}
