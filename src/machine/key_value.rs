@@ -14,8 +14,9 @@ use crate::codec::{BatchRef, CommandRef, PayloadRef, ValueRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::ReadError;
 
-/// How many of a partition's own entries ahead of the one being applied memory is touched for: enough to cover a miss
-/// to memory with the work on the entries between, few enough that the lines are still there.
+/// How many of a partition's own entries ahead of the one being applied memory is touched for: the slot at so many,
+/// what it refers to at half of them. Over 1M keys it takes a put from 239 to 140 ns; 12 and 32 differ by less than the
+/// noise.
 const TOUCH_AHEAD: u32 = 16;
 /// Entries of other partitions are stepped over, up to this many.
 const TOUCH_AHEAD_MAX: u32 = 64;
@@ -270,7 +271,8 @@ impl<C: Cell> KeyValue<C> {
         })
     }
 
-    /// Runs every command over an overlay first: a reader never sees a part of a batch that is rejected.
+    /// Runs every command over an overlay first, and then writes each key once, under one lock after the other: a
+    /// reader never sees a part of a batch that is rejected.
     fn apply_batch(&self, batch: &BatchRef<'_>) -> Result<Reply, Fatal> {
         let mut overlay = Overlay::new(batch.len() as usize);
         let mut position = 0;

@@ -41,8 +41,9 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// How many keys there will be, default 1,024. Up to so many, the tables (100 bytes a key at most, and 128 KiB) are
-    /// taken at once and never grow; more work too, with short stalls while a shard grows.
+    /// How many keys there will be, default 1,024. The tables for so many (at most about 130 bytes a key, from 100,000
+    /// keys on) are taken at once, and hardly a shard of them ever grows; more keys work too, with a short stall
+    /// whenever one of the shards, of at most about 1,000 keys, grows.
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys;
         self
@@ -85,7 +86,7 @@ impl MemoryConfig {
 }
 
 /// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
-const EXPECTED_KEYS_MAX: usize = 1 << 36;
+const EXPECTED_KEYS_MAX: usize = 1 << 32;
 const BATCH_SIZE_MAX: usize = 1 << 16;
 
 fn within(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), OpenError> {
@@ -232,5 +233,65 @@ impl StateMachine for MemoryStateMachine {
 
     fn stats(&self) -> StateMachineStats {
         self.state.stats()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::codec::{CommandRef, ValueRef};
+
+    #[test]
+    fn an_option_out_of_its_range_is_refused_by_name() {
+        let limits = Limits { key_bytes_max: 0, ..Limits::default() };
+        let larger = Limits { value_bytes_max: VALUE_BYTES_MAX + 1, ..Limits::default() };
+        let cases = [
+            (MemoryConfig::default().limits(limits), "limits.key_bytes_max"),
+            (MemoryConfig::default().limits(larger), "limits.value_bytes_max"),
+            (MemoryConfig::default().expected_keys(usize::MAX), "expected_keys"),
+            (MemoryConfig::default().batch_size(0), "batch_size"),
+            (MemoryConfig::default().frame_bytes(FRAME_BYTES_MAX + 1), "frame_bytes"),
+        ];
+        for (config, name) in cases {
+            match MemoryStateMachine::new(config) {
+                Err(OpenError::Config { option, .. }) => assert_eq!(option, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_expected_keys_are_seen_in_the_memory_taken() {
+        let bytes = |keys| {
+            let config = MemoryConfig::default().expected_keys(keys);
+            MemoryStateMachine::new(config).unwrap().memory_bytes()
+        };
+        assert!(bytes(100_000) > 4 * bytes(1024));
+        assert!(bytes(100_000) <= 130 * 100_000);
+    }
+
+    #[test]
+    fn keys_are_spread_by_the_seed_given_or_else_at_random() {
+        let place = crate::codec::Place::default();
+        let footprint = |config| {
+            let put = CommandRef::Put { key: b"k", value: ValueRef { bytes: b"", place } };
+            MemoryStateMachine::new(config).unwrap().footprint(&PayloadRef::Command(put))
+        };
+        let seeded = |seed| footprint(MemoryConfig::default().hash_seed(seed));
+        assert_eq!(seeded(1), seeded(1));
+        assert_ne!(seeded(1), seeded(2));
+        assert_ne!(footprint(MemoryConfig::default()), footprint(MemoryConfig::default()));
+    }
+
+    #[test]
+    fn a_new_machine_is_empty_and_a_read_says_so() {
+        let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        assert_eq!((machine.len().unwrap(), machine.is_empty().unwrap()), (0, true));
+        assert_eq!(machine.get(b"k").unwrap(), None);
+        assert_eq!(machine.get_with(b"k", <[u8]>::len).unwrap(), None);
+        assert_eq!((machine.note(b"n").unwrap(), machine.membership().unwrap()), (None, None));
+        assert_eq!(machine.applied(), None);
     }
 }

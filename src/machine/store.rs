@@ -142,7 +142,8 @@ impl<C: Send + Sync> Store<C> {
         }
     }
 
-    /// Copies every entry by `copy`, under its shard's read lock, and hands each shard's copies to `each` outside of it.
+    /// Copies every entry by `copy`, under its shard's read lock, and hands each shard's copies to `each` outside
+    /// of it.
     pub(crate) fn scan<T>(&self, copy: impl Fn(&Key, &C) -> T, mut each: impl FnMut(&mut Vec<T>)) {
         let mut copies = Vec::new();
         for shard in self.map.shards() {

@@ -1,4 +1,4 @@
-#![allow(clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
