@@ -1,7 +1,24 @@
-//! sprag
-pub mod codec;
+//! sprag: the engine under a Raft node that turns committed log entries into durable state.
+mod apply;
+mod clock;
+mod codec;
+pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
-pub mod log;
+mod log;
 pub mod machine;
+mod poison;
+
+pub use apply::latency::LatencyStats;
+pub use apply::log_calls::LogState;
+pub use apply::manager::{ApplyManager, Reader};
+pub use apply::retry::RetryPolicy;
+pub use apply::waiter::Acknowledged;
+pub use apply::watermark::Stage;
+pub use codec::{CommandRef, BatchRef, Limits, PayloadRef, Place, ValueRef};
+pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
+pub use entry::{BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply};
+pub use log::reader::LogEntries;
+pub use log::{Cut, Journal, LogWriterStats, RecoveryReport};
+pub use machine::{Footprint, Fatal, StateMachine, MemoryConfig, MemoryStateMachine, PersistentStateMachine, Value};

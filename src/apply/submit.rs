@@ -22,6 +22,14 @@ pub(crate) struct Submission<'a> {
     pub(crate) claim: Option<Claim<'a>>,
 }
 
+impl<'a> Submission<'a> {
+    /// Makes this one stand for `earlier`, the entries right before it, too.
+    pub(crate) fn join(&mut self, earlier: Submission<'a>) {
+        self.applied_before = self.applied_before.min(earlier.applied_before);
+        self.claim = earlier.claim;
+    }
+}
+
 /// How a submission goes on once it is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
@@ -174,14 +182,17 @@ impl<M: StateMachine> Engine<M> {
         submission: &Submission<'_>,
         out: &mut Vec<Reply>,
     ) {
+        out.extend(entries.iter().map(|entry| self.reply(entry, submission)));
+    }
+
+    /// The reply of one of them.
+    pub(crate) fn reply(&self, entry: &Entry<'_>, submission: &Submission<'_>) -> Reply {
         debug_assert!(submission.claim.is_some(), "only a claim keeps replies");
-        out.extend(entries.iter().map(|entry| {
-            let index = entry.log_id.index;
-            if index < submission.applied_before {
-                return Reply::AlreadyApplied;
-            }
-            self.slots.reply(index).unwrap_or(Reply::Applied)
-        }));
+        let index = entry.log_id.index;
+        if index < submission.applied_before {
+            return Reply::AlreadyApplied;
+        }
+        self.slots.reply(index).unwrap_or(Reply::Applied)
     }
 
     /// Lets entries up to `index` be applied.

@@ -71,8 +71,8 @@ impl Workers {
         self.0.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
-        self.0.iter()
+    pub(crate) fn get(&self, id: usize) -> Option<&Worker> {
+        self.0.get(id)
     }
 
     #[inline]

@@ -272,6 +272,13 @@ impl FrameHeader {
     }
 }
 
+/// Log id of the first entry of the frame with this opening half, which is in memory, and so is not checked.
+pub(crate) fn opening_log_id(opening: &[u8]) -> Option<LogId> {
+    let opening: &[u8; HALF_HEADER_BYTES] = opening.try_into().ok()?;
+    let leader = LeaderTag::new(opening.get(24..24 + usize::from(opening[7]))?)?;
+    Some(LogId { index: u64_at(opening, 8), term: u64_at(opening, 16), leader })
+}
+
 /// What the frame after the one with this closing half names as its `previous`: header CRC, then body CRC.
 pub(crate) fn chain_of(closing: &[u8; HALF_HEADER_BYTES]) -> u64 {
     let header_crc = u32_at(closing, HEADER_CRC_AT - HALF_HEADER_BYTES);

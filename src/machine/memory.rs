@@ -9,7 +9,7 @@ use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMach
 use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, PayloadRef, VALUE_BYTES_MAX};
 use crate::entry::LogId;
 use crate::error::{OpenError, ReadError};
-use crate::log::Journal;
+use crate::log::{Journal, MemoryJournal};
 
 /// How a [`MemoryStateMachine`] is made.
 ///
@@ -106,7 +106,6 @@ pub struct MemoryStateMachine {
     state: KeyValue<HeapCell>,
     /// For the poison check of reads.
     journal: Journal,
-    config: MemoryConfig,
 }
 
 impl MemoryStateMachine {
@@ -124,85 +123,13 @@ impl MemoryStateMachine {
             })?,
         };
         let state = KeyValue::new(config.expected_keys, hash_seed, ());
-        Ok(Self { state, journal: Journal::memory(), config })
-    }
-
-    /// The value of `key`; `None` if it has none. Copies up to 128 bytes, shares more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Poisoned`] after the engine has failed.
-    #[inline]
-    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        self.state.get(key)
-    }
-
-    /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
-    /// meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn get_with<R>(
-        &self,
-        key: &[u8],
-        read: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Option<R>, ReadError> {
-        self.state.get_with(key, read)
-    }
-
-    /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
-        self.state.get_into(key, out)
-    }
-
-    /// Whether `key` has a value.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
-        Ok(self.state.contains(key))
-    }
-
-    /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 1,024 keys.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn len(&self) -> Result<usize, ReadError> {
-        Ok(self.state.len())
-    }
-
-    /// Whether no key has a value.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn is_empty(&self) -> Result<bool, ReadError> {
-        Ok(self.state.is_empty())
-    }
-
-    /// The value of the note `name`, which a batch has set.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.state.note(name))
-    }
-
-    /// The newest membership applied, and the log id of its entry.
-    ///
-    /// # Errors
-    ///
-    /// As [`MemoryStateMachine::get`].
-    pub fn membership(&self) -> Result<Option<(LogId, Vec<u8>)>, ReadError> {
-        Ok(self.state.membership())
+        let journal = Journal::memory_with(MemoryJournal {
+            limits: config.limits,
+            frame_entries_max: config.batch_size,
+            frame_bytes_max: config.frame_bytes,
+            poison: Arc::default(),
+        });
+        Ok(Self { state, journal })
     }
 
     /// Bytes of memory the tables take now; values and keys of more than 22 bytes come on top.
@@ -211,6 +138,8 @@ impl MemoryStateMachine {
         self.state.memory_bytes()
     }
 }
+
+super::reads::key_value_reads!(MemoryStateMachine);
 
 impl StateMachine for MemoryStateMachine {
     #[inline]
@@ -233,6 +162,10 @@ impl StateMachine for MemoryStateMachine {
 
     fn stats(&self) -> StateMachineStats {
         self.state.stats()
+    }
+
+    fn journal(&self) -> Journal {
+        self.journal.clone()
     }
 }
 

@@ -9,8 +9,10 @@ mod effect;
 mod key_value;
 mod memory;
 mod number;
+mod persistent;
 #[doc(hidden)]
 pub mod probe;
+mod reads;
 mod store;
 mod value;
 
@@ -23,6 +25,7 @@ use crate::log::Journal;
 use crate::log::slots::SlotRing;
 
 pub use memory::{MemoryConfig, MemoryStateMachine};
+pub use persistent::PersistentStateMachine;
 pub use value::Value;
 
 /// Deterministic state fed by the log.

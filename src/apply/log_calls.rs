@@ -1,0 +1,191 @@
+//! The calls of a consensus engine whose log this is.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::manager::ApplyManager;
+use super::submit::Mode;
+use super::watermark::{Stage, decode, encode};
+use crate::entry::{Entry, LogId};
+use crate::error::{LogError, SubmitError, WaitError};
+use crate::log::Log;
+use crate::log::reader::LogEntries;
+use crate::machine::StateMachine;
+
+/// What the log holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogState {
+    /// First index of the log.
+    pub first: Option<u64>,
+    /// The last entry of the log, committed or not.
+    pub last: Option<LogId>,
+    /// What may be applied.
+    pub committed: Option<u64>,
+    /// What is on stable storage.
+    pub durable: Option<u64>,
+    /// The last index that is gone from the log, covered by a snapshot.
+    pub purged: Option<u64>,
+}
+
+/// How long a call that needs the log on disk waits for it.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Appends proposed entries to the log; they are applied when [`commit`](ApplyManager::commit) says so.
+    ///
+    /// Returns at once; `wait_until(index, Stage::Durable, ..)` waits until a vote for them may be given.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]; all of `entries` are taken or none. Only for a log opened with
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
+    pub fn append(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
+        self.engine.submit(entries, Mode::Append).map(|_taken| ())
+    }
+
+    /// Lets entries up to `index` be applied. Never waits; going back is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::NotAppended`] past the end of the log, and as [`append`](ApplyManager::append).
+    pub fn commit(&self, index: u64) -> Result<(), SubmitError> {
+        self.engine.commit(index)
+    }
+
+    fn log(&self) -> Result<&Log, LogError> {
+        self.engine.progress.poison.check()?;
+        self.engine.log.as_deref().ok_or(LogError::NoLog)
+    }
+
+    /// Where the log starts and ends.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::NoLog`], [`LogError::Poisoned`].
+    pub fn log_state(&self) -> Result<LogState, LogError> {
+        self.log()?;
+        let appending = self.engine.lock_appender();
+        let progress = &self.engine.progress;
+        Ok(LogState {
+            first: appending.appender.index().first(),
+            last: appending.appender.last(),
+            committed: decode(progress.committed_mark()),
+            durable: decode(progress.durable_mark()),
+            purged: None,
+        })
+    }
+
+    /// The log id at `index`, if the log holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_state`](ApplyManager::log_state).
+    pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
+        self.log()?;
+        Ok(self.engine.lock_appender().appender.log_id(index))
+    }
+
+    /// Copies entries of the log out, from the start of `range`: as many as fit `bytes_max`, at least one.
+    ///
+    /// Waits until they are handed to the kernel. Costs one read of at most 64 KiB to find the first.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::NotInLog`] if the log does not hold the whole range; [`LogError::Corrupt`] if it does not read back.
+    pub fn entries(
+        &self,
+        range: RangeInclusive<u64>,
+        bytes_max: usize,
+    ) -> Result<LogEntries, LogError> {
+        let log = self.log()?;
+        let (first, last) = {
+            let appending = self.engine.lock_appender();
+            (appending.appender.index().first(), appending.appender.last())
+        };
+        let last = last.map(|last| last.index);
+        let missing = [*range.start(), *range.end()]
+            .into_iter()
+            .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
+        if let Some(index) = missing.filter(|_| !range.is_empty()) {
+            return Err(LogError::NotInLog { index, first, last });
+        }
+        self.wait_for_log(*range.end(), Stage::Written)?;
+        let locate = |index| self.engine.lock_appender().appender.index().locate(index);
+        log.entries(range, bytes_max, locate)
+    }
+
+    /// Removes everything after `keep` (`None`: everything) from the log. Those who wait for it get
+    /// [`WaitError::Truncated`].
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::BelowCommitted`]: committed entries stay. [`LogError::Full`]: nothing was changed, try again.
+    pub fn truncate_after(&self, keep: Option<u64>) -> Result<(), LogError> {
+        self.log()?;
+        if self.engine.is_closed() {
+            return Err(LogError::Closed);
+        }
+        let mut appending = self.engine.lock_appender();
+        let progress = &self.engine.progress;
+        let mark = encode(keep);
+        if mark >= progress.submitted_mark() {
+            return Ok(());
+        }
+        if let Some(committed) = decode(progress.committed_mark()).filter(|index| *index >= mark) {
+            return Err(LogError::BelowCommitted { asked: keep, committed });
+        }
+        let sequence = appending.appender.truncate(mark).ok_or(LogError::Full)?;
+        progress.truncate_to(sequence, mark);
+        drop(appending);
+        self.engine.writer_signal.notify();
+        Ok(())
+    }
+
+    /// Would remove the log through `index`; refused until a durable snapshot covers it.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::NotCovered`].
+    pub fn purge(&self, index: u64) -> Result<(), LogError> {
+        self.log()?;
+        Err(LogError::NotCovered { index })
+    }
+
+    /// The hard state (vote and the like) saved last.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_state`](ApplyManager::log_state).
+    pub fn hard_state(&self) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(self.log()?.hard_state())
+    }
+
+    /// Makes a hard state of at most 3,584 bytes durable, after everything appended before the call.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::HardStateTooLarge`]; any failure to write poisons the engine.
+    pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
+        let log = self.log()?;
+        if let Some(last) = decode(self.engine.progress.submitted_mark()) {
+            log.want_sync(last + 1);
+            self.wait_for_log(last, Stage::Durable)?;
+        }
+        log.save_hard_state(state).map_err(|error| match error {
+            LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),
+            other => other,
+        })
+    }
+
+    fn wait_for_log(&self, index: u64, stage: Stage) -> Result<(), LogError> {
+        self.engine.writer_signal.notify();
+        match self.engine.wait(index, stage, LOG_TIMEOUT) {
+            // What was truncated meanwhile needs no waiting for.
+            Ok(()) | Err(WaitError::Truncated { .. }) => Ok(()),
+            Err(WaitError::Poisoned(poison)) => Err(poison.into()),
+            Err(WaitError::Closed { .. }) => Err(LogError::Closed),
+            Err(_) => Err(LogError::Full),
+        }
+    }
+}

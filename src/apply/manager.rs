@@ -1,0 +1,324 @@
+//! The apply manager: the public face of an engine.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::submit::{Mode, Submission};
+use super::threads::Threads;
+use super::waiter::Acknowledged;
+use super::watermark::{Stage, decode};
+use super::worker::Step;
+use crate::clock::Clock;
+use crate::config::ApplyConfig;
+use crate::entry::{Entry, Reply};
+use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
+use crate::machine::StateMachine;
+
+/// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
+///
+/// All calls but [`close`](ApplyManager::close) take `&self` and may be made from any thread; submissions are taken
+/// one at a time, in index order. Entries are copied once, into the log's memory; nothing is kept of the caller's.
+#[derive(Debug)]
+pub struct ApplyManager<M: StateMachine> {
+    pub(crate) engine: Arc<Engine<M>>,
+    threads: Threads,
+}
+
+/// Most workers an engine can have.
+const WORKERS_MAX: usize = 64;
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Takes `machine` over and starts the threads: the workers and, if the machine has a log of ours, the log writer
+    /// and one that makes segments ready.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Config`] for an option out of its range, or a machine that is read-only or has a manager already;
+    /// [`OpenError::Io`] if a thread or memory is not to be had.
+    pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
+        let refuse = |option, message: String| Err(OpenError::Config { option, message });
+        if config.pipeline_depth == 0 || config.pipeline_depth > 1 << 28 {
+            return refuse("pipeline_depth", "must be 1 to 2^28 entries".to_owned());
+        }
+        if config.batch_size == 0 {
+            return refuse("batch_size", "must be at least 1".to_owned());
+        }
+        let workers = config.worker_count.map_or_else(default_workers, usize::from);
+        if workers > WORKERS_MAX {
+            return refuse("worker_count", format!("must be at most {WORKERS_MAX}"));
+        }
+        let start_threads = config.threads;
+        let engine = Arc::new(Engine::new(machine, config, workers, Clock::real())?);
+        let mut manager = Self { engine, threads: Threads::default() };
+        if start_threads {
+            manager.threads = Threads::start(&manager.engine)
+                .map_err(|error| OpenError::io("starting", "a thread", error))?;
+        }
+        Ok(manager)
+    }
+
+    /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
+    #[must_use]
+    pub fn reader(&self) -> Reader<M> {
+        Reader { engine: Arc::clone(&self.engine) }
+    }
+
+    /// The state machine.
+    #[must_use]
+    pub fn machine(&self) -> &M {
+        &self.engine.machine
+    }
+
+    /// Submits committed entries and returns at once: they are in the log's memory, on their way.
+    ///
+    /// Indexes follow each other and what was submitted before; the first of an empty log is 0 or 1. Entries the log has
+    /// already under the same log ids are taken as submitted, so that repeating a call is safe.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]; all of `entries` are taken or, with an error, none.
+    pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
+        self.engine.submit(entries, Mode::Async).map(|_taken| ())
+    }
+
+    /// Applies one entry and waits until it is acknowledged; its reply.
+    ///
+    /// When nothing else is pending the caller applies and writes it by itself, without a hop to another thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]. After a timeout the entry is still under way: it may be waited for, or submitted again.
+    pub fn apply(&self, entry: &Entry<'_>, timeout: Duration) -> Result<Reply, ApplyError> {
+        let entries = std::slice::from_ref(entry);
+        let mut reply = Reply::Applied;
+        self.apply_sync(entries, timeout, |engine, submission| {
+            reply = engine.reply(entry, submission);
+        })?;
+        Ok(reply)
+    }
+
+    /// Applies entries as one submission and waits until all are acknowledged. `replies` is cleared and then holds one
+    /// reply for each entry.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](ApplyManager::apply); `replies` is empty then.
+    pub fn apply_entries_sync(
+        &self,
+        entries: &[Entry<'_>],
+        timeout: Duration,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        replies.clear();
+        self.apply_sync(entries, timeout, |engine, submission| {
+            engine.replies(entries, submission, replies);
+        })
+    }
+
+    fn apply_sync(
+        &self,
+        entries: &[Entry<'_>],
+        timeout: Duration,
+        copy_replies: impl FnOnce(&Engine<M>, &Submission<'_>),
+    ) -> Result<(), ApplyError> {
+        let submitted = self.engine.submit(entries, Mode::Sync);
+        let submitted = submitted
+            .map_err(|source| ApplyError::Submit { source, submitted_through: None })?;
+        let Some(submission) = submitted else { return Ok(()) };
+        let last = submission.last;
+        self.engine
+            .wait(last, Stage::Acknowledged, timeout)
+            .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
+        copy_replies(&self.engine, &submission);
+        Ok(())
+    }
+
+    /// Blocks until `index` is acknowledged: applied, and as safe as the durability mode asks. Any index, submitted or
+    /// not, by any number of waiters.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]; a timeout cancels nothing.
+    pub fn wait_for_apply(&self, index: u64, timeout: Duration) -> Result<(), WaitError> {
+        self.engine.wait(index, Stage::Acknowledged, timeout)
+    }
+
+    /// Blocks until a named watermark covers `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]; a timeout cancels nothing.
+    pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
+        if matches!(stage, Stage::Durable) && let Some(log) = &self.engine.log {
+            log.want_sync(index.saturating_add(1));
+            self.engine.writer_signal.notify();
+        }
+        self.engine.wait(index, stage, timeout)
+    }
+
+    /// A future that completes when `index` is acknowledged; bound to no runtime.
+    #[must_use = "a future does nothing until it is polled"]
+    pub fn acknowledged(&self, index: u64) -> Acknowledged {
+        Acknowledged::new(Arc::clone(&self.engine.progress), index)
+    }
+
+    /// Blocks until everything submitted before the call is acknowledged and (if there is a log) on stable storage,
+    /// whatever the durability mode.
+    ///
+    /// Entries that are appended and not committed become durable; they are not waited for to be applied.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]; a timeout cancels nothing.
+    pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
+        let started = Instant::now();
+        let progress = &self.engine.progress;
+        let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());
+        {
+            let mut appending = self.engine.lock_appender();
+            // What a linger holds back is fed now.
+            let fed = self.engine.feed(&mut appending, true);
+            fed.map_err(|poison| WaitError::Poisoned(self.engine.fail(poison)))?;
+        }
+        self.engine.workers.notify();
+        if let (Some(log), Some(last)) = (&self.engine.log, decode(submitted)) {
+            log.want_sync(submitted);
+            self.engine.writer_signal.notify();
+            self.engine.wait(last, Stage::Durable, timeout)?;
+        }
+        match decode(committed) {
+            Some(last) => {
+                let left = timeout.saturating_sub(started.elapsed());
+                self.engine.wait(last, Stage::Acknowledged, left)
+            }
+            None => Ok(progress.poison.check()?),
+        }
+    }
+
+    /// Entries submitted and not yet acknowledged.
+    #[must_use]
+    pub fn pending_count(&self) -> u64 {
+        self.engine.progress.pending()
+    }
+
+    /// Pending entries of the pipeline's depth, 0.0 to 100.0.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+    pub fn pipeline_utilization(&self) -> f64 {
+        let depth = self.engine.config.pipeline_depth as f64;
+        (self.pending_count() as f64 * 100.0 / depth).min(100.0)
+    }
+
+    /// Whether a submission of one entry would be refused as full, as far as the pipeline's depth goes.
+    #[must_use]
+    pub fn is_pipeline_full(&self) -> bool {
+        self.pending_count() >= self.engine.config.pipeline_depth as u64
+    }
+
+    /// What a [`StateMachine`] and its engine may take in memory, keys and values apart, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.engine.memory_bytes
+    }
+
+    /// Stops taking entries, waits until everything submitted is acknowledged and durable, marks the log as closed, and
+    /// ends the threads. Readers go on reading.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, what is under way is
+    /// recovered by the next open; [`CloseError::Poisoned`] if the engine failed before.
+    pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
+        self.shut_down(timeout)
+    }
+
+    fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
+        self.engine.refuse_submissions();
+        let flushed = if self.engine.config.threads {
+            self.flush_pending(timeout)
+        } else {
+            self.drain_by_hand()
+        };
+        self.threads.stop(&self.engine);
+        self.engine.progress.waiters.close();
+        flushed?;
+        let committed = decode(self.engine.progress.committed_mark());
+        match &self.engine.log {
+            Some(log) => Ok(log.close(committed)?),
+            None => Ok(self.engine.progress.poison.check()?),
+        }
+    }
+
+    /// Without threads, the closing thread takes the steps.
+    fn drain_by_hand(&self) -> Result<(), WaitError> {
+        let progress = &self.engine.progress;
+        if let Some(log) = &self.engine.log {
+            log.want_sync(progress.submitted_mark());
+        }
+        let undone = || {
+            progress.acknowledged_mark() < progress.committed_mark()
+                || (self.engine.log.is_some() && progress.durable_mark() < progress.submitted_mark())
+        };
+        while undone() {
+            progress.poison.check()?;
+            let mut worked = self.engine.step_writer() == Step::Worked;
+            for id in 0..self.engine.workers.count() {
+                worked |= self.engine.step_worker(id) == Step::Worked;
+            }
+            if !worked {
+                thread::yield_now();
+            }
+        }
+        Ok(progress.poison.check()?)
+    }
+
+    /// The first failure, if the engine has failed.
+    #[must_use]
+    pub fn poison(&self) -> Option<Poison> {
+        self.engine.progress.poison.get().cloned()
+    }
+}
+
+impl<M: StateMachine> Drop for ApplyManager<M> {
+    fn drop(&mut self) {
+        if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
+            self.threads.stop(&self.engine);
+            return;
+        }
+        if let Err(error) = self.shut_down(self.engine.config.close_timeout) {
+            tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
+        }
+    }
+}
+
+/// The requirement's four, but no more than leave a core each to the submitter and the log writer.
+fn default_workers() -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(2).clamp(1, 4)
+}
+
+/// Reads the state machine of an [`ApplyManager`]; cheap to clone, usable from any thread.
+///
+/// It keeps the machine (and, if there is one, the lock of its directory) alive after the manager is gone.
+#[derive(Debug)]
+pub struct Reader<M> {
+    engine: Arc<Engine<M>>,
+}
+
+impl<M> Clone for Reader<M> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<M> Deref for Reader<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.engine.machine
+    }
+}

@@ -1,0 +1,19 @@
+//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`], [`watermark`], [`waiter`].
+//!
+//! [`manager`] is the public face, [`engine`] what the threads share and the steps they take, [`threads`] the loops
+//! over those steps.
+
+pub(crate) mod claims;
+pub(crate) mod engine;
+pub(crate) mod feed;
+pub(crate) mod latency;
+pub(crate) mod log_calls;
+pub(crate) mod manager;
+pub(crate) mod retry;
+pub(crate) mod ring;
+pub(crate) mod signal;
+pub(crate) mod submit;
+pub(crate) mod threads;
+pub(crate) mod waiter;
+pub(crate) mod watermark;
+pub(crate) mod worker;

@@ -1,0 +1,216 @@
+//! Batches of any length, and retries of what nothing has seen.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::manager::ApplyManager;
+use super::submit::{Mode, Submission};
+use super::watermark::Stage;
+use crate::entry::{Entry, Reply};
+use crate::error::{ApplyError, SubmitError};
+use crate::machine::StateMachine;
+
+/// How [`ApplyManager::apply_with_retry`] retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Most submissions in all; at least 1.
+    pub attempts_max: u32,
+    /// Sleep before the second submission; doubled before each further one, with a random quarter more or less.
+    pub backoff: Duration,
+    /// Longest sleep.
+    pub backoff_max: Duration,
+    /// How long to wait for the acknowledgement once it was taken.
+    pub timeout: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts_max: 10,
+            backoff: Duration::from_micros(100),
+            backoff_max: Duration::from_millis(100),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A full pipeline is looked at again at least this often: what frees it may be memory, not an acknowledgement.
+const FULL_WAIT: Duration = Duration::from_millis(5);
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Applies any number of entries: submits them in parts, waits whenever the pipeline is full, and at the end until
+    /// all are acknowledged. `sink` gets each entry's index and reply, in order. How many entries there were.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`], whose `submitted_through` says how far entries were taken: those are under way. `sink` has seen
+    /// a prefix of them.
+    pub fn apply_batch<'e>(
+        &self,
+        entries: impl IntoIterator<Item = Entry<'e>>,
+        timeout: Duration,
+        mut sink: impl FnMut(u64, Reply),
+    ) -> Result<u64, ApplyError> {
+        let deadline = Deadline::new(timeout);
+        // A quarter of the pipeline at a time: one part is filled while others are on their way.
+        let part = (self.engine.config.pipeline_depth / 4).clamp(1, 1024);
+        let mut entries = entries.into_iter();
+        let mut parts: [Vec<Entry<'e>>; 2] = [Vec::with_capacity(part), Vec::with_capacity(part)];
+        let mut claimed = None;
+        let (mut count, mut submitted_through, mut turn) = (0, None, 0);
+        let mut replies = Vec::with_capacity(part);
+        loop {
+            let filling = &mut parts[turn % 2];
+            filling.clear();
+            filling.extend(entries.by_ref().take(part));
+            count += filling.len() as u64;
+            let submission = match filling.as_slice() {
+                [] => None,
+                filled => {
+                    let taken = self.submit_when_room(filled, &deadline);
+                    taken.map_err(|error| error.through(submitted_through))?
+                }
+            };
+            if let Some(submission) = &submission {
+                submitted_through = Some(submission.last);
+                self.engine.writer_signal.notify();
+            }
+            // While this part is on its way, the one before it is answered.
+            if let Some(before) = claimed.take() {
+                self.answer(&parts[(turn + 1) % 2], &before, &deadline, &mut replies, &mut sink)
+                    .map_err(|error| error.through(submitted_through))?;
+            }
+            if submission.is_none() {
+                return Ok(count);
+            }
+            claimed = submission;
+            turn += 1;
+        }
+    }
+
+    /// Submits a part once there is room for it; one that can never fit whole goes in halves.
+    fn submit_when_room<'s>(
+        &'s self,
+        part: &[Entry<'_>],
+        deadline: &Deadline,
+    ) -> Result<Option<Submission<'s>>, ApplyError> {
+        loop {
+            let source = match self.engine.submit(part, Mode::Sync) {
+                Ok(submission) => return Ok(submission),
+                Err(source) => source,
+            };
+            match (&source, part) {
+                (SubmitError::Full { .. }, _) if !deadline.left().is_zero() => self.wait_for_room(deadline),
+                (SubmitError::TooLarge { .. }, [_, _, ..]) => {
+                    let (head, tail) = part.split_at(part.len() / 2);
+                    let first = self.submit_when_room(head, deadline)?;
+                    let through = first.as_ref().map(|submission| submission.last);
+                    let second = self.submit_when_room(tail, deadline);
+                    let mut second = second.map_err(|error| error.through(through))?;
+                    if let (Some(first), Some(second)) = (first, second.as_mut()) {
+                        second.join(first);
+                    }
+                    return Ok(second);
+                }
+                _ => return Err(ApplyError::Submit { source, submitted_through: None }),
+            }
+        }
+    }
+
+    fn wait_for_room(&self, deadline: &Deadline) {
+        self.engine.writer_signal.notify();
+        self.engine.workers.notify();
+        let next = self.engine.progress.acknowledged_mark();
+        let pause = FULL_WAIT.min(deadline.left());
+        if self.engine.progress.pending() == 0 {
+            thread::sleep(pause);
+            return;
+        }
+        // Whatever comes of it, the caller looks again.
+        let half = self.engine.progress.pending() / 2;
+        let _looked = self.engine.wait(next + half, Stage::Acknowledged, pause);
+    }
+
+    fn answer(
+        &self,
+        part: &[Entry<'_>],
+        submission: &Submission<'_>,
+        deadline: &Deadline,
+        replies: &mut Vec<Reply>,
+        sink: &mut impl FnMut(u64, Reply),
+    ) -> Result<(), ApplyError> {
+        self.engine
+            .wait(submission.last, Stage::Acknowledged, deadline.left())
+            .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
+        replies.clear();
+        self.engine.replies(part, submission, replies);
+        for (entry, reply) in part.iter().zip(replies.iter()) {
+            sink(entry.log_id.index, *reply);
+        }
+        Ok(())
+    }
+
+    /// Submits entries, again after a pause as long as the pipeline is full, and waits until they are acknowledged.
+    ///
+    /// Only a submission that was refused as full is repeated: nothing of it was seen by anybody. Whatever else goes
+    /// wrong is final. `replies` is cleared and then holds one reply for each entry.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; [`SubmitError::Full`] after the last attempt.
+    pub fn apply_with_retry(
+        &self,
+        entries: &[Entry<'_>],
+        policy: RetryPolicy,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        let mut backoff = policy.backoff;
+        for attempt in 1.. {
+            match self.apply_entries_sync(entries, policy.timeout, replies) {
+                Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. })
+                    if attempt < policy.attempts_max =>
+                {
+                    self.engine.writer_signal.notify();
+                    thread::sleep(jittered(backoff).min(policy.backoff_max));
+                    backoff = (backoff * 2).min(policy.backoff_max);
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A quarter more or less, so that callers refused together do not come back together. The clock's low bits are random
+/// enough for that.
+fn jittered(pause: Duration) -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let noise = now.map_or(0, |since| since.subsec_nanos() % 512);
+    pause * (768 + noise) / 1024
+}
+
+/// When a call's time is up.
+struct Deadline {
+    started: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    fn new(timeout: Duration) -> Self {
+        Self { started: Instant::now(), timeout }
+    }
+
+    fn left(&self) -> Duration {
+        self.timeout.saturating_sub(self.started.elapsed())
+    }
+}
+
+impl ApplyError {
+    /// Says how far the call's entries were taken, unless that is said already.
+    fn through(mut self, index: Option<u64>) -> Self {
+        let (Self::Submit { submitted_through, .. } | Self::Wait { submitted_through, .. }) =
+            &mut self;
+        *submitted_through = (*submitted_through).max(index);
+        self
+    }
+}

@@ -1,0 +1,157 @@
+//! The engine's threads: thin loops over its steps.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::worker::Step;
+use crate::machine::StateMachine;
+
+/// Looks a thread takes for work before it sleeps: a hint to the processor each, then a few yields.
+const SPINS: u32 = 100;
+const YIELDS: u32 = 20;
+
+/// How long the log writer sleeps while a caller writes in its place.
+const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
+
+/// The threads of one engine.
+#[derive(Debug, Default)]
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Starts the workers and, for an engine with a log, the log writer and the background.
+    pub(crate) fn start<M: StateMachine>(engine: &Arc<Engine<M>>) -> io::Result<Self> {
+        let mut threads = Self::default();
+        for id in 0..engine.workers.count() {
+            threads.spawn(engine, format!("sprag-apply-{id}"), move |engine| worker(engine, id))?;
+        }
+        if engine.log.is_some() {
+            threads.spawn(engine, "sprag-log".to_owned(), log_writer)?;
+            threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
+        }
+        Ok(threads)
+    }
+
+    fn spawn<M: StateMachine>(
+        &mut self,
+        engine: &Arc<Engine<M>>,
+        name: String,
+        run: impl FnOnce(&Engine<M>) + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(engine);
+        match thread::Builder::new().name(name).spawn(move || run(&shared)) {
+            Ok(handle) => {
+                self.0.push(handle);
+                Ok(())
+            }
+            Err(error) => {
+                self.stop(engine);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends all threads and waits for them.
+    pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>) {
+        engine.stopping.store(true, Ordering::SeqCst);
+        for handle in self.0.drain(..) {
+            // A thread that has looked for work just before the flag was set sleeps once more.
+            handle.thread().unpark();
+            engine.workers.notify();
+            engine.writer_signal.notify();
+            engine.background_signal.notify();
+            if handle.join().is_err() {
+                tracing::error!("a thread of the engine panicked outside of a state machine");
+            }
+        }
+    }
+}
+
+/// How a loop waits: looks a few times at an idle place before it sleeps, and never sleeps on a blocked one.
+#[derive(Default)]
+struct Patience {
+    looks: u32,
+}
+
+impl Patience {
+    fn worked(&mut self) {
+        self.looks = 0;
+    }
+
+    /// Whether to sleep now.
+    fn is_over(&mut self, step: Step) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        if self.looks <= SPINS {
+            std::hint::spin_loop();
+            return false;
+        }
+        if step == Step::Blocked || self.looks <= SPINS + YIELDS {
+            thread::yield_now();
+            return false;
+        }
+        true
+    }
+}
+
+fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
+    let Some(worker) = engine.workers.get(id) else { return };
+    worker.signal.attach();
+    if engine.config.pin_workers && pin(id) {
+        engine.pinned.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut patience = Patience::default();
+    while !engine.stopping.load(Ordering::Relaxed) {
+        let step = engine.step_worker(id);
+        if step == Step::Worked {
+            patience.worked();
+        } else if patience.is_over(step) {
+            let linger = engine.config.batch_timeout;
+            let longest = (!linger.is_zero() && engine.has_unfed()).then_some(linger);
+            worker.signal.sleep(longest, || {
+                !engine.rings.is_empty(id) || engine.stopping.load(Ordering::Relaxed)
+            });
+        }
+    }
+}
+
+/// Workers take the last cores, so that the submitter and the log writer, which the system places, have the others.
+fn pin(id: usize) -> bool {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let core = cores.len().checked_sub(id % cores.len().max(1) + 1).and_then(|at| cores.get(at));
+    core.is_some_and(|core| core_affinity::set_for_current(*core))
+}
+
+fn log_writer<M: StateMachine>(engine: &Engine<M>) {
+    engine.writer_signal.attach();
+    let mut patience = Patience::default();
+    while !engine.stopping.load(Ordering::Relaxed) {
+        let step = engine.step_writer();
+        if step == Step::Worked {
+            patience.worked();
+        } else if step == Step::Blocked {
+            // A caller writes in our place, and calls us if it leaves anything; or the appender is held for a moment.
+            engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
+        } else if patience.is_over(step) {
+            let longest = engine.log.as_ref().and_then(|log| log.next_due());
+            let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
+            engine.writer_signal.sleep(longest, || {
+                (engine.writer_has_work() && !lingers) || engine.stopping.load(Ordering::Relaxed)
+            });
+        }
+    }
+}
+
+fn background<M: StateMachine>(engine: &Engine<M>) {
+    engine.background_signal.attach();
+    while !engine.stopping.load(Ordering::Relaxed) {
+        if engine.step_background() == Step::Idle {
+            engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
+                engine.log.as_ref().is_some_and(|log| log.background_wanted())
+                    || engine.stopping.load(Ordering::Relaxed)
+            });
+        }
+    }
+}

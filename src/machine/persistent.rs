@@ -1,0 +1,144 @@
+//! The persistent state machine: keys in memory, values where the log holds them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::cell::PlaceCell;
+use super::key_value::KeyValue;
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use crate::codec::PayloadRef;
+use crate::config::PersistentConfig;
+use crate::disk::Disk;
+use crate::disk::real::{OpenMode, RealDisk};
+use crate::entry::LogId;
+use crate::error::{OpenError, ReadError};
+use crate::log::open::LogOpening;
+use crate::log::{Journal, Log, RecoveryReport};
+
+/// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
+///
+/// A key maps to the place of its value in the log, so a value is written once and read from where it was written. An
+/// [`ApplyManager`](crate::ApplyManager) feeds it; opened read-only it is there to be looked at.
+///
+/// Reads may be made from any thread at any time. Each returns its key's value after some entry between `applied` (at
+/// the call) and `committed`, and never goes back for a key. Several keys read one after the other may be of different
+/// entries. Stand-alone, a power cut may take back what was read but not yet acknowledged.
+#[derive(Debug)]
+pub struct PersistentStateMachine {
+    state: KeyValue<PlaceCell>,
+    journal: Journal,
+    log: Arc<Log>,
+}
+
+impl PersistentStateMachine {
+    /// Opens (or creates) the directory of `config`, replays its log, and locks it against other writers.
+    ///
+    /// Costs one pass over the log. What a crash tore at its end is cut (see
+    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is in the way; nothing was changed then, but for a directory that was created.
+    pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
+        let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
+        Self::open_on(Arc::new(disk), config, true)
+    }
+
+    /// Opens a directory to look at it. No byte of it is changed, no memory for writing is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](PersistentStateMachine::open); also if it is open for writing somewhere.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let disk = RealDisk::open(path.as_ref(), OpenMode::ReadOnly)?;
+        Self::open_on(Arc::new(disk), PersistentConfig::new(path.as_ref()), false)
+    }
+
+    /// As [`open`](PersistentStateMachine::open), on any disk: the simulated one, for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](PersistentStateMachine::open).
+    pub fn open_on_disk(disk: Arc<dyn Disk>, config: PersistentConfig) -> Result<Self, OpenError> {
+        Self::open_on(disk, config, true)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+        writable: bool,
+    ) -> Result<Self, OpenError> {
+        let expected_keys = config.expected_keys;
+        let opening = LogOpening::new(disk, config, writable)?;
+        let table = Arc::clone(opening.table());
+        let state = KeyValue::new(expected_keys, opening.hash_seed(), table);
+        let replayed = Replayed(state);
+        let log = opening.replay(&replayed)?;
+        Ok(Self { state: replayed.0, journal: Journal::log(Arc::clone(&log)), log })
+    }
+
+    /// What opening found: how far the log goes, and what was cut.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.log.recovery
+    }
+
+    /// Bytes of memory the tables take now; keys of more than 22 bytes come on top, and the images of the log's
+    /// segments ([`PersistentConfig::memory_bytes`]).
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.state.memory_bytes()
+    }
+}
+
+super::reads::key_value_reads!(PersistentStateMachine);
+
+/// The state while its log is replayed into it.
+struct Replayed(KeyValue<PlaceCell>);
+
+impl StateMachine for Replayed {
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        self.0.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.0.apply(range, partition, replies)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.0.applied()
+    }
+}
+
+impl StateMachine for PersistentStateMachine {
+    #[inline]
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        self.state.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.state.apply(range, partition, replies)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.state.applied()
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        self.state.stats()
+    }
+
+    fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+}

@@ -1,0 +1,115 @@
+//! What both built-in machines are read by, written once.
+
+/// The read calls of a machine with a `state` of keys and values and a `journal`.
+macro_rules! key_value_reads {
+    ($machine:ident) => {
+        impl $machine {
+            /// Refuses reads after a failure: the state may be ahead of what is durable.
+            #[inline]
+            fn check(&self) -> Result<(), $crate::error::ReadError> {
+                Ok(self.journal.poison().check()?)
+            }
+
+            /// The value of `key`; `None` if it has none. Copies up to 128 bytes, shares more.
+            ///
+            /// # Errors
+            ///
+            /// [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine has failed.
+            #[inline]
+            pub fn get(&self, key: &[u8]) -> Result<Option<$crate::Value>, $crate::error::ReadError> {
+                self.check()?;
+                self.state.get(key)
+            }
+
+            /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
+            /// meanwhile.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn get_with<R>(
+                &self,
+                key: &[u8],
+                read: impl FnOnce(&[u8]) -> R,
+            ) -> Result<Option<R>, $crate::error::ReadError> {
+                self.check()?;
+                self.state.get_with(key, read)
+            }
+
+            /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, $crate::error::ReadError> {
+                self.check()?;
+                self.state.get_into(key, out)
+            }
+
+            /// Whether `key` has a value.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn contains(&self, key: &[u8]) -> Result<bool, $crate::error::ReadError> {
+                self.check()?;
+                Ok(self.state.contains(key))
+            }
+
+            /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 1,024 keys.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn len(&self) -> Result<usize, $crate::error::ReadError> {
+                self.check()?;
+                Ok(self.state.len())
+            }
+
+            /// Whether no key has a value.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn is_empty(&self) -> Result<bool, $crate::error::ReadError> {
+                self.check()?;
+                Ok(self.state.is_empty())
+            }
+
+            /// The value of the note `name`, which a batch has set.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, $crate::error::ReadError> {
+                self.check()?;
+                Ok(self.state.note(name))
+            }
+
+            /// The newest membership applied, and the log id of its entry.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn membership(&self) -> Result<Option<($crate::LogId, Vec<u8>)>, $crate::error::ReadError> {
+                self.check()?;
+                Ok(self.state.membership())
+            }
+
+            /// All keys and their values, sorted by key: for exports and digests. One index only while nothing is
+            /// being applied. Takes memory for every key and for values of up to 128 bytes.
+            ///
+            /// # Errors
+            ///
+            /// As `get`.
+            pub fn scan_sorted(
+                &self,
+            ) -> Result<Vec<(Box<[u8]>, $crate::Value)>, $crate::error::ReadError> {
+                self.check()?;
+                self.state.scan_sorted()
+            }
+        }
+    };
+}
+
+pub(crate) use key_value_reads;
