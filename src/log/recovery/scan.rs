@@ -165,7 +165,10 @@ fn finish(
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     let expected = walk.chain.next_sequence();
     match here.outcome(survey.later_frame, durable >= expected) {
-        Outcome::Corrupt => return Err(walk.blame(here)?.into()),
+        Outcome::Corrupt => {
+            let lost_here = survey.first.is_some_and(|(number, _)| number == walk.number);
+            return Err(walk.blame(here, lost_here)?.into());
+        }
         // `here` is what is left when no good frame is found.
         Outcome::Replay | Outcome::Cut => {}
     }
