@@ -330,6 +330,41 @@ fn frames_in_flight_may_be_lost_in_any_order_and_that_is_a_cut() {
 }
 
 #[test]
+fn any_sectors_of_a_group_may_be_lost_and_what_was_durable_stays() {
+    let mut log = Writer::new();
+    log.entries(&["a"]).entries(&["b"]);
+    let durable = log.segments[0].clone();
+    log.durable_sequence = 2;
+    let long = "k".repeat(900);
+    log.entries(&["c"]).entries(&[&long]).entries(&["d", "e"]).entries(&[&long, &long]);
+    let after = log.disk(4096).bytes(&segment_name(0));
+    let mut before = durable.clone();
+    before.resize(after.len(), 0);
+    let whole = read(&log.disk(0), &meta(2)).0;
+    let sectors = log.segments[0].len().div_ceil(512);
+    assert!((8..=10).contains(&sectors));
+    let mut lengths = [0; 7];
+    for arrived in 0..1_usize << sectors {
+        let mut bytes = before.clone();
+        for sector in (0..sectors).filter(|sector| arrived >> sector & 1 == 1) {
+            let range = sector * 512..(sector + 1) * 512;
+            bytes[range.clone()].copy_from_slice(&after[range]);
+        }
+        let disk = MemoryDisk::default();
+        disk.set(&segment_name(0), bytes);
+        let (seen, result) = read(&disk, &meta(2));
+        let cut = result.unwrap().cut;
+        assert_prefix(&seen, &whole);
+        assert!(seen.len() >= 2, "sectors {arrived:b}");
+        assert_eq!(cut.is_none(), seen.len() == 6 || arrived == 0, "sectors {arrived:b}");
+        lengths[seen.len()] += 1;
+    }
+    // The fifth frame shares its sectors with the ends of its neighbours: the log never ends right before it.
+    assert!([2, 3, 5].iter().all(|frames| lengths[*frames] > 0), "{lengths:?}");
+    assert_eq!(lengths[6], 1, "only all sectors make the whole log");
+}
+
+#[test]
 fn a_cut_tail_never_comes_back() {
     // Defect 32: frame 2 is torn, frame 3 whole. The next incarnation writes the same entries again.
     let mut log = Writer::new();
