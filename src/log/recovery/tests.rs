@@ -455,6 +455,34 @@ fn a_lost_misdirected_or_duplicated_frame_is_found() {
 }
 
 #[test]
+fn the_next_frame_in_the_wrong_place_is_not_the_next_frame() {
+    // Frame 2 went to the start of segment 1: its sequence and chain are right.
+    let mut log = Writer::new();
+    log.entries(&["a"]).entries(&["b"]);
+    let (_, start, _) = log.frames[1];
+    let misdirected = log.segments[0].split_off(start);
+    log.segments.push(misdirected);
+    let (seen, result) = read(&log.disk(64), &meta(2));
+    assert_eq!(seen.len(), 1);
+    assert_eq!(corrupt(result).what, "a frame is not the one that belongs here");
+    assert_eq!(read(&log.disk(64), &meta(1)).0.len(), 1);
+}
+
+#[test]
+fn a_lost_overwrite_breaks_the_chain() {
+    // Frame 1 was to be replaced by another of the same sequence and length, and the write was lost; frame 2 after
+    // it fits in everything but the checksum it names.
+    let (mut old, mut new) = (Writer::new(), Writer::new());
+    old.entries(&["a"]);
+    new.entries(&["b"]).entries(&["c"]);
+    let (_, start, end) = old.frames[0];
+    new.segments[0][start..end].copy_from_slice(&old.segments[0]);
+    let (seen, result) = read(&new.disk(64), &meta(2));
+    assert_eq!(seen.len(), 1);
+    assert_eq!(corrupt(result).offset, new.frames[1].1 as u64);
+}
+
+#[test]
 fn a_missing_segment_in_the_middle_is_named() {
     let mut log = five_frames();
     log.durable_sequence = 5;
