@@ -640,7 +640,8 @@ fn a_log_with_a_base_starts_there_and_names_segments_below_as_obsolete() {
 fn a_recycled_segment_ends_where_its_stale_frames_start() {
     // Segment 1 is a recycled segment 0 over which one frame was written.
     let mut old = Writer::new();
-    old.entries(&["a", "b", "c", "d"]).entries(&["e"]).entries(&["f"]);
+    let long = "k".repeat(900);
+    old.entries(&[&long]).entries(&["e"]).entries(&["f"]);
     let mut new = Writer { segments: old.segments.clone(), ..old.clone() };
     new.segment().entries(&["g"]);
     let written = new.segments[1].len();
