@@ -165,6 +165,7 @@ impl FrameHeader {
     }
 
     /// Both halves.
+    #[cfg(test)]
     pub(crate) fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
         put(&mut out, 0, &self.opening());

@@ -18,6 +18,8 @@ pub(crate) struct MemoryDisk {
 #[derive(Debug)]
 struct MemoryFile {
     bytes: Mutex<Vec<u8>>,
+    /// What the file claims to be long, if that is not its length.
+    claimed_len: Option<u64>,
     sync_fails: Arc<AtomicBool>,
 }
 
@@ -27,8 +29,12 @@ impl MemoryDisk {
     }
 
     pub(crate) fn set(&self, name: &str, bytes: Vec<u8>) {
+        self.set_claiming(name, bytes, None);
+    }
+
+    pub(crate) fn set_claiming(&self, name: &str, bytes: Vec<u8>, claimed_len: Option<u64>) {
         let sync_fails = Arc::clone(&self.sync_fails);
-        let file = Arc::new(MemoryFile { bytes: Mutex::new(bytes), sync_fails });
+        let file = Arc::new(MemoryFile { bytes: Mutex::new(bytes), claimed_len, sync_fails });
         self.files.lock().unwrap().insert(name.to_owned(), file);
     }
 
@@ -79,7 +85,7 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().unwrap().len() as u64)
+        Ok(self.claimed_len.unwrap_or(self.bytes.lock().unwrap().len() as u64))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -108,4 +108,8 @@ impl Window {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         Ok(self.buffer[..self.filled].get(first..).and_then(|rest| rest.get(..len)))
     }
+    #[cfg(test)]
+    pub(in crate::log) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
 }

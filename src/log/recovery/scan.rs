@@ -4,7 +4,7 @@ use crate::codec;
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::OpenError;
-use crate::log::format::{FRAME_ALIGN_BYTES, FrameHeader, segment_name};
+use crate::log::format::{FrameHeader, segment_name};
 use crate::log::meta::Meta;
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
@@ -165,7 +165,10 @@ fn finish(
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     let expected = walk.chain.next_sequence();
     match here.outcome(survey.later_frame, durable >= expected) {
-        Outcome::Corrupt => return Err(walk.blame(here)?.into()),
+        Outcome::Corrupt => {
+            let lost_here = survey.first.is_some_and(|(number, _)| number == walk.number);
+            return Err(walk.blame(here, lost_here)?.into());
+        }
         // `here` is what is left when no good frame is found.
         Outcome::Replay | Outcome::Cut => {}
     }
@@ -208,39 +211,41 @@ fn finish(
 ///
 /// A crash in between leaves a log that is cut at the same place.
 pub(crate) fn erase_after(disk: &dyn Disk, tail: &Tail) -> Result<u64, OpenError> {
-    const CHUNK: u64 = 64 << 10;
-    let zeros = vec![0; 64 << 10];
     let mut window = Window::default();
     let mut erased = 0;
     for number in list_files(disk)?.segments.into_iter().filter(|n| *n >= tail.segment) {
         let segment = Segment::open(disk, number)?;
         let start = if number == tail.segment { tail.offset } else { 0 };
-        // Bytes before the next frame start are part of the last frame's padding: they go too.
-        let mut offset = start;
-        let mut writing = None;
-        while offset < segment.bytes {
-            let chunk_end = (offset + 1).next_multiple_of(CHUNK).min(segment.bytes);
-            let len = chunk_end - offset;
-            let bytes = window.read(&segment, offset, len)?.unwrap_or_default();
-            if bytes.iter().any(|byte| *byte != 0) {
-                let name = &*segment.name;
-                let file = match writing.take() {
-                    Some(file) => file,
-                    None => disk
-                        .open(name, Access::Write)
-                        .map_err(|e| OpenError::io("opening", name, e))?,
-                };
-                file.write_all_at(&zeros[..bytes.len()], offset)
-                    .map_err(|e| OpenError::io("clearing the cut end of", name, e))?;
-                writing = Some(file);
-                erased += len;
-            }
-            offset = chunk_end;
-        }
-        if let Some(file) = writing {
-            file.sync_data().map_err(|e| OpenError::io("syncing", &*segment.name, e))?;
-        }
+        erased += erase_from(disk, &segment, start, &mut window)?;
     }
-    debug_assert!(CHUNK.is_multiple_of(FRAME_ALIGN_BYTES));
+    Ok(erased)
+}
+
+fn erase_from(
+    disk: &dyn Disk,
+    segment: &Segment,
+    start: u64,
+    window: &mut Window,
+) -> Result<u64, OpenError> {
+    const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+    let failed = |action| move |source| OpenError::io(action, &*segment.name, source);
+    let (mut offset, mut erased, mut writing) = (start, 0, None);
+    while offset < segment.bytes {
+        let end = (offset + 1).next_multiple_of(ZEROS.len() as u64).min(segment.bytes);
+        let bytes = window.read(segment, offset, end - offset)?.unwrap_or_default();
+        if bytes.iter().any(|byte| *byte != 0) {
+            let file = match writing.take() {
+                Some(file) => file,
+                None => disk.open(&segment.name, Access::Write).map_err(failed("opening"))?,
+            };
+            file.write_all_at(&ZEROS[..bytes.len()], offset).map_err(failed("clearing"))?;
+            writing = Some(file);
+            erased += end - offset;
+        }
+        offset = end;
+    }
+    if let Some(file) = writing {
+        file.sync_data().map_err(failed("syncing"))?;
+    }
     Ok(erased)
 }

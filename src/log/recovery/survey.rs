@@ -2,6 +2,7 @@
 
 use crate::error::OpenError;
 use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, u32_at};
+use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;
 
@@ -74,7 +75,7 @@ impl Survey {
     pub(in crate::log) fn of(walk: &mut Walk<'_>) -> Result<Self, OpenError> {
         let mut survey = Self { incarnation: walk.chain.incarnation, ..Self::default() };
         let here = (walk.number, walk.next_offset());
-        each_step(walk, &mut |segment, offset, header, extent| {
+        let extents = each_step(walk, &mut |segment, offset, header, extent| {
             let Some((header, lost)) = header else { return };
             survey.incarnation = survey.incarnation.max(header.opening.incarnation);
             if !lost {
@@ -89,14 +90,13 @@ impl Survey {
                 let (low, high) = survey.indexes.unwrap_or((first, last.index));
                 survey.indexes = Some((low.min(first), high.max(last.index)));
             }
-        })?
-        .into_iter()
-        .for_each(|(number, start, extent)| {
+        })?;
+        for (number, start, extent) in extents {
             if let Some(first) = extent.first {
                 survey.bytes += extent.end.saturating_sub(start);
                 survey.first.get_or_insert((number, first));
             }
-        });
+        }
         Ok(survey)
     }
 }
@@ -149,7 +149,7 @@ fn each_step(
             let header = header_at(walk, &segment, offset, bytes)?;
             let is_header = header.is_some();
             on_header(&segment, offset, header, &mut extent);
-            let step = &bytes[..bytes.len().min(FRAME_ALIGN_BYTES as usize)];
+            let step = &bytes[..bytes.len().min(HALF_HEADER_BYTES)];
             if let Some(last) = step.iter().rposition(|byte| *byte != 0)
                 && !is_header
             {
@@ -165,19 +165,22 @@ fn each_step(
     Ok(extents)
 }
 
+/// Whether to go on after a step.
+type OnStep<'a> = dyn FnMut(u64, &[u8]) -> Result<bool, OpenError> + 'a;
+
 /// Goes over a segment in steps of 64 bytes, and calls `on_step` for those that are not all zero with up to 128 bytes,
 /// until it says `false`.
 fn steps(
     window: &mut Window,
     segment: &Segment,
     start: u64,
-    on_step: &mut dyn FnMut(u64, &[u8]) -> Result<bool, OpenError>,
+    on_step: &mut OnStep<'_>,
 ) -> Result<(), OpenError> {
     let mut offset = start;
     while offset < segment.bytes {
         let len = (segment.bytes - offset).min(FRAME_HEADER_BYTES as u64);
         let Some(bytes) = window.read(segment, offset, len)? else { break };
-        let step = &bytes[..bytes.len().min(FRAME_ALIGN_BYTES as usize)];
+        let step = &bytes[..bytes.len().min(HALF_HEADER_BYTES)];
         if step.iter().any(|byte| *byte != 0) && !on_step(offset, bytes)? {
             break;
         }

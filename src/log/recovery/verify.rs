@@ -76,13 +76,13 @@ pub(crate) fn verify(
                 break;
             }
         }
-        found(walk.blame(&here)?, true);
-        match FoundFrame::unchecked(&here).filter(|_| here.only_body_bad()) {
-            Some(frame) => walk.accept(&frame),
-            None => match next_lost_frame(&mut walk)? {
-                Some(header) => walk.resume_at(&header)?,
-                None => break,
-            },
+        let next = next_lost_frame(&mut walk)?;
+        let lost_here = next.is_some_and(|next| next.segment == walk.number);
+        found(walk.blame(&here, lost_here)?, true);
+        match (FoundFrame::unchecked(&here).filter(|_| here.only_body_bad()), next) {
+            (Some(frame), _) => walk.accept(&frame),
+            (None, Some(next)) => walk.resume_at(&next)?,
+            (None, None) => break,
         }
     }
     Ok(VerifySummary { frames, entries, ..summary })

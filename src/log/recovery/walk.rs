@@ -27,7 +27,7 @@ pub(in crate::log) struct Found {
     body: Check,
     chain: Check,
     incarnation: Incarnation,
-    /// Whether any of the bytes a header would take is not zero.
+    /// Whether all bytes that a header would take are zero, or past the end of the file.
     pub(in crate::log) is_zero: bool,
 }
 
@@ -227,14 +227,18 @@ impl<'d> Walk<'d> {
         self.corrupt_at(self.number, offset, what)
     }
 
-    /// Names as corrupt what was found instead of the next frame.
-    pub(in crate::log) fn blame(&mut self, here: &Found) -> Result<Corrupt, OpenError> {
+    /// Names as corrupt what was found instead of the next frame; `lost_here`: lost frames follow in this segment.
+    pub(in crate::log) fn blame(
+        &mut self,
+        here: &Found,
+        lost_here: bool,
+    ) -> Result<Corrupt, OpenError> {
         let missing = "the file is missing";
         if self.segment.is_none() {
             return Ok(self.corrupt_at(self.number, 0, missing));
         }
         let next = self.number.saturating_add(1);
-        if here.is_zero && self.numbers.last().is_some_and(|last| *last >= next) {
+        if here.is_zero && !lost_here && self.numbers.last().is_some_and(|last| *last >= next) {
             // The current segment seems to end here, so the frame was in the next one.
             return Ok(match self.open(next)? {
                 None => self.corrupt_at(next, 0, missing),
