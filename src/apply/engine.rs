@@ -13,6 +13,7 @@ use super::waiter;
 use super::watermark::{AckRule, Progress, Stage};
 use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
+use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::appender::Appender;
@@ -43,7 +44,10 @@ pub(crate) struct Engine<M> {
     pub(crate) stopping: AtomicBool,
     /// Workers whose pinning succeeded.
     pub(crate) pinned: AtomicU64,
+    /// Replies that were rejections.
+    pub(crate) rejected: AtomicU64,
     pub(crate) memory_bytes: usize,
+    /// What was applied before this engine was made.
     pub(crate) start_mark: u64,
 }
 
@@ -86,6 +90,7 @@ impl<M: StateMachine> Engine<M> {
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             pinned: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
             memory_bytes,
             start_mark,
         })
@@ -121,7 +126,7 @@ impl<M: StateMachine> Engine<M> {
             slots: &self.slots,
             range_entries_max: self.range_entries_max(),
             slot_limit: self.slot_limit(),
-            footprint: |payload: &_| self.machine.footprint(payload),
+            footprint: |payload: &PayloadRef<'_>| self.machine.footprint(payload),
         };
         feeding.feed(&mut appending.appender)
     }
@@ -134,6 +139,7 @@ impl<M: StateMachine> Engine<M> {
             slots: &self.slots,
             table: &self.table,
             progress: &self.progress,
+            rejected: &self.rejected,
         }
     }
 
@@ -177,7 +183,9 @@ impl<M: StateMachine> Engine<M> {
     fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.appender.try_lock() {
             Ok(mut appending) => self.feed(&mut appending, false)?,
-            Err(TryLockError::Poisoned(poisoned)) => self.feed(&mut poisoned.into_inner(), false)?,
+            Err(TryLockError::Poisoned(poisoned)) => {
+                self.feed(&mut poisoned.into_inner(), false)?
+            }
             Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
         };
         if fed {

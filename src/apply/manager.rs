@@ -126,8 +126,8 @@ impl<M: StateMachine> ApplyManager<M> {
         copy_replies: impl FnOnce(&Engine<M>, &Submission<'_>),
     ) -> Result<(), ApplyError> {
         let submitted = self.engine.submit(entries, Mode::Sync);
-        let submitted = submitted
-            .map_err(|source| ApplyError::Submit { source, submitted_through: None })?;
+        let submitted =
+            submitted.map_err(|source| ApplyError::Submit { source, submitted_through: None })?;
         let Some(submission) = submitted else { return Ok(()) };
         let last = submission.last;
         self.engine
@@ -153,7 +153,9 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
-        if matches!(stage, Stage::Durable) && let Some(log) = &self.engine.log {
+        if matches!(stage, Stage::Durable)
+            && let Some(log) = &self.engine.log
+        {
             log.want_sync(index.saturating_add(1));
             self.engine.writer_signal.notify();
         }
@@ -261,7 +263,8 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
-                || (self.engine.log.is_some() && progress.durable_mark() < progress.submitted_mark())
+                || (self.engine.log.is_some()
+                    && progress.durable_mark() < progress.submitted_mark())
         };
         while undone() {
             progress.poison.check()?;

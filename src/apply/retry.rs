@@ -100,7 +100,9 @@ impl<M: StateMachine> ApplyManager<M> {
                 Err(source) => source,
             };
             match (&source, part) {
-                (SubmitError::Full { .. }, _) if !deadline.left().is_zero() => self.wait_for_room(deadline),
+                (SubmitError::Full { .. }, _) if !deadline.left().is_zero() => {
+                    self.wait_for_room(deadline)
+                }
                 (SubmitError::TooLarge { .. }, [_, _, ..]) => {
                     let (head, tail) = part.split_at(part.len() / 2);
                     let first = self.submit_when_room(head, deadline)?;

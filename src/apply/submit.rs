@@ -6,6 +6,7 @@ use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::ring::Descriptor;
 use super::watermark::decode;
+use crate::codec::PayloadRef;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
@@ -77,7 +78,9 @@ impl<M: StateMachine> Engine<M> {
         if new.is_empty() {
             return Ok(Some(submission));
         }
-        if mode == Mode::Sync && let Some(log) = &self.log {
+        if mode == Mode::Sync
+            && let Some(log) = &self.log
+        {
             log.want_close();
         }
         self.append(&mut appending, new, last, mode)
@@ -130,7 +133,11 @@ impl<M: StateMachine> Engine<M> {
         }
         let limit = self.config.pipeline_depth as u64;
         if new > limit {
-            return Err(SubmitError::TooLarge { what: "entries of one submission", size: new, limit });
+            return Err(SubmitError::TooLarge {
+                what: "entries of one submission",
+                size: new,
+                limit,
+            });
         }
         let pending = self.progress.pending();
         if pending + new > limit || last >= self.slot_limit() {
@@ -149,7 +156,7 @@ impl<M: StateMachine> Engine<M> {
         // A log that commits later fills slots when it feeds: they are not the appender's to reserve.
         let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
-        let footprint = |payload: &_| self.machine.footprint(payload);
+        let footprint = |payload: &PayloadRef<'_>| self.machine.footprint(payload);
         appending.appender.append(new, &self.slots, slot_limit, range_entries_max, footprint)?;
         self.progress.submit_to(last + 1);
         Ok(())

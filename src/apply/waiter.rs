@@ -243,9 +243,7 @@ pub(crate) fn wait(
         return Ok(());
     }
     let started = Instant::now();
-    wait.id = Some(WAKER.with(|waker| {
-        progress.waiters.register(wait.mark, stage, waker.clone())
-    }));
+    wait.id = Some(WAKER.with(|waker| progress.waiters.register(wait.mark, stage, waker.clone())));
     for look in 0..SPINS + YIELDS {
         if wait.reached() {
             break;

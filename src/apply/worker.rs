@@ -102,6 +102,8 @@ pub(crate) struct Applying<'a, M> {
     pub(crate) slots: &'a SlotRing,
     pub(crate) table: &'a SegmentTable,
     pub(crate) progress: &'a Progress,
+    /// Counts the replies that are rejections.
+    pub(crate) rejected: &'a AtomicU64,
 }
 
 impl<M: StateMachine> Applying<'_, M> {
@@ -132,9 +134,11 @@ impl<M: StateMachine> Applying<'_, M> {
         let finished = worker.ranges.load(Ordering::Relaxed);
         match worker.id {
             0 => self.workers.others_finished(0, finished),
-            _ => self.workers.0.first().is_some_and(|first| {
-                first.ranges.load(Ordering::Acquire) > finished
-            }),
+            _ => self
+                .workers
+                .0
+                .first()
+                .is_some_and(|first| first.ranges.load(Ordering::Acquire) > finished),
         }
     }
 
@@ -189,15 +193,17 @@ impl<M: StateMachine> Applying<'_, M> {
             &progress,
         );
         let mut replies = Replies::new(self.slots);
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            self.machine.apply(&range, partition, &mut replies)
-        }));
+        let applied =
+            catch_unwind(AssertUnwindSafe(|| self.machine.apply(&range, partition, &mut replies)));
         match applied {
             Ok(Ok(())) => {}
             Ok(Err(fatal)) => {
                 return Err(Poison::Fatal { index: progress.get(), message: fatal.to_string() });
             }
             Err(_panic) => return Err(Poison::Panic { index: progress.get() }),
+        }
+        if replies.rejected() > 0 {
+            self.rejected.fetch_add(replies.rejected(), Ordering::Relaxed);
         }
         let number = range.segment();
         state.segment = Some((number, segment));

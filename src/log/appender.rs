@@ -210,7 +210,8 @@ impl Appender {
             follow(last, got)?;
             let same_frame = frame_room > 0
                 && last.is_some_and(|last| (last.term, last.leader) == (got.term, got.leader));
-            frame_room = if same_frame { frame_room - 1 } else { self.config.frame_entries_max - 1 };
+            frame_room =
+                if same_frame { frame_room - 1 } else { self.config.frame_entries_max - 1 };
             plan.frames += usize::from(!same_frame);
             plan.bytes += bytes;
             last = Some(got);
@@ -247,7 +248,11 @@ impl Appender {
             let limit = queue.frames.capacity();
             if plan.frames > limit {
                 let (size, limit) = (plan.frames as u64, limit as u64);
-                return Err(SubmitError::TooLarge { what: "frames of one submission", size, limit });
+                return Err(SubmitError::TooLarge {
+                    what: "frames of one submission",
+                    size,
+                    limit,
+                });
             }
             if plan.frames + 2 > limit - queue.frames.len() {
                 return Err(SubmitError::Full { pending });
@@ -306,7 +311,8 @@ impl Appender {
         let mut run: Option<Run> = None;
         for entry in entries {
             let log_id = entry.log_id;
-            let bytes = codec::encoded_len(entry, &self.config.limits).map_err(|_| ruled_out.clone())?;
+            let bytes =
+                codec::encoded_len(entry, &self.config.limits).map_err(|_| ruled_out.clone())?;
             if !self.continues_open_frame(log_id, bytes) {
                 self.queue_run(run.take(), range_entries_max);
                 self.open_frame(log_id, bytes).ok_or_else(|| ruled_out.clone())?;
@@ -330,8 +336,16 @@ impl Appender {
             open.count += 1;
             self.position.terms.push(log_id);
             self.position.last = Some(log_id);
-            let entry_run =
-                Run { first: log_id.index, count: 1, segment, frame: open.offset, start, end, barrier, slotted };
+            let entry_run = Run {
+                first: log_id.index,
+                count: 1,
+                segment,
+                frame: open.offset,
+                start,
+                end,
+                barrier,
+                slotted,
+            };
             run = match run {
                 Some(mut run) if joins(&run, &entry_run, range_entries_max) => {
                     (run.count, run.end) = (run.count + 1, end);
@@ -519,11 +533,9 @@ fn follow(last: Option<LogId>, got: LogId) -> Result<(), SubmitError> {
         Some(last) if got.index != last.index + 1 => {
             Err(SubmitError::Gap { expected: last.index + 1, got: got.index })
         }
-        Some(last) if got.term < last.term => Err(SubmitError::TermRegression {
-            index: got.index,
-            last: last.term,
-            got: got.term,
-        }),
+        Some(last) if got.term < last.term => {
+            Err(SubmitError::TermRegression { index: got.index, last: last.term, got: got.term })
+        }
         // The first entry of all: consensus engines start at 0 or at 1.
         None if got.index > 1 => Err(SubmitError::Gap { expected: 1, got: got.index }),
         _ => Ok(()),

@@ -124,11 +124,8 @@ impl Journal {
 
 impl MemoryJournal {
     fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
-        let pool = Arc::new(ImagePool::new(
-            MEMORY_IMAGE_BYTES,
-            MEMORY_IMAGES,
-            MEMORY_OVERSIZE_BYTES,
-        ));
+        let pool =
+            Arc::new(ImagePool::new(MEMORY_IMAGE_BYTES, MEMORY_IMAGES, MEMORY_OVERSIZE_BYTES));
         let table = Arc::new(SegmentTable::new(0));
         let error = |error| OpenError::io("allocating memory for", "the journal", error);
         let active = pool.begin(0, 0, &[]).map_err(error)?;
@@ -218,6 +215,8 @@ pub(crate) struct Writing {
     shared: Arc<WriterShared>,
     files: Arc<SegmentFiles>,
     pool: Arc<ImagePool>,
+    /// The name of the I/O back-end.
+    backend: &'static str,
 }
 
 /// Figures of the log writer.
@@ -244,8 +243,10 @@ impl Log {
             option: "state machine",
             message: message.to_owned(),
         };
-        let writing =
-            log.writing.as_ref().ok_or_else(|| refuse("it was opened read-only: it takes no entries"))?;
+        let writing = log
+            .writing
+            .as_ref()
+            .ok_or_else(|| refuse("it was opened read-only: it takes no entries"))?;
         let appender = lock(&writing.appender).take();
         let appender = appender.ok_or_else(|| refuse("its log has an apply manager already"))?;
         Ok(JournalParts {
@@ -272,7 +273,7 @@ impl Log {
 
     /// The name of the I/O back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
-        self.writing.as_ref().map_or("read-only", |writing| lock(&writing.writer).backend())
+        self.writing.as_ref().map_or("read-only", |writing| writing.backend)
     }
 
     pub(crate) fn writer_stats(&self) -> LogWriterStats {
@@ -304,7 +305,9 @@ impl Log {
 
     /// Whether less than a group waits for more to come.
     pub(crate) fn is_lingering(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| writing.shared.lingering.load(Ordering::Acquire))
+        self.writing
+            .as_ref()
+            .is_some_and(|writing| writing.shared.lingering.load(Ordering::Acquire))
     }
 
     /// The open frame should be closed by whoever holds the appender.

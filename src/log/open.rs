@@ -20,10 +20,10 @@ use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
+use crate::codec;
 use crate::config::{CommitMode, PersistentConfig};
 use crate::disk::{Access, Disk};
 use crate::error::{OpenError, Poison};
-use crate::codec;
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 
@@ -100,13 +100,11 @@ impl LogOpening {
             let mut replay = Replay::new(machine, committed.map_or(0, |index| index + 1));
             scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
         }
-        let start = StartMarks {
-            submitted: last.map(|last| last.index),
-            committed,
-            applied: committed,
-        };
+        let start =
+            StartMarks { submitted: last.map(|last| last.index), committed, applied: committed };
         let unfed = notes.unfed(start.applied, &self.table);
-        let unfed = unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
+        let unfed =
+            unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
         self.finish(result, notes, start, unfed)
     }
 
@@ -163,7 +161,8 @@ impl LogOpening {
     /// read well and are not on disk, and that no later sync would write.
     fn settle(&mut self, result: &ScanResult, notes: &Notes) -> Result<(), OpenError> {
         let tail = &result.tail;
-        let clean = self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        let clean =
+            self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
         for summary in &result.segments {
             let name = segment_name(summary.number);
             if summary.number > tail.segment {
@@ -197,7 +196,8 @@ impl LogOpening {
         let mut buffer = vec![0; 1 << 20];
         let mut offset = 0;
         while offset < used_bytes {
-            let want = usize::try_from(used_bytes - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let want = usize::try_from(used_bytes - offset)
+                .map_or(buffer.len(), |left| left.min(buffer.len()));
             let Some(chunk) = buffer.get_mut(..want) else { break };
             let read = file.read_at(chunk, offset).map_err(error("reading"))?;
             if read == 0 {
@@ -228,7 +228,8 @@ impl LogOpening {
             let name = name.clone();
             move |source| OpenError::io(action, name, source)
         };
-        let files = Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
+        let files =
+            Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
         let file = files.take(segment).map_err(error("creating"))?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
@@ -244,8 +245,14 @@ impl LogOpening {
         let shared = Arc::new(WriterShared::default());
         let mark = tail.last.map_or(0, |last| last.index + 1);
         let sequence = tail.next_sequence - 1;
-        let position =
-            WriterPosition { segment, file, written_bytes: used, chain: tail.chain, sequence, mark };
+        let position = WriterPosition {
+            segment,
+            file,
+            written_bytes: used,
+            chain: tail.chain,
+            sequence,
+            mark,
+        };
         let writer = LogWriter::new(
             WriterConfig {
                 database_id: self.content.database_id,
@@ -279,8 +286,9 @@ impl LogOpening {
         let table = Arc::clone(&self.table);
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
+        let backend = writer.backend();
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
-        Ok(Writing { appender, writer, queue, shared, files, pool })
+        Ok(Writing { appender, writer, queue, shared, files, pool, backend })
     }
 }
 
@@ -329,7 +337,11 @@ impl Notes {
         };
         // What a later header says is committed is not fed again.
         if let Some(committed) = header.committed {
-            while self.frames.front().is_some_and(|run| run.first + u64::from(run.count) <= committed) {
+            while self
+                .frames
+                .front()
+                .is_some_and(|run| run.first + u64::from(run.count) <= committed)
+            {
                 self.frames.pop_front();
             }
         }
@@ -425,9 +437,8 @@ fn map_segment(
 }
 
 fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
-    let refuse = |option, message: &str| {
-        Err(OpenError::Config { option, message: message.to_owned() })
-    };
+    let refuse =
+        |option, message: &str| Err(OpenError::Config { option, message: message.to_owned() });
     if config.segment_bytes < 4 * SLACK_BYTES || config.segment_bytes as u64 > SEGMENT_BYTES_MAX {
         return refuse("segment_bytes", "must be 16 KiB to 4 GiB - 64");
     }

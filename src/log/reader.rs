@@ -92,7 +92,8 @@ pub(crate) fn read(
         let mut rest = body;
         for position in 0..header.count {
             let index = header.opening.first_index + u64::from(position);
-            let (_, len) = codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+            let (_, len) =
+                codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
             let (encoded, after) = rest.split_at(len);
             rest = after;
             if index >= until || index > *wanted.end() {

@@ -59,8 +59,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             }
             let offset = chunk.bytes_offset + chunk.skip;
             let rest = chunk.bytes.get(chunk.skip as usize..).unwrap_or_default();
-            let (payload, len) =
-                codec::decode(rest, segment, offset).map_err(|_| undecodable())?;
+            let (payload, len) = codec::decode(rest, segment, offset).map_err(|_| undecodable())?;
             let len = u32::try_from(len).map_err(|_| undecodable())?;
             if index < self.applied_mark {
                 chunk.skip += len;

@@ -44,7 +44,10 @@ mod tests {
             runs.push(LogId::new(index, term));
         }
         let term = |runs: &TermRuns, index| runs.log_id(index).map(|id| id.term);
-        assert_eq!([4, 5, 6, 7, 8, 9].map(|i| term(&runs, i)), [None, Some(1), Some(1), Some(3), Some(3), Some(4)]);
+        assert_eq!(
+            [4, 5, 6, 7, 8, 9].map(|i| term(&runs, i)),
+            [None, Some(1), Some(1), Some(3), Some(3), Some(4)]
+        );
         runs.truncate(8);
         runs.push(LogId::new(8, 5));
         assert_eq!([7, 8].map(|i| term(&runs, i)), [Some(3), Some(5)]);

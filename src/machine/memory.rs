@@ -1,14 +1,14 @@
 //! The memory state machine: all of the state on the heap, nothing on disk.
 
 use std::io;
+use std::sync::Arc;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::value::Value;
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
 use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, PayloadRef, VALUE_BYTES_MAX};
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError};
+use crate::error::OpenError;
 use crate::log::{Journal, MemoryJournal};
 
 /// How a [`MemoryStateMachine`] is made.

@@ -255,16 +255,23 @@ impl<'a> Iterator for Entries<'a> {
 #[derive(Debug)]
 pub struct Replies<'a> {
     slots: &'a SlotRing,
+    rejected: u64,
 }
 
 impl<'a> Replies<'a> {
     pub(crate) fn new(slots: &'a SlotRing) -> Self {
-        Self { slots }
+        Self { slots, rejected: 0 }
+    }
+
+    /// How many of the replies set were rejections.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected
     }
 
     /// Sets the reply of an entry of the range being applied.
     #[inline]
     pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
+        self.rejected += u64::from(matches!(reply, Reply::Rejected(_)));
         self.slots.set_reply(entry.log_id.index, reply);
     }
 }

@@ -11,7 +11,7 @@ use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError};
+use crate::error::OpenError;
 use crate::log::open::LogOpening;
 use crate::log::{Journal, Log, RecoveryReport};
 

@@ -16,7 +16,10 @@ macro_rules! key_value_reads {
             ///
             /// [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine has failed.
             #[inline]
-            pub fn get(&self, key: &[u8]) -> Result<Option<$crate::Value>, $crate::error::ReadError> {
+            pub fn get(
+                &self,
+                key: &[u8],
+            ) -> Result<Option<$crate::Value>, $crate::error::ReadError> {
                 self.check()?;
                 self.state.get(key)
             }
@@ -41,7 +44,11 @@ macro_rules! key_value_reads {
             /// # Errors
             ///
             /// As `get`.
-            pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, $crate::error::ReadError> {
+            pub fn get_into(
+                &self,
+                key: &[u8],
+                out: &mut Vec<u8>,
+            ) -> Result<bool, $crate::error::ReadError> {
                 self.check()?;
                 self.state.get_into(key, out)
             }
@@ -91,7 +98,9 @@ macro_rules! key_value_reads {
             /// # Errors
             ///
             /// As `get`.
-            pub fn membership(&self) -> Result<Option<($crate::LogId, Vec<u8>)>, $crate::error::ReadError> {
+            pub fn membership(
+                &self,
+            ) -> Result<Option<($crate::LogId, Vec<u8>)>, $crate::error::ReadError> {
                 self.check()?;
                 Ok(self.state.membership())
             }

@@ -1,0 +1,107 @@
+//! For tests: an engine without threads, stepped by hand, over the simulated disk.
+//!
+//! The steps are the ones the threads take, so what is proved here holds there; and as one thread takes them in an
+//! order that a seed decides, a seed reproduces a run to the byte.
+//!
+//! ```
+//! use std::num::NonZeroUsize;
+//! use sprag::testing::{SimDisk, Stepped};
+//! use sprag::{ApplyConfig, Entry, PersistentConfig, PersistentStateMachine};
+//!
+//! let disk = SimDisk::new(1);
+//! let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
+//! let machine = PersistentStateMachine::open_on_disk(disk.open(true)?, config.clone())?;
+//! let engine = Stepped::new(machine, ApplyConfig::new().worker_count(NonZeroUsize::MIN))?;
+//!
+//! engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")])?;
+//! assert_eq!(engine.stats().acknowledged, None);
+//! while engine.step_log_writer() {}
+//! while engine.step_worker(0) {}
+//! assert_eq!(engine.stats().acknowledged, Some(1));
+//!
+//! // The power fails, and takes with it everything that was not synced.
+//! disk.power_cut_keeping(0);
+//! drop(engine);
+//! let machine = PersistentStateMachine::open_on_disk(disk.open(true)?, config)?;
+//! assert_eq!(machine.get(b"key")?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::ops::Deref;
+
+use crate::ApplyManager;
+use crate::apply::worker::Step;
+use crate::config::ApplyConfig;
+use crate::error::OpenError;
+use crate::machine::StateMachine;
+
+pub use crate::disk::sim::{Fault, FaultError, SimDisk};
+
+/// An apply manager whose threads are you.
+///
+/// Calls that wait do not step by themselves: step until what you wait for is there. Inline apply is off, so that a
+/// synchronous call never does more than submit.
+#[derive(Debug)]
+pub struct Stepped<M: StateMachine> {
+    manager: ApplyManager<M>,
+}
+
+impl<M: StateMachine> Stepped<M> {
+    /// Takes a machine over, as [`ApplyManager::new`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApplyManager::new`].
+    pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
+        let config = config.threads(false).inline_apply(false).pin_workers(false);
+        Ok(Self { manager: ApplyManager::new(machine, config)? })
+    }
+
+    /// How many workers there are to step.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.manager.engine.workers.count()
+    }
+
+    /// One step of a worker: at most one range. Whether it did anything.
+    pub fn step_worker(&self, id: usize) -> bool {
+        self.manager.engine.step_worker(id) == Step::Worked
+    }
+
+    /// One step of the log writer: one group, or closing the open frame. Whether it did anything.
+    pub fn step_log_writer(&self) -> bool {
+        self.manager.engine.step_writer() == Step::Worked
+    }
+
+    /// One step of the background: the next segment. Whether it did anything.
+    pub fn step_background(&self) -> bool {
+        self.manager.engine.step_background() == Step::Worked
+    }
+
+    /// Steps everything, round-robin, until nothing has anything to do.
+    pub fn run_until_idle(&self) {
+        loop {
+            let mut worked = self.step_log_writer() | self.step_background();
+            for id in 0..self.workers() {
+                worked |= self.step_worker(id);
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// The manager, to be closed.
+    #[must_use]
+    pub fn into_manager(self) -> ApplyManager<M> {
+        self.manager
+    }
+}
+
+impl<M: StateMachine> Deref for Stepped<M> {
+    type Target = ApplyManager<M>;
+
+    fn deref(&self) -> &ApplyManager<M> {
+        &self.manager
+    }
+}
