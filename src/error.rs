@@ -441,7 +441,7 @@ pub enum ReadError {
 pub enum CloseError {
     /// Not everything was acknowledged in time. The threads go on; what is under way is not cancelled.
     #[error("closing: {0}")]
-    Wait(#[from] WaitError),
+    Wait(WaitError),
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),

@@ -274,8 +274,11 @@ impl<M: StateMachine> Engine<M> {
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
     fn help_writer(&self, mark: u64, stage: Stage) {
-        let reached = || match stage {
-            Stage::Durable | Stage::Acknowledged => self.progress.durable_mark() >= mark,
+        let rule = self.progress.rule();
+        let reached = || match (stage, rule) {
+            (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
+                self.progress.durable_mark() >= mark
+            }
             _ => self.progress.written_mark() >= mark,
         };
         while !reached() && self.progress.submitted_mark() >= mark {

@@ -247,7 +247,10 @@ impl<M: StateMachine> ApplyManager<M> {
         };
         self.threads.stop(&self.engine);
         self.engine.progress.waiters.close();
-        flushed?;
+        flushed.map_err(|error| match error {
+            WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
+            other => CloseError::Wait(other),
+        })?;
         let committed = decode(self.engine.progress.committed_mark());
         match &self.engine.log {
             Some(log) => Ok(log.close(committed)?),

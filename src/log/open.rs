@@ -11,7 +11,7 @@ use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
-use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, scan};
+use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::Replay;
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
@@ -173,6 +173,10 @@ impl LogOpening {
             }
         }
         self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
+        if result.cut.is_some() {
+            // Not needed to keep the cut tail from coming back, but what is found there later is then of its own time.
+            erase_after(&*self.disk, tail)?;
+        }
         self.content.clean_close = false;
         self.content.incarnation =
             self.content.incarnation.max(tail.incarnation_seen_max).saturating_add(1);

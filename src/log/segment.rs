@@ -14,12 +14,20 @@ pub(crate) struct SegmentFiles {
     segment_bytes: u64,
     /// The number that should be made ready; 0 for none.
     wanted: AtomicU32,
+    /// The last number that was asked for.
+    asked: AtomicU32,
     ready: Mutex<Option<(u32, Arc<dyn DiskFile>)>>,
 }
 
 impl SegmentFiles {
     pub(crate) fn new(disk: Arc<dyn Disk>, segment_bytes: u64) -> Self {
-        Self { disk, segment_bytes, wanted: AtomicU32::new(0), ready: Mutex::new(None) }
+        Self {
+            disk,
+            segment_bytes,
+            wanted: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            ready: Mutex::new(None),
+        }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -35,9 +43,16 @@ impl SegmentFiles {
         }
     }
 
-    /// Asks for segment `number` to be made ready by [`SegmentFiles::prepare`].
+    /// Asks, once, for segment `number` to be made ready by [`SegmentFiles::prepare`].
     pub(crate) fn want(&self, number: u32) {
-        self.wanted.store(number, Ordering::Release);
+        if self.asked.swap(number, Ordering::Relaxed) != number {
+            self.wanted.store(number, Ordering::Release);
+        }
+    }
+
+    /// Length of a segment file.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// Whether [`SegmentFiles::prepare`] has something to do.
@@ -57,6 +72,8 @@ impl SegmentFiles {
         Ok(())
     }
 
+    /// Space is reserved, not written: zero-filling the next segment beside the log writer cost half of the throughput
+    /// and gained nothing measurable on a single sync (`docs/benchmarks.md`).
     fn create(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
         let name = segment_name(u64::from(number));
         let file = match self.disk.open(&name, Access::Create) {

@@ -22,6 +22,10 @@ use crate::config::Durability;
 use crate::disk::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 use crate::error::Poison;
 
+/// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
+/// never for a directory that takes a few entries.
+const PREPARE_PART: u64 = 4;
+
 /// How groups are formed and made durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriterConfig {
@@ -118,7 +122,6 @@ impl LogWriter {
         position: WriterPosition,
     ) -> Self {
         shared.durable_sequence.store(position.sequence, Ordering::Release);
-        files.want(position.segment + 1);
         let written = (position.sequence, position.mark);
         let synced_at = clock.now();
         Self {
@@ -239,6 +242,9 @@ impl LogWriter {
             next = self.frames.pop();
         }
         let end = self.position.written_bytes;
+        if end as u64 * PREPARE_PART > self.files.segment_bytes() {
+            self.files.want(self.position.segment + 1);
+        }
         let bytes = Image::slice(&image, start, end)
             .ok_or(Poison::Internal("a group reaches past its completed frames"))?;
         let synced = match self.config.durability {
@@ -349,7 +355,6 @@ impl LogWriter {
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
         let next = self.files.take(segment);
         let next = next.map_err(|source| io_poison("creating", segment, source))?;
-        self.files.want(segment + 1);
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
