@@ -68,7 +68,8 @@ impl<M: StateMachine> Engine<M> {
         let start = machine.applied();
         let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
             machine.journal().open(start)?;
-        let slots = SlotRing::new(config.pipeline_depth);
+        // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
+        let slots = SlotRing::new(2 * config.pipeline_depth);
         let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
@@ -244,11 +245,13 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// One step of the background: the next segment's file and image. Never fails the engine.
+    /// One step of the background: the next segment's file and image.
     pub(crate) fn step_background(&self) -> Step {
         match &self.log {
-            Some(log) if log.background_wanted() => {
-                log.step_background();
+            Some(log) if log.background_wanted() && self.progress.poison.get().is_none() => {
+                if let Err(poison) = log.step_background() {
+                    self.fail(poison);
+                }
                 Step::Worked
             }
             _ => Step::Idle,

@@ -341,15 +341,15 @@ impl Log {
         self.writing.as_ref().is_some_and(|writing| writing.files.is_wanted())
     }
 
-    /// Makes the next segment's file and image ready. A failure is met again, and then reported, by the log writer.
-    pub(crate) fn step_background(&self) {
-        let Some(writing) = &self.writing else { return };
-        if let Err(error) = writing.files.prepare() {
-            tracing::warn!(%error, "the next segment could not be made ready");
-        }
+    /// Makes the next segment's file and image ready. No space or no memory yet is for the log writer to report, when
+    /// it gets there; a sync that failed is final.
+    pub(crate) fn step_background(&self) -> Result<(), Poison> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        writing.files.prepare()?;
         if let Err(error) = writing.pool.prepare() {
             tracing::warn!(%error, "no memory for the next segment yet");
         }
+        Ok(())
     }
 
     /// Copies entries out; `locate` says where to start for an index.

@@ -20,7 +20,7 @@ use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
-use crate::codec;
+use crate::codec::{self, FRAME_BYTES_MAX};
 use crate::config::{CommitMode, PersistentConfig};
 use crate::disk::{Access, Disk};
 use crate::error::{OpenError, Poison};
@@ -234,7 +234,7 @@ impl LogOpening {
         };
         let files =
             Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
-        let file = files.take(segment).map_err(error("creating"))?;
+        let file = files.take(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
@@ -277,6 +277,7 @@ impl LogOpening {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
+            committed_mark: tail.committed.map_or(0, |index| index + 1),
             terms: notes.terms,
             index: notes.index,
             unfed,
@@ -448,6 +449,9 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     }
     if !config.segment_bytes.is_multiple_of(4096) {
         return refuse("segment_bytes", "must be a multiple of 4096");
+    }
+    if config.frame_bytes > FRAME_BYTES_MAX {
+        return refuse("frame_bytes", "must be at most 32 MiB");
     }
     if config.segment_images < 2 {
         return refuse("segment_images", "must be at least 2");

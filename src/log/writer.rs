@@ -4,7 +4,6 @@
 //! thread loops over it, a caller who waits for durability may run it too, and the simulator drives it from one thread.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
 };
 use super::image::{EntryOffset, Image};
-use super::segment::SegmentFiles;
+use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
 use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
@@ -160,7 +159,7 @@ impl LogWriter {
         }
         let mut worked = false;
         while self.in_flight.len() < self.queue.depth() {
-            match self.submit_group(progress)? {
+            match self.submit_group()? {
                 true => worked = true,
                 false => break,
             }
@@ -215,7 +214,7 @@ impl LogWriter {
     }
 
     /// Starts the next write; false if no frame is closed.
-    fn submit_group(&mut self, progress: &Progress) -> Result<bool, Poison> {
+    fn submit_group(&mut self) -> Result<bool, Poison> {
         let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
             return Ok(false);
         };
@@ -238,7 +237,7 @@ impl LogWriter {
                 self.carried = Some(frame);
                 break;
             }
-            self.complete_frame(frame, &image, progress)?;
+            self.complete_frame(frame, &image)?;
             next = self.frames.pop();
         }
         let end = self.position.written_bytes;
@@ -264,12 +263,7 @@ impl LogWriter {
     }
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
-    fn complete_frame(
-        &mut self,
-        frame: ClosedFrame,
-        image: &Arc<Image>,
-        progress: &Progress,
-    ) -> Result<(), Poison> {
+    fn complete_frame(&mut self, frame: ClosedFrame, image: &Arc<Image>) -> Result<(), Poison> {
         let too_large = Poison::Internal("a frame reaches past 4 GiB");
         let body_start = frame.start + FRAME_HEADER_BYTES;
         let at = |offset: usize| u32::try_from(offset).map_err(|_| too_large.clone());
@@ -283,7 +277,7 @@ impl LogWriter {
             count: frame.count,
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
-            committed: watermark::decode(progress.committed_mark()),
+            committed: watermark::decode(frame.committed_mark),
             segment: u64::from(image.segment()),
             offset: frame.start as u64,
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
@@ -353,8 +347,7 @@ impl LogWriter {
 
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
-        let next = self.files.take(segment);
-        let next = next.map_err(|source| io_poison("creating", segment, source))?;
+        let next = self.files.take(segment)?;
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
@@ -375,8 +368,4 @@ impl LogWriter {
         }
         Ok(())
     }
-}
-
-fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
-    Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
 }
