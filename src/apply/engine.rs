@@ -59,17 +59,16 @@ pub(crate) struct Appending {
 }
 
 impl<M: StateMachine> Engine<M> {
-    pub(crate) fn new(
-        machine: M,
-        config: ApplyConfig,
-        workers: usize,
-        clock: Clock,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
+        let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
         let start = machine.applied();
         let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
             machine.journal().open(start)?;
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
         let slots = SlotRing::new(2 * config.pipeline_depth);
+        if let (Some(log), Some(clock)) = (&log, &config.by_hand) {
+            log.set_clock(clock.clone());
+        }
         let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
@@ -269,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
         if never && self.progress.rule() == AckRule::Applied {
             return Err(WaitError::NeverDurable { index });
         }
-        if stage != Stage::Applied && self.log.is_some() && self.config.threads {
+        if stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none() {
             self.help_writer(index.saturating_add(1), stage);
         }
         waiter::wait(&self.progress, index, stage, timeout)

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::apply::watermark::{AckRule, Progress, StartMarks};
 use crate::apply::worker::Step;
+use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, Durability};
 use crate::disk::Disk;
@@ -261,6 +262,12 @@ impl Log {
             poison: Arc::clone(&log.poison),
             memory_bytes: log.memory_bytes + writing.queue.memory_bytes(),
         })
+    }
+
+    pub(crate) fn set_clock(&self, clock: Clock) {
+        if let Some(writing) = &self.writing {
+            lock(&writing.writer).set_clock(clock);
+        }
     }
 
     pub(crate) fn commit_mode(&self) -> CommitMode {

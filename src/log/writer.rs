@@ -143,6 +143,11 @@ impl LogWriter {
         }
     }
 
+    pub(crate) fn set_clock(&mut self, clock: Clock) {
+        self.synced_at = clock.now();
+        self.clock = clock;
+    }
+
     /// The name of the back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
         self.queue.backend()
