@@ -10,6 +10,7 @@ mod log;
 pub mod machine;
 mod poison;
 mod stats;
+mod sync;
 pub mod testing;
 
 pub use apply::latency::LatencyStats;

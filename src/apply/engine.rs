@@ -1,7 +1,6 @@
 //! An engine: everything of one apply manager that its threads share, and the steps they take.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::claims::Claims;
@@ -21,6 +20,8 @@ use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::StateMachine;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// See the module.
 #[derive(Debug)]

@@ -2,8 +2,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -16,6 +14,8 @@ use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 /// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
 ///

@@ -1,6 +1,5 @@
 //! Batches of any length, and retries of what nothing has seen.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
@@ -9,6 +8,7 @@ use super::watermark::Stage;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError};
 use crate::machine::StateMachine;
+use crate::sync::thread;
 
 /// How [`ApplyManager::apply_with_retry`] retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! Waking the engine's own threads, at the cost of one load when they are awake.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::thread::{self, Thread};
 
 /// One sleeping place, for one thread.
 #[derive(Debug, Default)]

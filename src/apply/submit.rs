@@ -1,7 +1,5 @@
 //! Submitting: the first step of an entry's way, all or nothing.
 
-use std::sync::atomic::Ordering;
-
 use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::ring::Descriptor;
@@ -11,6 +9,7 @@ use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
 use crate::machine::StateMachine;
+use crate::sync::atomic::Ordering;
 
 /// What was taken.
 #[derive(Debug)]

@@ -5,14 +5,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, looks, spin_loop, thread_local};
 
 const NOBODY: u64 = u64::MAX;
 /// Wakers taken off the list at a time.
@@ -251,8 +252,8 @@ impl Drop for Wait<'_> {
 }
 
 /// How often a waiter looks before it parks: each look is a `spin_loop` hint, then a few yields.
-const SPINS: u32 = 64;
-const YIELDS: u32 = 8;
+const SPINS: u32 = looks(64);
+const YIELDS: u32 = looks(8);
 
 /// Blocks until `stage` covers `index`.
 pub(crate) fn wait(
@@ -271,7 +272,7 @@ pub(crate) fn wait(
         if wait.reached() {
             break;
         }
-        if look < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        if look < SPINS { spin_loop() } else { thread::yield_now() }
     }
     loop {
         if let Some(outcome) = wait.outcome() {

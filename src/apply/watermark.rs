@@ -4,15 +4,15 @@
 //! starts at index 0 works. `purged <= snapshot <= applied <= committed <= submitted` and
 //! `durable <= written <= submitted`.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
 use super::waiter::Waiters;
 use crate::error::Poison;
 use crate::poison::PoisonCell;
-use std::sync::Arc;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A watermark that callers can wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
