@@ -2,9 +2,13 @@
 
 use std::num::NonZeroUsize;
 
-use sprag::error::{OpenError, SubmitError};
+use std::time::Duration;
+
+use sprag::error::{OpenError, Poison, SubmitError};
 use sprag::testing::{Fault, SimDisk, Stepped};
-use sprag::{ApplyConfig, Durability, PersistentConfig, PersistentStateMachine, StateMachine};
+use sprag::{
+    ApplyConfig, Durability, PersistentConfig, PersistentStateMachine, Stage, StateMachine,
+};
 
 use crate::history::{History, with_entries};
 use crate::random::Random;
@@ -85,6 +89,19 @@ pub(crate) enum Opened {
     Failed(OpenError),
 }
 
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    /// Everything was acknowledged; a fault that struck did not matter to it.
+    Through,
+    /// It was stopped dead when the fault struck.
+    Stopped,
+    /// The engine failed.
+    Poisoned(Poison),
+    /// Opening failed.
+    NotOpened(OpenError),
+}
+
 /// What the crash does to what is not synced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crash {
@@ -106,6 +123,8 @@ pub(crate) struct World {
     pub(crate) acknowledged: usize,
     /// The operation a fault is set for.
     armed: Option<u64>,
+    /// Whether a run takes no more steps once the fault has struck: the process died right there.
+    pub(crate) dies_when_struck: bool,
     seed: u64,
     pub(crate) crashes: u64,
 }
@@ -122,6 +141,7 @@ impl World {
             durable: 0,
             acknowledged: 0,
             armed: None,
+            dies_when_struck: false,
             seed,
             crashes: 0,
         }
@@ -211,17 +231,19 @@ impl World {
     pub(crate) fn drive(&mut self, node: &Node, entries: usize) -> Result<(), String> {
         let goal = self.history.len() + entries;
         let differ_at = self.history.len() + self.random.below(6);
+        let syncs_by_request = self.shape.durability != Durability::Sync;
         for _ in 0..STEPS_MAX {
             match self.random.below(10) {
                 0 | 1 => self.submit(node, goal, differ_at)?,
                 2..=4 => drop(node.step_log_writer()),
                 5 => drop(node.step_background()),
+                6 if syncs_by_request && self.random.one_in(4) => self.request_sync(node),
                 _ => {
                     let id = self.random.below(node.workers());
                     node.step_worker(id);
                 }
             }
-            if node.poison().is_some() {
+            if node.poison().is_some() || (self.dies_when_struck && self.struck()) {
                 return self.note(node);
             }
             if self.history.len() >= goal && node.pending_count() == 0 {
@@ -246,6 +268,14 @@ impl World {
             Err(error) => return Err(format!("a submission was refused: {error}")),
         }
         Ok(())
+    }
+
+    /// Asks for what was submitted to be made durable, and does not wait for it.
+    fn request_sync(&self, node: &Node) {
+        if let Some(last) = (self.history.first + self.history.len() as u64).checked_sub(1) {
+            // The steps to come do it.
+            drop(node.wait_until(last, Stage::Durable, Duration::ZERO));
+        }
     }
 
     /// Takes down what the engine promises now, and that its marks are in order.
@@ -291,23 +321,31 @@ impl World {
         }
     }
 
-    /// Runs from opening until `entries` more are acknowledged, or until the fault strikes that was set.
-    pub(crate) fn run(&mut self, entries: usize) -> Result<(), String> {
-        let Opened::Ready(node) = self.open()? else { return Ok(()) };
+    /// Runs from opening until `entries` more are acknowledged, or until the fault strikes that was set. The engine is
+    /// gone then, and the disk as it left it.
+    pub(crate) fn run(&mut self, entries: usize) -> Result<Ran, String> {
+        let node = match self.open()? {
+            Opened::Ready(node) => node,
+            Opened::Failed(error) => return Ok(Ran::NotOpened(error)),
+        };
         self.drive(&node, entries)?;
-        if let Some(poison) = node.poison() {
-            if !self.struck() {
+        let ran = match node.poison() {
+            Some(poison) if !self.struck() => {
                 return Err(format!("the engine failed by itself: {poison}"));
             }
-            self.check_poison_is_sticky(&node)?;
-        }
-        // Dropping it would close it: it dies in the crash.
-        self.crash_with(node);
-        Ok(())
+            Some(poison) => {
+                self.check_poison_is_sticky(&node)?;
+                Ran::Poisoned(poison)
+            }
+            None if self.dies_when_struck && self.struck() => Ran::Stopped,
+            None => Ran::Through,
+        };
+        self.kill(node);
+        Ok(ran)
     }
 
-    /// The node is gone, and neither closes nor writes anything more; the disk is as it left it.
-    fn crash_with(&mut self, node: Box<Node>) {
+    /// The engine is gone without closing; dropped alive, it would close.
+    pub(crate) fn kill(&mut self, node: Box<Node>) {
         self.disk.crash_process();
         drop(node);
     }
@@ -345,7 +383,7 @@ impl World {
             return Err(format!("the engine failed by itself: {poison}"));
         }
         self.compare_state(node.machine(), self.history.len())?;
-        self.crash_with(node);
+        self.kill(node);
         Ok(())
     }
 }
