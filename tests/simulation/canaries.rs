@@ -1,0 +1,68 @@
+//! What the power-cut tests prove is that the engine syncs: on a disk that does not, they must fail.
+
+use std::collections::BTreeMap;
+
+use sprag::testing::Fault;
+
+use crate::world::{Crash, Shape, World};
+
+#[test]
+fn a_disk_that_never_syncs_is_caught() {
+    let mut violations = 0;
+    for n in 0..60 {
+        let mut world = World::new(n, Shape::plain());
+        world.disk.set_sync_disabled(true);
+        world.arm(n, Fault::PowerCut);
+        violations += usize::from(run_and_cut(&mut world).is_err());
+    }
+    assert!(violations > 20, "{violations} violations were found");
+}
+
+#[test]
+fn a_single_lost_sync_of_any_file_or_of_the_directory_is_caught() {
+    let shape = Shape { value_bytes_max: 4000, frame_entries: 2, ..Shape::plain() };
+    let mut caught: BTreeMap<String, usize> = BTreeMap::new();
+    for n in 0.. {
+        let mut world = World::new(1, shape.clone());
+        world.arm(n, Fault::LostSync);
+        world.dies_when_struck = true;
+        let ran = world.run(24);
+        if !world.struck() {
+            break;
+        }
+        let operation = world.disk.trace().pop().unwrap();
+        let outcome = ran.and_then(|_| {
+            world.crash(Crash::Power(0));
+            world.recover(0, 1)
+        });
+        if outcome.is_err() {
+            *caught.entry(operation).or_default() += 1;
+        }
+    }
+    let synced_files: Vec<&str> = caught.keys().map(String::as_str).collect();
+    assert!(synced_files.iter().filter(|line| line.ends_with(".seg")).count() > 1, "{caught:?}");
+    assert!(caught.keys().all(|operation| operation.starts_with("sync")), "{caught:?}");
+}
+
+#[test]
+fn a_lost_sync_of_the_directory_is_caught() {
+    let mut caught = 0;
+    for n in 0..12 {
+        let mut world = World::new(1, Shape::plain());
+        world.arm(n, Fault::LostSync);
+        let ran = world.run(4);
+        let was_directory = world.disk.trace().get(n as usize).is_some_and(|op| op == "sync_dir");
+        let outcome = ran.and_then(|_| {
+            world.crash(Crash::Power(0));
+            world.recover(0, 1)
+        });
+        caught += usize::from(was_directory && outcome.is_err());
+    }
+    assert!(caught > 0);
+}
+
+fn run_and_cut(world: &mut World) -> Result<(), String> {
+    world.run(40)?;
+    world.crash(Crash::Power(0));
+    world.recover(0, 1)
+}
