@@ -212,7 +212,7 @@ impl<'a> BatchRef<'a> {
         self.note
     }
 
-    /// The commands in order; ends early if one cannot be decoded, which [`decode`] has ruled out.
+    /// The commands in order; ends early if one cannot be decoded, which decoding the batch has ruled out.
     pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
         let (mut rest, segment, mut offset) = (self.commands, self.segment, self.offset);
         (0..self.count).map_while(move |_| {

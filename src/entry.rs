@@ -1,7 +1,7 @@
 //! What comes in (entries and commands) and what comes out of each (a reply).
 //!
 //! These are the caller's own, borrowed types: nothing here owns bytes. A submission encodes them once, into the
-//! frame that workers apply from and the log writes (see [`crate::codec`]).
+//! frame that workers apply from and the log writes (see `src/codec.rs`).
 
 use std::fmt;
 

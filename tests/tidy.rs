@@ -61,7 +61,7 @@ fn is_test_file(path: &Path) -> bool {
 fn before_tests(source: &str) -> Vec<&str> {
     let lines: Vec<_> = source.lines().collect();
     let tests = lines.windows(3).position(|window| {
-        window[0] == "#[cfg(test)]" && window[1..].iter().any(|line| line.starts_with("mod tests"))
+        window[0] == "#[cfg(test)]" && window[1..].iter().any(|line| line.contains("mod tests"))
     });
     lines[..tests.unwrap_or(lines.len())].to_vec()
 }
@@ -132,7 +132,7 @@ fn sources_are_ascii() {
 
 #[test]
 fn only_the_disk_touches_files() {
-    let needles = ["std::fs", "rustix::fs", "File::open", "OpenOptions", "MmapOptions"];
+    let needles = ["std::fs", "rustix::fs", "fs::File", "OpenOptions", "MmapOptions"];
     let found = uses("src", &needles, |path| path.starts_with("src/disk"));
     assert_eq!(found, Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! State machines: what entries do.
 //!
 //! [`StateMachine`] is the seam between the apply manager and a state. The built-in machines
-//! ([`MemoryStateMachine`](crate::MemoryStateMachine), [`PersistentStateMachine`](crate::PersistentStateMachine))
+//! ([`MemoryStateMachine`], [`PersistentStateMachine`])
 //! implement it over a sharded store; a user's own needs about 50 lines (see `examples/`).
 
 mod cell;
