@@ -548,6 +548,8 @@ impl<'a> Raw<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::entry::LogId;
 

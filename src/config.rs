@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::codec::Limits;
 
 /// When an acknowledgement is given, and so what a crash can take back.
@@ -53,7 +54,8 @@ pub struct ApplyConfig {
     pub(crate) batch_timeout: Duration,
     pub(crate) pin_workers: bool,
     pub(crate) inline_apply: bool,
-    pub(crate) threads: bool,
+    /// `Some`: without threads, stepped by hand, at the time this clock tells.
+    pub(crate) by_hand: Option<Clock>,
     pub(crate) close_timeout: Duration,
 }
 
@@ -66,7 +68,7 @@ impl Default for ApplyConfig {
             batch_timeout: Duration::ZERO,
             pin_workers: true,
             inline_apply: true,
-            threads: true,
+            by_hand: None,
             close_timeout: Duration::from_secs(30),
         }
     }
@@ -133,8 +135,8 @@ impl ApplyConfig {
 
     /// Without threads: somebody steps the engine by hand ([`crate::testing`]).
     #[must_use]
-    pub(crate) fn threads(mut self, threads: bool) -> Self {
-        self.threads = threads;
+    pub(crate) fn by_hand(mut self, clock: Clock) -> Self {
+        self.by_hand = Some(clock);
         self
     }
 }

@@ -179,6 +179,18 @@ impl OpenError {
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         Self::Io { action, file: file.into(), source }
     }
+
+    /// A failure that would poison a running engine, met before there is one.
+    pub(crate) fn before_start(poison: Poison) -> Self {
+        match poison {
+            Poison::Io { action, file, source } => {
+                let source = Arc::try_unwrap(source)
+                    .unwrap_or_else(|shared| io::Error::new(shared.kind(), shared.to_string()));
+                Self::Io { action, file, source }
+            }
+            other => Self::Replay(other),
+        }
+    }
 }
 
 /// Damage to bytes that were known to be durable.
@@ -441,7 +453,7 @@ pub enum ReadError {
 pub enum CloseError {
     /// Not everything was acknowledged in time. The threads go on; what is under way is not cancelled.
     #[error("closing: {0}")]
-    Wait(#[from] WaitError),
+    Wait(WaitError),
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),

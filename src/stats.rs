@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::apply::watermark::decode;
+use crate::config::Durability;
 use crate::log::{LogWriterStats, RecoveryReport};
 use crate::machine::{StateMachine, StateMachineStats};
 
@@ -46,6 +47,8 @@ pub struct ApplyStats {
     pub acknowledged: Option<u64>,
     /// The I/O back-end in use: `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
+    /// When an acknowledgement is given; `None` for a machine without a log.
+    pub durability: Option<Durability>,
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
     /// What opening the log found.
@@ -93,6 +96,7 @@ impl<M: StateMachine> ApplyManager<M> {
             applied: decode(applied_mark),
             acknowledged: decode(progress.acknowledged_mark()),
             io_backend,
+            durability: engine.log.as_ref().map(|log| log.durability()),
             log_writer,
             recovery,
             memory_bytes: engine.memory_bytes,

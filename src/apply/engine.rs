@@ -59,16 +59,16 @@ pub(crate) struct Appending {
 }
 
 impl<M: StateMachine> Engine<M> {
-    pub(crate) fn new(
-        machine: M,
-        config: ApplyConfig,
-        workers: usize,
-        clock: Clock,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
+        let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
         let start = machine.applied();
         let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
             machine.journal().open(start)?;
-        let slots = SlotRing::new(config.pipeline_depth);
+        // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
+        let slots = SlotRing::new(2 * config.pipeline_depth);
+        if let (Some(log), Some(clock)) = (&log, &config.by_hand) {
+            log.set_clock(clock.clone());
+        }
         let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
@@ -244,11 +244,13 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// One step of the background: the next segment's file and image. Never fails the engine.
+    /// One step of the background: the next segment's file and image.
     pub(crate) fn step_background(&self) -> Step {
         match &self.log {
-            Some(log) if log.background_wanted() => {
-                log.step_background();
+            Some(log) if log.background_wanted() && self.progress.poison.get().is_none() => {
+                if let Err(poison) = log.step_background() {
+                    self.fail(poison);
+                }
                 Step::Worked
             }
             _ => Step::Idle,
@@ -266,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
         if never && self.progress.rule() == AckRule::Applied {
             return Err(WaitError::NeverDurable { index });
         }
-        if stage != Stage::Applied && self.log.is_some() && self.config.threads {
+        if stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none() {
             self.help_writer(index.saturating_add(1), stage);
         }
         waiter::wait(&self.progress, index, stage, timeout)
@@ -274,8 +276,11 @@ impl<M: StateMachine> Engine<M> {
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
     fn help_writer(&self, mark: u64, stage: Stage) {
-        let reached = || match stage {
-            Stage::Durable | Stage::Acknowledged => self.progress.durable_mark() >= mark,
+        let rule = self.progress.rule();
+        let reached = || match (stage, rule) {
+            (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
+                self.progress.durable_mark() >= mark
+            }
             _ => self.progress.written_mark() >= mark,
         };
         while !reached() && self.progress.submitted_mark() >= mark {

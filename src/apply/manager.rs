@@ -12,7 +12,6 @@ use super::threads::Threads;
 use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
-use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
@@ -51,8 +50,8 @@ impl<M: StateMachine> ApplyManager<M> {
         if workers > WORKERS_MAX {
             return refuse("worker_count", format!("must be at most {WORKERS_MAX}"));
         }
-        let start_threads = config.threads;
-        let engine = Arc::new(Engine::new(machine, config, workers, Clock::real())?);
+        let start_threads = config.by_hand.is_none();
+        let engine = Arc::new(Engine::new(machine, config, workers)?);
         let mut manager = Self { engine, threads: Threads::default() };
         if start_threads {
             manager.threads = Threads::start(&manager.engine)
@@ -240,14 +239,17 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
         self.engine.refuse_submissions();
-        let flushed = if self.engine.config.threads {
+        let flushed = if self.engine.config.by_hand.is_none() {
             self.flush_pending(timeout)
         } else {
             self.drain_by_hand()
         };
         self.threads.stop(&self.engine);
         self.engine.progress.waiters.close();
-        flushed?;
+        flushed.map_err(|error| match error {
+            WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
+            other => CloseError::Wait(other),
+        })?;
         let committed = decode(self.engine.progress.committed_mark());
         match &self.engine.log {
             Some(log) => Ok(log.close(committed)?),

@@ -88,6 +88,7 @@ impl<M: StateMachine> Engine<M> {
                 Mode::Append => Ok(()),
                 _ => {
                     self.progress.commit_to(last + 1);
+                    appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
                     let inline = mode == Mode::Sync && self.config.inline_apply && idle;
                     self.hand_over(&mut appending, inline)
@@ -224,6 +225,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         }
         self.progress.commit_to(index + 1);
+        appending.appender.note_committed(index + 1);
         let fed = self.feed(&mut appending, false);
         fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         drop(appending);

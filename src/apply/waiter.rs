@@ -15,6 +15,8 @@ use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
 
 const NOBODY: u64 = u64::MAX;
+/// Wakers taken off the list at a time.
+const WAKERS: usize = 16;
 
 /// The registered waiters.
 #[derive(Debug)]
@@ -65,15 +67,36 @@ impl Waiters {
         }
     }
 
+    #[cold]
     fn notify_slow(&self, mark: impl Fn(Stage) -> u64) {
-        let mut list = self.lock();
-        for waiting in list.waiting.iter_mut().filter(|waiting| !waiting.notified) {
-            if mark(waiting.stage) >= waiting.mark {
-                waiting.notified = true;
-                waiting.waker.wake_by_ref();
+        self.wake_where(|waiting| {
+            let reached = !waiting.notified && mark(waiting.stage) >= waiting.mark;
+            waiting.notified |= reached;
+            reached
+        });
+    }
+
+    /// Wakes the waiters that `pick` picks, each at most once. No waker runs under the lock: it may be anybody's code.
+    fn wake_where(&self, mut pick: impl FnMut(&mut Waiting) -> bool) {
+        let mut after = 0;
+        loop {
+            let mut wakers = [const { None::<Waker> }; WAKERS];
+            let mut list = self.lock();
+            let rest = list.waiting.iter_mut().filter(|waiting| waiting.id >= after);
+            let picked = rest.filter_map(|waiting| pick(waiting).then_some(waiting));
+            let mut last = None;
+            for (waker, waiting) in wakers.iter_mut().zip(picked) {
+                *waker = Some(waiting.waker.clone());
+                last = Some(waiting.id);
+            }
+            self.update_lowest(&list);
+            drop(list);
+            wakers.iter().flatten().for_each(Waker::wake_by_ref);
+            match last {
+                Some(last) if wakers.iter().all(Option::is_some) => after = last + 1,
+                _ => return,
             }
         }
-        self.update_lowest(&list);
     }
 
     fn update_lowest(&self, list: &List) {
@@ -84,23 +107,22 @@ impl Waiters {
 
     /// Wakes everybody, to find out why: poison.
     pub(crate) fn wake_all(&self) {
-        self.lock().waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+        self.wake_where(|_| true);
     }
 
     /// Wakes everybody to the end of the manager; later waits for what was not reached fail at once.
     pub(crate) fn close(&self) {
-        let mut list = self.lock();
-        list.closed = true;
-        list.waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+        self.lock().closed = true;
+        self.wake_where(|_| true);
     }
 
     /// Everything above `mark` was truncated: those who wait for it are told.
     pub(crate) fn truncate(&self, mark: u64) {
-        let mut list = self.lock();
-        for waiting in list.waiting.iter_mut().filter(|waiting| waiting.mark > mark) {
-            waiting.truncated = true;
-            waiting.waker.wake_by_ref();
-        }
+        self.wake_where(|waiting| {
+            let cut = waiting.mark > mark && !waiting.truncated;
+            waiting.truncated |= cut;
+            cut
+        });
     }
 
     fn register(&self, mark: u64, stage: Stage, waker: Waker) -> u64 {
@@ -135,7 +157,8 @@ impl Waiters {
         let Some(at) = list.waiting.iter().position(|waiting| waiting.id == id) else {
             return false;
         };
-        let gone = list.waiting.swap_remove(at);
+        // In order of their ids, which `wake_where` goes by.
+        let gone = list.waiting.remove(at);
         if !gone.notified {
             self.update_lowest(&list);
         }

@@ -26,6 +26,9 @@ const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
 /// Kept free at the end of every segment, so that a log that is full can still record truncations.
 pub(crate) const SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
+/// Numbers that a memory journal's images are given in turn; more than there can be images.
+const MEMORY_SEGMENTS: u32 = 1024;
+
 /// A frame that takes no more entries: the log writer's to complete and write.
 #[derive(Debug)]
 pub(crate) struct ClosedFrame {
@@ -37,6 +40,9 @@ pub(crate) struct ClosedFrame {
     pub(crate) end: usize,
     /// Last index of the log after this frame, plus one.
     pub(crate) mark: u64,
+    /// What was committed when the frame was closed, plus one. Not when it is written: by then entries that replace
+    /// some of its own may be committed, and a truncation between them would contradict its header.
+    pub(crate) committed_mark: u64,
 }
 
 /// The way from the appender to the log writer.
@@ -122,6 +128,8 @@ pub(crate) struct LogPosition {
     pub(crate) incarnation: u64,
     pub(crate) next_sequence: u64,
     pub(crate) last: Option<LogId>,
+    /// What is committed, plus one.
+    pub(crate) committed_mark: u64,
     pub(crate) terms: TermRuns,
     pub(crate) index: LogIndex,
     /// Entries that are in the log and not in the state: the uncommitted tail.
@@ -178,6 +186,11 @@ impl Appender {
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         self.position.last.filter(|last| index <= last.index)?;
         self.position.terms.log_id(index)
+    }
+
+    /// Frames closed from now on say that entries before `mark` are committed.
+    pub(crate) fn note_committed(&mut self, mark: u64) {
+        self.position.committed_mark = mark;
     }
 
     /// Where the log's entries are.
@@ -275,7 +288,8 @@ impl Appender {
             return Err(SubmitError::TooLarge { what: "segments", size: limit + 1, limit });
         }
         self.next = None;
-        let number = number % u32::try_from(SegmentTable::SEGMENTS_MAX).unwrap_or(u32::MAX);
+        // In memory only a few are in use at a time, and their numbers come round.
+        let number = if self.to_writer.is_some() { number } else { number % MEMORY_SEGMENTS };
         self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
             tracing::warn!(%error, "no memory for another segment image");
             None
@@ -449,6 +463,7 @@ impl Appender {
             start,
             end: self.active.end(),
             mark,
+            committed_mark: self.position.committed_mark,
         };
         let taken = queue.frames.push(frame).is_ok();
         debug_assert!(taken, "make_room reserves a place for every frame, and two more");
@@ -496,11 +511,6 @@ impl Appender {
         }
         self.close_frame();
         Some(sequence)
-    }
-
-    /// Bytes of the log's memory that are taken right now, in the active image.
-    pub(crate) fn active_bytes(&self) -> usize {
-        self.active.end()
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::apply::watermark::{AckRule, Progress, StartMarks};
 use crate::apply::worker::Step;
+use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, Durability};
 use crate::disk::Disk;
@@ -263,6 +264,12 @@ impl Log {
         })
     }
 
+    pub(crate) fn set_clock(&self, clock: Clock) {
+        if let Some(writing) = &self.writing {
+            lock(&writing.writer).set_clock(clock);
+        }
+    }
+
     pub(crate) fn commit_mode(&self) -> CommitMode {
         self.commit_mode
     }
@@ -341,15 +348,15 @@ impl Log {
         self.writing.as_ref().is_some_and(|writing| writing.files.is_wanted())
     }
 
-    /// Makes the next segment's file and image ready. A failure is met again, and then reported, by the log writer.
-    pub(crate) fn step_background(&self) {
-        let Some(writing) = &self.writing else { return };
-        if let Err(error) = writing.files.prepare() {
-            tracing::warn!(%error, "the next segment could not be made ready");
-        }
+    /// Makes the next segment's file and image ready. No space or no memory yet is for the log writer to report, when
+    /// it gets there; a sync that failed is final.
+    pub(crate) fn step_background(&self) -> Result<(), Poison> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        writing.files.prepare()?;
         if let Err(error) = writing.pool.prepare() {
             tracing::warn!(%error, "no memory for the next segment yet");
         }
+        Ok(())
     }
 
     /// Copies entries out; `locate` says where to start for an index.

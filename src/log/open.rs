@@ -11,7 +11,7 @@ use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
-use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, scan};
+use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::Replay;
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
@@ -20,7 +20,7 @@ use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
-use crate::codec;
+use crate::codec::{self, FRAME_BYTES_MAX};
 use crate::config::{CommitMode, PersistentConfig};
 use crate::disk::{Access, Disk};
 use crate::error::{OpenError, Poison};
@@ -173,6 +173,10 @@ impl LogOpening {
             }
         }
         self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
+        if result.cut.is_some() {
+            // Not needed to keep the cut tail from coming back, but what is found there later is then of its own time.
+            erase_after(&*self.disk, tail)?;
+        }
         self.content.clean_close = false;
         self.content.incarnation =
             self.content.incarnation.max(tail.incarnation_seen_max).saturating_add(1);
@@ -230,7 +234,7 @@ impl LogOpening {
         };
         let files =
             Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
-        let file = files.take(segment).map_err(error("creating"))?;
+        let file = files.take(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
@@ -273,6 +277,7 @@ impl LogOpening {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
+            committed_mark: tail.committed.map_or(0, |index| index + 1),
             terms: notes.terms,
             index: notes.index,
             unfed,
@@ -444,6 +449,9 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     }
     if !config.segment_bytes.is_multiple_of(4096) {
         return refuse("segment_bytes", "must be a multiple of 4096");
+    }
+    if config.frame_bytes > FRAME_BYTES_MAX {
+        return refuse("frame_bytes", "must be at most 32 MiB");
     }
     if config.segment_images < 2 {
         return refuse("segment_images", "must be at least 2");

@@ -4,7 +4,6 @@
 //! thread loops over it, a caller who waits for durability may run it too, and the simulator drives it from one thread.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,13 +13,17 @@ use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
 };
 use super::image::{EntryOffset, Image};
-use super::segment::SegmentFiles;
+use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
 use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::disk::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 use crate::error::Poison;
+
+/// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
+/// never for a directory that takes a few entries.
+const PREPARE_PART: u64 = 4;
 
 /// How groups are formed and made durable.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +121,6 @@ impl LogWriter {
         position: WriterPosition,
     ) -> Self {
         shared.durable_sequence.store(position.sequence, Ordering::Release);
-        files.want(position.segment + 1);
         let written = (position.sequence, position.mark);
         let synced_at = clock.now();
         Self {
@@ -141,6 +143,11 @@ impl LogWriter {
         }
     }
 
+    pub(crate) fn set_clock(&mut self, clock: Clock) {
+        self.synced_at = clock.now();
+        self.clock = clock;
+    }
+
     /// The name of the back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
         self.queue.backend()
@@ -157,7 +164,7 @@ impl LogWriter {
         }
         let mut worked = false;
         while self.in_flight.len() < self.queue.depth() {
-            match self.submit_group(progress)? {
+            match self.submit_group()? {
                 true => worked = true,
                 false => break,
             }
@@ -212,7 +219,7 @@ impl LogWriter {
     }
 
     /// Starts the next write; false if no frame is closed.
-    fn submit_group(&mut self, progress: &Progress) -> Result<bool, Poison> {
+    fn submit_group(&mut self) -> Result<bool, Poison> {
         let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
             return Ok(false);
         };
@@ -235,10 +242,13 @@ impl LogWriter {
                 self.carried = Some(frame);
                 break;
             }
-            self.complete_frame(frame, &image, progress)?;
+            self.complete_frame(frame, &image)?;
             next = self.frames.pop();
         }
         let end = self.position.written_bytes;
+        if end as u64 * PREPARE_PART > self.files.segment_bytes() {
+            self.files.want(self.position.segment + 1);
+        }
         let bytes = Image::slice(&image, start, end)
             .ok_or(Poison::Internal("a group reaches past its completed frames"))?;
         let synced = match self.config.durability {
@@ -258,12 +268,7 @@ impl LogWriter {
     }
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
-    fn complete_frame(
-        &mut self,
-        frame: ClosedFrame,
-        image: &Arc<Image>,
-        progress: &Progress,
-    ) -> Result<(), Poison> {
+    fn complete_frame(&mut self, frame: ClosedFrame, image: &Arc<Image>) -> Result<(), Poison> {
         let too_large = Poison::Internal("a frame reaches past 4 GiB");
         let body_start = frame.start + FRAME_HEADER_BYTES;
         let at = |offset: usize| u32::try_from(offset).map_err(|_| too_large.clone());
@@ -277,7 +282,7 @@ impl LogWriter {
             count: frame.count,
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
-            committed: watermark::decode(progress.committed_mark()),
+            committed: watermark::decode(frame.committed_mark),
             segment: u64::from(image.segment()),
             offset: frame.start as u64,
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
@@ -347,9 +352,7 @@ impl LogWriter {
 
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
-        let next = self.files.take(segment);
-        let next = next.map_err(|source| io_poison("creating", segment, source))?;
-        self.files.want(segment + 1);
+        let next = self.files.take(segment)?;
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
@@ -370,8 +373,4 @@ impl LogWriter {
         }
         Ok(())
     }
-}
-
-fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
-    Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
 }
