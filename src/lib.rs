@@ -64,6 +64,7 @@ pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
+pub mod inspect;
 mod log;
 pub mod machine;
 mod poison;
