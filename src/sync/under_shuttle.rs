@@ -12,9 +12,7 @@ pub(crate) mod atomic {
 pub(crate) mod thread {
     use std::panic::Location;
 
-    pub(crate) use shuttle::thread::{
-        Builder, JoinHandle, park, park_timeout, sleep, yield_now,
-    };
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, park, park_timeout, sleep, yield_now};
     pub(crate) use std::thread::available_parallelism;
 
     use crate::sync::canary;
