@@ -27,6 +27,8 @@ pub(crate) mod thread {
     };
 }
 
+#[cfg(any(loom, shuttle))]
+mod parking;
 #[cfg(loom)]
 mod under_loom;
 #[cfg(loom)]
