@@ -42,7 +42,8 @@ impl Signal {
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::Relaxed);
+        // Release: who sees it set, and swaps it, sees the thread that `attach` left.
+        self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if !has_work() {
             match longest {

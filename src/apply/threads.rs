@@ -97,7 +97,7 @@ impl Patience {
     }
 }
 
-fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
+pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     let Some(worker) = engine.workers.get(id) else { return };
     worker.signal.attach();
     if engine.config.pin_workers && pin(id) {

@@ -212,8 +212,12 @@ impl<'a> Wait<'a> {
         self.progress.mark(self.stage) >= self.mark
     }
 
-    /// The outcome, if there is one. Poison comes first: a mark reached before it still counts.
-    fn outcome(&self) -> Option<Result<(), WaitError>> {
+    /// The outcome, if there is one.
+    ///
+    /// Poison and the end are looked at before the mark, so that a mark reached before them still counts; truncation
+    /// once more after it, as the mark may have been reached by what replaced the entry.
+    fn outcome(&mut self) -> Option<Result<(), WaitError>> {
+        let poison = self.progress.poison.get();
         let (closed, truncated) = self.id.map_or_else(
             || (self.progress.waiters.lock().closed, false),
             |id| self.progress.waiters.state(id),
@@ -222,9 +226,13 @@ impl<'a> Wait<'a> {
             return Some(Err(WaitError::Truncated { index: self.index() }));
         }
         if self.reached() {
-            return Some(Ok(()));
+            let id = self.id.take();
+            return Some(match id.is_some_and(|id| self.progress.waiters.deregister(id)) {
+                true => Err(WaitError::Truncated { index: self.index() }),
+                false => Ok(()),
+            });
         }
-        if let Some(poison) = self.progress.poison.get() {
+        if let Some(poison) = poison {
             return Some(Err(WaitError::Poisoned(poison.clone())));
         }
         if closed {
