@@ -112,7 +112,8 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
             let linger = engine.config.batch_timeout;
             let longest = (!linger.is_zero() && engine.has_unfed()).then_some(linger);
             worker.signal.sleep(longest, || {
-                !engine.rings.is_empty(id) || engine.stopping.load(Ordering::Relaxed)
+                let failed = engine.progress.poison.get().is_some();
+                (!engine.rings.is_empty(id) && !failed) || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

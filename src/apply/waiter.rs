@@ -117,10 +117,11 @@ impl Waiters {
         self.wake_where(|_| true);
     }
 
-    /// Everything above `mark` was truncated: those who wait for it are told.
-    pub(crate) fn truncate(&self, mark: u64) {
+    /// Everything above `mark` was truncated, of what was submitted up to `submitted`: those who wait for it are told.
+    pub(crate) fn truncate(&self, mark: u64, submitted: u64) {
         self.wake_where(|waiting| {
-            let cut = waiting.mark > mark && !waiting.truncated;
+            let gone = waiting.mark > mark && waiting.mark <= submitted;
+            let cut = gone && !waiting.truncated;
             waiting.truncated |= cut;
             cut
         });
