@@ -264,7 +264,9 @@ impl World {
         let first = self.history.first + known as u64;
         match with_entries(first, &proposal, |entries| node.apply_entries(entries)) {
             Ok(()) => self.history.extend(proposal),
+            // Too large: something smaller comes next.
             Err(SubmitError::Full { .. } | SubmitError::Poisoned(_)) => {}
+            Err(SubmitError::TooLarge { .. }) => {}
             Err(error) => return Err(format!("a submission was refused: {error}")),
         }
         Ok(())
