@@ -1,6 +1,9 @@
 //! A log that commits by `commit`: a consensus engine's own, with an uncommitted tail that comes and goes.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use sprag::error::{LogError, OpenError, SubmitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
@@ -241,7 +244,7 @@ impl World {
 
     /// It waits for the log, which nobody steps meanwhile: only where there is nothing to wait for.
     fn save_hard_state(&mut self, node: &Node) -> Result<(), String> {
-        if self.durable != self.log().len() {
+        if !self.settled {
             return Ok(());
         }
         let mut vote = self.random.next().to_le_bytes().to_vec();
@@ -291,7 +294,7 @@ impl World {
 
     /// After a clean close everything is there, whatever was pending.
     fn close(&mut self, node: Node) -> Result<(), String> {
-        let closed = node.into_manager().close(std::time::Duration::from_secs(1));
+        let closed = node.into_manager().close(Duration::from_secs(1));
         if closed.is_ok() {
             self.durable_version = self.versions.len() - 1;
             self.durable = self.log().len();
@@ -354,7 +357,7 @@ fn a_truncation_before_a_clean_close_is_not_undone_by_it() {
     node.append(&entries).unwrap();
     node.run_until_idle();
     node.truncate_after(Some(3)).unwrap();
-    node.into_manager().close(std::time::Duration::from_secs(1)).unwrap();
+    node.into_manager().close(Duration::from_secs(1)).unwrap();
     let last = open().log_state().unwrap().last.unwrap();
     assert_eq!(last.index, 3, "what was truncated came back");
 }
@@ -372,7 +375,20 @@ fn a_hard_state_saved_after_a_truncation_does_not_outlive_it() {
     node.append(&entries).unwrap();
     node.run_until_idle();
     node.truncate_after(Some(3)).unwrap();
-    node.save_hard_state(b"a vote of the next term").unwrap();
+    // The call may wait for the log, so somebody else steps it.
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let saving = scope.spawn(|| {
+            let saved = node.save_hard_state(b"a vote of the next term");
+            done.store(true, Ordering::Release);
+            saved
+        });
+        while !done.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+            node.run_until_idle();
+        }
+        saving.join().unwrap().unwrap();
+    });
     disk.power_cut_keeping(0);
     drop(node);
     let node = open();
