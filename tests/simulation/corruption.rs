@@ -15,7 +15,10 @@ const SECTOR_BYTES: u64 = 512;
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn files(disk: &SimDisk) -> Files {
-    disk.file_names().into_iter().map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
+    disk.file_names()
+        .into_iter()
+        .map(|name| (name.clone(), disk.read_file(&name).unwrap()))
+        .collect()
 }
 
 /// Makes the sector at `offset` read as `bytes`, on the medium; whether that is anything new.
@@ -113,19 +116,23 @@ fn open_damaged(world: &World, least: usize) -> Result<bool, String> {
 
 #[test]
 fn campaign_damage_below_the_durable_watermark() {
-    let mut refused = 0;
+    let (mut refused, mut damaged) = (0, 0);
     for_seeds("campaign_damage_below_the_durable_watermark", 400, |seed| {
         let (world, earlier) = written(seed % 4, true);
         let mut random = Random::new(seed);
-        let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else { return Ok(0) };
+        let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else {
+            return Ok(0);
+        };
         // What is between frames, or in the META of before, tells nothing; but nothing is missing either.
         let all = world.history.len();
         let outcome = open_damaged(&world, all);
-        refused += u64::from(outcome.map_err(|wrong| format!("{what} in {file} at {at}: {wrong}"))?);
+        damaged += 1;
+        refused +=
+            u64::from(outcome.map_err(|wrong| format!("{what} in {file} at {at}: {wrong}"))?);
         Ok(1)
     });
-    println!("{refused} were refused");
-    assert!(refused > 0);
+    println!("{refused} of {damaged} were refused");
+    assert!(damaged < 100 || refused * 10 > damaged * 8);
 }
 
 #[test]
@@ -134,7 +141,9 @@ fn campaign_damage_at_the_end_of_a_log_that_was_not_closed() {
     for_seeds("campaign_damage_at_the_end_of_a_log_that_was_not_closed", 400, |seed| {
         let (world, earlier) = written(seed % 4, false);
         let mut random = Random::new(seed);
-        let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else { return Ok(0) };
+        let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else {
+            return Ok(0);
+        };
         let outcome = open_damaged(&world, 0);
         match outcome.map_err(|wrong| format!("{what} in {file} at {at}: {wrong}"))? {
             true => refused += 1,
@@ -143,7 +152,7 @@ fn campaign_damage_at_the_end_of_a_log_that_was_not_closed() {
         Ok(1)
     });
     println!("{refused} were refused, {opened} cut or opened whole");
-    assert!(refused > 0 && opened > 0);
+    assert!(refused + opened < 100 || (refused > 0 && opened > 0));
 }
 
 #[test]

@@ -171,7 +171,8 @@ impl World {
 
     /// Opens, and compares what was recovered with the model. Only a fault that struck excuses a failure.
     pub(crate) fn open(&mut self) -> Result<Opened, String> {
-        let disk = self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
+        let disk =
+            self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
         let struck_before = self.struck();
         let machine = match PersistentStateMachine::open_on_disk(disk, self.config()) {
             Ok(machine) => machine,
