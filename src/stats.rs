@@ -103,4 +103,10 @@ impl<M: StateMachine> ApplyManager<M> {
             machine: engine.machine.stats(),
         }
     }
+
+    /// Starts the latency percentiles anew, so that the next [`stats`](ApplyManager::stats) tell of what comes after:
+    /// after a warm-up, say, or once for each interval of a monitor.
+    pub fn reset_latency(&self) {
+        self.engine.latency.reset();
+    }
 }
