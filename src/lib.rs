@@ -19,7 +19,7 @@ pub use apply::retry::RetryPolicy;
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, Place, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
+pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
