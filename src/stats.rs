@@ -45,10 +45,15 @@ pub struct ApplyStats {
     pub applied: Option<u64>,
     /// Last index that may be reported as done.
     pub acknowledged: Option<u64>,
-    /// The I/O back-end in use: `pwrite`, `simulated`, or `memory` for a machine without a log.
+    /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
+<<<<<<< HEAD
     /// When an acknowledgement is given; `None` for a machine without a log.
     pub durability: Option<Durability>,
+=======
+    /// Why it is not the one that was asked for.
+    pub io_fallback: Option<String>,
+>>>>>>> uring
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
     /// What opening the log found.
@@ -71,6 +76,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         let latency = engine.latency.stats();
         let submitted_mark = progress.submitted_mark();
+        let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match &engine.log {
             Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
@@ -96,7 +102,11 @@ impl<M: StateMachine> ApplyManager<M> {
             applied: decode(applied_mark),
             acknowledged: decode(progress.acknowledged_mark()),
             io_backend,
+<<<<<<< HEAD
             durability: engine.log.as_ref().map(|log| log.durability()),
+=======
+            io_fallback,
+>>>>>>> uring
             log_writer,
             recovery,
             memory_bytes: engine.memory_bytes,

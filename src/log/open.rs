@@ -303,8 +303,9 @@ impl LogOpening {
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
         let backend = writer.backend();
+        let io_fallback = writer.io_fallback().map(str::to_owned);
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
-        Ok(Writing { appender, writer, queue, shared, files, pool, backend })
+        Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
 }
 
