@@ -12,7 +12,7 @@ use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
-use super::replay::Replay;
+use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
 use super::terms::TermRuns;
@@ -88,7 +88,8 @@ impl LogOpening {
         let content = self.content;
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
-        let mut replay = Replay::new(machine, if by_commit { 0 } else { u64::MAX });
+        let mut replay =
+            Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
         let result = scan(&*self.disk, &content, options, &mut |frame| {
             notes.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
@@ -96,8 +97,9 @@ impl LogOpening {
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
         if by_commit {
-            // Only now is it known how far the log is committed.
-            let mut replay = Replay::new(machine, committed.map_or(0, |index| index + 1));
+            // Only now is it known how far the log is committed, and what of it was truncated before it was.
+            let committed_mark = committed.map_or(0, |index| index + 1);
+            let mut replay = Replay::new(machine, committed_mark, notes.truncations.clone());
             scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
         }
         let start =
@@ -318,6 +320,7 @@ struct Notes {
     frames: VecDeque<Run>,
     /// (segment, sequence of its last frame).
     last_sequences: Vec<(u64, u64)>,
+    truncations: Truncations,
 }
 
 impl Notes {
@@ -330,6 +333,7 @@ impl Notes {
             _ => self.last_sequences.push((frame.segment, header.opening.sequence)),
         }
         if header.opening.kind == FrameKind::Truncation {
+            self.truncations.push(header.opening.sequence, header.opening.first_index);
             self.truncate(header.opening.first_index);
             return Ok(());
         }
