@@ -5,7 +5,34 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::codec::Limits;
+use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
+use crate::error::OpenError;
+
+/// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
+pub(crate) const EXPECTED_KEYS_MAX: usize = 1 << 32;
+pub(crate) const BATCH_SIZE_MAX: usize = 1 << 16;
+
+/// Refuses an option that is out of its range.
+pub(crate) fn within(
+    option: &'static str,
+    value: usize,
+    min: usize,
+    max: usize,
+) -> Result<(), OpenError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(OpenError::Config { option, message: format!("{value} is not within {min} to {max}") })
+}
+
+impl Limits {
+    /// Refuses limits that the format cannot hold.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        within("limits.key_bytes_max", self.key_bytes_max, 1, KEY_BYTES_MAX)?;
+        within("limits.value_bytes_max", self.value_bytes_max, 0, VALUE_BYTES_MAX)?;
+        within("limits.entry_bytes_max", self.entry_bytes_max, 1, FRAME_BYTES_MAX)
+    }
+}
 
 /// When an acknowledgement is given, and so what a crash can take back.
 ///
@@ -82,7 +109,7 @@ impl ApplyConfig {
     }
 
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
-    /// syncs what is pending as one group, so a short pipeline is a slow one; 64 bytes an entry).
+    /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
     #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;
@@ -97,7 +124,7 @@ impl ApplyConfig {
         self
     }
 
-    /// Most entries handed to a worker as one range. Default: 128.
+    /// Most entries handed to a worker as one range; a range never spans two frames. Default: 128.
     #[must_use]
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;

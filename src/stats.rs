@@ -31,7 +31,7 @@ pub struct ApplyStats {
     pub pipeline_capacity: u64,
     /// Workers.
     pub worker_count: usize,
-    /// Workers that run on a core of their own choosing.
+    /// Workers pinned to a core (which others may use too).
     pub workers_pinned: u64,
     /// Last index accepted.
     pub submitted: Option<u64>,

@@ -201,7 +201,9 @@ fn perform<M: StateMachine>(
             submit_async(manager, entries);
             // What was applied in between says so; what was still pending has its one reply.
             let replies = submit_sync(manager, entries).into_iter();
-            replies.map(|reply| Some(reply).filter(|reply| *reply != Reply::AlreadyApplied)).collect()
+            replies
+                .map(|reply| Some(reply).filter(|reply| *reply != Reply::AlreadyApplied))
+                .collect()
         }
     }
 }
@@ -238,7 +240,11 @@ fn run<M: StateMachine + KeyValueReads>(
         done += part.len();
         let restart = scenario.restarts.iter().find(|(after, _)| *after == number);
         if let Some((_, close)) = restart.filter(|_| restarts) {
-            if *close { engine.close(LONG).unwrap() } else { drop(engine) }
+            if *close {
+                engine.close(LONG).unwrap()
+            } else {
+                drop(engine)
+            }
             engine = manage(open(), scenario.apply_config());
             check_end(&engine, part)?;
             compare(engine.machine(), &model)?;
@@ -320,20 +326,26 @@ fn plain(ops: Vec<Op>) -> Scenario {
 fn an_oracle_with_two_entries_swapped_is_told_apart() {
     let swaps: Vec<(&str, Vec<Op>)> = vec![
         ("puts", vec![Op::put("a", "1"), Op::put("a", "2")]),
-        ("increments, of which only the replies tell", vec![
-            Op::increment("a", 1),
-            Op::increment("a", 2),
-        ]),
+        (
+            "increments, of which only the replies tell",
+            vec![Op::increment("a", 1), Op::increment("a", 2)],
+        ),
         ("a put and a delete", vec![Op::put("a", "1"), Op::delete("a")]),
-        ("a batch and a put", vec![
-            Op::Batch { commands: vec![common::ops::Cmd::put("a", "1")], note: None },
-            Op::put("a", "2"),
-        ]),
+        (
+            "a batch and a put",
+            vec![
+                Op::Batch { commands: vec![common::ops::Cmd::put("a", "1")], note: None },
+                Op::put("a", "2"),
+            ],
+        ),
         ("memberships", vec![Op::Membership(vec![1]), Op::Membership(vec![2])]),
-        ("notes", vec![
-            Op::Batch { commands: vec![], note: Some((b"n".to_vec(), vec![1])) },
-            Op::Batch { commands: vec![], note: Some((b"n".to_vec(), vec![2])) },
-        ]),
+        (
+            "notes",
+            vec![
+                Op::Batch { commands: vec![], note: Some((b"n".to_vec(), vec![1])) },
+                Op::Batch { commands: vec![], note: Some((b"n".to_vec(), vec![2])) },
+            ],
+        ),
     ];
     for (what, pair) in swaps {
         let mut ops: Vec<Op> = (0..20_u8).map(|at| Op::put([at], [at])).collect();

@@ -1,9 +1,10 @@
 //! Waking the engine's own threads, at the cost of one load when they are awake.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::thread::{self, Thread};
 
 /// One sleeping place, for one thread.
 #[derive(Debug, Default)]
@@ -41,7 +42,8 @@ impl Signal {
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::Relaxed);
+        // Release: who sees it set, and swaps it, sees the thread that `attach` left.
+        self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if !has_work() {
             match longest {

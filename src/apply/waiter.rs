@@ -5,14 +5,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, looks, spin_loop, thread_local};
 
 const NOBODY: u64 = u64::MAX;
 /// Wakers taken off the list at a time.
@@ -116,10 +117,11 @@ impl Waiters {
         self.wake_where(|_| true);
     }
 
-    /// Everything above `mark` was truncated: those who wait for it are told.
-    pub(crate) fn truncate(&self, mark: u64) {
+    /// Everything above `mark` was truncated, of what was submitted up to `submitted`: those who wait for it are told.
+    pub(crate) fn truncate(&self, mark: u64, submitted: u64) {
         self.wake_where(|waiting| {
-            let cut = waiting.mark > mark && !waiting.truncated;
+            let gone = waiting.mark > mark && waiting.mark <= submitted;
+            let cut = gone && !waiting.truncated;
             waiting.truncated |= cut;
             cut
         });
@@ -211,8 +213,12 @@ impl<'a> Wait<'a> {
         self.progress.mark(self.stage) >= self.mark
     }
 
-    /// The outcome, if there is one. Poison comes first: a mark reached before it still counts.
-    fn outcome(&self) -> Option<Result<(), WaitError>> {
+    /// The outcome, if there is one.
+    ///
+    /// Poison and the end are looked at before the mark, so that a mark reached before them still counts; truncation
+    /// once more after it, as the mark may have been reached by what replaced the entry.
+    fn outcome(&mut self) -> Option<Result<(), WaitError>> {
+        let poison = self.progress.poison.get();
         let (closed, truncated) = self.id.map_or_else(
             || (self.progress.waiters.lock().closed, false),
             |id| self.progress.waiters.state(id),
@@ -221,9 +227,13 @@ impl<'a> Wait<'a> {
             return Some(Err(WaitError::Truncated { index: self.index() }));
         }
         if self.reached() {
-            return Some(Ok(()));
+            let id = self.id.take();
+            return Some(match id.is_some_and(|id| self.progress.waiters.deregister(id)) {
+                true => Err(WaitError::Truncated { index: self.index() }),
+                false => Ok(()),
+            });
         }
-        if let Some(poison) = self.progress.poison.get() {
+        if let Some(poison) = poison {
             return Some(Err(WaitError::Poisoned(poison.clone())));
         }
         if closed {
@@ -251,8 +261,8 @@ impl Drop for Wait<'_> {
 }
 
 /// How often a waiter looks before it parks: each look is a `spin_loop` hint, then a few yields.
-const SPINS: u32 = 64;
-const YIELDS: u32 = 8;
+const SPINS: u32 = looks(64);
+const YIELDS: u32 = looks(8);
 
 /// Blocks until `stage` covers `index`.
 pub(crate) fn wait(
@@ -271,7 +281,7 @@ pub(crate) fn wait(
         if wait.reached() {
             break;
         }
-        if look < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        if look < SPINS { spin_loop() } else { thread::yield_now() }
     }
     loop {
         if let Some(outcome) = wait.outcome() {

@@ -1,6 +1,6 @@
 //! The seam to the file system: nothing outside of this module touches a file.
 //!
-//! A [`Disk`] is one data directory. Behind it stand the real one ([`real`]: `pwrite` and `fdatasync`, read-only
+//! A [`Disk`] is one data directory. Behind it stand the real one (`real`: `pwrite` and `fdatasync`, read-only
 //! mappings) and a simulated, faulty one ([`sim`]). Above it everything runs on both.
 //!
 //! What a power cut leaves of a file is known only after [`DiskFile::sync_data`], and of a name after

@@ -328,19 +328,22 @@ impl Log {
         self.writing.as_ref().is_some_and(|writing| !writing.queue.is_empty())
     }
 
-    /// Entries up to this mark should become durable whatever the mode.
-    pub(crate) fn want_sync(&self, mark: u64) {
+    /// Frames up to this one should become durable, whatever the mode.
+    pub(crate) fn want_sync(&self, sequence: u64) {
         if let Some(writing) = &self.writing {
-            writing.shared.sync_wanted.fetch_max(mark, Ordering::AcqRel);
+            writing.shared.sync_wanted.fetch_max(sequence, Ordering::AcqRel);
         }
     }
 
-    /// Whether something written should be synced now.
-    pub(crate) fn sync_is_due(&self, progress: &Progress) -> bool {
-        self.writing.as_ref().is_some_and(|writing| {
-            let wanted = writing.shared.sync_wanted.load(Ordering::Acquire);
-            wanted.min(progress.written_mark()) > progress.durable_mark()
-        })
+    /// Whether frames should be made durable that are not.
+    pub(crate) fn sync_is_due(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.shared.sync_is_wanted())
+    }
+
+    /// The last frame that is durable, with all before it.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        let shared = self.writing.as_ref().map(|writing| &writing.shared);
+        shared.map_or(0, |shared| shared.durable_sequence.load(Ordering::Acquire))
     }
 
     /// Whether the next segment should be made ready.

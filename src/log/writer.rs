@@ -57,13 +57,21 @@ pub(crate) struct WriterPosition {
 pub(crate) struct WriterShared {
     /// All frames up to this one are durable.
     pub(crate) durable_sequence: AtomicU64,
-    /// Entries up to this mark should be made durable now, whatever the mode.
+    /// Frames up to this sequence should be made durable now, whatever the mode. A sequence, because a truncation is
+    /// a frame too, and has no index of its own.
     pub(crate) sync_wanted: AtomicU64,
     /// Less than a group waits for more to come.
     pub(crate) lingering: AtomicBool,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
+}
+
+impl WriterShared {
+    /// Whether somebody waits for frames to become durable that are not yet.
+    pub(crate) fn sync_is_wanted(&self) -> bool {
+        self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
+    }
 }
 
 /// A write in flight.
@@ -195,13 +203,13 @@ impl LogWriter {
         }
     }
 
-    fn sync_is_wanted(&self, progress: &Progress) -> bool {
-        self.shared.sync_wanted.load(Ordering::Acquire) > progress.durable_mark()
+    fn sync_is_wanted(&self) -> bool {
+        self.shared.sync_is_wanted()
     }
 
     /// Whether less than a full group should wait for more entries.
     fn lingers(&mut self, progress: &Progress) -> bool {
-        if self.config.linger.is_zero() || self.sync_is_wanted(progress) {
+        if self.config.linger.is_zero() || self.sync_is_wanted() {
             return false;
         }
         let waiting = progress.submitted_mark().saturating_sub(self.written.1);
@@ -329,7 +337,7 @@ impl LogWriter {
     /// Syncs what was only written, if the interval has passed or somebody asked.
     fn sync_if_due(&mut self, progress: &Progress) -> Result<bool, Poison> {
         let (sequence, mark) = self.written;
-        let asked = self.sync_is_wanted(progress);
+        let asked = self.sync_is_wanted();
         let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);

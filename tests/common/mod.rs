@@ -130,7 +130,8 @@ pub fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
     // META last: a crash leaves all of one moment, so the copy must not know less than what it points to.
-    let mut names: Vec<_> = fs::read_dir(from).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(from).unwrap().map(|file| file.unwrap().file_name()).collect();
     names.sort_by_key(|name| name == "META");
     for name in names {
         fs::copy(from.join(&name), to.join(&name)).unwrap();

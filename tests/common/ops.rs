@@ -86,11 +86,9 @@ impl Cmd {
             Self::Put { key, value } => Command::Put { key, value },
             Self::Delete { key } => Command::Delete { key },
             Self::Increment { key, by } => Command::Increment { key, by: *by },
-            Self::CompareAndSet { key, expected, new } => Command::CompareAndSet {
-                key,
-                expected: expected.as_deref(),
-                new: new.as_deref(),
-            },
+            Self::CompareAndSet { key, expected, new } => {
+                Command::CompareAndSet { key, expected: expected.as_deref(), new: new.as_deref() }
+            }
         }
     }
 }
