@@ -121,33 +121,47 @@ impl Scenario {
     }
 }
 
-/// Waits while the pipeline is full; any other refusal fails the test, and so does being full with nothing pending.
-fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) {
+/// How often one submission may be refused as full, with a flush after each.
+const FULL_MAX: usize = 2000;
+
+/// Submits all of `entries`: again after a flush while the pipeline is full, and in halves what never fits at once. Any
+/// other refusal fails the test, and so does being full with nothing pending.
+fn submit<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    entries: &[Entry<'_>],
+    submission: &mut impl FnMut(&[Entry<'_>]) -> Result<(), SubmitError>,
+) {
     for _ in 0..FULL_MAX {
-        match manager.apply_entries(entries) {
+        match submission(entries) {
             Ok(()) => return,
             Err(SubmitError::Full { .. }) => manager.flush_pending(LONG).unwrap(),
+            Err(SubmitError::TooLarge { .. }) if entries.len() > 1 => {
+                let (head, tail) = entries.split_at(entries.len() / 2);
+                submit(manager, head, submission);
+                return submit(manager, tail, submission);
+            }
             Err(error) => panic!("{error}"),
         }
     }
     panic!("full, however often it is flushed");
 }
 
-/// How often one submission may be refused as full, with a flush after each.
-const FULL_MAX: usize = 2000;
+fn submit_async<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) {
+    submit(manager, entries, &mut |part| manager.apply_entries(part));
+}
 
 fn submit_sync<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) -> Vec<Reply> {
+    let mut all = Vec::new();
     let mut replies = vec![Reply::Custom(7)];
-    for _ in 0..FULL_MAX {
-        match manager.apply_entries_sync(entries, LONG, &mut replies) {
-            Ok(()) => return replies,
-            Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => {
-                manager.flush_pending(LONG).unwrap();
-            }
+    submit(manager, entries, &mut |part| {
+        match manager.apply_entries_sync(part, LONG, &mut replies) {
+            Ok(()) => all.extend_from_slice(&replies),
+            Err(ApplyError::Submit { source, .. }) => return Err(source),
             Err(error) => panic!("{error}"),
         }
-    }
-    panic!("full, however often it is flushed");
+        Ok(())
+    });
+    all
 }
 
 /// Hands one part over and gives the replies that there are.
@@ -168,7 +182,7 @@ fn perform<M: StateMachine>(
             })
             .collect(),
         Call::Async => {
-            submit(manager, entries);
+            submit_async(manager, entries);
             vec![None; entries.len()]
         }
         Call::Sync => submit_sync(manager, entries).into_iter().map(Some).collect(),
@@ -184,7 +198,7 @@ fn perform<M: StateMachine>(
             replies
         }
         Call::Twice => {
-            submit(manager, entries);
+            submit_async(manager, entries);
             // What was applied in between says so; what was still pending has its one reply.
             let replies = submit_sync(manager, entries).into_iter();
             replies

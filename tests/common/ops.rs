@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sprag::{Command, Entry, LeaderTag, LogId, Note, Payload};
+use sprag::{Command, CommandRef, Entry, LeaderTag, LogId, Note, Payload, PayloadRef};
 
 #[derive(Clone, PartialEq, Eq)]
 pub enum Cmd {
@@ -164,5 +164,33 @@ fn payload<'a>(op: &'a Op, batch: &'a [Command<'a>]) -> Payload<'a> {
             commands: batch,
             note: note.as_ref().map(|(name, value)| Note { name, value }),
         }),
+    }
+}
+
+/// An entry read back from the log, as an operation again.
+pub fn op_of(payload: &PayloadRef<'_>) -> Op {
+    match payload {
+        PayloadRef::Noop => Op::Noop,
+        PayloadRef::Membership(bytes) => Op::Membership(bytes.to_vec()),
+        PayloadRef::Opaque(bytes) => Op::Opaque(bytes.to_vec()),
+        PayloadRef::Command(CommandRef::Batch(batch)) => Op::Batch {
+            commands: batch.commands().map(|command| cmd_of(&command)).collect(),
+            note: batch.note().map(|note| (note.name.to_vec(), note.value.to_vec())),
+        },
+        PayloadRef::Command(command) => Op::One(cmd_of(command)),
+    }
+}
+
+fn cmd_of(command: &CommandRef<'_>) -> Cmd {
+    match *command {
+        CommandRef::Put { key, value } => Cmd::put(key, value.bytes),
+        CommandRef::Delete { key } => Cmd::Delete { key: key.to_vec() },
+        CommandRef::Increment { key, by } => Cmd::increment(key, by),
+        CommandRef::CompareAndSet { key, expected, new } => Cmd::CompareAndSet {
+            key: key.to_vec(),
+            expected: expected.map(<[u8]>::to_vec),
+            new: new.map(|value| value.bytes.to_vec()),
+        },
+        CommandRef::Batch(_) => unreachable!("a batch holds no batch"),
     }
 }
