@@ -78,13 +78,8 @@ pub use apply::manager::{ApplyManager, Reader};
 pub use apply::retry::RetryPolicy;
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
-<<<<<<< HEAD
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
-=======
-pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, Place, ValueRef};
 pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
->>>>>>> uring
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };

@@ -47,13 +47,10 @@ pub struct ApplyStats {
     pub acknowledged: Option<u64>,
     /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
-<<<<<<< HEAD
     /// When an acknowledgement is given; `None` for a machine without a log.
     pub durability: Option<Durability>,
-=======
     /// Why it is not the one that was asked for.
     pub io_fallback: Option<String>,
->>>>>>> uring
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
     /// What opening the log found.
@@ -102,11 +99,8 @@ impl<M: StateMachine> ApplyManager<M> {
             applied: decode(applied_mark),
             acknowledged: decode(progress.acknowledged_mark()),
             io_backend,
-<<<<<<< HEAD
             durability: engine.log.as_ref().map(|log| log.durability()),
-=======
             io_fallback,
->>>>>>> uring
             log_writer,
             recovery,
             memory_bytes: engine.memory_bytes,
