@@ -1,4 +1,62 @@
-//! sprag: the engine under a Raft node that turns committed log entries into durable state.
+//! sprag: the engine under a Raft node that turns committed log entries into durable state, in log order, fast, and
+//! never backwards.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sprag::{ApplyConfig, ApplyManager, Entry, MemoryConfig, MemoryStateMachine, Reply};
+//!
+//! let timeout = Duration::from_secs(10);
+//! let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+//! let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+//!
+//! // Asynchronously: on their way when the call returns.
+//! manager.apply_entries(&[Entry::put(1, 1, b"color", b"green"), Entry::noop(2, 1)])?;
+//! manager.wait_for_apply(2, timeout)?;
+//!
+//! // Synchronously: acknowledged when the call returns.
+//! let reply = manager.apply(&Entry::increment(3, 1, b"visits", 1), timeout)?;
+//! assert_eq!(reply, Reply::Counter(1));
+//!
+//! let reader = manager.reader();
+//! assert_eq!(reader.get(b"color")?.as_deref(), Some(&b"green"[..]));
+//! manager.close(timeout)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it guarantees
+//!
+//! 1. **Order.** State and replies are those of applying the log one entry at a time, in index order, for every number of
+//!    workers, batch size and timing.
+//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an entry the log has already is
+//!    not applied twice.
+//! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives a power cut. The other
+//!    modes say what they may lose.
+//! 4. **All or nothing.** Of a submission every entry is taken or none. A full pipeline is an error that took nothing.
+//! 5. **Failure.** The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the engine: nothing is
+//!    acknowledged afterwards, and opening the directory again recovers everything that was.
+//! 6. **No silent corruption.** A torn end is cut and reported. Damage to what was known to be durable is
+//!    [refused](error::Corrupt), with file, offset and index.
+//! 7. **Bounded memory.** What an engine takes beside keys and values is known when it is made
+//!    ([`ApplyManager::memory_bytes`]); running out of it is back-pressure.
+//!
+//! # The map
+//!
+//! | to | there is |
+//! |---|---|
+//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`] |
+//! | feed it | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
+//! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
+//! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
+//! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |
+//! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
+//! | choose | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`RetryPolicy`], [`Limits`] |
+//! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
+//! | handle failure | [`error`]: one enum for each family of calls |
+//! | test | [`testing`]: a simulated disk, and the engine stepped by hand |
+//!
+//! All calls that wait take a timeout; a timeout cancels nothing. Errors carry indexes and lengths, never keys or values.
+//! No call panics, whatever it is given.
+
 mod apply;
 mod clock;
 mod codec;
@@ -11,6 +69,7 @@ mod log;
 pub mod machine;
 mod poison;
 mod stats;
+mod sync;
 pub mod testing;
 
 pub use apply::latency::LatencyStats;
@@ -19,8 +78,8 @@ pub use apply::manager::{ApplyManager, Reader};
 pub use apply::retry::RetryPolicy;
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
-pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, Place, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
+pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
+pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
@@ -31,3 +90,8 @@ pub use machine::{
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value,
 };
 pub use stats::ApplyStats;
+
+/// The README's examples, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -1,8 +1,7 @@
 //! The sticky first failure of an engine.
 
-use std::sync::OnceLock;
-
 use crate::error::Poison;
+use crate::sync::OnceLock;
 
 /// Set once, read on every path. `OnceLock` makes the check one load of a line nobody writes.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::apply::watermark::decode;
+use crate::config::Durability;
 use crate::log::{LogWriterStats, RecoveryReport};
 use crate::machine::{StateMachine, StateMachineStats};
 
@@ -30,7 +31,7 @@ pub struct ApplyStats {
     pub pipeline_capacity: u64,
     /// Workers.
     pub worker_count: usize,
-    /// Workers that run on a core of their own choosing.
+    /// Workers pinned to a core (which others may use too).
     pub workers_pinned: u64,
     /// Last index accepted.
     pub submitted: Option<u64>,
@@ -44,8 +45,12 @@ pub struct ApplyStats {
     pub applied: Option<u64>,
     /// Last index that may be reported as done.
     pub acknowledged: Option<u64>,
-    /// The I/O back-end in use: `pwrite`, `simulated`, or `memory` for a machine without a log.
+    /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
+    /// When an acknowledgement is given; `None` for a machine without a log.
+    pub durability: Option<Durability>,
+    /// Why it is not the one that was asked for.
+    pub io_fallback: Option<String>,
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
     /// What opening the log found.
@@ -68,6 +73,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         let latency = engine.latency.stats();
         let submitted_mark = progress.submitted_mark();
+        let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match &engine.log {
             Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
@@ -93,6 +99,8 @@ impl<M: StateMachine> ApplyManager<M> {
             applied: decode(applied_mark),
             acknowledged: decode(progress.acknowledged_mark()),
             io_backend,
+            durability: engine.log.as_ref().map(|log| log.durability()),
+            io_fallback,
             log_writer,
             recovery,
             memory_bytes: engine.memory_bytes,

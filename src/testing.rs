@@ -28,9 +28,13 @@
 //! ```
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::ApplyManager;
 use crate::apply::worker::Step;
+use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::error::OpenError;
 use crate::machine::StateMachine;
@@ -44,6 +48,7 @@ pub use crate::disk::sim::{Fault, FaultError, SimDisk};
 #[derive(Debug)]
 pub struct Stepped<M: StateMachine> {
     manager: ApplyManager<M>,
+    nanos: Arc<AtomicU64>,
 }
 
 impl<M: StateMachine> Stepped<M> {
@@ -53,14 +58,22 @@ impl<M: StateMachine> Stepped<M> {
     ///
     /// As [`ApplyManager::new`].
     pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
-        let config = config.threads(false).inline_apply(false).pin_workers(false);
-        Ok(Self { manager: ApplyManager::new(machine, config)? })
+        let nanos = Arc::new(AtomicU64::new(0));
+        let clock = Clock::Manual(Arc::clone(&nanos));
+        let config = config.by_hand(clock).inline_apply(false).pin_workers(false);
+        Ok(Self { manager: ApplyManager::new(machine, config)?, nanos })
     }
 
     /// How many workers there are to step.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.manager.engine.workers.count()
+    }
+
+    /// Lets time pass: for lingers and [`Durability::Periodic`](crate::Durability::Periodic). It stands still otherwise.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::AcqRel);
     }
 
     /// One step of a worker: at most one range. Whether it did anything.

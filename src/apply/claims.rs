@@ -1,7 +1,9 @@
 //! Replies that somebody still wants: their slots are not reused before they are copied out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The first indexes of the synchronous calls under way.
 #[derive(Debug)]

@@ -2,8 +2,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -12,11 +10,12 @@ use super::threads::Threads;
 use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
-use crate::clock::Clock;
-use crate::config::ApplyConfig;
+use crate::config::{ApplyConfig, Durability};
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 /// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
 ///
@@ -51,8 +50,8 @@ impl<M: StateMachine> ApplyManager<M> {
         if workers > WORKERS_MAX {
             return refuse("worker_count", format!("must be at most {WORKERS_MAX}"));
         }
-        let start_threads = config.threads;
-        let engine = Arc::new(Engine::new(machine, config, workers, Clock::real())?);
+        let start_threads = config.by_hand.is_none();
+        let engine = Arc::new(Engine::new(machine, config, workers)?);
         let mut manager = Self { engine, threads: Threads::default() };
         if start_threads {
             manager.threads = Threads::start(&manager.engine)
@@ -80,7 +79,8 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`]; all of `entries` are taken or, with an error, none.
+    /// [`SubmitError`]; all of `entries` are taken or, with an error, none (but for [`SubmitError::Poisoned`], after
+    /// which only opening anew tells).
     pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
         self.engine.submit(entries, Mode::Async).map(|_taken| ())
     }
@@ -149,15 +149,18 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Blocks until a named watermark covers `index`.
     ///
+    /// Waiting for [`Stage::Durable`] makes everything submitted so far durable, whatever the durability mode; what is
+    /// submitted later becomes so when the mode says.
+    ///
     /// # Errors
     ///
     /// [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
-        if matches!(stage, Stage::Durable)
+        if stage == Stage::Durable
             && let Some(log) = &self.engine.log
+            && log.durability() != Durability::Sync
         {
-            log.want_sync(index.saturating_add(1));
-            self.engine.writer_signal.notify();
+            self.engine.want_sync(log);
         }
         self.engine.wait(index, stage, timeout)
     }
@@ -179,7 +182,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
         let progress = &self.engine.progress;
-        let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());
+        let committed = progress.committed_mark();
         {
             let mut appending = self.engine.lock_appender();
             // What a linger holds back is fed now.
@@ -187,11 +190,7 @@ impl<M: StateMachine> ApplyManager<M> {
             fed.map_err(|poison| WaitError::Poisoned(self.engine.fail(poison)))?;
         }
         self.engine.workers.notify();
-        if let (Some(log), Some(last)) = (&self.engine.log, decode(submitted)) {
-            log.want_sync(submitted);
-            self.engine.writer_signal.notify();
-            self.engine.wait(last, Stage::Durable, timeout)?;
-        }
+        self.engine.sync_log(timeout)?;
         match decode(committed) {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
@@ -232,15 +231,15 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, what is under way is
-    /// recovered by the next open; [`CloseError::Poisoned`] if the engine failed before.
+    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, the next open recovers
+    /// what had been written; [`CloseError::Poisoned`] if the engine failed before.
     pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
         self.shut_down(timeout)
     }
 
     fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
         self.engine.refuse_submissions();
-        let flushed = if self.engine.config.threads {
+        let flushed = if self.engine.config.by_hand.is_none() {
             self.flush_pending(timeout)
         } else {
             self.drain_by_hand()
@@ -261,13 +260,11 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Without threads, the closing thread takes the steps.
     fn drain_by_hand(&self) -> Result<(), WaitError> {
         let progress = &self.engine.progress;
-        if let Some(log) = &self.engine.log {
-            log.want_sync(progress.submitted_mark());
-        }
+        let log = self.engine.log.as_ref();
+        let sequence = log.map_or(0, |log| self.engine.want_sync(log));
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
-                || (self.engine.log.is_some()
-                    && progress.durable_mark() < progress.submitted_mark())
+                || log.is_some_and(|log| log.durable_sequence() < sequence)
         };
         while undone() {
             progress.poison.check()?;

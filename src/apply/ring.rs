@@ -3,9 +3,8 @@
 //! Every range goes to every worker, so each worker sees all of the log in order and no sequencer is needed. Only the
 //! holder of the appender pushes; only the owner of a partition pops.
 
-use crossbeam_queue::ArrayQueue;
-
 use crate::log::image::{EntryOffset, FrameOffset};
+use crate::sync::ArrayQueue;
 
 /// Consecutive entries of one frame, ready to be applied. No payload: 32 bytes.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,10 @@
 //! Waking the engine's own threads, at the cost of one load when they are awake.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::thread::{self, Thread};
 
 /// One sleeping place, for one thread.
 #[derive(Debug, Default)]
@@ -32,7 +33,8 @@ impl Signal {
 
     #[cold]
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::AcqRel)
+        // Not a swap: whoever finds it unset leaves nothing that could hide the next time it is set.
+        if self.asleep.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -41,7 +43,8 @@ impl Signal {
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::Relaxed);
+        // Release: who sees it set, and swaps it, sees the thread that `attach` left.
+        self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if !has_work() {
             match longest {

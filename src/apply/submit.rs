@@ -1,16 +1,14 @@
 //! Submitting: the first step of an entry's way, all or nothing.
 
-use std::sync::atomic::Ordering;
-
 use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::ring::Descriptor;
 use super::watermark::decode;
-use crate::codec::PayloadRef;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
 use crate::machine::StateMachine;
+use crate::sync::atomic::Ordering;
 
 /// What was taken.
 #[derive(Debug)]
@@ -88,6 +86,7 @@ impl<M: StateMachine> Engine<M> {
                 Mode::Append => Ok(()),
                 _ => {
                     self.progress.commit_to(last + 1);
+                    appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
                     let inline = mode == Mode::Sync && self.config.inline_apply && idle;
                     self.hand_over(&mut appending, inline)
@@ -96,6 +95,9 @@ impl<M: StateMachine> Engine<M> {
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         self.latency.submitted(last + 1, new.len() as u64, began_ns);
         drop(appending);
+        if mode == Mode::Sync {
+            self.latency.note(self.progress.acknowledged_mark());
+        }
         if mode != Mode::Append {
             self.workers.notify();
         }
@@ -156,8 +158,10 @@ impl<M: StateMachine> Engine<M> {
         // A log that commits later fills slots when it feeds: they are not the appender's to reserve.
         let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
-        let footprint = |payload: &PayloadRef<'_>| self.machine.footprint(payload);
-        appending.appender.append(new, &self.slots, slot_limit, range_entries_max, footprint)?;
+        self.guarded(|footprint| {
+            let slots = &self.slots;
+            appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
+        })?;
         self.progress.submit_to(last + 1);
         Ok(())
     }
@@ -224,6 +228,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         }
         self.progress.commit_to(index + 1);
+        appending.appender.note_committed(index + 1);
         let fed = self.feed(&mut appending, false);
         fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         drop(appending);

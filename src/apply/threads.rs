@@ -2,17 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::engine::Engine;
 use super::worker::Step;
 use crate::machine::StateMachine;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{looks, spin_loop};
 
 /// Looks a thread takes for work before it sleeps: a hint to the processor each, then a few yields.
-const SPINS: u32 = 100;
-const YIELDS: u32 = 20;
+const SPINS: u32 = looks(100);
+const YIELDS: u32 = looks(20);
 
 /// How long the log writer sleeps while a caller writes in its place.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
@@ -85,7 +86,7 @@ impl Patience {
     fn is_over(&mut self, step: Step) -> bool {
         self.looks = self.looks.saturating_add(1);
         if self.looks <= SPINS {
-            std::hint::spin_loop();
+            spin_loop();
             return false;
         }
         if step == Step::Blocked || self.looks <= SPINS + YIELDS {
@@ -96,7 +97,7 @@ impl Patience {
     }
 }
 
-fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
+pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     let Some(worker) = engine.workers.get(id) else { return };
     worker.signal.attach();
     if engine.config.pin_workers && pin(id) {
@@ -111,7 +112,8 @@ fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
             let linger = engine.config.batch_timeout;
             let longest = (!linger.is_zero() && engine.has_unfed()).then_some(linger);
             worker.signal.sleep(longest, || {
-                !engine.rings.is_empty(id) || engine.stopping.load(Ordering::Relaxed)
+                let failed = engine.progress.poison.get().is_some();
+                (!engine.rings.is_empty(id) && !failed) || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

@@ -5,16 +5,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, looks, spin_loop, thread_local};
 
 const NOBODY: u64 = u64::MAX;
+/// Wakers taken off the list at a time.
+const WAKERS: usize = 16;
 
 /// The registered waiters.
 #[derive(Debug)]
@@ -65,15 +68,36 @@ impl Waiters {
         }
     }
 
+    #[cold]
     fn notify_slow(&self, mark: impl Fn(Stage) -> u64) {
-        let mut list = self.lock();
-        for waiting in list.waiting.iter_mut().filter(|waiting| !waiting.notified) {
-            if mark(waiting.stage) >= waiting.mark {
-                waiting.notified = true;
-                waiting.waker.wake_by_ref();
+        self.wake_where(|waiting| {
+            let reached = !waiting.notified && mark(waiting.stage) >= waiting.mark;
+            waiting.notified |= reached;
+            reached
+        });
+    }
+
+    /// Wakes the waiters that `pick` picks, each at most once. No waker runs under the lock: it may be anybody's code.
+    fn wake_where(&self, mut pick: impl FnMut(&mut Waiting) -> bool) {
+        let mut after = 0;
+        loop {
+            let mut wakers = [const { None::<Waker> }; WAKERS];
+            let mut list = self.lock();
+            let rest = list.waiting.iter_mut().filter(|waiting| waiting.id >= after);
+            let picked = rest.filter_map(|waiting| pick(waiting).then_some(waiting));
+            let mut last = None;
+            for (waker, waiting) in wakers.iter_mut().zip(picked) {
+                *waker = Some(waiting.waker.clone());
+                last = Some(waiting.id);
+            }
+            self.update_lowest(&list);
+            drop(list);
+            wakers.iter().flatten().for_each(Waker::wake_by_ref);
+            match last {
+                Some(last) if wakers.iter().all(Option::is_some) => after = last + 1,
+                _ => return,
             }
         }
-        self.update_lowest(&list);
     }
 
     fn update_lowest(&self, list: &List) {
@@ -84,23 +108,23 @@ impl Waiters {
 
     /// Wakes everybody, to find out why: poison.
     pub(crate) fn wake_all(&self) {
-        self.lock().waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+        self.wake_where(|_| true);
     }
 
     /// Wakes everybody to the end of the manager; later waits for what was not reached fail at once.
     pub(crate) fn close(&self) {
-        let mut list = self.lock();
-        list.closed = true;
-        list.waiting.iter().for_each(|waiting| waiting.waker.wake_by_ref());
+        self.lock().closed = true;
+        self.wake_where(|_| true);
     }
 
-    /// Everything above `mark` was truncated: those who wait for it are told.
-    pub(crate) fn truncate(&self, mark: u64) {
-        let mut list = self.lock();
-        for waiting in list.waiting.iter_mut().filter(|waiting| waiting.mark > mark) {
-            waiting.truncated = true;
-            waiting.waker.wake_by_ref();
-        }
+    /// Everything above `mark` was truncated, of what was submitted up to `submitted`: those who wait for it are told.
+    pub(crate) fn truncate(&self, mark: u64, submitted: u64) {
+        self.wake_where(|waiting| {
+            let gone = waiting.mark > mark && waiting.mark <= submitted;
+            let cut = gone && !waiting.truncated;
+            waiting.truncated |= cut;
+            cut
+        });
     }
 
     fn register(&self, mark: u64, stage: Stage, waker: Waker) -> u64 {
@@ -135,7 +159,8 @@ impl Waiters {
         let Some(at) = list.waiting.iter().position(|waiting| waiting.id == id) else {
             return false;
         };
-        let gone = list.waiting.swap_remove(at);
+        // In order of their ids, which `wake_where` goes by.
+        let gone = list.waiting.remove(at);
         if !gone.notified {
             self.update_lowest(&list);
         }
@@ -188,8 +213,12 @@ impl<'a> Wait<'a> {
         self.progress.mark(self.stage) >= self.mark
     }
 
-    /// The outcome, if there is one. Poison comes first: a mark reached before it still counts.
-    fn outcome(&self) -> Option<Result<(), WaitError>> {
+    /// The outcome, if there is one.
+    ///
+    /// Poison and the end are looked at before the mark, so that a mark reached before them still counts; truncation
+    /// once more after it, as the mark may have been reached by what replaced the entry.
+    fn outcome(&mut self) -> Option<Result<(), WaitError>> {
+        let poison = self.progress.poison.get();
         let (closed, truncated) = self.id.map_or_else(
             || (self.progress.waiters.lock().closed, false),
             |id| self.progress.waiters.state(id),
@@ -198,9 +227,13 @@ impl<'a> Wait<'a> {
             return Some(Err(WaitError::Truncated { index: self.index() }));
         }
         if self.reached() {
-            return Some(Ok(()));
+            let id = self.id.take();
+            return Some(match id.is_some_and(|id| self.progress.waiters.deregister(id)) {
+                true => Err(WaitError::Truncated { index: self.index() }),
+                false => Ok(()),
+            });
         }
-        if let Some(poison) = self.progress.poison.get() {
+        if let Some(poison) = poison {
             return Some(Err(WaitError::Poisoned(poison.clone())));
         }
         if closed {
@@ -228,8 +261,8 @@ impl Drop for Wait<'_> {
 }
 
 /// How often a waiter looks before it parks: each look is a `spin_loop` hint, then a few yields.
-const SPINS: u32 = 64;
-const YIELDS: u32 = 8;
+const SPINS: u32 = looks(64);
+const YIELDS: u32 = looks(8);
 
 /// Blocks until `stage` covers `index`.
 pub(crate) fn wait(
@@ -248,7 +281,7 @@ pub(crate) fn wait(
         if wait.reached() {
             break;
         }
-        if look < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        if look < SPINS { spin_loop() } else { thread::yield_now() }
     }
     loop {
         if let Some(outcome) = wait.outcome() {

@@ -4,15 +4,15 @@
 //! starts at index 0 works. `purged <= snapshot <= applied <= committed <= submitted` and
 //! `durable <= written <= submitted`.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
 use super::waiter::Waiters;
 use crate::error::Poison;
 use crate::poison::PoisonCell;
-use std::sync::Arc;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A watermark that callers can wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -189,8 +189,9 @@ impl Progress {
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, u64::min);
         self.written.store(mark.max(self.written_mark()), Ordering::Release);
+        // What is completed later, written or durable, covers these.
+        log.truncations.retain(|(at, _)| *at > sequence);
         if durable {
-            log.truncations.retain(|(at, _)| *at > sequence);
             self.durable.store(mark.max(self.durable_mark()), Ordering::Release);
         }
         debug_assert!(self.durable_mark() <= self.written_mark());
@@ -207,9 +208,9 @@ impl Progress {
         }
         self.written.store(mark.min(self.written_mark()), Ordering::Release);
         self.durable.store(mark.min(self.durable_mark()), Ordering::Release);
-        self.submitted.store(mark, Ordering::Release);
+        let submitted = self.submitted.swap(mark, Ordering::AcqRel);
         drop(log);
-        self.waiters.truncate(mark);
+        self.waiters.truncate(mark, submitted);
     }
 
     /// Tells waiters that some mark moved.

@@ -5,8 +5,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, TryLockError};
 
 use crossbeam_utils::CachePadded;
 
@@ -18,6 +17,8 @@ use crate::log::format::opening_log_id;
 use crate::log::slots::SlotRing;
 use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::machine::{Partition, Range, Replies, StateMachine};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// What came of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

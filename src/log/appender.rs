@@ -26,6 +26,9 @@ const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
 /// Kept free at the end of every segment, so that a log that is full can still record truncations.
 pub(crate) const SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
+/// Numbers that a memory journal's images are given in turn; more than there can be images.
+const MEMORY_SEGMENTS: u32 = 1024;
+
 /// A frame that takes no more entries: the log writer's to complete and write.
 #[derive(Debug)]
 pub(crate) struct ClosedFrame {
@@ -37,6 +40,9 @@ pub(crate) struct ClosedFrame {
     pub(crate) end: usize,
     /// Last index of the log after this frame, plus one.
     pub(crate) mark: u64,
+    /// What was committed when the frame was closed, plus one. Not when it is written: by then entries that replace
+    /// some of its own may be committed, and a truncation between them would contradict its header.
+    pub(crate) committed_mark: u64,
 }
 
 /// The way from the appender to the log writer.
@@ -122,6 +128,8 @@ pub(crate) struct LogPosition {
     pub(crate) incarnation: u64,
     pub(crate) next_sequence: u64,
     pub(crate) last: Option<LogId>,
+    /// What is committed, plus one.
+    pub(crate) committed_mark: u64,
     pub(crate) terms: TermRuns,
     pub(crate) index: LogIndex,
     /// Entries that are in the log and not in the state: the uncommitted tail.
@@ -180,6 +188,11 @@ impl Appender {
         self.position.terms.log_id(index)
     }
 
+    /// Frames closed from now on say that entries before `mark` are committed.
+    pub(crate) fn note_committed(&mut self, mark: u64) {
+        self.position.committed_mark = mark;
+    }
+
     /// Where the log's entries are.
     pub(crate) fn index(&self) -> &LogIndex {
         &self.position.index
@@ -199,8 +212,15 @@ impl Appender {
         let mut plan = Plan { known: 0, bytes: 0, frames: 0 };
         let mut last = self.position.last;
         let mut frame_room = 0;
+        let mut before = None;
         for entry in entries {
             let got = entry.log_id;
+            if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
+                && got.index != expected
+            {
+                return Err(SubmitError::Gap { expected, got: got.index });
+            }
+            before = Some(got.index);
             let length = |source| SubmitError::Entry { index: got.index, source };
             let bytes = codec::encoded_len(entry, &self.config.limits).map_err(length)?;
             if plan.bytes == 0 && self.is_known(last, got)? {
@@ -275,7 +295,8 @@ impl Appender {
             return Err(SubmitError::TooLarge { what: "segments", size: limit + 1, limit });
         }
         self.next = None;
-        let number = number % u32::try_from(SegmentTable::SEGMENTS_MAX).unwrap_or(u32::MAX);
+        // In memory only a few are in use at a time, and their numbers come round.
+        let number = if self.to_writer.is_some() { number } else { number % MEMORY_SEGMENTS };
         self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
             tracing::warn!(%error, "no memory for another segment image");
             None
@@ -305,7 +326,7 @@ impl Appender {
         slots: &SlotRing,
         slot_limit: u64,
         range_entries_max: u32,
-        footprint: impl Fn(&PayloadRef<'_>) -> Footprint,
+        footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
         let ruled_out = Poison::Internal("an entry did not fit where room had been made");
         let mut run: Option<Run> = None;
@@ -328,7 +349,7 @@ impl Appender {
             if slotted {
                 let (payload, _) = codec::decode(out, segment, start.get())
                     .map_err(|_| Poison::Internal("an entry does not decode as encoded"))?;
-                let footprint = footprint(&payload);
+                let footprint = footprint(log_id.index, &payload);
                 barrier = footprint == Footprint::All;
                 let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
                 slots.fill(log_id.index, hash, start.get());
@@ -449,9 +470,16 @@ impl Appender {
             start,
             end: self.active.end(),
             mark,
+            committed_mark: self.position.committed_mark,
         };
         let taken = queue.frames.push(frame).is_ok();
         debug_assert!(taken, "make_room reserves a place for every frame, and two more");
+    }
+
+    /// Ends the open frame; the sequence of the last frame of the log.
+    pub(crate) fn close_and_last_sequence(&mut self) -> u64 {
+        self.close_frame();
+        self.position.next_sequence.saturating_sub(1)
     }
 
     /// Ends the open frame if the log writer waits for it.
@@ -474,6 +502,9 @@ impl Appender {
         if self.active.room() < HEADER_BYTES {
             if self.next.is_none() {
                 let number = self.active.image().segment() + 1;
+                if number as usize >= SegmentTable::SEGMENTS_MAX {
+                    return None;
+                }
                 self.next = self.pool.begin(number, HEADER_BYTES + SLACK_BYTES, &[]).ok().flatten();
             }
             self.roll()?;
@@ -496,11 +527,6 @@ impl Appender {
         }
         self.close_frame();
         Some(sequence)
-    }
-
-    /// Bytes of the log's memory that are taken right now, in the active image.
-    pub(crate) fn active_bytes(&self) -> usize {
-        self.active.end()
     }
 }
 

@@ -175,6 +175,7 @@ impl FrameHeader {
 
     /// What the next frame names as its `previous`. Costs a checksum over the header; where the closing half is at
     /// hand, [`chain_of`] reads it from there.
+    #[cfg(test)]
     pub(crate) fn checksum(&self, database_id: &DatabaseId) -> u64 {
         chain_of(&self.closing(database_id))
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::apply::watermark::{AckRule, Progress, StartMarks};
 use crate::apply::worker::Step;
+use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, Durability};
 use crate::disk::Disk;
@@ -217,6 +218,8 @@ pub(crate) struct Writing {
     pool: Arc<ImagePool>,
     /// The name of the I/O back-end.
     backend: &'static str,
+    /// Why it is not the one that was asked for.
+    io_fallback: Option<String>,
 }
 
 /// Figures of the log writer.
@@ -263,6 +266,12 @@ impl Log {
         })
     }
 
+    pub(crate) fn set_clock(&self, clock: Clock) {
+        if let Some(writing) = &self.writing {
+            lock(&writing.writer).set_clock(clock);
+        }
+    }
+
     pub(crate) fn commit_mode(&self) -> CommitMode {
         self.commit_mode
     }
@@ -274,6 +283,11 @@ impl Log {
     /// The name of the I/O back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
         self.writing.as_ref().map_or("read-only", |writing| writing.backend)
+    }
+
+    /// Why it is not the one that was asked for.
+    pub(crate) fn io_fallback(&self) -> Option<&str> {
+        self.writing.as_ref()?.io_fallback.as_deref()
     }
 
     pub(crate) fn writer_stats(&self) -> LogWriterStats {
@@ -317,23 +331,29 @@ impl Log {
         }
     }
 
+    /// Whether there are frames to write, or writes in flight whose completions nobody waits for.
     pub(crate) fn has_closed_frames(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| !writing.queue.is_empty())
+        self.writing.as_ref().is_some_and(|writing| {
+            !writing.queue.is_empty() || writing.shared.in_flight.load(Ordering::Acquire)
+        })
     }
 
-    /// Entries up to this mark should become durable whatever the mode.
-    pub(crate) fn want_sync(&self, mark: u64) {
+    /// Frames up to this one should become durable, whatever the mode.
+    pub(crate) fn want_sync(&self, sequence: u64) {
         if let Some(writing) = &self.writing {
-            writing.shared.sync_wanted.fetch_max(mark, Ordering::AcqRel);
+            writing.shared.sync_wanted.fetch_max(sequence, Ordering::AcqRel);
         }
     }
 
-    /// Whether something written should be synced now.
-    pub(crate) fn sync_is_due(&self, progress: &Progress) -> bool {
-        self.writing.as_ref().is_some_and(|writing| {
-            let wanted = writing.shared.sync_wanted.load(Ordering::Acquire);
-            wanted.min(progress.written_mark()) > progress.durable_mark()
-        })
+    /// Whether frames should be made durable that are not.
+    pub(crate) fn sync_is_due(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.shared.sync_is_wanted())
+    }
+
+    /// The last frame that is durable, with all before it.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        let shared = self.writing.as_ref().map(|writing| &writing.shared);
+        shared.map_or(0, |shared| shared.durable_sequence.load(Ordering::Acquire))
     }
 
     /// Whether the next segment should be made ready.
@@ -341,15 +361,15 @@ impl Log {
         self.writing.as_ref().is_some_and(|writing| writing.files.is_wanted())
     }
 
-    /// Makes the next segment's file and image ready. A failure is met again, and then reported, by the log writer.
-    pub(crate) fn step_background(&self) {
-        let Some(writing) = &self.writing else { return };
-        if let Err(error) = writing.files.prepare() {
-            tracing::warn!(%error, "the next segment could not be made ready");
-        }
+    /// Makes the next segment's file and image ready. No space or no memory yet is for the log writer to report, when
+    /// it gets there; a sync that failed is final.
+    pub(crate) fn step_background(&self) -> Result<(), Poison> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        writing.files.prepare()?;
         if let Err(error) = writing.pool.prepare() {
             tracing::warn!(%error, "no memory for the next segment yet");
         }
+        Ok(())
     }
 
     /// Copies entries out; `locate` says where to start for an index.

@@ -12,7 +12,7 @@ use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
-use super::replay::Replay;
+use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
 use super::terms::TermRuns;
@@ -20,8 +20,8 @@ use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
-use crate::codec;
-use crate::config::{CommitMode, PersistentConfig};
+use crate::codec::{self, FRAME_BYTES_MAX};
+use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
 use crate::error::{OpenError, Poison};
 use crate::machine::StateMachine;
@@ -88,7 +88,8 @@ impl LogOpening {
         let content = self.content;
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
-        let mut replay = Replay::new(machine, if by_commit { 0 } else { u64::MAX });
+        let mut replay =
+            Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
         let result = scan(&*self.disk, &content, options, &mut |frame| {
             notes.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
@@ -96,8 +97,9 @@ impl LogOpening {
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
         if by_commit {
-            // Only now is it known how far the log is committed.
-            let mut replay = Replay::new(machine, committed.map_or(0, |index| index + 1));
+            // Only now is it known how far the log is committed, and what of it was truncated before it was.
+            let committed_mark = committed.map_or(0, |index| index + 1);
+            let mut replay = Replay::new(machine, committed_mark, notes.truncations.clone());
             scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
         }
         let start =
@@ -165,11 +167,22 @@ impl LogOpening {
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
         for summary in &result.segments {
             let name = segment_name(summary.number);
+            let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
             if summary.number > tail.segment {
                 self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-                self.table.remove(u32::try_from(summary.number).unwrap_or(u32::MAX));
-            } else if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+                self.table.remove(segment);
+                continue;
+            }
+            if summary.number == tail.segment {
+                // Its image takes the mapping's place: nothing is written to what is mapped.
+                self.table.remove(segment);
+            }
+            if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+                self.table.remove(segment);
                 self.rewrite(&name, summary.used_bytes)?;
+                if summary.number != tail.segment {
+                    map_segment(&self.disk, &self.table, &name, segment)?;
+                }
             }
         }
         self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
@@ -234,7 +247,7 @@ impl LogOpening {
         };
         let files =
             Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
-        let file = files.take(segment).map_err(error("creating"))?;
+        let file = files.take(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
@@ -277,6 +290,7 @@ impl LogOpening {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
+            committed_mark: tail.committed.map_or(0, |index| index + 1),
             terms: notes.terms,
             index: notes.index,
             unfed,
@@ -291,8 +305,9 @@ impl LogOpening {
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
         let backend = writer.backend();
+        let io_fallback = writer.io_fallback().map(str::to_owned);
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
-        Ok(Writing { appender, writer, queue, shared, files, pool, backend })
+        Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
 }
 
@@ -305,6 +320,7 @@ struct Notes {
     frames: VecDeque<Run>,
     /// (segment, sequence of its last frame).
     last_sequences: Vec<(u64, u64)>,
+    truncations: Truncations,
 }
 
 impl Notes {
@@ -317,6 +333,7 @@ impl Notes {
             _ => self.last_sequences.push((frame.segment, header.opening.sequence)),
         }
         if header.opening.kind == FrameKind::Truncation {
+            self.truncations.push(header.opening.sequence, header.opening.first_index);
             self.truncate(header.opening.first_index);
             return Ok(());
         }
@@ -441,19 +458,18 @@ fn map_segment(
 }
 
 fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
-    let refuse =
-        |option, message: &str| Err(OpenError::Config { option, message: message.to_owned() });
-    if config.segment_bytes < 4 * SLACK_BYTES || config.segment_bytes as u64 > SEGMENT_BYTES_MAX {
-        return refuse("segment_bytes", "must be 16 KiB to 4 GiB - 64");
-    }
+    let longest = usize::try_from(SEGMENT_BYTES_MAX).unwrap_or(usize::MAX) / 4096 * 4096;
+    config.limits.check()?;
+    within("segment_bytes", config.segment_bytes, 4 * SLACK_BYTES, longest)?;
+    within("segment_images", config.segment_images, 2, 1 << 10)?;
+    within("pinned_images", config.pinned_images, 0, 1 << 10)?;
+    within("batch_size", config.batch_size, 1, BATCH_SIZE_MAX)?;
+    within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
+    within("group_bytes", config.group_bytes, 1, longest)?;
+    within("expected_keys", config.expected_keys, 0, EXPECTED_KEYS_MAX)?;
     if !config.segment_bytes.is_multiple_of(4096) {
-        return refuse("segment_bytes", "must be a multiple of 4096");
-    }
-    if config.segment_images < 2 {
-        return refuse("segment_images", "must be at least 2");
-    }
-    if config.batch_size == 0 || config.frame_bytes == 0 || config.group_bytes == 0 {
-        return refuse("batch_size, frame_bytes, group_bytes", "must be at least 1");
+        let message = format!("{} is not a multiple of 4096", config.segment_bytes);
+        return Err(OpenError::Config { option: "segment_bytes", message });
     }
     Ok(())
 }

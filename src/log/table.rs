@@ -15,8 +15,15 @@ use crate::disk::{Disk, Mapping};
 pub(crate) enum SegmentBytes {
     /// Still (or just) written to: in memory.
     Image(Arc<Image>, PinCount),
-    /// Sealed and durable: read in place from its file. The second field keeps the directory locked.
-    Mapped(Mapping, Arc<dyn Disk>),
+    /// Sealed: read in place from its file.
+    Mapped(
+        Mapping,
+        #[allow(
+            dead_code,
+            reason = "held for the directory's lock, which a mapping does not keep"
+        )]
+        Arc<dyn Disk>,
+    ),
 }
 
 /// How many values handed out hold an image.

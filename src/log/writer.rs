@@ -4,7 +4,6 @@
 //! thread loops over it, a caller who waits for durability may run it too, and the simulator drives it from one thread.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
 };
 use super::image::{EntryOffset, Image};
-use super::segment::SegmentFiles;
+use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
 use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
@@ -58,13 +57,23 @@ pub(crate) struct WriterPosition {
 pub(crate) struct WriterShared {
     /// All frames up to this one are durable.
     pub(crate) durable_sequence: AtomicU64,
-    /// Entries up to this mark should be made durable now, whatever the mode.
+    /// Frames up to this sequence should be made durable now, whatever the mode. A sequence, because a truncation is
+    /// a frame too, and has no index of its own.
     pub(crate) sync_wanted: AtomicU64,
     /// Less than a group waits for more to come.
     pub(crate) lingering: AtomicBool,
+    /// A step ended with writes in flight: somebody has to take the next one.
+    pub(crate) in_flight: AtomicBool,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
+}
+
+impl WriterShared {
+    /// Whether somebody waits for frames to become durable that are not yet.
+    pub(crate) fn sync_is_wanted(&self) -> bool {
+        self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
+    }
 }
 
 /// A write in flight.
@@ -144,9 +153,19 @@ impl LogWriter {
         }
     }
 
+    pub(crate) fn set_clock(&mut self, clock: Clock) {
+        self.synced_at = clock.now();
+        self.clock = clock;
+    }
+
     /// The name of the back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
         self.queue.backend()
+    }
+
+    /// Why it is not the one that was asked for.
+    pub(crate) fn io_fallback(&self) -> Option<&str> {
+        self.queue.fallback()
     }
 
     /// Writes what there is (and syncs it, as the mode asks); whether there was anything to do.
@@ -155,19 +174,14 @@ impl LogWriter {
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
         let lingers = self.lingers(progress);
         self.shared.lingering.store(lingers, Ordering::Release);
-        if lingers {
+        if lingers && self.in_flight.is_empty() {
             return Ok(false);
         }
-        let mut worked = false;
-        while self.in_flight.len() < self.queue.depth() {
-            match self.submit_group(progress)? {
-                true => worked = true,
-                false => break,
-            }
-        }
-        if !self.in_flight.is_empty() {
-            self.complete(progress)?;
-        }
+        while !lingers && self.in_flight.len() < self.queue.depth() && self.submit_group()? {}
+        // Blocks only with nothing left to submit, or no depth to do it in; frames that are closed meanwhile gather.
+        let mut worked = self.complete(progress, true)?;
+        while self.complete(progress, false)? {}
+        self.shared.in_flight.store(!self.in_flight.is_empty(), Ordering::Release);
         if !worked {
             self.frames.want_close();
         }
@@ -191,13 +205,13 @@ impl LogWriter {
         }
     }
 
-    fn sync_is_wanted(&self, progress: &Progress) -> bool {
-        self.shared.sync_wanted.load(Ordering::Acquire) > progress.durable_mark()
+    fn sync_is_wanted(&self) -> bool {
+        self.shared.sync_is_wanted()
     }
 
     /// Whether less than a full group should wait for more entries.
     fn lingers(&mut self, progress: &Progress) -> bool {
-        if self.config.linger.is_zero() || self.sync_is_wanted(progress) {
+        if self.config.linger.is_zero() || self.sync_is_wanted() {
             return false;
         }
         let waiting = progress.submitted_mark().saturating_sub(self.written.1);
@@ -215,7 +229,7 @@ impl LogWriter {
     }
 
     /// Starts the next write; false if no frame is closed.
-    fn submit_group(&mut self, progress: &Progress) -> Result<bool, Poison> {
+    fn submit_group(&mut self) -> Result<bool, Poison> {
         let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
             return Ok(false);
         };
@@ -238,7 +252,7 @@ impl LogWriter {
                 self.carried = Some(frame);
                 break;
             }
-            self.complete_frame(frame, &image, progress)?;
+            self.complete_frame(frame, &image)?;
             next = self.frames.pop();
         }
         let end = self.position.written_bytes;
@@ -264,12 +278,7 @@ impl LogWriter {
     }
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
-    fn complete_frame(
-        &mut self,
-        frame: ClosedFrame,
-        image: &Arc<Image>,
-        progress: &Progress,
-    ) -> Result<(), Poison> {
+    fn complete_frame(&mut self, frame: ClosedFrame, image: &Arc<Image>) -> Result<(), Poison> {
         let too_large = Poison::Internal("a frame reaches past 4 GiB");
         let body_start = frame.start + FRAME_HEADER_BYTES;
         let at = |offset: usize| u32::try_from(offset).map_err(|_| too_large.clone());
@@ -283,7 +292,7 @@ impl LogWriter {
             count: frame.count,
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
-            committed: watermark::decode(progress.committed_mark()),
+            committed: watermark::decode(frame.committed_mark),
             segment: u64::from(image.segment()),
             offset: frame.start as u64,
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
@@ -297,10 +306,15 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Takes completions; marks move over the finished groups at the front.
-    fn complete(&mut self, progress: &Progress) -> Result<(), Poison> {
-        let Some(Completion { token, result }) = self.queue.complete(true) else {
-            return Err(Poison::Internal("a write in flight was forgotten"));
+    /// Takes a completion, if there is one or, with `wait`, if any write is in flight; marks move over the finished
+    /// groups at the front, and over no gap.
+    fn complete(&mut self, progress: &Progress, wait: bool) -> Result<bool, Poison> {
+        if self.in_flight.is_empty() {
+            return Ok(false);
+        }
+        let Some(Completion { token, result }) = self.queue.complete(wait) else {
+            let forgotten = Poison::Internal("a write in flight was forgotten");
+            return if wait { Err(forgotten) } else { Ok(false) };
         };
         result.map_err(|failure| self.failure(failure))?;
         for group in self.in_flight.iter_mut().filter(|group| group.token == token) {
@@ -315,7 +329,7 @@ impl LogWriter {
             progress.logged_to(group.sequence, group.mark, group.synced);
             self.in_flight.pop_front();
         }
-        Ok(())
+        Ok(true)
     }
 
     fn failure(&self, failure: WriteFailure) -> Poison {
@@ -329,12 +343,19 @@ impl LogWriter {
 
     /// Syncs what was only written, if the interval has passed or somebody asked.
     fn sync_if_due(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        if self.config.durability == Durability::Sync {
+            // Each group is its own sync, also those in flight.
+            return Ok(false);
+        }
         let (sequence, mark) = self.written;
-        let asked = self.sync_is_wanted(progress);
+        let asked = self.sync_is_wanted();
         let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
+        // A sync covers only what has been written when it starts.
+        while self.complete(progress, true)? {}
+        self.shared.in_flight.store(false, Ordering::Release);
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
             file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
@@ -353,8 +374,7 @@ impl LogWriter {
 
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
-        let next = self.files.take(segment);
-        let next = next.map_err(|source| io_poison("creating", segment, source))?;
+        let next = self.files.take(segment)?;
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
@@ -375,8 +395,4 @@ impl LogWriter {
         }
         Ok(())
     }
-}
-
-fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
-    Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cell::Cell;
-use super::effect::{Effect, InStore, Overlay, Pending, evaluate, settle};
+use super::effect::{InStore, Overlay, Pending, evaluate, settle};
 use super::store::{Change, Store};
 use super::value::Value;
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachineStats, hash_part};
-use crate::codec::{BatchRef, CommandRef, PayloadRef, ValueRef};
+use crate::codec::{BatchRef, CommandRef, PayloadRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::ReadError;
 
@@ -52,11 +52,6 @@ impl<C: Cell> KeyValue<C> {
             applied: Mutex::default(),
             applied_count: AtomicU64::new(0),
         }
-    }
-
-    /// The key to value map, for whoever fills, copies or re-points it.
-    pub(crate) fn store(&self) -> &Store<C> {
-        &self.store
     }
 
     /// The value of a key.
@@ -115,11 +110,6 @@ impl<C: Cell> KeyValue<C> {
     /// The note of a name.
     pub(crate) fn note(&self, name: &[u8]) -> Option<Vec<u8>> {
         lock(&self.notes).get(name).map(|value| value.to_vec())
-    }
-
-    /// All notes, sorted by name.
-    pub(crate) fn notes(&self) -> Vec<(Bytes, Bytes)> {
-        lock(&self.notes).iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Sets a note as it was in what is being recovered.
@@ -304,12 +294,6 @@ impl<C: Cell> KeyValue<C> {
             self.set_note(note.name, note.value);
         }
         Ok(Reply::Batch { commands: batch.len() })
-    }
-
-    /// Sets a key as it was in what is being recovered.
-    pub(crate) fn restore(&self, key: &[u8], value: ValueRef<'_>) {
-        let hash = self.store.hash(key);
-        self.store.update(hash, key, |slot| (settle(slot, Effect::Set(value)), ()));
     }
 }
 

@@ -312,7 +312,7 @@ fn check_reads<C: Cell>(state: &KeyValue<C>, model: &Model) -> Result<(), TestCa
     for (name, value) in &model.notes {
         prop_assert!(state.note(name).as_ref() == Some(value));
     }
-    prop_assert_eq!(state.notes().len(), model.notes.len());
+    prop_assert_eq!(state.notes.lock().unwrap().len(), model.notes.len());
     let membership = state.membership().map(|(log_id, bytes)| (log_id.index, bytes));
     prop_assert_eq!(&membership, &model.membership);
     Ok(())
@@ -446,7 +446,8 @@ fn a_value_handed_out_never_changes_and_user_code_may_call_back() {
     let nested = state.get_with(b"k", |outer| {
         // A write under a read guard of the same shard would never return.
         let place = Default::default();
-        state.restore(b"k", ValueRef { bytes: b"3", place });
+        let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"3", place } };
+        state.apply_command(state.store.hash(b"k"), &put).unwrap();
         (outer.len(), state.get(b"k").unwrap().unwrap().to_vec())
     });
     assert_eq!(nested.unwrap(), Some((4000, b"3".to_vec())));
@@ -475,7 +476,8 @@ fn values_of_places_are_pinned_up_to_the_budget_and_copied_beyond() {
 fn a_retired_segment_makes_a_get_fail_and_apply_fatal() {
     let state = KeyValue::<PlaceCell>::new(0, 5, Arc::new(SegmentTable::new(1)));
     let place = codec::Place { segment: 8, offset: 0, len: 1 };
-    state.restore(b"k", ValueRef { bytes: b"1", place });
+    let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"1", place } };
+    state.apply_command(state.store.hash(b"k"), &put).unwrap();
     assert!(matches!(state.get(b"k"), Err(ReadError::Misplaced { segment: 8, .. })));
     assert!(state.scan_sorted().is_err());
     assert!(state.get_into(b"k", &mut vec![]).is_err());

@@ -25,6 +25,14 @@ pub struct Frame {
     count: u32,
 }
 
+impl Frame {
+    /// The encoded entries.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Probe {
     /// An empty state.
     #[must_use]
@@ -39,18 +47,36 @@ impl Probe {
     /// If an entry is malformed.
     pub fn frame(&self, entries: &[Entry<'_>]) -> Result<Frame, EntryError> {
         let slots = SlotRing::new(entries.len());
-        let mut bytes = Vec::new();
+        let mut frame = Frame { slots, bytes: Vec::new(), first: LogId::default(), count: 0 };
+        self.refill(&mut frame, entries)?;
+        Ok(frame)
+    }
+
+    /// As [`Probe::frame`], in the place of a frame of as many entries or more, without allocating.
+    ///
+    /// # Errors
+    ///
+    /// If an entry is malformed.
+    pub fn refill(&self, frame: &mut Frame, entries: &[Entry<'_>]) -> Result<(), EntryError> {
+        let Frame { slots, bytes, first, count } = frame;
+        let mut start = 0;
         for entry in entries {
-            let start = bytes.len();
-            bytes.resize(start + codec::encoded_len(entry, &Limits::default())?, 0);
-            codec::encode(entry, &mut bytes[start..]);
-            let decoded = codec::decode(&bytes[start..], 0, 0);
+            let end = start + codec::encoded_len(entry, &Limits::default())?;
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            let out = &mut bytes[start..end];
+            codec::encode(entry, out);
+            let decoded = codec::decode(out, 0, 0);
             let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
             let hash = if let Ok(Footprint::Key(hash)) = footprint { hash } else { 0 };
             slots.fill(entry.log_id.index, hash, u32::try_from(start).unwrap_or(u32::MAX));
+            start = end;
         }
-        let first = entries.first().map_or(LogId::default(), |entry| entry.log_id);
-        Ok(Frame { slots, bytes, first, count: u32::try_from(entries.len()).unwrap_or(u32::MAX) })
+        bytes.truncate(start);
+        *first = entries.first().map_or(LogId::default(), |entry| entry.log_id);
+        *count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        Ok(())
     }
 
     /// Applies a frame as one partition.

@@ -1,0 +1,119 @@
+//! loom's names, and stand-ins for what it has not.
+
+use std::collections::VecDeque;
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::{hint::spin_loop, thread_local};
+
+pub(crate) mod atomic {
+    use std::panic::Location;
+
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use crate::sync::canary;
+
+    #[track_caller]
+    pub(crate) fn fence(ordering: Ordering) {
+        if !canary::is_left_out(Location::caller()) {
+            loom::sync::atomic::fence(ordering);
+        }
+    }
+}
+
+pub(crate) mod thread {
+    use std::time::Duration;
+
+    pub(crate) use loom::thread::yield_now;
+    // Models take the steps of the engine's threads by themselves and start none of them.
+    pub(crate) use std::thread::{Builder, JoinHandle, available_parallelism};
+
+    // Loom's own parking loses the token of a thread that is unparked while it waits for a lock.
+    pub(crate) use crate::sync::parking::{Thread, current, park, park_timeout};
+
+    pub(crate) fn sleep(_standing_still: Duration) {
+        yield_now();
+    }
+}
+
+/// As `std`'s: who sees that it is set sees what it is set to, and no more than that.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: AtomicBool,
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false) }
+    }
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, atomic::Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.is_set.load(atomic::Ordering::Acquire).then(|| self.value.get()).flatten()
+    }
+}
+
+/// As `crossbeam`'s, between one pusher and one popper at a time: a push happens before the pop of what it pushed, and
+/// nothing else is promised.
+#[derive(Debug)]
+pub(crate) struct ArrayQueue<T> {
+    /// Never contended: no other thread runs while one is in here.
+    items: std::sync::Mutex<VecDeque<T>>,
+    capacity: usize,
+    pushed: AtomicUsize,
+    popped: AtomicUsize,
+}
+
+impl<T> ArrayQueue<T> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let (pushed, popped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { items: std::sync::Mutex::default(), capacity, pushed, popped }
+    }
+
+    fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+        self.items.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn len(&self) -> usize {
+        let popped = self.popped.load(atomic::Ordering::Acquire);
+        self.pushed.load(atomic::Ordering::Acquire).saturating_sub(popped)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.capacity
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn push(&self, item: T) -> Result<(), T> {
+        if self.is_full() {
+            return Err(item);
+        }
+        self.items().push_back(item);
+        self.pushed.fetch_add(1, atomic::Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn pop(&self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        let item = self.items().pop_front();
+        self.popped.fetch_add(1, atomic::Ordering::Release);
+        item
+    }
+}

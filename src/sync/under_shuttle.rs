@@ -1,0 +1,18 @@
+//! shuttle's names. What it has not is the real thing: no thread is stopped inside of that, so it is one step.
+
+pub(crate) use crossbeam_queue::ArrayQueue;
+pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use shuttle::{hint::spin_loop, thread_local};
+pub(crate) use std::sync::OnceLock;
+
+pub(crate) mod atomic {
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+}
+
+pub(crate) mod thread {
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, sleep, yield_now};
+    pub(crate) use std::thread::available_parallelism;
+
+    // Shuttle's own parking ends at any time without a reason, and so hides lost wake-ups.
+    pub(crate) use crate::sync::parking::{Thread, current, park, park_timeout};
+}

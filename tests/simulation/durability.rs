@@ -1,0 +1,94 @@
+//! The modes that acknowledge before the sync: a power cut takes a suffix, never what was synced, never out of order.
+
+use std::time::Duration;
+
+use sprag::Durability;
+use sprag::testing::Fault;
+
+use crate::random::Random;
+use crate::world::{Crash, Shape, World};
+
+/// Always due, and never: the interval itself is the clock's business.
+const MODES: [Durability; 3] = [
+    Durability::Os,
+    Durability::Periodic(Duration::ZERO),
+    Durability::Periodic(Duration::from_secs(1 << 30)),
+];
+
+fn shapes(durability: Durability) -> [Shape; 2] {
+    let small = Shape { durability, ..Shape::plain() };
+    let rolling =
+        Shape { value_bytes_max: 3000, queue_depth: 2, frame_entries: 2, ..small.clone() };
+    [small, rolling]
+}
+
+#[test]
+fn a_power_cut_takes_a_suffix_of_what_was_not_synced() {
+    let mut lost = [0; 3];
+    for (mode, durability) in MODES.into_iter().enumerate() {
+        for (seed, shape) in shapes(durability).into_iter().enumerate() {
+            for n in 0..80 {
+                for choice in 0..3 {
+                    let mut world = World::new(seed as u64, shape.clone());
+                    world.arm(n, Fault::PowerCut);
+                    let mask = [0, u64::MAX, Random::new(n).next()][choice];
+                    let acknowledged = cut(&mut world, mask).unwrap_or_else(|violation| {
+                        panic!("{durability:?}, operation {n}, keeping {mask:#x}: {violation}")
+                    });
+                    lost[mode] += acknowledged;
+                }
+            }
+        }
+    }
+    // The canary of the modes themselves: they do acknowledge before they sync.
+    assert!(lost[0] > 0 && lost[2] > 0, "{lost:?}");
+}
+
+/// How many acknowledged entries the cut took.
+fn cut(world: &mut World, mask: u64) -> Result<usize, String> {
+    world.run(30)?;
+    let acknowledged = world.acknowledged;
+    world.crash(Crash::Power(mask));
+    let node = world.open_whole()?;
+    let lost = acknowledged.saturating_sub(world.acknowledged);
+    world.kill(node);
+    world.crash(Crash::Power(mask >> 7));
+    world.recover(0, 3)?;
+    Ok(lost)
+}
+
+#[test]
+fn a_crash_of_the_process_takes_nothing_that_was_acknowledged() {
+    for durability in MODES {
+        for shape in shapes(durability) {
+            for n in 0..60 {
+                let mut world = World::new(n, Shape { queue_depth: 1, ..shape.clone() });
+                world.arm(n, Fault::Error(sprag::testing::FaultError::Eio));
+                world.dies_when_struck = true;
+                let checked = world.run(30).and_then(|_| {
+                    world.crash(Crash::Process);
+                    world.dies_when_struck = false;
+                    world.recover(0, 3)
+                });
+                checked.unwrap_or_else(|violation| panic!("{durability:?}, {n}: {violation}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_asked_to_be_durable_is_synced_in_every_mode() {
+    for durability in MODES {
+        let mut world = World::new(5, Shape { durability, ..Shape::plain() });
+        let node = world.open_whole().unwrap();
+        world.drive(&node, 10).unwrap();
+        let last = world.history.first + 9;
+        assert!(node.flush_pending(Duration::ZERO).is_err() || node.stats().durable == Some(last));
+        node.run_until_idle();
+        world.note(&node).unwrap();
+        assert_eq!(world.durable, 10, "{durability:?}");
+        world.kill(node);
+        world.crash(Crash::Power(0));
+        world.recover(0, 1).unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! Every operation fails once, in every way: a failure is final, named, and costs nothing that was acknowledged.
+
+use sprag::error::OpenError;
+use sprag::testing::{Fault, FaultError};
+
+use crate::process_crashes::at_every_operation;
+use crate::random::Random;
+use crate::world::{Crash, Opened, Ran, Shape, World};
+
+fn small() -> Shape {
+    Shape { value_bytes_max: 1500, ..Shape::plain() }
+}
+
+fn fails_at_every_operation(fault: Fault, depth: usize) -> [usize; 2] {
+    let (mut poisoned, mut not_opened) = (0, 0);
+    for process in [true, false] {
+        let make = || World::new(21, Shape { queue_depth: depth, ..small() });
+        at_every_operation(make, 24, fault, |world, n, ran| {
+            poisoned += usize::from(matches!(ran, Ran::Poisoned(_)));
+            not_opened += usize::from(matches!(ran, Ran::NotOpened(_)));
+            if fault == Fault::Error(FaultError::Enospc) {
+                is_named_as_full(&ran)?;
+            }
+            let mut random = Random::new(n);
+            world.crash(if process { Crash::Process } else { Crash::Power(random.next()) });
+            world.recover(0, 3)?;
+            world.crash(Crash::Power(random.next()));
+            world.recover(0, 1)
+        });
+    }
+    [poisoned, not_opened]
+}
+
+fn is_named_as_full(ran: &Ran) -> Result<(), String> {
+    let message = match ran {
+        Ran::Poisoned(poison) if poison.is_disk_full() => poison.to_string(),
+        Ran::Poisoned(poison) => return Err(format!("not known to be a full disk: {poison}")),
+        Ran::NotOpened(error) => error.to_string(),
+        _ => return Ok(()),
+    };
+    if message.contains("the disk is full") { Ok(()) } else { Err(format!("unnamed: {message}")) }
+}
+
+#[test]
+fn an_error_of_the_medium_at_every_operation_is_final_and_loses_nothing_acknowledged() {
+    for depth in [1, 3] {
+        let [poisoned, not_opened] = fails_at_every_operation(Fault::Error(FaultError::Eio), depth);
+        assert!(poisoned > 10 && not_opened > 4);
+    }
+}
+
+#[test]
+fn a_full_disk_at_every_operation_is_final_and_named_and_loses_nothing_acknowledged() {
+    let [poisoned, not_opened] = fails_at_every_operation(Fault::Error(FaultError::Enospc), 1);
+    assert!(poisoned > 10 && not_opened > 4);
+}
+
+#[test]
+fn a_short_write_at_every_operation_is_final_and_loses_nothing_acknowledged() {
+    for bytes in [1, 130, 512, 1000] {
+        let [poisoned, _] = fails_at_every_operation(Fault::ShortWriteThenError { bytes }, 1);
+        assert!(poisoned > 10);
+    }
+}
+
+#[test]
+fn a_disk_of_any_size_fills_up_and_everything_acknowledged_is_there_when_there_is_room() {
+    let mut failures = [0; 3];
+    for capacity in (0..=140_u64).map(|quarters| quarters * 512) {
+        let mut world = World::new(capacity, small());
+        world.disk.set_capacity(Some(capacity));
+        let filled = fill(&mut world).map(|at| failures[at] += 1);
+        filled.and_then(|()| with_room_again(&mut world)).unwrap_or_else(|violation| {
+            panic!("capacity {capacity}: {violation}");
+        });
+    }
+    assert!(failures.iter().all(|count| *count > 0), "{failures:?}");
+}
+
+/// Until opening fails (0), the engine fails (1), or all is there (2).
+fn fill(world: &mut World) -> Result<usize, String> {
+    let disk = world.disk.open(true).unwrap();
+    let machine = match sprag::PersistentStateMachine::open_on_disk(disk, world.config()) {
+        Ok(machine) => machine,
+        Err(error @ OpenError::Io { .. }) if error.to_string().contains("the disk is full") => {
+            return Ok(0);
+        }
+        Err(error) => return Err(format!("a full disk, not named: {error}")),
+    };
+    let node = Box::new(sprag::testing::Stepped::new(machine, world.shape.apply_config()).unwrap());
+    world.drive(&node, 60)?;
+    let poison = node.poison();
+    if let Some(poison) = &poison {
+        world.check_poison_is_sticky(&node)?;
+        is_named_as_full(&Ran::Poisoned(poison.clone()))?;
+    }
+    world.kill(node);
+    Ok(if poison.is_some() { 1 } else { 2 })
+}
+
+fn with_room_again(world: &mut World) -> Result<(), String> {
+    // As full as before: it opens, or says why not, and costs nothing.
+    world.crash(Crash::Process);
+    world.arm(u64::MAX, Fault::PowerCut);
+    let disk = world.disk.open(true).unwrap();
+    match sprag::PersistentStateMachine::open_on_disk(disk, world.config()) {
+        Ok(machine) => drop(machine),
+        Err(error) if error.to_string().contains("the disk is full") => {}
+        Err(error) => return Err(format!("still full: {error}")),
+    }
+    world.disk.crash_process();
+    world.disk.set_capacity(None);
+    world.crash(Crash::Process);
+    world.recover(0, 3)?;
+    world.crash(Crash::Power(0));
+    match world.open()? {
+        Opened::Ready(node) => world.kill(node),
+        Opened::Failed(error) => return Err(error.to_string()),
+    }
+    Ok(())
+}

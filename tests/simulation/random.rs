@@ -1,0 +1,55 @@
+//! What a seed decides, and running a test over many seeds.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// splitmix64 (Steele, Lea and Flood 2014).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `bound`, which is not 0.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// Runs `test` for each seed of `0..seeds` (`SPRAG_SIM_SEEDS` says how many instead, `SPRAG_SIM_SEED` which one alone),
+/// and prints how many crashes that were. A failure names the seed.
+pub(crate) fn for_seeds(name: &str, seeds: u64, mut test: impl FnMut(u64) -> Result<u64, String>) {
+    let number = |variable| env::var(variable).ok().map(|text| text.parse::<u64>().unwrap());
+    let range = match number("SPRAG_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SPRAG_SIM_SEEDS").unwrap_or(seeds),
+    };
+    let (count, mut crashes) = (range.end - range.start, 0);
+    for seed in range {
+        let replay = format!(
+            "seed {seed}; replay: SPRAG_SIM_SEED={seed} cargo test --test simulation {name}"
+        );
+        match catch_unwind(AssertUnwindSafe(|| test(seed))) {
+            Ok(Ok(struck)) => crashes += struck,
+            Ok(Err(violation)) => panic!("{violation}\n{replay}"),
+            Err(panicked) => {
+                eprintln!("{replay}");
+                resume_unwind(panicked);
+            }
+        }
+    }
+    println!("{name}: {count} seeds, {crashes} crashes");
+}

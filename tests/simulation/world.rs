@@ -1,0 +1,389 @@
+//! A disk, the engine on it, and what must be there after the next crash.
+
+use std::num::NonZeroUsize;
+
+use std::time::Duration;
+
+use sprag::error::{OpenError, Poison, SubmitError};
+use sprag::testing::{Fault, SimDisk, Stepped};
+use sprag::{
+    ApplyConfig, Durability, PersistentConfig, PersistentStateMachine, Stage, StateMachine,
+};
+
+use crate::history::{History, with_entries};
+use crate::random::Random;
+
+/// An engine, stepped by hand.
+pub(crate) type Node = Stepped<PersistentStateMachine>;
+
+/// The least there is: a segment rolls after a few dozen entries.
+pub(crate) const SEGMENT_BYTES: usize = 16 << 10;
+
+/// Steps after which a run that is not done hangs.
+const STEPS_MAX: usize = 200_000;
+
+/// How the engine is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) durability: Durability,
+    pub(crate) workers: usize,
+    /// Writes in flight.
+    pub(crate) queue_depth: usize,
+    pub(crate) frame_entries: usize,
+    pub(crate) group_bytes: usize,
+    pub(crate) value_bytes_max: usize,
+    /// Most entries of one submission.
+    pub(crate) submission_max: usize,
+}
+
+impl Shape {
+    /// Small and plain.
+    pub(crate) fn plain() -> Self {
+        Self {
+            durability: Durability::Sync,
+            workers: 1,
+            queue_depth: 1,
+            frame_entries: 4,
+            group_bytes: 4 << 10,
+            value_bytes_max: 300,
+            submission_max: 4,
+        }
+    }
+
+    /// Anything.
+    pub(crate) fn random(random: &mut Random) -> Self {
+        Self {
+            durability: Durability::Sync,
+            workers: 1 + random.below(3),
+            queue_depth: 1 + random.below(4),
+            frame_entries: [1, 2, 4, 16][random.below(4)],
+            group_bytes: [1, 700, 4 << 10, 1 << 20][random.below(4)],
+            value_bytes_max: [8, 300, 300, 1500][random.below(4)],
+            submission_max: [1, 4, 12][random.below(3)],
+        }
+    }
+
+    pub(crate) fn config(&self, seed: u64) -> PersistentConfig {
+        PersistentConfig::new("simulated")
+            .segment_bytes(SEGMENT_BYTES)
+            .segment_images(2)
+            .expected_keys(16)
+            .hash_seed(seed)
+            .durability(self.durability)
+            .batch_size(self.frame_entries)
+            .group_bytes(self.group_bytes)
+    }
+
+    pub(crate) fn apply_config(&self) -> ApplyConfig {
+        ApplyConfig::new()
+            .worker_count(NonZeroUsize::new(self.workers).unwrap())
+            .pipeline_depth(64)
+            .batch_size(8)
+    }
+}
+
+/// What came of opening.
+pub(crate) enum Opened {
+    Ready(Box<Node>),
+    /// The fault struck on the way.
+    Failed(OpenError),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    /// Everything was acknowledged; a fault that struck did not matter to it.
+    Through,
+    /// It was stopped dead when the fault struck.
+    Stopped,
+    /// The engine failed.
+    Poisoned(Poison),
+    /// Opening failed.
+    NotOpened(OpenError),
+}
+
+/// What the crash does to what is not synced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Crash {
+    /// The process dies, the system goes on.
+    Process,
+    /// The power fails, and item `i` survives if bit `i` is set (from the 64th on, as `i - 64`).
+    Power(u64),
+}
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) disk: SimDisk,
+    pub(crate) random: Random,
+    pub(crate) shape: Shape,
+    pub(crate) history: History,
+    /// So many entries survive any crash.
+    pub(crate) durable: usize,
+    /// So many entries survive a crash of the process, too. Under `Sync` they are not more than the durable ones.
+    pub(crate) acknowledged: usize,
+    /// The operation a fault is set for.
+    armed: Option<u64>,
+    /// Whether a run takes no more steps once the fault has struck: the process died right there.
+    pub(crate) dies_when_struck: bool,
+    seed: u64,
+    pub(crate) crashes: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, shape: Shape) -> Self {
+        let disk = SimDisk::new(seed);
+        disk.set_queue_depth(shape.queue_depth);
+        Self {
+            disk,
+            random: Random::new(seed),
+            shape,
+            history: History::new(seed % 2),
+            durable: 0,
+            acknowledged: 0,
+            armed: None,
+            dies_when_struck: false,
+            seed,
+            crashes: 0,
+        }
+    }
+
+    /// A world of any shape.
+    pub(crate) fn random(seed: u64) -> Self {
+        let shape = Shape::random(&mut Random::new(!seed));
+        Self::new(seed, shape)
+    }
+
+    pub(crate) fn config(&self) -> PersistentConfig {
+        self.shape.config(self.seed)
+    }
+
+    /// Sets a fault for the operation of that number, counted from now.
+    pub(crate) fn arm(&mut self, operation: u64, fault: Fault) {
+        self.disk.reset_operations();
+        self.disk.fail_at(operation, fault);
+        self.armed = Some(operation);
+    }
+
+    /// Whether the operation the fault was set for was tried.
+    pub(crate) fn struck(&self) -> bool {
+        self.armed.is_some_and(|operation| self.disk.operations() > operation)
+    }
+
+    /// Opens, and compares what was recovered with the model. Only a fault that struck excuses a failure.
+    pub(crate) fn open(&mut self) -> Result<Opened, String> {
+        let disk =
+            self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
+        let struck_before = self.struck();
+        let machine = match PersistentStateMachine::open_on_disk(disk, self.config()) {
+            Ok(machine) => machine,
+            Err(error @ OpenError::Io { .. }) if self.struck() && !struck_before => {
+                return Ok(Opened::Failed(error));
+            }
+            Err(error) => return Err(format!("opening was refused: {error}")),
+        };
+        self.compare(&machine)?;
+        let node = Stepped::new(machine, self.shape.apply_config());
+        Ok(Opened::Ready(Box::new(node.map_err(|error| format!("no manager: {error}"))?)))
+    }
+
+    /// Opens where nothing is set to fail.
+    pub(crate) fn open_whole(&mut self) -> Result<Box<Node>, String> {
+        match self.open()? {
+            Opened::Ready(node) => Ok(node),
+            Opened::Failed(error) => Err(format!("opening failed: {error}")),
+        }
+    }
+
+    /// The recovered state is the model's at exactly the recovered index, and nothing that was promised is missing.
+    fn compare(&mut self, machine: &PersistentStateMachine) -> Result<(), String> {
+        let count = self.history.count_to(machine.applied().map(|last| last.index));
+        let promised = self.durable.max(self.acknowledged);
+        if count < promised {
+            return Err(format!("{count} entries were recovered of {promised} that must survive"));
+        }
+        if count > self.history.len() {
+            let submitted = self.history.len();
+            return Err(format!("{count} entries were recovered of {submitted} submitted"));
+        }
+        self.compare_state(machine, count)?;
+        self.history.cut(count);
+        // Opening makes what it found durable, whatever the mode.
+        (self.durable, self.acknowledged) = (count, count);
+        Ok(())
+    }
+
+    /// The state is that of the first `count` entries.
+    pub(crate) fn compare_state(
+        &self,
+        machine: &PersistentStateMachine,
+        count: usize,
+    ) -> Result<(), String> {
+        let state = machine.scan_sorted().map_err(|error| format!("reading failed: {error}"))?;
+        let expected = self.history.state(count);
+        let same = state.len() == expected.len()
+            && state
+                .iter()
+                .zip(expected)
+                .all(|((key, value), known)| (&**key, &**value) == (&**known.0, &**known.1));
+        if same { Ok(()) } else { Err(format!("not the state after {count} entries")) }
+    }
+
+    /// Takes steps in an order of the seed's choosing until `entries` more are acknowledged or the engine fails.
+    pub(crate) fn drive(&mut self, node: &Node, entries: usize) -> Result<(), String> {
+        let goal = self.history.len() + entries;
+        let differ_at = self.history.len() + self.random.below(6);
+        let syncs_by_request = self.shape.durability != Durability::Sync;
+        for _ in 0..STEPS_MAX {
+            match self.random.below(10) {
+                0 | 1 => self.submit(node, goal, differ_at)?,
+                2..=4 => drop(node.step_log_writer()),
+                5 => drop(node.step_background()),
+                6 if syncs_by_request && self.random.one_in(4) => self.request_sync(node),
+                _ => {
+                    let id = self.random.below(node.workers());
+                    node.step_worker(id);
+                }
+            }
+            if node.poison().is_some() || (self.dies_when_struck && self.struck()) {
+                return self.note(node);
+            }
+            if self.history.len() >= goal && node.pending_count() == 0 {
+                return self.note(node);
+            }
+        }
+        Err(format!("stuck: {:?}", node.stats()))
+    }
+
+    fn submit(&mut self, node: &Node, goal: usize, differ_at: usize) -> Result<(), String> {
+        let known = self.history.len();
+        let count = (1 + self.random.below(self.shape.submission_max)).min(goal - known.min(goal));
+        if count == 0 {
+            return Ok(());
+        }
+        let (bytes_max, differ) = (self.shape.value_bytes_max, known >= differ_at);
+        let proposal = self.history.proposal(&mut self.random, count, bytes_max, differ);
+        let first = self.history.first + known as u64;
+        match with_entries(first, &proposal, |entries| node.apply_entries(entries)) {
+            Ok(()) => self.history.extend(proposal),
+            // Too large: something smaller comes next.
+            Err(SubmitError::Full { .. } | SubmitError::Poisoned(_)) => {}
+            Err(SubmitError::TooLarge { .. }) => {}
+            Err(error) => return Err(format!("a submission was refused: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Asks for what was submitted to be made durable, and does not wait for it.
+    fn request_sync(&self, node: &Node) {
+        if let Some(last) = (self.history.first + self.history.len() as u64).checked_sub(1) {
+            // The steps to come do it.
+            drop(node.wait_until(last, Stage::Durable, Duration::ZERO));
+        }
+    }
+
+    /// Takes down what the engine promises now, and that its marks are in order.
+    pub(crate) fn note(&mut self, node: &Node) -> Result<(), String> {
+        let stats = node.stats();
+        let in_order = stats.durable <= stats.written
+            && stats.written <= stats.submitted
+            && stats.acknowledged <= stats.applied
+            && stats.applied <= stats.committed
+            && stats.committed <= stats.submitted;
+        if !in_order || self.history.count_to(stats.submitted) != self.history.len() {
+            return Err(format!("marks out of order: {stats:?}"));
+        }
+        let acknowledged = self.history.count_to(stats.acknowledged);
+        let durable = self.history.count_to(stats.durable);
+        if acknowledged < self.acknowledged || durable < self.durable {
+            return Err(format!("a mark went back: {stats:?}"));
+        }
+        (self.acknowledged, self.durable) = (acknowledged, durable);
+        if self.shape.durability == Durability::Sync && acknowledged > durable {
+            return Err(format!("acknowledged and not durable: {stats:?}"));
+        }
+        Ok(())
+    }
+
+    /// A failed engine stays failed: it takes nothing, reads nothing, acknowledges nothing.
+    pub(crate) fn check_poison_is_sticky(&mut self, node: &Node) -> Result<(), String> {
+        let (acknowledged, durable) = (self.acknowledged, self.durable);
+        node.run_until_idle();
+        self.note(node)?;
+        if (self.acknowledged, self.durable) != (acknowledged, durable) {
+            return Err("something was acknowledged after the failure".to_owned());
+        }
+        let next = self.history.proposal(&mut Random::new(0), 1, 8, false);
+        let first = self.history.first + self.history.len() as u64;
+        let taken = with_entries(first, &next, |entries| node.apply_entries(entries));
+        if !matches!(taken, Err(SubmitError::Poisoned(_))) {
+            return Err(format!("a failed engine took an entry: {taken:?}"));
+        }
+        match node.machine().get(b"k0") {
+            Err(_) => Ok(()),
+            Ok(_) => Err("a failed engine was read".to_owned()),
+        }
+    }
+
+    /// Runs from opening until `entries` more are acknowledged, or until the fault strikes that was set. The engine is
+    /// gone then, and the disk as it left it.
+    pub(crate) fn run(&mut self, entries: usize) -> Result<Ran, String> {
+        let node = match self.open()? {
+            Opened::Ready(node) => node,
+            Opened::Failed(error) => return Ok(Ran::NotOpened(error)),
+        };
+        self.drive(&node, entries)?;
+        let ran = match node.poison() {
+            Some(poison) if !self.struck() => {
+                return Err(format!("the engine failed by itself: {poison}"));
+            }
+            Some(poison) => {
+                self.check_poison_is_sticky(&node)?;
+                Ran::Poisoned(poison)
+            }
+            None if self.dies_when_struck && self.struck() => Ran::Stopped,
+            None => Ran::Through,
+        };
+        self.kill(node);
+        Ok(ran)
+    }
+
+    /// The engine is gone without closing; dropped alive, it would close.
+    pub(crate) fn kill(&mut self, node: Box<Node>) {
+        self.disk.crash_process();
+        drop(node);
+    }
+
+    /// What is not synced is lost or not, as `crash` says. The disk works again.
+    pub(crate) fn crash(&mut self, crash: Crash) {
+        self.crashes += 1;
+        self.armed = None;
+        match crash {
+            Crash::Process => self.disk.crash_process(),
+            Crash::Power(mask) => {
+                self.disk.power_cut(&mut |item| mask >> (item % 64) & 1 == 1);
+                self.acknowledged = self.acknowledged.min(self.durable);
+            }
+        }
+        self.disk.reset_operations();
+    }
+
+    /// Opens again, maybe crashing on the way as often as `deep` says, and goes on for a while.
+    pub(crate) fn recover(&mut self, deep: usize, entries: usize) -> Result<(), String> {
+        for _ in 0..deep {
+            let operation = self.random.below(12) as u64;
+            self.arm(operation, Fault::PowerCut);
+            self.run(entries)?;
+            let mask = self.random.next();
+            self.crash(Crash::Power(mask));
+        }
+        self.disk.reset_operations();
+        let node = self.open_whole()?;
+        self.drive(&node, entries)?;
+        if let Some(poison) = node.poison() {
+            return Err(format!("the engine failed by itself: {poison}"));
+        }
+        self.compare_state(node.machine(), self.history.len())?;
+        self.kill(node);
+        Ok(())
+    }
+}

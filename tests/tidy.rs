@@ -1,0 +1,233 @@
+//! The walls of the house, checked: where unsafe code, files and threads may be, how long a file gets, and that the
+//! documents point at what is there.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines a file has at most before its tests.
+const LINES_MAX: usize = 600;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files below `folder` with this extension, relative to the root, sorted. A missing folder has none.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path.strip_prefix(root()).unwrap().to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn rust_files() -> Vec<PathBuf> {
+    let folders = ["src", "crates", "tests", "benches", "examples", "fuzz"];
+    let found: Vec<_> = folders.iter().flat_map(|folder| files(folder, "rs")).collect();
+    assert!(found.len() > 50, "the walk finds the sources: {}", found.len());
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = files("docs", "md");
+    found.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from));
+    assert!(found.len() >= 11, "the walk finds the documents: {found:?}");
+    found
+}
+
+/// Whether a file of `src` is all tests.
+fn is_test_file(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    let in_tests = path.components().any(|part| part.as_os_str() == "tests");
+    in_tests || name == "tests" || name.ends_with("_tests") || name == "test_disk"
+}
+
+/// What comes before the tests of a file.
+fn before_tests(source: &str) -> Vec<&str> {
+    let lines: Vec<_> = source.lines().collect();
+    let tests = lines.windows(3).position(|window| {
+        window[0] == "#[cfg(test)]" && window[1..].iter().any(|line| line.contains("mod tests"))
+    });
+    lines[..tests.unwrap_or(lines.len())].to_vec()
+}
+
+/// Lines of the non-test part of each file of `folder` that hold one of `needles` outside of comments.
+fn uses(folder: &str, needles: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in files(folder, "rs") {
+        if is_test_file(&path) || allowed(&path) {
+            continue;
+        }
+        for (number, line) in before_tests(&read(&path)).iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if needles.iter().any(|needle| code.contains(needle)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Backticked words of a document.
+fn backticked(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn unsafe_code_is_only_in_the_files_that_docs_unsafe_lists_and_argues_for() {
+    // Denied in the whole workspace, so a file that has any must lift the lint.
+    let lifted = concat!("(unsafe", "_code");
+    let used: BTreeSet<_> = rust_files()
+        .into_iter()
+        .filter(|path| read(path).contains(lifted))
+        .map(|path| path.display().to_string())
+        .collect();
+    let document = read("docs/unsafe.md");
+    let headings = document.lines().filter_map(|line| line.strip_prefix("## `"));
+    let listed: BTreeSet<_> =
+        headings.filter_map(|line| line.strip_suffix('`')).map(str::to_owned).collect();
+    assert_eq!(used, listed, "files with unsafe code, and headings of docs/unsafe.md");
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("unsafe_code = \"deny\""));
+    for lint in ["undocumented_unsafe_blocks", "multiple_unsafe_ops_per_block"] {
+        assert!(manifest.contains(&format!("{lint} = \"deny\"")), "{lint}");
+    }
+    for manifest in files("crates", "toml") {
+        assert!(read(&manifest).contains("[lints]\nworkspace = true"), "{}", manifest.display());
+    }
+}
+
+#[test]
+fn a_file_is_short_enough_to_be_read() {
+    for path in files("src", "rs").into_iter().chain(files("crates", "rs")) {
+        let lines = before_tests(&read(&path)).len();
+        let limit = if is_test_file(&path) { 2 * LINES_MAX } else { LINES_MAX };
+        assert!(lines <= limit, "{} has {lines} lines, more than {limit}", path.display());
+    }
+}
+
+#[test]
+fn sources_are_ascii() {
+    for path in rust_files() {
+        let source = read(&path);
+        let bad = source.lines().position(|line| !line.is_ascii());
+        assert_eq!(bad.map(|line| line + 1), None, "line of {}", path.display());
+    }
+}
+
+#[test]
+fn only_the_disk_touches_files() {
+    let needles = ["std::fs", "rustix::fs", "fs::File", "OpenOptions", "MmapOptions"];
+    let found = uses("src", &needles, |path| path.starts_with("src/disk"));
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn only_one_file_starts_threads() {
+    let needles = ["thread::spawn", "thread::Builder", "thread::scope"];
+    let found = uses("src", &needles, |path| path == Path::new("src/apply/threads.rs"));
+    assert_eq!(found, Vec::<String>::new());
+    let allowed = read("src/apply/threads.rs");
+    assert!(allowed.contains("thread::Builder"), "the file named here is the one");
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    let needles = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("db", "g!(")];
+    for path in rust_files() {
+        let source = read(&path);
+        assert!(!needles.iter().any(|needle| source.contains(needle)), "{}", path.display());
+    }
+}
+
+/// GitHub's anchor of a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut followed = 0;
+    for document in documents() {
+        let text = read(&document);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let to = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            let shown = format!("{} in {}", target, document.display());
+            assert!(root().join(&to).exists(), "{shown}");
+            if !fragment.is_empty() {
+                let target = read(&to);
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|heading| anchor(heading) == fragment), "{shown}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 20, "{followed} links");
+}
+
+#[test]
+fn paths_named_in_documents_exist() {
+    let folders = ["src/", "docs/", "benches/", "examples/", "crates/", ".ci/"];
+    let mut followed = 0;
+    for document in documents() {
+        let text = read(&document);
+        for word in backticked(&text) {
+            let is_path = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+            if is_path && folders.iter().any(|folder| word.starts_with(folder)) {
+                assert!(root().join(word).exists(), "{word} in {}", document.display());
+                followed += 1;
+            }
+        }
+    }
+    assert!(followed > 20, "{followed} paths");
+}
+
+#[test]
+fn the_gate_runs_the_test_command_of_the_readme() {
+    let readme = read("README.md");
+    let commands: Vec<_> = readme.lines().filter(|line| line.starts_with("cargo test")).collect();
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    assert!(commands[0].contains("--workspace"));
+    let gate = read(".ci/run");
+    assert!(gate.contains("grep -E '^cargo test' README.md"), "the gate takes it from there");
+    let literal = gate.lines().filter(|line| line.trim_start().starts_with("cargo test"));
+    assert_eq!(literal.count(), 0, "and has none of its own");
+}
+
+#[test]
+fn the_example_of_the_readme_is_the_one_that_is_compiled() {
+    let example = read("examples/basic.rs");
+    let code: Vec<_> = example.lines().skip_while(|line| !line.starts_with("use ")).collect();
+    let readme = read("README.md");
+    let shown: Vec<_> = readme
+        .lines()
+        .skip_while(|line| *line != "```rust")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .collect();
+    assert_eq!(shown, code);
+}
