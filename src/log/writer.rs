@@ -250,8 +250,10 @@ impl LogWriter {
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
-            let full = self.position.written_bytes > start
-                && frame.end.saturating_sub(start) > self.config.group_bytes_max;
+            // Its end is in another segment's bytes then: nothing to compare with.
+            let full = !other_segment
+                && frame.end - start > self.config.group_bytes_max
+                && self.position.written_bytes > start;
             if other_segment || full {
                 self.carried = Some(frame);
                 break;
