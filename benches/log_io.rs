@@ -55,10 +55,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn engine(
-    directory: &tempfile::TempDir,
-    io: IoBackend,
-) -> ApplyManager<PersistentStateMachine> {
+fn engine(directory: &tempfile::TempDir, io: IoBackend) -> ApplyManager<PersistentStateMachine> {
     let config = PersistentConfig::new(directory.path()).io(io);
     let machine = PersistentStateMachine::open(config).unwrap();
     ApplyManager::new(machine, ApplyConfig::new()).unwrap()

@@ -1,6 +1,10 @@
 //! The durable path over each back-end: the stats name the one in use, and a refusal is said and survived.
 
-#![allow(clippy::unwrap_used, unsafe_code, reason = "tests; a system call that no crate makes for us")]
+#![allow(
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "tests; a system call that no crate makes for us"
+)]
 #![cfg(target_os = "linux")]
 
 use std::os::unix::process::CommandExt as _;

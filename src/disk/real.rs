@@ -104,8 +104,9 @@ impl RealDisk {
         }
         let directory = &self.held.directory;
         let flags = OFlags::RDONLY | OFlags::DIRECT | FILE_FLAGS;
-        fs::openat(directory, LOCK_FILE, flags, Mode::empty())
-            .map_err(|error| io::Error::other(format!("no writing past the page cache: {error}")))?;
+        fs::openat(directory, LOCK_FILE, flags, Mode::empty()).map_err(|error| {
+            io::Error::other(format!("no writing past the page cache: {error}"))
+        })?;
         UringQueue::new()
     }
 

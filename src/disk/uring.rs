@@ -261,7 +261,8 @@ impl WriteQueue for UringQueue {
         let block = BLOCK_BYTES as u64;
         let start = write.offset - write.offset % block;
         let end = (write.offset + write.bytes.as_ref().len() as u64).next_multiple_of(block);
-        let is_image = write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
+        let is_image =
+            write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
         let way = match (is_image && write.file.direct().is_some(), write.sync && self.unsynced) {
             (false, _) => Way::Plain,
             (true, false) => Way::Writes,

@@ -233,7 +233,8 @@ impl LogWriter {
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
-            let full = frame.end - start > self.config.group_bytes_max
+            // A frame of the next segment may end before this group starts.
+            let full = frame.end.saturating_sub(start) > self.config.group_bytes_max
                 && self.position.written_bytes > start;
             if other_segment || full {
                 self.carried = Some(frame);

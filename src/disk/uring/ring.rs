@@ -3,7 +3,10 @@
 //! Safe to use in any way: a slot's memory (an image's, or its own bounce block) and file are let go of only when the
 //! kernel has said that it is done with them, and if it can no longer be asked, never.
 
-#![allow(unsafe_code, reason = "the kernel reads memory behind the compiler's back; see docs/unsafe.md")]
+#![allow(
+    unsafe_code,
+    reason = "the kernel reads memory behind the compiler's back; see docs/unsafe.md"
+)]
 
 use std::fmt;
 use std::io;
@@ -66,13 +69,13 @@ unsafe impl Send for Ring {}
 impl Ring {
     /// A ring for `slots` requests; an error if the kernel has none for us, or not one that writes and syncs.
     pub(super) fn new(slots: u32) -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_coop_taskrun()
-            .build(slots)
-            .or_else(|error| match error.raw_os_error() {
-                // Kernels before 5.19 do not know the flag.
-                Some(libc::EINVAL) => IoUring::new(slots),
-                _ => Err(error),
+        let ring =
+            IoUring::builder().setup_coop_taskrun().build(slots).or_else(|error| {
+                match error.raw_os_error() {
+                    // Kernels before 5.19 do not know the flag.
+                    Some(libc::EINVAL) => IoUring::new(slots),
+                    _ => Err(error),
+                }
             })?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
