@@ -64,6 +64,9 @@ pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod machine;
 mod poison;
