@@ -35,18 +35,20 @@ fn seed(target: &'static str, name: String, bytes: Vec<u8>) -> Seed {
 fn frames() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for (number, base) in bases().iter().enumerate() {
-        let segment = base.segments.values().last().unwrap();
-        let (mut at, mut count) = (0, 0);
-        while let Some(header) = segment.get(at..at + FRAME_HEADER_BYTES) {
-            let end = at + FRAME_HEADER_BYTES + u32_at(header, 64) as usize;
-            let Some(frame) = segment.get(at..end).filter(|_| header[0] != 0) else { break };
-            if frame.len() <= FRAME_BYTES_MAX && count < 6 {
-                let repairs = if count % 2 == 0 { 0 } else { 7 };
-                let name = format!("base-{number}-frame-{count}");
-                seeds.push(seed("frame", name, [&[repairs], frame].concat()));
-                count += 1;
+        let mut count = 0;
+        for segment in base.segments.values() {
+            let mut at = 0;
+            while let Some(header) = segment.get(at..at + FRAME_HEADER_BYTES) {
+                let end = at + FRAME_HEADER_BYTES + u32_at(header, 64) as usize;
+                let Some(frame) = segment.get(at..end).filter(|_| header[0] != 0) else { break };
+                if frame.len() <= FRAME_BYTES_MAX {
+                    let repairs = if count % 2 == 0 { 0 } else { 7 };
+                    let name = format!("base-{number}-frame-{count}");
+                    seeds.push(seed("frame", name, [&[repairs], frame].concat()));
+                    count += 1;
+                }
+                at = end.next_multiple_of(64);
             }
-            at = end.next_multiple_of(64);
         }
     }
     seeds

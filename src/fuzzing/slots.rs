@@ -188,12 +188,13 @@ fn check_meta(files: &Files, has_log: bool) {
     let sim = disk_with(files);
     let opened = with_disk(&sim, |disk| MetaFile::open(disk, false));
     assert_eq!(files_of(&sim), *files, "reading changes nothing");
+    // The file is let go of: it holds the lock.
     let opened = match opened {
         Err(error) => return assert_names(&error, META_FILE),
-        Ok(opened) => opened,
+        Ok(opened) => opened.map(|(_file, meta, damage)| (meta, damage)),
     };
     assert!(!has_refused_slot(&slots), "{slots:?} was taken");
-    let Some((_, meta, damage)) = opened else {
+    let Some((meta, damage)) = opened else {
         assert_eq!((newest(&slots), &slots[0], has_log), (None, &Read::Empty, false));
         return;
     };
@@ -254,6 +255,7 @@ fn check_hard(files: &Files) {
     });
     assert_eq!(hard.load().map(<[u8]>::to_vec), expected);
     assert!(expected.is_some() || slots[0] == Read::Empty, "a vote was forgotten");
+    drop(hard);
     {
         let disk = sim.open(true).unwrap();
         let mut hard = HardFile::open(&*disk, ID, true).unwrap();
