@@ -65,6 +65,9 @@ pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod inspect;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod machine;
 mod poison;
