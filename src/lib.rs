@@ -64,10 +64,10 @@ pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
-pub mod inspect;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 mod log;
 pub mod machine;
 mod poison;
