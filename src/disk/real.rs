@@ -319,6 +319,9 @@ struct RealFile {
 impl RealFile {
     #[cfg(target_os = "linux")]
     fn open_direct(&self) -> io::Result<Option<OwnedFd>> {
+        if !fs::fcntl_getfl(&self.file)?.contains(OFlags::RDWR) {
+            return Ok(None);
+        }
         let directory = &self.held.directory;
         let flags = OFlags::RDWR | OFlags::DIRECT | FILE_FLAGS;
         let direct = retry_on_intr(|| fs::openat(directory, &*self.name, flags, Mode::empty()))?;
