@@ -183,6 +183,9 @@ pub(crate) struct RunOptions {
     /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it.
     #[arg(long, value_enum, default_value_t = AckOn::Sync)]
     pub(crate) durability: AckOn,
+    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was.
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub(crate) io: Io,
     /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
@@ -223,4 +226,15 @@ pub(crate) enum AckOn {
     Periodic,
     /// When the kernel has them, which syncs when it likes.
     Os,
+}
+
+/// How a run writes its log.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Io {
+    /// What measured best for the durability.
+    Auto,
+    /// An io_uring.
+    Uring,
+    /// pwrite and fdatasync.
+    Pwrite,
 }

@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, Durability, LogId, MemoryConfig, MemoryStateMachine,
-    PersistentConfig, PersistentStateMachine, Reader,
+    ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
+    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Reader,
 };
 
-use crate::args::{AckOn, Args, Machine, RunOptions};
+use crate::args::{AckOn, Args, Io, Machine, RunOptions};
 use crate::error::{Outcome, about, one_line, opening};
 use crate::progress::Progress;
 use digest::Digest;
@@ -116,8 +116,15 @@ fn config_of(dir: &Path, options: &RunOptions) -> PersistentConfig {
         AckOn::Periodic => Durability::Periodic(SYNC_EVERY),
         AckOn::Os => Durability::Os,
     };
-    let config =
-        PersistentConfig::new(dir).expected_keys(options.keys as usize).durability(durability);
+    let backend = match options.io {
+        Io::Auto => IoBackend::Auto,
+        Io::Uring => IoBackend::Uring,
+        Io::Pwrite => IoBackend::Pwrite,
+    };
+    let config = PersistentConfig::new(dir)
+        .expected_keys(options.keys as usize)
+        .durability(durability)
+        .io(backend);
     match options.segment_bytes {
         Some(bytes) => config.segment_bytes(bytes),
         None => config,
