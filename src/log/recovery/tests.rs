@@ -746,6 +746,23 @@ fn verify_names_all_damage_and_goes_on_behind_it() {
 }
 
 #[test]
+fn verify_names_the_first_frame_of_a_later_segment_once() {
+    let log = five_frames();
+    let disk = log.disk(128);
+    MetaFile::create(&disk, &meta(5)).unwrap();
+    let whole = disk.bytes(&segment_name(1));
+    // Its header, and its body.
+    for at in [50, 130] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        disk.set(&segment_name(1), bytes);
+        let (_, findings) = verified(&disk, &meta(5));
+        let places: Vec<_> = findings.iter().map(|f| (&*f.place.file, f.place.offset)).collect();
+        assert_eq!(places, [(&*segment_name(1), 0)], "byte {at}");
+    }
+}
+
+#[test]
 fn verify_tells_a_torn_end_from_damage() {
     let log = five_frames();
     let disk = log.disk(0);
