@@ -271,7 +271,7 @@ fn run_memory(scenario: &Scenario, oracle: &[Logged]) -> Result<(), String> {
     let config = || {
         MemoryConfig::default()
             .hash_seed(scenario.hash_seed)
-            .batch_size(u32::try_from(scenario.frame_entries).unwrap())
+            .batch_size(scenario.frame_entries)
     };
     run(scenario, oracle, || MemoryStateMachine::new(config()).unwrap(), false)
 }
