@@ -51,6 +51,20 @@ pub enum Durability {
     Os,
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum IoBackend {
+    /// What measured best for the [`Durability`] (`docs/benchmarks.md` has the figures).
+    #[default]
+    Auto,
+    /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a container, a limit or the
+    /// file system refuses, it is [`IoBackend::Pwrite`], and the stats say why.
+    Uring,
+    /// `pwrite` and `fdatasync`, one write at a time.
+    Pwrite,
+}
+
 /// When an entry may be applied. It is fixed when the directory is created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -186,6 +200,8 @@ pub struct PersistentConfig {
     pub(crate) expected_keys: usize,
     pub(crate) limits: Limits,
     pub(crate) hash_seed: Option<u64>,
+    pub(crate) io: IoBackend,
+    pub(crate) io_uring_refused: bool,
 }
 
 impl PersistentConfig {
@@ -207,6 +223,8 @@ impl PersistentConfig {
             expected_keys: 1 << 16,
             limits: Limits::default(),
             hash_seed: None,
+            io: IoBackend::Auto,
+            io_uring_refused: false,
         }
     }
 
@@ -316,6 +334,31 @@ impl PersistentConfig {
     pub fn hash_seed(mut self, seed: u64) -> Self {
         self.hash_seed = Some(seed);
         self
+    }
+
+    /// How the log is written. Default: [`IoBackend::Auto`]. [`ApplyStats::io_backend`](crate::ApplyStats::io_backend)
+    /// shows what it came to.
+    #[must_use]
+    pub fn io(mut self, backend: IoBackend) -> Self {
+        self.io = backend;
+        self
+    }
+
+    /// As if the kernel refused an io_uring with `EPERM`: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn io_uring_refused(mut self, refused: bool) -> Self {
+        self.io_uring_refused = refused;
+        self
+    }
+
+    /// The back-end that is tried.
+    pub(crate) fn io_tried(&self) -> IoBackend {
+        match (self.io, self.durability) {
+            (IoBackend::Auto, Durability::Sync) => IoBackend::Uring,
+            (IoBackend::Auto, Durability::Periodic(_) | Durability::Os) => IoBackend::Pwrite,
+            (asked, _) => asked,
+        }
     }
 
     /// What the machine may take in memory, keys and values apart: the images of its segments.

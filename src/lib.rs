@@ -64,6 +64,9 @@ pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 mod log;
 pub mod machine;
@@ -79,7 +82,7 @@ pub use apply::retry::RetryPolicy;
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
+pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };

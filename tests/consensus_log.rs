@@ -155,7 +155,11 @@ impl Expected {
                 self.vote = Some(vote.clone());
             }
             Action::Reopen(close) => {
-                if *close { manager.close(LONG).unwrap() } else { drop(manager) }
+                if *close {
+                    manager.close(LONG).unwrap()
+                } else {
+                    drop(manager)
+                }
                 return open(config(scratch));
             }
         }
@@ -507,9 +511,10 @@ fn the_calls_of_the_other_commit_mode_are_refused() {
     let by_commit = open(scratch.by_commit());
     refused(by_commit.apply_entries(&entry));
     let apply = by_commit.apply(&entry[0], LONG);
-    assert!(
-        matches!(apply, Err(ApplyError::Submit { source: SubmitError::CommitMode { .. }, .. }))
-    );
+    assert!(matches!(
+        apply,
+        Err(ApplyError::Submit { source: SubmitError::CommitMode { .. }, .. })
+    ));
     by_commit.append(&entry).unwrap();
     match by_commit.commit(2) {
         Err(SubmitError::NotAppended { index: 2, last: Some(1) }) => {}

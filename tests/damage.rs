@@ -177,7 +177,11 @@ fn any_flipped_byte_of_any_frame_after_a_clean_close_is_refused() {
         let xor = 1 << dice.below(8);
         frame.flip(at, xor);
         let corrupt = corrupt(&scratch);
-        assert_eq!((corrupt.file, corrupt.offset), (frame.name(), frame.offset as u64), "byte {at}");
+        assert_eq!(
+            (corrupt.file, corrupt.offset),
+            (frame.name(), frame.offset as u64),
+            "byte {at}"
+        );
         frame.flip(at, xor);
     }
     // The last frame as well: nothing behind it says that it was durable, but the close does.

@@ -91,7 +91,10 @@ fn pipeline_depth_is_how_many_entries_may_be_pending() {
     gate.open();
     manager.flush_pending(LONG).unwrap();
     assert_eq!((manager.pending_count(), manager.is_pipeline_full()), (0, false));
-    is_config_error(ApplyManager::new(memory(), apply_config(1).pipeline_depth(0)), "pipeline_depth");
+    is_config_error(
+        ApplyManager::new(memory(), apply_config(1).pipeline_depth(0)),
+        "pipeline_depth",
+    );
 }
 
 #[test]
@@ -363,7 +366,10 @@ fn segment_bytes_is_the_length_of_a_segment() {
     let (many, few) = (segments(64 << 10), segments(1 << 20));
     assert!((6..=10).contains(&many) && few <= 2, "{many} segments, then {few}");
     let scratch = Scratch::new();
-    is_config_error(PersistentStateMachine::open(scratch.config().segment_bytes(0)), "segment_bytes");
+    is_config_error(
+        PersistentStateMachine::open(scratch.config().segment_bytes(0)),
+        "segment_bytes",
+    );
 }
 
 #[test]
@@ -383,7 +389,10 @@ fn segment_images_and_pinned_images_are_memory() {
     assert_eq!(bytes(5, 0) - least, 3 << 20);
     assert_eq!(bytes(2, 4) - least, 4 << 20);
     let scratch = Scratch::new();
-    is_config_error(PersistentStateMachine::open(scratch.config().segment_images(1)), "segment_images");
+    is_config_error(
+        PersistentStateMachine::open(scratch.config().segment_images(1)),
+        "segment_images",
+    );
 }
 
 #[test]
@@ -417,11 +426,12 @@ fn expected_keys_takes_the_tables_at_once() {
 fn limits_are_those_of_a_submission() {
     let limits = Limits { key_bytes_max: 10, value_bytes_max: 20, entry_bytes_max: 60 };
     fn check<M: StateMachine>(manager: &ApplyManager<M>) {
-        let refusal = |key: &[u8], value: &[u8]| {
-            match manager.apply_entries(&[Entry::put(1, 1, key, value)]).unwrap_err() {
-                SubmitError::Entry { index: 1, source } => source,
-                error => panic!("{error}"),
-            }
+        let refusal = |key: &[u8], value: &[u8]| match manager
+            .apply_entries(&[Entry::put(1, 1, key, value)])
+            .unwrap_err()
+        {
+            SubmitError::Entry { index: 1, source } => source,
+            error => panic!("{error}"),
         };
         let (key, value) = ([1; 11], [1; 21]);
         assert_eq!(refusal(&key, b"v"), EntryError::KeyTooLong { bytes: 11, limit: 10 });
@@ -465,10 +475,9 @@ fn hash_seed_spreads_the_keys_and_stays_with_its_directory() {
 
 #[test]
 fn commit_mode_is_fixed_when_the_directory_is_made() {
-    for (made, asked) in [
-        (CommitMode::OnAppend, CommitMode::ByCommit),
-        (CommitMode::ByCommit, CommitMode::OnAppend),
-    ] {
+    for (made, asked) in
+        [(CommitMode::OnAppend, CommitMode::ByCommit), (CommitMode::ByCommit, CommitMode::OnAppend)]
+    {
         let scratch = Scratch::new();
         drop(open(scratch.config().commit_mode(made)));
         let before = common::dir_bytes(&scratch.path());

@@ -13,8 +13,8 @@ use common::ops::{Logged, Op, log_of, with_entries};
 use common::{LONG, SHORT, Scratch, apply_config, block_on, eventually, manage, within};
 use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitError};
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, MemoryStateMachine, Partition,
-    PersistentStateMachine, Range, Reply, RetryPolicy, Stage, StateMachine,
+    ApplyConfig, ApplyManager, Entry, Fatal, MemoryStateMachine, Partition, PersistentStateMachine,
+    Range, Reply, RetryPolicy, Stage, StateMachine,
 };
 
 fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
@@ -39,7 +39,8 @@ fn several_workers_leave_every_key_at_its_last_value() {
     let manager = manage(memory(), apply_config(4).batch_size(16));
     let (keys, rounds) = (200_u64, 100_u64);
     let key_of = |index: u64| (index % keys).to_be_bytes();
-    let log = log_of(1, 1, (1..=keys * rounds).map(|index| Op::put(key_of(index), index.to_be_bytes())));
+    let log =
+        log_of(1, 1, (1..=keys * rounds).map(|index| Op::put(key_of(index), index.to_be_bytes())));
     with_entries(&log, |entries| {
         manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap();
     });
@@ -69,7 +70,11 @@ fn a_caller_does_not_apply_itself_while_a_worker_is_still_at_an_earlier_entry() 
         move || manager.apply(&Entry::put(2, 1, b"k", b"2"), LONG)
     });
     thread::sleep(SHORT);
-    assert_eq!(manager.machine().get(b"k").unwrap(), None, "the second was applied before the first");
+    assert_eq!(
+        manager.machine().get(b"k").unwrap(),
+        None,
+        "the second was applied before the first"
+    );
     gate.open();
     assert_eq!(caller.join().unwrap().unwrap(), Reply::Put { replaced: true });
     assert_eq!(manager.machine().get(b"k").unwrap().as_deref(), Some(&b"2"[..]));
@@ -91,7 +96,9 @@ fn several_callers_with_the_same_log_apply_it_once() {
                                 assert_eq!(reply, Reply::Counter(i64::try_from(index).unwrap()));
                                 break;
                             }
-                            Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => {}
+                            Err(ApplyError::Submit {
+                                source: SubmitError::Full { .. }, ..
+                            }) => {}
                             Err(error) => panic!("{error}"),
                         }
                     }
@@ -111,7 +118,10 @@ fn any_index_can_be_waited_for_by_any_number_of_waiters_before_and_after_it_is_a
     let manager = Arc::new(manage(memory(), apply_config(2)));
     let none_yet = manager.wait_for_apply(0, SHORT);
     assert!(
-        matches!(none_yet, Err(WaitError::Timeout { index: 0, reached: None, submitted: None, .. })),
+        matches!(
+            none_yet,
+            Err(WaitError::Timeout { index: 0, reached: None, submitted: None, .. })
+        ),
         "{none_yet:?}"
     );
     // Two waiters for each index, most of which end no submission, all before anything is submitted.
@@ -295,7 +305,10 @@ fn a_retry_backs_off_longer_and_longer_up_to_its_limit() {
         let policy = RetryPolicy { attempts_max, backoff, backoff_max, timeout: LONG };
         let started = Instant::now();
         let outcome = manager.apply_with_retry(&[Entry::noop(2, 1)], policy, &mut Vec::new());
-        assert!(matches!(outcome, Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. })));
+        assert!(matches!(
+            outcome,
+            Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. })
+        ));
         started.elapsed()
     };
     // 20 + 40 + 80 ms, a quarter less or more.
@@ -470,9 +483,7 @@ fn break_it<M: StateMachine>(inner: M, how: Broken, config: ApplyConfig, log: &[
         ("applied", |it, _| poisoned_wait(it.wait_until(5, Stage::Applied, LONG))),
         ("flush", |it, _| poisoned_wait(it.flush_pending(LONG))),
         ("a future", |it, _| poisoned_wait(block_on(it.acknowledged(6)))),
-        ("apply", |it, next| {
-            it.apply(&Entry::noop(next, 1), LONG).map(drop).map_err(poison_of)
-        }),
+        ("apply", |it, next| it.apply(&Entry::noop(next, 1), LONG).map(drop).map_err(poison_of)),
         ("a batch", |it, _| {
             let log = puts(1..=4000);
             with_entries(&log[6..], |entries| {

@@ -25,7 +25,10 @@ use sprag::{
 
 type Refusal = SubmitError;
 
-fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) -> Result<(), Refusal> {
+fn submit<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    entries: &[Entry<'_>],
+) -> Result<(), Refusal> {
     let outcome = manager.apply_entries(entries);
     // Every way in says the same.
     if let Err(error) = &outcome
@@ -177,8 +180,7 @@ fn a_pending_entry_with_the_same_log_id_is_joined() {
     let gate = Gate::shut();
     let manager = Arc::new(manage(gated(memory(), &gate), apply_config(2)));
     let _opener = gate.opener();
-    let increments =
-        || -> Vec<_> { (1..=5).map(|at| Entry::increment(at, 1, b"c", 1)).collect() };
+    let increments = || -> Vec<_> { (1..=5).map(|at| Entry::increment(at, 1, b"c", 1)).collect() };
     manager.apply_entries(&increments()).unwrap();
     gate.wait_for_somebody();
     let before = manager.pending_count();

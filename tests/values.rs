@@ -92,7 +92,9 @@ fn numbers_are_exact_decimals_and_nothing_else() {
         assert_eq!(run(b"n", None, 1), Reply::Rejected(overflow));
         assert_eq!(run(b"n", Some(b"-1"), i64::MIN), Reply::Rejected(overflow));
         assert_eq!(run(b"n", Some(b"0"), i64::MIN), Reply::Counter(i64::MIN));
-        for text in ["", "-", "-0", "00", "+1", "01", "1.0", "1e2", " 1", "1 ", "0x1", "1_0", "\u{664}"] {
+        for text in
+            ["", "-", "-0", "00", "+1", "01", "1.0", "1e2", " 1", "1 ", "0x1", "1_0", "\u{664}"]
+        {
             assert_eq!(run(b"n", Some(text.as_bytes()), 1), Reply::Rejected(not), "{text:?}");
             let kept = manager.machine().get(b"n").unwrap().unwrap();
             assert_eq!(kept, text.as_bytes(), "a rejection changes nothing");

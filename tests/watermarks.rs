@@ -38,10 +38,8 @@ fn check(earlier: &ApplyStats, later: &ApplyStats, durability: Option<Durability
     let synced = [("acknowledged <= durable", earlier.acknowledged, later.durable)];
     let logged = durability.is_some();
     let sync = durability == Some(Durability::Sync);
-    let all = laws
-        .iter()
-        .chain(of_a_log.iter().filter(|_| logged))
-        .chain(synced.iter().filter(|_| sync));
+    let all =
+        laws.iter().chain(of_a_log.iter().filter(|_| logged)).chain(synced.iter().filter(|_| sync));
     for (law, low, high) in all {
         assert!(low <= high, "{law}: {low:?}, then {high:?}");
     }
@@ -79,9 +77,8 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
     let manager = Arc::new(manager);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let samplers: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| sample(&manager, &stop, durability)))
-            .collect();
+        let samplers: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| sample(&manager, &stop, durability))).collect();
         let put = |index: u64| match index % 50 {
             0 => Op::Membership(vec![1]),
             _ => Op::put((index % 97).to_be_bytes(), vec![1; 100]),
@@ -115,11 +112,9 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
 
 #[test]
 fn the_watermarks_keep_their_order_while_entries_are_applied() {
-    for durability in [
-        Durability::Sync,
-        Durability::Os,
-        Durability::Periodic(Duration::from_millis(3)),
-    ] {
+    for durability in
+        [Durability::Sync, Durability::Os, Durability::Periodic(Duration::from_millis(3))]
+    {
         let scratch = Scratch::new();
         let config = scratch.config().durability(durability);
         let machine = PersistentStateMachine::open(config).unwrap();
@@ -213,10 +208,14 @@ fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>
             }
         };
         let readers: Vec<_> = (0..2).map(|seed| scope.spawn(reader(seed))).collect();
-        let log = log_of(1, 1, (1..=entries).map(|index| {
-            let at = usize::try_from(index).unwrap();
-            Op::put(keys[at % keys.len()].clone(), value(index, lens[at / 7 % lens.len()]))
-        }));
+        let log = log_of(
+            1,
+            1,
+            (1..=entries).map(|index| {
+                let at = usize::try_from(index).unwrap();
+                Op::put(keys[at % keys.len()].clone(), value(index, lens[at / 7 % lens.len()]))
+            }),
+        );
         for part in log.chunks(23) {
             with_entries(part, |entries| {
                 manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap();

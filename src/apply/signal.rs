@@ -33,7 +33,8 @@ impl Signal {
 
     #[cold]
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::AcqRel)
+        // Not a swap: whoever finds it unset leaves nothing that could hide the next time it is set.
+        if self.asleep.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();

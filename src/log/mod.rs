@@ -218,6 +218,8 @@ pub(crate) struct Writing {
     pool: Arc<ImagePool>,
     /// The name of the I/O back-end.
     backend: &'static str,
+    /// Why it is not the one that was asked for.
+    io_fallback: Option<String>,
 }
 
 /// Figures of the log writer.
@@ -283,6 +285,11 @@ impl Log {
         self.writing.as_ref().map_or("read-only", |writing| writing.backend)
     }
 
+    /// Why it is not the one that was asked for.
+    pub(crate) fn io_fallback(&self) -> Option<&str> {
+        self.writing.as_ref()?.io_fallback.as_deref()
+    }
+
     pub(crate) fn writer_stats(&self) -> LogWriterStats {
         let Some(Writing { shared, .. }) = &self.writing else { return LogWriterStats::default() };
         LogWriterStats {
@@ -324,8 +331,11 @@ impl Log {
         }
     }
 
+    /// Whether there are frames to write, or writes in flight whose completions nobody waits for.
     pub(crate) fn has_closed_frames(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| !writing.queue.is_empty())
+        self.writing.as_ref().is_some_and(|writing| {
+            !writing.queue.is_empty() || writing.shared.in_flight.load(Ordering::Acquire)
+        })
     }
 
     /// Frames up to this one should become durable, whatever the mode.

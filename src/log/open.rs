@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
-use super::format::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_BYTES_MAX, segment_name};
+use super::format::{FRAME_HEADER_BYTES, FrameKind, META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
 use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
-use super::replay::Replay;
+use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
 use super::terms::TermRuns;
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::codec::{self, FRAME_BYTES_MAX};
 use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
-use crate::error::{OpenError, Poison};
+use crate::error::{Corrupt, OpenError, Poison};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 
@@ -88,7 +88,8 @@ impl LogOpening {
         let content = self.content;
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
-        let mut replay = Replay::new(machine, if by_commit { 0 } else { u64::MAX });
+        let mut replay =
+            Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
         let result = scan(&*self.disk, &content, options, &mut |frame| {
             notes.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
@@ -96,8 +97,9 @@ impl LogOpening {
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
         if by_commit {
-            // Only now is it known how far the log is committed.
-            let mut replay = Replay::new(machine, committed.map_or(0, |index| index + 1));
+            // Only now is it known how far the log is committed, and what of it was truncated before it was.
+            let committed_mark = committed.map_or(0, |index| index + 1);
+            let mut replay = Replay::new(machine, committed_mark, notes.truncations.clone());
             scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
         }
         let start =
@@ -161,6 +163,13 @@ impl LogOpening {
     /// read well and are not on disk, and that no later sync would write.
     fn settle(&mut self, result: &ScanResult, notes: &Notes) -> Result<(), OpenError> {
         let tail = &result.tail;
+        let incarnation = self.content.incarnation.max(tail.incarnation_seen_max).checked_add(1);
+        let incarnation = incarnation.ok_or_else(|| Corrupt {
+            file: META_FILE.to_owned(),
+            offset: 0,
+            index: None,
+            what: "an incarnation is the last there can be",
+        })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
         for summary in &result.segments {
@@ -189,8 +198,7 @@ impl LogOpening {
             erase_after(&*self.disk, tail)?;
         }
         self.content.clean_close = false;
-        self.content.incarnation =
-            self.content.incarnation.max(tail.incarnation_seen_max).saturating_add(1);
+        self.content.incarnation = incarnation;
         self.content.durable_sequence = tail.next_sequence - 1;
         self.content.committed = tail.committed.max(self.content.committed);
         match &mut self.meta {
@@ -303,8 +311,9 @@ impl LogOpening {
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
         let backend = writer.backend();
+        let io_fallback = writer.io_fallback().map(str::to_owned);
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
-        Ok(Writing { appender, writer, queue, shared, files, pool, backend })
+        Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
 }
 
@@ -317,6 +326,7 @@ struct Notes {
     frames: VecDeque<Run>,
     /// (segment, sequence of its last frame).
     last_sequences: Vec<(u64, u64)>,
+    truncations: Truncations,
 }
 
 impl Notes {
@@ -329,6 +339,7 @@ impl Notes {
             _ => self.last_sequences.push((frame.segment, header.opening.sequence)),
         }
         if header.opening.kind == FrameKind::Truncation {
+            self.truncations.push(header.opening.sequence, header.opening.first_index);
             self.truncate(header.opening.first_index);
             return Ok(());
         }

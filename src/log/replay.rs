@@ -1,6 +1,7 @@
 //! Replay: the committed part of a log into a state machine, one thread, as the workers would.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::format::{FRAME_HEADER_BYTES, FrameKind};
@@ -22,15 +23,43 @@ pub(crate) struct Replay<'a, M> {
     committed_mark: u64,
     /// The machine has these already.
     applied_mark: u64,
+    truncations: Truncations,
+}
+
+/// What of a log was truncated later on, so that a pass that knows it leaves that out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Truncations {
+    /// Frame sequence and first index removed, both rising: a truncation that goes lower than an earlier one removes
+    /// everything that one did.
+    marks: VecDeque<(u64, u64)>,
+}
+
+impl Truncations {
+    /// Takes the next one of the log.
+    pub(crate) fn push(&mut self, sequence: u64, first_removed: u64) {
+        while self.marks.back().is_some_and(|(_, mark)| *mark >= first_removed) {
+            self.marks.pop_back();
+        }
+        self.marks.push_back((sequence, first_removed));
+    }
+
+    /// Entries of this frame at or above this mark are gone. Frames are asked for in their order.
+    fn live_mark(&mut self, sequence: u64) -> u64 {
+        while self.marks.front().is_some_and(|(truncation, _)| *truncation < sequence) {
+            self.marks.pop_front();
+        }
+        self.marks.front().map_or(u64::MAX, |(_, mark)| *mark)
+    }
 }
 
 impl<'a, M: StateMachine> Replay<'a, M> {
-    pub(crate) fn new(machine: &'a M, committed_mark: u64) -> Self {
+    pub(crate) fn new(machine: &'a M, committed_mark: u64, truncations: Truncations) -> Self {
         let applied_mark = machine.applied().map_or(0, |last| last.index + 1);
-        Self { machine, slots: SlotRing::new(CHUNK as usize), committed_mark, applied_mark }
+        let slots = SlotRing::new(CHUNK as usize);
+        Self { machine, slots, committed_mark, applied_mark, truncations }
     }
 
-    /// Applies what of `frame` is committed.
+    /// Applies what of `frame` is committed, and was not truncated before it was.
     pub(crate) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
         if frame.header.opening.kind != FrameKind::Entries {
             return Ok(());
@@ -52,9 +81,11 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             bytes: frame.body,
             skip: 0,
         };
+        let live_mark = self.truncations.live_mark(frame.header.opening.sequence);
+        let end_mark = self.committed_mark.min(live_mark);
         for position in 0..frame.header.count {
             let index = frame.header.opening.first_index + u64::from(position);
-            if index >= self.committed_mark {
+            if index >= end_mark {
                 break;
             }
             let offset = chunk.bytes_offset + chunk.skip;

@@ -115,11 +115,14 @@ fn read_slot(bytes: &[u8], number: usize, layout: &'static SlotLayout) -> Result
     let sequence = u64_at(bytes, 8);
     let payload = bytes[PAYLOAD_AT..].get(..u32_at(bytes, 32) as usize);
     match payload {
-        Some(payload) if sequence > 0 && sequence % 2 == number as u64 => Ok(Slot::Valid {
-            sequence,
-            database_id: std::array::from_fn(|byte| bytes[16 + byte]),
-            payload: payload.to_vec(),
-        }),
+        // After the last number there would be none for the next store.
+        Some(payload) if (1..u64::MAX).contains(&sequence) && sequence % 2 == number as u64 => {
+            Ok(Slot::Valid {
+                sequence,
+                database_id: std::array::from_fn(|byte| bytes[16 + byte]),
+                payload: payload.to_vec(),
+            })
+        }
         _ => Err(corrupt(layout, number, "a slot is not where it belongs").into()),
     }
 }

@@ -584,6 +584,7 @@ fn indexes_have_no_gap_and_terms_never_fall() {
 
 #[test]
 fn a_truncation_takes_the_log_back_to_the_id_before_it() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1"]);
     log.term = 2;
@@ -607,6 +608,7 @@ fn a_truncation_takes_the_log_back_to_the_id_before_it() {
 
 #[test]
 fn a_truncation_of_what_was_committed_is_corrupt() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1", "2"]);
     log.committed = Some(1);
