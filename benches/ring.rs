@@ -57,7 +57,7 @@ struct Echo {
 
 impl Echo {
     fn start() -> Self {
-        let queue = || Arc::new(ArrayQueue::new(4096));
+        let queue = || Arc::new(ArrayQueue::<Descriptor>::new(4096));
         let (there, back, stop) = (queue(), queue(), Arc::new(AtomicBool::new(false)));
         let (from, to, stopped) = (Arc::clone(&there), Arc::clone(&back), Arc::clone(&stop));
         let run = move || {

@@ -106,7 +106,7 @@ pub struct DecodeError(&'static str);
 
 /// Where a value's bytes are: in which segment, how far into it, how many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Place {
+pub(crate) struct Place {
     pub(crate) segment: u32,
     pub(crate) offset: u32,
     pub(crate) len: u32,
@@ -117,8 +117,8 @@ pub struct Place {
 pub struct ValueRef<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
-    /// Where they are in the log, for machines that keep places instead of bytes.
-    pub place: Place,
+    /// Where they are in the log, for the machine that keeps places instead of bytes.
+    pub(crate) place: Place,
 }
 
 /// A decoded entry's payload, borrowed from its frame.
@@ -212,7 +212,7 @@ impl<'a> BatchRef<'a> {
         self.note
     }
 
-    /// The commands in order; ends early if one cannot be decoded, which [`decode`] has ruled out.
+    /// The commands in order; ends early if one cannot be decoded, which decoding the batch has ruled out.
     pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
         let (mut rest, segment, mut offset) = (self.commands, self.segment, self.offset);
         (0..self.count).map_while(move |_| {
@@ -233,8 +233,9 @@ pub(crate) fn encoded_len(entry: &Entry<'_>, limits: &Limits) -> Result<usize, E
         }
         Payload::Command(command) => command_len(command, limits)?,
     };
-    if bytes > limits.entry_bytes_max {
-        return Err(EntryError::EntryTooLong { bytes, limit: limits.entry_bytes_max });
+    let limit = limits.entry_bytes_max.min(FRAME_BYTES_MAX);
+    if bytes > limit {
+        return Err(EntryError::EntryTooLong { bytes, limit });
     }
     Ok(bytes)
 }

@@ -5,7 +5,34 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::codec::Limits;
+use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
+use crate::error::OpenError;
+
+/// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
+pub(crate) const EXPECTED_KEYS_MAX: usize = 1 << 32;
+pub(crate) const BATCH_SIZE_MAX: usize = 1 << 16;
+
+/// Refuses an option that is out of its range.
+pub(crate) fn within(
+    option: &'static str,
+    value: usize,
+    min: usize,
+    max: usize,
+) -> Result<(), OpenError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(OpenError::Config { option, message: format!("{value} is not within {min} to {max}") })
+}
+
+impl Limits {
+    /// Refuses limits that the format cannot hold.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        within("limits.key_bytes_max", self.key_bytes_max, 1, KEY_BYTES_MAX)?;
+        within("limits.value_bytes_max", self.value_bytes_max, 0, VALUE_BYTES_MAX)?;
+        within("limits.entry_bytes_max", self.entry_bytes_max, 1, FRAME_BYTES_MAX)
+    }
+}
 
 /// When an acknowledgement is given, and so what a crash can take back.
 ///
@@ -22,6 +49,20 @@ pub enum Durability {
     /// After the entry is handed to the kernel, which syncs when it likes. A power cut may lose whatever the kernel had
     /// not written (usually up to 30 seconds); never out of order.
     Os,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum IoBackend {
+    /// What measured best for the [`Durability`] (`docs/benchmarks.md` has the figures).
+    #[default]
+    Auto,
+    /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a container, a limit or the
+    /// file system refuses, it is [`IoBackend::Pwrite`], and the stats say why.
+    Uring,
+    /// `pwrite` and `fdatasync`, one write at a time.
+    Pwrite,
 }
 
 /// When an entry may be applied. It is fixed when the directory is created.
@@ -82,7 +123,7 @@ impl ApplyConfig {
     }
 
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
-    /// syncs what is pending as one group, so a short pipeline is a slow one; 64 bytes an entry).
+    /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
     #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;
@@ -97,7 +138,7 @@ impl ApplyConfig {
         self
     }
 
-    /// Most entries handed to a worker as one range. Default: 128.
+    /// Most entries handed to a worker as one range; a range never spans two frames. Default: 128.
     #[must_use]
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
@@ -159,6 +200,8 @@ pub struct PersistentConfig {
     pub(crate) expected_keys: usize,
     pub(crate) limits: Limits,
     pub(crate) hash_seed: Option<u64>,
+    pub(crate) io: IoBackend,
+    pub(crate) io_uring_refused: bool,
 }
 
 impl PersistentConfig {
@@ -180,6 +223,8 @@ impl PersistentConfig {
             expected_keys: 1 << 16,
             limits: Limits::default(),
             hash_seed: None,
+            io: IoBackend::Auto,
+            io_uring_refused: false,
         }
     }
 
@@ -289,6 +334,31 @@ impl PersistentConfig {
     pub fn hash_seed(mut self, seed: u64) -> Self {
         self.hash_seed = Some(seed);
         self
+    }
+
+    /// How the log is written. Default: [`IoBackend::Auto`]. [`ApplyStats::io_backend`](crate::ApplyStats::io_backend)
+    /// shows what it came to.
+    #[must_use]
+    pub fn io(mut self, backend: IoBackend) -> Self {
+        self.io = backend;
+        self
+    }
+
+    /// As if the kernel refused an io_uring with `EPERM`: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn io_uring_refused(mut self, refused: bool) -> Self {
+        self.io_uring_refused = refused;
+        self
+    }
+
+    /// The back-end that is tried.
+    pub(crate) fn io_tried(&self) -> IoBackend {
+        match (self.io, self.durability) {
+            (IoBackend::Auto, Durability::Sync) => IoBackend::Uring,
+            (IoBackend::Auto, Durability::Periodic(_) | Durability::Os) => IoBackend::Pwrite,
+            (asked, _) => asked,
+        }
     }
 
     /// What the machine may take in memory, keys and values apart: the images of its segments.

@@ -1,7 +1,7 @@
 //! What comes in (entries and commands) and what comes out of each (a reply).
 //!
 //! These are the caller's own, borrowed types: nothing here owns bytes. A submission encodes them once, into the
-//! frame that workers apply from and the log writes (see [`crate::codec`]).
+//! frame that workers apply from and the log writes (see `src/codec.rs`).
 
 use std::fmt;
 
@@ -246,6 +246,8 @@ pub enum Rejection {
     Mismatch,
     /// The machine does not run this kind of payload (an opaque one on a key-value machine, say).
     Unsupported,
+    /// A state machine of the user's own says why, by a code of its own.
+    Custom(u32),
     /// A command of a batch was rejected, and with it the batch.
     InBatch {
         /// Its position in the batch, from 0.
@@ -296,6 +298,7 @@ impl Reply {
                 Rejection::Overflow => [head(9, 1, 0), 0],
                 Rejection::Mismatch => [head(9, 2, 0), 0],
                 Rejection::Unsupported => [head(9, 3, 0), 0],
+                Rejection::Custom(code) => [head(9, 4, u64::from(code)), 0],
                 Rejection::InBatch { position, reason } => {
                     [head(10, reason as u64, u64::from(position)), 0]
                 }
@@ -321,6 +324,7 @@ impl Reply {
                 1 => Rejection::Overflow,
                 2 => Rejection::Mismatch,
                 3 => Rejection::Unsupported,
+                4 => Rejection::Custom(position),
                 _ => return None,
             }),
             10 => Self::Rejected(Rejection::InBatch {
@@ -362,6 +366,7 @@ mod tests {
             Reply::Rejected(Rejection::Overflow),
             Reply::Rejected(Rejection::Mismatch),
             Reply::Rejected(Rejection::Unsupported),
+            Reply::Rejected(Rejection::Custom(u32::MAX)),
         ];
         replies.extend(
             reasons

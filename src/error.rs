@@ -27,7 +27,7 @@ pub enum Poison {
         source: Arc<io::Error>,
     },
     /// A state machine panicked.
-    #[error("the state machine panicked while it applied the entry of index {index}")]
+    #[error("the state machine panicked at the entry of index {index}")]
     Panic {
         /// The entry it was applying.
         index: u64,
@@ -402,6 +402,9 @@ pub enum LogError {
         /// The most there can be.
         limit: usize,
     },
+    /// What was asked for did not reach the disk in time; it is still under way.
+    #[error("the log is slow: {0}")]
+    Timeout(WaitError),
     /// The log's buffers are full; try again when something is durable.
     #[error("the log is full right now; nothing was changed, try again")]
     Full,
@@ -451,7 +454,8 @@ pub enum ReadError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not everything was acknowledged in time. The threads go on; what is under way is not cancelled.
+    /// Not everything was acknowledged in time. The threads end as soon as they can, and keep the directory locked until
+    /// then; the next open recovers what had been written.
     #[error("closing: {0}")]
     Wait(WaitError),
     /// The engine has failed.

@@ -67,6 +67,7 @@ pub mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 mod log;
 pub mod machine;
 mod poison;
@@ -80,8 +81,8 @@ pub use apply::manager::{ApplyManager, Reader};
 pub use apply::retry::RetryPolicy;
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
-pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, Place, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, PersistentConfig};
+pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
+pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };

@@ -31,7 +31,7 @@ pub struct ApplyStats {
     pub pipeline_capacity: u64,
     /// Workers.
     pub worker_count: usize,
-    /// Workers that run on a core of their own choosing.
+    /// Workers pinned to a core (which others may use too).
     pub workers_pinned: u64,
     /// Last index accepted.
     pub submitted: Option<u64>,
@@ -45,10 +45,12 @@ pub struct ApplyStats {
     pub applied: Option<u64>,
     /// Last index that may be reported as done.
     pub acknowledged: Option<u64>,
-    /// The I/O back-end in use: `pwrite`, `simulated`, or `memory` for a machine without a log.
+    /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
     /// When an acknowledgement is given; `None` for a machine without a log.
     pub durability: Option<Durability>,
+    /// Why it is not the one that was asked for.
+    pub io_fallback: Option<String>,
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
     /// What opening the log found.
@@ -67,10 +69,11 @@ impl<M: StateMachine> ApplyManager<M> {
         let engine = &self.engine;
         let progress = &engine.progress;
         let applied_mark = progress.applied_mark();
-        let total_applied = applied_mark.saturating_sub(engine.start_mark);
+        let total_applied = applied_mark.saturating_sub(engine.start_mark.max(progress.base()));
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         let latency = engine.latency.stats();
         let submitted_mark = progress.submitted_mark();
+        let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match &engine.log {
             Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
@@ -85,7 +88,7 @@ impl<M: StateMachine> ApplyManager<M> {
             latency,
             average_latency_ms: latency.mean_ns as f64 / 1e6,
             pending_count: progress.pending(),
-            pipeline_size: submitted_mark.saturating_sub(applied_mark),
+            pipeline_size: submitted_mark.saturating_sub(applied_mark.max(progress.base())),
             pipeline_capacity: engine.config.pipeline_depth as u64,
             worker_count: engine.workers.count(),
             workers_pinned: engine.pinned.load(Ordering::Relaxed),
@@ -97,10 +100,17 @@ impl<M: StateMachine> ApplyManager<M> {
             acknowledged: decode(progress.acknowledged_mark()),
             io_backend,
             durability: engine.log.as_ref().map(|log| log.durability()),
+            io_fallback,
             log_writer,
             recovery,
             memory_bytes: engine.memory_bytes,
             machine: engine.machine.stats(),
         }
+    }
+
+    /// Starts the latency percentiles anew, so that the next [`stats`](ApplyManager::stats) tell of what comes after:
+    /// after a warm-up, say, or once for each interval of a monitor.
+    pub fn reset_latency(&self) {
+        self.engine.latency.reset();
     }
 }

@@ -27,6 +27,8 @@ pub(crate) mod thread {
     };
 }
 
+#[cfg(any(loom, shuttle))]
+mod parking;
 #[cfg(loom)]
 mod under_loom;
 #[cfg(loom)]
@@ -52,10 +54,24 @@ pub(crate) mod canary {
         static LEFT_OUT: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
-    /// Leaves out what is called from `file` (fences under loom, unparking under shuttle) for the rest of this test.
+    /// Puts back what was left out.
     #[cfg(test)]
-    pub(crate) fn leave_out(file: &'static str) {
+    #[derive(Debug)]
+    pub(crate) struct LeftOut;
+
+    #[cfg(test)]
+    impl Drop for LeftOut {
+        fn drop(&mut self) {
+            LEFT_OUT.set(None);
+        }
+    }
+
+    /// Leaves out what is called from `file` (fences under loom, unparking under shuttle) until the result is dropped.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn leave_out(file: &'static str) -> LeftOut {
         LEFT_OUT.set(Some(file));
+        LeftOut
     }
 
     /// Whether a call is left out.

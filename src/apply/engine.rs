@@ -1,7 +1,9 @@
 //! An engine: everything of one apply manager that its threads share, and the steps they take.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::claims::Claims;
 use super::feed::{Feeding, Linger};
@@ -9,7 +11,7 @@ use super::latency::Latency;
 use super::ring::Rings;
 use super::signal::Signal;
 use super::waiter;
-use super::watermark::{AckRule, Progress, Stage};
+use super::watermark::{AckRule, Progress, Stage, decode};
 use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
@@ -19,9 +21,12 @@ use crate::log::appender::Appender;
 use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
-use crate::machine::StateMachine;
+use crate::machine::{Footprint, StateMachine};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, thread};
+
+/// How often a caller who waits for a frame looks, while the log writer's thread is at it.
+const SYNC_LOOK: Duration = Duration::from_micros(50);
 
 /// See the module.
 #[derive(Debug)]
@@ -121,15 +126,31 @@ impl<M: StateMachine> Engine<M> {
                 return Ok(false);
             }
         }
-        let feeding = Feeding {
-            progress: &self.progress,
-            rings: &self.rings,
-            slots: &self.slots,
-            range_entries_max: self.range_entries_max(),
-            slot_limit: self.slot_limit(),
-            footprint: |payload: &PayloadRef<'_>| self.machine.footprint(payload),
+        self.guarded(|footprint| {
+            let feeding = Feeding {
+                progress: &self.progress,
+                rings: &self.rings,
+                slots: &self.slots,
+                range_entries_max: self.range_entries_max(),
+                slot_limit: self.slot_limit(),
+                footprint,
+            };
+            feeding.feed(&mut appending.appender)
+        })
+    }
+
+    /// Runs what asks the machine for footprints; a panic of the machine is the engine's end, and names the entry.
+    pub(crate) fn guarded<T>(
+        &self,
+        run: impl FnOnce(&dyn Fn(u64, &PayloadRef<'_>) -> Footprint) -> Result<T, Poison>,
+    ) -> Result<T, Poison> {
+        let at = Cell::new(0);
+        let footprint = |index: u64, payload: &PayloadRef<'_>| {
+            at.set(index);
+            self.machine.footprint(payload)
         };
-        feeding.feed(&mut appending.appender)
+        catch_unwind(AssertUnwindSafe(|| run(&footprint)))
+            .unwrap_or_else(|_panic| Err(Poison::Panic { index: at.get() }))
     }
 
     pub(crate) fn applying(&self) -> Applying<'_, M> {
@@ -241,7 +262,7 @@ impl<M: StateMachine> Engine<M> {
             self.progress.poison.get().is_none()
                 && (self.progress.submitted_mark() > self.progress.written_mark()
                     || log.has_closed_frames()
-                    || log.sync_is_due(&self.progress))
+                    || log.sync_is_due())
         })
     }
 
@@ -258,6 +279,37 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
+    /// Asks that everything that is in the log now becomes durable, whatever the mode; the last frame of it.
+    pub(crate) fn want_sync(&self, log: &Log) -> u64 {
+        let sequence = self.lock_appender().appender.close_and_last_sequence();
+        log.want_sync(sequence);
+        self.writer_signal.notify();
+        sequence
+    }
+
+    /// Blocks until everything that is in the log now is durable, truncations too.
+    pub(crate) fn sync_log(&self, timeout: Duration) -> Result<(), WaitError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let started = Instant::now();
+        let sequence = self.want_sync(log);
+        while log.durable_sequence() < sequence {
+            self.progress.poison.check()?;
+            if started.elapsed() >= timeout {
+                let submitted = decode(self.progress.submitted_mark());
+                return Err(WaitError::Timeout {
+                    index: submitted.unwrap_or(0),
+                    reached: decode(self.progress.durable_mark()),
+                    submitted,
+                    waited: started.elapsed(),
+                });
+            }
+            if self.step_writer() != Step::Worked {
+                thread::park_timeout(SYNC_LOOK);
+            }
+        }
+        Ok(())
+    }
+
     /// Blocks until `stage` covers `index`; writes the log itself meanwhile, if nobody else is at it.
     pub(crate) fn wait(
         &self,
@@ -270,13 +322,14 @@ impl<M: StateMachine> Engine<M> {
             return Err(WaitError::NeverDurable { index });
         }
         if stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none() {
-            self.help_writer(index.saturating_add(1), stage);
+            self.help_writer(index.saturating_add(1), stage, timeout);
         }
         waiter::wait(&self.progress, index, stage, timeout)
     }
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
-    fn help_writer(&self, mark: u64, stage: Stage) {
+    fn help_writer(&self, mark: u64, stage: Stage, timeout: Duration) {
+        let started = Instant::now();
         let rule = self.progress.rule();
         let reached = || match (stage, rule) {
             (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
@@ -285,7 +338,7 @@ impl<M: StateMachine> Engine<M> {
             _ => self.progress.written_mark() >= mark,
         };
         while !reached() && self.progress.submitted_mark() >= mark {
-            if self.step_writer() != Step::Worked {
+            if started.elapsed() >= timeout || self.step_writer() != Step::Worked {
                 break;
             }
         }

@@ -26,7 +26,7 @@ pub(crate) struct Feeding<'a, F> {
     pub(crate) footprint: F,
 }
 
-impl<F: Fn(&PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
+impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
     /// Hands over what is committed and fits; whether anything was.
     pub(crate) fn feed(&self, appender: &mut Appender) -> Result<bool, Poison> {
         let limit = self.progress.committed_mark().min(self.slot_limit);
@@ -81,7 +81,7 @@ impl<F: Fn(&PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             let rest = bytes.get(skip as usize..).unwrap_or_default();
             let (payload, len) = codec::decode(rest, run.segment, base + skip)
                 .map_err(|_| Poison::Internal("an uncommitted entry does not decode"))?;
-            let footprint = (self.footprint)(&payload);
+            let footprint = (self.footprint)(run.first + u64::from(taken), &payload);
             let hash = match footprint {
                 Footprint::Key(hash) => hash,
                 // A barrier is a range of its own: it waits for the next one unless it is the first.

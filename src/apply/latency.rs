@@ -97,6 +97,15 @@ impl Latency {
         self.max_ns.fetch_max(took_ns, Ordering::Relaxed);
     }
 
+    /// Starts anew. What is acknowledged meanwhile may be counted before or after.
+    pub(crate) fn reset(&self) {
+        if let Some(histogram) = &self.histogram {
+            let _counted_so_far = histogram.drain();
+        }
+        self.sum_ns.store(0, Ordering::Relaxed);
+        self.max_ns.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn stats(&self) -> LatencyStats {
         let Some(histogram) = &self.histogram else { return LatencyStats::default() };
         let loaded = histogram.load();

@@ -88,7 +88,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Copies entries of the log out, from the start of `range`: as many as fit `bytes_max`, at least one.
     ///
-    /// Waits until they are handed to the kernel. Costs one read of at most 64 KiB to find the first.
+    /// Waits (up to a minute) until they are handed to the kernel. Costs one read of at most 64 KiB to find the first.
     ///
     /// # Errors
     ///
@@ -99,6 +99,9 @@ impl<M: StateMachine> ApplyManager<M> {
         bytes_max: usize,
     ) -> Result<LogEntries, LogError> {
         let log = self.log()?;
+        if range.is_empty() {
+            return Ok(LogEntries::default());
+        }
         let (first, last) = {
             let appending = self.engine.lock_appender();
             (appending.appender.index().first(), appending.appender.last())
@@ -107,10 +110,11 @@ impl<M: StateMachine> ApplyManager<M> {
         let missing = [*range.start(), *range.end()]
             .into_iter()
             .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
-        if let Some(index) = missing.filter(|_| !range.is_empty()) {
+        if let Some(index) = missing {
             return Err(LogError::NotInLog { index, first, last });
         }
-        self.wait_for_log(*range.end(), Stage::Written)?;
+        self.engine.writer_signal.notify();
+        log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
         let locate = |index| self.engine.lock_appender().appender.index().locate(index);
         log.entries(range, bytes_max, locate)
     }
@@ -161,31 +165,29 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(self.log()?.hard_state())
     }
 
-    /// Makes a hard state of at most 3,584 bytes durable, after everything appended before the call.
+    /// Makes a hard state of at most 3,584 bytes durable, after everything appended or truncated before the call, for
+    /// which it waits up to a minute.
     ///
     /// # Errors
     ///
     /// [`LogError::HardStateTooLarge`]; any failure to write poisons the engine.
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         let log = self.log()?;
-        if let Some(last) = decode(self.engine.progress.submitted_mark()) {
-            log.want_sync(last + 1);
-            self.wait_for_log(last, Stage::Durable)?;
-        }
+        log_error(self.engine.sync_log(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {
             LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),
             other => other,
         })
     }
+}
 
-    fn wait_for_log(&self, index: u64, stage: Stage) -> Result<(), LogError> {
-        self.engine.writer_signal.notify();
-        match self.engine.wait(index, stage, LOG_TIMEOUT) {
-            // What was truncated meanwhile needs no waiting for.
-            Ok(()) | Err(WaitError::Truncated { .. }) => Ok(()),
-            Err(WaitError::Poisoned(poison)) => Err(poison.into()),
-            Err(WaitError::Closed { .. }) => Err(LogError::Closed),
-            Err(_) => Err(LogError::Full),
-        }
+/// What came of waiting for the log to reach the disk.
+fn log_error(waited: Result<(), WaitError>) -> Result<(), LogError> {
+    match waited {
+        // What was truncated meanwhile needs no waiting for.
+        Ok(()) | Err(WaitError::Truncated { .. }) => Ok(()),
+        Err(WaitError::Poisoned(poison)) => Err(poison.into()),
+        Err(WaitError::Closed { .. }) => Err(LogError::Closed),
+        Err(error) => Err(LogError::Timeout(error)),
     }
 }

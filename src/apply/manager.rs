@@ -10,7 +10,7 @@ use super::threads::Threads;
 use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
-use crate::config::ApplyConfig;
+use crate::config::{ApplyConfig, Durability};
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
@@ -79,7 +79,8 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`]; all of `entries` are taken or, with an error, none.
+    /// [`SubmitError`]; all of `entries` are taken or, with an error, none (but for [`SubmitError::Poisoned`], after
+    /// which only opening anew tells).
     pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
         self.engine.submit(entries, Mode::Async).map(|_taken| ())
     }
@@ -148,15 +149,18 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Blocks until a named watermark covers `index`.
     ///
+    /// Waiting for [`Stage::Durable`] makes everything submitted so far durable, whatever the durability mode; what is
+    /// submitted later becomes so when the mode says.
+    ///
     /// # Errors
     ///
     /// [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
-        if matches!(stage, Stage::Durable)
+        if stage == Stage::Durable
             && let Some(log) = &self.engine.log
+            && log.durability() != Durability::Sync
         {
-            log.want_sync(index.saturating_add(1));
-            self.engine.writer_signal.notify();
+            self.engine.want_sync(log);
         }
         self.engine.wait(index, stage, timeout)
     }
@@ -178,7 +182,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
         let progress = &self.engine.progress;
-        let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());
+        let committed = progress.committed_mark();
         {
             let mut appending = self.engine.lock_appender();
             // What a linger holds back is fed now.
@@ -186,11 +190,7 @@ impl<M: StateMachine> ApplyManager<M> {
             fed.map_err(|poison| WaitError::Poisoned(self.engine.fail(poison)))?;
         }
         self.engine.workers.notify();
-        if let (Some(log), Some(last)) = (&self.engine.log, decode(submitted)) {
-            log.want_sync(submitted);
-            self.engine.writer_signal.notify();
-            self.engine.wait(last, Stage::Durable, timeout)?;
-        }
+        self.engine.sync_log(timeout)?;
         match decode(committed) {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
@@ -231,8 +231,8 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, what is under way is
-    /// recovered by the next open; [`CloseError::Poisoned`] if the engine failed before.
+    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, the next open recovers
+    /// what had been written; [`CloseError::Poisoned`] if the engine failed before.
     pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
         self.shut_down(timeout)
     }
@@ -244,7 +244,10 @@ impl<M: StateMachine> ApplyManager<M> {
         } else {
             self.drain_by_hand()
         };
-        self.threads.stop(&self.engine);
+        match &flushed {
+            Err(WaitError::Timeout { .. }) => self.threads.abandon(&self.engine),
+            _ => self.threads.stop(&self.engine),
+        }
         self.engine.progress.waiters.close();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
@@ -260,13 +263,11 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Without threads, the closing thread takes the steps.
     fn drain_by_hand(&self) -> Result<(), WaitError> {
         let progress = &self.engine.progress;
-        if let Some(log) = &self.engine.log {
-            log.want_sync(progress.submitted_mark());
-        }
+        let log = self.engine.log.as_ref();
+        let sequence = log.map_or(0, |log| self.engine.want_sync(log));
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
-                || (self.engine.log.is_some()
-                    && progress.durable_mark() < progress.submitted_mark())
+                || log.is_some_and(|log| log.durable_sequence() < sequence)
         };
         while undone() {
             progress.poison.check()?;

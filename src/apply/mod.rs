@@ -9,6 +9,8 @@ pub(crate) mod feed;
 pub(crate) mod latency;
 pub(crate) mod log_calls;
 pub(crate) mod manager;
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
 pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod signal;

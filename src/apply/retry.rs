@@ -173,8 +173,8 @@ impl<M: StateMachine> ApplyManager<M> {
                     if attempt < policy.attempts_max =>
                 {
                     self.engine.writer_signal.notify();
-                    thread::sleep(jittered(backoff).min(policy.backoff_max));
-                    backoff = (backoff * 2).min(policy.backoff_max);
+                    thread::sleep(jittered(backoff.min(policy.backoff_max)));
+                    backoff = backoff.saturating_mul(2).min(policy.backoff_max);
                 }
                 outcome => return outcome,
             }
@@ -188,7 +188,7 @@ impl<M: StateMachine> ApplyManager<M> {
 fn jittered(pause: Duration) -> Duration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let noise = now.map_or(0, |since| since.subsec_nanos() % 512);
-    pause * (768 + noise) / 1024
+    pause.checked_mul(768 + noise).map_or(pause, |scaled| scaled / 1024)
 }
 
 /// When a call's time is up.

@@ -33,7 +33,8 @@ impl Signal {
 
     #[cold]
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::AcqRel)
+        // Not a swap: whoever finds it unset leaves nothing that could hide the next time it is set.
+        if self.asleep.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -42,7 +43,8 @@ impl Signal {
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.asleep.store(true, Ordering::Relaxed);
+        // Release: who sees it set, and swaps it, sees the thread that `attach` left.
+        self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if !has_work() {
             match longest {

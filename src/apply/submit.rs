@@ -4,7 +4,6 @@ use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::ring::Descriptor;
 use super::watermark::decode;
-use crate::codec::PayloadRef;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
@@ -72,6 +71,9 @@ impl<M: StateMachine> Engine<M> {
         self.check_room(new.len() as u64, last, mode)?;
         appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;
         // From here on nothing is refused.
+        if submitted_before == 0 {
+            self.progress.set_base(first);
+        }
         let claim = (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before)));
         let submission = Submission { last, applied_before, claim };
         if new.is_empty() {
@@ -96,6 +98,9 @@ impl<M: StateMachine> Engine<M> {
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         self.latency.submitted(last + 1, new.len() as u64, began_ns);
         drop(appending);
+        if mode == Mode::Sync {
+            self.latency.note(self.progress.acknowledged_mark());
+        }
         if mode != Mode::Append {
             self.workers.notify();
         }
@@ -156,8 +161,10 @@ impl<M: StateMachine> Engine<M> {
         // A log that commits later fills slots when it feeds: they are not the appender's to reserve.
         let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
-        let footprint = |payload: &PayloadRef<'_>| self.machine.footprint(payload);
-        appending.appender.append(new, &self.slots, slot_limit, range_entries_max, footprint)?;
+        self.guarded(|footprint| {
+            let slots = &self.slots;
+            appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
+        })?;
         self.progress.submit_to(last + 1);
         Ok(())
     }

@@ -62,6 +62,8 @@ pub(crate) struct StartMarks {
 #[derive(Debug)]
 pub(crate) struct Progress {
     rule: AckRule,
+    /// The mark of a log in which nothing is: its first index, which is 0 or 1 and known with the first submission.
+    base: AtomicU64,
     /// Moved under the appender's lock only.
     submitted: CachePadded<AtomicU64>,
     /// Moved under the appender's lock only.
@@ -90,6 +92,7 @@ impl Progress {
         let logged = if rule == AckRule::Applied { None } else { start.submitted };
         Self {
             rule,
+            base: AtomicU64::new(0),
             submitted: mark(start.submitted),
             committed: mark(start.committed),
             applied: mark(start.applied),
@@ -155,8 +158,19 @@ impl Progress {
     #[inline]
     pub(crate) fn pending(&self) -> u64 {
         // Loaded in this order, a concurrent move can only make the result larger than it is.
-        let acknowledged = self.acknowledged_mark();
+        let acknowledged = self.acknowledged_mark().max(self.base());
         self.submitted_mark().saturating_sub(acknowledged)
+    }
+
+    /// The mark that stands for "none".
+    #[inline]
+    pub(crate) fn base(&self) -> u64 {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// Under the appender's lock, before the first entry of an empty log is submitted: its index.
+    pub(crate) fn set_base(&self, first: u64) {
+        self.base.store(first, Ordering::Relaxed);
     }
 
     /// Under the appender's lock: entries up to `mark` are in the log's memory.
@@ -189,8 +203,9 @@ impl Progress {
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, u64::min);
         self.written.store(mark.max(self.written_mark()), Ordering::Release);
+        // What is completed later, written or durable, covers these.
+        log.truncations.retain(|(at, _)| *at > sequence);
         if durable {
-            log.truncations.retain(|(at, _)| *at > sequence);
             self.durable.store(mark.max(self.durable_mark()), Ordering::Release);
         }
         debug_assert!(self.durable_mark() <= self.written_mark());
@@ -207,9 +222,9 @@ impl Progress {
         }
         self.written.store(mark.min(self.written_mark()), Ordering::Release);
         self.durable.store(mark.min(self.durable_mark()), Ordering::Release);
-        self.submitted.store(mark, Ordering::Release);
+        let submitted = self.submitted.swap(mark, Ordering::AcqRel);
         drop(log);
-        self.waiters.truncate(mark);
+        self.waiters.truncate(mark, submitted);
     }
 
     /// Tells waiters that some mark moved.

@@ -1,7 +1,7 @@
 //! The seam to the file system: nothing outside of this module touches a file.
 //!
-//! A [`Disk`] is one data directory. Behind it stand the real one ([`real`]: `pwrite` and `fdatasync`, read-only
-//! mappings) and a simulated, faulty one ([`sim`]). Above it everything runs on both.
+//! A [`Disk`] is one data directory. Behind it stand the real one (`real`: `pwrite` and `fdatasync`, or an io_uring,
+//! and read-only mappings) and a simulated, faulty one ([`sim`]). Above it everything runs on both.
 //!
 //! What a power cut leaves of a file is known only after [`DiskFile::sync_data`], and of a name after
 //! [`Disk::sync_dir`]; the two are apart. A failed sync is final: what it covered may or may not be on disk, reads may
@@ -13,6 +13,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::log::image::ImageSlice;
@@ -21,6 +22,8 @@ mod mmap;
 mod pwrite;
 pub(crate) mod real;
 pub mod sim;
+#[cfg(target_os = "linux")]
+mod uring;
 
 #[cfg(test)]
 mod tests;
@@ -89,6 +92,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// The first `bytes` bytes, read-only, for as long as the mapping lives. The caller writes none of them meanwhile.
     fn map(&self, bytes: usize) -> io::Result<Mapping>;
+    /// The file once more, past the page cache; `None` where there is no such thing.
+    #[doc(hidden)]
+    fn direct(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Bytes of a file that are read in place.
@@ -127,7 +135,8 @@ pub struct LogWrite {
     pub offset: u64,
     /// What; the memory is held until the completion is taken.
     pub bytes: ImageSlice,
-    /// Whether the write, and everything submitted before it for the same file, must be durable on completion.
+    /// Whether the write must be durable on completion, and with it every write before it, for the same file, that did
+    /// not ask for it. One that did has a completion of its own to say so, which may come later than this one's.
     pub sync: bool,
 }
 
@@ -153,6 +162,10 @@ pub enum WriteFailure {
 pub trait WriteQueue: fmt::Debug + Send {
     /// The name of the back-end, as the stats show it.
     fn backend(&self) -> &'static str;
+    /// Why it is not the back-end that was asked for.
+    fn fallback(&self) -> Option<&str> {
+        None
+    }
     /// How many writes may be in flight.
     fn depth(&self) -> usize;
     /// Takes a write. Never more than [`WriteQueue::depth`] at a time.

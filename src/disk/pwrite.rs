@@ -9,17 +9,27 @@ use super::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 pub(super) struct PwriteQueue {
     /// At most one by contract; a queue, so that a write too many would be late and not lost.
     waiting: VecDeque<LogWrite>,
+    fallback: Option<String>,
 }
 
 impl PwriteQueue {
     pub(super) fn new() -> Self {
-        Self { waiting: VecDeque::with_capacity(1) }
+        Self { waiting: VecDeque::with_capacity(1), fallback: None }
+    }
+
+    /// In the place of a back-end that was refused.
+    pub(super) fn because(reason: String) -> Self {
+        Self { fallback: Some(reason), ..Self::new() }
     }
 }
 
 impl WriteQueue for PwriteQueue {
     fn backend(&self) -> &'static str {
         "pwrite"
+    }
+
+    fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
     }
 
     fn depth(&self) -> usize {

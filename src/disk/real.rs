@@ -4,16 +4,19 @@
 //! is what is used from then on, whatever becomes of its path.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::pwrite::PwriteQueue;
+#[cfg(target_os = "linux")]
+use super::uring::UringQueue;
 use super::{Access, Disk, DiskFile, LOCK_FILE, Mapping, WriteQueue, check_name, mmap};
+use crate::config::IoBackend;
 use crate::error::OpenError;
 
 #[cfg(test)]
@@ -43,6 +46,8 @@ pub(crate) enum OpenMode {
 pub(crate) struct RealDisk {
     path: String,
     held: Arc<Held>,
+    /// What [`Disk::queue`] tries, and whether it finds the io_uring refused (for tests).
+    io: (IoBackend, bool),
 }
 
 /// The directory's descriptors, which every open file shares: the lock is held as long as anything of it is open.
@@ -82,7 +87,32 @@ impl RealDisk {
             // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
             sync_parent(&directory).map_err(|e| failed("syncing the parent of", &name, e))?;
         }
-        Ok(Self { path: name, held: Arc::new(Held { directory, lock, writable }) })
+        let held = Arc::new(Held { directory, lock, writable });
+        Ok(Self { path: name, held, io: (IoBackend::Pwrite, false) })
+    }
+
+    /// Chooses the write queue; without this it is `pwrite`.
+    pub(crate) fn with_io(mut self, tried: IoBackend, uring_refused: bool) -> Self {
+        self.io = (tried, uring_refused);
+        self
+    }
+
+    #[cfg(target_os = "linux")]
+    fn uring(&self, refused: bool) -> io::Result<UringQueue> {
+        if refused {
+            return Err(Errno::PERM.into());
+        }
+        let directory = &self.held.directory;
+        let flags = OFlags::RDONLY | OFlags::DIRECT | FILE_FLAGS;
+        fs::openat(directory, LOCK_FILE, flags, Mode::empty()).map_err(|error| {
+            io::Error::other(format!("no writing past the page cache: {error}"))
+        })?;
+        UringQueue::new()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn uring(&self, _refused: bool) -> io::Result<PwriteQueue> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -238,7 +268,8 @@ impl Disk for RealDisk {
             // The umask may have taken bits of the owner's.
             fs::fchmod(&file, FILE_MODE)?;
         }
-        Ok(Arc::new(RealFile { file, held: Arc::clone(&self.held) }))
+        let (name, held) = (name.to_owned(), Arc::clone(&self.held));
+        Ok(Arc::new(RealFile { file, name, held, direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -261,17 +292,49 @@ impl Disk for RealDisk {
 
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
         self.check_writable()?;
-        Ok(Box::new(PwriteQueue::new()))
+        let (tried, refused) = self.io;
+        if tried == IoBackend::Pwrite {
+            return Ok(Box::new(PwriteQueue::new()));
+        }
+        match self.uring(refused) {
+            Ok(queue) => Ok(Box::new(queue)),
+            Err(error) => {
+                tracing::warn!(%error, "io_uring is refused; the log is written with pwrite");
+                Ok(Box::new(PwriteQueue::because(format!("io_uring is refused: {error}"))))
+            }
+        }
     }
 }
 
 #[derive(Debug)]
 struct RealFile {
     file: OwnedFd,
+    /// As it was opened by; it may have been renamed.
+    name: String,
     held: Arc<Held>,
+    /// The file opened past the page cache, once asked for; `None` if that is refused.
+    direct: OnceLock<Option<OwnedFd>>,
 }
 
 impl RealFile {
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self) -> io::Result<Option<OwnedFd>> {
+        if !fs::fcntl_getfl(&self.file)?.contains(OFlags::RDWR) {
+            return Ok(None);
+        }
+        let directory = &self.held.directory;
+        let flags = OFlags::RDWR | OFlags::DIRECT | FILE_FLAGS;
+        let direct = retry_on_intr(|| fs::openat(directory, &*self.name, flags, Mode::empty()))?;
+        let (ours, found) = (fs::fstat(&self.file)?, fs::fstat(&direct)?);
+        let same = (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino);
+        Ok(same.then_some(direct))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_direct(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
     /// Where space cannot be reserved: the length at least, so that no write after this changes it.
     fn lengthen(&self, bytes: u64) -> io::Result<()> {
         if self.len()? < bytes {
@@ -347,6 +410,16 @@ impl DiskFile for RealFile {
             return Ok(Mapping::Copied(copy));
         }
         mmap::map_read_only(&self.file, bytes).map(Mapping::Mapped)
+    }
+
+    fn direct(&self) -> Option<BorrowedFd<'_>> {
+        let direct = self.direct.get_or_init(|| {
+            self.open_direct().unwrap_or_else(|error| {
+                tracing::debug!(%error, "a segment is written through the page cache");
+                None
+            })
+        });
+        direct.as_ref().map(AsFd::as_fd)
     }
 }
 

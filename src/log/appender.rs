@@ -212,8 +212,15 @@ impl Appender {
         let mut plan = Plan { known: 0, bytes: 0, frames: 0 };
         let mut last = self.position.last;
         let mut frame_room = 0;
+        let mut before = None;
         for entry in entries {
             let got = entry.log_id;
+            if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
+                && got.index != expected
+            {
+                return Err(SubmitError::Gap { expected, got: got.index });
+            }
+            before = Some(got.index);
             let length = |source| SubmitError::Entry { index: got.index, source };
             let bytes = codec::encoded_len(entry, &self.config.limits).map_err(length)?;
             if plan.bytes == 0 && self.is_known(last, got)? {
@@ -319,7 +326,7 @@ impl Appender {
         slots: &SlotRing,
         slot_limit: u64,
         range_entries_max: u32,
-        footprint: impl Fn(&PayloadRef<'_>) -> Footprint,
+        footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
         let ruled_out = Poison::Internal("an entry did not fit where room had been made");
         let mut run: Option<Run> = None;
@@ -342,7 +349,7 @@ impl Appender {
             if slotted {
                 let (payload, _) = codec::decode(out, segment, start.get())
                     .map_err(|_| Poison::Internal("an entry does not decode as encoded"))?;
-                let footprint = footprint(&payload);
+                let footprint = footprint(log_id.index, &payload);
                 barrier = footprint == Footprint::All;
                 let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
                 slots.fill(log_id.index, hash, start.get());
@@ -469,6 +476,12 @@ impl Appender {
         debug_assert!(taken, "make_room reserves a place for every frame, and two more");
     }
 
+    /// Ends the open frame; the sequence of the last frame of the log.
+    pub(crate) fn close_and_last_sequence(&mut self) -> u64 {
+        self.close_frame();
+        self.position.next_sequence.saturating_sub(1)
+    }
+
     /// Ends the open frame if the log writer waits for it.
     pub(crate) fn close_if_wanted(&mut self) {
         if let Some(queue) = &self.to_writer
@@ -489,6 +502,9 @@ impl Appender {
         if self.active.room() < HEADER_BYTES {
             if self.next.is_none() {
                 let number = self.active.image().segment() + 1;
+                if number as usize >= SegmentTable::SEGMENTS_MAX {
+                    return None;
+                }
                 self.next = self.pool.begin(number, HEADER_BYTES + SLACK_BYTES, &[]).ok().flatten();
             }
             self.roll()?;

@@ -7,7 +7,9 @@ use crate::disk::{Access, Disk};
 use crate::error::OpenError;
 use crate::log::format::{DatabaseId, HARD_FILE};
 use crate::log::recovery::files::list_files;
-use crate::log::two_slot::{PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots};
+use crate::log::two_slot::{
+    PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
+};
 
 /// The longest hard state.
 pub(crate) const HARD_BYTES_MAX: usize = 3584;
@@ -67,6 +69,14 @@ impl HardFile {
         // The first store goes to slot 1; anything in slot 0 came after that was complete.
         if sequence == 0 && slots[0] != Slot::Empty {
             return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
+        }
+        if writable && sequence > 0 {
+            // It may be in the page cache only, by a store that a crash or a failed sync cut short; who reads it acts on
+            // it. Written again, in its own place: the other slot is what a crash meanwhile falls back on.
+            let mut bytes = vec![0; LAYOUT.slot_bytes];
+            file.read_at(&mut bytes, slot_offset(newest)).map_err(error("reading"))?;
+            file.write_all_at(&bytes, slot_offset(newest)).map_err(error("writing"))?;
+            file.sync_data().map_err(error("syncing"))?;
         }
         let [even, odd] = slots;
         let payload = match if newest == 1 { odd } else { even } {

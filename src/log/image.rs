@@ -297,6 +297,26 @@ pub struct ImageSlice {
     end: usize,
 }
 
+impl ImageSlice {
+    /// Where in the image it starts: for a segment's image, its place in the file.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Where in the image it ends.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Other bytes of the same image, up to the end of this at most, held as these are.
+    pub(crate) fn within(&self, start: usize, end: usize) -> Option<Self> {
+        if end > self.end {
+            return None;
+        }
+        Image::slice(&self.image, start, end)
+    }
+}
+
 impl AsRef<[u8]> for ImageSlice {
     fn as_ref(&self) -> &[u8] {
         self.image.frames(self.start, self.end).unwrap_or_default()

@@ -218,6 +218,8 @@ pub(crate) struct Writing {
     pool: Arc<ImagePool>,
     /// The name of the I/O back-end.
     backend: &'static str,
+    /// Why it is not the one that was asked for.
+    io_fallback: Option<String>,
 }
 
 /// Figures of the log writer.
@@ -283,6 +285,11 @@ impl Log {
         self.writing.as_ref().map_or("read-only", |writing| writing.backend)
     }
 
+    /// Why it is not the one that was asked for.
+    pub(crate) fn io_fallback(&self) -> Option<&str> {
+        self.writing.as_ref()?.io_fallback.as_deref()
+    }
+
     pub(crate) fn writer_stats(&self) -> LogWriterStats {
         let Some(Writing { shared, .. }) = &self.writing else { return LogWriterStats::default() };
         LogWriterStats {
@@ -324,23 +331,29 @@ impl Log {
         }
     }
 
+    /// Whether there are frames to write, or writes in flight whose completions nobody waits for.
     pub(crate) fn has_closed_frames(&self) -> bool {
-        self.writing.as_ref().is_some_and(|writing| !writing.queue.is_empty())
+        self.writing.as_ref().is_some_and(|writing| {
+            !writing.queue.is_empty() || writing.shared.in_flight.load(Ordering::Acquire)
+        })
     }
 
-    /// Entries up to this mark should become durable whatever the mode.
-    pub(crate) fn want_sync(&self, mark: u64) {
+    /// Frames up to this one should become durable, whatever the mode.
+    pub(crate) fn want_sync(&self, sequence: u64) {
         if let Some(writing) = &self.writing {
-            writing.shared.sync_wanted.fetch_max(mark, Ordering::AcqRel);
+            writing.shared.sync_wanted.fetch_max(sequence, Ordering::AcqRel);
         }
     }
 
-    /// Whether something written should be synced now.
-    pub(crate) fn sync_is_due(&self, progress: &Progress) -> bool {
-        self.writing.as_ref().is_some_and(|writing| {
-            let wanted = writing.shared.sync_wanted.load(Ordering::Acquire);
-            wanted.min(progress.written_mark()) > progress.durable_mark()
-        })
+    /// Whether frames should be made durable that are not.
+    pub(crate) fn sync_is_due(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.shared.sync_is_wanted())
+    }
+
+    /// The last frame that is durable, with all before it.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        let shared = self.writing.as_ref().map(|writing| &writing.shared);
+        shared.map_or(0, |shared| shared.durable_sequence.load(Ordering::Acquire))
     }
 
     /// Whether the next segment should be made ready.

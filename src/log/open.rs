@@ -21,7 +21,7 @@ use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
 use crate::codec::{self, FRAME_BYTES_MAX};
-use crate::config::{CommitMode, PersistentConfig};
+use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::machine::StateMachine;
@@ -174,11 +174,22 @@ impl LogOpening {
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
         for summary in &result.segments {
             let name = segment_name(summary.number);
+            let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
             if summary.number > tail.segment {
                 self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-                self.table.remove(u32::try_from(summary.number).unwrap_or(u32::MAX));
-            } else if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+                self.table.remove(segment);
+                continue;
+            }
+            if summary.number == tail.segment {
+                // Its image takes the mapping's place: nothing is written to what is mapped.
+                self.table.remove(segment);
+            }
+            if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+                self.table.remove(segment);
                 self.rewrite(&name, summary.used_bytes)?;
+                if summary.number != tail.segment {
+                    map_segment(&self.disk, &self.table, &name, segment)?;
+                }
             }
         }
         self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
@@ -300,8 +311,9 @@ impl LogOpening {
         let pool_of = Arc::clone(&pool);
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
         let backend = writer.backend();
+        let io_fallback = writer.io_fallback().map(str::to_owned);
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
-        Ok(Writing { appender, writer, queue, shared, files, pool, backend })
+        Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
 }
 
@@ -452,22 +464,18 @@ fn map_segment(
 }
 
 fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
-    let refuse =
-        |option, message: &str| Err(OpenError::Config { option, message: message.to_owned() });
-    if config.segment_bytes < 4 * SLACK_BYTES || config.segment_bytes as u64 > SEGMENT_BYTES_MAX {
-        return refuse("segment_bytes", "must be 16 KiB to 4 GiB - 64");
-    }
+    let longest = usize::try_from(SEGMENT_BYTES_MAX).unwrap_or(usize::MAX) / 4096 * 4096;
+    config.limits.check()?;
+    within("segment_bytes", config.segment_bytes, 4 * SLACK_BYTES, longest)?;
+    within("segment_images", config.segment_images, 2, 1 << 10)?;
+    within("pinned_images", config.pinned_images, 0, 1 << 10)?;
+    within("batch_size", config.batch_size, 1, BATCH_SIZE_MAX)?;
+    within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
+    within("group_bytes", config.group_bytes, 1, longest)?;
+    within("expected_keys", config.expected_keys, 0, EXPECTED_KEYS_MAX)?;
     if !config.segment_bytes.is_multiple_of(4096) {
-        return refuse("segment_bytes", "must be a multiple of 4096");
-    }
-    if config.frame_bytes > FRAME_BYTES_MAX {
-        return refuse("frame_bytes", "must be at most 32 MiB");
-    }
-    if config.segment_images < 2 {
-        return refuse("segment_images", "must be at least 2");
-    }
-    if config.batch_size == 0 || config.frame_bytes == 0 || config.group_bytes == 0 {
-        return refuse("batch_size, frame_bytes, group_bytes", "must be at least 1");
+        let message = format!("{} is not a multiple of 4096", config.segment_bytes);
+        return Err(OpenError::Config { option: "segment_bytes", message });
     }
     Ok(())
 }

@@ -97,7 +97,8 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 chunk = chunk.after(frame.header.first().at(index + 1));
                 continue;
             }
-            let footprint = self.machine.footprint(&payload);
+            let footprint = catch_unwind(AssertUnwindSafe(|| self.machine.footprint(&payload)))
+                .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?;
             if (footprint == Footprint::All && chunk.count > 0) || chunk.count == CHUNK {
                 self.apply(&chunk)?;
                 chunk = chunk.after(frame.header.first().at(index));

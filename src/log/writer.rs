@@ -57,13 +57,23 @@ pub(crate) struct WriterPosition {
 pub(crate) struct WriterShared {
     /// All frames up to this one are durable.
     pub(crate) durable_sequence: AtomicU64,
-    /// Entries up to this mark should be made durable now, whatever the mode.
+    /// Frames up to this sequence should be made durable now, whatever the mode. A sequence, because a truncation is
+    /// a frame too, and has no index of its own.
     pub(crate) sync_wanted: AtomicU64,
     /// Less than a group waits for more to come.
     pub(crate) lingering: AtomicBool,
+    /// A step ended with writes in flight: somebody has to take the next one.
+    pub(crate) in_flight: AtomicBool,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
+}
+
+impl WriterShared {
+    /// Whether somebody waits for frames to become durable that are not yet.
+    pub(crate) fn sync_is_wanted(&self) -> bool {
+        self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
+    }
 }
 
 /// A write in flight.
@@ -99,8 +109,10 @@ pub(crate) struct LogWriter {
     carried: Option<ClosedFrame>,
     in_flight: VecDeque<Group>,
     next_token: u64,
-    /// Last frame and mark that were written; not all of it may be durable.
+    /// Last frame and mark that were submitted; some of it may be in flight.
     written: (u64, u64),
+    /// Last frame and mark that are in the kernel's hands, with everything before: what a sync covers.
+    completed: (u64, u64),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: Vec<(u32, Arc<dyn DiskFile>)>,
@@ -136,6 +148,7 @@ impl LogWriter {
             in_flight: VecDeque::with_capacity(16),
             next_token: 0,
             written,
+            completed: written,
             sealed: Vec::with_capacity(4),
             unsynced: Vec::with_capacity(4),
             synced_at,
@@ -153,28 +166,29 @@ impl LogWriter {
         self.queue.backend()
     }
 
+    /// Why it is not the one that was asked for.
+    pub(crate) fn io_fallback(&self) -> Option<&str> {
+        self.queue.fallback()
+    }
+
     /// Writes what there is (and syncs it, as the mode asks); whether there was anything to do.
     ///
     /// The first failure is final: the caller poisons the engine with it and never steps again.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
         let lingers = self.lingers(progress);
         self.shared.lingering.store(lingers, Ordering::Release);
-        if lingers {
+        if lingers && self.in_flight.is_empty() {
             return Ok(false);
         }
-        let mut worked = false;
-        while self.in_flight.len() < self.queue.depth() {
-            match self.submit_group()? {
-                true => worked = true,
-                false => break,
-            }
-        }
-        if !self.in_flight.is_empty() {
-            self.complete(progress)?;
-        }
+        while !lingers && self.in_flight.len() < self.queue.depth() && self.submit_group()? {}
+        // Blocks only with nothing left to submit, or no depth to do it in; frames that are closed meanwhile gather.
+        let mut worked = self.complete(progress, true)?;
+        while self.complete(progress, false)? {}
+        self.shared.in_flight.store(!self.in_flight.is_empty(), Ordering::Release);
         if !worked {
             self.frames.want_close();
         }
+        // There may be more to take.
         worked |= self.sync_if_due(progress)?;
         self.map_sealed()?;
         Ok(worked)
@@ -195,16 +209,16 @@ impl LogWriter {
         }
     }
 
-    fn sync_is_wanted(&self, progress: &Progress) -> bool {
-        self.shared.sync_wanted.load(Ordering::Acquire) > progress.durable_mark()
+    fn sync_is_wanted(&self) -> bool {
+        self.shared.sync_is_wanted()
     }
 
     /// Whether less than a full group should wait for more entries.
     fn lingers(&mut self, progress: &Progress) -> bool {
-        if self.config.linger.is_zero() || self.sync_is_wanted(progress) {
+        if self.config.linger.is_zero() || self.sync_is_wanted() {
             return false;
         }
-        let waiting = progress.submitted_mark().saturating_sub(self.written.1);
+        let waiting = progress.submitted_mark().saturating_sub(self.written.1.max(progress.base()));
         if waiting == 0 || waiting >= self.config.linger_entries {
             self.gathering_since = None;
             return false;
@@ -236,7 +250,9 @@ impl LogWriter {
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
-            let full = frame.end - start > self.config.group_bytes_max
+            // Its end is in another segment's bytes then: nothing to compare with.
+            let full = !other_segment
+                && frame.end - start > self.config.group_bytes_max
                 && self.position.written_bytes > start;
             if other_segment || full {
                 self.carried = Some(frame);
@@ -296,10 +312,15 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Takes completions; marks move over the finished groups at the front.
-    fn complete(&mut self, progress: &Progress) -> Result<(), Poison> {
-        let Some(Completion { token, result }) = self.queue.complete(true) else {
-            return Err(Poison::Internal("a write in flight was forgotten"));
+    /// Takes a completion, if there is one or, with `wait`, if any write is in flight; marks move over the finished
+    /// groups at the front, and over no gap.
+    fn complete(&mut self, progress: &Progress, wait: bool) -> Result<bool, Poison> {
+        if self.in_flight.is_empty() {
+            return Ok(false);
+        }
+        let Some(Completion { token, result }) = self.queue.complete(wait) else {
+            let forgotten = Poison::Internal("a write in flight was forgotten");
+            return if wait { Err(forgotten) } else { Ok(false) };
         };
         result.map_err(|failure| self.failure(failure))?;
         for group in self.in_flight.iter_mut().filter(|group| group.token == token) {
@@ -311,10 +332,11 @@ impl LogWriter {
             if group.synced {
                 self.shared.durable_sequence.store(group.sequence, Ordering::Release);
             }
+            self.completed = (group.sequence, group.mark);
             progress.logged_to(group.sequence, group.mark, group.synced);
             self.in_flight.pop_front();
         }
-        Ok(())
+        Ok(true)
     }
 
     fn failure(&self, failure: WriteFailure) -> Poison {
@@ -328,12 +350,19 @@ impl LogWriter {
 
     /// Syncs what was only written, if the interval has passed or somebody asked.
     fn sync_if_due(&mut self, progress: &Progress) -> Result<bool, Poison> {
-        let (sequence, mark) = self.written;
-        let asked = self.sync_is_wanted(progress);
+        if self.config.durability == Durability::Sync {
+            // Each group is its own sync, also those in flight.
+            return Ok(false);
+        }
+        let (sequence, mark) = self.completed;
+        let asked = self.sync_is_wanted();
         let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
+        // A sync covers only what has been written when it starts.
+        while self.complete(progress, true)? {}
+        self.shared.in_flight.store(false, Ordering::Release);
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
             file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
-use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, PayloadRef, VALUE_BYTES_MAX};
+use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
+use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
 use crate::error::OpenError;
 use crate::log::{Journal, MemoryJournal};
@@ -24,7 +25,7 @@ pub struct MemoryConfig {
     expected_keys: usize,
     limits: Limits,
     hash_seed: Option<u64>,
-    batch_size: u32,
+    batch_size: usize,
     frame_bytes: usize,
 }
 
@@ -63,7 +64,7 @@ impl MemoryConfig {
     }
 
     /// The most entries of a frame, default 128.
-    pub fn batch_size(mut self, entries: u32) -> Self {
+    pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
         self
     }
@@ -75,25 +76,11 @@ impl MemoryConfig {
     }
 
     fn check(&self) -> Result<(), OpenError> {
-        let Limits { key_bytes_max, value_bytes_max, entry_bytes_max } = self.limits;
-        within("limits.key_bytes_max", key_bytes_max, 1, KEY_BYTES_MAX)?;
-        within("limits.value_bytes_max", value_bytes_max, 0, VALUE_BYTES_MAX)?;
-        within("limits.entry_bytes_max", entry_bytes_max, 1, FRAME_BYTES_MAX)?;
+        self.limits.check()?;
         within("expected_keys", self.expected_keys, 0, EXPECTED_KEYS_MAX)?;
-        within("batch_size", self.batch_size as usize, 1, BATCH_SIZE_MAX)?;
+        within("batch_size", self.batch_size, 1, BATCH_SIZE_MAX)?;
         within("frame_bytes", self.frame_bytes, 1, FRAME_BYTES_MAX)
     }
-}
-
-/// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
-const EXPECTED_KEYS_MAX: usize = 1 << 32;
-const BATCH_SIZE_MAX: usize = 1 << 16;
-
-fn within(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), OpenError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(OpenError::Config { option, message: format!("{value} is not within {min} to {max}") })
 }
 
 /// A key-value state machine in memory; see [`Command`](crate::entry::Command) for what it does.
@@ -125,7 +112,7 @@ impl MemoryStateMachine {
         let state = KeyValue::new(config.expected_keys, hash_seed, ());
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
-            frame_entries_max: config.batch_size,
+            frame_entries_max: u32::try_from(config.batch_size).unwrap_or(u32::MAX),
             frame_bytes_max: config.frame_bytes,
             poison: Arc::default(),
         });
@@ -179,7 +166,8 @@ mod tests {
     #[test]
     fn an_option_out_of_its_range_is_refused_by_name() {
         let limits = Limits { key_bytes_max: 0, ..Limits::default() };
-        let larger = Limits { value_bytes_max: VALUE_BYTES_MAX + 1, ..Limits::default() };
+        let larger =
+            Limits { value_bytes_max: crate::codec::VALUE_BYTES_MAX + 1, ..Limits::default() };
         let cases = [
             (MemoryConfig::default().limits(limits), "limits.key_bytes_max"),
             (MemoryConfig::default().limits(larger), "limits.value_bytes_max"),

@@ -1,7 +1,7 @@
 //! State machines: what entries do.
 //!
 //! [`StateMachine`] is the seam between the apply manager and a state. The built-in machines
-//! ([`MemoryStateMachine`](crate::MemoryStateMachine), [`PersistentStateMachine`](crate::PersistentStateMachine))
+//! ([`MemoryStateMachine`], [`PersistentStateMachine`])
 //! implement it over a sharded store; a user's own needs about 50 lines (see `examples/`).
 
 mod cell;
@@ -18,6 +18,7 @@ mod value;
 
 use std::cell::Cell;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 
 use crate::codec::{self, PayloadRef};
 use crate::entry::{LogId, Reply};
@@ -30,8 +31,8 @@ pub use value::Value;
 
 /// Deterministic state fed by the log.
 ///
-/// [`apply`](StateMachine::apply) is called with each index range in order, once for every partition, by the one thread
-/// that owns the partition. Two partitions may be at different ranges at the same time; an entry whose
+/// [`apply`](StateMachine::apply) is called with each index range in order, once for every partition, by one thread at
+/// a time for each partition: its worker, or a synchronous caller in the worker's place. Two partitions may be at different ranges at the same time; an entry whose
 /// [`footprint`](StateMachine::footprint) is [`Footprint::All`] is a barrier: it is a range of its own, applied when
 /// all partitions have applied everything before it, and before any goes on.
 pub trait StateMachine: Send + Sync + 'static {
@@ -74,10 +75,22 @@ pub trait StateMachine: Send + Sync + 'static {
 /// Which partition an entry concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Footprint {
-    /// The partition this hash falls into; entries with the same hash are of the same partition.
+    /// The partition this hash falls into; entries with the same hash are of the same partition. Bits 49 to 56 decide,
+    /// so it has to be a well-mixed hash: [`Footprint::key`] makes one.
     Key(u64),
     /// All of them: a barrier.
     All,
+}
+
+impl Footprint {
+    /// The footprint of whatever `bytes` name: an account, a key.
+    #[must_use]
+    pub fn key(bytes: &[u8]) -> Self {
+        // A fixed seed: a partition is not worth an attack, and the same on every node is easier to think about.
+        let mut hasher = foldhash::quality::FixedState::with_seed(0).build_hasher();
+        hasher.write(bytes);
+        Self::Key(hasher.finish())
+    }
 }
 
 /// The number of equal parts a hash can fall into; a partition is a run of them, a store's shard lies in one.

@@ -41,6 +41,7 @@ impl PersistentStateMachine {
     /// [`OpenError`] says what is in the way; nothing was changed then, but for a directory that was created.
     pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
+        let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
         Self::open_on(Arc::new(disk), config, true)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use loom::{hint::spin_loop, thread_local};
 
 pub(crate) mod atomic {
@@ -22,39 +22,14 @@ pub(crate) mod atomic {
 }
 
 pub(crate) mod thread {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use loom::sync::Notify;
     pub(crate) use loom::thread::yield_now;
     // Models take the steps of the engine's threads by themselves and start none of them.
     pub(crate) use std::thread::{Builder, JoinHandle, available_parallelism};
 
-    /// Loom's own parking loses the token of a thread that is unparked while it waits for a lock.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Thread(Arc<Notify>);
-
-    loom::thread_local! {
-        static CURRENT: Thread = Thread(Arc::new(Notify::new()));
-    }
-
-    impl Thread {
-        pub(crate) fn unpark(&self) {
-            self.0.notify();
-        }
-    }
-
-    pub(crate) fn current() -> Thread {
-        CURRENT.with(Thread::clone)
-    }
-
-    pub(crate) fn park() {
-        current().0.wait();
-    }
-
-    pub(crate) fn park_timeout(_never_fires: Duration) {
-        park();
-    }
+    // Loom's own parking loses the token of a thread that is unparked while it waits for a lock.
+    pub(crate) use crate::sync::parking::{Thread, current, park, park_timeout};
 
     pub(crate) fn sleep(_standing_still: Duration) {
         yield_now();

@@ -17,7 +17,8 @@ const MODES: [Durability; 3] = [
 
 fn shapes(durability: Durability) -> [Shape; 2] {
     let small = Shape { durability, ..Shape::plain() };
-    let rolling = Shape { value_bytes_max: 3000, queue_depth: 2, frame_entries: 2, ..small.clone() };
+    let rolling =
+        Shape { value_bytes_max: 3000, queue_depth: 2, frame_entries: 2, ..small.clone() };
     [small, rolling]
 }
 

@@ -128,9 +128,7 @@ pub(crate) fn with_entries<R>(
 ) -> R {
     let commands: Vec<Vec<Command<'_>>> = items.iter().map(|(_, item)| item.commands()).collect();
     let payload = |item: &Item, at: usize| match (item, commands[at].as_slice()) {
-        (Item::Batch(_), commands) => {
-            Payload::Command(Command::Batch { commands, note: None })
-        }
+        (Item::Batch(_), commands) => Payload::Command(Command::Batch { commands, note: None }),
         (_, [command]) => Payload::Command(*command),
         _ => Payload::Noop,
     };

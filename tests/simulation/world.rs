@@ -119,7 +119,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// So many entries survive any crash.
     pub(crate) durable: usize,
-    /// So many entries survive a crash of the process. Under `Sync` these are the acknowledged ones, and survive both.
+    /// So many entries survive a crash of the process, too. Under `Sync` they are not more than the durable ones.
     pub(crate) acknowledged: usize,
     /// The operation a fault is set for.
     armed: Option<u64>,
@@ -171,7 +171,8 @@ impl World {
 
     /// Opens, and compares what was recovered with the model. Only a fault that struck excuses a failure.
     pub(crate) fn open(&mut self) -> Result<Opened, String> {
-        let disk = self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
+        let disk =
+            self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
         let struck_before = self.struck();
         let machine = match PersistentStateMachine::open_on_disk(disk, self.config()) {
             Ok(machine) => machine,
@@ -196,8 +197,8 @@ impl World {
     /// The recovered state is the model's at exactly the recovered index, and nothing that was promised is missing.
     fn compare(&mut self, machine: &PersistentStateMachine) -> Result<(), String> {
         let count = self.history.count_to(machine.applied().map(|last| last.index));
-        if count < self.durable {
-            let promised = self.durable;
+        let promised = self.durable.max(self.acknowledged);
+        if count < promised {
             return Err(format!("{count} entries were recovered of {promised} that must survive"));
         }
         if count > self.history.len() {
@@ -264,7 +265,9 @@ impl World {
         let first = self.history.first + known as u64;
         match with_entries(first, &proposal, |entries| node.apply_entries(entries)) {
             Ok(()) => self.history.extend(proposal),
+            // Too large: something smaller comes next.
             Err(SubmitError::Full { .. } | SubmitError::Poisoned(_)) => {}
+            Err(SubmitError::TooLarge { .. }) => {}
             Err(error) => return Err(format!("a submission was refused: {error}")),
         }
         Ok(())
@@ -355,13 +358,10 @@ impl World {
         self.crashes += 1;
         self.armed = None;
         match crash {
-            Crash::Process => {
-                self.disk.crash_process();
-                // What was acknowledged was handed to the kernel at least.
-                self.durable = self.durable.max(self.acknowledged);
-            }
+            Crash::Process => self.disk.crash_process(),
             Crash::Power(mask) => {
                 self.disk.power_cut(&mut |item| mask >> (item % 64) & 1 == 1);
+                self.acknowledged = self.acknowledged.min(self.durable);
             }
         }
         self.disk.reset_operations();

@@ -14,8 +14,11 @@ pub(in crate::log) struct Chain {
     pub(in crate::log) sequence: u64,
     /// Of the last good frame; the next one names it.
     pub(in crate::log) checksum: u64,
-    /// Of the last good frame; the next one is not older.
+    /// Of the last good frame or, where META says that a later opening went on from here, of that opening. The next
+    /// frame is not older. What an opening cut can be completed by a torn write of the same bytes over it, header apart.
     pub(in crate::log) incarnation: u64,
+    /// META's: the frame after which its incarnation starts, and that incarnation.
+    opened: (u64, u64),
     /// The last entry.
     pub(in crate::log) last: Option<LogId>,
     /// The highest `committed` a good header claims.
@@ -28,12 +31,14 @@ pub(in crate::log) struct Chain {
 
 impl Chain {
     pub(in crate::log) fn new(meta: &Meta) -> Self {
+        let opened = (meta.durable_sequence, meta.incarnation);
         Self {
             base: meta.base,
             commits_as_appended: meta.commit_mode == CommitMode::AsAppended,
             sequence: meta.base.sequence,
             checksum: meta.base.chain,
-            incarnation: 0,
+            incarnation: if meta.base.sequence >= opened.0 { opened.1 } else { 0 },
+            opened,
             last: meta.base.last,
             committed: None,
             durable_sequence: meta.durable_sequence,
@@ -85,6 +90,9 @@ impl Chain {
         self.sequence = header.opening.sequence;
         self.checksum = checksum;
         self.incarnation = self.incarnation.max(header.opening.incarnation);
+        if self.sequence >= self.opened.0 {
+            self.incarnation = self.incarnation.max(self.opened.1);
+        }
         self.committed = self.committed.max(header.committed);
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
         match header.last() {

@@ -1,0 +1,102 @@
+//! The allocator, which counts: `sprag run` says how many allocations an entry takes.
+#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mimalloc::MiMalloc;
+
+/// mimalloc, with every allocation of every thread counted.
+pub(crate) struct Counting {
+    allocations: AtomicU64,
+    inner: MiMalloc,
+}
+
+impl Counting {
+    pub(crate) const fn new() -> Self {
+        Self { allocations: AtomicU64::new(0), inner: MiMalloc }
+    }
+
+    fn count(&self) {
+        // Relaxed: a tally that orders nothing; whoever compares two readings has joined or waited in between.
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Allocations of all threads since the start, growing and shrinking in place included.
+pub(crate) fn allocations() -> u64 {
+    crate::ALLOCATOR.allocations.load(Ordering::Relaxed)
+}
+
+// SAFETY: each method hands its arguments unchanged to mimalloc's allocator, which keeps the contract, and adds only to
+// an atomic, which neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.count();
+        // SAFETY: the caller's promise about `layout` is the one asked for here.
+        unsafe { self.inner.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.count();
+        // SAFETY: as in `alloc`.
+        unsafe { self.inner.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        self.count();
+        // SAFETY: every block of ours is one of `inner`'s, of this layout; the rest is the caller's promise.
+        unsafe { self.inner.realloc(block, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: every block of ours is one of `inner`'s, of this layout.
+        unsafe { self.inner.dealloc(block, layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+
+    use super::allocations;
+
+    /// The fewest allocations counted around `work`: other tests of this process can only add to a count.
+    fn fewest(mut work: impl FnMut()) -> u64 {
+        let counts = (0..10_000).map(|_| {
+            let before = allocations();
+            work();
+            allocations() - before
+        });
+        counts.min().unwrap_or(u64::MAX)
+    }
+
+    #[test]
+    fn one_allocation_is_seen_as_one_and_none_as_none() {
+        assert_eq!(fewest(|| ()), 0);
+        assert_eq!(fewest(|| drop(black_box(Box::new(7_u64)))), 1);
+        assert_eq!(fewest(|| drop(black_box(vec![0_u8; 100]))), 1);
+        let grown = || {
+            let mut bytes = black_box(Vec::<u8>::with_capacity(10));
+            bytes.reserve_exact(black_box(100_000));
+            drop(black_box(bytes));
+        };
+        assert_eq!(fewest(grown), 2);
+    }
+
+    #[test]
+    fn an_allocation_of_another_thread_is_seen() {
+        let spawn_only = || drop(std::thread::spawn(|| ()).join());
+        let spawn_and_allocate =
+            || drop(std::thread::spawn(|| drop(black_box(Box::new(7_u64)))).join());
+        let fewest_of_few = |work: &dyn Fn()| {
+            let counts = (0..200).map(|_| {
+                let before = allocations();
+                work();
+                allocations() - before
+            });
+            counts.min().unwrap_or(u64::MAX)
+        };
+        assert_eq!(fewest_of_few(&spawn_and_allocate), fewest_of_few(&spawn_only) + 1);
+    }
+}

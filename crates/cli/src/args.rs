@@ -1,0 +1,269 @@
+//! What can be asked for, and the help that teaches it.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Run and look into sprag, the engine under a Raft node that turns committed log entries into durable state.
+#[derive(Parser, Debug)]
+#[command(
+    name = "sprag",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing;
+all other commands only read it, and never change a byte.
+
+Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
+
+Examples:
+  sprag run                            the main job: a million entries into a temporary directory, timed and checked
+  sprag run --dir data --json          the same into ./data, the figures as one JSON object
+  sprag put data name value            set a key
+  sprag get data name                  print its value
+  sprag verify data                    read every byte, and name all damage
+  sprag export data > state.jsonl      the state, sorted by key
+  sprag import data appendonly.aof     what a Redis append-only file holds"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON for machines, and no progress bars.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run the main job: N entries through the apply manager, timed, and everything checked afterwards.
+    ///
+    /// Puts K keys first (untimed: the warm-up), generates N puts, zipfian 0.99 over these keys, and submits them flat
+    /// out. Timed from the first submission to the last acknowledgement. Then random gets are measured, the machine is
+    /// closed and opened again, and index, number of keys and a digest of the whole state are compared with what they
+    /// were and with a model of what they must be. Exit status 1 if anything differs.
+    ///
+    /// The entries are generated before the clock starts, and take about V + 130 bytes of memory each.
+    Run(RunOptions),
+    /// Set a key to a value, durably.
+    Put(Put),
+    /// Remove a key, durably. A key that is not there is no error.
+    Delete(KeyOf),
+    /// Add to the decimal number under a key, durably, and print the result. A missing key counts as 0.
+    Incr(Incr),
+    /// Print the value of a key, and a newline. Exit status 1 if the key has no value.
+    Get(KeyOf),
+    /// Open a directory read-only and say how far it goes: last index, keys, torn end, memory.
+    Stats(Dir),
+    /// Print the whole state, sorted by key.
+    ///
+    /// As JSON lines, {"key":"..","value":".."}, where a key or value that is not UTF-8 is {"base64":".."}; or as SET
+    /// commands in the Redis protocol, for `redis-cli --pipe`.
+    Export(Export),
+    /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a command a line.
+    ///
+    /// Takes SET (without options), SETNX, MSET, APPEND, DEL, UNLINK, INCR, INCRBY, DECR, DECRBY, SELECT 0, and MULTI with
+    /// EXEC as one atomic batch. Anything else stops the import with its name and byte offset: all before it is durable
+    /// and nothing after it is applied. The same import again goes on where the last one ended and counts nothing twice.
+    Import(Import),
+    /// Read every byte of a directory and name all damage: file, offset, first index lost.
+    ///
+    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing of
+    /// it was acknowledged, and the next open for writing cuts it.
+    Verify(Dir),
+    /// Say what is in a directory: META, segments, watermarks and, with --frames, every frame.
+    Inspect(Inspect),
+    /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
+    ///
+    /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
+    /// that is not known to be committed, and so not part of the state, has "committed":false.
+    Dump(Dump),
+}
+
+/// A data directory.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Dir {
+    /// The data directory.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// A key of a data directory.
+#[derive(clap::Args, Debug)]
+pub(crate) struct KeyOf {
+    /// The data directory.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The key: 1 byte to 64 KiB, of any bytes. After `--` it may start with a hyphen.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: OsString,
+}
+
+/// Options of `put`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Put {
+    #[command(flatten)]
+    pub(crate) of: KeyOf,
+    /// The value: up to 16 MiB, of any bytes.
+    #[arg(value_name = "VALUE")]
+    pub(crate) value: OsString,
+}
+
+/// Options of `incr`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Incr {
+    #[command(flatten)]
+    pub(crate) of: KeyOf,
+    /// What to add; negative to subtract.
+    #[arg(value_name = "BY", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) by: i64,
+}
+
+/// Options of `export`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    pub(crate) format: Format,
+}
+
+/// Options of `import`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// The file to read; `-`: standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Count commands that are not supported, and go on without them.
+    #[arg(long)]
+    pub(crate) skip_unknown: bool,
+    /// What the position of this import is kept under; default: the absolute path of the file, and one name for all that
+    /// comes by standard input.
+    #[arg(long, value_name = "NAME", value_parser = import_name)]
+    pub(crate) name: Option<String>,
+}
+
+fn import_name(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=1024).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err("must be of 1 to 1024 bytes") }
+}
+
+/// How a state is printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// One JSON object a line.
+    Jsonl,
+    /// SET commands of the Redis protocol.
+    Resp,
+}
+
+/// Options of `inspect`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// Every frame too, truncations included.
+    #[arg(long)]
+    pub(crate) frames: bool,
+}
+
+/// Options of `dump`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// First index to print; default: the first of the log.
+    #[arg(long, value_name = "I")]
+    pub(crate) from: Option<u64>,
+    /// Last index to print; default: the last of the log.
+    #[arg(long, value_name = "J")]
+    pub(crate) to: Option<u64>,
+}
+
+/// Options of `run`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RunOptions {
+    /// How many entries to time.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) entries: u64,
+    /// The data directory; default: a temporary one (in $TMPDIR), removed afterwards. One that has entries is gone on
+    /// with from its last index.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Which state machine.
+    #[arg(long, value_enum, default_value_t = Machine::Persistent)]
+    pub(crate) machine: Machine,
+    /// Threads that apply; default: 4, but no more than leave a core each to the submitter and the log writer.
+    #[arg(long, value_name = "W", value_parser = workers)]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// Entries of one submission.
+    #[arg(long, value_name = "B", default_value_t = NonZeroUsize::new(128).unwrap_or(NonZeroUsize::MIN))]
+    pub(crate) batch: NonZeroUsize,
+    /// Length of a value, in bytes.
+    #[arg(long, value_name = "V", default_value_t = 100)]
+    pub(crate) value_bytes: usize,
+    /// How many keys there are; each has 16 bytes.
+    #[arg(long, value_name = "K", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub(crate) keys: u32,
+    /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it.
+    #[arg(long, value_enum, default_value_t = AckOn::Sync)]
+    pub(crate) durability: AckOn,
+    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was.
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub(crate) io: Io,
+    /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
+    #[arg(long, value_name = "F")]
+    pub(crate) ack_file: Option<PathBuf>,
+    /// Most entries submitted and not acknowledged; default: the engine's, 65,536.
+    #[arg(long, value_name = "P")]
+    pub(crate) pipeline: Option<NonZeroUsize>,
+    /// Length of a segment file, in bytes: a multiple of 4096; default: the engine's, 64 MiB.
+    #[arg(long, value_name = "S")]
+    pub(crate) segment_bytes: Option<usize>,
+    /// How many gets to time one by one.
+    #[arg(long, value_name = "G", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub(crate) gets: u64,
+    /// What the random choices start from; the same seed makes the same entries.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {
+    let workers = text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= 64);
+    workers.ok_or("must be 1 to 64")
+}
+
+/// Which state machine a run feeds.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Machine {
+    /// All state in memory, nothing on disk.
+    Memory,
+    /// Keys in memory, values in the log on disk.
+    Persistent,
+}
+
+/// When a run's entries are acknowledged.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AckOn {
+    /// When they are on stable storage.
+    Sync,
+    /// When the kernel has them, which syncs every 100 ms.
+    Periodic,
+    /// When the kernel has them, which syncs when it likes.
+    Os,
+}
+
+/// How a run writes its log.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Io {
+    /// What measured best for the durability.
+    Auto,
+    /// An io_uring.
+    Uring,
+    /// pwrite and fdatasync.
+    Pwrite,
+}

@@ -1,0 +1,95 @@
+//! `put`, `delete` and `incr`: one durable entry each.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use sprag::{
+    ApplyConfig, ApplyManager, Command, Entry, LogId, Payload, PersistentConfig,
+    PersistentStateMachine, Rejection, Reply,
+};
+
+use crate::args::{Incr, KeyOf, Put};
+use crate::error::{Outcome, about, opening};
+use crate::text::line;
+
+/// Long enough for a slow disk: a command that gives up says so, and its entry may be there all the same.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Room for few keys at first: the tables grow with what is in the log.
+const EXPECTED_KEYS: usize = 1024;
+
+pub(crate) fn put(put: &Put, json: bool, out: &mut dyn Write) -> Outcome {
+    let (key, value) = (put.of.key.as_bytes(), put.value.as_bytes());
+    let (index, reply) = apply(&put.of.dir, Command::Put { key, value })?;
+    let Reply::Put { replaced } = reply else { return Err(unexpected(reply)) };
+    if json {
+        return line(out, &PutJson { index, replaced });
+    }
+    let what = if replaced { "replaced" } else { "new" };
+    Ok(writeln!(out, "put at index {index} ({what})")?)
+}
+
+#[derive(Serialize)]
+struct PutJson {
+    index: u64,
+    replaced: bool,
+}
+
+pub(crate) fn delete(delete: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
+    let (index, reply) = apply(&delete.dir, Command::Delete { key: delete.key.as_bytes() })?;
+    let Reply::Deleted { existed } = reply else { return Err(unexpected(reply)) };
+    if json {
+        return line(out, &DeleteJson { index, existed });
+    }
+    let what = if existed { "it had a value" } else { "it had no value" };
+    Ok(writeln!(out, "deleted at index {index} ({what})")?)
+}
+
+#[derive(Serialize)]
+struct DeleteJson {
+    index: u64,
+    existed: bool,
+}
+
+pub(crate) fn incr(incr: &Incr, json: bool, out: &mut dyn Write) -> Outcome {
+    let command = Command::Increment { key: incr.of.key.as_bytes(), by: incr.by };
+    let (index, reply) = apply(&incr.of.dir, command)?;
+    let Reply::Counter(value) = reply else { return Err(unexpected(reply)) };
+    if json {
+        return line(out, &IncrJson { index, value });
+    }
+    Ok(writeln!(out, "{value}")?)
+}
+
+#[derive(Serialize)]
+struct IncrJson {
+    index: u64,
+    value: i64,
+}
+
+/// Applies one command after the last entry of the directory's log, under that entry's term.
+fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
+    let config = PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS);
+    let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
+    let last = machine.recovery().last;
+    let log_id = last.map_or(LogId::new(1, 1), |last| last.at(last.index.saturating_add(1)));
+    let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))?;
+    let entry = Entry::new(log_id, Payload::Command(command));
+    let reply = manager.apply(&entry, TIMEOUT).map_err(about(dir.display()))?;
+    manager.close(TIMEOUT).map_err(about(dir.display()))?;
+    Ok((log_id.index, reply))
+}
+
+fn unexpected(reply: Reply) -> Box<dyn std::error::Error> {
+    match reply {
+        Reply::Rejected(Rejection::NotANumber) => {
+            "the value under the key is not a decimal 64-bit number; nothing was changed".into()
+        }
+        Reply::Rejected(Rejection::Overflow) => {
+            "the result does not fit a 64-bit number; nothing was changed".into()
+        }
+        other => format!("an unexpected reply: {other:?}").into(),
+    }
+}

@@ -1,0 +1,385 @@
+//! `verify`, `inspect` and `dump`: what is in the files.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo};
+use sprag::{CommandRef, CommitMode, LeaderTag, LogId, Note, PayloadRef};
+
+use crate::args::{Dump, Inspect};
+use crate::error::{Outcome, opening};
+use crate::progress::Progress;
+use crate::text::{Bytes, CutJson, Maybe, hex, line, size, torn};
+
+pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
+    let report = {
+        let _spinner = Progress::new(json).spinner("reading every byte");
+        sprag::inspect::verify(dir).map_err(opening(dir))?
+    };
+    let findings: Vec<FindingJson<'_>> = report
+        .findings
+        .iter()
+        .map(|finding| FindingJson {
+            file: &finding.place.file,
+            offset: finding.place.offset,
+            index: finding.place.index,
+            what: finding.place.what,
+            was_durable: finding.was_durable,
+        })
+        .collect();
+    let damaged = findings.iter().filter(|finding| finding.was_durable).count();
+    if json {
+        let (frames, entries) = (report.frames, report.entries);
+        line(out, &VerifyJson { clean: report.is_clean(), frames, entries, findings })?;
+    } else {
+        for FindingJson { file, offset, index, what, was_durable } in &findings {
+            let kind = if *was_durable { "DAMAGED" } else { "torn end, not acknowledged" };
+            writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
+        }
+        let state = if report.is_clean() { "clean" } else { "damaged" };
+        writeln!(out, "{state}: {} frames, {} entries read", report.frames, report.entries)?;
+    }
+    match report.findings.iter().find(|finding| finding.was_durable) {
+        None => Ok(()),
+        Some(first) => {
+            let place = &first.place;
+            let index = place.index.map_or(String::new(), |index| format!(", index {index}"));
+            let (dir, file, offset) = (dir.display(), &place.file, place.offset);
+            let more =
+                if damaged > 1 { format!(" ({damaged} damaged places)") } else { String::new() };
+            Err(format!("{dir}: {file} is damaged at offset {offset}{index}: {}{more}", place.what)
+                .into())
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct VerifyJson<'a> {
+    clean: bool,
+    frames: u64,
+    entries: u64,
+    findings: Vec<FindingJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    file: &'a str,
+    offset: u64,
+    index: Option<u64>,
+    what: &'a str,
+    was_durable: bool,
+}
+
+pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Outcome {
+    let dir = &inspect.of.dir;
+    let found = {
+        let _spinner = Progress::new(json).spinner("reading the log");
+        sprag::inspect::inspect(dir).map_err(opening(dir))?
+    };
+    if json {
+        line(out, &InspectJson::new(&found))?;
+    } else {
+        print_inspection(dir, &found, out)?;
+    }
+    if let Some(damage) = found.damage {
+        return Err(format!("{}: {damage}", dir.display()).into());
+    }
+    if inspect.frames {
+        sprag::inspect::frames(dir, &mut |frame| print_frame(frame, json, out))
+            .map_err(opening(dir))?;
+    }
+    Ok(())
+}
+
+fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outcome {
+    writeln!(out, "directory         {}", dir.display())?;
+    let Some(meta) = &found.meta else {
+        return Ok(writeln!(out, "empty: nothing was ever completed in it")?);
+    };
+    writeln!(out, "database id       {}", hex(&meta.database_id))?;
+    writeln!(out, "commits           {}", mode(meta.commit_mode))?;
+    writeln!(out, "closed cleanly    {}", if meta.clean_close { "yes" } else { "no" })?;
+    writeln!(out, "incarnation       {}", meta.incarnation)?;
+    writeln!(
+        out,
+        "log base          segment {}, sequence {}",
+        meta.base.segment, meta.base.sequence
+    )?;
+    if let Some(offset) = meta.damaged_slot {
+        writeln!(out, "META              the slot at offset {offset} does not read back")?;
+    }
+    writeln!(out, "hard state        {} bytes", Maybe(found.hard_state_bytes))?;
+    writeln!(out, "last index        {}", Maybe(found.last))?;
+    writeln!(out, "committed index   {}", Maybe(found.committed))?;
+    writeln!(out, "last frame        {}", found.sequence)?;
+    writeln!(out, "durable frame     {} (known of when it was written)", found.durable_sequence)?;
+    writeln!(out, "torn end          {}", torn(found.cut.as_ref()))?;
+    writeln!(out, "frames            {}", found.frames)?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:<22}{:>12}{:>12}{:>10}{:>14}{:>14}",
+        "segment", "bytes", "used", "frames", "first index", "last index"
+    )?;
+    for segment in &found.segments {
+        let SegmentInfo { file, file_bytes, used_bytes, frames, first_index, last_index, .. } =
+            segment;
+        let (file_bytes, used_bytes) =
+            (size(*file_bytes).to_string(), size(*used_bytes).to_string());
+        let (first, last) = (Maybe(*first_index), Maybe(*last_index));
+        writeln!(
+            out,
+            "{file:<22}{file_bytes:>12}{used_bytes:>12}{frames:>10}{first:>14}{last:>14}"
+        )?;
+    }
+    for file in &found.obsolete {
+        writeln!(out, "{file:<22}below the log base: an interrupted purge left it")?;
+    }
+    Ok(())
+}
+
+fn mode(mode: CommitMode) -> &'static str {
+    match mode {
+        CommitMode::OnAppend => "on append",
+        CommitMode::ByCommit => "by commit",
+        _ => "another way",
+    }
+}
+
+#[derive(Serialize)]
+struct InspectJson<'a> {
+    meta: Option<MetaJson>,
+    hard_state_bytes: Option<usize>,
+    last_index: Option<u64>,
+    last_term: Option<u64>,
+    committed_index: Option<u64>,
+    sequence: u64,
+    durable_sequence: u64,
+    frames: u64,
+    cut: Option<CutJson<'a>>,
+    segments: Vec<SegmentJson<'a>>,
+    obsolete: &'a [String],
+    damage: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MetaJson {
+    database_id: String,
+    commit_mode: &'static str,
+    clean_close: bool,
+    base_segment: u64,
+    base_sequence: u64,
+    base_index: Option<u64>,
+    incarnation: u64,
+    durable_sequence: u64,
+    committed_index: Option<u64>,
+    damaged_slot: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct SegmentJson<'a> {
+    file: &'a str,
+    file_bytes: u64,
+    used_bytes: u64,
+    frames: u64,
+    first_index: Option<u64>,
+    last_index: Option<u64>,
+}
+
+impl<'a> InspectJson<'a> {
+    fn new(found: &'a Inspection) -> Self {
+        let segment = |segment: &'a SegmentInfo| SegmentJson {
+            file: &segment.file,
+            file_bytes: segment.file_bytes,
+            used_bytes: segment.used_bytes,
+            frames: segment.frames,
+            first_index: segment.first_index,
+            last_index: segment.last_index,
+        };
+        Self {
+            meta: found.meta.as_ref().map(MetaJson::new),
+            hard_state_bytes: found.hard_state_bytes,
+            last_index: found.last.map(|last| last.index),
+            last_term: found.last.map(|last| last.term),
+            committed_index: found.committed,
+            sequence: found.sequence,
+            durable_sequence: found.durable_sequence,
+            frames: found.frames,
+            cut: found.cut.as_ref().map(CutJson::new),
+            segments: found.segments.iter().map(segment).collect(),
+            obsolete: &found.obsolete,
+            damage: found.damage.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl MetaJson {
+    fn new(meta: &MetaContent) -> Self {
+        Self {
+            database_id: hex(&meta.database_id),
+            commit_mode: mode(meta.commit_mode),
+            clean_close: meta.clean_close,
+            base_segment: meta.base.segment,
+            base_sequence: meta.base.sequence,
+            base_index: meta.base.last.map(|last| last.index),
+            incarnation: meta.incarnation,
+            durable_sequence: meta.durable_sequence,
+            committed_index: meta.committed,
+            damaged_slot: meta.damaged_slot,
+        }
+    }
+}
+
+fn print_frame(frame: &FrameInfo, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let FrameInfo { file, offset, bytes, sequence, incarnation, first, .. } = frame;
+    if json {
+        return json_line(
+            out,
+            &FrameJson {
+                sequence: *sequence,
+                file,
+                offset: *offset,
+                bytes: *bytes,
+                incarnation: *incarnation,
+                kind: if frame.entries.is_some() { "entries" } else { "truncation" },
+                first_index: first.index,
+                term: first.term,
+                entries: frame.entries.unwrap_or(0),
+                durable_sequence: frame.durable_sequence,
+                committed_index: frame.committed,
+            },
+        );
+    }
+    let what = match frame.entries {
+        Some(entries) => format!("{entries} entries from {first}"),
+        None => format!("truncation from index {}", first.index),
+    };
+    let (durable, committed) = (frame.durable_sequence, Maybe(frame.committed));
+    writeln!(
+        out,
+        "frame {sequence}: {file} offset {offset}, {bytes} bytes, {what}; incarnation {incarnation}, durable frame \
+         {durable}, committed index {committed}"
+    )
+}
+
+#[derive(Serialize)]
+struct FrameJson<'a> {
+    sequence: u64,
+    file: &'a str,
+    offset: u64,
+    bytes: u64,
+    incarnation: u64,
+    kind: &'static str,
+    first_index: u64,
+    term: u64,
+    entries: u32,
+    durable_sequence: u64,
+    committed_index: Option<u64>,
+}
+
+pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
+    let dir = &dump.of.dir;
+    let indexes = dump.from.unwrap_or(0)..=dump.to.unwrap_or(u64::MAX);
+    sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))
+        .map_err(opening(dir))?;
+    Ok(())
+}
+
+fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct EntryJson<'a> {
+    index: u64,
+    term: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<Bytes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed: Option<bool>,
+    #[serde(flatten)]
+    payload: PayloadJson<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum PayloadJson<'a> {
+    Noop,
+    Membership {
+        data: Bytes<'a>,
+    },
+    Opaque {
+        data: Bytes<'a>,
+    },
+    Put {
+        key: Bytes<'a>,
+        value: Bytes<'a>,
+    },
+    Delete {
+        key: Bytes<'a>,
+    },
+    Increment {
+        key: Bytes<'a>,
+        by: i64,
+    },
+    CompareAndSet {
+        key: Bytes<'a>,
+        expected: Option<Bytes<'a>>,
+        new: Option<Bytes<'a>>,
+    },
+    Batch {
+        commands: Vec<PayloadJson<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        note: Option<NoteJson<'a>>,
+    },
+}
+
+#[derive(Serialize)]
+struct NoteJson<'a> {
+    name: Bytes<'a>,
+    value: Bytes<'a>,
+}
+
+impl<'a> EntryJson<'a> {
+    fn new(entry: &'a LiveEntry<'a>) -> Self {
+        let LogId { index, term, leader } = &entry.log_id;
+        Self {
+            index: *index,
+            term: *term,
+            leader: (*leader != LeaderTag::EMPTY).then(|| Bytes(leader.as_bytes())),
+            committed: (!entry.committed).then_some(false),
+            payload: match entry.payload {
+                PayloadRef::Noop => PayloadJson::Noop,
+                PayloadRef::Membership(data) => PayloadJson::Membership { data: Bytes(data) },
+                PayloadRef::Opaque(data) => PayloadJson::Opaque { data: Bytes(data) },
+                PayloadRef::Command(command) => PayloadJson::command(command),
+            },
+        }
+    }
+}
+
+impl<'a> PayloadJson<'a> {
+    fn command(command: CommandRef<'a>) -> Self {
+        match command {
+            CommandRef::Put { key, value } => {
+                Self::Put { key: Bytes(key), value: Bytes(value.bytes) }
+            }
+            CommandRef::Delete { key } => Self::Delete { key: Bytes(key) },
+            CommandRef::Increment { key, by } => Self::Increment { key: Bytes(key), by },
+            CommandRef::CompareAndSet { key, expected, new } => Self::CompareAndSet {
+                key: Bytes(key),
+                expected: expected.map(Bytes),
+                new: new.map(|new| Bytes(new.bytes)),
+            },
+            CommandRef::Batch(batch) => Self::Batch {
+                commands: batch.commands().map(Self::command).collect(),
+                note: batch.note().map(|Note { name, value }| NoteJson {
+                    name: Bytes(name),
+                    value: Bytes(value),
+                }),
+            },
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Progress of long work, on stderr, when somebody is looking.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a bar is drawn while entries are timed: rarely, because drawing allocates and takes the submitter's time.
+const DRAW_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether anything is shown at all.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { shown: !json && std::io::stderr().is_terminal() }
+    }
+
+    /// Something that takes an unknown time.
+    pub(crate) fn spinner(self, what: &str) -> Bar {
+        let bar = self.bar_of(None);
+        if self.shown {
+            bar.set_message(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Bar { bar, drawn: Instant::now() }
+    }
+
+    /// Something with `entries` steps.
+    pub(crate) fn entries(self, what: &str, entries: u64) -> Bar {
+        let bar = self.bar_of(Some(entries));
+        // The template is a constant that parses; without it the default style is shown.
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}")
+        {
+            bar.set_style(style);
+        }
+        if self.shown {
+            bar.set_message(what.to_owned());
+        }
+        Bar { bar, drawn: Instant::now() }
+    }
+
+    /// Something that goes through `bytes` bytes; `None` if it is not known how many there are.
+    pub(crate) fn bytes(self, what: &str, bytes: Option<u64>) -> Bar {
+        let bar = self.bar_of(bytes);
+        let template = match bytes {
+            Some(_) => {
+                "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}"
+            }
+            None => "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        if self.shown {
+            bar.set_message(what.to_owned());
+        }
+        Bar { bar, drawn: Instant::now() }
+    }
+
+    fn bar_of(self, len: Option<u64>) -> ProgressBar {
+        let target = match self.shown {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        ProgressBar::with_draw_target(len, target)
+    }
+}
+
+/// A bar that goes away when it is dropped.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    drawn: Instant,
+}
+
+impl Bar {
+    /// Moves it, if it was not moved just now.
+    pub(crate) fn at(&mut self, position: u64) {
+        if !self.bar.is_hidden() && self.drawn.elapsed() >= DRAW_EVERY {
+            self.bar.set_position(position);
+            self.drawn = Instant::now();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

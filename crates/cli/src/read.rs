@@ -1,0 +1,119 @@
+//! `get`, `stats` and `export`: the state of a directory, opened read-only.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::Serialize;
+use sprag::PersistentStateMachine;
+
+use crate::args::{Export, Format, KeyOf};
+use crate::error::{Outcome, about, opening};
+use crate::progress::Progress;
+use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
+
+fn open(dir: &Path, json: bool) -> Outcome<PersistentStateMachine> {
+    let _spinner = Progress::new(json).spinner("reading the log");
+    PersistentStateMachine::open_read_only(dir).map_err(opening(dir))
+}
+
+pub(crate) fn get(get: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
+    let machine = open(&get.dir, json)?;
+    let value = machine.get(get.key.as_bytes()).map_err(about(get.dir.display()))?;
+    let Some(value) = value else {
+        return Err(format!("{}: the key has no value", get.dir.display()).into());
+    };
+    if json {
+        let key = Bytes(get.key.as_bytes());
+        return line(out, &KeyValueJson { key, value: Bytes(&value) });
+    }
+    out.write_all(&value)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+#[derive(Serialize)]
+struct KeyValueJson<'a> {
+    key: Bytes<'a>,
+    value: Bytes<'a>,
+}
+
+pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
+    let machine = open(dir, json)?;
+    let keys = machine.len().map_err(about(dir.display()))?;
+    let recovery = machine.recovery();
+    let last = recovery.last;
+    let memory_bytes = machine.memory_bytes();
+    if json {
+        return line(
+            out,
+            &StatsJson {
+                dir: &dir.display().to_string(),
+                last_index: last.map(|last| last.index),
+                last_term: last.map(|last| last.term),
+                applied_index: recovery.applied,
+                keys,
+                frames: recovery.frames,
+                cut: recovery.cut.as_ref().map(CutJson::new),
+                meta_slot_damaged: recovery.meta_slot_damaged,
+                memory_bytes,
+            },
+        );
+    }
+    writeln!(out, "directory      {}", dir.display())?;
+    writeln!(out, "last index     {}", Maybe(last))?;
+    writeln!(out, "applied index  {}", Maybe(recovery.applied))?;
+    writeln!(out, "keys           {keys}")?;
+    writeln!(out, "frames         {}", recovery.frames)?;
+    writeln!(out, "torn end       {}", torn(recovery.cut.as_ref()))?;
+    if recovery.meta_slot_damaged {
+        writeln!(out, "META           one of its two slots does not read back: see sprag verify")?;
+    }
+    Ok(writeln!(out, "memory         {}", size(memory_bytes as u64))?)
+}
+
+#[derive(Serialize)]
+struct StatsJson<'a> {
+    dir: &'a str,
+    last_index: Option<u64>,
+    last_term: Option<u64>,
+    applied_index: Option<u64>,
+    keys: usize,
+    frames: u64,
+    cut: Option<CutJson<'a>>,
+    meta_slot_damaged: bool,
+    memory_bytes: usize,
+}
+
+pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {
+    let dir = &export.of.dir;
+    let machine = open(dir, false)?;
+    let state = machine.scan_sorted().map_err(about(dir.display()))?;
+    for (key, value) in &state {
+        match export.format {
+            Format::Jsonl => line(out, &KeyValueJson { key: Bytes(key), value: Bytes(value) })?,
+            Format::Resp => resp_set(out, key, value)?,
+        }
+    }
+    Ok(())
+}
+
+/// `SET key value` as a Redis client sends it.
+fn resp_set(out: &mut dyn Write, key: &[u8], value: &[u8]) -> Outcome {
+    write!(out, "*3\r\n$3\r\nSET\r\n${}\r\n", key.len())?;
+    out.write_all(key)?;
+    write!(out, "\r\n${}\r\n", value.len())?;
+    out.write_all(value)?;
+    Ok(out.write_all(b"\r\n")?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    #[test]
+    fn a_set_command_is_an_array_of_three_bulk_strings() {
+        let mut out = Vec::new();
+        super::resp_set(&mut out, b"k\r\n", b"").unwrap();
+        assert_eq!(out, b"*3\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$0\r\n\r\n");
+    }
+}

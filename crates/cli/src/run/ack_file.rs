@@ -1,0 +1,122 @@
+//! The file that follows the acknowledged index, for whoever watches a run from outside.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How often the index is looked at.
+const EVERY: Duration = Duration::from_millis(1);
+
+/// What the submitter tells: one more than the last index it has submitted. Stored after the submission was taken.
+pub(crate) type SubmittedMark = AtomicU64;
+
+/// Opens the file, to append to it.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Appends the acknowledged index to `file`, one a line, whenever it has moved, until `stop`, and then once more. `known`
+/// is one more than the index acknowledged before: that is no news.
+///
+/// `pending` gives the entries submitted and not acknowledged. The index written is never ahead of the acknowledged one:
+/// all that was submitted later than `submitted` says is among the pending, and so makes it smaller. Allocates nothing.
+pub(crate) fn follow(
+    mut file: File,
+    mut known: u64,
+    submitted: &SubmittedMark,
+    pending: impl Fn() -> u64,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    loop {
+        let last_round = stop.load(Ordering::Acquire);
+        let mark = submitted.load(Ordering::Acquire).saturating_sub(pending());
+        if mark > known {
+            known = mark;
+            // One write(2) a line: whoever reads sees whole lines only.
+            let mut line = Line::default();
+            line.index(mark - 1);
+            file.write_all(line.bytes())?;
+        }
+        if last_round {
+            return Ok(());
+        }
+        thread::sleep(EVERY);
+    }
+}
+
+/// A number and a newline, on the stack.
+#[derive(Default)]
+struct Line {
+    bytes: [u8; 21],
+    start: usize,
+}
+
+impl Line {
+    fn index(&mut self, mut index: u64) {
+        let mut start = self.bytes.len() - 1;
+        self.bytes[start] = b'\n';
+        loop {
+            start -= 1;
+            self.bytes[start] = b'0' + u8::try_from(index % 10).unwrap_or(0);
+            index /= 10;
+            if index == 0 {
+                break;
+            }
+        }
+        self.start = start;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_line_is_the_number_and_a_newline() {
+        for index in [0, 7, 10, 4_294_967_296, u64::MAX] {
+            let mut line = Line::default();
+            line.index(index);
+            assert_eq!(line.bytes(), format!("{index}\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_is_appended_when_the_index_moves_and_only_then() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), "3\n").unwrap();
+        let (submitted, pending) = (AtomicU64::new(12), AtomicU64::new(2));
+        let stop = AtomicBool::new(false);
+        let text = || std::fs::read_to_string(path.path()).unwrap();
+        let until = |wanted: &str| {
+            while text() != wanted {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            let file = open(path.path()).unwrap();
+            scope.spawn(|| {
+                follow(file, 10, &submitted, || pending.load(Ordering::Acquire), &stop).unwrap()
+            });
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(text(), "3\n");
+            pending.store(4, Ordering::Release);
+            submitted.store(20, Ordering::Release);
+            until("3\n15\n");
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(text(), "3\n15\n");
+            pending.store(0, Ordering::Release);
+            until("3\n15\n19\n");
+            submitted.store(21, Ordering::Release);
+            stop.store(true, Ordering::Release);
+        });
+        assert!(text().ends_with("19\n20\n"));
+    }
+}

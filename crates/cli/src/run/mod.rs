@@ -1,0 +1,327 @@
+//! `run`: the main job.
+//!
+//! In the order of its steps: [`workload`] makes the entries, [`submit`] times them (with [`ack_file`] looking on),
+//! [`reads`] times gets, and [`report`] says how it went after everything was checked here.
+
+mod ack_file;
+mod digest;
+mod reads;
+mod report;
+mod submit;
+mod workload;
+mod zipf;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use sprag::{
+    ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
+    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Reader,
+};
+
+use crate::args::{AckOn, Args, Io, Machine, RunOptions};
+use crate::error::{Outcome, about, one_line, opening};
+use crate::progress::Progress;
+use digest::Digest;
+use reads::{GetFigures, Readable};
+use report::{Report, three_digits};
+use submit::{Submitted, Submitter, TIMEOUT};
+use workload::{KEY_BYTES, Workload};
+use zipf::mix;
+
+/// How often the kernel syncs under `--durability periodic`.
+const SYNC_EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outcome {
+    check_usage(options);
+    let progress = Progress::new(json);
+    let report = match options.machine {
+        Machine::Memory => run_memory(options, progress)?,
+        Machine::Persistent => run_persistent(options, progress)?,
+    };
+    report.print(json, out)?;
+    match report.complaint() {
+        None => Ok(()),
+        Some(complaint) => Err(format!("not verified: {complaint}").into()),
+    }
+}
+
+/// What the parser cannot see; ends the process.
+fn check_usage(options: &RunOptions) {
+    let refuse = |message: &str| {
+        Args::command().error(ErrorKind::ArgumentConflict, message).exit();
+    };
+    if options.pipeline.is_some_and(|pipeline| pipeline < options.batch) {
+        refuse("--pipeline must be at least --batch: a submission is taken whole or not at all");
+    }
+    if options.machine == Machine::Memory && options.dir.is_some() {
+        refuse("--machine memory keeps nothing on disk: it goes without --dir");
+    }
+}
+
+fn run_memory(options: &RunOptions, progress: Progress) -> Outcome<Report> {
+    let config = MemoryConfig::default().expected_keys(options.keys as usize);
+    let started = Instant::now();
+    let machine = MemoryStateMachine::new(config).map_err(about("memory machine"))?;
+    let open_time = started.elapsed();
+    let (job, reader) = Job::run(machine, options, progress)?;
+    let _spinner = progress.spinner("checking");
+    // There is nothing to open again: what the closed machine holds is looked at once more.
+    let after = Checked::of(&*reader, job.stats.applied)?;
+    Ok(job.report(options, open_time, &after, None))
+}
+
+fn run_persistent(options: &RunOptions, progress: Progress) -> Outcome<Report> {
+    let mut temporary = None;
+    let dir = match &options.dir {
+        Some(dir) => dir.clone(),
+        None => {
+            let made = tempfile::Builder::new().prefix("sprag-run-").tempdir();
+            let made = made.map_err(about("creating a temporary directory"))?;
+            temporary.insert(made).path().join("data")
+        }
+    };
+    let config = config_of(&dir, options);
+    let machine = {
+        let _spinner = progress.spinner("opening");
+        PersistentStateMachine::open(config.clone()).map_err(opening(&dir))?
+    };
+    let (job, reader) = Job::run(machine, options, progress)
+        .map_err(|error| format!("{}: {}", dir.display(), one_line(&*error)))?;
+    // It keeps the directory locked.
+    drop(reader);
+    let _spinner = progress.spinner("opening again and checking");
+    let started = Instant::now();
+    let machine = PersistentStateMachine::open(config).map_err(opening(&dir))?;
+    let open_time = started.elapsed();
+    let recovery = machine.recovery();
+    let last = recovery.last.map(|last| last.index);
+    let whole = recovery.applied == last && recovery.cut.is_none();
+    let after = Checked::of(&machine, last.filter(|_| whole))?;
+    drop(machine);
+    Ok(job.report(options, open_time, &after, Some(&dir)))
+}
+
+fn config_of(dir: &Path, options: &RunOptions) -> PersistentConfig {
+    let durability = match options.durability {
+        AckOn::Sync => Durability::Sync,
+        AckOn::Periodic => Durability::Periodic(SYNC_EVERY),
+        AckOn::Os => Durability::Os,
+    };
+    let backend = match options.io {
+        Io::Auto => IoBackend::Auto,
+        Io::Uring => IoBackend::Uring,
+        Io::Pwrite => IoBackend::Pwrite,
+    };
+    let config = PersistentConfig::new(dir)
+        .expected_keys(options.keys as usize)
+        .durability(durability)
+        .io(backend);
+    match options.segment_bytes {
+        Some(bytes) => config.segment_bytes(bytes),
+        None => config,
+    }
+}
+
+/// A state, reduced to what is compared.
+struct Checked {
+    index: Option<u64>,
+    len: usize,
+    digest: String,
+}
+
+impl Checked {
+    fn of(machine: &impl Readable, index: Option<u64>) -> Outcome<Self> {
+        let state = machine.scan_sorted()?;
+        let digest = Digest::of(&state).to_string();
+        Ok(Self { index, len: machine.len()?, digest })
+    }
+}
+
+/// Everything of a run up to the close.
+struct Job {
+    submitted: Submitted,
+    gets: GetFigures,
+    stats: ApplyStats,
+    before: Checked,
+    model: (Digest, usize),
+    close_time: Duration,
+}
+
+impl Job {
+    fn run<M: Readable>(
+        machine: M,
+        options: &RunOptions,
+        progress: Progress,
+    ) -> Outcome<(Self, Reader<M>)> {
+        let last = machine.applied();
+        // A run that goes on in a directory writes other values than the one before.
+        let seed = mix(options.seed).wrapping_add(last.map_or(0, |last| last.index + 1));
+        let mut workload = Workload::new(options.keys, options.value_bytes, seed);
+        let others = others(&machine, &workload)?;
+        let mut config = ApplyConfig::new();
+        if let Some(workers) = options.workers {
+            config = config.worker_count(workers);
+        }
+        if let Some(pipeline) = options.pipeline {
+            config = config.pipeline_depth(pipeline.get());
+        }
+        let manager = ApplyManager::new(machine, config)?;
+        let submitted = watched(&manager, last, options, |mark| {
+            let batch = options.batch.get();
+            let submitter = Submitter { manager: &manager, batch, mark, progress };
+            let next = last.map_or(LogId::new(1, 1), |last| last.at(last.index + 1));
+            let next = submitter.preload(&workload, next)?;
+            let writes = {
+                let _spinner = progress.spinner("generating entries");
+                workload.updates(usize::try_from(options.entries)?)
+            };
+            submitter.timed(&writes.entries(next.index, next.term))
+        })?;
+        let stats = manager.stats();
+        let gets = {
+            let _spinner = progress.spinner("reading");
+            reads::gets(manager.machine(), options.keys, options.gets, seed)?
+        };
+        let _spinner = progress.spinner("checking");
+        let before = Checked::of(manager.machine(), stats.applied)?;
+        let model = workload.model(&others);
+        let reader = manager.reader();
+        let started = Instant::now();
+        manager.close(TIMEOUT).map_err(about("closing"))?;
+        let close_time = started.elapsed();
+        Ok((Self { submitted, gets, stats, before, model, close_time }, reader))
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "rates and times")]
+    fn report(
+        self,
+        options: &RunOptions,
+        open_time: Duration,
+        after: &Checked,
+        dir: Option<&Path>,
+    ) -> Report {
+        let Self { submitted, gets, stats, before, model, close_time } = self;
+        let acknowledged = stats
+            .acknowledged
+            .map_or(0, |index| (index + 1).saturating_sub(submitted.first).min(options.entries));
+        let seconds = submitted.took.as_secs_f64();
+        let microseconds = |ns: u64| three_digits(ns as f64 / 1e3);
+        let milliseconds = |time: Duration| three_digits(time.as_secs_f64() * 1e3);
+        let log = stats.log_writer;
+        let mut report = Report {
+            machine: if dir.is_some() { "persistent" } else { "memory" },
+            dir: dir.map(|dir| dir.display().to_string()),
+            durability: dir.map(|_| match options.durability {
+                AckOn::Sync => "sync",
+                AckOn::Periodic => "periodic",
+                AckOn::Os => "os",
+            }),
+            io_backend: stats.io_backend,
+            workers: stats.worker_count,
+            workers_pinned: stats.workers_pinned,
+            batch: options.batch.get(),
+            pipeline: stats.pipeline_capacity,
+            keys: options.keys,
+            key_bytes: KEY_BYTES,
+            value_bytes: options.value_bytes,
+            entries: options.entries,
+            acknowledged,
+            first_index: submitted.first,
+            applied_index: stats.applied,
+            durable_index: stats.durable,
+            seconds,
+            entries_per_second: options.entries as f64 / seconds,
+            fulls: submitted.fulls,
+            ack_p50_us: microseconds(stats.latency.p50_ns),
+            ack_p90_us: microseconds(stats.latency.p90_ns),
+            ack_p99_us: microseconds(stats.latency.p99_ns),
+            ack_p999_us: microseconds(stats.latency.p999_ns),
+            ack_max_us: microseconds(stats.latency.max_ns),
+            gets: gets.count,
+            gets_per_second: gets.per_second,
+            get_p50_ns: gets.p50_ns,
+            get_p90_ns: gets.p90_ns,
+            get_p99_ns: gets.p99_ns,
+            get_p999_ns: gets.p999_ns,
+            get_max_ns: gets.max_ns,
+            allocations: submitted.allocations,
+            allocations_per_entry: three_digits(
+                submitted.allocations as f64 / options.entries as f64,
+            ),
+            log_writes: log.groups - submitted.log_before.groups,
+            log_syncs: log.syncs - submitted.log_before.syncs,
+            log_bytes: log.bytes - submitted.log_before.bytes,
+            disk_bytes: dir.map_or(0, bytes_on_disk),
+            memory_bytes: stats.memory_bytes,
+            close_ms: milliseconds(close_time),
+            open_ms: milliseconds(open_time),
+            index_after: after.index,
+            len_before: before.len,
+            len_after: after.len,
+            len_model: model.1,
+            digest_before: before.digest,
+            digest_after: after.digest.clone(),
+            digest_model: model.0.to_string(),
+            verified: false,
+        };
+        report.verified = report.complaint().is_none();
+        report
+    }
+}
+
+/// Keys of the machine that the workload does not write, and their values.
+fn others(machine: &impl Readable, workload: &Workload) -> Outcome<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let state = machine.scan_sorted()?;
+    let others = state.iter().filter(|(key, _)| !workload.has(key));
+    Ok(others.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
+}
+
+/// Does `work` while the acknowledged index is written to the file asked for, if one is.
+fn watched<M: Readable>(
+    manager: &ApplyManager<M>,
+    last: Option<LogId>,
+    options: &RunOptions,
+    work: impl FnOnce(&AtomicU64) -> Outcome<Submitted>,
+) -> Outcome<Submitted> {
+    let known = last.map_or(0, |last| last.index + 1);
+    let (mark, stop) = (AtomicU64::new(known), AtomicBool::new(false));
+    let Some(path) = &options.ack_file else { return work(&mark) };
+    let failed = |error| about::<std::io::Error>(path.display())(error);
+    let file = ack_file::open(path).map_err(failed)?;
+    thread::scope(|scope| {
+        let follow = || ack_file::follow(file, known, &mark, || manager.pending_count(), &stop);
+        let follower = scope.spawn(follow);
+        let outcome = {
+            // Also when `work` panics: the scope would wait for the follower for good.
+            let _stop = StopOnDrop(&stop);
+            work(&mark)
+        };
+        let followed = follower.join().unwrap_or_else(|_| Err(std::io::Error::other("panicked")));
+        let submitted = outcome?;
+        followed.map_err(failed)?;
+        Ok(submitted)
+    })
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What the files of a directory take, holes apart. A file that cannot be asked counts as nothing: it is a figure only.
+fn bytes_on_disk(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+}

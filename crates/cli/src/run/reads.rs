@@ -1,0 +1,145 @@
+//! Gets, timed apart from the entries, and what else of a machine is read.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use sprag::error::ReadError;
+use sprag::{MemoryStateMachine, PersistentStateMachine, StateMachine, Value};
+
+use super::workload::key_of;
+use super::zipf::{Random, mix};
+use crate::error::{Outcome, about};
+
+/// All keys, sorted, and their values.
+pub(super) type State = Vec<(Box<[u8]>, Value)>;
+
+/// A machine whose keys and values can be read.
+pub(super) trait Readable: StateMachine {
+    fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError>;
+    fn scan_sorted(&self) -> Result<State, ReadError>;
+    fn len(&self) -> Result<usize, ReadError>;
+}
+
+macro_rules! readable {
+    ($machine:ident) => {
+        impl Readable for $machine {
+            fn get_with<R>(
+                &self,
+                key: &[u8],
+                read: impl FnOnce(&[u8]) -> R,
+            ) -> Result<Option<R>, ReadError> {
+                $machine::get_with(self, key, read)
+            }
+
+            fn scan_sorted(&self) -> Result<State, ReadError> {
+                $machine::scan_sorted(self)
+            }
+
+            fn len(&self) -> Result<usize, ReadError> {
+                $machine::len(self)
+            }
+        }
+    };
+}
+
+readable!(MemoryStateMachine);
+readable!(PersistentStateMachine);
+
+/// How long gets took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GetFigures {
+    /// How many were timed one by one.
+    pub(super) count: u64,
+    /// Median, 90, 99 and 99.9 of 100, and the longest; the clock's own time is in it.
+    pub(super) p50_ns: u64,
+    pub(super) p90_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) p999_ns: u64,
+    pub(super) max_ns: u64,
+    /// Of as many gets that were not timed one by one.
+    pub(super) per_second: f64,
+}
+
+/// Longest get that is told apart, in nanoseconds.
+const LONGEST_NS: u64 = 60_000_000_000;
+/// Keys chosen before the clock starts, at a time.
+const AT_ONCE: u64 = 1 << 20;
+
+/// Gets `count` keys one by one with a clock around each, and as many without; keys are chosen evenly, and every byte
+/// of every value is read.
+#[allow(clippy::cast_precision_loss, reason = "a rate")]
+pub(super) fn gets(
+    machine: &impl Readable,
+    keys: u32,
+    count: u64,
+    seed: u64,
+) -> Outcome<GetFigures> {
+    let mut histogram: Histogram<u64> =
+        Histogram::new_with_bounds(1, LONGEST_NS, 3).map_err(about("histogram"))?;
+    let mut random = Random::new(mix(seed ^ 0x6765_7473));
+    let mut untimed_seconds = 0.0;
+    let mut left = count;
+    while left > 0 {
+        let chosen: Vec<_> = (0..left.min(AT_ONCE)).map(|_| key_of(random.below(keys))).collect();
+        left -= chosen.len() as u64;
+        let started = Instant::now();
+        for key in &chosen {
+            get(machine, key)?;
+        }
+        untimed_seconds += started.elapsed().as_secs_f64();
+        // Other keys, so that the caches are as cold as before.
+        let chosen: Vec<_> = chosen.iter().map(|_| key_of(random.below(keys))).collect();
+        for key in &chosen {
+            let started = Instant::now();
+            get(machine, key)?;
+            let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            histogram.saturating_record(took);
+        }
+    }
+    Ok(GetFigures {
+        count,
+        p50_ns: histogram.value_at_quantile(0.50),
+        p90_ns: histogram.value_at_quantile(0.90),
+        p99_ns: histogram.value_at_quantile(0.99),
+        p999_ns: histogram.value_at_quantile(0.999),
+        max_ns: histogram.max(),
+        per_second: count as f64 / untimed_seconds.max(f64::MIN_POSITIVE),
+    })
+}
+
+fn get(machine: &impl Readable, key: &[u8]) -> Outcome {
+    match machine.get_with(black_box(key), touch)? {
+        Some(sum) => {
+            black_box(sum);
+            Ok(())
+        }
+        None => Err("a key that was put has no value".into()),
+    }
+}
+
+/// A sum that every byte has a part in.
+fn touch(value: &[u8]) -> u64 {
+    let (words, rest) = value.as_chunks::<8>();
+    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_byte_of_a_value_is_touched() {
+        for len in 1..40 {
+            let zeros = vec![0; len];
+            for at in 0..len {
+                let mut value = zeros.clone();
+                value[at] = 1;
+                assert_ne!(super::touch(&value), super::touch(&zeros), "{at} of {len}");
+            }
+        }
+    }
+}

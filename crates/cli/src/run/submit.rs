@@ -1,0 +1,102 @@
+//! Submitting flat out, and the clock around it.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sprag::error::SubmitError;
+use sprag::{ApplyManager, Entry, LogId, LogWriterStats, StateMachine};
+
+use super::ack_file::SubmittedMark;
+use super::workload::Workload;
+use crate::alloc::allocations;
+use crate::error::{Outcome, about};
+use crate::progress::{Bar, Progress};
+
+/// How long nothing may move before a run gives up.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
+/// Keys whose preload is in memory at once.
+const PRELOAD_AT_ONCE: u32 = 1 << 16;
+
+/// The timed part of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Submitted {
+    /// Index of the first timed entry.
+    pub(super) first: u64,
+    /// From the first submission to the last acknowledgement.
+    pub(super) took: Duration,
+    /// Submissions refused as full.
+    pub(super) fulls: u64,
+    /// Of all threads, meanwhile.
+    pub(super) allocations: u64,
+    /// What the log writer had done before.
+    pub(super) log_before: LogWriterStats,
+}
+
+/// Submits slices of entries and lets others know how far it is.
+pub(super) struct Submitter<'a, M: StateMachine> {
+    pub(super) manager: &'a ApplyManager<M>,
+    pub(super) batch: usize,
+    pub(super) mark: &'a SubmittedMark,
+    pub(super) progress: Progress,
+}
+
+impl<M: StateMachine> Submitter<'_, M> {
+    /// Puts every key once, from index `next.index` on; the log id after them.
+    pub(super) fn preload(&self, workload: &Workload, next: LogId) -> Outcome<LogId> {
+        let keys = workload.keys();
+        let mut bar = self.progress.entries("preload", u64::from(keys));
+        let mut next = next;
+        for start in (0..keys).step_by(PRELOAD_AT_ONCE as usize) {
+            let end = start.saturating_add(PRELOAD_AT_ONCE).min(keys);
+            let writes = workload.preload(start..end);
+            let entries = writes.entries(next.index, next.term);
+            self.submit(&entries, &mut bar)?;
+            next = next.at(next.index + entries.len() as u64);
+        }
+        self.manager.wait_for_apply(next.index - 1, TIMEOUT)?;
+        Ok(next)
+    }
+
+    /// Submits `entries`, of which there is at least one, waits for the last, and says how long that took.
+    pub(super) fn timed(&self, entries: &[Entry<'_>]) -> Outcome<Submitted> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Err("there are no entries to run".into());
+        };
+        let (first, last) = (first.log_id.index, last.log_id.index);
+        let mut bar = self.progress.entries("run", entries.len() as u64);
+        let log_before = self.manager.stats().log_writer;
+        self.manager.reset_latency();
+        let allocations_before = allocations();
+        let started = Instant::now();
+        let fulls = self.submit(entries, &mut bar)?;
+        self.manager.wait_for_apply(last, TIMEOUT)?;
+        let took = started.elapsed();
+        let allocations = allocations() - allocations_before;
+        Ok(Submitted { first, took, fulls, allocations, log_before })
+    }
+
+    /// How often it was full.
+    fn submit(&self, entries: &[Entry<'_>], bar: &mut Bar) -> Outcome<u64> {
+        let mut fulls = 0;
+        let mut done = 0;
+        for slice in entries.chunks(self.batch) {
+            let Some(first) = slice.first().map(|entry| entry.log_id.index) else { break };
+            loop {
+                match self.manager.apply_entries(slice) {
+                    Ok(()) => break,
+                    Err(SubmitError::Full { pending }) => {
+                        fulls += 1;
+                        bar.at(done);
+                        // Half of the pipeline is then free, and the other half keeps it busy meanwhile.
+                        let half_back = first.saturating_sub(1 + pending / 2);
+                        self.manager.wait_for_apply(half_back, TIMEOUT)?;
+                    }
+                    Err(other) => return Err(about("submitting")(other)),
+                }
+            }
+            done += slice.len() as u64;
+            self.mark.store(first + slice.len() as u64, Ordering::Release);
+        }
+        Ok(fulls)
+    }
+}

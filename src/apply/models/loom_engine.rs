@@ -1,0 +1,206 @@
+//! Models of a whole engine over a toy machine, with the models' threads in the place of its own.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::loom_parts::check;
+use super::{FIRST, FOREVER, LAST, Toy, put};
+use crate::apply::engine::Engine;
+use crate::apply::submit::Mode;
+use crate::apply::threads;
+use crate::apply::watermark::Stage;
+use crate::apply::worker::Step;
+use crate::clock::Clock;
+use crate::config::ApplyConfig;
+use crate::entry::Entry;
+use crate::error::SubmitError;
+use crate::sync::atomic::Ordering;
+use crate::sync::canary;
+
+fn engine(workers: usize) -> Arc<Engine<Toy>> {
+    let config = ApplyConfig::new()
+        .worker_count(NonZeroUsize::new(workers).unwrap())
+        .pipeline_depth(4)
+        .batch_size(1)
+        .pin_workers(false)
+        .threads(false);
+    Arc::new(Engine::new(Toy::new(workers), config, workers, Clock::real()).unwrap())
+}
+
+fn spawn(
+    engine: &Arc<Engine<Toy>>,
+    run: impl FnOnce(&Engine<Toy>) + 'static,
+) -> thread::JoinHandle<()> {
+    let engine = Arc::clone(engine);
+    thread::spawn(move || run(&engine))
+}
+
+/// Steps a worker until it has finished so many ranges.
+fn work(engine: &Engine<Toy>, id: usize, ranges: usize) {
+    let mut finished = 0;
+    while finished < ranges {
+        match engine.step_worker(id) {
+            Step::Worked => finished += 1,
+            Step::Blocked | Step::Idle => {
+                assert!(engine.progress.poison.get().is_none());
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+fn check_applied(engine: &Engine<Toy>, mark: u64) {
+    assert!(engine.progress.poison.get().is_none(), "{:?}", engine.progress.poison.get());
+    assert_eq!(engine.progress.applied_mark(), mark);
+}
+
+fn two_workers_finish_the_same_range_together() {
+    let engine = engine(2);
+    engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+    let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
+    assert_eq!(engine.step_worker(0), Step::Worked);
+    other.join().unwrap();
+    check_applied(&engine, 2);
+}
+
+#[test]
+fn the_applied_mark_is_the_least_cursor_whoever_moved_last() {
+    check(3, two_workers_finish_the_same_range_together);
+}
+
+#[test]
+#[should_panic(expected = "assertion `left == right` failed")]
+fn canary_without_the_workers_fence_the_applied_mark_sticks() {
+    let _canary = canary::leave_out("apply/worker.rs");
+    check(3, two_workers_finish_the_same_range_together);
+}
+
+#[test]
+fn ranges_come_to_each_worker_in_order_while_they_are_submitted() {
+    check(2, || {
+        let engine = engine(2);
+        let other = spawn(&engine, |engine| work(engine, 1, 2));
+        engine.submit(&[put(1, LAST)], Mode::Async).unwrap();
+        engine.submit(&[put(2, LAST)], Mode::Async).unwrap();
+        work(&engine, 0, 2);
+        other.join().unwrap();
+        check_applied(&engine, 3);
+        assert_eq!(engine.machine.applied_in(1), [1, 2]);
+    });
+}
+
+#[test]
+fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
+    check(2, || {
+        let engine = engine(2);
+        let entries = [put(1, LAST), Entry::noop(2, 1), put(3, LAST)];
+        engine.submit(&entries, Mode::Async).unwrap();
+        let other = spawn(&engine, |engine| {
+            work(engine, 1, 2);
+            assert_eq!(
+                engine.machine.applied_in(0),
+                [2],
+                "the barrier is run before worker 1 goes on"
+            );
+            work(engine, 1, 1);
+        });
+        work(&engine, 0, 1);
+        while engine.step_worker(0) != Step::Worked {
+            thread::yield_now();
+        }
+        assert!(engine.machine.applied_in(1).contains(&1), "worker 1 has come to the barrier");
+        work(&engine, 0, 1);
+        other.join().unwrap();
+        check_applied(&engine, 4);
+    });
+}
+
+/// A synchronous caller finds an empty ring while the worker that emptied it still applies.
+#[test]
+fn inline_apply_never_overtakes_or_meets_the_worker() {
+    check(3, || {
+        let engine = engine(1);
+        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        let worker = spawn(&engine, |engine| {
+            engine.step_worker(0);
+            engine.step_worker(0);
+        });
+        let submission = engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap().unwrap();
+        worker.join().unwrap();
+        while engine.step_worker(0) == Step::Worked {}
+        check_applied(&engine, 3);
+        assert_eq!(engine.machine.applied_in(0), [1, 2]);
+        drop(submission);
+    });
+}
+
+#[test]
+fn inline_apply_never_meets_any_of_two_workers() {
+    check(2, || {
+        let engine = engine(2);
+        engine.submit(&[put(1, LAST)], Mode::Async).unwrap();
+        let other = spawn(&engine, |engine| work(engine, 1, 1));
+        assert_eq!(engine.step_worker(0), Step::Worked);
+        engine.submit(&[put(2, LAST)], Mode::Sync).unwrap();
+        other.join().unwrap();
+        while (0..2).any(|id| engine.step_worker(id) == Step::Worked) {}
+        check_applied(&engine, 3);
+        assert_eq!(engine.machine.applied_in(1), [1, 2]);
+    });
+}
+
+#[test]
+fn whatever_is_accepted_is_accepted_before_the_close() {
+    check(3, || {
+        let engine = engine(1);
+        let submitter = spawn(&engine, |engine| {
+            let accepted = match engine.submit(&[put(1, FIRST)], Mode::Async) {
+                Ok(_) => true,
+                Err(SubmitError::Closed) => false,
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(accepted, engine.progress.submitted_mark() == 2);
+        });
+        engine.refuse_submissions();
+        let (submitted, committed) =
+            (engine.progress.submitted_mark(), engine.progress.committed_mark());
+        assert_eq!(submitted, committed);
+        submitter.join().unwrap();
+        assert_eq!(submitted, engine.progress.submitted_mark(), "nothing came after the close");
+        while engine.step_worker(0) == Step::Worked {}
+        check_applied(&engine, submitted);
+    });
+}
+
+/// The loop of a worker's thread as it is, against a submission and a wait, and then its end.
+#[test]
+fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
+    check(2, || {
+        let engine = engine(1);
+        let worker = spawn(&engine, |engine| threads::worker(engine, 0));
+        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        engine.wait(1, Stage::Applied, FOREVER).unwrap();
+        engine.stopping.store(true, Ordering::SeqCst);
+        engine.workers.notify();
+        worker.join().unwrap();
+        check_applied(&engine, 2);
+    });
+}
+
+#[test]
+fn a_synchronous_caller_sees_its_own_reply() {
+    check(2, || {
+        let engine = engine(1);
+        let worker = spawn(&engine, |engine| work(engine, 0, 1));
+        let entry = put(1, FIRST);
+        engine.submit(&[entry], Mode::Async).unwrap();
+        let second = put(2, FIRST);
+        let submission = engine.submit(&[second], Mode::Sync).unwrap().unwrap();
+        worker.join().unwrap();
+        while engine.step_worker(0) == Step::Worked {}
+        engine.wait(2, Stage::Acknowledged, FOREVER).unwrap();
+        assert_eq!(engine.reply(&second, &submission), crate::entry::Reply::Custom(2));
+    });
+}

@@ -1,0 +1,268 @@
+//! Models of the parts: watermarks, waiters, signals, poison.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use loom::thread;
+
+use super::FOREVER;
+use crate::apply::signal::Signal;
+use crate::apply::waiter::{self, Acknowledged};
+use crate::apply::watermark::{AckRule, Progress, Stage, StartMarks};
+use crate::error::{Poison, WaitError};
+use crate::sync::ArrayQueue;
+use crate::sync::canary;
+use crate::sync::thread::{Thread, current, park};
+
+/// Runs `model` in every interleaving with at most so many preemptions, unless `LOOM_MAX_PREEMPTIONS` says otherwise.
+pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions_max);
+    builder.max_branches = builder.max_branches.max(10_000);
+    builder.check(model);
+}
+
+/// One entry is submitted and committed.
+fn progress(rule: AckRule) -> Arc<Progress> {
+    let progress = Arc::new(Progress::new(rule, StartMarks::default(), Arc::default()));
+    progress.submit_to(1);
+    progress.commit_to(1);
+    progress
+}
+
+fn spawn(
+    progress: &Arc<Progress>,
+    run: impl FnOnce(&Progress) + 'static,
+) -> thread::JoinHandle<()> {
+    let progress = Arc::clone(progress);
+    thread::spawn(move || run(&progress))
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn poll_once(future: Pin<&mut Acknowledged>) -> Poll<Result<(), WaitError>> {
+    let waker = Waker::from(Arc::new(Unpark(current())));
+    future.poll(&mut Context::from_waker(&waker))
+}
+
+fn block_on(mut future: Pin<&mut Acknowledged>) -> Result<(), WaitError> {
+    loop {
+        match poll_once(future.as_mut()) {
+            Poll::Ready(outcome) => return outcome,
+            Poll::Pending => park(),
+        }
+    }
+}
+
+fn a_mark_moves_while_a_thread_begins_to_wait() {
+    let progress = progress(AckRule::Applied);
+    let mover = spawn(&progress, |progress| progress.apply_to(1));
+    waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
+    mover.join().unwrap();
+}
+
+#[test]
+fn a_waiter_that_registers_while_the_mark_moves_wakes() {
+    check(3, a_mark_moves_while_a_thread_begins_to_wait);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_waiters_fence_its_wake_up_is_lost() {
+    let _canary = canary::leave_out("apply/waiter.rs");
+    check(3, a_mark_moves_while_a_thread_begins_to_wait);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_movers_fence_the_wake_up_is_lost() {
+    let _canary = canary::leave_out("apply/watermark.rs");
+    check(3, a_mark_moves_while_a_thread_begins_to_wait);
+}
+
+#[test]
+fn a_task_that_registers_while_the_mark_moves_wakes() {
+    check(3, || {
+        let progress = progress(AckRule::Applied);
+        let mover = spawn(&progress, |progress| progress.apply_to(1));
+        block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
+        mover.join().unwrap();
+    });
+}
+
+#[test]
+fn two_waiters_for_two_indexes_wake_each_at_its_own() {
+    check(2, || {
+        let progress = progress(AckRule::Applied);
+        progress.submit_to(2);
+        progress.commit_to(2);
+        let first = spawn(&progress, |progress| {
+            waiter::wait(progress, 0, Stage::Applied, FOREVER).unwrap();
+        });
+        let mover = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.apply_to(2);
+        });
+        waiter::wait(&progress, 1, Stage::Applied, FOREVER).unwrap();
+        first.join().unwrap();
+        mover.join().unwrap();
+    });
+}
+
+#[test]
+fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_waiter() {
+    check(2, || {
+        let progress = progress(AckRule::Durable);
+        let worker = spawn(&progress, |progress| progress.apply_to(1));
+        let writer = spawn(&progress, |progress| progress.logged_to(1, 1, true));
+        waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
+        worker.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+fn the_next_range_comes_while_a_worker_goes_to_sleep() {
+    let shared = Arc::new((Signal::default(), ArrayQueue::new(4)));
+    let theirs = Arc::clone(&shared);
+    let worker = thread::spawn(move || {
+        let (signal, ring) = &*theirs;
+        signal.attach();
+        let mut popped = 0;
+        while popped < 2 {
+            match ring.pop() {
+                Some(()) => popped += 1,
+                None => signal.sleep(None, || !ring.is_empty()),
+            }
+        }
+    });
+    let (signal, ring) = &*shared;
+    for _range in 0..2 {
+        ring.push(()).unwrap();
+        signal.notify();
+    }
+    worker.join().unwrap();
+}
+
+#[test]
+fn a_thread_that_goes_to_sleep_while_work_comes_wakes() {
+    check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_signals_fences_a_wake_up_is_lost() {
+    let _canary = canary::leave_out("apply/signal.rs");
+    check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
+}
+
+#[test]
+fn poison_reaches_whoever_begins_to_wait() {
+    check(3, || {
+        let progress = progress(AckRule::Durable);
+        let failing = spawn(&progress, |progress| progress.fail(Poison::Internal("of a model")));
+        let outcome = waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER);
+        assert!(matches!(outcome, Err(WaitError::Poisoned(_))));
+        failing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_mark_reached_before_poison_still_counts() {
+    check(3, || {
+        let progress = progress(AckRule::Applied);
+        let failing = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.fail(Poison::Internal("of a model"));
+        });
+        waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
+        failing.join().unwrap();
+    });
+}
+
+#[test]
+fn of_two_failures_all_see_the_same() {
+    check(3, || {
+        let progress = progress(AckRule::Applied);
+        let other = spawn(&progress, |progress| progress.fail(Poison::Internal("one")));
+        progress.fail(Poison::Internal("two"));
+        let first = progress.poison.get().map(ToString::to_string);
+        other.join().unwrap();
+        assert!(first.is_some());
+        assert_eq!(first, progress.poison.get().map(ToString::to_string));
+    });
+}
+
+#[test]
+fn the_end_of_the_manager_reaches_whoever_begins_to_wait() {
+    check(3, || {
+        let progress = progress(AckRule::Applied);
+        let closing = spawn(&progress, |progress| progress.waiters.close());
+        let outcome = waiter::wait(&progress, 0, Stage::Applied, FOREVER);
+        assert!(matches!(outcome, Err(WaitError::Closed { index: 0 })));
+        closing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_mark_reached_before_the_end_still_counts() {
+    check(3, || {
+        let progress = progress(AckRule::Applied);
+        let closing = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.waiters.close();
+        });
+        waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
+        closing.join().unwrap();
+    });
+}
+
+/// Registers a waiter for index 0, has the entry there truncated and another one appended, applied and made durable in
+/// its place, and waits on.
+#[test]
+fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
+    check(3, || {
+        let marks = StartMarks::default();
+        let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
+        progress.submit_to(1);
+        let mut waiting = pin!(Acknowledged::new(Arc::clone(&progress), 0));
+        assert!(poll_once(waiting.as_mut()).is_pending());
+        let replacing = spawn(&progress, |progress| {
+            progress.truncate_to(2, 0);
+            progress.submit_to(1);
+            progress.commit_to(1);
+            progress.apply_to(1);
+            progress.logged_to(3, 1, true);
+        });
+        let outcome = block_on(waiting);
+        assert!(matches!(outcome, Err(WaitError::Truncated { index: 0 })), "{outcome:?}");
+        replacing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_truncation_wakes_whoever_waits_for_what_it_removes_and_nobody_else() {
+    check(3, || {
+        let progress = progress(AckRule::Durable);
+        progress.submit_to(2);
+        let mut kept = pin!(Acknowledged::new(Arc::clone(&progress), 0));
+        let mut removed = pin!(Acknowledged::new(Arc::clone(&progress), 1));
+        assert!(poll_once(kept.as_mut()).is_pending() && poll_once(removed.as_mut()).is_pending());
+        let truncating = spawn(&progress, |progress| {
+            progress.truncate_to(2, 1);
+            progress.apply_to(1);
+            progress.logged_to(2, 1, true);
+        });
+        let outcome = block_on(removed);
+        assert!(matches!(outcome, Err(WaitError::Truncated { index: 1 })), "{outcome:?}");
+        block_on(kept).unwrap();
+        truncating.join().unwrap();
+    });
+}

@@ -1,0 +1,180 @@
+//! The whole manager, threads and all, over a toy machine, in random schedules.
+
+use std::env;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use shuttle::thread;
+
+use super::{FIRST, FOREVER, LAST, Toy, put};
+use crate::apply::manager::ApplyManager;
+use crate::config::ApplyConfig;
+use crate::entry::{Entry, Reply};
+use crate::error::{ApplyError, SubmitError, WaitError};
+use crate::sync::{Mutex, canary};
+
+/// How many schedules to try; `SPRAG_SHUTTLE_SCHEDULES` says otherwise.
+fn schedules(normally: usize) -> usize {
+    let asked = env::var("SPRAG_SHUTTLE_SCHEDULES").ok().and_then(|count| count.parse().ok());
+    asked.unwrap_or(normally)
+}
+
+fn manager(workers: usize, inline: bool) -> ApplyManager<Toy> {
+    let config = ApplyConfig::new()
+        .worker_count(NonZeroUsize::new(workers).unwrap())
+        .pipeline_depth(4)
+        .batch_size(2)
+        .inline_apply(inline)
+        .pin_workers(false);
+    ApplyManager::new(Toy::new(workers), config).unwrap()
+}
+
+/// Entries in turn for the first partition, the last one, and all.
+fn entry(index: u64) -> Entry<'static> {
+    match index % 4 {
+        0 => Entry::noop(index, 1),
+        1 => put(index, FIRST),
+        _ => put(index, LAST),
+    }
+}
+
+const ENTRIES: u64 = 8;
+
+/// Submits the next index, whichever that is, until all are submitted.
+fn submit_some(manager: &ApplyManager<Toy>, next: &Mutex<u64>, sync: bool) {
+    loop {
+        let mut index = next.lock().unwrap();
+        if *index > ENTRIES {
+            return;
+        }
+        let taken = if sync {
+            let reply = manager.apply(&entry(*index), FOREVER);
+            reply.map(|reply| assert_eq!(reply, Reply::Custom(*index)))
+        } else {
+            let taken = manager.apply_entries(&[entry(*index)]);
+            taken.map_err(|source| ApplyError::Submit { source, submitted_through: None })
+        };
+        match taken {
+            Ok(()) => *index += 1,
+            Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => {
+                let last = *index - 1;
+                drop(index);
+                manager.wait_for_apply(last, FOREVER).unwrap();
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Two submit, one of them synchronously, one waits, and all is closed.
+fn two_submit_one_waits_and_it_closes() {
+    let manager = Arc::new(manager(2, true));
+    let reader = manager.reader();
+    let next = Arc::new(Mutex::new(1));
+    let mut threads: Vec<_> = [false, true]
+        .into_iter()
+        .map(|sync| {
+            let (manager, next) = (Arc::clone(&manager), Arc::clone(&next));
+            thread::spawn(move || submit_some(&manager, &next, sync))
+        })
+        .collect();
+    let waiting = Arc::clone(&manager);
+    threads.push(thread::spawn(move || waiting.wait_for_apply(ENTRIES, FOREVER).unwrap()));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    Arc::into_inner(manager).unwrap().close(FOREVER).unwrap();
+
+    let of = |keep: fn(&u64) -> bool| (1..=ENTRIES).filter(keep).collect::<Vec<_>>();
+    assert_eq!(reader.applied_in(0), of(|index| matches!(index % 4, 0 | 1)));
+    assert_eq!(reader.applied_in(1), of(|index| matches!(index % 4, 2 | 3)));
+}
+
+#[test]
+fn every_partition_applies_in_log_order_and_everybody_wakes() {
+    shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
+}
+
+#[test]
+fn so_it_is_with_few_preemptions_at_bad_places() {
+    shuttle::check_pct(two_submit_one_waits_and_it_closes, schedules(400), 4);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_a_worker_that_is_not_woken_is_found() {
+    let _canary = canary::leave_out("apply/signal.rs");
+    shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_a_waiter_that_is_not_woken_is_found() {
+    let _canary = canary::leave_out("apply/waiter.rs");
+    shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
+}
+
+/// What is accepted while the manager is being closed is applied; what is not says so.
+fn it_closes_while_one_submits() {
+    let manager = manager(2, false);
+    let reader = manager.reader();
+    let engine = Arc::clone(&manager.engine);
+    let submitter = thread::spawn(move || {
+        let mut accepted = 0;
+        for index in 1..=3 {
+            match engine.submit(&[entry(index)], crate::apply::submit::Mode::Async) {
+                Ok(_) => accepted = index,
+                Err(SubmitError::Closed) => break,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let outcome = engine.wait(3, crate::Stage::Acknowledged, FOREVER);
+        let in_time = accepted == 3 && outcome.is_ok();
+        assert!(in_time || matches!(outcome, Err(WaitError::Closed { index: 3 })), "{outcome:?}");
+        accepted
+    });
+    manager.close(FOREVER).unwrap();
+    let accepted = submitter.join().unwrap();
+    let of = |keep: fn(&u64) -> bool| (1..=accepted).filter(keep).collect::<Vec<_>>();
+    assert_eq!(reader.applied_in(0), of(|index| matches!(index % 4, 0 | 1)));
+    assert_eq!(reader.applied_in(1), of(|index| matches!(index % 4, 2 | 3)));
+}
+
+#[test]
+fn what_is_accepted_while_it_closes_is_applied() {
+    shuttle::check_random(it_closes_while_one_submits, schedules(400));
+}
+
+#[test]
+fn a_batch_longer_than_the_pipeline_is_applied_with_its_replies_in_order() {
+    shuttle::check_random(
+        || {
+            let manager = manager(2, true);
+            let mut got = Vec::new();
+            let entries = (1..=ENTRIES).map(entry);
+            let count = manager.apply_batch(entries, FOREVER, |index, reply| {
+                got.push((index, reply));
+            });
+            assert_eq!(count.unwrap(), ENTRIES);
+            let expected = (1..=ENTRIES).map(|index| (index, Reply::Custom(index)));
+            assert!(got.into_iter().eq(expected));
+            manager.close(FOREVER).unwrap();
+        },
+        schedules(200),
+    );
+}
+
+#[test]
+fn a_machine_that_fails_ends_every_wait() {
+    shuttle::check_random(
+        || {
+            let manager = Arc::new(manager(2, false));
+            let waiting = Arc::clone(&manager);
+            let waiter = thread::spawn(move || waiting.wait_for_apply(2, FOREVER));
+            // The toy refuses what is not after what came before it: an index before the first one it can name.
+            manager.apply_entries(&[Entry::noop(0, 1)]).unwrap();
+            let outcome = manager.wait_for_apply(2, FOREVER);
+            assert!(matches!(outcome, Err(WaitError::Poisoned(_))), "{outcome:?}");
+            assert!(matches!(waiter.join().unwrap(), Err(WaitError::Poisoned(_))));
+        },
+        schedules(400),
+    );
+}

@@ -1,0 +1,319 @@
+//! The write queue of an io_uring: several groups in flight, past the page cache.
+//!
+//! Groups follow each other without a gap, so one starts in the 4 KiB block in which the one before ends, and two
+//! writes of one block must never be in flight together: whichever came last would stay. A group is therefore one
+//! write if nobody is at its first block, and otherwise two: the blocks after the first at once, and the first, which
+//! begins with the end of the group before, when that is written. Nothing is padded on disk, and no group comes later
+//! than if it had waited.
+//!
+//! Each write is its own sync (`RWF_DSYNC`), so that a group says nothing about another; the log writer only goes over
+//! groups without a gap. What does not fit this (no file that can be written past the page cache, bytes that are not
+//! a segment's image) is written as [`pwrite`](super::pwrite) does, in its turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use self::ring::{BLOCK_BYTES, Blocks, Done, Ring};
+use super::pwrite::perform;
+use super::{Completion, LogWrite, WriteFailure, WriteQueue};
+
+mod ring;
+#[cfg(test)]
+mod tests;
+
+/// Groups in flight.
+const DEPTH: usize = 8;
+/// A group is at most two writes at a time.
+const SLOTS: u32 = 16;
+
+const _: () = assert!(SLOTS as usize == 2 * DEPTH);
+/// How often a write that the kernel put off is handed over again, before it is a failure.
+const RETRIES_MAX: u32 = 1000;
+
+#[derive(Debug)]
+pub(super) struct UringQueue {
+    ring: Ring,
+    /// In the order of submission.
+    groups: VecDeque<Group>,
+    /// A write asked for no sync: from then on every sync is one of the whole file.
+    unsynced: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    write: LogWrite,
+    way: Way,
+    parts: [Part; 2],
+    failure: Option<WriteFailure>,
+}
+
+/// How a group gets to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// Its writes are all.
+    Writes,
+    /// Its writes, and then a sync of the file: it covers earlier writes too, or a write was short.
+    ThenSync,
+    /// That sync is in flight.
+    Syncing { slot: usize },
+    /// Through the page cache, as the first in the queue.
+    Plain,
+    /// Through the page cache, and done.
+    PlainDone,
+}
+
+/// Whole blocks of the file, of which the last may end in zeros.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    start: u64,
+    end: u64,
+    stage: Stage,
+    retries: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Waiting,
+    Running { slot: usize, len: usize },
+    Over,
+}
+
+impl Part {
+    fn over() -> Self {
+        Self { start: 0, end: 0, stage: Stage::Over, retries: 0 }
+    }
+
+    fn waiting(start: u64, end: u64) -> Self {
+        let stage = if start < end { Stage::Waiting } else { Stage::Over };
+        Self { start, end, stage, retries: 0 }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.stage != Stage::Over && self.start < other.end && other.start < self.end
+    }
+}
+
+impl Group {
+    fn is_done(&self) -> bool {
+        let running = |part: &Part| matches!(part.stage, Stage::Running { .. });
+        if self.failure.is_some() {
+            return !self.parts.iter().any(running);
+        }
+        match self.way {
+            Way::Writes => self.is_written(),
+            Way::PlainDone => true,
+            Way::ThenSync | Way::Syncing { .. } | Way::Plain => false,
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        self.parts.iter().all(|part| part.stage == Stage::Over)
+    }
+
+    fn fail(&mut self, failure: WriteFailure) {
+        self.failure.get_or_insert(failure);
+        for part in self.parts.iter_mut().filter(|part| part.stage == Stage::Waiting) {
+            part.stage = Stage::Over;
+        }
+    }
+}
+
+impl UringQueue {
+    /// An error if the kernel refuses.
+    pub(super) fn new() -> io::Result<Self> {
+        let (ring, groups) = (Ring::new(SLOTS)?, VecDeque::with_capacity(DEPTH));
+        Ok(Self { ring, groups, unsynced: false })
+    }
+
+    /// Whether somebody is at these blocks, or will be before `group`.
+    fn is_taken(&self, group: usize, file: &LogWrite, part: &Part) -> bool {
+        self.groups.iter().take(group).any(|earlier| {
+            Arc::ptr_eq(&earlier.write.file, &file.file)
+                && earlier.parts.iter().any(|other| other.overlaps(part))
+        })
+    }
+
+    /// Hands everything to the ring that may go.
+    fn advance(&mut self) {
+        for index in 0..self.groups.len() {
+            for at in 0..2 {
+                self.start_part(index, at);
+            }
+            let earlier_done = self.groups.iter().take(index).all(Group::is_done);
+            let Some(group) = self.groups.get_mut(index) else { return };
+            let due = group.way == Way::ThenSync && group.is_written() && group.failure.is_none();
+            if due && earlier_done {
+                match self.ring.sync(Arc::clone(&group.write.file)) {
+                    Ok(slot) => group.way = Way::Syncing { slot },
+                    Err(error) => group.fail(WriteFailure::Sync(error)),
+                }
+            }
+        }
+    }
+
+    fn start_part(&mut self, index: usize, at: usize) {
+        let Some(group) = self.groups.get(index) else { return };
+        let Some(part) = group.parts.get(at).copied() else { return };
+        let ready = part.stage == Stage::Waiting && group.way != Way::Plain;
+        if !ready || self.is_taken(index, &group.write, &part) {
+            return;
+        }
+        let Some(group) = self.groups.get_mut(index) else { return };
+        let started = blocks(&group.write, &part, group.way == Way::Writes)
+            .ok_or_else(|| io::Error::other("bytes of a group that are not in its image"))
+            .and_then(|blocks| self.ring.write(blocks));
+        match started {
+            Ok((slot, len)) => {
+                if let Some(part) = group.parts.get_mut(at) {
+                    part.stage = Stage::Running { slot, len };
+                }
+            }
+            Err(error) => group.fail(WriteFailure::Write(error)),
+        }
+    }
+
+    /// Notes what became of a request.
+    fn settle(&mut self, done: &Done) {
+        for group in &mut self.groups {
+            if group.way == (Way::Syncing { slot: done.slot }) {
+                group.way = Way::Writes;
+                if done.result < 0 {
+                    // Final, also when interrupted: a second sync that succeeds would prove nothing.
+                    group.fail(WriteFailure::Sync(io::Error::from_raw_os_error(-done.result)));
+                }
+                return;
+            }
+            let running = |part: &&mut Part| matches!(part.stage, Stage::Running { slot, .. } if slot == done.slot);
+            let Some(part) = group.parts.iter_mut().find(running) else { continue };
+            let Stage::Running { len, .. } = part.stage else { continue };
+            let written = usize::try_from(done.result).unwrap_or(0);
+            if written >= len {
+                part.stage = Stage::Over;
+                return;
+            }
+            part.stage = Stage::Waiting;
+            match -done.result {
+                // Nothing of it was tried, or it was cut off; whole, it is written again, and synced with that.
+                // A thread that ends takes back what it handed over and the kernel has not begun.
+                libc::EINTR | libc::EAGAIN | libc::ECANCELED if part.retries < RETRIES_MAX => {
+                    part.retries += 1;
+                }
+                libc::EINVAL | libc::EOPNOTSUPP => {
+                    tracing::warn!("a write past the page cache is refused, and goes through it");
+                    group.way = Way::Plain;
+                }
+                error if error > 0 => {
+                    part.stage = Stage::Over;
+                    group.fail(WriteFailure::Write(io::Error::from_raw_os_error(error)));
+                }
+                _ => {
+                    // Short: goes on at the last whole block. A sync that went with it is not relied upon.
+                    let whole = written - written % BLOCK_BYTES;
+                    part.start += whole as u64;
+                    part.retries = if whole == 0 { part.retries + 1 } else { 0 };
+                    if part.retries > RETRIES_MAX {
+                        group.fail(WriteFailure::Write(io::ErrorKind::WriteZero.into()));
+                    } else if group.write.sync {
+                        group.way = Way::ThenSync;
+                    }
+                }
+            }
+            return;
+        }
+    }
+
+    /// The first in the queue, if it has to go through the page cache; everything before it is done.
+    fn perform_plain(&mut self) {
+        let Some(group) = self.groups.front_mut() else { return };
+        let running = |part: &Part| matches!(part.stage, Stage::Running { .. });
+        if group.way == Way::Plain && group.failure.is_none() && !group.parts.iter().any(running) {
+            if let Err(failure) = perform(&group.write) {
+                group.failure = Some(failure);
+            }
+            group.way = Way::PlainDone;
+            group.parts = [Part::over(); 2];
+        }
+    }
+}
+
+/// The blocks of a part, out of the image.
+fn blocks(write: &LogWrite, part: &Part, alone: bool) -> Option<Blocks> {
+    let start = usize::try_from(part.start).ok()?;
+    let end = usize::try_from(part.end).ok()?.min(write.bytes.end());
+    Some(Blocks {
+        file: Arc::clone(&write.file),
+        bytes: write.bytes.within(start, end)?,
+        offset: part.start,
+        sync: write.sync && alone,
+    })
+}
+
+impl WriteQueue for UringQueue {
+    fn backend(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn depth(&self) -> usize {
+        DEPTH
+    }
+
+    fn submit(&mut self, write: LogWrite) {
+        debug_assert!(self.groups.len() < DEPTH, "more writes in flight than the depth");
+        let block = BLOCK_BYTES as u64;
+        let start = write.offset - write.offset % block;
+        let end = (write.offset + write.bytes.as_ref().len() as u64).next_multiple_of(block);
+        let is_image =
+            write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
+        let way = match (is_image && write.file.direct().is_some(), write.sync && self.unsynced) {
+            (false, _) => Way::Plain,
+            (true, false) => Way::Writes,
+            (true, true) => Way::ThenSync,
+        };
+        let whole = Part::waiting(start, end);
+        let parts = if self.is_taken(self.groups.len(), &write, &whole) && way != Way::Plain {
+            let first_end = end.min(start + block);
+            [Part::waiting(start, first_end), Part::waiting(first_end, end)]
+        } else {
+            [whole, Part::over()]
+        };
+        self.unsynced |= !write.sync;
+        self.groups.push_back(Group { write, way, parts, failure: None });
+        self.advance();
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        loop {
+            while let Some(done) = self.ring.take() {
+                self.settle(&done);
+            }
+            if wait {
+                self.perform_plain();
+            }
+            self.advance();
+            if let Some(at) = self.groups.iter().position(Group::is_done)
+                && let Some(group) = self.groups.remove(at)
+            {
+                let result = group.failure.map_or(Ok(()), Err);
+                return Some(Completion { token: group.write.token, result });
+            }
+            let first = self.groups.front()?.write.token;
+            if wait && self.ring.busy() == 0 {
+                if self.groups.front().is_some_and(|group| group.way == Way::Plain) {
+                    continue;
+                }
+                let stuck = io::Error::other("a write that nothing is done about");
+                return Some(Completion { token: first, result: Err(WriteFailure::Write(stuck)) });
+            }
+            let entered = self.ring.enter(wait);
+            if let Err(error) = entered {
+                // What is in flight stays the ring's, until it is dropped.
+                return Some(Completion { token: first, result: Err(WriteFailure::Write(error)) });
+            }
+            if !wait {
+                // Taken the next time.
+                return None;
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The entries that a log holds, truncations applied.
+
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+
+use super::Looked;
+use super::summary::committed_of;
+use crate::codec::{self, PayloadRef};
+use crate::entry::LogId;
+use crate::error::{Corrupt, OpenError};
+use crate::log::Cut;
+use crate::log::format::{FRAME_HEADER_BYTES, FrameKind, segment_name};
+use crate::log::recovery::scan::{GoodFrame, ScanOptions, scan};
+
+/// One entry that is in the log and was not truncated.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LiveEntry<'a> {
+    /// Which entry it is.
+    pub log_id: LogId,
+    /// Whether it is known to be committed: only committed entries are part of the state.
+    pub committed: bool,
+    /// What it asks for.
+    pub payload: PayloadRef<'a>,
+}
+
+/// What [`dump`] went through.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct DumpSummary {
+    /// Entries given to the sink.
+    pub entries: u64,
+    /// The last entry of the log.
+    pub last: Option<LogId>,
+    /// The highest index that is committed.
+    pub committed: Option<u64>,
+    /// The torn end, which is not part of the log.
+    pub cut: Option<Cut>,
+}
+
+/// Calls `sink` with every entry of the log at `path` whose index is in `indexes`, in index order. What was truncated
+/// is left out. An error of `sink` ends it.
+///
+/// Costs two passes over the log: what a later frame removes is known only after the first.
+///
+/// # Errors
+///
+/// [`OpenError`], as [`inspect`](super::inspect()) has it; [`OpenError::Corrupt`] where the log is damaged, before the
+/// first call of `sink`; [`OpenError::Io`] with the error of `sink`.
+pub fn dump(
+    path: impl AsRef<Path>,
+    indexes: impl RangeBounds<u64>,
+    sink: &mut dyn FnMut(&LiveEntry<'_>) -> io::Result<()>,
+) -> Result<DumpSummary, OpenError> {
+    let looked = Looked::at(path.as_ref())?;
+    let Some((meta, _)) = &looked.meta else { return Ok(DumpSummary::default()) };
+    let mut truncations = Truncations::default();
+    let result = scan(&looked.disk, meta, ScanOptions::default(), &mut |frame| {
+        truncations.note(frame);
+        Ok(())
+    })?;
+    let last = result.tail.last;
+    let committed = committed_of(meta, &last, result.tail.committed);
+    let mut entries = 0;
+    scan(&looked.disk, meta, ScanOptions::default(), &mut |frame| {
+        let limit = truncations.limit_of(frame.header.opening.sequence);
+        each_entry(frame, &mut |log_id, payload| {
+            let wanted = indexes.contains(&log_id.index);
+            if !wanted || limit.is_some_and(|limit| log_id.index >= limit) {
+                return Ok(());
+            }
+            entries += 1;
+            let committed = Some(log_id.index) <= committed;
+            sink(&LiveEntry { log_id, committed, payload }).map_err(super::sink_failed)
+        })
+    })?;
+    Ok(DumpSummary { entries, last, committed, cut: result.cut.map(Into::into) })
+}
+
+type OnEntry<'a> = dyn FnMut(LogId, PayloadRef<'_>) -> Result<(), OpenError> + 'a;
+
+fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), OpenError> {
+    let header = &frame.header;
+    let undecodable = || Corrupt {
+        file: segment_name(frame.segment),
+        offset: frame.offset,
+        index: Some(header.opening.first_index),
+        what: "an entry does not decode, though its checksum fits",
+    };
+    let segment = u32::try_from(frame.segment).map_err(|_| undecodable())?;
+    let offset = u32::try_from(frame.offset + FRAME_HEADER_BYTES as u64);
+    let mut offset = offset.map_err(|_| undecodable())?;
+    let mut body = frame.body;
+    for position in 0..header.count {
+        let (payload, len) = codec::decode(body, segment, offset).map_err(|_| undecodable())?;
+        on_entry(header.first().at(header.opening.first_index + u64::from(position)), payload)?;
+        body = body.get(len..).ok_or_else(undecodable)?;
+        offset = offset.wrapping_add(u32::try_from(len).map_err(|_| undecodable())?);
+    }
+    Ok(())
+}
+
+/// Which truncations there are, by frame sequence.
+#[derive(Debug, Default)]
+struct Truncations {
+    /// (sequence, first index removed); both rise, as one that a later one goes below of is dropped.
+    frames: Vec<(u64, u64)>,
+}
+
+impl Truncations {
+    fn note(&mut self, frame: &GoodFrame<'_>) {
+        let opening = &frame.header.opening;
+        if opening.kind == FrameKind::Truncation {
+            while self.frames.last().is_some_and(|(_, first)| *first >= opening.first_index) {
+                self.frames.pop();
+            }
+            self.frames.push((opening.sequence, opening.first_index));
+        }
+    }
+
+    /// The lowest index that any truncation after frame `sequence` removes.
+    fn limit_of(&self, sequence: u64) -> Option<u64> {
+        let next = self.frames.partition_point(|(at, _)| *at <= sequence);
+        self.frames.get(next).map(|(_, first)| *first)
+    }
+}

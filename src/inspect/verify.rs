@@ -1,0 +1,76 @@
+//! Whether every byte of a directory is as it was written.
+
+use std::path::Path;
+
+use super::Looked;
+use crate::error::{Corrupt, OpenError};
+use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
+
+/// One place that does not read back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Which file, where in it, the first index that is lost there (if it is known), and what does not hold.
+    pub place: Corrupt,
+    /// Whether it was known to be durable. If not it is the torn end that a crash leaves: nothing of it was acknowledged
+    /// under [`Durability::Sync`](crate::Durability::Sync), and opening for writing cuts it.
+    pub was_durable: bool,
+}
+
+/// What [`verify`] read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Frames that hold.
+    pub frames: u64,
+    /// Entries in them, truncated ones included.
+    pub entries: u64,
+    /// Every damaged place, in the order of the log.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Whether nothing that was durable is damaged. A torn end is not damage: every crash may leave one.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|finding| !finding.was_durable)
+    }
+
+    /// The torn end of the log, if it has one.
+    #[must_use]
+    pub fn torn_end(&self) -> Option<&Corrupt> {
+        self.findings.iter().find(|finding| !finding.was_durable).map(|finding| &finding.place)
+    }
+}
+
+/// Reads every byte of the directory at `path` and reports every place that does not read back. Goes on behind damage
+/// where it can.
+///
+/// Costs one pass over all files, and some more over what lies behind damage; memory is one buffer of a few MiB. A
+/// directory in which nothing was ever completed (a crash while it was made) is clean and empty.
+///
+/// # Errors
+///
+/// [`OpenError`] for what keeps it from looking: a missing directory, one open for writing, an unknown version, a file
+/// that is not ours, an I/O error. Damage is not an error but a finding.
+pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
+    let path = path.as_ref();
+    let mut report = VerifyReport::default();
+    let looked = match Looked::at(path) {
+        Ok(looked) => looked,
+        Err(OpenError::Corrupt(place)) => {
+            // Without META nothing is known of the log: neither where it starts nor what its checksums are salted with.
+            report.findings.push(Finding { place, was_durable: true });
+            return Ok(report);
+        }
+        Err(other) => return Err(other),
+    };
+    let Some((meta, _)) = looked.meta else { return Ok(report) };
+    let VerifyReport { findings, .. } = &mut report;
+    let summary = verify_log(&looked.disk, &meta, &mut |VerifyFinding { place, was_durable }| {
+        findings.push(Finding { place, was_durable });
+    })?;
+    report.frames = summary.frames;
+    report.entries = summary.entries;
+    Ok(report)
+}

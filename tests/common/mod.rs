@@ -1,0 +1,209 @@
+//! What the scenario files share: the serial oracle, the generators, machines to watch, and small helpers.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests; each file uses its own part of this"
+)]
+
+pub mod frames;
+pub mod generate;
+pub mod machines;
+pub mod model;
+pub mod ops;
+
+use std::fs;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sprag::{
+    ApplyConfig, ApplyManager, CommitMode, PersistentConfig, PersistentStateMachine, StateMachine,
+};
+use tempfile::TempDir;
+
+/// Long enough for anything that is not stuck.
+pub const LONG: Duration = Duration::from_secs(20);
+/// Long enough to see that something does not happen.
+pub const SHORT: Duration = Duration::from_millis(60);
+
+/// Runs `work` on a thread of its own and fails, instead of hanging, if it does not come back.
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let _receiver_may_be_gone = sender.send(work());
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what}: not back after {limit:?}"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match worker.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the result was sent"),
+        },
+    }
+}
+
+/// Waits until `reached` says so; whether it did in time.
+pub fn eventually(limit: Duration, mut reached: impl FnMut() -> bool) -> bool {
+    let started = Instant::now();
+    while !reached() {
+        if started.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    true
+}
+
+pub fn workers(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+/// A manager's options for tests: several workers whatever the machine, and none of them pinned.
+pub fn apply_config(worker_count: usize) -> ApplyConfig {
+    ApplyConfig::new().worker_count(workers(worker_count)).pin_workers(false)
+}
+
+pub fn manage<M: StateMachine>(machine: M, config: ApplyConfig) -> ApplyManager<M> {
+    ApplyManager::new(machine, config).unwrap()
+}
+
+pub type Persistent = ApplyManager<PersistentStateMachine>;
+
+/// A data directory that goes away with the test. The data is one level down, so that sprag creates it.
+#[derive(Debug)]
+pub struct Scratch {
+    dir: TempDir,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("sprag-test-").tempdir().unwrap() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Small segments, so that a test of a few hundred entries rolls over several.
+    pub fn config(&self) -> PersistentConfig {
+        PersistentConfig::new(self.path()).segment_bytes(64 << 10).expected_keys(256)
+    }
+
+    pub fn by_commit(&self) -> PersistentConfig {
+        self.config().commit_mode(CommitMode::ByCommit)
+    }
+
+    pub fn open(&self) -> Persistent {
+        open(self.config())
+    }
+
+    /// The directory as a `kill -9` at this moment would leave it, in a place of its own.
+    pub fn crash_image(&self) -> Self {
+        let image = Self::new();
+        copy_dir(&self.path(), &image.path());
+        image
+    }
+}
+
+pub fn open(config: PersistentConfig) -> Persistent {
+    manage(PersistentStateMachine::open(config).unwrap(), apply_config(2))
+}
+
+/// Opens, and gives the error that this must bring.
+pub fn refused(config: PersistentConfig) -> sprag::error::OpenError {
+    match PersistentStateMachine::open(config) {
+        Ok(_) => panic!("opening must be refused"),
+        Err(error) => error,
+    }
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir(to).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
+    // META last: a crash leaves all of one moment, so the copy must not know less than what it points to.
+    let mut names: Vec<_> =
+        fs::read_dir(from).unwrap().map(|file| file.unwrap().file_name()).collect();
+    names.sort_by_key(|name| name == "META");
+    for name in names {
+        fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
+
+/// Every file of a directory with its bytes.
+pub fn dir_bytes(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(path)
+        .unwrap()
+        .map(|file| {
+            let file = file.unwrap();
+            (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// A child process: this test binary again, running the one test `name` with `directory` as its argument.
+pub fn child(name: &str, directory: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.env(CHILD_DIRECTORY, directory);
+    command
+}
+
+const CHILD_DIRECTORY: &str = "SPRAG_TEST_CHILD_DIRECTORY";
+
+/// The argument of a child; `None` in the parent, where a child's test has nothing to do.
+pub fn child_directory() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIRECTORY).map(PathBuf::from)
+}
+
+/// A tiny executor: polls on this thread, and parks it in between.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+pub struct CountingWaker(AtomicUsize);
+
+impl CountingWaker {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,44 @@
+//! Asynchronous calls leave nothing behind. Alone in its file, because it looks at the whole process's memory.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::machines::memory;
+use common::{LONG, apply_config, manage};
+use sprag::Entry;
+use sprag::error::SubmitError;
+
+/// Resident memory of this process, in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_calls() {
+    let manager = manage(memory(), apply_config(1).pipeline_depth(1024));
+    let mut next = 1;
+    let mut call = |count: u64| {
+        for index in next..next + count {
+            let key = [(index % 64) as u8];
+            while let Err(error) = manager.apply_entries(&[Entry::put(index, 1, &key, b"value")]) {
+                assert!(matches!(error, SubmitError::Full { .. }), "{error}");
+                manager.flush_pending(LONG).unwrap();
+            }
+            if index % 16 == 0 {
+                // Made, and never polled or waited for.
+                let _unused = manager.acknowledged(index + 5);
+            }
+        }
+        next += count;
+        manager.flush_pending(LONG).unwrap();
+    };
+    // Every image of the pool has been used by then.
+    call(400_000);
+    let before = resident_kib();
+    call(200_000);
+    let grown = resident_kib().saturating_sub(before);
+    // 40 bytes a call would be 8 MB.
+    assert!(grown < 4096, "{grown} KiB more after 200,000 calls");
+}
