@@ -26,7 +26,7 @@ use crate::error::{Outcome, about};
 use crate::progress::{Bar, Progress};
 use crate::text::{line, size};
 use command::{Parsed, Request};
-use engine::Engine;
+use engine::{Engine, Target};
 use group::{ENTRY_BYTES_MAX, Group, Refused};
 use stop::{Stop, What};
 use stream::{Position, Stream};
@@ -78,8 +78,8 @@ struct Multi {
 }
 
 /// An import under way.
-struct Importer<R> {
-    engine: Engine,
+struct Importer<R, T> {
+    engine: T,
     stream: Stream<R>,
     skips_unknown: bool,
     multi: Option<Multi>,
@@ -94,8 +94,8 @@ struct Importer<R> {
 /// What ends an import early.
 type Halt = Refused<Box<dyn Error>>;
 
-impl<R: Read> Importer<R> {
-    fn new(engine: Engine, stream: Stream<R>, skips_unknown: bool) -> Self {
+impl<R: Read, T: Target> Importer<R, T> {
+    fn new(engine: T, stream: Stream<R>, skips_unknown: bool) -> Self {
         let (reached, summary) = (stream.position(), Summary::default());
         let group = Group::default();
         Self { engine, stream, skips_unknown, multi: None, group, reached, noted: 0, summary }
@@ -135,8 +135,7 @@ impl<R: Read> Importer<R> {
         Ok(stop)
     }
 
-    fn finish(mut self) -> (Summary, Engine) {
-        self.summary.entries = self.engine.entries;
+    fn finish(mut self) -> (Summary, T) {
         self.summary.offset = self.reached.offset;
         (self.summary, self.engine)
     }
@@ -220,6 +219,7 @@ impl<R: Read> Importer<R> {
     fn submit(&mut self) -> Outcome {
         if self.reached.offset > self.noted {
             self.engine.submit(&self.group, self.reached)?;
+            self.summary.entries += 1;
             self.noted = self.reached.offset;
         }
         self.group.clear();

@@ -19,14 +19,26 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Room for few keys at first: the tables grow.
 const EXPECTED_KEYS: usize = 64 << 10;
 
+/// Where an import goes.
+pub(super) trait Target: State<Error = Box<dyn std::error::Error>> {
+    /// How far the input was imported before; `None` if it was not.
+    fn reached(&self) -> Outcome<Option<Position>>;
+
+    /// Submits a group as one entry that says how far it reaches.
+    fn submit(&mut self, group: &Group, reached: Position) -> Outcome;
+
+    /// Waits until all that was submitted is on stable storage.
+    fn flush(&self) -> Outcome;
+}
+
 /// A directory that is imported into.
 pub(super) struct Engine {
     manager: ApplyManager<PersistentStateMachine>,
     last: Option<LogId>,
     note_name: String,
     what: String,
-    /// How many entries were submitted.
-    pub(super) entries: u64,
+    /// Whether anything was submitted that may not be in the state yet.
+    pending: bool,
 }
 
 impl Engine {
@@ -43,34 +55,7 @@ impl Engine {
     ) -> Outcome<Self> {
         let last = machine.recovery().last;
         let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(about(&what))?;
-        Ok(Self { manager, last, note_name, what, entries: 0 })
-    }
-
-    /// How far the input was imported before; `None` if it was not.
-    pub(super) fn reached(&self) -> Outcome<Option<Position>> {
-        let note = self.manager.reader().note(self.note_name.as_bytes()).map_err(self.about())?;
-        let Some(note) = note else { return Ok(None) };
-        match mark::decode(&note) {
-            Some(position) => Ok(Some(position)),
-            None => {
-                Err(format!("{}: the note of this import is of an unknown form", self.what).into())
-            }
-        }
-    }
-
-    /// Submits a group as one entry that says how far it reaches.
-    pub(super) fn submit(&mut self, group: &Group, reached: Position) -> Outcome {
-        let log_id = match self.last {
-            Some(last) => last.at(last.index.saturating_add(1)),
-            None => LogId::new(1, 1),
-        };
-        let (commands, value) = (group.commands(), mark::encode(reached));
-        let note = Note { name: self.note_name.as_bytes(), value: &value };
-        let batch = Command::Batch { commands: &commands, note: Some(note) };
-        self.take(Entry::new(log_id, Payload::Command(batch)), group.counts())?;
-        self.last = Some(log_id);
-        self.entries += 1;
-        Ok(())
+        Ok(Self { manager, last, note_name, what, pending: false })
     }
 
     /// Submits an entry; one that might be rejected is waited for, so that nothing comes after it if it is.
@@ -92,11 +77,6 @@ impl Engine {
         }
     }
 
-    /// Waits until all that was submitted is on stable storage.
-    pub(super) fn flush(&self) -> Outcome {
-        self.manager.flush_pending(TIMEOUT).map_err(self.about())
-    }
-
     pub(super) fn close(self) -> Outcome {
         let what = self.what;
         self.manager.close(TIMEOUT).map_err(about(what))
@@ -105,7 +85,7 @@ impl Engine {
     /// Waits until all that was submitted is in the state.
     fn settle(&self) -> Outcome {
         match self.last {
-            Some(last) if self.entries > 0 => {
+            Some(last) if self.pending => {
                 self.manager.wait_until(last.index, Stage::Applied, TIMEOUT).map_err(self.about())
             }
             _ => Ok(()),
@@ -114,6 +94,37 @@ impl Engine {
 
     fn about<E: std::error::Error>(&self) -> impl FnOnce(E) -> Box<dyn std::error::Error> {
         about(self.what.clone())
+    }
+}
+
+impl Target for Engine {
+    fn reached(&self) -> Outcome<Option<Position>> {
+        let note = self.manager.reader().note(self.note_name.as_bytes()).map_err(self.about())?;
+        let Some(note) = note else { return Ok(None) };
+        match mark::decode(&note) {
+            Some(position) => Ok(Some(position)),
+            None => {
+                Err(format!("{}: the note of this import is of an unknown form", self.what).into())
+            }
+        }
+    }
+
+    fn submit(&mut self, group: &Group, reached: Position) -> Outcome {
+        let log_id = match self.last {
+            Some(last) => last.at(last.index.saturating_add(1)),
+            None => LogId::new(1, 1),
+        };
+        let (commands, value) = (group.commands(), mark::encode(reached));
+        let note = Note { name: self.note_name.as_bytes(), value: &value };
+        let batch = Command::Batch { commands: &commands, note: Some(note) };
+        self.take(Entry::new(log_id, Payload::Command(batch)), group.counts())?;
+        self.last = Some(log_id);
+        self.pending = true;
+        Ok(())
+    }
+
+    fn flush(&self) -> Outcome {
+        self.manager.flush_pending(TIMEOUT).map_err(self.about())
     }
 }
 

@@ -240,6 +240,11 @@ impl<R: Read> Stream<R> {
         let mut searched = 0;
         let end = loop {
             let ahead = self.ahead();
+            if ahead.starts_with(b"REDIS0") {
+                let what =
+                    "an RDB file or preamble (with aof-use-rdb-preamble no, Redis writes none)";
+                return Err(self.stop(What::Malformed(what)));
+            }
             let found = ahead.iter().skip(searched).position(|byte| *byte == b'\n');
             if let Some(found) = found.map(|found| searched + found) {
                 break found;
@@ -256,8 +261,6 @@ impl<R: Read> Stream<R> {
         self.line.clear();
         let split = if line.len() > LINE_BYTES_MAX {
             Err("an inline command longer than 65536 bytes")
-        } else if line.starts_with(b"REDIS0") {
-            Err("an RDB file or preamble (with aof-use-rdb-preamble no, Redis writes none)")
         } else if line.starts_with(b"#") {
             Ok(())
         } else {
