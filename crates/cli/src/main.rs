@@ -7,6 +7,7 @@ mod error;
 mod look;
 mod progress;
 mod read;
+mod repair;
 mod run;
 mod text;
 
@@ -50,6 +51,7 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Export(export) => read::export(&export, out),
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
+        Command::Repair(options) => repair::repair(&options, json, out),
         Command::Dump(dump) => look::dump(&dump, out),
     }
 }
