@@ -84,7 +84,11 @@ impl LogOpening {
 
     /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
     pub(crate) fn replay<M: StateMachine>(self, machine: &M) -> Result<Arc<Log>, OpenError> {
-        let options = ScanOptions { strict: self.config.strict && self.writable };
+        let options = if self.writable {
+            ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
+        } else {
+            ScanOptions::looking_at(&*self.disk)
+        };
         let content = self.content;
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
@@ -117,8 +121,15 @@ impl LogOpening {
         start: StartMarks,
         unfed: VecDeque<Run>,
     ) -> Result<Arc<Log>, OpenError> {
-        let recovery = self.report(&result, start);
-        let hard = HardFile::open(&*self.disk, self.content.database_id, self.writable)?;
+        let mut recovery = self.report(&result, start);
+        let database_id = self.content.database_id;
+        let hard = match HardFile::open(&*self.disk, database_id, self.writable) {
+            Err(OpenError::Corrupt(place)) if !self.writable => {
+                recovery.unreadable.get_or_insert(place);
+                HardFile::none(database_id)
+            }
+            hard => hard?,
+        };
         if let Some(CutReport { file, offset, bytes, .. }) = &result.cut {
             tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut");
         }
@@ -154,6 +165,8 @@ impl LogOpening {
                 .meta
                 .as_ref()
                 .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
+            unreadable: result.unreadable.as_ref().map(|damage| damage.place.clone()),
+            beside_a_writer: self.disk.is_beside_a_writer(),
         }
     }
 

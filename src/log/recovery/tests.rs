@@ -657,7 +657,7 @@ fn a_recycled_segment_ends_where_its_stale_frames_start() {
 #[test]
 fn a_strict_open_refuses_a_cut_and_accepts_a_whole_log() {
     let log = five_frames();
-    let strict = ScanOptions { strict: true };
+    let strict = ScanOptions { strict: true, ..ScanOptions::default() };
     read_with(&log.disk(512), &meta(0), strict).1.unwrap();
     let disk = log.disk(0);
     let bytes = disk.bytes(&segment_name(1));
