@@ -27,12 +27,12 @@ fn a_second_opener_is_refused_in_this_process_and_in_another() {
     let before = dir_bytes(&scratch.path());
     assert!(matches!(refused(scratch.config()), OpenError::Locked { .. }));
     let read_only = PersistentStateMachine::open_read_only(scratch.path());
-    assert!(matches!(read_only, Err(OpenError::Locked { .. })), "{:?}", read_only.map(drop));
+    assert!(read_only.is_ok(), "reading beside a writer: {:?}", read_only.map(drop));
     let in_a_child = || {
         let output = child("child_opens", &scratch.path()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         let said = said.lines().find_map(|line| Some(line.split_once("outcome: ")?.1.to_owned()));
-        said.expect("the child ran")
+        said.unwrap_or_else(|| panic!("the child did not run"))
     };
     assert_eq!(in_a_child(), "locked");
     assert_eq!(dir_bytes(&scratch.path()), before, "a refused opener changed a byte");
