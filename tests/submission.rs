@@ -532,7 +532,7 @@ fn a_future_completes_when_its_index_is_acknowledged() {
     for future in futures.drain(..3) {
         block_on(future).unwrap();
     }
-    let rest = futures.drain(..).collect::<Vec<_>>();
+    let rest = std::mem::take(&mut futures);
     gate.open();
     within(LONG, "futures on another thread", move || {
         rest.into_iter().for_each(|future| block_on(future).unwrap());

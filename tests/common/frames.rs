@@ -86,7 +86,9 @@ pub fn frames(directory: &Path) -> Vec<Frame> {
 /// Rewrites a frame's header and body and makes their checksums right again, as only this program itself could.
 pub fn forge(directory: &Path, frame: &Frame, change: impl FnOnce(&mut [u8])) {
     let meta = fs::read(directory.join("META")).unwrap();
-    let database_id = &meta[16..32];
+    // Of whichever of the two slots was stored to.
+    let slot = if meta[..4] == [0; 4] { 4096 } else { 0 };
+    let database_id = &meta[slot + 16..slot + 32];
     let mut bytes = fs::read(&frame.file).unwrap();
     let whole = &mut bytes[frame.offset..frame.offset + frame.bytes()];
     change(whole);

@@ -92,11 +92,13 @@ impl Group {
     }
 
     pub(super) fn commands(&self) -> Vec<Command<'_>> {
-        let command = |change| match change {
-            &Change::Put { ref key, ref value } => Command::Put { key, value },
-            &Change::Delete { ref key } => Command::Delete { key },
-            &Change::Increment { ref key, by } => Command::Increment { key, by },
-        };
+        fn command(change: &Change) -> Command<'_> {
+            match change {
+                Change::Put { key, value } => Command::Put { key, value },
+                Change::Delete { key } => Command::Delete { key },
+                Change::Increment { key, by } => Command::Increment { key, by: *by },
+            }
+        }
         self.changes.iter().map(command).collect()
     }
 
