@@ -98,7 +98,8 @@ fn flat_out(io: IoBackend, value_bytes: usize, length: Duration) -> Figures {
     let mut index = 1_u64;
     while began.elapsed() < length {
         let entries: Vec<Entry<'_>> = (index..index + 128)
-            .map(|index| Entry::put(index, 1, &keys[index as usize % keys.len()], &value))
+            .zip(keys.iter().cycle())
+            .map(|(index, key)| Entry::put(index, 1, key, &value))
             .collect();
         match manager.apply_entries(&entries) {
             Ok(()) => index += 128,

@@ -98,21 +98,22 @@ fn a_sync_after_writes_that_asked_for_none_is_one_of_the_file() {
 fn a_short_write_goes_on_and_is_synced_afresh() {
     let directory = tempfile::tempdir().unwrap();
     let Some((_disk, file)) = disk(&directory) else { return };
-    let bytes = content(50_000);
+    let bytes = content(300_000);
     let image = Arc::new(Image::new(1 << 20).unwrap());
     let image = Arc::clone(Image::begin(image, 0, &bytes).unwrap().image());
     let mut queue = UringQueue::new().unwrap();
-    queue.submit(cut(&image, &file, &[50_000], true).remove(0));
+    queue.submit(cut(&image, &file, &[300_000], true).remove(0));
+    assert_eq!(queue.groups[0].way, Way::Writes);
     queue.ring.enter(true).unwrap();
     let mut done = queue.ring.take().unwrap();
     // What was written is taken back, so that only a write that goes on can bring it.
-    file.write_all_at(&vec![0xee; 50_000 - 8192], 8192).unwrap();
+    file.write_all_at(&vec![0xee; 300_000 - 8192], 8192).unwrap();
     done.result = 9000;
     queue.settle(&done);
     assert_eq!(queue.groups[0].way, Way::ThenSync);
     assert_eq!((queue.groups[0].parts[0].start, queue.groups[0].is_done()), (8192, false));
     queue.complete(true).unwrap().result.unwrap();
-    assert!(read_all(&*file)[..50_000] == bytes);
+    assert!(read_all(&*file)[..300_000] == bytes);
 }
 
 #[test]
