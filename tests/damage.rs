@@ -134,7 +134,7 @@ fn an_old_frame_put_back_over_what_was_cut_is_not_taken() {
     let file = image.path().join(found[0].name());
     let mut bytes = fs::read(&file).unwrap();
     let from = found[8].offset;
-    bytes[from..].copy_from_slice(&old[from..bytes.len()]);
+    bytes[from..].copy_from_slice(&old[from..]);
     fs::write(&file, bytes).unwrap();
     let again = open(image.config().durability(Durability::Os));
     assert_eq!(again.stats().applied, Some(8), "frames of an earlier incarnation chained on");
