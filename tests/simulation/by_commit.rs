@@ -375,6 +375,7 @@ fn a_truncated_entry_is_not_applied_when_the_directory_is_opened_again() {
     node.run_until_idle();
     node.truncate_after(Some(3)).unwrap();
     append(&node, 4..=5, 3, b"newer");
+    node.run_until_idle();
     node.commit(5).unwrap();
     node.run_until_idle();
     node.close().unwrap();
