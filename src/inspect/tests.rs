@@ -153,7 +153,7 @@ fn damage_is_a_finding_of_verify_and_ends_everything_else() {
     let damage = inspect(&path).unwrap().damage.unwrap();
     assert_eq!((damage.offset, damage.index), (places[3], Some(4)));
     let mut seen = 0;
-    let count = &mut |_: super::LiveEntry<'_>| {
+    let count = &mut |_: &super::LiveEntry<'_>| {
         seen += 1;
         Ok(())
     };
