@@ -88,7 +88,11 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
             with_entries(part, |entries| match number % 3 {
                 0 => drop(manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap()),
                 1 => manager.apply_entries_sync(entries, LONG, &mut vec![]).unwrap(),
-                _ => entries.iter().for_each(|entry| drop(manager.apply(entry, LONG).unwrap())),
+                _ => {
+                    for entry in entries {
+                        manager.apply(entry, LONG).unwrap();
+                    }
+                }
             });
             let done = manager.stats();
             assert!(done.acknowledged >= part.last().map(|(log_id, _)| log_id.index));
