@@ -67,7 +67,7 @@ fn keys_and_values_of_any_bytes_come_back_as_they_were() {
         assert!(!machine.get_into(missing, &mut into).unwrap());
         assert!(into.is_empty(), "what was in the buffer is gone");
         assert_eq!(machine.get_with(missing, |_| panic!("called")).unwrap(), None::<()>);
-        assert_eq!(machine.is_empty().unwrap(), false);
+        assert!(!machine.is_empty().unwrap());
     });
 }
 
