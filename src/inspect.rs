@@ -2,7 +2,7 @@
 //!
 //! For tools and tests; the `sprag` command is built on this. A directory is opened read-only and nothing of it is
 //! changed, ever: no file is created, no byte is written, a torn end stays as it is. While it is open for writing
-//! somewhere, every call here is refused with [`OpenError::Locked`](crate::error::OpenError::Locked).
+//! somewhere, every call here is refused with [`OpenError::Locked`].
 //!
 //! ```
 //! use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
@@ -17,7 +17,10 @@
 //! let report = sprag::inspect::verify(&path)?;
 //! assert!(report.is_clean() && report.entries == 1);
 //! let mut indexes = Vec::new();
-//! sprag::inspect::dump(&path, .., &mut |entry| Ok(indexes.push(entry.log_id.index)))?;
+//! sprag::inspect::dump(&path, .., &mut |entry| {
+//!     indexes.push(entry.log_id.index);
+//!     Ok(())
+//! })?;
 //! assert_eq!(indexes, [1]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -136,7 +136,11 @@ fn damage_is_a_finding_of_verify_and_ends_everything_else() {
     let whole = fs::read(&segment).unwrap();
     let mut bytes = whole.clone();
     let mut places = Vec::new();
-    frames(&path, &mut |frame| Ok(places.push(frame.offset))).unwrap();
+    frames(&path, &mut |frame| {
+        places.push(frame.offset);
+        Ok(())
+    })
+    .unwrap();
     for position in [3, 11] {
         let at = usize::try_from(places[position]).unwrap() + 130;
         bytes[at] ^= 1;
@@ -149,7 +153,11 @@ fn damage_is_a_finding_of_verify_and_ends_everything_else() {
     let damage = inspect(&path).unwrap().damage.unwrap();
     assert_eq!((damage.offset, damage.index), (places[3], Some(4)));
     let mut seen = 0;
-    let error = dump(&path, .., &mut |_| Ok(seen += 1)).unwrap_err();
+    let error = dump(&path, .., &mut |_| {
+        seen += 1;
+        Ok(())
+    })
+    .unwrap_err();
     assert!(matches!(error, OpenError::Corrupt(_)), "{error}");
     assert_eq!(seen, 0);
 
