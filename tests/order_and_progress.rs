@@ -3,18 +3,14 @@
 
 mod common;
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::machines::{Gate, Hooked, KeyValueReads, gated, meets, memory};
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, SHORT, Scratch, apply_config, eventually, manage, within};
+use common::{LONG, SHORT, Scratch, apply_config, block_on, eventually, manage, within};
 use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitError};
 use sprag::{
     ApplyConfig, ApplyManager, Entry, Fatal, MemoryStateMachine, Partition, PersistentStateMachine,
@@ -611,27 +607,4 @@ fn an_engine_that_is_poisoned_does_not_poison_another() {
     assert!(eventually(LONG, || broken.poison().is_some()));
     submit(&sound, &puts(1..=6)).unwrap();
     sound.wait_for_apply(6, LONG).unwrap();
-}
-
-// ---- A tiny executor ----
-
-struct Unpark(thread::Thread, AtomicU64);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current(), AtomicU64::new(0))));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }

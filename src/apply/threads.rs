@@ -66,6 +66,12 @@ impl Threads {
         }
     }
 
+    /// Tells all threads to end when they can, and does not wait: one may be stuck in a state machine.
+    pub(crate) fn abandon<M: StateMachine>(&mut self, engine: &Engine<M>) {
+        engine.stopping.store(true, Ordering::SeqCst);
+        self.0.drain(..).for_each(|handle| handle.thread().unpark());
+    }
+
     /// Ends all threads and waits for them.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>) {
         engine.stopping.store(true, Ordering::SeqCst);

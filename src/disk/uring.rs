@@ -25,7 +25,9 @@ mod tests;
 /// Groups in flight.
 const DEPTH: usize = 8;
 /// A group is at most two writes at a time.
-const SLOTS: u32 = 2 * DEPTH as u32;
+const SLOTS: u32 = 16;
+
+const _: () = assert!(SLOTS as usize == 2 * DEPTH);
 /// How often a write that the kernel put off is handed over again, before it is a failure.
 const RETRIES_MAX: u32 = 1000;
 

@@ -8,7 +8,7 @@ use crate::error::OpenError;
 use crate::log::format::{DatabaseId, HARD_FILE};
 use crate::log::recovery::files::list_files;
 use crate::log::two_slot::{
-    PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
+    PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots, read_slots_apart, slot_offset,
 };
 
 /// The longest hard state.
@@ -43,7 +43,7 @@ impl HardFile {
     ) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
         if !list_files(disk)?.hard {
-            return Ok(Self { database_id, writer: None, payload: None });
+            return Ok(Self::none(database_id));
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = disk.open(HARD_FILE, access).map_err(error("opening"))?;
@@ -87,6 +87,11 @@ impl HardFile {
         Ok(Self { database_id, writer, payload })
     }
 
+    /// No hard state: none that was ever stored, or none that could be read.
+    pub(crate) fn none(database_id: DatabaseId) -> Self {
+        Self { database_id, writer: None, payload: None }
+    }
+
     /// What was stored last.
     pub(crate) fn load(&self) -> Option<&[u8]> {
         self.payload.as_deref()
@@ -113,6 +118,30 @@ impl HardFile {
         kept.clear();
         kept.extend_from_slice(payload);
         Ok(())
+    }
+}
+
+/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to none. What was stored
+/// last may be forgotten by it: only for a repair that was told so.
+pub(crate) fn mend(disk: &dyn Disk, database_id: DatabaseId) -> Result<(), OpenError> {
+    let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
+    let file = disk.open(HARD_FILE, Access::Write).map_err(error("opening"))?;
+    let slots = read_slots_apart(&*file, &LAYOUT)?;
+    let ours = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Valid { sequence, database_id: id, payload } if id == database_id => {
+            Some((sequence, payload))
+        }
+        _ => None,
+    });
+    match ours.max_by_key(|(sequence, _)| *sequence) {
+        // It goes to the other slot, the damaged one.
+        Some((sequence, payload)) => SlotWriter::new(file, &LAYOUT, sequence)
+            .store(&database_id, &payload)
+            .map_err(error("writing")),
+        None => {
+            disk.remove(HARD_FILE).map_err(error("removing"))?;
+            disk.sync_dir().map_err(error("syncing the directory of"))
+        }
     }
 }
 

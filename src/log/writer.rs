@@ -218,7 +218,7 @@ impl LogWriter {
         if self.config.linger.is_zero() || self.sync_is_wanted() {
             return false;
         }
-        let waiting = progress.submitted_mark().saturating_sub(self.written.1);
+        let waiting = progress.submitted_mark().saturating_sub(self.written.1.max(progress.base()));
         if waiting == 0 || waiting >= self.config.linger_entries {
             self.gathering_since = None;
             return false;

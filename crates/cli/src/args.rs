@@ -13,8 +13,9 @@ use clap::{Parser, Subcommand, ValueEnum};
     version,
     arg_required_else_help = true,
     after_help = "\
-A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr` and `run` create it if it is missing; all
-other commands only read it, and never change a byte.
+A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing;
+`repair --yes` cuts a damaged one. All other commands only read it, and never change a byte: also beside a writer, and up
+to the damage of one that is damaged (they say so, and exit with 1).
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
 
@@ -24,7 +25,9 @@ Examples:
   sprag put data name value            set a key
   sprag get data name                  print its value
   sprag verify data                    read every byte, and name all damage
-  sprag export data > state.jsonl      the state, sorted by key"
+  sprag repair data                    what repairing a damaged directory would lose
+  sprag export data > state.jsonl      the state, sorted by key
+  sprag import data appendonly.aof     what a Redis append-only file holds"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -60,6 +63,12 @@ pub(crate) enum Command {
     /// As JSON lines, {"key":"..","value":".."}, where a key or value that is not UTF-8 is {"base64":".."}; or as SET
     /// commands in the Redis protocol, for `redis-cli --pipe`.
     Export(Export),
+    /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a command a line.
+    ///
+    /// Takes SET (without options), SETNX, MSET, APPEND, DEL, UNLINK, INCR, INCRBY, DECR, DECRBY, SELECT 0, and MULTI with
+    /// EXEC as one atomic batch. Anything else stops the import with its name and byte offset: all before it is durable
+    /// and nothing after it is applied. The same import again goes on where the last one ended and counts nothing twice.
+    Import(Import),
     /// Read every byte of a directory and name all damage: file, offset, first index lost.
     ///
     /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing of
@@ -67,11 +76,29 @@ pub(crate) enum Command {
     Verify(Dir),
     /// Say what is in a directory: META, segments, watermarks and, with --frames, every frame.
     Inspect(Inspect),
+    /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
+    ///
+    /// The files that are changed are copied first, into DIR-backup-1 (or the next number that is free). Exit status 0
+    /// if nothing is damaged or it was repaired, 1 if it is damaged.
+    Repair(Repair),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
     /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
     /// that is not known to be committed, and so not part of the state, has "committed":false.
     Dump(Dump),
+}
+
+/// Options of `repair`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// Repair it, and lose what a run without this shows.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Repair a damaged HARD too, though the node may then vote twice.
+    #[arg(long, requires = "yes")]
+    pub(crate) forget_hard_state: bool,
 }
 
 /// A data directory.
@@ -121,6 +148,28 @@ pub(crate) struct Export {
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub(crate) format: Format,
+}
+
+/// Options of `import`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// The file to read; `-`: standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Count commands that are not supported, and go on without them.
+    #[arg(long)]
+    pub(crate) skip_unknown: bool,
+    /// What the position of this import is kept under; default: the absolute path of the file, and one name for all that
+    /// comes by standard input.
+    #[arg(long, value_name = "NAME", value_parser = import_name)]
+    pub(crate) name: Option<String>,
+}
+
+fn import_name(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=1024).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err("must be of 1 to 1024 bytes") }
 }
 
 /// How a state is printed.

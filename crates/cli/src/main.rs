@@ -4,9 +4,11 @@ mod alloc;
 mod args;
 mod edit;
 mod error;
+mod import;
 mod look;
 mod progress;
 mod read;
+mod repair;
 mod run;
 mod text;
 
@@ -48,8 +50,10 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Get(get) => read::get(&get, json, out),
         Command::Stats(stats) => read::stats(&stats.dir, json, out),
         Command::Export(export) => read::export(&export, out),
+        Command::Import(import) => import::import(&import, json, out),
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
+        Command::Repair(options) => repair::repair(&options, json, out),
         Command::Dump(dump) => look::dump(&dump, out),
     }
 }

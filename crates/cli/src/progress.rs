@@ -43,6 +43,24 @@ impl Progress {
         Bar { bar, drawn: Instant::now() }
     }
 
+    /// Something that goes through `bytes` bytes; `None` if it is not known how many there are.
+    pub(crate) fn bytes(self, what: &str, bytes: Option<u64>) -> Bar {
+        let bar = self.bar_of(bytes);
+        let template = match bytes {
+            Some(_) => {
+                "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}"
+            }
+            None => "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        if self.shown {
+            bar.set_message(what.to_owned());
+        }
+        Bar { bar, drawn: Instant::now() }
+    }
+
     fn bar_of(self, len: Option<u64>) -> ProgressBar {
         let target = match self.shown {
             true => ProgressDrawTarget::stderr(),

@@ -2,12 +2,14 @@
 
 use crate::entry::LogId;
 use crate::log::format::{FrameHeader, FrameKind};
-use crate::log::meta::{LogBase, Meta};
+use crate::log::meta::{CommitMode, LogBase, Meta};
 
 /// The state of the log after its last good frame.
 #[derive(Debug)]
 pub(in crate::log) struct Chain {
     base: LogBase,
+    /// Whether every entry is committed as soon as it is there.
+    commits_as_appended: bool,
     /// Of the last good frame.
     pub(in crate::log) sequence: u64,
     /// Of the last good frame; the next one names it.
@@ -32,6 +34,7 @@ impl Chain {
         let opened = (meta.durable_sequence, meta.incarnation);
         Self {
             base: meta.base,
+            commits_as_appended: meta.commit_mode == CommitMode::AsAppended,
             sequence: meta.base.sequence,
             checksum: meta.base.chain,
             incarnation: if meta.base.sequence >= opened.0 { opened.1 } else { 0 },
@@ -75,7 +78,10 @@ impl Chain {
     pub(in crate::log) fn contradiction(&self, header: &FrameHeader) -> Option<&'static str> {
         let committed = self.committed.max(header.committed);
         let truncates = header.opening.kind == FrameKind::Truncation;
-        (truncates && committed >= Some(header.opening.first_index))
+        let removes = self.last.is_some_and(|last| last.index >= header.opening.first_index);
+        (truncates
+            && (committed >= Some(header.opening.first_index)
+                || (self.commits_as_appended && removes)))
             .then_some("a truncation of what was committed")
     }
 

@@ -584,6 +584,7 @@ fn indexes_have_no_gap_and_terms_never_fall() {
 
 #[test]
 fn a_truncation_takes_the_log_back_to_the_id_before_it() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1"]);
     log.term = 2;
@@ -607,6 +608,7 @@ fn a_truncation_takes_the_log_back_to_the_id_before_it() {
 
 #[test]
 fn a_truncation_of_what_was_committed_is_corrupt() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1", "2"]);
     log.committed = Some(1);
@@ -655,7 +657,7 @@ fn a_recycled_segment_ends_where_its_stale_frames_start() {
 #[test]
 fn a_strict_open_refuses_a_cut_and_accepts_a_whole_log() {
     let log = five_frames();
-    let strict = ScanOptions { strict: true };
+    let strict = ScanOptions { strict: true, ..ScanOptions::default() };
     read_with(&log.disk(512), &meta(0), strict).1.unwrap();
     let disk = log.disk(0);
     let bytes = disk.bytes(&segment_name(1));

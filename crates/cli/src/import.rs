@@ -1,0 +1,313 @@
+//! `import`: a Redis command stream becomes entries.
+//!
+//! The way of a command: [`stream`] frames it, [`command`] understands it, [`group`] decides what it does and gathers it
+//! with others, [`engine`] submits a group as one atomic batch with the note ([`mark`]) of how far it reaches.
+
+mod command;
+mod engine;
+mod group;
+mod inline;
+mod mark;
+mod stop;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::args::Import;
+use crate::error::{Outcome, about};
+use crate::progress::{Bar, Progress};
+use crate::text::{line, size};
+use command::{Parsed, Request};
+use engine::{Engine, Target};
+use group::{ENTRY_BYTES_MAX, Group, Refused};
+use stop::{Stop, What};
+use stream::{Position, Stream};
+
+pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcome {
+    let shown = import.file.display().to_string();
+    let given = import.name.as_deref();
+    // The input first: without it no directory is made.
+    let (source, bytes, note): (Box<dyn Read>, _, _) = if import.file.as_os_str() == "-" {
+        (Box::new(io::stdin().lock()), None, mark::name(given, None))
+    } else {
+        let file = File::open(&import.file).map_err(about(&shown))?;
+        let metadata = file.metadata().map_err(about(&shown))?;
+        let path = import.file.canonicalize().map_err(about(&shown))?;
+        let bytes = metadata.is_file().then_some(metadata.len());
+        (Box::new(file), bytes, mark::name(given, Some(&path)))
+    };
+    let mut bar = Progress::new(json).bytes("importing", bytes);
+    let engine = Engine::open(&import.of.dir, note)?;
+    let started = Instant::now();
+    let mut importer = Importer::new(engine, Stream::new(source), import.skip_unknown);
+    importer.resume(&shown)?;
+    let stopped = importer.run(&mut bar)?;
+    drop(bar);
+    let (summary, engine) = importer.finish();
+    engine.close()?;
+    summary.print(started, stopped.as_ref(), json, out)?;
+    match stopped {
+        None => Ok(()),
+        Some(stop) => Err(about(format!("{shown}: stopped at"))(stop)),
+    }
+}
+
+/// What an import did.
+#[derive(Debug, Default)]
+struct Summary {
+    commands: u64,
+    entries: u64,
+    skipped: BTreeMap<stop::Name, u64>,
+    resumed_at: u64,
+    offset: u64,
+}
+
+/// A MULTI that is not yet executed.
+struct Multi {
+    offset: u64,
+    bytes: usize,
+    unit: Vec<(u64, Request)>,
+}
+
+/// An import under way.
+struct Importer<R, T> {
+    engine: T,
+    stream: Stream<R>,
+    skips_unknown: bool,
+    multi: Option<Multi>,
+    group: Group,
+    /// The end of the last command (or MULTI) that is in an entry, in the group, or is to be passed over.
+    reached: Position,
+    /// What the last submitted note says.
+    noted: u64,
+    summary: Summary,
+}
+
+/// What ends an import early.
+type Halt = Refused<Box<dyn Error>>;
+
+impl<R: Read, T: Target> Importer<R, T> {
+    fn new(engine: T, stream: Stream<R>, skips_unknown: bool) -> Self {
+        let (reached, summary) = (stream.position(), Summary::default());
+        let group = Group::default();
+        Self { engine, stream, skips_unknown, multi: None, group, reached, noted: 0, summary }
+    }
+
+    /// Passes over what was imported before, if it is still what the input starts with.
+    fn resume(&mut self, shown: &str) -> Outcome {
+        let Some(before) = self.engine.reached()? else { return Ok(()) };
+        let found = self.stream.skip(before.offset).map_err(about(shown))?;
+        let offset = before.offset;
+        if found.offset < offset {
+            return Err(format!(
+                "{shown}: has {} bytes, but {offset} of it were imported before; give another input another --name",
+                found.offset
+            )
+            .into());
+        }
+        if found != before {
+            return Err(format!(
+                "{shown}: its first {offset} bytes are not those that were imported before; give another input another --name"
+            )
+            .into());
+        }
+        (self.reached, self.noted, self.summary.resumed_at) = (found, offset, offset);
+        Ok(())
+    }
+
+    /// Imports until the end, or to what stops it. All before that is durable then.
+    fn run(&mut self, bar: &mut Bar) -> Outcome<Option<Stop>> {
+        let stop = match self.take_all(bar) {
+            Ok(()) => None,
+            Err(Refused::Input(stop)) => Some(stop),
+            Err(Refused::State(error)) => return Err(error),
+        };
+        self.submit()?;
+        self.engine.flush()?;
+        Ok(stop)
+    }
+
+    fn finish(mut self) -> (Summary, T) {
+        self.summary.offset = self.reached.offset;
+        (self.summary, self.engine)
+    }
+
+    fn take_all(&mut self, bar: &mut Bar) -> Result<(), Halt> {
+        loop {
+            let next = self.stream.next().map_err(|stop| self.in_multi(stop))?;
+            let Some(offset) = next else { break };
+            let parsed = command::parse(self.stream.words());
+            let parsed = parsed.map_err(|what| self.in_multi(what.at(offset)))?;
+            self.take(offset, parsed)?;
+            if self.multi.is_none() {
+                self.reached = self.stream.position();
+                bar.at(self.reached.offset);
+            }
+            if self.group.is_full() {
+                self.submit().map_err(Refused::State)?;
+            }
+        }
+        match &self.multi {
+            Some(_) => Err(self.in_multi(What::CutOff.at(self.stream.offset())).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, offset: u64, parsed: Parsed) -> Result<(), Halt> {
+        match (parsed, self.multi.take()) {
+            (Parsed::Data(request), None) => self.add(vec![(offset, request)])?,
+            (Parsed::Data(request), Some(mut multi)) => {
+                multi.bytes += request.bytes();
+                if multi.bytes > ENTRY_BYTES_MAX {
+                    let what = What::TooLarge { what: "the MULTI", limit: ENTRY_BYTES_MAX };
+                    return Err(what.at(multi.offset).into());
+                }
+                multi.unit.push((offset, request));
+                self.multi = Some(multi);
+            }
+            (Parsed::Begin, None) => {
+                self.multi = Some(Multi { offset, bytes: 0, unit: Vec::new() });
+            }
+            (Parsed::Execute, Some(multi)) => self.execute(multi)?,
+            (Parsed::Discard, Some(_)) => {}
+            (Parsed::Unknown { name, .. }, multi) if self.skips_unknown => {
+                *self.summary.skipped.entry(name).or_default() += 1;
+                self.multi = multi;
+            }
+            (Parsed::SelectZero, multi) => self.multi = multi,
+            (parsed, multi) => {
+                let what = match parsed {
+                    Parsed::Unknown { why, .. } => why,
+                    Parsed::Begin => What::Misplaced("MULTI in a MULTI"),
+                    Parsed::Execute => What::Misplaced("EXEC without MULTI"),
+                    _ => What::Misplaced("DISCARD without MULTI"),
+                };
+                self.multi = multi;
+                return Err(self.in_multi(what.at(offset)).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, multi: Multi) -> Result<(), Halt> {
+        self.add(multi.unit).map_err(|halt| match halt {
+            Refused::Input(stop) => Stop { multi: Some(multi.offset), ..stop }.into(),
+            state => state,
+        })
+    }
+
+    /// Adds what belongs together to the group, or to a new one where it is too much for this.
+    fn add(&mut self, unit: Vec<(u64, Request)>) -> Result<(), Halt> {
+        if self.group.is_crowded_by(&unit) {
+            self.submit().map_err(Refused::State)?;
+        }
+        let commands = unit.len() as u64;
+        self.group.add(unit, &self.engine)?;
+        self.summary.commands += commands;
+        Ok(())
+    }
+
+    /// Makes the group an entry, and with it the note of what was reached.
+    fn submit(&mut self) -> Outcome {
+        if self.reached.offset > self.noted {
+            self.engine.submit(&self.group, self.reached)?;
+            self.summary.entries += 1;
+            self.noted = self.reached.offset;
+        }
+        self.group.clear();
+        Ok(())
+    }
+
+    /// Says which MULTI it is in; one that is cut off is so as a whole.
+    fn in_multi(&self, stop: Stop) -> Stop {
+        match (&self.multi, &stop.what) {
+            (Some(multi), What::CutOff) => What::CutOff.at(multi.offset),
+            (multi, _) => Stop { multi: multi.as_ref().map(|multi| multi.offset), ..stop },
+        }
+    }
+}
+
+impl Summary {
+    fn print(
+        &self,
+        started: Instant,
+        stop: Option<&Stop>,
+        json: bool,
+        out: &mut dyn Write,
+    ) -> Outcome {
+        let seconds = started.elapsed().as_secs_f64();
+        let bytes = self.offset - self.resumed_at;
+        let skipped = self.skipped.values().sum();
+        if json {
+            let skipped_commands =
+                self.skipped.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+            let stopped =
+                stop.map(|stop| StoppedJson { offset: stop.offset, reason: stop.what.to_string() });
+            let Self { commands, entries, resumed_at, offset, .. } = *self;
+            return line(
+                out,
+                &SummaryJson {
+                    commands,
+                    skipped,
+                    skipped_commands,
+                    bytes,
+                    offset,
+                    resumed_at,
+                    entries,
+                    seconds,
+                    stopped,
+                },
+            );
+        }
+        if self.resumed_at > 0 {
+            writeln!(out, "resumed at byte {}", self.resumed_at)?;
+        }
+        for (name, count) in &self.skipped {
+            writeln!(out, "skipped {count} {}", name.as_str())?;
+        }
+        let Self { commands, entries, offset, .. } = self;
+        let (rate, byte_rate) = (per_second(*commands, seconds), per_second(bytes, seconds));
+        Ok(writeln!(
+            out,
+            "imported {commands} commands as {entries} entries, up to byte {offset}, in {seconds:.2} s ({rate} commands/s, {}/s)",
+            size(byte_rate)
+        )?)
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a rate for people"
+)]
+fn per_second(count: u64, seconds: f64) -> u64 {
+    (count as f64 / seconds.max(1e-6)) as u64
+}
+
+#[derive(Serialize)]
+struct SummaryJson<'a> {
+    commands: u64,
+    skipped: u64,
+    skipped_commands: BTreeMap<&'a str, u64>,
+    bytes: u64,
+    offset: u64,
+    resumed_at: u64,
+    entries: u64,
+    seconds: f64,
+    stopped: Option<StoppedJson>,
+}
+
+#[derive(Serialize)]
+struct StoppedJson {
+    offset: u64,
+    reason: String,
+}

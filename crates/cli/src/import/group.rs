@@ -1,0 +1,223 @@
+//! Commands that become one entry, and what they make of the keys they touch.
+//!
+//! What a command does is decided here, over the state and what is gathered before it, so that an entry never holds a
+//! command that the engine would reject: a rejected batch is rejected whole.
+
+use std::collections::HashMap;
+
+use sprag::Command;
+
+use super::command::{Action, OVERHEAD_BYTES, Request, VALUE_BYTES_MAX};
+use super::stop::{Stop, What};
+use super::stream::decimal;
+
+/// A group of this many commands is an entry. With 512, a sync of 1 ms is 2 us a command.
+const COMMANDS_MAX: usize = 512;
+/// And so is one of this many bytes.
+const BYTES_MAX: usize = 256 << 10;
+/// The most bytes of one entry: the engine's limit, less than the note and headers take.
+pub(super) const ENTRY_BYTES_MAX: usize = (32 << 20) - (8 << 10);
+
+/// The state that a group comes on top of.
+pub(super) trait State {
+    type Error;
+
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+    fn contains(&self, key: &[u8]) -> Result<bool, Self::Error>;
+}
+
+/// Why a unit was not taken.
+#[derive(Debug)]
+pub(super) enum Refused<E> {
+    /// Because of what the input says.
+    Input(Stop),
+    /// The state could not be read.
+    State(E),
+}
+
+impl<E> From<Stop> for Refused<E> {
+    fn from(stop: Stop) -> Self {
+        Self::Input(stop)
+    }
+}
+
+/// A change of one key.
+#[derive(Debug)]
+enum Change {
+    Put { key: Vec<u8>, value: Vec<u8> },
+    Delete { key: Vec<u8> },
+    Increment { key: Vec<u8>, by: i64 },
+}
+
+/// What a key is after the group's changes.
+#[derive(Clone, Copy, Debug)]
+enum Now {
+    /// The value that this change puts.
+    Put(usize),
+    Number(i64),
+    Absent,
+}
+
+/// Changes that become one entry.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    changes: Vec<Change>,
+    overlay: HashMap<Vec<u8>, Now>,
+    bytes: usize,
+    counts: bool,
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether it holds all a group should.
+    pub(super) fn is_full(&self) -> bool {
+        self.changes.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Whether a unit should rather start a group of its own.
+    pub(super) fn is_crowded_by(&self, unit: &[(u64, Request)]) -> bool {
+        let bytes: usize = unit.iter().map(|(_, request)| request.bytes()).sum();
+        // What a MULTI appends to may be long, and all of it has to fit.
+        let grows = |request: &Request| matches!(request.action, Action::Append(..));
+        let grows = unit.len() > 1 && unit.iter().any(|(_, request)| grows(request));
+        !self.is_empty() && (grows || self.bytes + bytes > BYTES_MAX)
+    }
+
+    /// Whether an entry of it could, as far as the engine knows, be rejected.
+    pub(super) fn counts(&self) -> bool {
+        self.counts
+    }
+
+    pub(super) fn commands(&self) -> Vec<Command<'_>> {
+        fn command(change: &Change) -> Command<'_> {
+            match change {
+                Change::Put { key, value } => Command::Put { key, value },
+                Change::Delete { key } => Command::Delete { key },
+                Change::Increment { key, by } => Command::Increment { key, by: *by },
+            }
+        }
+        self.changes.iter().map(command).collect()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self { changes: std::mem::take(&mut self.changes), ..Self::default() };
+        self.changes.clear();
+    }
+
+    /// Takes requests (with their offsets) that belong together: all of them or, with an error, none. After an error
+    /// it may be submitted, but nothing more be taken.
+    pub(super) fn add<S: State>(
+        &mut self,
+        unit: Vec<(u64, Request)>,
+        state: &S,
+    ) -> Result<(), Refused<S::Error>> {
+        let (first, start) = (unit.first().map_or(0, |(offset, _)| *offset), self.changes.len());
+        // An earlier unit's value must not grow by one that may still be refused.
+        let extends_from = if unit.len() > 1 { start } else { 0 };
+        let mut taken = Ok(());
+        for (offset, request) in unit {
+            taken = self.request(offset, request, extends_from, state);
+            if taken.is_ok() && self.bytes > ENTRY_BYTES_MAX {
+                let too_large = What::TooLarge { what: "an atomic unit", limit: ENTRY_BYTES_MAX };
+                taken = Err(too_large.at(first).into());
+            }
+            if taken.is_err() {
+                self.changes.truncate(start);
+                break;
+            }
+        }
+        taken
+    }
+
+    fn request<S: State>(
+        &mut self,
+        offset: u64,
+        request: Request,
+        extends_from: usize,
+        state: &S,
+    ) -> Result<(), Refused<S::Error>> {
+        let Request { name, action } = request;
+        match action {
+            Action::Set(pairs) => pairs.into_iter().for_each(|(key, value)| self.put(key, value)),
+            Action::SetIfAbsent(key, value) => {
+                let exists = match self.overlay.get(&key) {
+                    Some(now) => !matches!(now, Now::Absent),
+                    None => state.contains(&key).map_err(Refused::State)?,
+                };
+                if !exists {
+                    self.put(key, value);
+                }
+            }
+            Action::Delete(keys) => keys.into_iter().for_each(|key| self.delete(key)),
+            Action::Increment(key, by) => {
+                let found = self.value(&key, state)?;
+                let number = found.map_or(Some(0), |found| decimal(&found));
+                let rejected = |reason| What::Rejected { name: name.clone(), reason }.at(offset);
+                let number = number
+                    .ok_or_else(|| rejected("the value is not a decimal 64-bit number"))?
+                    .checked_add(by)
+                    .ok_or_else(|| rejected("the result does not fit a 64-bit number"))?;
+                self.increment(key, by, number);
+            }
+            Action::Append(key, tail) => {
+                if let Some(&Now::Put(at)) = self.overlay.get(&key)
+                    && at >= extends_from
+                    && let Some(Change::Put { value, .. }) = self.changes.get_mut(at)
+                {
+                    check_length(value.len(), tail.len(), offset)?;
+                    value.extend_from_slice(&tail);
+                    self.bytes += tail.len();
+                } else {
+                    let mut value = self.value(&key, state)?.unwrap_or_default();
+                    check_length(value.len(), tail.len(), offset)?;
+                    value.extend_from_slice(&tail);
+                    self.put(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a key as it is after the group.
+    fn value<S: State>(&self, key: &[u8], state: &S) -> Result<Option<Vec<u8>>, Refused<S::Error>> {
+        match self.overlay.get(key) {
+            Some(Now::Put(at)) => Ok(match self.changes.get(*at) {
+                Some(Change::Put { value, .. }) => Some(value.clone()),
+                _ => None,
+            }),
+            Some(Now::Number(number)) => Ok(Some(number.to_string().into_bytes())),
+            Some(Now::Absent) => Ok(None),
+            None => state.value(key).map_err(Refused::State),
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += OVERHEAD_BYTES + key.len() + value.len();
+        self.overlay.insert(key.clone(), Now::Put(self.changes.len()));
+        self.changes.push(Change::Put { key, value });
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.bytes += OVERHEAD_BYTES + key.len();
+        self.overlay.insert(key.clone(), Now::Absent);
+        self.changes.push(Change::Delete { key });
+    }
+
+    fn increment(&mut self, key: Vec<u8>, by: i64, number: i64) {
+        self.bytes += OVERHEAD_BYTES + key.len();
+        self.counts = true;
+        self.overlay.insert(key.clone(), Now::Number(number));
+        self.changes.push(Change::Increment { key, by });
+    }
+}
+
+fn check_length(found: usize, more: usize, offset: u64) -> Result<(), Stop> {
+    let bytes = found.saturating_add(more);
+    if bytes > VALUE_BYTES_MAX {
+        return Err(What::ValueTooLong { bytes, limit: VALUE_BYTES_MAX }.at(offset));
+    }
+    Ok(())
+}

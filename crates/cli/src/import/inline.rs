@@ -1,0 +1,136 @@
+//! Inline commands: words of a line, quoted as `redis-cli` quotes them.
+
+use std::ops::Range;
+
+/// Splits `line` (without its end) into words: their bytes one after the other in `text`, their places in `words`.
+///
+/// Words are separated by white space. Between double quotes `\n`, `\r`, `\t`, `\a`, `\b`, `\xHH` stand for a byte and any other
+/// escaped byte for itself; between single quotes only `\'` does. A closing quote ends its word.
+pub(super) fn split(
+    line: &[u8],
+    text: &mut Vec<u8>,
+    words: &mut Vec<Range<usize>>,
+) -> Result<(), &'static str> {
+    let mut rest = line;
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let start = text.len();
+        rest = word(rest, text)?;
+        words.push(start..text.len());
+    }
+}
+
+/// Takes one word off `rest`.
+fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static str> {
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' | b'\'' => {
+                let after = if byte == b'"' { double(after, text)? } else { single(after, text)? };
+                if after.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                    return Err("a closing quote is followed by something else than a space");
+                }
+                return Ok(after);
+            }
+            byte if byte.is_ascii_whitespace() => return Ok(rest),
+            byte => {
+                text.push(byte);
+                after
+            }
+        };
+    }
+    Ok(rest)
+}
+
+const UNBALANCED: &str = "a quote is not closed";
+
+fn double<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static str> {
+    loop {
+        let (byte, after) = match rest {
+            [b'"', after @ ..] => return Ok(after),
+            [b'\\', b'x', high, low, after @ ..]
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                (digit(*high) << 4 | digit(*low), after)
+            }
+            [b'\\', escaped, after @ ..] => (unescape(*escaped), after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return Err(UNBALANCED),
+        };
+        text.push(byte);
+        rest = after;
+    }
+}
+
+fn single<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static str> {
+    loop {
+        let (byte, after) = match rest {
+            [b'\'', after @ ..] => return Ok(after),
+            [b'\\', b'\'', after @ ..] => (b'\'', after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return Err(UNBALANCED),
+        };
+        text.push(byte);
+        rest = after;
+    }
+}
+
+fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'a' => 7,
+        b'b' => 8,
+        other => other,
+    }
+}
+
+/// The value of a hexadecimal digit, which the caller has made sure of.
+fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        other => (other | 0x20) - b'a' + 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+        let (mut text, mut words) = (Vec::new(), Vec::new());
+        split(line, &mut text, &mut words)?;
+        Ok(words.into_iter().map(|word| text[word].to_vec()).collect())
+    }
+
+    #[test]
+    fn words_are_split_and_unquoted_as_redis_does() {
+        let cases: [(&[u8], &[&[u8]]); 10] = [
+            (b"", &[]),
+            (b" \t ", &[]),
+            (b"SET a b", &[b"SET", b"a", b"b"]),
+            (b"  SET\ta  b \r", &[b"SET", b"a", b"b"]),
+            (br#"SET "a b" 'c d'"#, &[b"SET", b"a b", b"c d"]),
+            (br#"SET "" ''"#, &[b"SET", b"", b""]),
+            (br#""\x00\xfF\n\r\t\a\b\\\"\q""#, &[b"\x00\xff\n\r\t\x07\x08\\\"q"]),
+            (br#""\xg0""#, &[b"xg0"]),
+            (br"'\n\'\x41'", &[br"\n'\x41"]),
+            (b"\xff\xfe x", &[b"\xff\xfe", b"x"]),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(words(line).unwrap(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn bad_quotes_are_refused() {
+        let bad: [&[u8]; 7] = [b"\"", b"'", b"\"a", b"'a\\'", b"\"a\"b", b"'a'b", b"\"\\"];
+        for line in bad {
+            assert!(words(line).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Why an import stops: what is wrong with the input, and at which byte of it.
+
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+/// What is wrong with the input, and where. Lengths and offsets only, never keys or values.
+#[derive(Debug, Error)]
+pub(crate) struct Stop {
+    /// Where the command starts that cannot be imported; for an input that is cut off, where its whole part ends.
+    pub(crate) offset: u64,
+    /// Where the MULTI starts that it is in, of which nothing is applied.
+    pub(crate) multi: Option<u64>,
+    /// What it is.
+    #[source]
+    pub(crate) what: What,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}: {}", self.offset, self.what)?;
+        match self.multi {
+            Some(multi) => {
+                write!(f, " (in the MULTI at byte {multi}, of which nothing is applied)")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with the input.
+#[derive(Debug, Error)]
+pub(crate) enum What {
+    #[error("{0} is not supported (--skip-unknown goes on without it)")]
+    Unsupported(Name),
+    #[error("{0} with options is not supported (--skip-unknown goes on without it)")]
+    UnsupportedOptions(Name),
+    #[error("SELECT of another database than 0 is not supported")]
+    Database,
+    #[error("{0}: wrong number of arguments")]
+    Arguments(Name),
+    #[error("{name}: {reason}")]
+    Rejected { name: Name, reason: &'static str },
+    #[error("{0}")]
+    Misplaced(&'static str),
+    #[error("{name}: the key is empty")]
+    EmptyKey { name: Name },
+    #[error("{name}: the key has {bytes} bytes, more than the limit of {limit}")]
+    KeyTooLong { name: Name, bytes: usize, limit: usize },
+    #[error("the value would have {bytes} bytes, more than the limit of {limit}")]
+    ValueTooLong { bytes: usize, limit: usize },
+    #[error("an argument has {bytes} bytes, more than the limit of {limit}")]
+    ArgumentTooLong { bytes: i64, limit: usize },
+    #[error("{what}: more than the limit of {limit} bytes; it must be applied as a whole")]
+    TooLarge { what: &'static str, limit: usize },
+    #[error("not a Redis command stream: {0}")]
+    Malformed(&'static str),
+    #[error("the input is cut off here; what was whole before it is imported")]
+    CutOff,
+    #[error("reading the input failed: {0}")]
+    Read(io::Error),
+}
+
+impl What {
+    /// With where it is, outside of a MULTI.
+    pub(crate) fn at(self, offset: u64) -> Stop {
+        Stop { offset, multi: None, what: self }
+    }
+}
+
+/// The name of a command, in capitals.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Name(String);
+
+impl Name {
+    const BYTES_MAX: usize = 32;
+
+    /// `None` for what no command is called: in a stream that is out of step it may be anybody's data, and is not
+    /// shown.
+    pub(crate) fn new(word: &[u8]) -> Option<Self> {
+        let fits = (1..=Self::BYTES_MAX).contains(&word.len()) && word[0].is_ascii_alphabetic();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+        let name = std::str::from_utf8(word).ok()?;
+        (fits && word.iter().all(plain)).then(|| Self(name.to_ascii_uppercase()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
