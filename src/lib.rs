@@ -51,6 +51,7 @@
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | choose | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
+//! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
 //! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
 //! | test | [`testing`]: a simulated disk, and the engine stepped by hand |
 //!
