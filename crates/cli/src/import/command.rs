@@ -77,7 +77,7 @@ pub(super) fn parse(words: Words<'_>) -> Result<Parsed, What> {
         ("DEL" | "UNLINK", [_, ..]) => Action::Delete(
             arguments.iter().map(|key| checked(&name, key)).collect::<Result<_, _>>()?,
         ),
-        ("MSET", [_, _, ..]) if arguments.len() % 2 == 0 => {
+        ("MSET", [_, _, ..]) if arguments.len().is_multiple_of(2) => {
             let pairs = arguments.chunks_exact(2);
             let pairs = pairs.map(|pair| Ok((checked(&name, pair[0])?, pair[1].to_vec())));
             Action::Set(pairs.collect::<Result<_, What>>()?)

@@ -92,12 +92,12 @@ impl Group {
     }
 
     pub(super) fn commands(&self) -> Vec<Command<'_>> {
-        let command = |change| match change {
-            &Change::Put { ref key, ref value } => Command::Put { key, value },
-            &Change::Delete { ref key } => Command::Delete { key },
-            &Change::Increment { ref key, by } => Command::Increment { key, by },
-        };
-        self.changes.iter().map(command).collect()
+        let commands = self.changes.iter().map(|change| match change {
+            Change::Put { key, value } => Command::Put { key, value },
+            Change::Delete { key } => Command::Delete { key },
+            Change::Increment { key, by } => Command::Increment { key, by: *by },
+        });
+        commands.collect()
     }
 
     pub(super) fn clear(&mut self) {
