@@ -454,8 +454,8 @@ pub enum ReadError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not everything was acknowledged in time. The threads have ended all the same; the next open recovers what had been
-    /// written.
+    /// Not everything was acknowledged in time. The threads end as soon as they can, and keep the directory locked until
+    /// then; the next open recovers what had been written.
     #[error("closing: {0}")]
     Wait(WaitError),
     /// The engine has failed.

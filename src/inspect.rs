@@ -1,8 +1,9 @@
 //! Looking at a data directory from outside: is it whole, what is in it, which entries does it hold.
 //!
 //! For tools and tests; the `sprag` command is built on this. A directory is opened read-only and nothing of it is
-//! changed, ever: no file is created, no byte is written, a torn end stays as it is. While it is open for writing
-//! somewhere, every call here is refused with [`OpenError::Locked`](crate::error::OpenError::Locked).
+//! changed, ever: no file is created, no byte is written, a torn end stays as it is. One that is damaged is read up to
+//! the damage (and by [`verify`] past it); of one that is open for writing somewhere, what is whole at the moment of
+//! reading is what there is, and the frames being written are its end.
 //!
 //! ```
 //! use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
@@ -35,9 +36,12 @@ pub use verify::{Finding, VerifyReport, verify};
 
 use std::path::Path;
 
+use crate::disk::Disk as _;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::error::OpenError;
 use crate::log::meta::{Meta, MetaDamage, MetaFile};
+use crate::log::recovery::freeze::look_again;
+use crate::log::recovery::scan::ScanOptions;
 
 /// A directory opened to be looked at, and its META, if it was ever completed.
 struct Looked {
@@ -47,9 +51,21 @@ struct Looked {
 
 impl Looked {
     fn at(path: &Path) -> Result<Self, OpenError> {
-        let disk = RealDisk::open(path, OpenMode::ReadOnly)?;
-        let meta = MetaFile::open(&disk, false)?;
+        let disk = RealDisk::open(path, OpenMode::ReadBeside)?;
+        let meta = look_again(&disk, &mut || {
+            let meta = MetaFile::open(&disk, false)?;
+            let torn = meta.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
+            Ok((meta, torn))
+        })?;
         Ok(Self { disk, meta: meta.map(|(_, meta, damage)| (meta, damage)) })
+    }
+
+    fn options(&self) -> ScanOptions {
+        ScanOptions::looking_at(&self.disk)
+    }
+
+    fn is_beside_a_writer(&self) -> bool {
+        self.disk.is_beside_a_writer()
     }
 }
 

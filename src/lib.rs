@@ -51,7 +51,7 @@
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | choose | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
-//! | handle failure | [`error`]: one enum for each family of calls |
+//! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
 //! | test | [`testing`]: a simulated disk, and the engine stepped by hand |
 //!
 //! All calls that wait take a timeout; a timeout cancels nothing. Errors carry indexes and lengths, never keys or values.
@@ -64,10 +64,14 @@ pub mod config;
 pub mod disk;
 pub mod entry;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 mod log;
 pub mod machine;
 mod poison;
+mod repair;
 mod stats;
 mod sync;
 pub mod testing;
@@ -89,6 +93,7 @@ pub use machine::{
     Entries, EntryRef, Fatal, Footprint, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value,
 };
+pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use stats::ApplyStats;
 
 /// The README's examples, compiled and run with the documentation's.

@@ -69,7 +69,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let engine = &self.engine;
         let progress = &engine.progress;
         let applied_mark = progress.applied_mark();
-        let total_applied = applied_mark.saturating_sub(engine.start_mark);
+        let total_applied = applied_mark.saturating_sub(engine.start_mark.max(progress.base()));
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         let latency = engine.latency.stats();
         let submitted_mark = progress.submitted_mark();
@@ -88,7 +88,7 @@ impl<M: StateMachine> ApplyManager<M> {
             latency,
             average_latency_ms: latency.mean_ns as f64 / 1e6,
             pending_count: progress.pending(),
-            pipeline_size: submitted_mark.saturating_sub(applied_mark),
+            pipeline_size: submitted_mark.saturating_sub(applied_mark.max(progress.base())),
             pipeline_capacity: engine.config.pipeline_depth as u64,
             worker_count: engine.workers.count(),
             workers_pinned: engine.pinned.load(Ordering::Relaxed),

@@ -28,6 +28,7 @@
 //! ```
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,8 +39,24 @@ use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::error::OpenError;
 use crate::machine::StateMachine;
+use crate::repair::{RepairOptions, RepairReport};
 
 pub use crate::disk::sim::{Fault, FaultError, SimDisk};
+
+/// As [`repair`](fn@crate::repair), on the simulated disk; the copies go to `backup`, which must be empty.
+///
+/// # Errors
+///
+/// As [`repair`](fn@crate::repair).
+pub fn repair_on_disk(
+    disk: &SimDisk,
+    backup: &SimDisk,
+    options: RepairOptions,
+) -> Result<RepairReport, OpenError> {
+    crate::repair::repair_on_disk(&*disk.open(options.writes())?, options, &mut || {
+        Ok((backup.open(true)?, PathBuf::from("backup")))
+    })
+}
 
 /// An apply manager whose threads are you.
 ///

@@ -95,7 +95,7 @@ impl Scenario {
     fn persistent(&self, scratch: &Scratch) -> PersistentConfig {
         scratch
             .config()
-            .segment_bytes(128 << 10)
+            .segment_bytes(512 << 10)
             .batch_size(self.frame_entries)
             .hash_seed(self.hash_seed)
     }
@@ -268,11 +268,8 @@ fn check_end<M: StateMachine>(engine: &ApplyManager<M>, log: &[Logged]) -> Resul
 }
 
 fn run_memory(scenario: &Scenario, oracle: &[Logged]) -> Result<(), String> {
-    let config = || {
-        MemoryConfig::default()
-            .hash_seed(scenario.hash_seed)
-            .batch_size(u32::try_from(scenario.frame_entries).unwrap())
-    };
+    let config =
+        || MemoryConfig::default().hash_seed(scenario.hash_seed).batch_size(scenario.frame_entries);
     run(scenario, oracle, || MemoryStateMachine::new(config()).unwrap(), false)
 }
 

@@ -140,7 +140,11 @@ fn only_the_disk_touches_files() {
 #[test]
 fn only_one_file_starts_threads() {
     let needles = ["thread::spawn", "thread::Builder", "thread::scope"];
-    let found = uses("src", &needles, |path| path == Path::new("src/apply/threads.rs"));
+    let allowed = |path: &Path| {
+        // The models are tests: they play the threads.
+        path == Path::new("src/apply/threads.rs") || path.starts_with("src/apply/models")
+    };
+    let found = uses("src", &needles, allowed);
     assert_eq!(found, Vec::<String>::new());
     let allowed = read("src/apply/threads.rs");
     assert!(allowed.contains("thread::Builder"), "the file named here is the one");

@@ -244,7 +244,10 @@ impl<M: StateMachine> ApplyManager<M> {
         } else {
             self.drain_by_hand()
         };
-        self.threads.stop(&self.engine);
+        match &flushed {
+            Err(WaitError::Timeout { .. }) => self.threads.abandon(&self.engine),
+            _ => self.threads.stop(&self.engine),
+        }
         self.engine.progress.waiters.close();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),

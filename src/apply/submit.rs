@@ -71,6 +71,9 @@ impl<M: StateMachine> Engine<M> {
         self.check_room(new.len() as u64, last, mode)?;
         appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;
         // From here on nothing is refused.
+        if submitted_before == 0 {
+            self.progress.set_base(first);
+        }
         let claim = (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before)));
         let submission = Submission { last, applied_before, claim };
         if new.is_empty() {

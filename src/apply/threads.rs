@@ -1,11 +1,13 @@
 //! The engine's threads: thin loops over its steps.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::Engine;
 use super::worker::Step;
+use crate::error::Poison;
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
@@ -43,7 +45,16 @@ impl Threads {
         run: impl FnOnce(&Engine<M>) + Send + 'static,
     ) -> io::Result<()> {
         let shared = Arc::clone(engine);
-        match thread::Builder::new().name(name).spawn(move || run(&shared)) {
+        let body = move || {
+            if cfg!(any(loom, shuttle)) {
+                // A checker's own panics are not ours to catch.
+                return run(&shared);
+            }
+            if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
+                shared.fail(Poison::Internal("a thread of the engine panicked"));
+            }
+        };
+        match thread::Builder::new().name(name).spawn(body) {
             Ok(handle) => {
                 self.0.push(handle);
                 Ok(())
@@ -53,6 +64,12 @@ impl Threads {
                 Err(error)
             }
         }
+    }
+
+    /// Tells all threads to end when they can, and does not wait: one may be stuck in a state machine.
+    pub(crate) fn abandon<M: StateMachine>(&mut self, engine: &Engine<M>) {
+        engine.stopping.store(true, Ordering::SeqCst);
+        self.0.drain(..).for_each(|handle| handle.thread().unpark());
     }
 
     /// Ends all threads and waits for them.

@@ -195,6 +195,8 @@ thread_local! {
 /// One wait under way.
 struct Wait<'a> {
     progress: &'a Progress,
+    index: u64,
+    /// The index plus one, as marks are kept. No mark reaches that of `u64::MAX`, which is no index.
     mark: u64,
     stage: Stage,
     id: Option<u64>,
@@ -202,11 +204,7 @@ struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     fn new(progress: &'a Progress, index: u64, stage: Stage) -> Self {
-        Self { progress, mark: index.saturating_add(1), stage, id: None }
-    }
-
-    fn index(&self) -> u64 {
-        self.mark - 1
+        Self { progress, index, mark: index.saturating_add(1), stage, id: None }
     }
 
     fn reached(&self) -> bool {
@@ -224,12 +222,12 @@ impl<'a> Wait<'a> {
             |id| self.progress.waiters.state(id),
         );
         if truncated {
-            return Some(Err(WaitError::Truncated { index: self.index() }));
+            return Some(Err(WaitError::Truncated { index: self.index }));
         }
         if self.reached() {
             let id = self.id.take();
             return Some(match id.is_some_and(|id| self.progress.waiters.deregister(id)) {
-                true => Err(WaitError::Truncated { index: self.index() }),
+                true => Err(WaitError::Truncated { index: self.index }),
                 false => Ok(()),
             });
         }
@@ -237,14 +235,14 @@ impl<'a> Wait<'a> {
             return Some(Err(WaitError::Poisoned(poison.clone())));
         }
         if closed {
-            return Some(Err(WaitError::Closed { index: self.index() }));
+            return Some(Err(WaitError::Closed { index: self.index }));
         }
         None
     }
 
     fn timeout(&self, waited: Duration) -> WaitError {
         WaitError::Timeout {
-            index: self.index(),
+            index: self.index,
             reached: decode(self.progress.mark(self.stage)),
             submitted: decode(self.progress.submitted_mark()),
             waited,
@@ -301,13 +299,13 @@ pub(crate) fn wait(
 #[derive(Debug)]
 pub struct Acknowledged {
     progress: Arc<Progress>,
-    mark: u64,
+    index: u64,
     id: Option<u64>,
 }
 
 impl Acknowledged {
     pub(crate) fn new(progress: Arc<Progress>, index: u64) -> Self {
-        Self { progress, mark: index.saturating_add(1), id: None }
+        Self { progress, index, id: None }
     }
 }
 
@@ -317,11 +315,11 @@ impl Future for Acknowledged {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let (waiters, stage) = (&this.progress.waiters, Stage::Acknowledged);
-        let id = match this.id.take() {
+        let mut wait = Wait::new(&this.progress, this.index, stage);
+        wait.id = Some(match this.id.take() {
             Some(id) => waiters.renew(id, context.waker()),
-            None => waiters.register(this.mark, stage, context.waker().clone()),
-        };
-        let mut wait = Wait { progress: &this.progress, mark: this.mark, stage, id: Some(id) };
+            None => waiters.register(wait.mark, stage, context.waker().clone()),
+        });
         let outcome = wait.outcome();
         if outcome.is_none() {
             // Still waiting: the registration stays, and is ours again.

@@ -62,6 +62,8 @@ pub(crate) struct StartMarks {
 #[derive(Debug)]
 pub(crate) struct Progress {
     rule: AckRule,
+    /// The mark of a log in which nothing is: its first index, which is 0 or 1 and known with the first submission.
+    base: AtomicU64,
     /// Moved under the appender's lock only.
     submitted: CachePadded<AtomicU64>,
     /// Moved under the appender's lock only.
@@ -90,6 +92,7 @@ impl Progress {
         let logged = if rule == AckRule::Applied { None } else { start.submitted };
         Self {
             rule,
+            base: AtomicU64::new(0),
             submitted: mark(start.submitted),
             committed: mark(start.committed),
             applied: mark(start.applied),
@@ -155,8 +158,19 @@ impl Progress {
     #[inline]
     pub(crate) fn pending(&self) -> u64 {
         // Loaded in this order, a concurrent move can only make the result larger than it is.
-        let acknowledged = self.acknowledged_mark();
+        let acknowledged = self.acknowledged_mark().max(self.base());
         self.submitted_mark().saturating_sub(acknowledged)
+    }
+
+    /// The mark that stands for "none".
+    #[inline]
+    pub(crate) fn base(&self) -> u64 {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// Under the appender's lock, before the first entry of an empty log is submitted: its index.
+    pub(crate) fn set_base(&self, first: u64) {
+        self.base.store(first, Ordering::Relaxed);
     }
 
     /// Under the appender's lock: entries up to `mark` are in the log's memory.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::log::image::ImageSlice;
 
+pub(crate) mod frozen;
 mod mmap;
 mod pwrite;
 pub(crate) mod real;
@@ -69,6 +70,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes every creation, renaming and removal so far durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Whether it is read without its lock, which a writer holds: files may then grow while they are read.
+    fn is_beside_a_writer(&self) -> bool {
+        false
+    }
     /// A queue for the log writer's groups.
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>>;
 }
@@ -103,8 +108,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 pub enum Mapping {
     /// The kernel's page cache.
     Mapped(memmap2::Mmap),
-    /// A copy, where the disk has no mappings (the simulated one).
-    Copied(Box<[u8]>),
+    /// A copy, where the disk has no mappings (the simulated one) or must not be mapped.
+    Copied(Arc<[u8]>),
 }
 
 impl Deref for Mapping {

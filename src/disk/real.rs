@@ -19,6 +19,7 @@ use super::{Access, Disk, DiskFile, LOCK_FILE, Mapping, WriteQueue, check_name, 
 use crate::config::IoBackend;
 use crate::error::OpenError;
 
+pub(crate) mod backup;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,8 @@ const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags:
 pub(crate) enum OpenMode {
     /// To read: nothing is created, not even the lock file, and no byte is changed.
     ReadOnly,
+    /// As [`OpenMode::ReadOnly`], and without the lock if somebody who writes holds it.
+    ReadBeside,
     /// To read and write.
     Write {
         /// Whether a missing directory is created (a missing parent is not).
@@ -54,9 +57,11 @@ pub(crate) struct RealDisk {
 #[derive(Debug)]
 struct Held {
     directory: OwnedFd,
-    /// Holds the `flock`; `None` if the directory was opened read-only and has no lock file.
+    /// Holds the `flock`; `None` if the directory was opened read-only and has no lock file, or is read beside a writer.
     lock: Option<OwnedFd>,
     writable: bool,
+    /// Somebody else held the lock, to write.
+    beside: bool,
 }
 
 impl Drop for Held {
@@ -81,13 +86,16 @@ impl RealDisk {
             opened => opened?,
         };
         check_directory(&directory, &name)?;
-        let writable = mode != OpenMode::ReadOnly;
-        let lock = take_lock(&directory, writable, &name)?;
+        let writable = matches!(mode, OpenMode::Write { .. });
+        let (lock, beside) = match take_lock(&directory, writable, &name) {
+            Err(OpenError::Locked { .. }) if mode == OpenMode::ReadBeside => (None, true),
+            lock => (lock?, false),
+        };
         if writable {
             // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
             sync_parent(&directory).map_err(|e| failed("syncing the parent of", &name, e))?;
         }
-        let held = Arc::new(Held { directory, lock, writable });
+        let held = Arc::new(Held { directory, lock, writable, beside });
         Ok(Self { path: name, held, io: (IoBackend::Pwrite, false) })
     }
 
@@ -228,6 +236,11 @@ fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
 }
 
 impl RealDisk {
+    /// Whether nothing keeps a writer out, now or later: what is read may then change, and must not be mapped.
+    pub(crate) fn is_unlocked(&self) -> bool {
+        self.held.lock.is_none()
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.held.writable { Ok(()) } else { Err(Errno::ROFS.into()) }
     }
@@ -290,6 +303,10 @@ impl Disk for RealDisk {
         Ok(fs::fsync(&self.held.directory)?)
     }
 
+    fn is_beside_a_writer(&self) -> bool {
+        self.held.beside
+    }
+
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
         self.check_writable()?;
         let (tried, refused) = self.io;
@@ -319,6 +336,9 @@ struct RealFile {
 impl RealFile {
     #[cfg(target_os = "linux")]
     fn open_direct(&self) -> io::Result<Option<OwnedFd>> {
+        if !fs::fcntl_getfl(&self.file)?.contains(OFlags::RDWR) {
+            return Ok(None);
+        }
         let directory = &self.held.directory;
         let flags = OFlags::RDWR | OFlags::DIRECT | FILE_FLAGS;
         let direct = retry_on_intr(|| fs::openat(directory, &*self.name, flags, Mode::empty()))?;
@@ -400,11 +420,11 @@ impl DiskFile for RealFile {
         }
         // Without the lock a writer may come at any time, and what it writes must not change bytes under a mapping.
         if bytes == 0 || self.held.lock.is_none() {
-            let mut copy = vec![0; bytes].into_boxed_slice();
+            let mut copy = vec![0; bytes];
             if self.read_at(&mut copy, 0)? < bytes {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            return Ok(Mapping::Copied(copy));
+            return Ok(Mapping::Copied(copy.into()));
         }
         mmap::map_read_only(&self.file, bytes).map(Mapping::Mapped)
     }

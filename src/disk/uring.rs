@@ -7,8 +7,10 @@
 //! than if it had waited.
 //!
 //! Each write is its own sync (`RWF_DSYNC`), so that a group says nothing about another; the log writer only goes over
-//! groups without a gap. What does not fit this (no file that can be written past the page cache, bytes that are not
-//! a segment's image) is written as [`pwrite`](super::pwrite) does, in its turn.
+//! groups without a gap. A small group that is alone is written and then synced, one after the other and never linked:
+//! in most rounds here that was several times faster (`docs/io.md`). What does not fit this (no file that can be
+//! written past the page cache, bytes that are not a segment's image) is written as [`pwrite`](super::pwrite) does, in
+//! its turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,9 +25,11 @@ mod ring;
 mod tests;
 
 /// Groups in flight.
-const DEPTH: usize = 8;
+const DEPTH: u32 = 8;
 /// A group is at most two writes at a time.
-const SLOTS: u32 = 2 * DEPTH as u32;
+const SLOTS: u32 = 2 * DEPTH;
+/// A group of at most so many bytes that is alone is written, and then synced.
+const APART_BYTES_MAX: u64 = 256 << 10;
 /// How often a write that the kernel put off is handed over again, before it is a failure.
 const RETRIES_MAX: u32 = 1000;
 
@@ -51,7 +55,7 @@ struct Group {
 enum Way {
     /// Its writes are all.
     Writes,
-    /// Its writes, and then a sync of the file: it covers earlier writes too, or a write was short.
+    /// Its writes, and then a sync of the file: it is alone, or covers earlier writes too, or a write was short.
     ThenSync,
     /// That sync is in flight.
     Syncing { slot: usize },
@@ -120,7 +124,7 @@ impl Group {
 impl UringQueue {
     /// An error if the kernel refuses.
     pub(super) fn new() -> io::Result<Self> {
-        let (ring, groups) = (Ring::new(SLOTS)?, VecDeque::with_capacity(DEPTH));
+        let (ring, groups) = (Ring::new(SLOTS)?, VecDeque::with_capacity(DEPTH as usize));
         Ok(Self { ring, groups, unsynced: false })
     }
 
@@ -253,17 +257,18 @@ impl WriteQueue for UringQueue {
     }
 
     fn depth(&self) -> usize {
-        DEPTH
+        DEPTH as usize
     }
 
     fn submit(&mut self, write: LogWrite) {
-        debug_assert!(self.groups.len() < DEPTH, "more writes in flight than the depth");
+        debug_assert!(self.groups.len() < DEPTH as usize, "more writes in flight than the depth");
         let block = BLOCK_BYTES as u64;
         let start = write.offset - write.offset % block;
         let end = (write.offset + write.bytes.as_ref().len() as u64).next_multiple_of(block);
         let is_image =
             write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
-        let way = match (is_image && write.file.direct().is_some(), write.sync && self.unsynced) {
+        let apart = self.unsynced || (self.groups.is_empty() && end - start <= APART_BYTES_MAX);
+        let way = match (is_image && write.file.direct().is_some(), write.sync && apart) {
             (false, _) => Way::Plain,
             (true, false) => Way::Writes,
             (true, true) => Way::ThenSync,

@@ -11,7 +11,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
 use crate::log::format::{FRAME_HEADER_BYTES, FrameKind, segment_name};
-use crate::log::recovery::scan::{GoodFrame, ScanOptions, scan};
+use crate::log::recovery::scan::{GoodFrame, scan};
 
 /// One entry that is in the log and was not truncated.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,10 @@ pub struct DumpSummary {
     pub committed: Option<u64>,
     /// The torn end, which is not part of the log.
     pub cut: Option<Cut>,
+    /// Damage to what was durable, where reading stopped: nothing from there on was given.
+    pub unreadable: Option<Corrupt>,
+    /// Whether somebody was writing meanwhile.
+    pub beside_a_writer: bool,
 }
 
 /// Calls `sink` with every entry of the log at `path` whose index is in `indexes`, in index order. What was truncated
@@ -46,8 +50,8 @@ pub struct DumpSummary {
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`inspect`](super::inspect()) has it; [`OpenError::Corrupt`] where the log is damaged, before the
-/// first call of `sink`; [`OpenError::Io`] with the error of `sink`.
+/// [`OpenError`], as [`inspect`](super::inspect()) has it; [`OpenError::Io`] with the error of `sink`. A damaged log is
+/// no error: its entries up to the damage are given, and the summary says where that is.
 pub fn dump(
     path: impl AsRef<Path>,
     indexes: impl RangeBounds<u64>,
@@ -56,14 +60,18 @@ pub fn dump(
     let looked = Looked::at(path.as_ref())?;
     let Some((meta, _)) = &looked.meta else { return Ok(DumpSummary::default()) };
     let mut truncations = Truncations::default();
-    let result = scan(&looked.disk, meta, ScanOptions::default(), &mut |frame| {
+    let result = scan(&looked.disk, meta, looked.options(), &mut |frame| {
         truncations.note(frame);
         Ok(())
     })?;
     let last = result.tail.last;
     let committed = committed_of(meta, &last, result.tail.committed);
     let mut entries = 0;
-    scan(&looked.disk, meta, ScanOptions::default(), &mut |frame| {
+    scan(&looked.disk, meta, looked.options(), &mut |frame| {
+        if frame.header.opening.sequence >= result.tail.next_sequence {
+            // Written since the first pass, which so knows nothing of what it, or a later one, truncates.
+            return Ok(());
+        }
         let limit = truncations.limit_of(frame.header.opening.sequence);
         each_entry(frame, &mut |log_id, payload| {
             let wanted = indexes.contains(&log_id.index);
@@ -75,7 +83,14 @@ pub fn dump(
             sink(&LiveEntry { log_id, committed, payload }).map_err(super::sink_failed)
         })
     })?;
-    Ok(DumpSummary { entries, last, committed, cut: result.cut.map(Into::into) })
+    Ok(DumpSummary {
+        entries,
+        last,
+        committed,
+        cut: result.cut.map(Into::into),
+        unreadable: result.unreadable.map(|damage| damage.place),
+        beside_a_writer: looked.is_beside_a_writer(),
+    })
 }
 
 type OnEntry<'a> = dyn FnMut(LogId, PayloadRef<'_>) -> Result<(), OpenError> + 'a;

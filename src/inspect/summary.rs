@@ -11,7 +11,8 @@ use crate::log::Cut;
 use crate::log::format::{FrameKind, segment_name};
 use crate::log::hard::HardFile;
 use crate::log::meta::{self, Meta};
-use crate::log::recovery::scan::{GoodFrame, ScanOptions, ScanResult, SegmentSummary, scan};
+use crate::log::recovery::freeze::look_again;
+use crate::log::recovery::scan::{GoodFrame, ScanResult, SegmentSummary, scan};
 
 /// What [`inspect`] found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -37,9 +38,11 @@ pub struct Inspection {
     pub durable_sequence: u64,
     /// The torn end, which the next open for writing cuts.
     pub cut: Option<Cut>,
-    /// Damage to what was durable, where reading stopped: what is said of the log is then missing. See
-    /// [`verify`](super::verify) for all of it.
+    /// Damage to what was durable, where reading stopped: what is said of the log is then of the part before it. See
+    /// [`verify`](super::verify) for all damage.
     pub damage: Option<Corrupt>,
+    /// Whether somebody was writing meanwhile: there is then no torn end, only frames that are being written.
+    pub beside_a_writer: bool,
 }
 
 /// The content of META.
@@ -132,34 +135,34 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
         meta: Some(MetaContent::new(meta, damage.slot_offset)),
         committed: meta.committed,
         durable_sequence: meta.durable_sequence,
+        beside_a_writer: looked.is_beside_a_writer(),
         ..Inspection::default()
     };
-    match HardFile::open(&looked.disk, meta.database_id, false) {
+    let hard = look_again(&looked.disk, &mut || {
+        Ok((HardFile::open(&looked.disk, meta.database_id, false)?, false))
+    });
+    match hard {
         Ok(hard) => inspection.hard_state_bytes = hard.load().map(<[u8]>::len),
         Err(OpenError::Corrupt(place)) => inspection.damage = Some(place),
         Err(other) => return Err(other),
     }
-    match scan(&looked.disk, meta, ScanOptions::default(), &mut |_| Ok(())) {
-        Ok(result) => inspection.take(meta, result),
-        Err(OpenError::Corrupt(place)) => inspection.damage = Some(place),
-        Err(other) => return Err(other),
-    }
+    inspection.take(meta, scan(&looked.disk, meta, looked.options(), &mut |_| Ok(()))?);
     Ok(inspection)
 }
 
-/// Calls `sink` with every good frame of the log at `path`, truncations included, in order. An error of `sink` ends it.
+/// Calls `sink` with every good frame of the log at `path`, truncations included, in order, up to damage if there is
+/// any, which [`inspect`] names. An error of `sink` ends it.
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`inspect`] has it; [`OpenError::Corrupt`] where the log is damaged; [`OpenError::Io`] with the
-/// error of `sink`.
+/// [`OpenError`], as [`inspect`] has it; [`OpenError::Io`] with the error of `sink`.
 pub fn frames(
     path: impl AsRef<Path>,
     sink: &mut dyn FnMut(&FrameInfo) -> io::Result<()>,
 ) -> Result<(), OpenError> {
     let looked = Looked::at(path.as_ref())?;
     let Some((meta, _)) = &looked.meta else { return Ok(()) };
-    scan(&looked.disk, meta, ScanOptions::default(), &mut |frame| {
+    scan(&looked.disk, meta, looked.options(), &mut |frame| {
         sink(&FrameInfo::new(frame)).map_err(super::sink_failed)
     })?;
     Ok(())
@@ -167,7 +170,7 @@ pub fn frames(
 
 impl Inspection {
     fn take(&mut self, meta: &Meta, result: ScanResult) {
-        let ScanResult { tail, cut, segments, obsolete } = result;
+        let ScanResult { tail, cut, segments, obsolete, unreadable } = result;
         self.frames = segments.iter().map(|segment| segment.frames).sum();
         self.segments = segments.iter().map(SegmentInfo::new).collect();
         self.obsolete = obsolete.into_iter().map(segment_name).collect();
@@ -176,6 +179,7 @@ impl Inspection {
         self.sequence = tail.next_sequence - 1;
         self.durable_sequence = tail.durable_sequence_known;
         self.cut = cut.map(Into::into);
+        self.damage = unreadable.map(|damage| damage.place).or_else(|| self.damage.take());
     }
 }
 

@@ -27,6 +27,8 @@ pub struct VerifyReport {
     pub entries: u64,
     /// Every damaged place, in the order of the log.
     pub findings: Vec<Finding>,
+    /// Whether somebody was writing meanwhile: the frames being written are neither damage nor a torn end.
+    pub beside_a_writer: bool,
 }
 
 impl VerifyReport {
@@ -51,8 +53,8 @@ impl VerifyReport {
 ///
 /// # Errors
 ///
-/// [`OpenError`] for what keeps it from looking: a missing directory, one open for writing, an unknown version, a file
-/// that is not ours, an I/O error. Damage is not an error but a finding.
+/// [`OpenError`] for what keeps it from looking: a missing directory, an unknown version, a file that is not ours, an
+/// I/O error. Damage is not an error but a finding.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
     let path = path.as_ref();
     let mut report = VerifyReport::default();
@@ -65,12 +67,19 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
         }
         Err(other) => return Err(other),
     };
+    report.beside_a_writer = looked.is_beside_a_writer();
     let Some((meta, _)) = looked.meta else { return Ok(report) };
     let VerifyReport { findings, .. } = &mut report;
     let summary = verify_log(&looked.disk, &meta, &mut |VerifyFinding { place, was_durable }| {
         findings.push(Finding { place, was_durable });
-    })?;
-    report.frames = summary.frames;
-    report.entries = summary.entries;
+    });
+    match summary {
+        Ok(summary) => (report.frames, report.entries) = (summary.frames, summary.entries),
+        // What cannot be read past: a frame of a kind that there is none of, a file too long for a segment.
+        Err(OpenError::Corrupt(place)) => {
+            report.findings.push(Finding { place, was_durable: true });
+        }
+        Err(other) => return Err(other),
+    }
     Ok(report)
 }

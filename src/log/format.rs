@@ -165,7 +165,7 @@ impl FrameHeader {
     }
 
     /// Both halves.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
         put(&mut out, 0, &self.opening());
@@ -175,7 +175,7 @@ impl FrameHeader {
 
     /// What the next frame names as its `previous`. Costs a checksum over the header; where the closing half is at
     /// hand, [`chain_of`] reads it from there.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn checksum(&self, database_id: &DatabaseId) -> u64 {
         chain_of(&self.closing(database_id))
     }

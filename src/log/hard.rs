@@ -7,7 +7,9 @@ use crate::disk::{Access, Disk};
 use crate::error::OpenError;
 use crate::log::format::{DatabaseId, HARD_FILE};
 use crate::log::recovery::files::list_files;
-use crate::log::two_slot::{PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots};
+use crate::log::two_slot::{
+    PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots, read_slots_apart, slot_offset,
+};
 
 /// The longest hard state.
 pub(crate) const HARD_BYTES_MAX: usize = 3584;
@@ -41,7 +43,7 @@ impl HardFile {
     ) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
         if !list_files(disk)?.hard {
-            return Ok(Self { database_id, writer: None, payload: None });
+            return Ok(Self::none(database_id));
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = disk.open(HARD_FILE, access).map_err(error("opening"))?;
@@ -68,6 +70,14 @@ impl HardFile {
         if sequence == 0 && slots[0] != Slot::Empty {
             return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
         }
+        if writable && sequence > 0 {
+            // It may be in the page cache only, by a store that a crash or a failed sync cut short; who reads it acts on
+            // it. Written again, in its own place: the other slot is what a crash meanwhile falls back on.
+            let mut bytes = vec![0; LAYOUT.slot_bytes];
+            file.read_at(&mut bytes, slot_offset(newest)).map_err(error("reading"))?;
+            file.write_all_at(&bytes, slot_offset(newest)).map_err(error("writing"))?;
+            file.sync_data().map_err(error("syncing"))?;
+        }
         let [even, odd] = slots;
         let payload = match if newest == 1 { odd } else { even } {
             Slot::Valid { payload, .. } => Some(payload),
@@ -75,6 +85,11 @@ impl HardFile {
         };
         let writer = Some(SlotWriter::new(file, &LAYOUT, sequence));
         Ok(Self { database_id, writer, payload })
+    }
+
+    /// No hard state: none that was ever stored, or none that could be read.
+    pub(crate) fn none(database_id: DatabaseId) -> Self {
+        Self { database_id, writer: None, payload: None }
     }
 
     /// What was stored last.
@@ -103,6 +118,30 @@ impl HardFile {
         kept.clear();
         kept.extend_from_slice(payload);
         Ok(())
+    }
+}
+
+/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to none. What was stored
+/// last may be forgotten by it: only for a repair that was told so.
+pub(crate) fn mend(disk: &dyn Disk, database_id: DatabaseId) -> Result<(), OpenError> {
+    let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
+    let file = disk.open(HARD_FILE, Access::Write).map_err(error("opening"))?;
+    let slots = read_slots_apart(&*file, &LAYOUT)?;
+    let ours = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Valid { sequence, database_id: id, payload } if id == database_id => {
+            Some((sequence, payload))
+        }
+        _ => None,
+    });
+    match ours.max_by_key(|(sequence, _)| *sequence) {
+        // It goes to the other slot, the damaged one.
+        Some((sequence, payload)) => SlotWriter::new(file, &LAYOUT, sequence)
+            .store(&database_id, &payload)
+            .map_err(error("writing")),
+        None => {
+            disk.remove(HARD_FILE).map_err(error("removing"))?;
+            disk.sync_dir().map_err(error("syncing the directory of"))
+        }
     }
 }
 

@@ -220,7 +220,8 @@ impl Meta {
             durable_sequence: u64_at(bytes, at(144)),
             committed: u64_at(bytes, at(152)).checked_sub(1),
         };
-        (meta.encode() == *bytes).then_some(meta)
+        // The index u64::MAX is refused at the door.
+        (meta.encode() == *bytes && last.index < u64::MAX).then_some(meta)
     }
 }
 

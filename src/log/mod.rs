@@ -16,7 +16,7 @@ use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, Durability};
 use crate::disk::Disk;
 use crate::entry::LogId;
-use crate::error::{LogError, OpenError, Poison};
+use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
 
 pub(crate) mod appender;
@@ -164,6 +164,11 @@ pub struct RecoveryReport {
     pub cut: Option<Cut>,
     /// One of META's two slots does not read back. The other one does; no crash leaves this behind.
     pub meta_slot_damaged: bool,
+    /// Opened read-only: damage to what was durable. Of the log, reading ended there, and what is said here is of the part
+    /// before it; of `HARD`, the hard state is missing.
+    pub unreadable: Option<Corrupt>,
+    /// Opened read-only, while somebody was writing: what is here is the log up to some moment of the opening.
+    pub beside_a_writer: bool,
 }
 
 /// The torn end of a log.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
-use super::format::{FRAME_HEADER_BYTES, FrameKind, SEGMENT_BYTES_MAX, segment_name};
+use super::format::{FRAME_HEADER_BYTES, FrameKind, META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
 use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::codec::{self, FRAME_BYTES_MAX};
 use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
-use crate::error::{OpenError, Poison};
+use crate::error::{Corrupt, OpenError, Poison};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 
@@ -84,7 +84,11 @@ impl LogOpening {
 
     /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
     pub(crate) fn replay<M: StateMachine>(self, machine: &M) -> Result<Arc<Log>, OpenError> {
-        let options = ScanOptions { strict: self.config.strict && self.writable };
+        let options = if self.writable {
+            ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
+        } else {
+            ScanOptions::looking_at(&*self.disk)
+        };
         let content = self.content;
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
@@ -117,8 +121,15 @@ impl LogOpening {
         start: StartMarks,
         unfed: VecDeque<Run>,
     ) -> Result<Arc<Log>, OpenError> {
-        let recovery = self.report(&result, start);
-        let hard = HardFile::open(&*self.disk, self.content.database_id, self.writable)?;
+        let mut recovery = self.report(&result, start);
+        let database_id = self.content.database_id;
+        let hard = match HardFile::open(&*self.disk, database_id, self.writable) {
+            Err(OpenError::Corrupt(place)) if !self.writable => {
+                recovery.unreadable.get_or_insert(place);
+                HardFile::none(database_id)
+            }
+            hard => hard?,
+        };
         if let Some(CutReport { file, offset, bytes, .. }) = &result.cut {
             tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut");
         }
@@ -154,6 +165,8 @@ impl LogOpening {
                 .meta
                 .as_ref()
                 .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
+            unreadable: result.unreadable.as_ref().map(|damage| damage.place.clone()),
+            beside_a_writer: self.disk.is_beside_a_writer(),
         }
     }
 
@@ -163,6 +176,13 @@ impl LogOpening {
     /// read well and are not on disk, and that no later sync would write.
     fn settle(&mut self, result: &ScanResult, notes: &Notes) -> Result<(), OpenError> {
         let tail = &result.tail;
+        let incarnation = self.content.incarnation.max(tail.incarnation_seen_max).checked_add(1);
+        let incarnation = incarnation.ok_or_else(|| Corrupt {
+            file: META_FILE.to_owned(),
+            offset: 0,
+            index: None,
+            what: "an incarnation is the last there can be",
+        })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
         for summary in &result.segments {
@@ -191,8 +211,7 @@ impl LogOpening {
             erase_after(&*self.disk, tail)?;
         }
         self.content.clean_close = false;
-        self.content.incarnation =
-            self.content.incarnation.max(tail.incarnation_seen_max).saturating_add(1);
+        self.content.incarnation = incarnation;
         self.content.durable_sequence = tail.next_sequence - 1;
         self.content.committed = tail.committed.max(self.content.committed);
         match &mut self.meta {

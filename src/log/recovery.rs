@@ -1,11 +1,14 @@
 //! Recovery: what of the log is good, where it ends, and whether something is gone that must be there.
 //!
+//! [`freeze`] reads one that somebody else may be writing to.
+//!
 //! In the order a log is read: [`files`] finds and reads segments, [`chain`] says what the next frame must be,
 //! [`walk`] goes from frame to frame, [`survey`] looks at what is behind the last good one, [`table`] decides, and
 //! [`scan`] and [`verify`] put these together.
 
 pub(in crate::log) mod chain;
 pub(crate) mod files;
+pub(crate) mod freeze;
 pub(crate) mod scan;
 pub(in crate::log) mod survey;
 pub(crate) mod table;

@@ -87,15 +87,32 @@ pub(crate) fn read_slots(
     file: &dyn DiskFile,
     layout: &'static SlotLayout,
 ) -> Result<[Slot; 2], OpenError> {
-    let mut slots = [Slot::Empty, Slot::Empty];
-    for (number, slot) in slots.iter_mut().enumerate() {
-        let mut bytes = vec![0; layout.slot_bytes];
-        // What the file is too short for reads as zeros.
-        file.read_at(&mut bytes, slot_offset(number))
-            .map_err(|source| OpenError::io("reading", layout.file, source))?;
-        *slot = read_slot(&bytes, number, layout)?;
-    }
-    Ok(slots)
+    let slot = |number| read_slot(&slot_bytes(file, number, layout)?, number, layout);
+    Ok([slot(0)?, slot(1)?])
+}
+
+/// As [`read_slots`], and a slot that says something impossible is as damaged as one that does not read back.
+pub(crate) fn read_slots_apart(
+    file: &dyn DiskFile,
+    layout: &'static SlotLayout,
+) -> Result<[Slot; 2], OpenError> {
+    let slot = |number| match read_slot(&slot_bytes(file, number, layout)?, number, layout) {
+        Err(OpenError::Corrupt(_)) => Ok(Slot::Damaged { may_be_torn: false }),
+        slot => slot,
+    };
+    Ok([slot(0)?, slot(1)?])
+}
+
+fn slot_bytes(
+    file: &dyn DiskFile,
+    number: usize,
+    layout: &'static SlotLayout,
+) -> Result<Vec<u8>, OpenError> {
+    let mut bytes = vec![0; layout.slot_bytes];
+    // What the file is too short for reads as zeros.
+    file.read_at(&mut bytes, slot_offset(number))
+        .map_err(|source| OpenError::io("reading", layout.file, source))?;
+    Ok(bytes)
 }
 
 fn read_slot(bytes: &[u8], number: usize, layout: &'static SlotLayout) -> Result<Slot, OpenError> {
@@ -115,11 +132,14 @@ fn read_slot(bytes: &[u8], number: usize, layout: &'static SlotLayout) -> Result
     let sequence = u64_at(bytes, 8);
     let payload = bytes[PAYLOAD_AT..].get(..u32_at(bytes, 32) as usize);
     match payload {
-        Some(payload) if sequence > 0 && sequence % 2 == number as u64 => Ok(Slot::Valid {
-            sequence,
-            database_id: std::array::from_fn(|byte| bytes[16 + byte]),
-            payload: payload.to_vec(),
-        }),
+        // After the last number there would be none for the next store.
+        Some(payload) if (1..u64::MAX).contains(&sequence) && sequence % 2 == number as u64 => {
+            Ok(Slot::Valid {
+                sequence,
+                database_id: std::array::from_fn(|byte| bytes[16 + byte]),
+                payload: payload.to_vec(),
+            })
+        }
         _ => Err(corrupt(layout, number, "a slot is not where it belongs").into()),
     }
 }

@@ -109,8 +109,10 @@ pub(crate) struct LogWriter {
     carried: Option<ClosedFrame>,
     in_flight: VecDeque<Group>,
     next_token: u64,
-    /// Last frame and mark that were written; not all of it may be durable.
+    /// Last frame and mark that were submitted; some of it may be in flight.
     written: (u64, u64),
+    /// Last frame and mark that are in the kernel's hands, with everything before: what a sync covers.
+    completed: (u64, u64),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: Vec<(u32, Arc<dyn DiskFile>)>,
@@ -146,6 +148,7 @@ impl LogWriter {
             in_flight: VecDeque::with_capacity(16),
             next_token: 0,
             written,
+            completed: written,
             sealed: Vec::with_capacity(4),
             unsynced: Vec::with_capacity(4),
             synced_at,
@@ -185,6 +188,7 @@ impl LogWriter {
         if !worked {
             self.frames.want_close();
         }
+        // There may be more to take.
         worked |= self.sync_if_due(progress)?;
         self.map_sealed()?;
         Ok(worked)
@@ -214,7 +218,7 @@ impl LogWriter {
         if self.config.linger.is_zero() || self.sync_is_wanted() {
             return false;
         }
-        let waiting = progress.submitted_mark().saturating_sub(self.written.1);
+        let waiting = progress.submitted_mark().saturating_sub(self.written.1.max(progress.base()));
         if waiting == 0 || waiting >= self.config.linger_entries {
             self.gathering_since = None;
             return false;
@@ -246,7 +250,9 @@ impl LogWriter {
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
-            let full = frame.end - start > self.config.group_bytes_max
+            // Its end is in another segment's bytes then: nothing to compare with.
+            let full = !other_segment
+                && frame.end - start > self.config.group_bytes_max
                 && self.position.written_bytes > start;
             if other_segment || full {
                 self.carried = Some(frame);
@@ -326,6 +332,7 @@ impl LogWriter {
             if group.synced {
                 self.shared.durable_sequence.store(group.sequence, Ordering::Release);
             }
+            self.completed = (group.sequence, group.mark);
             progress.logged_to(group.sequence, group.mark, group.synced);
             self.in_flight.pop_front();
         }
@@ -347,7 +354,7 @@ impl LogWriter {
             // Each group is its own sync, also those in flight.
             return Ok(false);
         }
-        let (sequence, mark) = self.written;
+        let (sequence, mark) = self.completed;
         let asked = self.sync_is_wanted();
         let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {

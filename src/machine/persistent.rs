@@ -13,7 +13,8 @@ use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::OpenError;
 use crate::log::open::LogOpening;
-use crate::log::{Journal, Log, RecoveryReport};
+use crate::log::recovery::freeze::freeze;
+use crate::log::{Journal, RecoveryReport};
 
 /// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
 ///
@@ -27,7 +28,7 @@ use crate::log::{Journal, Log, RecoveryReport};
 pub struct PersistentStateMachine {
     state: KeyValue<PlaceCell>,
     journal: Journal,
-    log: Arc<Log>,
+    recovery: RecoveryReport,
 }
 
 impl PersistentStateMachine {
@@ -45,14 +46,43 @@ impl PersistentStateMachine {
         Self::open_on(Arc::new(disk), config, true)
     }
 
-    /// Opens a directory to look at it. No byte of it is changed, no memory for writing is taken.
+    /// Opens a directory to look at it. No byte of it is changed, no memory for writing is taken; a full disk does not
+    /// matter.
+    ///
+    /// A damaged directory is read up to the damage, and [`recovery`](PersistentStateMachine::recovery) says what could
+    /// not be read ([`RecoveryReport::unreadable`]). One that is open for writing is read up to some moment of this
+    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log is then
+    /// copied into memory, and stays as it was whatever the writer does.
     ///
     /// # Errors
     ///
-    /// As [`open`](PersistentStateMachine::open); also if it is open for writing somewhere.
+    /// As [`open`](PersistentStateMachine::open), but for what is said above; without a `META` that reads back nothing
+    /// can be read.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let disk = RealDisk::open(path.as_ref(), OpenMode::ReadOnly)?;
-        Self::open_on(Arc::new(disk), PersistentConfig::new(path.as_ref()), false)
+        let config = PersistentConfig::new(path.as_ref());
+        let disk = RealDisk::open(path.as_ref(), OpenMode::ReadBeside)?;
+        if !disk.is_unlocked() {
+            return Self::open_on(Arc::new(disk), config, false);
+        }
+        let (frozen, result) = freeze(&disk)?;
+        let mut machine = Self::open_on(Arc::new(frozen), config, false)?;
+        if let Some(result) = result {
+            machine.recovery.cut = result.cut.map(Into::into);
+            if let Some(damage) = result.unreadable {
+                machine.recovery.unreadable = Some(damage.place);
+            }
+        }
+        Ok(machine)
+    }
+
+    /// As [`open_read_only`](PersistentStateMachine::open_read_only), on any disk that was opened to be read: the
+    /// simulated one, for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_read_only`](PersistentStateMachine::open_read_only).
+    pub fn open_read_only_on_disk(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        Self::open_on(disk, PersistentConfig::new(""), false)
     }
 
     /// As [`open`](PersistentStateMachine::open), on any disk: the simulated one, for tests.
@@ -75,13 +105,14 @@ impl PersistentStateMachine {
         let state = KeyValue::new(expected_keys, opening.hash_seed(), table);
         let replayed = Replayed(state);
         let log = opening.replay(&replayed)?;
-        Ok(Self { state: replayed.0, journal: Journal::log(Arc::clone(&log)), log })
+        let recovery = log.recovery.clone();
+        Ok(Self { state: replayed.0, journal: Journal::log(log), recovery })
     }
 
     /// What opening found: how far the log goes, and what was cut.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
-        &self.log.recovery
+        &self.recovery
     }
 
     /// Bytes of memory the tables take now; keys of more than 22 bytes come on top, and the images of the log's

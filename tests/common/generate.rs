@@ -60,13 +60,19 @@ fn run_of(byte: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| byte.wrapping_add(at as u8)).collect()
 }
 
-pub fn value() -> impl Strategy<Value = Vec<u8>> {
+fn small() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => Just(Vec::new()),
         10 => numberish(),
         8 => vec(any::<u8>(), 1..24),
         6 => (any::<u8>(), prop::sample::select(vec![127, 128, 129, 255, 256, 1000, 4096]))
             .prop_map(|(byte, len)| run_of(byte, len)),
+    ]
+}
+
+pub fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        28 => small(),
         1 => (any::<u8>(), 60_000..=70 * 1024_usize).prop_map(|(byte, len)| run_of(byte, len)),
     ]
 }
@@ -79,13 +85,14 @@ fn by() -> impl Strategy<Value = i64> {
     ]
 }
 
-pub fn command() -> impl Strategy<Value = Cmd> {
+/// A command whose values are of `value`.
+fn command(value: impl Strategy<Value = Vec<u8>> + Clone + 'static) -> impl Strategy<Value = Cmd> {
     prop_oneof![
-        4 => (key(), value()).prop_map(|(key, value)| Cmd::Put { key, value }),
+        4 => (key(), value.clone()).prop_map(|(key, value)| Cmd::Put { key, value }),
         2 => key().prop_map(|key| Cmd::Delete { key }),
         4 => (key(), by()).prop_map(|(key, by)| Cmd::Increment { key, by }),
         // What is absent or empty or a small number is often what is there.
-        3 => (key(), expected(), prop::option::of(value()))
+        3 => (key(), expected(), prop::option::of(value))
             .prop_map(|(key, expected, new)| Cmd::CompareAndSet { key, expected, new }),
     ]
 }
@@ -100,10 +107,13 @@ fn expected() -> impl Strategy<Value = Option<Vec<u8>>> {
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
-    let note = (prop::sample::select(vec![b"n".to_vec(), b"a".to_vec()]), value());
+    // Small values in batches, so that an entry fits a segment of 128 KiB.
+    let note = (prop::sample::select(vec![b"n".to_vec(), b"a".to_vec()]), small());
+    let value = value().boxed();
+    let small = small().boxed();
     prop_oneof![
-        30 => command().prop_map(Op::One),
-        4 => (vec(command(), 0..5), prop::option::of(note))
+        30 => command(value).prop_map(Op::One),
+        4 => (vec(command(small), 0..5), prop::option::of(note))
             .prop_map(|(commands, note)| Op::Batch { commands, note }),
         1 => Just(Op::Noop),
         1 => vec(any::<u8>(), 0..40).prop_map(Op::Membership),

@@ -13,9 +13,12 @@ use sprag::{
 
 use super::model::Model;
 
+/// Keys and values, sorted by key.
+pub type Scanned = Vec<(Box<[u8]>, Value)>;
+
 /// The reads both built-in machines have.
 pub trait KeyValueReads {
-    fn scan(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError>;
+    fn scan(&self) -> Result<Scanned, ReadError>;
     fn count(&self) -> Result<usize, ReadError>;
     fn value_of(&self, key: &[u8]) -> Result<Option<Value>, ReadError>;
     fn note_of(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
@@ -25,7 +28,7 @@ pub trait KeyValueReads {
 macro_rules! key_value_reads {
     ($machine:ty) => {
         impl KeyValueReads for $machine {
-            fn scan(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
+            fn scan(&self) -> Result<Scanned, ReadError> {
                 self.scan_sorted()
             }
             fn count(&self) -> Result<usize, ReadError> {
@@ -48,7 +51,7 @@ key_value_reads!(MemoryStateMachine);
 key_value_reads!(PersistentStateMachine);
 
 impl<M: KeyValueReads> KeyValueReads for Hooked<M> {
-    fn scan(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
+    fn scan(&self) -> Result<Scanned, ReadError> {
         self.inner.scan()
     }
     fn count(&self) -> Result<usize, ReadError> {

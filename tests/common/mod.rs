@@ -8,15 +8,20 @@
     reason = "tests; each file uses its own part of this"
 )]
 
+pub mod frames;
 pub mod generate;
 pub mod machines;
 pub mod model;
 pub mod ops;
 
 use std::fs;
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,4 +169,41 @@ const CHILD_DIRECTORY: &str = "SPRAG_TEST_CHILD_DIRECTORY";
 /// The argument of a child; `None` in the parent, where a child's test has nothing to do.
 pub fn child_directory() -> Option<PathBuf> {
     std::env::var_os(CHILD_DIRECTORY).map(PathBuf::from)
+}
+
+/// A tiny executor: polls on this thread, and parks it in between.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+pub struct CountingWaker(AtomicUsize);
+
+impl CountingWaker {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use sprag::error::{LogError, OpenError, SubmitError};
-use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
+use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{CommandRef, CommitMode, Entry, PayloadRef, PersistentStateMachine};
 
 use crate::history::State;
@@ -81,8 +81,7 @@ impl World {
             Err(OpenError::Io { .. }) if self.disk.operations() > operations => return Ok(None),
             Err(error) => return Err(format!("opening was refused: {error}")),
         };
-        let node = Stepped::new(machine, self.shape.apply_config());
-        let node = node.map_err(|error| error.to_string())?;
+        let node = Node::new(&self.disk, machine, &self.shape);
         self.compare(&node)?;
         Ok(Some(node))
     }
@@ -285,7 +284,6 @@ impl World {
             if node.poison().is_none() && self.random.one_in(4) && !self.disk.is_power_off() {
                 self.close(node)?;
             } else {
-                self.disk.crash_process();
                 drop(node);
             }
         }
@@ -300,7 +298,7 @@ impl World {
 
     /// After a clean close everything is there, whatever was pending.
     fn close(&mut self, node: Node) -> Result<(), String> {
-        let closed = node.into_manager().close(Duration::from_secs(1));
+        let closed = node.close();
         if closed.is_ok() {
             self.durable_version = self.versions.len() - 1;
             self.durable = self.log().len();
@@ -334,7 +332,7 @@ fn same(log: &Log, found: &[Proposed]) -> bool {
 
 #[test]
 fn campaign_by_commit() {
-    for_seeds("campaign_by_commit", 150, |seed| {
+    for_seeds("campaign_by_commit", 100, |seed| {
         let mut world = World::new(seed);
         for _ in 0..1 + world.random.below(6) {
             let faulty = !world.random.one_in(4);
@@ -351,7 +349,7 @@ fn campaign_by_commit() {
 fn plain(disk: &SimDisk) -> Node {
     let config = Shape::plain().config(0).commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
-    Stepped::new(machine, Shape::plain().apply_config()).unwrap()
+    Node::new(disk, machine, &Shape::plain())
 }
 
 /// With entries 1 to `count`, of term 1 and one key, durable and not committed.
@@ -377,9 +375,10 @@ fn a_truncated_entry_is_not_applied_when_the_directory_is_opened_again() {
     node.run_until_idle();
     node.truncate_after(Some(3)).unwrap();
     append(&node, 4..=5, 3, b"newer");
+    node.run_until_idle();
     node.commit(5).unwrap();
     node.run_until_idle();
-    node.into_manager().close(Duration::from_secs(1)).unwrap();
+    node.close().unwrap();
     let node = plain(&disk);
     assert_eq!(node.stats().applied, Some(5));
     assert!(node.machine().contains(b"old").unwrap() && node.machine().contains(b"newer").unwrap());
@@ -425,7 +424,7 @@ fn a_truncation_before_a_clean_close_is_not_undone_by_it() {
     let disk = SimDisk::new(0);
     let node = with_entries(&disk, 5);
     node.truncate_after(Some(3)).unwrap();
-    node.into_manager().close(Duration::from_secs(1)).unwrap();
+    node.close().unwrap();
     let last = plain(&disk).log_state().unwrap().last.unwrap();
     assert_eq!(last.index, 3, "what was truncated came back");
 }

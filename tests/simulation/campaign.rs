@@ -39,10 +39,10 @@ fn live(seed: u64, durability: Durability) -> Result<u64, String> {
 
 #[test]
 fn campaign_sync() {
-    for_seeds("campaign_sync", 300, |seed| live(seed, Durability::Sync));
+    for_seeds("campaign_sync", 200, |seed| live(seed, Durability::Sync));
 }
 
 #[test]
 fn campaign_os() {
-    for_seeds("campaign_os", 150, |seed| live(seed, Durability::Os));
+    for_seeds("campaign_os", 100, |seed| live(seed, Durability::Os));
 }

@@ -1,7 +1,6 @@
 //! Sectors that are lost, misdirected, duplicated or flipped: refused where they were durable, a prefix where not.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use sprag::error::OpenError;
 use sprag::testing::SimDisk;
@@ -49,9 +48,9 @@ fn written(seed: u64, closed: bool) -> (World, Files) {
     let earlier = files(&world.disk);
     world.drive(&node, 40).unwrap();
     if closed {
-        node.into_manager().close(Duration::from_secs(1)).unwrap();
+        node.close().unwrap();
     } else {
-        world.kill(node);
+        drop(node);
     }
     world.crash(Crash::Process);
     (world, earlier)
@@ -117,7 +116,7 @@ fn open_damaged(world: &World, least: usize) -> Result<bool, String> {
 #[test]
 fn campaign_damage_below_the_durable_watermark() {
     let (mut refused, mut damaged) = (0, 0);
-    for_seeds("campaign_damage_below_the_durable_watermark", 400, |seed| {
+    for_seeds("campaign_damage_below_the_durable_watermark", 200, |seed| {
         let (world, earlier) = written(seed % 4, true);
         let mut random = Random::new(seed);
         let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else {
@@ -138,7 +137,7 @@ fn campaign_damage_below_the_durable_watermark() {
 #[test]
 fn campaign_damage_at_the_end_of_a_log_that_was_not_closed() {
     let (mut refused, mut opened) = (0, 0);
-    for_seeds("campaign_damage_at_the_end_of_a_log_that_was_not_closed", 400, |seed| {
+    for_seeds("campaign_damage_at_the_end_of_a_log_that_was_not_closed", 200, |seed| {
         let (world, earlier) = written(seed % 4, false);
         let mut random = Random::new(seed);
         let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else {
@@ -162,7 +161,7 @@ fn every_bit_of_the_last_frame_is_a_cut_and_of_the_one_before_it_corruption() {
         let mut world = World::new(1, shape.clone());
         let node = world.open_whole().unwrap();
         world.drive(&node, 6).unwrap();
-        world.kill(node);
+        drop(node);
         world.crash(Crash::Process);
         world
     };

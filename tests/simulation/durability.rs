@@ -51,7 +51,7 @@ fn cut(world: &mut World, mask: u64) -> Result<usize, String> {
     world.crash(Crash::Power(mask));
     let node = world.open_whole()?;
     let lost = acknowledged.saturating_sub(world.acknowledged);
-    world.kill(node);
+    drop(node);
     world.crash(Crash::Power(mask >> 7));
     world.recover(0, 3)?;
     Ok(lost)
@@ -87,7 +87,7 @@ fn what_was_asked_to_be_durable_is_synced_in_every_mode() {
         node.run_until_idle();
         world.note(&node).unwrap();
         assert_eq!(world.durable, 10, "{durability:?}");
-        world.kill(node);
+        drop(node);
         world.crash(Crash::Power(0));
         world.recover(0, 1).unwrap();
     }

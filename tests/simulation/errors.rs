@@ -5,7 +5,7 @@ use sprag::testing::{Fault, FaultError};
 
 use crate::process_crashes::at_every_operation;
 use crate::random::Random;
-use crate::world::{Crash, Opened, Ran, Shape, World};
+use crate::world::{Crash, Node, Opened, Ran, Shape, World};
 
 fn small() -> Shape {
     Shape { value_bytes_max: 1500, ..Shape::plain() }
@@ -87,14 +87,14 @@ fn fill(world: &mut World) -> Result<usize, String> {
         }
         Err(error) => return Err(format!("a full disk, not named: {error}")),
     };
-    let node = Box::new(sprag::testing::Stepped::new(machine, world.shape.apply_config()).unwrap());
+    let node = Node::new(&world.disk, machine, &world.shape);
     world.drive(&node, 60)?;
     let poison = node.poison();
     if let Some(poison) = &poison {
         world.check_poison_is_sticky(&node)?;
         is_named_as_full(&Ran::Poisoned(poison.clone()))?;
     }
-    world.kill(node);
+    drop(node);
     Ok(if poison.is_some() { 1 } else { 2 })
 }
 
@@ -114,7 +114,7 @@ fn with_room_again(world: &mut World) -> Result<(), String> {
     world.recover(0, 3)?;
     world.crash(Crash::Power(0));
     match world.open()? {
-        Opened::Ready(node) => world.kill(node),
+        Opened::Ready(node) => drop(node),
         Opened::Failed(error) => return Err(error.to_string()),
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! The power fails before every operation of a small run, and any subset of what was not synced survives.
 
-use sprag::testing::Fault;
+use sprag::testing::{Fault, SimDisk};
+use sprag::{Entry, PersistentStateMachine};
 
 use crate::random::Random;
-use crate::world::{Crash, Shape, World};
+use crate::world::{Crash, Node, Shape, World};
 
 /// Up to so many unsynced items, every subset of them is tried; of more, [`SAMPLES`].
 const EXHAUSTIVE_ITEMS: usize = 8;
@@ -78,6 +79,50 @@ fn a_power_cut_with_several_writes_in_flight_keeps_what_was_acknowledged() {
     let shape = Shape { queue_depth: 3, group_bytes: 1, frame_entries: 1, ..Shape::plain() };
     let cuts = cut_at_every_operation(3, &shape, 20).unwrap();
     println!("{cuts} power cuts");
+}
+
+/// The frames of a cut tail keep their old headers. When the same entry is sent again and its write is torn, the body that
+/// reaches the disk can be what the old frame was missing, and what followed the old frame chains on to it.
+#[test]
+fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
+    let shape = Shape { frame_entries: 1, ..Shape::plain() };
+    let disk = SimDisk::new(0);
+    let open = || {
+        let machine =
+            PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), shape.config(0));
+        Node::new(&disk, machine.unwrap(), &shape)
+    };
+    let large = [b'v'; 1400];
+    let entries: [Entry<'_>; 3] = [
+        Entry::put(1, 1, b"a", b"1"),
+        Entry::put(2, 1, b"b", &large),
+        Entry::put(3, 1, b"c", b"3"),
+    ];
+    let write_and_cut = |node: &Node, submitted: &[Entry<'_>], mask| {
+        node.apply_entries(submitted).unwrap();
+        disk.fail_at(disk.operations() + 1, Fault::PowerCut);
+        while node.step_log_writer() {}
+        assert!(disk.is_power_off() && disk.unsynced() == 4, "{} sectors", disk.unsynced());
+        disk.power_cut_keeping(mask);
+    };
+    let node = open();
+    node.run_until_idle();
+    node.apply_entries(&entries[..1]).unwrap();
+    node.run_until_idle();
+    // Entries 2 and 3 are one write; the second of its four sectors, in the middle of entry 2, is lost.
+    write_and_cut(&node, &entries[1..], 0b1101);
+    drop(node);
+
+    let node = open();
+    let cut = node.machine().recovery().cut.clone().unwrap();
+    assert_eq!(cut.indexes, Some((2, 3)), "both were seen, and cut");
+    node.run_until_idle();
+    // Entry 2 again, and of its write only that sector reaches the disk.
+    write_and_cut(&node, &entries[1..2], 0b0010);
+    drop(node);
+
+    let last = open().log_state().unwrap().last.unwrap();
+    assert!(last.index <= 2, "entry {} was cut, and not sent again", last.index);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) fn at_every_operation(
         });
         match checked {
             Ok(true) => {}
-            Ok(false) => return assert!(n > 20, "faults were tried"),
+            Ok(false) => return assert!(n > 10, "faults were tried at {n} operations only"),
             Err(violation) => panic!("{fault:?} at operation {n}: {violation}"),
         }
     }

@@ -1,10 +1,12 @@
 //! A disk, the engine on it, and what must be there after the next crash.
 
+use std::mem;
 use std::num::NonZeroUsize;
-
+use std::ops::Deref;
+use std::thread;
 use std::time::Duration;
 
-use sprag::error::{OpenError, Poison, SubmitError};
+use sprag::error::{CloseError, OpenError, Poison, SubmitError};
 use sprag::testing::{Fault, SimDisk, Stepped};
 use sprag::{
     ApplyConfig, Durability, PersistentConfig, PersistentStateMachine, Stage, StateMachine,
@@ -13,8 +15,45 @@ use sprag::{
 use crate::history::{History, with_entries};
 use crate::random::Random;
 
-/// An engine, stepped by hand.
-pub(crate) type Node = Stepped<PersistentStateMachine>;
+/// An engine, stepped by hand. Dropping it is the death of its process: it does not close, and a test that fails does
+/// not wait for it to.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Until it is closed or dead.
+    engine: Option<Stepped<PersistentStateMachine>>,
+    disk: SimDisk,
+}
+
+impl Node {
+    pub(crate) fn new(disk: &SimDisk, machine: PersistentStateMachine, shape: &Shape) -> Self {
+        let engine = Stepped::new(machine, shape.apply_config()).unwrap();
+        Self { engine: Some(engine), disk: disk.clone() }
+    }
+
+    pub(crate) fn close(mut self) -> Result<(), CloseError> {
+        let engine = self.engine.take().unwrap();
+        engine.into_manager().close(Duration::from_secs(1))
+    }
+}
+
+impl Deref for Node {
+    type Target = Stepped<PersistentStateMachine>;
+
+    fn deref(&self) -> &Self::Target {
+        self.engine.as_ref().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        self.disk.crash_process();
+        if thread::panicking() {
+            // It may be in any state, and dropping it would wait for it to drain.
+            mem::forget(engine);
+        }
+    }
+}
 
 /// The least there is: a segment rolls after a few dozen entries.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 10;
@@ -84,7 +123,7 @@ impl Shape {
 
 /// What came of opening.
 pub(crate) enum Opened {
-    Ready(Box<Node>),
+    Ready(Node),
     /// The fault struck on the way.
     Failed(OpenError),
 }
@@ -182,12 +221,11 @@ impl World {
             Err(error) => return Err(format!("opening was refused: {error}")),
         };
         self.compare(&machine)?;
-        let node = Stepped::new(machine, self.shape.apply_config());
-        Ok(Opened::Ready(Box::new(node.map_err(|error| format!("no manager: {error}"))?)))
+        Ok(Opened::Ready(Node::new(&self.disk, machine, &self.shape)))
     }
 
     /// Opens where nothing is set to fail.
-    pub(crate) fn open_whole(&mut self) -> Result<Box<Node>, String> {
+    pub(crate) fn open_whole(&mut self) -> Result<Node, String> {
         match self.open()? {
             Opened::Ready(node) => Ok(node),
             Opened::Failed(error) => Err(format!("opening failed: {error}")),
@@ -343,14 +381,8 @@ impl World {
             None if self.dies_when_struck && self.struck() => Ran::Stopped,
             None => Ran::Through,
         };
-        self.kill(node);
-        Ok(ran)
-    }
-
-    /// The engine is gone without closing; dropped alive, it would close.
-    pub(crate) fn kill(&mut self, node: Box<Node>) {
-        self.disk.crash_process();
         drop(node);
+        Ok(ran)
     }
 
     /// What is not synced is lost or not, as `crash` says. The disk works again.
@@ -383,7 +415,7 @@ impl World {
             return Err(format!("the engine failed by itself: {poison}"));
         }
         self.compare_state(node.machine(), self.history.len())?;
-        self.kill(node);
+        drop(node);
         Ok(())
     }
 }

@@ -14,7 +14,8 @@ use clap::{Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     after_help = "\
 A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing;
-all other commands only read it, and never change a byte.
+`repair --yes` cuts a damaged one. All other commands only read it, and never change a byte: also beside a writer, and up
+to the damage of one that is damaged (they say so, and exit with 1).
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
 
@@ -24,6 +25,7 @@ Examples:
   sprag put data name value            set a key
   sprag get data name                  print its value
   sprag verify data                    read every byte, and name all damage
+  sprag repair data                    what repairing a damaged directory would lose
   sprag export data > state.jsonl      the state, sorted by key
   sprag import data appendonly.aof     what a Redis append-only file holds"
 )]
@@ -74,11 +76,29 @@ pub(crate) enum Command {
     Verify(Dir),
     /// Say what is in a directory: META, segments, watermarks and, with --frames, every frame.
     Inspect(Inspect),
+    /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
+    ///
+    /// The files that are changed are copied first, into DIR-backup-1 (or the next number that is free). Exit status 0
+    /// if nothing is damaged or it was repaired, 1 if it is damaged.
+    Repair(Repair),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
     /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
     /// that is not known to be committed, and so not part of the state, has "committed":false.
     Dump(Dump),
+}
+
+/// Options of `repair`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// Repair it, and lose what a run without this shows.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Repair a damaged HARD too, though the node may then vote twice.
+    #[arg(long, requires = "yes")]
+    pub(crate) forget_hard_state: bool,
 }
 
 /// A data directory.
@@ -212,6 +232,9 @@ pub(crate) struct RunOptions {
     /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it.
     #[arg(long, value_enum, default_value_t = AckOn::Sync)]
     pub(crate) durability: AckOn,
+    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was.
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    pub(crate) io: Io,
     /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
@@ -252,4 +275,15 @@ pub(crate) enum AckOn {
     Periodic,
     /// When the kernel has them, which syncs when it likes.
     Os,
+}
+
+/// How a run writes its log.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Io {
+    /// What measured best for the durability.
+    Auto,
+    /// An io_uring.
+    Uring,
+    /// pwrite and fdatasync.
+    Pwrite,
 }

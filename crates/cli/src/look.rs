@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use sprag::error::Corrupt;
 use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo};
 use sprag::{CommandRef, CommitMode, LeaderTag, LogId, Note, PayloadRef};
 
@@ -82,14 +83,21 @@ pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Out
     } else {
         print_inspection(dir, &found, out)?;
     }
-    if let Some(damage) = found.damage {
-        return Err(format!("{}: {damage}", dir.display()).into());
-    }
     if inspect.frames {
         sprag::inspect::frames(dir, &mut |frame| print_frame(frame, json, out))
             .map_err(opening(dir))?;
     }
-    Ok(())
+    whole(dir, found.damage.as_ref())
+}
+
+/// The failure of a command that could print only what is before the damage.
+pub(crate) fn whole(dir: &Path, unreadable: Option<&Corrupt>) -> Outcome {
+    match unreadable {
+        None => Ok(()),
+        Some(damage) => {
+            Err(format!("{}: read only up to the damage: {damage}", dir.display()).into())
+        }
+    }
 }
 
 fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outcome {
@@ -281,9 +289,10 @@ struct FrameJson<'a> {
 pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
     let dir = &dump.of.dir;
     let indexes = dump.from.unwrap_or(0)..=dump.to.unwrap_or(u64::MAX);
-    sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))
-        .map_err(opening(dir))?;
-    Ok(())
+    let seen =
+        sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))
+            .map_err(opening(dir))?;
+    whole(dir, seen.unreadable.as_ref())
 }
 
 fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {

@@ -8,6 +8,7 @@ mod import;
 mod look;
 mod progress;
 mod read;
+mod repair;
 mod run;
 mod text;
 
@@ -52,6 +53,7 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Import(import) => import::import(&import, json, out),
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
+        Command::Repair(options) => repair::repair(&options, json, out),
         Command::Dump(dump) => look::dump(&dump, out),
     }
 }

@@ -9,6 +9,7 @@ use sprag::PersistentStateMachine;
 
 use crate::args::{Export, Format, KeyOf};
 use crate::error::{Outcome, about, opening};
+use crate::look::whole;
 use crate::progress::Progress;
 use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
 
@@ -20,15 +21,19 @@ fn open(dir: &Path, json: bool) -> Outcome<PersistentStateMachine> {
 pub(crate) fn get(get: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
     let machine = open(&get.dir, json)?;
     let value = machine.get(get.key.as_bytes()).map_err(about(get.dir.display()))?;
+    let unreadable = machine.recovery().unreadable.as_ref();
     let Some(value) = value else {
+        whole(&get.dir, unreadable)?;
         return Err(format!("{}: the key has no value", get.dir.display()).into());
     };
     if json {
         let key = Bytes(get.key.as_bytes());
-        return line(out, &KeyValueJson { key, value: Bytes(&value) });
+        line(out, &KeyValueJson { key, value: Bytes(&value) })?;
+    } else {
+        out.write_all(&value)?;
+        out.write_all(b"\n")?;
     }
-    out.write_all(&value)?;
-    Ok(out.write_all(b"\n")?)
+    whole(&get.dir, unreadable)
 }
 
 #[derive(Serialize)]
@@ -44,7 +49,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     let last = recovery.last;
     let memory_bytes = machine.memory_bytes();
     if json {
-        return line(
+        line(
             out,
             &StatsJson {
                 dir: &dir.display().to_string(),
@@ -55,9 +60,12 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 frames: recovery.frames,
                 cut: recovery.cut.as_ref().map(CutJson::new),
                 meta_slot_damaged: recovery.meta_slot_damaged,
+                unreadable: recovery.unreadable.as_ref().map(ToString::to_string),
+                beside_a_writer: recovery.beside_a_writer,
                 memory_bytes,
             },
-        );
+        )?;
+        return whole(dir, recovery.unreadable.as_ref());
     }
     writeln!(out, "directory      {}", dir.display())?;
     writeln!(out, "last index     {}", Maybe(last))?;
@@ -68,7 +76,11 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     if recovery.meta_slot_damaged {
         writeln!(out, "META           one of its two slots does not read back: see sprag verify")?;
     }
-    Ok(writeln!(out, "memory         {}", size(memory_bytes as u64))?)
+    if recovery.beside_a_writer {
+        writeln!(out, "writer         at work: this is the log up to a moment ago")?;
+    }
+    writeln!(out, "memory         {}", size(memory_bytes as u64))?;
+    whole(dir, recovery.unreadable.as_ref())
 }
 
 #[derive(Serialize)]
@@ -81,6 +93,8 @@ struct StatsJson<'a> {
     frames: u64,
     cut: Option<CutJson<'a>>,
     meta_slot_damaged: bool,
+    unreadable: Option<String>,
+    beside_a_writer: bool,
     memory_bytes: usize,
 }
 
@@ -94,7 +108,7 @@ pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {
             Format::Resp => resp_set(out, key, value)?,
         }
     }
-    Ok(())
+    whole(dir, machine.recovery().unreadable.as_ref())
 }
 
 /// `SET key value` as a Redis client sends it.

@@ -230,7 +230,8 @@ fn allocation_reserves_blocks_and_its_substitute_sets_the_length() {
 
     disk.open("b", Access::Create).unwrap().write_all_at(b"kept", 0).unwrap();
     let file = fs::OpenOptions::new().write(true).read(true).open(path.join("b")).unwrap();
-    let file = RealFile { file: file.into(), held: Arc::clone(&disk.held) };
+    let (held, direct) = (Arc::clone(&disk.held), OnceLock::new());
+    let file = RealFile { file: file.into(), name: "a".into(), held, direct };
     file.lengthen(100).unwrap();
     file.lengthen(50).unwrap();
     let mut expected = b"kept".to_vec();

@@ -180,6 +180,6 @@ impl DiskFile for SimFile {
         }
         let mut copy = vec![0; bytes].into_boxed_slice();
         state.read(self.inode, &mut copy, 0)?;
-        Ok(Mapping::Copied(copy))
+        Ok(Mapping::Copied(copy.into()))
     }
 }

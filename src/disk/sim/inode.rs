@@ -110,10 +110,11 @@ impl Inode {
         }
     }
 
-    /// A sync failed and left everything for clean.
+    /// A sync failed and left every page for clean. A length is no page: it stays in the file system's journal, and the
+    /// next sync that succeeds covers it.
     pub(super) fn abandon_unsynced(&mut self) {
         for unsynced in &mut self.unsynced {
-            unsynced.abandoned = true;
+            unsynced.abandoned |= matches!(unsynced.change, Change::Sector(..));
         }
     }
 

@@ -2,18 +2,23 @@
 
 use crate::entry::LogId;
 use crate::log::format::{FrameHeader, FrameKind};
-use crate::log::meta::{LogBase, Meta};
+use crate::log::meta::{CommitMode, LogBase, Meta};
 
 /// The state of the log after its last good frame.
 #[derive(Debug)]
 pub(in crate::log) struct Chain {
     base: LogBase,
+    /// Whether every entry is committed as soon as it is there.
+    commits_as_appended: bool,
     /// Of the last good frame.
     pub(in crate::log) sequence: u64,
     /// Of the last good frame; the next one names it.
     pub(in crate::log) checksum: u64,
-    /// Of the last good frame; the next one is not older.
+    /// Of the last good frame or, where META says that a later opening went on from here, of that opening. The next
+    /// frame is not older. What an opening cut can be completed by a torn write of the same bytes over it, header apart.
     pub(in crate::log) incarnation: u64,
+    /// META's: the frame after which its incarnation starts, and that incarnation.
+    opened: (u64, u64),
     /// The last entry.
     pub(in crate::log) last: Option<LogId>,
     /// The highest `committed` a good header claims.
@@ -26,11 +31,14 @@ pub(in crate::log) struct Chain {
 
 impl Chain {
     pub(in crate::log) fn new(meta: &Meta) -> Self {
+        let opened = (meta.durable_sequence, meta.incarnation);
         Self {
             base: meta.base,
+            commits_as_appended: meta.commit_mode == CommitMode::AsAppended,
             sequence: meta.base.sequence,
             checksum: meta.base.chain,
-            incarnation: 0,
+            incarnation: if meta.base.sequence >= opened.0 { opened.1 } else { 0 },
+            opened,
             last: meta.base.last,
             committed: None,
             durable_sequence: meta.durable_sequence,
@@ -70,7 +78,10 @@ impl Chain {
     pub(in crate::log) fn contradiction(&self, header: &FrameHeader) -> Option<&'static str> {
         let committed = self.committed.max(header.committed);
         let truncates = header.opening.kind == FrameKind::Truncation;
-        (truncates && committed >= Some(header.opening.first_index))
+        let removes = self.last.is_some_and(|last| last.index >= header.opening.first_index);
+        (truncates
+            && (committed >= Some(header.opening.first_index)
+                || (self.commits_as_appended && removes)))
             .then_some("a truncation of what was committed")
     }
 
@@ -79,6 +90,9 @@ impl Chain {
         self.sequence = header.opening.sequence;
         self.checksum = checksum;
         self.incarnation = self.incarnation.max(header.opening.incarnation);
+        if self.sequence >= self.opened.0 {
+            self.incarnation = self.incarnation.max(self.opened.1);
+        }
         self.committed = self.committed.max(header.committed);
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
         match header.last() {

@@ -69,6 +69,14 @@ impl Segment {
     }
 }
 
+/// Refuses a directory with a file that is too long for a segment.
+pub(crate) fn check_lengths(disk: &dyn Disk) -> Result<(), OpenError> {
+    for number in list_files(disk)?.segments {
+        Segment::open(disk, number)?;
+    }
+    Ok(())
+}
+
 /// The part of a segment that is in memory.
 #[derive(Debug, Default)]
 pub(in crate::log) struct Window {

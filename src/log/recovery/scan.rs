@@ -3,7 +3,7 @@
 use crate::codec;
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
-use crate::error::OpenError;
+use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FrameHeader, segment_name};
 use crate::log::meta::Meta;
 use crate::log::recovery::files::{Segment, Window, list_files};
@@ -16,6 +16,28 @@ use crate::log::recovery::walk::{Found, Walk};
 pub(crate) struct ScanOptions {
     /// Refuse a log with a torn end ([`OpenError::Torn`]) where it would be cut.
     pub(crate) strict: bool,
+    /// What to do at damage: refuse the log, or read up to it and say where it is.
+    pub(crate) on_damage: OnDamage,
+    /// Somebody is writing: what is not whole yet is the end, and no torn one.
+    pub(crate) beside_a_writer: bool,
+}
+
+impl ScanOptions {
+    /// To look at a directory: up to the damage, if there is any.
+    pub(crate) fn looking_at(disk: &dyn Disk) -> Self {
+        let beside_a_writer = disk.is_beside_a_writer();
+        Self { strict: false, on_damage: OnDamage::StopThere, beside_a_writer }
+    }
+}
+
+/// What a scan does at damage to what was durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum OnDamage {
+    /// It fails with [`OpenError::Corrupt`].
+    #[default]
+    Refuse,
+    /// It ends there, and [`ScanResult::unreadable`] says where and why.
+    StopThere,
 }
 
 /// A frame that holds in every respect. Its entries decode.
@@ -27,6 +49,8 @@ pub(crate) struct GoodFrame<'a> {
     pub(crate) segment: u64,
     /// Where in the segment it starts; the body follows the header.
     pub(crate) offset: u64,
+    /// Its header as it is on disk.
+    pub(crate) header_bytes: &'a [u8],
     /// The encoded entries; empty for a truncation.
     pub(crate) body: &'a [u8],
 }
@@ -111,6 +135,23 @@ pub(crate) struct ScanResult {
     pub(crate) segments: Vec<SegmentSummary>,
     /// Numbers of segment files below the log base: a purge was interrupted, they may go.
     pub(crate) obsolete: Vec<u64>,
+    /// Damage at which the scan was told to stop.
+    pub(crate) unreadable: Option<Unreadable>,
+}
+
+/// Damage to what was durable, and what of the log is behind it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Unreadable {
+    /// What does not hold, and where.
+    pub(crate) place: Corrupt,
+    /// Bytes from the last good frame to the last one that is not zero, over all segments.
+    pub(crate) bytes: u64,
+    /// Frame headers among them that read back.
+    pub(crate) frames: u64,
+    /// Entries in those frames, if these are whole.
+    pub(crate) entries: u64,
+    /// First and last index of those entries.
+    pub(crate) indexes: Option<(u64, u64)>,
 }
 
 /// Reads the log from its base and gives every good frame to `visit`, truncations too, in order.
@@ -123,24 +164,48 @@ pub(crate) fn scan(
     options: ScanOptions,
     visit: &mut dyn FnMut(&GoodFrame<'_>) -> Result<(), OpenError>,
 ) -> Result<ScanResult, OpenError> {
-    let mut walk = Walk::new(disk, meta)?;
-    let here = loop {
-        let frame = match walk.next()? {
-            Ok(frame) => frame,
-            Err(here) => break here,
+    if options.on_damage == OnDamage::Refuse {
+        let mut walk = Walk::new(disk, meta)?;
+        let here = read_good_frames(&mut walk, visit)??;
+        return finish(walk, &here, meta, options, None);
+    }
+    let mut walk = Walk::tolerant(disk, meta)?;
+    match read_good_frames(&mut walk, visit)? {
+        Ok(here) => {
+            let barred = walk.barred.take();
+            finish(walk, &here, meta, options, barred)
+        }
+        Err(damage) => {
+            let here = Found::nothing(walk.next_offset(), false);
+            finish(walk, &here, meta, options, Some(damage))
+        }
+    }
+}
+
+/// Gives what was found where the next frame should be; the inner error is damage that needs no evidence, as a
+/// checksum says that it was meant.
+fn read_good_frames(
+    walk: &mut Walk<'_>,
+    visit: &mut dyn FnMut(&GoodFrame<'_>) -> Result<(), OpenError>,
+) -> Result<Result<Found, Corrupt>, OpenError> {
+    loop {
+        let frame = match walk.next() {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(here)) => return Ok(Ok(here)),
+            Err(OpenError::Corrupt(place)) => return Ok(Err(place)),
+            Err(other) => return Err(other),
         };
         if let Some(what) = walk.chain.contradiction(&frame.header) {
-            return Err(walk.corrupt_here(frame.offset, what).into());
+            return Ok(Err(walk.corrupt_here(frame.offset, what)));
         }
         let (segment, header) = (walk.number, frame.header);
-        let body = walk.body(&frame)?;
+        let (header_bytes, body) = walk.bytes(&frame)?;
         if !decodes(body, header.count) {
-            return Err(walk.corrupt_here(frame.offset, UNDECODABLE).into());
+            return Ok(Err(walk.corrupt_here(frame.offset, UNDECODABLE)));
         }
-        visit(&GoodFrame { header, segment, offset: frame.offset, body })?;
+        visit(&GoodFrame { header, segment, offset: frame.offset, header_bytes, body })?;
         walk.accept(&frame);
-    };
-    finish(walk, &here, meta, options)
+    }
 }
 
 pub(in crate::log) const UNDECODABLE: &str = "an entry does not decode, though its checksum fits";
@@ -160,25 +225,38 @@ fn finish(
     here: &Found,
     meta: &Meta,
     options: ScanOptions,
+    mut damage: Option<Corrupt>,
 ) -> Result<ScanResult, OpenError> {
     let survey = Survey::of(&mut walk)?;
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     let expected = walk.chain.next_sequence();
-    match here.outcome(survey.later_frame, durable >= expected) {
-        Outcome::Corrupt => {
-            let lost_here = survey.first.is_some_and(|(number, _)| number == walk.number);
-            return Err(walk.blame(here, lost_here)?.into());
+    // `here` is what is left when no good frame is found.
+    let corrupt = here.outcome(survey.later_frame, durable >= expected) == Outcome::Corrupt;
+    if corrupt && damage.is_none() && !(options.beside_a_writer && walk.is_whole_by_now()?) {
+        let lost_here = survey.first.is_some_and(|(number, _)| number == walk.number);
+        match (walk.blame(here, lost_here), options.on_damage) {
+            (Ok(place) | Err(OpenError::Corrupt(place)), OnDamage::StopThere) => {
+                damage = Some(place);
+            }
+            (place, _) => return Err(place?.into()),
         }
-        // `here` is what is left when no good frame is found.
-        Outcome::Replay | Outcome::Cut => {}
     }
-    let cut = survey.first.map(|(number, first)| CutReport {
-        file: segment_name(number),
-        offset: if number == walk.number { walk.end } else { first },
+    let unreadable = damage.map(|place| Unreadable {
+        place,
         bytes: survey.bytes,
-        frames_seen: survey.frames,
+        frames: survey.frames,
+        entries: survey.entries,
         indexes: survey.indexes,
     });
+    let cut = survey.first.filter(|_| unreadable.is_none() && !options.beside_a_writer).map(
+        |(number, first)| CutReport {
+            file: segment_name(number),
+            offset: if number == walk.number { walk.end } else { first },
+            bytes: survey.bytes,
+            frames_seen: survey.frames,
+            indexes: survey.indexes,
+        },
+    );
     if let Some(CutReport { file, offset, bytes, .. }) = &cut
         && options.strict
     {
@@ -202,7 +280,7 @@ fn finish(
         committed: committed.min(chain.last.map(|last| last.index)),
         durable_sequence_known: durable,
     };
-    Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete })
+    Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete, unreadable })
 }
 
 /// Overwrites with zeros everything after the tail that is not zero, in all segments, and syncs each; gives how many

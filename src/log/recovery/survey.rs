@@ -13,6 +13,8 @@ pub(in crate::log) struct Survey {
     pub(in crate::log) durable_sequence: u64,
     /// Lost frames: in their place, and not older than the last good frame.
     pub(in crate::log) frames: u64,
+    /// Entries in them, by their headers.
+    pub(in crate::log) entries: u64,
     /// Whether one of them is after the place where the next frame should be.
     pub(in crate::log) later_frame: bool,
     /// First and last index of their entries.
@@ -83,6 +85,7 @@ impl Survey {
             }
             extent.lost(offset, header.frame_bytes());
             survey.frames += 1;
+            survey.entries += u64::from(header.count);
             survey.later_frame |= (segment.number, offset) != here;
             survey.durable_sequence = survey.durable_sequence.max(header.durable_sequence);
             if let Some(last) = header.last() {

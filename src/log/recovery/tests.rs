@@ -584,6 +584,7 @@ fn indexes_have_no_gap_and_terms_never_fall() {
 
 #[test]
 fn a_truncation_takes_the_log_back_to_the_id_before_it() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1"]);
     log.term = 2;
@@ -607,6 +608,7 @@ fn a_truncation_takes_the_log_back_to_the_id_before_it() {
 
 #[test]
 fn a_truncation_of_what_was_committed_is_corrupt() {
+    let meta = |durable| Meta { commit_mode: CommitMode::ByCommit, ..meta(durable) };
     let mut log = Writer::new();
     log.entries(&["0", "1", "2"]);
     log.committed = Some(1);
@@ -655,7 +657,7 @@ fn a_recycled_segment_ends_where_its_stale_frames_start() {
 #[test]
 fn a_strict_open_refuses_a_cut_and_accepts_a_whole_log() {
     let log = five_frames();
-    let strict = ScanOptions { strict: true };
+    let strict = ScanOptions { strict: true, ..ScanOptions::default() };
     read_with(&log.disk(512), &meta(0), strict).1.unwrap();
     let disk = log.disk(0);
     let bytes = disk.bytes(&segment_name(1));
@@ -741,6 +743,23 @@ fn verify_names_all_damage_and_goes_on_behind_it() {
     let segment = "0000000000000000.seg";
     assert_eq!(places, [("META", 4096, None), (segment, 0, None), (segment, third, Some(3))]);
     assert!(findings.iter().all(|finding| finding.was_durable));
+}
+
+#[test]
+fn verify_names_the_first_frame_of_a_later_segment_once() {
+    let log = five_frames();
+    let disk = log.disk(128);
+    MetaFile::create(&disk, &meta(5)).unwrap();
+    let whole = disk.bytes(&segment_name(1));
+    // Its header, and its body.
+    for at in [50, 130] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        disk.set(&segment_name(1), bytes);
+        let (_, findings) = verified(&disk, &meta(5));
+        let places: Vec<_> = findings.iter().map(|f| (&*f.place.file, f.place.offset)).collect();
+        assert_eq!(places, [(&*segment_name(1), 0)], "byte {at}");
+    }
 }
 
 #[test]

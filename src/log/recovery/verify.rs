@@ -5,6 +5,7 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::format::META_FILE;
 use crate::log::hard::HardFile;
 use crate::log::meta::{Meta, MetaFile};
+use crate::log::recovery::freeze::look_again;
 use crate::log::recovery::scan::{UNDECODABLE, decodes};
 use crate::log::recovery::survey::{Survey, next_lost_frame};
 use crate::log::recovery::walk::{FoundFrame, Walk};
@@ -41,7 +42,13 @@ pub(crate) fn verify(
     report: &mut dyn FnMut(VerifyFinding),
 ) -> Result<VerifySummary, OpenError> {
     let mut summary = VerifySummary::default();
+    let mut reported = None;
     let mut found = |place: Corrupt, was_durable| {
+        // The first frame of a segment is met twice: from the end of the one before, and where it is.
+        let here = (place.file.clone(), place.offset);
+        if reported.replace(here.clone()) == Some(here) {
+            return;
+        }
         summary.findings += 1;
         report(VerifyFinding { place, was_durable });
     };
@@ -55,7 +62,7 @@ pub(crate) fn verify(
                 if let Some(what) = walk.chain.contradiction(&frame.header) {
                     found(walk.corrupt_here(frame.offset, what), true);
                 }
-                if !decodes(walk.body(&frame)?, frame.header.count) {
+                if !decodes(walk.bytes(&frame)?.1, frame.header.count) {
                     found(walk.corrupt_here(frame.offset, UNDECODABLE), true);
                 }
                 frames += 1;
@@ -70,11 +77,15 @@ pub(crate) fn verify(
             let survey = Survey::of(&mut walk)?;
             durable = durable.max(Some(survey.durable_sequence));
             if durable < Some(expected) {
-                if survey.first.is_some() {
+                if survey.first.is_some() && !disk.is_beside_a_writer() {
                     found(walk.corrupt_here(here.offset, "a torn end"), false);
                 }
                 break;
             }
+        }
+        if disk.is_beside_a_writer() && walk.is_whole_by_now()? {
+            // It is being written: this is the end, as far as this reading goes.
+            break;
         }
         let next = next_lost_frame(&mut walk)?;
         let lost_here = next.is_some_and(|next| next.segment == walk.number);
@@ -97,7 +108,12 @@ fn verify_slots(
         OpenError::Corrupt(place) => Ok(place),
         other => Err(other),
     };
-    match MetaFile::open(disk, false) {
+    let slots = look_again(disk, &mut || {
+        let slots = MetaFile::open(disk, false)?;
+        let torn = slots.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
+        Ok((slots, torn))
+    });
+    match slots {
         Ok(Some((_, _, damage))) => {
             if let Some(offset) = damage.slot_offset {
                 let (file, what) = (META_FILE.to_owned(), "a slot does not read back");
@@ -107,7 +123,10 @@ fn verify_slots(
         Ok(None) => {}
         Err(error) => found(corrupt_only(error)?, true),
     }
-    if let Err(error) = HardFile::open(disk, meta.database_id, false) {
+    let hard = look_again(disk, &mut || {
+        HardFile::open(disk, meta.database_id, false).map(|_| ((), false))
+    });
+    if let Err(error) = hard {
         found(corrupt_only(error)?, true);
     }
     Ok(())

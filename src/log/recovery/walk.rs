@@ -32,7 +32,7 @@ pub(in crate::log) struct Found {
 }
 
 impl Found {
-    const fn nothing(offset: u64, is_zero: bool) -> Self {
+    pub(in crate::log) const fn nothing(offset: u64, is_zero: bool) -> Self {
         Self {
             offset,
             header: None,
@@ -96,13 +96,41 @@ pub(in crate::log) struct Walk<'d> {
     /// Of the segments walked, the current one last.
     pub(in crate::log) summaries: Vec<SegmentSummary>,
     pub(in crate::log) window: Window,
+    /// Damage is to be read past: what cannot be read is then as if it was not there.
+    tolerant: bool,
+    /// The first file that is no segment, whatever it holds; nothing from it on is read. Only if tolerant.
+    pub(in crate::log) barred: Option<Corrupt>,
 }
 
 impl<'d> Walk<'d> {
     pub(in crate::log) fn new(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
+        let mut walk = Self::before(disk, meta)?;
+        walk.enter(meta.base.segment, 0)?;
+        Ok(walk)
+    }
+
+    /// As [`Walk::new`], to read what there is in spite of all damage.
+    pub(in crate::log) fn tolerant(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
+        let mut walk = Self { tolerant: true, ..Self::before(disk, meta)? };
+        for (position, number) in walk.numbers.iter().enumerate() {
+            match Segment::open(disk, *number) {
+                Err(OpenError::Corrupt(place)) => {
+                    walk.barred = Some(place);
+                    walk.numbers.truncate(position);
+                    break;
+                }
+                other => drop(other?),
+            }
+        }
+        walk.enter(meta.base.segment, 0)?;
+        Ok(walk)
+    }
+
+    /// At the log base, with nothing open.
+    fn before(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let mut obsolete = list_files(disk)?.segments;
         let numbers = obsolete.split_off(obsolete.partition_point(|n| *n < meta.base.segment));
-        let mut walk = Self {
+        Ok(Self {
             disk,
             database_id: meta.database_id,
             chain: Chain::new(meta),
@@ -113,9 +141,27 @@ impl<'d> Walk<'d> {
             end: 0,
             summaries: Vec::new(),
             window: Window::default(),
-        };
-        walk.enter(meta.base.segment, 0)?;
-        Ok(walk)
+            tolerant: false,
+            barred: None,
+        })
+    }
+
+    /// Whether what was taken for damage is whole by now: beside a writer a frame may be read before it is written, and
+    /// the header that proves it durable after. Everything is read afresh.
+    pub(in crate::log) fn is_whole_by_now(&mut self) -> Result<bool, OpenError> {
+        let segments = list_files(self.disk)?.segments;
+        self.numbers = segments.into_iter().filter(|number| *number >= self.number).collect();
+        self.window = Window::default();
+        self.segment = self.open(self.number)?;
+        let (number, end, summaries) = (self.number, self.end, self.summaries.len());
+        let whole = self.next()?.is_ok();
+        // Only looked at: the walk stays where it is.
+        if self.number != number {
+            self.summaries.truncate(summaries);
+            self.segment = self.open(number)?;
+            (self.number, self.end) = (number, end);
+        }
+        Ok(whole)
     }
 
     /// Goes to a place of the log.
@@ -199,12 +245,15 @@ impl<'d> Walk<'d> {
         })
     }
 
-    /// The bytes of a good frame's body.
-    pub(in crate::log) fn body(&mut self, frame: &FoundFrame) -> Result<&[u8], OpenError> {
-        let Some(segment) = &self.segment else { return Ok(&[]) };
+    /// The bytes of a good frame: its header and its body.
+    pub(in crate::log) fn bytes(
+        &mut self,
+        frame: &FoundFrame,
+    ) -> Result<(&[u8], &[u8]), OpenError> {
+        let Some(segment) = &self.segment else { return Ok((&[], &[])) };
         let (offset, bytes) = (frame.offset, frame.header.frame_bytes());
         let frame = self.window.read(segment, offset, bytes)?;
-        Ok(frame.and_then(|frame| frame.get(FRAME_HEADER_BYTES..)).unwrap_or_default())
+        Ok(frame.and_then(|frame| frame.split_at_checked(FRAME_HEADER_BYTES)).unwrap_or_default())
     }
 
     /// Goes past a frame of the current segment.
@@ -266,7 +315,11 @@ impl<'d> Walk<'d> {
         segment: &Segment,
         offset: u64,
     ) -> Result<Option<FrameHeader>, OpenError> {
-        sight(bytes, &self.database_id, segment, offset, self.chain.incarnation)
+        let seen = sight(bytes, &self.database_id, segment, offset, self.chain.incarnation);
+        match seen {
+            Err(OpenError::Corrupt(_)) if self.tolerant => Ok(None),
+            seen => seen,
+        }
     }
 }
 

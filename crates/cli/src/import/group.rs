@@ -92,12 +92,14 @@ impl Group {
     }
 
     pub(super) fn commands(&self) -> Vec<Command<'_>> {
-        let commands = self.changes.iter().map(|change| match change {
-            Change::Put { key, value } => Command::Put { key, value },
-            Change::Delete { key } => Command::Delete { key },
-            Change::Increment { key, by } => Command::Increment { key, by: *by },
-        });
-        commands.collect()
+        fn command(change: &Change) -> Command<'_> {
+            match change {
+                Change::Put { key, value } => Command::Put { key, value },
+                Change::Delete { key } => Command::Delete { key },
+                Change::Increment { key, by } => Command::Increment { key, by: *by },
+            }
+        }
+        self.changes.iter().map(command).collect()
     }
 
     pub(super) fn clear(&mut self) {

@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, Durability, LogId, MemoryConfig, MemoryStateMachine,
-    PersistentConfig, PersistentStateMachine, Reader,
+    ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
+    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Reader,
 };
 
-use crate::args::{AckOn, Args, Machine, RunOptions};
+use crate::args::{AckOn, Args, Io, Machine, RunOptions};
 use crate::error::{Outcome, about, one_line, opening};
 use crate::progress::Progress;
 use digest::Digest;
@@ -116,8 +116,15 @@ fn config_of(dir: &Path, options: &RunOptions) -> PersistentConfig {
         AckOn::Periodic => Durability::Periodic(SYNC_EVERY),
         AckOn::Os => Durability::Os,
     };
-    let config =
-        PersistentConfig::new(dir).expected_keys(options.keys as usize).durability(durability);
+    let backend = match options.io {
+        Io::Auto => IoBackend::Auto,
+        Io::Uring => IoBackend::Uring,
+        Io::Pwrite => IoBackend::Pwrite,
+    };
+    let config = PersistentConfig::new(dir)
+        .expected_keys(options.keys as usize)
+        .durability(durability)
+        .io(backend);
     match options.segment_bytes {
         Some(bytes) => config.segment_bytes(bytes),
         None => config,
@@ -207,7 +214,9 @@ impl Job {
             .acknowledged
             .map_or(0, |index| (index + 1).saturating_sub(submitted.first).min(options.entries));
         let seconds = submitted.took.as_secs_f64();
-        let microseconds = |ns: u64| ns as f64 / 1e3;
+        let microseconds = |ns: u64| three_digits(ns as f64 / 1e3);
+        let milliseconds = |time: Duration| three_digits(time.as_secs_f64() * 1e3);
+        let log = stats.log_writer;
         let mut report = Report {
             machine: if dir.is_some() { "persistent" } else { "memory" },
             dir: dir.map(|dir| dir.display().to_string()),
@@ -248,13 +257,13 @@ impl Job {
             allocations_per_entry: three_digits(
                 submitted.allocations as f64 / options.entries as f64,
             ),
-            log_writes: stats.log_writer.groups,
-            log_syncs: stats.log_writer.syncs,
-            log_bytes: stats.log_writer.bytes,
+            log_writes: log.groups - submitted.log_before.groups,
+            log_syncs: log.syncs - submitted.log_before.syncs,
+            log_bytes: log.bytes - submitted.log_before.bytes,
             disk_bytes: dir.map_or(0, bytes_on_disk),
             memory_bytes: stats.memory_bytes,
-            close_ms: close_time.as_secs_f64() * 1e3,
-            open_ms: open_time.as_secs_f64() * 1e3,
+            close_ms: milliseconds(close_time),
+            open_ms: milliseconds(open_time),
             index_after: after.index,
             len_before: before.len,
             len_after: after.len,

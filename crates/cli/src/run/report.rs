@@ -43,6 +43,7 @@ pub(super) struct Report {
     pub(super) get_max_ns: u64,
     pub(super) allocations: u64,
     pub(super) allocations_per_entry: f64,
+    /// These three of the timed part; what was written last may not be synced yet.
     pub(super) log_writes: u64,
     pub(super) log_syncs: u64,
     pub(super) log_bytes: u64,
@@ -147,7 +148,7 @@ impl Report {
         if self.dir.is_some() {
             writeln!(
                 out,
-                "log           {} writes, {} syncs, {} in all; {} on disk",
+                "log           {} writes, {} syncs, {}; the directory takes {}",
                 self.log_writes,
                 self.log_syncs,
                 size(self.log_bytes),

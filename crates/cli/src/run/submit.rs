@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sprag::error::SubmitError;
-use sprag::{ApplyManager, Entry, LogId, StateMachine};
+use sprag::{ApplyManager, Entry, LogId, LogWriterStats, StateMachine};
 
 use super::ack_file::SubmittedMark;
 use super::workload::Workload;
@@ -28,6 +28,8 @@ pub(super) struct Submitted {
     pub(super) fulls: u64,
     /// Of all threads, meanwhile.
     pub(super) allocations: u64,
+    /// What the log writer had done before.
+    pub(super) log_before: LogWriterStats,
 }
 
 /// Submits slices of entries and lets others know how far it is.
@@ -62,6 +64,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         };
         let (first, last) = (first.log_id.index, last.log_id.index);
         let mut bar = self.progress.entries("run", entries.len() as u64);
+        let log_before = self.manager.stats().log_writer;
         self.manager.reset_latency();
         let allocations_before = allocations();
         let started = Instant::now();
@@ -69,7 +72,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         self.manager.wait_for_apply(last, TIMEOUT)?;
         let took = started.elapsed();
         let allocations = allocations() - allocations_before;
-        Ok(Submitted { first, took, fulls, allocations })
+        Ok(Submitted { first, took, fulls, allocations, log_before })
     }
 
     /// How often it was full.

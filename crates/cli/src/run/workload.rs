@@ -71,13 +71,14 @@ impl Workload {
     }
 
     fn value_of(&self, write: u64) -> Random {
-        Random::new(mix(self.seed).wrapping_add(mix(write)))
+        Random::new(mix(mix(self.seed).wrapping_add(write)))
     }
 
     /// The digest and the number of keys of the state that must be there now; `others` are keys that are not of this
     /// workload and were there before.
     pub(crate) fn model(&self, others: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Digest, usize) {
         let mut digest = Digest::default();
+        let count = others.len();
         let mut others = others.iter().peekable();
         let mut value = Vec::with_capacity(self.value_bytes);
         for number in 0..self.keys() {
@@ -94,7 +95,7 @@ impl Workload {
             digest.add(&key, &value);
         }
         others.for_each(|(other, value)| digest.add(other, value));
-        (digest, self.last_write.len())
+        (digest, self.last_write.len() + count)
     }
 
     /// Whether a key is one of this workload's.
@@ -189,7 +190,7 @@ mod tests {
             assert_eq!(workload.model(&BTreeMap::new()).0.to_string(), digest_of(&state));
             state.extend(others.clone());
             let (digest, keys) = workload.model(&others);
-            assert_eq!((digest.to_string(), keys), (digest_of(&state), 50));
+            assert_eq!((digest.to_string(), keys), (digest_of(&state), 50 + 4));
             assert_ne!(digest_of(&state_after(&[&preload])), digest_of(&state));
         }
     }

@@ -1,0 +1,156 @@
+//! `repair`: what a damaged directory would lose, and, told to, cutting its log at the damage.
+
+use std::io::Write;
+
+use serde::Serialize;
+use sprag::{LostLog, RepairOptions, RepairReport};
+
+use crate::args::Repair;
+use crate::error::{Outcome, opening};
+use crate::progress::Progress;
+use crate::text::{Maybe, line, size, torn};
+
+pub(crate) fn repair(repair: &Repair, json: bool, out: &mut dyn Write) -> Outcome {
+    let dir = &repair.of.dir;
+    let look = sprag::repair(dir, RepairOptions::new()).map_err(opening(dir))?;
+    let blocked = look.hard.is_some() && !repair.forget_hard_state;
+    let report = if repair.yes && look.is_damaged() && !blocked {
+        let _spinner = Progress::new(json).spinner("copying and repairing");
+        let options = RepairOptions::new().write(true).forget_hard_state(repair.forget_hard_state);
+        sprag::repair(dir, options).map_err(opening(dir))?
+    } else {
+        look
+    };
+    if json {
+        line(out, &RepairJson::new(&report))?;
+    } else {
+        print(&report, out)?;
+    }
+    let dir = dir.display();
+    if !report.is_damaged() || report.repaired {
+        return Ok(());
+    }
+    if repair.yes {
+        // What HARD holds is a vote: dropping it takes a word of its own.
+        return Err(format!(
+            "{dir}: HARD is damaged, and without it a node may vote twice: nothing was changed; \
+             --forget-hard-state repairs it all the same"
+        )
+        .into());
+    }
+    Err(format!(
+        "{dir}: damaged; nothing was changed, --yes repairs it and loses what is said above"
+    )
+    .into())
+}
+
+fn print(report: &RepairReport, out: &mut dyn Write) -> Outcome {
+    if let Some(lost) = &report.log {
+        print_lost(lost, report.repaired, out)?;
+    }
+    if let Some(offset) = report.meta_slot {
+        let done = if report.repaired { "was" } else { "would be" };
+        writeln!(
+            out,
+            "META: the slot at offset {offset} does not read back; it {done} stored anew"
+        )?;
+    }
+    if let Some(place) = &report.hard {
+        let done = if report.repaired { "was" } else { "would be" };
+        writeln!(
+            out,
+            "HARD: damaged at offset {}: {}; it {done} taken back to the hard state before, or to none",
+            place.offset, place.what
+        )?;
+    }
+    if report.torn_end.is_some() {
+        let torn = torn(report.torn_end.as_ref());
+        writeln!(out, "torn end, no damage, cut by the next open: {torn}")?;
+    }
+    writeln!(out, "last whole entry: {}", Maybe(report.last))?;
+    if let Some(backup) = &report.backup {
+        writeln!(out, "as they were: {} in {}", report.backed_up.join(", "), backup.display())?;
+    }
+    let state = match (report.is_damaged(), report.repaired) {
+        (false, _) => "not damaged: nothing to repair",
+        (true, true) => "repaired",
+        (true, false) => "damaged: nothing was changed",
+    };
+    Ok(writeln!(out, "{state}")?)
+}
+
+fn print_lost(lost: &LostLog, repaired: bool, out: &mut dyn Write) -> Outcome {
+    let place = &lost.damage;
+    writeln!(
+        out,
+        "{}: damaged at offset {}, index {}: {}",
+        place.file,
+        place.offset,
+        Maybe(place.index),
+        place.what
+    )?;
+    let done = if repaired { "lost" } else { "would be lost" };
+    let indexes =
+        lost.indexes.map_or(String::new(), |(first, last)| format!(", indexes {first} to {last}"));
+    writeln!(
+        out,
+        "{done}: {} behind the last whole frame; {} entries in {} frames whose headers read back{indexes}",
+        size(lost.bytes),
+        lost.entries,
+        lost.frames
+    )?;
+    if !lost.segments.is_empty() {
+        writeln!(out, "{done}: as a whole, {}", lost.segments.join(", "))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct RepairJson<'a> {
+    damaged: bool,
+    repaired: bool,
+    log: Option<LostJson<'a>>,
+    meta_slot: Option<u64>,
+    hard: Option<&'static str>,
+    last_index: Option<u64>,
+    backup: Option<String>,
+    backed_up: &'a [String],
+}
+
+#[derive(Serialize)]
+struct LostJson<'a> {
+    file: &'a str,
+    offset: u64,
+    index: Option<u64>,
+    what: &'a str,
+    bytes: u64,
+    frames: u64,
+    entries: u64,
+    indexes: Option<(u64, u64)>,
+    segments: &'a [String],
+}
+
+impl<'a> RepairJson<'a> {
+    fn new(report: &'a RepairReport) -> Self {
+        Self {
+            damaged: report.is_damaged(),
+            repaired: report.repaired,
+            log: report.log.as_ref().map(|lost| LostJson {
+                file: &lost.damage.file,
+                offset: lost.damage.offset,
+                index: lost.damage.index,
+                what: lost.damage.what,
+                bytes: lost.bytes,
+                frames: lost.frames,
+                entries: lost.entries,
+                indexes: lost.indexes,
+                segments: &lost.segments,
+            }),
+            meta_slot: report.meta_slot,
+            hard: report.hard.as_ref().map(|place| place.what),
+            last_index: report.last.map(|last| last.index),
+            backup: report.backup.as_ref().map(|path| path.display().to_string()),
+            backed_up: &report.backed_up,
+        }
+    }
+}

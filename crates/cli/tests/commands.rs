@@ -1,0 +1,252 @@
+//! Every command does what its help says, and says what is wrong when it cannot.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use common::{command, content, fail, filled, fresh, json, open, sprag, succeed, text};
+use serde_json::json as object;
+
+#[test]
+fn put_get_incr_and_delete_take_their_places_in_the_log() {
+    let (_temporary, dir) = fresh();
+    let dir = text(&dir);
+    assert_eq!(succeed(["put", dir, "name", "value"]), b"put at index 1 (new)\n");
+    assert_eq!(succeed(["get", dir, "name"]), b"value\n");
+    let put = json(["put", dir, "name", "other", "--json"]);
+    assert_eq!(put, object!({"index": 2, "replaced": true}));
+    let got = json(["get", dir, "name", "--json"]);
+    assert_eq!(got, object!({"key": "name", "value": "other"}));
+    assert_eq!(succeed(["incr", dir, "number"]), b"1\n");
+    assert_eq!(succeed(["incr", dir, "number", "41"]), b"42\n");
+    assert_eq!(json(["--json", "incr", dir, "number", "-50"]), object!({"index": 5, "value": -8}));
+    let deleted = succeed(["delete", dir, "name"]);
+    assert_eq!(deleted, b"deleted at index 6 (it had a value)\n");
+    let deleted = json(["delete", dir, "name", "--json"]);
+    assert_eq!(deleted, object!({"index": 7, "existed": false}));
+    assert!(fail(1, ["get", dir, "name"]).contains("no value"));
+    assert_eq!(succeed(["put", dir, "--", "-k", "-v"]), b"put at index 8 (new)\n");
+    assert_eq!(succeed(["get", dir, "--", "-k"]), b"-v\n");
+
+    let stats = json(["stats", dir, "--json"]);
+    assert_eq!((&stats["last_index"], &stats["applied_index"]), (&object!(8), &object!(8)));
+    assert_eq!((&stats["keys"], &stats["cut"]), (&object!(2), &object!(null)));
+    assert!(String::from_utf8(succeed(["stats", dir])).unwrap().contains("keys           2\n"));
+}
+
+#[test]
+fn what_is_refused_changes_nothing_and_is_said() {
+    let (_temporary, dir) = fresh();
+    let dir = text(&dir);
+    succeed(["put", dir, "word", "five"]);
+    assert!(fail(1, ["incr", dir, "word"]).contains("not a decimal"));
+    succeed(["put", dir, "large", &i64::MAX.to_string()]);
+    assert!(fail(1, ["incr", dir, "large"]).contains("does not fit"));
+    assert!(fail(1, ["put", dir, "", "value"]).contains("the key is empty"));
+    let long = "k".repeat((64 << 10) + 1);
+    assert!(fail(1, ["put", dir, &long, "value"]).contains("more than the limit of 65536"));
+    assert_eq!(succeed(["get", dir, "word"]), b"five\n");
+    assert_eq!(succeed(["get", dir, "large"]), format!("{}\n", i64::MAX).as_bytes());
+}
+
+#[test]
+fn usage_errors_have_a_status_of_their_own() {
+    let (_temporary, dir) = fresh();
+    let dir = text(&dir);
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["put", dir],
+        &["get", dir],
+        &["stats"],
+        &["incr", dir, "key", "many"],
+        &["export", dir, "--format", "xml"],
+        &["dump", dir, "--from", "-1"],
+        &["run", "--entries", "0"],
+        &["run", "--workers", "0"],
+        &["run", "--workers", "65"],
+        &["run", "--durability", "maybe"],
+        &["run", "--batch", "100", "--pipeline", "99"],
+        &["run", "--machine", "memory", "--dir", dir],
+    ] {
+        assert!(!fail(2, arguments).is_empty(), "{arguments:?}");
+    }
+    assert!(!std::path::Path::new(dir).exists());
+    let help = String::from_utf8(succeed(["--help"])).unwrap();
+    for name in
+        ["run", "put", "delete", "incr", "get", "stats", "export", "verify", "inspect", "dump"]
+    {
+        assert!(help.contains(&format!("\n  {name} ")), "{name}");
+        let help = String::from_utf8(succeed([name, "--help"])).unwrap();
+        assert!(help.contains("Usage: sprag"), "{name}");
+    }
+}
+
+const READERS: [&[&str]; 6] = [
+    &["stats"],
+    &["export"],
+    &["export", "--format", "resp"],
+    &["verify"],
+    &["inspect", "--frames"],
+    &["dump"],
+];
+
+#[test]
+fn a_missing_directory_is_an_error_of_every_reader_and_stays_missing() {
+    let (_temporary, dir) = fresh();
+    for reader in READERS {
+        let message = fail(1, [reader, &[text(&dir)]].concat());
+        assert!(message.contains("no such directory"), "{message}");
+    }
+    assert!(fail(1, ["get", text(&dir), "key"]).contains("no such directory"));
+    assert!(!dir.exists());
+    let nowhere = dir.join("below");
+    assert!(fail(1, ["put", text(&nowhere), "key", "value"]).contains("no such directory"));
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_or_have_open_is_refused() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 3);
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o770)).unwrap();
+    for arguments in [&["put", text(&dir), "key", "value"][..], &["get", text(&dir), "key"]] {
+        assert!(fail(1, arguments).contains("others may write"));
+    }
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let manager = open(&dir, 1);
+    assert!(fail(1, ["put", text(&dir), "key", "value"]).contains("already open"));
+    // Reading goes on beside a writer.
+    succeed(["verify", text(&dir)]);
+    drop(manager);
+    succeed(["verify", text(&dir)]);
+    fs::write(dir.join("notes.txt"), "mine").unwrap();
+    assert!(fail(1, ["stats", text(&dir)]).contains("notes.txt"));
+}
+
+#[test]
+fn a_reader_changes_no_byte_and_no_time_of_any_file() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 300);
+    let torn = |content: &[u8]| {
+        let inspection = sprag::inspect::inspect(&dir).unwrap();
+        let last = inspection.segments.iter().rfind(|segment| segment.frames > 0).unwrap();
+        let mut file = OpenOptions::new().write(true).open(dir.join(&last.file)).unwrap();
+        file.seek(SeekFrom::Start(last.used_bytes.next_multiple_of(64))).unwrap();
+        file.write_all(content).unwrap();
+    };
+    for tail in [&b""[..], b"the start of something that was never acknowledged"] {
+        torn(tail);
+        let before = content(&dir);
+        for reader in READERS {
+            succeed([reader, &[text(&dir)]].concat());
+            succeed([reader, &[text(&dir), "--json"]].concat());
+        }
+        succeed(["get", text(&dir), "key-1"]);
+        assert_eq!(content(&dir), before);
+        let stats = json(["stats", text(&dir), "--json"]);
+        assert_eq!((&stats["last_index"], &stats["keys"]), (&object!(300), &object!(7)));
+        assert_eq!(stats["cut"]["bytes"].as_u64().is_some(), !tail.is_empty());
+        let verified = String::from_utf8(succeed(["verify", text(&dir)])).unwrap();
+        assert_eq!(verified.contains("torn end"), !tail.is_empty());
+        assert!(verified.ends_with("clean: 300 frames, 300 entries read\n"), "{verified}");
+    }
+    // Opening for writing cuts it, and goes on.
+    assert_eq!(succeed(["put", text(&dir), "key", "value"]), b"put at index 301 (new)\n");
+    let verified = json(["verify", text(&dir), "--json"]);
+    assert_eq!((&verified["clean"], &verified["findings"]), (&object!(true), &object!([])));
+    assert_eq!(verified["entries"], object!(301));
+}
+
+#[test]
+fn inspect_and_dump_show_segments_frames_and_entries() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 1000);
+    let inspected = json(["inspect", text(&dir), "--json"]);
+    assert_eq!(inspected["last_index"], object!(1000));
+    assert_eq!(inspected["meta"]["clean_close"], object!(true));
+    let segments = inspected["segments"].as_array().unwrap();
+    let frames: u64 = segments.iter().map(|segment| segment["frames"].as_u64().unwrap()).sum();
+    assert!(segments.len() > 1 && frames == 1000);
+    let shown = String::from_utf8(succeed(["inspect", text(&dir), "--frames"])).unwrap();
+    for segment in segments {
+        assert!(shown.contains(segment["file"].as_str().unwrap()));
+    }
+    assert_eq!(shown.lines().filter(|line| line.starts_with("frame ")).count(), 1000);
+
+    let dumped = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let out = succeed([&["dump", text(&dir)], arguments].concat());
+        let out = String::from_utf8(out).unwrap();
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = dumped(&[]);
+    assert_eq!(all.len(), 1000);
+    assert_eq!(all[4]["index"], object!(5));
+    assert_eq!((&all[4]["term"], &all[4]["kind"]), (&object!(1), &object!("put")));
+    assert_eq!(all[4]["key"], object!("key-5"));
+    assert_eq!(dumped(&["--from", "10", "--to", "12"]), all[9..12]);
+    assert_eq!(dumped(&["--from", "999"]), all[998..]);
+    assert_eq!(dumped(&["--to", "2"]), all[..2]);
+    assert_eq!(dumped(&["--from", "1001"]), all[..0]);
+}
+
+#[test]
+fn an_empty_directory_reads_as_empty() {
+    let (_temporary, dir) = fresh();
+    fs::create_dir(&dir).unwrap();
+    for reader in READERS {
+        succeed([reader, &[text(&dir)]].concat());
+    }
+    assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], object!(null));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn resp_export_is_a_stream_of_set_commands() {
+    let (_temporary, dir) = fresh();
+    succeed(["put", text(&dir), "b", ""]);
+    succeed(["put", text(&dir), "a", "x\r\ny"]);
+    let out = succeed(["export", text(&dir), "--format", "resp"]);
+    let expected =
+        "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$4\r\nx\r\ny\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$0\r\n\r\n";
+    assert_eq!(out, expected.as_bytes());
+}
+
+#[test]
+fn a_reader_of_the_output_that_goes_away_is_no_failure() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 2000);
+    for arguments in [&["dump", text(&dir)][..], &["inspect", text(&dir), "--frames"]] {
+        let mut child =
+            command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        assert_eq!(output.stderr, b"", "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 10);
+    let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else {
+        println!("skipped: there is no /dev/full");
+        return;
+    };
+    let output = command(["dump", text(&dir)]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("sprag: "));
+    assert!(sprag(["dump", text(&dir)]).status.success());
+}

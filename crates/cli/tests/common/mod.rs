@@ -1,0 +1,123 @@
+//! What the tests of the command share.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use sprag::{
+    ApplyConfig, ApplyManager, CommitMode, Entry, PersistentConfig, PersistentStateMachine,
+};
+use tempfile::TempDir;
+
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A temporary directory and a path in it at which nothing is yet.
+pub fn fresh() -> (TempDir, PathBuf) {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("data");
+    (temporary, path)
+}
+
+/// The command, to be started.
+pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sprag"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs the command to its end.
+pub fn sprag<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// Runs the command, which must succeed in silence on stderr; its output.
+pub fn succeed<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Vec<u8> {
+    let output = sprag(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
+    output.stdout
+}
+
+/// Runs the command, which must fail with this exit status; its one line on stderr.
+pub fn fail<S: AsRef<OsStr>>(status: i32, arguments: impl IntoIterator<Item = S>) -> String {
+    let output = sprag(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    if status == 1 {
+        assert!(stderr.starts_with("sprag: ") && stderr.ends_with('\n'), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    stderr
+}
+
+/// Runs the command, which must succeed, and reads its output as one JSON object.
+pub fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Value {
+    serde_json::from_slice(&succeed(arguments)).unwrap()
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Name, content and times of every file.
+pub fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>, [i64; 4], u64)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|file| {
+            let path = file.unwrap().path();
+            let metadata = fs::metadata(&path).unwrap();
+            let times =
+                [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+            (path.clone(), fs::read(&path).unwrap(), times, metadata.ino())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+pub type Manager = ApplyManager<PersistentStateMachine>;
+
+/// Small segments, so that small tests have several.
+pub const SEGMENT_BYTES: usize = 256 << 10;
+
+pub fn open(path: &Path, workers: usize) -> Manager {
+    let config =
+        PersistentConfig::new(path).segment_bytes(SEGMENT_BYTES).commit_mode(CommitMode::OnAppend);
+    let machine = PersistentStateMachine::open(config).unwrap();
+    let config = ApplyConfig::new().worker_count(workers.try_into().unwrap());
+    ApplyManager::new(machine, config).unwrap()
+}
+
+/// A directory with `entries` puts, one a frame, closed cleanly.
+pub fn filled(path: &Path, entries: u64) {
+    let manager = open(path, 1);
+    for index in 1..=entries {
+        let key = format!("key-{}", index % 7);
+        let value = format!("value of {index} {}", "x".repeat((index * 37 % 500) as usize));
+        let entry = Entry::put(index, 1, key.as_bytes(), value.as_bytes());
+        manager.apply(&entry, TIMEOUT).unwrap();
+    }
+    manager.close(TIMEOUT).unwrap();
+}
+
+/// Flips one bit of a file in place.
+pub fn flip(path: &Path, offset: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[usize::try_from(offset).unwrap()] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The last whole line of an acknowledgement file, as a number.
+pub fn last_acknowledged(path: &Path) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let whole = &text[..text.rfind('\n')? + 1];
+    let numbers: Vec<u64> = whole.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "the acknowledged index only rises");
+    numbers.last().copied()
+}

@@ -1,0 +1,96 @@
+//! Damage below the durable watermark: named by `verify`, refused for writing, and never touched.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use common::{content, fail, filled, flip, fresh, json, sprag, succeed, text};
+use sprag::inspect::FrameInfo;
+
+#[test]
+fn a_flipped_byte_is_named_and_refused_and_left_as_it_is() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 1500);
+    succeed(["verify", text(&dir)]);
+    let mut frames: Vec<FrameInfo> = Vec::new();
+    sprag::inspect::frames(&dir, &mut |frame| {
+        frames.push(frame.clone());
+        Ok(())
+    })
+    .unwrap();
+    assert!(frames.iter().any(|frame| frame.file != frames[0].file), "several segments");
+    let last = frames.len() - 1;
+    // Header and body of first, middle and last frames, and of the first of a later segment.
+    let rolled = frames.iter().position(|frame| frame.file != frames[0].file).unwrap();
+    for at in [0, 1, 700, rolled - 1, rolled, last - 1, last] {
+        let frame = &frames[at];
+        for into in [0, 5, 64, 100, 127, 128, frame.bytes - 1] {
+            let path = dir.join(&frame.file);
+            flip(&path, frame.offset + into);
+            let before = content(&dir);
+
+            let message = fail(1, ["verify", text(&dir)]);
+            // Nothing before the first frame says which index it must have.
+            let index = (at > 0).then_some(frame.first.index);
+            let place = format!("{} is damaged at offset {}", frame.file, frame.offset);
+            let index_part = index.map_or(String::new(), |index| format!(", index {index}: "));
+            assert!(message.contains(&(place + &index_part)), "{message}");
+            let output = sprag(["verify", text(&dir), "--json"]);
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(report["clean"], false);
+            assert_eq!(report["findings"].as_array().unwrap().len(), 1, "{report}");
+            assert_eq!(report["findings"][0]["file"], frame.file.as_str());
+            assert_eq!(report["findings"][0]["offset"], frame.offset);
+            assert_eq!(report["findings"][0]["index"].as_u64(), index);
+
+            let message = fail(1, ["put", text(&dir), "key", "value"]);
+            assert!(message.contains("corrupt") && message.contains(&frame.file), "{message}");
+            assert!(fail(1, ["stats", text(&dir)]).contains("corrupt"));
+            assert_eq!(content_bytes(&before), content_bytes(&content(&dir)));
+            flip(&path, frame.offset + into);
+        }
+    }
+    succeed(["verify", text(&dir)]);
+    assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], 1500);
+}
+
+/// A refused open for writing takes the lock, which is no byte of anybody's.
+fn content_bytes(
+    content: &[(std::path::PathBuf, Vec<u8>, [i64; 4], u64)],
+) -> Vec<(&std::path::PathBuf, &Vec<u8>, [i64; 4])> {
+    content.iter().map(|(path, bytes, times, _)| (path, bytes, *times)).collect()
+}
+
+#[test]
+fn a_missing_segment_and_a_damaged_meta_are_named() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 1500);
+    let inspected = json(["inspect", text(&dir), "--json"]);
+    let first = inspected["segments"][0]["file"].as_str().unwrap().to_owned();
+    let path = dir.join(&first);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(fail(1, ["verify", text(&dir)]).contains(&first));
+    assert!(fail(1, ["put", text(&dir), "key", "value"]).contains(&first));
+    std::fs::write(&path, whole).unwrap();
+    succeed(["verify", text(&dir)]);
+
+    let whole = std::fs::read(dir.join("META")).unwrap();
+    for slot in [0, 4096] {
+        flip(&dir.join("META"), slot + 80);
+        let message = fail(1, ["verify", text(&dir)]);
+        assert!(message.contains("META"), "{message}");
+        std::fs::write(dir.join("META"), &whole).unwrap();
+    }
+    flip(&dir.join("META"), 80);
+    flip(&dir.join("META"), 4096 + 80);
+    for arguments in [&["verify", text(&dir)][..], &["stats", text(&dir)], &["inspect", text(&dir)]]
+    {
+        assert!(fail(1, arguments).contains("META"));
+    }
+}

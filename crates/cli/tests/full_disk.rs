@@ -1,0 +1,89 @@
+//! A full disk is named as such, and what was acknowledged before is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{fail, fresh, json, last_acknowledged, succeed, text};
+
+/// A small file system in memory, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir(path).unwrap();
+        let options = format!("size={size},mode=700");
+        Self::mount(&["-t", "tmpfs", "-o", &options, "tmpfs", text(path)])
+            .then(|| Self(path.to_owned()))
+    }
+
+    fn resize(&self, size: &str) -> bool {
+        Self::mount(&["-o", &format!("remount,size={size}"), text(&self.0)])
+    }
+
+    fn mount(arguments: &[&str]) -> bool {
+        let output = Command::new("mount").args(arguments).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _best_effort = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
+    let (temporary, path) = fresh();
+    let Some(mount) = Mount::new(&path, "8m") else {
+        println!("skipped: no tmpfs could be mounted (that takes root)");
+        return;
+    };
+    let dir = path.join("data");
+    let file = temporary.path().join("acknowledged");
+    let message = fail(
+        1,
+        [
+            "run",
+            "--dir",
+            text(&dir),
+            "--entries",
+            "200000",
+            "--keys",
+            "100",
+            "--segment-bytes",
+            "1048576",
+            "--ack-file",
+            text(&file),
+        ],
+    );
+    assert!(message.contains("the disk is full"), "{message}");
+    let acknowledged = last_acknowledged(&file).unwrap();
+    assert!(acknowledged > 1000, "several segments went in before: {acknowledged}");
+
+    // Reading needs no room.
+    assert_eq!(json(["verify", text(&dir), "--json"])["clean"], true);
+    let stats = json(["stats", text(&dir), "--json"]);
+    let last = stats["last_index"].as_u64().unwrap();
+    assert!(last >= acknowledged, "{last} is less than {acknowledged}");
+    assert_eq!(stats["keys"], 100);
+
+    // A directory that cannot even be begun.
+    let message = fail(1, ["put", text(&path.join("other")), "key", "value"]);
+    assert!(message.contains("the disk is full"), "{message}");
+
+    assert!(mount.resize("400m"));
+    let put = json(["put", text(&dir), "key", "value", "--json"]);
+    assert_eq!(put["index"].as_u64(), Some(last + 1));
+    succeed(["verify", text(&dir)]);
+    assert_eq!(succeed(["put", text(&path.join("other")), "k", "v"]), b"put at index 1 (new)\n");
+}

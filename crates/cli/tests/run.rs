@@ -1,0 +1,233 @@
+//! The main job: its figures, its checks, and going on where it left off.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use common::{fail, fresh, json, last_acknowledged, succeed, text};
+use serde_json::{Value, json as object};
+
+fn check(report: &Value, entries: u64, keys: u64) {
+    for key in [
+        "entries_per_second",
+        "ack_p50_us",
+        "ack_p90_us",
+        "ack_p99_us",
+        "ack_p999_us",
+        "ack_max_us",
+        "open_ms",
+        "seconds",
+    ] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} of {report}");
+    }
+    for key in ["get_p50_ns", "get_p90_ns", "get_p99_ns", "get_p999_ns", "get_max_ns", "workers"] {
+        assert!(report[key].as_u64().unwrap() > 0, "{key} of {report}");
+    }
+    assert!(report["allocations_per_entry"].as_f64().is_some(), "{report}");
+    assert!(report["fulls"].as_u64().is_some(), "{report}");
+    for percentiles in [
+        ["ack_p50_us", "ack_p90_us", "ack_p99_us", "ack_p999_us", "ack_max_us"],
+        ["get_p50_ns", "get_p90_ns", "get_p99_ns", "get_p999_ns", "get_max_ns"],
+    ] {
+        assert!(percentiles.is_sorted_by_key(|key| report[key].as_f64().unwrap() as u64));
+    }
+    assert_eq!(report["entries"], object!(entries));
+    assert_eq!(report["acknowledged"], object!(entries));
+    assert_eq!(report["len_after"], object!(keys));
+    assert_eq!(report["digest_before"].as_str().unwrap().len(), 32);
+    assert_eq!(report["digest_before"], report["digest_after"]);
+    assert_eq!(report["digest_before"], report["digest_model"]);
+    assert_eq!(report["verified"], object!(true));
+}
+
+#[test]
+fn both_machines_are_verified_with_one_worker_and_two_and_come_to_the_same_state() {
+    let mut digests = Vec::new();
+    for machine in ["memory", "persistent"] {
+        for workers in ["1", "2"] {
+            let report = json([
+                "run",
+                "--entries",
+                "20000",
+                "--keys",
+                "1000",
+                "--gets",
+                "2000",
+                "--json",
+                "--machine",
+                machine,
+                "--workers",
+                workers,
+            ]);
+            check(&report, 20_000, 1000);
+            assert_eq!(report["machine"], object!(machine));
+            assert_eq!(report["workers"].to_string(), workers);
+            assert_eq!(report["applied_index"], object!(21_000));
+            if machine == "memory" {
+                assert_eq!(report["io_backend"], object!("memory"));
+                assert_eq!(report["durable_index"], object!(null));
+            } else {
+                // An io_uring may be refused here.
+                let backend = report["io_backend"].as_str().unwrap();
+                assert!(["io_uring", "pwrite"].contains(&backend), "{backend}");
+                assert_eq!(report["durable_index"], object!(21_000));
+                assert!(report["disk_bytes"].as_u64().unwrap() > 21_000 * 116);
+            }
+            digests.push(report["digest_after"].clone());
+        }
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+#[test]
+fn every_option_has_its_effect() {
+    let (_temporary, dir) = fresh();
+    let report = json([
+        "run",
+        "--dir",
+        text(&dir),
+        "--entries",
+        "3000",
+        "--keys",
+        "10",
+        "--gets",
+        "100",
+        "--value-bytes",
+        "7",
+        "--batch",
+        "5",
+        "--pipeline",
+        "50",
+        "--segment-bytes",
+        "65536",
+        "--durability",
+        "os",
+        "--io",
+        "pwrite",
+        "--seed",
+        "9",
+        "--json",
+    ]);
+    check(&report, 3000, 10);
+    assert_eq!((&report["batch"], &report["pipeline"]), (&object!(5), &object!(50)));
+    assert!(report["fulls"].as_u64().unwrap() > 0, "3000 entries do not fit into 50: {report}");
+    assert_eq!(report["io_backend"], object!("pwrite"));
+    assert_eq!((&report["durability"], &report["value_bytes"]), (&object!("os"), &object!(7)));
+    let inspected = json(["inspect", text(&dir), "--json"]);
+    assert!(inspected["segments"].as_array().unwrap().len() > 1);
+    let value = succeed(["get", text(&dir), "key-000000000003"]);
+    assert_eq!(value.len(), 8);
+
+    let other_seed = json([
+        "run",
+        "--entries",
+        "10",
+        "--keys",
+        "10",
+        "--gets",
+        "1",
+        "--seed",
+        "2",
+        "--machine",
+        "memory",
+        "--json",
+    ]);
+    let seed = json([
+        "run",
+        "--entries",
+        "10",
+        "--keys",
+        "10",
+        "--gets",
+        "1",
+        "--machine",
+        "memory",
+        "--json",
+    ]);
+    assert_ne!(seed["digest_after"], other_seed["digest_after"]);
+    let periodic = json([
+        "run",
+        "--entries",
+        "10",
+        "--keys",
+        "10",
+        "--gets",
+        "1",
+        "--durability",
+        "periodic",
+        "--json",
+    ]);
+    check(&periodic, 10, 10);
+}
+
+#[test]
+fn a_run_goes_on_in_a_directory_that_has_entries_and_keeps_its_other_keys() {
+    let (_temporary, dir) = fresh();
+    succeed(["put", text(&dir), "aaa", "before all keys"]);
+    succeed(["put", text(&dir), "zzz", "after all keys"]);
+    let run = |first: u64| {
+        let report = json([
+            "run",
+            "--dir",
+            text(&dir),
+            "--entries",
+            "500",
+            "--keys",
+            "20",
+            "--gets",
+            "50",
+            "--json",
+        ]);
+        check(&report, 500, 22);
+        assert_eq!(report["first_index"], object!(first));
+        report["digest_after"].clone()
+    };
+    let first = run(2 + 20 + 1);
+    let second = run(2 + 520 + 20 + 1);
+    assert_ne!(first, second, "each run writes values of its own");
+    assert_eq!(succeed(["get", text(&dir), "zzz"]), b"after all keys\n");
+}
+
+#[test]
+fn the_ack_file_rises_to_the_last_index() {
+    let (temporary, dir) = fresh();
+    let file = temporary.path().join("acknowledged");
+    let run = || {
+        let report = json([
+            "run",
+            "--dir",
+            text(&dir),
+            "--entries",
+            "20000",
+            "--keys",
+            "100",
+            "--gets",
+            "1",
+            "--ack-file",
+            text(&file),
+            "--json",
+        ]);
+        check(&report, 20_000, 100);
+        assert_eq!(last_acknowledged(&file), report["applied_index"].as_u64());
+    };
+    run();
+    run();
+    let missing = temporary.path().join("no").join("such").join("directory");
+    let message = fail(1, ["run", "--entries", "10", "--keys", "10", "--ack-file", text(&missing)]);
+    assert!(message.contains("directory"), "{message}");
+}
+
+#[test]
+fn people_get_a_page_and_machines_an_object() {
+    let shown = succeed(["run", "--entries", "1000", "--keys", "100", "--gets", "100"]);
+    let shown = String::from_utf8(shown).unwrap();
+    for word in ["throughput", "p99.9", "allocations", "verified: 100 keys"] {
+        assert!(shown.contains(word), "{word} in {shown}");
+    }
+    assert!(serde_json::from_str::<Value>(&shown).is_err());
+}

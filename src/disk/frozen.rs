@@ -1,0 +1,103 @@
+//! A directory's files held in memory: what was read of one that somebody else may be writing to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::{Access, Disk, DiskFile, Mapping, WriteQueue};
+
+/// Files that nobody changes any more. It takes no writes.
+#[derive(Debug)]
+pub(crate) struct FrozenDisk {
+    path: String,
+    beside_a_writer: bool,
+    files: BTreeMap<String, FrozenFile>,
+}
+
+#[derive(Clone, Debug)]
+struct FrozenFile(Arc<[u8]>);
+
+impl FrozenDisk {
+    /// With the name and the circumstances of `disk`, and none of its files.
+    pub(crate) fn beside(disk: &dyn Disk) -> Self {
+        let (path, beside_a_writer) = (disk.describe(), disk.is_beside_a_writer());
+        Self { path, beside_a_writer, files: BTreeMap::new() }
+    }
+
+    pub(crate) fn insert(&mut self, name: String, bytes: Vec<u8>) {
+        self.files.insert(name, FrozenFile(bytes.into()));
+    }
+}
+
+impl Disk for FrozenDisk {
+    fn describe(&self) -> String {
+        self.path.clone()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        if access != Access::Read {
+            return Err(Errno::ROFS.into());
+        }
+        let file = self.files.get(name).ok_or(Errno::NOENT)?;
+        Ok(Arc::new(file.clone()))
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn is_beside_a_writer(&self) -> bool {
+        self.beside_a_writer
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
+        Err(Errno::ROFS.into())
+    }
+}
+
+impl DiskFile for FrozenFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let rest = &self.0[start..];
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_all_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn allocate(&self, _bytes: u64) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Err(Errno::ROFS.into())
+    }
+
+    fn map(&self, bytes: usize) -> io::Result<Mapping> {
+        if bytes != self.0.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Mapping::Copied(Arc::clone(&self.0)))
+    }
+}

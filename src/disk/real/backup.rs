@@ -1,0 +1,43 @@
+//! A new directory beside a data directory, for copies of its files.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, Mode};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{DIRECTORY_FLAGS, DIRECTORY_MODE, OpenMode, RealDisk, failed, open_directory};
+use crate::error::OpenError;
+
+/// More backups than anybody keeps.
+const BACKUPS_MAX: u32 = 10_000;
+
+/// Makes `<path>-backup-<n>` with the lowest `n` from 1 on that is free, for its owner alone; its name is durable when
+/// this returns. What is there already is never opened, let alone written to.
+pub(crate) fn create_beside(path: &Path) -> Result<(RealDisk, PathBuf), OpenError> {
+    let shown = path.display().to_string();
+    let real = std::fs::canonicalize(path).map_err(|e| OpenError::io("finding", &shown, e))?;
+    let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+        return Err(OpenError::Missing { path: shown });
+    };
+    let parent_directory = open_directory(parent)?;
+    for number in 1..=BACKUPS_MAX {
+        let mut backup_name = name.to_owned();
+        backup_name.push(format!("-backup-{number}"));
+        let backup = parent.join(&backup_name);
+        let shown = backup.display().to_string();
+        match fs::mkdirat(&parent_directory, &*backup_name, DIRECTORY_MODE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => continue,
+            Err(error) => return Err(failed("creating", &shown, error)),
+        }
+        let flags = DIRECTORY_FLAGS | fs::OFlags::NOFOLLOW;
+        let made =
+            retry_on_intr(|| fs::openat(&parent_directory, &*backup_name, flags, Mode::empty()))
+                .map_err(|e| failed("opening", &shown, e))?;
+        fs::fchmod(&made, DIRECTORY_MODE)
+            .map_err(|e| failed("setting the permissions of", &shown, e))?;
+        fs::fsync(&parent_directory).map_err(|e| failed("syncing the parent of", &shown, e))?;
+        return Ok((RealDisk::open(&backup, OpenMode::Write { create: false })?, backup));
+    }
+    Err(failed("creating a backup of", &shown, Errno::EXIST))
+}

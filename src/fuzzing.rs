@@ -1,0 +1,30 @@
+//! The bodies of the fuzz targets in `fuzz/`, as plain functions, so that what a fuzzer finds is a test on stable too.
+//!
+//! Each takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what each one compares with.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "an oracle: what does not hold is a panic"
+)]
+
+mod bases;
+mod engine;
+mod files;
+mod frame;
+mod input;
+mod model;
+mod mutate;
+mod recovery;
+mod seeds;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use self::engine::engine;
+pub use self::frame::frame;
+pub use self::recovery::recovery;
+pub use self::seeds::{Seed, seeds};
+pub use self::slots::slots;

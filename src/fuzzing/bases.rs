@@ -1,0 +1,166 @@
+//! Logs the engine wrote, for the fuzzer to damage: the same bytes in every run.
+
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+
+use super::files::{Files, disk_with, files_of, with_disk};
+use super::frame::ID;
+use crate::config::{ApplyConfig, CommitMode, PersistentConfig};
+use crate::disk::sim::SimDisk;
+use crate::entry::{Command, Entry, Note, Payload};
+use crate::log::format::parse_segment_name;
+use crate::log::meta::{self, LogBase, Meta, MetaFile};
+use crate::machine::PersistentStateMachine;
+use crate::testing::Stepped;
+
+/// The least there is.
+pub(super) const SEGMENT_BYTES: usize = 16 << 10;
+
+pub(super) type Node = Stepped<PersistentStateMachine>;
+
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) mode: CommitMode,
+    pub(super) meta: Meta,
+    /// Segment files only.
+    pub(super) segments: Files,
+}
+
+pub(super) fn config(mode: CommitMode) -> PersistentConfig {
+    PersistentConfig::new("simulated")
+        .segment_bytes(SEGMENT_BYTES)
+        .segment_images(2)
+        .expected_keys(16)
+        .batch_size(4)
+        .commit_mode(mode)
+}
+
+pub(super) fn node(machine: PersistentStateMachine, workers: usize) -> Node {
+    let workers = NonZeroUsize::new(workers).unwrap();
+    let config = ApplyConfig::new().worker_count(workers).pipeline_depth(64).batch_size(8);
+    Stepped::new(machine, config).unwrap()
+}
+
+/// What META is made with where the id and the seed must be known.
+pub(super) fn first_meta(mode: CommitMode) -> Meta {
+    Meta {
+        database_id: ID,
+        hash_seed: 7,
+        commit_mode: match mode {
+            CommitMode::OnAppend => meta::CommitMode::AsAppended,
+            CommitMode::ByCommit => meta::CommitMode::ByCommit,
+        },
+        clean_close: false,
+        base: LogBase { segment: 1, ..LogBase::default() },
+        incarnation: 0,
+        durable_sequence: 0,
+        committed: None,
+    }
+}
+
+/// An empty directory with the META of [`first_meta`].
+pub(super) fn new_disk(mode: CommitMode) -> SimDisk {
+    let sim = disk_with(&Files::new());
+    drop(MetaFile::create(&*sim.open(true).unwrap(), &first_meta(mode)).unwrap());
+    sim
+}
+
+pub(super) fn read_meta(sim: &SimDisk) -> Meta {
+    with_disk(sim, |disk| MetaFile::open(disk, false).unwrap().unwrap().1)
+}
+
+pub(super) fn bases() -> &'static [Base] {
+    static BASES: OnceLock<Vec<Base>> = OnceLock::new();
+    BASES.get_or_init(|| {
+        vec![
+            base(CommitMode::OnAppend, 1, true),
+            base(CommitMode::OnAppend, 3, false),
+            base(CommitMode::ByCommit, 1, false),
+            base(CommitMode::ByCommit, 3, true),
+        ]
+    })
+}
+
+/// Two segments, of one or more lives, the last of which ended in a close or not.
+fn base(mode: CommitMode, lives: u64, closed: bool) -> Base {
+    let sim = new_disk(mode);
+    for life in 1..=lives {
+        let machine = PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config(mode));
+        let node = node(machine.unwrap(), 1);
+        if life == lives {
+            // So that there is a second segment.
+            for _ in 0..5 {
+                write(&node, mode, life, &[9; 2500]);
+            }
+        }
+        write(&node, mode, life, b"12");
+        if mode == CommitMode::ByCommit {
+            rewrite_the_end(&node, life);
+        }
+        if life < lives || !closed {
+            sim.crash_process();
+        }
+        drop(node);
+        sim.reset_operations();
+    }
+    let mut segments = files_of(&sim);
+    segments.retain(|name, _| parse_segment_name(name).is_some());
+    assert!(segments.len() >= 2, "two segments");
+    Base { mode, meta: read_meta(&sim), segments }
+}
+
+/// A few entries of every kind.
+fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
+    let state = node.stats();
+    let next = state.submitted.map_or(1, |last| last + 1);
+    let batch = [
+        Command::Put { key: b"b", value: b"5" },
+        Command::Increment { key: b"b", by: -7 },
+        Command::CompareAndSet { key: b"c", expected: Some(b"x"), new: Some(b"yy") },
+    ];
+    let note = Some(Note { name: b"position", value: b"77" });
+    let commands = [
+        Payload::Command(Command::Put { key: b"a", value }),
+        Payload::Command(Command::Put { key: b"c", value: b"x" }),
+        Payload::Command(Command::Batch { commands: &batch, note }),
+        Payload::Command(Command::Increment { key: b"n", by: 3 }),
+        Payload::Command(Command::CompareAndSet { key: b"d", expected: None, new: Some(b"1") }),
+        Payload::Command(Command::Delete { key: b"d" }),
+        Payload::Membership(b"m"),
+        Payload::Opaque(b"o"),
+        Payload::Noop,
+    ];
+    for (at, payload) in commands.into_iter().enumerate() {
+        let index = next + at as u64;
+        let entry = Entry { payload, ..Entry::noop(index, term) };
+        match mode {
+            CommitMode::OnAppend => node.apply_entries(&[entry]).unwrap(),
+            CommitMode::ByCommit => {
+                node.append(&[entry]).unwrap();
+                if at % 4 == 2 {
+                    node.commit(index).unwrap();
+                }
+            }
+        }
+        if at % 3 == 2 {
+            node.run_until_idle();
+        }
+    }
+    node.run_until_idle();
+}
+
+/// Truncates what is not committed and puts something else there; the very end stays uncommitted.
+fn rewrite_the_end(node: &Node, term: u64) {
+    let committed = node.log_state().unwrap().committed;
+    node.truncate_after(committed).unwrap();
+    let next = committed.map_or(1, |index| index + 1);
+    let entries: Vec<_> =
+        (next..next + 6).map(|index| Entry::put(index, term, b"again", b"other")).collect();
+    for entry in entries.chunks(2) {
+        node.append(entry).unwrap();
+        node.run_until_idle();
+    }
+    node.commit(next + 3).unwrap();
+    node.append(&[Entry::noop(next + 6, term)]).unwrap();
+    node.run_until_idle();
+}

@@ -1,0 +1,109 @@
+//! A consistent prefix of a log that somebody else may be writing to, copied frame by frame.
+//!
+//! Nothing read twice from such a directory need be the same, and nothing of it may be mapped. So each frame is read
+//! once, by `pread`, checked, and kept; what is opened then is the copy, which nobody changes. A frame that does not
+//! hold yet is the end of it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::disk::frozen::FrozenDisk;
+use crate::disk::{Access, Disk};
+use crate::error::OpenError;
+use crate::log::format::{FRAME_HEADER_BYTES, HARD_FILE, META_FILE, segment_name};
+use crate::log::hard::HardFile;
+use crate::log::meta::MetaFile;
+use crate::log::recovery::files::list_files;
+use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
+
+/// Both slots of a two-slot file.
+const SLOTS_BYTES: usize = 2 * 4096;
+/// How often a slot is read that does not hold: it is written in one go, so the next look sees it whole.
+const LOOKS: usize = 16;
+
+/// Copies what there is; the scan it was copied by, unless nothing was ever completed in the directory.
+///
+/// Costs one pass over the log, and as much memory as its frames take.
+pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
+    match freeze_once(disk) {
+        // A segment that was there when the directory was listed: its writer has no more use for it.
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            freeze_once(disk)
+        }
+        frozen => frozen,
+    }
+}
+
+fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
+    let mut frozen = FrozenDisk::beside(disk);
+    let files = list_files(disk)?;
+    // That they are there tells a directory that was completed from one that was not.
+    for number in &files.segments {
+        frozen.insert(segment_name(*number), Vec::new());
+    }
+    if files.meta {
+        frozen.insert(META_FILE.to_owned(), slots(disk, META_FILE)?);
+    }
+    let Some((_, meta, _)) = look_again(disk, &mut || {
+        if files.meta {
+            frozen.insert(META_FILE.to_owned(), slots(disk, META_FILE)?);
+        }
+        let meta = MetaFile::open(&frozen, false)?;
+        let torn = meta.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
+        Ok((meta, torn))
+    })?
+    else {
+        return Ok((frozen, None));
+    };
+    let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let result = scan(disk, &meta, ScanOptions::looking_at(disk), &mut |frame| {
+        let bytes = segments.entry(frame.segment).or_default();
+        let offset = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+        bytes.resize(offset + FRAME_HEADER_BYTES + frame.body.len(), 0);
+        let (header, body) = bytes[offset..].split_at_mut(FRAME_HEADER_BYTES);
+        header.copy_from_slice(frame.header_bytes);
+        body.copy_from_slice(frame.body);
+        Ok(())
+    })?;
+    for (number, bytes) in segments {
+        frozen.insert(segment_name(number), bytes);
+    }
+    if files.hard {
+        // What is damaged is for whoever opens the copy to say.
+        let read = look_again(disk, &mut || {
+            frozen.insert(HARD_FILE.to_owned(), slots(disk, HARD_FILE)?);
+            HardFile::open(&frozen, meta.database_id, false).map(|_| ((), false))
+        });
+        match read {
+            Ok(()) | Err(OpenError::Corrupt(_)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((frozen, Some(result)))
+}
+
+fn slots(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, OpenError> {
+    let failed = |action| move |source| OpenError::io(action, name, source);
+    let file = disk.open(name, Access::Read).map_err(failed("opening"))?;
+    let mut bytes = vec![0; SLOTS_BYTES];
+    let read = file.read_at(&mut bytes, 0).map_err(failed("reading"))?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Beside a writer, what looks damaged may be half-way through being written: `look` says so by `true` or by
+/// [`OpenError::Corrupt`], and is then asked again.
+pub(crate) fn look_again<T>(
+    disk: &dyn Disk,
+    look: &mut dyn FnMut() -> Result<(T, bool), OpenError>,
+) -> Result<T, OpenError> {
+    let looks = if disk.is_beside_a_writer() { LOOKS } else { 1 };
+    for _ in 1..looks {
+        match look() {
+            Ok((_, true)) | Err(OpenError::Corrupt(_)) => {}
+            Ok((seen, false)) => return Ok(seen),
+            Err(other) => return Err(other),
+        }
+    }
+    look().map(|(seen, _)| seen)
+}

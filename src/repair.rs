@@ -1,0 +1,312 @@
+//! Repair: giving up what a damaged directory cannot give back, and nothing else, after a copy was put aside.
+//!
+//! Opening never does this by itself: what is damaged was durable, so it may have been acknowledged, and to drop it
+//! is for somebody to decide who knows where else it is.
+//!
+//! **What comes after what, and why.** The copies are complete and durable before the first byte is changed. Then
+//! segments behind the damage are removed, from the last to the first, and that is made durable; then everything behind
+//! the last good frame is overwritten with zeros, and that is made durable; then META is stored. Until META is stored,
+//! a crash leaves a log that holds as far as before and whose end is damaged as before, or is the torn end that
+//! the next open cuts: at the same place either way, as the frame after the last good one never becomes good.
+//!
+//! **Why what was cut cannot come back.** A frame behind the cut could do harm in two ways: be taken for the next frame
+//! once the log has grown up to it, or prove that frames were durable which are gone. Nothing non-zero is left behind
+//! the cut in any segment, so neither can be, and what is written there later is of a higher incarnation than any
+//! header that was there (META's is raised above all of them). META itself is such a proof, and has two slots: both
+//! are stored, so that a slot lost later does not bring back the watermark of before.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::real::{OpenMode, RealDisk, backup};
+use crate::disk::{Access, Disk};
+use crate::entry::LogId;
+use crate::error::{Corrupt, OpenError};
+use crate::log::Cut;
+use crate::log::format::{HARD_FILE, META_FILE, segment_name};
+use crate::log::hard::{self, HardFile};
+use crate::log::meta::{Meta, MetaFile};
+use crate::log::recovery::files::{check_lengths, list_files};
+use crate::log::recovery::scan::{
+    OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, scan,
+};
+
+/// What [`repair`] may do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RepairOptions {
+    write: bool,
+    forget_hard_state: bool,
+}
+
+impl RepairOptions {
+    /// Only look.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to repair, and not only to say what that would lose. Default: false.
+    #[must_use]
+    pub fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    pub(crate) fn writes(self) -> bool {
+        self.write
+    }
+
+    /// Whether a damaged `HARD` may be taken back to the hard state before, or to none. Default: false, as the node may
+    /// then vote twice in a term: its log and vote are better thrown away as a whole, and the node added as a new one.
+    #[must_use]
+    pub fn forget_hard_state(mut self, forget: bool) -> Self {
+        self.forget_hard_state = forget;
+        self
+    }
+}
+
+/// What [`repair`] found, and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Damage of the log, and what is lost with it.
+    pub log: Option<LostLog>,
+    /// Where a slot of `META` is that does not read back. Repairing it from the other one loses no entry.
+    pub meta_slot: Option<u64>,
+    /// Damage of `HARD`.
+    pub hard: Option<Corrupt>,
+    /// The last entry that is whole, with all before it.
+    pub last: Option<LogId>,
+    /// A torn end, which is no damage: the next open for writing cuts it.
+    pub torn_end: Option<Cut>,
+    /// Whether the directory was repaired; always false without [`RepairOptions::write`], and where nothing is damaged.
+    pub repaired: bool,
+    /// Where the files are as they were before; `None` if nothing was changed.
+    pub backup: Option<PathBuf>,
+    /// Their names.
+    pub backed_up: Vec<String>,
+}
+
+impl RepairReport {
+    /// Whether anything is (or was, before it was repaired) damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.log.is_some() || self.meta_slot.is_some() || self.hard.is_some()
+    }
+}
+
+/// What cutting the log at its damage loses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LostLog {
+    /// The damage: file, offset, first index lost.
+    pub damage: Corrupt,
+    /// Bytes behind the last good frame, over all segments.
+    pub bytes: u64,
+    /// Frames behind it whose headers read back; the damaged one is among them if its header does.
+    pub frames: u64,
+    /// Entries in those frames.
+    pub entries: u64,
+    /// First and last index of those entries.
+    pub indexes: Option<(u64, u64)>,
+    /// Segments that go as a whole; the rest of the one before them is overwritten with zeros.
+    pub segments: Vec<String>,
+}
+
+/// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage, so that it
+/// opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
+///
+/// Costs one pass over the log; repairing, another one, and the copies: room for the damaged segment and those after it.
+/// A crash on the way leaves a directory that can be repaired again, or that is repaired.
+///
+/// # Errors
+///
+/// [`OpenError`] for what is in the way. [`OpenError::Corrupt`] where there is no way: no slot of `META` reads back, a
+/// file is too long for a segment, or `HARD` is damaged and
+/// [`forget_hard_state`](RepairOptions::forget_hard_state) was not chosen; nothing was changed then.
+///
+/// # Examples
+///
+/// ```
+/// # use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
+/// use sprag::{RepairOptions, repair};
+/// # let temporary = tempfile::tempdir()?;
+/// # let path = temporary.path().join("data");
+/// # let machine = PersistentStateMachine::open(PersistentConfig::new(&path))?;
+/// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+/// # let timeout = std::time::Duration::from_secs(10);
+/// # manager.apply(&Entry::put(1, 1, b"key", b"value"), timeout)?;
+/// # manager.close(timeout)?;
+///
+/// let report = repair(&path, RepairOptions::new())?;
+/// if let Some(lost) = &report.log {
+///     println!("{}: {} entries would be lost", lost.damage, lost.entries);
+/// }
+/// # assert!(!report.is_damaged());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn repair(path: impl AsRef<Path>, options: RepairOptions) -> Result<RepairReport, OpenError> {
+    let path = path.as_ref();
+    let mode = if options.write { OpenMode::Write { create: false } } else { OpenMode::ReadOnly };
+    let disk = RealDisk::open(path, mode)?;
+    repair_on_disk(&disk, options, &mut || {
+        let (disk, path) = backup::create_beside(path)?;
+        Ok((Arc::new(disk) as Arc<dyn Disk>, path))
+    })
+}
+
+/// Gives an empty directory for the copies, and what to call it.
+pub(crate) type MakeBackup<'a> = dyn FnMut() -> Result<(Arc<dyn Disk>, PathBuf), OpenError> + 'a;
+
+/// As [`repair`], on any disk.
+pub(crate) fn repair_on_disk(
+    disk: &dyn Disk,
+    options: RepairOptions,
+    make_backup: &mut MakeBackup<'_>,
+) -> Result<RepairReport, OpenError> {
+    let mut report = RepairReport::default();
+    let Some((mut meta_file, meta, meta_damage)) = MetaFile::open(disk, options.write)? else {
+        return Ok(report);
+    };
+    let look = ScanOptions { on_damage: OnDamage::StopThere, ..ScanOptions::default() };
+    let result = scan(disk, &meta, look, &mut |_| Ok(()))?;
+    report.meta_slot = meta_damage.slot_offset;
+    report.last = result.tail.last;
+    report.torn_end = result.cut.clone().map(Into::into);
+    report.log = result.unreadable.clone().map(|damage| LostLog::new(damage, &result));
+    match HardFile::open(disk, meta.database_id, false) {
+        Ok(_) => {}
+        Err(OpenError::Corrupt(place)) => report.hard = Some(place),
+        Err(other) => return Err(other),
+    }
+    if !options.write || !report.is_damaged() {
+        return Ok(report);
+    }
+    if let Some(place) = report.hard.as_ref().filter(|_| !options.forget_hard_state) {
+        return Err(place.clone().into());
+    }
+    // A file can be filled with zeros and removed, but not be made shorter.
+    check_lengths(disk)?;
+    back_up(disk, &mut report, &result.tail, make_backup)?;
+    if report.log.is_some() {
+        cut_log(disk, &result.tail)?;
+    }
+    if report.hard.is_some() {
+        hard::mend(disk, meta.database_id)?;
+    }
+    if report.log.is_some() || report.meta_slot.is_some() {
+        let content = repaired_meta(&meta, &result.tail, report.log.is_some());
+        // Each store goes to the slot that the one before did not go to, a damaged one first.
+        for _slot in 0..2 {
+            meta_file
+                .store(&content)
+                .map_err(|error| OpenError::io("writing", META_FILE, error))?;
+        }
+    }
+    check(disk)?;
+    report.repaired = true;
+    Ok(report)
+}
+
+impl LostLog {
+    fn new(damage: Unreadable, result: &ScanResult) -> Self {
+        let Unreadable { place, bytes, frames, entries, indexes } = damage;
+        let later = result.segments.iter().map(|segment| segment.number);
+        let later = later.filter(|number| *number > result.tail.segment);
+        let segments = later.map(segment_name).collect();
+        Self { damage: place, bytes, frames, entries, indexes, segments }
+    }
+}
+
+/// Copies everything that is going to be changed.
+fn back_up(
+    disk: &dyn Disk,
+    report: &mut RepairReport,
+    tail: &Tail,
+    make_backup: &mut MakeBackup<'_>,
+) -> Result<(), OpenError> {
+    // META with everything else too: the copies are then a directory that can be looked at.
+    let mut names = vec![META_FILE.to_owned()];
+    if report.log.is_some() {
+        let segments = list_files(disk)?.segments.into_iter();
+        names.extend(segments.filter(|number| *number >= tail.segment).map(segment_name));
+    }
+    if report.hard.is_some() {
+        names.push(HARD_FILE.to_owned());
+    }
+    let (backup, path) = make_backup()?;
+    for name in &names {
+        copy(disk, &*backup, name)?;
+    }
+    backup.sync_dir().map_err(|e| OpenError::io("syncing", backup.describe(), e))?;
+    (report.backup, report.backed_up) = (Some(path), names);
+    Ok(())
+}
+
+/// Copies a file and syncs it; what is all zeros is reserved and not written.
+fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
+    let failed = |action| move |source| OpenError::io(action, name, source);
+    let copied = || format!("{}/{name}", to.describe());
+    let source = from.open(name, Access::Read).map_err(failed("opening"))?;
+    let bytes = source.len().map_err(failed("measuring"))?;
+    let target =
+        to.open(name, Access::Create).map_err(|e| OpenError::io("creating", copied(), e))?;
+    target.allocate(bytes).map_err(|e| OpenError::io("reserving space for", copied(), e))?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut offset = 0;
+    loop {
+        let read = source.read_at(&mut buffer, offset).map_err(failed("reading"))?;
+        let chunk = buffer.get(..read).unwrap_or_default();
+        if chunk.iter().any(|byte| *byte != 0) {
+            target
+                .write_all_at(chunk, offset)
+                .map_err(|e| OpenError::io("writing", copied(), e))?;
+        }
+        offset += read as u64;
+        if read < buffer.len() {
+            break;
+        }
+    }
+    target.sync_data().map_err(|e| OpenError::io("syncing", copied(), e))
+}
+
+/// Leaves nothing behind the last good frame; durably, and before META says so.
+fn cut_log(disk: &dyn Disk, tail: &Tail) -> Result<(), OpenError> {
+    let later = list_files(disk)?.segments.into_iter().filter(|number| *number > tail.segment);
+    for number in later.rev() {
+        let name = segment_name(number);
+        disk.remove(&name).map_err(|error| OpenError::io("removing", name, error))?;
+    }
+    disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
+    erase_after(disk, tail)?;
+    Ok(())
+}
+
+fn repaired_meta(meta: &Meta, tail: &Tail, cut: bool) -> Meta {
+    // By two: the slot that was lost may have been that of one more open.
+    let incarnation = meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2);
+    if !cut {
+        return Meta { incarnation, ..*meta };
+    }
+    let last_sequence = tail.next_sequence - 1;
+    // Damage is sometimes found behind what is known to be durable; the next open writes that part again.
+    let durable_sequence = last_sequence.min(tail.durable_sequence_known);
+    Meta {
+        incarnation,
+        durable_sequence,
+        clean_close: durable_sequence == last_sequence,
+        // What was committed above the cut is gone, and other entries at those indexes are not committed by it.
+        committed: tail.committed,
+        ..*meta
+    }
+}
+
+/// What was repaired must open.
+fn check(disk: &dyn Disk) -> Result<(), OpenError> {
+    let opened = MetaFile::open(disk, false)?;
+    if let Some((_, meta, _)) = opened {
+        scan(disk, &meta, ScanOptions::default(), &mut |_| Ok(()))?;
+        HardFile::open(disk, meta.database_id, false)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The durable path over each back-end: the stats name the one in use, and a refusal is said and survived.
+
+#![allow(
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "tests; a system call that no crate makes for us"
+)]
+#![cfg(target_os = "linux")]
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sprag::{
+    ApplyConfig, ApplyManager, ApplyStats, Durability, Entry, IoBackend, PersistentConfig,
+    PersistentStateMachine,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+const ENTRIES: u64 = 3000;
+/// Set in a child process: the directory to run in.
+const CHILD: &str = "SPRAG_IO_CHILD";
+
+type Manager = ApplyManager<PersistentStateMachine>;
+
+/// Whether the kernel gives this process a ring, asked without the engine.
+fn kernel_refuses() -> Option<std::io::Error> {
+    let mut parameters = [0_u8; 120];
+    // SAFETY: the kernel writes at most the 120 bytes of its parameters, which are ours.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    if ring < 0 {
+        return Some(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made above and is nobody else's.
+    unsafe { libc::close(i32::try_from(ring).unwrap()) };
+    None
+}
+
+fn config(path: &Path, io: IoBackend) -> PersistentConfig {
+    PersistentConfig::new(path).io(io).segment_bytes(256 << 10)
+}
+
+fn open(config: PersistentConfig) -> Manager {
+    let machine = PersistentStateMachine::open(config).unwrap();
+    ApplyManager::new(machine, ApplyConfig::new()).unwrap()
+}
+
+fn value(index: u64) -> Vec<u8> {
+    let byte = u8::try_from(index % 251).unwrap();
+    vec![byte; usize::try_from(index * 37 % 1500).unwrap()]
+}
+
+/// One at a time, several threads' worth at once, and flat out; then everything again after opening.
+fn workload(config: &PersistentConfig) -> ApplyStats {
+    let manager = open(config.clone());
+    let put = |index: u64| {
+        let (key, value) = (index.to_le_bytes(), value(index));
+        manager.apply(&Entry::put(index, 1, &key, &value), LONG).map(|_reply| ()).unwrap();
+    };
+    (1..=100).for_each(put);
+    let mut index = 101;
+    while index <= ENTRIES {
+        let batch: Vec<_> = (index..index + 10).map(|i| (i, i.to_le_bytes(), value(i))).collect();
+        let entries: Vec<_> = batch.iter().map(|(i, k, v)| Entry::put(*i, 1, k, v)).collect();
+        match manager.apply_entries(&entries) {
+            Ok(()) => index += 10,
+            Err(sprag::error::SubmitError::Full { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    manager.flush_pending(LONG).unwrap();
+    let stats = manager.stats();
+    manager.close(LONG).unwrap();
+    verify(config);
+    stats
+}
+
+fn verify(config: &PersistentConfig) {
+    let manager = open(config.clone());
+    assert_eq!(manager.stats().applied, Some(ENTRIES));
+    for index in 1..=ENTRIES {
+        let found = manager.machine().get(&index.to_le_bytes()).unwrap();
+        assert_eq!(found.unwrap().as_ref() as &[u8], value(index), "{index}");
+    }
+    manager.close(LONG).unwrap();
+}
+
+fn assert_backend(stats: &ApplyStats, asked: IoBackend) {
+    let refused = kernel_refuses();
+    let uring = asked == IoBackend::Uring && refused.is_none();
+    assert_eq!(stats.io_backend, if uring { "io_uring" } else { "pwrite" }, "{asked:?}");
+    match refused {
+        Some(error) if asked == IoBackend::Uring => {
+            println!("io_uring is not tested, the kernel refuses: {error}");
+            assert!(stats.io_fallback.is_some());
+        }
+        _ => assert_eq!(stats.io_fallback, None),
+    }
+}
+
+#[test]
+fn a_durable_log_is_the_same_over_each_back_end() {
+    for durability in
+        [Durability::Sync, Durability::Periodic(Duration::from_millis(5)), Durability::Os]
+    {
+        for io in [IoBackend::Pwrite, IoBackend::Uring] {
+            let directory = tempfile::tempdir().unwrap();
+            let stats = workload(&config(directory.path(), io).durability(durability));
+            assert_backend(&stats, io);
+            // Written by one, read and gone on with by the other.
+            for other in [IoBackend::Uring, IoBackend::Pwrite] {
+                verify(&config(directory.path(), other).durability(durability));
+            }
+        }
+    }
+}
+
+#[test]
+fn many_callers_wait_for_the_same_log() {
+    for io in [IoBackend::Pwrite, IoBackend::Uring] {
+        let directory = tempfile::tempdir().unwrap();
+        let manager = Arc::new(open(config(directory.path(), io)));
+        let next = std::sync::Mutex::new(1_u64);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    // Short-lived threads hand writes over and end.
+                    for _ in 0..100 {
+                        let index = {
+                            let mut next = next.lock().unwrap();
+                            let (key, value) = (next.to_le_bytes(), value(*next));
+                            manager.apply_entries(&[Entry::put(*next, 1, &key, &value)]).unwrap();
+                            *next += 1;
+                            *next - 1
+                        };
+                        manager.wait_for_apply(index, LONG).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(manager.stats().durable, Some(800));
+        assert_backend(&manager.stats(), io);
+    }
+}
+
+#[test]
+fn an_injected_refusal_is_survived_and_said() {
+    for io in [IoBackend::Uring, IoBackend::Pwrite] {
+        let directory = tempfile::tempdir().unwrap();
+        let stats = workload(&config(directory.path(), io).io_uring_refused(true));
+        assert_eq!(stats.io_backend, "pwrite");
+        let reason = stats.io_fallback.unwrap_or_default();
+        assert_eq!(reason.contains("io_uring is refused"), io == IoBackend::Uring, "{reason}");
+    }
+}
+
+/// A filter that answers `io_uring_setup` with `EPERM` and lets everything else pass.
+fn forbid_rings() -> std::io::Result<()> {
+    let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt,
+        jf,
+        k,
+    };
+    let call = u32::try_from(libc::SYS_io_uring_setup).unwrap_or(0);
+    let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap_or(0);
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, refuse, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: takes numbers only.
+    let first = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let (mode, program) = (libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&program));
+    // SAFETY: the program and its four statements live until the call returns, which copies them.
+    let second = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, program, 0, 0) };
+    if first == 0 && second == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Runs `test` of this file in a child process, set up by `before`.
+fn in_child(test: &str, directory: &Path, before: fn() -> std::io::Result<()>) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]).env(CHILD, directory);
+    // SAFETY: `before` makes system calls only: no allocation, no lock.
+    unsafe { command.pre_exec(before) };
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn a_refusal_by_a_system_call_filter_is_survived_and_said() {
+    let name = "a_refusal_by_a_system_call_filter_is_survived_and_said";
+    if let Some(path) = std::env::var_os(CHILD) {
+        assert!(kernel_refuses().is_some(), "the filter does not work");
+        let stats = workload(&config(Path::new(&path), IoBackend::Uring));
+        println!("in use: {}, {}", stats.io_backend, stats.io_fallback.unwrap_or_default());
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let text = in_child(name, directory.path(), forbid_rings);
+    assert!(text.contains("in use: pwrite, io_uring is refused"), "{text}");
+}
+
+/// Files of at most 200,000 bytes, and an error instead of the signal.
+fn limit_files() -> std::io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };
+    // SAFETY: sets a disposition that is no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // SAFETY: reads the limit, which lives until the call returns.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+#[test]
+fn a_write_that_a_limit_cuts_short_is_never_acknowledged() {
+    let name = "a_write_that_a_limit_cuts_short_is_never_acknowledged";
+    let asked = [("pwrite", IoBackend::Pwrite), ("io_uring", IoBackend::Uring)];
+    if let Some(path) = std::env::var_os(CHILD) {
+        let io = if path.to_string_lossy().ends_with("pwrite") { 0 } else { 1 };
+        let manager = open(config(Path::new(&path), asked[io].1));
+        let mut acknowledged = 0;
+        let failed = (1..1000_u64).find(|index| {
+            let applied =
+                manager.apply(&Entry::put(*index, 1, &index.to_le_bytes(), &[7; 3000]), LONG);
+            acknowledged += u64::from(applied.is_ok());
+            applied.is_err()
+        });
+        assert!(failed.is_some() && manager.poison().is_some());
+        let after = manager.apply(&Entry::put(acknowledged + 2, 1, b"k", b"v"), LONG);
+        assert!(after.is_err(), "nothing after a failure");
+        println!("acknowledged {acknowledged} by {}", manager.stats().io_backend);
+        return;
+    }
+    for (backend, io) in asked {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join(backend);
+        // The file's length is reserved without the limit, which counts from then on.
+        open(config(&path, io)).close(LONG).unwrap();
+        let text = in_child(name, &path, limit_files);
+        let count = text.split("acknowledged ").nth(1).and_then(|rest| rest.split(' ').next());
+        let acknowledged: u64 = count.unwrap().parse().unwrap();
+        assert!((50..67).contains(&acknowledged), "{text}");
+        let manager = open(config(&path, io));
+        assert!(manager.stats().applied >= Some(acknowledged), "{text}");
+        assert_backend(&manager.stats(), io);
+    }
+}
+
+fn open_things() -> (usize, usize) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    (descriptors, maps.lines().filter(|line| line.contains("io_uring")).count())
+}
+
+#[test]
+fn opening_and_closing_leaks_nothing() {
+    let name = "opening_and_closing_leaks_nothing";
+    let Some(path) = std::env::var_os(CHILD) else {
+        // Alone in a process: other tests open files too.
+        let directory = tempfile::tempdir().unwrap();
+        in_child(name, directory.path(), || Ok(()));
+        return;
+    };
+    let config = config(Path::new(&path), IoBackend::Uring);
+    let mut before = (0, 0);
+    for round in 0..200_u64 {
+        let manager = open(config.clone());
+        let key = round.to_le_bytes();
+        manager.apply(&Entry::put(round + 1, 1, &key, b"v"), LONG).unwrap();
+        assert_backend(&manager.stats(), IoBackend::Uring);
+        manager.close(LONG).unwrap();
+        if round == 9 {
+            before = open_things();
+        }
+    }
+    assert_eq!(open_things(), before);
+}
