@@ -37,6 +37,8 @@ pub(super) struct Position {
 /// Commands, read from `source` one after the other.
 pub(super) struct Stream<R> {
     source: R,
+    /// What one read fills.
+    chunk: Box<[u8]>,
     buffer: Vec<u8>,
     /// What of the buffer is the command read last; what is before it is done with.
     command: Range<usize>,
@@ -53,6 +55,7 @@ impl<R: Read> Stream<R> {
     pub(super) fn new(source: R) -> Self {
         Self {
             source,
+            chunk: vec![0; READ_BYTES].into_boxed_slice(),
             buffer: Vec::new(),
             command: 0..0,
             line: Vec::new(),
@@ -131,17 +134,15 @@ impl<R: Read> Stream<R> {
         // What is moved is part of one command, and moved once: the next time nothing is before it.
         self.buffer.drain(..self.command.end);
         self.command = 0..0;
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + READ_BYTES, 0);
-        let (_, room) = self.buffer.split_at_mut(filled);
         let outcome = loop {
-            match self.source.read(room) {
+            match self.source.read(&mut self.chunk) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 outcome => break outcome,
             }
         };
-        self.buffer.truncate(filled + outcome.as_ref().map_or(0, |bytes| *bytes));
-        outcome.map(|bytes| bytes > 0).map_err(|error| self.stop(What::Read(error)))
+        let bytes = outcome.map_err(|error| self.stop(What::Read(error)))?;
+        self.buffer.extend_from_slice(self.chunk.get(..bytes).unwrap_or_default());
+        Ok(bytes > 0)
     }
 
     /// At the command that is being read.
