@@ -3,6 +3,7 @@
 //! Everything is opened relative to the directory's descriptor, so that what was checked when the directory was opened
 //! is what is used from then on, whatever becomes of its path.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -154,12 +155,24 @@ fn create_directory(path: &Path) -> Result<OwnedFd, OpenError> {
         Err(Errno::EXIST) => return open_directory(path),
         Err(error) => return Err(failed("creating", &name, error)),
     }
+    own_directory(&parent, last, &name)
+}
+
+/// Opens a directory that was just made, and gives it its permissions and a durable name.
+fn own_directory(parent: &OwnedFd, last: &OsStr, name: &str) -> Result<OwnedFd, OpenError> {
     let flags = DIRECTORY_FLAGS | OFlags::NOFOLLOW;
-    let directory = retry_on_intr(|| fs::openat(&parent, last, flags, Mode::empty()))
-        .map_err(|e| failed("opening", &name, e))?;
+    let open = || retry_on_intr(|| fs::openat(parent, last, flags, Mode::empty()));
+    let directory = match open() {
+        // The umask has taken the owner's own bits. This follows a link, if somebody who may change the parent has
+        // put one there meanwhile, to a file of this user's; the open after it does not.
+        Err(Errno::ACCESS) => fs::chmodat(parent, last, DIRECTORY_MODE, AtFlags::empty())
+            .and_then(|()| open()),
+        opened => opened,
+    };
+    let directory = directory.map_err(|e| failed("opening", name, e))?;
     fs::fchmod(&directory, DIRECTORY_MODE)
-        .map_err(|e| failed("setting the permissions of", &name, e))?;
-    fs::fsync(&parent).map_err(|e| failed("syncing the parent of", &name, e))?;
+        .map_err(|e| failed("setting the permissions of", name, e))?;
+    fs::fsync(parent).map_err(|e| failed("syncing the parent of", name, e))?;
     Ok(directory)
 }
 

@@ -20,6 +20,7 @@
 //!    152     8  committed + 1, 0 for none
 //! ```
 
+use std::fmt;
 use std::io;
 
 use crate::disk::{Access, Disk};
@@ -66,7 +67,7 @@ pub(crate) struct LogBase {
 }
 
 /// The content of META.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Drawn when the directory was made.
     pub(crate) database_id: DatabaseId,
@@ -84,6 +85,20 @@ pub(crate) struct Meta {
     pub(crate) durable_sequence: u64,
     /// Entries up to this index were committed.
     pub(crate) committed: Option<u64>,
+}
+
+impl fmt::Debug for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the seed: who knows it can choose keys that collide.
+        f.debug_struct("Meta")
+            .field("commit_mode", &self.commit_mode)
+            .field("clean_close", &self.clean_close)
+            .field("base", &self.base)
+            .field("incarnation", &self.incarnation)
+            .field("durable_sequence", &self.durable_sequence)
+            .field("committed", &self.committed)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether the slot that does not count reads back.

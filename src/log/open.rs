@@ -467,9 +467,10 @@ fn map_segment(
 ) -> Result<(), OpenError> {
     let error = |action| move |source| OpenError::io(action, name, source);
     let file = disk.open(name, Access::Read).map_err(error("opening"))?;
-    let bytes = file.len().map_err(error("measuring"))?.min(SEGMENT_BYTES_MAX);
-    let bytes = usize::try_from(bytes).unwrap_or(0);
-    if bytes > 0 {
+    let bytes = file.len().map_err(error("measuring"))?;
+    // One that is too long for a segment is not mapped: reading the log comes to it, and names it.
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > 0 && bytes as u64 <= SEGMENT_BYTES_MAX {
         let mapping = file.map(bytes).map_err(error("mapping"))?;
         table.set(segment, SegmentBytes::Mapped(mapping, Arc::clone(disk)));
     }

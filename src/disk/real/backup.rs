@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs;
+use rustix::io::Errno;
 
-use super::{DIRECTORY_FLAGS, DIRECTORY_MODE, OpenMode, RealDisk, failed, open_directory};
+use super::{DIRECTORY_MODE, OpenMode, RealDisk, failed, open_directory, own_directory};
 use crate::error::OpenError;
 
 /// More backups than anybody keeps.
@@ -30,13 +30,7 @@ pub(crate) fn create_beside(path: &Path) -> Result<(RealDisk, PathBuf), OpenErro
             Err(Errno::EXIST) => continue,
             Err(error) => return Err(failed("creating", &shown, error)),
         }
-        let flags = DIRECTORY_FLAGS | fs::OFlags::NOFOLLOW;
-        let made =
-            retry_on_intr(|| fs::openat(&parent_directory, &*backup_name, flags, Mode::empty()))
-                .map_err(|e| failed("opening", &shown, e))?;
-        fs::fchmod(&made, DIRECTORY_MODE)
-            .map_err(|e| failed("setting the permissions of", &shown, e))?;
-        fs::fsync(&parent_directory).map_err(|e| failed("syncing the parent of", &shown, e))?;
+        own_directory(&parent_directory, &backup_name, &shown)?;
         return Ok((RealDisk::open(&backup, OpenMode::Write { create: false })?, backup));
     }
     Err(failed("creating a backup of", &shown, Errno::EXIST))
