@@ -211,7 +211,9 @@ fn hostile_lengths(directory: &Path) {
         }
     }
     // Every length and number of a frame's header, with a checksum that fits.
-    for (at, bytes) in [(64, 4), (68, 4), (7, 1), (8, 8), (16, 8), (40, 8), (48, 8), (80, 8), (88, 8)] {
+    for (at, bytes) in
+        [(64, 4), (68, 4), (7, 1), (8, 8), (16, 8), (40, 8), (48, 8), (80, 8), (88, 8)]
+    {
         for hostile in [u64::MAX, u64::MAX >> 1, 1 << 31, 1 << 25] {
             let (path, config) = make(&format!("{at} {hostile}"));
             let mut file = fs::read(path.join(segment)).unwrap();
@@ -271,7 +273,8 @@ fn the_bytes_between_frames_and_behind_the_last_are_zero() {
         manager.close(LONG).unwrap();
         let mut ends: Vec<(String, u64, u64)> = Vec::new();
         sprag::inspect::frames(scratch.path(), &mut |frame| {
-            Ok(ends.push((frame.file.clone(), frame.offset, frame.offset + frame.bytes)))
+            ends.push((frame.file.clone(), frame.offset, frame.offset + frame.bytes));
+            Ok(())
         })
         .unwrap();
         let mut gaps = 0;
@@ -384,8 +387,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     // For the engine's threads too; only this test of the file looks.
     tracing::subscriber::set_global_default(said.clone()).unwrap();
     let scratch = Scratch::new();
-    let limits =
-        Limits { key_bytes_max: 64, value_bytes_max: 64, entry_bytes_max: 256 };
+    let limits = Limits { key_bytes_max: 64, value_bytes_max: 64, entry_bytes_max: 256 };
     let manager = open(scratch.config().limits(limits));
     let entry = Entry::put(1, 1, KEY, VALUE);
     manager.apply(&entry, LONG).unwrap();

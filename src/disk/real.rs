@@ -165,8 +165,9 @@ fn own_directory(parent: &OwnedFd, last: &OsStr, name: &str) -> Result<OwnedFd, 
     let directory = match open() {
         // The umask has taken the owner's own bits. This follows a link, if somebody who may change the parent has
         // put one there meanwhile, to a file of this user's; the open after it does not.
-        Err(Errno::ACCESS) => fs::chmodat(parent, last, DIRECTORY_MODE, AtFlags::empty())
-            .and_then(|()| open()),
+        Err(Errno::ACCESS) => {
+            fs::chmodat(parent, last, DIRECTORY_MODE, AtFlags::empty()).and_then(|()| open())
+        }
         opened => opened,
     };
     let directory = directory.map_err(|e| failed("opening", name, e))?;
