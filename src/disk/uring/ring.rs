@@ -69,14 +69,13 @@ unsafe impl Send for Ring {}
 impl Ring {
     /// A ring for `slots` requests; an error if the kernel has none for us, or not one that writes and syncs.
     pub(super) fn new(slots: u32) -> io::Result<Self> {
-        let ring =
-            IoUring::builder().setup_coop_taskrun().build(slots).or_else(|error| {
-                match error.raw_os_error() {
-                    // Kernels before 5.19 do not know the flag.
-                    Some(libc::EINVAL) => IoUring::new(slots),
-                    _ => Err(error),
-                }
-            })?;
+        let ring = IoUring::builder().setup_coop_taskrun().build(slots).or_else(|error| {
+            match error.raw_os_error() {
+                // Kernels before 5.19 do not know the flag.
+                Some(libc::EINVAL) => IoUring::new(slots),
+                _ => Err(error),
+            }
+        })?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         if !probe.is_supported(opcode::Writev::CODE) || !probe.is_supported(opcode::Fsync::CODE) {
