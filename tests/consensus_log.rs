@@ -168,7 +168,7 @@ impl Expected {
 }
 
 fn config(scratch: &Scratch) -> sprag::PersistentConfig {
-    scratch.by_commit().segment_bytes(128 << 10).batch_size(7)
+    scratch.by_commit().segment_bytes(1 << 20).batch_size(7)
 }
 
 proptest! {

@@ -95,7 +95,7 @@ impl Scenario {
     fn persistent(&self, scratch: &Scratch) -> PersistentConfig {
         scratch
             .config()
-            .segment_bytes(512 << 10)
+            .segment_bytes(1 << 20)
             .batch_size(self.frame_entries)
             .hash_seed(self.hash_seed)
     }
