@@ -55,7 +55,7 @@ pub enum Durability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoBackend {
-    /// What measured best for the [`Durability`] (`docs/benchmarks.md` has the figures).
+    /// What measured best: [`IoBackend::Pwrite`], in every durability mode (`docs/io.md` has the figures).
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a container, a limit or the
@@ -354,10 +354,10 @@ impl PersistentConfig {
 
     /// The back-end that is tried.
     pub(crate) fn io_tried(&self) -> IoBackend {
-        match (self.io, self.durability) {
-            (IoBackend::Auto, Durability::Sync) => IoBackend::Uring,
-            (IoBackend::Auto, Durability::Periodic(_) | Durability::Os) => IoBackend::Pwrite,
-            (asked, _) => asked,
+        match self.io {
+            // Ahead with one small group in flight, level flat out; the ring wins with large values (`docs/io.md`).
+            IoBackend::Auto => IoBackend::Pwrite,
+            asked => asked,
         }
     }
 

@@ -280,7 +280,7 @@ pub(crate) enum AckOn {
 /// How a run writes its log.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Io {
-    /// What measured best for the durability.
+    /// What measured best: pwrite.
     Auto,
     /// An io_uring.
     Uring,
