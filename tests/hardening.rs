@@ -147,11 +147,11 @@ fn what_is_planted_in_the_way_of_a_running_engine_poisons_it_and_is_not_written_
                 plant(&name, &outside);
             }
         }
-        let error = within(LONG, what, move || {
+        let error = within(PATIENT, what, move || {
             (1..=2000)
                 .find_map(|index| {
                     let entry = Entry::put(index, 1, b"key", &[7; 1000]);
-                    manager.apply(&entry, LONG).err().map(|error| {
+                    manager.apply(&entry, PATIENT).err().map(|error| {
                         println!("{index}: {error}");
                         manager.poison()
                     })
@@ -162,6 +162,9 @@ fn what_is_planted_in_the_way_of_a_running_engine_poisons_it_and_is_not_written_
         assert_eq!(fs::read(&outside).unwrap(), b"somebody's", "{what}");
     }
 }
+
+/// A busy disk may take a good part of a second for each of a hundred syncs.
+const PATIENT: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// In a child that may take half a gigabyte of addresses, for all of it.
 #[test]
@@ -322,7 +325,11 @@ fn nothing_is_left_of_many_opens_and_closes() {
         }
         // A thread that was joined may be in the list a moment longer.
         let first = *first.get_or_insert_with(held);
-        assert!(common::eventually(LONG, || held() == first), "{:?}, not {first:?}", held());
+        let no_more = || {
+            let now = held();
+            now.0 <= first.0 && now.1 <= first.1 && now.2 <= first.2
+        };
+        assert!(common::eventually(LONG, no_more), "{:?}, more than {first:?}", held());
     }
 }
 
