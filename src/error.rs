@@ -450,6 +450,18 @@ pub enum ReadError {
     },
 }
 
+/// Why there is no view.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ViewError {
+    /// Only the built-in key-value machines can be viewed.
+    #[error("this state machine has no views; only the built-in key-value machines have")]
+    Unsupported,
+    /// The engine has failed.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}
+
 /// Why a close was not clean.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]

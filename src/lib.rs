@@ -92,7 +92,7 @@ pub use log::reader::LogEntries;
 pub use log::{Cut, Journal, LogWriterStats, RecoveryReport};
 pub use machine::{
     Entries, EntryRef, Fatal, Footprint, MemoryConfig, MemoryStateMachine, Partition,
-    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value,
+    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use stats::ApplyStats;

@@ -41,6 +41,8 @@ pub(crate) struct Engine<M> {
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
+    /// One view is taken at a time.
+    pub(crate) viewing: Mutex<()>,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
     pub(crate) latency: Latency,
@@ -91,6 +93,7 @@ impl<M: StateMachine> Engine<M> {
             table,
             log,
             claims: Claims::new(),
+            viewing: Mutex::new(()),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
             closed: AtomicBool::new(false),

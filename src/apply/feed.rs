@@ -102,7 +102,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
 
 fn descriptor(run: &Run, count: u32, end: EntryOffset, barrier: bool) -> Descriptor {
     let Run { first, segment, frame, start, .. } = *run;
-    Descriptor { first, count, segment, frame, start, end, barrier }
+    Descriptor { first, count, segment, frame, start, end, kind: barrier.into() }
 }
 
 /// Since when less than a full range has been waiting to be fed, if a linger is set.

@@ -16,6 +16,7 @@ pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod submit;
 pub(crate) mod threads;
+pub(crate) mod views;
 pub(crate) mod waiter;
 pub(crate) mod watermark;
 pub(crate) mod worker;

@@ -16,8 +16,36 @@ pub(crate) struct Descriptor {
     pub(crate) frame: FrameOffset,
     pub(crate) start: EntryOffset,
     pub(crate) end: EntryOffset,
+    pub(crate) kind: RangeKind,
+}
+
+/// What a range is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RangeKind {
+    /// Entries, each of one partition.
+    Entries,
     /// A single entry that concerns all partitions.
-    pub(crate) barrier: bool,
+    Barrier,
+    /// No entry: the place at which a view is taken.
+    Mark,
+}
+
+impl Descriptor {
+    /// The mark of a view: everything before `first` is in it.
+    pub(crate) fn mark(first: u64) -> Self {
+        let (frame, start, end) = (FrameOffset::FIRST, EntryOffset::FIRST, EntryOffset::FIRST);
+        Self { first, count: 0, segment: 0, frame, start, end, kind: RangeKind::Mark }
+    }
+
+    pub(crate) fn is_barrier(&self) -> bool {
+        self.kind == RangeKind::Barrier
+    }
+}
+
+impl From<bool> for RangeKind {
+    fn from(barrier: bool) -> Self {
+        if barrier { Self::Barrier } else { Self::Entries }
+    }
 }
 
 const _: () = assert!(size_of::<Descriptor>() <= 32);

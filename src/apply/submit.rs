@@ -179,7 +179,7 @@ impl<M: StateMachine> Engine<M> {
                 frame: run.frame,
                 start: run.start,
                 end: run.end,
-                barrier: run.barrier,
+                kind: run.barrier.into(),
             };
             if !self.applying().apply_inline(&range)? {
                 break;

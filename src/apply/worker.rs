@@ -9,8 +9,9 @@ use std::sync::{Arc, TryLockError};
 
 use crossbeam_utils::CachePadded;
 
-use super::ring::{Descriptor, Rings};
+use super::ring::{Descriptor, RangeKind, Rings};
 use super::signal::Signal;
+use super::views::mark_view;
 use super::watermark::Progress;
 use crate::error::Poison;
 use crate::log::format::opening_log_id;
@@ -122,7 +123,7 @@ impl<M: StateMachine> Applying<'_, M> {
             state.segment = None;
             return Ok(Step::Idle);
         };
-        if range.barrier && self.workers.count() > 1 && !self.may_pass_barrier(worker) {
+        if range.is_barrier() && self.workers.count() > 1 && !self.may_pass_barrier(worker) {
             state.pending = Some(range);
             return Ok(Step::Blocked);
         }
@@ -149,9 +150,11 @@ impl<M: StateMachine> Applying<'_, M> {
         state: &mut WorkerState,
         range: &Descriptor,
     ) -> Result<(), Poison> {
-        if !range.barrier || worker.id == 0 {
-            let partition = Partition::new(worker.id, self.workers.count());
-            self.run(state, range, partition)?;
+        let partition = Partition::new(worker.id, self.workers.count());
+        match range.kind {
+            RangeKind::Mark => mark_view(self.machine.views(), partition),
+            RangeKind::Barrier if worker.id != 0 => {}
+            RangeKind::Entries | RangeKind::Barrier => self.run(state, range, partition)?,
         }
         worker.cursor.store(range.first + u64::from(range.count), Ordering::Release);
         worker.ranges.fetch_add(1, Ordering::Release);
@@ -187,7 +190,7 @@ impl<M: StateMachine> Applying<'_, M> {
             self.slots,
             first.at(range.first),
             range.count,
-            range.barrier,
+            range.is_barrier(),
             range.segment,
             bytes,
             range.start.get(),
@@ -227,6 +230,10 @@ impl<M: StateMachine> Applying<'_, M> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(false),
         };
+        // The mark of a view may be on its way although all entries are applied, and must come before this one.
+        if !self.rings.is_empty(id) || state.pending.is_some() {
+            return Ok(false);
+        }
         if id + 1 < self.workers.count() && !self.with_places_from(id + 1, range)? {
             return Ok(false);
         }

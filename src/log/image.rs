@@ -166,11 +166,16 @@ impl fmt::Debug for Image {
     }
 }
 
+const _: () = assert!(EntryOffset::FIRST.0 as usize == 2 * HALF_HEADER_BYTES);
+
 /// Where an entry starts (or the last one of a range ends) in its segment. Only the log mints them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryOffset(u32);
 
 impl EntryOffset {
+    /// Of the first entry of a segment: its first frame is at its start, and begins with a header.
+    pub(crate) const FIRST: Self = Self(128);
+
     /// `offset` must be where the encoding of an entry starts or ends inside of one frame.
     pub(in crate::log) fn mint(offset: u32) -> Self {
         Self(offset)
@@ -186,6 +191,9 @@ impl EntryOffset {
 pub(crate) struct FrameOffset(u32);
 
 impl FrameOffset {
+    /// Of the first frame of a segment.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// `offset` must be where a frame starts.
     pub(in crate::log) fn mint(offset: u32) -> Self {
         Self(offset)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
 use super::store::{CACHE_LINE_BYTES, prefetch_line};
 use super::value::{INLINE_BYTES_MAX, Value};
+use super::view::{Sorted, View};
 use crate::codec::{Place, ValueRef};
 use crate::error::ReadError;
 use crate::log::table::SegmentTable;
@@ -36,6 +37,8 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn len(&self) -> usize;
     /// The bytes, to be kept after the lock is released.
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
+    /// A view of such cells.
+    fn view(sorted: Sorted<Self>) -> View;
     /// Asks the processor for what a write to the cell is going to touch outside of its slot.
     fn prefetch(&self) {}
     /// The number the bytes are the decimal form of, if they are.
@@ -115,6 +118,10 @@ impl Cell for HeapCell {
 
     fn len(&self) -> usize {
         self.len
+    }
+
+    fn view(sorted: Sorted<Self>) -> View {
+        View::memory(sorted)
     }
 
     #[inline]
@@ -202,6 +209,10 @@ impl Cell for PlaceCell {
             return Ok(Value::pinned(bytes));
         }
         self.with(table, Value::copied)
+    }
+
+    fn view(sorted: Sorted<Self>) -> View {
+        View::persistent(sorted)
     }
 
     fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {

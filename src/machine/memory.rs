@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
@@ -149,6 +149,10 @@ impl StateMachine for MemoryStateMachine {
 
     fn stats(&self) -> StateMachineStats {
         self.state.stats()
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
     }
 
     fn journal(&self) -> Journal {

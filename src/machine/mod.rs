@@ -4,6 +4,7 @@
 //! ([`MemoryStateMachine`], [`PersistentStateMachine`])
 //! implement it over a sharded store; a user's own needs about 50 lines (see `examples/`).
 
+pub(crate) mod capture;
 mod cell;
 mod effect;
 mod key_value;
@@ -15,6 +16,7 @@ pub mod probe;
 mod reads;
 mod store;
 mod value;
+pub(crate) mod view;
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,6 +30,7 @@ use crate::log::slots::SlotRing;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
 pub use value::Value;
+pub use view::{View, ViewIter, Views};
 
 /// Deterministic state fed by the log.
 ///
@@ -64,6 +67,12 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Counts of what is in the state. Cheap; called while apply runs.
     fn stats(&self) -> StateMachineStats {
         StateMachineStats::default()
+    }
+
+    /// How views are taken of it: the built-in machines' own.
+    #[doc(hidden)]
+    fn views(&self) -> Option<&dyn Views> {
+        None
     }
 
     /// What the manager encodes entries into. A machine of the user's own keeps the default, which is memory only.
@@ -315,6 +324,10 @@ pub struct StateMachineStats {
     pub last_snapshot: Option<u64>,
     /// Keys in the state.
     pub keys: u64,
+    /// The most processor time for which a worker stopped to copy a shard for a view, in nanoseconds.
+    pub longest_copy_cpu_ns: u64,
+    /// The same by the clock, what others took of the processor meanwhile included.
+    pub longest_copy_ns: u64,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,
     /// Gets that the read cache answered; `None` where there is none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
-use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
@@ -168,6 +168,10 @@ impl StateMachine for PersistentStateMachine {
 
     fn stats(&self) -> StateMachineStats {
         self.state.stats()
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
     }
 
     fn journal(&self) -> Journal {

@@ -118,6 +118,24 @@ macro_rules! key_value_reads {
                 self.state.scan_sorted()
             }
         }
+
+        impl super::Views for $machine {
+            fn begin_view(&self) {
+                self.state.begin_view();
+            }
+
+            fn mark_view(&self, partition: super::Partition) {
+                self.state.mark_view(partition);
+            }
+
+            fn marked(&self) -> usize {
+                self.state.marked()
+            }
+
+            fn finish_view(&self) -> super::View {
+                self.state.finish_view(self.journal.poison())
+            }
+        }
     };
 }
 

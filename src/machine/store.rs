@@ -7,13 +7,14 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, SharedValue};
 use foldhash::SharedSeed;
 use foldhash::quality::{FixedState, FoldHasher};
 
 use super::HASH_PARTS;
+use super::capture::{Capture, ShardCopy};
 
 /// Keys a shard is made for, at most: few enough that growing one is a short stall.
 const SHARD_KEYS_MAX: usize = 1024;
@@ -30,6 +31,23 @@ pub(crate) struct Store<C> {
     seeds: SharedSeed,
     seed: u64,
     hints: Box<[Hint]>,
+    /// The view being taken.
+    pub(crate) capture: Capture<C>,
+}
+
+/// The slots of a table, under its shard's lock.
+macro_rules! slots {
+    ($table:expr) => {{
+        // SAFETY: the lock, of which `$table` is the guard, keeps the table where and as it is while it is borrowed, as
+        // it is by the expression that drives the iterator.
+        let buckets = unsafe { $table.iter() };
+        buckets.map(|bucket| {
+            // SAFETY: the iterator yields full buckets of the live table, and under the lock nobody has a mutable
+            // reference to one.
+            let (key, cell) = unsafe { bucket.as_ref() };
+            (key, cell.get())
+        })
+    }};
 }
 
 /// What becomes of a key after [`Store::update`] has looked at it.
@@ -62,6 +80,7 @@ impl<C: Send + Sync> Store<C> {
             seeds: SharedSeed::from_u64(hash_seed),
             seed: hash_seed.rotate_left(32),
             hints,
+            capture: Capture::new(HASH_PARTS),
         };
         for (hint, shard) in store.hints.iter().zip(store.map.shards()) {
             let table = shard.read();
@@ -89,16 +108,26 @@ impl<C: Send + Sync> Store<C> {
 
     /// Runs `change` over the cell of `key` and does what it says, under one take of the shard's write lock.
     ///
-    /// A key that stays, or stays away, is probed for once.
+    /// A key that stays, or stays away, is probed for once. If the shard was last copied for a view before `generation`,
+    /// it is copied first.
     #[inline]
     pub(crate) fn update<R>(
         &self,
         hash: u64,
         key: &[u8],
+        generation: u64,
         change: impl FnOnce(Option<&mut C>) -> (Change<C>, R),
-    ) -> R {
+    ) -> R
+    where
+        C: Clone,
+    {
         let shard = self.shard(hash);
         let mut table = self.map.shards()[shard].write();
+        let copied = &self.hints[shard].generation;
+        if copied.load(Ordering::Relaxed) < generation {
+            self.capture.copy_before_write(|| copy(table.len(), slots!(table)));
+            copied.store(generation, Ordering::Relaxed);
+        }
         if let Some((_, cell)) = table.get_mut(hash, |(known, _)| known.as_slice() == key) {
             let (change, result) = change(Some(cell.get_mut()));
             match change {
@@ -150,17 +179,32 @@ impl<C: Send + Sync> Store<C> {
             copies.clear();
             let table = shard.read();
             copies.reserve(table.len());
-            // SAFETY: the read lock, held until `table` is dropped below, keeps the table where and as it is while the
-            // iterator lives, which ends with the loop.
-            for bucket in unsafe { table.iter() } {
-                // SAFETY: the iterator yields full buckets of the live table, and under the read lock nobody has
-                // a mutable reference to one.
-                let (key, cell) = unsafe { bucket.as_ref() };
-                copies.push(copy(key, cell.get()));
-            }
+            copies.extend(slots!(table).map(|(key, cell)| copy(key, cell)));
             drop(table);
             each(&mut copies);
         }
+    }
+
+    /// Copies every shard that was last copied for a view before `generation`.
+    pub(crate) fn sweep(&self, generation: u64)
+    where
+        C: Clone,
+    {
+        for (hint, shard) in self.hints.iter().zip(self.map.shards()) {
+            // Whoever writes to the shard, and so may copy it, has its lock alone; there is one sweep at a time.
+            let table = shard.read();
+            if hint.generation.load(Ordering::Relaxed) < generation {
+                let copies = copy(table.len(), slots!(table));
+                hint.generation.store(generation, Ordering::Relaxed);
+                drop(table);
+                self.capture.add(copies);
+            }
+        }
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.hints.len()
     }
 
     /// How many keys there are. Takes every shard's lock in turn: exact while nothing is being applied.
@@ -180,6 +224,15 @@ impl<C: Send + Sync> Store<C> {
     fn shard(&self, hash: u64) -> usize {
         self.map.determine_shard(hash as usize)
     }
+}
+
+fn copy<'a, C: Clone + 'a>(
+    len: usize,
+    slots: impl Iterator<Item = (&'a Key, &'a C)>,
+) -> ShardCopy<C> {
+    let mut copies = Vec::with_capacity(len);
+    copies.extend(slots.map(|(key, cell)| (key.clone(), cell.clone())));
+    copies
 }
 
 impl<C> fmt::Debug for Store<C> {
@@ -209,6 +262,8 @@ struct Hint {
     /// Control bytes start here and go up; slots end here and go down.
     control: AtomicPtr<u8>,
     buckets: AtomicUsize,
+    /// Of the last view the shard was copied for. Read and written under the shard's lock only.
+    generation: AtomicU64,
 }
 
 impl Hint {

@@ -10,7 +10,7 @@ use crate::machine::hash_part;
 const SEED: u64 = 0x5eed;
 
 fn put<C: Send + Sync>(store: &Store<C>, key: &[u8], cell: C) {
-    store.update(store.hash(key), key, |_| (Change::Set(cell), ()));
+    store.update(store.hash(key), key, 0, |_| (Change::Set(cell), ()));
 }
 
 fn get<C: Send + Sync + Copy>(store: &Store<C>, key: &[u8]) -> Option<C> {
@@ -18,7 +18,7 @@ fn get<C: Send + Sync + Copy>(store: &Store<C>, key: &[u8]) -> Option<C> {
 }
 
 fn remove<C: Send + Sync>(store: &Store<C>, key: &[u8]) -> bool {
-    store.update(store.hash(key), key, |cell| (Change::Remove, cell.is_some()))
+    store.update(store.hash(key), key, 0, |cell| (Change::Remove, cell.is_some()))
 }
 
 #[test]
@@ -107,10 +107,10 @@ fn a_store_does_what_a_map_does_over_any_bytes_and_while_it_grows() {
 fn a_cell_changed_in_place_stays_changed_and_a_vacant_key_stays_vacant() {
     let store = Store::<u64>::new(0, SEED);
     let hash = store.hash(b"k");
-    assert!(store.update(hash, b"k", |cell| (Change::Keep, cell.is_none())));
+    assert!(store.update(hash, b"k", 0, |cell| (Change::Keep, cell.is_none())));
     assert_eq!(store.len(), 0);
     put(&store, b"k", 1);
-    store.update(hash, b"k", |cell| {
+    store.update(hash, b"k", 0, |cell| {
         *cell.unwrap() += 1;
         (Change::Keep, ())
     });

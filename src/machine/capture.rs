@@ -1,0 +1,153 @@
+//! A view in the making: the slots of a store as they were at one index, copied while later entries are applied.
+//!
+//! A mark goes through the rings like an entry. When a worker comes to it, everything before it is in the worker's
+//! shards and nothing after it is: from then on the worker copies a shard before it first writes to it, and whoever
+//! takes the view copies those that nobody wrote to. A shard is copied once, under its lock, and its generation says
+//! that it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::key_value::Bytes;
+use super::store::Key;
+use crate::entry::LogId;
+
+/// The copies of one shard, in no order.
+pub(crate) type ShardCopy<C> = Vec<(Key, C)>;
+
+/// What belongs to a state beside its keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Head {
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: Option<(LogId, Bytes)>,
+    pub(crate) notes: BTreeMap<Bytes, Bytes>,
+}
+
+/// All that a view is made of.
+#[derive(Debug)]
+pub(crate) struct Captured<C> {
+    pub(crate) head: Head,
+    pub(crate) shards: Vec<ShardCopy<C>>,
+}
+
+/// Where copies are gathered; one view at a time.
+pub(crate) struct Capture<C> {
+    /// Of the view that is, or was last, taken; from 1.
+    generation: AtomicU64,
+    /// By partition: the generation of the last mark its worker came to. Written by whoever is the worker, and read by
+    /// it: of two who are so one after the other, the worker's place, or a barrier, orders the accesses.
+    marked: Box<[CachePadded<AtomicU64>]>,
+    /// How many partitions have come to the mark.
+    came: AtomicUsize,
+    gathered: Mutex<Gathered<C>>,
+    /// The most processor time that one copy has taken of a worker, and the most time by the clock.
+    longest_cpu_ns: AtomicU64,
+    longest_wall_ns: AtomicU64,
+}
+
+struct Gathered<C> {
+    head: Option<Head>,
+    shards: Vec<ShardCopy<C>>,
+}
+
+impl<C> Capture<C> {
+    pub(crate) fn new(partitions_max: usize) -> Self {
+        Self {
+            generation: AtomicU64::new(0),
+            marked: (0..partitions_max).map(|_| CachePadded::default()).collect(),
+            came: AtomicUsize::new(0),
+            gathered: Mutex::new(Gathered { head: None, shards: Vec::new() }),
+            longest_cpu_ns: AtomicU64::new(0),
+            longest_wall_ns: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gathered<C>> {
+        // Copies are added whole.
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a view, before its mark is put into the rings.
+    pub(crate) fn begin(&self, shards: usize) {
+        // A worker that adds a copy must not wait while the list grows.
+        *self.lock() = Gathered { head: None, shards: Vec::with_capacity(shards) };
+        self.came.store(0, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The generation of the view being taken, or taken last.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The worker of `partition` has come to the mark. `head` is of the worker that keeps it: the first.
+    pub(crate) fn mark(&self, partition: usize, head: Option<Head>) {
+        if let Some(head) = head {
+            self.lock().head = Some(head);
+        }
+        if let Some(marked) = self.marked.get(partition) {
+            marked.store(self.generation(), Ordering::Relaxed);
+        }
+        // Release: who sees all come may copy the shards of each.
+        self.came.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many partitions have come to the mark.
+    pub(crate) fn came(&self) -> usize {
+        self.came.load(Ordering::Acquire)
+    }
+
+    /// Shards below this generation are to be copied before the worker of `partition` writes to them.
+    #[inline]
+    pub(crate) fn marked(&self, partition: usize) -> u64 {
+        self.marked.get(partition).map_or(0, |marked| marked.load(Ordering::Relaxed))
+    }
+
+    /// Adds the copy of a shard.
+    pub(crate) fn add(&self, shard: ShardCopy<C>) {
+        self.lock().shards.push(shard);
+    }
+
+    /// A worker has to stop, with the shard's lock held, to copy a shard.
+    #[cold]
+    pub(crate) fn copy_before_write(&self, copy: impl FnOnce() -> ShardCopy<C>) {
+        let began = Instant::now();
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        self.add(copy());
+        let cpu = clock_gettime(ClockId::ThreadCPUTime) - cpu;
+        let wall = began.elapsed();
+        let ns = |seconds: u64, nanos: u64| seconds.saturating_mul(1_000_000_000) + nanos;
+        let cpu_ns = ns(cpu.tv_sec.try_into().unwrap_or(0), cpu.tv_nsec.try_into().unwrap_or(0));
+        self.longest_cpu_ns.fetch_max(cpu_ns, Ordering::Relaxed);
+        let wall_ns = ns(wall.as_secs(), wall.subsec_nanos().into());
+        self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
+    }
+
+    /// The longest of these: processor time, and time by the clock.
+    pub(crate) fn longest_copy_ns(&self) -> (u64, u64) {
+        let load = |longest: &AtomicU64| longest.load(Ordering::Relaxed);
+        (load(&self.longest_cpu_ns), load(&self.longest_wall_ns))
+    }
+
+    /// What was gathered, once all partitions have come and all shards were copied.
+    pub(crate) fn take(&self) -> Captured<C> {
+        let mut gathered = self.lock();
+        let head = gathered.head.take().unwrap_or_default();
+        Captured { head, shards: std::mem::take(&mut gathered.shards) }
+    }
+}
+
+impl<C> fmt::Debug for Capture<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture")
+            .field("generation", &self.generation)
+            .field("came", &self.came)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,346 @@
+//! A view: the state at one exact index, for reading while apply goes on.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use super::Partition;
+use super::capture::{Captured, Head, ShardCopy};
+use super::cell::{Cell, HeapCell, PlaceCell};
+use super::value::Value;
+use crate::entry::LogId;
+use crate::error::ReadError;
+use crate::poison::PoisonCell;
+
+/// How the engine takes views of a machine; of the built-in ones only.
+#[doc(hidden)]
+pub trait Views: Send + Sync {
+    /// Before the mark is put into the rings.
+    fn begin_view(&self);
+    /// The worker of `partition` has come to the mark.
+    fn mark_view(&self, partition: Partition);
+    /// How many have.
+    fn marked(&self) -> usize;
+    /// All have: copies what no worker has copied.
+    fn finish_view(&self) -> View;
+}
+
+/// The state of a key-value machine at one exact index: every key and value, the membership, the notes.
+///
+/// It is taken while apply goes on ([`ApplyManager::view`](crate::ApplyManager::view)) and does not change. Keys are in
+/// the order of their bytes. It takes 56 bytes a key of memory (64 of a memory machine) while it is held, keys of more than 22
+/// bytes come on top; values are shared with the machine, whose log keeps the segments they lie in.
+#[derive(Debug)]
+pub struct View(Kind);
+
+enum Kind {
+    Memory(Sorted<HeapCell>),
+    Persistent(Sorted<PlaceCell>),
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (log_id, len) = match self {
+            Self::Memory(sorted) => (sorted.head.applied, sorted.order.len()),
+            Self::Persistent(sorted) => (sorted.head.applied, sorted.order.len()),
+        };
+        f.debug_struct("Kind").field("log_id", &log_id).field("len", &len).finish()
+    }
+}
+
+/// Slots of a store with their order.
+pub(crate) struct Sorted<C: Cell> {
+    head: Head,
+    shards: Vec<ShardCopy<C>>,
+    order: Vec<Position>,
+    context: C::Context,
+    poison: Arc<PoisonCell>,
+}
+
+/// Where a slot is, and the first bytes in which its key may differ from others, so that most comparisons end there.
+#[derive(Clone, Copy)]
+struct Position {
+    prefix: u64,
+    shard: u32,
+    slot: u32,
+}
+
+impl<C: Cell> Sorted<C> {
+    pub(crate) fn new(captured: Captured<C>, context: C::Context, poison: Arc<PoisonCell>) -> Self {
+        let Captured { head, shards } = captured;
+        let mut keys = shards.iter().flatten().map(|(key, _)| key.as_slice());
+        let first = keys.next().unwrap_or_default();
+        let common = keys.try_fold(first.len(), |common, key| {
+            let same = first.iter().zip(key).take(common).take_while(|(one, other)| one == other);
+            Some(same.count()).filter(|count| *count > 0)
+        });
+        let common = common.unwrap_or(0);
+        let mut order = Vec::with_capacity(shards.iter().map(Vec::len).sum());
+        for (shard, copies) in (0_u32..).zip(&shards) {
+            order.extend((0_u32..).zip(copies).map(|(slot, (key, _))| {
+                let prefix = prefix(key.as_slice(), common);
+                Position { prefix, shard, slot }
+            }));
+        }
+        let mut sorted = Self { head, shards, order, context, poison };
+        let mut order = std::mem::take(&mut sorted.order);
+        order.sort_unstable_by(|one, other| {
+            let by_prefix = one.prefix.cmp(&other.prefix);
+            by_prefix.then_with(|| sorted.key(*one).cmp(sorted.key(*other)))
+        });
+        sorted.order = order;
+        sorted
+    }
+
+    fn slot(&self, position: Position) -> Option<&(super::store::Key, C)> {
+        self.shards.get(position.shard as usize)?.get(position.slot as usize)
+    }
+
+    fn key(&self, position: Position) -> &[u8] {
+        self.slot(position).map_or(&[], |(key, _)| key.as_slice())
+    }
+
+    fn at(&self, place: usize) -> Option<(&[u8], &C)> {
+        let (key, cell) = self.slot(*self.order.get(place)?)?;
+        Some((key.as_slice(), cell))
+    }
+
+    /// The first place whose key is not below `key`.
+    fn lower_bound(&self, key: &[u8]) -> usize {
+        self.order.partition_point(|position| self.key(*position) < key)
+    }
+
+    fn find(&self, key: &[u8]) -> Option<&C> {
+        let (found, cell) = self.at(self.lower_bound(key))?;
+        (found == key).then_some(cell)
+    }
+
+    fn value(&self, cell: &C) -> Result<Value, ReadError> {
+        self.poison.check()?;
+        cell.value(&self.context)
+    }
+}
+
+/// Up to eight bytes after the first `common`, as a number that sorts as they do.
+fn prefix(key: &[u8], common: usize) -> u64 {
+    let rest = key.get(common..).unwrap_or_default();
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u64::from_be_bytes(bytes)
+}
+
+/// Does the same with either kind.
+macro_rules! either {
+    ($view:expr, $sorted:ident => $result:expr) => {
+        match &$view.0 {
+            Kind::Memory($sorted) => $result,
+            Kind::Persistent($sorted) => $result,
+        }
+    };
+}
+
+impl View {
+    pub(crate) fn memory(sorted: Sorted<HeapCell>) -> Self {
+        Self(Kind::Memory(sorted))
+    }
+
+    pub(crate) fn persistent(sorted: Sorted<PlaceCell>) -> Self {
+        Self(Kind::Persistent(sorted))
+    }
+
+    fn head(&self) -> &Head {
+        either!(self, sorted => &sorted.head)
+    }
+
+    /// The entry it is of: everything up to it is in the view, and nothing after it. `None`: before the first.
+    #[must_use]
+    pub fn log_id(&self) -> Option<LogId> {
+        self.head().applied
+    }
+
+    /// The newest membership, and the log id of its entry.
+    #[must_use]
+    pub fn membership(&self) -> Option<(LogId, &[u8])> {
+        self.head().membership.as_ref().map(|(log_id, bytes)| (*log_id, &**bytes))
+    }
+
+    /// The note of a name.
+    #[must_use]
+    pub fn note(&self, name: &[u8]) -> Option<&[u8]> {
+        self.head().notes.get(name).map(|value| &**value)
+    }
+
+    /// All notes, by name.
+    pub fn notes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.head().notes.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        either!(self, sorted => sorted.order.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value of `key`. Costs a binary search.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Poisoned`] after the engine has failed.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        either!(self, sorted => sorted.find(key).map(|cell| sorted.value(cell)).transpose())
+    }
+
+    /// All keys and values, sorted by key.
+    #[must_use]
+    pub fn iter(&self) -> ViewIter<'_> {
+        ViewIter { view: self, next: 0, end: self.len() }
+    }
+
+    /// Keys within `bounds` and their values, sorted by key; from either end. Bounds that exclude each other are an
+    /// empty range.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sprag::{ApplyConfig, ApplyManager, Entry, MemoryConfig, MemoryStateMachine};
+    /// # let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+    /// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+    /// manager.apply(&Entry::put(1, 1, b"apple", b"red"), Duration::from_secs(1))?;
+    /// manager.apply(&Entry::put(2, 1, b"pear", b"green"), Duration::from_secs(1))?;
+    /// let view = manager.view()?;
+    /// let mut few = view.range("a".."b");
+    /// assert_eq!(few.next().transpose()?.map(|(key, _)| key), Some(&b"apple"[..]));
+    /// assert!(few.next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> ViewIter<'_> {
+        let place = |key: &K, after: bool| {
+            let key = key.as_ref();
+            let at = either!(self, sorted => sorted.lower_bound(key));
+            let found = either!(self, sorted => sorted.at(at).map(|(found, _)| found));
+            at + usize::from(after && found == Some(key))
+        };
+        let next = match bounds.start_bound() {
+            Bound::Included(key) => place(key, false),
+            Bound::Excluded(key) => place(key, true),
+            Bound::Unbounded => 0,
+        };
+        let end = match bounds.end_bound() {
+            Bound::Included(key) => place(key, true),
+            Bound::Excluded(key) => place(key, false),
+            Bound::Unbounded => self.len(),
+        };
+        ViewIter { view: self, next, end: end.max(next) }
+    }
+
+    /// Keys that begin with `prefix` and their values, sorted by key.
+    #[must_use]
+    pub fn prefix(&self, prefix: &[u8]) -> ViewIter<'_> {
+        match after_prefix(prefix) {
+            Some(end) => self.range(prefix..&end),
+            None => self.range(prefix..),
+        }
+    }
+
+    /// Runs `each` over all keys and values, in order and where they are, until it fails: no value is copied.
+    ///
+    /// # Errors
+    ///
+    /// What `each` gives, and [`ReadError::Poisoned`] after the engine has failed.
+    pub fn try_for_each<E: From<ReadError>>(
+        &self,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        either!(self, sorted => {
+            for place in 0..sorted.order.len() {
+                if let Some((key, cell)) = sorted.at(place) {
+                    sorted.poison.check().map_err(ReadError::from)?;
+                    cell.with(&sorted.context, |value| each(key, value))??;
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The first key that is greater than all that begin with `prefix`; `None` if no key is.
+pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix.get(..=last)?.to_vec();
+    *end.last_mut()? += 1;
+    Some(end)
+}
+
+/// Keys and values of a [`View`], in order.
+#[derive(Clone, Debug)]
+pub struct ViewIter<'a> {
+    view: &'a View,
+    next: usize,
+    end: usize,
+}
+
+impl<'a> ViewIter<'a> {
+    fn at(&self, place: usize) -> Option<Result<(&'a [u8], Value), ReadError>> {
+        either!(self.view, sorted => {
+            let (key, cell) = sorted.at(place)?;
+            Some(sorted.value(cell).map(|value| (key, value)))
+        })
+    }
+}
+
+impl<'a> Iterator for ViewIter<'a> {
+    type Item = Result<(&'a [u8], Value), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        self.next += 1;
+        self.at(self.next - 1)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.next, Some(self.end - self.next))
+    }
+}
+
+impl DoubleEndedIterator for ViewIter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        self.end -= 1;
+        self.at(self.end)
+    }
+}
+
+impl ExactSizeIterator for ViewIter<'_> {}
+
+impl<'a> IntoIterator for &'a View {
+    type Item = Result<(&'a [u8], Value), ReadError>;
+    type IntoIter = ViewIter<'a>;
+
+    fn into_iter(self) -> ViewIter<'a> {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after_prefix;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_first_key_above_all_that_have_it() {
+        assert_eq!(after_prefix(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(after_prefix(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(after_prefix(b"\xff\xff"), None);
+        assert_eq!(after_prefix(b""), None);
+    }
+}

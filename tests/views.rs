@@ -1,0 +1,186 @@
+//! Views: the state at one exact index, taken while entries are applied.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::generate::{self, Dice};
+use common::machines::{KeyValueReads, memory};
+use common::model::Model;
+use common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
+use common::{LONG, Scratch, apply_config, manage};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use sprag::error::{SubmitError, ViewError};
+use sprag::{ApplyManager, Entry, PersistentStateMachine, StateMachine, View};
+
+/// The log that a seed makes.
+fn log(seed: u8, entries: usize) -> Vec<Logged> {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let op = generate::op();
+    let ops = (0..entries).map(|_| op.new_tree(&mut runner).unwrap().current());
+    log_of_many_leaders(1, ops.collect::<Vec<_>>())
+}
+
+/// What is in a view, as the model has it.
+fn content(view: &View) -> Model {
+    let state = view.iter().map(|entry| {
+        let (key, value) = entry.unwrap();
+        assert_eq!(view.get(key).unwrap().as_ref(), Some(&value));
+        (key.to_vec(), value.to_vec())
+    });
+    let state: Vec<_> = state.collect();
+    assert!(state.is_sorted_by(|(one, _), (other, _)| one < other), "rising keys");
+    assert_eq!(state.len(), view.len());
+    Model {
+        state: state.into_iter().collect(),
+        notes: view.notes().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+        membership: view.membership().map(|(log_id, bytes)| (log_id, bytes.to_vec())),
+    }
+}
+
+/// Submits `log` in pieces of random length while views are taken, and compares each with the model.
+fn views_are_exact<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], seed: u64) -> usize {
+    let done = AtomicBool::new(false);
+    let views = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut dice, mut rest) = (Dice::new(seed), log);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(1 + dice.below(60) as usize));
+                with_entries(now, |entries| submit(manager, entries, dice.below(8) == 0));
+                rest = later;
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut views = Vec::new();
+        while !done.load(Ordering::Acquire) {
+            views.push(manager.view().unwrap());
+        }
+        views.push(manager.view().unwrap());
+        views
+    });
+    let (mut model, mut applied) = (Model::default(), 0);
+    for view in &views {
+        let end = view.log_id().map_or(0, |log_id| log_id.index as usize);
+        assert!(end >= applied, "views do not go back");
+        model.apply_all(&log[applied..end]);
+        applied = end;
+        assert_eq!(view.log_id(), end.checked_sub(1).map(|last| log[last].0));
+        assert!(content(view) == model, "the view at {end} differs");
+    }
+    assert_eq!(applied, log.len(), "the last view is of all that was submitted");
+    views.len()
+}
+
+fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>], sync: bool) {
+    if sync {
+        manager.apply_entries_sync(entries, LONG, &mut Vec::new()).unwrap();
+        return;
+    }
+    loop {
+        match manager.apply_entries(entries) {
+            Ok(()) => return,
+            Err(SubmitError::Full { .. }) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_view_under_full_load_is_the_state_at_exactly_its_index() {
+    for workers in 1..=4 {
+        let seed = u8::try_from(workers).unwrap();
+        let log = log(seed, 6000);
+        let manager = manage(memory(), apply_config(workers));
+        views_are_exact(&manager, &log, 3 + u64::from(seed));
+        manager.close(LONG).unwrap();
+
+        let scratch = Scratch::new();
+        let config = scratch.config().segment_bytes(1 << 20);
+        let machine = PersistentStateMachine::open(config).unwrap();
+        let manager = manage(machine, apply_config(workers));
+        views_are_exact(&manager, &log, 9 + u64::from(seed));
+        manager.close(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_view_does_not_change_while_it_is_held() {
+    let manager = manage(memory(), apply_config(2));
+    let put = |index: u64, value: &[u8]| {
+        manager.apply(&Entry::put(index, 1, b"key", value), LONG).unwrap();
+    };
+    put(1, &[1; 300]);
+    let first = manager.view().unwrap();
+    let held = first.get(b"key").unwrap().unwrap();
+    put(2, &[2; 300]);
+    let second = manager.view().unwrap();
+    put(3, &[3; 10]);
+    assert_eq!(first.get(b"key").unwrap().unwrap(), &[1; 300]);
+    assert_eq!(second.get(b"key").unwrap().unwrap(), &[2; 300]);
+    assert_eq!(manager.machine().get(b"key").unwrap().unwrap(), &[3; 10]);
+    drop((first, second));
+    assert_eq!(held, &[1; 300]);
+}
+
+#[test]
+fn a_view_of_an_empty_state_is_empty_and_of_no_index() {
+    let manager = manage(memory(), apply_config(3));
+    let view = manager.view().unwrap();
+    assert_eq!((view.log_id(), view.len(), view.is_empty()), (None, 0, true));
+    assert!(view.iter().next().is_none() && view.get(b"k").unwrap().is_none());
+    assert!(view.prefix(b"").next().is_none() && view.range::<&[u8]>(..).next().is_none());
+}
+
+#[test]
+fn ranges_and_prefixes_of_a_view_are_those_of_a_sorted_map() {
+    let mut dice = Dice::new(7);
+    let mut keys: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    for _ in 0..600 {
+        // Few different bytes, so that keys share beginnings.
+        let bytes = (0..=dice.below(5)).map(|_| [0, 1, 0x7e, 0xfe, 0xff][dice.below(5) as usize]);
+        keys.push(bytes.collect());
+    }
+    keys.push(vec![0xff; 64 << 10]);
+    let puts = keys.iter().map(|key| Op::One(Cmd::put(key.clone(), key.clone())));
+    let log = log_of(1, 1, puts.collect::<Vec<_>>());
+    let manager = manage(memory(), apply_config(2));
+    with_entries(&log, |entries| submit(&manager, entries, true));
+    let view = manager.view().unwrap();
+    let model: BTreeMap<Vec<u8>, Vec<u8>> = Model::after(&log).state;
+    let key_of = |entry: Result<(&[u8], _), _>| {
+        entry.map(|(key, _): (&[u8], sprag::Value)| key.to_vec()).unwrap()
+    };
+    for at in 0..keys.len() {
+        let (one, other) = (&keys[at], &keys[dice.below(keys.len() as u64) as usize]);
+        let expected: Vec<_> = model.keys().filter(|key| key.starts_with(one)).cloned().collect();
+        assert_eq!(view.prefix(one).map(key_of).collect::<Vec<_>>(), expected);
+        let (low, high) = (one.min(other), one.max(other));
+        let expected: Vec<_> =
+            model.range(low.clone()..high.clone()).map(|(key, _)| key.clone()).collect();
+        assert_eq!(view.range::<Vec<u8>>(low..high).map(key_of).collect::<Vec<_>>(), expected);
+        let expected: Vec<_> =
+            model.range(low.clone()..=high.clone()).rev().map(|(key, _)| key.clone()).collect();
+        assert_eq!(
+            view.range::<Vec<u8>>(low..=high).rev().map(key_of).collect::<Vec<_>>(),
+            expected
+        );
+        assert_eq!(view.range::<Vec<u8>>(high..low).count(), 0);
+        assert_eq!(view.get(one).unwrap().as_deref(), Some(&one[..]));
+    }
+    assert_eq!(view.range::<&[u8]>(..).len(), model.len());
+    assert_eq!(view.get(b"not there").unwrap(), None);
+}
+
+#[test]
+fn only_the_built_in_machines_have_views() {
+    let gate = common::machines::Gate::shut();
+    gate.open();
+    let manager = manage(common::machines::gated(memory(), &gate), apply_config(1));
+    assert!(matches!(manager.view(), Err(ViewError::Unsupported)));
+    assert_eq!(manager.machine().count().unwrap(), 0);
+}
