@@ -6,6 +6,7 @@
 
 mod cell;
 mod effect;
+mod journaled;
 mod key_value;
 mod memory;
 mod number;
@@ -25,6 +26,7 @@ use crate::entry::{LogId, Reply};
 use crate::log::Journal;
 use crate::log::slots::SlotRing;
 
+pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
 pub use value::Value;
