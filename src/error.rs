@@ -154,6 +154,18 @@ pub enum OpenError {
     /// A state machine panicked or failed while the log was replayed into it.
     #[error("replaying the log failed: {0}")]
     Replay(Poison),
+    /// The state machine came with state of its own, and the log has not committed its last entry, or has another one
+    /// in its place. Nothing was changed. Give it the log that state is of, or an empty machine.
+    #[error("the state machine has applied {applied}, but the log has {}", match found {
+        Some(found) => format!("{found} there: it is of another log"),
+        None => "not committed that entry".to_owned(),
+    })]
+    OtherLog {
+        /// The last entry the machine says it has applied.
+        applied: LogId,
+        /// What the log has at that index.
+        found: Option<LogId>,
+    },
     /// An option is out of its range.
     #[error("{option}: {message}")]
     Config {

@@ -43,7 +43,7 @@
 //!
 //! | to | there is |
 //! |---|---|
-//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`] |
+//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
 //! | feed it | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
 //! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
@@ -91,7 +91,7 @@ pub use entry::{
 pub use log::reader::LogEntries;
 pub use log::{Cut, Journal, LogWriterStats, RecoveryReport};
 pub use machine::{
-    Entries, EntryRef, Fatal, Footprint, MemoryConfig, MemoryStateMachine, Partition,
+    Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};

@@ -107,6 +107,11 @@ impl Journal {
         Self(Kind::Log(log))
     }
 
+    /// Whether it is on a disk.
+    pub(crate) fn is_log(&self) -> bool {
+        matches!(self.0, Kind::Log(_))
+    }
+
     pub(crate) fn poison(&self) -> &Arc<PoisonCell> {
         match &self.0 {
             Kind::Memory(journal) => &journal.poison,
@@ -183,6 +188,17 @@ pub struct Cut {
     pub bytes: u64,
     /// First and last index of whole frames among these bytes, if there are any.
     pub indexes: Option<(u64, u64)>,
+}
+
+impl RecoveryReport {
+    /// Adds what was found while the directory was copied, to be looked at beside its writer.
+    pub(crate) fn add_copied(&mut self, result: Option<recovery::scan::ScanResult>) {
+        let Some(result) = result else { return };
+        self.cut = result.cut.map(Into::into);
+        if let Some(damage) = result.unreadable {
+            self.unreadable = Some(damage.place);
+        }
+    }
 }
 
 impl From<recovery::scan::CutReport> for Cut {

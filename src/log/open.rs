@@ -42,6 +42,7 @@ pub(crate) struct LogOpening {
     /// What META will hold, or holds.
     content: Meta,
     table: Arc<SegmentTable>,
+    poison: Arc<PoisonCell>,
 }
 
 impl LogOpening {
@@ -70,7 +71,12 @@ impl LogOpening {
                 map_segment(&disk, &table, &name, segment)?;
             }
         }
-        Ok(Self { disk, config, writable, meta, content, table })
+        Ok(Self { disk, config, writable, meta, content, table, poison: Arc::default() })
+    }
+
+    /// Latches the log's first failure where somebody else sees it too.
+    pub(crate) fn share_poison(&mut self, poison: &Arc<PoisonCell>) {
+        self.poison = Arc::clone(poison);
     }
 
     /// The seed of the store's hash.
@@ -90,6 +96,7 @@ impl LogOpening {
             ScanOptions::looking_at(&*self.disk)
         };
         let content = self.content;
+        let had = machine.applied();
         let mut notes = Notes::default();
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
         let mut replay =
@@ -105,6 +112,9 @@ impl LogOpening {
             let committed_mark = committed.map_or(0, |index| index + 1);
             let mut replay = Replay::new(machine, committed_mark, notes.truncations.clone());
             scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
+        }
+        if let Some(applied) = had.filter(|had| Some(had.index) > committed) {
+            return Err(OpenError::OtherLog { applied, found: None });
         }
         let start =
             StartMarks { submitted: last.map(|last| last.index), committed, applied: committed };
@@ -149,7 +159,7 @@ impl LogOpening {
             hard: Mutex::new(hard),
             start,
             recovery,
-            poison: Arc::new(PoisonCell::default()),
+            poison: self.poison,
             closed: AtomicBool::new(false),
             writing,
         }))

@@ -21,7 +21,8 @@ pub(crate) struct Replay<'a, M> {
     slots: SlotRing,
     /// Entries above this mark are not committed.
     committed_mark: u64,
-    /// The machine has these already.
+    /// What the machine had before, and the mark after it.
+    applied: Option<LogId>,
     applied_mark: u64,
     truncations: Truncations,
 }
@@ -54,9 +55,10 @@ impl Truncations {
 
 impl<'a, M: StateMachine> Replay<'a, M> {
     pub(crate) fn new(machine: &'a M, committed_mark: u64, truncations: Truncations) -> Self {
-        let applied_mark = machine.applied().map_or(0, |last| last.index + 1);
+        let applied = machine.applied();
+        let applied_mark = applied.map_or(0, |last| last.index.saturating_add(1));
         let slots = SlotRing::new(CHUNK as usize);
-        Self { machine, slots, committed_mark, applied_mark, truncations }
+        Self { machine, slots, committed_mark, applied, applied_mark, truncations }
     }
 
     /// Applies what of `frame` is committed, and was not truncated before it was.
@@ -93,8 +95,15 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             let (payload, len) = codec::decode(rest, segment, offset).map_err(|_| undecodable())?;
             let len = u32::try_from(len).map_err(|_| undecodable())?;
             if index < self.applied_mark {
+                let found = frame.header.first().at(index);
+                if let Some(applied) = self.applied
+                    && applied.index == index
+                    && applied != found
+                {
+                    return Err(OpenError::OtherLog { applied, found: Some(found) });
+                }
                 chunk.skip += len;
-                chunk = chunk.after(frame.header.first().at(index + 1));
+                chunk = chunk.after(found.at(index + 1));
                 continue;
             }
             let footprint = catch_unwind(AssertUnwindSafe(|| self.machine.footprint(&payload)))

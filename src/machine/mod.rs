@@ -7,6 +7,7 @@
 pub(crate) mod capture;
 mod cell;
 mod effect;
+mod journaled;
 mod key_value;
 mod memory;
 mod number;
@@ -27,6 +28,7 @@ use crate::entry::{LogId, Reply};
 use crate::log::Journal;
 use crate::log::slots::SlotRing;
 
+pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
 pub use value::Value;

@@ -13,7 +13,7 @@ use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::OpenError;
 use crate::log::open::LogOpening;
-use crate::log::recovery::freeze::freeze;
+use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
 
 /// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
@@ -61,17 +61,9 @@ impl PersistentStateMachine {
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let config = PersistentConfig::new(path.as_ref());
         let disk = RealDisk::open(path.as_ref(), OpenMode::ReadBeside)?;
-        if !disk.is_unlocked() {
-            return Self::open_on(Arc::new(disk), config, false);
-        }
-        let (frozen, result) = freeze(&disk)?;
-        let mut machine = Self::open_on(Arc::new(frozen), config, false)?;
-        if let Some(result) = result {
-            machine.recovery.cut = result.cut.map(Into::into);
-            if let Some(damage) = result.unreadable {
-                machine.recovery.unreadable = Some(damage.place);
-            }
-        }
+        let (disk, copied) = hold_still(disk)?;
+        let mut machine = Self::open_on(disk, config, false)?;
+        machine.recovery.add_copied(copied);
         Ok(machine)
     }
 

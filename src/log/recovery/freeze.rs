@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use crate::disk::frozen::FrozenDisk;
+use crate::disk::real::RealDisk;
 use crate::disk::{Access, Disk};
 use crate::error::OpenError;
 use crate::log::format::{FRAME_HEADER_BYTES, HARD_FILE, META_FILE, segment_name};
@@ -20,6 +22,16 @@ use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 const SLOTS_BYTES: usize = 2 * 4096;
 /// How often a slot is read that does not hold: it is written in one go, so the next look sees it whole.
 const LOOKS: usize = 16;
+
+/// What of a directory stays as it is while it is looked at: itself, or a copy if somebody is writing to it, and then what
+/// copying found.
+pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanResult>), OpenError> {
+    if !disk.is_unlocked() {
+        return Ok((Arc::new(disk), None));
+    }
+    let (frozen, result) = freeze(&disk)?;
+    Ok((Arc::new(frozen), result))
+}
 
 /// Copies what there is; the scan it was copied by, unless nothing was ever completed in the directory.
 ///

@@ -1,0 +1,265 @@
+//! Any deterministic state machine, over our log.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use crate::codec::PayloadRef;
+use crate::config::PersistentConfig;
+use crate::disk::Disk;
+use crate::disk::real::{OpenMode, RealDisk};
+use crate::entry::LogId;
+use crate::error::{OpenError, ReadError};
+use crate::log::open::LogOpening;
+use crate::log::recovery::freeze::hold_still;
+use crate::log::{Journal, RecoveryReport};
+
+/// A state machine of any kind whose log is on disk: what it applies is durable, and it comes back by replay.
+///
+/// The state itself stays where `M` has it. Opening hands `M` every committed entry that it does not have yet, in index
+/// order, on one thread, as [`Partition`] 0 of 1; an [`ApplyManager`](crate::ApplyManager) then goes on from there. `M` needs to
+/// write no I/O, and has to be a function of the log alone: see [`StateMachine`].
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+/// use sprag::{
+///     ApplyConfig, ApplyManager, Entry, Fatal, Journaled, LogId, Partition, Payload,
+///     PersistentConfig, Range, Replies, Reply, StateMachine,
+/// };
+///
+/// /// Adds up how many bytes it was sent.
+/// #[derive(Default)]
+/// struct Bytes(AtomicU64);
+///
+/// impl StateMachine for Bytes {
+///     fn apply(
+///         &self,
+///         range: &Range<'_>,
+///         partition: Partition,
+///         replies: &mut Replies<'_>,
+///     ) -> Result<(), Fatal> {
+///         for entry in range.entries(partition) {
+///             let entry = entry?;
+///             let sprag::PayloadRef::Opaque(bytes) = entry.payload else { continue };
+///             let added = bytes.len() as u64;
+///             let sum = self.0.fetch_add(added, Ordering::Relaxed) + added;
+///             replies.set(&entry, Reply::Custom(sum));
+///         }
+///         Ok(())
+///     }
+///
+///     /// A new one has applied nothing; `Journaled` keeps count from there.
+///     fn applied(&self) -> Option<LogId> {
+///         None
+///     }
+/// }
+///
+/// let directory = std::env::temp_dir().join(format!("sprag-journaled-{}", std::process::id()));
+/// let timeout = Duration::from_secs(10);
+/// let machine = Journaled::open(PersistentConfig::new(&directory), Bytes::default())?;
+/// let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+/// let entry = Entry::new(LogId::new(1, 1), Payload::Opaque(b"seven b"));
+/// assert_eq!(manager.apply(&entry, timeout)?, Reply::Custom(7));
+/// manager.close(timeout)?;
+///
+/// let machine = Journaled::open(PersistentConfig::new(&directory), Bytes::default())?;
+/// assert_eq!(machine.machine().0.load(Ordering::Relaxed), 7);
+/// assert_eq!(machine.applied(), Some(LogId::new(1, 1)));
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Journaled<M> {
+    state: Counted<M>,
+    journal: Journal,
+    recovery: RecoveryReport,
+}
+
+impl<M: StateMachine> Journaled<M> {
+    /// Opens (or creates) the directory of `config`, locks it against other writers, and replays its log into
+    /// `machine`: all of it, or what comes after the entry that `machine` says it has
+    /// [applied](StateMachine::applied).
+    ///
+    /// Costs one pass over the log, and what `machine` takes to apply it. What a crash tore at its end is cut (see
+    /// [`recovery`](Journaled::recovery)); damage to anything that was durable is refused.
+    /// [`expected_keys`](PersistentConfig::expected_keys) means nothing here: how much room `machine` takes is its own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing was changed on disk then, but for a directory that was created. [`OpenError::Replay`] names
+    /// the entry at which `machine` panicked or failed; [`OpenError::OtherLog`] is a `machine` with state that is not of
+    /// this log; [`OpenError::Config`] one that has a log of its own.
+    pub fn open(config: PersistentConfig, machine: M) -> Result<Self, OpenError> {
+        let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
+        let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
+        Self::open_on(Arc::new(disk), config, true, machine)
+    }
+
+    /// Opens a directory to look at the state its log makes of `machine`. No byte of it is changed.
+    ///
+    /// What can be read is what [`PersistentStateMachine::open_read_only`](crate::PersistentStateMachine::open_read_only)
+    /// can: of a damaged directory the part up to the damage, of one that is open for writing the log up to some moment of
+    /// this call.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Journaled::open), but for what is said above.
+    pub fn open_read_only(path: impl AsRef<Path>, machine: M) -> Result<Self, OpenError> {
+        let config = PersistentConfig::new(path.as_ref());
+        let (disk, copied) = hold_still(RealDisk::open(path.as_ref(), OpenMode::ReadBeside)?)?;
+        let mut journaled = Self::open_on(disk, config, false, machine)?;
+        journaled.recovery.add_copied(copied);
+        Ok(journaled)
+    }
+
+    /// As [`open`](Journaled::open), on any disk: the simulated one, for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Journaled::open).
+    pub fn open_on_disk(
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+        machine: M,
+    ) -> Result<Self, OpenError> {
+        Self::open_on(disk, config, true, machine)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+        writable: bool,
+        machine: M,
+    ) -> Result<Self, OpenError> {
+        let own = machine.journal();
+        if own.is_log() {
+            let message = "it has a log of its own, and needs no other".to_owned();
+            return Err(OpenError::Config { option: "state machine", message });
+        }
+        let mut opening = LogOpening::new(disk, config, writable)?;
+        // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
+        opening.share_poison(own.poison());
+        let state = Counted { applied: Mutex::new(machine.applied()), machine };
+        let log = opening.replay(&state)?;
+        let recovery = log.recovery.clone();
+        Ok(Self { state, journal: Journal::log(log), recovery })
+    }
+
+    /// The machine, for reading; also what this dereferences to.
+    ///
+    /// After the engine has failed its state may be ahead of what is durable: [`read`](Journaled::read) says so.
+    #[must_use]
+    pub fn machine(&self) -> &M {
+        &self.state.machine
+    }
+
+    /// The machine, for reading, unless the engine has failed. One check of a flag.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Poisoned`] after the engine has failed.
+    #[inline]
+    pub fn read(&self) -> Result<&M, ReadError> {
+        self.journal.poison().check()?;
+        Ok(&self.state.machine)
+    }
+
+    /// What opening found: how far the log goes, and what was cut.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+}
+
+impl<M> Deref for Journaled<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.state.machine
+    }
+}
+
+impl<M> fmt::Debug for Journaled<M> {
+    /// Of the machine nothing: its state is the user's, and not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journaled")
+            .field("applied", &*self.state.lock_applied())
+            .field("journal", &self.journal)
+            .field("recovery", &self.recovery)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A machine, and the last entry it was given: what the log goes by, however well the machine keeps count.
+struct Counted<M> {
+    machine: M,
+    applied: Mutex<Option<LogId>>,
+}
+
+impl<M> Counted<M> {
+    fn lock_applied(&self) -> MutexGuard<'_, Option<LogId>> {
+        // It is replaced in one step: a panic under it leaves nothing half done.
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: StateMachine> StateMachine for Counted<M> {
+    #[inline]
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        self.machine.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.machine.apply(range, partition, replies)?;
+        // Every partition is given every range; one of them counts, and a barrier is given to one only.
+        if partition.id() == 0 || range.is_barrier() {
+            *self.lock_applied() = Some(range.last());
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        *self.lock_applied()
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        let stats = self.machine.stats();
+        let applied = self.applied().map(|last| last.index);
+        StateMachineStats { last_applied: stats.last_applied.or(applied), ..stats }
+    }
+}
+
+impl<M: StateMachine> StateMachine for Journaled<M> {
+    #[inline]
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        self.state.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.state.apply(range, partition, replies)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.state.applied()
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        self.state.stats()
+    }
+
+    fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+}
