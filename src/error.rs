@@ -10,6 +10,7 @@ use thiserror::Error;
 
 pub use crate::codec::{DecodeError, EntryError};
 use crate::entry::LogId;
+pub use crate::snapshot::error::SnapshotError;
 
 /// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
 /// anew gets out of it: that recovers exactly what was durable.

@@ -73,6 +73,8 @@ mod log;
 pub mod machine;
 mod poison;
 mod repair;
+#[allow(dead_code, reason = "its callers, taking and installing snapshots, follow")]
+pub mod snapshot;
 mod stats;
 mod sync;
 pub mod testing;
@@ -95,6 +97,7 @@ pub use machine::{
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
+pub use snapshot::Snapshot;
 pub use stats::ApplyStats;
 
 /// The README's examples, compiled and run with the documentation's.

@@ -8,11 +8,13 @@ use std::os::fd::OwnedFd;
 use memmap2::{Mmap, MmapOptions};
 
 /// Maps the first `bytes` bytes of a file read-only. The caller has checked that the file is as long, and holds the
-/// directory's lock.
+/// directory's lock; or the file is one that the user names, which nobody but its owner (this user, or root) may write
+/// to, and which its owner undertakes not to change while it is open.
 pub(super) fn map_read_only(file: &OwnedFd, bytes: usize) -> io::Result<Mmap> {
     // SAFETY: the bytes must not change, nor the file shrink, while the mapping lives. Nobody else's process does it:
     // the file is a regular one with a single link, in a directory that only this user writes to, and the directory's
     // lock, held here, is what every writer of this user takes first. This process does not either: `DiskFile` has no
-    // way to shorten a file, and whoever calls `DiskFile::map` undertakes not to write those bytes meanwhile.
+    // way to shorten a file, and whoever calls `DiskFile::map` undertakes not to write those bytes meanwhile. Of a file
+    // outside of any directory of ours it is the caller of `Snapshot::open` who undertakes that, as its docs say.
     unsafe { MmapOptions::new().len(bytes).map(file) }
 }

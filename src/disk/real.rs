@@ -21,6 +21,7 @@ use crate::config::IoBackend;
 use crate::error::OpenError;
 
 pub(crate) mod backup;
+pub(crate) mod by_path;
 #[cfg(test)]
 mod tests;
 

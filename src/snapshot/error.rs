@@ -1,0 +1,129 @@
+//! What can go wrong with a snapshot.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::error::{Poison, is_disk_full};
+use crate::snapshot::format::RkyvSettings;
+
+/// Why a snapshot could not be taken, read, moved or restored.
+///
+/// A snapshot that cannot be written fails that call and nothing else: the log still has everything.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The operating system refused.
+    #[error("{action} {file} failed{}: {source}", if is_disk_full(source) { " (the disk is full)" } else { "" })]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or fetch it again.
+    #[error("{file} is corrupt at offset {offset}: {what}")]
+    Corrupt {
+        /// Which file.
+        file: String,
+        /// Where the damaged part starts.
+        offset: u64,
+        /// What does not hold.
+        what: &'static str,
+    },
+    /// It does not start as a snapshot does.
+    #[error("{file} is not a snapshot of sprag")]
+    NotASnapshot {
+        /// Which file.
+        file: String,
+    },
+    /// A later release has written it.
+    #[error("{file} has snapshot format version {found}; this release reads version {supported}")]
+    UnknownVersion {
+        /// Which file.
+        file: String,
+        /// The version in it.
+        found: u16,
+        /// The version this release reads.
+        supported: u16,
+    },
+    /// It was written by a build whose archives look different.
+    #[error("{file} was written with rkyv settings {found}; this build has {ours}")]
+    OtherSettings {
+        /// Which file.
+        file: String,
+        /// The settings in it.
+        found: RkyvSettings,
+        /// This build's.
+        ours: RkyvSettings,
+    },
+    /// The call is for the other kind: key-value entries are asked of a blob snapshot, or a blob of a key-value one.
+    #[error("the snapshot is of another kind: it holds {holds}")]
+    OtherKind {
+        /// What it holds.
+        holds: &'static str,
+    },
+    /// Keys must rise. The entry was not taken.
+    #[error("entry {entry} does not have a higher key than the one before it")]
+    OutOfOrder {
+        /// How many entries were pushed before.
+        entry: u64,
+    },
+    /// A key, value, or something beside the state is longer than what the format holds, or a key is empty.
+    #[error("{what} has {bytes} bytes; the limit is {limit}")]
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// The most there can be; a key has at least 1.
+        limit: u64,
+    },
+    /// A transport chunk that starts after what has arrived. Send again from `expected`.
+    #[error("a chunk at offset {got} arrived where {expected} is next")]
+    Gap {
+        /// The offset that is next.
+        expected: u64,
+        /// The offset of the chunk.
+        got: u64,
+    },
+    /// A transport chunk whose checksum does not fit its bytes. Send it again.
+    #[error("the chunk at offset {offset} was damaged on its way")]
+    DamagedChunk {
+        /// Its offset.
+        offset: u64,
+    },
+    /// A transport chunk of another snapshot than the one being received. Start anew to receive that one.
+    #[error("a chunk of another snapshot arrived")]
+    OtherSnapshot,
+    /// A snapshot is being taken already.
+    #[error("a snapshot is being taken already")]
+    Busy,
+    /// The state machine has no snapshots of this sort.
+    #[error("this state machine does not support that: {what}")]
+    Unsupported {
+        /// What it does not support.
+        what: &'static str,
+    },
+    /// The manager is closed.
+    #[error("the apply manager is closed")]
+    Closed,
+    /// The engine has failed.
+    #[error("the engine is poisoned: {0}")]
+    Poisoned(#[from] Poison),
+}
+
+impl SnapshotError {
+    /// Wraps an I/O error with what was being done to which file.
+    pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { action, file: file.into(), source }
+    }
+
+    /// Whether the disk (or a quota) was full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+    }
+}

@@ -1,0 +1,335 @@
+//! The bytes of a snapshot file. Pure: `docs/format.md` has the same as tables.
+//!
+//! ```text
+//! header (4096) | chunk, zeros to 16 | chunk, zeros to 16 | ... | index, zeros to 16 | footer (64)
+//! ```
+//!
+//! Key-value chunks and the index are rkyv archives of flat records and one byte blob. Their layout is fixed: what the
+//! blob, the tables and the root are at follows from their lengths, and a reader refuses any other.
+//!
+//! Whatever the version, these never move: the header's magic, version, and CRC with what it covers.
+
+use std::fmt;
+
+use crc32c::crc32c;
+use rkyv::rend::u32_le;
+use rkyv::{Archive, Archived, Serialize};
+
+use crate::codec;
+use crate::entry::{LeaderTag, LogId};
+use crate::log::format::{put, u16_at, u32_at, u64_at};
+
+/// The first eight bytes of every snapshot.
+pub(crate) const MAGIC: [u8; 8] = *b"SPRGSNAP";
+/// The first eight bytes of the footer.
+pub(crate) const FOOTER_MAGIC: [u8; 8] = *b"SPRGSNFT";
+/// The version this release writes, and the only one it reads.
+pub(crate) const VERSION: u16 = 1;
+/// The header's length.
+pub(crate) const HEADER_BYTES: usize = 4096;
+/// The footer's length.
+pub(crate) const FOOTER_BYTES: usize = 64;
+/// Chunks, index and footer start at multiples of this.
+pub(crate) const ALIGN_BYTES: usize = 16;
+/// How long a chunk becomes, at most, unless one entry alone is longer.
+pub(crate) const CHUNK_BYTES: usize = 4 << 20;
+/// The longest key.
+pub(crate) const KEY_BYTES_MAX: usize = codec::KEY_BYTES_MAX;
+/// The longest value.
+pub(crate) const VALUE_BYTES_MAX: usize = codec::VALUE_BYTES_MAX;
+/// What stands beside the state (first keys of chunks, membership, notes) has at most this many bytes: the index is an
+/// archive with 32-bit relative pointers.
+pub(crate) const BESIDE_BYTES_MAX: usize = 1 << 30;
+
+const HEADER_CRC_AT: usize = HEADER_BYTES - 4;
+const FOOTER_CRC_AT: usize = FOOTER_BYTES - 4;
+
+/// Bytes of one record of a chunk.
+pub(crate) const RECORD_BYTES: usize = size_of::<ArchivedRecord>();
+/// Bytes of the root of a chunk's archive, its last.
+pub(crate) const CHUNK_ROOT_BYTES: usize = size_of::<ArchivedChunk>();
+/// Records, and with them the root, start at multiples of this in a chunk.
+pub(crate) const RECORD_ALIGN_BYTES: usize = 4;
+/// Tables of the index, and its root, start at multiples of this.
+pub(crate) const INDEX_ALIGN_BYTES: usize = 8;
+
+const _: () = {
+    assert!(RECORD_BYTES == 16);
+    assert!(CHUNK_ROOT_BYTES == 16);
+    assert!(size_of::<ArchivedChunkEntry>() == 24);
+    assert!(size_of::<ArchivedNoteEntry>() == 8);
+    assert!(size_of::<ArchivedLogIdEntry>() == 40);
+    assert!(size_of::<ArchivedIndex>() == 128);
+    assert!(ALIGN_BYTES.is_multiple_of(INDEX_ALIGN_BYTES));
+    assert!(HEADER_BYTES.is_multiple_of(ALIGN_BYTES) && FOOTER_BYTES.is_multiple_of(ALIGN_BYTES));
+    // Relative pointers in an archive have 31 bits.
+    assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < 1 << 30 && CHUNK_BYTES < 1 << 30);
+    assert!(LeaderTag::MAX_BYTES == 16);
+};
+
+/// What the chunks of a snapshot hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SnapshotKind {
+    /// Entries of a key-value state machine, sorted by key.
+    KeyValue,
+    /// The bytes that a state machine of the user's own wrote, as they are.
+    Blob,
+}
+
+impl SnapshotKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::KeyValue => 1,
+            Self::Blob => 2,
+        }
+    }
+
+    /// What a snapshot of this kind holds, in words.
+    pub(crate) const fn holds(self) -> &'static str {
+        match self {
+            Self::KeyValue => "key-value entries",
+            Self::Blob => "a blob",
+        }
+    }
+}
+
+/// What an rkyv archive looks like in a build; cargo unifies rkyv's features over all crates of a build, so another
+/// crate could change it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RkyvSettings {
+    /// 1 little-endian, 2 big-endian.
+    byte_order: u8,
+    pointer_bytes: u8,
+    /// Of a u64.
+    align_bytes: u8,
+}
+
+/// This build's.
+pub(crate) const RKYV_SETTINGS: RkyvSettings = RkyvSettings {
+    byte_order: 1,
+    pointer_bytes: match size_of::<Archived<usize>>() {
+        2 => 2,
+        4 => 4,
+        _ => 8,
+    },
+    align_bytes: if align_of::<Archived<u64>>() == 8 { 8 } else { 1 },
+};
+
+/// Does not compile where archived numbers are not little-endian.
+const _: fn(Archived<u32>) -> u32_le = |number| number;
+
+impl fmt::Display for RkyvSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = match self.byte_order {
+            1 => "little-endian",
+            2 => "big-endian",
+            _ => "unknown byte order",
+        };
+        let (pointer, align) = (u16::from(self.pointer_bytes) * 8, self.align_bytes);
+        write!(f, "({order}, {pointer}-bit pointers, u64 aligned to {align})")
+    }
+}
+
+/// One entry of a key-value chunk: where its key and its value are in the chunk.
+#[derive(Archive, Serialize, Clone, Copy)]
+pub(crate) struct Record {
+    pub(crate) key_offset: u32,
+    pub(crate) key_bytes: u32,
+    pub(crate) value_offset: u32,
+    pub(crate) value_bytes: u32,
+}
+
+/// A key-value chunk. The blob comes first, so that an offset in it is one in the chunk.
+#[derive(Archive, Serialize, Default)]
+pub(crate) struct Chunk {
+    /// Key, value, key, value, ... in order, nothing between them.
+    pub(crate) bytes: Vec<u8>,
+    /// By rising key.
+    pub(crate) records: Vec<Record>,
+}
+
+/// One chunk, as the index has it. Where it starts follows from the lengths of those before it.
+#[derive(Archive, Serialize, Clone, Copy)]
+pub(crate) struct ChunkEntry {
+    /// Without the zeros after it.
+    pub(crate) bytes: u64,
+    /// Likewise.
+    pub(crate) crc: u32,
+    /// Entries in it; 0 in a blob.
+    pub(crate) records: u32,
+    /// Of the key of its first entry; 0 in a blob.
+    pub(crate) first_key_bytes: u32,
+    pub(crate) zero: u32,
+}
+
+/// One note, as the index has it.
+#[derive(Archive, Serialize, Clone, Copy)]
+pub(crate) struct NoteEntry {
+    pub(crate) name_bytes: u32,
+    pub(crate) value_bytes: u32,
+}
+
+/// A log id, or zeros for none.
+#[derive(Archive, Serialize, Clone, Copy, Default)]
+pub(crate) struct LogIdEntry {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) leader: [u8; 16],
+    pub(crate) leader_bytes: u8,
+    /// 1, or 0 for none.
+    pub(crate) present: u8,
+    pub(crate) zero: [u8; 6],
+}
+
+/// The index.
+#[derive(Archive, Serialize)]
+pub(crate) struct Index {
+    /// The first key of each chunk, the membership, then name and value of each note.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) chunks: Vec<ChunkEntry>,
+    /// By rising name.
+    pub(crate) notes: Vec<NoteEntry>,
+    /// Of all chunks.
+    pub(crate) entries: u64,
+    pub(crate) membership_bytes: u64,
+    pub(crate) zero: u64,
+    /// Of the last entry that is in the state.
+    pub(crate) log_id: LogIdEntry,
+    /// Of the entry that the membership is from.
+    pub(crate) membership: LogIdEntry,
+}
+
+impl LogIdEntry {
+    pub(crate) fn of(log_id: Option<LogId>) -> Self {
+        let Some(LogId { index, term, leader }) = log_id else { return Self::default() };
+        // A tag has at most 16 bytes.
+        let leader_bytes = u8::try_from(leader.as_bytes().len()).unwrap_or(16);
+        Self { index, term, leader: *leader.padded(), leader_bytes, present: 1, zero: [0; 6] }
+    }
+}
+
+impl ArchivedLogIdEntry {
+    /// `Err` if a writer has never written it.
+    pub(crate) fn read(&self) -> Result<Option<LogId>, ()> {
+        let tag = self.leader.get(..usize::from(self.leader_bytes)).and_then(LeaderTag::new);
+        let leader = tag.ok_or(())?;
+        let (index, term) = (self.index.to_native(), self.term.to_native());
+        let is_padded = *leader.padded() == self.leader && self.zero == [0; 6];
+        match self.present {
+            1 if is_padded && index < u64::MAX => Ok(Some(LogId { index, term, leader })),
+            0 if is_padded && (index, term, self.leader_bytes) == (0, 0, 0) => Ok(None),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The header of a snapshot of this kind.
+pub(crate) fn header(kind: SnapshotKind) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    put(&mut out, 0, &MAGIC);
+    put(&mut out, 8, &VERSION.to_le_bytes());
+    let RkyvSettings { byte_order, pointer_bytes, align_bytes } = RKYV_SETTINGS;
+    put(&mut out, 10, &[kind.code(), byte_order, pointer_bytes, align_bytes]);
+    let crc = crc32c(&out[..HEADER_CRC_AT]);
+    put(&mut out, HEADER_CRC_AT, &crc.to_le_bytes());
+    out
+}
+
+/// Why a header is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderError {
+    NotASnapshot,
+    Checksum,
+    Version(u16),
+    Settings(RkyvSettings),
+    Kind,
+    Reserved,
+}
+
+/// The kind in a header.
+pub(crate) fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<SnapshotKind, HeaderError> {
+    if bytes[..8] != MAGIC {
+        return Err(HeaderError::NotASnapshot);
+    }
+    if u32_at(bytes, HEADER_CRC_AT) != crc32c(&bytes[..HEADER_CRC_AT]) {
+        return Err(HeaderError::Checksum);
+    }
+    match u16_at(bytes, 8) {
+        VERSION => {}
+        version => return Err(HeaderError::Version(version)),
+    }
+    let [kind, byte_order, pointer_bytes, align_bytes] = [10, 11, 12, 13].map(|at| bytes[at]);
+    let settings = RkyvSettings { byte_order, pointer_bytes, align_bytes };
+    if settings != RKYV_SETTINGS {
+        return Err(HeaderError::Settings(settings));
+    }
+    if bytes[14..HEADER_CRC_AT].iter().any(|byte| *byte != 0) {
+        return Err(HeaderError::Reserved);
+    }
+    let kinds = [SnapshotKind::KeyValue, SnapshotKind::Blob];
+    kinds.into_iter().find(|known| known.code() == kind).ok_or(HeaderError::Kind)
+}
+
+/// Where the index is, and how long the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Footer {
+    pub(crate) index_offset: u64,
+    /// Without the zeros after it.
+    pub(crate) index_bytes: u64,
+    /// Footer and all.
+    pub(crate) file_bytes: u64,
+    pub(crate) index_crc: u32,
+}
+
+impl Footer {
+    pub(crate) fn to_bytes(self) -> [u8; FOOTER_BYTES] {
+        let mut out = [0; FOOTER_BYTES];
+        put(&mut out, 0, &FOOTER_MAGIC);
+        put(&mut out, 8, &self.index_offset.to_le_bytes());
+        put(&mut out, 16, &self.index_bytes.to_le_bytes());
+        put(&mut out, 24, &self.file_bytes.to_le_bytes());
+        put(&mut out, 32, &self.index_crc.to_le_bytes());
+        let crc = crc32c(&out[..FOOTER_CRC_AT]);
+        put(&mut out, FOOTER_CRC_AT, &crc.to_le_bytes());
+        out
+    }
+
+    /// `None` if the bytes are no footer of this version.
+    pub(crate) fn parse(bytes: &[u8; FOOTER_BYTES]) -> Option<Self> {
+        let is_whole = bytes[..8] == FOOTER_MAGIC
+            && u32_at(bytes, FOOTER_CRC_AT) == crc32c(&bytes[..FOOTER_CRC_AT])
+            && bytes[36..FOOTER_CRC_AT].iter().all(|byte| *byte == 0);
+        is_whole.then(|| Self {
+            index_offset: u64_at(bytes, 8),
+            index_bytes: u64_at(bytes, 16),
+            file_bytes: u64_at(bytes, 24),
+            index_crc: u32_at(bytes, 32),
+        })
+    }
+}
+
+/// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as indexes do.
+pub(crate) fn snapshot_name(index: u64) -> String {
+    format!("{index:016x}.snap")
+}
+
+/// The index in a snapshot's file name; `None` for any other name, a temporary one too.
+pub(crate) fn parse_snapshot_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".snap")?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 16 || !digits.bytes().all(is_digit) {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// The name a snapshot has while it is being written or received.
+pub(crate) fn temporary_name(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+/// Whether a file of this name is a snapshot that was never finished: the engine's own, and of no use to anybody.
+pub(crate) fn is_temporary_name(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some_and(|name| parse_snapshot_name(name).is_some())
+}

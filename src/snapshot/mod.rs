@@ -1,0 +1,28 @@
+//! The state at one exact index, in a file that is read in place.
+//!
+//! A [`Snapshot`] is opened by mapping its file and checking header, footer and index; that costs nothing per entry. A
+//! chunk (a few MiB of sorted entries) is checked when it is first used, and from then on read where it lies. What is on
+//! disk is a function of state and log id alone: two engines fed the same log write the same bytes.
+//!
+//! In reading order: `format` (the bytes), `writer` and `file` (how they get to disk), `index` and `chunk` (how they
+//! are checked), `reader` and `iter` (what is asked of them).
+
+mod chunk;
+pub(crate) mod error;
+pub(crate) mod file;
+pub(crate) mod format;
+mod index;
+mod iter;
+mod reader;
+mod stream;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::format::{RkyvSettings, SnapshotKind};
+pub use self::iter::{BlobReader, Iter};
+#[allow(unused_imports, reason = "its callers follow")]
+pub(crate) use self::reader::ChunkSlice;
+pub use self::reader::Snapshot;
+pub use self::stream::{SnapshotSink, SnapshotSource};

@@ -1,0 +1,409 @@
+//! An open snapshot, and what is asked of it.
+
+use std::fmt;
+use std::ops::{Bound, Deref, Range, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crc32c::crc32c;
+
+use super::chunk::{ChunkRecord, Expected, KeyValueChunk};
+use super::error::SnapshotError;
+use super::format::{ALIGN_BYTES, SnapshotKind};
+use super::index::{ChunkInfo, IndexInfo, read_index};
+use super::iter::{BlobReader, Iter};
+use crate::disk::{Access, Disk, Mapping, real};
+use crate::entry::LogId;
+
+/// The state at one exact index, in a file that is read in place.
+///
+/// Cloning is cheap, and clones are the same snapshot; any number of threads read it at once. What it returns is borrowed
+/// from the mapped file. Opening costs nothing per entry: a chunk (a few MiB) is checked when something in it is first
+/// asked for, which takes about a millisecond, and any call that uses a chunk fails if that chunk is damaged.
+/// [`Snapshot::verify`] checks all of them at once.
+///
+/// The file is removed, if the engine replaces it, but not changed, while it is open. If something else cuts it shorter,
+/// or the medium fails under it, the process gets a SIGBUS: a limit of mapped files.
+///
+/// # Examples
+///
+/// ```no_run
+/// use sprag::Snapshot;
+///
+/// let snapshot = Snapshot::open("/var/lib/node/0000000000002710.snap")?;
+/// println!("{} entries at {:?}", snapshot.len(), snapshot.log_id());
+/// for entry in snapshot.prefix(b"user/") {
+///     let (key, value) = entry?;
+///     println!("{} bytes under a key of {}", value.len(), key.len());
+/// }
+/// # Ok::<(), sprag::error::SnapshotError>(())
+/// ```
+#[derive(Clone)]
+pub struct Snapshot(Arc<Inner>);
+
+struct Inner {
+    mapping: Mapping,
+    /// What the file is called in errors.
+    file: String,
+    index: IndexInfo,
+    /// By chunk: [`UNCHECKED`] or [`GOOD`]. Relaxed is enough: the bytes are the same before and after, and two threads
+    /// that check the same chunk at once find the same.
+    states: Box<[AtomicU8]>,
+    #[allow(dead_code, reason = "held for the directory's lock, which a mapping does not keep")]
+    disk: Option<Arc<dyn Disk>>,
+}
+
+const UNCHECKED: u8 = 0;
+const GOOD: u8 = 1;
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("file", &self.0.file)
+            .field("log_id", &self.0.index.log_id)
+            .field("entries", &self.0.index.entries)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opening.
+impl Snapshot {
+    /// Opens a snapshot file anywhere: it has to be a regular file that only its owner (this user, or root) may write
+    /// to. No lock is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotASnapshot`], [`SnapshotError::UnknownVersion`] or [`SnapshotError::OtherSettings`] if it is
+    /// nothing this build reads, [`SnapshotError::Corrupt`] if header, footer or index are damaged, [`SnapshotError::Io`]
+    /// if it cannot be mapped.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SnapshotError> {
+        let path = path.as_ref();
+        let file = path.display().to_string();
+        let mapping = real::by_path::map(path)
+            .map_err(|error| SnapshotError::io("mapping", file.clone(), error))?;
+        Self::of_mapping(mapping, file, None)
+    }
+
+    /// Opens a file of a directory, and keeps the directory locked for as long as it is open.
+    pub(crate) fn open_on(disk: &Arc<dyn Disk>, name: &str) -> Result<Self, SnapshotError> {
+        let fail = |action| move |error| SnapshotError::io(action, name, error);
+        let file = disk.open(name, Access::Read).map_err(fail("opening"))?;
+        let bytes = file.len().map_err(fail("measuring"))?;
+        let bytes = usize::try_from(bytes)
+            .map_err(|error| SnapshotError::io("mapping", name, std::io::Error::other(error)))?;
+        let mapping = file.map(bytes).map_err(fail("mapping"))?;
+        Self::of_mapping(mapping, name.to_owned(), Some(Arc::clone(disk)))
+    }
+
+    /// Checks header, footer and index. `disk` is kept as long as the snapshot is.
+    pub(crate) fn of_mapping(
+        mapping: Mapping,
+        file: String,
+        disk: Option<Arc<dyn Disk>>,
+    ) -> Result<Self, SnapshotError> {
+        let index = read_index(&mapping, &file)?;
+        let states = index.chunks.iter().map(|_| AtomicU8::new(UNCHECKED)).collect();
+        Ok(Self(Arc::new(Inner { mapping, file, index, states, disk })))
+    }
+}
+
+/// What it is.
+impl Snapshot {
+    /// What it holds.
+    #[must_use]
+    pub fn kind(&self) -> SnapshotKind {
+        self.0.index.kind
+    }
+
+    /// How many key-value entries it has; 0 for a blob.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.index.entries
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The length of the file, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.mapping.len() as u64
+    }
+
+    /// The last log entry that is in the state; `None` for the state before any.
+    #[must_use]
+    pub fn log_id(&self) -> Option<LogId> {
+        self.0.index.log_id
+    }
+
+    /// The last membership of the consensus group up to there, and the entry that set it.
+    #[must_use]
+    pub fn membership(&self) -> Option<(LogId, &[u8])> {
+        let (log_id, range) = self.0.index.membership.as_ref()?;
+        Some((*log_id, self.bytes_at(range.clone())?))
+    }
+
+    /// The value of a note.
+    #[must_use]
+    pub fn note(&self, name: &[u8]) -> Option<&[u8]> {
+        let at = self.0.index.notes.partition_point(|note| self.note_at(note).0 < name);
+        let (found, value) = self.note_at(self.0.index.notes.get(at)?);
+        (found == name).then_some(value)
+    }
+
+    /// All notes, as name and value, by name.
+    pub fn notes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.index.notes.iter().map(|note| self.note_at(note))
+    }
+
+    fn note_at(&self, note: &super::index::NoteInfo) -> (&[u8], &[u8]) {
+        let value_at = note.start + note.name_bytes as usize;
+        let value = value_at..value_at + note.value_bytes as usize;
+        let name = self.bytes_at(note.start..value_at).unwrap_or_default();
+        (name, self.bytes_at(value).unwrap_or_default())
+    }
+
+    fn bytes_at(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.0.mapping.get(range)
+    }
+}
+
+/// What is in it.
+impl Snapshot {
+    /// The value under a key.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Corrupt`] if the chunk that has the key, or would have it, is damaged;
+    /// [`SnapshotError::OtherKind`] for a blob.
+    pub fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, SnapshotError> {
+        Ok(self.find(key)?.map(|(_, record)| record.value))
+    }
+
+    /// What `read` makes of the value under a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, SnapshotError> {
+        Ok(self.get(key)?.map(read))
+    }
+
+    /// All entries, as key and value, by rising key. After an error it ends. A blob has none: use [`Snapshot::blob`].
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter::new(self, Bound::Unbounded, Bound::Unbounded)
+    }
+
+    /// The entries whose keys are in a range, such as `&b"a"[..]..&b"b"[..]`, or `(Bound, Bound)`.
+    pub fn range<'k>(&self, range: impl RangeBounds<&'k [u8]>) -> Iter<'_> {
+        Iter::new(self, range.start_bound().cloned(), range.end_bound().cloned())
+    }
+
+    /// The entries whose keys start with `prefix`.
+    #[must_use]
+    pub fn prefix(&self, prefix: &[u8]) -> Iter<'_> {
+        Iter::of_prefix(self, prefix)
+    }
+
+    /// The bytes of a blob, as a stream ([`Read`](std::io::Read), and so a [`SnapshotSource`](super::SnapshotSource)).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::OtherKind`] for a snapshot of key-value entries.
+    pub fn blob(&self) -> Result<BlobReader<'_>, SnapshotError> {
+        self.check_kind(SnapshotKind::Blob)?;
+        Ok(BlobReader::new(self))
+    }
+
+    /// Checks every chunk that was not checked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Corrupt`], at the first damage.
+    pub fn verify(&self) -> Result<(), SnapshotError> {
+        (0..self.chunk_count()).try_for_each(|chunk| self.chunk_bytes(chunk).map(|_| ()))
+    }
+}
+
+/// For the engine.
+impl Snapshot {
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.0.index.chunks.len()
+    }
+
+    /// A chunk's bytes, checked. Of a blob they are its content, else an archive.
+    pub(crate) fn chunk_bytes(&self, chunk: usize) -> Result<&[u8], SnapshotError> {
+        let info = self.info(chunk)?;
+        let bytes = self.bytes_at(info.start..info.start + info.bytes);
+        let bytes = bytes.ok_or_else(|| self.corrupt(info.start, "a chunk is not in the file"))?;
+        let state = self.0.states.get(chunk);
+        if state.is_none_or(|state| state.load(Ordering::Relaxed) != GOOD) {
+            self.check(chunk, info, bytes).map_err(|what| self.corrupt(info.start, what))?;
+            if let Some(state) = state {
+                state.store(GOOD, Ordering::Relaxed);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// A chunk's bytes, checked, in a handle of its own that keeps the file mapped.
+    pub(crate) fn chunk_slice(&self, chunk: usize) -> Result<ChunkSlice, SnapshotError> {
+        let len = self.chunk_bytes(chunk)?.len();
+        Ok(ChunkSlice { start: self.info(chunk)?.start, len, snapshot: self.clone() })
+    }
+
+    /// The entries of a chunk, as key, and where its value is in the chunk: offset and length.
+    pub(crate) fn chunk_records(
+        &self,
+        chunk: usize,
+    ) -> Result<impl Iterator<Item = (&[u8], u32, u32)>, SnapshotError> {
+        let records = self.key_value_chunk(chunk)?;
+        Ok((0..records.len()).filter_map(move |number| {
+            let ChunkRecord { key, value, value_offset } = records.record(number)?;
+            // It was a u32 in the record.
+            Some((key, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX)))
+        }))
+    }
+
+    /// The chunk a key is in, and where its value is in the chunk: offset and length.
+    pub(crate) fn locate(&self, key: &[u8]) -> Result<Option<(usize, u32, u32)>, SnapshotError> {
+        Ok(self.find(key)?.map(|(chunk, ChunkRecord { value, value_offset, .. })| {
+            (chunk, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX))
+        }))
+    }
+
+    /// All bytes of the file.
+    pub(super) fn file_bytes(&self) -> &[u8] {
+        &self.0.mapping
+    }
+
+    pub(super) fn check_kind(&self, kind: SnapshotKind) -> Result<(), SnapshotError> {
+        if self.kind() == kind {
+            return Ok(());
+        }
+        Err(SnapshotError::OtherKind { holds: self.kind().holds() })
+    }
+
+    /// The chunk that a key is in, if it is in any; 0 for one below all of them.
+    pub(super) fn chunk_of(&self, key: &[u8]) -> usize {
+        let above = self.0.index.chunks.partition_point(|chunk| self.first_key(chunk) <= key);
+        above.saturating_sub(1)
+    }
+
+    pub(super) fn key_value_chunk(&self, chunk: usize) -> Result<KeyValueChunk<'_>, SnapshotError> {
+        self.check_kind(SnapshotKind::KeyValue)?;
+        let bytes = self.chunk_bytes(chunk)?;
+        Ok(KeyValueChunk::of_checked(bytes, self.info(chunk)?.records as usize))
+    }
+
+    /// A record of a chunk that was checked.
+    pub(super) fn record<'a>(
+        &self,
+        chunk: usize,
+        records: &KeyValueChunk<'a>,
+        number: usize,
+    ) -> Result<ChunkRecord<'a>, SnapshotError> {
+        let lost = || self.corrupt(self.info(chunk).map_or(0, |info| info.start), CHANGED);
+        records.record(number).ok_or_else(lost)
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Option<(usize, ChunkRecord<'_>)>, SnapshotError> {
+        self.check_kind(SnapshotKind::KeyValue)?;
+        let chunk = self.chunk_of(key);
+        // Below all keys: no chunk has it, and none need be checked.
+        if self.0.index.chunks.get(chunk).is_none_or(|info| key < self.first_key(info)) {
+            return Ok(None);
+        }
+        let records = self.key_value_chunk(chunk)?;
+        let number = records.lower_bound(key);
+        if number == records.len() {
+            return Ok(None);
+        }
+        let record = self.record(chunk, &records, number)?;
+        Ok((record.key == key).then_some((chunk, record)))
+    }
+
+    fn info(&self, chunk: usize) -> Result<&ChunkInfo, SnapshotError> {
+        let info = self.0.index.chunks.get(chunk);
+        info.ok_or_else(|| self.corrupt(self.0.mapping.len(), "there are not so many chunks"))
+    }
+
+    fn first_key(&self, chunk: &ChunkInfo) -> &[u8] {
+        let end = chunk.first_key_at + chunk.first_key_bytes as usize;
+        self.bytes_at(chunk.first_key_at..end).unwrap_or_default()
+    }
+
+    fn check(&self, chunk: usize, info: &ChunkInfo, bytes: &[u8]) -> Result<(), &'static str> {
+        if crc32c(bytes) != info.crc {
+            return Err("the checksum of a chunk does not fit");
+        }
+        let end = info.start + info.bytes;
+        let padding = self.bytes_at(end..end.next_multiple_of(ALIGN_BYTES));
+        if padding.is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
+            return Err("padding is not zero");
+        }
+        if self.kind() == SnapshotKind::Blob {
+            return Ok(());
+        }
+        let next = self.0.index.chunks.get(chunk + 1);
+        let expected = Expected {
+            records: info.records as usize,
+            first_key: self.first_key(info),
+            below: next.map(|next| self.first_key(next)),
+        };
+        KeyValueChunk::check(bytes, &expected).map(|_| ())
+    }
+
+    fn corrupt(&self, offset: usize, what: &'static str) -> SnapshotError {
+        SnapshotError::Corrupt { file: self.0.file.clone(), offset: offset as u64, what }
+    }
+}
+
+const CHANGED: &str = "the file was changed while it was read";
+
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = <Iter<'a> as Iterator>::Item;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// A chunk's bytes, checked when this was made; keeps the file mapped, and the directory locked.
+#[derive(Clone)]
+pub(crate) struct ChunkSlice {
+    snapshot: Snapshot,
+    start: usize,
+    len: usize,
+}
+
+impl Deref for ChunkSlice {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // Both were checked against the mapping, whose length never changes.
+        &self.snapshot.0.mapping[self.start..self.start + self.len]
+    }
+}
+
+impl fmt::Debug for ChunkSlice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkSlice")
+            .field("file", &self.snapshot.0.file)
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .finish()
+    }
+}
