@@ -17,6 +17,8 @@ use crate::log::format::{
 use crate::log::meta::{CommitMode, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 
+mod beside;
+
 const ID: [u8; 16] = *b"0123456789abcdef";
 
 fn meta(durable_sequence: u64) -> Meta {

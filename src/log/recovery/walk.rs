@@ -154,7 +154,13 @@ impl<'d> Walk<'d> {
         self.window = Window::default();
         self.segment = self.open(self.number)?;
         let (number, end, summaries) = (self.number, self.end, self.summaries.len());
-        let whole = self.next()?.is_ok();
+        // What stands there by itself as damage, whatever else is known, ends the first look; not this one. The writer
+        // is changing the place: it was not whole at either look, and what is before it can be read all the same.
+        let whole = match self.next() {
+            Ok(found) => found.is_ok(),
+            Err(OpenError::Corrupt(_)) => false,
+            Err(other) => return Err(other),
+        };
         // Only looked at: the walk stays where it is.
         if self.number != number {
             self.summaries.truncate(summaries);
