@@ -43,7 +43,7 @@ fn the_umask_changes_no_permissions() {
         for umask in [0, 0o777] {
             rustix::process::umask(Mode::from_raw_mode(umask));
             let path = directory.join(format!("{umask:o}"));
-            let config = PersistentConfig::new(&path).segment_bytes(64 << 10);
+            let config = common::io::config(&path).segment_bytes(64 << 10);
             let machine = PersistentStateMachine::open(config).unwrap();
             let manager = manage(machine, apply_config(1));
             put(&manager, 1..=100, 1000);
@@ -184,7 +184,7 @@ fn hostile_lengths(directory: &Path) {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let make = |name: &str| {
         let path = directory.join(name);
-        let config = PersistentConfig::new(&path).segment_bytes(64 << 10);
+        let config = common::io::config(&path).segment_bytes(64 << 10);
         let manager = open(config.clone());
         put(&manager, 1..=5, 100);
         manager.save_hard_state(b"vote").unwrap();
@@ -269,7 +269,7 @@ fn each_directory_draws_a_hash_seed_of_its_own_and_does_not_show_it() {
 fn the_bytes_between_frames_and_behind_the_last_are_zero() {
     for io in [IoBackend::Pwrite, IoBackend::Uring] {
         let scratch = Scratch::new();
-        let manager = open(scratch.config().io(io));
+        let manager = common::io::open_over(io, scratch.config(), apply_config(2));
         for round in 0..150 {
             put(&manager, round + 1..=round + 1, 1 + (round as usize * 37) % 900);
         }
@@ -313,11 +313,9 @@ fn nothing_is_left_of_many_opens_and_closes() {
     let mut first = None;
     let rounds = if cfg!(debug_assertions) { 250 } else { 1000 };
     for round in 1..=rounds {
-        let config = PersistentConfig::new(&path)
-            .segment_bytes(64 << 10)
-            .expected_keys(64)
-            .io(if round % 2 == 0 { IoBackend::Pwrite } else { IoBackend::Uring });
-        let manager = open(config);
+        let config = common::io::config(&path).segment_bytes(64 << 10).expected_keys(64);
+        let io = if round % 2 == 0 { IoBackend::Pwrite } else { IoBackend::Uring };
+        let manager = common::io::open_over(io, config, apply_config(2));
         put(&manager, round..=round, 10);
         manager.close(LONG).unwrap();
         if round % 10 == 0 {
