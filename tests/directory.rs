@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused};
 use sprag::error::OpenError;
-use sprag::{ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
+use sprag::{ApplyManager, Entry, PersistentStateMachine};
 
 fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -46,7 +46,7 @@ fn a_second_opener_is_refused_in_this_process_and_in_another() {
 #[test]
 fn child_opens() {
     let Some(directory) = child_directory() else { return };
-    match PersistentStateMachine::open(PersistentConfig::new(directory).segment_bytes(64 << 10)) {
+    match PersistentStateMachine::open(common::io::config(directory).segment_bytes(64 << 10)) {
         Ok(_) => println!("outcome: opened"),
         Err(OpenError::Locked { .. }) => println!("outcome: locked"),
         Err(error) => println!("outcome: {error}"),
@@ -107,7 +107,7 @@ fn a_directory_that_is_not_there_or_none_is_said() {
     assert_eq!(fs::read(scratch.path()).unwrap(), b"a file");
     fs::remove_file(scratch.path()).unwrap();
     let deep = scratch.path().join("missing").join("data");
-    assert!(PersistentStateMachine::open(PersistentConfig::new(deep)).is_err());
+    assert!(PersistentStateMachine::open(common::io::config(deep)).is_err());
 }
 
 #[test]

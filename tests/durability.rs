@@ -162,7 +162,7 @@ fn kill_config(directory: impl Into<std::path::PathBuf>, round: u64) -> Persiste
         1 => Durability::Os,
         _ => Durability::Periodic(Duration::from_millis(2)),
     };
-    PersistentConfig::new(directory).segment_bytes(64 << 10).durability(durability)
+    common::io::config(directory).segment_bytes(64 << 10).durability(durability)
 }
 
 const ROUND: &str = "SPRAG_TEST_ROUND";

@@ -117,6 +117,19 @@ fn a_durable_log_is_the_same_over_each_back_end() {
     }
 }
 
+/// The gate reads what this prints, to know over which back-ends to run all tests.
+#[test]
+fn a_ring_is_used_where_the_kernel_gives_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_use = |io| open(config(directory.path(), io)).stats();
+    assert_backend(&in_use(IoBackend::Uring), IoBackend::Uring);
+    match kernel_refuses() {
+        None => println!("io_uring: given"),
+        Some(error) => println!("io_uring: refused, {error}"),
+    }
+    println!("default: {}", in_use(IoBackend::Auto).io_backend);
+}
+
 #[test]
 fn many_callers_wait_for_the_same_log() {
     for io in [IoBackend::Pwrite, IoBackend::Uring] {

@@ -379,7 +379,7 @@ fn segment_images_and_pinned_images_are_memory() {
         let config = config.clone().segment_images(images).pinned_images(pinned);
         assert_eq!(config.memory_bytes(), (images + pinned) << 20);
         let scratch = Scratch::new();
-        let config = PersistentConfig::new(scratch.path()).segment_bytes(1 << 20);
+        let config = common::io::config(scratch.path()).segment_bytes(1 << 20);
         let manager = open(config.segment_images(images).pinned_images(pinned));
         assert_eq!(manager.stats().memory_bytes, manager.memory_bytes());
         manager.memory_bytes()

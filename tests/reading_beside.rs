@@ -1,6 +1,9 @@
 //! Reading a directory that is damaged, full, or open for writing.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
+#[path = "common/io.rs"]
+mod io;
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,11 +21,11 @@ use sprag::{
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn open(config: PersistentConfig) -> ApplyManager<PersistentStateMachine> {
-    ApplyManager::new(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new()).unwrap()
+    io::manage(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new())
 }
 
 fn config(path: &Path) -> PersistentConfig {
-    PersistentConfig::new(path).segment_bytes(64 << 10).expected_keys(64)
+    io::config(path).segment_bytes(64 << 10).expected_keys(64)
 }
 
 fn key(index: u64) -> Vec<u8> {
@@ -122,7 +125,7 @@ fn a_full_disk_is_opened_read_only() {
 fn read_beside(io: IoBackend) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
-    let manager = open(config(&path).io(io));
+    let manager = io::open_over(io, config(&path), ApplyConfig::new());
     put(&manager, 1);
     let (acknowledged, done) = (AtomicU64::new(1), AtomicBool::new(false));
     thread::scope(|scope| {

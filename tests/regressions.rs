@@ -1,6 +1,9 @@
 //! What was once wrong here, found by reading: each named by the promise it broke.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "common/io.rs"]
+mod io;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use sprag::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn persistent(config: PersistentConfig) -> ApplyManager<PersistentStateMachine> {
-    ApplyManager::new(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new()).unwrap()
+    io::manage(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new())
 }
 
 fn memory(config: ApplyConfig) -> ApplyManager<MemoryStateMachine> {
@@ -24,7 +27,7 @@ fn memory(config: ApplyConfig) -> ApplyManager<MemoryStateMachine> {
 #[test]
 fn a_configuration_that_could_write_what_recovery_refuses_is_refused_at_open() {
     let directory = tempfile::tempdir().unwrap();
-    let config = || PersistentConfig::new(directory.path().join("data"));
+    let config = || io::config(directory.path().join("data"));
     let limits = Limits { entry_bytes_max: 64 << 20, ..Limits::default() };
     for refused in [
         config().frame_bytes(64 << 20),
@@ -111,7 +114,7 @@ fn a_panic_in_apply_wakes_every_waiter_and_names_the_index() {
 fn a_truncation_survives_a_clean_close_and_a_hard_state_saved_after_it() {
     for round in 0..20 {
         let directory = tempfile::tempdir().unwrap();
-        let config = PersistentConfig::new(directory.path().join("data"))
+        let config = io::config(directory.path().join("data"))
             .segment_bytes(64 << 10)
             .commit_mode(CommitMode::ByCommit);
         let manager = persistent(config.clone());
@@ -143,7 +146,7 @@ fn latency_counts_synchronous_calls_when_they_are_acknowledged() {
 #[test]
 fn waiting_for_a_far_index_to_be_durable_does_not_change_the_durability_mode() {
     let directory = tempfile::tempdir().unwrap();
-    let config = PersistentConfig::new(directory.path().join("data")).durability(Durability::Os);
+    let config = io::config(directory.path().join("data")).durability(Durability::Os);
     let manager = persistent(config);
     let apply = |indexes: std::ops::RangeInclusive<u64>| {
         for index in indexes {
@@ -162,7 +165,7 @@ fn waiting_for_a_far_index_to_be_durable_does_not_change_the_durability_mode() {
 #[test]
 fn an_empty_range_of_the_log_is_read_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let manager = persistent(PersistentConfig::new(directory.path().join("data")));
+    let manager = persistent(io::config(directory.path().join("data")));
     #[allow(clippy::reversed_empty_ranges, reason = "that is the case")]
     let entries = manager.entries(1..=0, 100).unwrap();
     assert!(entries.is_empty());

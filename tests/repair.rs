@@ -1,6 +1,9 @@
 //! Repair: nothing is changed unasked, nothing before the damage is lost, nothing behind it comes back, whenever it dies.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
+#[path = "common/io.rs"]
+mod io;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +13,7 @@ use std::time::Duration;
 use sprag::error::OpenError;
 use sprag::testing::{Fault, SimDisk, Stepped, repair_on_disk};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, PersistentConfig, PersistentStateMachine,
-    RepairOptions, repair,
+    ApplyConfig, CommitMode, Entry, PersistentConfig, PersistentStateMachine, RepairOptions, repair,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -215,9 +217,9 @@ fn what_was_cut_does_not_come_back_when_a_slot_of_meta_is_lost_later() {
 
 /// A directory of a consensus engine with two votes saved, and the byte flipped.
 fn voted(path: &Path, damaged_bytes: &[usize]) {
-    let config = PersistentConfig::new(path).commit_mode(CommitMode::ByCommit);
+    let config = io::config(path).commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open(config).unwrap();
-    let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+    let manager = io::manage(machine, ApplyConfig::new());
     manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     manager.save_hard_state(b"first").unwrap();
     manager.save_hard_state(b"second").unwrap();
@@ -243,9 +245,9 @@ fn a_vote_is_forgotten_only_on_a_word_of_its_own() {
         assert!(report.repaired && report.log.is_none());
         let backup = report.backup.unwrap();
         assert_eq!(fs::read(backup.join("HARD")).unwrap(), before);
-        let config = PersistentConfig::new(&path).commit_mode(CommitMode::ByCommit);
+        let config = io::config(&path).commit_mode(CommitMode::ByCommit);
         let machine = PersistentStateMachine::open(config).unwrap();
-        let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+        let manager = io::manage(machine, ApplyConfig::new());
         assert_eq!(manager.hard_state().unwrap().as_deref(), left);
         assert_eq!(manager.log_state().unwrap().last.unwrap().index, 1);
     }
@@ -276,7 +278,7 @@ fn a_directory_that_is_whole_empty_or_in_use_is_left_alone() {
     assert!(matches!(repair(&path, WRITE()), Err(OpenError::Missing { .. })));
     fs::create_dir(&path).unwrap();
     assert!(!repair(&path, WRITE()).unwrap().is_damaged());
-    let machine = PersistentStateMachine::open(PersistentConfig::new(&path)).unwrap();
+    let machine = PersistentStateMachine::open(io::config(&path)).unwrap();
     assert!(matches!(repair(&path, WRITE()), Err(OpenError::Locked { .. })));
     assert!(matches!(repair(&path, RepairOptions::new()), Err(OpenError::Locked { .. })));
     drop(machine);

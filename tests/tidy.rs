@@ -150,6 +150,24 @@ fn only_one_file_starts_threads() {
     assert!(allowed.contains("thread::Builder"), "the file named here is the one");
 }
 
+/// Else it would be tested over the default only, whatever `SPRAG_TEST_IO` asks for.
+#[test]
+fn every_directory_of_the_integration_tests_is_opened_over_the_back_end_that_is_asked_for() {
+    let needle = concat!("PersistentConfig", "::new(");
+    let found: Vec<_> = [files("tests", "rs"), files("crates/cli/tests", "rs")].concat();
+    // One is the place that asks, the other is about the back-ends themselves.
+    let apart = ["tests/common/io.rs", "tests/io_backends.rs"].map(Path::new);
+    let mut seen = 0;
+    for path in found {
+        for line in read(&path).lines().filter(|line| line.contains(needle)) {
+            let on_a_disk = !line.contains("\"simulated\"");
+            assert!(!on_a_disk || apart.contains(&&*path), "{}: {}", path.display(), line.trim());
+            seen += usize::from(on_a_disk);
+        }
+    }
+    assert_eq!(seen, apart.len());
+}
+
 #[test]
 fn nothing_is_left_to_be_done() {
     let needles = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("db", "g!(")];

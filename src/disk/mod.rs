@@ -74,6 +74,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn is_beside_a_writer(&self) -> bool {
         false
     }
+    /// Fills `bytes` with what nobody can guess: a new directory's id and hash seed. A simulated disk draws them from its
+    /// own seed, so that a simulation repeats to the byte.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::other)
+    }
     /// A queue for the log writer's groups.
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>>;
 }

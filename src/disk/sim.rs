@@ -40,7 +40,8 @@ pub use self::fault::{Fault, FaultError};
 /// **Faults** are set for operations by number. An operation is one write, sync, sync of the directory, creation,
 /// renaming, removal or allocation that had a chance to succeed, counted from 0. Reads and mappings are counted apart.
 ///
-/// Nothing here takes time or looks at a clock, and the same seed and calls give the same results.
+/// Nothing here takes time, looks at a clock, or asks the system for chance: what an engine draws for a new directory, its
+/// id and its hash seed, is of this seed too. The same seed and calls give the same results, to the byte.
 ///
 /// # Examples
 ///

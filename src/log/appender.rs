@@ -49,13 +49,30 @@ pub(crate) struct ClosedFrame {
 #[derive(Debug)]
 pub(crate) struct LogQueue {
     frames: ArrayQueue<ClosedFrame>,
+    /// A frame found no place. Nothing is taken after it: the log must not have a hole. The log writer, who sees this,
+    /// fails the engine; else all would wait for good for a frame that is nowhere.
+    lost: AtomicBool,
     /// The log writer has nothing else to do: the open frame should be closed for it.
     close_wanted: AtomicBool,
 }
 
 impl LogQueue {
     pub(crate) fn new(frames: usize) -> Self {
-        Self { frames: ArrayQueue::new(frames), close_wanted: AtomicBool::new(false) }
+        let frames = ArrayQueue::new(frames);
+        Self { frames, lost: AtomicBool::new(false), close_wanted: AtomicBool::new(false) }
+    }
+
+    /// From whoever holds the appender. There is a place: [`Appender::make_room`] reserves one for every frame, and two
+    /// more.
+    pub(crate) fn push(&self, frame: ClosedFrame) {
+        if self.has_lost() || self.frames.push(frame).is_err() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a frame found no place all the same.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     pub(crate) fn pop(&self) -> Option<ClosedFrame> {
@@ -472,8 +489,7 @@ impl Appender {
             mark,
             committed_mark: self.position.committed_mark,
         };
-        let taken = queue.frames.push(frame).is_ok();
-        debug_assert!(taken, "make_room reserves a place for every frame, and two more");
+        queue.push(frame);
     }
 
     /// Ends the open frame; the sequence of the last frame of the log.

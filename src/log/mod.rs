@@ -24,6 +24,8 @@ pub(crate) mod format;
 pub(crate) mod hard;
 pub(crate) mod image;
 pub(crate) mod index;
+#[cfg(test)]
+mod lost_frame_tests;
 pub(crate) mod meta;
 pub(crate) mod open;
 pub(crate) mod pool;

@@ -56,7 +56,7 @@ impl LogOpening {
         let meta = MetaFile::open(&*disk, writable)?;
         let content = match &meta {
             Some((_, content, _)) => *content,
-            None => new_meta(&config)?,
+            None => new_meta(&*disk, &config)?,
         };
         let found = commit_mode(content.commit_mode);
         if writable && meta.is_some() && found != config.commit_mode {
@@ -446,11 +446,10 @@ fn commit_mode(mode: meta::CommitMode) -> CommitMode {
     }
 }
 
-fn new_meta(config: &PersistentConfig) -> Result<Meta, OpenError> {
+fn new_meta(disk: &dyn Disk, config: &PersistentConfig) -> Result<Meta, OpenError> {
     let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|error| {
-        OpenError::io("drawing random bytes for", "META", std::io::Error::other(error))
-    })?;
+    disk.random(&mut random)
+        .map_err(|error| OpenError::io("drawing random bytes for", META_FILE, error))?;
     let (database_id, seed) = random.split_at(16);
     Ok(Meta {
         database_id: database_id.try_into().unwrap_or_default(),

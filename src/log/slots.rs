@@ -4,12 +4,13 @@
 //! worker that applies it stores the reply before its cursor passes it. Both hand-offs order the accesses (ring push
 //! and pop, cursor store and load), so the slots themselves are relaxed.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::image::EntryOffset;
 use crate::entry::Reply;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slot {
     hash: AtomicU64,
     /// Offset of the entry in its segment.
@@ -18,10 +19,16 @@ struct Slot {
 }
 
 /// Facts of the entries in flight.
-#[derive(Debug)]
 pub(crate) struct SlotRing {
     slots: Box<[Slot]>,
     mask: u64,
+}
+
+impl fmt::Debug for SlotRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the slots: they are tens of megabytes of text, and hashes tell about keys and their seed.
+        f.debug_struct("SlotRing").field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
 }
 
 impl SlotRing {

@@ -175,6 +175,11 @@ impl LogWriter {
     ///
     /// The first failure is final: the caller poisons the engine with it and never steps again.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        if self.frames.has_lost() {
+            return Err(Poison::Internal(
+                "a closed frame found no place in the log writer's queue",
+            ));
+        }
         let lingers = self.lingers(progress);
         self.shared.lingering.store(lingers, Ordering::Release);
         if lingers && self.in_flight.is_empty() {

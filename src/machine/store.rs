@@ -368,5 +368,8 @@ impl Hash for Key {
 }
 
 #[cfg(test)]
+#[path = "flood_tests.rs"]
+mod flood_tests;
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

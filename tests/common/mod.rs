@@ -10,6 +10,7 @@
 
 pub mod frames;
 pub mod generate;
+pub mod io;
 pub mod machines;
 pub mod model;
 pub mod ops;
@@ -77,7 +78,7 @@ pub fn apply_config(worker_count: usize) -> ApplyConfig {
 }
 
 pub fn manage<M: StateMachine>(machine: M, config: ApplyConfig) -> ApplyManager<M> {
-    ApplyManager::new(machine, config).unwrap()
+    io::manage(machine, config)
 }
 
 pub type Persistent = ApplyManager<PersistentStateMachine>;
@@ -99,7 +100,7 @@ impl Scratch {
 
     /// Small segments, so that a test of a few hundred entries rolls over several.
     pub fn config(&self) -> PersistentConfig {
-        PersistentConfig::new(self.path()).segment_bytes(64 << 10).expected_keys(256)
+        io::config(self.path()).segment_bytes(64 << 10).expected_keys(256)
     }
 
     pub fn by_commit(&self) -> PersistentConfig {

@@ -26,7 +26,6 @@ type Log = Vec<Rc<Proposed>>;
 struct World {
     disk: SimDisk,
     random: Random,
-    seed: u64,
     shape: Shape,
     /// Every log there was, after each append of an entry and each truncation; the last is the current one.
     versions: Vec<Log>,
@@ -53,7 +52,6 @@ impl World {
         Self {
             disk,
             random,
-            seed,
             shape,
             versions: vec![Log::new()],
             durable_version: 0,
@@ -74,7 +72,7 @@ impl World {
     /// `None`: the fault struck on the way.
     fn open(&mut self) -> Result<Option<Node>, String> {
         let disk = self.disk.open(true).map_err(|error| error.to_string())?;
-        let config = self.shape.config(self.seed).commit_mode(CommitMode::ByCommit);
+        let config = self.shape.config().commit_mode(CommitMode::ByCommit);
         let operations = self.disk.operations();
         let machine = match PersistentStateMachine::open_on_disk(disk, config) {
             Ok(machine) => machine,
@@ -347,7 +345,7 @@ fn campaign_by_commit() {
 
 /// A node of its own on `disk`, plain and by commit.
 fn plain(disk: &SimDisk) -> Node {
-    let config = Shape::plain().config(0).commit_mode(CommitMode::ByCommit);
+    let config = Shape::plain().config().commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
     Node::new(disk, machine, &Shape::plain())
 }

@@ -24,4 +24,5 @@ mod history;
 mod power_cuts;
 mod process_crashes;
 mod random;
+mod repeat;
 mod world;

@@ -89,7 +89,7 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     let disk = SimDisk::new(0);
     let open = || {
         let machine =
-            PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), shape.config(0));
+            PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), shape.config());
         Node::new(&disk, machine.unwrap(), &shape)
     };
     let large = [b'v'; 1400];

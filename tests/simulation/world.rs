@@ -102,12 +102,11 @@ impl Shape {
         }
     }
 
-    pub(crate) fn config(&self, seed: u64) -> PersistentConfig {
+    pub(crate) fn config(&self) -> PersistentConfig {
         PersistentConfig::new("simulated")
             .segment_bytes(SEGMENT_BYTES)
             .segment_images(2)
             .expected_keys(16)
-            .hash_seed(seed)
             .durability(self.durability)
             .batch_size(self.frame_entries)
             .group_bytes(self.group_bytes)
@@ -164,7 +163,6 @@ pub(crate) struct World {
     armed: Option<u64>,
     /// Whether a run takes no more steps once the fault has struck: the process died right there.
     pub(crate) dies_when_struck: bool,
-    seed: u64,
     pub(crate) crashes: u64,
 }
 
@@ -181,7 +179,6 @@ impl World {
             acknowledged: 0,
             armed: None,
             dies_when_struck: false,
-            seed,
             crashes: 0,
         }
     }
@@ -193,7 +190,7 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> PersistentConfig {
-        self.shape.config(self.seed)
+        self.shape.config()
     }
 
     /// Sets a fault for the operation of that number, counted from now.

@@ -72,7 +72,7 @@ fn both_machines_are_verified_with_one_worker_and_two_and_come_to_the_same_state
                 assert_eq!(report["io_backend"], object!("memory"));
                 assert_eq!(report["durable_index"], object!(null));
             } else {
-                // An io_uring may be refused here.
+                // Which of them, `json` has checked.
                 let backend = report["io_backend"].as_str().unwrap();
                 assert!(["io_uring", "pwrite"].contains(&backend), "{backend}");
                 assert_eq!(report["durable_index"], object!(21_000));

@@ -102,6 +102,11 @@ impl Disk for SimHandle {
         Ok(Arc::new(SimFile { inode, writable, hold: Arc::clone(&self.hold) }))
     }
 
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.hold.state()?.entropy.fill(bytes);
+        Ok(())
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;

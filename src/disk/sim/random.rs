@@ -15,6 +15,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
     pub(super) fn coin(&mut self) -> bool {
         self.next() >> 63 == 1
     }

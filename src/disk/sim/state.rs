@@ -26,6 +26,8 @@ enum Item {
 
 pub(super) struct State {
     pub(super) random: Random,
+    /// What the engine draws. Apart from the disk's own choices: whether it draws anything must not change those.
+    pub(super) entropy: Random,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     /// Directory changes that no sync of the directory has covered, each with its time.
@@ -53,6 +55,7 @@ impl State {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             random: Random::new(seed),
+            entropy: Random::new(!seed),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             journal: Vec::new(),

@@ -17,6 +17,9 @@ use crate::log::format::{
 use crate::log::meta::{CommitMode, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 
+mod beside;
+mod blame;
+
 const ID: [u8; 16] = *b"0123456789abcdef";
 
 fn meta(durable_sequence: u64) -> Meta {
@@ -741,7 +744,7 @@ fn verify_names_all_damage_and_goes_on_behind_it() {
         findings.iter().map(|f| (&*f.place.file, f.place.offset, f.place.index)).collect();
     let third = log.frames[2].1 as u64;
     let segment = "0000000000000000.seg";
-    assert_eq!(places, [("META", 4096, None), (segment, 0, None), (segment, third, Some(3))]);
+    assert_eq!(places, [("META", 4096, None), (segment, 0, Some(0)), (segment, third, Some(3))]);
     assert!(findings.iter().all(|finding| finding.was_durable));
 }
 

@@ -154,7 +154,13 @@ impl<'d> Walk<'d> {
         self.window = Window::default();
         self.segment = self.open(self.number)?;
         let (number, end, summaries) = (self.number, self.end, self.summaries.len());
-        let whole = self.next()?.is_ok();
+        // What stands there by itself as damage, whatever else is known, ends the first look; not this one. The writer
+        // is changing the place: it was not whole at either look, and what is before it can be read all the same.
+        let whole = match self.next() {
+            Ok(found) => found.is_ok(),
+            Err(OpenError::Corrupt(_)) => false,
+            Err(other) => return Err(other),
+        };
         // Only looked at: the walk stays where it is.
         if self.number != number {
             self.summaries.truncate(summaries);
@@ -296,12 +302,21 @@ impl<'d> Walk<'d> {
                     if there.is_zero {
                         self.corrupt_here(here.offset, here.complaint())
                     } else {
-                        self.corrupt_at(next, 0, there.complaint())
+                        self.corrupt_as(next, &there)
                     }
                 }
             });
         }
-        Ok(self.corrupt_here(here.offset, here.complaint()))
+        Ok(self.corrupt_as(self.number, here))
+    }
+
+    /// Names what was found in a segment. Where nothing before it says which index it starts with (it is the first frame
+    /// of all), a header that holds does.
+    fn corrupt_as(&self, number: u64, found: &Found) -> Corrupt {
+        let place = self.corrupt_at(number, found.offset, found.complaint());
+        let header = found.header.filter(|_| found.only_body_bad());
+        let index = place.index.or(header.map(|header| header.opening.first_index));
+        Corrupt { index, ..place }
     }
 
     fn corrupt_at(&self, number: u64, offset: u64, what: &'static str) -> Corrupt {

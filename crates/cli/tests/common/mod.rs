@@ -1,7 +1,10 @@
 //! What the tests of the command share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::ffi::OsStr;
+#[path = "../../../../tests/common/io.rs"]
+pub mod io;
+
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,9 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, PersistentConfig, PersistentStateMachine,
-};
+use sprag::{ApplyConfig, ApplyManager, CommitMode, Entry, PersistentStateMachine};
 use tempfile::TempDir;
 
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,8 +27,17 @@ pub fn fresh() -> (TempDir, PathBuf) {
 /// The command, to be started.
 pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sprag"));
-    command.args(arguments).stdin(Stdio::null());
+    let arguments: Vec<OsString> = arguments.into_iter().map(|s| s.as_ref().to_owned()).collect();
+    command.args(&arguments).stdin(Stdio::null());
+    if is_run(&arguments) && !arguments.iter().any(|argument| argument == "--io") {
+        command.args(["--io", io::asked_name()]);
+    }
     command
+}
+
+/// Whether it is the command that takes a back-end, and reports it.
+fn is_run(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == "run")
 }
 
 /// Runs the command to its end.
@@ -57,7 +67,12 @@ pub fn fail<S: AsRef<OsStr>>(status: i32, arguments: impl IntoIterator<Item = S>
 
 /// Runs the command, which must succeed, and reads its output as one JSON object.
 pub fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Value {
-    serde_json::from_slice(&succeed(arguments)).unwrap()
+    let arguments: Vec<OsString> = arguments.into_iter().map(|s| s.as_ref().to_owned()).collect();
+    let report: Value = serde_json::from_slice(&succeed(&arguments)).unwrap();
+    if is_run(&arguments) && !arguments.iter().any(|argument| argument == "--io") {
+        io::check_name(report["io_backend"].as_str().unwrap(), io::asked(), || None);
+    }
+    report
 }
 
 /// A path as an argument.
@@ -87,11 +102,10 @@ pub type Manager = ApplyManager<PersistentStateMachine>;
 pub const SEGMENT_BYTES: usize = 256 << 10;
 
 pub fn open(path: &Path, workers: usize) -> Manager {
-    let config =
-        PersistentConfig::new(path).segment_bytes(SEGMENT_BYTES).commit_mode(CommitMode::OnAppend);
+    let config = io::config(path).segment_bytes(SEGMENT_BYTES).commit_mode(CommitMode::OnAppend);
     let machine = PersistentStateMachine::open(config).unwrap();
     let config = ApplyConfig::new().worker_count(workers.try_into().unwrap());
-    ApplyManager::new(machine, config).unwrap()
+    io::manage(machine, config)
 }
 
 /// A directory with `entries` puts, one a frame, closed cleanly.

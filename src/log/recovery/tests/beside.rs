@@ -1,0 +1,120 @@
+//! Reading beside a writer, played by a disk that changes between two looks.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::disk::{Access, DiskFile, WriteQueue};
+use crate::log::recovery::scan::OnDamage;
+
+/// Lists its files once as they are, and from the second listing on as the writer has made them meanwhile.
+#[derive(Debug)]
+struct Changing {
+    files: MemoryDisk,
+    listed: AtomicBool,
+    /// Of the first segment.
+    later: Vec<u8>,
+}
+
+impl Disk for Changing {
+    fn describe(&self) -> String {
+        self.files.describe()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        if self.listed.swap(true, Ordering::Relaxed) {
+            self.files.set(&segment_name(0), self.later.clone());
+        }
+        self.files.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.files.open(name, access)
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn is_beside_a_writer(&self) -> bool {
+        true
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Three frames, the last of which says that the second is durable; `change` is made to the second for the first look,
+/// and `later` for every look after it.
+fn changing(change: impl Fn(&mut [u8]), later: impl Fn(&mut [u8])) -> (Changing, u64) {
+    let mut log = Writer::new();
+    log.entries(&["a"]).entries(&["b"]);
+    log.durable_sequence = 2;
+    log.entries(&["c"]);
+    let (_, start, end) = log.frames[1];
+    let mut changed = log.segments[0].clone();
+    later(&mut changed[start..end]);
+    change(&mut log.segments[0][start..end]);
+    let disk = Changing { files: log.disk(0), listed: AtomicBool::new(false), later: changed };
+    (disk, start as u64)
+}
+
+/// How many good frames, and where the damage is.
+fn look(disk: &dyn Disk) -> Result<(usize, Option<u64>), OpenError> {
+    let options = ScanOptions::looking_at(disk);
+    assert!(options.beside_a_writer && options.on_damage == OnDamage::StopThere);
+    let mut seen = 0;
+    let result = scan(disk, &meta(0), options, &mut |_| {
+        seen += 1;
+        Ok(())
+    })?;
+    assert_eq!(result.cut, None);
+    Ok((seen, result.unreadable.map(|unreadable| unreadable.place.offset)))
+}
+
+fn torn(frame: &mut [u8]) {
+    frame[100..].fill(0);
+}
+
+#[test]
+fn a_frame_that_is_whole_at_the_second_look_is_the_end_and_no_damage() {
+    let (disk, _) = changing(torn, |_| {});
+    assert_eq!(look(&disk).unwrap(), (1, None));
+}
+
+#[test]
+fn a_frame_that_is_torn_at_both_looks_is_damage() {
+    let (disk, start) = changing(torn, torn);
+    assert_eq!(look(&disk).unwrap(), (1, Some(start)));
+}
+
+#[test]
+fn a_place_that_is_damage_by_itself_at_the_second_look_is_not_whole_and_keeps_nothing_from_being_read()
+ {
+    let unknown_kind = |frame: &mut [u8]| {
+        frame[6] = 3;
+        reseal(frame);
+    };
+    let (disk, start) = changing(torn, unknown_kind);
+    assert_eq!(look(&disk).unwrap(), (1, Some(start)));
+    // A length that no frame can have.
+    let too_long = |frame: &mut [u8]| {
+        put(frame, 64, &u32::MAX.to_le_bytes());
+        reseal(frame);
+    };
+    let (disk, start) = changing(torn, too_long);
+    assert_eq!(look(&disk).unwrap(), (1, Some(start)));
+    // At the first look too: then it is known without a second one.
+    let (disk, start) = changing(unknown_kind, unknown_kind);
+    assert_eq!(look(&disk).unwrap(), (1, Some(start)));
+}
