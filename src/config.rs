@@ -202,6 +202,7 @@ pub struct PersistentConfig {
     pub(crate) hash_seed: Option<u64>,
     pub(crate) io: IoBackend,
     pub(crate) io_uring_refused: bool,
+    pub(crate) retain_entries: u64,
 }
 
 impl PersistentConfig {
@@ -225,6 +226,7 @@ impl PersistentConfig {
             hash_seed: None,
             io: IoBackend::Auto,
             io_uring_refused: false,
+            retain_entries: 0,
         }
     }
 
@@ -341,6 +343,14 @@ impl PersistentConfig {
     #[must_use]
     pub fn io(mut self, backend: IoBackend) -> Self {
         self.io = backend;
+        self
+    }
+
+    /// How many of the last entries a compaction leaves in the log, for followers that are behind. Default: 0. Only whole
+    /// segments go, so there are always some.
+    #[must_use]
+    pub fn retain_entries(mut self, entries: u64) -> Self {
+        self.retain_entries = entries;
         self
     }
 

@@ -167,6 +167,9 @@ pub enum OpenError {
         /// What the log has at that index.
         found: Option<LogId>,
     },
+    /// A snapshot that the log cannot do without cannot be used.
+    #[error(transparent)]
+    Snapshot(SnapshotError),
     /// An option is out of its range.
     #[error("{option}: {message}")]
     Config {
@@ -191,6 +194,20 @@ impl OpenError {
     /// Wraps an I/O error with what was being done to which file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         Self::Io { action, file: file.into(), source }
+    }
+
+    /// A snapshot that the log cannot do without does not read back.
+    pub(crate) fn of_snapshot(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Io { action, file, source } => Self::Io { action, file, source },
+            SnapshotError::UnknownVersion { file, found, supported } => {
+                Self::UnknownVersion { file, found, supported }
+            }
+            SnapshotError::Corrupt { file, offset, what } => {
+                Corrupt { file, offset, index: None, what }.into()
+            }
+            other => Self::Snapshot(other),
+        }
     }
 
     /// A failure that would poison a running engine, met before there is one.

@@ -43,6 +43,12 @@ pub(crate) struct Engine<M> {
     pub(crate) claims: Claims,
     /// One view is taken at a time.
     pub(crate) viewing: Mutex<()>,
+    /// So is one snapshot; whoever has this may move the log's beginning.
+    pub(crate) snapshotting: Mutex<()>,
+    /// Index of the newest durable snapshot, plus one.
+    pub(crate) snapshot_mark: AtomicU64,
+    /// Its length.
+    pub(crate) snapshot_bytes: AtomicU64,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
     pub(crate) latency: Latency,
@@ -74,6 +80,7 @@ impl<M: StateMachine> Engine<M> {
             machine.journal().open(start)?;
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
         let slots = SlotRing::new(2 * config.pipeline_depth);
+        let newest = log.as_ref().and_then(|log| log.opened_from());
         if let (Some(log), Some(clock)) = (&log, &config.by_hand) {
             log.set_clock(clock.clone());
         }
@@ -94,6 +101,9 @@ impl<M: StateMachine> Engine<M> {
             log,
             claims: Claims::new(),
             viewing: Mutex::new(()),
+            snapshotting: Mutex::new(()),
+            snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
+            snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
             closed: AtomicBool::new(false),

@@ -64,7 +64,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// [`LogError::NoLog`], [`LogError::Poisoned`].
     pub fn log_state(&self) -> Result<LogState, LogError> {
-        self.log()?;
+        let log = self.log()?;
         let appending = self.engine.lock_appender();
         let progress = &self.engine.progress;
         Ok(LogState {
@@ -72,7 +72,7 @@ impl<M: StateMachine> ApplyManager<M> {
             last: appending.appender.last(),
             committed: decode(progress.committed_mark()),
             durable: decode(progress.durable_mark()),
-            purged: None,
+            purged: log.base().last.map(|last| last.index),
         })
     }
 

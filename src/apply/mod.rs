@@ -14,6 +14,7 @@ mod models;
 pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod signal;
+pub(crate) mod snapshots;
 pub(crate) mod submit;
 pub(crate) mod threads;
 pub(crate) mod views;

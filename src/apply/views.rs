@@ -35,6 +35,8 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {
         let views = self.machine.views().ok_or(ViewError::Unsupported)?;
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before anything is copied that may refer to a segment.
+        let hold = self.table.hold();
         self.progress.poison.check()?;
         views.begin_view();
         while !self.push_mark()? {
@@ -45,7 +47,29 @@ impl<M: StateMachine> Engine<M> {
             self.progress.poison.check()?;
             self.pass_time();
         }
-        Ok(views.finish_view())
+        Ok(views.finish_view(hold))
+    }
+
+    /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state. They go on
+    /// when it returns.
+    pub(crate) fn while_held<R>(&self, look: impl FnOnce(&M) -> R) -> Result<R, Poison> {
+        let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let appending = loop {
+            let appending = self.lock_appender();
+            self.progress.poison.check()?;
+            if self.workers.are_done(&self.rings) {
+                break appending;
+            }
+            drop(appending);
+            self.pass_time();
+        };
+        // Nothing is in the rings, and nobody else can put anything there.
+        let places = self.workers.take_places();
+        drop(appending);
+        let looked = look(&self.machine);
+        drop(places);
+        self.workers.notify();
+        Ok(looked)
     }
 
     /// Puts the mark behind what the workers were given; false if there is no room for it now.

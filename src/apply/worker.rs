@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 
 use crossbeam_utils::CachePadded;
 
@@ -18,8 +18,8 @@ use crate::log::format::opening_log_id;
 use crate::log::slots::SlotRing;
 use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::machine::{Partition, Range, Replies, StateMachine};
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard};
 
 /// What came of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +80,21 @@ impl Workers {
     #[inline]
     pub(crate) fn notify(&self) {
         self.0.iter().for_each(|worker| worker.signal.notify());
+    }
+
+    /// Whether everything that was put into the rings is in the state. The caller holds the appender.
+    pub(crate) fn are_done(&self, rings: &Rings) -> bool {
+        let free = |worker: &Worker| match worker.state.try_lock() {
+            Ok(state) => state.pending.is_none() && rings.is_empty(worker.id),
+            Err(_) => false,
+        };
+        self.0.iter().all(free)
+    }
+
+    /// Every worker's place, for as long as the result lives.
+    pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
+        let places = self.0.iter().map(|worker| worker.state.lock());
+        places.map(|place| place.unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// Whether every worker but `id` has finished `ranges` ranges.

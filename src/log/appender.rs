@@ -12,6 +12,7 @@ use crossbeam_queue::ArrayQueue;
 use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
 use super::image::{Closing, EntryOffset, FrameOffset, HALF_HEADER_BYTES, ImageWriter};
 use super::index::{LogIndex, Mark};
+use super::meta::LogBase;
 use super::pool::ImagePool;
 use super::slots::SlotRing;
 use super::table::{PinCount, SegmentBytes, SegmentTable};
@@ -213,6 +214,12 @@ impl Appender {
     /// Where the log's entries are.
     pub(crate) fn index(&self) -> &LogIndex {
         &self.position.index
+    }
+
+    /// The log begins at `base` from now on.
+    pub(crate) fn forget_before(&mut self, base: &LogBase) {
+        self.position.index.forget_below(u32::try_from(base.segment).unwrap_or(u32::MAX));
+        self.position.terms.forget_below(base.last.map_or(0, |last| last.index));
     }
 
     /// Entries that wait to be fed to the workers.

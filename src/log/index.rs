@@ -39,6 +39,11 @@ impl LogIndex {
         self.truncated = true;
     }
 
+    /// The log begins at `segment` from now on.
+    pub(crate) fn forget_below(&mut self, segment: u32) {
+        self.marks.retain(|mark| mark.segment >= segment);
+    }
+
     /// The first index of the log.
     pub(crate) fn first(&self) -> Option<u64> {
         self.marks.first().map(|mark| mark.first_index)

@@ -20,6 +20,7 @@ use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
 
 pub(crate) mod appender;
+pub(crate) mod compact;
 pub(crate) mod format;
 pub(crate) mod hard;
 pub(crate) mod image;
@@ -174,6 +175,10 @@ pub struct RecoveryReport {
     /// Opened read-only: damage to what was durable. Of the log, reading ended there, and what is said here is of the part
     /// before it; of `HARD`, the hard state is missing.
     pub unreadable: Option<Corrupt>,
+    /// The entry of the snapshot that opening started from; what the log has after it was replayed.
+    pub snapshot: Option<LogId>,
+    /// Newer snapshots than that, which do not read back. The log had what they had.
+    pub damaged_snapshots: Vec<String>,
     /// Opened read-only, while somebody was writing: what is here is the log up to some moment of the opening.
     pub beside_a_writer: bool,
 }
@@ -227,6 +232,9 @@ pub(crate) struct Log {
     closed: AtomicBool,
     /// `None`: read-only.
     writing: Option<Writing>,
+    /// The snapshot that it was opened from: its index and its length.
+    opened_from: Option<(u64, u64)>,
+    retain_entries: u64,
 }
 
 /// What writing takes.
@@ -301,6 +309,20 @@ impl Log {
 
     pub(crate) fn durability(&self) -> Durability {
         self.durability
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The snapshot that it was opened from: its index and its length.
+    pub(crate) fn opened_from(&self) -> Option<(u64, u64)> {
+        self.opened_from
+    }
+
+    /// How many of the last entries a compaction leaves in the log.
+    pub(crate) fn retain_entries(&self) -> u64 {
+        self.retain_entries
     }
 
     /// The name of the I/O back-end in use.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
+use super::compact::SegmentStart;
 use super::format::{FRAME_HEADER_BYTES, FrameKind, META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
 use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
+use super::recovery::files::list_files;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
@@ -23,9 +25,12 @@ use crate::clock::Clock;
 use crate::codec::{self, FRAME_BYTES_MAX};
 use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
-use crate::error::{Corrupt, OpenError, Poison};
+use crate::entry::LogId;
+use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
+use crate::snapshot::Snapshot;
+use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 
 /// The first segment of a new log.
 const FIRST_SEGMENT: u64 = 1;
@@ -43,6 +48,10 @@ pub(crate) struct LogOpening {
     content: Meta,
     table: Arc<SegmentTable>,
     poison: Arc<PoisonCell>,
+    /// The snapshot that the machine starts from, and its length.
+    snapshot: Option<(LogId, u64)>,
+    /// Snapshots that do not read back.
+    damaged_snapshots: Vec<String>,
 }
 
 impl LogOpening {
@@ -71,12 +80,73 @@ impl LogOpening {
                 map_segment(&disk, &table, &name, segment)?;
             }
         }
-        Ok(Self { disk, config, writable, meta, content, table, poison: Arc::default() })
+        Ok(Self {
+            disk,
+            config,
+            writable,
+            meta,
+            content,
+            table,
+            poison: Arc::default(),
+            snapshot: None,
+            damaged_snapshots: Vec::new(),
+        })
     }
 
     /// Latches the log's first failure where somebody else sees it too.
     pub(crate) fn share_poison(&mut self, poison: &Arc<PoisonCell>) {
         self.poison = Arc::clone(poison);
+    }
+
+    /// The newest snapshot that reads back: its state, with what the log has after it, is all there is. `None` if there
+    /// is none and the log has everything.
+    ///
+    /// Reads the whole of it, to check it.
+    pub(crate) fn newest_snapshot(&mut self) -> Result<Option<Snapshot>, OpenError> {
+        let base = self.content.base.last;
+        let mut names = list_files(&*self.disk)?.snapshots;
+        names.sort_unstable();
+        let mut first_error = None;
+        for name in names.into_iter().rev() {
+            let Some(index) = parse_snapshot_name(&name) else { continue };
+            if base.is_some_and(|base| index < base.index) {
+                break;
+            }
+            match self.check_snapshot(&name, index) {
+                Ok(snapshot) => {
+                    self.snapshot = snapshot.log_id().map(|log_id| (log_id, snapshot.bytes()));
+                    return Ok(Some(snapshot));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, name, "a snapshot does not read back");
+                    self.damaged_snapshots.push(name);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match (base, first_error) {
+            (None, _) => Ok(None),
+            (Some(_), Some(error)) => Err(OpenError::of_snapshot(error)),
+            (Some(base), None) => Err(Corrupt {
+                file: snapshot_name(base.index),
+                offset: 0,
+                index: Some(base.index),
+                what: "the log begins after this entry, and no snapshot has what is before",
+            }
+            .into()),
+        }
+    }
+
+    fn check_snapshot(&self, name: &str, index: u64) -> Result<Snapshot, SnapshotError> {
+        let snapshot = Snapshot::open_on(&self.disk, name)?;
+        snapshot.verify()?;
+        let named = snapshot.log_id().filter(|log_id| log_id.index == index);
+        let base = self.content.base.last.filter(|base| base.index == index);
+        if named.is_none() || (base.is_some() && named != base) {
+            let what = "it is of another entry than it should be";
+            return Err(SnapshotError::Corrupt { file: name.to_owned(), offset: 0, what });
+        }
+        Ok(snapshot)
     }
 
     /// The seed of the store's hash.
@@ -97,7 +167,7 @@ impl LogOpening {
         };
         let content = self.content;
         let had = machine.applied();
-        let mut notes = Notes::default();
+        let mut notes = Notes::at(&content.base);
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
         let mut replay =
             Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
@@ -107,6 +177,11 @@ impl LogOpening {
         })?;
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
+        // What a snapshot has was committed. It never outlives entries of the log, unless that is read beside its writer.
+        let proved = self.snapshot.map(|(log_id, _)| log_id.index);
+        let committed = committed.max(
+            proved.filter(|index| !self.writable || last.is_some_and(|last| *index <= last.index)),
+        );
         if by_commit {
             // Only now is it known how far the log is committed, and what of it was truncated before it was.
             let committed_mark = committed.map_or(0, |index| index + 1);
@@ -162,6 +237,8 @@ impl LogOpening {
             poison: self.poison,
             closed: AtomicBool::new(false),
             writing,
+            opened_from: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
+            retain_entries: self.config.retain_entries,
         }))
     }
 
@@ -176,6 +253,8 @@ impl LogOpening {
                 .as_ref()
                 .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
             unreadable: result.unreadable.as_ref().map(|damage| damage.place.clone()),
+            snapshot: self.snapshot.map(|(log_id, _)| log_id),
+            damaged_snapshots: self.damaged_snapshots.clone(),
             beside_a_writer: self.disk.is_beside_a_writer(),
         }
     }
@@ -195,6 +274,15 @@ impl LogOpening {
         })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        for name in list_files(&*self.disk)?.unfinished {
+            self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
+        }
+        for number in &result.obsolete {
+            // A crash came between moving the log's base and removing them.
+            let name = segment_name(*number);
+            self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
+            self.table.remove(u32::try_from(*number).unwrap_or(u32::MAX));
+        }
         for summary in &result.segments {
             let name = segment_name(summary.number);
             let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
@@ -289,6 +377,7 @@ impl LogOpening {
         let active = active.map_err(error("allocating memory for"))?.ok_or_else(too_long)?;
         let queue = Arc::new(LogQueue::new(QUEUED_FRAMES_MAX));
         let shared = Arc::new(WriterShared::default());
+        notes.starts.iter().for_each(|start| shared.starts.push(*start));
         let mark = tail.last.map_or(0, |last| last.index + 1);
         let sequence = tail.next_sequence - 1;
         let position = WriterPosition {
@@ -343,6 +432,9 @@ impl LogOpening {
 /// What replay learns about the log on its way.
 #[derive(Debug, Default)]
 struct Notes {
+    starts: Vec<SegmentStart>,
+    /// Last index of the log so far, plus one.
+    mark: u64,
     terms: TermRuns,
     index: LogIndex,
     /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
@@ -353,15 +445,36 @@ struct Notes {
 }
 
 impl Notes {
+    fn at(base: &LogBase) -> Self {
+        let mut notes =
+            Self { mark: base.last.map_or(0, |last| last.index + 1), ..Self::default() };
+        if let Some(last) = base.last {
+            notes.terms.push(last);
+        }
+        notes
+    }
+
     fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
         let header = &frame.header;
         match self.last_sequences.last_mut() {
             Some((segment, sequence)) if *segment == frame.segment => {
                 *sequence = header.opening.sequence;
             }
-            _ => self.last_sequences.push((frame.segment, header.opening.sequence)),
+            _ => {
+                if !self.last_sequences.is_empty() {
+                    self.starts.push(SegmentStart {
+                        segment: frame.segment,
+                        sequence: header.opening.sequence - 1,
+                        chain: header.previous,
+                        mark: self.mark,
+                    });
+                }
+                self.last_sequences.push((frame.segment, header.opening.sequence));
+            }
         }
+        self.mark = header.last().map_or(header.opening.first_index, |last| last.index + 1);
         if header.opening.kind == FrameKind::Truncation {
+            self.starts.retain(|start| start.mark <= header.opening.first_index);
             self.truncations.push(header.opening.sequence, header.opening.first_index);
             self.truncate(header.opening.first_index);
             return Ok(());

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
 use super::image::{EntryOffset, FrameOffset, HALF_HEADER_BYTES, Image};
 use crate::codec::Place;
 use crate::disk::{Disk, Mapping};
+use crate::snapshot::ChunkSlice;
 
 /// The bytes of one segment.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) enum SegmentBytes {
         )]
         Arc<dyn Disk>,
     ),
+    /// No segment: a piece of a snapshot, read in place.
+    Snapshot(ChunkSlice),
 }
 
 /// How many values handed out hold an image.
@@ -40,6 +43,10 @@ impl SegmentBytes {
                 let start = place.offset as usize;
                 mapping.get(start..start.checked_add(place.len as usize)?)
             }
+            Self::Snapshot(piece) => {
+                let start = place.offset as usize;
+                piece.get(start..start.checked_add(place.len as usize)?)
+            }
         }
     }
 }
@@ -51,6 +58,7 @@ impl SegmentBytes {
         match self {
             Self::Image(image, _) => image.entries(start, end),
             Self::Mapped(mapping, _) => mapping.get(start.get() as usize..end.get() as usize),
+            Self::Snapshot(_) => None,
         }
     }
 
@@ -63,6 +71,7 @@ impl SegmentBytes {
                 let start = frame.get() as usize;
                 mapping.get(start..start.checked_add(HALF_HEADER_BYTES)?)
             }
+            Self::Snapshot(_) => None,
         }
     }
 
@@ -71,6 +80,7 @@ impl SegmentBytes {
         match self {
             Self::Image(image, _) => image.frames_from(start),
             Self::Mapped(mapping, _) => mapping.get(start..),
+            Self::Snapshot(_) => None,
         }
     }
 
@@ -92,17 +102,46 @@ pub(crate) struct SegmentTable {
     /// How many distinct images may be held by values at a time; beyond that, values are copied out.
     pinned_images_max: usize,
     pinned_images: Arc<AtomicUsize>,
+    next_piece: AtomicUsize,
+    held: Mutex<Held>,
+}
+
+/// Who may still refer to what no key refers to.
+#[derive(Debug, Default)]
+struct Held {
+    holds: usize,
+    retired: Vec<u32>,
+}
+
+/// See [`SegmentTable::hold`].
+#[derive(Debug)]
+pub struct SegmentHold(Arc<SegmentTable>);
+
+impl Drop for SegmentHold {
+    fn drop(&mut self) {
+        let mut held = self.0.lock_held();
+        held.holds -= 1;
+        if held.holds == 0 {
+            held.retired.drain(..).for_each(|segment| self.0.remove(segment));
+        }
+    }
 }
 
 impl SegmentTable {
     /// The most segments a log can have had over its life.
     pub(crate) const SEGMENTS_MAX: usize = CHUNK * CHUNK * 4;
+    /// The most pieces of snapshots there can be at a time; their numbers come after those of segments.
+    const PIECES_MAX: usize = CHUNK * CHUNK * 4;
 
     pub(crate) fn new(pinned_images_max: usize) -> Self {
         Self {
-            chunks: (0..Self::SEGMENTS_MAX / CHUNK).map(|_| OnceLock::new()).collect(),
+            chunks: (0..(Self::SEGMENTS_MAX + Self::PIECES_MAX) / CHUNK)
+                .map(|_| OnceLock::new())
+                .collect(),
             pinned_images_max,
             pinned_images: Arc::new(AtomicUsize::new(0)),
+            next_piece: AtomicUsize::new(0),
+            held: Mutex::default(),
         }
     }
 
@@ -126,6 +165,45 @@ impl SegmentTable {
         if let Some(entry) = self.entry(segment) {
             entry.store(None);
         }
+    }
+
+    /// Forgets a segment to which no key refers any more: now, or when the last view that may refer to it is gone.
+    pub(crate) fn retire(&self, segment: u32) {
+        let mut held = self.lock_held();
+        if held.holds == 0 {
+            self.remove(segment);
+        } else {
+            held.retired.push(segment);
+        }
+    }
+
+    /// Keeps all segments for as long as the result lives.
+    pub(crate) fn hold(self: &Arc<Self>) -> SegmentHold {
+        self.lock_held().holds += 1;
+        SegmentHold(Arc::clone(self))
+    }
+
+    fn lock_held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a piece of a snapshot and gives the number that places in it have. `None` if there are too many.
+    pub(crate) fn add_piece(&self, piece: &ChunkSlice) -> Option<u32> {
+        for _ in 0..Self::PIECES_MAX {
+            let next = self.next_piece.fetch_add(1, Ordering::Relaxed) % Self::PIECES_MAX;
+            let number = u32::try_from(Self::SEGMENTS_MAX + next).ok()?;
+            if self.entry(number).is_none_or(|entry| entry.load().is_none()) {
+                self.set(number, SegmentBytes::Snapshot(piece.clone()));
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Whether places with this number are in a snapshot.
+    #[inline]
+    pub(crate) fn is_piece(segment: u32) -> bool {
+        segment as usize >= Self::SEGMENTS_MAX
     }
 
     /// The bytes of a segment, held by a reference count.

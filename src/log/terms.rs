@@ -25,6 +25,15 @@ impl TermRuns {
         Some(LogId { index, term: *term, leader: *leader })
     }
 
+    /// Forgets everything below `first_kept`, which the caller knows to be at most the last.
+    pub(crate) fn forget_below(&mut self, first_kept: u64) {
+        let after = self.runs.partition_point(|(first, ..)| *first <= first_kept);
+        self.runs.drain(..after.saturating_sub(1));
+        if let Some((first, ..)) = self.runs.first_mut() {
+            *first = (*first).max(first_kept);
+        }
+    }
+
     /// Forgets everything at and above `first_removed`.
     pub(crate) fn truncate(&mut self, first_removed: u64) {
         while self.runs.last().is_some_and(|(first, ..)| *first >= first_removed) {

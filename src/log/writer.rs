@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::appender::{ClosedFrame, LogQueue};
+use super::compact::{SegmentStart, SegmentStarts};
 use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
 };
@@ -64,6 +65,8 @@ pub(crate) struct WriterShared {
     pub(crate) lingering: AtomicBool,
     /// A step ended with writes in flight: somebody has to take the next one.
     pub(crate) in_flight: AtomicBool,
+    /// Where the segments begin.
+    pub(crate) starts: SegmentStarts,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
@@ -297,6 +300,9 @@ impl LogWriter {
             .entries(EntryOffset::mint(at(body_start)?), EntryOffset::mint(at(frame.end)?))
             .ok_or(Poison::Internal("a closed frame is not published"))?;
         let is_empty = frame.opening.kind == FrameKind::Truncation;
+        if is_empty {
+            self.shared.starts.truncated(frame.opening.first_index);
+        }
         let header = FrameHeader {
             opening: frame.opening,
             body_bytes: at(body.len())?,
@@ -394,6 +400,12 @@ impl LogWriter {
             self.unsynced.push((ended, Arc::clone(&file)));
         }
         self.sealed.push(Sealed { segment: ended, file, bytes });
+        self.shared.starts.push(SegmentStart {
+            segment: u64::from(segment),
+            sequence: self.position.sequence,
+            chain: self.position.chain,
+            mark: self.written.1,
+        });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::value::{INLINE_BYTES_MAX, Value};
 use super::view::{Sorted, View};
 use crate::codec::{Place, ValueRef};
 use crate::error::ReadError;
-use crate::log::table::SegmentTable;
+use crate::log::table::{SegmentHold, SegmentTable};
 
 /// A value in a slot. All calls but `new` are made under the slot's shard lock.
 pub(crate) trait Cell: Clone + Send + Sync + 'static {
@@ -37,8 +37,13 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn len(&self) -> usize;
     /// The bytes, to be kept after the lock is released.
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
+    /// Refers to `place` from now on, where the same bytes are, if it refers to the log before segment `below` or to a
+    /// snapshot.
+    fn repoint(&mut self, place: Place, below: u32) {
+        let _ = (place, below);
+    }
     /// A view of such cells.
-    fn view(sorted: Sorted<Self>) -> View;
+    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
     /// Asks the processor for what a write to the cell is going to touch outside of its slot.
     fn prefetch(&self) {}
     /// The number the bytes are the decimal form of, if they are.
@@ -120,8 +125,8 @@ impl Cell for HeapCell {
         self.len
     }
 
-    fn view(sorted: Sorted<Self>) -> View {
-        View::memory(sorted)
+    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
+        View::memory(sorted, hold)
     }
 
     #[inline]
@@ -211,8 +216,17 @@ impl Cell for PlaceCell {
         self.with(table, Value::copied)
     }
 
-    fn view(sorted: Sorted<Self>) -> View {
-        View::persistent(sorted)
+    fn repoint(&mut self, place: Place, below: u32) {
+        if let Self::Place(old) = self
+            && (old.segment < below || SegmentTable::is_piece(old.segment))
+        {
+            debug_assert_eq!(old.len, place.len, "the same value");
+            *old = place;
+        }
+    }
+
+    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
+        View::persistent(sorted, hold)
     }
 
     fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {

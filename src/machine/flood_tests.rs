@@ -64,7 +64,7 @@ fn work(seed: u64, keys: impl Iterator<Item = FloodKey> + Clone) -> Work {
         let hash = store.hash(&key);
         shards[store.shard(hash)] += 1;
         parts[hash_part(hash)] += 1;
-        store.update(hash, &key, |_| (Change::Set(0), ()));
+        store.update(hash, &key, 0, |_| (Change::Set(0), ()));
     }
     let mut compared = 0;
     for key in keys {

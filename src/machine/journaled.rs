@@ -5,16 +5,17 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats};
+use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError};
+use crate::error::{OpenError, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
+use crate::snapshot::{Snapshot, SnapshotSink};
 
 /// A state machine of any kind whose log is on disk: what it applies is durable, and it comes back by replay.
 ///
@@ -142,6 +143,11 @@ impl<M: StateMachine> Journaled<M> {
         // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
         opening.share_poison(own.poison());
         let state = Counted { applied: Mutex::new(machine.applied()), machine };
+        if let Some(snapshot) = opening.newest_snapshot()?
+            && state.applied().map(|has| has.index) < snapshot.log_id().map(|has| has.index)
+        {
+            state.load(&snapshot).map_err(OpenError::of_snapshot)?;
+        }
         let log = opening.replay(&state)?;
         let recovery = log.recovery.clone();
         Ok(Self { state, journal: Journal::log(log), recovery })
@@ -199,6 +205,19 @@ struct Counted<M> {
 }
 
 impl<M> Counted<M> {
+    /// Replaces the state by that of a snapshot that was verified.
+    fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>
+    where
+        M: StateMachine,
+    {
+        match self.machine.views() {
+            Some(views) => views.load(snapshot)?,
+            None => self.machine.restore(&mut snapshot.blob()?)?,
+        }
+        *self.lock_applied() = snapshot.log_id();
+        Ok(())
+    }
+
     fn lock_applied(&self) -> MutexGuard<'_, Option<LogId>> {
         // It is replaced in one step: a panic under it leaves nothing half done.
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
@@ -257,6 +276,14 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
 
     fn stats(&self) -> StateMachineStats {
         self.state.stats()
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        self.state.machine.snapshot(out)
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        self.state.machine.views()
     }
 
     fn journal(&self) -> Journal {

@@ -9,8 +9,9 @@ use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMach
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
-use crate::error::OpenError;
+use crate::error::{OpenError, SnapshotError};
 use crate::log::{Journal, MemoryJournal};
+use crate::snapshot::Snapshot;
 
 /// How a [`MemoryStateMachine`] is made.
 ///
@@ -117,6 +118,16 @@ impl MemoryStateMachine {
             poison: Arc::default(),
         });
         Ok(Self { state, journal })
+    }
+
+    fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.state.load(snapshot, &[])
+    }
+
+    /// Values are on the heap: nothing refers to the log.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other machine's")]
+    fn let_go_of(&self, _snapshot: &Snapshot, _below: u32) -> Result<(), SnapshotError> {
+        Ok(())
     }
 
     /// Bytes of memory the tables take now; values and keys of more than 22 bytes come on top.

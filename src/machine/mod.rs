@@ -25,9 +25,13 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::codec::{self, PayloadRef};
 use crate::entry::{LogId, Reply};
+use crate::error::SnapshotError;
 use crate::log::Journal;
 use crate::log::slots::SlotRing;
+use crate::snapshot::{SnapshotSink, SnapshotSource};
 
+#[doc(hidden)]
+pub use crate::log::table::SegmentHold;
 pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
@@ -69,6 +73,28 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Counts of what is in the state. Cheap; called while apply runs.
     fn stats(&self) -> StateMachineStats {
         StateMachineStats::default()
+    }
+
+    /// Writes the whole state to `out`. Called while nothing is applied, with everything up to
+    /// [`applied`](StateMachine::applied) in it. Equal states write equal bytes.
+    ///
+    /// # Errors
+    ///
+    /// What `out` says, as [`SnapshotError::Io`]; the default, [`SnapshotError::Unsupported`].
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let _ = out;
+        Err(SnapshotError::Unsupported { what: "snapshots" })
+    }
+
+    /// Replaces the whole state by what [`snapshot`](StateMachine::snapshot) wrote: verifies everything first, and then
+    /// swaps at once. Called while nothing is applied.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`], and the state is what it was; the default, [`SnapshotError::Unsupported`].
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        let _ = source;
+        Err(SnapshotError::Unsupported { what: "snapshots" })
     }
 
     /// How views are taken of it: the built-in machines' own.

@@ -1,7 +1,7 @@
 //! The persistent state machine: keys in memory, values where the log holds them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
@@ -11,10 +11,12 @@ use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::OpenError;
+use crate::error::{OpenError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
+use crate::log::table::SegmentTable;
 use crate::log::{Journal, RecoveryReport};
+use crate::snapshot::Snapshot;
 
 /// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
 ///
@@ -27,6 +29,9 @@ use crate::log::{Journal, RecoveryReport};
 #[derive(Debug)]
 pub struct PersistentStateMachine {
     state: KeyValue<PlaceCell>,
+    table: Arc<SegmentTable>,
+    /// The pieces of the snapshot that keys refer to.
+    pieces: Mutex<Vec<u32>>,
     journal: Journal,
     recovery: RecoveryReport,
 }
@@ -92,13 +97,40 @@ impl PersistentStateMachine {
         writable: bool,
     ) -> Result<Self, OpenError> {
         let expected_keys = config.expected_keys;
-        let opening = LogOpening::new(disk, config, writable)?;
+        let mut opening = LogOpening::new(disk, config, writable)?;
         let table = Arc::clone(opening.table());
-        let state = KeyValue::new(expected_keys, opening.hash_seed(), table);
+        let state = KeyValue::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
+        let mut pieces = Vec::new();
+        if let Some(snapshot) = opening.newest_snapshot()? {
+            pieces = add_pieces(&table, &snapshot).map_err(OpenError::of_snapshot)?;
+            state.load(&snapshot, &pieces).map_err(OpenError::of_snapshot)?;
+        }
         let replayed = Replayed(state);
         let log = opening.replay(&replayed)?;
         let recovery = log.recovery.clone();
-        Ok(Self { state: replayed.0, journal: Journal::log(log), recovery })
+        let (journal, pieces) = (Journal::log(log), Mutex::new(pieces));
+        Ok(Self { state: replayed.0, table, pieces, journal, recovery })
+    }
+
+    fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        let pieces = add_pieces(&self.table, snapshot)?;
+        self.state.load(snapshot, &pieces)?;
+        self.replace_pieces(pieces);
+        Ok(())
+    }
+
+    fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
+        let pieces = add_pieces(&self.table, snapshot)?;
+        // On an error some keys may refer to either: both stay.
+        self.state.repoint(snapshot, &pieces, below)?;
+        self.replace_pieces(pieces);
+        Ok(())
+    }
+
+    fn replace_pieces(&self, pieces: Vec<u32>) {
+        let mut current = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, pieces);
+        old.into_iter().for_each(|piece| self.table.retire(piece));
     }
 
     /// What opening found: how far the log goes, and what was cut.
@@ -113,6 +145,15 @@ impl PersistentStateMachine {
     pub fn memory_bytes(&self) -> usize {
         self.state.memory_bytes()
     }
+}
+
+/// Checks every chunk of a snapshot, and gives each a number that places can have.
+fn add_pieces(table: &SegmentTable, snapshot: &Snapshot) -> Result<Vec<u32>, SnapshotError> {
+    let pieces = (0..snapshot.chunk_count()).map(|chunk| {
+        let piece = table.add_piece(&snapshot.chunk_slice(chunk)?);
+        piece.ok_or(SnapshotError::Unsupported { what: "so many snapshots at once" })
+    });
+    pieces.collect()
 }
 
 super::reads::key_value_reads!(PersistentStateMachine);

@@ -132,8 +132,23 @@ macro_rules! key_value_reads {
                 self.state.marked()
             }
 
-            fn finish_view(&self) -> super::View {
-                self.state.finish_view(self.journal.poison())
+            fn finish_view(&self, hold: $crate::log::table::SegmentHold) -> super::View {
+                self.state.finish_view(self.journal.poison(), hold)
+            }
+
+            fn load(
+                &self,
+                snapshot: &$crate::Snapshot,
+            ) -> Result<(), $crate::error::SnapshotError> {
+                self.load_snapshot(snapshot)
+            }
+
+            fn let_go(
+                &self,
+                snapshot: &$crate::Snapshot,
+                below: u32,
+            ) -> Result<(), $crate::error::SnapshotError> {
+                self.let_go_of(snapshot, below)
             }
         }
     };

@@ -69,19 +69,22 @@ impl<C: Send + Sync> Store<C> {
     pub(crate) fn new(expected_keys: usize, hash_seed: u64) -> Self {
         let shards = shard_count(expected_keys);
         let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
+        Self::with_shards(
+            shards,
+            capacity,
+            SharedSeed::from_u64(hash_seed),
+            hash_seed.rotate_left(32),
+        )
+    }
+
+    fn with_shards(shards: usize, capacity: usize, seeds: SharedSeed, seed: u64) -> Self {
         let map = DashMap::with_capacity_and_hasher_and_shard_amount(
             capacity,
             FixedState::default(),
             shards,
         );
         let hints = (0..shards).map(|_| Hint::default()).collect();
-        let store = Self {
-            map,
-            seeds: SharedSeed::from_u64(hash_seed),
-            seed: hash_seed.rotate_left(32),
-            hints,
-            capture: Capture::new(HASH_PARTS),
-        };
+        let store = Self { map, seeds, seed, hints, capture: Capture::new(HASH_PARTS) };
         for (hint, shard) in store.hints.iter().zip(store.map.shards()) {
             let table = shard.read();
             hint.set(table.data_end().as_ptr().cast(), table.buckets());
@@ -199,6 +202,24 @@ impl<C: Send + Sync> Store<C> {
                 drop(table);
                 self.capture.add(copies);
             }
+        }
+    }
+
+    /// An empty store whose shards can take the place of this one's.
+    pub(crate) fn empty_like(&self, expected_keys: usize) -> Self {
+        let shards = self.shards();
+        let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
+        Self::with_shards(shards, capacity, SharedSeed::clone(&self.seeds), self.seed)
+    }
+
+    /// Takes the keys of `other`, which has as many shards, in the place of its own, a shard at a time.
+    pub(crate) fn take_over(&self, other: &Self) {
+        debug_assert_eq!(self.shards(), other.shards());
+        for ((hint, shard), new) in self.hints.iter().zip(self.map.shards()).zip(other.map.shards())
+        {
+            let mut table = shard.write();
+            std::mem::swap(&mut *table, &mut *new.write());
+            hint.set(table.data_end().as_ptr().cast(), table.buckets());
         }
     }
 

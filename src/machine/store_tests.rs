@@ -9,7 +9,7 @@ use crate::machine::hash_part;
 
 const SEED: u64 = 0x5eed;
 
-fn put<C: Send + Sync>(store: &Store<C>, key: &[u8], cell: C) {
+fn put<C: Clone + Send + Sync>(store: &Store<C>, key: &[u8], cell: C) {
     store.update(store.hash(key), key, 0, |_| (Change::Set(cell), ()));
 }
 
@@ -17,7 +17,7 @@ fn get<C: Send + Sync + Copy>(store: &Store<C>, key: &[u8]) -> Option<C> {
     store.read(store.hash(key), key, |cell| cell.copied())
 }
 
-fn remove<C: Send + Sync>(store: &Store<C>, key: &[u8]) -> bool {
+fn remove<C: Clone + Send + Sync>(store: &Store<C>, key: &[u8]) -> bool {
     store.update(store.hash(key), key, 0, |cell| (Change::Remove, cell.is_some()))
 }
 

@@ -9,8 +9,10 @@ use super::capture::{Captured, Head, ShardCopy};
 use super::cell::{Cell, HeapCell, PlaceCell};
 use super::value::Value;
 use crate::entry::LogId;
-use crate::error::ReadError;
+use crate::error::{ReadError, SnapshotError};
+use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
+use crate::snapshot::Snapshot;
 
 /// How the engine takes views of a machine; of the built-in ones only.
 #[doc(hidden)]
@@ -22,7 +24,13 @@ pub trait Views: Send + Sync {
     /// How many have.
     fn marked(&self) -> usize;
     /// All have: copies what no worker has copied.
-    fn finish_view(&self) -> View;
+    fn finish_view(&self, hold: SegmentHold) -> View;
+    /// Replaces the state by that of a snapshot that was verified. Nothing is applied meanwhile.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>;
+    /// Lets go of the log before segment `below`, and of older snapshots: `snapshot` has what keys refer to there.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn let_go(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError>;
 }
 
 /// The state of a key-value machine at one exact index: every key and value, the membership, the notes.
@@ -31,7 +39,10 @@ pub trait Views: Send + Sync {
 /// the order of their bytes. It takes 56 bytes a key of memory (64 of a memory machine) while it is held, keys of more than 22
 /// bytes come on top; values are shared with the machine, whose log keeps the segments they lie in.
 #[derive(Debug)]
-pub struct View(Kind);
+pub struct View(
+    Kind,
+    #[allow(dead_code, reason = "held for the segments that places are in")] SegmentHold,
+);
 
 enum Kind {
     Memory(Sorted<HeapCell>),
@@ -142,12 +153,12 @@ macro_rules! either {
 }
 
 impl View {
-    pub(crate) fn memory(sorted: Sorted<HeapCell>) -> Self {
-        Self(Kind::Memory(sorted))
+    pub(crate) fn memory(sorted: Sorted<HeapCell>, hold: SegmentHold) -> Self {
+        Self(Kind::Memory(sorted), hold)
     }
 
-    pub(crate) fn persistent(sorted: Sorted<PlaceCell>) -> Self {
-        Self(Kind::Persistent(sorted))
+    pub(crate) fn persistent(sorted: Sorted<PlaceCell>, hold: SegmentHold) -> Self {
+        Self(Kind::Persistent(sorted), hold)
     }
 
     fn head(&self) -> &Head {

@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::error::{Poison, is_disk_full};
+use crate::error::{Poison, ReadError, ViewError, is_disk_full};
 use crate::snapshot::format::RkyvSettings;
 
 /// Why a snapshot could not be taken, read, moved or restored.
@@ -113,6 +113,27 @@ pub enum SnapshotError {
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+    /// A value could not be read.
+    #[error(transparent)]
+    Read(ReadError),
+}
+
+impl From<ReadError> for SnapshotError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Poisoned(poison) => Self::Poisoned(poison),
+            other => Self::Read(other),
+        }
+    }
+}
+
+impl From<ViewError> for SnapshotError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Poisoned(poison) => Self::Poisoned(poison),
+            ViewError::Unsupported => Self::Unsupported { what: "views" },
+        }
+    }
 }
 
 impl SnapshotError {

@@ -7,6 +7,7 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::format::{
     HARD_FILE, META_FILE, SEGMENT_BYTES_MAX, parse_segment_name, segment_name,
 };
+use crate::snapshot::format::{is_temporary_name, parse_snapshot_name};
 
 /// How much is read at once, unless a frame is longer.
 const READ_BYTES: u64 = 4 << 20;
@@ -22,6 +23,8 @@ pub(crate) struct Files {
     pub(crate) segments: Vec<u64>,
     /// File names of snapshots.
     pub(crate) snapshots: Vec<String>,
+    /// File names of snapshots that were never finished.
+    pub(crate) unfinished: Vec<String>,
 }
 
 /// Lists a directory; a file that is not ours is an error, as it may be somebody's data.
@@ -35,8 +38,10 @@ pub(crate) fn list_files(disk: &dyn Disk) -> Result<Files, OpenError> {
             files.hard = true;
         } else if let Some(number) = parse_segment_name(&name) {
             files.segments.push(number);
-        } else if name.ends_with(".snap") {
+        } else if parse_snapshot_name(&name).is_some() {
             files.snapshots.push(name);
+        } else if is_temporary_name(&name) {
+            files.unfinished.push(name);
         } else {
             return Err(OpenError::ForeignFile { path: disk.describe(), file: name });
         }

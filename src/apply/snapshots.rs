@@ -1,0 +1,263 @@
+//! Snapshots of a running engine, and giving up the part of the log that one covers.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::manager::ApplyManager;
+use super::watermark::{decode, encode};
+use crate::entry::LogId;
+use crate::error::{Poison, SnapshotError, WaitError};
+use crate::log::Log;
+use crate::machine::{StateMachine, View};
+use crate::snapshot::Snapshot;
+use crate::snapshot::SnapshotSink;
+use crate::snapshot::file::write_snapshot_file;
+use crate::snapshot::format::snapshot_name;
+use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
+use crate::sync::atomic::Ordering;
+
+/// How long the log may take to make durable what a snapshot has.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What [`ApplyManager::snapshot`] wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// The entry it is of: everything up to it is in the snapshot, and nothing after it. `None`: there is none yet,
+    /// and nothing was written to a directory.
+    pub log_id: Option<LogId>,
+    /// Keys in it; 0 for a machine of the user's own.
+    pub keys: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// What [`ApplyManager::compact`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// The snapshot that was written for it.
+    pub snapshot: SnapshotReport,
+    /// The last entry that is gone from the log.
+    pub purged: Option<u64>,
+    /// Segments that are gone.
+    pub segments: u64,
+    /// How long it took in all.
+    pub elapsed: Duration,
+}
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Writes the state at one exact index, that of the moment of the call, into the data directory, and makes it durable.
+    /// Apply goes on meanwhile (a machine of the user's own is held up while its
+    /// [`snapshot`](StateMachine::snapshot) runs). The next open starts from it.
+    ///
+    /// The log stays as it is: see [`compact`](ApplyManager::compact). Costs a view, and writing every key and value once.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; the engine goes on, and the directory has no half of it.
+    pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.engine.lock_snapshots();
+        self.engine.write_snapshot().map(|(report, _)| report)
+    }
+
+    /// Writes the state at one exact index to `out`: the bytes of a snapshot file.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; the engine goes on.
+    pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.engine.lock_snapshots();
+        let began = Instant::now();
+        let (log_id, summary) = self.engine.with_state(|state| {
+            let (log_id, meta) = (state.log_id(), state.meta());
+            let summary = state.write(SnapshotWriter::new(out), &meta)?;
+            Ok((log_id, summary))
+        })?;
+        Ok(report(log_id, summary, began))
+    }
+
+    /// Takes a snapshot and gives up the part of the log that it covers: whole segments, but for the last
+    /// [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply goes on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]. If the snapshot cannot be written the log stays as it is; a failure to move the log's beginning
+    /// poisons the engine.
+    pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
+        self.engine.compact()
+    }
+
+    /// The newest snapshot in the data directory, to be read in place or sent; `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] if it does not read back; [`SnapshotError::Unsupported`] for a machine without a log.
+    pub fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
+        let _turn = self.engine.lock_snapshots();
+        let log = self.engine.log_for_snapshots()?;
+        decode(self.engine.snapshot_mark.load(Ordering::Acquire))
+            .map(|index| Snapshot::open_on(log.disk(), &snapshot_name(index)))
+            .transpose()
+    }
+}
+
+fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotReport {
+    let Summary { bytes, entries, .. } = summary;
+    SnapshotReport { log_id, keys: entries, bytes, elapsed: began.elapsed() }
+}
+
+/// A state that stands still while it is written.
+enum Still<'a, M> {
+    View(View),
+    /// Nothing is applied to it.
+    Held(&'a M),
+}
+
+impl<M: StateMachine> Still<'_, M> {
+    fn log_id(&self) -> Option<LogId> {
+        match self {
+            Self::View(view) => view.log_id(),
+            Self::Held(machine) => machine.applied(),
+        }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        let Self::View(view) = self else {
+            return SnapshotMeta { log_id: self.log_id(), ..SnapshotMeta::default() };
+        };
+        SnapshotMeta {
+            log_id: view.log_id(),
+            membership: view.membership().map(|(log_id, bytes)| (log_id, bytes.into())),
+            notes: view.notes().map(|(name, value)| (name.into(), value.into())).collect(),
+        }
+    }
+
+    fn write(
+        &self,
+        mut writer: SnapshotWriter<'_>,
+        meta: &SnapshotMeta,
+    ) -> Result<Summary, SnapshotError> {
+        match self {
+            Self::View(view) => {
+                view.try_for_each(|key, value| writer.push(key, value))?;
+                writer.finish(meta)
+            }
+            Self::Held(machine) => {
+                let mut writer = writer.blob();
+                machine.snapshot(&mut writer)?;
+                writer.finish(meta)
+            }
+        }
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    fn lock_snapshots(&self) -> crate::sync::MutexGuard<'_, ()> {
+        self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
+        self.progress.poison.check()?;
+        let log = self.log.as_deref();
+        log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
+    }
+
+    /// Runs `write` with the state as it is at one index.
+    fn with_state<R>(
+        &self,
+        write: impl FnOnce(&Still<'_, M>) -> Result<R, SnapshotError>,
+    ) -> Result<R, SnapshotError> {
+        if self.machine.views().is_some() {
+            return write(&Still::View(self.take_view()?));
+        }
+        self.while_held(|machine| write(&Still::Held(machine)))?
+    }
+
+    /// Takes a snapshot into the directory. The caller has the turn.
+    fn write_snapshot(&self) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
+        let log = self.log_for_snapshots()?;
+        let began = Instant::now();
+        let (log_id, summary) = self.with_state(|state| {
+            let Some(log_id) = state.log_id() else { return Ok((None, None)) };
+            let meta = state.meta();
+            let summary =
+                write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
+                    let summary = state.write(writer, &meta)?;
+                    // A snapshot that outlives entries of the log would be of a log that never was.
+                    self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+                    Ok(summary)
+                })?;
+            Ok((Some(log_id), Some(summary)))
+        })?;
+        let (Some(log_id), Some(summary)) = (log_id, summary) else {
+            return Ok((
+                SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() },
+                None,
+            ));
+        };
+        self.snapshot_mark.store(encode(Some(log_id.index)), Ordering::Release);
+        self.snapshot_bytes.store(summary.bytes, Ordering::Release);
+        let snapshot = Snapshot::open_on(log.disk(), &snapshot_name(log_id.index))?;
+        Ok((report(Some(log_id), summary, began), Some(snapshot)))
+    }
+
+    pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
+        let _turn = self.lock_snapshots();
+        let began = Instant::now();
+        let (snapshot, file) = self.write_snapshot()?;
+        let log = self.log_for_snapshots()?;
+        let before = log.base();
+        if let (Some(log_id), Some(file)) = (snapshot.log_id, &file) {
+            self.give_up_log(log, log_id, file)?;
+        }
+        let base = log.base();
+        Ok(CompactionReport {
+            snapshot,
+            purged: base.last.map(|last| last.index),
+            segments: base.segment - before.segment,
+            elapsed: began.elapsed(),
+        })
+    }
+
+    /// Moves the beginning of the log as near to `covered` as it may come.
+    fn give_up_log(
+        &self,
+        log: &Log,
+        covered: LogId,
+        snapshot: &Snapshot,
+    ) -> Result<(), SnapshotError> {
+        let submitted = self.progress.submitted_mark();
+        let mark = (covered.index + 1).min(submitted.saturating_sub(log.retain_entries()));
+        let start = log.start_below(mark);
+        let below = start.map_or(0, |start| start.segment);
+        if let Some(views) = self.machine.views() {
+            views.let_go(snapshot, u32::try_from(below).unwrap_or(u32::MAX))?;
+        }
+        if let Some(start) = start {
+            let last =
+                decode(start.mark).and_then(|index| self.lock_appender().appender.log_id(index));
+            let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
+            let base = start.base(last);
+            log.move_base(base).map_err(|poison| self.fail(poison))?;
+            self.lock_appender().appender.forget_before(&base);
+        }
+        log.remove_snapshots_below(covered.index);
+        Ok(())
+    }
+}
+
+fn snapshot_error(error: WaitError) -> SnapshotError {
+    match error {
+        WaitError::Poisoned(poison) => SnapshotError::Poisoned(poison),
+        WaitError::Closed { .. } => SnapshotError::Closed,
+        other => SnapshotError::io(
+            "waiting for the log before finishing",
+            "a snapshot",
+            std::io::Error::other(other),
+        ),
+    }
+}

@@ -1,0 +1,172 @@
+//! Giving up the front of the log: which segments may go once a snapshot covers them, and the step that lets them go.
+//!
+//! The log base moves in `META`, in one synced write; only then are files removed. A crash in between leaves files below
+//! the base, which the next writable open removes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Log;
+use super::format::{META_FILE, segment_name};
+use super::meta::LogBase;
+use crate::entry::LogId;
+use crate::error::Poison;
+use crate::snapshot::format::parse_snapshot_name;
+
+/// Where a segment begins: what the base of the log would be if it began there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentStart {
+    pub(crate) segment: u64,
+    /// The last frame before it.
+    pub(crate) sequence: u64,
+    /// Checksum of that frame.
+    pub(crate) chain: u64,
+    /// Last index of the log before it, plus one.
+    pub(crate) mark: u64,
+}
+
+impl SegmentStart {
+    /// As the base of the log. `last` is the entry before it.
+    pub(crate) fn base(&self, last: LogId) -> LogBase {
+        LogBase {
+            segment: self.segment,
+            sequence: self.sequence,
+            chain: self.chain,
+            last: Some(last),
+        }
+    }
+}
+
+/// The starts of the log's segments after the first, in order. The log writer adds to them.
+///
+/// A segment whose first frames take back entries of the one before is none of them: if the log began there, what is
+/// taken back would be from before its beginning.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentStarts(Mutex<VecDeque<SegmentStart>>);
+
+impl SegmentStarts {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<SegmentStart>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next segment begins.
+    pub(crate) fn push(&self, start: SegmentStart) {
+        self.lock().push_back(start);
+    }
+
+    /// The frame of a truncation was written.
+    pub(crate) fn truncated(&self, first_removed: u64) {
+        self.lock().retain(|start| start.mark <= first_removed);
+    }
+
+    /// The last one before which only entries below `mark` are.
+    pub(crate) fn below(&self, mark: u64) -> Option<SegmentStart> {
+        let starts = self.lock();
+        starts.iter().rev().find(|start| start.mark > 0 && start.mark <= mark).copied()
+    }
+
+    /// The log begins at `segment` from now on.
+    fn forget_to(&self, segment: u64) {
+        self.lock().retain(|start| start.segment > segment);
+    }
+
+    /// How many segments there are after the first.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Log {
+    /// Makes the log begin at `base`, which a durable snapshot covers. Segments before it are gone afterwards: their files
+    /// at once, their bytes when the last view that may refer to them is.
+    ///
+    /// A file that cannot be removed is left to the next open.
+    pub(crate) fn move_base(&self, base: LogBase) -> Result<(), Poison> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        self.poison.check()?;
+        let mut meta = super::lock(&self.meta);
+        let content = super::Meta {
+            base,
+            durable_sequence: self.durable_sequence().max(meta.1.durable_sequence),
+            committed: meta.1.committed.max(base.last.map(|last| last.index)),
+            ..meta.1
+        };
+        let Some(file) = &mut meta.0 else { return Ok(()) };
+        file.store(&content).map_err(|source| {
+            let file = META_FILE.to_owned();
+            Poison::Io { action: "writing", file, source: Arc::new(source) }
+        })?;
+        let before = std::mem::replace(&mut meta.1, content).base.segment;
+        drop(meta);
+        writing.shared.starts.forget_to(base.segment);
+        for number in before..base.segment {
+            if let Ok(segment) = u32::try_from(number) {
+                self.table.retire(segment);
+            }
+            let name = segment_name(number);
+            if let Err(error) = self.disk.remove(&name) {
+                tracing::warn!(%error, name, "a segment that is no longer needed could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all snapshots below `index`, of which there is a durable one.
+    pub(crate) fn remove_snapshots_below(&self, index: u64) {
+        let names = self.disk.list().unwrap_or_default();
+        let older = |name: &String| parse_snapshot_name(name).is_some_and(|older| older < index);
+        for name in names.into_iter().filter(older) {
+            if let Err(error) = self.disk.remove(&name) {
+                tracing::warn!(%error, name, "an older snapshot could not be removed");
+            }
+        }
+    }
+
+    /// Where the log begins.
+    pub(crate) fn base(&self) -> LogBase {
+        super::lock(&self.meta).1.base
+    }
+
+    /// The last segment start before which only entries below `mark` are.
+    pub(crate) fn start_below(&self, mark: u64) -> Option<SegmentStart> {
+        self.writing.as_ref()?.shared.starts.below(mark)
+    }
+
+    /// Segments that the log has, the one being written included.
+    pub(crate) fn segments(&self) -> usize {
+        self.writing.as_ref().map_or(0, |writing| writing.shared.starts.len() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(segment: u64, mark: u64) -> SegmentStart {
+        SegmentStart { segment, sequence: segment * 10, chain: 7, mark }
+    }
+
+    #[test]
+    fn the_log_may_begin_where_everything_before_is_below_a_mark() {
+        let starts = SegmentStarts::default();
+        for (segment, mark) in [(2, 0), (3, 11), (4, 21), (5, 21)] {
+            starts.push(start(segment, mark));
+        }
+        assert_eq!(starts.below(10), None);
+        assert_eq!(starts.below(11), Some(start(3, 11)));
+        assert_eq!(starts.below(99), Some(start(5, 21)));
+        starts.forget_to(4);
+        assert_eq!((starts.below(20), starts.below(21)), (None, Some(start(5, 21))));
+    }
+
+    #[test]
+    fn a_segment_that_takes_back_what_is_before_it_is_no_beginning() {
+        let starts = SegmentStarts::default();
+        starts.push(start(2, 11));
+        starts.push(start(3, 21));
+        starts.truncated(16);
+        assert_eq!(starts.below(99), Some(start(2, 11)));
+        starts.truncated(11);
+        assert_eq!(starts.below(99), Some(start(2, 11)), "nothing before it was taken back");
+    }
+}

@@ -1,0 +1,256 @@
+//! Snapshots and compaction of a running engine, and opening from them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::generate::Dice;
+use common::machines::{compare, memory};
+use common::model::Model;
+use common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use common::{LONG, Persistent, Scratch, apply_config, manage, refused};
+use sprag::error::{LogError, OpenError};
+use sprag::{ApplyManager, Entry, PersistentStateMachine, Snapshot, StateMachine};
+
+/// Puts, deletes, counters and batches over few keys, with values of some hundred bytes: several segments soon.
+fn log(seed: u64, first: u64, entries: usize) -> Vec<Logged> {
+    let mut dice = Dice::new(seed);
+    let mut command = || {
+        let key = format!("key-{}", dice.below(40)).into_bytes();
+        match dice.below(8) {
+            0 => Cmd::Delete { key },
+            1 => Cmd::increment(format!("n{}", dice.below(5)), 7),
+            _ => Cmd::put(key, vec![dice.below(256) as u8; dice.below(900) as usize]),
+        }
+    };
+    let ops = (0..entries).map(|at| match at % 31 {
+        30 => Op::Membership(at.to_le_bytes().to_vec()),
+        29 => Op::Batch {
+            commands: vec![command(), command()],
+            note: Some((b"n".to_vec(), vec![at as u8])),
+        },
+        _ => Op::One(command()),
+    });
+    log_of(first, 1, ops.collect::<Vec<_>>())
+}
+
+fn apply<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged]) {
+    for piece in log.chunks(100) {
+        with_entries(piece, |entries| manager.apply_entries_sync(entries, LONG, &mut Vec::new()))
+            .unwrap();
+    }
+}
+
+fn files(directory: &Path, suffix: &str) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name.ends_with(suffix));
+    names.sort();
+    names
+}
+
+fn check(manager: &Persistent, log: &[Logged]) {
+    compare(manager.machine(), &Model::after(log)).unwrap();
+}
+
+#[test]
+fn a_directory_opens_from_its_snapshot_and_the_log_after_it() {
+    let (scratch, log) = (Scratch::new(), log(1, 1, 900));
+    let manager = scratch.open();
+    apply(&manager, &log[..500]);
+    let report = manager.snapshot().unwrap();
+    assert_eq!(report.log_id, Some(log[499].0));
+    assert_eq!(report.keys as usize, Model::after(&log[..500]).state.len());
+    assert_eq!(files(&scratch.path(), ".snap"), ["00000000000001f4.snap"]);
+    apply(&manager, &log[500..]);
+    check(&manager, &log);
+    manager.close(LONG).unwrap();
+
+    let manager = scratch.open();
+    assert_eq!(manager.stats().recovery.unwrap().snapshot, Some(log[499].0));
+    check(&manager, &log);
+    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    assert_eq!(snapshot.bytes(), report.bytes);
+    assert_eq!(snapshot.log_id(), report.log_id);
+}
+
+#[test]
+fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else() {
+    let (scratch, log) = (Scratch::new(), log(2, 1, 3000));
+    let manager = scratch.open();
+    apply(&manager, &log[..2000]);
+    let before = files(&scratch.path(), ".seg");
+    assert!(before.len() > 5, "{before:?}");
+    let report = manager.compact().unwrap();
+    let after = files(&scratch.path(), ".seg");
+    assert!(report.segments >= before.len() as u64 - 2, "{report:?}");
+    assert!(after.len() <= 3 && after.iter().all(|name| !before[..3].contains(name)), "{after:?}");
+    check(&manager, &log[..2000]);
+
+    let purged = report.purged.unwrap();
+    let state = manager.log_state().unwrap();
+    assert_eq!((state.purged, state.first), (Some(purged), Some(purged + 1)));
+    let gone = manager.entries(purged..=purged, 1 << 20);
+    assert!(matches!(gone, Err(LogError::NotInLog { index, .. }) if index == purged));
+    assert_eq!(manager.log_id(purged).unwrap(), Some(log[purged as usize - 1].0));
+    assert!(!manager.entries(purged + 1..=2000, 1 << 20).unwrap().is_empty());
+
+    apply(&manager, &log[2000..]);
+    check(&manager, &log);
+    manager.close(LONG).unwrap();
+    for _ in 0..2 {
+        let manager = scratch.open();
+        check(&manager, &log);
+        assert_eq!(manager.log_state().unwrap().purged, Some(purged));
+        manager.close(LONG).unwrap();
+    }
+    let image = Scratch::new();
+    common::copy_dir(&scratch.path(), &image.path());
+    let looking = PersistentStateMachine::open_read_only(image.path()).unwrap();
+    compare(&looking, &Model::after(&log)).unwrap();
+}
+
+#[test]
+fn compactions_follow_each_other_and_leave_one_snapshot() {
+    let (scratch, log) = (Scratch::new(), log(3, 1, 4000));
+    let manager = scratch.open();
+    for (round, piece) in log.chunks(500).enumerate() {
+        apply(&manager, piece);
+        let report = manager.compact().unwrap();
+        assert_eq!(report.snapshot.log_id, Some(piece[499].0));
+        assert_eq!(files(&scratch.path(), ".snap").len(), 1);
+        assert!(files(&scratch.path(), ".seg").len() <= 3);
+        check(&manager, &log[..(round + 1) * 500]);
+    }
+    manager.close(LONG).unwrap();
+    check(&scratch.open(), &log);
+}
+
+#[test]
+fn the_entries_to_retain_stay_in_the_log() {
+    let (scratch, log) = (Scratch::new(), log(4, 1, 2000));
+    let machine = PersistentStateMachine::open(scratch.config().retain_entries(700)).unwrap();
+    let manager = manage(machine, apply_config(2));
+    apply(&manager, &log);
+    let report = manager.compact().unwrap();
+    let purged = report.purged.unwrap();
+    assert!((1..=1300).contains(&purged), "{purged}");
+    let entries = manager.entries(1301..=2000, usize::MAX).unwrap();
+    assert_eq!(entries.len(), 700);
+}
+
+#[test]
+fn a_value_reads_the_same_after_its_segment_was_compacted_away_and_after_close() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    let put = |index, key: &[u8], byte| {
+        let value = [byte; 3000];
+        manager.apply(&Entry::put(index, 1, key, &value), LONG).unwrap();
+    };
+    put(1, b"old", 1);
+    put(2, b"kept", 2);
+    for index in 3..60 {
+        put(index, b"other", 3);
+    }
+    let [old, kept] =
+        [b"old".as_slice(), b"kept"].map(|key| manager.machine().get(key).unwrap().unwrap());
+    let view = manager.view().unwrap();
+    put(60, b"old", 4);
+    manager.compact().unwrap();
+    manager.compact().unwrap();
+    assert!(!files(&scratch.path(), ".seg").contains(&"0000000000000001.seg".to_owned()));
+    assert_eq!(view.get(b"old").unwrap().unwrap(), &[1; 3000]);
+    assert_eq!(view.get(b"kept").unwrap().unwrap(), &[2; 3000]);
+    drop(view);
+    let from_snapshot = manager.machine().get(b"kept").unwrap().unwrap();
+    manager.compact().unwrap();
+    manager.close(LONG).unwrap();
+    assert_eq!((&old[..], &kept[..]), (&[1; 3000][..], &[2; 3000][..]));
+    assert_eq!(from_snapshot, &[2; 3000]);
+}
+
+#[test]
+fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
+    let log = log(5, 1, 1500);
+    let mut bytes = Vec::new();
+    for workers in 1..=4 {
+        let scratch = Scratch::new();
+        let manager =
+            manage(PersistentStateMachine::open(scratch.config()).unwrap(), apply_config(workers));
+        apply(&manager, &log[..700]);
+        if workers % 2 == 0 {
+            manager.compact().unwrap();
+        }
+        apply(&manager, &log[700..]);
+        let mut out = Vec::new();
+        manager.snapshot_to(&mut out).unwrap();
+        bytes.push(out);
+        let manager = manage(memory(), apply_config(workers));
+        apply(&manager, &log);
+        let mut out = Vec::new();
+        manager.snapshot_to(&mut out).unwrap();
+        bytes.push(out);
+    }
+    assert!(bytes.iter().all(|other| *other == bytes[0]));
+}
+
+#[test]
+fn a_damaged_newest_snapshot_falls_back_to_the_log_if_that_still_reaches() {
+    let (scratch, log) = (Scratch::new(), log(6, 1, 800));
+    let manager = scratch.open();
+    apply(&manager, &log[..400]);
+    manager.snapshot().unwrap();
+    apply(&manager, &log[400..600]);
+    manager.snapshot().unwrap();
+    apply(&manager, &log[600..]);
+    manager.close(LONG).unwrap();
+    let names = files(&scratch.path(), ".snap");
+    assert_eq!(names.len(), 2);
+    let flip = |name: &str| {
+        let path = scratch.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x40;
+        fs::write(&path, bytes).unwrap();
+    };
+    flip(&names[1]);
+    let manager = scratch.open();
+    let recovery = manager.stats().recovery.unwrap();
+    assert_eq!(recovery.snapshot, Some(log[399].0));
+    assert_eq!(recovery.damaged_snapshots, names[1..]);
+    check(&manager, &log);
+    manager.close(LONG).unwrap();
+    flip(&names[0]);
+    let manager = scratch.open();
+    assert_eq!(manager.stats().recovery.unwrap().snapshot, None);
+    check(&manager, &log);
+}
+
+#[test]
+fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
+    let (scratch, log) = (Scratch::new(), log(7, 1, 2000));
+    let manager = scratch.open();
+    apply(&manager, &log);
+    manager.compact().unwrap();
+    manager.close(LONG).unwrap();
+    let name = files(&scratch.path(), ".snap").remove(0);
+    let path = scratch.path().join(&name);
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 3] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(refused(scratch.config()), OpenError::Corrupt(place) if place.file == name));
+    fs::remove_file(&path).unwrap();
+    assert!(
+        matches!(refused(scratch.config()), OpenError::Corrupt(place) if place.file.ends_with(".snap"))
+    );
+    fs::write(&path, whole).unwrap();
+    std::os::unix::fs::PermissionsExt::set_mode(
+        &mut fs::metadata(&path).unwrap().permissions(),
+        0o600,
+    );
+    check(&scratch.open(), &log);
+    assert!(Snapshot::open(&path).is_ok());
+}
