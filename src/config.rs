@@ -182,6 +182,53 @@ impl ApplyConfig {
     }
 }
 
+/// When the engine takes a snapshot and gives up the log that it covers, by itself. Any of the conditions is enough.
+///
+/// What is written for it is a part of what is put in: with a ratio of 1, a snapshot is written when as much of the log
+/// can be given up as the last snapshot has, so that the disk has three times the state at most (the log, the old
+/// snapshot, and the new one while it is written), and twice as much is written as without.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[must_use]
+pub struct CompactionPolicy {
+    pub(crate) garbage_ratio: f64,
+    pub(crate) log_bytes: u64,
+    pub(crate) entries: Option<u64>,
+    pub(crate) interval: Option<Duration>,
+}
+
+impl Default for CompactionPolicy {
+    fn default() -> Self {
+        Self { garbage_ratio: 1.0, log_bytes: 256 << 20, entries: None, interval: None }
+    }
+}
+
+impl CompactionPolicy {
+    /// When the full segments of the log are this many times as long as the newest snapshot (and
+    /// [`log_bytes`](CompactionPolicy::log_bytes) at least). Default: 1.
+    pub fn garbage_ratio(mut self, ratio: f64) -> Self {
+        self.garbage_ratio = ratio.max(0.0);
+        self
+    }
+
+    /// The least length of full segments that the ratio starts to count at, in bytes. Default: 256 MiB.
+    pub fn log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+
+    /// When so many entries were applied since the newest snapshot. Default: never for that.
+    pub fn entries(mut self, entries: u64) -> Self {
+        self.entries = Some(entries);
+        self
+    }
+
+    /// When so much time has passed since the last compaction, if anything was applied since. Default: never for that.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+}
+
 /// Options of a [`PersistentStateMachine`](crate::PersistentStateMachine).
 #[derive(Clone, Debug)]
 pub struct PersistentConfig {
@@ -203,6 +250,7 @@ pub struct PersistentConfig {
     pub(crate) io: IoBackend,
     pub(crate) io_uring_refused: bool,
     pub(crate) retain_entries: u64,
+    pub(crate) compaction: Option<Option<CompactionPolicy>>,
 }
 
 impl PersistentConfig {
@@ -227,6 +275,7 @@ impl PersistentConfig {
             io: IoBackend::Auto,
             io_uring_refused: false,
             retain_entries: 0,
+            compaction: None,
         }
     }
 
@@ -352,6 +401,23 @@ impl PersistentConfig {
     pub fn retain_entries(mut self, entries: u64) -> Self {
         self.retain_entries = entries;
         self
+    }
+
+    /// When to compact; `None`: only by [`ApplyManager::compact`](crate::ApplyManager::compact). Default: the policy's
+    /// defaults, and `None` under [`CommitMode::ByCommit`], as there the consensus engine decides what followers need.
+    #[must_use]
+    pub fn compaction(mut self, policy: impl Into<Option<CompactionPolicy>>) -> Self {
+        self.compaction = Some(policy.into());
+        self
+    }
+
+    /// What was asked for, or the default.
+    pub(crate) fn compaction_policy(&self) -> Option<CompactionPolicy> {
+        let default = || match self.commit_mode {
+            CommitMode::OnAppend => Some(CompactionPolicy::default()),
+            CommitMode::ByCommit => None,
+        };
+        self.compaction.unwrap_or_else(default)
     }
 
     /// As if the kernel refused an io_uring with `EPERM`: for tests.

@@ -79,14 +79,18 @@ mod stats;
 mod sync;
 pub mod testing;
 
+pub use apply::compaction::CompactionStats;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::LogState;
 pub use apply::manager::{ApplyManager, Reader};
 pub use apply::retry::RetryPolicy;
+pub use apply::snapshots::{CompactionReport, SnapshotReport};
 pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
-pub use config::{ApplyConfig, CommitMode, Durability, IoBackend, PersistentConfig};
+pub use config::{
+    ApplyConfig, CommitMode, CompactionPolicy, Durability, IoBackend, PersistentConfig,
+};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::apply::compaction::CompactionStats;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::apply::watermark::decode;
@@ -55,6 +56,8 @@ pub struct ApplyStats {
     pub log_writer: LogWriterStats,
     /// What opening the log found.
     pub recovery: Option<RecoveryReport>,
+    /// What compacting has come to.
+    pub compaction: CompactionStats,
     /// Most memory the engine takes, keys and values apart, in bytes.
     pub memory_bytes: usize,
     /// The state machine's own figures.
@@ -103,6 +106,7 @@ impl<M: StateMachine> ApplyManager<M> {
             io_fallback,
             log_writer,
             recovery,
+            compaction: engine.compaction.stats(),
             memory_bytes: engine.memory_bytes,
             machine: engine.machine.stats(),
         }

@@ -108,7 +108,12 @@ impl<M: StateMachine> Stepped<M> {
         self.manager.engine.step_background() == Step::Worked
     }
 
-    /// Steps everything, round-robin, until nothing has anything to do.
+    /// One step of compaction: all of it, if it is due. Whether it did anything.
+    pub fn step_compaction(&self) -> bool {
+        self.manager.engine.step_compaction() == Step::Worked
+    }
+
+    /// Steps everything but compaction, round-robin, until nothing has anything to do.
     pub fn run_until_idle(&self) {
         loop {
             let mut worked = self.step_log_writer() | self.step_background();

@@ -10,9 +10,12 @@ use common::generate::Dice;
 use common::machines::{compare, memory};
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, apply_config, manage, refused};
+use common::{LONG, Persistent, Scratch, apply_config, eventually, manage, refused};
 use sprag::error::{LogError, OpenError};
-use sprag::{ApplyManager, Entry, PersistentStateMachine, Snapshot, StateMachine};
+use sprag::testing::Stepped;
+use sprag::{
+    ApplyManager, CompactionPolicy, Entry, PersistentStateMachine, Snapshot, StateMachine,
+};
 
 /// Puts, deletes, counters and batches over few keys, with values of some hundred bytes: several segments soon.
 fn log(seed: u64, first: u64, entries: usize) -> Vec<Logged> {
@@ -197,6 +200,49 @@ fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
 }
 
 #[test]
+fn the_engine_compacts_by_itself_as_its_policy_says_and_the_disk_stays_small() {
+    let (scratch, log) = (Scratch::new(), log(8, 1, 20_000));
+    let policy = CompactionPolicy::default().garbage_ratio(1.0).log_bytes(128 << 10);
+    let machine = PersistentStateMachine::open(scratch.config().compaction(policy)).unwrap();
+    let manager = manage(machine, apply_config(2));
+    let mut most_segments = 0;
+    for piece in log.chunks(500) {
+        apply(&manager, piece);
+        most_segments = most_segments.max(files(&scratch.path(), ".seg").len());
+    }
+    assert!(eventually(LONG, || manager.stats().compaction.done > 0));
+    assert_eq!(manager.stats().compaction.failed, 0);
+    assert!(most_segments < 60, "{most_segments} of {}", manager.stats().log_writer.bytes >> 16);
+    check(&manager, &log);
+    manager.close(LONG).unwrap();
+    check(&scratch.open(), &log);
+}
+
+#[test]
+fn nothing_is_compacted_without_a_policy_nor_by_default_under_consensus() {
+    for config in [Scratch::new().config().compaction(None), Scratch::new().by_commit()] {
+        let machine = PersistentStateMachine::open(config).unwrap();
+        let engine = Stepped::new(machine, apply_config(1)).unwrap();
+        assert!(!engine.step_compaction());
+    }
+    let (scratch, log) = (Scratch::new(), log(9, 1, 600));
+    let policy = CompactionPolicy::default().entries(500);
+    let machine = PersistentStateMachine::open(scratch.config().compaction(policy)).unwrap();
+    let engine = Stepped::new(machine, apply_config(2)).unwrap();
+    let submit = |log: &[Logged]| {
+        for piece in log.chunks(40) {
+            with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
+            engine.run_until_idle();
+        }
+    };
+    submit(&log[..490]);
+    assert!(!engine.step_compaction(), "not so many entries yet");
+    submit(&log[490..]);
+    assert!(engine.step_compaction() && !engine.step_compaction());
+    assert_eq!(engine.stats().compaction.done, 1);
+}
+
+#[test]
 fn a_damaged_newest_snapshot_falls_back_to_the_log_if_that_still_reaches() {
     let (scratch, log) = (Scratch::new(), log(6, 1, 800));
     let manager = scratch.open();
@@ -247,10 +293,6 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
         matches!(refused(scratch.config()), OpenError::Corrupt(place) if place.file.ends_with(".snap"))
     );
     fs::write(&path, whole).unwrap();
-    std::os::unix::fs::PermissionsExt::set_mode(
-        &mut fs::metadata(&path).unwrap().permissions(),
-        0o600,
-    );
     check(&scratch.open(), &log);
     assert!(Snapshot::open(&path).is_ok());
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::claims::Claims;
+use super::compaction::Compaction;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
@@ -51,6 +52,8 @@ pub(crate) struct Engine<M> {
     pub(crate) snapshot_bytes: AtomicU64,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
+    pub(crate) compaction_signal: Signal,
+    pub(crate) compaction: Compaction,
     pub(crate) latency: Latency,
     /// No more submissions.
     pub(crate) closed: AtomicBool,
@@ -106,6 +109,8 @@ impl<M: StateMachine> Engine<M> {
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
+            compaction_signal: Signal::default(),
+            compaction: Compaction::new(),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             pinned: AtomicU64::new(0),
@@ -240,6 +245,8 @@ impl<M: StateMachine> Engine<M> {
                 self.latency.note(self.progress.acknowledged_mark());
                 if log.background_wanted() {
                     self.background_signal.notify();
+                    // So often, too, a segment is full.
+                    self.compaction_signal.notify();
                 }
                 Step::Worked
             }

@@ -4,6 +4,7 @@
 //! over those steps.
 
 pub(crate) mod claims;
+pub(crate) mod compaction;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod latency;

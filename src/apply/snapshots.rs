@@ -20,6 +20,9 @@ use crate::sync::atomic::Ordering;
 /// How long the log may take to make durable what a snapshot has.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often, in entries, whoever writes a snapshot looks whether the engine is being closed.
+const LOOK_ENTRIES: u32 = 4096;
+
 /// What [`ApplyManager::snapshot`] wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,7 +77,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let began = Instant::now();
         let (log_id, summary) = self.engine.with_state(|state| {
             let (log_id, meta) = (state.log_id(), state.meta());
-            let summary = state.write(SnapshotWriter::new(out), &meta)?;
+            let summary = state.write(SnapshotWriter::new(out), &meta, &|| false)?;
             Ok((log_id, summary))
         })?;
         Ok(report(log_id, summary, began))
@@ -140,10 +143,18 @@ impl<M: StateMachine> Still<'_, M> {
         &self,
         mut writer: SnapshotWriter<'_>,
         meta: &SnapshotMeta,
+        stopping: &dyn Fn() -> bool,
     ) -> Result<Summary, SnapshotError> {
         match self {
             Self::View(view) => {
-                view.try_for_each(|key, value| writer.push(key, value))?;
+                let mut pushed = 0_u32;
+                view.try_for_each(|key, value| {
+                    pushed = pushed.wrapping_add(1);
+                    if pushed.is_multiple_of(LOOK_ENTRIES) && stopping() {
+                        return Err(SnapshotError::Closed);
+                    }
+                    writer.push(key, value)
+                })?;
                 writer.finish(meta)
             }
             Self::Held(machine) => {
@@ -181,12 +192,13 @@ impl<M: StateMachine> Engine<M> {
     fn write_snapshot(&self) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
         let log = self.log_for_snapshots()?;
         let began = Instant::now();
+        let stopping = || self.stopping.load(Ordering::Relaxed);
         let (log_id, summary) = self.with_state(|state| {
             let Some(log_id) = state.log_id() else { return Ok((None, None)) };
             let meta = state.meta();
             let summary =
                 write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
-                    let summary = state.write(writer, &meta)?;
+                    let summary = state.write(writer, &meta, &stopping)?;
                     // A snapshot that outlives entries of the log would be of a log that never was.
                     self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
                     Ok(summary)
@@ -206,6 +218,12 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
+        let result = self.compact_now();
+        self.compaction.note(&result);
+        result
+    }
+
+    fn compact_now(&self) -> Result<CompactionReport, SnapshotError> {
         let _turn = self.lock_snapshots();
         let began = Instant::now();
         let (snapshot, file) = self.write_snapshot()?;

@@ -35,6 +35,9 @@ impl Threads {
             threads.spawn(engine, "sprag-log".to_owned(), log_writer)?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
+        if engine.log.as_ref().is_some_and(|log| log.compaction_policy().is_some()) {
+            threads.spawn(engine, "sprag-compact".to_owned(), compaction)?;
+        }
         Ok(threads)
     }
 
@@ -81,6 +84,7 @@ impl Threads {
             engine.workers.notify();
             engine.writer_signal.notify();
             engine.background_signal.notify();
+            engine.compaction_signal.notify();
             if handle.join().is_err() {
                 tracing::error!("a thread of the engine panicked outside of a state machine");
             }
@@ -170,6 +174,18 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
             engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
                 engine.log.as_ref().is_some_and(|log| log.background_wanted())
                     || engine.stopping.load(Ordering::Relaxed)
+            });
+        }
+    }
+}
+
+fn compaction<M: StateMachine>(engine: &Engine<M>) {
+    engine.compaction_signal.attach();
+    while !engine.stopping.load(Ordering::Relaxed) {
+        if engine.step_compaction() == Step::Idle {
+            // Also to look at the clock, for a policy that goes by it.
+            engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
+                engine.compaction_is_due() || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

@@ -70,7 +70,7 @@ impl SegmentStarts {
         self.lock().retain(|start| start.segment > segment);
     }
 
-    /// How many segments there are after the first.
+    /// How many segments there are after the first: how many are full.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -132,9 +132,11 @@ impl Log {
         self.writing.as_ref()?.shared.starts.below(mark)
     }
 
-    /// Segments that the log has, the one being written included.
-    pub(crate) fn segments(&self) -> usize {
-        self.writing.as_ref().map_or(0, |writing| writing.shared.starts.len() + 1)
+    /// The length of all segments that are full.
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        self.writing
+            .as_ref()
+            .map_or(0, |writing| writing.shared.starts.len() as u64 * writing.files.segment_bytes())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::apply::watermark::{AckRule, Progress, StartMarks};
 use crate::apply::worker::Step;
 use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
-use crate::config::{CommitMode, Durability};
+use crate::config::{CommitMode, CompactionPolicy, Durability};
 use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
@@ -235,6 +235,7 @@ pub(crate) struct Log {
     /// The snapshot that it was opened from: its index and its length.
     opened_from: Option<(u64, u64)>,
     retain_entries: u64,
+    compaction: Option<CompactionPolicy>,
 }
 
 /// What writing takes.
@@ -318,6 +319,11 @@ impl Log {
     /// The snapshot that it was opened from: its index and its length.
     pub(crate) fn opened_from(&self) -> Option<(u64, u64)> {
         self.opened_from
+    }
+
+    /// When it compacts by itself.
+    pub(crate) fn compaction_policy(&self) -> Option<&CompactionPolicy> {
+        self.compaction.as_ref()
     }
 
     /// How many of the last entries a compaction leaves in the log.

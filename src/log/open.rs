@@ -239,6 +239,7 @@ impl LogOpening {
             writing,
             opened_from: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
             retain_entries: self.config.retain_entries,
+            compaction: self.config.compaction_policy(),
         }))
     }
 

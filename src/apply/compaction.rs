@@ -1,0 +1,191 @@
+//! Compaction by itself: when the log has become long enough for a snapshot to pay.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::worker::Step;
+use crate::config::CompactionPolicy;
+use crate::error::SnapshotError;
+use crate::machine::StateMachine;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
+
+/// How long to wait after the first failure; doubled after each further one.
+const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// What compacting has come to so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Compactions that were done, those asked for included.
+    pub done: u64,
+    /// Compactions that failed.
+    pub failed: u64,
+    /// Why the last one failed, if none was done since.
+    pub last_error: Option<String>,
+}
+
+/// Between compactions.
+#[derive(Debug)]
+pub(crate) struct Compaction(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    stats: CompactionStats,
+    /// The last one, or the start.
+    last: Instant,
+    /// Not before then, after a failure.
+    not_before: Option<(Instant, Duration)>,
+    /// The machine has no snapshots.
+    never: bool,
+}
+
+impl Compaction {
+    pub(crate) fn new() -> Self {
+        let last = Instant::now();
+        let stats = CompactionStats::default();
+        Self(Mutex::new(State { stats, last, not_before: None, never: false }))
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn stats(&self) -> CompactionStats {
+        self.with(|state| state.stats.clone())
+    }
+
+    /// One has ended.
+    pub(crate) fn note<T>(&self, result: &Result<T, SnapshotError>) {
+        self.with(|state| match result {
+            Ok(_) => {
+                state.stats.done += 1;
+                state.stats.last_error = None;
+                state.last = Instant::now();
+                state.not_before = None;
+            }
+            Err(error) => {
+                state.stats.failed += 1;
+                state.stats.last_error = Some(error.to_string());
+                state.never |= matches!(error, SnapshotError::Unsupported { .. });
+                let wait =
+                    state.not_before.map_or(BACKOFF, |(_, wait)| (2 * wait).min(BACKOFF_MAX));
+                state.not_before = Some((Instant::now() + wait, wait));
+            }
+        });
+    }
+
+    /// How long ago the last one was; `None` if it is not to be tried now.
+    fn since_last(&self) -> Option<Duration> {
+        self.with(|state| {
+            let held_back = state.not_before.is_some_and(|(until, _)| Instant::now() < until);
+            (!state.never && !held_back).then(|| state.last.elapsed())
+        })
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Whether the policy asks for a compaction now.
+    pub(crate) fn compaction_is_due(&self) -> bool {
+        let Some(log) = &self.log else { return false };
+        let Some(policy) = log.compaction_policy() else { return false };
+        if self.progress.poison.get().is_some() {
+            return false;
+        }
+        let Some(since_last) = self.compaction.since_last() else { return false };
+        let sealed_bytes = log.sealed_bytes();
+        let snapshot = self.snapshot_mark.load(Ordering::Acquire);
+        let entries =
+            self.progress.applied_mark().saturating_sub(snapshot.max(self.progress.base()));
+        policy.is_due(&Facts {
+            sealed_bytes,
+            snapshot_bytes: self.snapshot_bytes.load(Ordering::Acquire),
+            entries,
+            since_last,
+        })
+    }
+
+    /// One step of compaction: all of one, if it is due. It waits for the log and the workers; a failure fails it alone.
+    pub(crate) fn step_compaction(&self) -> Step {
+        if !self.compaction_is_due() {
+            return Step::Idle;
+        }
+        match self.compact() {
+            Ok(report) => tracing::debug!(?report, "compacted"),
+            Err(error) => tracing::warn!(%error, "compaction failed; the log stays as it is"),
+        }
+        Step::Worked
+    }
+}
+
+/// What a policy goes by.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    sealed_bytes: u64,
+    snapshot_bytes: u64,
+    entries: u64,
+    since_last: Duration,
+}
+
+impl CompactionPolicy {
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a ratio of lengths"
+    )]
+    fn is_due(&self, facts: &Facts) -> bool {
+        // Whole segments are given up, so without a sealed one nothing would be gained.
+        if facts.entries == 0 || facts.sealed_bytes == 0 {
+            return false;
+        }
+        let garbage = (facts.snapshot_bytes as f64 * self.garbage_ratio) as u64;
+        facts.sealed_bytes >= garbage.max(self.log_bytes)
+            || self.entries.is_some_and(|most| facts.entries >= most)
+            || self.interval.is_some_and(|longest| facts.since_last >= longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Facts =
+        Facts { sealed_bytes: 0, snapshot_bytes: 0, entries: 0, since_last: Duration::ZERO };
+
+    #[test]
+    fn each_condition_of_a_policy_is_enough_and_none_without_something_to_give_up() {
+        let policy = CompactionPolicy::default().log_bytes(100).garbage_ratio(2.0);
+        let facts = Facts { sealed_bytes: 100, entries: 1, ..NOTHING };
+        assert!(policy.is_due(&facts));
+        assert!(!policy.is_due(&Facts { sealed_bytes: 99, ..facts }));
+        assert!(!policy.is_due(&Facts { snapshot_bytes: 51, ..facts }));
+        assert!(policy.is_due(&Facts { snapshot_bytes: 50, ..facts }));
+        assert!(!policy.is_due(&Facts { entries: 0, ..facts }));
+        let few = Facts { sealed_bytes: 1, entries: 7, ..NOTHING };
+        assert!(policy.entries(7).is_due(&few) && !policy.entries(8).is_due(&few));
+        let late = Facts { since_last: Duration::from_secs(5), ..few };
+        assert!(policy.interval(Duration::from_secs(5)).is_due(&late));
+        assert!(!policy.interval(Duration::from_secs(6)).is_due(&late));
+        let all = policy.entries(0).interval(Duration::ZERO);
+        assert!(!all.is_due(&Facts { sealed_bytes: 0, ..late }));
+    }
+
+    #[test]
+    fn after_a_failure_the_next_try_waits_and_a_machine_without_snapshots_is_asked_once() {
+        let compaction = Compaction::new();
+        assert!(compaction.since_last().is_some());
+        compaction.note::<()>(&Err(SnapshotError::Closed));
+        assert!(compaction.since_last().is_none());
+        assert_eq!(compaction.stats().failed, 1);
+        assert!(compaction.stats().last_error.is_some());
+        compaction.note(&Ok(()));
+        assert!(compaction.since_last().is_some());
+        assert_eq!(compaction.stats().last_error, None);
+        compaction.note::<()>(&Err(SnapshotError::Unsupported { what: "snapshots" }));
+        compaction.note(&Ok(()));
+        assert!(compaction.since_last().is_none());
+    }
+}
