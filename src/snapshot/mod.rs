@@ -15,6 +15,8 @@ mod index;
 mod iter;
 mod reader;
 mod receiver;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod reseal;
 mod stream;
 mod transport;
 pub(crate) mod writer;

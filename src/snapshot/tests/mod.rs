@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
+mod by_path;
+mod crashes;
+mod damage;
 mod round_trip;
 mod transfer;
 
