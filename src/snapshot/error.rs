@@ -81,23 +81,31 @@ pub enum SnapshotError {
         /// The most there can be; a key has at least 1.
         limit: u64,
     },
-    /// A transport chunk that starts after what has arrived. Send again from `expected`.
-    #[error("a chunk at offset {got} arrived where {expected} is next")]
+    /// A piece that starts after what has arrived. Send again from `expected`.
+    #[error("a piece at offset {got} arrived where {expected} is next")]
     Gap {
         /// The offset that is next.
         expected: u64,
-        /// The offset of the chunk.
+        /// The offset of the piece.
         got: u64,
     },
-    /// A transport chunk whose checksum does not fit its bytes. Send it again.
-    #[error("the chunk at offset {offset} was damaged on its way")]
-    DamagedChunk {
+    /// A piece whose checksum does not fit its bytes, or that does not lie in its file. Send it again.
+    #[error("the piece at offset {offset} was damaged on its way")]
+    DamagedPiece {
         /// Its offset.
         offset: u64,
     },
-    /// A transport chunk of another snapshot than the one being received. Start anew to receive that one.
-    #[error("a chunk of another snapshot arrived")]
+    /// A piece of another snapshot than the one being received. Start anew to receive that one.
+    #[error("a piece of another snapshot arrived")]
     OtherSnapshot,
+    /// Not all pieces have arrived.
+    #[error("only {received} bytes of the snapshot have arrived{}", of(*file_bytes))]
+    Incomplete {
+        /// How many bytes have.
+        received: u64,
+        /// How many there are; `None` if nothing arrived yet.
+        file_bytes: Option<u64>,
+    },
     /// A snapshot is being taken already.
     #[error("a snapshot is being taken already")]
     Busy,
@@ -147,4 +155,8 @@ impl SnapshotError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_disk_full(source))
     }
+}
+
+fn of(file_bytes: Option<u64>) -> String {
+    file_bytes.map_or(String::new(), |bytes| format!(" of {bytes}"))
 }

@@ -5,7 +5,7 @@
 //! disk is a function of state and log id alone: two engines fed the same log write the same bytes.
 //!
 //! In reading order: `format` (the bytes), `writer` and `file` (how they get to disk), `index` and `chunk` (how they
-//! are checked), `reader` and `iter` (what is asked of them).
+//! are checked), `reader` and `iter` (what is asked of them), `transport` and `receiver` (how they get to another node).
 
 mod chunk;
 pub(crate) mod error;
@@ -14,7 +14,11 @@ pub(crate) mod format;
 mod index;
 mod iter;
 mod reader;
+mod receiver;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod reseal;
 mod stream;
+mod transport;
 pub(crate) mod writer;
 
 #[cfg(test)]
@@ -25,4 +29,6 @@ pub use self::iter::{BlobReader, Iter};
 #[allow(unused_imports, reason = "its callers follow")]
 pub(crate) use self::reader::ChunkSlice;
 pub use self::reader::Snapshot;
+pub use self::receiver::SnapshotReceiver;
 pub use self::stream::{SnapshotSink, SnapshotSource};
+pub use self::transport::{Pieces, SnapshotId, SnapshotPiece};

@@ -1,8 +1,12 @@
 //! Tests by promise, and what they share.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
+mod by_path;
+mod crashes;
+mod damage;
 mod round_trip;
+mod transfer;
 
 use std::collections::BTreeMap;
 

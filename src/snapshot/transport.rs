@@ -1,0 +1,110 @@
+//! A snapshot as a stream of checksummed pieces, for whatever carries them to another node.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use crc32c::{crc32c, crc32c_append};
+
+use super::format::FOOTER_BYTES;
+use super::reader::Snapshot;
+use crate::log::format::u32_at;
+
+/// Tells one snapshot from another. Equal ones have equal bytes, whichever node has written them, so that a transfer
+/// may go on from another sender.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotId {
+    /// The length of the file.
+    pub file_bytes: u64,
+    /// The checksum in its footer, which covers that of the index, which covers those of all chunks.
+    pub footer_crc: u32,
+}
+
+/// One piece of a snapshot file on its way.
+///
+/// The fields are what has to be sent; the receiving end builds the same from them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPiece<'a> {
+    /// What it is a piece of.
+    pub snapshot: SnapshotId,
+    /// Where in the file it starts.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// CRC-32C over offset, snapshot and bytes.
+    pub crc: u32,
+    /// Whether the file ends with it.
+    pub last: bool,
+}
+
+impl SnapshotPiece<'_> {
+    /// Whether the checksum fits, and the piece lies in the file.
+    pub(super) fn is_whole(&self) -> bool {
+        let end = self.offset.checked_add(self.bytes.len() as u64);
+        let crc = piece_crc(self.snapshot, self.offset, self.bytes);
+        let fits = end.is_some_and(|end| end <= self.snapshot.file_bytes);
+        self.crc == crc && fits && self.last == (end == Some(self.snapshot.file_bytes))
+    }
+}
+
+impl fmt::Debug for SnapshotPiece<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotPiece")
+            .field("snapshot", &self.snapshot)
+            .field("offset", &self.offset)
+            .field("bytes", &self.bytes.len())
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+fn piece_crc(snapshot: SnapshotId, offset: u64, bytes: &[u8]) -> u32 {
+    let crc = crc32c(&offset.to_le_bytes());
+    let crc = crc32c_append(crc, &snapshot.file_bytes.to_le_bytes());
+    let crc = crc32c_append(crc, &snapshot.footer_crc.to_le_bytes());
+    crc32c_append(crc, bytes)
+}
+
+/// The pieces of a snapshot; made by [`Snapshot::pieces`].
+#[derive(Clone, Debug)]
+pub struct Pieces<'a> {
+    snapshot: &'a Snapshot,
+    offset: usize,
+    piece_bytes_max: usize,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = SnapshotPiece<'a>;
+
+    fn next(&mut self) -> Option<SnapshotPiece<'a>> {
+        let file = self.snapshot.file_bytes();
+        let rest = file.get(self.offset..).filter(|rest| !rest.is_empty())?;
+        let bytes = &rest[..rest.len().min(self.piece_bytes_max)];
+        let (snapshot, offset) = (self.snapshot.id(), self.offset as u64);
+        self.offset += bytes.len();
+        let (crc, last) = (piece_crc(snapshot, offset, bytes), bytes.len() == rest.len());
+        Some(SnapshotPiece { snapshot, offset, bytes, crc, last })
+    }
+}
+
+impl FusedIterator for Pieces<'_> {}
+
+/// Moving it.
+impl Snapshot {
+    /// What tells it from other snapshots.
+    #[must_use]
+    pub fn id(&self) -> SnapshotId {
+        let file = self.file_bytes();
+        // The footer was there when it was opened.
+        let footer_crc = file.last_chunk::<FOOTER_BYTES>().map_or(0, |footer| u32_at(footer, 60));
+        SnapshotId { file_bytes: file.len() as u64, footer_crc }
+    }
+
+    /// The file from `offset` on, in pieces of at most `piece_bytes_max` bytes (at least 1). To go on with a transfer,
+    /// give the offset that the receiver asks for. The bytes are those of the file, not checked again: the receiver
+    /// checks everything, and so does [`Snapshot::verify`].
+    #[must_use]
+    pub fn pieces(&self, offset: u64, piece_bytes_max: usize) -> Pieces<'_> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        Pieces { snapshot: self, offset, piece_bytes_max: piece_bytes_max.max(1) }
+    }
+}
