@@ -12,21 +12,9 @@ mod common;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use common::{command, fail, fresh, json, last_acknowledged, succeed, text};
-
-/// Numbers of no importance.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
+use common::{Random, command, fail, fresh, json, last_acknowledged, succeed, text};
 
 fn start(dir: &Path, file: &Path, entries: &str) -> Child {
     command([
@@ -84,10 +72,7 @@ fn check(dir: &Path, file: &Path) {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = now.as_nanos() as u64 | 1;
-    println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::of_now();
     let mut killed = 0;
     for round in 0..12 {
         let (temporary, dir) = fresh();

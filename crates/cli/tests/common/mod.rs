@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use sprag::{ApplyConfig, ApplyManager, CommitMode, Entry, PersistentStateMachine};
@@ -106,6 +106,26 @@ pub fn open(path: &Path, workers: usize) -> Manager {
     let machine = PersistentStateMachine::open(config).unwrap();
     let config = ApplyConfig::new().worker_count(workers.try_into().unwrap());
     io::manage(machine, config)
+}
+
+/// Numbers of no importance.
+pub struct Random(pub u64);
+
+impl Random {
+    /// Other ones each time; which ones is said.
+    pub fn of_now() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seed = now.as_nanos() as u64 | 1;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
 }
 
 /// A directory with `entries` puts, one a frame, closed cleanly.
