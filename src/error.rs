@@ -41,6 +41,12 @@ pub enum Poison {
         /// What it said.
         message: String,
     },
+    /// A snapshot was being installed, and could not be made durable.
+    #[error("installing a snapshot failed: {message}; open the directory again")]
+    Install {
+        /// Why.
+        message: String,
+    },
     /// The engine met a state it has ruled out. This is a defect of sprag; please report it.
     #[error("an internal invariant does not hold: {0}")]
     Internal(&'static str),

@@ -310,8 +310,20 @@ impl<M: StateMachine> Engine<M> {
     /// Blocks until everything that is in the log now is durable, truncations too.
     pub(crate) fn sync_log(&self, timeout: Duration) -> Result<(), WaitError> {
         let Some(log) = &self.log else { return Ok(()) };
-        let started = Instant::now();
         let sequence = self.want_sync(log);
+        self.sync_log_to(log, sequence, timeout)
+    }
+
+    /// Blocks until all frames up to `sequence`, which are closed, are durable.
+    pub(crate) fn sync_log_to(
+        &self,
+        log: &Log,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        let started = Instant::now();
+        log.want_sync(sequence);
+        self.writer_signal.notify();
         while log.durable_sequence() < sequence {
             self.progress.poison.check()?;
             if started.elapsed() >= timeout {

@@ -167,11 +167,11 @@ impl<M: StateMachine> Still<'_, M> {
 }
 
 impl<M: StateMachine> Engine<M> {
-    fn lock_snapshots(&self) -> crate::sync::MutexGuard<'_, ()> {
+    pub(super) fn lock_snapshots(&self) -> crate::sync::MutexGuard<'_, ()> {
         self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
+    pub(super) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
         self.progress.poison.check()?;
         let log = self.log.as_deref();
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
@@ -268,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
     }
 }
 
-fn snapshot_error(error: WaitError) -> SnapshotError {
+pub(super) fn snapshot_error(error: WaitError) -> SnapshotError {
     match error {
         WaitError::Poisoned(poison) => SnapshotError::Poisoned(poison),
         WaitError::Closed { .. } => SnapshotError::Closed,

@@ -3,14 +3,14 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::engine::Engine;
+use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::ring::Descriptor;
 use super::worker::Step;
 use crate::error::{Poison, ViewError};
 use crate::machine::{StateMachine, View, Views};
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
+use crate::sync::{MutexGuard, thread};
 
 /// How often whoever takes a view looks whether the workers have come to its mark.
 const LOOK: Duration = Duration::from_micros(50);
@@ -54,22 +54,27 @@ impl<M: StateMachine> Engine<M> {
     /// when it returns.
     pub(crate) fn while_held<R>(&self, look: impl FnOnce(&M) -> R) -> Result<R, Poison> {
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let appending = loop {
-            let appending = self.lock_appender();
-            self.progress.poison.check()?;
-            if self.workers.are_done(&self.rings) {
-                break appending;
-            }
-            drop(appending);
-            self.pass_time();
-        };
-        // Nothing is in the rings, and nobody else can put anything there.
+        let appending = self.hold_appender_idle()?;
         let places = self.workers.take_places();
         drop(appending);
         let looked = look(&self.machine);
         drop(places);
         self.workers.notify();
         Ok(looked)
+    }
+
+    /// The appender's place, with nothing in the rings, where nobody else can put anything: everything that was given to
+    /// the workers is in the state.
+    pub(crate) fn hold_appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {
+        loop {
+            let appending = self.lock_appender();
+            self.progress.poison.check()?;
+            if self.workers.are_done(&self.rings) {
+                return Ok(appending);
+            }
+            drop(appending);
+            self.pass_time();
+        }
     }
 
     /// Puts the mark behind what the workers were given; false if there is no room for it now.

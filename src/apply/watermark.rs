@@ -227,6 +227,27 @@ impl Progress {
         self.waiters.truncate(mark, submitted);
     }
 
+    /// Under the appender's lock, with nothing on its way: the log ends at `mark` now, and all before it is applied and
+    /// durable. What it had beyond what was committed is gone.
+    pub(crate) fn jump_to(&self, mark: u64) {
+        debug_assert!(mark > self.committed_mark());
+        let committed = self.committed_mark();
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        log.truncations.clear();
+        let submitted = self.submitted_mark();
+        drop(log);
+        self.waiters.truncate(committed, submitted);
+        // In an order in which none is ever above one that bounds it, unless the log gets shorter.
+        self.submitted.store(mark, Ordering::Release);
+        self.committed.store(mark, Ordering::Release);
+        if self.rule != AckRule::Applied {
+            self.written.store(mark, Ordering::Release);
+            self.durable.store(mark, Ordering::Release);
+        }
+        self.applied.store(mark, Ordering::Release);
+        self.moved();
+    }
+
     /// Tells waiters that some mark moved.
     #[inline]
     fn moved(&self) {

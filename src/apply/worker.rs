@@ -91,6 +91,12 @@ impl Workers {
         self.0.iter().all(free)
     }
 
+    /// Everything before `mark` is in the state, by another way than through the rings. The caller holds the appender, and
+    /// nothing is in the rings.
+    pub(crate) fn jump_to(&self, mark: u64) {
+        self.0.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
+    }
+
     /// Every worker's place, for as long as the result lives.
     pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
         let places = self.0.iter().map(|worker| worker.state.lock());

@@ -4,6 +4,7 @@
 //! here waits: what does not fit is refused before anything of it is visible.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -220,6 +221,34 @@ impl Appender {
     pub(crate) fn forget_before(&mut self, base: &LogBase) {
         self.position.index.forget_below(u32::try_from(base.segment).unwrap_or(u32::MAX));
         self.position.terms.forget_below(base.last.map_or(0, |last| last.index));
+    }
+
+    /// An image for the segment after the one in use; `None` if all are in use. For [`Appender::start_over`].
+    pub(crate) fn next_image(&mut self) -> io::Result<Option<ImageWriter>> {
+        if self.to_writer.is_none() {
+            return Ok(None);
+        }
+        self.next = None;
+        self.pool.begin(self.active.image().segment() + 1, 0, &[])
+    }
+
+    /// The log goes on after `last`; nothing before it is in it. For one on disk in the segment where `base` is, and in an
+    /// image for that. No frame is open, and all are written.
+    pub(crate) fn start_over(&mut self, last: LogId, on_disk: Option<(LogBase, ImageWriter)>) {
+        debug_assert!(self.open.is_none());
+        if let Some((base, image)) = on_disk {
+            debug_assert_eq!(base.segment, u64::from(image.image().segment()));
+            self.position.next_sequence = base.sequence + 1;
+            self.active = image;
+            self.next = None;
+            self.show_active();
+        }
+        self.position.index = LogIndex::default();
+        self.position.unfed.clear();
+        self.position.terms = TermRuns::default();
+        self.position.terms.push(last);
+        self.position.last = Some(last);
+        self.position.committed_mark = last.index + 1;
     }
 
     /// Entries that wait to be fed to the workers.

@@ -122,6 +122,16 @@ impl Log {
         }
     }
 
+    /// The log writer goes on in the segment after its own, with the frame that follows its last one; what the base of
+    /// a log is that begins there, after the entry `last`. Every frame is written, and nobody appends.
+    pub(crate) fn writer_starts_over(&self, last: LogId) -> Result<LogBase, Poison> {
+        let ruled_out = Poison::Internal("a log that is read-only cannot start over");
+        let writing = self.writing.as_ref().ok_or(ruled_out)?;
+        let mut writer = super::lock(&writing.writer);
+        let start = writer.start_over(last.index + 1)?;
+        Ok(start.base(last))
+    }
+
     /// Where the log begins.
     pub(crate) fn base(&self) -> LogBase {
         super::lock(&self.meta).1.base

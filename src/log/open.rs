@@ -159,7 +159,7 @@ impl LogOpening {
     }
 
     /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
-    pub(crate) fn replay<M: StateMachine>(self, machine: &M) -> Result<Arc<Log>, OpenError> {
+    pub(crate) fn replay<M: StateMachine>(mut self, machine: &M) -> Result<Arc<Log>, OpenError> {
         let options = if self.writable {
             ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
         } else {
@@ -175,13 +175,15 @@ impl LogOpening {
             notes.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
         })?;
+        if let Some(base) = self.base_of_installed(&result, &notes) {
+            // Nothing was applied: all of this log is before what the machine has.
+            self.start_over(base)?;
+            return self.replay(machine);
+        }
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
-        // What a snapshot has was committed. It never outlives entries of the log, unless that is read beside its writer.
-        let proved = self.snapshot.map(|(log_id, _)| log_id.index);
-        let committed = committed.max(
-            proved.filter(|index| !self.writable || last.is_some_and(|last| *index <= last.index)),
-        );
+        // What a snapshot has was committed.
+        let committed = committed.max(self.snapshot.map(|(log_id, _)| log_id.index));
         if by_commit {
             // Only now is it known how far the log is committed, and what of it was truncated before it was.
             let committed_mark = committed.map_or(0, |index| index + 1);
@@ -197,6 +199,42 @@ impl LogOpening {
         let unfed =
             unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
         self.finish(result, notes, start, unfed)
+    }
+
+    /// The base of the log, if the snapshot is not of an entry of this log.
+    ///
+    /// A snapshot taken here is written after the log is durable up to its entry. So it is one that was being installed when
+    /// the process ended, after it was durable and before the base was moved (or, read beside a writer, one that is
+    /// newer than what was read of the log).
+    fn base_of_installed(&self, result: &ScanResult, notes: &Notes) -> Option<LogBase> {
+        let (log_id, _) = self.snapshot?;
+        let tail = &result.tail;
+        let in_log = tail.last.filter(|last| log_id.index <= last.index);
+        if in_log.and_then(|_| notes.terms.log_id(log_id.index)) == Some(log_id) {
+            return None;
+        }
+        let last_segment = result.segments.iter().map(|segment| segment.number).max();
+        let known = tail.durable_sequence_known.max(self.content.durable_sequence);
+        Some(LogBase {
+            segment: last_segment.unwrap_or(0).max(tail.segment) + 1,
+            sequence: known.max(tail.next_sequence - 1),
+            chain: tail.chain,
+            last: Some(log_id),
+        })
+    }
+
+    /// Completes an installation: the log begins, empty, after the snapshot's entry.
+    fn start_over(&mut self, base: LogBase) -> Result<(), OpenError> {
+        self.content.base = base;
+        self.content.committed = base.last.map(|last| last.index).max(self.content.committed);
+        match &mut self.meta {
+            Some((file, ..)) if self.writable => {
+                tracing::warn!(?base, "a snapshot was being installed: completing that");
+                let stored = file.store(&self.content);
+                stored.map_err(|error| OpenError::io("writing", META_FILE, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn finish(

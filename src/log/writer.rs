@@ -390,6 +390,25 @@ impl LogWriter {
         matches!(self.config.durability, Durability::Periodic(interval) if since >= interval)
     }
 
+    /// Gives up the segment, all of whose frames are durable, and goes on in the next one; the log ends at `mark` now.
+    pub(crate) fn start_over(&mut self, mark: u64) -> Result<SegmentStart, Poison> {
+        if !self.in_flight.is_empty() || self.carried.is_some() || !self.frames.is_empty() {
+            return Err(Poison::Internal("the log starts over while frames are on their way"));
+        }
+        self.roll_to(self.position.segment + 1)?;
+        self.sealed.clear();
+        self.unsynced.clear();
+        self.position.mark = mark;
+        self.written = (self.position.sequence, mark);
+        self.completed = self.written;
+        Ok(SegmentStart {
+            segment: u64::from(self.position.segment),
+            sequence: self.position.sequence,
+            chain: self.position.chain,
+            mark,
+        })
+    }
+
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
         let next = self.files.take(segment)?;

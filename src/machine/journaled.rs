@@ -15,7 +15,7 @@ use crate::error::{OpenError, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
-use crate::snapshot::{Snapshot, SnapshotSink};
+use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
 /// A state machine of any kind whose log is on disk: what it applies is durable, and it comes back by replay.
 ///
@@ -280,6 +280,14 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         self.state.machine.snapshot(out)
+    }
+
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        self.state.machine.restore(source)
+    }
+
+    fn jumped_to(&self, log_id: Option<LogId>) {
+        *self.state.lock_applied() = log_id;
     }
 
     fn views(&self) -> Option<&dyn Views> {

@@ -97,6 +97,12 @@ pub trait StateMachine: Send + Sync + 'static {
         Err(SnapshotError::Unsupported { what: "snapshots" })
     }
 
+    /// The state was replaced by that at this entry.
+    #[doc(hidden)]
+    fn jumped_to(&self, log_id: Option<LogId>) {
+        let _ = log_id;
+    }
+
     /// How views are taken of it: the built-in machines' own.
     #[doc(hidden)]
     fn views(&self) -> Option<&dyn Views> {

@@ -115,6 +115,17 @@ pub enum SnapshotError {
         /// What it does not support.
         what: &'static str,
     },
+    /// A snapshot to be installed goes no further than what is committed here.
+    #[error("the snapshot is of index {snapshot}, and {committed:?} is committed here already")]
+    Stale {
+        /// The entry that the snapshot is of.
+        snapshot: u64,
+        /// The last one committed.
+        committed: Option<u64>,
+    },
+    /// No room in the log's buffers right now: nothing was changed, try again.
+    #[error("the log's buffers are in use; nothing was changed, try again")]
+    Full,
     /// The manager is closed.
     #[error("the apply manager is closed")]
     Closed,

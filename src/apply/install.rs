@@ -1,0 +1,214 @@
+//! Installing a snapshot: the state jumps to an entry beyond the log's end, and the log starts over after it.
+//!
+//! The order of the steps is what makes a crash leave the old state or the new one: the snapshot becomes durable under its
+//! name; from then on an open that finds it beyond the end of the log completes what was begun. Then the log's base moves
+//! in `META`; then files go.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::manager::ApplyManager;
+use super::snapshots::SnapshotReport;
+use super::watermark::{Stage, decode, encode};
+use crate::entry::LogId;
+use crate::error::{Poison, SnapshotError};
+use crate::log::Log;
+use crate::machine::StateMachine;
+use crate::snapshot::{Snapshot, SnapshotReceiver};
+use crate::sync::atomic::Ordering;
+
+/// Bytes of a piece when a snapshot is copied into the directory.
+const COPY_BYTES: usize = 1 << 20;
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Begins to receive a snapshot of another node, in pieces ([`Snapshot::pieces`]), for
+    /// [`install`](ApplyManager::install). One at a time; one that is dropped leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
+    /// [`restore`](ApplyManager::restore).
+    pub fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
+        let log = self.engine.log_for_snapshots()?;
+        SnapshotReceiver::new(std::sync::Arc::clone(log.disk()))
+    }
+
+    /// Verifies all of a received snapshot and puts it in the place of state and log: the next entry is the one after it.
+    ///
+    /// What the log has beyond what is committed is gone, and whoever waits for it gets
+    /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's last entry, under the same
+    /// log id, then nothing of it is gone: entries up to there are committed, and applied instead.
+    ///
+    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions wait. `timeout` is for the log
+    /// to write what it has.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]. [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed. If it does
+    /// not verify, or cannot be written, nothing has changed; a failure later on poisons the engine, and the next open has
+    /// the old state or the new one.
+    pub fn install(
+        &self,
+        received: SnapshotReceiver,
+        timeout: Duration,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        self.engine.install(received, timeout)
+    }
+
+    /// As [`install`](ApplyManager::install), from a snapshot that is open here: it is copied into the directory first, if
+    /// there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`install`](ApplyManager::install).
+    pub fn restore(
+        &self,
+        snapshot: &Snapshot,
+        timeout: Duration,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        if self.engine.log.is_none() {
+            return self.engine.restore_in_memory(snapshot);
+        }
+        let mut receiver = self.receive_snapshot()?;
+        for piece in snapshot.pieces(0, COPY_BYTES) {
+            receiver.receive(&piece)?;
+        }
+        self.engine.install(receiver, timeout)
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    fn install(
+        &self,
+        received: SnapshotReceiver,
+        timeout: Duration,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        let began = Instant::now();
+        let _turn = self.lock_snapshots();
+        let log = self.log_for_snapshots()?;
+        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut appending = self.hold_appender_idle()?;
+        if self.is_closed() {
+            return Err(SnapshotError::Closed);
+        }
+        // All that the log has is written before anything changes: no write is in flight to a file that goes.
+        let sequence = appending.appender.close_and_last_sequence();
+        self.sync_log_to(log, sequence, timeout).map_err(super::snapshots::snapshot_error)?;
+        let image = appending
+            .appender
+            .next_image()
+            .map_err(|error| SnapshotError::io("allocating memory for", "the log", error))?;
+        let image = image.ok_or(SnapshotError::Full)?;
+        let mut known = false;
+        let mut changed = false;
+        let finished = received.finish(|snapshot| {
+            let log_id = self.check_installable(snapshot)?;
+            if appending.appender.log_id(log_id.index) == Some(log_id) {
+                known = true;
+                return Err(SnapshotError::Stale { snapshot: log_id.index, committed: None });
+            }
+            // Reads may see it from here on, and after a failure nothing but opening anew tells what is durable.
+            changed = true;
+            let places = self.workers.take_places();
+            let loaded = self.load(snapshot);
+            drop(places);
+            loaded
+        });
+        let snapshot = match finished {
+            Err(SnapshotError::Stale { snapshot, .. }) if known => {
+                drop(appending);
+                return self.commit_instead(snapshot, timeout, began);
+            }
+            Err(error) if changed => {
+                return Err(self.fail(Poison::Install { message: error.to_string() }).into());
+            }
+            other => other?,
+        };
+        let log_id = snapshot.log_id().unwrap_or_default();
+        let base = log.start_over(log_id).map_err(|poison| self.fail(poison))?;
+        appending.appender.start_over(log_id, Some((base, image)));
+        self.jump_to(log_id);
+        drop(appending);
+        self.snapshot_mark.store(encode(Some(log_id.index)), Ordering::Release);
+        self.snapshot_bytes.store(snapshot.bytes(), Ordering::Release);
+        log.remove_snapshots_below(log_id.index);
+        let (keys, bytes) = (snapshot.len(), snapshot.bytes());
+        Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
+    }
+
+    /// The same for a machine that keeps no log.
+    fn restore_in_memory(&self, snapshot: &Snapshot) -> Result<SnapshotReport, SnapshotError> {
+        let began = Instant::now();
+        let _turn = self.lock_snapshots();
+        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.verify()?;
+        let mut appending = self.hold_appender_idle()?;
+        let log_id = self.check_installable(snapshot)?;
+        let places = self.workers.take_places();
+        self.load(snapshot)?;
+        drop(places);
+        appending.appender.close_frame();
+        appending.appender.start_over(log_id, None);
+        self.jump_to(log_id);
+        drop(appending);
+        let (keys, bytes) = (snapshot.len(), snapshot.bytes());
+        Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
+    }
+
+    /// It goes further than what is committed.
+    fn check_installable(&self, snapshot: &Snapshot) -> Result<LogId, SnapshotError> {
+        let committed = decode(self.progress.committed_mark());
+        let log_id = snapshot.log_id();
+        match log_id {
+            Some(log_id) if Some(log_id.index) > committed => Ok(log_id),
+            _ => {
+                let snapshot = log_id.map_or(0, |log_id| log_id.index);
+                Err(SnapshotError::Stale { snapshot, committed })
+            }
+        }
+    }
+
+    fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        match self.machine.views() {
+            Some(views) => views.load(snapshot)?,
+            None => self.machine.restore(&mut snapshot.blob()?)?,
+        }
+        self.machine.jumped_to(snapshot.log_id());
+        Ok(())
+    }
+
+    /// The log has the entry itself, so it has all that the snapshot is made of.
+    fn commit_instead(
+        &self,
+        index: u64,
+        timeout: Duration,
+        began: Instant,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        let committed = self.commit(index);
+        committed.map_err(|error| {
+            SnapshotError::io("committing", "the log", std::io::Error::other(error))
+        })?;
+        let applied = self.wait(index, Stage::Applied, timeout);
+        applied.map_err(super::snapshots::snapshot_error)?;
+        let log_id = self.lock_appender().appender.log_id(index);
+        Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
+    }
+
+    /// All marks are those of a log that ends with this entry, applied and durable.
+    fn jump_to(&self, log_id: LogId) {
+        let mark = log_id.index + 1;
+        self.workers.jump_to(mark);
+        self.progress.jump_to(mark);
+        self.workers.notify();
+    }
+}
+
+impl Log {
+    /// The log is empty and goes on after `last`, in a segment of its own: the base moves there.
+    fn start_over(&self, last: LogId) -> Result<crate::log::meta::LogBase, Poison> {
+        let base = self.writer_starts_over(last)?;
+        self.move_base(base)?;
+        Ok(base)
+    }
+}
