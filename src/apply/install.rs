@@ -109,10 +109,10 @@ impl<M: StateMachine> Engine<M> {
                 return Err(SnapshotError::Stale { snapshot: log_id.index, committed: None });
             }
             // Reads may see it from here on, and after a failure nothing but opening anew tells what is durable.
-            changed = true;
             let places = self.workers.take_places();
             let loaded = self.load(snapshot);
             drop(places);
+            changed = loaded.is_ok() || self.machine.views().is_some();
             loaded
         });
         let snapshot = match finished {
