@@ -250,6 +250,7 @@ pub struct PersistentConfig {
     pub(crate) io: IoBackend,
     pub(crate) io_uring_refused: bool,
     pub(crate) retain_entries: u64,
+    pub(crate) snapshot_chunk_bytes: usize,
     pub(crate) compaction: Option<Option<CompactionPolicy>>,
 }
 
@@ -275,6 +276,7 @@ impl PersistentConfig {
             io: IoBackend::Auto,
             io_uring_refused: false,
             retain_entries: 0,
+            snapshot_chunk_bytes: crate::snapshot::format::CHUNK_BYTES,
             compaction: None,
         }
     }
@@ -418,6 +420,14 @@ impl PersistentConfig {
             CommitMode::ByCommit => None,
         };
         self.compaction.unwrap_or_else(default)
+    }
+
+    /// How long a chunk of a snapshot becomes: for tests, so that a small one has several.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn snapshot_chunk_bytes(mut self, bytes: usize) -> Self {
+        self.snapshot_chunk_bytes = bytes.max(1);
+        self
     }
 
     /// As if the kernel refused an io_uring with `EPERM`: for tests.

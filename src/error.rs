@@ -41,9 +41,10 @@ pub enum Poison {
         /// What it said.
         message: String,
     },
-    /// A snapshot was being installed, and could not be made durable.
-    #[error("installing a snapshot failed: {message}; open the directory again")]
-    Install {
+    /// A snapshot was being installed and could not be made durable, or the one that the directory was opened from does
+    /// not read back.
+    #[error("a snapshot could not be used: {message}; open the directory again")]
+    Snapshot {
         /// Why.
         message: String,
     },
@@ -476,6 +477,9 @@ pub enum ReadError {
     /// The engine has failed; what it holds may be ahead of what is durable.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+    /// A part of the snapshot that the directory was opened from does not read back.
+    #[error("{0}")]
+    Snapshot(Arc<SnapshotError>),
     /// A value's place could not be resolved. This is a defect of sprag; please report it.
     #[error("a value's place is gone (segment {segment}, offset {offset})")]
     Misplaced {
@@ -486,6 +490,15 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    pub(crate) fn of_snapshot(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Poisoned(poison) => Self::Poisoned(poison),
+            other => Self::Snapshot(Arc::new(other)),
+        }
+    }
+}
+
 /// Why there is no view.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
@@ -493,9 +506,21 @@ pub enum ViewError {
     /// Only the built-in key-value machines can be viewed.
     #[error("this state machine has no views; only the built-in key-value machines have")]
     Unsupported,
+    /// A part of the snapshot that the directory was opened from does not read back.
+    #[error("{0}")]
+    Snapshot(Arc<SnapshotError>),
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+}
+
+impl From<SnapshotError> for ViewError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Poisoned(poison) => Self::Poisoned(poison),
+            other => Self::Snapshot(Arc::new(other)),
+        }
+    }
 }
 
 /// Why a close was not clean.

@@ -108,12 +108,17 @@ impl<M: StateMachine> Stepped<M> {
         self.manager.engine.step_background() == Step::Worked
     }
 
+    /// One step of filling the store after an opening from a snapshot: one chunk. Whether it did anything.
+    pub fn step_fill(&self) -> bool {
+        self.manager.engine.step_fill() == Step::Worked
+    }
+
     /// One step of compaction: all of it, if it is due. Whether it did anything.
     pub fn step_compaction(&self) -> bool {
         self.manager.engine.step_compaction() == Step::Worked
     }
 
-    /// Steps everything but compaction, round-robin, until nothing has anything to do.
+    /// Steps everything but filling and compaction, round-robin, until nothing has anything to do.
     pub fn run_until_idle(&self) {
         loop {
             let mut worked = self.step_log_writer() | self.step_background();

@@ -202,15 +202,17 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| line.unwrap().ends_with("started")), "the child runs");
         // A third of them while the directory is being made or recovered, the others some way in.
-        thread::sleep(Duration::from_micros(match round % 3 {
-            0 => dice.below(1500),
-            _ => 5000 + dice.below(30_000),
-        }));
+        let mut said: Vec<u64> = Vec::new();
+        let number = |line: String| line.strip_prefix("acknowledged ")?.parse().ok();
+        if round % 3 == 0 {
+            thread::sleep(Duration::from_micros(dice.below(1500)));
+        } else {
+            said.extend(lines.by_ref().map_while(Result::ok).find_map(number));
+            thread::sleep(Duration::from_micros(dice.below(30_000)));
+        }
         process.kill().unwrap();
         process.wait().unwrap();
-        let said = lines.map_while(Result::ok);
-        let said: Vec<u64> =
-            said.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok()).collect();
+        said.extend(lines.map_while(Result::ok).filter_map(number));
         killed_while_opening += u64::from(said.is_empty());
         acknowledged = said.last().copied().unwrap_or(acknowledged);
         let manager = open(kill_config(scratch.path(), round));
@@ -219,5 +221,5 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         compare(manager.machine(), &Model::after(&log(applied))).unwrap();
         acknowledged = applied;
     }
-    assert!((2..20).contains(&killed_while_opening), "{killed_while_opening} of 24");
+    assert!((1..=8).contains(&killed_while_opening), "{killed_while_opening} of 24");
 }

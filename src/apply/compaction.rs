@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::worker::Step;
 use crate::config::CompactionPolicy;
-use crate::error::SnapshotError;
+use crate::error::{Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -105,6 +105,23 @@ impl<M: StateMachine> Engine<M> {
             entries,
             since_last,
         })
+    }
+
+    /// One step of filling the store from the snapshot it was opened from: one chunk. A damaged one is the engine's end:
+    /// there is nothing else to have its keys from.
+    pub(crate) fn step_fill(&self) -> Step {
+        let Some(views) = self.machine.views() else { return Step::Idle };
+        if self.progress.poison.get().is_some() {
+            return Step::Idle;
+        }
+        match views.fill_some() {
+            Ok(true) => Step::Worked,
+            Ok(false) => Step::Idle,
+            Err(error) => {
+                self.fail(Poison::Snapshot { message: error.to_string() });
+                Step::Idle
+            }
+        }
     }
 
     /// One step of compaction: all of one, if it is due. It waits for the log and the workers; a failure fails it alone.

@@ -121,7 +121,7 @@ impl<M: StateMachine> Engine<M> {
                 return self.commit_instead(snapshot, timeout, began);
             }
             Err(error) if changed => {
-                return Err(self.fail(Poison::Install { message: error.to_string() }).into());
+                return Err(self.fail(Poison::Snapshot { message: error.to_string() }).into());
             }
             other => other?,
         };

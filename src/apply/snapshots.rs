@@ -198,6 +198,7 @@ impl<M: StateMachine> Engine<M> {
             let meta = state.meta();
             let summary =
                 write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
+                    let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
                     let summary = state.write(writer, &meta, &stopping)?;
                     // A snapshot that outlives entries of the log would be of a log that never was.
                     self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;

@@ -35,7 +35,8 @@ impl Threads {
             threads.spawn(engine, "sprag-log".to_owned(), log_writer)?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
-        if engine.log.as_ref().is_some_and(|log| log.compaction_policy().is_some()) {
+        let compacts = engine.log.as_ref().is_some_and(|log| log.compaction_policy().is_some());
+        if compacts || engine.machine.stats().unfilled_chunks > 0 {
             threads.spawn(engine, "sprag-compact".to_owned(), compaction)?;
         }
         Ok(threads)
@@ -182,7 +183,7 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
     engine.compaction_signal.attach();
     while !engine.stopping.load(Ordering::Relaxed) {
-        if engine.step_compaction() == Step::Idle {
+        if engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle {
             // Also to look at the clock, for a policy that goes by it.
             engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
                 engine.compaction_is_due() || engine.stopping.load(Ordering::Relaxed)

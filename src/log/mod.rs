@@ -235,6 +235,7 @@ pub(crate) struct Log {
     /// The snapshot that it was opened from: its index and its length.
     opened_from: Option<(u64, u64)>,
     retain_entries: u64,
+    pub(crate) snapshot_chunk_bytes: usize,
     compaction: Option<CompactionPolicy>,
 }
 

@@ -101,21 +101,29 @@ impl LogOpening {
     /// The newest snapshot that reads back: its state, with what the log has after it, is all there is. `None` if there
     /// is none and the log has everything.
     ///
-    /// Reads the whole of it, to check it.
-    pub(crate) fn newest_snapshot(&mut self) -> Result<Option<Snapshot>, OpenError> {
+    /// Reads the whole of it, to check it; but not if `lazily`, where there is nothing else the state could be had from:
+    /// then each part is checked when it is first used. Whether it was checked.
+    pub(crate) fn newest_snapshot(
+        &mut self,
+        lazily: bool,
+    ) -> Result<Option<(Snapshot, bool)>, OpenError> {
         let base = self.content.base.last;
         let mut names = list_files(&*self.disk)?.snapshots;
         names.sort_unstable();
+        let reaching = |name: &&String| {
+            parse_snapshot_name(name) >= base.map(|base| base.index) && base.is_some()
+        };
+        let lazily = lazily && names.iter().filter(reaching).count() == 1;
         let mut first_error = None;
         for name in names.into_iter().rev() {
             let Some(index) = parse_snapshot_name(&name) else { continue };
             if base.is_some_and(|base| index < base.index) {
                 break;
             }
-            match self.check_snapshot(&name, index) {
+            match self.check_snapshot(&name, index, lazily) {
                 Ok(snapshot) => {
                     self.snapshot = snapshot.log_id().map(|log_id| (log_id, snapshot.bytes()));
-                    return Ok(Some(snapshot));
+                    return Ok(Some((snapshot, !lazily)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, name, "a snapshot does not read back");
@@ -137,9 +145,16 @@ impl LogOpening {
         }
     }
 
-    fn check_snapshot(&self, name: &str, index: u64) -> Result<Snapshot, SnapshotError> {
+    fn check_snapshot(
+        &self,
+        name: &str,
+        index: u64,
+        lazily: bool,
+    ) -> Result<Snapshot, SnapshotError> {
         let snapshot = Snapshot::open_on(&self.disk, name)?;
-        snapshot.verify()?;
+        if !lazily {
+            snapshot.verify()?;
+        }
         let named = snapshot.log_id().filter(|log_id| log_id.index == index);
         let base = self.content.base.last.filter(|base| base.index == index);
         if named.is_none() || (base.is_some() && named != base) {
@@ -277,6 +292,7 @@ impl LogOpening {
             writing,
             opened_from: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
             retain_entries: self.config.retain_entries,
+            snapshot_chunk_bytes: self.config.snapshot_chunk_bytes,
             compaction: self.config.compaction_policy(),
         }))
     }

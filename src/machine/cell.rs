@@ -42,6 +42,14 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn repoint(&mut self, place: Place, below: u32) {
         let _ = (place, below);
     }
+    /// What stays of a removed key while the store fills, if there is such a thing.
+    fn tombstone() -> Option<Self> {
+        None
+    }
+    /// Whether it is one: the key has no value.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// A view of such cells.
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
     /// Asks the processor for what a write to the cell is going to touch outside of its slot.
@@ -154,6 +162,8 @@ pub(crate) enum PlaceCell {
     Place(Place),
     /// The result of an increment: no entry holds it.
     Number(i64),
+    /// No value: the key was removed, and the snapshot that the store is filled from has it.
+    Gone,
 }
 
 const _: () = assert!(size_of::<PlaceCell>() == 16);
@@ -195,6 +205,8 @@ impl Cell for PlaceCell {
         match *self {
             Self::Place(place) => table.read(place, read).ok_or_else(|| Self::misplaced(place)),
             Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
+            // Whoever reads has seen that it is gone.
+            Self::Gone => Err(Self::misplaced(Place::default())),
         }
     }
 
@@ -202,6 +214,7 @@ impl Cell for PlaceCell {
         match self {
             Self::Place(place) => place.len as usize,
             Self::Number(number) => Decimal::new(*number).as_bytes().len(),
+            Self::Gone => 0,
         }
     }
 
@@ -225,6 +238,15 @@ impl Cell for PlaceCell {
         }
     }
 
+    fn tombstone() -> Option<Self> {
+        Some(Self::Gone)
+    }
+
+    #[inline]
+    fn is_gone(&self) -> bool {
+        *self == Self::Gone
+    }
+
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
         View::persistent(sorted, hold)
     }
@@ -232,7 +254,7 @@ impl Cell for PlaceCell {
     fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {
         match *self {
             Self::Number(number) => Ok(Some(number)),
-            Self::Place(_) => self.with(table, parse),
+            Self::Place(_) | Self::Gone => self.with(table, parse),
         }
     }
 }

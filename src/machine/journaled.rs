@@ -143,7 +143,7 @@ impl<M: StateMachine> Journaled<M> {
         // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
         opening.share_poison(own.poison());
         let state = Counted { applied: Mutex::new(machine.applied()), machine };
-        if let Some(snapshot) = opening.newest_snapshot()?
+        if let Some((snapshot, _)) = opening.newest_snapshot(false)?
             && state.applied().map(|has| has.index) < snapshot.log_id().map(|has| has.index)
         {
             state.load(&snapshot).map_err(OpenError::of_snapshot)?;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::capture::Head;
 use super::cell::Cell;
-use super::effect::{InStore, Overlay, Pending, evaluate, settle};
+use super::effect::{Effect, InStore, Overlay, Pending, evaluate, settle};
+use super::fill::{Fill, Filling};
 use super::store::{Change, Store};
 use super::value::Value;
 use super::view::{Sorted, View};
@@ -15,7 +16,7 @@ use super::{Fatal, Footprint, Partition, Range, Replies, StateMachineStats, hash
 use crate::codec::{BatchRef, CommandRef, PayloadRef, Place, ValueRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{ReadError, SnapshotError};
-use crate::log::table::SegmentHold;
+use crate::log::table::{SegmentHold, SegmentTable};
 use crate::poison::PoisonCell;
 use crate::snapshot::Snapshot;
 
@@ -44,6 +45,9 @@ pub(crate) struct KeyValue<C: Cell> {
     membership: Mutex<Option<(LogId, Bytes)>>,
     applied: Mutex<Option<LogId>>,
     applied_count: AtomicU64,
+    pub(super) fill: Fill,
+    /// Of the snapshot that it was filled from, or was to be.
+    filled_pieces: Mutex<Vec<u32>>,
 }
 
 impl<C: Cell> KeyValue<C> {
@@ -56,15 +60,54 @@ impl<C: Cell> KeyValue<C> {
             membership: Mutex::default(),
             applied: Mutex::default(),
             applied_count: AtomicU64::new(0),
+            fill: Fill::default(),
+            filled_pieces: Mutex::default(),
         }
+    }
+
+    /// Runs `read` over the cell of a key, under its shard's lock; `None` if the key has no value.
+    #[inline]
+    fn read<R>(
+        &self,
+        key: &[u8],
+        mut read: impl FnMut(&C) -> Result<R, ReadError>,
+    ) -> Result<Option<R>, ReadError> {
+        let hash = self.store.hash(key);
+        // Before the store is asked: if it has everything now, what it does not have there is not.
+        let is_filling = self.fill.is_filling();
+        let mut missing = false;
+        let found = self.store.read(hash, key, |cell| match cell {
+            Some(cell) if cell.is_gone() => Ok(None),
+            Some(cell) => read(cell).map(Some),
+            None => {
+                missing = true;
+                Ok(None)
+            }
+        });
+        if missing && is_filling { self.read_while_filling(hash, key, read) } else { found }
+    }
+
+    /// The store did not have the key while it was being filled.
+    #[cold]
+    fn read_while_filling<R>(
+        &self,
+        hash: u64,
+        key: &[u8],
+        mut read: impl FnMut(&C) -> Result<R, ReadError>,
+    ) -> Result<Option<R>, ReadError> {
+        if let Some(filling) = self.fill.get() {
+            // It was being filled all the time, so what was removed had a tombstone: the key is as the snapshot has it.
+            let place = filling.find(key).map_err(ReadError::of_snapshot)?;
+            return place.map(|place| read(&C::new(ValueRef { bytes: &[], place }))).transpose();
+        }
+        // It has everything now.
+        self.store.read(hash, key, |cell| cell.filter(|cell| !cell.is_gone()).map(read).transpose())
     }
 
     /// The value of a key.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        self.store.read(self.store.hash(key), key, |cell| {
-            cell.map(|cell| cell.value(&self.context)).transpose()
-        })
+        self.read(key, |cell| cell.value(&self.context))
     }
 
     /// Runs `read` over the value of a key, with no lock held.
@@ -79,37 +122,29 @@ impl<C: Cell> KeyValue<C> {
     /// Replaces what is in `out` by the value of a key, or by nothing; whether the key has a value.
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
         out.clear();
-        let found = self.store.read(self.store.hash(key), key, |cell| match cell {
-            None => Ok(Some(None)),
-            Some(cell) if cell.len() <= COPY_LOCKED_BYTES_MAX => {
+        let found = self.read(key, |cell| {
+            if cell.len() <= COPY_LOCKED_BYTES_MAX {
                 cell.with(&self.context, |bytes| out.extend_from_slice(bytes))?;
                 Ok(None)
+            } else {
+                cell.value(&self.context).map(Some)
             }
-            Some(cell) => cell.value(&self.context).map(|value| Some(Some(value))),
         })?;
-        match found {
-            None => Ok(true),
-            Some(None) => Ok(false),
-            Some(Some(value)) => {
-                out.extend_from_slice(&value);
-                Ok(true)
-            }
+        if let Some(Some(value)) = &found {
+            out.extend_from_slice(value);
         }
+        Ok(found.is_some())
     }
 
     /// Whether a key has a value.
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        self.store.read(self.store.hash(key), key, |cell| cell.is_some())
+    pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
+        Ok(self.read(key, |_| Ok(()))?.is_some())
     }
 
-    /// How many keys have a value; exact while nothing is being applied.
-    pub(crate) fn len(&self) -> usize {
-        self.store.len()
-    }
-
-    /// Whether no key has a value.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many keys have a value; exact while nothing is being applied. Puts all of a snapshot into the store first.
+    pub(crate) fn len(&self) -> Result<usize, ReadError> {
+        self.fill_all().map_err(ReadError::of_snapshot)?;
+        Ok(self.store.len())
     }
 
     /// The note of a name.
@@ -144,15 +179,19 @@ impl<C: Cell> KeyValue<C> {
 
     /// Every key and its value, sorted by key; of one index while nothing is being applied.
     pub(crate) fn scan_sorted(&self) -> Result<Vec<(Bytes, Value)>, ReadError> {
-        let mut entries = Vec::with_capacity(self.len());
+        let mut entries = Vec::with_capacity(self.len()?);
         let mut failed = None;
         self.store.scan(
-            |key, cell| (key.as_slice().into(), cell.value(&self.context)),
+            |key, cell| {
+                let value = (!cell.is_gone()).then(|| cell.value(&self.context));
+                (key.as_slice().into(), value)
+            },
             |shard| {
                 for (key, value) in shard.drain(..) {
                     match value {
-                        Ok(value) => entries.push((key, value)),
-                        Err(error) => failed = Some(error),
+                        Some(Ok(value)) => entries.push((key, value)),
+                        Some(Err(error)) => failed = Some(error),
+                        None => {}
                     }
                 }
             },
@@ -162,6 +201,94 @@ impl<C: Cell> KeyValue<C> {
         }
         entries.sort_unstable_by(|(one, _): &(Bytes, Value), (other, _)| one.cmp(other));
         Ok(entries)
+    }
+
+    /// The state is that of a snapshot, which is looked into until all of it is in the (empty) store.
+    pub(crate) fn begin_to_fill(&self, snapshot: Snapshot, table: Arc<SegmentTable>) {
+        let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
+        *lock(&self.notes) = notes.collect();
+        *lock(&self.membership) =
+            snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
+        self.set_applied(snapshot.log_id());
+        self.fill.begin(Filling::new(snapshot, table));
+    }
+
+    /// The numbers of the pieces that it was filled from, once.
+    pub(crate) fn take_filled_pieces(&self) -> Vec<u32> {
+        std::mem::take(&mut lock(&self.filled_pieces))
+    }
+
+    /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
+    /// does nothing.
+    #[cold]
+    fn settle_key(
+        &self,
+        filling: &Filling,
+        hash: u64,
+        key: &[u8],
+        blind: bool,
+    ) -> Result<(), Fatal> {
+        if blind || self.store.read(hash, key, |cell| cell.is_some()) {
+            return Ok(());
+        }
+        let place = filling.find(key).map_err(|error| Fatal::new(error.to_string()))?;
+        if let Some(place) = place {
+            self.put_if_vacant(hash, key, ValueRef { bytes: &[], place });
+        }
+        Ok(())
+    }
+
+    fn put_if_vacant(&self, hash: u64, key: &[u8], value: ValueRef<'_>) {
+        self.store.update(hash, key, 0, |slot| match slot {
+            Some(_) => (Change::Keep, ()),
+            None => (Change::Set(C::new(value)), ()),
+        });
+    }
+
+    /// Puts a chunk of the snapshot into the store. Whether there was anything left.
+    pub(crate) fn fill_some(&self) -> Result<bool, SnapshotError> {
+        let Some(filling) = self.fill.get() else { return Ok(false) };
+        let mut turn = filling.turn();
+        self.fill_chunk(&filling, &mut turn)
+    }
+
+    /// Puts all that is left of the snapshot into the store.
+    pub(crate) fn fill_all(&self) -> Result<(), SnapshotError> {
+        let Some(filling) = self.fill.get() else { return Ok(()) };
+        let mut turn = filling.turn();
+        while self.fill_chunk(&filling, &mut turn)? {}
+        Ok(())
+    }
+
+    fn fill_chunk(&self, filling: &Arc<Filling>, next: &mut usize) -> Result<bool, SnapshotError> {
+        if !self.fill.get().is_some_and(|current| Arc::ptr_eq(&current, filling)) {
+            // It ended while we waited for our turn.
+            return Ok(false);
+        }
+        if *next < filling.snapshot.chunk_count() {
+            let segment = filling.piece(*next)?;
+            for (key, offset, len) in filling.snapshot.chunk_records(*next)? {
+                let place = Place { segment, offset, len };
+                self.put_if_vacant(self.store.hash(key), key, ValueRef { bytes: &[], place });
+            }
+            *next += 1;
+        }
+        if *next == filling.snapshot.chunk_count() {
+            self.fill.end();
+            *lock(&self.filled_pieces) = filling.pieces();
+            self.bury(filling);
+        }
+        Ok(true)
+    }
+
+    /// Removes the tombstones that a filling that has ended was the reason for.
+    fn bury(&self, filling: &Filling) {
+        for key in filling.take_removed() {
+            self.store.update(self.store.hash(&key), &key, 0, |slot| {
+                let gone = slot.is_some_and(|cell| cell.is_gone());
+                (if gone { Change::Remove } else { Change::Keep }, ())
+            });
+        }
     }
 
     /// Lets every key whose value is in the log before segment `below`, or in an older snapshot, refer to `snapshot`, which
@@ -231,6 +358,12 @@ impl<C: Cell> KeyValue<C> {
                 new.update(new.hash(key), key, 0, |_| (Change::Set(C::new(value)), ()));
             }
         }
+        if let Some(filling) = self.fill.get() {
+            // Whoever fills finishes his chunk first, and then finds that there is nothing left.
+            let _turn = filling.turn();
+            self.fill.end();
+            *lock(&self.filled_pieces) = filling.pieces();
+        }
         self.store.take_over(&new);
         let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
         *lock(&self.notes) = notes.collect();
@@ -253,7 +386,8 @@ impl<C: Cell> KeyValue<C> {
             longest_copy_ns,
             applied_count: self.applied_count.load(Ordering::Relaxed),
             last_applied: self.applied().map(|log_id| log_id.index),
-            keys: self.len() as u64,
+            keys: self.store.len() as u64,
+            unfilled_chunks: self.fill.chunks_left(),
             ..StateMachineStats::default()
         }
     }
@@ -296,6 +430,8 @@ impl<C: Cell> KeyValue<C> {
         let count = u32::try_from(partition.count()).unwrap_or(TOUCH_AHEAD_MAX);
         let ahead = TOUCH_AHEAD.saturating_mul(count).min(TOUCH_AHEAD_MAX);
         let generation = self.store.capture.marked(partition.id());
+        let filling = self.fill.get();
+        let filling = filling.as_deref();
         let (mut touched, mut peeked, mut applied) = (0, 0, 0);
         for entry in range.entries(partition) {
             let entry = entry?;
@@ -313,10 +449,10 @@ impl<C: Cell> KeyValue<C> {
             }
             let reply = match &entry.payload {
                 PayloadRef::Command(CommandRef::Batch(batch)) => {
-                    self.apply_batch(batch, generation)?
+                    self.apply_batch(batch, generation, filling)?
                 }
                 PayloadRef::Command(command) => {
-                    self.apply_command(entry.hash, command, generation)?
+                    self.apply_command(entry.hash, command, generation, filling)?
                 }
                 PayloadRef::Membership(bytes) => {
                     self.set_membership(entry.log_id, bytes);
@@ -332,6 +468,12 @@ impl<C: Cell> KeyValue<C> {
         if partition.id() == 0 || range.is_barrier() {
             self.set_applied(Some(range.last()));
         }
+        if let Some(filling) = filling
+            && !self.fill.is_filling()
+        {
+            // It ended meanwhile, perhaps before it could see the last tombstones.
+            self.bury(filling);
+        }
         Ok(())
     }
 
@@ -342,13 +484,20 @@ impl<C: Cell> KeyValue<C> {
         hash: u64,
         command: &CommandRef<'_>,
         generation: u64,
+        filling: Option<&Filling>,
     ) -> Result<Reply, Fatal> {
         let Some(key) = command.key() else { return Err(Fatal::new("a command without a key")) };
+        if let Some(filling) = filling {
+            // What a put replaces is nobody's business while the log is replayed.
+            let blind = self.fill.is_replaying() && matches!(command, CommandRef::Put { .. });
+            self.settle_key(filling, hash, key, blind)?;
+        }
         self.store.update(hash, key, generation, |slot| {
             let context = &self.context;
-            let found = slot.as_deref().map(|cell| InStore { cell, context });
+            let found = slot.as_deref().filter(|cell| !cell.is_gone());
+            let found = found.map(|cell| InStore { cell, context });
             match evaluate(command, found.as_ref()) {
-                Ok(Ok((effect, reply))) => (settle(slot, effect), Ok(reply)),
+                Ok(Ok((effect, reply))) => (settle_or_bury(slot, effect, key, filling), Ok(reply)),
                 Ok(Err(rejection)) => (Change::Keep, Ok(Reply::Rejected(rejection.into()))),
                 Err(fatal) => (Change::Keep, Err(fatal)),
             }
@@ -357,16 +506,25 @@ impl<C: Cell> KeyValue<C> {
 
     /// Runs every command over an overlay first, and then writes each key once, under one lock after the other: a
     /// reader never sees a part of a batch that is rejected.
-    fn apply_batch(&self, batch: &BatchRef<'_>, generation: u64) -> Result<Reply, Fatal> {
+    fn apply_batch(
+        &self,
+        batch: &BatchRef<'_>,
+        generation: u64,
+        filling: Option<&Filling>,
+    ) -> Result<Reply, Fatal> {
         let mut overlay = Overlay::new(batch.len() as usize);
         let mut position = 0;
         for command in batch.commands() {
             let Some(key) = command.key() else { return Err(Fatal::new("a batch in a batch")) };
             let hash = self.store.hash(key);
+            if let Some(filling) = filling {
+                self.settle_key(filling, hash, key, false)?;
+            }
             let outcome = match overlay.evaluate(hash, key, &command) {
                 Some(outcome) => outcome?,
                 None => self.store.read(hash, key, |cell| {
-                    let found = cell.map(|cell| InStore { cell, context: &self.context });
+                    let found = cell.filter(|cell| !cell.is_gone());
+                    let found = found.map(|cell| InStore { cell, context: &self.context });
                     evaluate(&command, found.as_ref())
                 })?,
             };
@@ -382,13 +540,35 @@ impl<C: Cell> KeyValue<C> {
             return Err(Fatal::new("a batch in memory does not decode"));
         }
         for change in overlay.changes() {
-            let settle = |slot: Option<&mut C>| (settle(slot, change.effect), ());
-            self.store.update(change.hash, change.key, generation, settle);
+            self.store.update(change.hash, change.key, generation, |slot| {
+                (settle_or_bury(slot, change.effect, change.key, filling), ())
+            });
         }
         if let Some(note) = batch.note() {
             self.set_note(note.name, note.value);
         }
         Ok(Reply::Batch { commands: batch.len() })
+    }
+}
+
+/// As [`settle`]; but while the store is filled, what is removed leaves a tombstone.
+#[inline]
+fn settle_or_bury<C: Cell>(
+    slot: Option<&mut C>,
+    effect: Effect<'_>,
+    key: &[u8],
+    filling: Option<&Filling>,
+) -> Change<C> {
+    let change = settle(slot, effect);
+    match (filling, change) {
+        (Some(filling), Change::Remove) => match C::tombstone() {
+            Some(tombstone) => {
+                filling.removed(key);
+                Change::Set(tombstone)
+            }
+            None => Change::Remove,
+        },
+        (_, change) => change,
     }
 }
 

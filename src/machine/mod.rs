@@ -7,6 +7,7 @@
 pub(crate) mod capture;
 mod cell;
 mod effect;
+mod fill;
 mod journaled;
 mod key_value;
 mod memory;
@@ -358,6 +359,9 @@ pub struct StateMachineStats {
     pub last_snapshot: Option<u64>,
     /// Keys in the state.
     pub keys: u64,
+    /// Chunks of the snapshot the machine was opened from that are not in the store yet: reads and writes look there too,
+    /// and `keys` does not count what is in them. 0: complete.
+    pub unfilled_chunks: u64,
     /// The most processor time for which a worker stopped to copy a shard for a view, in nanoseconds.
     pub longest_copy_cpu_ns: u64,
     /// The same by the clock, what others took of the processor meanwhile included.

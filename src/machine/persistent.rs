@@ -101,12 +101,18 @@ impl PersistentStateMachine {
         let table = Arc::clone(opening.table());
         let state = KeyValue::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
         let mut pieces = Vec::new();
-        if let Some(snapshot) = opening.newest_snapshot()? {
-            pieces = add_pieces(&table, &snapshot).map_err(OpenError::of_snapshot)?;
-            state.load(&snapshot, &pieces).map_err(OpenError::of_snapshot)?;
+        match opening.newest_snapshot(true)? {
+            Some((snapshot, true)) => {
+                pieces = add_pieces(&table, &snapshot).map_err(OpenError::of_snapshot)?;
+                state.load(&snapshot, &pieces).map_err(OpenError::of_snapshot)?;
+            }
+            Some((snapshot, false)) => state.begin_to_fill(snapshot, Arc::clone(&table)),
+            None => {}
         }
+        state.fill.set_replaying(true);
         let replayed = Replayed(state);
         let log = opening.replay(&replayed)?;
+        replayed.0.fill.set_replaying(false);
         let recovery = log.recovery.clone();
         let (journal, pieces) = (Journal::log(log), Mutex::new(pieces));
         Ok(Self { state: replayed.0, table, pieces, journal, recovery })
@@ -129,7 +135,8 @@ impl PersistentStateMachine {
 
     fn replace_pieces(&self, pieces: Vec<u32>) {
         let mut current = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, pieces);
+        let mut old = std::mem::replace(&mut *current, pieces);
+        old.extend(self.state.take_filled_pieces());
         old.into_iter().for_each(|piece| self.table.retire(piece));
     }
 

@@ -60,7 +60,7 @@ macro_rules! key_value_reads {
             /// As `get`.
             pub fn contains(&self, key: &[u8]) -> Result<bool, $crate::error::ReadError> {
                 self.check()?;
-                Ok(self.state.contains(key))
+                self.state.contains(key)
             }
 
             /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 1,024 keys.
@@ -70,7 +70,7 @@ macro_rules! key_value_reads {
             /// As `get`.
             pub fn len(&self) -> Result<usize, $crate::error::ReadError> {
                 self.check()?;
-                Ok(self.state.len())
+                self.state.len()
             }
 
             /// Whether no key has a value.
@@ -80,7 +80,7 @@ macro_rules! key_value_reads {
             /// As `get`.
             pub fn is_empty(&self) -> Result<bool, $crate::error::ReadError> {
                 self.check()?;
-                Ok(self.state.is_empty())
+                Ok(self.state.len()? == 0)
             }
 
             /// The value of the note `name`, which a batch has set.
@@ -134,6 +134,14 @@ macro_rules! key_value_reads {
 
             fn finish_view(&self, hold: $crate::log::table::SegmentHold) -> super::View {
                 self.state.finish_view(self.journal.poison(), hold)
+            }
+
+            fn fill(&self) -> Result<(), $crate::error::SnapshotError> {
+                self.state.fill_all()
+            }
+
+            fn fill_some(&self) -> Result<bool, $crate::error::SnapshotError> {
+                self.state.fill_some()
             }
 
             fn load(

@@ -25,6 +25,12 @@ pub trait Views: Send + Sync {
     fn marked(&self) -> usize;
     /// All have: copies what no worker has copied.
     fn finish_view(&self, hold: SegmentHold) -> View;
+    /// Puts all of the snapshot that the machine was opened from into its store, if it is not there yet.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn fill(&self) -> Result<(), SnapshotError>;
+    /// A part of it. Whether there was anything left.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn fill_some(&self) -> Result<bool, SnapshotError>;
     /// Replaces the state by that of a snapshot that was verified. Nothing is applied meanwhile.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>;
@@ -78,7 +84,9 @@ struct Position {
 
 impl<C: Cell> Sorted<C> {
     pub(crate) fn new(captured: Captured<C>, context: C::Context, poison: Arc<PoisonCell>) -> Self {
-        let Captured { head, shards } = captured;
+        let Captured { head, mut shards } = captured;
+        // A tombstone may outlast the filling it was there for by a moment.
+        shards.iter_mut().for_each(|copies| copies.retain(|(_, cell)| !cell.is_gone()));
         let mut keys = shards.iter().flatten().map(|(key, _)| key.as_slice());
         let first = keys.next().unwrap_or_default();
         let common = keys.try_fold(first.len(), |common, key| {

@@ -151,6 +151,11 @@ impl From<ViewError> for SnapshotError {
         match error {
             ViewError::Poisoned(poison) => Self::Poisoned(poison),
             ViewError::Unsupported => Self::Unsupported { what: "views" },
+            error @ ViewError::Snapshot(_) => Self::Io {
+                action: "reading",
+                file: "the snapshot before".to_owned(),
+                source: io::Error::other(error),
+            },
         }
     }
 }

@@ -101,7 +101,6 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     /// With shorter chunks, so that a small file has several.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn with_chunk_bytes(self, chunk_bytes_max: usize) -> Self {
         Self { chunk_bytes_max, ..self }
     }

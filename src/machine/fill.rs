@@ -1,0 +1,134 @@
+//! Opening at once: keys that are not in the store yet are looked up in the snapshot, while it fills in the background.
+//!
+//! Until all of the snapshot is in the store, a key that the store does not have may be in the snapshot, and a key that
+//! was removed stays as a tombstone, so that neither a look-up nor the fill brings it back. Whoever writes to a key puts
+//! it into the store first; the fill puts only where there is nothing.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+
+use super::key_value::Bytes;
+use crate::codec::Place;
+use crate::error::SnapshotError;
+use crate::log::table::SegmentTable;
+use crate::snapshot::Snapshot;
+
+/// A snapshot that is not all in the store.
+pub(crate) struct Filling {
+    pub(crate) snapshot: Snapshot,
+    table: Arc<SegmentTable>,
+    /// By chunk: the number that places in it have, once it was checked.
+    pieces: Box<[OnceLock<u32>]>,
+    /// The chunk that is put into the store next. Whoever has this fills.
+    next: Mutex<usize>,
+    /// Keys whose tombstones are in the store.
+    removed: Mutex<Vec<Bytes>>,
+}
+
+impl fmt::Debug for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filling").field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
+}
+
+impl Filling {
+    pub(crate) fn new(snapshot: Snapshot, table: Arc<SegmentTable>) -> Self {
+        let pieces = (0..snapshot.chunk_count()).map(|_| OnceLock::new()).collect();
+        Self { snapshot, table, pieces, next: Mutex::new(0), removed: Mutex::default() }
+    }
+
+    /// Where in the snapshot a key's value is.
+    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<Place>, SnapshotError> {
+        let Some((chunk, offset, len)) = self.snapshot.locate(key)? else { return Ok(None) };
+        Ok(Some(Place { segment: self.piece(chunk)?, offset, len }))
+    }
+
+    /// The number of a chunk, which is checked for it.
+    pub(crate) fn piece(&self, chunk: usize) -> Result<u32, SnapshotError> {
+        let none = SnapshotError::Unsupported { what: "so many snapshots at once" };
+        let Some(piece) = self.pieces.get(chunk) else { return Err(none) };
+        if let Some(number) = piece.get() {
+            return Ok(*number);
+        }
+        let number = self.table.add_piece(&self.snapshot.chunk_slice(chunk)?).ok_or(none)?;
+        // Of two who were here at once one number stays unused.
+        Ok(*piece.get_or_init(|| number))
+    }
+
+    /// The numbers of all chunks that have one.
+    pub(crate) fn pieces(&self) -> Vec<u32> {
+        self.pieces.iter().filter_map(|piece| piece.get().copied()).collect()
+    }
+
+    /// A key has a tombstone from now on.
+    pub(crate) fn removed(&self, key: &[u8]) {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).push(key.into());
+    }
+
+    /// The keys that have got one since the last call.
+    pub(crate) fn take_removed(&self) -> Vec<Bytes> {
+        std::mem::take(&mut self.removed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The right to fill, from this chunk on.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, usize> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a state is all in its store.
+#[derive(Debug, Default)]
+pub(crate) struct Fill {
+    filling: ArcSwapOption<Filling>,
+    /// Whether `filling` is set: one load on the way of a read. It is cleared after `filling` is, and that after the
+    /// last key was put into the store.
+    is_filling: AtomicBool,
+    /// The log is being replayed: nobody looks at replies.
+    replaying: AtomicBool,
+}
+
+impl Fill {
+    /// Before anything is read or applied.
+    pub(crate) fn begin(&self, filling: Filling) {
+        self.filling.store(Some(Arc::new(filling)));
+        self.is_filling.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_replaying(&self, replaying: bool) {
+        self.replaying.store(replaying, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.replaying.load(Ordering::Relaxed)
+    }
+
+    /// Whether a key that the store does not have may be in a snapshot. Asked *before* the store is.
+    #[inline]
+    pub(crate) fn is_filling(&self) -> bool {
+        self.is_filling.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<Arc<Filling>> {
+        if self.is_filling() { self.filling.load_full() } else { None }
+    }
+
+    /// The store has everything.
+    pub(crate) fn end(&self) -> Option<Arc<Filling>> {
+        let filling = self.filling.swap(None);
+        self.is_filling.store(false, Ordering::Release);
+        filling
+    }
+
+    /// Chunks that are not in the store yet.
+    pub(crate) fn chunks_left(&self) -> u64 {
+        self.get().map_or(0, |filling| {
+            // Somebody fills: then the last one he has not reached yet.
+            let next = filling.next.try_lock().map_or(0, |next| *next);
+            filling.pieces.len().saturating_sub(next).max(1) as u64
+        })
+    }
+}

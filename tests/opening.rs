@@ -1,0 +1,201 @@
+//! Opening from a snapshot at once: reads and writes go on while the store fills, and nothing comes back.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
+
+mod common;
+
+use common::generate::Dice;
+use common::machines::{KeyValueReads, compare};
+use common::model::Model;
+use common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use common::{LONG, Scratch, apply_config, copy_dir};
+use sprag::error::{OpenError, ReadError, SnapshotError, SubmitError};
+use sprag::testing::Stepped;
+use sprag::{PersistentConfig, PersistentStateMachine};
+
+const KEYS: u64 = 120;
+
+fn key(at: u64) -> Vec<u8> {
+    format!("key-{at:03}").into_bytes()
+}
+
+/// All commands, over few keys.
+fn log(seed: u64, first: u64, entries: u64) -> Vec<Logged> {
+    let mut dice = Dice::new(seed);
+    let mut command = |small: bool| {
+        let (key, kind) = (key(dice.below(KEYS)), dice.below(10));
+        let mut value =
+            || vec![b'0' + dice.below(10) as u8; dice.below(if small { 3 } else { 200 }) as usize];
+        match kind {
+            0 | 1 => Cmd::Delete { key },
+            2 | 3 => Cmd::increment(key, 5),
+            4 => Cmd::CompareAndSet { key, expected: None, new: Some(value()) },
+            5 => Cmd::CompareAndSet { key, expected: Some(value()), new: None },
+            _ => Cmd::put(key, value()),
+        }
+    };
+    let ops = (0..entries).map(|at| match at % 13 {
+        12 => Op::Batch { commands: vec![command(true), command(true), command(true)], note: None },
+        11 => Op::Membership(at.to_le_bytes().to_vec()),
+        _ => Op::One(command(at % 2 == 0)),
+    });
+    log_of(first, 1, ops.collect::<Vec<_>>())
+}
+
+fn config(scratch: &Scratch) -> PersistentConfig {
+    scratch.config().segment_bytes(16 << 10).snapshot_chunk_bytes(700).compaction(None)
+}
+
+fn engine(scratch: &Scratch, workers: usize) -> Stepped<PersistentStateMachine> {
+    Stepped::new(PersistentStateMachine::open(config(scratch)).unwrap(), apply_config(workers))
+        .unwrap()
+}
+
+fn submit(engine: &Stepped<PersistentStateMachine>, log: &[Logged]) {
+    with_entries(log, |entries| match engine.apply_entries(entries) {
+        Ok(()) => engine.run_until_idle(),
+        Err(SubmitError::Full { .. }) => panic!("it was idle"),
+        Err(error) => panic!("{error}"),
+    });
+}
+
+/// A directory that opens from a snapshot alone, with `tail` more entries in the log.
+fn compacted(log: &[Logged], tail: &[Logged]) -> Scratch {
+    let scratch = Scratch::new();
+    let engine = engine(&scratch, 2);
+    log.chunks(40).for_each(|piece| submit(&engine, piece));
+    let report = engine.compact().unwrap();
+    assert!(report.purged.is_some());
+    tail.chunks(40).for_each(|piece| submit(&engine, piece));
+    engine.into_manager().close(LONG).unwrap();
+    scratch
+}
+
+fn reads_are_those_of(engine: &Stepped<PersistentStateMachine>, model: &Model) {
+    for at in 0..KEYS + 3 {
+        let key = key(at);
+        let expected = model.state.get(&key);
+        assert_eq!(
+            engine.machine().get(&key).unwrap().as_deref(),
+            expected.map(|value| &value[..]),
+            "{at}"
+        );
+        assert_eq!(engine.machine().contains(&key).unwrap(), expected.is_some());
+        let mut out = vec![1];
+        assert_eq!(engine.machine().get_into(&key, &mut out).unwrap(), expected.is_some());
+        assert_eq!(out, expected.cloned().unwrap_or_default());
+    }
+}
+
+#[test]
+fn everything_reads_and_applies_as_ever_at_any_moment_of_the_filling() {
+    let (base, tail) = (log(1, 1, 1500), log(2, 1501, 60));
+    let directory = compacted(&base, &tail);
+    let mut opened = Model::after(&base);
+    opened.apply_all(&tail);
+    for seed in 1..13 {
+        let scratch = Scratch::new();
+        copy_dir(&directory.path(), &scratch.path());
+        let engine = engine(&scratch, 1 + seed as usize % 3);
+        assert!(engine.stats().machine.unfilled_chunks > 5);
+        let mut model = opened.clone();
+        let more = log(seed + 100, 1561, 150);
+        let mut dice = Dice::new(seed);
+        reads_are_those_of(&engine, &model);
+        let mut rest = &more[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(1 + dice.below(12) as usize));
+            let expected = model.apply_all(now);
+            let mut found = Vec::new();
+            std::thread::scope(|scope| {
+                // A synchronous call waits; the steps are ours to take.
+                let call = scope.spawn(|| {
+                    with_entries(now, |entries| {
+                        engine.apply_entries_sync(entries, LONG, &mut found)
+                    })
+                });
+                while !call.is_finished() {
+                    engine.run_until_idle();
+                }
+                call.join().unwrap().unwrap();
+            });
+            assert_eq!(found, expected, "seed {seed}");
+            if dice.below(3) == 0 {
+                engine.step_fill();
+            }
+            if dice.below(4) == 0 {
+                reads_are_those_of(&engine, &model);
+            }
+            rest = later;
+        }
+        reads_are_those_of(&engine, &model);
+        if seed % 2 == 0 {
+            while engine.step_fill() {}
+            assert_eq!(engine.stats().machine.unfilled_chunks, 0);
+        }
+        compare(engine.machine(), &model).unwrap();
+        assert_eq!(engine.stats().machine.unfilled_chunks, 0, "counting fills");
+        assert_eq!(engine.stats().machine.keys as usize, model.state.len(), "no tombstone is left");
+        if seed % 5 == 0 {
+            engine.compact().unwrap();
+        }
+        compare(engine.machine(), &model).unwrap();
+        engine.into_manager().close(LONG).unwrap();
+        let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
+        compare(&machine, &model).unwrap();
+    }
+}
+
+#[test]
+fn an_engine_with_threads_fills_by_itself() {
+    let (base, tail) = (log(3, 1, 1500), log(4, 1501, 100));
+    let scratch = compacted(&base, &tail);
+    let manager =
+        common::manage(PersistentStateMachine::open(config(&scratch)).unwrap(), apply_config(2));
+    assert!(common::eventually(LONG, || manager.stats().machine.unfilled_chunks == 0));
+    let mut model = Model::after(&base);
+    model.apply_all(&tail);
+    compare(manager.machine(), &model).unwrap();
+}
+
+#[test]
+fn a_view_of_an_engine_that_is_not_filled_has_everything() {
+    let base = log(5, 1, 1000);
+    let scratch = compacted(&base, &[]);
+    let engine = engine(&scratch, 2);
+    assert!(engine.stats().machine.unfilled_chunks > 0);
+    let view = engine.view().unwrap();
+    let model = Model::after(&base);
+    assert_eq!(view.len(), model.state.len());
+    for entry in &view {
+        let (key, value) = entry.unwrap();
+        assert_eq!(model.state.get(key).unwrap()[..], value[..]);
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
+    let base = log(6, 1, 1000);
+    let scratch = compacted(&base, &[]);
+    let name = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().path());
+    let path =
+        name.into_iter().find(|path| path.extension().is_some_and(|end| end == "snap")).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // In the first chunk, after the header.
+    bytes[4096 + 100] ^= 2;
+    std::fs::write(&path, bytes).unwrap();
+    let engine = engine(&scratch, 1);
+    let damaged = engine.machine().get(&key(0));
+    let Err(ReadError::Snapshot(error)) = damaged else { panic!("{damaged:?}") };
+    assert!(matches!(&*error, SnapshotError::Corrupt { .. }), "{error}");
+    let last = Model::after(&base).state;
+    let (last, value) = last.iter().next_back().unwrap();
+    assert_eq!(engine.machine().get(last).unwrap().as_deref(), Some(&value[..]), "another chunk");
+    assert!(!engine.step_fill());
+    assert!(engine.poison().unwrap().to_string().contains("corrupt"));
+    assert!(engine.machine().count().is_err() && engine.machine().get(last).is_err());
+    drop(engine);
+    assert!(!matches!(
+        PersistentStateMachine::open(config(&scratch)),
+        Err(OpenError::Locked { .. })
+    ));
+}
