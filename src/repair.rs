@@ -9,6 +9,10 @@
 //! a crash leaves a log that holds as far as before and whose end is damaged as before, or is the torn end that
 //! the next open cuts: at the same place either way, as the frame after the last good one never becomes good.
 //!
+//! **Where a snapshot reaches beyond the damage** it has what the log lost, and a log that ended before it could not go on
+//! from it. So the log begins anew behind it, in a segment of its own: META is stored, and that is all of it. Segments
+//! below the new base are no part of the log, whether they were removed by then or not.
+//!
 //! **Why what was cut cannot come back.** A frame behind the cut could do harm in two ways: be taken for the next frame
 //! once the log has grown up to it, or prove that frames were durable which are gone. Nothing non-zero is left behind
 //! the cut in any segment, so neither can be, and what is written there later is of a higher incarnation than any
@@ -25,11 +29,13 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
 use crate::log::format::{HARD_FILE, META_FILE, segment_name};
 use crate::log::hard::{self, HardFile};
-use crate::log::meta::{Meta, MetaFile};
+use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::{check_lengths, list_files};
 use crate::log::recovery::scan::{
     OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, scan,
 };
+use crate::snapshot::Snapshot;
+use crate::snapshot::format::parse_snapshot_name;
 
 /// What [`repair`] may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,8 +81,10 @@ pub struct RepairReport {
     pub meta_slot: Option<u64>,
     /// Damage of `HARD`.
     pub hard: Option<Corrupt>,
-    /// The last entry that is whole, with all before it.
+    /// The last entry that is whole, with all before it; the snapshot's, if that goes further.
     pub last: Option<LogId>,
+    /// A snapshot that has what the log lost up to this entry: the log is not cut, but begins anew behind it.
+    pub snapshot: Option<LogId>,
     /// A torn end, which is no damage: the next open for writing cuts it.
     pub torn_end: Option<Cut>,
     /// Whether the directory was repaired; always false without [`RepairOptions::write`], and where nothing is damaged.
@@ -113,8 +121,8 @@ pub struct LostLog {
     pub segments: Vec<String>,
 }
 
-/// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage, so that it
-/// opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
+/// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage (or begins it
+/// anew behind a snapshot that goes further), so that it opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
 /// Costs one pass over the log; repairing, another one, and the copies: room for the damaged segment and those after it.
 /// A crash on the way leaves a directory that can be repaired again, or that is repaired.
@@ -148,7 +156,7 @@ pub struct LostLog {
 pub fn repair(path: impl AsRef<Path>, options: RepairOptions) -> Result<RepairReport, OpenError> {
     let path = path.as_ref();
     let mode = if options.write { OpenMode::Write { create: false } } else { OpenMode::ReadOnly };
-    let disk = RealDisk::open(path, mode)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path, mode)?);
     repair_on_disk(&disk, options, &mut || {
         let (disk, path) = backup::create_beside(path)?;
         Ok((Arc::new(disk) as Arc<dyn Disk>, path))
@@ -160,10 +168,11 @@ pub(crate) type MakeBackup<'a> = dyn FnMut() -> Result<(Arc<dyn Disk>, PathBuf),
 
 /// As [`repair`], on any disk.
 pub(crate) fn repair_on_disk(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     options: RepairOptions,
     make_backup: &mut MakeBackup<'_>,
 ) -> Result<RepairReport, OpenError> {
+    let (shared, disk) = (disk, &**disk);
     let mut report = RepairReport::default();
     let Some((mut meta_file, meta, meta_damage)) = MetaFile::open(disk, options.write)? else {
         return Ok(report);
@@ -174,6 +183,13 @@ pub(crate) fn repair_on_disk(
     report.last = result.tail.last;
     report.torn_end = result.cut.clone().map(Into::into);
     report.log = result.unreadable.clone().map(|damage| LostLog::new(damage, &result));
+    if let Some(lost) = &mut report.log
+        && let Some(log_id) = newest_snapshot(shared, meta.base.last)?
+        && result.tail.last.is_none_or(|last| last.index < log_id.index)
+    {
+        lost.only_above(log_id.index, list_files(disk)?.segments);
+        (report.snapshot, report.last) = (Some(log_id), Some(log_id));
+    }
     match HardFile::open(disk, meta.database_id, false) {
         Ok(_) => {}
         Err(OpenError::Corrupt(place)) => report.hard = Some(place),
@@ -187,15 +203,19 @@ pub(crate) fn repair_on_disk(
     }
     // A file can be filled with zeros and removed, but not be made shorter.
     check_lengths(disk)?;
-    back_up(disk, &mut report, &result.tail, make_backup)?;
-    if report.log.is_some() {
+    let first_changed = if report.snapshot.is_some() { 0 } else { result.tail.segment };
+    back_up(disk, &mut report, first_changed, make_backup)?;
+    if report.log.is_some() && report.snapshot.is_none() {
         cut_log(disk, &result.tail)?;
     }
     if report.hard.is_some() {
         hard::mend(disk, meta.database_id)?;
     }
     if report.log.is_some() || report.meta_slot.is_some() {
-        let content = repaired_meta(&meta, &result.tail, report.log.is_some());
+        let content = match report.snapshot {
+            Some(log_id) => meta_behind(&meta, &result.tail, log_id, list_files(disk)?.segments),
+            None => repaired_meta(&meta, &result.tail, report.log.is_some()),
+        };
         // Each store goes to the slot that the one before did not go to, a damaged one first.
         for _slot in 0..2 {
             meta_file
@@ -203,9 +223,26 @@ pub(crate) fn repair_on_disk(
                 .map_err(|error| OpenError::io("writing", META_FILE, error))?;
         }
     }
+    if report.snapshot.is_some() {
+        remove_segments(disk, 0)?;
+    }
     check(disk)?;
     report.repaired = true;
     Ok(report)
+}
+
+/// The newest snapshot from the log's base on that is whole.
+fn newest_snapshot(disk: &Arc<dyn Disk>, base: Option<LogId>) -> Result<Option<LogId>, OpenError> {
+    let mut names = list_files(&**disk)?.snapshots;
+    names.sort_unstable();
+    let whole = |name: &String| {
+        let index = parse_snapshot_name(name)
+            .filter(|index| base.is_none_or(|base| base.index <= *index))?;
+        let snapshot = Snapshot::open_on(disk, name).ok()?;
+        snapshot.verify().ok()?;
+        snapshot.log_id().filter(|log_id| log_id.index == index)
+    };
+    Ok(names.iter().rev().find_map(whole))
 }
 
 impl LostLog {
@@ -218,18 +255,30 @@ impl LostLog {
     }
 }
 
+impl LostLog {
+    /// A snapshot has everything up to `index`; all `segments` go.
+    fn only_above(&mut self, index: u64, segments: Vec<u64>) {
+        self.indexes = self.indexes.and_then(|(first, last)| {
+            (last > index).then(|| (first.max(index.saturating_add(1)), last))
+        });
+        let most = self.indexes.map_or(0, |(first, last)| (last - first).saturating_add(1));
+        self.entries = self.entries.min(most);
+        self.segments = segments.into_iter().map(segment_name).collect();
+    }
+}
+
 /// Copies everything that is going to be changed.
 fn back_up(
     disk: &dyn Disk,
     report: &mut RepairReport,
-    tail: &Tail,
+    first_changed: u64,
     make_backup: &mut MakeBackup<'_>,
 ) -> Result<(), OpenError> {
     // META with everything else too: the copies are then a directory that can be looked at.
     let mut names = vec![META_FILE.to_owned()];
     if report.log.is_some() {
         let segments = list_files(disk)?.segments.into_iter();
-        names.extend(segments.filter(|number| *number >= tail.segment).map(segment_name));
+        names.extend(segments.filter(|number| *number >= first_changed).map(segment_name));
     }
     if report.hard.is_some() {
         names.push(HARD_FILE.to_owned());
@@ -272,14 +321,39 @@ fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
 
 /// Leaves nothing behind the last good frame; durably, and before META says so.
 fn cut_log(disk: &dyn Disk, tail: &Tail) -> Result<(), OpenError> {
-    let later = list_files(disk)?.segments.into_iter().filter(|number| *number > tail.segment);
-    for number in later.rev() {
+    remove_segments(disk, tail.segment.saturating_add(1))?;
+    erase_after(disk, tail)?;
+    Ok(())
+}
+
+/// Removes the segments from `first` on, from the last one to the first; durably.
+fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
+    let segments = list_files(disk)?.segments.into_iter().filter(|number| *number >= first);
+    for number in segments.rev() {
         let name = segment_name(number);
         disk.remove(&name).map_err(|error| OpenError::io("removing", name, error))?;
     }
-    disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
-    erase_after(disk, tail)?;
-    Ok(())
+    disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))
+}
+
+/// A log without a frame, which goes on from the snapshot of `log_id`, behind all `segments`.
+fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> Meta {
+    // Above everything that was proved durable, so that nothing is missed there.
+    let sequence = tail.durable_sequence_known.max(tail.next_sequence);
+    let last_segment = segments.last().copied().unwrap_or(0).max(meta.base.segment);
+    Meta {
+        incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
+        base: LogBase {
+            segment: last_segment.saturating_add(1),
+            sequence,
+            chain: tail.chain,
+            last: Some(log_id),
+        },
+        durable_sequence: sequence,
+        clean_close: true,
+        committed: tail.committed.max(Some(log_id.index)),
+        ..*meta
+    }
 }
 
 fn repaired_meta(meta: &Meta, tail: &Tail, cut: bool) -> Meta {

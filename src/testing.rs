@@ -53,7 +53,7 @@ pub fn repair_on_disk(
     backup: &SimDisk,
     options: RepairOptions,
 ) -> Result<RepairReport, OpenError> {
-    crate::repair::repair_on_disk(&*disk.open(options.writes())?, options, &mut || {
+    crate::repair::repair_on_disk(&disk.open(options.writes())?, options, &mut || {
         Ok((backup.open(true)?, PathBuf::from("backup")))
     })
 }

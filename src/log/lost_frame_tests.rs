@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::appender::LogQueue;
+use super::queue::LogQueue;
 use crate::error::{CloseError, Poison, SubmitError};
 use crate::testing::{SimDisk, Stepped};
 use crate::{ApplyConfig, Entry, PersistentConfig, PersistentStateMachine};

@@ -1,7 +1,7 @@
 //! The log: frames in segments, one appender, one log writer.
 //!
-//! In the order of an entry's way: [`appender`] encodes it into an [`image`], [`writer`] puts the frames on disk,
-//! [`segment`] has the files ready, [`table`] says where a segment's bytes are, [`reader`] reads entries back.
+//! In the order of an entry's way: [`appender`] encodes it into an [`image`], a [`queue`] hands its frame on, [`writer`] puts
+//! the frames on disk, [`segment`] has the files ready, [`table`] says where a segment's bytes are, [`reader`] reads entries back.
 //! [`open`] with [`recovery`] and [`replay`] is how a log comes back; [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
@@ -30,6 +30,7 @@ mod lost_frame_tests;
 pub(crate) mod meta;
 pub(crate) mod open;
 pub(crate) mod pool;
+pub(crate) mod queue;
 pub(crate) mod reader;
 pub(crate) mod recovery;
 pub(crate) mod replay;
@@ -42,10 +43,11 @@ pub(crate) mod test_disk;
 pub(crate) mod two_slot;
 pub(crate) mod writer;
 
-use appender::{Appender, AppenderConfig, LogPosition, LogQueue};
+use appender::{Appender, AppenderConfig, LogPosition};
 use index::Mark;
 use meta::{Meta, MetaFile};
 use pool::ImagePool;
+use queue::LogQueue;
 use reader::LogEntries;
 use segment::SegmentFiles;
 use table::SegmentTable;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
-use super::appender::{Appender, AppenderConfig, LogPosition, LogQueue, Run, SLACK_BYTES};
+use super::appender::{Appender, AppenderConfig, LogPosition, Run, SLACK_BYTES};
 use super::compact::SegmentStart;
 use super::format::{FRAME_HEADER_BYTES, FrameKind, META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
@@ -12,6 +12,7 @@ use super::image::{EntryOffset, FrameOffset};
 use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
+use super::queue::LogQueue;
 use super::recovery::files::list_files;
 use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::{Replay, Truncations};

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::appender::{ClosedFrame, LogQueue};
 use super::compact::{SegmentStart, SegmentStarts};
 use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
 };
 use super::image::{EntryOffset, Image};
+use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
 use crate::apply::watermark::{self, Progress};

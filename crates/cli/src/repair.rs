@@ -48,6 +48,13 @@ fn print(report: &RepairReport, out: &mut dyn Write) -> Outcome {
     if let Some(lost) = &report.log {
         print_lost(lost, report.repaired, out)?;
     }
+    if let Some(snapshot) = &report.snapshot {
+        let index = snapshot.index;
+        writeln!(
+            out,
+            "a snapshot has everything up to index {index}, and the log goes on behind it"
+        )?;
+    }
     if let Some(offset) = report.meta_slot {
         let done = if report.repaired { "was" } else { "would be" };
         writeln!(
@@ -112,6 +119,7 @@ struct RepairJson<'a> {
     log: Option<LostJson<'a>>,
     meta_slot: Option<u64>,
     hard: Option<&'static str>,
+    snapshot_index: Option<u64>,
     last_index: Option<u64>,
     backup: Option<String>,
     backed_up: &'a [String],
@@ -148,6 +156,7 @@ impl<'a> RepairJson<'a> {
             }),
             meta_slot: report.meta_slot,
             hard: report.hard.as_ref().map(|place| place.what),
+            snapshot_index: report.snapshot.map(|last| last.index),
             last_index: report.last.map(|last| last.index),
             backup: report.backup.as_ref().map(|path| path.display().to_string()),
             backed_up: &report.backed_up,
