@@ -60,12 +60,15 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     }
 }
 
+/// How many commands of each name were passed over.
+type Skipped = BTreeMap<stop::Name, u64>;
+
 /// What an import did.
 #[derive(Debug, Default)]
 struct Summary {
     commands: u64,
     entries: u64,
-    skipped: BTreeMap<stop::Name, u64>,
+    skipped: Skipped,
     resumed_at: u64,
     offset: u64,
 }
@@ -75,6 +78,8 @@ struct Multi {
     offset: u64,
     bytes: usize,
     unit: Vec<(u64, Request)>,
+    /// What was passed over in it. Counted when it ends: one that is cut off is read again, as a whole.
+    skipped: Skipped,
 }
 
 /// An import under way.
@@ -174,13 +179,17 @@ impl<R: Read, T: Target> Importer<R, T> {
                 self.multi = Some(multi);
             }
             (Parsed::Begin, None) => {
-                self.multi = Some(Multi { offset, bytes: 0, unit: Vec::new() });
+                self.multi =
+                    Some(Multi { offset, bytes: 0, unit: Vec::new(), skipped: Skipped::new() });
             }
             (Parsed::Execute, Some(multi)) => self.execute(multi)?,
-            (Parsed::Discard, Some(_)) => {}
-            (Parsed::Unknown { name, .. }, multi) if self.skips_unknown => {
-                *self.summary.skipped.entry(name).or_default() += 1;
-                self.multi = multi;
+            (Parsed::Discard, Some(multi)) => self.passed_over(multi.skipped),
+            (Parsed::Unknown { name, .. }, Some(mut multi)) if self.skips_unknown => {
+                *multi.skipped.entry(name).or_default() += 1;
+                self.multi = Some(multi);
+            }
+            (Parsed::Unknown { name, .. }, None) if self.skips_unknown => {
+                self.passed_over([(name, 1)]);
             }
             (Parsed::SelectZero, multi) => self.multi = multi,
             (parsed, multi) => {
@@ -201,7 +210,15 @@ impl<R: Read, T: Target> Importer<R, T> {
         self.add(multi.unit).map_err(|halt| match halt {
             Refused::Input(stop) => Stop { multi: Some(multi.offset), ..stop }.into(),
             state => state,
-        })
+        })?;
+        self.passed_over(multi.skipped);
+        Ok(())
+    }
+
+    fn passed_over(&mut self, commands: impl IntoIterator<Item = (stop::Name, u64)>) {
+        for (name, count) in commands {
+            *self.summary.skipped.entry(name).or_default() += count;
+        }
     }
 
     /// Adds what belongs together to the group, or to a new one where it is too much for this.

@@ -388,6 +388,19 @@ fn unknown_commands_are_counted_and_passed_over_if_asked() {
 }
 
 #[test]
+fn what_is_passed_over_in_a_multi_is_counted_when_the_multi_ends() {
+    let input: &[u8] = b"MULTI\nHSET h f v\nEXEC\nMULTI\nHSET h f v\nDISCARD\nMULTI\nHSET h f v\n";
+    let counted = |summary: &Summary| summary.skipped.values().sum::<u64>();
+    let (stop, first, map) = import_into(Model::default(), input, true);
+    assert!(matches!(stop.unwrap().what, What::CutOff));
+    assert_eq!(counted(&first), 2, "the last one is read again");
+    let input = [input, b"EXEC\n"].concat();
+    let (stop, second, _) = import_into(map, input.as_slice(), true);
+    assert!(stop.is_none());
+    assert_eq!(counted(&second), 1);
+}
+
+#[test]
 fn lengths_are_checked_before_they_are_believed() {
     for (header, with) in [
         ("$99999999999\r\n", "99999999999 bytes, more than the limit of 16777216"),
