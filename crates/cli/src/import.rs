@@ -5,8 +5,12 @@
 
 mod command;
 mod engine;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod group;
 mod inline;
+#[cfg(any(fuzzing, test))]
+mod map;
 mod mark;
 mod stop;
 mod stream;
@@ -23,7 +27,7 @@ use serde::Serialize;
 
 use crate::args::Import;
 use crate::error::{Outcome, about};
-use crate::progress::{Bar, Progress};
+use crate::progress::Progress;
 use crate::text::{line, size};
 use command::{Parsed, Request};
 use engine::{Engine, Target};
@@ -49,7 +53,7 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     let started = Instant::now();
     let mut importer = Importer::new(engine, Stream::new(source), import.skip_unknown);
     importer.resume(&shown)?;
-    let stopped = importer.run(&mut bar)?;
+    let stopped = importer.run(|offset| bar.at(offset))?;
     drop(bar);
     let (summary, engine) = importer.finish();
     engine.close()?;
@@ -129,8 +133,9 @@ impl<R: Read, T: Target> Importer<R, T> {
     }
 
     /// Imports until the end, or to what stops it. All before that is durable then.
-    fn run(&mut self, bar: &mut Bar) -> Outcome<Option<Stop>> {
-        let stop = match self.take_all(bar) {
+    /// `reached` is called with each offset.
+    fn run(&mut self, reached: impl FnMut(u64)) -> Outcome<Option<Stop>> {
+        let stop = match self.take_all(reached) {
             Ok(()) => None,
             Err(Refused::Input(stop)) => Some(stop),
             Err(Refused::State(error)) => return Err(error),
@@ -145,7 +150,7 @@ impl<R: Read, T: Target> Importer<R, T> {
         (self.summary, self.engine)
     }
 
-    fn take_all(&mut self, bar: &mut Bar) -> Result<(), Halt> {
+    fn take_all(&mut self, mut reached: impl FnMut(u64)) -> Result<(), Halt> {
         loop {
             let next = self.stream.next().map_err(|stop| self.in_multi(stop))?;
             let Some(offset) = next else { break };
@@ -154,7 +159,7 @@ impl<R: Read, T: Target> Importer<R, T> {
             self.take(offset, parsed)?;
             if self.multi.is_none() {
                 self.reached = self.stream.position();
-                bar.at(self.reached.offset);
+                reached(self.reached.offset);
             }
             if self.group.is_full() {
                 self.submit().map_err(Refused::State)?;
