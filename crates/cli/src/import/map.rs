@@ -71,7 +71,8 @@ impl Target for Map {
             bytes += key.len() + value_bytes;
         }
         assert!(bytes <= ENTRY_BYTES_MAX, "an entry of {bytes} bytes");
-        assert_eq!(group.counts(), counts, "whether its reply is waited for");
+        // After a refused increment one is waited for that need not be.
+        assert!(group.counts() || !counts, "an entry that counts is waited for");
         assert!(self.note.is_none_or(|before| before.offset < reached.offset), "notes only rise");
         self.note = Some(reached);
         self.taken.push(reached.offset);
