@@ -119,11 +119,29 @@ fn unsafe_code_is_only_in_the_files_that_docs_unsafe_lists_and_argues_for() {
 
 #[test]
 fn a_file_is_short_enough_to_be_read() {
-    for path in files("src", "rs").into_iter().chain(files("crates", "rs")) {
+    for path in rust_files() {
         let lines = before_tests(&read(&path)).len();
-        let limit = if is_test_file(&path) { 2 * LINES_MAX } else { LINES_MAX };
-        assert!(lines <= limit, "{} has {lines} lines, more than {limit}", path.display());
+        assert!(lines <= LINES_MAX, "{} has {lines} lines, more than {LINES_MAX}", path.display());
     }
+}
+
+#[test]
+fn every_integration_test_has_its_promise_in_docs_testing() {
+    let document = read("docs/testing.md");
+    let words = document.split(|c: char| c.is_whitespace() || "`|,".contains(c));
+    let named: BTreeSet<_> = words
+        .filter(|word| word.starts_with("tests/") || word.starts_with("crates/cli/tests/"))
+        .map(|word| word.trim_end_matches(['.', '/']).to_owned())
+        .collect();
+    for path in &named {
+        assert!(root().join(path).exists(), "{path} in docs/testing.md");
+    }
+    let mut found = 0;
+    for path in files("tests", "rs").iter().filter(|path| path.components().count() == 2) {
+        assert!(named.contains(&path.display().to_string()), "{} has no row", path.display());
+        found += 1;
+    }
+    assert!(found > 15, "{found} tests");
 }
 
 #[test]

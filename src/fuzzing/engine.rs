@@ -275,7 +275,8 @@ impl World {
         let fault = match input.u8() % 5 {
             0 => Fault::Error(FaultError::Eio),
             1 => Fault::Error(FaultError::Enospc),
-            2 => Fault::ShortWriteThenError { bytes: input.below(2000) },
+            // Whole sectors: less than one of a slot of META or HARD is what no crash leaves and recovery names.
+            2 => Fault::ShortWriteThenError { bytes: input.below(2000) / 512 * 512 },
             3 => Fault::PowerCut,
             _ => Fault::SyncErrorThenClean,
         };

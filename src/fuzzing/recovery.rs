@@ -96,6 +96,10 @@ fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
                 }
                 None => (damaged.meta.base.chain, damaged.meta.base.sequence, 0),
             };
+            // META says after which frame its incarnation starts; an older one there is a tail that was cut.
+            let opened = sequence >= damaged.meta.durable_sequence;
+            let incarnation =
+                if opened { damaged.meta.incarnation.max(incarnation) } else { incarnation };
             let holds = (header.segment, header.offset) == place
                 && header.previous == previous
                 && Some(header.opening.sequence) == sequence.checked_add(1)

@@ -6,52 +6,47 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 
+/// How often [`Counting`] was asked for memory.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
 /// mimalloc, with every allocation of every thread counted.
-pub(crate) struct Counting {
-    allocations: AtomicU64,
-    inner: MiMalloc,
-}
-
-impl Counting {
-    pub(crate) const fn new() -> Self {
-        Self { allocations: AtomicU64::new(0), inner: MiMalloc }
-    }
-
-    fn count(&self) {
-        // Relaxed: a tally that orders nothing; whoever compares two readings has joined or waited in between.
-        self.allocations.fetch_add(1, Ordering::Relaxed);
-    }
-}
+#[derive(Debug)]
+pub struct Counting;
 
 /// Allocations of all threads since the start, growing and shrinking in place included.
 pub(crate) fn allocations() -> u64 {
-    crate::ALLOCATOR.allocations.load(Ordering::Relaxed)
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
+fn count() {
+    // Relaxed: a tally that orders nothing; whoever compares two readings has joined or waited in between.
+    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
 }
 
 // SAFETY: each method hands its arguments unchanged to mimalloc's allocator, which keeps the contract, and adds only to
 // an atomic, which neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.count();
+        count();
         // SAFETY: the caller's promise about `layout` is the one asked for here.
-        unsafe { self.inner.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.count();
+        count();
         // SAFETY: as in `alloc`.
-        unsafe { self.inner.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        self.count();
-        // SAFETY: every block of ours is one of `inner`'s, of this layout; the rest is the caller's promise.
-        unsafe { self.inner.realloc(block, layout, bytes) }
+        count();
+        // SAFETY: every block of ours is one of mimalloc's, of this layout; the rest is the caller's promise.
+        unsafe { MiMalloc.realloc(block, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: every block of ours is one of `inner`'s, of this layout.
-        unsafe { self.inner.dealloc(block, layout) }
+        // SAFETY: every block of ours is one of mimalloc's, of this layout.
+        unsafe { MiMalloc.dealloc(block, layout) }
     }
 }
 
@@ -61,7 +56,10 @@ mod tests {
 
     use std::hint::black_box;
 
-    use super::allocations;
+    use super::{Counting, allocations};
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
 
     /// The fewest allocations counted around `work`: other tests of this process can only add to a count.
     fn fewest(mut work: impl FnMut()) -> u64 {

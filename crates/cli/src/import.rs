@@ -5,8 +5,12 @@
 
 mod command;
 mod engine;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod group;
 mod inline;
+#[cfg(any(fuzzing, test))]
+mod map;
 mod mark;
 mod stop;
 mod stream;
@@ -23,7 +27,7 @@ use serde::Serialize;
 
 use crate::args::Import;
 use crate::error::{Outcome, about};
-use crate::progress::{Bar, Progress};
+use crate::progress::Progress;
 use crate::text::{line, size};
 use command::{Parsed, Request};
 use engine::{Engine, Target};
@@ -49,7 +53,7 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     let started = Instant::now();
     let mut importer = Importer::new(engine, Stream::new(source), import.skip_unknown);
     importer.resume(&shown)?;
-    let stopped = importer.run(&mut bar)?;
+    let stopped = importer.run(|offset| bar.at(offset))?;
     drop(bar);
     let (summary, engine) = importer.finish();
     engine.close()?;
@@ -60,12 +64,15 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     }
 }
 
+/// How many commands of each name were passed over.
+type Skipped = BTreeMap<stop::Name, u64>;
+
 /// What an import did.
 #[derive(Debug, Default)]
 struct Summary {
     commands: u64,
     entries: u64,
-    skipped: BTreeMap<stop::Name, u64>,
+    skipped: Skipped,
     resumed_at: u64,
     offset: u64,
 }
@@ -75,6 +82,8 @@ struct Multi {
     offset: u64,
     bytes: usize,
     unit: Vec<(u64, Request)>,
+    /// What was passed over in it. Counted when it ends: one that is cut off is read again, as a whole.
+    skipped: Skipped,
 }
 
 /// An import under way.
@@ -124,8 +133,9 @@ impl<R: Read, T: Target> Importer<R, T> {
     }
 
     /// Imports until the end, or to what stops it. All before that is durable then.
-    fn run(&mut self, bar: &mut Bar) -> Outcome<Option<Stop>> {
-        let stop = match self.take_all(bar) {
+    /// `reached` is called with each offset.
+    fn run(&mut self, reached: impl FnMut(u64)) -> Outcome<Option<Stop>> {
+        let stop = match self.take_all(reached) {
             Ok(()) => None,
             Err(Refused::Input(stop)) => Some(stop),
             Err(Refused::State(error)) => return Err(error),
@@ -140,7 +150,7 @@ impl<R: Read, T: Target> Importer<R, T> {
         (self.summary, self.engine)
     }
 
-    fn take_all(&mut self, bar: &mut Bar) -> Result<(), Halt> {
+    fn take_all(&mut self, mut reached: impl FnMut(u64)) -> Result<(), Halt> {
         loop {
             let next = self.stream.next().map_err(|stop| self.in_multi(stop))?;
             let Some(offset) = next else { break };
@@ -149,7 +159,7 @@ impl<R: Read, T: Target> Importer<R, T> {
             self.take(offset, parsed)?;
             if self.multi.is_none() {
                 self.reached = self.stream.position();
-                bar.at(self.reached.offset);
+                reached(self.reached.offset);
             }
             if self.group.is_full() {
                 self.submit().map_err(Refused::State)?;
@@ -174,13 +184,17 @@ impl<R: Read, T: Target> Importer<R, T> {
                 self.multi = Some(multi);
             }
             (Parsed::Begin, None) => {
-                self.multi = Some(Multi { offset, bytes: 0, unit: Vec::new() });
+                self.multi =
+                    Some(Multi { offset, bytes: 0, unit: Vec::new(), skipped: Skipped::new() });
             }
             (Parsed::Execute, Some(multi)) => self.execute(multi)?,
-            (Parsed::Discard, Some(_)) => {}
-            (Parsed::Unknown { name, .. }, multi) if self.skips_unknown => {
-                *self.summary.skipped.entry(name).or_default() += 1;
-                self.multi = multi;
+            (Parsed::Discard, Some(multi)) => self.passed_over(multi.skipped),
+            (Parsed::Unknown { name, .. }, Some(mut multi)) if self.skips_unknown => {
+                *multi.skipped.entry(name).or_default() += 1;
+                self.multi = Some(multi);
+            }
+            (Parsed::Unknown { name, .. }, None) if self.skips_unknown => {
+                self.passed_over([(name, 1)]);
             }
             (Parsed::SelectZero, multi) => self.multi = multi,
             (parsed, multi) => {
@@ -201,7 +215,15 @@ impl<R: Read, T: Target> Importer<R, T> {
         self.add(multi.unit).map_err(|halt| match halt {
             Refused::Input(stop) => Stop { multi: Some(multi.offset), ..stop }.into(),
             state => state,
-        })
+        })?;
+        self.passed_over(multi.skipped);
+        Ok(())
+    }
+
+    fn passed_over(&mut self, commands: impl IntoIterator<Item = (stop::Name, u64)>) {
+        for (name, count) in commands {
+            *self.summary.skipped.entry(name).or_default() += count;
+        }
     }
 
     /// Adds what belongs together to the group, or to a new one where it is too much for this.

@@ -1,59 +1,12 @@
-//! The `sprag` command: runs the main job, changes and reads a data directory, and looks into one.
+//! The process of the `sprag` command, and its allocator: a library sets none.
 
-mod alloc;
-mod args;
-mod edit;
-mod error;
-mod import;
-mod look;
-mod progress;
-mod read;
-mod repair;
-mod run;
-mod text;
-
-use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Args, Command};
-use error::Outcome;
+use sprag_cli::alloc::Counting;
 
 #[global_allocator]
-static ALLOCATOR: alloc::Counting = alloc::Counting::new();
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    let outcome = execute(args, &mut out).and_then(|()| Ok(out.flush()?));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough of it.
-        Err(error) if error::is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        Err(error) => {
-            // What was printed before the failure belongs above its message; a failing output is reported below.
-            let _lost = out.flush();
-            let _closed = writeln!(io::stderr(), "sprag: {}", error::one_line(&*error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn execute(args: Args, out: &mut dyn Write) -> Outcome {
-    let json = args.json;
-    match args.command {
-        Command::Run(options) => run::run(&options, json, out),
-        Command::Put(put) => edit::put(&put, json, out),
-        Command::Delete(delete) => edit::delete(&delete, json, out),
-        Command::Incr(incr) => edit::incr(&incr, json, out),
-        Command::Get(get) => read::get(&get, json, out),
-        Command::Stats(stats) => read::stats(&stats.dir, json, out),
-        Command::Export(export) => read::export(&export, out),
-        Command::Import(import) => import::import(&import, json, out),
-        Command::Verify(verify) => look::verify(&verify.dir, json, out),
-        Command::Inspect(inspect) => look::inspect(&inspect, json, out),
-        Command::Repair(options) => repair::repair(&options, json, out),
-        Command::Dump(dump) => look::dump(&dump, out),
-    }
+    sprag_cli::main()
 }

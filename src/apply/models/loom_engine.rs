@@ -12,7 +12,6 @@ use crate::apply::submit::Mode;
 use crate::apply::threads;
 use crate::apply::watermark::Stage;
 use crate::apply::worker::Step;
-use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::entry::Entry;
 use crate::error::SubmitError;
@@ -24,9 +23,8 @@ fn engine(workers: usize) -> Arc<Engine<Toy>> {
         .worker_count(NonZeroUsize::new(workers).unwrap())
         .pipeline_depth(4)
         .batch_size(1)
-        .pin_workers(false)
-        .threads(false);
-    Arc::new(Engine::new(Toy::new(workers), config, workers, Clock::real()).unwrap())
+        .pin_workers(false);
+    Arc::new(Engine::new(Toy::new(workers), config, workers).unwrap())
 }
 
 fn spawn(

@@ -2,23 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use crc32c::crc32c;
-
-use super::files::{Segment, Window};
 use super::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
-use super::verify::{VerifyFinding, VerifySummary, verify};
-use crate::codec::{self, Limits};
 use crate::disk::Disk;
-use crate::entry::{Entry, LeaderTag, LogId};
+use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameKind, OpeningHalf, SEGMENT_BYTES_MAX, put, segment_name,
-};
+use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, put, segment_name};
 use crate::log::meta::{CommitMode, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 
 mod beside;
 mod blame;
+mod hostile;
+mod verify;
+mod writer;
+
+use writer::{Writer, reseal};
 
 const ID: [u8; 16] = *b"0123456789abcdef";
 
@@ -32,111 +30,6 @@ fn meta(durable_sequence: u64) -> Meta {
         incarnation: 1,
         durable_sequence,
         committed: None,
-    }
-}
-
-/// Writes logs as a log writer would.
-#[derive(Clone)]
-struct Writer {
-    segments: Vec<Vec<u8>>,
-    /// Where each frame is: segment, start, end.
-    frames: Vec<(usize, usize, usize)>,
-    sequence: u64,
-    chain: u64,
-    incarnation: u64,
-    term: u64,
-    next_index: u64,
-    durable_sequence: u64,
-    committed: Option<u64>,
-}
-
-impl Writer {
-    fn new() -> Self {
-        Self {
-            segments: vec![Vec::new()],
-            frames: Vec::new(),
-            sequence: 0,
-            chain: 0,
-            incarnation: 1,
-            term: 1,
-            next_index: 0,
-            durable_sequence: 0,
-            committed: None,
-        }
-    }
-
-    fn bodies(&self, keys: &[&str]) -> Vec<u8> {
-        let mut body = Vec::new();
-        for key in keys {
-            let entry = Entry::put(0, 0, key.as_bytes(), b"a value");
-            let start = body.len();
-            body.resize(start + codec::encoded_len(&entry, &Limits::default()).unwrap(), 0);
-            codec::encode(&entry, &mut body[start..]);
-        }
-        body
-    }
-
-    fn header(&self, kind: FrameKind, first_index: u64, count: u32, body: &[u8]) -> FrameHeader {
-        FrameHeader {
-            opening: OpeningHalf {
-                kind,
-                first_index,
-                term: self.term,
-                leader: LeaderTag::EMPTY,
-                sequence: self.sequence + 1,
-                incarnation: self.incarnation,
-            },
-            body_bytes: u32::try_from(body.len()).unwrap(),
-            count,
-            previous: self.chain,
-            durable_sequence: self.durable_sequence,
-            committed: self.committed,
-            segment: self.segments.len() as u64 - 1,
-            offset: self.segments.last().unwrap().len().next_multiple_of(64) as u64,
-            body_crc: crc32c(body),
-        }
-    }
-
-    fn write(&mut self, header: &FrameHeader, body: &[u8]) -> &mut Self {
-        let number = self.segments.len() - 1;
-        let segment = &mut self.segments[number];
-        let start = segment.len().next_multiple_of(64);
-        segment.resize(start, 0);
-        segment.extend_from_slice(&header.to_bytes(&ID));
-        segment.extend_from_slice(body);
-        self.frames.push((number, start, segment.len()));
-        self.sequence = header.opening.sequence;
-        self.chain = header.checksum(&ID);
-        self
-    }
-
-    fn entries(&mut self, keys: &[&str]) -> &mut Self {
-        let body = self.bodies(keys);
-        let count = u32::try_from(keys.len()).unwrap();
-        let header = self.header(FrameKind::Entries, self.next_index, count, &body);
-        self.next_index += keys.len() as u64;
-        self.write(&header, &body)
-    }
-
-    fn truncation(&mut self, first_removed: u64) -> &mut Self {
-        let header = self.header(FrameKind::Truncation, first_removed, 0, b"");
-        self.next_index = first_removed;
-        self.write(&header, b"")
-    }
-
-    fn segment(&mut self) -> &mut Self {
-        self.segments.push(Vec::new());
-        self
-    }
-
-    /// On a disk, with `zeros` preallocated bytes behind each segment.
-    fn disk(&self, zeros: usize) -> MemoryDisk {
-        let disk = MemoryDisk::default();
-        for (number, bytes) in self.segments.iter().enumerate() {
-            let bytes = [&bytes[..], &vec![0; zeros][..]].concat();
-            disk.set(&segment_name(number as u64), bytes);
-        }
-        disk
     }
 }
 
@@ -500,65 +393,6 @@ fn a_missing_segment_in_the_middle_is_named() {
 }
 
 #[test]
-fn a_frame_of_another_version_is_refused_by_name_and_a_flipped_version_is_damage() {
-    let mut log = Writer::new();
-    log.entries(&["a"]).entries(&["b"]);
-    let (_, start, _) = log.frames[1];
-    log.segments[0][start + 4] = 2;
-    let disk = log.disk(0);
-    assert_eq!(corrupt(read(&disk, &meta(2)).1).what, "a frame header does not read back");
-    assert_eq!(read(&disk, &meta(1)).0.len(), 1);
-    reseal(&mut log.segments[0][start..]);
-    let error = read(&log.disk(0), &meta(1)).1.unwrap_err().to_string();
-    assert_eq!(error, "0000000000000000.seg has format version 2; this release reads version 1");
-    // The version is not looked at where the frame is a stale one of somewhere else.
-    log.segments[0][start + 96] = 7;
-    reseal(&mut log.segments[0][start..]);
-    assert_eq!(read(&log.disk(0), &meta(1)).0.len(), 1);
-}
-
-/// Makes the checksum of a header fit again.
-fn reseal(header: &mut [u8]) {
-    let crc = crc32c::crc32c_append(crc32c(&ID), &header[..124]);
-    put(header, 124, &crc.to_le_bytes());
-}
-
-#[test]
-fn an_unknown_kind_is_an_error_and_not_a_cut() {
-    let mut log = Writer::new();
-    log.entries(&["a"]);
-    log.segments[0][6] = 3;
-    reseal(&mut log.segments[0]);
-    assert_eq!(corrupt(read(&log.disk(0), &meta(0)).1).what, "a frame is of an unknown kind");
-}
-
-#[test]
-fn hostile_lengths_allocate_nothing() {
-    let mut log = Writer::new();
-    log.entries(&["a"]);
-    for length in [u32::MAX, 32 << 20, (32 << 20) + 1] {
-        let mut hostile = log.clone();
-        put(&mut hostile.segments[0], 64, &length.to_le_bytes());
-        reseal(&mut hostile.segments[0]);
-        let disk = hostile.disk(0);
-        let (seen, result) = read(&disk, &meta(0));
-        assert!(seen.is_empty());
-        // In range, it is a torn frame; out of range, no writer of ours wrote it.
-        assert_eq!(result.is_ok(), length == 32 << 20, "{length}");
-        let segment = Segment::open(&disk, 0).unwrap();
-        let mut window = Window::default();
-        assert!(window.read(&segment, 0, 128 + u64::from(length)).unwrap().is_none());
-        assert!(window.read(&segment, u64::MAX, u64::MAX).unwrap().is_none());
-        assert_eq!(window.capacity(), 0);
-    }
-    let disk = MemoryDisk::default();
-    disk.set_claiming(&segment_name(0), log.segments[0].clone(), Some(SEGMENT_BYTES_MAX + 1));
-    assert_eq!(corrupt(read(&disk, &meta(0)).1).what, "the file is longer than a segment can be");
-    disk.set_claiming(&segment_name(0), log.segments[0].clone(), Some(SEGMENT_BYTES_MAX));
-    assert_eq!(read(&disk, &meta(0)).0.len(), 1);
-}
-
-#[test]
 fn entries_that_do_not_decode_under_a_good_checksum_are_corrupt() {
     let log = Writer::new();
     let body = log.bodies(&["a", "b"]);
@@ -707,74 +541,4 @@ fn an_error_of_the_visitor_ends_the_scan() {
     });
     assert!(matches!(result, Err(OpenError::Missing { .. })));
     assert_eq!(frames, 1);
-}
-
-fn verified(disk: &MemoryDisk, meta: &Meta) -> (VerifySummary, Vec<VerifyFinding>) {
-    let mut findings = Vec::new();
-    let summary = verify(disk, meta, &mut |finding| findings.push(finding)).unwrap();
-    assert_eq!(summary.findings, findings.len() as u64);
-    (summary, findings)
-}
-
-#[test]
-fn verify_names_all_damage_and_goes_on_behind_it() {
-    let log = five_frames();
-    let disk = log.disk(128);
-    MetaFile::create(&disk, &meta(5)).unwrap();
-    assert_eq!(
-        verified(&disk, &meta(5)),
-        (VerifySummary { frames: 5, entries: 9, findings: 0 }, vec![])
-    );
-    // The body of frame 1, the header of frame 3, and a bit of the older META slot.
-    let damage = |number: u64, at: usize| {
-        let mut bytes = disk.bytes(&segment_name(number));
-        bytes[at] ^= 4;
-        disk.set(&segment_name(number), bytes);
-    };
-    damage(0, log.frames[0].1 + 130);
-    damage(0, log.frames[2].1 + 50);
-    let (mut file, ..) = MetaFile::open(&disk, true).unwrap().unwrap();
-    file.store(&meta(5)).unwrap();
-    let mut bytes = disk.bytes("META");
-    bytes[4096 + 70] ^= 1;
-    disk.set("META", bytes);
-    let (summary, findings) = verified(&disk, &meta(5));
-    assert_eq!((summary.frames, summary.entries), (3, 4));
-    let places: Vec<_> =
-        findings.iter().map(|f| (&*f.place.file, f.place.offset, f.place.index)).collect();
-    let third = log.frames[2].1 as u64;
-    let segment = "0000000000000000.seg";
-    assert_eq!(places, [("META", 4096, None), (segment, 0, Some(0)), (segment, third, Some(3))]);
-    assert!(findings.iter().all(|finding| finding.was_durable));
-}
-
-#[test]
-fn verify_names_the_first_frame_of_a_later_segment_once() {
-    let log = five_frames();
-    let disk = log.disk(128);
-    MetaFile::create(&disk, &meta(5)).unwrap();
-    let whole = disk.bytes(&segment_name(1));
-    // Its header, and its body.
-    for at in [50, 130] {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 4;
-        disk.set(&segment_name(1), bytes);
-        let (_, findings) = verified(&disk, &meta(5));
-        let places: Vec<_> = findings.iter().map(|f| (&*f.place.file, f.place.offset)).collect();
-        assert_eq!(places, [(&*segment_name(1), 0)], "byte {at}");
-    }
-}
-
-#[test]
-fn verify_tells_a_torn_end_from_damage() {
-    let log = five_frames();
-    let disk = log.disk(0);
-    MetaFile::create(&disk, &meta(4)).unwrap();
-    let bytes = disk.bytes(&segment_name(1));
-    disk.set(&segment_name(1), bytes[..bytes.len() - 1].to_vec());
-    let (summary, findings) = verified(&disk, &meta(4));
-    assert_eq!((summary.frames, findings.len()), (4, 1));
-    assert!(!findings[0].was_durable);
-    let (_, findings) = verified(&disk, &meta(5));
-    assert!(findings[0].was_durable);
 }

@@ -5,15 +5,24 @@ use std::ops::Range;
 /// Splits `line` (without its end) into words: their bytes one after the other in `text`, their places in `words`.
 ///
 /// Words are separated by white space. Between double quotes `\n`, `\r`, `\t`, `\a`, `\b`, `\xHH` stand for a byte and any other
-/// escaped byte for itself; between single quotes only `\'` does. A closing quote ends its word.
+/// escaped byte for itself; between single quotes only `\'` does. A closing quote ends its word. A vertical tab or a form
+/// feed is white space before a word and after a quote, and part of a word that has begun. Redis takes a zero byte for
+/// the end of the line and drops what follows, which nobody can have meant: it is refused.
 pub(super) fn split(
     line: &[u8],
     text: &mut Vec<u8>,
     words: &mut Vec<Range<usize>>,
 ) -> Result<(), &'static str> {
+    if line.contains(&0) {
+        return Err("an inline command with a zero byte");
+    }
     let mut rest = line;
     loop {
-        rest = rest.trim_ascii_start();
+        while let [byte, after @ ..] = rest
+            && is_space(*byte)
+        {
+            rest = after;
+        }
         if rest.is_empty() {
             return Ok(());
         }
@@ -29,12 +38,12 @@ fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static
         rest = match byte {
             b'"' | b'\'' => {
                 let after = if byte == b'"' { double(after, text)? } else { single(after, text)? };
-                if after.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                if after.first().is_some_and(|byte| !is_space(*byte)) {
                     return Err("a closing quote is followed by something else than a space");
                 }
                 return Ok(after);
             }
-            byte if byte.is_ascii_whitespace() => return Ok(rest),
+            b' ' | b'\n' | b'\r' | b'\t' => return Ok(rest),
             byte => {
                 text.push(byte);
                 after
@@ -42,6 +51,11 @@ fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static
         };
     }
     Ok(rest)
+}
+
+/// C's `isspace`, which Redis goes by.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
 const UNBALANCED: &str = "a quote is not closed";
@@ -109,7 +123,7 @@ mod tests {
 
     #[test]
     fn words_are_split_and_unquoted_as_redis_does() {
-        let cases: [(&[u8], &[&[u8]]); 10] = [
+        let cases: [(&[u8], &[&[u8]]); 11] = [
             (b"", &[]),
             (b" \t ", &[]),
             (b"SET a b", &[b"SET", b"a", b"b"]),
@@ -119,6 +133,7 @@ mod tests {
             (br#""\x00\xfF\n\r\t\a\b\\\"\q""#, &[b"\x00\xff\n\r\t\x07\x08\\\"q"]),
             (br#""\xg0""#, &[b"xg0"]),
             (br"'\n\'\x41'", &[br"\n'\x41"]),
+            (b"\x0b\x0cSET a\x0bb\x0cc \x0b\"d\"\x0c", &[b"SET", b"a\x0bb\x0cc", b"d"]),
             (b"\xff\xfe x", &[b"\xff\xfe", b"x"]),
         ];
         for (line, expected) in cases {
@@ -127,8 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn bad_quotes_are_refused() {
-        let bad: [&[u8]; 7] = [b"\"", b"'", b"\"a", b"'a\\'", b"\"a\"b", b"'a'b", b"\"\\"];
+    fn bad_quotes_and_zero_bytes_are_refused() {
+        let bad: [&[u8]; 9] =
+            [b"SET a \0", b"'\0'", b"\"", b"'", b"\"a", b"'a\\'", b"\"a\"b", b"'a'b", b"\"\\"];
         for line in bad {
             assert!(words(line).is_err(), "{line:?}");
         }

@@ -2,84 +2,30 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::cell::RefCell;
 use std::io::Read;
 
-use sprag::{Command, PersistentConfig, PersistentStateMachine};
+use sprag::{PersistentConfig, PersistentStateMachine};
 
 use super::engine::Engine;
-use super::group::State;
+use super::map::{Keys, Map};
 use super::*;
 
-type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// A target that is a map: every entry is looked at as it comes.
-#[derive(Default)]
-struct Model {
-    keys: Keys,
-    note: Option<Position>,
-    /// The offsets of all notes.
-    notes: RefCell<Vec<u64>>,
-}
-
-impl State for Model {
-    type Error = Box<dyn Error>;
-
-    fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
-        Ok(self.keys.get(key).cloned())
-    }
-
-    fn contains(&self, key: &[u8]) -> Outcome<bool> {
-        Ok(self.keys.contains_key(key))
-    }
-}
-
-impl Target for Model {
-    fn reached(&self) -> Outcome<Option<Position>> {
-        Ok(self.note)
-    }
-
-    fn submit(&mut self, group: &Group, reached: Position) -> Outcome {
-        for command in group.commands() {
-            match command {
-                Command::Put { key, value } => {
-                    self.keys.insert(key.to_vec(), value.to_vec());
-                }
-                Command::Delete { key } => {
-                    self.keys.remove(key);
-                }
-                Command::Increment { key, by } => increment(&mut self.keys, key, by),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(self.note.is_none_or(|before| before.offset < reached.offset), "notes only rise");
-        self.note = Some(reached);
-        self.notes.borrow_mut().push(reached.offset);
-        Ok(())
-    }
-
-    fn flush(&self) -> Outcome {
-        Ok(())
-    }
-}
-
+/// As the engine does it, where it is known to be possible.
 fn increment(keys: &mut Keys, key: &[u8], by: i64) {
-    let found =
-        keys.get(key).map_or("0".to_owned(), |text| String::from_utf8(text.clone()).unwrap());
-    let number: i64 = found.parse().unwrap();
-    keys.insert(key.to_vec(), number.checked_add(by).unwrap().to_string().into_bytes());
+    let found = keys.get(key).map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
+    keys.insert(key.to_vec(), (found + by).to_string().into_bytes());
 }
 
 fn import_into<T: Target>(target: T, bytes: impl Read, skip: bool) -> (Option<Stop>, Summary, T) {
     let mut importer = Importer::new(target, Stream::new(bytes), skip);
     importer.resume("input").unwrap();
-    let stop = importer.run(&mut Progress::new(true).bytes("", None)).unwrap();
+    let stop = importer.run(|_| ()).unwrap();
     let (summary, target) = importer.finish();
     (stop, summary, target)
 }
 
-fn import(bytes: &[u8]) -> (Option<Stop>, Model) {
-    let (stop, summary, model) = import_into(Model::default(), bytes, false);
+fn import(bytes: &[u8]) -> (Option<Stop>, Map) {
+    let (stop, summary, model) = import_into(Map::default(), bytes, false);
     assert_eq!(summary.offset, model.note.map_or(0, |note| note.offset));
     (stop, model)
 }
@@ -207,14 +153,14 @@ fn a_real_append_only_file_is_what_a_naive_reading_makes_of_it() {
     let (stop, model) = import(FIXTURE);
     assert!(stop.is_none(), "{stop:?}");
     assert_eq!(model.keys, units.last().unwrap().1);
-    assert!(model.notes.borrow().len() < units.len() / 100, "commands are grouped");
+    assert!(model.taken.len() < units.len() / 100, "commands are grouped");
 }
 
 /// Cuts the fixture at `cut` and imports what is left from the unit boundary `from` on, over the state there.
 fn cut_keeps_whole_units(units: &[(usize, Keys)], from: usize, cut: usize) {
     let (start, before) = &units[from];
     let (end, keys) = &units[units.partition_point(|(end, _)| *end <= cut) - 1];
-    let model = Model { keys: before.clone(), ..Model::default() };
+    let model = Map { keys: before.clone(), ..Map::default() };
     let (stop, _, model) = import_into(model, &FIXTURE[*start..cut], false);
     assert!(model.keys == *keys, "cut at {cut}");
     match stop {
@@ -257,7 +203,7 @@ impl Read for Dribble<'_> {
 #[test]
 fn it_does_not_matter_in_what_pieces_the_input_comes() {
     let bytes = everything();
-    let (stop, _, model) = import_into(Model::default(), Dribble(&bytes, 0), false);
+    let (stop, _, model) = import_into(Map::default(), Dribble(&bytes, 0), false);
     assert!(stop.is_none());
     assert_eq!(model.keys, naive_units(&bytes).last().unwrap().1);
     assert_eq!(model.note, import(&bytes).1.note);
@@ -370,7 +316,7 @@ fn a_multi_with_anything_wrong_in_it_is_not_applied_at_all() {
 #[test]
 fn unknown_commands_are_counted_and_passed_over_if_asked() {
     let input = b"SET a 1\nEXPIRE a 9\nMULTI\nINCR a\nHSET h f v\nexpire a 9\nEXEC\nSET b 1 NX\nSET c 3\nPING\n";
-    let (stop, summary, model) = import_into(Model::default(), input.as_slice(), true);
+    let (stop, summary, model) = import_into(Map::default(), input.as_slice(), true);
     assert!(stop.is_none());
     let skipped: Vec<_> = summary.skipped.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     assert_eq!(skipped, [("EXPIRE", 2), ("HSET", 1), ("PING", 1), ("SET", 1)]);
@@ -382,9 +328,22 @@ fn unknown_commands_are_counted_and_passed_over_if_asked() {
     );
     assert_eq!(model.keys, [("a", "2"), ("c", "3")].map(|(k, v)| (k.into(), v.into())).into());
     for never in ["SELECT 1\n", "SET a\n", "EXEC\n", "\u{1} a\n", "*1\r\n$1\r\n\u{1}\r\n"] {
-        let (stop, ..) = import_into(Model::default(), never.as_bytes(), true);
+        let (stop, ..) = import_into(Map::default(), never.as_bytes(), true);
         assert!(stop.is_some(), "{never:?}");
     }
+}
+
+#[test]
+fn what_is_passed_over_in_a_multi_is_counted_when_the_multi_ends() {
+    let input: &[u8] = b"MULTI\nHSET h f v\nEXEC\nMULTI\nHSET h f v\nDISCARD\nMULTI\nHSET h f v\n";
+    let counted = |summary: &Summary| summary.skipped.values().sum::<u64>();
+    let (stop, first, map) = import_into(Map::default(), input, true);
+    assert!(matches!(stop.unwrap().what, What::CutOff));
+    assert_eq!(counted(&first), 2, "the last one is read again");
+    let input = [input, b"EXEC\n"].concat();
+    let (stop, second, _) = import_into(map, input.as_slice(), true);
+    assert!(stop.is_none());
+    assert_eq!(counted(&second), 1);
 }
 
 #[test]
@@ -451,10 +410,10 @@ fn limits_of_keys_values_and_units_are_named_with_the_offset() {
 
 #[test]
 fn an_input_that_is_not_what_was_imported_before_is_refused() {
-    let (_, _, model) = import_into(Model::default(), b"SET a 1\nSET b 2\n".as_slice(), false);
+    let (_, _, model) = import_into(Map::default(), b"SET a 1\nSET b 2\n".as_slice(), false);
     let note = model.note;
     let resume = |bytes: &[u8]| {
-        let model = Model { note, ..Model::default() };
+        let model = Map { note, ..Map::default() };
         let mut importer = Importer::new(model, Stream::new(bytes), false);
         importer.resume("input").map_err(|error| error.to_string())
     };
@@ -474,7 +433,7 @@ fn a_failing_read_keeps_what_was_whole() {
             if self.0.is_empty() { Err(io::Error::other("unplugged")) } else { self.0.read(out) }
         }
     }
-    let (stop, _, model) = import_into(Model::default(), Fails(b"SET a 1\nSET b"), false);
+    let (stop, _, model) = import_into(Map::default(), Fails(b"SET a 1\nSET b"), false);
     assert_eq!(stop.unwrap().to_string(), "byte 8: reading the input failed: unplugged");
     assert_eq!(model.keys.len(), 1);
 }

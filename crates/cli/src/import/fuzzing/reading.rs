@@ -1,0 +1,233 @@
+//! A plain reading of a whole command stream, from `docs/import.md` and the protocol, that shares no code with the
+//! importer.
+
+mod words;
+
+use std::collections::BTreeMap;
+
+use self::words::words;
+
+type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
+type Words = Vec<Vec<u8>>;
+
+/// Why a stream is not read on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    Unsupported,
+    Options,
+    Database,
+    Arguments,
+    Rejected,
+    Misplaced,
+    EmptyKey,
+    LongKey,
+    LongValue,
+    LongArgument,
+    TooLarge,
+    Malformed,
+    CutOff,
+    Read,
+}
+
+/// And where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stopped {
+    pub(super) offset: u64,
+    pub(super) multi: Option<u64>,
+    pub(super) why: Why,
+}
+
+/// What is wrong with the command at an offset.
+type Wrong = (usize, Why);
+
+pub(super) struct Reading<'a> {
+    stream: &'a [u8],
+    skips: bool,
+    /// The end of the last unit: a command, or a MULTI with its end.
+    pub(super) reached: u64,
+    pub(super) keys: Keys,
+    pub(super) commands: u64,
+    pub(super) skipped: BTreeMap<String, u64>,
+}
+
+/// The state where the unit ends that ends at `offset`.
+pub(super) fn state_at(stream: &[u8], skips: bool, offset: u64) -> Keys {
+    let mut reading = Reading::new(stream, skips);
+    while reading.reached < offset {
+        assert_eq!(reading.next_unit(), Ok(true));
+    }
+    assert_eq!(reading.reached, offset, "no unit ends there");
+    reading.keys
+}
+
+/// What a command is to the stream.
+enum Role {
+    Data,
+    Multi,
+    Exec,
+    Discard,
+    Nothing,
+    Unknown(Why),
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(stream: &'a [u8], skips: bool) -> Self {
+        let (keys, skipped) = (Keys::new(), BTreeMap::new());
+        Self { stream, skips, reached: 0, keys, commands: 0, skipped }
+    }
+
+    /// Reads one unit and does what it says, or nothing of it; `false` at the end of the stream.
+    pub(super) fn next_unit(&mut self) -> Result<bool, Stopped> {
+        let mut multi = None;
+        self.unit(&mut multi).map_err(|(offset, why)| match (why, multi) {
+            (Why::CutOff, Some(multi)) => Stopped { offset: multi, multi: None, why },
+            _ => Stopped { offset: offset as u64, multi, why },
+        })
+    }
+
+    fn unit(&mut self, multi: &mut Option<u64>) -> Result<bool, Wrong> {
+        let mut at = usize::try_from(self.reached).unwrap();
+        let mut queue: Vec<(usize, Words)> = Vec::new();
+        let mut passed_over = Vec::new();
+        let is_executed = loop {
+            let rest = &self.stream[at..];
+            if rest.is_empty() {
+                return if multi.is_none() { Ok(false) } else { Err((at, Why::CutOff)) };
+            }
+            let start = at;
+            let (words, bytes) = words(rest).map_err(|why| (start, why))?;
+            at += bytes;
+            if words.is_empty() {
+                continue;
+            }
+            let role = role(&words).map_err(|why| (start, why))?;
+            match role {
+                Role::Data => queue.push((start, words)),
+                Role::Multi if multi.is_none() => *multi = Some(start as u64),
+                Role::Exec if multi.is_some() => break true,
+                Role::Discard if multi.is_some() => break false,
+                Role::Multi | Role::Exec | Role::Discard => return Err((start, Why::Misplaced)),
+                Role::Nothing => {}
+                Role::Unknown(_) if self.skips => passed_over.push(capitals(&words[0])),
+                Role::Unknown(why) => return Err((start, why)),
+            }
+            if multi.is_none() {
+                break true;
+            }
+        };
+        if is_executed {
+            let mut keys = self.keys.clone();
+            for (start, words) in &queue {
+                apply(&mut keys, words).map_err(|why| (*start, why))?;
+            }
+            self.keys = keys;
+            self.commands += queue.len() as u64;
+        }
+        for name in passed_over {
+            *self.skipped.entry(name).or_default() += 1;
+        }
+        self.reached = at as u64;
+        Ok(true)
+    }
+}
+
+fn capitals(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_ascii_uppercase()
+}
+
+/// What is wrong with a command wherever it stands, or else what it is.
+fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
+    let (name, arguments) = (&words[0], &words[1..]);
+    let plain =
+        |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+    let is_name = matches!(name.first(), Some(b'a'..=b'z' | b'A'..=b'Z'));
+    if !is_name || name.len() > 32 || !name.iter().all(plain) {
+        return Err(Why::Malformed);
+    }
+    let name = capitals(name);
+    let count = arguments.len();
+    let fits = match name.as_str() {
+        "MULTI" | "EXEC" | "DISCARD" => count == 0,
+        "SELECT" | "INCR" | "DECR" => count == 1,
+        "SET" if count > 2 => return Ok(Role::Unknown(Why::Options)),
+        "SET" | "SETNX" | "APPEND" | "INCRBY" | "DECRBY" => count == 2,
+        "DEL" | "UNLINK" => count > 0,
+        "MSET" => count > 0 && count % 2 == 0,
+        _ => return Ok(Role::Unknown(Why::Unsupported)),
+    };
+    if !fits {
+        return Err(Why::Arguments);
+    }
+    let keys_every = match name.as_str() {
+        "MULTI" => return Ok(Role::Multi),
+        "EXEC" => return Ok(Role::Exec),
+        "DISCARD" => return Ok(Role::Discard),
+        "SELECT" if arguments[0] == b"0" => return Ok(Role::Nothing),
+        "SELECT" => return Err(Why::Database),
+        "DEL" | "UNLINK" => 1,
+        _ => 2,
+    };
+    for key in arguments.iter().step_by(keys_every) {
+        match key.len() {
+            0 => return Err(Why::EmptyKey),
+            1..=0x1_0000 => {}
+            _ => return Err(Why::LongKey),
+        }
+    }
+    if name.ends_with("RBY") {
+        step(&name, arguments)?;
+    }
+    Ok(Role::Data)
+}
+
+/// Does what a command of data says.
+fn apply(keys: &mut Keys, words: &[Vec<u8>]) -> Result<(), Why> {
+    let (name, arguments) = (capitals(&words[0]), &words[1..]);
+    match name.as_str() {
+        "SET" | "MSET" => {
+            for pair in arguments.chunks(2) {
+                keys.insert(pair[0].clone(), pair[1].clone());
+            }
+        }
+        "SETNX" => drop(keys.entry(arguments[0].clone()).or_insert_with(|| arguments[1].clone())),
+        "APPEND" => {
+            let value = keys.entry(arguments[0].clone()).or_default();
+            value.extend(&arguments[1]);
+            if value.len() > 16 << 20 {
+                return Err(Why::LongValue);
+            }
+        }
+        "DEL" | "UNLINK" => arguments.iter().for_each(|key| drop(keys.remove(key))),
+        _ => {
+            let before = keys.get(&arguments[0]).map_or(Ok(0), |text| number(text))?;
+            let after = before + step(&name, arguments)?;
+            i64::try_from(after).map_err(|_| Why::Rejected)?;
+            keys.insert(arguments[0].clone(), after.to_string().into_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// How far INCR, INCRBY, DECR or DECRBY goes. What is taken off must have a counterpart that can be added.
+fn step(name: &str, arguments: &[Vec<u8>]) -> Result<i128, Why> {
+    let by = arguments.get(1).map_or(Ok(1), |text| number(text))?;
+    let by = if name.starts_with("DECR") { -by } else { by };
+    if by > i128::from(i64::MAX) { Err(Why::Rejected) } else { Ok(by) }
+}
+
+/// The number that Redis reads here: a minus sign or none, digits of which the first is not 0 unless it is the only
+/// one and not negative, 64 bits.
+fn number(text: &[u8]) -> Result<i128, Why> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    let is_zero = sign == 1 && digits == b"0";
+    let starts = matches!(digits.first(), Some(b'1'..=b'9'));
+    if !(is_zero || starts && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit)) {
+        return Err(Why::Rejected);
+    }
+    let value = digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0'));
+    let value = sign * value;
+    if i64::try_from(value).is_ok() { Ok(value) } else { Err(Why::Rejected) }
+}

@@ -1,0 +1,150 @@
+//! The words of the command that a stream starts with.
+
+use super::{Why, Words};
+
+const LINE_BYTES_MAX: usize = 64 << 10;
+const ARGUMENT_BYTES_MAX: i128 = 16 << 20;
+const ARGUMENTS_MAX: i128 = 1 << 20;
+/// A header line that has not ended by then is none.
+const HEADER_BYTES_MAX: usize = 32;
+
+/// The words, and how many bytes they and all around them take. No words: nothing is asked for.
+pub(super) fn words(stream: &[u8]) -> Result<(Words, usize), Why> {
+    if stream[0] == b'*' { array(stream) } else { line(stream) }
+}
+
+fn array(stream: &[u8]) -> Result<(Words, usize), Why> {
+    let (count, mut at) = header(stream, b'*')?;
+    if !(-1..=ARGUMENTS_MAX).contains(&count) {
+        return Err(Why::Malformed);
+    }
+    let mut words = Words::new();
+    for _ in 0..count {
+        let (bytes, header_bytes) = header(&stream[at..], b'$')?;
+        at += header_bytes;
+        if bytes < 0 {
+            return Err(Why::Malformed);
+        }
+        if bytes > ARGUMENT_BYTES_MAX {
+            return Err(Why::LongArgument);
+        }
+        let bytes = usize::try_from(bytes).unwrap();
+        let body = stream.get(at..at + bytes + 2).ok_or(Why::CutOff)?;
+        let word = body.strip_suffix(b"\r\n").ok_or(Why::Malformed)?;
+        words.push(word.to_vec());
+        at += bytes + 2;
+    }
+    Ok((words, at))
+}
+
+/// The number of a header line, and the bytes of the line.
+fn header(stream: &[u8], kind: u8) -> Result<(i128, usize), Why> {
+    match stream.first() {
+        None => return Err(Why::CutOff),
+        Some(first) if *first != kind => return Err(Why::Malformed),
+        Some(_) => {}
+    }
+    let window = &stream[..stream.len().min(HEADER_BYTES_MAX)];
+    let Some(line) =
+        window.split_inclusive(|byte| *byte == b'\n').next().filter(|line| line.ends_with(b"\n"))
+    else {
+        return Err(if window.len() < HEADER_BYTES_MAX { Why::CutOff } else { Why::Malformed });
+    };
+    let digits = line[1..].strip_suffix(b"\r\n").ok_or(Why::Malformed)?;
+    let number = super::number(digits).map_err(|_| Why::Malformed)?;
+    Ok((number, line.len()))
+}
+
+fn line(stream: &[u8]) -> Result<(Words, usize), Why> {
+    if stream.starts_with(b"REDIS0") {
+        return Err(Why::Malformed);
+    }
+    let end = match stream.iter().position(|byte| *byte == b'\n') {
+        Some(end) if end <= LINE_BYTES_MAX => end,
+        None if stream.len() <= LINE_BYTES_MAX => return Err(Why::CutOff),
+        _ => return Err(Why::Malformed),
+    };
+    let line = &stream[..end];
+    let words = if line[..].first() == Some(&b'#') { Words::new() } else { split(line)? };
+    Ok((words, end + 1))
+}
+
+/// Where a line is while it is split, byte by byte.
+enum State {
+    Between,
+    Bare,
+    Double,
+    /// After a backslash between double quotes.
+    Escape,
+    Single,
+    /// After a closing quote.
+    Closed,
+}
+
+fn split(line: &[u8]) -> Result<Words, Why> {
+    let (mut words, mut word, mut state) = (Words::new(), Vec::new(), State::Between);
+    let mut at = 0;
+    while at < line.len() {
+        let byte = line[at];
+        at += 1;
+        let is_space = matches!(byte, b' ' | 9..=13);
+        state = match (state, byte) {
+            (_, 0) => return Err(Why::Malformed),
+            (State::Between | State::Closed, _) if is_space => State::Between,
+            (State::Closed, _) => return Err(Why::Malformed),
+            (State::Between | State::Bare, b'"') => State::Double,
+            (State::Between | State::Bare, b'\'') => State::Single,
+            (State::Bare, b' ' | b'\t' | b'\r') => {
+                words.push(std::mem::take(&mut word));
+                State::Between
+            }
+            (State::Between | State::Bare, _) => {
+                word.push(byte);
+                State::Bare
+            }
+            (State::Double, b'\\') => State::Escape,
+            (State::Double, b'"') => {
+                words.push(std::mem::take(&mut word));
+                State::Closed
+            }
+            (State::Escape, b'x') => {
+                let digits =
+                    line.get(at..at + 2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+                match digits.map(|digits| std::str::from_utf8(digits).unwrap()) {
+                    Some(digits) => {
+                        word.push(u8::from_str_radix(digits, 16).unwrap());
+                        at += 2;
+                    }
+                    None => word.push(b'x'),
+                }
+                State::Double
+            }
+            (State::Escape, _) => {
+                let plain = b"nrtab".iter().position(|escaped| *escaped == byte);
+                word.push(plain.map_or(byte, |at| b"\n\r\t\x07\x08"[at]));
+                State::Double
+            }
+            (State::Single, b'\\') if line.get(at) == Some(&b'\'') => {
+                at += 1;
+                word.push(b'\'');
+                State::Single
+            }
+            (State::Single, b'\'') => {
+                words.push(std::mem::take(&mut word));
+                State::Closed
+            }
+            (state @ (State::Double | State::Single), _) => {
+                word.push(byte);
+                state
+            }
+        };
+    }
+    match state {
+        State::Between | State::Closed => Ok(words),
+        State::Bare => {
+            words.push(word);
+            Ok(words)
+        }
+        State::Double | State::Escape | State::Single => Err(Why::Malformed),
+    }
+}

@@ -1,0 +1,94 @@
+//! A target that is a map: what every entry does to it is looked at as it comes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "an oracle: what does not hold is a panic")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use sprag::Command;
+
+use super::command::VALUE_BYTES_MAX;
+use super::engine::Target;
+use super::group::{ENTRY_BYTES_MAX, Group, State};
+use super::stream::Position;
+use crate::error::Outcome;
+
+pub(super) type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Keys and values, and how far the input got into them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Map {
+    pub(super) keys: Keys,
+    pub(super) note: Option<Position>,
+    /// The offset of each entry that was taken.
+    pub(super) taken: Vec<u64>,
+    /// How many more entries are taken before there is a failure; `None` for all.
+    pub(super) fails_after: Option<usize>,
+}
+
+impl State for Map {
+    type Error = Box<dyn Error>;
+
+    fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
+        Ok(self.keys.get(key).cloned())
+    }
+
+    fn contains(&self, key: &[u8]) -> Outcome<bool> {
+        Ok(self.keys.contains_key(key))
+    }
+}
+
+impl Target for Map {
+    fn reached(&self) -> Outcome<Option<Position>> {
+        Ok(self.note)
+    }
+
+    fn submit(&mut self, group: &Group, reached: Position) -> Outcome {
+        match &mut self.fails_after {
+            Some(0) => return Err("the target fails".into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let (mut bytes, mut counts) = (0, false);
+        for command in group.commands() {
+            let (key, value_bytes) = match command {
+                Command::Put { key, value } => {
+                    self.keys.insert(key.to_vec(), value.to_vec());
+                    (key, value.len())
+                }
+                Command::Delete { key } => {
+                    self.keys.remove(key);
+                    (key, 0)
+                }
+                Command::Increment { key, by } => {
+                    counts = true;
+                    increment(&mut self.keys, key, by);
+                    (key, 8)
+                }
+                other => panic!("no command of the stream becomes {other:?}"),
+            };
+            assert!((1..=64 << 10).contains(&key.len()) && value_bytes <= VALUE_BYTES_MAX);
+            bytes += key.len() + value_bytes;
+        }
+        assert!(bytes <= ENTRY_BYTES_MAX, "an entry of {bytes} bytes");
+        // After a refused increment one is waited for that need not be.
+        assert!(group.counts() || !counts, "an entry that counts is waited for");
+        assert!(self.note.is_none_or(|before| before.offset < reached.offset), "notes only rise");
+        self.note = Some(reached);
+        self.taken.push(reached.offset);
+        Ok(())
+    }
+
+    fn flush(&self) -> Outcome {
+        Ok(())
+    }
+}
+
+/// What the engine makes of an increment; where it would reject one, and with it the whole entry, it is a panic.
+fn increment(keys: &mut Keys, key: &[u8], by: i64) {
+    let found =
+        keys.get(key).map_or("0".to_owned(), |text| String::from_utf8(text.clone()).unwrap());
+    let number: i64 = found.parse().unwrap();
+    assert_eq!(found, number.to_string(), "the one form of a number");
+    keys.insert(key.to_vec(), number.checked_add(by).unwrap().to_string().into_bytes());
+}
