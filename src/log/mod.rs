@@ -28,6 +28,7 @@ pub(crate) mod index;
 #[cfg(test)]
 mod lost_frame_tests;
 pub(crate) mod meta;
+mod notes;
 pub(crate) mod open;
 pub(crate) mod pool;
 pub(crate) mod queue;

@@ -5,25 +5,22 @@ use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SLACK_BYTES};
-use super::compact::SegmentStart;
-use super::format::{FRAME_HEADER_BYTES, FrameKind, META_FILE, SEGMENT_BYTES_MAX, segment_name};
+use super::format::{META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
-use super::image::{EntryOffset, FrameOffset};
-use super::index::{LogIndex, Mark};
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
+use super::notes::Notes;
 use super::pool::ImagePool;
 use super::queue::LogQueue;
 use super::recovery::files::list_files;
-use super::recovery::scan::{CutReport, GoodFrame, ScanOptions, ScanResult, erase_after, scan};
+use super::recovery::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
-use super::terms::TermRuns;
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
-use crate::codec::{self, FRAME_BYTES_MAX};
+use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
@@ -482,129 +479,6 @@ impl LogOpening {
         let io_fallback = writer.io_fallback().map(str::to_owned);
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
         Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
-    }
-}
-
-/// What replay learns about the log on its way.
-#[derive(Debug, Default)]
-struct Notes {
-    starts: Vec<SegmentStart>,
-    /// Last index of the log so far, plus one.
-    mark: u64,
-    terms: TermRuns,
-    index: LogIndex,
-    /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
-    frames: VecDeque<Run>,
-    /// (segment, sequence of its last frame).
-    last_sequences: Vec<(u64, u64)>,
-    truncations: Truncations,
-}
-
-impl Notes {
-    fn at(base: &LogBase) -> Self {
-        let mut notes =
-            Self { mark: base.last.map_or(0, |last| last.index + 1), ..Self::default() };
-        if let Some(last) = base.last {
-            notes.terms.push(last);
-        }
-        notes
-    }
-
-    fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
-        let header = &frame.header;
-        match self.last_sequences.last_mut() {
-            Some((segment, sequence)) if *segment == frame.segment => {
-                *sequence = header.opening.sequence;
-            }
-            _ => {
-                if !self.last_sequences.is_empty() {
-                    self.starts.push(SegmentStart {
-                        segment: frame.segment,
-                        sequence: header.opening.sequence - 1,
-                        chain: header.previous,
-                        mark: self.mark,
-                    });
-                }
-                self.last_sequences.push((frame.segment, header.opening.sequence));
-            }
-        }
-        self.mark = header.last().map_or(header.opening.first_index, |last| last.index + 1);
-        if header.opening.kind == FrameKind::Truncation {
-            self.starts.retain(|start| start.mark <= header.opening.first_index);
-            self.truncations.push(header.opening.sequence, header.opening.first_index);
-            self.truncate(header.opening.first_index);
-            return Ok(());
-        }
-        self.terms.push(header.first());
-        let beyond = |_| OpenError::Config {
-            option: "segment_bytes",
-            message: format!("segment {} is beyond what can be addressed", frame.segment),
-        };
-        let at = |offset: u64| u32::try_from(offset).map_err(beyond);
-        let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
-        let (segment, offset) = (at(frame.segment)?, at(frame.offset)?);
-        self.index.push(Mark { first_index: header.opening.first_index, segment, offset });
-        let run = Run {
-            first: header.opening.first_index,
-            count: header.count,
-            segment,
-            frame: FrameOffset::mint(offset),
-            start: EntryOffset::mint(start),
-            end: EntryOffset::mint(start + header.body_bytes),
-            barrier: false,
-            slotted: false,
-        };
-        // What a later header says is committed is not fed again.
-        if let Some(committed) = header.committed {
-            while self
-                .frames
-                .front()
-                .is_some_and(|run| run.first + u64::from(run.count) <= committed)
-            {
-                self.frames.pop_front();
-            }
-        }
-        self.frames.push_back(run);
-        Ok(())
-    }
-
-    fn truncate(&mut self, first_removed: u64) {
-        self.terms.truncate(first_removed);
-        self.index.truncate(first_removed);
-        while let Some(run) = self.frames.back_mut() {
-            if run.first >= first_removed {
-                self.frames.pop_back();
-                continue;
-            }
-            let left = first_removed - run.first;
-            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
-            break;
-        }
-    }
-
-    fn last_sequence(&self, segment: u64) -> u64 {
-        let known = self.last_sequences.iter().find(|(number, _)| *number == segment);
-        known.map_or(0, |(_, sequence)| *sequence)
-    }
-
-    /// The runs above `applied`, the first of which may start in the middle of a frame.
-    fn unfed(&self, applied: Option<u64>, table: &SegmentTable) -> Option<VecDeque<Run>> {
-        let mark = applied.map_or(0, |index| index + 1);
-        let above = |run: &&Run| run.first + u64::from(run.count) > mark;
-        let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
-        if let Some(front) = unfed.front_mut() {
-            let segment = table.get(front.segment)?;
-            let bytes = segment.entries(front.start, front.end)?;
-            let mut skip = 0;
-            while front.first < mark {
-                let (_, len) = codec::decode(bytes.get(skip..)?, front.segment, 0).ok()?;
-                skip += len;
-                front.first += 1;
-                front.count -= 1;
-            }
-            front.start = SegmentBytes::entry_after(front.start, u32::try_from(skip).ok()?);
-        }
-        Some(unfed)
     }
 }
 

@@ -1,0 +1,143 @@
+//! What reading a log tells about it beside its frames: terms, where indexes are, what was truncated, what is not applied.
+
+use std::collections::VecDeque;
+
+use super::appender::Run;
+use super::compact::SegmentStart;
+use super::format::{FRAME_HEADER_BYTES, FrameKind};
+use super::image::{EntryOffset, FrameOffset};
+use super::index::{LogIndex, Mark};
+use super::meta::LogBase;
+use super::recovery::scan::GoodFrame;
+use super::replay::Truncations;
+use super::table::{SegmentBytes, SegmentTable};
+use super::terms::TermRuns;
+use crate::codec;
+use crate::error::OpenError;
+
+/// What replay learns about the log on its way.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) starts: Vec<SegmentStart>,
+    /// Last index of the log so far, plus one.
+    pub(super) mark: u64,
+    pub(super) terms: TermRuns,
+    pub(super) index: LogIndex,
+    /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
+    pub(super) frames: VecDeque<Run>,
+    /// (segment, sequence of its last frame).
+    pub(super) last_sequences: Vec<(u64, u64)>,
+    pub(super) truncations: Truncations,
+}
+
+impl Notes {
+    pub(super) fn at(base: &LogBase) -> Self {
+        let mut notes =
+            Self { mark: base.last.map_or(0, |last| last.index + 1), ..Self::default() };
+        if let Some(last) = base.last {
+            notes.terms.push(last);
+        }
+        notes
+    }
+
+    pub(super) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
+        let header = &frame.header;
+        match self.last_sequences.last_mut() {
+            Some((segment, sequence)) if *segment == frame.segment => {
+                *sequence = header.opening.sequence;
+            }
+            _ => {
+                if !self.last_sequences.is_empty() {
+                    self.starts.push(SegmentStart {
+                        segment: frame.segment,
+                        sequence: header.opening.sequence - 1,
+                        chain: header.previous,
+                        mark: self.mark,
+                    });
+                }
+                self.last_sequences.push((frame.segment, header.opening.sequence));
+            }
+        }
+        self.mark = header.last().map_or(header.opening.first_index, |last| last.index + 1);
+        if header.opening.kind == FrameKind::Truncation {
+            self.starts.retain(|start| start.mark <= header.opening.first_index);
+            self.truncations.push(header.opening.sequence, header.opening.first_index);
+            self.truncate(header.opening.first_index);
+            return Ok(());
+        }
+        self.terms.push(header.first());
+        let beyond = |_| OpenError::Config {
+            option: "segment_bytes",
+            message: format!("segment {} is beyond what can be addressed", frame.segment),
+        };
+        let at = |offset: u64| u32::try_from(offset).map_err(beyond);
+        let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
+        let (segment, offset) = (at(frame.segment)?, at(frame.offset)?);
+        self.index.push(Mark { first_index: header.opening.first_index, segment, offset });
+        let run = Run {
+            first: header.opening.first_index,
+            count: header.count,
+            segment,
+            frame: FrameOffset::mint(offset),
+            start: EntryOffset::mint(start),
+            end: EntryOffset::mint(start + header.body_bytes),
+            barrier: false,
+            slotted: false,
+        };
+        // What a later header says is committed is not fed again.
+        if let Some(committed) = header.committed {
+            while self
+                .frames
+                .front()
+                .is_some_and(|run| run.first + u64::from(run.count) <= committed)
+            {
+                self.frames.pop_front();
+            }
+        }
+        self.frames.push_back(run);
+        Ok(())
+    }
+
+    fn truncate(&mut self, first_removed: u64) {
+        self.terms.truncate(first_removed);
+        self.index.truncate(first_removed);
+        while let Some(run) = self.frames.back_mut() {
+            if run.first >= first_removed {
+                self.frames.pop_back();
+                continue;
+            }
+            let left = first_removed - run.first;
+            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
+            break;
+        }
+    }
+
+    pub(super) fn last_sequence(&self, segment: u64) -> u64 {
+        let known = self.last_sequences.iter().find(|(number, _)| *number == segment);
+        known.map_or(0, |(_, sequence)| *sequence)
+    }
+
+    /// The runs above `applied`, the first of which may start in the middle of a frame.
+    pub(super) fn unfed(
+        &self,
+        applied: Option<u64>,
+        table: &SegmentTable,
+    ) -> Option<VecDeque<Run>> {
+        let mark = applied.map_or(0, |index| index + 1);
+        let above = |run: &&Run| run.first + u64::from(run.count) > mark;
+        let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
+        if let Some(front) = unfed.front_mut() {
+            let segment = table.get(front.segment)?;
+            let bytes = segment.entries(front.start, front.end)?;
+            let mut skip = 0;
+            while front.first < mark {
+                let (_, len) = codec::decode(bytes.get(skip..)?, front.segment, 0).ok()?;
+                skip += len;
+                front.first += 1;
+                front.count -= 1;
+            }
+            front.start = SegmentBytes::entry_after(front.start, u32::try_from(skip).ok()?);
+        }
+        Some(unfed)
+    }
+}
