@@ -21,7 +21,8 @@ use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 ///
 /// The state itself stays where `M` has it. Opening hands `M` every committed entry that it does not have yet, in index
 /// order, on one thread, as [`Partition`] 0 of 1; an [`ApplyManager`](crate::ApplyManager) then goes on from there. `M` needs to
-/// write no I/O, and has to be a function of the log alone: see [`StateMachine`].
+/// write no I/O, and has to be a function of the log alone: see [`StateMachine`], and
+/// [`testing::conformance`](crate::testing::conformance) for a suite that looks for what is not.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
