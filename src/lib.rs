@@ -101,7 +101,7 @@ pub use machine::{
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::ApplyStats;
 
 /// The README's examples, compiled and run with the documentation's.
