@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sprag::error::SnapshotError;
 use sprag::{
     ApplyConfig, ApplyManager, Entry, Fatal, Footprint, Journaled, LogId, Partition, Payload,
-    PayloadRef, PersistentConfig, Range, Rejection, Replies, Reply, StateMachine,
+    PayloadRef, PersistentConfig, Range, Rejection, Replies, Reply, SnapshotSink, SnapshotSource,
+    StateMachine,
 };
 
 /// How many accounts there are.
@@ -118,10 +120,41 @@ impl StateMachine for Bank {
     fn applied(&self) -> Option<LogId> {
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let bytes: Vec<u8> = self.balances().flat_map(u64::to_le_bytes).collect();
+        let file = "the bank's balances".to_owned();
+        out.write(&bytes).map_err(|source| SnapshotError::Io { action: "writing", file, source })
+    }
+
+    /// All of it is read and looked at before any of it is taken.
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        let file = || "the bank's balances".to_owned();
+        // With room for a byte that must not be there.
+        let mut bytes = vec![0; 8 * self.balances.len() + 1];
+        let mut filled = 0;
+        loop {
+            let read = source.read(&mut bytes[filled..]);
+            let failed = |source| SnapshotError::Io { action: "reading", file: file(), source };
+            match read.map_err(failed)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        if filled != 8 * self.balances.len() {
+            let what = "it is not of this number of accounts";
+            return Err(SnapshotError::Corrupt { file: file(), offset: filled as u64, what });
+        }
+        for (balance, bytes) in self.balances.iter().zip(bytes.as_chunks::<8>().0) {
+            balance.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 /// What customers ask for; a consensus engine would have their orders from the network.
-fn order(index: u64) -> Order {
+#[must_use]
+pub fn order(index: u64) -> Order {
     let random = |salt: u64| (index ^ salt << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let to = random(1) % ACCOUNTS;
     // Every seventh is a transfer, of which some ask for more than there is.
@@ -132,7 +165,7 @@ fn order(index: u64) -> Order {
 /// A small bank needs no segments of 64 MiB, nor the memory for their images.
 #[must_use]
 pub fn config(directory: &Path) -> PersistentConfig {
-    PersistentConfig::new(directory).segment_bytes(4 << 20)
+    PersistentConfig::new(directory).segment_bytes(64 << 10)
 }
 
 /// The example: opens the bank in `directory`, runs `orders` more orders, and closes it. Appends to the file
@@ -170,6 +203,10 @@ pub fn run(
         next += payloads.len() as u64;
         if let Some(file) = &mut file {
             writeln!(file, "{}", next - 1)?;
+        }
+        // Now and then the balances are written down as they are, and the orders before need not be kept.
+        if next / 1000 > (next - payloads.len() as u64) / 1000 {
+            manager.compact()?;
         }
     }
     let sum: u64 = manager.machine().balances().sum();

@@ -71,6 +71,7 @@ mod log;
 mod order;
 mod recovery;
 mod reference;
+mod snapshots;
 
 use std::fmt;
 use std::sync::Arc;
@@ -177,12 +178,19 @@ pub enum Check {
     /// Replies and state are those of one entry at a time, for 1 to 4 workers on threads of their own, ranges of
     /// different lengths, applied inline or not.
     Order,
+    /// A snapshot is the whole state: machines with the same state write the same bytes, and whoever restores them, with
+    /// a state of its own before or without, has that state and nothing of the other. One that ends early, goes on
+    /// after its end or cannot be read is refused, and the state stays. Nothing, for a machine without snapshots.
+    Snapshot,
     /// Closed, killed, or cut off from power after any entry, and opened again, the machine has the state it had, and
     /// goes on from there.
     Reopen,
     /// With the power cut at any operation of the disk, the machine comes back with everything that was acknowledged,
     /// and with the state of exactly as many entries as it says.
     PowerCut,
+    /// Opened from a snapshot and the log after it, the log before given up, the machine has the state it had and goes on
+    /// from there; from a damaged one it has that state or does not open. Nothing, for a machine without snapshots.
+    Compaction,
     /// Under a consensus engine, what was appended and then truncated is never in the state; over restarts neither.
     Truncation,
 }
@@ -196,8 +204,10 @@ impl fmt::Display for Check {
             Self::Footprint => "footprint",
             Self::Partitions => "partitions",
             Self::Order => "order",
+            Self::Snapshot => "snapshot",
             Self::Reopen => "reopen",
             Self::PowerCut => "power cut",
+            Self::Compaction => "compaction",
             Self::Truncation => "truncation",
         })
     }
@@ -287,19 +297,22 @@ impl Suite {
         self
     }
 
-    /// The checks for any machine: [`Check::Determinism`] to [`Check::Order`].
+    /// The checks for any machine: [`Check::Determinism`] to [`Check::Snapshot`].
     ///
     /// # Errors
     ///
     /// What does not hold.
     pub fn check<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
-        self.with_reference(subject, self.entries, |log, reference| {
+        let log = Log::draw(subject, self.seed, self.entries);
+        with_reference(subject, &log, |reference| {
+            let log = &log;
             vec![
                 reference.check_rejections(log),
                 reference.check_applied(log),
                 order::check_footprints(subject, log),
                 order::check_partitions(subject, log, reference, self.seed),
                 order::check_threads(subject, log, reference, self.seed),
+                snapshots::check_snapshots(subject, log, reference, self.seed),
             ]
         })
     }
@@ -311,12 +324,19 @@ impl Suite {
     ///
     /// What does not hold.
     pub fn check_durable<S: DurableSubject>(&self, subject: &S) -> Result<(), Failures> {
-        self.with_reference(subject, self.durable_entries, |log, reference| {
+        let log = Log::draw(subject, self.seed, self.durable_entries);
+        with_reference(subject, &log, |reference| {
+            let log = &log;
             vec![
                 recovery::check_reopening(subject, log, reference, self.seed),
                 recovery::check_power_cuts(subject, log, reference, self.seed),
                 recovery::check_truncation(subject, log, reference, self.seed),
             ]
+        })?;
+        // Long enough to fill segments, so that there is something to give up.
+        let log = Log::draw_long(subject, self.seed, 2 * self.durable_entries);
+        with_reference(subject, &log, |reference| {
+            vec![snapshots::check_compaction(subject, &log, reference, self.seed)]
         })
     }
 
@@ -331,20 +351,18 @@ impl Suite {
         self.check(&OverOurLog(subject))?;
         self.check_durable(&OverOurLog(subject))
     }
+}
 
-    /// Runs checks against what one entry at a time comes to; without a reference to trust there is nothing to check.
-    fn with_reference<S: Subject>(
-        &self,
-        subject: &S,
-        entries: usize,
-        checks: impl FnOnce(&Log, &Reference) -> Vec<Result<(), Failure>>,
-    ) -> Result<(), Failures> {
-        let log = Log::draw(subject, self.seed, entries);
-        let outcomes = match Reference::take_twice(subject, &log) {
-            Ok(reference) => checks(&log, &reference),
-            Err(failure) => vec![Err(failure)],
-        };
-        let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        if failures.is_empty() { Ok(()) } else { Err(Failures { failures }) }
-    }
+/// Runs checks against what one entry at a time comes to; without a reference to trust there is nothing to check.
+fn with_reference<S: Subject>(
+    subject: &S,
+    log: &Log,
+    checks: impl FnOnce(&Reference) -> Vec<Result<(), Failure>>,
+) -> Result<(), Failures> {
+    let outcomes = match Reference::take_twice(subject, log) {
+        Ok(reference) => checks(&reference),
+        Err(failure) => vec![Err(failure)],
+    };
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() { Ok(()) } else { Err(Failures { failures }) }
 }

@@ -81,6 +81,8 @@ pub(super) struct Log(Vec<Logged>);
 
 /// Entries of one term.
 const TERM_ENTRIES: u64 = 23;
+/// Of a long membership: so that eight, which is what segments are made for, fill the shortest segment.
+const MEMBERSHIP_BYTES: usize = 7 << 10;
 
 impl Log {
     pub(super) fn draw<S: Subject>(subject: &S, seed: u64, entries: usize) -> Self {
@@ -96,6 +98,16 @@ impl Log {
             Logged { log_id: LogId { index, term, leader: leader.unwrap_or_default() }, payload }
         };
         Self((1..=entries as u64).map(entry).collect())
+    }
+
+    /// With long memberships among them: every machine takes them, and they fill segments.
+    pub(super) fn draw_long<S: Subject>(subject: &S, seed: u64, entries: usize) -> Self {
+        let mut log = Self::draw(subject, seed, entries);
+        for logged in log.0.iter_mut().skip(1).step_by(4) {
+            let bytes = vec![logged.log_id.index.to_le_bytes()[0]; MEMBERSHIP_BYTES];
+            logged.payload = Payload::Membership(&bytes).into();
+        }
+        log
     }
 
     pub(super) fn len(&self) -> usize {

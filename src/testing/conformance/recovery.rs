@@ -22,7 +22,7 @@ const POWER_CUTS_MAX: u64 = 100;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(super) enum End {
     Close,
     Kill,
     PowerCut,
@@ -39,7 +39,7 @@ impl fmt::Display for End {
 }
 
 impl End {
-    fn come<M: StateMachine>(self, disk: &SimDisk, engine: Stepped<M>) {
+    pub(super) fn come<M: StateMachine>(self, disk: &SimDisk, engine: Stepped<M>) {
         match self {
             Self::Close => {}
             Self::Kill => disk.crash_process(),
@@ -56,7 +56,7 @@ fn config(log: &Log) -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(bytes)
 }
 
-fn open<S: DurableSubject>(
+pub(super) fn open<S: DurableSubject>(
     check: Check,
     subject: &S,
     disk: &SimDisk,
@@ -70,7 +70,7 @@ fn open<S: DurableSubject>(
 }
 
 /// Whether the machine has the state of as many entries as it says; how many.
-fn check_state<S: DurableSubject>(
+pub(super) fn check_state<S: DurableSubject>(
     check: Check,
     subject: &S,
     machine: &S::Machine,
