@@ -1,62 +1,97 @@
-//! A state machine of one's own: a bank. Run it with `cargo run --example custom_state_machine`.
+//! A state machine of one's own: a bank, on disk. Run it with `cargo run --example custom_state_machine`, again and again:
+//! it goes on where it was, also if it was killed.
 //!
 //! A deposit concerns one account, so deposits to different accounts are applied in parallel. A transfer concerns two,
 //! which may be of different partitions: it is a barrier, and runs alone at its place in the order.
 
-use std::num::NonZeroUsize;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sprag::error::SnapshotError;
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, Footprint, LogId, Partition, Payload, PayloadRef,
-    Range, Rejection, Replies, Reply, StateMachine,
+    ApplyConfig, ApplyManager, Entry, Fatal, Footprint, Journaled, LogId, Partition, Payload,
+    PayloadRef, PersistentConfig, Range, Rejection, Replies, Reply, SnapshotSink, SnapshotSource,
+    StateMachine,
 };
 
-/// Balances by account. Atomics, because partitions are applied by different threads; relaxed, because the manager
-/// orders what concerns the same account.
-struct Bank(Vec<AtomicU64>);
+/// How many accounts there are.
+pub const ACCOUNTS: u64 = 100;
+/// Where a deposit comes from.
+pub const NOWHERE: u64 = u64::MAX;
 
-/// `[from, to, amount]`; a deposit comes from nowhere.
-type Order = [u64; 3];
-const NOWHERE: u64 = u64::MAX;
+/// `[from, to, amount]`.
+pub type Order = [u64; 3];
 
-fn encode(order: Order) -> Vec<u8> {
+/// The bytes of an order.
+#[must_use]
+pub fn encode(order: Order) -> Vec<u8> {
     order.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-fn decode(payload: &PayloadRef<'_>) -> Option<Order> {
+/// An order of the log; `None` for whatever else a log may hold.
+#[must_use]
+pub fn decode(payload: &PayloadRef<'_>) -> Option<Order> {
     let PayloadRef::Opaque(bytes) = payload else { return None };
     let (words, []) = bytes.as_chunks::<8>() else { return None };
     <[[u8; 8]; 3]>::try_from(words).ok().map(|words| words.map(u64::from_le_bytes))
 }
 
+/// Balances by account, and the last entry they come from.
+///
+/// Atomics, because partitions are applied by different threads; relaxed, because the manager orders what concerns the
+/// same account.
+pub struct Bank {
+    balances: Vec<AtomicU64>,
+    applied: Mutex<Option<LogId>>,
+}
+
+impl Default for Bank {
+    fn default() -> Self {
+        let balances = (0..ACCOUNTS).map(|_| AtomicU64::new(0)).collect();
+        Self { balances, applied: Mutex::default() }
+    }
+}
+
 impl Bank {
-    fn account(&self, number: u64) -> Option<&AtomicU64> {
-        self.0.get(usize::try_from(number).ok()?)
+    /// The balance of each account.
+    pub fn balances(&self) -> impl Iterator<Item = u64> {
+        self.balances.iter().map(|balance| balance.load(Ordering::Relaxed))
     }
 
-    /// The balance of the receiver afterwards; `None` if there is no such account, or not enough on it.
-    fn run(&self, [from, to, amount]: Order) -> Option<u64> {
+    fn account(&self, number: u64) -> Result<&AtomicU64, Rejection> {
+        let at = usize::try_from(number).ok();
+        at.and_then(|at| self.balances.get(at)).ok_or(Rejection::Custom(404))
+    }
+
+    /// The balance of the receiver afterwards; a rejected order changes nothing.
+    fn run(&self, [from, to, amount]: Order) -> Result<u64, Rejection> {
         let receiver = self.account(to)?;
-        let sum = receiver.load(Ordering::Relaxed).checked_add(amount)?;
+        let sum =
+            receiver.load(Ordering::Relaxed).checked_add(amount).ok_or(Rejection::Overflow)?;
         if from == to {
-            return None;
+            return Err(Rejection::Custom(400));
         }
         if from != NOWHERE {
             let payer = self.account(from)?;
-            payer.store(payer.load(Ordering::Relaxed).checked_sub(amount)?, Ordering::Relaxed);
+            let rest = payer.load(Ordering::Relaxed).checked_sub(amount);
+            payer.store(rest.ok_or(Rejection::Custom(402))?, Ordering::Relaxed);
         }
         receiver.store(sum, Ordering::Relaxed);
-        Some(sum)
+        Ok(sum)
     }
 }
 
 impl StateMachine for Bank {
+    /// A function of the payload alone: never of the balances, nor of which accounts there are.
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
         match decode(payload) {
-            // Any hash that spreads: equal accounts must have equal ones.
-            Some([NOWHERE, to, _]) => Footprint::Key((to + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            _ => Footprint::All,
+            Some([NOWHERE, to, _]) => Footprint::key(&to.to_le_bytes()),
+            Some(_) => Footprint::All,
+            None => Footprint::key(b""),
         }
     }
 
@@ -68,57 +103,122 @@ impl StateMachine for Bank {
     ) -> Result<(), Fatal> {
         for entry in range.entries(partition) {
             let entry = entry?;
-            let balance = decode(&entry.payload).map(|order| self.run(order));
-            replies.set(
-                &entry,
-                match balance {
-                    Some(Some(balance)) => Reply::Custom(balance),
-                    Some(None) => Reply::Rejected(Rejection::Overflow),
-                    None => Reply::Rejected(Rejection::Unsupported),
-                },
-            );
+            let reply = match (decode(&entry.payload), &entry.payload) {
+                (Some(order), _) => self.run(order).map_or_else(Reply::Rejected, Reply::Custom),
+                (None, PayloadRef::Noop | PayloadRef::Membership(_)) => Reply::Applied,
+                (None, _) => Reply::Rejected(Rejection::Unsupported),
+            };
+            replies.set(&entry, reply);
+        }
+        // Every partition comes by with every range: one of them keeps count, and a barrier has but one.
+        if partition.id() == 0 || range.is_barrier() {
+            *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some(range.last());
         }
         Ok(())
     }
 
-    /// A new bank has applied nothing. The manager keeps count from here on.
     fn applied(&self) -> Option<LogId> {
-        None
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let bytes: Vec<u8> = self.balances().flat_map(u64::to_le_bytes).collect();
+        let file = "the bank's balances".to_owned();
+        out.write(&bytes).map_err(|source| SnapshotError::Io { action: "writing", file, source })
+    }
+
+    /// All of it is read and looked at before any of it is taken.
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        let file = || "the bank's balances".to_owned();
+        // With room for a byte that must not be there.
+        let mut bytes = vec![0; 8 * self.balances.len() + 1];
+        let mut filled = 0;
+        loop {
+            let read = source.read(&mut bytes[filled..]);
+            let failed = |source| SnapshotError::Io { action: "reading", file: file(), source };
+            match read.map_err(failed)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        if filled != 8 * self.balances.len() {
+            let what = "it is not of this number of accounts";
+            return Err(SnapshotError::Corrupt { file: file(), offset: filled as u64, what });
+        }
+        for (balance, bytes) in self.balances.iter().zip(bytes.as_chunks::<8>().0) {
+            balance.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
+/// What customers ask for; a consensus engine would have their orders from the network.
+#[must_use]
+pub fn order(index: u64) -> Order {
+    let random = |salt: u64| (index ^ salt << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let to = random(1) % ACCOUNTS;
+    // Every seventh is a transfer, of which some ask for more than there is.
+    let from = if index.is_multiple_of(7) { random(2) % ACCOUNTS } else { NOWHERE };
+    [from, to, random(3) % 50]
+}
+
+/// A small bank needs no segments of 64 MiB, nor the memory for their images.
+#[must_use]
+pub fn config(directory: &Path) -> PersistentConfig {
+    PersistentConfig::new(directory).segment_bytes(64 << 10)
+}
+
+/// The example: opens the bank in `directory`, runs `orders` more orders, and closes it. Appends to the file
+/// `acknowledged` the index of each order it may tell the customer is done.
+///
+/// # Errors
+///
+/// Whatever goes wrong.
+pub fn run(
+    directory: PathBuf,
+    orders: u64,
+    acknowledged: Option<PathBuf>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let timeout = Duration::from_secs(60);
+    let mut file = match acknowledged {
+        Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
+        None => None,
+    };
+    let bank = Journaled::open(config(&directory), Bank::default())?;
+    let first = bank.applied().map_or(1, |last| last.index + 1);
+    let sum: u64 = bank.balances().sum();
+    println!("{}: {} orders replayed, {sum} in all accounts", directory.display(), first - 1);
+
+    let manager = ApplyManager::new(bank, ApplyConfig::new())?;
+    let (mut next, mut rejected) = (first, 0);
+    while next < first + orders {
+        let payloads: Vec<_> =
+            (0..50.min(first + orders - next)).map(|offset| encode(order(next + offset))).collect();
+        let entries = (next..).zip(&payloads);
+        let entries =
+            entries.map(|(index, bytes)| Entry::new(LogId::new(index, 1), Payload::Opaque(bytes)));
+        manager.apply_batch(entries, timeout, |_index, reply| {
+            rejected += u64::from(matches!(reply, Reply::Rejected(_)));
+        })?;
+        next += payloads.len() as u64;
+        if let Some(file) = &mut file {
+            writeln!(file, "{}", next - 1)?;
+        }
+        // Now and then the balances are written down as they are, and the orders before need not be kept.
+        if next / 1000 > (next - payloads.len() as u64) / 1000 {
+            manager.compact()?;
+        }
+    }
+    let sum: u64 = manager.machine().balances().sum();
+    println!("{orders} more, {rejected} of them rejected: {sum} in all accounts");
+    Ok(manager.close(timeout)?)
+}
+
+/// `custom_state_machine [DIRECTORY [ORDERS [ACKNOWLEDGED_FILE]]]`
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const ACCOUNTS: u64 = 100;
-    let timeout = Duration::from_secs(10);
-    let workers = NonZeroUsize::new(4).ok_or("four is not zero")?;
-    let bank = Bank((0..ACCOUNTS).map(|_| AtomicU64::new(0)).collect());
-    let manager = ApplyManager::new(bank, ApplyConfig::new().worker_count(workers))?;
-
-    // Everybody gets 10, then everybody gives 3 to the next.
-    let deposits = (0..ACCOUNTS).map(|account| [NOWHERE, account, 10]);
-    let transfers = (0..ACCOUNTS).map(|account| [account, (account + 1) % ACCOUNTS, 3]);
-    let payloads: Vec<_> = deposits.chain(transfers).map(encode).collect();
-    let entries = (1..).zip(&payloads);
-    let entries =
-        entries.map(|(index, bytes)| Entry::new(LogId::new(index, 1), Payload::Opaque(bytes)));
-    let mut rejected = 0;
-    let applied = manager.apply_batch(entries, timeout, |_index, reply| {
-        rejected += u64::from(matches!(reply, Reply::Rejected(_)));
-    })?;
-    assert_eq!((applied, rejected), (2 * ACCOUNTS, 0));
-
-    let too_much = encode([0, 1, 11]);
-    let entry = Entry::new(LogId::new(2 * ACCOUNTS + 1, 1), Payload::Opaque(&too_much));
-    assert_eq!(manager.apply(&entry, timeout)?, Reply::Rejected(Rejection::Overflow));
-    assert!(manager.machine().0.iter().all(|balance| balance.load(Ordering::Relaxed) == 10));
-    manager.close(timeout)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_books_balance() {
-        assert!(super::main().is_ok());
-    }
+    let mut arguments = std::env::args_os().skip(1);
+    let directory = arguments.next().map(PathBuf::from);
+    let directory = directory.unwrap_or_else(|| std::env::temp_dir().join("sprag-bank"));
+    let orders = arguments.next().and_then(|orders| orders.to_str()?.parse().ok()).unwrap_or(1000);
+    run(directory, orders, arguments.next().map(PathBuf::from))
 }

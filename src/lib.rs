@@ -53,7 +53,7 @@
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
 //! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
 //! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
-//! | test | [`testing`]: a simulated disk, and the engine stepped by hand |
+//! | test | [`testing`]: a simulated disk, the engine stepped by hand, and a [suite](testing::conformance) for state machines |
 //!
 //! All calls that wait take a timeout; a timeout cancels nothing. Errors carry indexes and lengths, never keys or values.
 //! No call panics, whatever it is given.
@@ -101,7 +101,7 @@ pub use machine::{
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::ApplyStats;
 
 /// The README's examples, compiled and run with the documentation's.

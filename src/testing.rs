@@ -1,4 +1,5 @@
-//! For tests: an engine without threads, stepped by hand, over the simulated disk.
+//! For tests: an engine without threads, stepped by hand, over the simulated disk; and, in [`conformance`], a suite to
+//! run on a state machine of one's own.
 //!
 //! The steps are the ones the threads take, so what is proved here holds there; and as one thread takes them in an
 //! order that a seed decides, a seed reproduces a run to the byte.
@@ -37,11 +38,14 @@ use crate::ApplyManager;
 use crate::apply::worker::Step;
 use crate::clock::Clock;
 use crate::config::ApplyConfig;
+use crate::entry::Reply;
 use crate::error::OpenError;
 use crate::machine::StateMachine;
 use crate::repair::{RepairOptions, RepairReport};
 
-pub use crate::disk::sim::{Fault, FaultError, SimDisk};
+pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
+
+pub mod conformance;
 
 /// As [`repair`](fn@crate::repair), on the simulated disk; the copies go to `backup`, which must be empty.
 ///
@@ -129,6 +133,11 @@ impl<M: StateMachine> Stepped<M> {
                 return;
             }
         }
+    }
+
+    /// The reply of an applied entry, as long as its slot is its own: for twice the pipeline's depth.
+    pub(crate) fn reply(&self, index: u64) -> Reply {
+        self.manager.engine.slots.reply(index).unwrap_or(Reply::Applied)
     }
 
     /// The manager, to be closed.

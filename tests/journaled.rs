@@ -7,12 +7,12 @@ mod common;
 use std::sync::Mutex;
 
 use common::{LONG, Scratch, apply_config, dir_bytes, manage, workers};
-use sprag::error::{OpenError, Poison, ReadError};
+use sprag::error::{OpenError, Poison, ReadError, SnapshotError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Footprint, Journaled, LogId, MemoryConfig,
     MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine,
-    Range, Replies, Reply, StateMachine,
+    Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Sixteen numbers, and which entries came by; the order of the entries of one number tells.
@@ -22,6 +22,8 @@ struct Numbers {
     seen: Mutex<Vec<u64>>,
     /// What it says it had before.
     had: Option<LogId>,
+    panics_on_snapshot: bool,
+    panics_on_restore: bool,
 }
 
 /// Payloads that end the machine, or the world.
@@ -37,7 +39,13 @@ impl Numbers {
 
     fn from(had: Option<LogId>) -> Self {
         let numbers = (0..16).map(|_| Mutex::new(0)).collect();
-        Self { numbers, seen: Mutex::default(), had }
+        Self {
+            numbers,
+            seen: Mutex::default(),
+            had,
+            panics_on_snapshot: false,
+            panics_on_restore: false,
+        }
     }
 
     fn numbers(&self) -> Vec<u64> {
@@ -97,6 +105,24 @@ impl StateMachine for Numbers {
     fn applied(&self) -> Option<LogId> {
         self.had
     }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        assert!(!self.panics_on_snapshot, "told to");
+        for number in self.numbers() {
+            out.write(&number.to_le_bytes()).unwrap();
+        }
+        Ok(())
+    }
+
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        assert!(!self.panics_on_restore, "told to");
+        for number in &self.numbers {
+            let mut bytes = [0; 8];
+            assert_eq!(source.read(&mut bytes).unwrap(), 8);
+            *number.lock().unwrap() = u64::from_le_bytes(bytes);
+        }
+        Ok(())
+    }
 }
 
 /// What entry `index` asks for, when nothing special is meant.
@@ -149,7 +175,10 @@ fn refused(config: PersistentConfig, machine: Numbers) -> OpenError {
 fn written(last: u64) -> Scratch {
     let scratch = Scratch::new();
     let manager = manage(open(scratch.config()), apply_config(3).inline_apply(false));
-    submit(&manager, 1..=last);
+    for first in (1..=last).step_by(1000) {
+        submit(&manager, first..=last.min(first + 999));
+        manager.flush_pending(LONG).unwrap();
+    }
     manager.close(LONG).unwrap();
     scratch
 }
@@ -349,6 +378,122 @@ fn looking_at_a_directory_changes_nothing_even_beside_its_writer() {
 }
 
 #[test]
+fn a_machine_opens_from_its_snapshot_and_is_given_what_comes_after_it() {
+    let scratch = written(20_000);
+    let manager = manage(open(scratch.config()), apply_config(3));
+    let report = manager.compact().unwrap();
+    assert_eq!(report.snapshot.log_id, Some(LogId::new(20_000, 1)));
+    let purged = report.purged.unwrap();
+    submit(&manager, 20_001..=20_100);
+    manager.close(LONG).unwrap();
+
+    let machine = open(scratch.config());
+    assert_eq!(machine.numbers(), expected(20_100));
+    assert_eq!(machine.seen(), (20_001..=20_100).collect::<Vec<_>>());
+    assert_eq!(machine.recovery().snapshot, Some(LogId::new(20_000, 1)));
+    drop(machine);
+    // One with state that reaches beyond the snapshot needs it not; one that falls short of the log gets it.
+    for (had, first) in [(20_050, 20_051), (purged, 20_001), (1, 20_001)] {
+        let machine = Numbers::from(Some(LogId::new(had, 1)));
+        let machine = Journaled::open(scratch.config(), machine).unwrap();
+        assert_eq!(machine.seen(), (first..=20_100).collect::<Vec<_>>(), "it had {had}");
+        assert_eq!(machine.applied(), Some(LogId::new(20_100, 1)));
+    }
+    let machine = Journaled::open_read_only(scratch.path(), Numbers::new()).unwrap();
+    assert_eq!(machine.numbers(), expected(20_100));
+}
+
+#[test]
+fn a_machine_without_snapshots_says_so_and_goes_on() {
+    struct Plain(Numbers);
+    impl StateMachine for Plain {
+        fn apply(
+            &self,
+            range: &Range<'_>,
+            partition: Partition,
+            replies: &mut Replies<'_>,
+        ) -> Result<(), Fatal> {
+            self.0.apply(range, partition, replies)
+        }
+
+        fn applied(&self) -> Option<LogId> {
+            self.0.applied()
+        }
+    }
+    let scratch = Scratch::new();
+    let machine = Journaled::open(scratch.config(), Plain(Numbers::new())).unwrap();
+    let manager = manage(machine, apply_config(2));
+    submit(&manager, 1..=10);
+    let unsupported = |error| matches!(error, SnapshotError::Unsupported { .. });
+    assert!(manager.snapshot().is_err_and(unsupported));
+    assert!(manager.compact().is_err_and(unsupported));
+    submit(&manager, 11..=20);
+    manager.close(LONG).unwrap();
+    let machine = Journaled::open(scratch.config(), Plain(Numbers::new())).unwrap();
+    assert_eq!(machine.0.numbers(), expected(20));
+}
+
+#[test]
+fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_index() {
+    let scratch = written(300);
+    let manager = manage(open(scratch.config()), apply_config(2));
+    manager.snapshot().unwrap();
+    submit(&manager, 301..=310);
+    manager.close(LONG).unwrap();
+
+    let mut machine = Numbers::new();
+    machine.panics_on_restore = true;
+    match refused(scratch.config(), machine) {
+        OpenError::Replay(Poison::Panic { index: 300 }) => {}
+        other => panic!("{other}"),
+    }
+    let mut machine = Numbers::new();
+    machine.panics_on_snapshot = true;
+    let manager = manage(Journaled::open(scratch.config(), machine).unwrap(), apply_config(2));
+    match manager.snapshot() {
+        Err(SnapshotError::Poisoned(Poison::Panic { index: 310 })) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(manager.poison(), Some(Poison::Panic { index: 310 })));
+    drop(manager);
+
+    // Given to a running engine, too.
+    let manager = manage(open(scratch.config()), apply_config(2));
+    manager.snapshot().unwrap();
+    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    let other = Scratch::new();
+    let mut machine = Numbers::new();
+    machine.panics_on_restore = true;
+    let receiver = manage(Journaled::open(other.config(), machine).unwrap(), apply_config(2));
+    match receiver.restore(&snapshot, LONG) {
+        Err(SnapshotError::Poisoned(Poison::Panic { index: 310 })) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(receiver.poison().is_some());
+    drop(receiver);
+    manager.close(LONG).unwrap();
+    drop(snapshot);
+    assert_eq!(open(scratch.config()).numbers(), expected(310));
+}
+
+#[test]
+fn a_machine_takes_up_the_snapshot_of_another_node_and_goes_on() {
+    let (from, to) = (written(500), written(20));
+    let sender = manage(open(from.config()), apply_config(2));
+    sender.snapshot().unwrap();
+    let snapshot = sender.newest_snapshot().unwrap().unwrap();
+    let receiver = manage(open(to.config()), apply_config(2));
+    receiver.restore(&snapshot, LONG).unwrap();
+    assert_eq!(receiver.machine().numbers(), expected(500));
+    assert_eq!(receiver.machine().applied(), Some(LogId::new(500, 1)));
+    submit(&receiver, 501..=600);
+    receiver.close(LONG).unwrap();
+    let machine = open(to.config());
+    assert_eq!(machine.numbers(), expected(600));
+    assert_eq!(machine.seen(), (501..=600).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_second_opening_is_refused_while_the_first_is_there() {
     let scratch = written(3);
     let first = open(scratch.config());
@@ -399,4 +544,33 @@ fn a_failed_log_makes_reads_fail_and_acknowledges_nothing() {
     assert!(matches!(engine.machine().read(), Err(ReadError::Poisoned(Poison::Io { .. }))));
     // The reads of the machine inside too.
     assert!(matches!(engine.machine().get(b"k"), Err(ReadError::Poisoned(Poison::Io { .. }))));
+}
+
+#[test]
+fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
+    let memory = || MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let manager = manage(memory(), apply_config(2));
+    let long = vec![9; 3000];
+    manager.apply_entries(&[Entry::put(1, 1, b"a", &long), Entry::put(2, 2, b"b", b"")]).unwrap();
+    manager.apply(&Entry::increment(3, 2, b"n", 5), LONG).unwrap();
+    let (mut by_engine, mut by_itself) = (Vec::new(), Vec::new());
+    manager.snapshot_to(&mut by_engine).unwrap();
+    manager.machine().snapshot(&mut by_itself).unwrap();
+    assert!(by_engine == by_itself);
+
+    let machine = memory();
+    machine.restore(&mut &by_itself[..]).unwrap();
+    assert_eq!(machine.applied(), Some(LogId::new(3, 2)));
+    let manager = manage(machine, apply_config(2));
+    assert_eq!(manager.machine().get(b"a").unwrap().unwrap(), long[..]);
+    assert_eq!(manager.apply(&Entry::increment(4, 2, b"n", 1), LONG).unwrap(), Reply::Counter(6));
+    // Of another kind: what a machine of one's own wrote.
+    let scratch = written(10);
+    let manager = manage(open(scratch.config()), apply_config(1));
+    let mut blob = Vec::new();
+    manager.snapshot_to(&mut blob).unwrap();
+    let machine = memory();
+    let refused = machine.restore(&mut &blob[..]);
+    assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
+    assert_eq!((machine.len().unwrap(), machine.applied()), (0, None));
 }

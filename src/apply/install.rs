@@ -4,6 +4,7 @@
 //! name; from then on an open that finds it beyond the end of the log completes what was begun. Then the log's base moves
 //! in `META`; then files go.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -172,7 +173,14 @@ impl<M: StateMachine> Engine<M> {
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.machine.views() {
             Some(views) => views.load(snapshot)?,
-            None => self.machine.restore(&mut snapshot.blob()?)?,
+            None => {
+                let mut blob = snapshot.blob()?;
+                let restore = || self.machine.restore(&mut blob);
+                catch_unwind(AssertUnwindSafe(restore)).unwrap_or_else(|_panic| {
+                    let index = snapshot.log_id().map_or(0, |log_id| log_id.index);
+                    Err(self.fail(Poison::Panic { index }).into())
+                })?;
+            }
         }
         self.machine.jumped_to(snapshot.log_id());
         Ok(())

@@ -1,5 +1,6 @@
 //! Snapshots of a running engine, and giving up the part of the log that one covers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -185,7 +186,13 @@ impl<M: StateMachine> Engine<M> {
         if self.machine.views().is_some() {
             return write(&Still::View(self.take_view()?));
         }
-        self.while_held(|machine| write(&Still::Held(machine)))?
+        let written = self.while_held(|machine| {
+            catch_unwind(AssertUnwindSafe(|| write(&Still::Held(machine))))
+        })?;
+        written.unwrap_or_else(|_panic| {
+            let index = decode(self.progress.applied_mark()).unwrap_or(0);
+            Err(self.fail(Poison::Panic { index }).into())
+        })
     }
 
     /// Takes a snapshot into the directory. The caller has the turn.

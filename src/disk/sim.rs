@@ -21,6 +21,7 @@ mod state;
 mod tests;
 
 pub use self::fault::{Fault, FaultError};
+pub use self::random::Random;
 
 /// A data directory in memory that loses power, fails and lies on demand; clones are the same disk.
 ///

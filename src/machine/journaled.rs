@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,7 @@ use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError, SnapshotError};
+use crate::error::{OpenError, Poison, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
@@ -21,7 +22,8 @@ use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 ///
 /// The state itself stays where `M` has it. Opening hands `M` every committed entry that it does not have yet, in index
 /// order, on one thread, as [`Partition`] 0 of 1; an [`ApplyManager`](crate::ApplyManager) then goes on from there. `M` needs to
-/// write no I/O, and has to be a function of the log alone: see [`StateMachine`].
+/// write no I/O, and has to be a function of the log alone: see [`StateMachine`], and
+/// [`testing::conformance`](crate::testing::conformance) for a suite that looks for what is not.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -146,7 +148,10 @@ impl<M: StateMachine> Journaled<M> {
         if let Some((snapshot, _)) = opening.newest_snapshot(false)?
             && state.applied().map(|has| has.index) < snapshot.log_id().map(|has| has.index)
         {
-            state.load(&snapshot).map_err(OpenError::of_snapshot)?;
+            let index = snapshot.log_id().map_or(0, |has| has.index);
+            catch_unwind(AssertUnwindSafe(|| state.load(&snapshot)))
+                .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?
+                .map_err(OpenError::of_snapshot)?;
         }
         let log = opening.replay(&state)?;
         let recovery = log.recovery.clone();

@@ -18,7 +18,8 @@ use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{ReadError, SnapshotError};
 use crate::log::table::{SegmentHold, SegmentTable};
 use crate::poison::PoisonCell;
-use crate::snapshot::Snapshot;
+use crate::snapshot::writer::SnapshotMeta;
+use crate::snapshot::{Snapshot, SnapshotKind};
 
 /// How many of a partition's own entries ahead of the one being applied memory is touched for: the slot at so many,
 /// what it refers to at half of them. Over 1M keys it takes a put from 239 to 140 ns; 12 and 32 differ by less than the
@@ -346,6 +347,9 @@ impl<C: Cell> KeyValue<C> {
     /// its chunks, by which places name them. Nothing is applied meanwhile; of those who read, each finds the old value of
     /// its key or the new one.
     pub(crate) fn load(&self, snapshot: &Snapshot, pieces: &[u32]) -> Result<(), SnapshotError> {
+        if snapshot.kind() != SnapshotKind::KeyValue {
+            return Err(SnapshotError::OtherKind { holds: snapshot.kind().holds() });
+        }
         let keys = usize::try_from(snapshot.len()).unwrap_or(usize::MAX);
         let new = self.store.empty_like(keys);
         for chunk in 0..snapshot.chunk_count() {
@@ -371,6 +375,15 @@ impl<C: Cell> KeyValue<C> {
             snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
         self.set_applied(snapshot.log_id());
         Ok(())
+    }
+
+    /// What a snapshot of it says beside keys and values.
+    pub(crate) fn beside(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            log_id: self.applied(),
+            membership: lock(&self.membership).clone(),
+            notes: lock(&self.notes).clone(),
+        }
     }
 
     /// Bytes of memory the tables take; see [`Store::memory_bytes`].

@@ -8,10 +8,12 @@ use super::key_value::KeyValue;
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
+use crate::disk::Mapping;
 use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError};
 use crate::log::{Journal, MemoryJournal};
-use crate::snapshot::Snapshot;
+use crate::snapshot::writer::SnapshotWriter;
+use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
 /// How a [`MemoryStateMachine`] is made.
 ///
@@ -164,6 +166,33 @@ impl StateMachine for MemoryStateMachine {
 
     fn views(&self) -> Option<&dyn Views> {
         Some(self)
+    }
+
+    /// The bytes of a key-value snapshot file: those of [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to).
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let mut writer = SnapshotWriter::new(out);
+        for (key, value) in self.state.scan_sorted()? {
+            writer.push(&key, &value)?;
+        }
+        writer.finish(&self.state.beside()).map(|_written| ())
+    }
+
+    /// From the bytes of a key-value snapshot file, of which it takes as much memory while it reads them. The machine
+    /// then goes on after the entry that the snapshot is of.
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        const FILE: &str = "the snapshot";
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        loop {
+            let read = source.read(&mut piece);
+            match read.map_err(|error| SnapshotError::io("reading", FILE, error))? {
+                0 => break,
+                read => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            }
+        }
+        let bytes = Mapping::Copied(bytes.into());
+        let snapshot = Snapshot::of_mapping(bytes, FILE.to_owned(), None)?;
+        snapshot.verify()?;
+        self.load_snapshot(&snapshot)
     }
 
     fn journal(&self) -> Journal {

@@ -79,6 +79,8 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Writes the whole state to `out`. Called while nothing is applied, with everything up to
     /// [`applied`](StateMachine::applied) in it. Equal states write equal bytes.
     ///
+    /// Which entry it is of is not for these bytes to say, nor are checksums: the file they become has both.
+    ///
     /// # Errors
     ///
     /// What `out` says, as [`SnapshotError::Io`]; the default, [`SnapshotError::Unsupported`].
@@ -87,8 +89,11 @@ pub trait StateMachine: Send + Sync + 'static {
         Err(SnapshotError::Unsupported { what: "snapshots" })
     }
 
-    /// Replaces the whole state by what [`snapshot`](StateMachine::snapshot) wrote: verifies everything first, and then
-    /// swaps at once. Called while nothing is applied.
+    /// Replaces the whole state by what [`snapshot`](StateMachine::snapshot) wrote: reads and verifies everything first,
+    /// and then swaps. Called while nothing is applied, on a machine with or without state.
+    ///
+    /// Bytes that end early, go on after their end, or cannot be read to it are an error. What it is given comes out of
+    /// a file whose checksums have been looked at, so bytes that make no sense were written so.
     ///
     /// # Errors
     ///

@@ -124,7 +124,7 @@ impl Disk for SimHandle {
 
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
         let mut state = self.hold.writable_state()?;
-        let seed = state.random.next();
+        let seed = state.random.next_u64();
         Ok(Box::new(SimQueue::new(state.queue_depth, seed)))
     }
 }

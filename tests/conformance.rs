@@ -1,0 +1,570 @@
+//! The conformance suite: our own machines pass it, and of machines broken on purpose it finds each, by the check that is
+//! there for it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use common::machines::KeyValueReads;
+use sprag::disk::Disk;
+use sprag::error::{OpenError, SnapshotError};
+use sprag::testing::conformance::{
+    Check, DurableSubject, Failures, OverOurLog, OwnedPayload, Subject, Suite,
+};
+use sprag::testing::{Random, SimDisk};
+use sprag::{
+    Command, Durability, Fatal, Footprint, Journaled, LogId, MemoryConfig, MemoryStateMachine,
+    Note, Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine, Range,
+    Rejection, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+};
+
+/// Colliding commands of every kind.
+fn key_value_payload(random: &mut Random) -> OwnedPayload {
+    let keys: [&[u8]; 6] = [b"a", b"b", b"counter", &[0xff; 40], &[0], b"c"];
+    let values: [&[u8]; 6] = [b"", b"1", b"-7", b"9223372036854775807", &[7; 200], b"x"];
+    let key = keys[random.below(keys.len())];
+    let value = values[random.below(values.len())];
+    let other = values[random.below(values.len())];
+    let put = Command::Put { key, value };
+    let increment = Command::Increment { key: b"counter", by: 3 };
+    let swap = Command::CompareAndSet {
+        key,
+        expected: Some(other).filter(|_| random.coin()),
+        new: Some(value).filter(|_| random.coin()),
+    };
+    let note = Some(Note { name: b"n", value }).filter(|_| random.coin());
+    match random.below(16) {
+        0..5 => Payload::Command(put).into(),
+        5 | 6 => Payload::Command(Command::Delete { key }).into(),
+        7..10 => Payload::Command(Command::Increment { key, by: 1 << random.below(62) }).into(),
+        10 | 11 => Payload::Command(swap).into(),
+        12 | 13 => {
+            Payload::Command(Command::Batch { commands: &[put, swap, increment], note }).into()
+        }
+        14 => Payload::Membership(value).into(),
+        _ => Payload::Opaque(value).into(),
+    }
+}
+
+fn key_value_digest(machine: &impl KeyValueReads) -> Vec<u8> {
+    let mut digest = Vec::new();
+    let mut add = |bytes: &[u8]| {
+        digest.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        digest.extend_from_slice(bytes);
+    };
+    for (key, value) in machine.scan().unwrap() {
+        add(&key);
+        add(&value);
+    }
+    add(&machine.note_of(b"n").unwrap().unwrap_or_default());
+    add(format!("{:?}", machine.members().unwrap()).as_bytes());
+    digest
+}
+
+struct Memory;
+
+impl Subject for Memory {
+    type Machine = MemoryStateMachine;
+
+    fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
+        MemoryStateMachine::new(MemoryConfig::default().expected_keys(16))
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, machine: &MemoryStateMachine) -> Vec<u8> {
+        key_value_digest(machine)
+    }
+}
+
+struct Persistent;
+
+impl Subject for Persistent {
+    type Machine = PersistentStateMachine;
+
+    fn machine(&self) -> Result<PersistentStateMachine, OpenError> {
+        let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
+        self.open(SimDisk::new(0).open(true)?, config)
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, machine: &PersistentStateMachine) -> Vec<u8> {
+        key_value_digest(machine)
+    }
+}
+
+impl DurableSubject for Persistent {
+    fn open(
+        &self,
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+    ) -> Result<PersistentStateMachine, OpenError> {
+        PersistentStateMachine::open_on_disk(disk, config.expected_keys(16))
+    }
+}
+
+#[test]
+fn the_memory_machine_conforms_alone_and_over_the_log() {
+    for seed in 1..3 {
+        Suite::new().seed(seed).check_journaled(&Memory).unwrap();
+    }
+}
+
+#[test]
+fn the_persistent_machine_conforms() {
+    for seed in 1..3 {
+        Suite::new().seed(seed).check(&Persistent).unwrap();
+        Suite::new().seed(seed).check_durable(&Persistent).unwrap();
+    }
+}
+
+/// How a machine is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Broken {
+    Not,
+    /// Keeps a list over all partitions.
+    OrderInState,
+    /// Replies with a count over all partitions.
+    OrderInReply,
+    /// Says that a transfer concerns only who pays.
+    NarrowFootprint,
+    FootprintByTime,
+    FootprintByAddress,
+    FootprintByState,
+    /// Replies with a count that outlives the machine.
+    HiddenGlobal,
+    /// Replies with a number nobody can repeat.
+    RandomReply,
+    /// The same, in the state.
+    RandomState,
+    /// Takes from the payer before it looks whether there is enough.
+    ChangesWhenRejected,
+    AppliedNever,
+    /// Counts the range before the last only.
+    AppliedLate,
+    /// Counts the calls.
+    RangesInState,
+    /// Stops, or panics, at an entry that others take.
+    Fails,
+    Panics,
+    /// Remembers over a restart what the log brings again.
+    StateOutlives,
+    /// Leaves something out of the snapshot: of the state, or of what only later replies tell.
+    SnapshotForgets,
+    SnapshotForgetsCounts,
+    /// Has something in it that two machines do not have the same.
+    SnapshotByChance,
+    SnapshotChangesState,
+    SnapshotPanics,
+    /// Adds to what is there.
+    RestoreMerges,
+    /// Takes each number as it comes, and then finds that one is missing.
+    RestoreAsItReads,
+    RestoreTakesLess,
+    RestoreTakesMore,
+    /// Is content with a source that fails.
+    RestoreTakesFailing,
+    RestorePanics,
+    /// Writes what it then does not read.
+    RestoreMissing,
+}
+
+/// Eight numbers, and whatever is broken about them.
+struct Machine {
+    broken: Broken,
+    state: Arc<Mutex<State>>,
+    applied: Mutex<Option<LogId>>,
+}
+
+#[derive(Default)]
+struct State {
+    balances: [u64; 8],
+    /// In the digest too.
+    more: Vec<u64>,
+    /// Not in it.
+    hidden: u64,
+    /// How often each was given something; some reply with it.
+    counts: [u64; 8],
+}
+
+static GLOBAL: AtomicU64 = AtomicU64::new(0);
+
+impl Machine {
+    fn run(&self, index: u64, [from, to, amount]: [u8; 3]) -> Reply {
+        let mut state = self.state.lock().unwrap();
+        let State { balances, more, hidden, counts } = &mut *state;
+        *hidden += 1;
+        let (from, to, amount) = (usize::from(from), usize::from(to), u64::from(amount));
+        if from != to && from < balances.len() {
+            if self.broken == Broken::ChangesWhenRejected {
+                balances[from] = balances[from].saturating_sub(amount);
+            }
+            let Some(rest) = balances[from].checked_sub(amount) else {
+                return Reply::Rejected(Rejection::Custom(1));
+            };
+            balances[from] = rest;
+        }
+        balances[to] += amount;
+        counts[to] += 1;
+        match self.broken {
+            Broken::OrderInState => more.push(index),
+            Broken::RandomState => more.push(RandomState::new().hash_one(0)),
+            _ => {}
+        }
+        Reply::Custom(match self.broken {
+            Broken::OrderInReply => *hidden,
+            Broken::SnapshotForgetsCounts => counts[to],
+            Broken::HiddenGlobal => GLOBAL.fetch_add(1, Ordering::Relaxed),
+            Broken::RandomReply => RandomState::new().hash_one(0),
+            _ => balances[to],
+        })
+    }
+}
+
+/// An order; the payer 255 stands for a deposit.
+fn decode(payload: &PayloadRef<'_>) -> Option<[u8; 3]> {
+    match payload {
+        PayloadRef::Opaque(bytes) => <[u8; 3]>::try_from(*bytes).ok(),
+        _ => None,
+    }
+}
+
+impl StateMachine for Machine {
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        let Some([from, to, _]) = decode(payload) else { return Footprint::key(b"") };
+        let PayloadRef::Opaque(bytes) = payload else { return Footprint::key(b"") };
+        match self.broken {
+            Broken::FootprintByTime => {
+                static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+                let nanos = START.get_or_init(Instant::now).elapsed().as_nanos();
+                Footprint::key(&nanos.to_le_bytes())
+            }
+            Broken::FootprintByAddress => Footprint::key(&(bytes.as_ptr() as usize).to_le_bytes()),
+            Broken::FootprintByState if self.state.lock().unwrap().hidden > 20 => Footprint::All,
+            _ if from == 255 => Footprint::key(&[to]),
+            Broken::NarrowFootprint => Footprint::key(&[from]),
+            _ => Footprint::All,
+        }
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        for entry in range.entries(partition) {
+            let entry = entry?;
+            let Some(order) = decode(&entry.payload) else { continue };
+            match self.broken {
+                Broken::Fails if order[2] == 7 => return Err(Fatal::new("seven")),
+                Broken::Panics if order[2] == 7 => panic!("seven"),
+                _ => {}
+            }
+            let reply = self.run(entry.log_id.index, order);
+            replies.set(&entry, reply);
+        }
+        if self.broken == Broken::RangesInState {
+            self.state.lock().unwrap().more.push(0);
+        }
+        if partition.id() == 0 || range.is_barrier() {
+            let late = self.broken == Broken::AppliedLate && range.first().index > 1;
+            let index = if late { range.first().index - 1 } else { range.last().index };
+            *self.applied.lock().unwrap() = Some(range.last().at(index));
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.applied.lock().unwrap().filter(|_| self.broken != Broken::AppliedNever)
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let mut state = self.state.lock().unwrap();
+        let State { balances, counts, .. } = &mut *state;
+        match self.broken {
+            Broken::SnapshotForgets => out.write(&[0; 8]).map_err(io_error)?,
+            Broken::SnapshotByChance => {
+                let chance = RandomState::new().hash_one(0).to_le_bytes();
+                out.write(&chance).map_err(io_error)?;
+            }
+            Broken::SnapshotChangesState => balances[3] += 1,
+            Broken::SnapshotPanics => panic!("no snapshot"),
+            _ => {}
+        }
+        let skip = usize::from(self.broken == Broken::SnapshotForgets);
+        for number in balances.iter().skip(skip) {
+            out.write(&number.to_le_bytes()).map_err(io_error)?;
+        }
+        if self.broken != Broken::SnapshotForgetsCounts {
+            counts
+                .iter()
+                .try_for_each(|count| out.write(&count.to_le_bytes()))
+                .map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        let mut state = self.state.lock().unwrap();
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        loop {
+            match source.read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) => bytes.push(byte[0]),
+                Err(_) if self.broken == Broken::RestoreTakesFailing => break,
+                Err(error) => return Err(io_error(error)),
+            }
+            if self.broken == Broken::RestoreAsItReads && bytes.len() == 8 {
+                state.balances[0] = u64::from_le_bytes(bytes[..].try_into().unwrap());
+            }
+        }
+        match self.broken {
+            Broken::RestorePanics => panic!("no restore"),
+            Broken::RestoreMissing => {
+                return Err(SnapshotError::Unsupported { what: "restoring" });
+            }
+            Broken::SnapshotByChance => drop(bytes.drain(..8)),
+            Broken::SnapshotForgetsCounts => bytes.resize(bytes.len() + 64, 0),
+            Broken::RestoreTakesLess if bytes.len() < 128 => bytes.resize(128, 0),
+            Broken::RestoreTakesFailing => bytes.resize(128, 0),
+            Broken::RestoreTakesMore => bytes.truncate(128),
+            _ => {}
+        }
+        if bytes.len() != 128 {
+            let (file, offset) = ("the numbers".to_owned(), bytes.len() as u64);
+            return Err(SnapshotError::Corrupt { file, offset, what: "it has another length" });
+        }
+        let mut numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_le_bytes(*number));
+        for balance in &mut state.balances {
+            let kept = if self.broken == Broken::RestoreMerges { *balance } else { 0 };
+            *balance = kept + numbers.next().unwrap();
+        }
+        state.counts.iter_mut().zip(numbers).for_each(|(count, number)| *count = number);
+        Ok(())
+    }
+}
+
+fn io_error(source: std::io::Error) -> SnapshotError {
+    SnapshotError::Io { action: "moving", file: "the numbers".to_owned(), source }
+}
+
+struct Canary {
+    broken: Broken,
+    outliving: Arc<Mutex<State>>,
+}
+
+impl Canary {
+    fn new(broken: Broken) -> Self {
+        Self { broken, outliving: Arc::default() }
+    }
+}
+
+impl Subject for Canary {
+    type Machine = Machine;
+
+    fn machine(&self) -> Result<Machine, OpenError> {
+        Ok(Machine { broken: self.broken, state: Arc::default(), applied: Mutex::default() })
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        let from = if random.below(4) > 0 { 255 } else { random.below(8).to_le_bytes()[0] };
+        let [to, amount] = [random.below(8).to_le_bytes()[0], random.below(12).to_le_bytes()[0]];
+        Payload::Opaque(&[from, to, amount]).into()
+    }
+
+    fn digest(&self, machine: &Machine) -> Vec<u8> {
+        let state = machine.state.lock().unwrap();
+        state.balances.iter().chain(&state.more).flat_map(|number| number.to_le_bytes()).collect()
+    }
+}
+
+fn found(outcome: Result<(), Failures>) -> Vec<Check> {
+    let failures = outcome.err().map_or(Vec::new(), |found| found.failures);
+    for failure in &failures {
+        let at_start = failure.what.contains("after 0 entries");
+        assert!(failure.index.is_some() || at_start, "it says where: {failure}");
+    }
+    failures.into_iter().map(|failure| failure.check).collect()
+}
+
+#[test]
+fn the_machine_the_canaries_are_made_of_conforms() {
+    for seed in 1..3 {
+        Suite::new().seed(seed).check_journaled(&Canary::new(Broken::Not)).unwrap();
+    }
+}
+
+#[test]
+fn each_canary_is_found_by_the_check_that_is_there_for_it() {
+    for (broken, check) in [
+        (Broken::OrderInState, Check::Partitions),
+        (Broken::OrderInReply, Check::Partitions),
+        (Broken::NarrowFootprint, Check::Partitions),
+        (Broken::FootprintByTime, Check::Footprint),
+        (Broken::FootprintByAddress, Check::Footprint),
+        (Broken::FootprintByState, Check::Footprint),
+        (Broken::HiddenGlobal, Check::Determinism),
+        (Broken::RandomReply, Check::Determinism),
+        (Broken::RandomState, Check::Determinism),
+        (Broken::Fails, Check::Determinism),
+        (Broken::Panics, Check::Determinism),
+        (Broken::ChangesWhenRejected, Check::Rejection),
+        (Broken::AppliedNever, Check::Applied),
+        (Broken::AppliedLate, Check::Applied),
+        (Broken::RangesInState, Check::Order),
+        (Broken::SnapshotForgets, Check::Snapshot),
+        (Broken::SnapshotForgetsCounts, Check::Snapshot),
+        (Broken::SnapshotByChance, Check::Snapshot),
+        (Broken::SnapshotChangesState, Check::Snapshot),
+        (Broken::SnapshotPanics, Check::Snapshot),
+        (Broken::RestoreMerges, Check::Snapshot),
+        (Broken::RestoreAsItReads, Check::Snapshot),
+        (Broken::RestoreTakesLess, Check::Snapshot),
+        (Broken::RestoreTakesMore, Check::Snapshot),
+        (Broken::RestoreTakesFailing, Check::Snapshot),
+        (Broken::RestorePanics, Check::Snapshot),
+        (Broken::RestoreMissing, Check::Snapshot),
+    ] {
+        let found = found(Suite::new().entries(120).check(&Canary::new(broken)));
+        assert!(found.contains(&check), "{broken:?}: found by {found:?}");
+    }
+}
+
+/// What over our log goes wrong, for the checks of coming back.
+struct Leaky(Canary);
+
+impl Subject for Leaky {
+    type Machine = Journaled<Machine>;
+
+    fn machine(&self) -> Result<Journaled<Machine>, OpenError> {
+        OverOurLog(&self.0).machine()
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        self.0.payload(random)
+    }
+
+    fn digest(&self, machine: &Journaled<Machine>) -> Vec<u8> {
+        self.0.digest(machine)
+    }
+}
+
+impl DurableSubject for Leaky {
+    fn open(
+        &self,
+        disk: Arc<dyn Disk>,
+        mut config: PersistentConfig,
+    ) -> Result<Journaled<Machine>, OpenError> {
+        let mut machine = self.0.machine()?;
+        if self.0.broken == Broken::StateOutlives {
+            machine.state = Arc::clone(&self.0.outliving);
+        } else {
+            // Promises less than it is asked for.
+            config = config.durability(Durability::Os);
+        }
+        Journaled::open_on_disk(disk, config, machine)
+    }
+}
+
+#[test]
+fn a_state_that_outlives_its_process_is_found_by_every_check_of_coming_back() {
+    let found = found(Suite::new().check_durable(&Leaky(Canary::new(Broken::StateOutlives))));
+    assert_eq!(found, [Check::Reopen, Check::PowerCut, Check::Truncation]);
+}
+
+#[test]
+fn a_log_that_acknowledges_before_it_syncs_is_found_by_cutting_the_power() {
+    let found = found(Suite::new().check_durable(&Leaky(Canary::new(Broken::Not))));
+    assert_eq!(found, [Check::Reopen, Check::PowerCut]);
+}
+
+#[test]
+fn a_snapshot_that_forgets_what_only_later_replies_tell_is_found_by_opening_from_it() {
+    for broken in [Broken::SnapshotForgetsCounts, Broken::SnapshotForgets, Broken::RestoreMerges] {
+        let found = found(Suite::new().check_durable(&OverOurLog(&Canary::new(broken))));
+        let expected: &[Check] = match broken {
+            // Its restored machine is a new one: there is nothing to merge with.
+            Broken::RestoreMerges => &[],
+            _ => &[Check::Compaction],
+        };
+        assert_eq!(found, expected, "{broken:?}");
+    }
+}
+
+/// Looks whether the log's first segment is there at each opening.
+struct Watching(AtomicU64);
+
+impl Subject for Watching {
+    type Machine = MemoryMachine;
+
+    fn machine(&self) -> Result<MemoryMachine, OpenError> {
+        OverOurLog(&Memory).machine()
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, machine: &MemoryMachine) -> Vec<u8> {
+        key_value_digest(machine.machine())
+    }
+}
+
+type MemoryMachine = Journaled<MemoryStateMachine>;
+
+impl DurableSubject for Watching {
+    fn open(
+        &self,
+        disk: Arc<dyn Disk>,
+        config: PersistentConfig,
+    ) -> Result<MemoryMachine, OpenError> {
+        let names = disk.list().unwrap();
+        let given_up = names.iter().any(|name| name.ends_with(".seg"))
+            && !names.iter().any(|name| name == "0000000000000001.seg");
+        self.0.fetch_add(u64::from(given_up), Ordering::Relaxed);
+        OverOurLog(&Memory).open(disk, config)
+    }
+}
+
+#[test]
+fn the_suite_opens_directories_whose_log_no_longer_reaches_back() {
+    let watching = Watching(AtomicU64::new(0));
+    Suite::new().check_durable(&watching).unwrap();
+    assert!(watching.0.into_inner() > 2);
+}
+
+#[test]
+fn a_payload_that_is_no_entry_is_said_by_its_index_and_so_is_a_machine_that_is_not_to_be_had() {
+    struct Odd(bool);
+    impl Subject for Odd {
+        type Machine = MemoryStateMachine;
+
+        fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
+            let batch_size = usize::from(self.0);
+            MemoryStateMachine::new(MemoryConfig::default().batch_size(batch_size))
+        }
+
+        fn payload(&self, _random: &mut Random) -> OwnedPayload {
+            Payload::Command(Command::Delete { key: b"" }).into()
+        }
+
+        fn digest(&self, _machine: &MemoryStateMachine) -> Vec<u8> {
+            Vec::new()
+        }
+    }
+    let said = Suite::new().check(&Odd(true)).unwrap_err().to_string();
+    assert!(said.contains("at index 1: not an entry: the key is empty"), "{said}");
+    let said = Suite::new().check(&Odd(false)).unwrap_err().to_string();
+    assert!(said.contains("opening: batch_size: 0 is not within"), "{said}");
+}
