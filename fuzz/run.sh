@@ -8,7 +8,7 @@ exec </dev/null
 seconds=${1:?usage: run.sh SECONDS [TARGET...]}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(frame recovery slots engine)
+[ ${#targets[@]} -gt 0 ] || targets=(frame recovery slots engine snapshot)
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "NOT FUZZED: no nightly toolchain ('rustup toolchain install nightly')"
