@@ -17,9 +17,11 @@ mod frame;
 mod input;
 mod model;
 mod mutate;
+mod plain_snapshot;
 mod recovery;
 mod seeds;
 mod slots;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -28,3 +30,4 @@ pub use self::frame::frame;
 pub use self::recovery::recovery;
 pub use self::seeds::{Seed, seeds};
 pub use self::slots::slots;
+pub use self::snapshot::snapshot;

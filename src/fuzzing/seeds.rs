@@ -24,6 +24,7 @@ pub fn seeds() -> Vec<Seed> {
     seeds.extend(damages());
     seeds.extend(stores());
     seeds.extend(runs());
+    seeds.extend(snapshots());
     seeds
 }
 
@@ -100,6 +101,35 @@ fn runs() -> Vec<Seed> {
             bytes.extend([15, end % 5, 2, 0, end % 7, 0, 3, 1, 5, 1, 9]);
             bytes.extend([end, 0xaa, 0x55, 1, 2, 3, 4, 5, 6, 0, 7, 1, 9, 1, 9, 16, 9]);
             seeds.push(seed("engine", format!("shape-{shape}-end-{end}"), bytes));
+        }
+    }
+    seeds
+}
+
+/// Snapshots of both kinds, as they are and with one piece of damage of each kind at each place, repaired and not.
+fn snapshots() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    for flags in 0..16 {
+        // Chunk length; the index, tag and term of each log id that there is; one note.
+        let mut base = vec![flags, 12];
+        if flags & 8 == 0 {
+            base.extend([3, 9, 4, 0, 3, 2]);
+        }
+        if flags & 4 != 0 {
+            base.extend([3, 5, 2, 0, 3, 1, 7, 0]);
+        }
+        base.extend([1, b'n', 2, 0, b'v', 5, 0, 12]);
+        for number in 0..12 {
+            base.extend([1, 0, b'a' + number, number, number, 10 + number, 0]);
+        }
+        seeds.push(seed("snapshot", format!("flags-{flags}"), base.clone()));
+        // What stands beside the state makes no difference to where damage is found.
+        for place in 0..if flags < 4 { 4 } else { 0 } {
+            for kind in 0..7 {
+                let damage = [place, kind, 5 + 4 * kind, 0, 4, 1, 6, 2];
+                let name = format!("flags-{flags}-place-{place}-kind-{kind}");
+                seeds.push(seed("snapshot", name, [&base[..], &damage].concat()));
+            }
         }
     }
     seeds

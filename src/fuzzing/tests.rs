@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{engine, frame, recovery, seeds, slots};
+use super::{engine, frame, recovery, seeds, slots, snapshot};
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target)
@@ -52,10 +52,15 @@ fn the_engine_holds_for_every_input_kept() {
     run_all("engine", engine);
 }
 
+#[test]
+fn snapshots_hold_for_every_input_kept() {
+    run_all("snapshot", snapshot);
+}
+
 /// `SPRAG_WRITE_SEEDS=1 cargo test seeds_are` writes them anew.
 #[test]
 fn the_committed_seeds_are_what_the_engine_makes() {
-    let targets = ["frame", "recovery", "slots", "engine"];
+    let targets = ["frame", "recovery", "slots", "engine", "snapshot"];
     let write = std::env::var_os("SPRAG_WRITE_SEEDS").is_some();
     let mut total_bytes = 0;
     for target in targets {

@@ -13,6 +13,8 @@ pub(crate) mod file;
 pub(crate) mod format;
 mod index;
 mod iter;
+#[doc(hidden)]
+pub mod probe;
 mod reader;
 mod receiver;
 #[cfg(any(test, fuzzing))]
