@@ -60,6 +60,8 @@ impl World {
             Take::Snapshot => node.snapshot(),
             Take::Compaction => node.compact().map(|report| report.snapshot),
         };
+        // It has synced the log, whatever became of it.
+        self.note(node)?;
         let report = match taken {
             Ok(report) => report,
             Err(SnapshotError::Poisoned(_)) if node.poison().is_some() => return Ok(false),
@@ -68,7 +70,6 @@ impl World {
             }
             Err(error) => return Err(format!("{what:?} failed by itself: {error}")),
         };
-        self.note(node)?;
         let covered = self.history.count_to(report.log_id.map(|log_id| log_id.index));
         if covered > self.durable {
             let durable = self.durable;
