@@ -330,6 +330,10 @@ impl LogOpening {
         for name in list_files(&*self.disk)?.unfinished {
             self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
         }
+        if let (Some((file, ..)), false) = (&mut self.meta, result.obsolete.is_empty()) {
+            // Nothing but the base that was read says that they may go, and a power cut must not take that back.
+            file.store_again(&self.content).map_err(|e| OpenError::io("writing", META_FILE, e))?;
+        }
         for number in &result.obsolete {
             // A crash came between moving the log's base and removing them.
             let name = segment_name(*number);

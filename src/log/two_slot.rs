@@ -179,6 +179,25 @@ impl SlotWriter {
 
     /// Writes `payload` to the next slot and syncs the file. After an error every further call fails.
     pub(crate) fn store(&mut self, database_id: &DatabaseId, payload: &[u8]) -> io::Result<()> {
+        self.store_as(self.sequence + 1, database_id, payload)
+    }
+
+    /// Writes what was read from the newest slot to its own place again, and syncs the file: it may be in the page cache
+    /// only, by a store that a crash or a failed sync cut short. The other slot is what a crash meanwhile falls back on.
+    pub(crate) fn store_again(
+        &mut self,
+        database_id: &DatabaseId,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        self.store_as(self.sequence, database_id, payload)
+    }
+
+    fn store_as(
+        &mut self,
+        sequence: u64,
+        database_id: &DatabaseId,
+        payload: &[u8],
+    ) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier store of this file failed"));
         }
@@ -186,7 +205,6 @@ impl SlotWriter {
         if payload.len() > self.layout.slot_bytes - PAYLOAD_AT {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let sequence = self.sequence + 1;
         self.bytes.fill(0);
         put(&mut self.bytes, 0, &self.layout.magic.to_le_bytes());
         put(&mut self.bytes, 4, &self.layout.version.to_le_bytes());

@@ -11,6 +11,7 @@ use sprag::{CommandRef, CommitMode, Entry, PayloadRef, PersistentStateMachine};
 
 use crate::history::State;
 use crate::random::{Random, for_seeds};
+use crate::snapshots::Take;
 use crate::world::{Node, Shape};
 
 /// A put, and the only one of its value.
@@ -40,6 +41,8 @@ struct World {
     hard: [Option<Vec<u8>>; 2],
     /// All of the log is known to be on disk.
     settled: bool,
+    /// A fault was set in this generation.
+    armed: bool,
     crashes: u64,
 }
 
@@ -61,6 +64,7 @@ impl World {
             durable: 0,
             hard: [None, None],
             settled: true,
+            armed: false,
             crashes: 0,
         }
     }
@@ -86,9 +90,8 @@ impl World {
 
     /// What came back is a log there was, no older than what was durable, and its state that of what was committed.
     fn compare(&mut self, node: &Node) -> Result<(), String> {
-        let found = read_log(node)?;
-        let durable =
-            self.versions[self.durable_version..].iter().rposition(|log| same(log, &found));
+        let found = self.read_log(node)?;
+        let durable = self.versions[self.durable_version..].iter().rposition(|log| *log == found);
         let Some(version) = durable else {
             let terms: Vec<u64> = found.iter().map(|entry| entry.term).collect();
             let (entries, term) = (terms.len(), terms.last());
@@ -137,9 +140,38 @@ impl World {
         if same { Ok(()) } else { Err(format!("not the state of {count} committed entries")) }
     }
 
+    /// All entries: those that are gone from the log, which were committed, and the others as they are in it.
+    fn read_log(&self, node: &Node) -> Result<Log, String> {
+        let state = node.log_state().map_err(|error| error.to_string())?;
+        let purged = state.purged.unwrap_or(0) as usize;
+        if purged > self.committed {
+            return Err(format!("{purged} entries are gone, and {} committed", self.committed));
+        }
+        let mut out = self.log()[..purged].to_vec();
+        let Some(last) = state.last.filter(|last| last.index as usize > purged) else {
+            return Ok(out);
+        };
+        let entries = node.entries(purged as u64 + 1..=last.index, usize::MAX);
+        for (log_id, payload) in entries.map_err(|error| error.to_string())?.iter() {
+            let PayloadRef::Command(CommandRef::Put { key, value }) = payload else {
+                return Err("an entry that was never appended".to_owned());
+            };
+            if log_id.index != out.len() as u64 + 1 {
+                return Err(format!("index {} in place {}", log_id.index, out.len()));
+            }
+            let (key, value) = (key.to_vec(), value.bytes.to_vec());
+            out.push(Rc::new(Proposed { term: log_id.term, key, value }));
+        }
+        if out.len() as u64 == last.index { Ok(out) } else { Err("entries are missing".to_owned()) }
+    }
+
     /// Takes steps until the engine fails, or so many were taken.
     fn drive(&mut self, node: &Node, steps: usize) -> Result<(), String> {
+        let every = self.shape.snapshot_every;
         for _ in 0..steps {
+            if every > 0 && self.random.one_in(every) {
+                self.take_snapshot(node)?;
+            }
             match self.random.below(14) {
                 0 | 1 => self.append(node)?,
                 2 => self.commit(node)?,
@@ -161,6 +193,29 @@ impl World {
             }
         }
         self.note(node)
+    }
+
+    /// A snapshot has what is committed, and makes all of the log durable first.
+    fn take_snapshot(&mut self, node: &Node) -> Result<(), String> {
+        let taken = match Take::random(&mut self.random) {
+            Take::Snapshot => node.snapshot(),
+            Take::Compaction => node.compact().map(|report| report.snapshot),
+        };
+        match taken {
+            Ok(report) => {
+                let covered = report.log_id.map_or(0, |log_id| log_id.index as usize);
+                if covered > self.committed {
+                    return Err(format!("{covered} entries in a snapshot of {}", self.committed));
+                }
+                if covered > 0 {
+                    (self.durable_version, self.settled) = (self.versions.len() - 1, true);
+                }
+                Ok(())
+            }
+            // A fault failed the call, or the engine.
+            Err(_) if self.armed || node.poison().is_some() => Ok(()),
+            Err(error) => Err(format!("a snapshot failed by itself: {error}")),
+        }
     }
 
     fn note(&mut self, node: &Node) -> Result<(), String> {
@@ -276,6 +331,7 @@ impl World {
             };
             self.disk.fail_at(self.random.below(70) as u64, fault);
         }
+        self.armed = faulty;
         if let Some(node) = self.open()? {
             let steps = self.random.below(300);
             self.drive(&node, steps)?;
@@ -303,29 +359,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// All entries, as they are in the log.
-fn read_log(node: &Node) -> Result<Vec<Proposed>, String> {
-    let mut out = Vec::new();
-    let state = node.log_state().map_err(|error| error.to_string())?;
-    let Some(last) = state.last else { return Ok(out) };
-    let entries = node.entries(1..=last.index, usize::MAX).map_err(|error| error.to_string())?;
-    for (log_id, payload) in entries.iter() {
-        let PayloadRef::Command(CommandRef::Put { key, value }) = payload else {
-            return Err("an entry that was never appended".to_owned());
-        };
-        if log_id.index != out.len() as u64 + 1 {
-            return Err(format!("index {} in place {}", log_id.index, out.len()));
-        }
-        let (key, value) = (key.to_vec(), value.bytes.to_vec());
-        out.push(Proposed { term: log_id.term, key, value });
-    }
-    if out.len() as u64 == last.index { Ok(out) } else { Err("entries are missing".to_owned()) }
-}
-
-fn same(log: &Log, found: &[Proposed]) -> bool {
-    log.len() == found.len() && log.iter().zip(found).all(|(known, found)| **known == *found)
 }
 
 #[test]

@@ -31,6 +31,9 @@ fn live(seed: u64, durability: Durability) -> Result<u64, String> {
         let deep = world.random.below(4).saturating_sub(1) + usize::from(world.random.one_in(8));
         let more = world.random.below(6);
         world.recover(deep, more)?;
+        if world.shape.snapshot_every > 0 {
+            world.check_snapshots()?;
+        }
         world.crash(Crash::Power(world.random.clone().next()));
     }
     world.recover(0, 1)?;

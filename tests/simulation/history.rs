@@ -1,6 +1,7 @@
 //! The serial model: the log as it was submitted, and the state after each of its prefixes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use sprag::{Command, Entry, LogId, Payload};
@@ -165,6 +166,11 @@ impl History {
     /// How many entries there are up to `index`.
     pub(crate) fn count_to(&self, index: Option<u64>) -> usize {
         index.map_or(0, |index| (index + 1 - self.first) as usize)
+    }
+
+    /// Some of the entries, with their terms; counted from 0.
+    pub(crate) fn items(&self, range: Range<usize>) -> &[(u64, Item)] {
+        &self.items[range]
     }
 
     /// The state after the first `count` entries.

@@ -25,4 +25,6 @@ mod power_cuts;
 mod process_crashes;
 mod random;
 mod repeat;
+mod snapshot_crashes;
+mod snapshots;
 mod world;

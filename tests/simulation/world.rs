@@ -14,6 +14,7 @@ use sprag::{
 
 use crate::history::{History, with_entries};
 use crate::random::Random;
+use crate::snapshots::Take;
 
 /// An engine, stepped by hand. Dropping it is the death of its process: it does not close, and a test that fails does
 /// not wait for it to.
@@ -73,6 +74,9 @@ pub(crate) struct Shape {
     pub(crate) value_bytes_max: usize,
     /// Most entries of one submission.
     pub(crate) submission_max: usize,
+    /// Every so many steps, on average, a snapshot or a compaction comes between; 0: never.
+    pub(crate) snapshot_every: usize,
+    pub(crate) retain_entries: u64,
 }
 
 impl Shape {
@@ -86,6 +90,8 @@ impl Shape {
             group_bytes: 4 << 10,
             value_bytes_max: 300,
             submission_max: 4,
+            snapshot_every: 0,
+            retain_entries: 0,
         }
     }
 
@@ -99,6 +105,8 @@ impl Shape {
             group_bytes: [1, 700, 4 << 10, 1 << 20][random.below(4)],
             value_bytes_max: [8, 300, 300, 1500][random.below(4)],
             submission_max: [1, 4, 12][random.below(3)],
+            snapshot_every: [0, 15, 60, 200][random.below(4)],
+            retain_entries: [0, 0, 3, 30][random.below(4)],
         }
     }
 
@@ -110,6 +118,7 @@ impl Shape {
             .durability(self.durability)
             .batch_size(self.frame_entries)
             .group_bytes(self.group_bytes)
+            .retain_entries(self.retain_entries)
     }
 
     pub(crate) fn apply_config(&self) -> ApplyConfig {
@@ -268,7 +277,12 @@ impl World {
         let goal = self.history.len() + entries;
         let differ_at = self.history.len() + self.random.below(6);
         let syncs_by_request = self.shape.durability != Durability::Sync;
+        let every = self.shape.snapshot_every;
         for _ in 0..STEPS_MAX {
+            if every > 0 && self.random.one_in(every) {
+                let what = Take::random(&mut self.random);
+                self.take(node, what)?;
+            }
             match self.random.below(10) {
                 0 | 1 => self.submit(node, goal, differ_at)?,
                 2..=4 => drop(node.step_log_writer()),
