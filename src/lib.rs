@@ -73,7 +73,6 @@ mod log;
 pub mod machine;
 mod poison;
 mod repair;
-#[allow(dead_code, reason = "its callers, taking and installing snapshots, follow")]
 pub mod snapshot;
 mod stats;
 mod sync;

@@ -203,7 +203,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         assert!(lines.by_ref().any(|line| line.unwrap().ends_with("started")), "the child runs");
         // A third of them while the directory is being made or recovered, the others some way in.
         let mut said: Vec<u64> = Vec::new();
-        let number = |line: String| line.strip_prefix("acknowledged ")?.parse().ok();
+        let number = |line: String| line.strip_prefix("acknowledged ")?.parse::<u64>().ok();
         if round % 3 == 0 {
             thread::sleep(Duration::from_micros(dice.below(1500)));
         } else {

@@ -215,3 +215,13 @@ fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_n
     }
     assert!(old > 0 && new > 0);
 }
+
+#[test]
+fn one_snapshot_is_received_at_a_time() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    let first = manager.receive_snapshot().unwrap();
+    assert!(matches!(manager.receive_snapshot(), Err(SnapshotError::Busy)));
+    drop(first);
+    manager.receive_snapshot().unwrap();
+}

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use super::claims::Claims;
@@ -46,6 +46,8 @@ pub(crate) struct Engine<M> {
     pub(crate) viewing: Mutex<()>,
     /// So is one snapshot; whoever has this may move the log's beginning.
     pub(crate) snapshotting: Mutex<()>,
+    /// The receiver of a snapshot, if there is one.
+    pub(crate) receiving: std::sync::Mutex<Weak<()>>,
     /// Index of the newest durable snapshot, plus one.
     pub(crate) snapshot_mark: AtomicU64,
     /// Its length.
@@ -105,6 +107,7 @@ impl<M: StateMachine> Engine<M> {
             claims: Claims::new(),
             viewing: Mutex::new(()),
             snapshotting: Mutex::new(()),
+            receiving: std::sync::Mutex::default(),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_signal: Signal::default(),

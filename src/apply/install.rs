@@ -5,7 +5,7 @@
 //! in `META`; then files go.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -28,11 +28,11 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
+    /// [`SnapshotError::Busy`] while another one is there; [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
     /// [`restore`](ApplyManager::restore).
     pub fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
         let log = self.engine.log_for_snapshots()?;
-        SnapshotReceiver::new(std::sync::Arc::clone(log.disk()))
+        SnapshotReceiver::new(Arc::clone(log.disk()), &self.engine.receiving)
     }
 
     /// Verifies all of a received snapshot and puts it in the place of state and log: the next entry is the one after it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::files::{Files, disk_with};
 use super::input::Input;
@@ -253,7 +253,7 @@ fn content(snapshot: &Snapshot) -> Plain {
 fn check_transfer(snapshot: &Snapshot, file: &[u8]) {
     let sim = disk_with(&Files::new());
     let disk: Arc<dyn Disk> = sim.open(true).unwrap();
-    let mut receiver = SnapshotReceiver::new(disk).unwrap();
+    let mut receiver = SnapshotReceiver::new(disk, &Mutex::default()).unwrap();
     for piece in snapshot.pieces(0, 1000) {
         receiver.receive(&piece).unwrap();
     }

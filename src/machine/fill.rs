@@ -10,8 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use super::key_value::Bytes;
-use crate::codec::Place;
+use super::Fatal;
+use super::cell::Cell;
+use super::effect::{Effect, settle};
+use super::key_value::{Bytes, KeyValue, lock};
+use super::store::Change;
+use crate::codec::{Place, ValueRef};
 use crate::error::SnapshotError;
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
@@ -130,5 +134,116 @@ impl Fill {
             let next = filling.next.try_lock().map_or(0, |next| *next);
             filling.pieces.len().saturating_sub(next).max(1) as u64
         })
+    }
+}
+
+impl<C: Cell> KeyValue<C> {
+    /// The state is that of a snapshot, which is looked into until all of it is in the (empty) store.
+    pub(crate) fn begin_to_fill(&self, snapshot: Snapshot, table: Arc<SegmentTable>) {
+        let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
+        *lock(&self.notes) = notes.collect();
+        *lock(&self.membership) =
+            snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
+        self.set_applied(snapshot.log_id());
+        self.fill.begin(Filling::new(snapshot, table));
+    }
+
+    /// The numbers of the pieces that it was filled from, once.
+    pub(crate) fn take_filled_pieces(&self) -> Vec<u32> {
+        std::mem::take(&mut lock(&self.filled_pieces))
+    }
+
+    /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
+    /// does nothing.
+    #[cold]
+    pub(super) fn settle_key(
+        &self,
+        filling: &Filling,
+        hash: u64,
+        key: &[u8],
+        blind: bool,
+    ) -> Result<(), Fatal> {
+        if blind || self.store.read(hash, key, |cell| cell.is_some()) {
+            return Ok(());
+        }
+        let place = filling.find(key).map_err(|error| Fatal::new(error.to_string()))?;
+        if let Some(place) = place {
+            self.put_if_vacant(hash, key, ValueRef { bytes: &[], place });
+        }
+        Ok(())
+    }
+
+    fn put_if_vacant(&self, hash: u64, key: &[u8], value: ValueRef<'_>) {
+        self.store.update(hash, key, 0, |slot| match slot {
+            Some(_) => (Change::Keep, ()),
+            None => (Change::Set(C::new(value)), ()),
+        });
+    }
+
+    /// Puts a chunk of the snapshot into the store. Whether there was anything left.
+    pub(crate) fn fill_some(&self) -> Result<bool, SnapshotError> {
+        let Some(filling) = self.fill.get() else { return Ok(false) };
+        let mut turn = filling.turn();
+        self.fill_chunk(&filling, &mut turn)
+    }
+
+    /// Puts all that is left of the snapshot into the store.
+    pub(crate) fn fill_all(&self) -> Result<(), SnapshotError> {
+        let Some(filling) = self.fill.get() else { return Ok(()) };
+        let mut turn = filling.turn();
+        while self.fill_chunk(&filling, &mut turn)? {}
+        Ok(())
+    }
+
+    fn fill_chunk(&self, filling: &Arc<Filling>, next: &mut usize) -> Result<bool, SnapshotError> {
+        if !self.fill.get().is_some_and(|current| Arc::ptr_eq(&current, filling)) {
+            // It ended while we waited for our turn.
+            return Ok(false);
+        }
+        if *next < filling.snapshot.chunk_count() {
+            let segment = filling.piece(*next)?;
+            for (key, offset, len) in filling.snapshot.chunk_records(*next)? {
+                let place = Place { segment, offset, len };
+                self.put_if_vacant(self.store.hash(key), key, ValueRef { bytes: &[], place });
+            }
+            *next += 1;
+        }
+        if *next == filling.snapshot.chunk_count() {
+            self.fill.end();
+            *lock(&self.filled_pieces) = filling.pieces();
+            self.bury(filling);
+        }
+        Ok(true)
+    }
+
+    /// Removes the tombstones that a filling that has ended was the reason for.
+    pub(super) fn bury(&self, filling: &Filling) {
+        for key in filling.take_removed() {
+            self.store.update(self.store.hash(&key), &key, 0, |slot| {
+                let gone = slot.is_some_and(|cell| cell.is_gone());
+                (if gone { Change::Remove } else { Change::Keep }, ())
+            });
+        }
+    }
+}
+
+/// As [`settle`]; but while the store is filled, what is removed leaves a tombstone.
+#[inline]
+pub(super) fn settle_or_bury<C: Cell>(
+    slot: Option<&mut C>,
+    effect: Effect<'_>,
+    key: &[u8],
+    filling: Option<&Filling>,
+) -> Change<C> {
+    let change = settle(slot, effect);
+    match (filling, change) {
+        (Some(filling), Change::Remove) => match C::tombstone() {
+            Some(tombstone) => {
+                filling.removed(key);
+                Change::Set(tombstone)
+            }
+            None => Change::Remove,
+        },
+        (_, change) => change,
     }
 }

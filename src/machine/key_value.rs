@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::capture::Head;
 use super::cell::Cell;
-use super::effect::{Effect, InStore, Overlay, Pending, evaluate, settle};
-use super::fill::{Fill, Filling};
+use super::effect::{InStore, Overlay, Pending, evaluate};
+use super::fill::{Fill, Filling, settle_or_bury};
 use super::store::{Change, Store};
 use super::value::Value;
 use super::view::{Sorted, View};
@@ -16,7 +16,7 @@ use super::{Fatal, Footprint, Partition, Range, Replies, StateMachineStats, hash
 use crate::codec::{BatchRef, CommandRef, PayloadRef, Place, ValueRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{ReadError, SnapshotError};
-use crate::log::table::{SegmentHold, SegmentTable};
+use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::snapshot::writer::SnapshotMeta;
 use crate::snapshot::{Snapshot, SnapshotKind};
@@ -40,15 +40,15 @@ pub(crate) type Bytes = Box<[u8]>;
 ///
 /// [`StateMachine::apply`]: super::StateMachine::apply
 pub(crate) struct KeyValue<C: Cell> {
-    store: Store<C>,
+    pub(super) store: Store<C>,
     context: C::Context,
-    notes: Mutex<BTreeMap<Bytes, Bytes>>,
-    membership: Mutex<Option<(LogId, Bytes)>>,
+    pub(super) notes: Mutex<BTreeMap<Bytes, Bytes>>,
+    pub(super) membership: Mutex<Option<(LogId, Bytes)>>,
     applied: Mutex<Option<LogId>>,
     applied_count: AtomicU64,
     pub(super) fill: Fill,
     /// Of the snapshot that it was filled from, or was to be.
-    filled_pieces: Mutex<Vec<u32>>,
+    pub(super) filled_pieces: Mutex<Vec<u32>>,
 }
 
 impl<C: Cell> KeyValue<C> {
@@ -202,94 +202,6 @@ impl<C: Cell> KeyValue<C> {
         }
         entries.sort_unstable_by(|(one, _): &(Bytes, Value), (other, _)| one.cmp(other));
         Ok(entries)
-    }
-
-    /// The state is that of a snapshot, which is looked into until all of it is in the (empty) store.
-    pub(crate) fn begin_to_fill(&self, snapshot: Snapshot, table: Arc<SegmentTable>) {
-        let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
-        *lock(&self.notes) = notes.collect();
-        *lock(&self.membership) =
-            snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
-        self.set_applied(snapshot.log_id());
-        self.fill.begin(Filling::new(snapshot, table));
-    }
-
-    /// The numbers of the pieces that it was filled from, once.
-    pub(crate) fn take_filled_pieces(&self) -> Vec<u32> {
-        std::mem::take(&mut lock(&self.filled_pieces))
-    }
-
-    /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
-    /// does nothing.
-    #[cold]
-    fn settle_key(
-        &self,
-        filling: &Filling,
-        hash: u64,
-        key: &[u8],
-        blind: bool,
-    ) -> Result<(), Fatal> {
-        if blind || self.store.read(hash, key, |cell| cell.is_some()) {
-            return Ok(());
-        }
-        let place = filling.find(key).map_err(|error| Fatal::new(error.to_string()))?;
-        if let Some(place) = place {
-            self.put_if_vacant(hash, key, ValueRef { bytes: &[], place });
-        }
-        Ok(())
-    }
-
-    fn put_if_vacant(&self, hash: u64, key: &[u8], value: ValueRef<'_>) {
-        self.store.update(hash, key, 0, |slot| match slot {
-            Some(_) => (Change::Keep, ()),
-            None => (Change::Set(C::new(value)), ()),
-        });
-    }
-
-    /// Puts a chunk of the snapshot into the store. Whether there was anything left.
-    pub(crate) fn fill_some(&self) -> Result<bool, SnapshotError> {
-        let Some(filling) = self.fill.get() else { return Ok(false) };
-        let mut turn = filling.turn();
-        self.fill_chunk(&filling, &mut turn)
-    }
-
-    /// Puts all that is left of the snapshot into the store.
-    pub(crate) fn fill_all(&self) -> Result<(), SnapshotError> {
-        let Some(filling) = self.fill.get() else { return Ok(()) };
-        let mut turn = filling.turn();
-        while self.fill_chunk(&filling, &mut turn)? {}
-        Ok(())
-    }
-
-    fn fill_chunk(&self, filling: &Arc<Filling>, next: &mut usize) -> Result<bool, SnapshotError> {
-        if !self.fill.get().is_some_and(|current| Arc::ptr_eq(&current, filling)) {
-            // It ended while we waited for our turn.
-            return Ok(false);
-        }
-        if *next < filling.snapshot.chunk_count() {
-            let segment = filling.piece(*next)?;
-            for (key, offset, len) in filling.snapshot.chunk_records(*next)? {
-                let place = Place { segment, offset, len };
-                self.put_if_vacant(self.store.hash(key), key, ValueRef { bytes: &[], place });
-            }
-            *next += 1;
-        }
-        if *next == filling.snapshot.chunk_count() {
-            self.fill.end();
-            *lock(&self.filled_pieces) = filling.pieces();
-            self.bury(filling);
-        }
-        Ok(true)
-    }
-
-    /// Removes the tombstones that a filling that has ended was the reason for.
-    fn bury(&self, filling: &Filling) {
-        for key in filling.take_removed() {
-            self.store.update(self.store.hash(&key), &key, 0, |slot| {
-                let gone = slot.is_some_and(|cell| cell.is_gone());
-                (if gone { Change::Remove } else { Change::Keep }, ())
-            });
-        }
     }
 
     /// Lets every key whose value is in the log before segment `below`, or in an older snapshot, refer to `snapshot`, which
@@ -564,27 +476,6 @@ impl<C: Cell> KeyValue<C> {
     }
 }
 
-/// As [`settle`]; but while the store is filled, what is removed leaves a tombstone.
-#[inline]
-fn settle_or_bury<C: Cell>(
-    slot: Option<&mut C>,
-    effect: Effect<'_>,
-    key: &[u8],
-    filling: Option<&Filling>,
-) -> Change<C> {
-    let change = settle(slot, effect);
-    match (filling, change) {
-        (Some(filling), Change::Remove) => match C::tombstone() {
-            Some(tombstone) => {
-                filling.removed(key);
-                Change::Set(tombstone)
-            }
-            None => Change::Remove,
-        },
-        (_, change) => change,
-    }
-}
-
 impl<C: Cell> fmt::Debug for KeyValue<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyValue")
@@ -595,7 +486,7 @@ impl<C: Cell> fmt::Debug for KeyValue<C> {
 }
 
 /// What these locks guard is replaced in one step, so a panic under one leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

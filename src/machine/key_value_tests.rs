@@ -414,7 +414,7 @@ fn a_reader_never_sees_a_part_of_a_rejected_batch() {
         };
         let rejected = Rejection::InBatch { position: 1, reason: BatchRejection::Mismatch };
         for _ in 0..20_000 {
-            assert_eq!(state.apply_batch(&batch, 0), Ok(Reply::Rejected(rejected)));
+            assert_eq!(state.apply_batch(&batch, 0, None), Ok(Reply::Rejected(rejected)));
         }
     });
 }
@@ -447,7 +447,7 @@ fn a_value_handed_out_never_changes_and_user_code_may_call_back() {
         // A write under a read guard of the same shard would never return.
         let place = Default::default();
         let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"3", place } };
-        state.apply_command(state.store.hash(b"k"), &put, 0).unwrap();
+        state.apply_command(state.store.hash(b"k"), &put, 0, None).unwrap();
         (outer.len(), state.get(b"k").unwrap().unwrap().to_vec())
     });
     assert_eq!(nested.unwrap(), Some((4000, b"3".to_vec())));
@@ -477,13 +477,15 @@ fn a_retired_segment_makes_a_get_fail_and_apply_fatal() {
     let state = KeyValue::<PlaceCell>::new(0, 5, Arc::new(SegmentTable::new(1)));
     let place = codec::Place { segment: 8, offset: 0, len: 1 };
     let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"1", place } };
-    state.apply_command(state.store.hash(b"k"), &put, 0).unwrap();
+    state.apply_command(state.store.hash(b"k"), &put, 0, None).unwrap();
     assert!(matches!(state.get(b"k"), Err(ReadError::Misplaced { segment: 8, .. })));
     assert!(state.scan_sorted().is_err());
     assert!(state.get_into(b"k", &mut vec![]).is_err());
     let hash = state.store.hash(b"k");
-    assert!(state.apply_command(hash, &CommandRef::Increment { key: b"k", by: 1 }, 0).is_err());
-    assert!(state.contains(b"k"), "nothing was changed");
+    assert!(
+        state.apply_command(hash, &CommandRef::Increment { key: b"k", by: 1 }, 0, None).is_err()
+    );
+    assert!(state.contains(b"k").unwrap(), "nothing was changed");
 }
 
 #[test]

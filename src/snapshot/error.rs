@@ -106,8 +106,8 @@ pub enum SnapshotError {
         /// How many there are; `None` if nothing arrived yet.
         file_bytes: Option<u64>,
     },
-    /// A snapshot is being taken already.
-    #[error("a snapshot is being taken already")]
+    /// A snapshot is being received already.
+    #[error("a snapshot is being received already")]
     Busy,
     /// The state machine has no snapshots of this sort.
     #[error("this state machine does not support that: {what}")]

@@ -28,7 +28,6 @@ mod tests;
 
 pub use self::format::{RkyvSettings, SnapshotKind};
 pub use self::iter::{BlobReader, Iter};
-#[allow(unused_imports, reason = "its callers follow")]
 pub(crate) use self::reader::ChunkSlice;
 pub use self::reader::Snapshot;
 pub use self::receiver::SnapshotReceiver;

@@ -1,7 +1,7 @@
 //! The receiving end of a transfer: pieces in, a verified snapshot out, or nothing.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::error::SnapshotError;
 use super::file::{create_anew, remove, rename, sync, sync_dir};
@@ -23,6 +23,8 @@ pub struct SnapshotReceiver {
     /// Of the first piece.
     snapshot: Option<SnapshotId>,
     position: u64,
+    /// Held while it lives: one receives into a directory at a time.
+    _turn: Arc<()>,
 }
 
 impl fmt::Debug for SnapshotReceiver {
@@ -35,12 +37,20 @@ impl fmt::Debug for SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// Receives into a directory; one at a time.
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Self, SnapshotError> {
+    /// Receives into a directory; one at a time, of which `turns` knows the last.
+    pub(crate) fn new(disk: Arc<dyn Disk>, turns: &Mutex<Weak<()>>) -> Result<Self, SnapshotError> {
+        let turn = Arc::new(());
+        {
+            let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+            if turns.strong_count() > 0 {
+                return Err(SnapshotError::Busy);
+            }
+            *turns = Arc::downgrade(&turn);
+        }
         // Its index is in the last bytes. No snapshot is of the index u64::MAX, so none is being written to this name.
         let temporary = temporary_name(&snapshot_name(u64::MAX));
         let file = Some(create_anew(&*disk, &temporary)?);
-        Ok(Self { disk, temporary, file, snapshot: None, position: 0 })
+        Ok(Self { disk, temporary, file, snapshot: None, position: 0, _turn: turn })
     }
 
     /// Takes a piece; what it has already is ignored. Returns the offset that is next.

@@ -1,6 +1,6 @@
 //! Moving a snapshot: in order, whole and verified, or not at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::disk::sim::SimDisk;
@@ -14,7 +14,7 @@ fn state() -> State {
 
 fn receiver(sim: &SimDisk) -> (Arc<dyn Disk>, SnapshotReceiver) {
     let disk = sim.open(true).unwrap();
-    (Arc::clone(&disk), SnapshotReceiver::new(disk).unwrap())
+    (Arc::clone(&disk), SnapshotReceiver::new(disk, &Mutex::default()).unwrap())
 }
 
 /// Sends everything from where the receiver is.
@@ -90,12 +90,12 @@ fn what_is_incomplete_refused_or_dropped_leaves_nothing() {
     assert!(matches!(refused, SnapshotError::Incomplete { received: 3000, .. }), "{refused}");
     assert_eq!(sim.file_names(), [""; 0]);
 
-    let mut second = SnapshotReceiver::new(Arc::clone(&disk)).unwrap();
+    let mut second = SnapshotReceiver::new(Arc::clone(&disk), &Mutex::default()).unwrap();
     send(&snapshot, &mut second, 4096);
     assert!(matches!(second.finish(|_| Err(SnapshotError::Busy)), Err(SnapshotError::Busy)));
     assert_eq!(sim.file_names(), [""; 0]);
 
-    drop(SnapshotReceiver::new(disk).unwrap());
+    drop(SnapshotReceiver::new(disk, &Mutex::default()).unwrap());
     assert_eq!(sim.file_names(), [""; 0]);
 }
 
@@ -124,7 +124,7 @@ fn a_leftover_of_an_earlier_transfer_is_replaced() {
     let disk = sim.open(true).unwrap();
     let left = crate::snapshot::format::temporary_name(&snapshot_name(u64::MAX));
     disk.open(&left, Access::Create).unwrap().write_all_at(&[9; 100_000], 0).unwrap();
-    let mut receiver = SnapshotReceiver::new(disk).unwrap();
+    let mut receiver = SnapshotReceiver::new(disk, &Mutex::default()).unwrap();
     send(&snapshot, &mut receiver, 4096);
     receiver.finish(|_| Ok(())).unwrap();
     assert_eq!(sim.read_file(&snapshot_name(9)).as_deref(), Some(&bytes[..]));
