@@ -187,7 +187,7 @@ pub fn run(
     let bank = Journaled::open(config(&directory), Bank::default())?;
     let first = bank.applied().map_or(1, |last| last.index + 1);
     let sum: u64 = bank.balances().sum();
-    println!("{}: {} orders replayed, {sum} in all accounts", directory.display(), first - 1);
+    println!("{}: {} orders done before, {sum} in all accounts", directory.display(), first - 1);
 
     let manager = ApplyManager::new(bank, ApplyConfig::new())?;
     let (mut next, mut rejected) = (first, 0);

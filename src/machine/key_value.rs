@@ -259,9 +259,7 @@ impl<C: Cell> KeyValue<C> {
     /// its chunks, by which places name them. Nothing is applied meanwhile; of those who read, each finds the old value of
     /// its key or the new one.
     pub(crate) fn load(&self, snapshot: &Snapshot, pieces: &[u32]) -> Result<(), SnapshotError> {
-        if snapshot.kind() != SnapshotKind::KeyValue {
-            return Err(SnapshotError::OtherKind { holds: snapshot.kind().holds() });
-        }
+        snapshot.check_kind(SnapshotKind::KeyValue)?;
         let keys = usize::try_from(snapshot.len()).unwrap_or(usize::MAX);
         let new = self.store.empty_like(keys);
         for chunk in 0..snapshot.chunk_count() {

@@ -287,7 +287,7 @@ impl Snapshot {
         &self.0.mapping
     }
 
-    pub(super) fn check_kind(&self, kind: SnapshotKind) -> Result<(), SnapshotError> {
+    pub(crate) fn check_kind(&self, kind: SnapshotKind) -> Result<(), SnapshotError> {
         if self.kind() == kind {
             return Ok(());
         }
