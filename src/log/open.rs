@@ -222,6 +222,10 @@ impl LogOpening {
     fn base_of_installed(&self, result: &ScanResult, notes: &Notes) -> Option<LogBase> {
         let (log_id, _) = self.snapshot?;
         let tail = &result.tail;
+        // Behind damage there may be the snapshot's entry, and more: that is said, and the log not taken for an old one.
+        if result.unreadable.is_some() {
+            return None;
+        }
         let in_log = tail.last.filter(|last| log_id.index <= last.index);
         if in_log.and_then(|_| notes.terms.log_id(log_id.index)) == Some(log_id) {
             return None;

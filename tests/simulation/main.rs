@@ -26,5 +26,7 @@ mod process_crashes;
 mod random;
 mod repeat;
 mod snapshot_crashes;
+mod snapshot_damage;
 mod snapshots;
+mod truncations;
 mod world;
