@@ -247,6 +247,9 @@ impl LogOpening {
         match &mut self.meta {
             Some((file, ..)) if self.writable => {
                 tracing::warn!(?base, "a snapshot was being installed: completing that");
+                // Its name may be in the cache only, and nothing else has what is before the base.
+                let synced = self.disk.sync_dir();
+                synced.map_err(|error| OpenError::io("syncing", ".", error))?;
                 let stored = file.store(&self.content);
                 stored.map_err(|error| OpenError::io("writing", META_FILE, error))
             }

@@ -21,6 +21,7 @@ mod corruption;
 mod durability;
 mod errors;
 mod history;
+mod installs;
 mod power_cuts;
 mod process_crashes;
 mod random;
