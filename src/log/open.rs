@@ -222,6 +222,10 @@ impl LogOpening {
     fn base_of_installed(&self, result: &ScanResult, notes: &Notes) -> Option<LogBase> {
         let (log_id, _) = self.snapshot?;
         let tail = &result.tail;
+        // Behind damage there may be the snapshot's entry, and more: that is said, and the log not taken for an old one.
+        if result.unreadable.is_some() {
+            return None;
+        }
         let in_log = tail.last.filter(|last| log_id.index <= last.index);
         if in_log.and_then(|_| notes.terms.log_id(log_id.index)) == Some(log_id) {
             return None;
@@ -243,6 +247,9 @@ impl LogOpening {
         match &mut self.meta {
             Some((file, ..)) if self.writable => {
                 tracing::warn!(?base, "a snapshot was being installed: completing that");
+                // Its name may be in the cache only, and nothing else has what is before the base.
+                let synced = self.disk.sync_dir();
+                synced.map_err(|error| OpenError::io("syncing", ".", error))?;
                 let stored = file.store(&self.content);
                 stored.map_err(|error| OpenError::io("writing", META_FILE, error))
             }

@@ -171,6 +171,9 @@ impl World {
         for _ in 0..steps {
             if every > 0 && self.random.one_in(every) {
                 self.take_snapshot(node)?;
+                if node.poison().is_some() {
+                    break;
+                }
             }
             match self.random.below(14) {
                 0 | 1 => self.append(node)?,

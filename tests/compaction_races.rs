@@ -1,0 +1,197 @@
+//! Compactions and views, one after the other, beside readers and a writer on threads of their own.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use common::generate::Dice;
+use common::{LONG, Scratch, apply_config, manage};
+use sprag::error::SubmitError;
+use sprag::{Entry, PersistentStateMachine};
+
+const KEYS: u64 = 48;
+/// Of these keys every fourth version is a deletion.
+const DELETED_KEYS: u64 = 8;
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key-{number}").into_bytes()
+}
+
+/// Version and key, some of it inline and some of it not; all of it follows from the first bytes.
+fn value(number: u64, version: u64) -> Vec<u8> {
+    let mut value = version.to_le_bytes().to_vec();
+    value.resize(16 + (version * 37 + number) as usize % 700, (version ^ number) as u8);
+    value
+}
+
+/// The version that a value says it is of.
+fn version(number: u64, bytes: &[u8]) -> u64 {
+    let version = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert!(bytes == value(number, version), "bytes of key {number} that nobody wrote");
+    version
+}
+
+fn is_deletion(number: u64, version: u64) -> bool {
+    number < DELETED_KEYS && version % 4 == 3
+}
+
+/// Overwrites and deletes flat out until it is told to stop; says how many entries that were.
+fn write(
+    manager: &sprag::ApplyManager<PersistentStateMachine>,
+    written: &[AtomicU64],
+    stop: &AtomicBool,
+) -> u64 {
+    let (mut dice, mut index) = (Dice::new(1), 0);
+    while !stop.load(Ordering::Acquire) {
+        let mut batch = Vec::new();
+        for _ in 0..1 + dice.below(24) {
+            let number = dice.below(KEYS);
+            let version = written[number as usize].fetch_add(1, Ordering::Relaxed) + 1;
+            batch.push((
+                key(number),
+                (!is_deletion(number, version)).then(|| value(number, version)),
+            ));
+        }
+        let entries: Vec<Entry<'_>> = (index + 1..)
+            .zip(&batch)
+            .map(|(index, (key, value))| match value {
+                Some(value) => Entry::put(index, 1, key, value),
+                None => Entry::delete(index, 1, key),
+            })
+            .collect();
+        // One in a few waits, so that it is applied inline where there is one worker.
+        if dice.below(6) == 0 {
+            manager.apply_entries_sync(&entries, LONG, &mut Vec::new()).unwrap();
+        } else {
+            loop {
+                match manager.apply_entries(&entries) {
+                    Ok(()) => break,
+                    Err(SubmitError::Full { .. }) => thread::yield_now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        index += batch.len() as u64;
+    }
+    index
+}
+
+/// Gets at random, and checks that no key goes back; says how many gets that were.
+fn read(
+    manager: &sprag::ApplyManager<PersistentStateMachine>,
+    seed: u64,
+    stop: &AtomicBool,
+) -> u64 {
+    let (mut dice, mut gets) = (Dice::new(seed), 0);
+    let mut seen = vec![0; KEYS as usize];
+    let mut held = Vec::new();
+    while !stop.load(Ordering::Acquire) {
+        let number = dice.below(KEYS);
+        let before = seen[number as usize];
+        match manager.machine().get(&key(number)).unwrap() {
+            Some(value) => {
+                let now = version(number, &value);
+                assert!(now >= before, "key {number} went back from {before} to {now}");
+                seen[number as usize] = now;
+                // Some are kept until the segment they were read from is long gone.
+                if dice.below(64) == 0 && held.len() < 200 {
+                    held.push((number, now, value));
+                }
+            }
+            None => assert!(
+                before == 0 || number < DELETED_KEYS,
+                "key {number} is missing after version {before}"
+            ),
+        }
+        gets += 1;
+    }
+    for (number, now, value) in held {
+        assert_eq!(version(number, &value), now);
+    }
+    gets
+}
+
+/// Views and compactions; each view is of one index, so its versions go back for no key, and compactions cut the log.
+fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, rounds: u64) {
+    let mut seen = vec![0; KEYS as usize];
+    let mut views = Vec::new();
+    let mut segments = 0;
+    for round in 0..rounds {
+        let view = manager.view().unwrap();
+        for number in 0..KEYS {
+            if let Some(value) = view.get(&key(number)).unwrap() {
+                let now = version(number, &value);
+                assert!(now >= seen[number as usize]);
+                seen[number as usize] = now;
+            } else {
+                assert!(seen[number as usize] == 0 || number < DELETED_KEYS);
+            }
+        }
+        // A few are kept over the compactions that follow.
+        views.push((seen.clone(), view));
+        if views.len() > 3 {
+            let (versions, view) = views.remove(0);
+            for (number, known) in (0..KEYS).zip(versions) {
+                if let Some(value) = view.get(&key(number)).unwrap() {
+                    assert_eq!(version(number, &value), known, "a view changed");
+                }
+            }
+        }
+        if round % 3 == 2 {
+            manager.snapshot().unwrap();
+        }
+        segments += manager.compact().unwrap().segments;
+    }
+    assert!(segments > 3, "{segments} segments were given up");
+}
+
+#[test]
+fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
+    for workers in 1..=4 {
+        let scratch = Scratch::new();
+        let machine = PersistentStateMachine::open(scratch.config()).unwrap();
+        let manager = manage(machine, apply_config(workers));
+        let written: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Whoever fails stops the others, so that the failure is seen.
+            let writer = scope.spawn(|| {
+                let _stop = StopOnDrop(&stop);
+                write(&manager, &written, &stop)
+            });
+            let readers: Vec<_> = (1..=3)
+                .map(|seed| {
+                    let (manager, stop) = (&manager, &stop);
+                    scope.spawn(move || {
+                        let _stop = StopOnDrop(stop);
+                        read(manager, seed, stop)
+                    })
+                })
+                .collect();
+            {
+                let _stop = StopOnDrop(&stop);
+                compact(&manager, 25);
+            }
+            assert!(writer.join().unwrap() > 100);
+            assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 100));
+        });
+        manager.close(LONG).unwrap();
+        let machine = PersistentStateMachine::open(scratch.config()).unwrap();
+        for (number, written) in (0..KEYS).zip(&written) {
+            let last = written.load(Ordering::Relaxed);
+            let found = machine.get(&key(number)).unwrap();
+            let known = (last > 0 && !is_deletion(number, last)).then_some(last);
+            assert_eq!(found.map(|value| version(number, &value)), known);
+        }
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

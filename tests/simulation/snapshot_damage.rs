@@ -1,0 +1,119 @@
+//! Damage in a directory whose log begins after a snapshot: refused by name, or everything there; never a hole.
+
+use std::collections::BTreeMap;
+
+use sprag::error::OpenError;
+use sprag::{PersistentStateMachine, StateMachine};
+
+use crate::random::Random;
+use crate::snapshots::Take;
+use crate::world::{Crash, Shape, World};
+
+/// Two compactions, the second of which moved the beginning of the log, and what came after it, closed or killed.
+fn compacted(closed: bool) -> World {
+    let shape = Shape { value_bytes_max: 2500, ..Shape::plain() };
+    let mut world = World::new(3, shape);
+    let node = world.open_whole().unwrap();
+    for entries in [20, 24] {
+        world.drive(&node, entries).unwrap();
+        assert!(world.take(&node, Take::Compaction).unwrap());
+    }
+    world.drive(&node, 9).unwrap();
+    assert!(node.log_state().unwrap().purged > Some(30));
+    if closed {
+        node.close().unwrap();
+    } else {
+        drop(node);
+    }
+    world.crash(Crash::Process);
+    world
+}
+
+/// Opens; whether that was refused as corrupt. What opens has at least `least` entries, and their state.
+fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
+    let disk = world.disk.open(write).unwrap();
+    let opened = if write {
+        PersistentStateMachine::open_on_disk(disk, world.config())
+    } else {
+        PersistentStateMachine::open_read_only_on_disk(disk)
+    };
+    let machine = match opened {
+        Err(OpenError::Corrupt(_) | OpenError::Snapshot(_) | OpenError::UnknownVersion { .. }) => {
+            return Ok(true);
+        }
+        Err(error) => return Err(format!("refused as something else: {error}")),
+        Ok(machine) => machine,
+    };
+    let count = world.history.count_to(machine.applied().map(|last| last.index));
+    let told = machine.recovery().unreadable.is_some();
+    if count > world.history.len() || (count < least && !(told && !write)) {
+        return Err(format!("{count} entries, and {least} must be there"));
+    }
+    world.compare_state(&machine, count)?;
+    Ok(false)
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused_or_costs_nothing() {
+    let mut outcomes: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    for closed in [true, false] {
+        let mut world = compacted(closed);
+        let least = if closed { world.history.len() } else { world.history.len() - 4 };
+        for name in world.disk.file_names() {
+            let bytes = world.disk.read_file(&name).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let kind = name.rsplit('.').next().unwrap().to_owned();
+            // Headers, slots and the footer are in the first and last bytes; of the rest, samples.
+            let mut random = Random::new(used as u64);
+            let mut places: Vec<usize> = (0..used.min(160)).step_by(5).collect();
+            places.extend((used.saturating_sub(240)..used).step_by(7));
+            places.extend((0..24).map(|_| random.below(used.max(1))));
+            for at in places {
+                if used == 0 || !world.disk.corrupt(&name, at as u64, 0x20) {
+                    continue;
+                }
+                let looked = refused(&world, false, least);
+                looked.unwrap_or_else(|wrong| panic!("{name} at {at}, looking: {wrong}"));
+                let write = refused(&world, true, least);
+                let write = write.unwrap_or_else(|wrong| panic!("{name} at {at}: {wrong}"));
+                *outcomes.entry((kind.clone(), write)).or_default() += 1;
+                world = compacted(closed);
+            }
+        }
+    }
+    println!("{outcomes:?}");
+    for kind in ["seg", "snap", "META"] {
+        assert!(outcomes.contains_key(&(kind.to_owned(), true)), "{kind}: {outcomes:?}");
+    }
+}
+
+/// The newest slot of META is damaged after the log's beginning was moved, or lost as if it had never been written: what the
+/// older one says is not there any more.
+#[test]
+fn an_older_meta_than_the_beginning_of_the_log_is_refused() {
+    for entries in [0, 1, 9] {
+        for lost in [false, true] {
+            let shape = Shape { value_bytes_max: 2500, ..Shape::plain() };
+            let mut world = World::new(3, shape);
+            let node = world.open_whole().unwrap();
+            world.drive(&node, 24).unwrap();
+            let before = world.disk.read_file("META").unwrap();
+            assert!(world.take(&node, Take::Compaction).unwrap());
+            let after = world.disk.read_file("META").unwrap();
+            world.drive(&node, entries).unwrap();
+            drop(node);
+            world.crash(Crash::Process);
+            let changed: Vec<usize> =
+                (0..after.len()).filter(|at| before.get(*at) != after.get(*at)).collect();
+            let flips = if lost { &changed[..] } else { &changed[..1] };
+            for at in flips {
+                let xor = before.get(*at).copied().unwrap_or(0) ^ after[*at];
+                assert!(world.disk.corrupt("META", *at as u64, xor));
+            }
+            let all = world.history.len();
+            refused(&world, false, all).unwrap_or_else(|wrong| panic!("{entries}: {wrong}"));
+            let outcome = refused(&world, true, all);
+            outcome.unwrap_or_else(|wrong| panic!("{entries} entries after, {lost}: {wrong}"));
+        }
+    }
+}

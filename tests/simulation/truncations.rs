@@ -1,0 +1,171 @@
+//! Truncations around the beginning of a segment, and compactions that may want the log to begin there.
+
+use std::collections::BTreeMap;
+
+use sprag::testing::{Fault, SimDisk};
+use sprag::{CommitMode, Entry, PersistentStateMachine};
+
+use crate::random::Random;
+use crate::world::{Node, Shape};
+
+/// Entries that fill the first segment and a part of the second, the last of which is replaced.
+const LAST: u64 = 34;
+/// What is committed before anything is truncated.
+const COMMITTED: u64 = 8;
+/// The last entry there is in the end.
+const END: u64 = 70;
+
+fn shape() -> Shape {
+    Shape { frame_entries: 3, ..Shape::plain() }
+}
+
+fn open(disk: &SimDisk) -> Node {
+    let config = shape().config().commit_mode(CommitMode::ByCommit);
+    let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
+    Node::new(disk, machine, &shape())
+}
+
+fn key(index: u64) -> Vec<u8> {
+    vec![b'k', b'0' + (index % 9) as u8]
+}
+
+fn value(index: u64, term: u64) -> Vec<u8> {
+    let mut value = vec![term as u8; 600];
+    value[0] = index as u8;
+    value
+}
+
+fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64) {
+    for index in indexes {
+        node.append(&[Entry::put(index, term, &key(index), &value(index, term))]).unwrap();
+        node.run_until_idle();
+    }
+}
+
+/// What the log is that was truncated after `keep` and went on.
+fn term(index: u64, keep: u64) -> u64 {
+    1 + u64::from(index > keep)
+}
+
+/// Entries of one term, truncated after `keep` and replaced by those of the next; committed, and not yet compacted. With
+/// `again`, the truncation comes a second time, after the first of the new entries.
+fn life(keep: u64, again: bool) -> (SimDisk, Node) {
+    let disk = SimDisk::new(keep);
+    let node = open(&disk);
+    append(&node, 1..=LAST, 1);
+    node.commit(COMMITTED).unwrap();
+    node.run_until_idle();
+    node.truncate_after(Some(keep)).unwrap();
+    if again {
+        append(&node, keep + 1..=keep + 30, 2);
+        node.truncate_after(Some(keep)).unwrap();
+    }
+    append(&node, keep + 1..=END, 2);
+    node.commit(END).unwrap();
+    node.run_until_idle();
+    (disk, node)
+}
+
+/// Everything is there; how much of it is gone from the log.
+fn check(node: &Node, keep: u64) -> Result<u64, String> {
+    let state = node.log_state().map_err(|error| error.to_string())?;
+    let last = state.last.map(|last| (last.index, last.term));
+    if last != Some((END, 2)) || state.committed != Some(END) {
+        return Err(format!("{state:?}"));
+    }
+    let purged = state.purged.unwrap_or(0);
+    if purged < END {
+        let entries = node.entries(purged + 1..=END, usize::MAX).map_err(|e| e.to_string())?;
+        let found: Vec<(u64, u64)> =
+            entries.iter().map(|(log_id, _)| (log_id.index, log_id.term)).collect();
+        let expected: Vec<(u64, u64)> =
+            (purged + 1..=END).map(|index| (index, term(index, keep))).collect();
+        if found != expected {
+            return Err(format!("the log is {found:?}"));
+        }
+    }
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> =
+        (1..=END).map(|index| (key(index), value(index, term(index, keep)))).collect();
+    let found = node.machine().scan_sorted().map_err(|error| error.to_string())?;
+    let found: BTreeMap<Vec<u8>, Vec<u8>> =
+        found.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    if found == expected { Ok(purged) } else { Err("not the state of all entries".to_owned()) }
+}
+
+#[test]
+fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
+    let mut gone = BTreeMap::new();
+    for again in [false, true] {
+        for keep in COMMITTED..=LAST {
+            let checked = (|| {
+                let (disk, node) = life(keep, again);
+                check(&node, keep)?;
+                let before = node.compact().map_err(|error| error.to_string())?.purged;
+                check(&node, keep)?;
+                drop(node);
+                disk.power_cut_keeping(0);
+                for _ in 0..2 {
+                    let node = open(&disk);
+                    let purged = check(&node, keep)?;
+                    if Some(purged).filter(|purged| *purged > 0) != before {
+                        return Err(format!("{purged} gone after {before:?}"));
+                    }
+                    *gone.entry(purged).or_insert(0) += 1;
+                    // From what opening found in the log, not from what was written to it.
+                    node.compact().map_err(|error| error.to_string())?;
+                    let again = check(&node, keep)?;
+                    if again < purged {
+                        return Err(format!("{again} gone after {purged}"));
+                    }
+                    drop(node);
+                    let node = open(&disk);
+                    if check(&node, keep)? != again {
+                        return Err("the beginning of the log moved".to_owned());
+                    }
+                    drop(node);
+                    if again != purged {
+                        return Err(format!("{again} could be gone, and {purged} were"));
+                    }
+                }
+                Ok(())
+            })();
+            checked.unwrap_or_else(|wrong| panic!("truncated after {keep}, {again}: {wrong}"));
+        }
+    }
+    assert!(gone.len() > 1, "the log begins in different places: {gone:?}");
+}
+
+#[test]
+fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
+    let mut cuts = 0;
+    for keep in (COMMITTED..=LAST).step_by(2) {
+        for n in 0.. {
+            let (disk, node) = life(keep, keep % 4 == 0);
+            let mut random = Random::new(keep * 1000 + n);
+            disk.reset_operations();
+            disk.fail_at(n, Fault::PowerCut);
+            let compacted = node.compact().is_ok();
+            let struck = disk.is_power_off();
+            assert!(struck || compacted);
+            drop(node);
+            disk.power_cut_keeping(if n % 2 == 0 { 0 } else { random.next() });
+            disk.reset_operations();
+            let node = open(&disk);
+            // What was committed last may be in no frame yet; the consensus engine says it again.
+            node.commit(END).unwrap();
+            node.run_until_idle();
+            let checked = check(&node, keep).and_then(|_| {
+                node.compact().map_err(|error| error.to_string())?;
+                drop(node);
+                disk.power_cut_keeping(random.next());
+                check(&open(&disk), keep)
+            });
+            checked.unwrap_or_else(|wrong| panic!("after {keep}, cut before {n}: {wrong}"));
+            if !struck {
+                break;
+            }
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 100);
+}
