@@ -296,3 +296,60 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     check(&scratch.open(), &log);
     assert!(Snapshot::open(&path).is_ok());
 }
+
+/// Snapshots taken while `log` is applied flat out, at whatever indexes they come to.
+fn taken_under_load<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    log: &[Logged],
+    taken: &mut Vec<(u64, Vec<u8>)>,
+) {
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| {
+            for piece in log.chunks(9) {
+                with_entries(piece, |entries| {
+                    while manager.apply_entries(entries).is_err() {
+                        assert!(manager.poison().is_none());
+                        std::thread::yield_now();
+                    }
+                });
+            }
+        });
+        while !feeder.is_finished() {
+            let mut bytes = Vec::new();
+            let report = manager.snapshot_to(&mut bytes).unwrap();
+            taken.push((report.log_id.map_or(0, |log_id| log_id.index), bytes));
+        }
+        feeder.join().unwrap();
+    });
+}
+
+#[test]
+fn a_hundred_snapshots_under_load_are_byte_for_byte_those_of_a_serial_engine_at_their_index() {
+    let log = log(11, 1, 3000);
+    let mut taken = Vec::new();
+    for workers in (1..=4).cycle() {
+        let manager = manage(memory(), apply_config(workers).pipeline_depth(64));
+        taken_under_load(&manager, &log, &mut taken);
+        let scratch = Scratch::new();
+        let machine =
+            PersistentStateMachine::open(scratch.config().segment_bytes(1 << 20)).unwrap();
+        let manager = manage(machine, apply_config(workers).pipeline_depth(64));
+        taken_under_load(&manager, &log, &mut taken);
+        let inside = taken.iter().filter(|(index, _)| (1..3000).contains(index)).count();
+        if workers == 4 && inside >= 100 {
+            break;
+        }
+    }
+    taken.sort();
+    let serial = manage(memory(), apply_config(1));
+    let mut applied = 0;
+    for (index, bytes) in taken {
+        for entry in &log[applied..index as usize] {
+            with_entries(std::slice::from_ref(entry), |one| serial.apply(&one[0], LONG)).unwrap();
+        }
+        applied = index as usize;
+        let mut expected = Vec::new();
+        serial.snapshot_to(&mut expected).unwrap();
+        assert!(bytes == expected, "the snapshot at {index} differs");
+    }
+}
