@@ -287,6 +287,19 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     let mut bytes = whole.clone();
     bytes[whole.len() / 3] ^= 1;
     fs::write(&path, bytes).unwrap();
+    // Nothing else has this state, so it opens at once; whoever comes to the damage is told, and the fill ends the engine.
+    let machine = PersistentStateMachine::open(scratch.config()).unwrap();
+    let told = machine.scan_sorted().unwrap_err().to_string();
+    assert!(told.contains(&name) && told.contains("corrupt"), "{told}");
+    let engine = Stepped::new(machine, apply_config(1)).unwrap();
+    assert!(!engine.step_fill() && engine.poison().is_some());
+    assert!(engine.compact().is_err());
+    drop(engine);
+    // In its index it is refused.
+    let mut bytes = whole.clone();
+    let end = bytes.len();
+    bytes[end - 80] ^= 1;
+    fs::write(&path, bytes).unwrap();
     assert!(matches!(refused(scratch.config()), OpenError::Corrupt(place) if place.file == name));
     fs::remove_file(&path).unwrap();
     assert!(
