@@ -97,11 +97,55 @@ pub(crate) enum Command {
     /// The files that are changed are copied first, into DIR-backup-1 (or the next number that is free). Exit status 0
     /// if nothing is damaged or it was repaired, 1 if it is damaged.
     Repair(Repair),
+    /// Measure what snapshots cost here.
+    Bench(Bench),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
     /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
     /// that is not known to be committed, and so not part of the state, has "committed":false.
     Dump(Dump),
+}
+
+/// Options of `bench`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchWhat {
+    /// What a snapshot costs, idle and under load, beside sorting, gathering, writing and syncing the same bytes.
+    ///
+    /// Loads N keys of 16 bytes, takes snapshots, compacts, and opens again, in a temporary directory. Under load the
+    /// last figures are of overwrites at R a second, and as fast as they go.
+    Snapshot(BenchSnapshot),
+    /// What opening a directory takes until the first read, and until all keys are in memory.
+    Open(Dir),
+}
+
+/// Options of `bench snapshot`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct BenchSnapshot {
+    /// How many keys.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub(crate) entries: u32,
+    /// Length of a value, in bytes.
+    #[arg(long, value_name = "V", default_value_t = 100)]
+    pub(crate) value_bytes: usize,
+    /// How often each figure is taken; the median counts.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 5, value_parser = rounds)]
+    pub(crate) rounds: usize,
+    /// Entries a second of the load that is held back.
+    #[arg(long, value_name = "R", default_value_t = 500_000)]
+    pub(crate) rate: u64,
+    /// Where the temporary directory is made; default: in $TMPDIR.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+fn rounds(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|rounds| (1..=1000).contains(rounds)).ok_or("must be 1 to 1000")
 }
 
 /// Options of `repair`.

@@ -2,6 +2,7 @@
 
 mod alloc;
 mod args;
+mod bench;
 mod edit;
 mod error;
 mod import;
@@ -58,6 +59,7 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
         Command::Repair(options) => repair::repair(&options, json, out),
+        Command::Bench(options) => bench::bench(&options, json, out),
         Command::Dump(dump) => look::dump(&dump, out),
     }
 }

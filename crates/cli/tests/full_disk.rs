@@ -87,9 +87,10 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     let large = temporary.path().join("large");
     common::filled(&large, 200);
     let manager = common::open(&large, 1);
-    for index in 201..400 {
+    for index in 201..400_u64 {
         let value = vec![7; 60_000];
-        let entry = sprag::Entry::put(index, 1, &index.to_le_bytes(), &value);
+        let key = index.to_le_bytes();
+        let entry = sprag::Entry::put(index, 1, &key, &value);
         manager.apply(&entry, common::TIMEOUT).unwrap();
     }
     manager.close(common::TIMEOUT).unwrap();
