@@ -126,6 +126,14 @@ pub enum OpenError {
         /// The file's name.
         file: String,
     },
+    /// There is a log or a state in the directory already, and nothing may take its place.
+    #[error(
+        "{path}: has a log already; restore into a directory that does not exist yet, or is empty"
+    )]
+    NotEmpty {
+        /// The path given.
+        path: String,
+    },
     /// A file's format version is not one this release reads.
     #[error("{file} has format version {found}; this release reads version {supported}")]
     UnknownVersion {
@@ -503,8 +511,12 @@ impl ReadError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// Only the built-in key-value machines can be viewed.
-    #[error("this state machine has no views; only the built-in key-value machines have")]
+    /// Only the built-in key-value machines can be viewed, and by [`view_read_only`] only one that was opened so.
+    ///
+    /// [`view_read_only`]: crate::PersistentStateMachine::view_read_only
+    #[error(
+        "no views this way: a manager views the built-in machines, view_read_only one opened to be read"
+    )]
     Unsupported,
     /// A part of the snapshot that the directory was opened from does not read back.
     #[error("{0}")]

@@ -24,6 +24,7 @@
 //! ```
 
 mod dump;
+mod snapshots;
 mod summary;
 mod verify;
 
@@ -31,7 +32,10 @@ mod verify;
 mod tests;
 
 pub use dump::{DumpSummary, LiveEntry, dump};
-pub use summary::{FrameInfo, Inspection, LogBase, MetaContent, SegmentInfo, frames, inspect};
+pub use snapshots::SnapshotInfo;
+pub use summary::{
+    FrameInfo, Inspection, LogBase, MetaContent, SegmentInfo, frames, inspect, meta,
+};
 pub use verify::{Finding, VerifyReport, verify};
 
 use std::path::Path;
@@ -39,7 +43,7 @@ use std::path::Path;
 use crate::disk::Disk as _;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::error::OpenError;
-use crate::log::meta::{Meta, MetaDamage, MetaFile};
+use crate::log::meta::{LogBase as Base, Meta, MetaDamage, MetaFile};
 use crate::log::recovery::freeze::look_again;
 use crate::log::recovery::scan::ScanOptions;
 
@@ -64,9 +68,38 @@ impl Looked {
         ScanOptions::looking_at(&self.disk)
     }
 
+    /// Where the log begins; `None` before anything was completed.
+    fn base(&self) -> Option<Base> {
+        self.meta.as_ref().map(|(meta, _)| meta.base)
+    }
+
     fn is_beside_a_writer(&self) -> bool {
         self.disk.is_beside_a_writer()
     }
+}
+
+/// How often a directory is looked at again.
+const LOOKS: usize = 16;
+
+/// Looks; beside a writer again, as long as the log begins elsewhere afterwards: what was to be read may have been
+/// removed meanwhile.
+fn while_it_stays<T>(
+    path: &Path,
+    look: impl Fn(&Looked) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let mut looked = Looked::at(path)?;
+    for _ in 1..LOOKS {
+        let seen = look(&looked);
+        if !looked.is_beside_a_writer() {
+            return seen;
+        }
+        let now = Looked::at(path)?;
+        if now.base() == looked.base() {
+            return seen;
+        }
+        looked = now;
+    }
+    look(&looked)
 }
 
 /// The caller's own failure, carried out through the reading of the log.

@@ -53,6 +53,7 @@
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
 //! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
 //! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
+//! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, and a [suite](testing::conformance) for state machines |
 //!
 //! All calls that wait take a timeout; a timeout cancels nothing. Errors carry indexes and lengths, never keys or values.
@@ -73,6 +74,7 @@ mod log;
 pub mod machine;
 mod poison;
 mod repair;
+mod restore;
 pub mod snapshot;
 mod stats;
 mod sync;
@@ -100,6 +102,7 @@ pub use machine::{
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
+pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::ApplyStats;
 

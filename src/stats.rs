@@ -46,6 +46,10 @@ pub struct ApplyStats {
     pub applied: Option<u64>,
     /// Last index that may be reported as done.
     pub acknowledged: Option<u64>,
+    /// Index of the newest durable snapshot; `None` also for a machine without a log.
+    pub snapshot: Option<u64>,
+    /// Last index that is gone from the log; never above `snapshot`.
+    pub purged: Option<u64>,
     /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
     /// When an acknowledgement is given; `None` for a machine without a log.
@@ -71,6 +75,9 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn stats(&self) -> ApplyStats {
         let engine = &self.engine;
         let progress = &engine.progress;
+        // In this order: what is purged was in a snapshot before, and that was applied before.
+        let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
+        let snapshot = decode(engine.snapshot_mark.load(Ordering::Acquire));
         let applied_mark = progress.applied_mark();
         let total_applied = applied_mark.saturating_sub(engine.start_mark.max(progress.base()));
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
@@ -101,6 +108,8 @@ impl<M: StateMachine> ApplyManager<M> {
             committed: decode(progress.committed_mark()),
             applied: decode(applied_mark),
             acknowledged: decode(progress.acknowledged_mark()),
+            snapshot,
+            purged,
             io_backend,
             durability: engine.log.as_ref().map(|log| log.durability()),
             io_fallback,
@@ -108,7 +117,7 @@ impl<M: StateMachine> ApplyManager<M> {
             recovery,
             compaction: engine.compaction.stats(),
             memory_bytes: engine.memory_bytes,
-            machine: engine.machine.stats(),
+            machine: StateMachineStats { last_snapshot: snapshot, ..engine.machine.stats() },
         }
     }
 

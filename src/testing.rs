@@ -37,11 +37,12 @@ use std::time::Duration;
 use crate::ApplyManager;
 use crate::apply::worker::Step;
 use crate::clock::Clock;
-use crate::config::ApplyConfig;
+use crate::config::{ApplyConfig, CommitMode};
 use crate::entry::Reply;
 use crate::error::OpenError;
 use crate::machine::StateMachine;
 use crate::repair::{RepairOptions, RepairReport};
+use crate::restore::RestoreReport;
 
 pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 
@@ -60,6 +61,19 @@ pub fn repair_on_disk(
     crate::repair::repair_on_disk(&disk.open(options.writes())?, options, &mut || {
         Ok((backup.open(true)?, PathBuf::from("backup")))
     })
+}
+
+/// As [`restore`](fn@crate::restore), of a snapshot's bytes, on the simulated disk.
+///
+/// # Errors
+///
+/// As [`restore`](fn@crate::restore).
+pub fn restore_on_disk(
+    disk: &SimDisk,
+    snapshot: &[u8],
+    commit_mode: CommitMode,
+) -> Result<RestoreReport, OpenError> {
+    crate::restore::restore_bytes(&disk.open(true)?, snapshot, commit_mode)
 }
 
 /// An apply manager whose threads are you.

@@ -95,6 +95,9 @@ fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else()
     let purged = report.purged.unwrap();
     let state = manager.log_state().unwrap();
     assert_eq!((state.purged, state.first), (Some(purged), Some(purged + 1)));
+    let stats = manager.stats();
+    assert_eq!((stats.purged, stats.snapshot), (Some(purged), Some(2000)));
+    assert_eq!(stats.machine.last_snapshot, Some(2000));
     let gone = manager.entries(purged..=purged, 1 << 20);
     assert!(matches!(gone, Err(LogError::NotInLog { index, .. }) if index == purged));
     assert_eq!(manager.log_id(purged).unwrap(), Some(log[purged as usize - 1].0));

@@ -130,13 +130,48 @@ impl<M: StateMachine> Still<'_, M> {
     }
 
     fn meta(&self) -> SnapshotMeta {
-        let Self::View(view) = self else {
-            return SnapshotMeta { log_id: self.log_id(), ..SnapshotMeta::default() };
-        };
+        match self {
+            Self::View(view) => view.meta(),
+            Self::Held(machine) => {
+                SnapshotMeta { log_id: machine.applied(), ..SnapshotMeta::default() }
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        writer: SnapshotWriter<'_>,
+        meta: &SnapshotMeta,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<Summary, SnapshotError> {
+        match self {
+            Self::View(view) => view.write(writer, meta, stopping),
+            Self::Held(machine) => {
+                let mut writer = writer.blob();
+                machine.snapshot(&mut writer)?;
+                writer.finish(meta)
+            }
+        }
+    }
+}
+
+impl View {
+    /// Writes the state of this view to `out`: the bytes of a snapshot file.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] with what `out` says, [`SnapshotError::Poisoned`] after the engine has failed.
+    pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
+        let began = Instant::now();
+        let summary = self.write(SnapshotWriter::new(out), &self.meta(), &|| false)?;
+        Ok(report(self.log_id(), summary, began))
+    }
+
+    fn meta(&self) -> SnapshotMeta {
         SnapshotMeta {
-            log_id: view.log_id(),
-            membership: view.membership().map(|(log_id, bytes)| (log_id, bytes.into())),
-            notes: view.notes().map(|(name, value)| (name.into(), value.into())).collect(),
+            log_id: self.log_id(),
+            membership: self.membership().map(|(log_id, bytes)| (log_id, bytes.into())),
+            notes: self.notes().map(|(name, value)| (name.into(), value.into())).collect(),
         }
     }
 
@@ -146,24 +181,15 @@ impl<M: StateMachine> Still<'_, M> {
         meta: &SnapshotMeta,
         stopping: &dyn Fn() -> bool,
     ) -> Result<Summary, SnapshotError> {
-        match self {
-            Self::View(view) => {
-                let mut pushed = 0_u32;
-                view.try_for_each(|key, value| {
-                    pushed = pushed.wrapping_add(1);
-                    if pushed.is_multiple_of(LOOK_ENTRIES) && stopping() {
-                        return Err(SnapshotError::Closed);
-                    }
-                    writer.push(key, value)
-                })?;
-                writer.finish(meta)
+        let mut pushed = 0_u32;
+        self.try_for_each(|key, value| {
+            pushed = pushed.wrapping_add(1);
+            if pushed.is_multiple_of(LOOK_ENTRIES) && stopping() {
+                return Err(SnapshotError::Closed);
             }
-            Self::Held(machine) => {
-                let mut writer = writer.blob();
-                machine.snapshot(&mut writer)?;
-                writer.finish(meta)
-            }
-        }
+            writer.push(key, value)
+        })?;
+        writer.finish(meta)
     }
 }
 

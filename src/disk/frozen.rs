@@ -27,7 +27,11 @@ impl FrozenDisk {
     }
 
     pub(crate) fn insert(&mut self, name: String, bytes: Vec<u8>) {
-        self.files.insert(name, FrozenFile(bytes.into()));
+        self.insert_shared(name, bytes.into());
+    }
+
+    pub(crate) fn insert_shared(&mut self, name: String, bytes: Arc<[u8]>) {
+        self.files.insert(name, FrozenFile(bytes));
     }
 }
 

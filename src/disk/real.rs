@@ -46,8 +46,8 @@ pub(crate) enum OpenMode {
     },
 }
 
-/// A data directory of the file system.
-#[derive(Debug)]
+/// A data directory of the file system; clones are the same one.
+#[derive(Clone, Debug)]
 pub(crate) struct RealDisk {
     path: String,
     held: Arc<Held>,

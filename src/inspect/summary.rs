@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::Looked;
+use super::{Looked, SnapshotInfo, while_it_stays};
 use crate::config::CommitMode;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
@@ -38,6 +38,8 @@ pub struct Inspection {
     pub durable_sequence: u64,
     /// The torn end, which the next open for writing cuts.
     pub cut: Option<Cut>,
+    /// The snapshots, by rising index.
+    pub snapshots: Vec<SnapshotInfo>,
     /// Damage to what was durable, where reading stopped: what is said of the log is then of the part before it. See
     /// [`verify`](super::verify) for all damage.
     pub damage: Option<Corrupt>,
@@ -121,6 +123,16 @@ pub struct FrameInfo {
     pub committed: Option<u64>,
 }
 
+/// What META holds, and nothing else is read; `None` for a directory in which nothing was ever completed.
+///
+/// # Errors
+///
+/// [`OpenError`], as [`inspect`] has it.
+pub fn meta(path: impl AsRef<Path>) -> Result<Option<MetaContent>, OpenError> {
+    let looked = Looked::at(path.as_ref())?;
+    Ok(looked.meta.map(|(meta, damage)| MetaContent::new(&meta, damage.slot_offset)))
+}
+
 /// Reads the directory at `path` and says what is in it.
 ///
 /// Costs one pass over the log. Damage to what was durable ends it early and is in the result.
@@ -129,7 +141,10 @@ pub struct FrameInfo {
 ///
 /// [`OpenError`], as [`verify`](super::verify) has it, and for a META that does not read back.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
-    let looked = Looked::at(path.as_ref())?;
+    while_it_stays(path.as_ref(), inspect_once)
+}
+
+fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
     let Some((meta, damage)) = &looked.meta else { return Ok(Inspection::default()) };
     let mut inspection = Inspection {
         meta: Some(MetaContent::new(meta, damage.slot_offset)),
@@ -146,6 +161,9 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
         Err(OpenError::Corrupt(place)) => inspection.damage = Some(place),
         Err(other) => return Err(other),
     }
+    inspection.snapshots = looked.snapshots()?;
+    let damaged = inspection.snapshots.iter().find_map(|snapshot| snapshot.damage.clone());
+    inspection.damage = inspection.damage.or(damaged);
     inspection.take(meta, scan(&looked.disk, meta, looked.options(), &mut |_| Ok(()))?);
     Ok(inspection)
 }
@@ -200,10 +218,7 @@ impl MetaContent {
         let meta::LogBase { segment, sequence, last, .. } = meta.base;
         Self {
             database_id: meta.database_id,
-            commit_mode: match meta.commit_mode {
-                meta::CommitMode::AsAppended => CommitMode::OnAppend,
-                meta::CommitMode::ByCommit => CommitMode::ByCommit,
-            },
+            commit_mode: meta.commit_mode.into(),
             clean_close: meta.clean_close,
             base: LogBase { segment, sequence, last },
             incarnation: meta.incarnation,

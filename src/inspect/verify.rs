@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Looked;
+use super::{Looked, while_it_stays};
 use crate::error::{Corrupt, OpenError};
 use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
 
@@ -25,7 +25,9 @@ pub struct VerifyReport {
     pub frames: u64,
     /// Entries in them, truncated ones included.
     pub entries: u64,
-    /// Every damaged place, in the order of the log.
+    /// Snapshots that hold.
+    pub snapshots: u64,
+    /// Every damaged place, in the order of the log, and then of the snapshots.
     pub findings: Vec<Finding>,
     /// Whether somebody was writing meanwhile: the frames being written are neither damage nor a torn end.
     pub beside_a_writer: bool,
@@ -48,7 +50,8 @@ impl VerifyReport {
 /// Reads every byte of the directory at `path` and reports every place that does not read back. Goes on behind damage
 /// where it can.
 ///
-/// Costs one pass over all files, and some more over what lies behind damage; memory is one buffer of a few MiB. A
+/// Costs one pass over all files, and some more over what lies behind damage; memory is one buffer of a few MiB (and, beside
+/// a writer, the longest snapshot). A
 /// directory in which nothing was ever completed (a crash while it was made) is clean and empty.
 ///
 /// # Errors
@@ -56,21 +59,22 @@ impl VerifyReport {
 /// [`OpenError`] for what keeps it from looking: a missing directory, an unknown version, a file that is not ours, an
 /// I/O error. Damage is not an error but a finding.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
-    let path = path.as_ref();
-    let mut report = VerifyReport::default();
-    let looked = match Looked::at(path) {
-        Ok(looked) => looked,
+    match while_it_stays(path.as_ref(), verify_once) {
         Err(OpenError::Corrupt(place)) => {
             // Without META nothing is known of the log: neither where it starts nor what its checksums are salted with.
-            report.findings.push(Finding { place, was_durable: true });
-            return Ok(report);
+            let findings = vec![Finding { place, was_durable: true }];
+            Ok(VerifyReport { findings, ..VerifyReport::default() })
         }
-        Err(other) => return Err(other),
-    };
+        looked => looked,
+    }
+}
+
+fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
+    let mut report = VerifyReport::default();
     report.beside_a_writer = looked.is_beside_a_writer();
-    let Some((meta, _)) = looked.meta else { return Ok(report) };
+    let Some((meta, _)) = &looked.meta else { return Ok(report) };
     let VerifyReport { findings, .. } = &mut report;
-    let summary = verify_log(&looked.disk, &meta, &mut |VerifyFinding { place, was_durable }| {
+    let summary = verify_log(&looked.disk, meta, &mut |VerifyFinding { place, was_durable }| {
         findings.push(Finding { place, was_durable });
     });
     match summary {
@@ -81,5 +85,8 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
         }
         Err(other) => return Err(other),
     }
+    report.snapshots = looked.verify_snapshots(meta, &mut |place| {
+        report.findings.push(Finding { place, was_durable: true });
+    })?;
     Ok(report)
 }

@@ -23,6 +23,7 @@
 use std::fmt;
 use std::io;
 
+use crate::config;
 use crate::disk::{Access, Disk};
 use crate::entry::{LeaderTag, LogId};
 use crate::error::OpenError;
@@ -33,6 +34,8 @@ use crate::log::two_slot::{
 };
 
 const PAYLOAD_BYTES: usize = 96;
+/// The first segment of a new log.
+const FIRST_SEGMENT: u64 = 1;
 
 const _: () = assert!(PAYLOAD_AT + PAYLOAD_BYTES <= SECTOR_BYTES);
 const _: () = assert!(LAYOUT.slot_bytes == SECTOR_BYTES);
@@ -51,6 +54,15 @@ pub(crate) enum CommitMode {
     AsAppended,
     /// When `commit` says so: under a consensus engine.
     ByCommit,
+}
+
+impl From<CommitMode> for config::CommitMode {
+    fn from(mode: CommitMode) -> Self {
+        match mode {
+            CommitMode::AsAppended => Self::OnAppend,
+            CommitMode::ByCommit => Self::ByCommit,
+        }
+    }
 }
 
 /// Where the log starts.
@@ -119,12 +131,26 @@ impl MetaFile {
     /// left of an earlier attempt (see [`MetaFile::open`]) is written over.
     pub(crate) fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
-        let access = if list_files(disk)?.meta { Access::Write } else { Access::Create };
-        let file = disk.open(META_FILE, access).map_err(error("creating"))?;
-        let mut meta_file = Self { writer: SlotWriter::new(file, &LAYOUT, 0) };
-        meta_file.writer.allocate().map_err(error("allocating"))?;
+        let mut meta_file = Self::allocate(disk)?;
         meta_file.store(meta).map_err(error("writing"))?;
         disk.sync_dir().map_err(error("syncing the directory of"))?;
+        Ok(meta_file)
+    }
+
+    /// Makes a META without content durable: with snapshots beside it, it still reads as an empty directory.
+    pub(crate) fn begin(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let meta_file = Self::allocate(disk)?;
+        let error = |error| OpenError::io("syncing the directory of", META_FILE, error);
+        disk.sync_dir().map_err(error)?;
+        Ok(meta_file)
+    }
+
+    fn allocate(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let error = |action| move |source| OpenError::io(action, META_FILE, source);
+        let access = if list_files(disk)?.meta { Access::Write } else { Access::Create };
+        let file = disk.open(META_FILE, access).map_err(error("creating"))?;
+        let meta_file = Self { writer: SlotWriter::new(file, &LAYOUT, 0) };
+        meta_file.writer.allocate().map_err(error("allocating"))?;
         Ok(meta_file)
     }
 
@@ -136,10 +162,11 @@ impl MetaFile {
     ) -> Result<Option<(Self, Meta, MetaDamage)>, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
         let files = list_files(disk)?;
-        // META is complete before any other file is made.
-        let was_complete = files.hard || !files.segments.is_empty() || !files.snapshots.is_empty();
+        // META is complete before any other file is made, but for the snapshot of a restore: that comes after a META
+        // without content.
+        let was_complete = files.hard || !files.segments.is_empty();
         if !files.meta {
-            return if was_complete {
+            return if was_complete || !files.snapshots.is_empty() {
                 Err(corrupt(&LAYOUT, 0, "the file is missing").into())
             } else {
                 Ok(None)
@@ -150,7 +177,8 @@ impl MetaFile {
         let slots = read_slots(&*file, &LAYOUT)?;
         let newest = usize::from(slots[1].sequence() > slots[0].sequence());
         let Slot::Valid { sequence, database_id, payload } = &slots[newest] else {
-            // The first store goes to slot 1; anything in slot 0 came after that was complete.
+            // The first store goes to slot 1; anything in slot 0 came after that was complete. A restore is not complete
+            // before both are stored.
             if was_complete || slots[0] != Slot::Empty {
                 return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
             }
@@ -187,6 +215,32 @@ const fn at(offset: usize) -> usize {
 }
 
 impl Meta {
+    /// What the META of a new directory holds.
+    pub(crate) fn fresh(
+        disk: &dyn Disk,
+        commit_mode: config::CommitMode,
+        hash_seed: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let mut random = [0; 24];
+        disk.random(&mut random)
+            .map_err(|error| OpenError::io("drawing random bytes for", META_FILE, error))?;
+        let (database_id, seed) = random.split_at(16);
+        Ok(Self {
+            database_id: database_id.try_into().unwrap_or_default(),
+            hash_seed: hash_seed
+                .unwrap_or_else(|| u64::from_le_bytes(seed.try_into().unwrap_or_default())),
+            commit_mode: match commit_mode {
+                config::CommitMode::OnAppend => CommitMode::AsAppended,
+                config::CommitMode::ByCommit => CommitMode::ByCommit,
+            },
+            clean_close: false,
+            base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
+            incarnation: 0,
+            durable_sequence: 0,
+            committed: None,
+        })
+    }
+
     fn encode(&self) -> [u8; PAYLOAD_BYTES] {
         let mut out = [0; PAYLOAD_BYTES];
         put(&mut out, at(64), &self.hash_seed.to_le_bytes());

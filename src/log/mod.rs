@@ -118,6 +118,11 @@ impl Journal {
         matches!(self.0, Kind::Log(_))
     }
 
+    /// Whether it is on a disk, and was opened for writing.
+    pub(crate) fn is_writable(&self) -> bool {
+        matches!(&self.0, Kind::Log(log) if log.writing.is_some())
+    }
+
     pub(crate) fn poison(&self) -> &Arc<PoisonCell> {
         match &self.0 {
             Kind::Memory(journal) => &journal.poison,
@@ -180,6 +185,8 @@ pub struct RecoveryReport {
     pub unreadable: Option<Corrupt>,
     /// The entry of the snapshot that opening started from; what the log has after it was replayed.
     pub snapshot: Option<LogId>,
+    /// The last entry that is gone from the log, and in that snapshot.
+    pub purged: Option<LogId>,
     /// Newer snapshots than that, which do not read back. The log had what they had.
     pub damaged_snapshots: Vec<String>,
     /// Opened read-only, while somebody was writing: what is here is the log up to some moment of the opening.

@@ -27,11 +27,10 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
+use crate::restore::remove_leftovers;
 use crate::snapshot::Snapshot;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 
-/// The first segment of a new log.
-const FIRST_SEGMENT: u64 = 1;
 /// Closed frames that may wait for the log writer.
 const QUEUED_FRAMES_MAX: usize = 8192;
 
@@ -63,9 +62,9 @@ impl LogOpening {
         let meta = MetaFile::open(&*disk, writable)?;
         let content = match &meta {
             Some((_, content, _)) => *content,
-            None => new_meta(&*disk, &config)?,
+            None => Meta::fresh(&*disk, config.commit_mode, config.hash_seed)?,
         };
-        let found = commit_mode(content.commit_mode);
+        let found: CommitMode = content.commit_mode.into();
         if writable && meta.is_some() && found != config.commit_mode {
             let asked = config.commit_mode.describe();
             return Err(OpenError::CommitMode { found: found.describe(), asked });
@@ -105,6 +104,10 @@ impl LogOpening {
         &mut self,
         lazily: bool,
     ) -> Result<Option<(Snapshot, bool)>, OpenError> {
+        if self.meta.is_none() {
+            // What is there is of a restore that was interrupted.
+            return Ok(None);
+        }
         let base = self.content.base.last;
         let mut names = list_files(&*self.disk)?.snapshots;
         names.sort_unstable();
@@ -283,7 +286,7 @@ impl LogOpening {
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
-            commit_mode: commit_mode(self.content.commit_mode),
+            commit_mode: self.content.commit_mode.into(),
             durability: self.config.durability,
             memory_bytes: self.config.memory_bytes(),
             disk: self.disk,
@@ -314,6 +317,7 @@ impl LogOpening {
                 .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
             unreadable: result.unreadable.as_ref().map(|damage| damage.place.clone()),
             snapshot: self.snapshot.map(|(log_id, _)| log_id),
+            purged: self.content.base.last,
             damaged_snapshots: self.damaged_snapshots.clone(),
             beside_a_writer: self.disk.is_beside_a_writer(),
         }
@@ -334,6 +338,9 @@ impl LogOpening {
         })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        if self.meta.is_none() {
+            remove_leftovers(&*self.disk)?;
+        }
         for name in list_files(&*self.disk)?.unfinished {
             self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
         }
@@ -491,35 +498,6 @@ impl LogOpening {
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
         Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
-}
-
-fn commit_mode(mode: meta::CommitMode) -> CommitMode {
-    match mode {
-        meta::CommitMode::AsAppended => CommitMode::OnAppend,
-        meta::CommitMode::ByCommit => CommitMode::ByCommit,
-    }
-}
-
-fn new_meta(disk: &dyn Disk, config: &PersistentConfig) -> Result<Meta, OpenError> {
-    let mut random = [0; 24];
-    disk.random(&mut random)
-        .map_err(|error| OpenError::io("drawing random bytes for", META_FILE, error))?;
-    let (database_id, seed) = random.split_at(16);
-    Ok(Meta {
-        database_id: database_id.try_into().unwrap_or_default(),
-        hash_seed: config
-            .hash_seed
-            .unwrap_or_else(|| u64::from_le_bytes(seed.try_into().unwrap_or_default())),
-        commit_mode: match config.commit_mode {
-            CommitMode::OnAppend => meta::CommitMode::AsAppended,
-            CommitMode::ByCommit => meta::CommitMode::ByCommit,
-        },
-        clean_close: false,
-        base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
-        incarnation: 0,
-        durable_sequence: 0,
-        committed: None,
-    })
 }
 
 fn map_segment(

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
-use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
+use super::{
+    Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, View, Views,
+};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, SnapshotError};
+use crate::error::{OpenError, SnapshotError, ViewError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::table::SegmentTable;
@@ -34,6 +36,8 @@ pub struct PersistentStateMachine {
     pieces: Mutex<Vec<u32>>,
     journal: Journal,
     recovery: RecoveryReport,
+    /// One view is taken at a time.
+    viewing: Mutex<()>,
 }
 
 impl PersistentStateMachine {
@@ -115,7 +119,8 @@ impl PersistentStateMachine {
         replayed.0.fill.set_replaying(false);
         let recovery = log.recovery.clone();
         let (journal, pieces) = (Journal::log(log), Mutex::new(pieces));
-        Ok(Self { state: replayed.0, table, pieces, journal, recovery })
+        let viewing = Mutex::new(());
+        Ok(Self { state: replayed.0, table, pieces, journal, recovery, viewing })
     }
 
     fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
@@ -138,6 +143,24 @@ impl PersistentStateMachine {
         let mut old = std::mem::replace(&mut *current, pieces);
         old.extend(self.state.take_filled_pieces());
         old.into_iter().for_each(|piece| self.table.retire(piece));
+    }
+
+    /// The whole state of a machine that was opened read-only, sorted by key: to write a snapshot of
+    /// ([`View::snapshot_to`]), or to read ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Unsupported`] if it was opened for writing: its state may be changing, and
+    /// [`ApplyManager::view`](crate::ApplyManager::view) is the call to make.
+    pub fn view_read_only(&self) -> Result<View, ViewError> {
+        if self.journal.is_writable() {
+            return Err(ViewError::Unsupported);
+        }
+        let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let hold = self.table.hold();
+        self.begin_view();
+        self.mark_view(Partition::WHOLE);
+        Ok(self.finish_view(hold))
     }
 
     /// What opening found: how far the log goes, and what was cut.

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::SnapshotError;
-use super::format::temporary_name;
+use super::format::{CHUNK_BYTES, temporary_name};
+use super::reader::Snapshot;
 use super::stream::SnapshotSink;
 use super::writer::{SnapshotWriter, Summary};
 use crate::disk::{Access, Disk, DiskFile};
@@ -33,6 +34,21 @@ pub(crate) fn write_snapshot_file(
         Ok(summary)
     });
     temporary.settle(done)
+}
+
+/// Writes `snapshot`, which was verified, under `name`, as [`write_snapshot_file`] does.
+pub(crate) fn copy_snapshot_file(
+    disk: &dyn Disk,
+    name: &str,
+    snapshot: &Snapshot,
+) -> Result<(), SnapshotError> {
+    let temporary = TemporaryFile::create(disk, name)?;
+    let mut sink = FileSink::new(&*temporary.file);
+    let mut pieces = snapshot.file_bytes().chunks(CHUNK_BYTES);
+    let copied = pieces
+        .try_for_each(|piece| sink.write(piece))
+        .map_err(|error| SnapshotError::io("writing", name, error));
+    temporary.settle(copied)
 }
 
 /// A file that becomes `name` once it is whole.

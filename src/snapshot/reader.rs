@@ -237,6 +237,11 @@ impl Snapshot {
 
 /// For the engine.
 impl Snapshot {
+    /// The damage of every chunk that is damaged.
+    pub(crate) fn damages(&self) -> impl Iterator<Item = SnapshotError> {
+        (0..self.chunk_count()).filter_map(|chunk| self.chunk_bytes(chunk).err())
+    }
+
     pub(crate) fn chunk_count(&self) -> usize {
         self.0.index.chunks.len()
     }

@@ -13,8 +13,9 @@ use clap::{Parser, Subcommand, ValueEnum};
     version,
     arg_required_else_help = true,
     after_help = "\
-A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing;
-`repair --yes` cuts a damaged one. All other commands only read it, and never change a byte: also beside a writer, and up
+A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing,
+`restore` makes a new one, `snapshot` (without --out) and `compact` write to it; `repair --yes` cuts a damaged one. All
+other commands only read it, and never change a byte: also beside a writer, and up
 to the damage of one that is damaged (they say so, and exit with 1).
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
@@ -27,7 +28,9 @@ Examples:
   sprag verify data                    read every byte, and name all damage
   sprag repair data                    what repairing a damaged directory would lose
   sprag export data > state.jsonl      the state, sorted by key
-  sprag import data appendonly.aof     what a Redis append-only file holds"
+  sprag import data appendonly.aof     what a Redis append-only file holds
+  sprag snapshot data --out day.snap   back up: the state, in one file, also beside a writer
+  sprag restore day.snap copy          a new directory from it"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -58,7 +61,7 @@ pub(crate) enum Command {
     Get(KeyOf),
     /// Open a directory read-only and say how far it goes: last index, keys, torn end, memory.
     Stats(Dir),
-    /// Print the whole state, sorted by key.
+    /// Print the whole state of a directory, or of a snapshot file, sorted by key.
     ///
     /// As JSON lines, {"key":"..","value":".."}, where a key or value that is not UTF-8 is {"base64":".."}; or as SET
     /// commands in the Redis protocol, for `redis-cli --pipe`.
@@ -69,23 +72,80 @@ pub(crate) enum Command {
     /// EXEC as one atomic batch. Anything else stops the import with its name and byte offset: all before it is durable
     /// and nothing after it is applied. The same import again goes on where the last one ended and counts nothing twice.
     Import(Import),
-    /// Read every byte of a directory and name all damage: file, offset, first index lost.
+    /// Write the state at one index to a snapshot: into the directory or, with --out, to a file.
+    ///
+    /// In the directory the next open starts from it; the log stays as it is (see `compact`). With --out the directory is
+    /// only read, also beside a writer, and the file is whole or not there: written under a temporary name beside
+    /// it, synced, and renamed over what has that name. `export` reads it, and `restore` makes a directory of it.
+    Snapshot(Snapshot),
+    /// Make a new directory whose state is that of a snapshot file.
+    ///
+    /// The whole file is verified first. DIR must not exist, or be empty, or be what an interrupted restore left. The log of
+    /// it goes on after the snapshot's index. It has no vote: to a consensus group it is a new node.
+    Restore(Restore),
+    /// Write a snapshot into the directory and remove the log that it covers.
+    Compact(Dir),
+    /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
     ///
     /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing of
     /// it was acknowledged, and the next open for writing cuts it.
     Verify(Dir),
-    /// Say what is in a directory: META, segments, watermarks and, with --frames, every frame.
+    /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
     Inspect(Inspect),
     /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
     ///
     /// The files that are changed are copied first, into DIR-backup-1 (or the next number that is free). Exit status 0
     /// if nothing is damaged or it was repaired, 1 if it is damaged.
     Repair(Repair),
+    /// Measure what snapshots cost here.
+    Bench(Bench),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
     /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
     /// that is not known to be committed, and so not part of the state, has "committed":false.
     Dump(Dump),
+}
+
+/// Options of `bench`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchWhat {
+    /// What a snapshot costs, idle and under load, beside sorting, gathering, writing and syncing the same bytes.
+    ///
+    /// Loads N keys of 16 bytes, takes snapshots, compacts, and opens again, in a temporary directory. Under load the
+    /// last figures are of overwrites at R a second, and as fast as they go.
+    Snapshot(BenchSnapshot),
+    /// What opening a directory takes until the first read, and until all keys are in memory.
+    Open(Dir),
+}
+
+/// Options of `bench snapshot`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct BenchSnapshot {
+    /// How many keys.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub(crate) entries: u32,
+    /// Length of a value, in bytes.
+    #[arg(long, value_name = "V", default_value_t = 100)]
+    pub(crate) value_bytes: usize,
+    /// How often each figure is taken; the median counts.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 5, value_parser = rounds)]
+    pub(crate) rounds: usize,
+    /// Entries a second of the load that is held back.
+    #[arg(long, value_name = "R", default_value_t = 500_000)]
+    pub(crate) rate: u64,
+    /// Where the temporary directory is made; default: in $TMPDIR.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+fn rounds(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|rounds| (1..=1000).contains(rounds)).ok_or("must be 1 to 1000")
 }
 
 /// Options of `repair`.
@@ -140,11 +200,36 @@ pub(crate) struct Incr {
     pub(crate) by: i64,
 }
 
+/// Options of `snapshot`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Snapshot {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// The file to write, and not into the directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Options of `restore`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Restore {
+    /// The snapshot file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The directory to make; its parent must exist.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Entries are to commit by a consensus engine's word, and not as they are appended.
+    #[arg(long)]
+    pub(crate) by_commit: bool,
+}
+
 /// Options of `export`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Export {
-    #[command(flatten)]
-    pub(crate) of: Dir,
+    /// The data directory, or a snapshot file.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) from: PathBuf,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub(crate) format: Format,

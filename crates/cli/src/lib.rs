@@ -5,6 +5,7 @@
 #[doc(hidden)]
 pub mod alloc;
 mod args;
+mod bench;
 mod edit;
 mod error;
 mod import;
@@ -13,6 +14,7 @@ mod progress;
 mod read;
 mod repair;
 mod run;
+mod snapshot;
 mod text;
 
 use std::io::{self, BufWriter, Write};
@@ -58,6 +60,10 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Stats(stats) => read::stats(&stats.dir, json, out),
         Command::Export(export) => read::export(&export, out),
         Command::Import(import) => import::import(&import, json, out),
+        Command::Snapshot(options) => snapshot::snapshot(&options, json, out),
+        Command::Restore(options) => snapshot::restore(&options, json, out),
+        Command::Compact(dir) => snapshot::compact(&dir, json, out),
+        Command::Bench(options) => bench::bench(&options, json, out),
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
         Command::Repair(options) => repair::repair(&options, json, out),

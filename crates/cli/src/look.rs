@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use sprag::error::Corrupt;
-use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo};
+use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo, SnapshotInfo};
+use sprag::snapshot::SnapshotKind;
 use sprag::{CommandRef, CommitMode, LeaderTag, LogId, Note, PayloadRef};
 
 use crate::args::{Dump, Inspect};
@@ -31,15 +32,16 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         .collect();
     let damaged = findings.iter().filter(|finding| finding.was_durable).count();
     if json {
-        let (frames, entries) = (report.frames, report.entries);
-        line(out, &VerifyJson { clean: report.is_clean(), frames, entries, findings })?;
+        let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
+        line(out, &VerifyJson { clean: report.is_clean(), frames, entries, snapshots, findings })?;
     } else {
         for FindingJson { file, offset, index, what, was_durable } in &findings {
             let kind = if *was_durable { "DAMAGED" } else { "torn end, not acknowledged" };
             writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
         }
         let state = if report.is_clean() { "clean" } else { "damaged" };
-        writeln!(out, "{state}: {} frames, {} entries read", report.frames, report.entries)?;
+        let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
+        writeln!(out, "{state}: {frames} frames, {entries} entries, {snapshots} snapshots read")?;
     }
     match report.findings.iter().find(|finding| finding.was_durable) {
         None => Ok(()),
@@ -60,6 +62,7 @@ struct VerifyJson<'a> {
     clean: bool,
     frames: u64,
     entries: u64,
+    snapshots: u64,
     findings: Vec<FindingJson<'a>>,
 }
 
@@ -75,7 +78,7 @@ struct FindingJson<'a> {
 pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Outcome {
     let dir = &inspect.of.dir;
     let found = {
-        let _spinner = Progress::new(json).spinner("reading the log");
+        let _spinner = Progress::new(json).spinner("reading the directory");
         sprag::inspect::inspect(dir).map_err(opening(dir))?
     };
     if json {
@@ -111,8 +114,10 @@ fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outc
     writeln!(out, "incarnation       {}", meta.incarnation)?;
     writeln!(
         out,
-        "log base          segment {}, sequence {}",
-        meta.base.segment, meta.base.sequence
+        "log base          segment {}, sequence {}, after index {}",
+        meta.base.segment,
+        meta.base.sequence,
+        Maybe(meta.base.last)
     )?;
     if let Some(offset) = meta.damaged_slot {
         writeln!(out, "META              the slot at offset {offset} does not read back")?;
@@ -144,6 +149,32 @@ fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outc
     for file in &found.obsolete {
         writeln!(out, "{file:<22}below the log base: an interrupted purge left it")?;
     }
+    print_snapshots(&found.snapshots, out)
+}
+
+fn print_snapshots(snapshots: &[SnapshotInfo], out: &mut dyn Write) -> Outcome {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:<22}{:>12}{:>12}{:>10}{:>14}{:>14}{:>8}",
+        "snapshot", "bytes", "keys", "chunks", "index", "membership", "notes"
+    )?;
+    for snapshot in snapshots {
+        let SnapshotInfo { file, bytes, keys, chunks, notes, damage, .. } = snapshot;
+        if let Some(damage) = damage {
+            writeln!(out, "{file:<22}damaged at offset {}: {}", damage.offset, damage.what)?;
+            continue;
+        }
+        let (bytes, index) = (size(*bytes).to_string(), Maybe(snapshot.log_id.map(|id| id.index)));
+        let membership = if snapshot.membership_bytes.is_some() { "yes" } else { "no" };
+        writeln!(
+            out,
+            "{file:<22}{bytes:>12}{keys:>12}{chunks:>10}{index:>14}{membership:>14}{notes:>8}"
+        )?;
+    }
     Ok(())
 }
 
@@ -168,7 +199,40 @@ struct InspectJson<'a> {
     cut: Option<CutJson<'a>>,
     segments: Vec<SegmentJson<'a>>,
     obsolete: &'a [String],
+    snapshots: Vec<SnapshotJson<'a>>,
     damage: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SnapshotJson<'a> {
+    file: &'a str,
+    kind: Option<&'static str>,
+    index: Option<u64>,
+    term: Option<u64>,
+    bytes: u64,
+    keys: u64,
+    chunks: u64,
+    membership_bytes: Option<usize>,
+    notes: usize,
+    damage: Option<String>,
+}
+
+impl<'a> SnapshotJson<'a> {
+    fn new(snapshot: &'a SnapshotInfo) -> Self {
+        let kind = |kind| if kind == SnapshotKind::KeyValue { "key-value" } else { "blob" };
+        Self {
+            file: &snapshot.file,
+            kind: snapshot.kind.map(kind),
+            index: snapshot.log_id.map(|log_id| log_id.index),
+            term: snapshot.log_id.map(|log_id| log_id.term),
+            bytes: snapshot.bytes,
+            keys: snapshot.keys,
+            chunks: snapshot.chunks,
+            membership_bytes: snapshot.membership_bytes,
+            notes: snapshot.notes,
+            damage: snapshot.damage.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -217,6 +281,7 @@ impl<'a> InspectJson<'a> {
             cut: found.cut.as_ref().map(CutJson::new),
             segments: found.segments.iter().map(segment).collect(),
             obsolete: &found.obsolete,
+            snapshots: found.snapshots.iter().map(SnapshotJson::new).collect(),
             damage: found.damage.as_ref().map(ToString::to_string),
         }
     }

@@ -1,11 +1,14 @@
 //! `get`, `stats` and `export`: the state of a directory, opened read-only.
 
+use std::error::Error;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
-use sprag::PersistentStateMachine;
+use sprag::error::SnapshotError;
+use sprag::snapshot::SnapshotKind;
+use sprag::{PersistentStateMachine, Snapshot};
 
 use crate::args::{Export, Format, KeyOf};
 use crate::error::{Outcome, about, opening};
@@ -56,6 +59,8 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 last_index: last.map(|last| last.index),
                 last_term: last.map(|last| last.term),
                 applied_index: recovery.applied,
+                snapshot_index: recovery.snapshot.map(|log_id| log_id.index),
+                purged_index: recovery.purged.map(|log_id| log_id.index),
                 keys,
                 frames: recovery.frames,
                 cut: recovery.cut.as_ref().map(CutJson::new),
@@ -70,6 +75,11 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     writeln!(out, "directory      {}", dir.display())?;
     writeln!(out, "last index     {}", Maybe(last))?;
     writeln!(out, "applied index  {}", Maybe(recovery.applied))?;
+    writeln!(out, "snapshot       {}", Maybe(recovery.snapshot))?;
+    writeln!(out, "purged         {}", Maybe(recovery.purged))?;
+    for name in &recovery.damaged_snapshots {
+        writeln!(out, "{name} is a snapshot that does not read back: see sprag verify")?;
+    }
     writeln!(out, "keys           {keys}")?;
     writeln!(out, "frames         {}", recovery.frames)?;
     writeln!(out, "torn end       {}", torn(recovery.cut.as_ref()))?;
@@ -89,6 +99,8 @@ struct StatsJson<'a> {
     last_index: Option<u64>,
     last_term: Option<u64>,
     applied_index: Option<u64>,
+    snapshot_index: Option<u64>,
+    purged_index: Option<u64>,
     keys: usize,
     frames: u64,
     cut: Option<CutJson<'a>>,
@@ -99,16 +111,36 @@ struct StatsJson<'a> {
 }
 
 pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {
-    let dir = &export.of.dir;
-    let machine = open(dir, false)?;
-    let state = machine.scan_sorted().map_err(about(dir.display()))?;
-    for (key, value) in &state {
-        match export.format {
-            Format::Jsonl => line(out, &KeyValueJson { key: Bytes(key), value: Bytes(value) })?,
-            Format::Resp => resp_set(out, key, value)?,
+    let from = &export.from;
+    let print = |out: &mut dyn Write, key: &[u8], value: &[u8]| match export.format {
+        Format::Jsonl => line(out, &KeyValueJson { key: Bytes(key), value: Bytes(value) }),
+        Format::Resp => resp_set(out, key, value),
+    };
+    if from.is_file() {
+        let snapshot = Snapshot::open(from).map_err(one)?;
+        if snapshot.kind() != SnapshotKind::KeyValue {
+            let what =
+                "a snapshot of a state machine of somebody's own: only its program can read it";
+            return Err(format!("{}: {what}", from.display()).into());
         }
+        for entry in &snapshot {
+            let (key, value) = entry.map_err(one)?;
+            print(out, key, value)?;
+        }
+        return Ok(());
     }
-    whole(dir, machine.recovery().unreadable.as_ref())
+    let machine = open(from, false)?;
+    let view = machine.view_read_only().map_err(about(from.display()))?;
+    for entry in &view {
+        let (key, value) = entry.map_err(about(from.display()))?;
+        print(out, key, &value)?;
+    }
+    whole(from, machine.recovery().unreadable.as_ref())
+}
+
+/// As it is: it names the file.
+fn one(error: SnapshotError) -> Box<dyn Error> {
+    error.into()
 }
 
 /// `SET key value` as a Redis client sends it.

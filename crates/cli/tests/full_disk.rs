@@ -81,7 +81,32 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     let message = fail(1, ["put", text(&path.join("other")), "key", "value"]);
     assert!(message.contains("the disk is full"), "{message}");
 
+    // A backup that does not fit leaves nothing, and what has its name stays.
+    let backup = path.join("backup.snap");
+    std::fs::write(&backup, b"the one before").unwrap();
+    let large = temporary.path().join("large");
+    common::filled(&large, 200);
+    let manager = common::open(&large, 1);
+    for index in 201..400_u64 {
+        let value = vec![7; 60_000];
+        let key = index.to_le_bytes();
+        let entry = sprag::Entry::put(index, 1, &key, &value);
+        manager.apply(&entry, common::TIMEOUT).unwrap();
+    }
+    manager.close(common::TIMEOUT).unwrap();
+    let message = fail(1, ["snapshot", text(&large), "--out", text(&backup)]);
+    assert!(message.contains("the disk is full"), "{message}");
+    assert_eq!(std::fs::read(&backup).unwrap(), b"the one before");
+    let file = temporary.path().join("file.snap");
+    succeed(["snapshot", text(&large), "--out", text(&file)]);
+    let message = fail(1, ["restore", text(&file), text(&path.join("restored"))]);
+    assert!(message.contains("the disk is full"), "{message}");
+    let message = fail(1, ["compact", text(&dir)]);
+    assert!(message.contains("the disk is full"), "{message}");
+    assert_eq!(json(["verify", text(&dir), "--json"])["clean"], true);
+
     assert!(mount.resize("400m"));
+    succeed(["restore", text(&file), text(&path.join("restored"))]);
     let put = json(["put", text(&dir), "key", "value", "--json"]);
     assert_eq!(put["index"].as_u64(), Some(last + 1));
     succeed(["verify", text(&dir)]);

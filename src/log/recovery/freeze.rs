@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use crate::disk::frozen::FrozenDisk;
 use crate::disk::real::RealDisk;
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, Mapping};
 use crate::error::OpenError;
 use crate::log::format::{FRAME_HEADER_BYTES, HARD_FILE, META_FILE, segment_name};
 use crate::log::hard::HardFile;
-use crate::log::meta::MetaFile;
+use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::list_files;
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
+use crate::snapshot::Snapshot;
 
 /// Both slots of a two-slot file.
 const SLOTS_BYTES: usize = 2 * 4096;
@@ -35,18 +36,30 @@ pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanRe
 
 /// Copies what there is; the scan it was copied by, unless nothing was ever completed in the directory.
 ///
-/// Costs one pass over the log, and as much memory as its frames take.
+/// Costs one pass over the log and the newest snapshot, and as much memory as they take.
 pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
-    match freeze_once(disk) {
-        // A segment that was there when the directory was listed: its writer has no more use for it.
-        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            freeze_once(disk)
+    for _ in 1..LOOKS {
+        match freeze_once(disk) {
+            // A file that was there when the directory was listed: its writer has no more use for it.
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            // The log begins elsewhere by now: what was read of it may have been removed meanwhile.
+            Ok((_, Some((meta, _)))) if base(disk)? != Some(meta.base) => {}
+            frozen => return frozen.map(|(frozen, read)| (frozen, read.map(|(_, result)| result))),
         }
-        frozen => frozen,
     }
+    freeze_once(disk).map(|(frozen, read)| (frozen, read.map(|(_, result)| result)))
 }
 
-fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
+/// Where the log begins now.
+fn base(disk: &dyn Disk) -> Result<Option<LogBase>, OpenError> {
+    look_again(disk, &mut || {
+        let meta = MetaFile::open(disk, false)?;
+        let torn = meta.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
+        Ok((meta.map(|(_, meta, _)| meta.base), torn))
+    })
+}
+
+fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)>), OpenError> {
     let mut frozen = FrozenDisk::beside(disk);
     let files = list_files(disk)?;
     // That they are there tells a directory that was completed from one that was not.
@@ -67,6 +80,8 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), Open
     else {
         return Ok((frozen, None));
     };
+    // Before the log, which has every entry that a snapshot has had since before that got its name.
+    freeze_snapshots(disk, &mut frozen)?;
     let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let result = scan(disk, &meta, ScanOptions::looking_at(disk), &mut |frame| {
         let bytes = segments.entry(frame.segment).or_default();
@@ -91,7 +106,32 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), Open
             Err(other) => return Err(other),
         }
     }
-    Ok((frozen, Some(result)))
+    Ok((frozen, Some((meta, result))))
+}
+
+/// Copies the newest snapshot that reads back, and those after it. None of them ever changes.
+fn freeze_snapshots(disk: &dyn Disk, frozen: &mut FrozenDisk) -> Result<(), OpenError> {
+    let mut names = list_files(disk)?.snapshots;
+    names.sort_unstable();
+    for name in names.into_iter().rev() {
+        let failed = |action| {
+            let name = name.clone();
+            move |source| OpenError::io(action, name, source)
+        };
+        let file = disk.open(&name, Access::Read).map_err(failed("opening"))?;
+        let bytes = file.len().map_err(failed("measuring"))?;
+        let mut copy = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        let read = file.read_at(&mut copy, 0).map_err(failed("reading"))?;
+        copy.truncate(read);
+        let copy: Arc<[u8]> = copy.into();
+        frozen.insert_shared(name.clone(), Arc::clone(&copy));
+        let whole = Snapshot::of_mapping(Mapping::Copied(copy), name, None)
+            .is_ok_and(|snapshot| snapshot.verify().is_ok());
+        if whole {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn slots(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, OpenError> {

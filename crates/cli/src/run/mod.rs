@@ -6,10 +6,10 @@
 mod ack_file;
 mod digest;
 mod reads;
-mod report;
+pub(crate) mod report;
 mod submit;
-mod workload;
-mod zipf;
+pub(crate) mod workload;
+pub(crate) mod zipf;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -169,7 +169,7 @@ impl Report {
 }
 
 /// Rounded to three digits behind the point.
-pub(super) fn three_digits(number: f64) -> f64 {
+pub(crate) fn three_digits(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 

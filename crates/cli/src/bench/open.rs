@@ -1,0 +1,70 @@
+//! One open of a directory, timed, in a process that has done nothing else.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use sprag::{PersistentConfig, PersistentStateMachine};
+
+use super::report::milliseconds;
+use crate::error::{Outcome, about, opening};
+use crate::text::line;
+
+/// What an open took.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
+pub(super) struct Opened {
+    /// Until a get has returned.
+    pub(super) first_read_ms: f64,
+    /// Until all keys are in the tables.
+    pub(super) complete_ms: f64,
+    pub(super) keys: usize,
+    /// Anonymous memory that it took, fixed buffers included.
+    pub(super) rss_anon_bytes: f64,
+}
+
+pub(super) fn open(dir: &Path) -> Outcome<Opened> {
+    let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
+    let mode = found.map_or(sprag::CommitMode::OnAppend, |meta| meta.commit_mode);
+    let config = PersistentConfig::new(dir).create(false).commit_mode(mode).compaction(None);
+    let before = rss_anon_bytes()?;
+    let began = Instant::now();
+    let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
+    machine.get(b"key-000000000000").map_err(about(dir.display()))?;
+    let first_read = began.elapsed();
+    let keys = machine.len().map_err(about(dir.display()))?;
+    let complete = began.elapsed();
+    let rss_anon_bytes = rss_anon_bytes()? - before;
+    Ok(Opened {
+        first_read_ms: milliseconds(first_read),
+        complete_ms: milliseconds(complete),
+        keys,
+        rss_anon_bytes,
+    })
+}
+
+impl Opened {
+    pub(super) fn print(&self, json: bool, out: &mut dyn Write) -> Outcome {
+        if json {
+            return line(out, self);
+        }
+        let Self { first_read_ms, complete_ms, keys, rss_anon_bytes } = self;
+        writeln!(
+            out,
+            "first read after {first_read_ms} ms, all {keys} keys after {complete_ms} ms"
+        )?;
+        Ok(writeln!(out, "{rss_anon_bytes} bytes of anonymous memory taken")?)
+    }
+}
+
+/// Anonymous memory of this process that is in memory; 0 where the system does not say.
+fn rss_anon_bytes() -> Outcome<f64> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let found = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib: Option<f64> = found
+        .map(|text| text.trim().trim_end_matches("kB").trim().parse())
+        .transpose()
+        .map_err(about("/proc/self/status"))?;
+    Ok(kib.unwrap_or(0.0) * 1024.0)
+}

@@ -1,0 +1,81 @@
+//! What a bench of snapshots says.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Outcome;
+use crate::text::line;
+
+pub(super) use crate::run::report::three_digits;
+
+/// Every figure; the names are those of the JSON object. Times are medians over the rounds.
+#[derive(Serialize, Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) entries: u32,
+    pub(super) value_bytes: usize,
+    pub(super) rounds: usize,
+    /// The engine's snapshot, made durable, while nothing is applied.
+    pub(super) snapshot_idle_ms: f64,
+    /// Sorting, gathering, writing and syncing the same bytes, and nothing else.
+    pub(super) limit_ms: f64,
+    pub(super) idle_to_limit: f64,
+    /// The longest that a worker stopped to copy a shard: processor time, and by the clock.
+    pub(super) longest_stall_us: f64,
+    pub(super) longest_stall_wall_us: f64,
+    /// Entries applied a second of a load at `apply_rate` while a snapshot was taken, of those without.
+    pub(super) apply_ratio_during: f64,
+    pub(super) apply_rate: u64,
+    pub(super) snapshot_during_ms: f64,
+    /// The same with a load as fast as it goes.
+    pub(super) apply_ratio_during_flat_out: f64,
+    pub(super) apply_rate_flat_out: f64,
+    pub(super) snapshot_during_flat_out_ms: f64,
+    /// Opening from the snapshot, in a new process.
+    pub(super) open_first_read_ms: f64,
+    pub(super) open_complete_ms: f64,
+    pub(super) compact_ms: f64,
+    pub(super) compact_segments: u64,
+    pub(super) load_seconds: f64,
+    pub(super) snapshot_bytes: u64,
+    pub(super) bytes_per_entry: f64,
+    /// The tables, over the keys.
+    pub(super) resident_bytes_per_entry: f64,
+    /// All anonymous memory that an open takes, fixed buffers included, over the keys.
+    pub(super) rss_anon_bytes_per_entry: f64,
+}
+
+impl Report {
+    pub(super) fn print(&self, json: bool, out: &mut dyn Write) -> Outcome {
+        if json {
+            return line(out, self);
+        }
+        let serde_json::Value::Object(figures) = serde_json::to_value(self)? else {
+            return Err("a report is an object".into());
+        };
+        for (name, figure) in figures {
+            writeln!(out, "{name:<30}{figure:>16}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+pub(super) fn median_of(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    three_digits(time.as_secs_f64() * 1e3)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a ratio")]
+pub(super) fn ratio(of: u64, to: u64) -> f64 {
+    of as f64 / to as f64
+}

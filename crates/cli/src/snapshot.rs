@@ -1,0 +1,246 @@
+//! `snapshot`, `restore` and `compact`: the state of a directory as one file, back again, and giving up the log before it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sprag::inspect::LiveEntry;
+use sprag::{
+    ApplyConfig, ApplyManager, CommitMode, CompactionReport, LogId, PayloadRef, PersistentConfig,
+    PersistentStateMachine, SnapshotReport,
+};
+use tempfile::NamedTempFile;
+
+use crate::args::{Dir, Restore, Snapshot};
+use crate::error::{Outcome, about, opening};
+use crate::look::whole;
+use crate::progress::Progress;
+use crate::text::{line, size};
+
+/// Long enough for a slow disk to close.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Room for few keys at first: the tables grow with what is in the log.
+const EXPECTED_KEYS: usize = 1024;
+
+pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> Outcome {
+    let dir = &snapshot.of.dir;
+    refuse_foreign_state(dir, json)?;
+    let report = match &snapshot.out {
+        Some(file) => export_file(dir, file, json)?,
+        None => {
+            let manager = open(dir, json)?;
+            let report = {
+                let _spinner = Progress::new(json).spinner("writing the snapshot");
+                manager.snapshot().map_err(about(dir.display()))?
+            };
+            manager.close(TIMEOUT).map_err(about(dir.display()))?;
+            report
+        }
+    };
+    let Some(log_id) = report.log_id else {
+        return Err(
+            format!("{}: there is nothing in it to take a snapshot of", dir.display()).into()
+        );
+    };
+    let name = || dir.join(format!("{:016x}.snap", log_id.index));
+    let file = snapshot.out.clone().unwrap_or_else(name);
+    if json {
+        return line(out, &SnapshotJson::new(&file, log_id, &report));
+    }
+    let SnapshotReport { keys, bytes, elapsed, .. } = report;
+    let (file, bytes, ms) = (file.display(), size(bytes), elapsed.as_millis());
+    Ok(writeln!(out, "{file}: state at {log_id}, {keys} keys, {bytes}, in {ms} ms")?)
+}
+
+#[derive(Serialize)]
+struct SnapshotJson {
+    file: String,
+    index: u64,
+    term: u64,
+    keys: u64,
+    bytes: u64,
+    ms: u128,
+}
+
+impl SnapshotJson {
+    fn new(file: &Path, log_id: LogId, report: &SnapshotReport) -> Self {
+        Self {
+            file: file.display().to_string(),
+            index: log_id.index,
+            term: log_id.term,
+            keys: report.keys,
+            bytes: report.bytes,
+            ms: report.elapsed.as_millis(),
+        }
+    }
+}
+
+/// Writes the state to a file anywhere, with the directory opened to be read only. The file is whole under its name or
+/// what was there before.
+fn export_file(dir: &Path, file: &Path, json: bool) -> Outcome<SnapshotReport> {
+    let began = Instant::now();
+    let machine = {
+        let _spinner = Progress::new(json).spinner("reading the log");
+        PersistentStateMachine::open_read_only(dir).map_err(opening(dir))?
+    };
+    // A snapshot of a part of the state would pass for all of it.
+    whole(dir, machine.recovery().unreadable.as_ref())?;
+    let view = machine.view_read_only().map_err(about(dir.display()))?;
+    if view.log_id().is_none() {
+        return Ok(SnapshotReport::default());
+    }
+    let _spinner = Progress::new(json).spinner("writing the snapshot");
+    let failed = |error: io::Error| about(file.display())(error);
+    let parent = parent_of(file);
+    let temporary = tempfile::Builder::new().prefix(".sprag-").suffix(".tmp").tempfile_in(&parent);
+    let mut temporary = BufWriter::with_capacity(1 << 20, temporary.map_err(failed)?);
+    let report = view.snapshot_to(&mut temporary).map_err(about(file.display()))?;
+    let temporary = temporary.into_inner().map_err(|error| failed(error.into_error()))?;
+    keep(temporary, file, &parent).map_err(|error| full(file, error))?;
+    let mut report = report;
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+fn keep(temporary: NamedTempFile, file: &Path, parent: &Path) -> io::Result<()> {
+    temporary.as_file().sync_all()?;
+    temporary.persist(file).map_err(|error| error.error)?;
+    File::open(parent)?.sync_all()
+}
+
+/// An error of writing `file`, which says so if the disk is full.
+fn full(file: &Path, error: io::Error) -> Box<dyn std::error::Error> {
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
+    let why = if is_full { " (the disk is full)" } else { "" };
+    format!("writing {} failed{why}: {error}", file.display()).into()
+}
+
+fn parent_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Outcome {
+    let Restore { file, dir, by_commit } = restore;
+    let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
+    let report = {
+        let _spinner = Progress::new(json).spinner("verifying and writing");
+        sprag::restore(file, dir, mode).map_err(|error| match error {
+            error @ (sprag::error::OpenError::Missing { .. }
+            | sprag::error::OpenError::NotEmpty { .. }) => opening(dir)(error),
+            other => about(dir.display())(other),
+        })?
+    };
+    let sprag::RestoreReport { log_id, keys, bytes, .. } = report;
+    if json {
+        let dir = dir.display().to_string();
+        return line(
+            out,
+            &RestoreJson { dir, index: log_id.index, term: log_id.term, keys, bytes },
+        );
+    }
+    let (dir, bytes) = (dir.display(), size(bytes));
+    Ok(writeln!(out, "{dir}: restored to {log_id}, {keys} keys, {bytes}")?)
+}
+
+#[derive(Serialize)]
+struct RestoreJson {
+    dir: String,
+    index: u64,
+    term: u64,
+    keys: u64,
+    bytes: u64,
+}
+
+pub(crate) fn compact(of: &Dir, json: bool, out: &mut dyn Write) -> Outcome {
+    let dir = &of.dir;
+    refuse_foreign_state(dir, json)?;
+    let manager = open(dir, json)?;
+    let report = {
+        let _spinner =
+            Progress::new(json).spinner("writing a snapshot and giving up the log before it");
+        manager.compact().map_err(about(dir.display()))?
+    };
+    manager.close(TIMEOUT).map_err(about(dir.display()))?;
+    let CompactionReport { snapshot, purged, segments, elapsed, .. } = report;
+    let Some(log_id) = snapshot.log_id else {
+        return Err(format!("{}: there is nothing in it to compact", dir.display()).into());
+    };
+    if json {
+        return line(
+            out,
+            &CompactJson {
+                index: log_id.index,
+                term: log_id.term,
+                keys: snapshot.keys,
+                bytes: snapshot.bytes,
+                purged_index: purged,
+                segments,
+                ms: elapsed.as_millis(),
+            },
+        );
+    }
+    let gone = purged.map_or("nothing is".to_owned(), |index| format!("all up to {index} is"));
+    writeln!(
+        out,
+        "snapshot at {log_id}, {} keys, {}; {gone} gone from the log, {segments} segments; in {} ms",
+        snapshot.keys,
+        size(snapshot.bytes),
+        elapsed.as_millis()
+    )?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct CompactJson {
+    index: u64,
+    term: u64,
+    keys: u64,
+    bytes: u64,
+    purged_index: Option<u64>,
+    segments: u64,
+    ms: u128,
+}
+
+/// Opens the directory for writing, the way it commits. It must exist.
+fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>> {
+    let _spinner = Progress::new(json).spinner("opening");
+    let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
+    let mode = found.map_or(CommitMode::OnAppend, |meta| meta.commit_mode);
+    let config = PersistentConfig::new(dir)
+        .create(false)
+        .expected_keys(EXPECTED_KEYS)
+        .commit_mode(mode)
+        .compaction(None);
+    let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
+    ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))
+}
+
+/// Refuses a directory whose log is of another state machine than the built-in one: as a key-value state it would be
+/// empty, and that would take the place of what the log holds.
+fn refuse_foreign_state(dir: &Path, json: bool) -> Outcome {
+    let _spinner = Progress::new(json).spinner("looking through the log");
+    let mut foreign = None;
+    let mut look = |entry: &LiveEntry<'_>| {
+        if foreign.is_none() && matches!(entry.payload, PayloadRef::Opaque(_)) {
+            foreign = Some(entry.log_id.index);
+        }
+        Ok(())
+    };
+    sprag::inspect::dump(dir, .., &mut look).map_err(opening(dir))?;
+    match foreign {
+        None => Ok(()),
+        Some(index) => Err(format!(
+            "{}: entry {index} is of a state machine of somebody's own: only its program can take a snapshot",
+            dir.display()
+        )
+        .into()),
+    }
+}

@@ -1,0 +1,231 @@
+//! `snapshot`, `restore` and `compact`, and what the other commands say of directories that have snapshots.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use common::{
+    TIMEOUT, command, content, fail, filled, flip, fresh, json, open, sprag, succeed, text,
+};
+use serde_json::json as object;
+use sprag::{Entry, LogId, Payload};
+
+fn snapshots(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    let mut names: Vec<_> =
+        names.filter(|path| path.extension().is_some_and(|e| e == "snap")).collect();
+    names.sort();
+    names
+}
+
+/// Several segments, of which a compaction leaves the last.
+const ENTRIES: u64 = 2500;
+
+#[test]
+fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
+    let (temporary, dir) = fresh();
+    filled(&dir, ENTRIES);
+    let state = succeed(["export", text(&dir)]);
+    let before = content(&dir);
+    let file = temporary.path().join("day.snap");
+    let report = json(["snapshot", text(&dir), "--out", text(&file), "--json"]);
+    assert_eq!((&report["index"], &report["keys"]), (&object!(ENTRIES), &object!(7)));
+    assert_eq!(report["bytes"], fs::metadata(&file).unwrap().len());
+    assert_eq!(content(&dir), before, "it was only read");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 2, "nothing temporary is left");
+    assert_eq!(succeed(["export", text(&file)]), state);
+
+    let copy = temporary.path().join("copy");
+    let report = json(["restore", text(&file), text(&copy), "--json"]);
+    assert_eq!((&report["index"], &report["keys"]), (&object!(ENTRIES), &object!(7)));
+    assert_eq!(succeed(["export", text(&copy)]), state);
+    succeed(["verify", text(&copy)]);
+    let put = json(["put", text(&copy), "new", "value", "--json"]);
+    assert_eq!(put["index"], ENTRIES + 1);
+    assert_eq!(succeed(["get", text(&copy), "new"]), b"value\n");
+    let message = fail(1, ["restore", text(&file), text(&copy)]);
+    assert!(message.contains("has a log already"), "{message}");
+    assert_eq!(succeed(["get", text(&copy), "new"]), b"value\n");
+
+    // One over the other: the name has the old one or the new one.
+    succeed(["snapshot", text(&copy), "--out", text(&file)]);
+    assert_eq!(succeed(["export", text(&file)]), succeed(["export", text(&copy)]));
+    let by_commit = temporary.path().join("by-commit");
+    succeed(["restore", text(&file), text(&by_commit), "--by-commit"]);
+    let inspected = json(["inspect", text(&by_commit), "--json"]);
+    assert_eq!(inspected["meta"]["commit_mode"], "by commit");
+    assert_eq!(inspected["committed_index"], ENTRIES + 1);
+    succeed(["compact", text(&by_commit)]);
+}
+
+#[test]
+fn a_compaction_shrinks_the_directory_and_everything_says_so() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, ENTRIES);
+    let state = succeed(["export", text(&dir)]);
+    let segments = |report: &serde_json::Value| report["segments"].as_array().unwrap().len();
+    let before = json(["inspect", text(&dir), "--json"]);
+    assert_eq!(
+        (&before["snapshots"], &before["meta"]["base_index"]),
+        (&object!([]), &object!(null))
+    );
+    let report = json(["snapshot", text(&dir), "--json"]);
+    assert_eq!(report["file"], text(&snapshots(&dir)[0]));
+    assert_eq!(segments(&json(["inspect", text(&dir), "--json"])), segments(&before));
+    let report = json(["compact", text(&dir), "--json"]);
+    let purged = report["purged_index"].as_u64().unwrap();
+    assert!(report["segments"].as_u64().unwrap() > 1 && purged > 100, "{report}");
+
+    let after = json(["inspect", text(&dir), "--json"]);
+    assert!(segments(&after) < segments(&before));
+    assert_eq!(
+        (&after["meta"]["base_index"], &after["last_index"]),
+        (&object!(purged), &object!(ENTRIES))
+    );
+    let snapshot = &after["snapshots"][0];
+    assert_eq!((&snapshot["index"], &snapshot["keys"]), (&object!(ENTRIES), &object!(7)));
+    assert_eq!((&snapshot["kind"], &snapshot["damage"]), (&object!("key-value"), &object!(null)));
+    let shown = String::from_utf8(succeed(["inspect", text(&dir)])).unwrap();
+    assert!(shown.contains(snapshot["file"].as_str().unwrap()), "{shown}");
+    assert!(shown.contains(&format!("after index {purged}")), "{shown}");
+    let stats = json(["stats", text(&dir), "--json"]);
+    assert_eq!(
+        (&stats["snapshot_index"], &stats["purged_index"]),
+        (&object!(ENTRIES), &object!(purged))
+    );
+    assert_eq!(json(["verify", text(&dir), "--json"])["snapshots"], 1);
+    assert_eq!(succeed(["export", text(&dir)]), state);
+    let put = json(["put", text(&dir), "key", "value", "--json"]);
+    assert_eq!(put["index"], ENTRIES + 1);
+}
+
+#[test]
+fn damage_of_a_snapshot_is_named_and_nothing_is_made_of_a_damaged_one() {
+    let (temporary, dir) = fresh();
+    filled(&dir, ENTRIES);
+    succeed(["snapshot", text(&dir)]);
+    let path = snapshots(&dir).remove(0);
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    flip(&path, 4096 + 77);
+    let message = fail(1, ["verify", text(&dir)]);
+    assert!(message.contains(&format!("{name} is damaged at offset 4096")), "{message}");
+    let copy = temporary.path().join("copy");
+    let message = fail(1, ["restore", text(&path), text(&copy)]);
+    assert!(message.contains("corrupt at offset 4096"), "{message}");
+    assert!(!copy.exists());
+    assert!(fail(1, ["export", text(&path)]).contains("corrupt"));
+    // The log has everything still.
+    assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], ENTRIES);
+    flip(&path, 4096 + 77);
+    succeed(["compact", text(&dir)]);
+    let path = snapshots(&dir).remove(0);
+    flip(&path, 40);
+    for arguments in [&["inspect", text(&dir)][..], &["verify", text(&dir)], &["stats", text(&dir)]]
+    {
+        assert!(fail(1, arguments).contains(".snap"), "{arguments:?}");
+    }
+    let message = fail(1, ["restore", text(&dir.join("META")), text(&copy)]);
+    assert!(message.contains("not a snapshot"), "{message}");
+    assert!(fail(1, ["restore", "/nonexistent.snap", text(&copy)]).contains("nonexistent.snap"));
+    assert!(fail(1, ["restore", text(&path), "/nonexistent/dir"]).contains("sprag: "));
+}
+
+#[test]
+fn a_backup_is_taken_beside_a_writer_and_never_of_a_part() {
+    let (temporary, dir) = fresh();
+    let file = temporary.path().join("day.snap");
+    let manager = open(&dir, 1);
+    for index in 1..=100 {
+        manager.apply(&Entry::put(index, 1, &index.to_le_bytes(), b"value"), TIMEOUT).unwrap();
+    }
+    let report = json(["snapshot", text(&dir), "--out", text(&file), "--json"]);
+    assert_eq!((&report["index"], &report["keys"]), (&object!(100), &object!(100)));
+    assert!(fail(1, ["snapshot", text(&dir)]).contains("already open"));
+    assert!(fail(1, ["compact", text(&dir)]).contains("already open"));
+    manager.close(TIMEOUT).unwrap();
+
+    let segment = dir.join("0000000000000001.seg");
+    flip(&segment, 1000);
+    let before = fs::read(&file).unwrap();
+    let message = fail(1, ["snapshot", text(&dir), "--out", text(&file)]);
+    assert!(message.contains("damage"), "{message}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+    let (_other, empty) = fresh();
+    fs::create_dir(&empty).unwrap();
+    assert!(fail(1, ["snapshot", text(&empty), "--out", text(&file)]).contains("nothing"));
+    assert!(fail(1, ["compact", text(&empty)]).contains("nothing"));
+    assert!(fail(1, ["compact", "/nonexistent"]).contains("no such directory"));
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn a_log_of_another_machine_is_not_taken_for_an_empty_state() {
+    let (temporary, dir) = fresh();
+    let manager = open(&dir, 1);
+    let entry = Entry::new(LogId::new(1, 1), Payload::Opaque(b"transfer"));
+    manager.apply(&entry, TIMEOUT).unwrap();
+    manager.close(TIMEOUT).unwrap();
+    let before = content(&dir);
+    let file = temporary.path().join("file.snap");
+    for arguments in [
+        &["compact", text(&dir)][..],
+        &["snapshot", text(&dir)],
+        &["snapshot", text(&dir), "--out", text(&file)],
+    ] {
+        let message = fail(1, arguments);
+        assert!(message.contains("entry 1 is of a state machine"), "{message}");
+    }
+    assert!(content(&dir) == before && !file.exists());
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_a_directory_with_everything_in_it() {
+    let (temporary, dir) = fresh();
+    filled(&dir, 2500);
+    let state = succeed(["export", text(&dir)]);
+    let file = temporary.path().join("day.snap");
+    let copy = temporary.path().join("copy");
+    for round in 0..30_u64 {
+        let delay = Duration::from_micros(round * 1200);
+        for arguments in [
+            vec!["compact", text(&dir)],
+            vec!["snapshot", text(&dir), "--out", text(&file)],
+            vec!["restore", text(&file), text(&copy)],
+        ] {
+            let mut child =
+                command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            thread::sleep(delay);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        succeed(["verify", text(&dir)]);
+        assert_eq!(succeed(["export", text(&dir)]), state);
+        if file.exists() {
+            assert_eq!(succeed(["export", text(&file)]), state);
+        }
+        if copy.exists() {
+            succeed(["verify", text(&copy)]);
+            let restored = succeed(["export", text(&copy)]);
+            assert!(restored.is_empty() || restored == state, "round {round}");
+            if restored.is_empty() {
+                // What an interrupted restore left is no obstacle to the next.
+                succeed(["snapshot", text(&dir), "--out", text(&file)]);
+                succeed(["restore", text(&file), text(&copy)]);
+                assert_eq!(succeed(["export", text(&copy)]), state);
+            }
+            fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+    assert!(sprag(["put", text(&dir), "key", "value"]).status.success());
+}
