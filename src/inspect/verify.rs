@@ -70,8 +70,8 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
 }
 
 fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
-    let mut report = VerifyReport::default();
-    report.beside_a_writer = looked.is_beside_a_writer();
+    let mut report =
+        VerifyReport { beside_a_writer: looked.is_beside_a_writer(), ..VerifyReport::default() };
     let Some((meta, _)) = &looked.meta else { return Ok(report) };
     let VerifyReport { findings, .. } = &mut report;
     let summary = verify_log(&looked.disk, meta, &mut |VerifyFinding { place, was_durable }| {
