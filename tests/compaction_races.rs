@@ -1,5 +1,5 @@
 //! Compactions and views, one after the other, beside readers and a writer on threads of their own.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
 mod common;
 

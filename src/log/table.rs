@@ -113,7 +113,7 @@ struct Held {
     retired: Vec<u32>,
 }
 
-/// See [`SegmentTable::hold`].
+/// Keeps the segments of a log for as long as it lives, for a view.
 #[derive(Debug)]
 pub struct SegmentHold(Arc<SegmentTable>);
 
