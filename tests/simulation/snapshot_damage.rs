@@ -46,7 +46,7 @@ fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
     };
     let count = world.history.count_to(machine.applied().map(|last| last.index));
     let told = machine.recovery().unreadable.is_some();
-    if count > world.history.len() || (count < least && !(told && !write)) {
+    if count > world.history.len() || (count < least && (write || !told)) {
         return Err(format!("{count} entries, and {least} must be there"));
     }
     world.compare_state(&machine, count)?;
