@@ -37,13 +37,14 @@ fn is_deletion(number: u64, version: u64) -> bool {
     number < DELETED_KEYS && version % 4 == 3
 }
 
-/// Overwrites and deletes flat out until it is told to stop; says how many entries that were.
+/// Overwrites and deletes flat out until it is told to stop; `index` is the last there is, and then the last it wrote.
 fn write(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     written: &[AtomicU64],
     stop: &AtomicBool,
+    mut index: u64,
 ) -> u64 {
-    let (mut dice, mut index) = (Dice::new(1), 0);
+    let mut dice = Dice::new(index);
     while !stop.load(Ordering::Acquire) {
         let mut batch = Vec::new();
         for _ in 0..1 + dice.below(24) {
@@ -78,14 +79,14 @@ fn write(
     index
 }
 
-/// Gets at random, and checks that no key goes back; says how many gets that were.
+/// Gets at random, and checks that no key goes back from what was `seen`; says how many gets that were.
 fn read(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     seed: u64,
     stop: &AtomicBool,
+    mut seen: Vec<u64>,
 ) -> u64 {
     let (mut dice, mut gets) = (Dice::new(seed), 0);
-    let mut seen = vec![0; KEYS as usize];
     let mut held = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let number = dice.below(KEYS);
@@ -159,14 +160,14 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
             // Whoever fails stops the others, so that the failure is seen.
             let writer = scope.spawn(|| {
                 let _stop = StopOnDrop(&stop);
-                write(&manager, &written, &stop)
+                write(&manager, &written, &stop, 0)
             });
             let readers: Vec<_> = (1..=3)
                 .map(|seed| {
                     let (manager, stop) = (&manager, &stop);
                     scope.spawn(move || {
                         let _stop = StopOnDrop(stop);
-                        read(manager, seed, stop)
+                        read(manager, seed, stop, vec![0; KEYS as usize])
                     })
                 })
                 .collect();
@@ -178,14 +179,61 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
             assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 100));
         });
         manager.close(LONG).unwrap();
-        let machine = PersistentStateMachine::open(scratch.config()).unwrap();
-        for (number, written) in (0..KEYS).zip(&written) {
-            let last = written.load(Ordering::Relaxed);
-            let found = machine.get(&key(number)).unwrap();
-            let known = (last > 0 && !is_deletion(number, last)).then_some(last);
-            assert_eq!(found.map(|value| version(number, &value)), known);
-        }
+        check_all(&PersistentStateMachine::open(scratch.config()).unwrap(), &written);
     }
+}
+
+/// Every key has the value that was written last.
+fn check_all(machine: &PersistentStateMachine, written: &[AtomicU64]) {
+    for (number, written) in (0..KEYS).zip(written) {
+        let last = written.load(Ordering::Relaxed);
+        let found = machine.get(&key(number)).unwrap();
+        let known = (last > 0 && !is_deletion(number, last)).then_some(last);
+        assert_eq!(found.map(|value| version(number, &value)), known, "key {number}");
+    }
+}
+
+#[test]
+fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
+    let scratch = Scratch::new();
+    let written: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+    let mut index = 0;
+    for round in 0..24 {
+        let workers = 1 + round % 4;
+        // A key or two a chunk.
+        let config = scratch.config().snapshot_chunk_bytes(600);
+        let machine = PersistentStateMachine::open(config).unwrap();
+        if round % 3 == 0 {
+            check_all(&machine, &written);
+        }
+        let manager = manage(machine, apply_config(workers));
+        let known: Vec<u64> = written.iter().map(|last| last.load(Ordering::Relaxed)).collect();
+        let (stop, first) = (AtomicBool::new(false), index);
+        index = thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let _stop = StopOnDrop(&stop);
+                write(&manager, &written, &stop, first)
+            });
+            for seed in 1..=2 {
+                let (manager, stop, known) = (&manager, &stop, known.clone());
+                scope.spawn(move || {
+                    let _stop = StopOnDrop(stop);
+                    read(manager, seed, stop, known)
+                });
+            }
+            {
+                let _stop = StopOnDrop(&stop);
+                let until = first + 400;
+                common::eventually(LONG, || {
+                    manager.stats().applied > Some(until) || stop.load(Ordering::Acquire)
+                });
+                manager.compact().unwrap();
+            }
+            writer.join().unwrap()
+        });
+        manager.close(LONG).unwrap();
+    }
+    assert!(index > 4000);
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);

@@ -168,7 +168,14 @@ impl<C: Cell> KeyValue<C> {
         }
         let place = filling.find(key).map_err(|error| Fatal::new(error.to_string()))?;
         if let Some(place) = place {
-            self.put_if_vacant(hash, key, ValueRef { bytes: &[], place });
+            self.store.update(hash, key, 0, |slot| match slot {
+                // The filling may have ended since this range was begun, and have taken the key's tombstone with it.
+                // Under the shard's lock: a tombstone is removed only after it is said that the filling has ended.
+                None if self.fill.is_filling() => {
+                    (Change::Set(C::new(ValueRef { bytes: &[], place })), ())
+                }
+                _ => (Change::Keep, ()),
+            });
         }
         Ok(())
     }

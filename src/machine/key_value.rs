@@ -99,7 +99,12 @@ impl<C: Cell> KeyValue<C> {
         if let Some(filling) = self.fill.get() {
             // It was being filled all the time, so what was removed had a tombstone: the key is as the snapshot has it.
             let place = filling.find(key).map_err(ReadError::of_snapshot)?;
-            return place.map(|place| read(&C::new(ValueRef { bytes: &[], place }))).transpose();
+            let found =
+                place.map(|place| read(&C::new(ValueRef { bytes: &[], place }))).transpose();
+            // No lock is held: the place is gone if meanwhile the filling has ended and a newer snapshot taken over.
+            if found.is_ok() || self.fill.is_filling() {
+                return found;
+            }
         }
         // It has everything now.
         self.store.read(hash, key, |cell| cell.filter(|cell| !cell.is_gone()).map(read).transpose())
@@ -488,6 +493,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+#[path = "fill_tests.rs"]
+mod fill_tests;
 #[cfg(test)]
 #[path = "key_value_tests.rs"]
 mod tests;

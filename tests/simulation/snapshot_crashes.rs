@@ -107,7 +107,8 @@ fn a_power_cut_at_every_operation_leaves_the_old_or_the_new() {
 
 #[test]
 fn a_power_cut_at_every_operation_leaves_the_entries_to_retain() {
-    let shape = Shape { retain_entries: 5, workers: 2, queue_depth: 3, ..rolling() };
+    let shape =
+        Shape { retain_entries: 5, workers: 2, queue_depth: 3, reads_lazily: true, ..rolling() };
     let cuts = cut_at_every_operation(5, &shape).unwrap();
     println!("{cuts} power cuts");
 }

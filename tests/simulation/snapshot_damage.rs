@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sprag::error::OpenError;
+use sprag::error::{OpenError, ReadError};
 use sprag::{PersistentStateMachine, StateMachine};
 
 use crate::random::Random;
@@ -41,6 +41,10 @@ fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
         Err(OpenError::Corrupt(_) | OpenError::Snapshot(_) | OpenError::UnknownVersion { .. }) => {
             return Ok(true);
         }
+        // An entry of the log needs a key from a chunk that does not hold.
+        Err(OpenError::Replay(poison)) if poison.to_string().contains(".snap is corrupt") => {
+            return Ok(true);
+        }
         Err(error) => return Err(format!("refused as something else: {error}")),
         Ok(machine) => machine,
     };
@@ -49,8 +53,11 @@ fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
     if count > world.history.len() || (count < least && (write || !told)) {
         return Err(format!("{count} entries, and {least} must be there"));
     }
-    world.compare_state(&machine, count)?;
-    Ok(false)
+    // A chunk of a snapshot is checked when it is first read.
+    match machine.scan_sorted() {
+        Err(ReadError::Snapshot(_)) => Ok(true),
+        _ => world.compare_state(&machine, count).map(|()| false),
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use sprag::error::SnapshotError;
 use sprag::testing::Stepped;
-use sprag::{ApplyConfig, LogId, MemoryConfig, MemoryStateMachine};
+use sprag::{ApplyConfig, LogId, MemoryConfig, MemoryStateMachine, PersistentStateMachine};
 
 use crate::history::{History, with_entries};
 use crate::random::Random;
@@ -78,6 +78,22 @@ impl World {
         Ok(true)
     }
 
+    /// The values of all keys there can be are those after the first `count` entries.
+    pub(crate) fn compare_keys(
+        &self,
+        machine: &PersistentStateMachine,
+        count: usize,
+    ) -> Result<(), String> {
+        let known = self.history.state(count);
+        for key in (b'0'..=b'9').flat_map(|digit| [[b'k', digit], [b'n', digit]]) {
+            let found = machine.get(&key).map_err(|error| format!("reading failed: {error}"))?;
+            if found.as_deref() != known.get(&key[..]).map(|value| &**value) {
+                return Err(format!("not the value of a key after {count} entries"));
+            }
+        }
+        Ok(())
+    }
+
     /// What must hold of an engine that nothing happened to since it was opened, whatever happened before.
     ///
     /// The log has all that it does not say is gone; another snapshot is byte for byte that of a serial engine; it takes the
@@ -90,7 +106,7 @@ impl World {
         }
         self.check_log(&node)?;
         let report = node.compact().map_err(|error| format!("compacting failed: {error}"))?;
-        self.check_bytes(report.snapshot.log_id)?;
+        self.check_bytes(&node, report.snapshot.log_id)?;
         self.check_log(&node)?;
         self.compare_state(node.machine(), self.history.len())?;
         drop(node);
@@ -103,11 +119,10 @@ impl World {
         }
         self.check_log(&node)?;
         self.take(&node, Take::Snapshot)?;
-        drop(node);
-        self.check_bytes(report.snapshot.log_id)
+        self.check_bytes(&node, report.snapshot.log_id)
     }
 
-    fn check_bytes(&self, covered: Option<LogId>) -> Result<(), String> {
+    fn check_bytes(&self, node: &Node, covered: Option<LogId>) -> Result<(), String> {
         let names = self.disk.file_names();
         let snapshots: Vec<&String> = names.iter().filter(|name| name.contains("snap")).collect();
         let count = self.history.len();
@@ -119,7 +134,9 @@ impl World {
         if self.history.count_to(Some(log_id.index)) != count || snapshots != [&name] {
             return Err(format!("{snapshots:?} are there after {count} entries"));
         }
-        if self.disk.read_file(&name) != Some(serial_snapshot(&self.history, count)) {
+        let mut bytes = Vec::new();
+        node.snapshot_to(&mut bytes).map_err(|error| error.to_string())?;
+        if bytes != serial_snapshot(&self.history, count) {
             return Err(format!("the snapshot of {count} entries is not that of a serial engine"));
         }
         Ok(())

@@ -149,6 +149,29 @@ fn inline_apply_never_meets_any_of_two_workers() {
     });
 }
 
+/// An entry is applied inline, or by the worker, while another takes a view.
+fn a_view_is_taken_while_entries_are_applied() {
+    let engine = engine(1);
+    // Whoever takes the view takes the worker's steps, too.
+    engine.stopping.store(true, Ordering::SeqCst);
+    engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+    let other = spawn(&engine, |engine| {
+        drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
+    });
+    drop(engine.take_view().unwrap());
+    other.join().unwrap();
+    while engine.step_worker(0) == Step::Worked {}
+    check_applied(&engine, 3);
+    assert_eq!(engine.machine.applied_in(0), [1, 2]);
+    let at_mark = engine.machine.at_mark();
+    assert!(at_mark == [Some(1)] || at_mark == [Some(2)], "{at_mark:?}");
+}
+
+#[test]
+fn the_mark_of_a_view_is_in_its_place_beside_inline_apply() {
+    check(2, a_view_is_taken_while_entries_are_applied);
+}
+
 #[test]
 fn whatever_is_accepted_is_accepted_before_the_close() {
     check(3, || {

@@ -12,11 +12,17 @@ mod loom_parts;
 #[cfg(shuttle)]
 mod shuttle_manager;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{CommandRef, PayloadRef};
 use crate::entry::{Entry, LogId, Reply};
-use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine};
+use crate::error::SnapshotError;
+use crate::log::table::SegmentHold;
+use crate::machine::capture::{Captured, Head};
+use crate::machine::view::Sorted;
+use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine, View, Views};
+use crate::snapshot::Snapshot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// No wait of a model ends by a timeout.
@@ -34,6 +40,8 @@ fn put(index: u64, key: &[u8]) -> Entry<'_> {
 #[derive(Debug)]
 struct Toy {
     partitions: Vec<Applied>,
+    /// How many partitions the mark of a view has come to.
+    marked: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -42,11 +50,19 @@ struct Applied {
     last: AtomicU64,
     /// What really happened. No thread is stopped while it holds this.
     all: std::sync::Mutex<Vec<u64>>,
+    /// How many of these there were when the mark of a view came.
+    at_mark: std::sync::Mutex<Option<usize>>,
 }
 
 impl Toy {
     fn new(partitions: usize) -> Self {
-        Self { partitions: (0..partitions).map(|_| Applied::default()).collect() }
+        let partitions = (0..partitions).map(|_| Applied::default()).collect();
+        Self { partitions, marked: AtomicU64::new(0) }
+    }
+
+    /// How many entries each partition had been given when the mark of a view came to it.
+    fn at_mark(&self) -> Vec<Option<usize>> {
+        self.partitions.iter().map(|applied| *applied.at_mark.lock().unwrap()).collect()
     }
 
     /// The indexes a partition was given, in the order in which it was given them.
@@ -94,5 +110,47 @@ impl StateMachine for Toy {
 
     fn applied(&self) -> Option<LogId> {
         None
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
+    }
+}
+
+/// Writes down where the mark came, and copies nothing.
+impl Views for Toy {
+    fn begin_view(&self) {
+        self.marked.store(0, Ordering::Relaxed);
+    }
+
+    fn mark_view(&self, partition: Partition) {
+        let applied = &self.partitions[partition.id()];
+        *applied.at_mark.lock().unwrap() = Some(applied.all.lock().unwrap().len());
+        self.marked.fetch_add(1, Ordering::Release);
+    }
+
+    fn marked(&self) -> usize {
+        usize::try_from(self.marked.load(Ordering::Acquire)).unwrap()
+    }
+
+    fn finish_view(&self, hold: SegmentHold) -> View {
+        let captured = Captured { head: Head::default(), shards: Vec::new() };
+        View::memory(Sorted::new(captured, (), Arc::default()), hold)
+    }
+
+    fn fill(&self) -> Result<(), SnapshotError> {
+        Ok(())
+    }
+
+    fn fill_some(&self) -> Result<bool, SnapshotError> {
+        Ok(false)
+    }
+
+    fn load(&self, _: &Snapshot) -> Result<(), SnapshotError> {
+        Err(SnapshotError::Unsupported { what: "a model" })
+    }
+
+    fn let_go(&self, _: &Snapshot, _: u32) -> Result<(), SnapshotError> {
+        Err(SnapshotError::Unsupported { what: "a model" })
     }
 }
