@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::disk::real::{OpenMode, RealDisk, backup};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
-use crate::error::{Corrupt, OpenError};
+use crate::error::{Corrupt, OpenError, SnapshotError};
 use crate::log::Cut;
 use crate::log::format::{HARD_FILE, META_FILE, segment_name};
 use crate::log::hard::{self, HardFile};
@@ -35,7 +35,7 @@ use crate::log::recovery::scan::{
     OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, scan,
 };
 use crate::snapshot::Snapshot;
-use crate::snapshot::format::parse_snapshot_name;
+use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 
 /// What [`repair`] may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +81,8 @@ pub struct RepairReport {
     pub meta_slot: Option<u64>,
     /// Damage of `HARD`.
     pub hard: Option<Corrupt>,
+    /// Damage of snapshots. They are removed where an older one, or the log, has what they had.
+    pub damaged_snapshots: Vec<Corrupt>,
     /// The last entry that is whole, with all before it; the snapshot's, if that goes further.
     pub last: Option<LogId>,
     /// A snapshot that has what the log lost up to this entry: the log is not cut, but begins anew behind it.
@@ -99,7 +101,8 @@ impl RepairReport {
     /// Whether anything is (or was, before it was repaired) damaged.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        self.log.is_some() || self.meta_slot.is_some() || self.hard.is_some()
+        let beside = self.hard.is_some() || !self.damaged_snapshots.is_empty();
+        self.log.is_some() || self.meta_slot.is_some() || beside
     }
 }
 
@@ -124,7 +127,7 @@ pub struct LostLog {
 /// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage (or begins it
 /// anew behind a snapshot that goes further), so that it opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
-/// Costs one pass over the log; repairing, another one, and the copies: room for the damaged segment and those after it.
+/// Costs one pass over the log and the snapshots; repairing, another one, and the copies: room for the damaged segment and those after it.
 /// A crash on the way leaves a directory that can be repaired again, or that is repaired.
 ///
 /// # Errors
@@ -183,8 +186,12 @@ pub(crate) fn repair_on_disk(
     report.last = result.tail.last;
     report.torn_end = result.cut.clone().map(Into::into);
     report.log = result.unreadable.clone().map(|damage| LostLog::new(damage, &result));
+    let (newest, damaged) = look_at_snapshots(shared)?;
+    let newest =
+        newest.filter(|newest| Some(newest.index) >= meta.base.last.map(|base| base.index));
+    report.damaged_snapshots = damaged;
     if let Some(lost) = &mut report.log
-        && let Some(log_id) = newest_snapshot(shared, meta.base.last)?
+        && let Some(log_id) = newest
         && result.tail.last.is_none_or(|last| last.index < log_id.index)
     {
         lost.only_above(log_id.index, list_files(disk)?.segments);
@@ -201,12 +208,28 @@ pub(crate) fn repair_on_disk(
     if let Some(place) = report.hard.as_ref().filter(|_| !options.forget_hard_state) {
         return Err(place.clone().into());
     }
+    if let Some(base) = meta.base.last.filter(|_| newest.is_none()) {
+        // Nothing has what is before the log.
+        let missing = || Corrupt {
+            file: snapshot_name(base.index),
+            offset: 0,
+            index: Some(base.index),
+            what: "the log begins after this entry, and no snapshot has what is before",
+        };
+        return Err(report.damaged_snapshots.pop().unwrap_or_else(missing).into());
+    }
     // A file can be filled with zeros and removed, but not be made shorter.
     check_lengths(disk)?;
     let first_changed = if report.snapshot.is_some() { 0 } else { result.tail.segment };
     back_up(disk, &mut report, first_changed, make_backup)?;
     if report.log.is_some() && report.snapshot.is_none() {
         cut_log(disk, &result.tail)?;
+    }
+    if !report.damaged_snapshots.is_empty() {
+        for Corrupt { file, .. } in &report.damaged_snapshots {
+            disk.remove(file).map_err(|error| OpenError::io("removing", file, error))?;
+        }
+        disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
     }
     if report.hard.is_some() {
         hard::mend(disk, meta.database_id)?;
@@ -231,18 +254,29 @@ pub(crate) fn repair_on_disk(
     Ok(report)
 }
 
-/// The newest snapshot from the log's base on that is whole.
-fn newest_snapshot(disk: &Arc<dyn Disk>, base: Option<LogId>) -> Result<Option<LogId>, OpenError> {
+/// The newest snapshot that is whole, and the damage of those that are not.
+fn look_at_snapshots(disk: &Arc<dyn Disk>) -> Result<(Option<LogId>, Vec<Corrupt>), OpenError> {
     let mut names = list_files(&**disk)?.snapshots;
     names.sort_unstable();
-    let whole = |name: &String| {
-        let index = parse_snapshot_name(name)
-            .filter(|index| base.is_none_or(|base| base.index <= *index))?;
-        let snapshot = Snapshot::open_on(disk, name).ok()?;
-        snapshot.verify().ok()?;
-        snapshot.log_id().filter(|log_id| log_id.index == index)
-    };
-    Ok(names.iter().rev().find_map(whole))
+    let (mut newest, mut damaged) = (None, Vec::new());
+    for name in names {
+        let corrupt = |what| Corrupt { file: name.clone(), offset: 0, index: None, what };
+        let opened = Snapshot::open_on(disk, &name);
+        match opened.and_then(|snapshot| snapshot.verify().map(|()| snapshot.log_id())) {
+            Ok(log_id) if log_id.map(|log_id| log_id.index) == parse_snapshot_name(&name) => {
+                newest = log_id;
+            }
+            Ok(_) => damaged.push(corrupt("the snapshot is of another entry than its name says")),
+            Err(SnapshotError::NotASnapshot { .. }) => {
+                damaged.push(corrupt("it does not start as a snapshot does"));
+            }
+            Err(error) => match OpenError::of_snapshot(error) {
+                OpenError::Corrupt(place) => damaged.push(place),
+                other => return Err(other),
+            },
+        }
+    }
+    Ok((newest, damaged))
 }
 
 impl LostLog {
@@ -283,6 +317,7 @@ fn back_up(
     if report.hard.is_some() {
         names.push(HARD_FILE.to_owned());
     }
+    names.extend(report.damaged_snapshots.iter().map(|place| place.file.clone()));
     let (backup, path) = make_backup()?;
     for name in &names {
         copy(disk, &*backup, name)?;

@@ -176,3 +176,40 @@ fn a_power_cut_at_any_operation_leaves_one_to_repair_again_or_a_repaired_one() {
     let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
     put(&manage(machine, apply_config(1)), SNAPSHOT + 1..=SNAPSHOT + 100);
 }
+
+#[test]
+fn a_damaged_snapshot_is_removed_if_the_log_has_what_it_had_and_never_else() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    put(&manager, 1..=SNAPSHOT);
+    manager.snapshot().unwrap();
+    put(&manager, SNAPSHOT + 1..=ENTRIES);
+    manager.close(LONG).unwrap();
+    let flip = |name: &str| {
+        let path = scratch.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let name = format!("{SNAPSHOT:016x}.snap");
+    flip(&name);
+    let look = repair(scratch.path(), RepairOptions::new()).unwrap();
+    assert!(look.is_damaged() && !look.repaired && look.log.is_none());
+    assert_eq!(look.damaged_snapshots[0].file, name);
+    let report = repair(scratch.path(), RepairOptions::new().write(true)).unwrap();
+    assert!(report.repaired && !scratch.path().join(&name).exists());
+    assert!(report.backup.unwrap().join(&name).exists());
+    let manager = scratch.open();
+    check_state(manager.machine(), ENTRIES, "without the snapshot");
+    assert_eq!(manager.stats().recovery.unwrap().snapshot, None);
+
+    manager.compact().unwrap();
+    manager.close(LONG).unwrap();
+    let name = format!("{ENTRIES:016x}.snap");
+    flip(&name);
+    let refused = repair(scratch.path(), RepairOptions::new().write(true)).unwrap_err();
+    assert!(matches!(refused, OpenError::Corrupt(place) if place.file == name));
+    flip(&name);
+    check_state(scratch.open().machine(), ENTRIES, "nothing was changed");
+}

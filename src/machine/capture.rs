@@ -53,6 +53,7 @@ pub(crate) struct Capture<C> {
 
 struct Gathered<C> {
     head: Option<Head>,
+    /// By shard: its copies or, until then, room for them.
     shards: Vec<ShardCopy<C>>,
 }
 
@@ -73,10 +74,10 @@ impl<C> Capture<C> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a view, before its mark is put into the rings.
-    pub(crate) fn begin(&self, shards: usize) {
-        // A worker that adds a copy must not wait while the list grows.
-        *self.lock() = Gathered { head: None, shards: Vec::with_capacity(shards) };
+    /// Begins a view, before its mark is put into the rings. `room` is for the copies of each shard: memory that was
+    /// touched, as a worker that had to ask for it waited milliseconds for the allocator and the kernel.
+    pub(crate) fn begin(&self, room: Vec<ShardCopy<C>>) {
+        *self.lock() = Gathered { head: None, shards: room };
         self.came.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -109,17 +110,22 @@ impl<C> Capture<C> {
         self.marked.get(partition).map_or(0, |marked| marked.load(Ordering::Relaxed))
     }
 
-    /// Adds the copy of a shard.
-    pub(crate) fn add(&self, shard: ShardCopy<C>) {
-        self.lock().shards.push(shard);
+    /// Has `copy` fill the room of a shard. The caller has the shard's lock.
+    pub(crate) fn add(&self, shard: usize, copy: impl FnOnce(&mut ShardCopy<C>)) {
+        let room = |gathered: &mut Gathered<C>| gathered.shards.get_mut(shard).map(std::mem::take);
+        let mut copies = room(&mut self.lock()).unwrap_or_default();
+        copy(&mut copies);
+        if let Some(place) = self.lock().shards.get_mut(shard) {
+            *place = copies;
+        }
     }
 
     /// A worker has to stop, with the shard's lock held, to copy a shard.
     #[cold]
-    pub(crate) fn copy_before_write(&self, copy: impl FnOnce() -> ShardCopy<C>) {
+    pub(crate) fn copy_before_write(&self, shard: usize, copy: impl FnOnce(&mut ShardCopy<C>)) {
         let began = Instant::now();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
-        self.add(copy());
+        self.add(shard, copy);
         let cpu = clock_gettime(ClockId::ThreadCPUTime) - cpu;
         let wall = began.elapsed();
         let ns = |seconds: u64, nanos: u64| seconds.saturating_mul(1_000_000_000) + nanos;

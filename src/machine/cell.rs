@@ -54,6 +54,11 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
     /// Asks the processor for what a write to the cell is going to touch outside of its slot.
     fn prefetch(&self) {}
+    /// Asks the processor for the bytes, wherever they are.
+    fn prefetch_value(&self, context: &Self::Context) {
+        let _ = context;
+        self.prefetch();
+    }
     /// The number the bytes are the decimal form of, if they are.
     fn number(&self, context: &Self::Context) -> Result<Option<i64>, ReadError> {
         self.with(context, parse)
@@ -249,6 +254,17 @@ impl Cell for PlaceCell {
 
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
         View::persistent(sorted, hold)
+    }
+
+    #[inline]
+    fn prefetch_value(&self, table: &Arc<SegmentTable>) {
+        if let Self::Place(place) = *self {
+            table.read(place, |bytes| {
+                let first = bytes.as_ptr();
+                prefetch_line(first);
+                prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));
+            });
+        }
     }
 
     fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {

@@ -234,7 +234,8 @@ impl<C: Cell> KeyValue<C> {
 
     /// See [`Views`](super::Views).
     pub(crate) fn begin_view(&self) {
-        self.store.capture.begin(self.store.shards());
+        let room = self.store.room(&C::from_number(0));
+        self.store.capture.begin(room);
     }
 
     /// See [`Views`](super::Views).

@@ -128,7 +128,7 @@ impl<C: Send + Sync> Store<C> {
         let mut table = self.map.shards()[shard].write();
         let copied = &self.hints[shard].generation;
         if copied.load(Ordering::Relaxed) < generation {
-            self.capture.copy_before_write(|| copy(table.len(), slots!(table)));
+            self.capture.copy_before_write(shard, |copies| copy(copies, slots!(table)));
             copied.store(generation, Ordering::Relaxed);
         }
         if let Some((_, cell)) = table.get_mut(hash, |(known, _)| known.as_slice() == key) {
@@ -193,16 +193,30 @@ impl<C: Send + Sync> Store<C> {
     where
         C: Clone,
     {
-        for (hint, shard) in self.hints.iter().zip(self.map.shards()) {
+        for (number, shard) in self.map.shards().iter().enumerate() {
             // Whoever writes to the shard, and so may copy it, has its lock alone; there is one sweep at a time.
             let table = shard.read();
-            if hint.generation.load(Ordering::Relaxed) < generation {
-                let copies = copy(table.len(), slots!(table));
-                hint.generation.store(generation, Ordering::Relaxed);
-                drop(table);
-                self.capture.add(copies);
+            let copied = &self.hints[number].generation;
+            if copied.load(Ordering::Relaxed) < generation {
+                self.capture.add(number, |copies| copy(copies, slots!(table)));
+                copied.store(generation, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Room for a copy of every shard, and of some more keys in each, all of it touched. `blank` is a cell of no
+    /// matter.
+    pub(crate) fn room(&self, blank: &C) -> Vec<ShardCopy<C>>
+    where
+        C: Clone,
+    {
+        let room = |keys: usize| {
+            let mut copies = Vec::with_capacity(keys + keys / 16 + 8);
+            copies.resize(copies.capacity(), (Key::new(&[]), blank.clone()));
+            copies.clear();
+            copies
+        };
+        self.map.shards().iter().map(|shard| room(shard.read().len())).collect()
     }
 
     /// An empty store whose shards can take the place of this one's.
@@ -248,12 +262,10 @@ impl<C: Send + Sync> Store<C> {
 }
 
 fn copy<'a, C: Clone + 'a>(
-    len: usize,
+    copies: &mut ShardCopy<C>,
     slots: impl Iterator<Item = (&'a Key, &'a C)>,
-) -> ShardCopy<C> {
-    let mut copies = Vec::with_capacity(len);
+) {
     copies.extend(slots.map(|(key, cell)| (key.clone(), cell.clone())));
-    copies
 }
 
 impl<C> fmt::Debug for Store<C> {

@@ -7,12 +7,18 @@ use std::sync::Arc;
 use super::Partition;
 use super::capture::{Captured, Head, ShardCopy};
 use super::cell::{Cell, HeapCell, PlaceCell};
+use super::store::prefetch_line;
 use super::value::Value;
 use crate::entry::LogId;
 use crate::error::{ReadError, SnapshotError};
 use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::snapshot::Snapshot;
+
+/// How far ahead of the entry being read memory is touched for: neither slots nor values lie in the order of keys. With it
+/// the gathering is as fast as the machine's own memory: most of its time is in the prefetches, which wait for each other.
+const SLOTS_AHEAD: usize = 32;
+const VALUES_AHEAD: usize = 16;
 
 /// How the engine takes views of a machine; of the built-in ones only.
 #[doc(hidden)]
@@ -122,6 +128,18 @@ impl<C: Cell> Sorted<C> {
     fn at(&self, place: usize) -> Option<(&[u8], &C)> {
         let (key, cell) = self.slot(*self.order.get(place)?)?;
         Some((key.as_slice(), cell))
+    }
+
+    /// Asks the processor for the slot at one place and for the value of another, which is nearer.
+    #[inline]
+    fn prefetch(&self, slot_at: usize, value_at: usize) {
+        if let Some(slot) = self.order.get(slot_at).and_then(|position| self.slot(*position)) {
+            prefetch_line((&raw const *slot).cast());
+            prefetch_line((&raw const slot.1).cast());
+        }
+        if let Some((_, cell)) = self.at(value_at) {
+            cell.prefetch_value(&self.context);
+        }
     }
 
     /// The first place whose key is not below `key`.
@@ -279,6 +297,7 @@ impl View {
     ) -> Result<(), E> {
         either!(self, sorted => {
             for place in 0..sorted.order.len() {
+                sorted.prefetch(place + SLOTS_AHEAD, place + VALUES_AHEAD);
                 if let Some((key, cell)) = sorted.at(place) {
                     sorted.poison.check().map_err(ReadError::from)?;
                     cell.with(&sorted.context, |value| each(key, value))??;

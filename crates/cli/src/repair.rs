@@ -70,6 +70,11 @@ fn print(report: &RepairReport, out: &mut dyn Write) -> Outcome {
             place.offset, place.what
         )?;
     }
+    for place in &report.damaged_snapshots {
+        let done = if report.repaired { "was removed" } else { "would be removed" };
+        let (file, offset, what) = (&place.file, place.offset, place.what);
+        writeln!(out, "{file}: damaged at offset {offset}: {what}; it {done}")?;
+    }
     if report.torn_end.is_some() {
         let torn = torn(report.torn_end.as_ref());
         writeln!(out, "torn end, no damage, cut by the next open: {torn}")?;
@@ -119,6 +124,7 @@ struct RepairJson<'a> {
     log: Option<LostJson<'a>>,
     meta_slot: Option<u64>,
     hard: Option<&'static str>,
+    damaged_snapshots: Vec<&'a str>,
     snapshot_index: Option<u64>,
     last_index: Option<u64>,
     backup: Option<String>,
@@ -156,6 +162,7 @@ impl<'a> RepairJson<'a> {
             }),
             meta_slot: report.meta_slot,
             hard: report.hard.as_ref().map(|place| place.what),
+            damaged_snapshots: report.damaged_snapshots.iter().map(|place| &*place.file).collect(),
             snapshot_index: report.snapshot.map(|last| last.index),
             last_index: report.last.map(|last| last.index),
             backup: report.backup.as_ref().map(|path| path.display().to_string()),

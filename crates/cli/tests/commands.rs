@@ -83,9 +83,10 @@ fn usage_errors_have_a_status_of_their_own() {
     }
     assert!(!std::path::Path::new(dir).exists());
     let help = String::from_utf8(succeed(["--help"])).unwrap();
-    for name in
-        ["run", "put", "delete", "incr", "get", "stats", "export", "verify", "inspect", "dump"]
-    {
+    for name in [
+        "run", "put", "delete", "incr", "get", "stats", "export", "verify", "inspect", "dump",
+        "snapshot", "restore", "compact", "bench",
+    ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}");
         let help = String::from_utf8(succeed([name, "--help"])).unwrap();
         assert!(help.contains("Usage: sprag"), "{name}");

@@ -229,3 +229,38 @@ fn a_kill_at_any_moment_leaves_a_directory_with_everything_in_it() {
     }
     assert!(sprag(["put", text(&dir), "key", "value"]).status.success());
 }
+
+#[test]
+fn a_bench_of_snapshots_has_every_figure_it_promises() {
+    let (temporary, _) = fresh();
+    let report = json([
+        "bench",
+        "snapshot",
+        "--entries",
+        "3000",
+        "--rounds",
+        "1",
+        "--rate",
+        "20000",
+        "--dir",
+        text(temporary.path()),
+        "--json",
+    ]);
+    for name in [
+        "snapshot_idle_ms",
+        "limit_ms",
+        "longest_stall_us",
+        "apply_ratio_during",
+        "open_first_read_ms",
+        "open_complete_ms",
+        "bytes_per_entry",
+        "resident_bytes_per_entry",
+    ] {
+        assert!(report[name].as_f64().unwrap() >= 0.0, "{name}: {report}");
+    }
+    assert!(report["bytes_per_entry"].as_f64().unwrap() > 132.0, "a key, a value and a record");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    let (_other, dir) = fresh();
+    filled(&dir, 50);
+    assert_eq!(json(["bench", "open", text(&dir), "--json"])["keys"], 7);
+}

@@ -90,6 +90,9 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
         let _spinner = progress.spinner("opening");
         opened.push(open_apart(&dir)?);
     }
+    let empty = parent.path().join("empty");
+    drop(PersistentStateMachine::open(PersistentConfig::new(&empty)).map_err(opening(&empty))?);
+    let fixed = open_apart(&empty)?.rss_anon_bytes;
     let (idle, limit) = (median(idle), median(limits));
     let per_entry = |bytes: u64| ratio(bytes, u64::from(keys));
     let open_of = |pick: fn(&Opened) -> f64| report::median_of(opened.iter().map(pick).collect());
@@ -119,7 +122,7 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
         bytes_per_entry: report::three_digits(per_entry(bytes)),
         resident_bytes_per_entry: report::three_digits(per_entry(table_bytes as u64)),
         rss_anon_bytes_per_entry: report::three_digits(
-            open_of(|one| one.rss_anon_bytes) / f64::from(keys),
+            (open_of(|one| one.rss_anon_bytes) - fixed) / f64::from(keys),
         ),
     })
 }

@@ -3,14 +3,18 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use sprag::{PersistentConfig, PersistentStateMachine};
+use sprag::{ApplyConfig, ApplyManager, PersistentConfig, PersistentStateMachine};
 
 use super::report::milliseconds;
 use crate::error::{Outcome, about, opening};
 use crate::text::line;
+
+/// How often to look whether all keys are in the tables.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What an open took.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug)]
@@ -33,8 +37,15 @@ pub(super) fn open(dir: &Path) -> Outcome<Opened> {
     let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
     machine.get(b"key-000000000000").map_err(about(dir.display()))?;
     let first_read = began.elapsed();
-    let keys = machine.len().map_err(about(dir.display()))?;
+    let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))?;
+    while manager.stats().machine.unfilled_chunks > 0 {
+        if let Some(poison) = manager.poison() {
+            return Err(about(dir.display())(poison));
+        }
+        thread::sleep(LOOK);
+    }
     let complete = began.elapsed();
+    let keys = manager.machine().len().map_err(about(dir.display()))?;
     let rss_anon_bytes = rss_anon_bytes()? - before;
     Ok(Opened {
         first_read_ms: milliseconds(first_read),

@@ -42,7 +42,7 @@ pub(super) struct Report {
     pub(super) bytes_per_entry: f64,
     /// The tables, over the keys.
     pub(super) resident_bytes_per_entry: f64,
-    /// All anonymous memory that an open takes, fixed buffers included, over the keys.
+    /// The anonymous memory that an open takes more than one of an empty directory, over the keys.
     pub(super) rss_anon_bytes_per_entry: f64,
 }
 
