@@ -158,6 +158,14 @@ fn a_crash_of_the_process_at_every_operation_and_a_power_cut_at_every_one_of_the
 fn fails_at_every_operation(fault: Fault) -> [usize; 2] {
     let (mut poisoned, mut went_on) = (0, 0);
     for (n, line) in (0..).zip(trace(7, &rolling(), SHORT)) {
+        let same_as_plain = match fault {
+            Fault::ShortWriteThenError { .. } => !line.starts_with("write"),
+            Fault::SyncErrorThenClean => !line.starts_with("sync "),
+            _ => false,
+        };
+        if same_as_plain {
+            continue;
+        }
         let mut world = world(7, &rolling());
         world.arm(n, fault);
         let outcome = world.run_script(SHORT).and_then(|ran| {
@@ -191,7 +199,7 @@ fn a_failure_at_every_operation_fails_the_call_or_the_engine_and_loses_nothing()
         Fault::SyncErrorThenClean,
     ] {
         let [poisoned, went_on] = fails_at_every_operation(fault);
-        assert!(poisoned > 10 && went_on > 10, "{fault:?}: {poisoned}, {went_on}");
+        assert!(poisoned > 3 && went_on > 1, "{fault:?}: {poisoned}, {went_on}");
     }
 }
 
