@@ -178,6 +178,22 @@ fn a_value_reads_the_same_after_its_segment_was_compacted_away_and_after_close()
 }
 
 #[test]
+fn two_snapshots_are_kept_without_a_compaction_and_one_with() {
+    let (scratch, log) = (Scratch::new(), log(10, 1, 500));
+    let manager = scratch.open();
+    for piece in log.chunks(100) {
+        apply(&manager, piece);
+        manager.snapshot().unwrap();
+        manager.snapshot().unwrap();
+    }
+    assert_eq!(files(&scratch.path(), ".snap").len(), 2);
+    manager.compact().unwrap();
+    assert_eq!(files(&scratch.path(), ".snap").len(), 1);
+    manager.close(LONG).unwrap();
+    check(&scratch.open(), &log);
+}
+
+#[test]
 fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
     let log = log(5, 1, 1500);
     let mut bytes = Vec::new();

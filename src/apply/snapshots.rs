@@ -58,7 +58,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Apply goes on meanwhile (a machine of the user's own is held up while its
     /// [`snapshot`](StateMachine::snapshot) runs). The next open starts from it.
     ///
-    /// The log stays as it is: see [`compact`](ApplyManager::compact). Costs a view, and writing every key and value once.
+    /// The log stays as it is: see [`compact`](ApplyManager::compact). So does the snapshot before this one, and no older. Costs a view, and writing every key and value once.
     ///
     /// # Errors
     ///
@@ -245,7 +245,11 @@ impl<M: StateMachine> Engine<M> {
                 None,
             ));
         };
-        self.snapshot_mark.store(encode(Some(log_id.index)), Ordering::Release);
+        let before = self.snapshot_mark.swap(encode(Some(log_id.index)), Ordering::AcqRel);
+        // The one before stays, to fall back on, until a compaction.
+        if let Some(before) = decode(before).filter(|before| *before < log_id.index) {
+            log.remove_snapshots_below(before);
+        }
         self.snapshot_bytes.store(summary.bytes, Ordering::Release);
         let snapshot = Snapshot::open_on(log.disk(), &snapshot_name(log_id.index))?;
         Ok((report(Some(log_id), summary, began), Some(snapshot)))

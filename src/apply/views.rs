@@ -38,8 +38,7 @@ impl<M: StateMachine> Engine<M> {
         // Before anything is copied that may refer to a segment.
         let hold = self.table.hold();
         self.progress.poison.check()?;
-        views.fill()?;
-        views.begin_view();
+        views.begin_view()?;
         while !self.push_mark()? {
             self.pass_time();
         }

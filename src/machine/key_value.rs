@@ -233,9 +233,11 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// See [`Views`](super::Views).
-    pub(crate) fn begin_view(&self) {
+    pub(crate) fn begin_view(&self) -> Result<(), SnapshotError> {
+        self.fill_all()?;
         let room = self.store.room(&C::from_number(0));
         self.store.capture.begin(room);
+        Ok(())
     }
 
     /// See [`Views`](super::Views).

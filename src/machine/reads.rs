@@ -120,8 +120,8 @@ macro_rules! key_value_reads {
         }
 
         impl super::Views for $machine {
-            fn begin_view(&self) {
-                self.state.begin_view();
+            fn begin_view(&self) -> Result<(), $crate::error::SnapshotError> {
+                self.state.begin_view()
             }
 
             fn mark_view(&self, partition: super::Partition) {
@@ -134,10 +134,6 @@ macro_rules! key_value_reads {
 
             fn finish_view(&self, hold: $crate::log::table::SegmentHold) -> super::View {
                 self.state.finish_view(self.journal.poison(), hold)
-            }
-
-            fn fill(&self) -> Result<(), $crate::error::SnapshotError> {
-                self.state.fill_all()
             }
 
             fn fill_some(&self) -> Result<bool, $crate::error::SnapshotError> {

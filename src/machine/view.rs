@@ -23,18 +23,16 @@ const VALUES_AHEAD: usize = 16;
 /// How the engine takes views of a machine; of the built-in ones only.
 #[doc(hidden)]
 pub trait Views: Send + Sync {
-    /// Before the mark is put into the rings.
-    fn begin_view(&self);
+    /// Before the mark is put into the rings: all of the snapshot that the machine was opened from is in its store then.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn begin_view(&self) -> Result<(), SnapshotError>;
     /// The worker of `partition` has come to the mark.
     fn mark_view(&self, partition: Partition);
     /// How many have.
     fn marked(&self) -> usize;
     /// All have: copies what no worker has copied.
     fn finish_view(&self, hold: SegmentHold) -> View;
-    /// Puts all of the snapshot that the machine was opened from into its store, if it is not there yet.
-    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
-    fn fill(&self) -> Result<(), SnapshotError>;
-    /// A part of it. Whether there was anything left.
+    /// Puts a part of that snapshot there. Whether there was anything left.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn fill_some(&self) -> Result<bool, SnapshotError>;
     /// Replaces the state by that of a snapshot that was verified. Nothing is applied meanwhile.
