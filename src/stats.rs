@@ -69,7 +69,7 @@ pub struct ApplyStats {
 }
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Every figure of the engine. Cheap, but for the machine's part (one short lock for each 1,024 keys).
+    /// Every figure of the engine. Cheap, but for the machine's part (one short lock for each 512 keys).
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "percentages and milliseconds")]
     pub fn stats(&self) -> ApplyStats {

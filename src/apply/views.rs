@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_micros(50);
 
 impl<M: StateMachine> ApplyManager<M> {
     /// The state at one exact index: that of the last entry that was on its way to the workers when the view was asked
-    /// for. Apply goes on meanwhile; a worker stops only to copy one shard (about a thousand keys) before it writes to
+    /// for. Apply goes on meanwhile; a worker stops only to copy one shard (some 500 keys) before it writes to
     /// it.
     ///
     /// One view is taken at a time; another call waits for its turn. Costs a copy of every key's slot, and a sort.

@@ -157,8 +157,6 @@ impl PersistentStateMachine {
             return Err(ViewError::Unsupported);
         }
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody fills the store in the background of a machine that has no manager.
-        self.fill()?;
         let hold = self.table.hold();
         self.begin_view()?;
         self.mark_view(Partition::WHOLE);

@@ -63,7 +63,7 @@ macro_rules! key_value_reads {
                 self.state.contains(key)
             }
 
-            /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 1,024 keys.
+            /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 512 keys.
             ///
             /// # Errors
             ///

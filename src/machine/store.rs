@@ -16,8 +16,8 @@ use foldhash::quality::{FixedState, FoldHasher};
 use super::HASH_PARTS;
 use super::capture::{Capture, ShardCopy};
 
-/// Keys a shard is made for, at most: few enough that growing one is a short stall.
-const SHARD_KEYS_MAX: usize = 1024;
+/// Keys a shard is made for, at most: few enough that growing one, or copying it for a view, is a short stall.
+const SHARD_KEYS_MAX: usize = 512;
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "a hash is used as a usize");
 const _: () = assert!(size_of::<Key>() == 24);
