@@ -20,6 +20,8 @@ use crate::log::meta::{Meta, MetaFile};
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::log::recovery::verify::verify;
 use crate::machine::PersistentStateMachine;
+use crate::snapshot::format::snapshot_name;
+use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 
 /// A frame, its header and its body.
 type Frame = (FrameHeader, Vec<u8>);
@@ -31,6 +33,10 @@ pub fn recovery(data: &[u8]) {
     let damaged = damage(base, &mut input);
     let mut files = damaged.segments.clone();
     files.insert(META_FILE.to_owned(), meta_file(&damaged.meta));
+    if let Some(last) = damaged.meta.base.last {
+        // What is before the base is a state without keys.
+        files.insert(snapshot_name(last.index), empty_snapshot(last));
+    }
     let sim = disk_with(&files);
     let reference = read_plainly(&damaged);
     let (seen, result) = scanned(&sim, &damaged.meta);
@@ -60,6 +66,14 @@ pub fn recovery(data: &[u8]) {
         (Ok(_), Err(error)) => panic!("the log reads well, and opening fails: {error}"),
         (Err(error), Ok(_)) => panic!("opened, and yet: {error}"),
     }
+}
+
+/// The snapshot of a state without keys.
+fn empty_snapshot(last: LogId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let meta = SnapshotMeta { log_id: Some(last), ..SnapshotMeta::default() };
+    SnapshotWriter::new(&mut bytes).finish(&meta).unwrap();
+    bytes
 }
 
 /// META of exactly this content.
