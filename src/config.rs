@@ -86,6 +86,28 @@ impl CommitMode {
     }
 }
 
+/// Which indexes may follow each other in the log. It is fixed when the directory is created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Contiguity {
+    /// Each one more than the one before; the first is 0 or 1.
+    #[default]
+    Strict,
+    /// They rise. For adapters, whose consensus engine vouches for the order, and only together with
+    /// [`CommitMode::ByCommit`]: the log may start at any index and have gaps, over which nothing can be committed, and
+    /// [`apply_only`](crate::ApplyManager::apply_only) takes entries that the log does not hold.
+    Monotone,
+}
+
+impl Contiguity {
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Strict => "without a gap",
+            Self::Monotone => "only upwards",
+        }
+    }
+}
+
 /// Options of an [`ApplyManager`](crate::ApplyManager).
 #[derive(Clone, Debug)]
 pub struct ApplyConfig {
@@ -237,6 +259,7 @@ pub struct PersistentConfig {
     pub(crate) strict: bool,
     pub(crate) durability: Durability,
     pub(crate) commit_mode: CommitMode,
+    pub(crate) contiguity: Contiguity,
     pub(crate) batch_size: usize,
     pub(crate) batch_interval: Duration,
     pub(crate) frame_bytes: usize,
@@ -263,6 +286,7 @@ impl PersistentConfig {
             strict: false,
             durability: Durability::Sync,
             commit_mode: CommitMode::OnAppend,
+            contiguity: Contiguity::Strict,
             batch_size: 128,
             batch_interval: Duration::ZERO,
             frame_bytes: 256 << 10,
@@ -312,6 +336,14 @@ impl PersistentConfig {
     #[must_use]
     pub fn commit_mode(mut self, mode: CommitMode) -> Self {
         self.commit_mode = mode;
+        self
+    }
+
+    /// Which indexes may follow each other; must be what the directory was created with. Default:
+    /// [`Contiguity::Strict`], which is right for everybody but the adapter of a consensus engine.
+    #[must_use]
+    pub fn contiguity(mut self, contiguity: Contiguity) -> Self {
+        self.contiguity = contiguity;
         self
     }
 

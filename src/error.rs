@@ -152,6 +152,16 @@ pub enum OpenError {
         /// How it was opened.
         asked: &'static str,
     },
+    /// The directory was made for the other rule of which indexes follow each other.
+    #[error(
+        "the indexes of the directory rise {found}, not {asked}; open it the way it was created"
+    )]
+    Contiguity {
+        /// How it was created.
+        found: &'static str,
+        /// How it was opened.
+        asked: &'static str,
+    },
     /// Bytes that were durable do not read back. Nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -321,6 +331,13 @@ pub enum SubmitError {
         /// How the log commits.
         mode: &'static str,
     },
+    /// The call is only for a log whose indexes may have gaps
+    /// ([`Contiguity::Monotone`](crate::Contiguity::Monotone)), which an adapter opens.
+    #[error("{call} is only for a log whose indexes may have gaps")]
+    Contiguity {
+        /// Which call.
+        call: &'static str,
+    },
     /// The machine keeps no log of ours.
     #[error("{call} needs a log, and this state machine keeps none")]
     NoLog {
@@ -453,6 +470,9 @@ pub enum LogError {
     /// The log's buffers are full; try again when something is durable.
     #[error("the log is full right now; nothing was changed, try again")]
     Full,
+    /// The snapshot that covers what is to be given up, or giving it up, failed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The machine keeps no log of ours.
     #[error("this state machine keeps no log")]
     NoLog,

@@ -90,7 +90,7 @@ pub use apply::waiter::Acknowledged;
 pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
-    ApplyConfig, CommitMode, CompactionPolicy, Durability, IoBackend, PersistentConfig,
+    ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
 };
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,

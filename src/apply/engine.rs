@@ -133,7 +133,8 @@ impl<M: StateMachine> Engine<M> {
 
     /// First index whose slot is still taken: by an entry not yet applied, or a reply not yet copied out.
     pub(crate) fn slot_limit(&self) -> u64 {
-        let oldest = self.progress.applied_mark().min(self.claims.oldest());
+        let applied = self.progress.applied_mark().max(self.progress.base());
+        let oldest = applied.min(self.claims.oldest());
         oldest.saturating_add(self.slots.capacity())
     }
 

@@ -182,7 +182,7 @@ impl<M: StateMachine> Engine<M> {
                 })?;
             }
         }
-        self.machine.jumped_to(snapshot.log_id());
+        self.machine.jumped_to(snapshot.log_id(), snapshot.membership());
         Ok(())
     }
 
@@ -216,7 +216,7 @@ impl Log {
     /// The log is empty and goes on after `last`, in a segment of its own: the base moves there.
     fn start_over(&self, last: LogId) -> Result<crate::log::meta::LogBase, Poison> {
         let base = self.writer_starts_over(last)?;
-        self.move_base(base)?;
+        self.move_base(base, last.index)?;
         Ok(base)
     }
 }

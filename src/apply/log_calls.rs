@@ -132,8 +132,10 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         let mut appending = self.engine.lock_appender();
         let progress = &self.engine.progress;
-        let mark = encode(keep);
-        if mark >= progress.submitted_mark() {
+        let held = keep.and_then(|index| appending.appender.last_held(index));
+        let mark = encode(held.map(|log_id| log_id.index));
+        let last = appending.appender.last();
+        if keep >= last.map(|last| last.index) {
             return Ok(());
         }
         if let Some(committed) = decode(progress.committed_mark()).filter(|index| *index >= mark) {
@@ -146,14 +148,35 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Would remove the log through `index`; refused until a durable snapshot covers it.
+    /// Blocks until everything appended, truncated or committed before the call is on stable storage, whatever the
+    /// durability mode. Nothing is waited for to be applied.
+    ///
+    /// What was appended before one call is one sync, as far as it is not under way: callers on several threads share it.
     ///
     /// # Errors
     ///
-    /// [`LogError::NotCovered`].
+    /// [`LogError::Timeout`], which cancels nothing; [`LogError::Poisoned`].
+    pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
+        self.log()?;
+        log_error(self.engine.sync_log(timeout))
+    }
+
+    /// Gives up the log through `index`, as far as whole segments go, and all of it only where a durable snapshot covers it.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::NotCovered`] if the newest snapshot is of an entry before `index`; [`LogError::Snapshot`].
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log()?;
-        Err(LogError::NotCovered { index })
+        let _turn = self.engine.lock_snapshots();
+        let newest = self.engine.newest_snapshot()?;
+        let covered = newest.as_ref().and_then(|newest| newest.log_id());
+        match (newest, covered) {
+            (Some(newest), Some(covered)) if covered.index >= index => {
+                Ok(self.engine.give_up_log(self.log()?, covered, index, &newest)?)
+            }
+            _ => Err(LogError::NotCovered { index }),
+        }
     }
 
     /// The hard state (vote and the like) saved last.

@@ -3,6 +3,7 @@
 //! [`manager`] is the public face, [`engine`] what the threads share and the steps they take, [`threads`] the loops
 //! over those steps.
 
+pub(crate) mod apply_only;
 pub(crate) mod claims;
 pub(crate) mod compaction;
 pub(crate) mod engine;

@@ -102,10 +102,23 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`SnapshotError`] if it does not read back; [`SnapshotError::Unsupported`] for a machine without a log.
     pub fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let _turn = self.engine.lock_snapshots();
-        let log = self.engine.log_for_snapshots()?;
-        decode(self.engine.snapshot_mark.load(Ordering::Acquire))
-            .map(|index| Snapshot::open_on(log.disk(), &snapshot_name(index)))
-            .transpose()
+        self.engine.newest_snapshot()
+    }
+
+    /// As [`snapshot`](ApplyManager::snapshot), of a [`view`](ApplyManager::view) that was taken of this engine before: for
+    /// who has to fix the index in one place, and writes in another.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](ApplyManager::snapshot); [`SnapshotError::Stale`] if there is a newer snapshot by now.
+    pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.engine.lock_snapshots();
+        let newest = self.engine.snapshot_mark.load(Ordering::Acquire);
+        if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
+            let (snapshot, committed) = (log_id.index, decode(newest));
+            return Err(SnapshotError::Stale { snapshot, committed });
+        }
+        self.engine.write_snapshot_of(&Still::View(view)).map(|(report, _)| report)
     }
 }
 
@@ -133,7 +146,13 @@ impl<M: StateMachine> Still<'_, M> {
         match self {
             Self::View(view) => view.meta(),
             Self::Held(machine) => {
-                SnapshotMeta { log_id: machine.applied(), ..SnapshotMeta::default() }
+                let membership = machine.last_membership();
+                SnapshotMeta {
+                    log_id: machine.applied(),
+                    membership: membership
+                        .map(|(log_id, bytes)| (log_id, bytes.into_boxed_slice())),
+                    ..SnapshotMeta::default()
+                }
             }
         }
     }
@@ -223,28 +242,31 @@ impl<M: StateMachine> Engine<M> {
 
     /// Takes a snapshot into the directory. The caller has the turn.
     fn write_snapshot(&self) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
+        self.with_state(|state| self.write_snapshot_of(state))
+    }
+
+    /// The same of a state that stands still.
+    fn write_snapshot_of(
+        &self,
+        state: &Still<'_, M>,
+    ) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
         let log = self.log_for_snapshots()?;
         let began = Instant::now();
         let stopping = || self.stopping.load(Ordering::Relaxed);
-        let (log_id, summary) = self.with_state(|state| {
-            let Some(log_id) = state.log_id() else { return Ok((None, None)) };
-            let meta = state.meta();
-            let summary =
-                write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
-                    let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
-                    let summary = state.write(writer, &meta, &stopping)?;
-                    // A snapshot that outlives entries of the log would be of a log that never was.
-                    self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
-                    Ok(summary)
-                })?;
-            Ok((Some(log_id), Some(summary)))
-        })?;
-        let (Some(log_id), Some(summary)) = (log_id, summary) else {
+        let Some(log_id) = state.log_id() else {
             return Ok((
                 SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() },
                 None,
             ));
         };
+        let meta = state.meta();
+        let summary = write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
+            let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
+            let summary = state.write(writer, &meta, &stopping)?;
+            // A snapshot that outlives entries of the log would be of a log that never was.
+            self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+            Ok(summary)
+        })?;
         let before = self.snapshot_mark.swap(encode(Some(log_id.index)), Ordering::AcqRel);
         // The one before stays, to fall back on, until a compaction.
         if let Some(before) = decode(before).filter(|before| *before < log_id.index) {
@@ -268,7 +290,7 @@ impl<M: StateMachine> Engine<M> {
         let log = self.log_for_snapshots()?;
         let before = log.base();
         if let (Some(log_id), Some(file)) = (snapshot.log_id, &file) {
-            self.give_up_log(log, log_id, file)?;
+            self.give_up_log(log, log_id, log_id.index, file)?;
         }
         let base = log.base();
         Ok(CompactionReport {
@@ -279,15 +301,24 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// Moves the beginning of the log as near to `covered` as it may come.
-    fn give_up_log(
+    /// The newest snapshot. The caller has the turn.
+    pub(super) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
+        let log = self.log_for_snapshots()?;
+        decode(self.snapshot_mark.load(Ordering::Acquire))
+            .map(|index| Snapshot::open_on(log.disk(), &snapshot_name(index)))
+            .transpose()
+    }
+
+    /// Moves the beginning of the log as near to `index`, which the snapshot covers, as it may come.
+    pub(super) fn give_up_log(
         &self,
         log: &Log,
         covered: LogId,
+        index: u64,
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let submitted = self.progress.submitted_mark();
-        let mark = (covered.index + 1).min(submitted.saturating_sub(log.retain_entries()));
+        let mark = (index + 1).min(submitted.saturating_sub(log.retain_entries()));
         let start = log.start_below(mark);
         let below = start.map_or(0, |start| start.segment);
         if let Some(views) = self.machine.views() {
@@ -298,7 +329,7 @@ impl<M: StateMachine> Engine<M> {
                 decode(start.mark).and_then(|index| self.lock_appender().appender.log_id(index));
             let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
             let base = start.base(last);
-            log.move_base(base).map_err(|poison| self.fail(poison))?;
+            log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;
             self.lock_appender().appender.forget_before(&base);
         }
         log.remove_snapshots_below(covered.index);

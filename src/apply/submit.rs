@@ -7,6 +7,7 @@ use super::watermark::decode;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
+use crate::log::appender::Run;
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
 
@@ -165,7 +166,8 @@ impl<M: StateMachine> Engine<M> {
             let slots = &self.slots;
             appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
         })?;
-        self.progress.submit_to(last + 1);
+        // Behind the state, by records that are not of the log, it is no submission that anybody waits for.
+        self.progress.submit_to(self.progress.submitted_mark().max(last + 1));
         Ok(())
     }
 
@@ -230,6 +232,9 @@ impl<M: StateMachine> Engine<M> {
         if index < self.progress.committed_mark() {
             return Ok(());
         }
+        if self.log.as_ref().is_some_and(|log| log.is_monotone()) {
+            self.check_no_gap(&mut appending, index)?;
+        }
         self.progress.commit_to(index + 1);
         appending.appender.note_committed(index + 1);
         let fed = self.feed(&mut appending, false);
@@ -237,6 +242,32 @@ impl<M: StateMachine> Engine<M> {
         drop(appending);
         self.workers.notify();
         Ok(())
+    }
+
+    /// Nothing is missing between what is committed and `index`, in a log in which there may be gaps.
+    fn check_no_gap(&self, appending: &mut Appending, index: u64) -> Result<(), SubmitError> {
+        let applied = self.progress.committed_mark();
+        let mut expected = applied;
+        for run in appending.appender.unfed().iter().filter(|run| run.first >= applied) {
+            if expected == 0 {
+                // It may start anywhere, and everything before is as good as applied.
+                self.progress.set_base(run.first);
+                expected = run.first;
+            }
+            if run.first != expected {
+                break;
+            }
+            expected = run.first + u64::from(run.count);
+            if expected > index {
+                return Ok(());
+            }
+        }
+        // A run that is partly fed starts below what is committed.
+        let partly = |run: &&Run| run.first < applied && run.first + u64::from(run.count) > index;
+        if appending.appender.unfed().iter().any(|run| partly(&run)) {
+            return Ok(());
+        }
+        Err(SubmitError::Gap { expected, got: index })
     }
 
     /// No submission after this one.

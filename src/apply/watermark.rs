@@ -248,6 +248,20 @@ impl Progress {
         self.moved();
     }
 
+    /// Under the appender's lock, with nothing on its way: entries up to `mark`, some of which are not of the log, are
+    /// applied, and durable.
+    pub(crate) fn apply_only_to(&self, mark: u64) {
+        debug_assert!(mark > self.committed_mark());
+        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.submitted.fetch_max(mark, Ordering::AcqRel);
+        self.committed.store(mark, Ordering::Release);
+        self.written.fetch_max(mark, Ordering::AcqRel);
+        self.durable.fetch_max(mark, Ordering::AcqRel);
+        self.applied.store(mark, Ordering::Release);
+        drop(log);
+        self.moved();
+    }
+
     /// Tells waiters that some mark moved.
     #[inline]
     fn moved(&self) {

@@ -50,6 +50,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
             CommitMode::OnAppend => meta::CommitMode::AsAppended,
             CommitMode::ByCommit => meta::CommitMode::ByCommit,
         },
+        is_monotone: false,
         clean_close: false,
         base: LogBase { segment: 1, ..LogBase::default() },
         incarnation: 0,

@@ -160,6 +160,8 @@ impl Live {
             FrameKind::Entries => {
                 Some(first) == last.index.checked_add(1) && header.opening.term >= last.term
             }
+            // Only of logs with gaps, which these are not.
+            FrameKind::ApplyOnly => false,
             FrameKind::Truncation => {
                 last.index.checked_add(1).is_none_or(|next| first <= next)
                     && self.before.is_none_or(|before| first > before.index)

@@ -97,6 +97,10 @@ type OnEntry<'a> = dyn FnMut(LogId, PayloadRef<'_>) -> Result<(), OpenError> + '
 
 fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), OpenError> {
     let header = &frame.header;
+    if header.opening.kind == FrameKind::ApplyOnly {
+        // Not of the log.
+        return Ok(());
+    }
     let undecodable = || Corrupt {
         file: segment_name(frame.segment),
         offset: frame.offset,

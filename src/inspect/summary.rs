@@ -248,7 +248,7 @@ impl FrameInfo {
             sequence: header.opening.sequence,
             incarnation: header.opening.incarnation,
             first: header.first(),
-            entries: (header.opening.kind == FrameKind::Entries).then_some(header.count),
+            entries: (header.opening.kind != FrameKind::Truncation).then_some(header.count),
             durable_sequence: header.durable_sequence,
             committed: header.committed,
         }

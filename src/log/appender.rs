@@ -19,11 +19,11 @@ use super::table::{PinCount, SegmentBytes, SegmentTable};
 use super::terms::TermRuns;
 use crate::codec::{self, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
-use crate::error::{Poison, SubmitError};
+use crate::error::{EntryError, Poison, SubmitError};
 use crate::machine::Footprint;
 
 /// What a frame can cost beside its entries: its header and the padding before it.
-const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
+pub(super) const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
 /// Kept free at the end of every segment, so that a log that is full can still record truncations.
 pub(crate) const SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
@@ -74,6 +74,8 @@ pub(crate) struct AppenderConfig {
     pub(crate) frame_entries_max: u32,
     /// Most bytes of entries in a frame that has more than one.
     pub(crate) frame_bytes_max: usize,
+    /// Whether indexes may have gaps.
+    pub(crate) is_monotone: bool,
 }
 
 /// Where a log goes on.
@@ -93,8 +95,8 @@ pub(crate) struct LogPosition {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Appender {
-    config: AppenderConfig,
-    position: LogPosition,
+    pub(super) config: AppenderConfig,
+    pub(super) position: LogPosition,
     pool: Arc<ImagePool>,
     table: Arc<SegmentTable>,
     active: ImageWriter,
@@ -205,6 +207,7 @@ impl Appender {
             let got = entry.log_id;
             if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
                 && got.index != expected
+                && !(self.config.is_monotone && got.index > expected)
             {
                 return Err(SubmitError::Gap { expected, got: got.index });
             }
@@ -215,9 +218,9 @@ impl Appender {
                 plan.known += 1;
                 continue;
             }
-            follow(last, got)?;
-            let same_frame = frame_room > 0
-                && last.is_some_and(|last| (last.term, last.leader) == (got.term, got.leader));
+            follow(last, got, self.config.is_monotone)?;
+            let same_frame =
+                frame_room > 0 && last.is_some_and(|last| last.at(last.index + 1) == got);
             frame_room =
                 if same_frame { frame_room - 1 } else { self.config.frame_entries_max - 1 };
             plan.frames += usize::from(!same_frame);
@@ -241,6 +244,11 @@ impl Appender {
         }
         match self.position.terms.log_id(got.index) {
             Some(known) if known != got => Err(SubmitError::Conflict { known, got }),
+            None if self.position.index.first().is_some_and(|first| got.index > first) => {
+                // In a gap, which nothing fills later.
+                let expected = last.map_or(0, |last| last.index.saturating_add(1));
+                Err(SubmitError::Gap { expected, got: got.index })
+            }
             _ => Ok(true),
         }
     }
@@ -324,7 +332,8 @@ impl Appender {
                 codec::encoded_len(entry, &self.config.limits).map_err(|_| ruled_out.clone())?;
             if !self.continues_open_frame(log_id, bytes) {
                 self.queue_run(run.take(), range_entries_max);
-                self.open_frame(log_id, bytes).ok_or_else(|| ruled_out.clone())?;
+                self.open_frame(FrameKind::Entries, log_id, bytes)
+                    .ok_or_else(|| ruled_out.clone())?;
             }
             let Some(open) = self.open.as_mut() else { return Err(ruled_out) };
             let start = self.active.end();
@@ -343,7 +352,7 @@ impl Appender {
                 slots.fill(log_id.index, hash, start.get());
             }
             open.count += 1;
-            self.position.terms.push(log_id);
+            self.position.terms.push_after(self.position.last, log_id);
             self.position.last = Some(log_id);
             let entry_run = Run {
                 first: log_id.index,
@@ -374,7 +383,7 @@ impl Appender {
 
     /// Queues a run, joined to the last one where that is possible.
     fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
-        let Some(run) = run else { return };
+        let Some(run) = run.and_then(|run| self.not_skipped(run)) else { return };
         match self.position.unfed.back_mut() {
             Some(last) if joins(last, &run, range_entries_max) => {
                 last.count += run.count;
@@ -396,12 +405,35 @@ impl Appender {
     }
 
     /// Opens a frame for entries of `log_id`'s term, in the next segment if an entry of `bytes` does not fit this one.
-    fn open_frame(&mut self, log_id: LogId, bytes: usize) -> Option<()> {
+    pub(super) fn open_frame(
+        &mut self,
+        kind: FrameKind,
+        log_id: LogId,
+        bytes: usize,
+    ) -> Option<()> {
         self.close_frame();
         if self.active.room() < HEADER_BYTES + bytes + SLACK_BYTES {
             self.roll()?;
         }
-        self.start_frame(FrameKind::Entries, log_id)
+        self.start_frame(kind, log_id)
+    }
+
+    /// Encodes an entry into the frame that was opened for it; the segment, and where in it the entry is.
+    pub(super) fn encode_into_open(
+        &mut self,
+        entry: &Entry<'_>,
+        bytes: usize,
+    ) -> Option<(u32, EntryOffset, EntryOffset)> {
+        let open = self.open.as_mut()?;
+        let start = self.active.end();
+        codec::encode(entry, self.active.reserve(bytes)?);
+        open.count += 1;
+        Some((self.active.image().segment(), offset(start).ok()?, offset(start + bytes).ok()?))
+    }
+
+    /// How long an entry is, if it is within the limits.
+    pub(super) fn encoded_len(&self, entry: &Entry<'_>) -> Result<usize, EntryError> {
+        codec::encoded_len(entry, &self.config.limits)
     }
 
     fn start_frame(&mut self, kind: FrameKind, log_id: LogId) -> Option<()> {
@@ -538,19 +570,21 @@ fn joins(run: &Run, next: &Run, range_entries_max: u32) -> bool {
 
 /// Whether an entry may follow the last one of the log.
 #[inline]
-fn follow(last: Option<LogId>, got: LogId) -> Result<(), SubmitError> {
+fn follow(last: Option<LogId>, got: LogId, is_monotone: bool) -> Result<(), SubmitError> {
     if got.index == u64::MAX {
         return Err(SubmitError::IndexExhausted);
     }
     match last {
-        Some(last) if got.index != last.index + 1 => {
+        Some(last) if got.index != last.index + 1 && !(is_monotone && got.index > last.index) => {
             Err(SubmitError::Gap { expected: last.index + 1, got: got.index })
         }
         Some(last) if got.term < last.term => {
             Err(SubmitError::TermRegression { index: got.index, last: last.term, got: got.term })
         }
         // The first entry of all: consensus engines start at 0 or at 1.
-        None if got.index > 1 => Err(SubmitError::Gap { expected: 1, got: got.index }),
+        None if got.index > 1 && !is_monotone => {
+            Err(SubmitError::Gap { expected: 1, got: got.index })
+        }
         _ => Ok(()),
     }
 }

@@ -42,11 +42,24 @@ impl SegmentStart {
 /// A segment whose first frames take back entries of the one before is none of them: if the log began there, what is
 /// taken back would be from before its beginning.
 #[derive(Debug, Default)]
-pub(crate) struct SegmentStarts(Mutex<VecDeque<SegmentStart>>);
+pub(crate) struct SegmentStarts {
+    starts: Mutex<VecDeque<SegmentStart>>,
+    /// Where entries are that were applied and are not of the log: segment, and mark of the last.
+    records: Mutex<Vec<(u64, u64)>>,
+}
 
 impl SegmentStarts {
     fn lock(&self) -> MutexGuard<'_, VecDeque<SegmentStart>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_records(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries up to `mark` are in `segment` without being of the log.
+    pub(crate) fn record(&self, segment: u64, mark: u64) {
+        self.lock_records().push((segment, mark));
     }
 
     /// The next segment begins.
@@ -61,13 +74,19 @@ impl SegmentStarts {
 
     /// The last one before which only entries below `mark` are.
     pub(crate) fn below(&self, mark: u64) -> Option<SegmentStart> {
-        let starts = self.lock();
-        starts.iter().rev().find(|start| start.mark > 0 && start.mark <= mark).copied()
+        let (starts, records) = (self.lock(), self.lock_records());
+        let covered = |start: &&SegmentStart| {
+            start.mark > 0
+                && start.mark <= mark
+                && records.iter().all(|(segment, end)| *segment >= start.segment || *end <= mark)
+        };
+        starts.iter().rev().find(covered).copied()
     }
 
     /// The log begins at `segment` from now on.
     fn forget_to(&self, segment: u64) {
         self.lock().retain(|start| start.segment > segment);
+        self.lock_records().retain(|(at, _)| *at >= segment);
     }
 
     /// How many segments there are after the first: how many are full.
@@ -77,18 +96,18 @@ impl SegmentStarts {
 }
 
 impl Log {
-    /// Makes the log begin at `base`, which a durable snapshot covers. Segments before it are gone afterwards: their files
+    /// Makes the log begin at `base`, which a durable snapshot covers, as it does all entries up to `covered`. Segments before it are gone afterwards: their files
     /// at once, their bytes when the last view that may refer to them is.
     ///
     /// A file that cannot be removed is left to the next open.
-    pub(crate) fn move_base(&self, base: LogBase) -> Result<(), Poison> {
+    pub(crate) fn move_base(&self, base: LogBase, covered: u64) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
         let mut meta = super::lock(&self.meta);
         let content = super::Meta {
             base,
             durable_sequence: self.durable_sequence().max(meta.1.durable_sequence),
-            committed: meta.1.committed.max(base.last.map(|last| last.index)),
+            committed: meta.1.committed.max(Some(covered)),
             ..meta.1
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
@@ -169,6 +188,16 @@ mod tests {
         assert_eq!(starts.below(99), Some(start(5, 21)));
         starts.forget_to(4);
         assert_eq!((starts.below(20), starts.below(21)), (None, Some(start(5, 21))));
+    }
+
+    #[test]
+    fn what_was_applied_and_is_not_of_the_log_keeps_its_segment_until_it_is_covered() {
+        let starts = SegmentStarts::default();
+        starts.push(start(2, 11));
+        starts.push(start(3, 12));
+        starts.record(2, 31);
+        assert_eq!(starts.below(30), Some(start(2, 11)));
+        assert_eq!(starts.below(31), Some(start(3, 12)));
     }
 
     #[test]

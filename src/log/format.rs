@@ -51,6 +51,9 @@ pub(crate) enum FrameKind {
     Entries,
     /// Removes every entry at or above its first index. It has no body.
     Truncation,
+    /// Applies its entries, which are not of the log: the state jumps to the last of them. Only where indexes may have
+    /// gaps.
+    ApplyOnly,
 }
 
 impl FrameKind {
@@ -58,6 +61,7 @@ impl FrameKind {
         match self {
             Self::Entries => 1,
             Self::Truncation => 2,
+            Self::ApplyOnly => 3,
         }
     }
 }
@@ -199,6 +203,7 @@ impl FrameHeader {
         let kind = match bytes[6] {
             1 => FrameKind::Entries,
             2 => FrameKind::Truncation,
+            3 => FrameKind::ApplyOnly,
             kind => return Err(HeaderError::Kind(kind)),
         };
         let tag = bytes.get(24..24 + usize::from(bytes[7])).and_then(LeaderTag::new);
@@ -235,7 +240,7 @@ impl FrameHeader {
         }
         let (body_bytes, count) = (self.body_bytes as usize, self.count as usize);
         let fits = match kind {
-            FrameKind::Entries => {
+            FrameKind::Entries | FrameKind::ApplyOnly => {
                 count >= 1
                     && body_bytes <= codec::FRAME_BYTES_MAX
                     && count <= body_bytes / codec::HEADER_BYTES
@@ -423,7 +428,7 @@ mod tests {
         let bytes = header().to_bytes(&ID);
         let parse = |at, value: &[u8]| FrameHeader::parse(&resealed(bytes, at, value), &ID);
         assert_eq!(parse(4, &[2, 0]), Err(HeaderError::Version(2)));
-        assert_eq!(parse(6, &[3]), Err(HeaderError::Kind(3)));
+        assert_eq!(parse(6, &[4]), Err(HeaderError::Kind(4)));
         assert_eq!(parse(6, &[0]), Err(HeaderError::Kind(0)));
     }
 

@@ -4,7 +4,7 @@
 //! offset  size  field                         (the first 64 bytes of a slot: see `two_slot`)
 //!     64     8  hash seed
 //!     72     1  commit mode: 1 as appended, 2 by commit
-//!     73     1  contiguity: 0
+//!     73     1  contiguity: 0 strict, 1 monotone
 //!     74     1  clean close: 0 or 1
 //!     75     1  whether there is a log id before the base: 0 or 1
 //!     76     1  its leader tag's length
@@ -87,6 +87,8 @@ pub(crate) struct Meta {
     pub(crate) hash_seed: u64,
     /// When an entry commits.
     pub(crate) commit_mode: CommitMode,
+    /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
+    pub(crate) is_monotone: bool,
     /// Whether the last writable open was closed with everything durable.
     pub(crate) clean_close: bool,
     /// Where the log starts.
@@ -104,6 +106,7 @@ impl fmt::Debug for Meta {
         // Not the seed: who knows it can choose keys that collide.
         f.debug_struct("Meta")
             .field("commit_mode", &self.commit_mode)
+            .field("is_monotone", &self.is_monotone)
             .field("clean_close", &self.clean_close)
             .field("base", &self.base)
             .field("incarnation", &self.incarnation)
@@ -233,6 +236,7 @@ impl Meta {
                 config::CommitMode::OnAppend => CommitMode::AsAppended,
                 config::CommitMode::ByCommit => CommitMode::ByCommit,
             },
+            is_monotone: false,
             clean_close: false,
             base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
             incarnation: 0,
@@ -252,7 +256,7 @@ impl Meta {
         // A tag has at most 16 bytes.
         let tag_bytes = u8::try_from(last.leader.as_bytes().len()).unwrap_or(16);
         let flags = [u8::from(self.clean_close), u8::from(self.base.last.is_some()), tag_bytes];
-        put(&mut out, at(72), &[mode, 0]);
+        put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
         put(&mut out, at(74), &flags);
         put(&mut out, at(80), &self.base.segment.to_le_bytes());
         put(&mut out, at(88), &self.base.sequence.to_le_bytes());
@@ -284,6 +288,7 @@ impl Meta {
             database_id,
             hash_seed: u64_at(bytes, at(64)),
             commit_mode,
+            is_monotone: bytes[at(73)] == 1,
             clean_close: bytes[at(74)] == 1,
             base: LogBase {
                 segment: u64_at(bytes, at(80)),
@@ -313,6 +318,7 @@ pub(crate) mod tests {
             database_id: *b"0123456789abcdef",
             hash_seed: 77,
             commit_mode: CommitMode::AsAppended,
+            is_monotone: false,
             clean_close: false,
             base: LogBase::default(),
             incarnation: 1,
@@ -325,6 +331,7 @@ pub(crate) mod tests {
         let last = LogId { index: 0, term: 9, leader: LeaderTag::new(b"node").unwrap() };
         Meta {
             commit_mode: CommitMode::ByCommit,
+            is_monotone: true,
             clean_close: true,
             base: LogBase { segment: 4, sequence: 5, chain: 6, last: Some(last) },
             incarnation: 7,

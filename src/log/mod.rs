@@ -20,6 +20,7 @@ use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
 
 pub(crate) mod appender;
+pub(crate) mod apply_only;
 pub(crate) mod compact;
 pub(crate) mod format;
 pub(crate) mod hard;
@@ -152,6 +153,7 @@ impl MemoryJournal {
             limits: self.limits,
             frame_entries_max: self.frame_entries_max,
             frame_bytes_max: self.frame_bytes_max,
+            is_monotone: false,
         };
         let mut position = LogPosition { last: applied, ..LogPosition::default() };
         if let Some(applied) = applied {
@@ -236,6 +238,7 @@ pub(crate) struct Log {
     pub(crate) recovery: RecoveryReport,
     pub(crate) poison: Arc<PoisonCell>,
     commit_mode: CommitMode,
+    is_monotone: bool,
     durability: Durability,
     memory_bytes: usize,
     /// The clean mark is on disk, or must not be any more.
@@ -317,6 +320,11 @@ impl Log {
 
     pub(crate) fn commit_mode(&self) -> CommitMode {
         self.commit_mode
+    }
+
+    /// Whether indexes may have gaps.
+    pub(crate) fn is_monotone(&self) -> bool {
+        self.is_monotone
     }
 
     pub(crate) fn durability(&self) -> Durability {
@@ -446,13 +454,11 @@ impl Log {
         let mut next = *wanted.start();
         while next <= *wanted.end() {
             let Some(from) = locate(next) else { break };
-            let before = out.len();
             let left = next..=*wanted.end();
-            reader::read(&self.table, &database_id, from, left, bytes_max, &mut out)?;
-            match out.last() {
-                Some(last) if out.len() > before && last.index + 1 == from.1 => next = from.1,
-                _ => break,
+            if !reader::read(&self.table, &database_id, from, left, bytes_max, &mut out)? {
+                break;
             }
+            next = from.1;
         }
         Ok(out)
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::appender::Run;
+use super::apply_only::{Phase, Record};
 use super::compact::SegmentStart;
 use super::format::{FRAME_HEADER_BYTES, FrameKind};
 use super::image::{EntryOffset, FrameOffset};
@@ -10,9 +11,10 @@ use super::index::{LogIndex, Mark};
 use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
-use super::table::{SegmentBytes, SegmentTable};
+use super::table::SegmentTable;
 use super::terms::TermRuns;
-use crate::codec;
+use crate::apply::watermark::decode;
+use crate::entry::LogId;
 use crate::error::OpenError;
 
 /// What replay learns about the log on its way.
@@ -27,6 +29,8 @@ pub(super) struct Notes {
     pub(super) frames: VecDeque<Run>,
     /// (segment, sequence of its last frame).
     pub(super) last_sequences: Vec<(u64, u64)>,
+    /// What was applied without being of the log, in order.
+    pub(super) records: Vec<Record>,
     pub(super) truncations: Truncations,
 }
 
@@ -58,6 +62,11 @@ impl Notes {
                 self.last_sequences.push((frame.segment, header.opening.sequence));
             }
         }
+        if header.opening.kind == FrameKind::ApplyOnly {
+            self.records.extend(Record::of(frame));
+            return Ok(());
+        }
+        let before = decode(self.mark);
         self.mark = header.last().map_or(header.opening.first_index, |last| last.index + 1);
         if header.opening.kind == FrameKind::Truncation {
             self.starts.retain(|start| start.mark <= header.opening.first_index);
@@ -65,7 +74,8 @@ impl Notes {
             self.truncate(header.opening.first_index);
             return Ok(());
         }
-        self.terms.push(header.first());
+        let first = header.first();
+        self.terms.push_after(before.map(|index| first.at(index)), first);
         let beyond = |_| OpenError::Config {
             option: "segment_bytes",
             message: format!("segment {} is beyond what can be addressed", frame.segment),
@@ -127,17 +137,18 @@ impl Notes {
         let above = |run: &&Run| run.first + u64::from(run.count) > mark;
         let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
         if let Some(front) = unfed.front_mut() {
-            let segment = table.get(front.segment)?;
-            let bytes = segment.entries(front.start, front.end)?;
-            let mut skip = 0;
-            while front.first < mark {
-                let (_, len) = codec::decode(bytes.get(skip..)?, front.segment, 0).ok()?;
-                skip += len;
-                front.first += 1;
-                front.count -= 1;
-            }
-            front.start = SegmentBytes::entry_after(front.start, u32::try_from(skip).ok()?);
+            *front = front.skip_to(mark, table)?;
         }
         Some(unfed)
+    }
+
+    /// In which steps what is committed is replayed.
+    pub(super) fn phases(&self, committed_mark: u64) -> Vec<Phase> {
+        Phase::all(&self.records, committed_mark)
+    }
+
+    /// Whether an entry of this log id was applied without being of the log.
+    pub(super) fn has_record_of(&self, log_id: LogId) -> bool {
+        self.records.iter().any(|record| record.last == log_id)
     }
 }

@@ -21,7 +21,9 @@ use super::{Log, RecoveryReport, Writing};
 use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
-use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
+use crate::config::{
+    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
+};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
@@ -62,12 +64,20 @@ impl LogOpening {
         let meta = MetaFile::open(&*disk, writable)?;
         let content = match &meta {
             Some((_, content, _)) => *content,
-            None => Meta::fresh(&*disk, config.commit_mode, config.hash_seed)?,
+            None => Meta {
+                is_monotone: config.contiguity == Contiguity::Monotone,
+                ..Meta::fresh(&*disk, config.commit_mode, config.hash_seed)?
+            },
         };
         let found: CommitMode = content.commit_mode.into();
         if writable && meta.is_some() && found != config.commit_mode {
             let asked = config.commit_mode.describe();
             return Err(OpenError::CommitMode { found: found.describe(), asked });
+        }
+        let found = contiguity(content.is_monotone);
+        if writable && meta.is_some() && found != config.contiguity {
+            let asked = config.contiguity.describe();
+            return Err(OpenError::Contiguity { found: found.describe(), asked });
         }
         let table = Arc::new(SegmentTable::new(config.pinned_images));
         for name in disk.list().map_err(|error| OpenError::io("listing", ".", error))? {
@@ -203,14 +213,18 @@ impl LogOpening {
         if by_commit {
             // Only now is it known how far the log is committed, and what of it was truncated before it was.
             let committed_mark = committed.map_or(0, |index| index + 1);
-            let mut replay = Replay::new(machine, committed_mark, notes.truncations.clone());
-            scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
+            for phase in notes.phases(committed_mark) {
+                let truncations = notes.truncations.clone();
+                let mut replay = Replay::phase(machine, &phase, truncations, content.is_monotone);
+                scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
+            }
         }
         if let Some(applied) = had.filter(|had| Some(had.index) > committed) {
             return Err(OpenError::OtherLog { applied, found: None });
         }
-        let start =
-            StartMarks { submitted: last.map(|last| last.index), committed, applied: committed };
+        // The state may be past the log, by records that are not of it.
+        let submitted = last.map(|last| last.index).max(committed);
+        let start = StartMarks { submitted, committed, applied: committed };
         let unfed = notes.unfed(start.applied, &self.table);
         let unfed =
             unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
@@ -231,6 +245,12 @@ impl LogOpening {
         }
         let in_log = tail.last.filter(|last| log_id.index <= last.index);
         if in_log.and_then(|_| notes.terms.log_id(log_id.index)) == Some(log_id) {
+            return None;
+        }
+        // One of an entry that was applied and is not of the log, or was not when the log before it was given up. What is
+        // installed goes further than what was committed.
+        let was_committed = self.content.committed >= Some(log_id.index);
+        if self.content.is_monotone && (notes.has_record_of(log_id) || was_committed) {
             return None;
         }
         let last_segment = result.segments.iter().map(|segment| segment.number).max();
@@ -282,11 +302,12 @@ impl LogOpening {
         let mut writing = None;
         if self.writable {
             self.settle(&result, &notes)?;
-            writing = Some(self.writing(&result, notes, unfed)?);
+            writing = Some(self.writing(&result, notes, start, unfed)?);
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
             commit_mode: self.content.commit_mode.into(),
+            is_monotone: self.content.is_monotone,
             durability: self.config.durability,
             memory_bytes: self.config.memory_bytes(),
             disk: self.disk,
@@ -420,6 +441,7 @@ impl LogOpening {
         &self,
         result: &ScanResult,
         notes: Notes,
+        start: StartMarks,
         unfed: VecDeque<Run>,
     ) -> Result<Writing, OpenError> {
         let (config, tail) = (&self.config, &result.tail);
@@ -449,6 +471,9 @@ impl LogOpening {
         let queue = Arc::new(LogQueue::new(QUEUED_FRAMES_MAX));
         let shared = Arc::new(WriterShared::default());
         notes.starts.iter().for_each(|start| shared.starts.push(*start));
+        for record in &notes.records {
+            shared.starts.record(record.segment, record.last.index + 1);
+        }
         let mark = tail.last.map_or(0, |last| last.index + 1);
         let sequence = tail.next_sequence - 1;
         let position = WriterPosition {
@@ -479,7 +504,7 @@ impl LogOpening {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
-            committed_mark: tail.committed.map_or(0, |index| index + 1),
+            committed_mark: start.committed.map_or(0, |index| index + 1),
             terms: notes.terms,
             index: notes.index,
             unfed,
@@ -488,6 +513,7 @@ impl LogOpening {
             limits: config.limits,
             frame_entries_max: u32::try_from(config.batch_size).unwrap_or(u32::MAX),
             frame_bytes_max: config.frame_bytes,
+            is_monotone: self.content.is_monotone,
         };
         let to_writer = Some(Arc::clone(&queue));
         let table = Arc::clone(&self.table);
@@ -498,6 +524,10 @@ impl LogOpening {
         let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
         Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
+}
+
+fn contiguity(is_monotone: bool) -> Contiguity {
+    if is_monotone { Contiguity::Monotone } else { Contiguity::Strict }
 }
 
 fn map_segment(
@@ -528,6 +558,10 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
     within("group_bytes", config.group_bytes, 1, longest)?;
     within("expected_keys", config.expected_keys, 0, EXPECTED_KEYS_MAX)?;
+    if config.contiguity == Contiguity::Monotone && config.commit_mode != CommitMode::ByCommit {
+        let message = "is only for a log that commits by commit()".to_owned();
+        return Err(OpenError::Config { option: "contiguity", message });
+    }
     if !config.segment_bytes.is_multiple_of(4096) {
         let message = format!("{} is not a multiple of 4096", config.segment_bytes);
         return Err(OpenError::Config { option: "segment_bytes", message });

@@ -58,7 +58,7 @@ impl std::fmt::Debug for LogEntries {
 }
 
 /// Copies the entries of `wanted` that are in frames from `mark` on and below `until`, as many as fit `bytes_max` (but
-/// at least one).
+/// at least one). Whether there may be more of them, from `until` on.
 pub(crate) fn read(
     table: &SegmentTable,
     database_id: &DatabaseId,
@@ -66,7 +66,7 @@ pub(crate) fn read(
     wanted: RangeInclusive<u64>,
     bytes_max: usize,
     out: &mut LogEntries,
-) -> Result<(), Corrupt> {
+) -> Result<bool, Corrupt> {
     let mut at = mark;
     let mut sequence = None;
     loop {
@@ -90,24 +90,25 @@ pub(crate) fn read(
         }
         sequence = Some(header.opening.sequence);
         let mut rest = body;
-        for position in 0..header.count {
+        let of_log = header.opening.kind == FrameKind::Entries;
+        for position in 0..if of_log { header.count } else { 0 } {
             let index = header.opening.first_index + u64::from(position);
             let (_, len) =
                 codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
             let (encoded, after) = rest.split_at(len);
             rest = after;
             if index >= until || index > *wanted.end() {
-                return Ok(());
+                return Ok(index >= until);
             }
             if index < *wanted.start() {
                 continue;
             }
             if !out.is_empty() && out.bytes.len() + len > bytes_max {
-                return Ok(());
+                return Ok(false);
             }
             out.push(header.first().at(index), encoded);
             if index == *wanted.end() || index + 1 == until {
-                return Ok(());
+                return Ok(index + 1 == until);
             }
         }
         let end = header.offset + header.frame_bytes();

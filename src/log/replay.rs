@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::apply_only::Phase;
 use super::format::{FRAME_HEADER_BYTES, FrameKind};
 use super::recovery::scan::GoodFrame;
 use super::slots::SlotRing;
@@ -25,6 +27,10 @@ pub(crate) struct Replay<'a, M> {
     applied: Option<LogId>,
     applied_mark: u64,
     truncations: Truncations,
+    /// The records that are applied, by their frame sequences: see [`Phase`].
+    records: RangeInclusive<u64>,
+    /// Whether the log may hold other entries than were applied.
+    is_monotone: bool,
 }
 
 /// What of a log was truncated later on, so that a pass that knows it leaves that out.
@@ -58,14 +64,38 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         let applied = machine.applied();
         let applied_mark = applied.map_or(0, |last| last.index.saturating_add(1));
         let slots = SlotRing::new(CHUNK as usize);
-        Self { machine, slots, committed_mark, applied, applied_mark, truncations }
+        let records = 0..=0;
+        Self {
+            machine,
+            slots,
+            committed_mark,
+            applied,
+            applied_mark,
+            truncations,
+            records,
+            is_monotone: false,
+        }
+    }
+
+    /// One step of the replay of a log that commits by `commit`.
+    pub(crate) fn phase(
+        machine: &'a M,
+        phase: &Phase,
+        truncations: Truncations,
+        is_monotone: bool,
+    ) -> Self {
+        let replay = Self::new(machine, phase.committed_mark, truncations);
+        Self { records: phase.records.0..=phase.records.1, is_monotone, ..replay }
     }
 
     /// Applies what of `frame` is committed, and was not truncated before it was.
     pub(crate) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
-        if frame.header.opening.kind != FrameKind::Entries {
-            return Ok(());
-        }
+        let sequence = frame.header.opening.sequence;
+        let end_mark = match frame.header.opening.kind {
+            FrameKind::Entries => self.committed_mark.min(self.truncations.live_mark(sequence)),
+            FrameKind::ApplyOnly if self.records.contains(&sequence) => u64::MAX,
+            FrameKind::ApplyOnly | FrameKind::Truncation => return Ok(()),
+        };
         let undecodable = || Corrupt {
             file: super::format::segment_name(frame.segment),
             offset: frame.offset,
@@ -83,8 +113,6 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             bytes: frame.body,
             skip: 0,
         };
-        let live_mark = self.truncations.live_mark(frame.header.opening.sequence);
-        let end_mark = self.committed_mark.min(live_mark);
         for position in 0..frame.header.count {
             let index = frame.header.opening.first_index + u64::from(position);
             if index >= end_mark {
@@ -97,6 +125,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             if index < self.applied_mark {
                 let found = frame.header.first().at(index);
                 if let Some(applied) = self.applied
+                    && !self.is_monotone
                     && applied.index == index
                     && applied != found
                 {
@@ -147,7 +176,10 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         }));
         let index = progress.get();
         match applied {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.applied_mark = chunk.first.index + u64::from(chunk.count);
+                Ok(())
+            }
             Ok(Err(fatal)) => {
                 Err(OpenError::Replay(Poison::Fatal { index, message: fatal.to_string() }))
             }

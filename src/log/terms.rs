@@ -5,24 +5,48 @@ use crate::entry::{LeaderTag, LogId};
 /// Runs of one term and leader, by their first index. Terms change rarely, so this stays short.
 #[derive(Debug, Default)]
 pub(crate) struct TermRuns {
-    runs: Vec<(u64, u64, LeaderTag)>,
+    runs: Vec<(u64, Held)>,
 }
+
+/// What the entries of a run have; `None`: there are none, it is a gap.
+type Held = Option<(u64, LeaderTag)>;
 
 impl TermRuns {
     /// The next entry of the log.
     #[inline]
     pub(crate) fn push(&mut self, log_id: LogId) {
-        match self.runs.last() {
-            Some((_, term, leader)) if *term == log_id.term && *leader == log_id.leader => {}
-            _ => self.runs.push((log_id.index, log_id.term, log_id.leader)),
+        let held = Some((log_id.term, log_id.leader));
+        if self.runs.last().is_none_or(|(_, last)| *last != held) {
+            self.runs.push((log_id.index, held));
         }
+    }
+
+    /// The next entry of a log in which it may be that there is a gap after `last`.
+    #[inline]
+    pub(crate) fn push_after(&mut self, last: Option<LogId>, log_id: LogId) {
+        if let Some(last) = last
+            && last.index + 1 < log_id.index
+        {
+            self.runs.push((last.index + 1, None));
+        }
+        self.push(log_id);
     }
 
     /// The log id at `index`, which the caller knows to be at most the last; `None` if it is from before.
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         let after = self.runs.partition_point(|(first, ..)| *first <= index);
-        let (_, term, leader) = self.runs.get(after.checked_sub(1)?)?;
-        Some(LogId { index, term: *term, leader: *leader })
+        let (term, leader) = self.runs.get(after.checked_sub(1)?)?.1?;
+        Some(LogId { index, term, leader })
+    }
+
+    /// The log id of the last entry at or below `index`, which the caller knows to be at most the last.
+    pub(crate) fn last_held(&self, index: u64) -> Option<LogId> {
+        let after = self.runs.partition_point(|(first, ..)| *first <= index);
+        match self.runs.get(after.checked_sub(1)?)? {
+            (_, Some((term, leader))) => Some(LogId { index, term: *term, leader: *leader }),
+            // Before a gap there are entries.
+            (first, None) => self.log_id(first.checked_sub(1)?),
+        }
     }
 
     /// Forgets everything below `first_kept`, which the caller knows to be at most the last.
@@ -62,5 +86,23 @@ mod tests {
         assert_eq!([7, 8].map(|i| term(&runs, i)), [Some(3), Some(5)]);
         runs.truncate(5);
         assert_eq!(term(&runs, 5), None);
+    }
+
+    #[test]
+    fn an_index_in_a_gap_has_no_log_id() {
+        let mut runs = TermRuns::default();
+        runs.push_after(None, LogId::new(3, 1));
+        runs.push_after(Some(LogId::new(3, 1)), LogId::new(4, 1));
+        runs.push_after(Some(LogId::new(4, 1)), LogId::new(7, 1));
+        let held = |runs: &TermRuns, index| runs.log_id(index).is_some();
+        assert_eq!(
+            [2, 3, 4, 5, 6, 7].map(|i| held(&runs, i)),
+            [false, true, true, false, false, true]
+        );
+        assert_eq!(runs.last_held(6).map(|id| id.index), Some(4));
+        assert_eq!(runs.last_held(7).map(|id| id.index), Some(7));
+        runs.truncate(6);
+        runs.push_after(Some(LogId::new(4, 1)), LogId::new(5, 1));
+        assert!(held(&runs, 5));
     }
 }

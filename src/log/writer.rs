@@ -300,6 +300,10 @@ impl LogWriter {
             .entries(EntryOffset::mint(at(body_start)?), EntryOffset::mint(at(frame.end)?))
             .ok_or(Poison::Internal("a closed frame is not published"))?;
         let is_empty = frame.opening.kind == FrameKind::Truncation;
+        if frame.opening.kind == FrameKind::ApplyOnly {
+            let mark = frame.opening.first_index + u64::from(frame.count);
+            self.shared.starts.record(u64::from(image.segment()), mark);
+        }
         if is_empty {
             self.shared.starts.truncated(frame.opening.first_index);
         }

@@ -144,7 +144,11 @@ impl<M: StateMachine> Journaled<M> {
         let mut opening = LogOpening::new(disk, config, writable)?;
         // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
         opening.share_poison(own.poison());
-        let state = Counted { applied: Mutex::new(machine.applied()), machine };
+        let state = Counted {
+            applied: Mutex::new(machine.applied()),
+            membership: Mutex::default(),
+            machine,
+        };
         if let Some((snapshot, _)) = opening.newest_snapshot(false)?
             && state.applied().map(|has| has.index) < snapshot.log_id().map(|has| has.index)
         {
@@ -207,7 +211,11 @@ impl<M> fmt::Debug for Journaled<M> {
 struct Counted<M> {
     machine: M,
     applied: Mutex<Option<LogId>>,
+    membership: Mutex<Membership>,
 }
+
+/// The newest membership, and the entry it came with.
+type Membership = Option<(LogId, Vec<u8>)>;
 
 impl<M> Counted<M> {
     /// Replaces the state by that of a snapshot that was verified.
@@ -220,7 +228,13 @@ impl<M> Counted<M> {
             None => self.machine.restore(&mut snapshot.blob()?)?,
         }
         *self.lock_applied() = snapshot.log_id();
+        self.set_membership(snapshot.membership());
         Ok(())
+    }
+
+    fn set_membership(&self, membership: Option<(LogId, &[u8])>) {
+        let owned = membership.map(|(log_id, bytes)| (log_id, bytes.to_vec()));
+        *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = owned;
     }
 
     fn lock_applied(&self) -> MutexGuard<'_, Option<LogId>> {
@@ -232,7 +246,11 @@ impl<M> Counted<M> {
 impl<M: StateMachine> StateMachine for Counted<M> {
     #[inline]
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
-        self.machine.footprint(payload)
+        match payload {
+            // It is kept here, and is a barrier whatever the machine makes of it.
+            PayloadRef::Membership(_) => Footprint::All,
+            payload => self.machine.footprint(payload),
+        }
     }
 
     fn apply(
@@ -243,6 +261,12 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     ) -> Result<(), Fatal> {
         self.machine.apply(range, partition, replies)?;
         // Every partition is given every range; one of them counts, and a barrier is given to one only.
+        if range.is_barrier()
+            && let Some(Ok(entry)) = range.entries(partition).next()
+            && let PayloadRef::Membership(bytes) = entry.payload
+        {
+            self.set_membership(Some((entry.log_id, bytes)));
+        }
         if partition.id() == 0 || range.is_barrier() {
             *self.lock_applied() = Some(range.last());
         }
@@ -291,8 +315,13 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
         self.state.machine.restore(source)
     }
 
-    fn jumped_to(&self, log_id: Option<LogId>) {
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        self.state.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
         *self.state.lock_applied() = log_id;
+        self.state.set_membership(membership);
     }
 
     fn views(&self) -> Option<&dyn Views> {

@@ -156,6 +156,10 @@ impl StateMachine for MemoryStateMachine {
         self.state.apply(range, partition, replies)
     }
 
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        self.state.membership()
+    }
+
     fn applied(&self) -> Option<LogId> {
         self.state.applied()
     }

@@ -103,10 +103,16 @@ pub trait StateMachine: Send + Sync + 'static {
         Err(SnapshotError::Unsupported { what: "snapshots" })
     }
 
-    /// The state was replaced by that at this entry.
+    /// The newest membership of the consensus group in the state, and the entry it came with; snapshots have it. A machine
+    /// of the user's own need not keep it: [`Journaled`] does.
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        None
+    }
+
+    /// The state was replaced by that at this entry, with this membership.
     #[doc(hidden)]
-    fn jumped_to(&self, log_id: Option<LogId>) {
-        let _ = log_id;
+    fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
+        let _ = (log_id, membership);
     }
 
     /// How views are taken of it: the built-in machines' own.

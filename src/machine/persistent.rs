@@ -225,6 +225,10 @@ impl StateMachine for PersistentStateMachine {
         self.state.apply(range, partition, replies)
     }
 
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        self.state.membership()
+    }
+
     fn applied(&self) -> Option<LogId> {
         self.state.applied()
     }

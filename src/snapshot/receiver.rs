@@ -71,13 +71,35 @@ impl SnapshotReceiver {
             return Err(SnapshotError::Gap { expected: self.position, got: offset });
         }
         let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
-        if let (Some(new), Some(file)) = (piece.bytes.get(known..), &self.file) {
-            file.write_all_at(new, self.position)
-                .map_err(|error| SnapshotError::io("writing", &*self.temporary, error))?;
-            self.position += new.len() as u64;
+        if let Some(new) = piece.bytes.get(known..) {
+            self.take(new)?;
             self.snapshot = Some(piece.snapshot);
         }
         Ok(self.position)
+    }
+
+    /// Takes bytes of the file, from a transport that has pieces of its own: what is wrong with them is found when it is
+    /// installed. What it has already is ignored. Returns the offset that is next.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Gap`] and [`SnapshotError::Io`], as [`receive`](SnapshotReceiver::receive).
+    pub fn receive_bytes(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, SnapshotError> {
+        if offset > self.position {
+            return Err(SnapshotError::Gap { expected: self.position, got: offset });
+        }
+        let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
+        self.take(bytes.get(known..).unwrap_or_default())?;
+        Ok(self.position)
+    }
+
+    fn take(&mut self, new: &[u8]) -> Result<(), SnapshotError> {
+        if let Some(file) = &self.file {
+            file.write_all_at(new, self.position)
+                .map_err(|error| SnapshotError::io("writing", &*self.temporary, error))?;
+            self.position += new.len() as u64;
+        }
+        Ok(())
     }
 
     /// The offset of the piece that is next.
@@ -98,14 +120,14 @@ impl SnapshotReceiver {
         mut self,
         accept: impl FnOnce(&Snapshot) -> Result<(), SnapshotError>,
     ) -> Result<Snapshot, SnapshotError> {
-        let (Some(id), true) = (self.snapshot, self.is_complete()) else {
+        if self.position == 0 || (self.snapshot.is_some() && !self.is_complete()) {
             let file_bytes = self.snapshot.map(|snapshot| snapshot.file_bytes);
             return Err(SnapshotError::Incomplete { received: self.position, file_bytes });
-        };
+        }
         let Some(file) = &self.file else { return Err(SnapshotError::OtherSnapshot) };
         sync(&**file, &self.temporary)?;
         let snapshot = Snapshot::open_on(&self.disk, &self.temporary)?;
-        if snapshot.id() != id {
+        if self.snapshot.is_some_and(|id| snapshot.id() != id) {
             return Err(SnapshotError::OtherSnapshot);
         }
         snapshot.verify()?;

@@ -10,6 +10,10 @@ pub(in crate::log) struct Chain {
     base: LogBase,
     /// Whether every entry is committed as soon as it is there.
     commits_as_appended: bool,
+    /// Whether indexes may have gaps, and entries be applied that are not of the log.
+    is_monotone: bool,
+    /// The last entry applied that way.
+    pub(in crate::log) applied_only: Option<LogId>,
     /// Of the last good frame.
     pub(in crate::log) sequence: u64,
     /// Of the last good frame; the next one names it.
@@ -35,6 +39,8 @@ impl Chain {
         Self {
             base: meta.base,
             commits_as_appended: meta.commit_mode == CommitMode::AsAppended,
+            is_monotone: meta.is_monotone,
+            applied_only: None,
             sequence: meta.base.sequence,
             checksum: meta.base.chain,
             incarnation: if meta.base.sequence >= opened.0 { opened.1 } else { 0 },
@@ -67,7 +73,13 @@ impl Chain {
     fn index_continues(&self, header: &FrameHeader) -> bool {
         let (first, Some(last)) = (header.opening.first_index, self.last) else { return true };
         match header.opening.kind {
-            FrameKind::Entries => first == last.index + 1 && header.opening.term >= last.term,
+            FrameKind::Entries => {
+                let follows =
+                    if self.is_monotone { first > last.index } else { first == last.index + 1 };
+                follows && header.opening.term >= last.term
+            }
+            // It is not of the log; whether it may be there at all, `contradiction` says.
+            FrameKind::ApplyOnly => true,
             FrameKind::Truncation => {
                 first <= last.index + 1 && self.base.last.is_none_or(|base| first > base.index)
             }
@@ -76,6 +88,11 @@ impl Chain {
 
     /// What is wrong with a frame that is the next one and yet cannot be: its writer was.
     pub(in crate::log) fn contradiction(&self, header: &FrameHeader) -> Option<&'static str> {
+        if header.opening.kind == FrameKind::ApplyOnly {
+            let rises =
+                header.last().map(|last| last.index) > self.applied_only.map(|last| last.index);
+            return (!self.is_monotone || !rises).then_some("entries that may not be applied here");
+        }
         let committed = self.committed.max(header.committed);
         let truncates = header.opening.kind == FrameKind::Truncation;
         let removes = self.last.is_some_and(|last| last.index >= header.opening.first_index);
@@ -95,6 +112,10 @@ impl Chain {
         }
         self.committed = self.committed.max(header.committed);
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
+        if header.opening.kind == FrameKind::ApplyOnly {
+            self.applied_only = header.last();
+            return;
+        }
         match header.last() {
             Some(last) => {
                 let first = header.first();

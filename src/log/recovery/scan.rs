@@ -4,7 +4,7 @@ use crate::codec;
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{FrameHeader, segment_name};
+use crate::log::format::{FrameHeader, FrameKind, segment_name};
 use crate::log::meta::Meta;
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
@@ -116,7 +116,7 @@ impl SegmentSummary {
     pub(in crate::log) fn add(&mut self, header: &FrameHeader, end: u64) {
         self.used_bytes = end;
         self.frames += 1;
-        if let Some(last) = header.last() {
+        if let Some(last) = header.last().filter(|_| header.opening.kind == FrameKind::Entries) {
             let first = header.opening.first_index;
             self.first_index = Some(self.first_index.map_or(first, |known| known.min(first)));
             self.last_index = self.last_index.max(Some(last.index));
@@ -269,6 +269,8 @@ fn finish(
     }
     let chain = &walk.chain;
     let committed = chain.committed.max(meta.committed);
+    let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
+    let known = index(chain.last).max(index(chain.applied_only));
     let tail = Tail {
         segment: walk.number,
         offset: walk.end,
@@ -277,7 +279,7 @@ fn finish(
         last: chain.last,
         incarnation_seen_max: survey.incarnation,
         // A quorum may have committed what only our own disk lost.
-        committed: committed.min(chain.last.map(|last| last.index)),
+        committed: committed.min(known),
         durable_sequence_known: durable,
     };
     Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete, unreadable })

@@ -25,6 +25,7 @@ fn meta(durable_sequence: u64) -> Meta {
         database_id: ID,
         hash_seed: 0,
         commit_mode: CommitMode::AsAppended,
+        is_monotone: false,
         clean_close: false,
         base: LogBase::default(),
         incarnation: 1,

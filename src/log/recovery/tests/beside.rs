@@ -102,7 +102,7 @@ fn a_frame_that_is_torn_at_both_looks_is_damage() {
 fn a_place_that_is_damage_by_itself_at_the_second_look_is_not_whole_and_keeps_nothing_from_being_read()
  {
     let unknown_kind = |frame: &mut [u8]| {
-        frame[6] = 3;
+        frame[6] = 4;
         reseal(frame);
     };
     let (disk, start) = changing(torn, unknown_kind);

@@ -26,9 +26,22 @@ fn a_frame_of_another_version_is_refused_by_name_and_a_flipped_version_is_damage
 fn an_unknown_kind_is_an_error_and_not_a_cut() {
     let mut log = Writer::new();
     log.entries(&["a"]);
-    log.segments[0][6] = 3;
+    log.segments[0][6] = 4;
     reseal(&mut log.segments[0]);
     assert_eq!(corrupt(read(&log.disk(0), &meta(0)).1).what, "a frame is of an unknown kind");
+}
+
+#[test]
+fn entries_that_are_not_of_the_log_are_damage_where_indexes_have_no_gaps() {
+    let mut log = Writer::new();
+    log.entries(&["a"]);
+    log.segments[0][6] = 3;
+    reseal(&mut log.segments[0]);
+    let complaint = "entries that may not be applied here";
+    assert_eq!(corrupt(read(&log.disk(0), &meta(0)).1).what, complaint);
+    let monotone = Meta { commit_mode: CommitMode::ByCommit, is_monotone: true, ..meta(0) };
+    let (seen, result) = read(&log.disk(0), &monotone);
+    assert_eq!((seen.len(), result.unwrap().tail.last), (1, None));
 }
 
 #[test]

@@ -1,0 +1,252 @@
+//! Applying what a consensus engine says is committed, with the replies; and, for adapters, entries that the log does not
+//! hold.
+
+use std::cell::Cell;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::engine::{Appending, Engine};
+use super::manager::ApplyManager;
+use super::watermark::{Stage, decode};
+use crate::codec;
+use crate::config::CommitMode;
+use crate::entry::{Entry, LogId, Reply};
+use crate::error::{ApplyError, Poison, SubmitError, WaitError};
+use crate::log::Log;
+use crate::log::apply_only::RecordPlace;
+use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
+
+/// Records that are written, and synced, at once.
+const RECORDS_MAX: usize = 1024;
+/// How long the log may take to make them durable.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl<M: StateMachine> ApplyManager<M> {
+    /// Commits the log up to the end of `indexes`, waits until that is applied, and copies out the replies: one for each
+    /// of `indexes`, [`Reply::AlreadyApplied`] for what was applied before the call. `replies` is cleared first.
+    ///
+    /// It does not wait for anything to be durable: a consensus engine commits what a quorum has.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; after a timeout the entries are committed all the same. As for [`commit`](ApplyManager::commit), the
+    /// log must have been opened with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
+    pub fn apply_committed(
+        &self,
+        indexes: RangeInclusive<u64>,
+        timeout: Duration,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        replies.clear();
+        let began = Instant::now();
+        let (mut first, last) = indexes.into_inner();
+        let most = (self.engine.config.pipeline_depth as u64).max(1);
+        while first <= last {
+            // What slots there are for replies.
+            let end = last.min(first.saturating_add(most - 1));
+            let left = timeout.saturating_sub(began.elapsed());
+            self.engine.apply_committed(first..=end, left, replies)?;
+            let Some(next) = end.checked_add(1) else { break };
+            first = next;
+        }
+        Ok(())
+    }
+
+    /// Applies entries that the log does not hold, or holds under other log ids: the state jumps to the last of them, and
+    /// what the log has up to there is not applied any more. They are durable on return, and come back when the
+    /// directory is opened, at their place in the order. `replies` is cleared and then holds one reply for each.
+    ///
+    /// For the adapter of a consensus engine that vouches for the order, and only for a log opened with
+    /// [`Contiguity::Monotone`](crate::Contiguity::Monotone). Indexes rise, and may leave some out. Costs a sync, and holds
+    /// up everything else meanwhile: it is not how a running cluster applies.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]: what of `entries` was not taken before it can be given again.
+    pub fn apply_only(
+        &self,
+        entries: &[Entry<'_>],
+        timeout: Duration,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        replies.clear();
+        let began = Instant::now();
+        for piece in entries.chunks(RECORDS_MAX) {
+            let left = timeout.saturating_sub(began.elapsed());
+            self.engine.apply_only(piece, left, replies)?;
+        }
+        Ok(())
+    }
+}
+
+fn refused(source: SubmitError) -> ApplyError {
+    ApplyError::Submit { source, submitted_through: None }
+}
+
+impl<M: StateMachine> Engine<M> {
+    fn apply_committed(
+        &self,
+        indexes: RangeInclusive<u64>,
+        timeout: Duration,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        let (first, last) = (*indexes.start(), *indexes.end());
+        let (claim, applied_before) = {
+            let _appending = self.lock_appender();
+            let applied_before = self.progress.applied_mark();
+            (self.claims.claim(first.max(applied_before)), applied_before)
+        };
+        self.commit(last).map_err(refused)?;
+        self.wait(last, Stage::Applied, timeout)
+            .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
+        replies.extend(indexes.map(|index| match self.slots.reply(index) {
+            _ if index < applied_before => Reply::AlreadyApplied,
+            reply => reply.unwrap_or(Reply::Applied),
+        }));
+        drop(claim);
+        Ok(())
+    }
+
+    fn apply_only(
+        &self,
+        entries: &[Entry<'_>],
+        timeout: Duration,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), ApplyError> {
+        let log = self.log_for_records().map_err(refused)?;
+        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut appending = self.hold_appender_applied(timeout)?;
+        let applied = self.progress.applied_mark();
+        let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
+        let (known, new) = entries.split_at(known);
+        replies.extend(known.iter().map(|_| Reply::AlreadyApplied));
+        check_rising(applied, new).map_err(refused)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let plan = appending.appender.plan_records(new).map_err(refused)?;
+        appending.appender.make_room(&plan, self.progress.pending(), applied).map_err(refused)?;
+        let jumped = self.write_and_run(log, &mut appending, new, replies);
+        jumped.map_err(|poison| refused(SubmitError::Poisoned(self.fail(poison))))?;
+        drop(appending);
+        self.workers.notify();
+        Ok(())
+    }
+
+    fn log_for_records(&self) -> Result<&Log, SubmitError> {
+        self.progress.poison.check()?;
+        if self.is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        let call = "apply_only";
+        let log = self.log.as_deref().ok_or(SubmitError::NoLog { call })?;
+        match log.commit_mode() {
+            CommitMode::ByCommit if log.is_monotone() => Ok(log),
+            CommitMode::ByCommit => Err(SubmitError::Contiguity { call }),
+            mode => Err(SubmitError::CommitMode { call, mode: mode.describe() }),
+        }
+    }
+
+    /// The appender's place, with everything applied that is committed.
+    fn hold_appender_applied(
+        &self,
+        timeout: Duration,
+    ) -> Result<MutexGuard<'_, Appending>, ApplyError> {
+        let began = Instant::now();
+        loop {
+            if let Some(last) = decode(self.progress.committed_mark()) {
+                let left = timeout.saturating_sub(began.elapsed());
+                self.wait(last, Stage::Applied, left)
+                    .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
+            }
+            let appending = self.hold_appender_idle().map_err(|poison| ApplyError::Wait {
+                source: WaitError::Poisoned(poison),
+                submitted_through: None,
+            })?;
+            if self.progress.applied_mark() == self.progress.committed_mark() {
+                return Ok(appending);
+            }
+        }
+    }
+
+    /// Makes records of the entries durable, then applies them. A failure is the engine's end: they may be in the log.
+    fn write_and_run(
+        &self,
+        log: &Log,
+        appending: &mut Appending,
+        entries: &[Entry<'_>],
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), Poison> {
+        let mut places = Vec::with_capacity(entries.len());
+        for entry in entries {
+            places.push((entry.log_id, appending.appender.append_record(entry)?));
+        }
+        let sequence = appending.appender.close_and_last_sequence();
+        self.sync_log_to(log, sequence, LOG_TIMEOUT).map_err(|error| match error {
+            WaitError::Poisoned(poison) => poison,
+            _ => Poison::Internal("the log did not become durable for a minute"),
+        })?;
+        let workers = self.workers.take_places();
+        let mut mark = 0;
+        for (log_id, place) in places {
+            self.run_record(log_id, &place)?;
+            replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
+            mark = log_id.index + 1;
+        }
+        drop(workers);
+        self.workers.jump_to(mark);
+        let gone = Poison::Internal("the segment of an uncommitted entry is gone");
+        appending.appender.skip_to(mark).ok_or(gone)?;
+        self.progress.apply_only_to(mark);
+        Ok(())
+    }
+
+    /// Applies one entry in every worker's place.
+    fn run_record(&self, log_id: LogId, place: &RecordPlace) -> Result<(), Poison> {
+        let index = log_id.index;
+        let gone = Poison::Internal("the segment of a record is gone");
+        let segment = self.table.get(place.segment).ok_or_else(|| gone.clone())?;
+        let bytes = segment.entries(place.start, place.end).ok_or(gone)?;
+        let (payload, _) = codec::decode(bytes, place.segment, place.start.get())
+            .map_err(|_| Poison::Internal("a record does not decode"))?;
+        let progress = Cell::new(index);
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let footprint = self.machine.footprint(&payload);
+            let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
+            self.slots.fill(index, hash, place.start.get());
+            let barrier = footprint == Footprint::All;
+            let (segment, start) = (place.segment, place.start.get());
+            let range =
+                Range::new(&self.slots, log_id, 1, barrier, segment, bytes, start, &progress);
+            let mut replies = Replies::new(&self.slots);
+            self.machine.apply(&range, Partition::WHOLE, &mut replies)?;
+            self.rejected.fetch_add(replies.rejected(), Ordering::Relaxed);
+            Ok(())
+        }));
+        match ran {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(fatal)) => {
+                let fatal: crate::machine::Fatal = fatal;
+                Err(Poison::Fatal { index, message: fatal.to_string() })
+            }
+            Err(_panic) => Err(Poison::Panic { index }),
+        }
+    }
+}
+
+/// Each is above the one before, and the first at or above `applied`.
+fn check_rising(applied: u64, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
+    let mut expected = applied;
+    for entry in entries {
+        let got = entry.log_id.index;
+        if got < expected {
+            return Err(SubmitError::Gap { expected, got });
+        }
+        expected = got.checked_add(1).ok_or(SubmitError::IndexExhausted)?;
+    }
+    Ok(())
+}
