@@ -1,0 +1,58 @@
+//! sprag under openraft: log, state machine and snapshots of a node, in one data directory.
+//!
+//! The log of openraft *is* the log of the engine. A command's bytes go to disk once, when they are appended; applying
+//! moves no value, and neither does the state machine need a sync of its own.
+//!
+//! [`Store::new`] takes a machine that was opened with [`config`], and gives the two halves that
+//! [`openraft::Raft::new`] takes:
+//!
+//! ```
+//! use openraft::declare_raft_types;
+//! use sprag::{ApplyConfig, PersistentStateMachine};
+//! use sprag_openraft::{KeyValue, Request, Response, SnapshotFile, Store};
+//!
+//! declare_raft_types!(
+//!     /// A key-value node.
+//!     pub Node: D = Request, R = Response, SnapshotData = SnapshotFile
+//! );
+//!
+//! # let directory = std::env::temp_dir().join(format!("sprag-openraft-{}", std::process::id()));
+//! let machine = PersistentStateMachine::open(sprag_openraft::config(&directory))?;
+//! let store = Store::<Node, KeyValue<PersistentStateMachine>>::new(machine, ApplyConfig::new())?;
+//! // openraft::Raft::new(id, raft_config, network, store.log, store.state_machine).await
+//! assert_eq!(store.handle.machine().get(b"key")?.as_deref(), None);
+//! # drop(store);
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | of openraft | is |
+//! |---|---|
+//! | `append`, `save_vote` | done when it is on stable storage; the runtime's threads wait for nothing |
+//! | `apply` | done when it is in the state, for every partition |
+//! | `save_committed` | kept, and on disk with the frames of the log that follow |
+//! | membership, last applied log id | in the state, atomically with the entry they come from |
+//! | a snapshot | of the entry at which openraft asked for it; built, read and sent beside apply |
+//! | `purge` | done at once for openraft; the files go when a snapshot covers whole segments |
+//!
+//! An application is an [`Application`]: [`KeyValue`] with commands of the key-value machines, or [`Opaque`] with any data
+//! that serde can serialize and a state machine of its own. Openraft must be built without its feature
+//! `single-term-leader`: a log id has the leader's node in it.
+
+#![allow(clippy::result_large_err, reason = "openraft's StorageError is what its traits return")]
+
+mod command;
+mod log;
+mod snapshot;
+mod state_machine;
+mod store;
+mod types;
+
+pub use command::{Reason, Request, Response};
+pub use log::{LogReader, LogStore};
+pub use snapshot::SnapshotFile;
+pub use state_machine::{SnapshotBuilder, StateMachineStore};
+pub use store::{Handle, Store, config};
+pub use types::{
+    Application, DataError, KeyValue, KeyValueData, NodeTag, Opaque, Scratch, Types, decode, encode,
+};

@@ -1,0 +1,392 @@
+//! The log: openraft's entries are appended to sprag's, once, and read back from it.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{
+    Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader,
+    StorageError, Vote,
+};
+use sprag::error::{LogError, SubmitError};
+use sprag::{Payload, PayloadRef, StateMachine};
+
+use crate::store::{Shared, TIMEOUT, blocking, failed};
+use crate::types::{
+    Application, DataError, Scratch, Types, encode, from_sprag, membership, to_sprag,
+};
+
+/// Most bytes of entries that are read from the log at once.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// The log of one node. One is made by [`Store::new`](crate::Store::new).
+#[derive(Debug)]
+pub struct LogStore<C: Types, A: Application<C>> {
+    shared: Arc<Shared<C, A>>,
+    flusher: Flusher<C>,
+}
+
+/// Reads the log, for one that sends it to other nodes.
+#[derive(Debug)]
+pub struct LogReader<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
+
+impl<C: Types, A: Application<C>> LogStore<C, A> {
+    pub(crate) fn new(shared: Arc<Shared<C, A>>) -> io::Result<Self> {
+        let flusher = Flusher::start(Arc::clone(&shared))?;
+        Ok(Self { shared, flusher })
+    }
+
+    /// Appends as many of `entries` as there is room for; how many that are.
+    fn submit(&self, entries: &[Entry<C>]) -> Result<usize, StorageError<C::NodeId>> {
+        let refused = |error: &(dyn std::error::Error + 'static)| {
+            StorageError::from_io_error(
+                ErrorSubject::Logs,
+                ErrorVerb::Write,
+                io::Error::other(error.to_string()),
+            )
+        };
+        let mut scratches: Vec<Scratch<'_>> = entries.iter().map(|_| Scratch::default()).collect();
+        let ours: Result<Vec<_>, DataError> = entries
+            .iter()
+            .zip(&mut scratches)
+            .map(|(entry, scratch)| to_entry::<C, A>(entry, scratch))
+            .collect();
+        let ours = ours.map_err(|error| refused(&error))?;
+        let (mut taken, mut most) = (0, ours.len());
+        while let Some(next) = ours.get(taken..).filter(|rest| !rest.is_empty()) {
+            let next = next.get(..most).unwrap_or(next);
+            match self.shared.manager.append(next) {
+                Ok(()) => taken += next.len(),
+                Err(SubmitError::Full { .. }) => break,
+                Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Lets a snapshot that is on its way be installed first: openraft may go on with the log before it is.
+    async fn wait_for_install(&self) {
+        loop {
+            let installed = self.shared.installed.notified();
+            tokio::pin!(installed);
+            installed.as_mut().enable();
+            let applied = self.shared.manager.machine().applied().map(|last| last.index);
+            let end = self.shared.manager.log_state().ok().and_then(|state| state.last);
+            let end = end.map(|last| last.index).max(applied);
+            let purged = self.shared.lock_kept().purged.as_ref().map(|purged| purged.index);
+            if purged <= end {
+                return;
+            }
+            if tokio::time::timeout(TIMEOUT, installed).await.is_err() {
+                tracing::warn!(?purged, "no snapshot came for what was purged past the log's end");
+                return;
+            }
+        }
+    }
+}
+
+impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
+    type LogReader = LogReader<C, A>;
+
+    async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
+        let (last_purged_log_id, last) = self.shared.log_ends()?;
+        let last_log_id = last.filter(|last| last_purged_log_id.as_ref() < Some(last));
+        let last_log_id = last_log_id.or_else(|| last_purged_log_id.clone());
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        LogReader(Arc::clone(&self.shared))
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let (shared, vote) = (Arc::clone(&self.shared), vote.clone());
+        let save = move || shared.keep(|kept| kept.vote = Some(vote), ErrorSubject::Vote);
+        blocking(ErrorSubject::Vote, save).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
+        Ok(self.shared.lock_kept().vote.clone())
+    }
+
+    /// Kept here, and on disk by the next frame of the log, which says what was committed when it was written.
+    async fn save_committed(
+        &mut self,
+        committed: Option<LogId<C::NodeId>>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        self.shared.lock_kept().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(
+        &mut self,
+    ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        let kept = self.shared.lock_kept().committed.clone();
+        Ok(kept.max(self.shared.applied()?))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<C>,
+    ) -> Result<(), StorageError<C::NodeId>>
+    where
+        I: IntoIterator<Item = Entry<C>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        self.wait_for_install().await;
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let taken = {
+                let _not_while_installing = self.shared.installing.read().await;
+                self.submit(rest)?
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+            if !rest.is_empty() {
+                // The log's buffers are free again when what is in them is durable.
+                let shared = Arc::clone(&self.shared);
+                blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+            }
+        }
+        self.flusher.flush(callback);
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let _not_while_installing = self.shared.installing.read().await;
+        let keep = log_id.index.checked_sub(1);
+        loop {
+            match self.shared.manager.truncate_after(keep) {
+                Ok(()) => return Ok(()),
+                Err(LogError::Full) => {
+                    let shared = Arc::clone(&self.shared);
+                    blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+                }
+                Err(error) => {
+                    return Err(failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &error));
+                }
+            }
+        }
+    }
+
+    async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let index = log_id.index;
+        let shared = Arc::clone(&self.shared);
+        let keep = move || {
+            let purge = |kept: &mut crate::store::Kept<C::NodeId>| {
+                kept.purged = kept.purged.take().max(Some(log_id));
+            };
+            shared.keep(purge, ErrorSubject::Logs)
+        };
+        blocking(ErrorSubject::Logs, keep).await?;
+        // What is under a snapshot by now; the rest goes with a later purge.
+        let shared = Arc::clone(&self.shared);
+        drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
+            Ok(()) | Err(LogError::NotCovered { .. }) => {}
+            Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
+        }));
+        Ok(())
+    }
+}
+
+impl<C: Types, A: Application<C>> RaftLogReader<C> for LogStore<C, A> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        self.shared.read(bounds(&range), false).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        self.shared.read((start, end), true).await
+    }
+}
+
+impl<C: Types, A: Application<C>> RaftLogReader<C> for LogReader<C, A> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        self.0.read(bounds(&range), false).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        self.0.read((start, end), true).await
+    }
+}
+
+/// The last log id that is gone, and the last that is there (or gone).
+type Ends<N> = (Option<LogId<N>>, Option<LogId<N>>);
+
+impl<C: Types, A: Application<C>> Shared<C, A> {
+    /// The last entry in the state.
+    pub(crate) fn applied(&self) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        let applied = self.manager.machine().applied().map(from_sprag).transpose();
+        applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Read, &error))
+    }
+
+    fn log_ends(&self) -> Result<Ends<C::NodeId>, StorageError<C::NodeId>> {
+        let unreadable = |error: LogError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
+        let foreign = |error: DataError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
+        let state = self.manager.log_state().map_err(unreadable)?;
+        let base = match state.purged {
+            Some(index) => self.manager.log_id(index).map_err(unreadable)?,
+            None => None,
+        };
+        let base = base.map(from_sprag).transpose().map_err(foreign)?;
+        let last = state.last.map(from_sprag).transpose().map_err(foreign)?;
+        Ok((self.lock_kept().purged.clone().max(base), last))
+    }
+
+    /// Makes everything that was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), StorageError<C::NodeId>> {
+        let synced = self.manager.sync(TIMEOUT);
+        synced.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
+    }
+
+    /// Entries of the log; with `limited`, as many as are read at once.
+    async fn read(
+        self: &Arc<Self>,
+        (first, end): (u64, u64),
+        limited: bool,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let shared = Arc::clone(self);
+        blocking(ErrorSubject::Logs, move || shared.read_blocking(first, end, limited)).await
+    }
+
+    fn read_blocking(
+        &self,
+        first: u64,
+        end: u64,
+        limited: bool,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let (purged, last) = self.log_ends()?;
+        let begin = purged.map_or(0, |purged| purged.index.saturating_add(1));
+        let begin = self
+            .manager
+            .log_state()
+            .map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?
+            .first
+            .map_or(u64::MAX, |first| first.max(begin));
+        let end = end.min(last.map_or(0, |last| last.index + 1));
+        let mut first = first.max(begin);
+        let mut entries = Vec::new();
+        while first < end {
+            let found = self.manager.entries(first..=end - 1, READ_BYTES_MAX);
+            let found = found
+                .map_err(|error| failed(ErrorSubject::LogIndex(first), ErrorVerb::Read, &error))?;
+            let Some(last) = found.last() else { break };
+            for (log_id, payload) in found.iter() {
+                let index = log_id.index;
+                entries.push(from_entry::<C, A>(log_id, &payload).map_err(|error| {
+                    failed(ErrorSubject::LogIndex(index), ErrorVerb::Read, &error)
+                })?);
+            }
+            first = last.index + 1;
+            if limited {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// The first index, and the one after the last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let first = match range.start_bound() {
+        Bound::Included(first) => *first,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (first, end)
+}
+
+/// An entry of openraft as one of sprag.
+pub(crate) fn to_entry<'a, C: Types, A: Application<C>>(
+    entry: &'a Entry<C>,
+    scratch: &'a mut Scratch<'a>,
+) -> Result<sprag::Entry<'a>, DataError> {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => Payload::Noop,
+        EntryPayload::Normal(data) => A::payload(data, scratch)?,
+        EntryPayload::Membership(membership) => {
+            scratch.bytes = encode(membership)?;
+            Payload::Membership(&scratch.bytes)
+        }
+    };
+    Ok(sprag::Entry::new(to_sprag(&entry.log_id), payload))
+}
+
+/// The inverse.
+fn from_entry<C: Types, A: Application<C>>(
+    log_id: sprag::LogId,
+    payload: &PayloadRef<'_>,
+) -> Result<Entry<C>, DataError> {
+    let payload = match payload {
+        PayloadRef::Noop => EntryPayload::Blank,
+        PayloadRef::Membership(bytes) => EntryPayload::Membership(membership::<C>(bytes)?),
+        payload => EntryPayload::Normal(A::data(payload)?),
+    };
+    Ok(Entry { log_id: from_sprag(log_id)?, payload })
+}
+
+/// A thread that waits for the disk, so that the runtime's need not: entries that are appended while it waits for those
+/// before share the next sync.
+#[derive(Debug)]
+struct Flusher<C: Types> {
+    queue: Option<mpsc::Sender<LogFlushed<C>>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl<C: Types> Flusher<C> {
+    fn start<A: Application<C>>(shared: Arc<Shared<C, A>>) -> io::Result<Self> {
+        let (queue, appended) = mpsc::channel::<LogFlushed<C>>();
+        let run = move || {
+            while let Ok(first) = appended.recv() {
+                let callbacks: Vec<_> = std::iter::once(first).chain(appended.try_iter()).collect();
+                let synced = shared.manager.sync(TIMEOUT);
+                for callback in callbacks {
+                    let error = |error: &LogError| io::Error::other(error.to_string());
+                    callback.log_io_completed(synced.as_ref().copied().map_err(error));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("sprag-openraft-flush".to_owned()).spawn(run)?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    fn flush(&self, callback: LogFlushed<C>) {
+        if let Some(queue) = &self.queue {
+            // The thread is there as long as this is.
+            let _sent = queue.send(callback);
+        }
+    }
+}
+
+impl<C: Types> Drop for Flusher<C> {
+    /// When it returns the thread has let go of the engine.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}

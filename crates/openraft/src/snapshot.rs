@@ -1,0 +1,190 @@
+//! Snapshots on their way: a file of sprag, read by openraft in pieces on one node and written in pieces on another.
+
+use std::io::{self, SeekFrom};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use openraft::{SnapshotMeta, StoredMembership};
+use sprag::Snapshot;
+use sprag::snapshot::SnapshotReceiver;
+use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+
+use crate::store::ReceiverSlot;
+use crate::types::{DataError, Types, from_sprag, membership};
+
+/// The `SnapshotData` of a node: a snapshot that is there, to be read, or one that arrives, to be written.
+///
+/// Its bytes are those of the snapshot's file, which checks itself: openraft's transport carries them as they are, and
+/// nothing that arrived damaged is installed.
+#[derive(Debug)]
+pub struct SnapshotFile {
+    side: Side,
+    position: u64,
+}
+
+#[derive(Debug)]
+enum Side {
+    /// The state before the first entry: openraft may ask for its snapshot, and never sends it.
+    Nothing,
+    Reading(Snapshot),
+    Receiving {
+        slot: Arc<ReceiverSlot>,
+        writing: Option<JoinHandle<io::Result<usize>>>,
+    },
+}
+
+/// What there is to be installed.
+pub(crate) enum Content {
+    /// A snapshot that is there, of this node or another one.
+    Snapshot(Snapshot),
+    /// One that has arrived; `None` if another one has taken its place.
+    Received(Option<SnapshotReceiver>),
+}
+
+impl SnapshotFile {
+    /// A snapshot, from its beginning.
+    #[must_use]
+    pub fn reading(snapshot: Snapshot) -> Self {
+        Self { side: Side::Reading(snapshot), position: 0 }
+    }
+
+    /// The snapshot, unless it is one that is arriving.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        match &self.side {
+            Side::Reading(snapshot) => Some(snapshot),
+            Side::Nothing | Side::Receiving { .. } => None,
+        }
+    }
+
+    pub(crate) fn nothing() -> Self {
+        Self { side: Side::Nothing, position: 0 }
+    }
+
+    pub(crate) fn receiving(receiver: SnapshotReceiver) -> (Self, Weak<ReceiverSlot>) {
+        let slot = Arc::new(Mutex::new(Some(receiver)));
+        let weak = Arc::downgrade(&slot);
+        (Self { side: Side::Receiving { slot, writing: None }, position: 0 }, weak)
+    }
+
+    pub(crate) fn into_content(self) -> Content {
+        match self.side {
+            Side::Nothing => Content::Received(None),
+            Side::Reading(snapshot) => Content::Snapshot(snapshot),
+            Side::Receiving { slot, .. } => {
+                Content::Received(slot.lock().unwrap_or_else(PoisonError::into_inner).take())
+            }
+        }
+    }
+}
+
+fn unsupported(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}
+
+impl AsyncRead for SnapshotFile {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let snapshot = match &self.side {
+            Side::Nothing => return Poll::Ready(Ok(())),
+            Side::Reading(snapshot) => snapshot,
+            Side::Receiving { .. } => {
+                return Poll::Ready(Err(unsupported("a snapshot that arrives is not read")));
+            }
+        };
+        let mut read = 0;
+        if let Some(piece) = snapshot.pieces(self.position, buffer.remaining()).next()
+            && buffer.remaining() > 0
+        {
+            buffer.put_slice(piece.bytes);
+            read = piece.bytes.len();
+        }
+        self.position += read as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for SnapshotFile {
+    /// The bytes go to the page cache on a thread that may wait.
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let position = self.position;
+        let Side::Receiving { slot, writing } = &mut self.side else {
+            return Poll::Ready(Err(unsupported("a snapshot is not written to")));
+        };
+        let job = writing.get_or_insert_with(|| {
+            let (slot, bytes) = (Arc::clone(slot), bytes.to_vec());
+            tokio::task::spawn_blocking(move || {
+                let mut receiver = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                let receiver = receiver
+                    .as_mut()
+                    .ok_or_else(|| io::Error::other("another snapshot has taken its place"))?;
+                receiver.receive_bytes(position, &bytes).map_err(io::Error::other)?;
+                Ok(bytes.len())
+            })
+        });
+        let written = ready!(Pin::new(job).poll(context));
+        *writing = None;
+        let written = written.map_err(io::Error::other).and_then(|written| written)?;
+        self.position += written as u64;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A write is done when it returns; durable it becomes when it is installed.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncSeek for SnapshotFile {
+    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
+        let end = self.snapshot().map_or(self.position, Snapshot::bytes);
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(by) => end.checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(())
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.position))
+    }
+}
+
+/// What openraft has to know of a snapshot. Equal snapshots have equal ids, whichever node wrote them.
+pub(crate) fn meta<C: Types>(
+    snapshot: &Snapshot,
+) -> Result<SnapshotMeta<C::NodeId, C::Node>, DataError> {
+    let id = snapshot.id();
+    let last_membership = match snapshot.membership() {
+        Some((log_id, bytes)) => stored::<C>(log_id, bytes)?,
+        None => StoredMembership::default(),
+    };
+    Ok(SnapshotMeta {
+        last_log_id: snapshot.log_id().map(from_sprag).transpose()?,
+        last_membership,
+        snapshot_id: format!("{:x}-{:08x}", id.file_bytes, id.footer_crc),
+    })
+}
+
+/// A membership, and the entry it came with.
+pub(crate) fn stored<C: Types>(
+    log_id: sprag::LogId,
+    bytes: &[u8],
+) -> Result<StoredMembership<C::NodeId, C::Node>, DataError> {
+    Ok(StoredMembership::new(Some(from_sprag(log_id)?), membership::<C>(bytes)?))
+}

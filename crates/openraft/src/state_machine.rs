@@ -1,0 +1,247 @@
+//! The state machine: what openraft says is committed is applied from the log, where its bytes are already.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use openraft::storage::RaftStateMachine;
+use openraft::{
+    Entry, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    SnapshotMeta, StorageError, StoredMembership,
+};
+use sprag::error::{ApplyError, SnapshotError, SubmitError, ViewError};
+use sprag::{Reply, StateMachine, View};
+
+use crate::log::to_entry;
+use crate::snapshot::{self, Content, SnapshotFile};
+use crate::store::{Shared, TIMEOUT, blocking, failed};
+use crate::types::{Application, Scratch, Types, to_sprag};
+
+/// The state machine of one node. One is made by [`Store::new`](crate::Store::new).
+#[derive(Debug)]
+pub struct StateMachineStore<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
+
+/// Writes a snapshot, beside apply.
+#[derive(Debug)]
+pub struct SnapshotBuilder<C: Types, A: Application<C>> {
+    shared: Arc<Shared<C, A>>,
+    /// The state to write; `None` for a machine of which no views are taken: it is held up while it is written.
+    view: Option<Result<View, ViewError>>,
+}
+
+impl<C: Types, A: Application<C>> StateMachineStore<C, A> {
+    pub(crate) fn new(shared: Arc<Shared<C, A>>) -> Self {
+        Self(shared)
+    }
+}
+
+impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A> {
+    type SnapshotBuilder = SnapshotBuilder<C, A>;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<
+        (Option<LogId<C::NodeId>>, StoredMembership<C::NodeId, C::Node>),
+        StorageError<C::NodeId>,
+    > {
+        let kept = self.0.manager.machine().last_membership();
+        let stored = kept.map(|(log_id, bytes)| snapshot::stored::<C>(log_id, &bytes));
+        let stored = stored.transpose();
+        let stored =
+            stored.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Read, &error))?;
+        Ok((self.0.applied()?, stored.unwrap_or_default()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<C::R>, StorageError<C::NodeId>>
+    where
+        I: IntoIterator<Item = Entry<C>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (shared, entries) = (Arc::clone(&self.0), entries.into_iter().collect::<Vec<_>>());
+        let replies = blocking(ErrorSubject::StateMachine, move || shared.apply(&entries)).await?;
+        self.0.installed.notify_waiters();
+        Ok(replies)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        let shared = Arc::clone(&self.0);
+        let view = tokio::task::spawn_blocking(move || shared.manager.view()).await;
+        let view = match view {
+            Ok(Err(ViewError::Unsupported)) | Err(_) => None,
+            Ok(view) => Some(view),
+        };
+        SnapshotBuilder { shared: Arc::clone(&self.0), view }
+    }
+
+    async fn begin_receiving_snapshot(
+        &mut self,
+    ) -> Result<Box<SnapshotFile>, StorageError<C::NodeId>> {
+        let shared = Arc::clone(&self.0);
+        blocking(ErrorSubject::Snapshot(None), move || shared.begin_receiving()).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<C::NodeId, C::Node>,
+        snapshot: Box<SnapshotFile>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let installing = self.0.installing.write().await;
+        let (shared, meta) = (Arc::clone(&self.0), meta.clone());
+        let install = move || shared.install(&meta, snapshot.into_content());
+        blocking(ErrorSubject::Snapshot(None), install).await?;
+        drop(installing);
+        self.0.installed.notify_waiters();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
+        let shared = Arc::clone(&self.0);
+        blocking(ErrorSubject::Snapshot(None), move || shared.newest()).await
+    }
+}
+
+impl<C: Types, A: Application<C>> RaftSnapshotBuilder<C> for SnapshotBuilder<C, A> {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
+        let (shared, view) = (Arc::clone(&self.shared), self.view.take());
+        blocking(ErrorSubject::Snapshot(None), move || shared.build(view)).await
+    }
+}
+
+fn snapshot_failed<C: Types>(verb: ErrorVerb, error: &SnapshotError) -> StorageError<C::NodeId> {
+    failed(ErrorSubject::Snapshot(None), verb, error)
+}
+
+impl<C: Types, A: Application<C>> Shared<C, A> {
+    /// Applies entries from the log, as far as it holds them; what it does not hold is given to it for the state only.
+    fn apply(&self, entries: &[Entry<C>]) -> Result<Vec<C::R>, StorageError<C::NodeId>> {
+        let mut responses = Vec::with_capacity(entries.len());
+        let mut replies = Vec::new();
+        let mut rest = entries;
+        while let Some(first) = rest.first() {
+            let first = first.log_id.index;
+            let next = |(at, entry): &(usize, &Entry<C>)| {
+                entry.log_id.index == first + *at as u64 && self.holds(&entry.log_id)
+            };
+            let held = rest.iter().enumerate().take_while(next).count();
+            let (now, later) = rest.split_at(held.max(1));
+            if held == 0 || !self.apply_held(now, &mut replies)? {
+                self.apply_only(now, &mut replies)?;
+            }
+            responses.extend(replies.drain(..).map(A::response));
+            rest = later;
+        }
+        Ok(responses)
+    }
+
+    fn holds(&self, log_id: &LogId<C::NodeId>) -> bool {
+        self.manager.log_id(log_id.index).ok().flatten() == Some(to_sprag(log_id))
+    }
+
+    /// Applies entries that the log holds; false if there is a gap before them, over which nothing is committed.
+    fn apply_held(
+        &self,
+        entries: &[Entry<C>],
+        replies: &mut Vec<Reply>,
+    ) -> Result<bool, StorageError<C::NodeId>> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(true) };
+        let indexes = first.log_id.index..=last.log_id.index;
+        match self.manager.apply_committed(indexes, TIMEOUT, replies) {
+            Ok(()) => Ok(true),
+            Err(ApplyError::Submit { source: SubmitError::Gap { .. }, .. }) => Ok(false),
+            Err(error) => {
+                Err(failed(ErrorSubject::Apply(last.log_id.clone()), ErrorVerb::Write, &error))
+            }
+        }
+    }
+
+    fn apply_only(
+        &self,
+        entries: &[Entry<C>],
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let mut scratches: Vec<Scratch<'_>> = entries.iter().map(|_| Scratch::default()).collect();
+        let mut ours = Vec::with_capacity(entries.len());
+        for (entry, scratch) in entries.iter().zip(&mut scratches) {
+            ours.push(to_entry::<C, A>(entry, scratch).map_err(|error| {
+                failed(ErrorSubject::Apply(entry.log_id.clone()), ErrorVerb::Write, &error)
+            })?);
+        }
+        let applied = self.manager.apply_only(&ours, TIMEOUT, replies);
+        applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
+    }
+
+    fn build(
+        &self,
+        view: Option<Result<View, ViewError>>,
+    ) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
+        let written = match view {
+            Some(view) => view.map_err(SnapshotError::from).and_then(|view| {
+                match self.manager.snapshot_of(view) {
+                    // Another one came between, and goes further.
+                    Err(SnapshotError::Stale { .. }) => Ok(()),
+                    written => written.map(|_report| ()),
+                }
+            }),
+            None => self.manager.snapshot().map(|_report| ()),
+        };
+        written.map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
+        let nothing = || Snapshot {
+            meta: SnapshotMeta::default(),
+            snapshot: Box::new(SnapshotFile::nothing()),
+        };
+        Ok(self.newest()?.unwrap_or_else(nothing))
+    }
+
+    fn newest(&self) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
+        let newest = self.manager.newest_snapshot();
+        let newest = newest.map_err(|error| snapshot_failed::<C>(ErrorVerb::Read, &error))?;
+        let Some(newest) = newest else { return Ok(None) };
+        let meta = snapshot::meta::<C>(&newest);
+        let meta =
+            meta.map_err(|error| failed(ErrorSubject::Snapshot(None), ErrorVerb::Read, &error))?;
+        Ok(Some(Snapshot { meta, snapshot: Box::new(SnapshotFile::reading(newest)) }))
+    }
+
+    fn begin_receiving(&self) -> Result<Box<SnapshotFile>, StorageError<C::NodeId>> {
+        let mut current = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = current.upgrade() {
+            // One at a time: the next one takes its place.
+            drop(before.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        let receiver = self.manager.receive_snapshot();
+        let receiver = receiver.map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
+        let (file, slot) = SnapshotFile::receiving(receiver);
+        *current = Weak::clone(&slot);
+        Ok(Box::new(file))
+    }
+
+    fn install(
+        &self,
+        meta: &SnapshotMeta<C::NodeId, C::Node>,
+        content: Content,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let installed = match content {
+            Content::Snapshot(snapshot) => self.manager.restore(&snapshot, TIMEOUT),
+            Content::Received(Some(receiver)) => self.manager.install(receiver, TIMEOUT),
+            Content::Received(None) => Err(SnapshotError::OtherSnapshot),
+        };
+        match installed {
+            // The state is further than that already.
+            Ok(_) | Err(SnapshotError::Stale { .. }) => {}
+            Err(error) => return Err(snapshot_failed::<C>(ErrorVerb::Write, &error)),
+        }
+        let reached = self.applied()?;
+        if reached < meta.last_log_id {
+            let other = SnapshotError::OtherSnapshot;
+            return Err(snapshot_failed::<C>(ErrorVerb::Write, &other));
+        }
+        let newest = self.newest()?.and_then(|newest| newest.meta.last_log_id);
+        if newest < meta.last_log_id {
+            // The log had all of it: it was applied from there, and openraft wants to see a snapshot.
+            self.manager
+                .snapshot()
+                .map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! What the log and the state machine of one node share: the engine, and what is kept beside its log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, StorageError, StorageIOError, Vote};
+use serde::{Deserialize, Serialize};
+use sprag::error::{OpenError, ViewError};
+use sprag::snapshot::SnapshotReceiver;
+use sprag::{
+    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, View,
+};
+use tokio::sync::{Notify, RwLock, watch};
+
+use crate::log::LogStore;
+use crate::state_machine::StateMachineStore;
+use crate::types::{Application, NodeTag, Types, decode, encode};
+
+/// How long a call waits for the disk or for the workers before it fails, and with it the node.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The options of a data directory for a node: the defaults of sprag, with a log that openraft commits.
+///
+/// Change what you like of it but [`commit_mode`](PersistentConfig::commit_mode) and
+/// [`contiguity`](PersistentConfig::contiguity), and open the machine with it.
+pub fn config(path: impl Into<std::path::PathBuf>) -> PersistentConfig {
+    PersistentConfig::new(path).commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
+}
+
+/// One node's storage, in the two halves that openraft takes, and a reader for the application.
+#[derive(Debug)]
+pub struct Store<C: Types, A: Application<C>> {
+    /// For [`Raft::new`](openraft::Raft::new).
+    pub log: LogStore<C, A>,
+    /// For [`Raft::new`](openraft::Raft::new).
+    pub state_machine: StateMachineStore<C, A>,
+    /// For the application: reads the state, and says how the engine is.
+    pub handle: Handle<C, A>,
+}
+
+/// The application's side of a node's storage; cheap to clone, usable from any thread, also while openraft has the store.
+#[derive(Debug)]
+pub struct Handle<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
+
+impl<C: Types, A: Application<C>> Clone for Handle<C, A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Types, A: Application<C>> Handle<C, A> {
+    /// The state machine, to read what is applied here. A read that has to see everything committed asks openraft first
+    /// ([`ensure_linearizable`](openraft::Raft::ensure_linearizable)).
+    #[must_use]
+    pub fn machine(&self) -> &A::Machine {
+        self.0.manager.machine()
+    }
+
+    /// Figures and watermarks of the engine.
+    #[must_use]
+    pub fn stats(&self) -> ApplyStats {
+        self.0.manager.stats()
+    }
+
+    /// Completes when everything of the store is dropped, this handle and its clones included, and the directory is free
+    /// (but for a [`Value`](sprag::Value) that somebody holds).
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut gone = self.0.gone.subscribe();
+        async move { while gone.changed().await.is_ok() {} }
+    }
+
+    /// The state of a key-value machine at one exact index.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`], as [`ApplyManager::view`] has it.
+    pub fn view(&self) -> Result<View, ViewError> {
+        self.0.manager.view()
+    }
+}
+
+impl<C: Types, A: Application<C>> Store<C, A> {
+    /// Takes over a machine that was opened with [`config`], and starts its workers.
+    ///
+    /// The directory stays locked until both halves, what openraft made of them, and all handles are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or whose hard state is not of such a node.
+    pub fn new(machine: A::Machine, apply: ApplyConfig) -> Result<Self, OpenError> {
+        let refuse = |message: String| OpenError::Config { option: "state machine", message };
+        let manager = ApplyManager::new(machine, apply)?;
+        let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
+        let kept = match kept {
+            Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,
+            None => Kept::default(),
+        };
+        let shared = Arc::new(Shared {
+            manager,
+            kept: Mutex::new(kept),
+            receiver: Mutex::default(),
+            installing: RwLock::default(),
+            installed: Notify::new(),
+            gone: watch::Sender::new(()),
+        });
+        let log = LogStore::new(Arc::clone(&shared));
+        let log = log.map_err(|error| refuse(format!("starting a thread: {error}")))?;
+        let state_machine = StateMachineStore::new(Arc::clone(&shared));
+        Ok(Self { log, state_machine, handle: Handle(shared) })
+    }
+}
+
+/// What is kept in the hard state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) struct Kept<N: NodeTag> {
+    pub(crate) vote: Option<Vote<N>>,
+    /// As of the last time that something else here changed. The log's own frames say it too, and for good.
+    pub(crate) committed: Option<LogId<N>>,
+    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them.
+    pub(crate) purged: Option<LogId<N>>,
+}
+
+impl<N: NodeTag> Default for Kept<N> {
+    fn default() -> Self {
+        Self { vote: None, committed: None, purged: None }
+    }
+}
+
+/// A snapshot on its way in. Openraft may begin with the next before it lets go of this one.
+pub(crate) type ReceiverSlot = Mutex<Option<SnapshotReceiver>>;
+
+pub(crate) struct Shared<C: Types, A: Application<C>> {
+    pub(crate) manager: ApplyManager<A::Machine>,
+    pub(crate) kept: Mutex<Kept<C::NodeId>>,
+    pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
+    /// Written while a snapshot is being installed, read while entries are appended.
+    pub(crate) installing: RwLock<()>,
+    /// Something was applied or installed.
+    pub(crate) installed: Notify,
+    /// Dropped last, when the engine has ended.
+    pub(crate) gone: watch::Sender<()>,
+}
+
+impl<C: Types, A: Application<C>> std::fmt::Debug for Shared<C, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("kept", &*self.lock_kept()).finish_non_exhaustive()
+    }
+}
+
+impl<C: Types, A: Application<C>> Shared<C, A> {
+    pub(crate) fn lock_kept(&self) -> MutexGuard<'_, Kept<C::NodeId>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is kept, durably. Waits for what was appended before.
+    pub(crate) fn keep(
+        &self,
+        change: impl FnOnce(&mut Kept<C::NodeId>),
+        subject: ErrorSubject<C::NodeId>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let bytes = {
+            let mut kept = self.lock_kept();
+            change(&mut kept);
+            encode(&*kept)
+        };
+        let bytes = bytes.map_err(|error| failed(subject.clone(), ErrorVerb::Write, &error))?;
+        self.manager
+            .save_hard_state(&bytes)
+            .map_err(|error| failed(subject, ErrorVerb::Write, &error))
+    }
+}
+
+/// An error of this storage as openraft's. Sprag's errors carry indexes and lengths, never keys or values.
+pub(crate) fn failed<N: NodeTag>(
+    subject: ErrorSubject<N>,
+    verb: ErrorVerb,
+    error: &(impl std::error::Error + 'static),
+) -> StorageError<N> {
+    StorageIOError::new(subject, verb, AnyError::new(error)).into()
+}
+
+/// Runs what may wait on a thread on which waiting is allowed.
+pub(crate) async fn blocking<N: NodeTag, T: Send + 'static>(
+    subject: ErrorSubject<N>,
+    run: impl FnOnce() -> Result<T, StorageError<N>> + Send + 'static,
+) -> Result<T, StorageError<N>> {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(result) => result,
+        Err(error) => Err(failed(subject, ErrorVerb::Write, &error)),
+    }
+}

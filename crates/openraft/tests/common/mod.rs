@@ -1,0 +1,74 @@
+//! What the tests share: the types of a key-value node, and how its store is opened.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests; each file uses its own part of this"
+)]
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use openraft::declare_raft_types;
+use sprag::error::OpenError;
+use sprag::{
+    ApplyConfig, IoBackend, Journaled, MemoryConfig, MemoryStateMachine, PersistentConfig,
+    PersistentStateMachine, StateMachine,
+};
+use sprag_openraft::{KeyValue, Request, Response, SnapshotFile, Store};
+
+declare_raft_types!(
+    /// A key-value node.
+    pub Data: D = Request, R = Response, SnapshotData = SnapshotFile
+);
+
+/// A key-value machine that nodes are tested with.
+pub trait Kind: StateMachine {
+    fn open(config: PersistentConfig) -> Result<Self, OpenError>
+    where
+        Self: Sized;
+}
+
+impl Kind for PersistentStateMachine {
+    fn open(config: PersistentConfig) -> Result<Self, OpenError> {
+        Self::open(config)
+    }
+}
+
+impl Kind for Journaled<MemoryStateMachine> {
+    fn open(config: PersistentConfig) -> Result<Self, OpenError> {
+        Self::open(config, MemoryStateMachine::new(MemoryConfig::default())?)
+    }
+}
+
+pub type KvStore<M> = Store<Data, KeyValue<M>>;
+
+pub fn apply_config(workers: usize) -> ApplyConfig {
+    ApplyConfig::new().worker_count(NonZeroUsize::new(workers).unwrap()).pin_workers(false)
+}
+
+pub fn config(path: &Path) -> PersistentConfig {
+    sprag_openraft::config(path).segment_bytes(256 << 10).expected_keys(256)
+}
+
+/// The same for a simulated disk: small, as all of it is in memory.
+pub fn small() -> PersistentConfig {
+    config(Path::new("simulated")).segment_bytes(64 << 10)
+}
+
+/// Opens a store, and sees to it that its log is written in the way that is asked for.
+pub fn open_store<M: Kind>(path: &Path, workers: usize, io: IoBackend) -> KvStore<M> {
+    let machine = M::open(config(path).io(io)).unwrap();
+    let store = Store::new(machine, apply_config(workers)).unwrap();
+    let stats = store.handle.stats();
+    let expected = if io == IoBackend::Uring { "io_uring" } else { "pwrite" };
+    match stats.io_fallback {
+        // A kernel or a container may give no ring: then it is the other way, and the stats say why.
+        // A gate that asks for rings by this variable wants to see them.
+        Some(_) if io == IoBackend::Uring && std::env::var_os("SPRAG_TEST_IO").is_none() => {
+            assert_eq!(stats.io_backend, "pwrite");
+        }
+        _ => assert_eq!(stats.io_backend, expected),
+    }
+    store
+}
