@@ -108,7 +108,9 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
         assert!(reached, "round {round}: stuck at {} of {more}", acknowledged(&file));
 
         let acknowledged = acknowledged(&file);
-        let bank = Journaled::open(bank::config(&scratch.path()).io(common::io::asked()), Bank::default()).unwrap();
+        let bank =
+            Journaled::open(bank::config(&scratch.path()).io(common::io::asked()), Bank::default())
+                .unwrap();
         let applied = bank.applied().map_or(0, |last| last.index);
         assert!(applied >= acknowledged, "round {round}: {applied} of {acknowledged} came back");
         assert!(bank.balances().eq(books_of(applied)), "round {round}");
