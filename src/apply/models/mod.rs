@@ -119,8 +119,9 @@ impl StateMachine for Toy {
 
 /// Writes down where the mark came, and copies nothing.
 impl Views for Toy {
-    fn begin_view(&self) {
+    fn begin_view(&self) -> Result<(), SnapshotError> {
         self.marked.store(0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn mark_view(&self, partition: Partition) {
@@ -136,10 +137,6 @@ impl Views for Toy {
     fn finish_view(&self, hold: SegmentHold) -> View {
         let captured = Captured { head: Head::default(), shards: Vec::new() };
         View::memory(Sorted::new(captured, (), Arc::default()), hold)
-    }
-
-    fn fill(&self) -> Result<(), SnapshotError> {
-        Ok(())
     }
 
     fn fill_some(&self) -> Result<bool, SnapshotError> {
