@@ -8,7 +8,7 @@ use std::thread;
 
 use common::generate::Dice;
 use common::{LONG, Scratch, apply_config, manage};
-use sprag::error::SubmitError;
+use sprag::error::{ApplyError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 
 const KEYS: u64 = 48;
@@ -63,15 +63,20 @@ fn write(
             })
             .collect();
         // One in a few waits, so that it is applied inline where there is one worker.
-        if dice.below(6) == 0 {
-            manager.apply_entries_sync(&entries, LONG, &mut Vec::new()).unwrap();
-        } else {
-            loop {
-                match manager.apply_entries(&entries) {
-                    Ok(()) => break,
-                    Err(SubmitError::Full { .. }) => thread::yield_now(),
-                    Err(error) => panic!("{error}"),
+        let waits = dice.below(6) == 0;
+        loop {
+            let submitted = match waits {
+                true => manager.apply_entries_sync(&entries, LONG, &mut Vec::new()),
+                false => manager
+                    .apply_entries(&entries)
+                    .map_err(|source| ApplyError::Submit { source, submitted_through: None }),
+            };
+            match submitted {
+                Ok(()) => break,
+                Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => {
+                    thread::yield_now();
                 }
+                Err(error) => panic!("{error}"),
             }
         }
         index += batch.len() as u64;

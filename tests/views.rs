@@ -14,7 +14,7 @@ use common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
 use common::{LONG, Scratch, apply_config, manage};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use sprag::error::{SubmitError, ViewError};
+use sprag::error::{ApplyError, SubmitError, ViewError};
 use sprag::{ApplyManager, Entry, PersistentStateMachine, StateMachine, View};
 
 /// The log that a seed makes.
@@ -77,14 +77,16 @@ fn views_are_exact<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], s
 }
 
 fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>], sync: bool) {
-    if sync {
-        manager.apply_entries_sync(entries, LONG, &mut Vec::new()).unwrap();
-        return;
-    }
     loop {
-        match manager.apply_entries(entries) {
+        let submitted = match sync {
+            true => manager.apply_entries_sync(entries, LONG, &mut Vec::new()),
+            false => manager
+                .apply_entries(entries)
+                .map_err(|source| ApplyError::Submit { source, submitted_through: None }),
+        };
+        match submitted {
             Ok(()) => return,
-            Err(SubmitError::Full { .. }) => thread::yield_now(),
+            Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     }
