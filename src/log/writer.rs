@@ -121,6 +121,8 @@ pub(crate) struct LogWriter {
     unsynced: Vec<(u32, Arc<dyn DiskFile>)>,
     synced_at: Duration,
     gathering_since: Option<Duration>,
+    /// The first failure; nothing is done after it.
+    failed: Option<Poison>,
 }
 
 impl LogWriter {
@@ -156,6 +158,7 @@ impl LogWriter {
             unsynced: Vec::with_capacity(4),
             synced_at,
             gathering_since: None,
+            failed: None,
         }
     }
 
@@ -178,6 +181,16 @@ impl LogWriter {
     ///
     /// The first failure is final: the caller poisons the engine with it and never steps again.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
+        if let Some(failed) = &self.failed {
+            // Somebody took our place before the one who met the failure could say so: it is his that counts.
+            return Err(failed.clone());
+        }
+        let stepped = self.step_on(progress);
+        self.failed = stepped.as_ref().err().cloned();
+        stepped
+    }
+
+    fn step_on(&mut self, progress: &Progress) -> Result<bool, Poison> {
         if self.frames.has_lost() {
             return Err(Poison::Internal(
                 "a closed frame found no place in the log writer's queue",
