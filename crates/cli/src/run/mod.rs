@@ -292,7 +292,8 @@ fn watched<M: Readable>(
     options: &RunOptions,
     work: impl FnOnce(&AtomicU64) -> Outcome<Submitted>,
 ) -> Outcome<Submitted> {
-    let known = last.map_or(0, |last| last.index + 1);
+    // The entries of an empty directory begin with index 1: there is no entry 0 to be acknowledged.
+    let known = last.map_or(1, |last| last.index + 1);
     let (mark, stop) = (AtomicU64::new(known), AtomicBool::new(false));
     let Some(path) = &options.ack_file else { return work(&mark) };
     let failed = |error| about::<std::io::Error>(path.display())(error);
