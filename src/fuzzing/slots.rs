@@ -17,6 +17,8 @@ use crate::log::two_slot::{PAYLOAD_AT, SECTOR_BYTES};
 const STRIDE_BYTES: usize = 4096;
 const CRC_AT: usize = 60;
 const MUTATIONS_MAX: usize = 16;
+/// The last number that a slot is read with.
+const LAST_SEQUENCE: u64 = u64::MAX - 1;
 
 /// The first byte: bit 0 META or HARD, bit 1 repairs checksums, bit 2 puts a segment beside META. Then how often the
 /// engine stores, and what happens to the file afterwards.
@@ -215,19 +217,23 @@ fn check_meta(files: &Files, has_log: bool) {
     let bytes = again.read_file(META_FILE).unwrap();
     let slot = read(&bytes, 1, SECTOR_BYTES, *b"SPRM");
     assert_eq!(slot, Read::Valid { sequence: 1, id: id.clone(), payload: payload.clone() });
-    check_meta_goes_on(&sim, &meta);
+    check_meta_goes_on(&sim, &meta, counted.sequence() == LAST_SEQUENCE);
 }
 
-fn check_meta_goes_on(sim: &SimDisk, meta: &Meta) {
+fn check_meta_goes_on(sim: &SimDisk, meta: &Meta, is_last: bool) {
     let next = Meta { clean_close: !meta.clean_close, hash_seed: !meta.hash_seed, ..*meta };
     {
         let disk = sim.open(true).unwrap();
         let (mut file, ..) = MetaFile::open(&*disk, true).unwrap().unwrap();
-        file.store(&next).unwrap();
+        let stored = file.store(&next);
+        assert_eq!(stored.is_err(), is_last, "a slot that is not read is not written");
     }
     sim.power_cut_keeping(0);
     let opened = with_disk(sim, |disk| MetaFile::open(disk, false));
     let (_, found, damage) = opened.unwrap().unwrap();
+    if is_last {
+        return assert_eq!(found, *meta, "what was there still counts");
+    }
     assert_eq!(found, next, "the newest content counts");
     assert_eq!(damage.slot_offset, None, "the slot that did not count was written");
 }
@@ -256,12 +262,14 @@ fn check_hard(files: &Files) {
     assert_eq!(hard.load().map(<[u8]>::to_vec), expected);
     assert!(expected.is_some() || slots[0] == Read::Empty, "a vote was forgotten");
     drop(hard);
+    let is_last = newest(&slots).is_some_and(|newest| slots[newest].sequence() == LAST_SEQUENCE);
     {
         let disk = sim.open(true).unwrap();
         let mut hard = HardFile::open(&*disk, ID, true).unwrap();
-        hard.store(&*disk, b"next").unwrap();
+        let stored = hard.store(&*disk, b"next");
+        assert_eq!(stored.is_err(), is_last, "a slot that is not read is not written");
     }
     sim.power_cut_keeping(0);
     let hard = with_disk(&sim, |disk| HardFile::open(disk, ID, false)).unwrap();
-    assert_eq!(hard.load(), Some(&b"next"[..]));
+    assert_eq!(hard.load(), if is_last { expected.as_deref() } else { Some(&b"next"[..]) });
 }

@@ -431,6 +431,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_slot_of_a_number_that_is_not_read_is_never_written() {
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap();
+        let file = disk.open(META_FILE, Access::Write).unwrap();
+        let last = u64::MAX - 1;
+        SlotWriter::new(file, &LAYOUT, last - 1)
+            .store(&full().database_id, &full().encode())
+            .unwrap();
+        let before = disk.bytes(META_FILE);
+        let (mut file, content, _) = MetaFile::open(&disk, true).unwrap().unwrap();
+        assert_eq!(content, full());
+        file.store(&meta()).unwrap_err();
+        assert_eq!(disk.bytes(META_FILE), before);
+        file.store_again(&content).unwrap();
+    }
+
+    #[test]
     fn after_a_failed_store_the_good_slot_is_never_written_over() {
         let disk = MemoryDisk::default();
         let mut file = MetaFile::create(&disk, &meta()).unwrap();

@@ -179,7 +179,11 @@ impl SlotWriter {
 
     /// Writes `payload` to the next slot and syncs the file. After an error every further call fails.
     pub(crate) fn store(&mut self, database_id: &DatabaseId, payload: &[u8]) -> io::Result<()> {
-        self.store_as(self.sequence + 1, database_id, payload)
+        // A slot of the number after would not be read: no engine gets there, but a file that was made up may.
+        let next = self.sequence.checked_add(1).filter(|next| *next < u64::MAX);
+        let next =
+            next.ok_or_else(|| io::Error::other("the numbers of the file's slots are used up"))?;
+        self.store_as(next, database_id, payload)
     }
 
     /// Writes what was read from the newest slot to its own place again, and syncs the file: it may be in the page cache
