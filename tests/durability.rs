@@ -12,7 +12,7 @@ use common::generate::Dice;
 use common::machines::compare;
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, child, child_directory, open};
+use common::{LONG, Persistent, Scratch, child, child_directory, eventually, open};
 use sprag::{Durability, Entry, PersistentConfig, PersistentStateMachine, Reply};
 
 /// The entry of an index, the same in every process.
@@ -39,6 +39,20 @@ fn apply(manager: &Persistent, log: &[Logged]) {
     with_entries(log, |entries| {
         manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap();
     });
+}
+
+#[test]
+fn periodic_syncs_what_a_caller_wrote_in_the_log_writers_place() {
+    let interval = Durability::Periodic(Duration::from_millis(20));
+    let scratch = Scratch::new();
+    let manager = open(scratch.config().durability(interval));
+    for index in 1..=5 {
+        // The log writer's thread has nothing to do, and goes to sleep without knowing for how long.
+        thread::sleep(Duration::from_millis(40));
+        manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
+        // Nobody flushes, submits or waits.
+        assert!(eventually(LONG, || manager.stats().durable == Some(index)), "{index}");
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub(crate) struct Signal {
     /// Set by the thread before it looks for work a last time. SeqCst fences on both sides order that look against the
     /// work being made visible.
     asleep: AtomicBool,
+    /// Whether it sleeps for a time only; of no meaning while it is awake. Stored before `asleep`.
+    timed: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
@@ -31,6 +33,14 @@ impl Signal {
         }
     }
 
+    /// Wakes the thread if it sleeps for good. If it sleeps for a time, it comes to see what there is soon enough.
+    pub(crate) fn notify_of_time(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Acquire) && !self.timed.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
     #[cold]
     fn wake(&self) {
         // Not a swap: whoever finds it unset leaves nothing that could hide the next time it is set.
@@ -43,7 +53,8 @@ impl Signal {
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        // Release: who sees it set, and swaps it, sees the thread that `attach` left.
+        self.timed.store(longest.is_some(), Ordering::Relaxed);
+        // Release: who sees it set, and swaps it, sees the thread that `attach` left, and whether it sleeps for a time.
         self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         if !has_work() {

@@ -162,7 +162,11 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             let longest = engine.log.as_ref().and_then(|log| log.next_due());
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
             engine.writer_signal.sleep(longest, || {
-                (engine.writer_has_work() && !lingers) || engine.stopping.load(Ordering::Relaxed)
+                // A caller may have written in our place since we asked how long.
+                let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
+                (engine.writer_has_work() && !lingers)
+                    || (longest.is_none() && timed)
+                    || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

@@ -387,6 +387,13 @@ impl Log {
         lock(&self.writing.as_ref()?.writer).next_due()
     }
 
+    /// Whether something is to be done when a time is over, if nothing else happens: [`Log::next_due`] says when.
+    pub(crate) fn waits_for_time(&self) -> bool {
+        self.writing
+            .as_ref()
+            .is_some_and(|writing| writing.shared.waits_for_time.load(Ordering::Acquire))
+    }
+
     /// Whether less than a group waits for more to come.
     pub(crate) fn is_lingering(&self) -> bool {
         self.writing

@@ -63,6 +63,8 @@ pub(crate) struct WriterShared {
     pub(crate) sync_wanted: AtomicU64,
     /// Less than a group waits for more to come.
     pub(crate) lingering: AtomicBool,
+    /// A step left something that is due when a time is over.
+    pub(crate) waits_for_time: AtomicBool,
     /// A step ended with writes in flight: somebody has to take the next one.
     pub(crate) in_flight: AtomicBool,
     /// Where the segments begin.
@@ -186,6 +188,7 @@ impl LogWriter {
             return Err(failed.clone());
         }
         let stepped = self.step_on(progress);
+        self.shared.waits_for_time.store(self.waits_for_time(), Ordering::Release);
         self.failed = stepped.as_ref().err().cloned();
         stepped
     }
@@ -221,13 +224,22 @@ impl LogWriter {
             let waited = self.clock.now().saturating_sub(since);
             return Some(self.config.linger.saturating_sub(waited));
         }
-        let unsynced = self.written.0 > self.shared.durable_sequence.load(Ordering::Relaxed);
         match self.config.durability {
-            Durability::Periodic(interval) if unsynced => {
+            Durability::Periodic(interval) if self.is_unsynced() => {
                 Some(interval.saturating_sub(self.clock.now().saturating_sub(self.synced_at)))
             }
             _ => None,
         }
+    }
+
+    /// Whether [`LogWriter::next_due`] has an answer.
+    fn waits_for_time(&self) -> bool {
+        let periodic = matches!(self.config.durability, Durability::Periodic(_));
+        self.gathering_since.is_some() || (periodic && self.is_unsynced())
+    }
+
+    fn is_unsynced(&self) -> bool {
+        self.written.0 > self.shared.durable_sequence.load(Ordering::Relaxed)
     }
 
     fn sync_is_wanted(&self) -> bool {
@@ -236,11 +248,12 @@ impl LogWriter {
 
     /// Whether less than a full group should wait for more entries.
     fn lingers(&mut self, progress: &Progress) -> bool {
-        if self.config.linger.is_zero() || self.sync_is_wanted() {
+        if self.config.linger.is_zero() {
             return false;
         }
         let waiting = progress.submitted_mark().saturating_sub(self.written.1.max(progress.base()));
-        if waiting == 0 || waiting >= self.config.linger_entries {
+        let full = waiting >= self.config.linger_entries;
+        if waiting == 0 || full || self.sync_is_wanted() {
             self.gathering_since = None;
             return false;
         }

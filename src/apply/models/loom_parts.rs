@@ -13,6 +13,7 @@ use crate::apply::waiter::{self, Acknowledged};
 use crate::apply::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::error::{Poison, WaitError};
 use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::canary;
 use crate::sync::thread::{Thread, current, park};
 
@@ -161,6 +162,37 @@ fn a_thread_that_goes_to_sleep_while_work_comes_wakes() {
 fn canary_without_the_signals_fences_a_wake_up_is_lost() {
     let _canary = canary::leave_out("apply/signal.rs");
     check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
+}
+
+/// A caller writes in the log writer's place, and leaves a sync that is due when an interval is over, while the log
+/// writer's thread goes to sleep for good.
+fn a_deadline_comes_while_a_thread_goes_to_sleep() {
+    let shared = Arc::new((Signal::default(), AtomicBool::new(false)));
+    let theirs = Arc::clone(&shared);
+    let sleeper = thread::spawn(move || {
+        let (signal, timed) = &*theirs;
+        signal.attach();
+        // With a deadline it would sleep for a time, and then act on it.
+        while !timed.load(Ordering::Acquire) {
+            signal.sleep(None, || timed.load(Ordering::Acquire));
+        }
+    });
+    let (signal, timed) = &*shared;
+    timed.store(true, Ordering::Release);
+    signal.notify_of_time();
+    sleeper.join().unwrap();
+}
+
+#[test]
+fn a_thread_that_goes_to_sleep_for_good_while_a_deadline_comes_wakes() {
+    check(3, a_deadline_comes_while_a_thread_goes_to_sleep);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_signals_fences_a_deadline_is_slept_through() {
+    let _canary = canary::leave_out("apply/signal.rs");
+    check(3, a_deadline_comes_while_a_thread_goes_to_sleep);
 }
 
 #[test]
