@@ -267,6 +267,7 @@ pub struct PersistentConfig {
     pub(crate) segment_bytes: usize,
     pub(crate) segment_images: usize,
     pub(crate) pinned_images: usize,
+    pub(crate) spare_segments: usize,
     pub(crate) expected_keys: usize,
     pub(crate) limits: Limits,
     pub(crate) hash_seed: Option<u64>,
@@ -294,6 +295,7 @@ impl PersistentConfig {
             segment_bytes: 64 << 20,
             segment_images: 3,
             pinned_images: 1,
+            spare_segments: 4,
             expected_keys: 1 << 16,
             limits: Limits::default(),
             hash_seed: None,
@@ -426,6 +428,17 @@ impl PersistentConfig {
     #[must_use]
     pub fn io(mut self, backend: IoBackend) -> Self {
         self.io = backend;
+        self
+    }
+
+    /// How many files of segments that a compaction has given up are kept to be used again, at most 1,024. Default: 4.
+    ///
+    /// Writing to such a file is cheaper to sync than to one that is new, with one group in flight by a third, and a
+    /// full disk does not stop the log at the next segment. Each takes `segment_bytes` of disk. One that a value or a
+    /// view still reads is never used again.
+    #[must_use]
+    pub fn spare_segments(mut self, files: usize) -> Self {
+        self.spare_segments = files;
         self
     }
 

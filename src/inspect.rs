@@ -73,6 +73,16 @@ impl Looked {
         self.meta.as_ref().map(|(meta, _)| meta.base)
     }
 
+    /// `seen`, unless the log begins elsewhere by now: its front may have been given up while it was read, and what was
+    /// given to a sink cannot be taken back.
+    fn if_it_stayed<T>(&self, path: &Path, seen: Result<T, OpenError>) -> Result<T, OpenError> {
+        if !self.is_beside_a_writer() || Self::at(path)?.base() == self.base() {
+            return seen;
+        }
+        let moved = std::io::Error::other("it was compacted while it was read; read it again");
+        Err(OpenError::io("reading the log of", path.display().to_string(), moved))
+    }
+
     fn is_beside_a_writer(&self) -> bool {
         self.disk.is_beside_a_writer()
     }

@@ -194,7 +194,9 @@ pub(crate) fn repair_on_disk(
         && let Some(log_id) = newest
         && result.tail.last.is_none_or(|last| last.index < log_id.index)
     {
-        lost.only_above(log_id.index, list_files(disk)?.segments);
+        let mut segments = list_files(disk)?.segments;
+        segments.retain(|number| *number >= meta.base.segment);
+        lost.only_above(log_id.index, segments);
         (report.snapshot, report.last) = (Some(log_id), Some(log_id));
     }
     match HardFile::open(disk, meta.database_id, false) {
@@ -220,7 +222,9 @@ pub(crate) fn repair_on_disk(
     }
     // A file can be filled with zeros and removed, but not be made shorter.
     check_lengths(disk)?;
-    let first_changed = if report.snapshot.is_some() { 0 } else { result.tail.segment };
+    // Those below the log's base are no part of it.
+    let of_snapshot = report.snapshot.is_some();
+    let first_changed = if of_snapshot { meta.base.segment } else { result.tail.segment };
     back_up(disk, &mut report, first_changed, make_backup)?;
     if report.log.is_some() && report.snapshot.is_none() {
         cut_log(disk, &result.tail)?;

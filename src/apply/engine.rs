@@ -384,7 +384,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Whoever wrote in the log writer's place leaves it to its thread: what there is to do now, and what there will be
     /// when an interval is over. The thread may have gone to sleep before anything waited for that.
-    fn leave_writer(&self) {
+    pub(super) fn leave_writer(&self) {
         if self.writer_has_work() {
             self.writer_signal.notify();
         } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {

@@ -15,6 +15,7 @@ use super::watermark::{Stage, decode, encode};
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
 use crate::log::Log;
+use crate::log::meta::LogBase;
 use crate::machine::StateMachine;
 use crate::snapshot::{Snapshot, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
@@ -127,7 +128,8 @@ impl<M: StateMachine> Engine<M> {
             other => other?,
         };
         let log_id = snapshot.log_id().unwrap_or_default();
-        let base = log.start_over(log_id).map_err(|poison| self.fail(poison))?;
+        let base =
+            log.start_over(image.image().segment(), log_id).map_err(|poison| self.fail(poison))?;
         appending.appender.start_over(log_id, Some((base, image)));
         self.jump_to(log_id);
         drop(appending);
@@ -214,8 +216,8 @@ impl<M: StateMachine> Engine<M> {
 
 impl Log {
     /// The log is empty and goes on after `last`, in a segment of its own: the base moves there.
-    fn start_over(&self, last: LogId) -> Result<crate::log::meta::LogBase, Poison> {
-        let base = self.writer_starts_over(last)?;
+    fn start_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
+        let base = self.writer_starts_over(segment, last)?;
         self.move_base(base, last.index)?;
         Ok(base)
     }

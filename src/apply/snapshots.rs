@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::watermark::{decode, encode};
+use super::worker::Step;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError, WaitError};
 use crate::log::Log;
@@ -17,6 +18,10 @@ use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::format::snapshot_name;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+
+/// How often whoever compacts looks whether the log writer has come to the next segment.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// How long the log may take to make durable what a snapshot has.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
@@ -286,6 +291,7 @@ impl<M: StateMachine> Engine<M> {
     fn compact_now(&self) -> Result<CompactionReport, SnapshotError> {
         let _turn = self.lock_snapshots();
         let began = Instant::now();
+        self.end_segment(self.log_for_snapshots()?)?;
         let (snapshot, file) = self.write_snapshot()?;
         let log = self.log_for_snapshots()?;
         let before = log.base();
@@ -299,6 +305,35 @@ impl<M: StateMachine> Engine<M> {
             segments: base.segment - before.segment,
             elapsed: began.elapsed(),
         })
+    }
+
+    /// Has the log go on in a new segment, so that it can begin right behind a snapshot that is taken after this: an open then
+    /// has no part of a segment to read that the snapshot covers. As far as it can be; without it the log begins earlier.
+    fn end_segment(&self, log: &Log) -> Result<(), SnapshotError> {
+        let used_min = log.segment_used_min();
+        if log.retain_entries() > 0 {
+            return Ok(());
+        }
+        let Some(number) = self.lock_appender().appender.segment_after(used_min) else {
+            return Ok(());
+        };
+        // Before the appender's place is taken, and not by the log writer, to whom a full disk would be the end.
+        if !log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+            return Ok(());
+        }
+        let mut appending = self.lock_appender();
+        let Some(number) = appending.appender.end_segment(used_min) else { return Ok(()) };
+        log.want_segment(number);
+        drop(appending);
+        let began = Instant::now();
+        while log.writer_segment() < number && began.elapsed() < LOG_TIMEOUT {
+            self.progress.poison.check()?;
+            if self.step_writer() != Step::Worked {
+                thread::park_timeout(LOOK);
+            }
+        }
+        self.leave_writer();
+        Ok(())
     }
 
     /// The newest snapshot. The caller has the turn.

@@ -57,7 +57,17 @@ pub fn dump(
     indexes: impl RangeBounds<u64>,
     sink: &mut dyn FnMut(&LiveEntry<'_>) -> io::Result<()>,
 ) -> Result<DumpSummary, OpenError> {
-    let looked = Looked::at(path.as_ref())?;
+    let path = path.as_ref();
+    let looked = Looked::at(path)?;
+    let dumped = dump_once(&looked, &indexes, sink);
+    looked.if_it_stayed(path, dumped)
+}
+
+fn dump_once(
+    looked: &Looked,
+    indexes: &impl RangeBounds<u64>,
+    sink: &mut dyn FnMut(&LiveEntry<'_>) -> io::Result<()>,
+) -> Result<DumpSummary, OpenError> {
     let Some((meta, _)) = &looked.meta else { return Ok(DumpSummary::default()) };
     let mut truncations = Truncations::default();
     let result = scan(&looked.disk, meta, looked.options(), &mut |frame| {

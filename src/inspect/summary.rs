@@ -24,7 +24,7 @@ pub struct Inspection {
     pub hard_state_bytes: Option<usize>,
     /// The segments from the log base on, rising; those behind the end of the log hold nothing.
     pub segments: Vec<SegmentInfo>,
-    /// Files of segments below the log base, which an interrupted purge left.
+    /// Files of segments below the log base: kept to be used again, or left by an interrupted compaction.
     pub obsolete: Vec<String>,
     /// Frames of the log, truncations included.
     pub frames: u64,
@@ -178,12 +178,13 @@ pub fn frames(
     path: impl AsRef<Path>,
     sink: &mut dyn FnMut(&FrameInfo) -> io::Result<()>,
 ) -> Result<(), OpenError> {
-    let looked = Looked::at(path.as_ref())?;
+    let path = path.as_ref();
+    let looked = Looked::at(path)?;
     let Some((meta, _)) = &looked.meta else { return Ok(()) };
-    scan(&looked.disk, meta, looked.options(), &mut |frame| {
+    let seen = scan(&looked.disk, meta, looked.options(), &mut |frame| {
         sink(&FrameInfo::new(frame)).map_err(super::sink_failed)
-    })?;
-    Ok(())
+    });
+    looked.if_it_stayed(path, seen).map(drop)
 }
 
 impl Inspection {

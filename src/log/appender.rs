@@ -4,7 +4,6 @@
 //! here waits: what does not fit is refused before anything of it is visible.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,12 +14,14 @@ use super::meta::LogBase;
 use super::pool::ImagePool;
 use super::queue::{ClosedFrame, LogQueue};
 use super::slots::SlotRing;
-use super::table::{PinCount, SegmentBytes, SegmentTable};
+use super::table::SegmentTable;
 use super::terms::TermRuns;
 use crate::codec::{self, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Poison, SubmitError};
 use crate::machine::Footprint;
+
+mod segments;
 
 /// What a frame can cost beside its entries: its header and the padding before it.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
@@ -160,34 +161,6 @@ impl Appender {
         self.position.terms.forget_below(base.last.map_or(0, |last| last.index));
     }
 
-    /// An image for the segment after the one in use; `None` if all are in use. For [`Appender::start_over`].
-    pub(crate) fn next_image(&mut self) -> io::Result<Option<ImageWriter>> {
-        if self.to_writer.is_none() {
-            return Ok(None);
-        }
-        self.next = None;
-        self.pool.begin(self.active.image().segment() + 1, 0, &[])
-    }
-
-    /// The log goes on after `last`; nothing before it is in it. For one on disk in the segment where `base` is, and in an
-    /// image for that. No frame is open, and all are written.
-    pub(crate) fn start_over(&mut self, last: LogId, on_disk: Option<(LogBase, ImageWriter)>) {
-        debug_assert!(self.open.is_none());
-        if let Some((base, image)) = on_disk {
-            debug_assert_eq!(base.segment, u64::from(image.image().segment()));
-            self.position.next_sequence = base.sequence + 1;
-            self.active = image;
-            self.next = None;
-            self.show_active();
-        }
-        self.position.index = LogIndex::default();
-        self.position.unfed.clear();
-        self.position.terms = TermRuns::default();
-        self.position.terms.push(last);
-        self.position.last = Some(last);
-        self.position.committed_mark = last.index + 1;
-    }
-
     /// Entries that wait to be fed to the workers.
     pub(crate) fn unfed(&mut self) -> &mut VecDeque<Run> {
         &mut self.position.unfed
@@ -298,20 +271,6 @@ impl Appender {
             None
         });
         if self.next.is_some() { Ok(()) } else { Err(SubmitError::Full { pending }) }
-    }
-
-    fn next_fits(&self, needed: usize) -> bool {
-        self.next.as_ref().is_some_and(|next| needed <= next.room())
-    }
-
-    /// Memory only: lets go of images whose entries are all applied.
-    fn free_retired(&mut self, applied_mark: u64) {
-        while let Some((mark, segment)) = self.retired.front().copied()
-            && mark <= applied_mark
-        {
-            self.table.remove(segment);
-            self.retired.pop_front();
-        }
     }
 
     /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have passed, and queues them for the workers.
@@ -456,24 +415,6 @@ impl Appender {
         }
         self.open = Some(OpenFrame { opening, count: 0, offset, closing, entries_start });
         Some(())
-    }
-
-    /// Goes on in the image that was taken for it.
-    fn roll(&mut self) -> Option<()> {
-        let next = self.next.take()?;
-        let full = std::mem::replace(&mut self.active, next);
-        if self.to_writer.is_none() {
-            let mark = self.position.last.map_or(0, |last| last.index + 1);
-            self.retired.push_back((mark, full.image().segment()));
-        }
-        self.show_active();
-        Some(())
-    }
-
-    fn show_active(&self) {
-        let image = self.active.image();
-        let bytes = SegmentBytes::Image(Arc::clone(image), PinCount::default());
-        self.table.set(image.segment(), bytes);
     }
 
     /// Ends the open frame and gives it to the log writer.

@@ -4,10 +4,11 @@
 //! the base, which the next writable open removes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Log;
-use super::format::{META_FILE, segment_name};
+use super::format::META_FILE;
 use super::meta::LogBase;
 use crate::entry::LogId;
 use crate::error::Poison;
@@ -96,10 +97,9 @@ impl SegmentStarts {
 }
 
 impl Log {
-    /// Makes the log begin at `base`, which a durable snapshot covers, as it does all entries up to `covered`. Segments before it are gone afterwards: their files
-    /// at once, their bytes when the last view that may refer to them is.
-    ///
-    /// A file that cannot be removed is left to the next open.
+    /// Makes the log begin at `base`, which a durable snapshot covers, as it does all entries up to `covered`. Segments before it are gone
+    /// afterwards. A file that nobody reads is kept to be used again; of others the name is gone at once, and the bytes
+    /// when the last view or value that refers to them is.
     pub(crate) fn move_base(&self, base: LogBase, covered: u64) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
@@ -119,12 +119,12 @@ impl Log {
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
         for number in before..base.segment {
-            if let Ok(segment) = u32::try_from(number) {
-                self.table.retire(segment);
-            }
-            let name = segment_name(number);
-            if let Err(error) = self.disk.remove(&name) {
-                tracing::warn!(%error, name, "a segment that is no longer needed could not be removed");
+            let segment = u32::try_from(number);
+            if segment.is_ok_and(|segment| self.table.retire_file(segment)) {
+                writing.files.let_go(number);
+            } else {
+                // What still reads it keeps what it reads: the file loses its name only.
+                writing.files.remove(number);
             }
         }
         Ok(())
@@ -141,14 +141,41 @@ impl Log {
         }
     }
 
-    /// The log writer goes on in the segment after its own, with the frame that follows its last one; what the base of
-    /// a log is that begins there, after the entry `last`. Every frame is written, and nobody appends.
-    pub(crate) fn writer_starts_over(&self, last: LogId) -> Result<LogBase, Poison> {
+    /// The log writer goes on in `segment`, which is after its own, with the frame that follows its last one; what the base
+    /// of a log is that begins there, after the entry `last`. Every frame is written, and nobody appends.
+    pub(crate) fn writer_starts_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
         let mut writer = super::lock(&writing.writer);
-        let start = writer.start_over(last.index + 1)?;
+        let start = writer.start_over(segment, last.index + 1)?;
         Ok(start.base(last))
+    }
+
+    /// How much of a segment has to be used to be worth ending early: a sixteenth.
+    pub(crate) fn segment_used_min(&self) -> usize {
+        let segment_bytes =
+            self.writing.as_ref().map_or(0, |writing| writing.files.segment_bytes());
+        usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the file of segment `number` could be made ready.
+    pub(crate) fn prepare_segment(&self, number: u32) -> Result<bool, Poison> {
+        self.writing.as_ref().map_or(Ok(false), |writing| writing.files.have_ready(number))
+    }
+
+    /// The log writer should go on to segment `number` whether anything is written to it or not. All frames before it
+    /// are queued.
+    pub(crate) fn want_segment(&self, number: u32) {
+        if let Some(writing) = &self.writing {
+            writing.shared.segment_wanted.store(number, Ordering::Release);
+        }
+    }
+
+    /// The segment the log writer is in.
+    pub(crate) fn writer_segment(&self) -> u32 {
+        self.writing
+            .as_ref()
+            .map_or(u32::MAX, |writing| writing.shared.segment.load(Ordering::Acquire))
     }
 
     /// Where the log begins.

@@ -204,12 +204,6 @@ impl MetaFile {
     pub(crate) fn store(&mut self, meta: &Meta) -> io::Result<()> {
         self.writer.store(&meta.database_id, &meta.encode())
     }
-
-    /// Makes durable what [`MetaFile::open`] has read, before something is removed because of it: it may be in the page
-    /// cache only.
-    pub(crate) fn store_again(&mut self, read: &Meta) -> io::Result<()> {
-        self.writer.store_again(&read.database_id, &read.encode())
-    }
 }
 
 /// Positions in the payload.
@@ -444,7 +438,6 @@ pub(crate) mod tests {
         assert_eq!(content, full());
         file.store(&meta()).unwrap_err();
         assert_eq!(disk.bytes(META_FILE), before);
-        file.store_again(&content).unwrap();
     }
 
     #[test]

@@ -280,6 +280,8 @@ pub struct LogWriterStats {
     pub bytes: u64,
     /// Last frame that is on stable storage.
     pub durable_sequence: u64,
+    /// Segments begun in files that segments before them had, since it was opened.
+    pub recycled_segments: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -361,12 +363,15 @@ impl Log {
     }
 
     pub(crate) fn writer_stats(&self) -> LogWriterStats {
-        let Some(Writing { shared, .. }) = &self.writing else { return LogWriterStats::default() };
+        let Some(Writing { shared, files, .. }) = &self.writing else {
+            return LogWriterStats::default();
+        };
         LogWriterStats {
             groups: shared.groups.load(Ordering::Relaxed),
             syncs: shared.syncs.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
             durable_sequence: shared.durable_sequence.load(Ordering::Acquire),
+            recycled_segments: files.recycled(),
         }
     }
 

@@ -82,6 +82,7 @@ impl LogOpening {
         let table = Arc::new(SegmentTable::new(config.pinned_images));
         for name in disk.list().map_err(|error| OpenError::io("listing", ".", error))? {
             if let Some(number) = super::format::parse_segment_name(&name)
+                && number >= content.base.segment
                 && let Ok(segment) = u32::try_from(number)
             {
                 map_segment(&disk, &table, &name, segment)?;
@@ -187,7 +188,10 @@ impl LogOpening {
     /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
     pub(crate) fn replay<M: StateMachine>(mut self, machine: &M) -> Result<Arc<Log>, OpenError> {
         let options = if self.writable {
-            ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
+            let whole = |damage: &MetaDamage| damage.slot_offset.is_none();
+            let was_closed = self.content.clean_close
+                && self.meta.as_ref().is_some_and(|(.., damage)| whole(damage));
+            ScanOptions { strict: self.config.strict, was_closed, ..ScanOptions::default() }
         } else {
             ScanOptions::looking_at(&*self.disk)
         };
@@ -365,16 +369,6 @@ impl LogOpening {
         for name in list_files(&*self.disk)?.unfinished {
             self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
         }
-        if let (Some((file, ..)), false) = (&mut self.meta, result.obsolete.is_empty()) {
-            // Nothing but the base that was read says that they may go, and a power cut must not take that back.
-            file.store_again(&self.content).map_err(|e| OpenError::io("writing", META_FILE, e))?;
-        }
-        for number in &result.obsolete {
-            // A crash came between moving the log's base and removing them.
-            let name = segment_name(*number);
-            self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-            self.table.remove(u32::try_from(*number).unwrap_or(u32::MAX));
-        }
         for summary in &result.segments {
             let name = segment_name(summary.number);
             let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
@@ -455,8 +449,19 @@ impl LogOpening {
             let name = name.clone();
             move |source| OpenError::io(action, name, source)
         };
-        let files =
-            Arc::new(SegmentFiles::new(Arc::clone(&self.disk), config.segment_bytes as u64));
+        let files = SegmentFiles::new(
+            Arc::clone(&self.disk),
+            self.content.database_id,
+            config.segment_bytes as u64,
+            config.spare_segments,
+        );
+        // The base they are below was stored in META again by now, so no power cut takes it back. They may have been mapped
+        // before it was known that they are.
+        for number in &result.obsolete {
+            self.table.remove(u32::try_from(*number).unwrap_or(u32::MAX));
+            files.let_go(*number);
+        }
+        let files = Arc::new(files);
         let file = files.take(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
@@ -554,6 +559,7 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     within("segment_bytes", config.segment_bytes, 4 * SLACK_BYTES, longest)?;
     within("segment_images", config.segment_images, 2, 1 << 10)?;
     within("pinned_images", config.pinned_images, 0, 1 << 10)?;
+    within("spare_segments", config.spare_segments, 0, 1 << 10)?;
     within("batch_size", config.batch_size, 1, BATCH_SIZE_MAX)?;
     within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
     within("group_bytes", config.group_bytes, 1, longest)?;

@@ -1,10 +1,16 @@
 //! Segment files: made ready before they are needed, so that neither opening nor a commit waits for it.
+//!
+//! A file whose segment is no part of the log any more is kept, under its old name, below the log's base, and is used
+//! again: all its bytes were written before, so a sync has no extents to convert and no journal of the file system to wait for. Its bytes are not
+//! cleared. Every frame of them names the segment it was written for, so none passes for one of the new segment; what
+//! is left of a frame that was written over lies before such a frame, which tells recovery that it is no torn end. For that the
+//! last bytes of the file become one: a copy of its first frame's header, behind everything.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::segment_name;
+use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, segment_name};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 
@@ -12,7 +18,13 @@ use crate::error::Poison;
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
     disk: Arc<dyn Disk>,
+    database_id: DatabaseId,
     segment_bytes: u64,
+    /// Numbers of files that may be used again; all are below the log's base, and nobody reads them.
+    spares: Mutex<Vec<u64>>,
+    spares_max: usize,
+    /// How many files were.
+    recycled: AtomicU64,
     /// The number that should be made ready; 0 for none.
     wanted: AtomicU32,
     /// The last number that was asked for.
@@ -21,10 +33,19 @@ pub(crate) struct SegmentFiles {
 }
 
 impl SegmentFiles {
-    pub(crate) fn new(disk: Arc<dyn Disk>, segment_bytes: u64) -> Self {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        database_id: DatabaseId,
+        segment_bytes: u64,
+        spares_max: usize,
+    ) -> Self {
         Self {
             disk,
+            database_id,
             segment_bytes,
+            spares: Mutex::default(),
+            spares_max,
+            recycled: AtomicU64::new(0),
             wanted: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             ready: Mutex::new(None),
@@ -35,9 +56,39 @@ impl SegmentFiles {
         &self.disk
     }
 
+    fn lock_spares(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the file of a segment below the log's base, which `META` names durably, and which nothing maps or
+    /// reads: kept to be used again, or removed if there are enough of those. One that cannot be removed is left to the
+    /// next open.
+    pub(crate) fn let_go(&self, number: u64) {
+        let mut spares = self.lock_spares();
+        if spares.len() < self.spares_max {
+            spares.push(number);
+        } else {
+            drop(spares);
+            self.remove(number);
+        }
+    }
+
+    /// Removes the file of a segment that is no part of the log.
+    pub(crate) fn remove(&self, number: u64) {
+        let name = segment_name(number);
+        if let Err(error) = self.disk.remove(&name) {
+            tracing::warn!(%error, name, "a segment that is no longer needed could not be removed");
+        }
+    }
+
+    /// How many segments are in files that others had before.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.recycled.load(Ordering::Relaxed)
+    }
+
     /// The file of segment `number`, durable with its directory entry and all of its space.
     pub(crate) fn take(&self, number: u32) -> Result<Arc<dyn DiskFile>, Poison> {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.lock_ready();
         match ready.take() {
             Some((prepared, file)) if prepared == number => Ok(file),
             _ => {
@@ -60,6 +111,23 @@ impl SegmentFiles {
         self.segment_bytes
     }
 
+    /// Whether the file of segment `number` is ready; if not, it is made, as [`SegmentFiles::prepare`] does.
+    pub(crate) fn have_ready(&self, number: u32) -> Result<bool, Poison> {
+        self.asked.store(number, Ordering::Relaxed);
+        let is_ready = |ready: &Option<(u32, Arc<dyn DiskFile>)>| {
+            ready.as_ref().is_some_and(|(prepared, _)| *prepared == number)
+        };
+        if !is_ready(&self.lock_ready()) {
+            self.wanted.store(number, Ordering::Release);
+            self.prepare()?;
+        }
+        Ok(is_ready(&self.lock_ready()))
+    }
+
+    fn lock_ready(&self) -> MutexGuard<'_, Option<(u32, Arc<dyn DiskFile>)>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether [`SegmentFiles::prepare`] has something to do.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire) != 0
@@ -73,7 +141,7 @@ impl SegmentFiles {
             return Ok(());
         }
         // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.lock_ready();
         match self.reserve(number) {
             Ok(file) => *ready = Some((number, self.settle(number, file)?)),
             Err(error) => tracing::warn!(%error, "the next segment could not be made ready"),
@@ -85,15 +153,57 @@ impl SegmentFiles {
     /// and gained nothing measurable on a single sync (`docs/benchmarks.md`).
     fn reserve(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
         let name = segment_name(u64::from(number));
-        let file = match self.disk.open(&name, Access::Create) {
-            // Made ready before, and not used.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.disk.open(&name, Access::Write)?
-            }
+        let file = match self.disk.open(&name, Access::Write) {
+            // It is not there: else it was made ready before, and not used, or is the one that the log ends in.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
+                Some(file) => file,
+                None => self.disk.open(&name, Access::Create)?,
+            },
             other => other?,
         };
+        // Of a recycled one, what somebody who copied the directory has left out.
         file.allocate(self.segment_bytes)?;
         Ok(file)
+    }
+
+    /// A spare, under its new name; `None` if there is none that will do.
+    fn recycle(&self, name: &str) -> Option<Arc<dyn DiskFile>> {
+        loop {
+            let spare = self.lock_spares().pop()?;
+            match self.recycle_one(spare, name) {
+                Ok(Some(file)) => {
+                    self.recycled.fetch_add(1, Ordering::Relaxed);
+                    return Some(file);
+                }
+                Ok(None) => self.remove(spare),
+                Err(error) => {
+                    tracing::warn!(%error, segment = spare, "a segment could not be used again");
+                    self.remove(spare);
+                }
+            }
+        }
+    }
+
+    fn recycle_one(&self, spare: u64, name: &str) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        let old_name = segment_name(spare);
+        let file = self.disk.open(&old_name, Access::Write)?;
+        let mut first = [0; FRAME_HEADER_BYTES];
+        let read = file.read_at(&mut first, 0)?;
+        let header = FrameHeader::parse(&first, &self.database_id);
+        let is_its_first = |header: &FrameHeader| (header.segment, header.offset) == (spare, 0);
+        if file.len()? != self.segment_bytes
+            || read < FRAME_HEADER_BYTES
+            || !header.as_ref().is_ok_and(is_its_first)
+        {
+            return Ok(None);
+        }
+        file.write_all_at(&first, self.segment_bytes - FRAME_HEADER_BYTES as u64)?;
+        // The new name must not outlive a power cut without it.
+        file.sync_data()?;
+        drop(file);
+        self.disk.rename(&old_name, name)?;
+        // Anew: a file knows itself by the name it was opened by.
+        self.disk.open(name, Access::Write).map(Some)
     }
 
     /// Makes a file durable, with its directory entry.

@@ -167,13 +167,31 @@ impl SegmentTable {
         }
     }
 
+    /// Puts a segment's bytes in the place of those that are there, unless the segment is forgotten by now.
+    pub(crate) fn replace(&self, segment: u32, bytes: SegmentBytes) {
+        let Some(entry) = self.entry(segment) else { return };
+        let current = entry.load();
+        if current.is_some() {
+            entry.compare_and_swap(&current, Some(Arc::new(bytes)));
+        }
+    }
+
     /// Forgets a segment to which no key refers any more: now, or when the last view that may refer to it is gone.
     pub(crate) fn retire(&self, segment: u32) {
+        self.retire_file(segment);
+    }
+
+    /// As [`SegmentTable::retire`], of one in a file: whether nobody reads the file any more, nor ever will.
+    pub(crate) fn retire_file(&self, segment: u32) -> bool {
         let mut held = self.lock_held();
-        if held.holds == 0 {
-            self.remove(segment);
-        } else {
+        if held.holds > 0 {
             held.retired.push(segment);
+            return false;
+        }
+        // Whoever has loaded it without counting is counted when it is swapped out; nobody can load it after.
+        match self.entry(segment).and_then(|entry| entry.swap(None)) {
+            Some(bytes) => matches!(Arc::into_inner(bytes), Some(SegmentBytes::Mapped(..))),
+            None => false,
         }
     }
 

@@ -183,25 +183,6 @@ impl SlotWriter {
         let next = self.sequence.checked_add(1).filter(|next| *next < u64::MAX);
         let next =
             next.ok_or_else(|| io::Error::other("the numbers of the file's slots are used up"))?;
-        self.store_as(next, database_id, payload)
-    }
-
-    /// Writes what was read from the newest slot to its own place again, and syncs the file: it may be in the page cache
-    /// only, by a store that a crash or a failed sync cut short. The other slot is what a crash meanwhile falls back on.
-    pub(crate) fn store_again(
-        &mut self,
-        database_id: &DatabaseId,
-        payload: &[u8],
-    ) -> io::Result<()> {
-        self.store_as(self.sequence, database_id, payload)
-    }
-
-    fn store_as(
-        &mut self,
-        sequence: u64,
-        database_id: &DatabaseId,
-        payload: &[u8],
-    ) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier store of this file failed"));
         }
@@ -212,17 +193,17 @@ impl SlotWriter {
         self.bytes.fill(0);
         put(&mut self.bytes, 0, &self.layout.magic.to_le_bytes());
         put(&mut self.bytes, 4, &self.layout.version.to_le_bytes());
-        put(&mut self.bytes, 8, &sequence.to_le_bytes());
+        put(&mut self.bytes, 8, &next.to_le_bytes());
         put(&mut self.bytes, 16, database_id);
         put(&mut self.bytes, 32, &length.to_le_bytes());
         put(&mut self.bytes, PAYLOAD_AT, payload);
         let crc = slot_crc(&self.bytes);
         put(&mut self.bytes, CRC_AT, &crc.to_le_bytes());
         self.failed = true;
-        self.file.write_all_at(&self.bytes, sequence % 2 * SLOT_STRIDE_BYTES)?;
+        self.file.write_all_at(&self.bytes, next % 2 * SLOT_STRIDE_BYTES)?;
         self.file.sync_data()?;
         self.failed = false;
-        self.sequence = sequence;
+        self.sequence = next;
         Ok(())
     }
 }

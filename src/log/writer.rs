@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::compact::{SegmentStart, SegmentStarts};
@@ -69,6 +69,11 @@ pub(crate) struct WriterShared {
     pub(crate) in_flight: AtomicBool,
     /// Where the segments begin.
     pub(crate) starts: SegmentStarts,
+    /// The segment the log writer is in.
+    pub(crate) segment: AtomicU32,
+    /// The segment that the appender has gone on to without filling the one before; the log writer goes there also
+    /// if nothing is written to it. Stored after the last frame of the one before was queued.
+    pub(crate) segment_wanted: AtomicU32,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
@@ -140,6 +145,7 @@ impl LogWriter {
         position: WriterPosition,
     ) -> Self {
         shared.durable_sequence.store(position.sequence, Ordering::Release);
+        shared.segment.store(position.segment, Ordering::Release);
         let written = (position.sequence, position.mark);
         let synced_at = clock.now();
         Self {
@@ -268,7 +274,12 @@ impl LogWriter {
 
     /// Starts the next write; false if no frame is closed.
     fn submit_group(&mut self) -> Result<bool, Poison> {
+        // Before the look at the queue, which then had all frames that come before it.
+        let wanted = self.shared.segment_wanted.load(Ordering::Acquire);
         let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
+            if wanted > self.position.segment && self.in_flight.is_empty() {
+                self.roll_to(wanted)?;
+            }
             return Ok(false);
         };
         let image = Arc::clone(first.closing.image());
@@ -420,12 +431,12 @@ impl LogWriter {
         matches!(self.config.durability, Durability::Periodic(interval) if since >= interval)
     }
 
-    /// Gives up the segment, all of whose frames are durable, and goes on in the next one; the log ends at `mark` now.
-    pub(crate) fn start_over(&mut self, mark: u64) -> Result<SegmentStart, Poison> {
+    /// Gives up the segment, all of whose frames are durable, and goes on in `segment`; the log ends at `mark` now.
+    pub(crate) fn start_over(&mut self, segment: u32, mark: u64) -> Result<SegmentStart, Poison> {
         if !self.in_flight.is_empty() || self.carried.is_some() || !self.frames.is_empty() {
             return Err(Poison::Internal("the log starts over while frames are on their way"));
         }
-        self.roll_to(self.position.segment + 1)?;
+        self.roll_to(segment)?;
         self.sealed.clear();
         self.unsynced.clear();
         self.position.mark = mark;
@@ -445,6 +456,7 @@ impl LogWriter {
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
+        self.shared.segment.store(segment, Ordering::Release);
         if self.config.durability != Durability::Sync {
             self.unsynced.push((ended, Arc::clone(&file)));
         }
@@ -464,7 +476,7 @@ impl LogWriter {
             let mapping = sealed.file.map(sealed.bytes);
             let mapping = mapping.map_err(|error| io_poison("mapping", sealed.segment, error))?;
             let bytes = SegmentBytes::Mapped(mapping, Arc::clone(self.files.disk()));
-            self.table.set(sealed.segment, bytes);
+            self.table.replace(sealed.segment, bytes);
         }
         Ok(())
     }

@@ -119,3 +119,25 @@ fn with_room_again(world: &mut World) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Neither the next segment nor the snapshot fits: the call fails, the log goes on where it is.
+#[test]
+fn a_compaction_on_a_full_disk_fails_alone() {
+    let mut world = World::new(31, small());
+    let node = world.open_whole().unwrap();
+    world.drive(&node, 4).unwrap();
+    let bytes = |name: &String| world.disk.read_file(name).unwrap().len() as u64;
+    world.disk.set_capacity(Some(world.disk.file_names().iter().map(bytes).sum()));
+    for _ in 0..2 {
+        let error = node.compact().unwrap_err();
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+        assert!(node.poison().is_none(), "{:?}", node.poison());
+    }
+    world.disk.set_capacity(None);
+    world.drive(&node, 4).unwrap();
+    node.compact().unwrap();
+    world.drive(&node, 4).unwrap();
+    drop(node);
+    world.crash(Crash::Power(0));
+    world.recover(0, 2).unwrap();
+}

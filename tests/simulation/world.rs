@@ -77,6 +77,8 @@ pub(crate) struct Shape {
     /// Every so many steps, on average, a snapshot or a compaction comes between; 0: never.
     pub(crate) snapshot_every: usize,
     pub(crate) retain_entries: u64,
+    /// So many segment files are kept to be used again.
+    pub(crate) spare_segments: usize,
     /// What is recovered is read key by key, so that the store is not filled by that; else all at once.
     pub(crate) reads_lazily: bool,
 }
@@ -94,6 +96,7 @@ impl Shape {
             submission_max: 4,
             snapshot_every: 0,
             retain_entries: 0,
+            spare_segments: 0,
             reads_lazily: false,
         }
     }
@@ -110,6 +113,7 @@ impl Shape {
             submission_max: [1, 4, 12][random.below(3)],
             snapshot_every: [0, 15, 60, 200][random.below(4)],
             retain_entries: [0, 0, 3, 30][random.below(4)],
+            spare_segments: [0, 1, 4][random.below(3)],
             reads_lazily: random.one_in(2),
         }
     }
@@ -123,6 +127,7 @@ impl Shape {
             .batch_size(self.frame_entries)
             .group_bytes(self.group_bytes)
             .retain_entries(self.retain_entries)
+            .spare_segments(self.spare_segments)
             .snapshot_chunk_bytes(2000)
     }
 

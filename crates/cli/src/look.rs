@@ -147,7 +147,7 @@ fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outc
         )?;
     }
     for file in &found.obsolete {
-        writeln!(out, "{file:<22}below the log base: an interrupted purge left it")?;
+        writeln!(out, "{file:<22}given up, kept to be used again")?;
     }
     print_snapshots(&found.snapshots, out)
 }

@@ -185,6 +185,8 @@ impl DiskFile for SimFile {
         }
         let mut copy = vec![0; bytes].into_boxed_slice();
         state.read(self.inode, &mut copy, 0)?;
-        Ok(Mapping::Copied(copy.into()))
+        let copy = copy.into();
+        state.mapped(self.inode, &copy)?;
+        Ok(Mapping::Copied(copy))
     }
 }

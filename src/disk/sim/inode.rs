@@ -1,7 +1,7 @@
 //! One file of the simulated disk: what reads show, what is durable, and what is between the two.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What the medium writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -42,6 +42,8 @@ pub(super) struct Inode {
     now: Content,
     durable: Content,
     unsynced: Vec<Unsynced>,
+    /// What was mapped, as long as somebody has it.
+    mappings: Vec<Weak<[u8]>>,
 }
 
 impl Inode {
@@ -52,7 +54,19 @@ impl Inode {
             now: Content::default(),
             durable: Content::default(),
             unsynced: Vec::new(),
+            mappings: Vec::new(),
         }
+    }
+
+    pub(super) fn mapped(&mut self, bytes: &Arc<[u8]>) {
+        self.mappings.retain(|mapping| mapping.strong_count() > 0);
+        self.mappings.push(Arc::downgrade(bytes));
+    }
+
+    /// Whether a write from `offset` on would change bytes under a mapping that somebody has.
+    pub(super) fn is_mapped_from(&self, offset: u64) -> bool {
+        let beyond = |bytes: Arc<[u8]>| bytes.len() as u64 > offset;
+        self.mappings.iter().filter_map(Weak::upgrade).any(beyond)
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -145,6 +146,12 @@ impl State {
         self.inodes.get_mut(&inode).ok_or_else(|| io::Error::other("no such simulated file"))
     }
 
+    /// Somebody has these bytes of a file as a mapping.
+    pub(super) fn mapped(&mut self, inode: u64, bytes: &Arc<[u8]>) -> io::Result<()> {
+        self.inode_mut(inode)?.mapped(bytes);
+        Ok(())
+    }
+
     pub(super) fn find_mut(&mut self, name: &str) -> Option<&mut Inode> {
         self.inodes.get_mut(self.names.get(name)?)
     }
@@ -264,6 +271,8 @@ impl State {
     pub(super) fn write(&mut self, inode: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
         let name = &self.inode(inode)?.name;
         let trace = format!("write {name} offset={offset} bytes={}", bytes.len());
+        // On a real disk this is undefined behaviour: what was read once may read differently now.
+        assert!(!self.inode(inode)?.is_mapped_from(offset), "{trace}, beneath a mapping");
         let fault = self.begin(trace)?;
         let end = offset.checked_add(bytes.len() as u64).ok_or(Errno::FBIG)?;
         let (written, outcome) = match fault {

@@ -20,13 +20,16 @@ pub(crate) struct ScanOptions {
     pub(crate) on_damage: OnDamage,
     /// Somebody is writing: what is not whole yet is the end, and no torn one.
     pub(crate) beside_a_writer: bool,
+    /// META, both of whose slots hold, says that the log was closed: if it ends where that was, nothing was written behind
+    /// its end since, and what is there is not read.
+    pub(crate) was_closed: bool,
 }
 
 impl ScanOptions {
     /// To look at a directory: up to the damage, if there is any.
     pub(crate) fn looking_at(disk: &dyn Disk) -> Self {
         let beside_a_writer = disk.is_beside_a_writer();
-        Self { strict: false, on_damage: OnDamage::StopThere, beside_a_writer }
+        Self { on_damage: OnDamage::StopThere, beside_a_writer, ..Self::default() }
     }
 }
 
@@ -227,9 +230,14 @@ fn finish(
     options: ScanOptions,
     mut damage: Option<Corrupt>,
 ) -> Result<ScanResult, OpenError> {
-    let survey = Survey::of(&mut walk)?;
-    let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     let expected = walk.chain.next_sequence();
+    let ends_as_closed = options.was_closed && expected == meta.durable_sequence.saturating_add(1);
+    let survey = if ends_as_closed && damage.is_none() {
+        Survey::of_nothing(&walk)
+    } else {
+        Survey::of(&mut walk)?
+    };
+    let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     // `here` is what is left when no good frame is found.
     let corrupt = here.outcome(survey.later_frame, durable >= expected) == Outcome::Corrupt;
     if corrupt && damage.is_none() && !(options.beside_a_writer && walk.is_whole_by_now()?) {

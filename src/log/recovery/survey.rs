@@ -73,9 +73,14 @@ impl Extent {
 }
 
 impl Survey {
+    /// Nothing is there.
+    pub(in crate::log) fn of_nothing(walk: &Walk<'_>) -> Self {
+        Self { incarnation: walk.chain.incarnation, ..Self::default() }
+    }
+
     /// Looks at everything from where the next frame should be: the rest of the current segment and all later ones.
     pub(in crate::log) fn of(walk: &mut Walk<'_>) -> Result<Self, OpenError> {
-        let mut survey = Self { incarnation: walk.chain.incarnation, ..Self::default() };
+        let mut survey = Self::of_nothing(walk);
         let here = (walk.number, walk.next_offset());
         let extents = each_step(walk, &mut |segment, offset, header, extent| {
             let Some((header, lost)) = header else { return };
@@ -133,7 +138,9 @@ pub(in crate::log) fn next_lost_frame(
 fn places(walk: &Walk<'_>) -> Vec<(u64, u64)> {
     let (here, offset) = (walk.number, walk.next_offset());
     let later = walk.numbers.iter().filter(|number| **number >= here);
-    later.map(|number| (*number, if *number == here { offset } else { 0 })).collect()
+    let places = later.map(|number| (*number, if *number == here { offset } else { 0 }));
+    // Nothing was begun where a header does not fit; what is there is the rest of one that was written over.
+    places.filter(|(number, start)| *number != here || walk.has_room_at(*start)).collect()
 }
 
 type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut Extent) + 'a;

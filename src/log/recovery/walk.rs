@@ -64,6 +64,15 @@ impl Found {
             && self.body == Check::Bad
     }
 
+    /// Whether nothing that was written to segment `number` stands there: zeros, or what its file had before.
+    fn is_vacant_in(&self, number: u64) -> bool {
+        let is_stale = |header: FrameHeader| {
+            self.incarnation == Incarnation::Older
+                || (header.segment, header.offset) != (number, self.offset)
+        };
+        self.is_zero || self.header.is_some_and(is_stale)
+    }
+
     /// What does not hold, in words.
     pub(in crate::log) fn complaint(&self) -> &'static str {
         match (self.header, self.chain, self.incarnation, self.body) {
@@ -210,6 +219,13 @@ impl<'d> Walk<'d> {
         Ok(Ok(frame))
     }
 
+    /// Whether a header fits there in the current segment, as far as that is whole: one that was cut off is looked at to
+    /// its end.
+    pub(in crate::log) fn has_room_at(&self, offset: u64) -> bool {
+        let bytes = self.segment.as_ref().map_or(0, |segment| segment.bytes);
+        offset + HEADER_BYTES <= bytes || !bytes.is_multiple_of(4096)
+    }
+
     /// What is where the next frame goes in the current segment.
     pub(in crate::log) fn examine_here(&mut self) -> Result<Found, OpenError> {
         let offset = self.next_offset();
@@ -293,19 +309,26 @@ impl<'d> Walk<'d> {
             return Ok(self.corrupt_at(self.number, 0, missing));
         }
         let next = self.number.saturating_add(1);
-        if here.is_zero && !lost_here && self.numbers.last().is_some_and(|last| *last >= next) {
-            // The current segment seems to end here, so the frame was in the next one.
-            return Ok(match self.open(next)? {
-                None => self.corrupt_at(next, 0, missing),
+        if !lost_here && self.numbers.last().is_some_and(|last| *last >= next) {
+            // The current segment may end here: then the frame was in the next one.
+            let ends_here = here.is_vacant_in(self.number);
+            match self.open(next)? {
+                None if ends_here => return Ok(self.corrupt_at(next, 0, missing)),
+                None => {}
                 Some(segment) => {
                     let there = self.examine(&segment, 0)?;
-                    if there.is_zero {
-                        self.corrupt_here(here.offset, here.complaint())
-                    } else {
-                        self.corrupt_as(next, &there)
+                    let sequence = there.header.map(|header| header.opening.sequence);
+                    let was_there = match (here.is_zero, ends_here) {
+                        (true, _) => !there.is_zero,
+                        (false, true) => !there.is_vacant_in(next),
+                        // Of a frame that was written over, maybe.
+                        (false, false) => sequence == Some(self.chain.next_sequence()),
+                    };
+                    if was_there {
+                        return Ok(self.corrupt_as(next, &there));
                     }
                 }
-            });
+            }
         }
         Ok(self.corrupt_as(self.number, here))
     }

@@ -1,0 +1,92 @@
+//! From one segment to the next: full, ended early, or started over.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Appender, SLACK_BYTES};
+use crate::entry::LogId;
+use crate::log::image::ImageWriter;
+use crate::log::index::LogIndex;
+use crate::log::meta::LogBase;
+use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::log::terms::TermRuns;
+
+impl Appender {
+    /// Goes on in the image that was taken for it.
+    pub(super) fn roll(&mut self) -> Option<()> {
+        let next = self.next.take()?;
+        let full = std::mem::replace(&mut self.active, next);
+        if self.to_writer.is_none() {
+            let mark = self.position.last.map_or(0, |last| last.index + 1);
+            self.retired.push_back((mark, full.image().segment()));
+        }
+        self.show_active();
+        Some(())
+    }
+
+    /// Goes on in the next segment although this one has room, if `used_min` bytes of it are used and there is an image; the
+    /// number of the next.
+    pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<u32> {
+        let number = self.segment_after(used_min).filter(|_| self.to_writer.is_some())?;
+        if self.next.is_none() && (number as usize) < SegmentTable::SEGMENTS_MAX {
+            self.next = self.pool.begin(number, SLACK_BYTES, &[]).ok().flatten();
+        }
+        self.next.as_ref()?;
+        self.close_frame();
+        self.roll()?;
+        Some(number)
+    }
+
+    /// The number of the next segment, if `used_min` bytes of this one are used.
+    pub(crate) fn segment_after(&self, used_min: usize) -> Option<u32> {
+        (self.active.end() >= used_min).then(|| self.active.image().segment() + 1)
+    }
+
+    pub(super) fn show_active(&self) {
+        let image = self.active.image();
+        let bytes = SegmentBytes::Image(Arc::clone(image), PinCount::default());
+        self.table.set(image.segment(), bytes);
+    }
+
+    /// An image for the segment after the one in use; `None` if all are in use. For [`Appender::start_over`].
+    pub(crate) fn next_image(&mut self) -> io::Result<Option<ImageWriter>> {
+        if self.to_writer.is_none() {
+            return Ok(None);
+        }
+        self.next = None;
+        self.pool.begin(self.active.image().segment() + 1, 0, &[])
+    }
+
+    /// The log goes on after `last`; nothing before it is in it. For one on disk in the segment where `base` is, and in an
+    /// image for that. No frame is open, and all are written.
+    pub(crate) fn start_over(&mut self, last: LogId, on_disk: Option<(LogBase, ImageWriter)>) {
+        debug_assert!(self.open.is_none());
+        if let Some((base, image)) = on_disk {
+            debug_assert_eq!(base.segment, u64::from(image.image().segment()));
+            self.position.next_sequence = base.sequence + 1;
+            self.active = image;
+            self.next = None;
+            self.show_active();
+        }
+        self.position.index = LogIndex::default();
+        self.position.unfed.clear();
+        self.position.terms = TermRuns::default();
+        self.position.terms.push(last);
+        self.position.last = Some(last);
+        self.position.committed_mark = last.index + 1;
+    }
+
+    pub(super) fn next_fits(&self, needed: usize) -> bool {
+        self.next.as_ref().is_some_and(|next| needed <= next.room())
+    }
+
+    /// Memory only: lets go of images whose entries are all applied.
+    pub(super) fn free_retired(&mut self, applied_mark: u64) {
+        while let Some((mark, segment)) = self.retired.front().copied()
+            && mark <= applied_mark
+        {
+            self.table.remove(segment);
+            self.retired.pop_front();
+        }
+    }
+}
