@@ -265,7 +265,8 @@ impl<M: StateMachine> Engine<M> {
             ));
         };
         let meta = state.meta();
-        let summary = write_snapshot_file(&**log.disk(), &snapshot_name(log_id.index), |writer| {
+        let (name, beside) = (snapshot_name(log_id.index), self.config.by_hand.is_none());
+        let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
             let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot that outlives entries of the log would be of a log that never was.
@@ -278,7 +279,7 @@ impl<M: StateMachine> Engine<M> {
             log.remove_snapshots_below(before);
         }
         self.snapshot_bytes.store(summary.bytes, Ordering::Release);
-        let snapshot = Snapshot::open_on(log.disk(), &snapshot_name(log_id.index))?;
+        let snapshot = Snapshot::open_on(log.disk(), &name)?;
         Ok((report(Some(log_id), summary, began), Some(snapshot)))
     }
 

@@ -93,6 +93,19 @@ impl Threads {
     }
 }
 
+/// Runs `run`, and `work` on a thread of its own meanwhile; returns when both have ended.
+pub(crate) fn beside<R>(
+    name: &str,
+    work: impl FnOnce() + Send,
+    run: impl FnOnce() -> R,
+) -> io::Result<R> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn_scoped(scope, work)?;
+        Ok(run())
+    })
+}
+
 /// How a loop waits: looks a few times at an idle place before it sleeps, and never sleeps on a blocked one.
 #[derive(Default)]
 struct Patience {

@@ -100,6 +100,12 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes every write so far durable, and the length with them.
     fn sync_data(&self) -> io::Result<()>;
+    /// Begins to bring these bytes, which were written, to stable storage, so that a sync that comes later has less to wait
+    /// for. A hint; it makes nothing durable.
+    fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let _ = (offset, bytes);
+        Ok(())
+    }
     /// The first `bytes` bytes, read-only, for as long as the mapping lives. The caller writes none of them meanwhile.
     fn map(&self, bytes: usize) -> io::Result<Mapping>;
     /// The file once more, past the page cache; `None` where there is no such thing.

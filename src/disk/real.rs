@@ -5,6 +5,8 @@
 
 use std::ffi::OsStr;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -426,6 +428,16 @@ impl DiskFile for RealFile {
         fs::fcntl_fullfsync(&self.file)?;
         #[cfg(not(target_vendor = "apple"))]
         fs::fdatasync(&self.file)?;
+        Ok(())
+    }
+
+    /// By the one call for it that is not unsafe: asked to drop pages that are not on the disk yet, Linux begins to write
+    /// them, and keeps them.
+    #[cfg(target_os = "linux")]
+    fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if let Some(bytes) = NonZeroU64::new(bytes) {
+            fs::fadvise(&self.file, offset, Some(bytes), fs::Advice::DontNeed)?;
+        }
         Ok(())
     }
 

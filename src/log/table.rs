@@ -278,6 +278,42 @@ impl fmt::Debug for SegmentTable {
     }
 }
 
+/// Reads many places of one table: remembers the bytes of the segments it has come by, so that a place costs no look-up of
+/// its own.
+///
+/// It remembers what is mapped, and no image: those are few, and the log waits for them.
+#[derive(Debug)]
+pub(crate) struct TableReader<'t> {
+    table: &'t SegmentTable,
+    /// By the last bits of the segment's number.
+    known: [Option<(u32, Arc<SegmentBytes>)>; TableReader::KNOWN],
+}
+
+impl<'t> TableReader<'t> {
+    const KNOWN: usize = 64;
+
+    pub(crate) fn new(table: &'t SegmentTable) -> Self {
+        Self { table, known: [const { None }; Self::KNOWN] }
+    }
+
+    /// Runs `read` over the bytes at `place`; `None` if the segment is gone.
+    #[inline]
+    pub(crate) fn read<R>(&mut self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let known = &mut self.known[place.segment as usize % Self::KNOWN];
+        if let Some((segment, bytes)) = known
+            && *segment == place.segment
+        {
+            return bytes.value(place).map(read);
+        }
+        let bytes = self.table.get(place.segment)?;
+        let result = bytes.value(place).map(read);
+        if !matches!(*bytes, SegmentBytes::Image(..)) {
+            *known = Some((place.segment, bytes));
+        }
+        result
+    }
+}
+
 /// A value's bytes, held in their segment.
 #[derive(Debug)]
 pub(crate) struct PinnedBytes {

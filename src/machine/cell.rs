@@ -9,12 +9,14 @@ use super::value::{INLINE_BYTES_MAX, Value};
 use super::view::{Sorted, View};
 use crate::codec::{Place, ValueRef};
 use crate::error::ReadError;
-use crate::log::table::{SegmentHold, SegmentTable};
+use crate::log::table::{SegmentHold, SegmentTable, TableReader};
 
 /// A value in a slot. All calls but `new` are made under the slot's shard lock.
 pub(crate) trait Cell: Clone + Send + Sync + 'static {
     /// What it takes to get from a cell to the bytes.
     type Context: Clone + fmt::Debug + Send + Sync + 'static;
+    /// The same for who reads many, one after the other.
+    type Reader<'c>;
 
     /// Whether writing to a cell touches memory outside of its slot.
     const REFERS: bool;
@@ -54,9 +56,17 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
     /// Asks the processor for what a write to the cell is going to touch outside of its slot.
     fn prefetch(&self) {}
+    /// For [`Cell::read_with`].
+    fn reader(context: &Self::Context) -> Self::Reader<'_>;
+    /// As [`Cell::with`], for who reads many.
+    fn read_with<R>(
+        &self,
+        reader: &mut Self::Reader<'_>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ReadError>;
     /// Asks the processor for the bytes, wherever they are.
-    fn prefetch_value(&self, context: &Self::Context) {
-        let _ = context;
+    fn prefetch_value(&self, reader: &mut Self::Reader<'_>) {
+        let _ = reader;
         self.prefetch();
     }
     /// The number the bytes are the decimal form of, if they are.
@@ -100,6 +110,7 @@ impl HeapCell {
 
 impl Cell for HeapCell {
     type Context = ();
+    type Reader<'c> = ();
 
     const REFERS: bool = true;
 
@@ -131,6 +142,13 @@ impl Cell for HeapCell {
 
     #[inline]
     fn with<R>(&self, (): &(), read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
+        Ok(read(self.as_slice()))
+    }
+
+    fn reader((): &()) {}
+
+    #[inline]
+    fn read_with<R>(&self, (): &mut (), read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
         Ok(read(self.as_slice()))
     }
 
@@ -181,6 +199,7 @@ impl PlaceCell {
 
 impl Cell for PlaceCell {
     type Context = Arc<SegmentTable>;
+    type Reader<'c> = TableReader<'c>;
 
     const REFERS: bool = false;
 
@@ -211,6 +230,23 @@ impl Cell for PlaceCell {
             Self::Place(place) => table.read(place, read).ok_or_else(|| Self::misplaced(place)),
             Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
             // Whoever reads has seen that it is gone.
+            Self::Gone => Err(Self::misplaced(Place::default())),
+        }
+    }
+
+    fn reader(table: &Arc<SegmentTable>) -> TableReader<'_> {
+        TableReader::new(table)
+    }
+
+    #[inline]
+    fn read_with<R>(
+        &self,
+        reader: &mut TableReader<'_>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ReadError> {
+        match *self {
+            Self::Place(place) => reader.read(place, read).ok_or_else(|| Self::misplaced(place)),
+            Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
             Self::Gone => Err(Self::misplaced(Place::default())),
         }
     }
@@ -257,9 +293,9 @@ impl Cell for PlaceCell {
     }
 
     #[inline]
-    fn prefetch_value(&self, table: &Arc<SegmentTable>) {
+    fn prefetch_value(&self, reader: &mut TableReader<'_>) {
         if let Self::Place(place) = *self {
-            table.read(place, |bytes| {
+            reader.read(place, |bytes| {
                 let first = bytes.as_ptr();
                 prefetch_line(first);
                 prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));

@@ -130,13 +130,13 @@ impl<C: Cell> Sorted<C> {
 
     /// Asks the processor for the slot at one place and for the value of another, which is nearer.
     #[inline]
-    fn prefetch(&self, slot_at: usize, value_at: usize) {
+    fn prefetch(&self, slot_at: usize, value_at: usize, reader: &mut C::Reader<'_>) {
         if let Some(slot) = self.order.get(slot_at).and_then(|position| self.slot(*position)) {
             prefetch_line((&raw const *slot).cast());
             prefetch_line((&raw const slot.1).cast());
         }
         if let Some((_, cell)) = self.at(value_at) {
-            cell.prefetch_value(&self.context);
+            cell.prefetch_value(reader);
         }
     }
 
@@ -148,6 +148,21 @@ impl<C: Cell> Sorted<C> {
     fn find(&self, key: &[u8]) -> Option<&C> {
         let (found, cell) = self.at(self.lower_bound(key))?;
         (found == key).then_some(cell)
+    }
+
+    fn try_for_each<E: From<ReadError>>(
+        &self,
+        each: &mut impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader = C::reader(&self.context);
+        for place in 0..self.order.len() {
+            self.prefetch(place + SLOTS_AHEAD, place + VALUES_AHEAD, &mut reader);
+            if let Some((key, cell)) = self.at(place) {
+                self.poison.check().map_err(ReadError::from)?;
+                cell.read_with(&mut reader, |value| each(key, value))??;
+            }
+        }
+        Ok(())
     }
 
     fn value(&self, cell: &C) -> Result<Value, ReadError> {
@@ -293,16 +308,7 @@ impl View {
         &self,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        either!(self, sorted => {
-            for place in 0..sorted.order.len() {
-                sorted.prefetch(place + SLOTS_AHEAD, place + VALUES_AHEAD);
-                if let Some((key, cell)) = sorted.at(place) {
-                    sorted.poison.check().map_err(ReadError::from)?;
-                    cell.with(&sorted.context, |value| each(key, value))??;
-                }
-            }
-        });
-        Ok(())
+        either!(self, sorted => sorted.try_for_each(&mut each))
     }
 }
 

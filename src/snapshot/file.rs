@@ -3,11 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::chunk_file;
 use super::error::SnapshotError;
 use super::format::{CHUNK_BYTES, temporary_name};
 use super::reader::Snapshot;
 use super::stream::SnapshotSink;
 use super::writer::{SnapshotWriter, Summary};
+use crate::apply::threads;
 use crate::disk::{Access, Disk, DiskFile};
 
 /// Writes the snapshot that `fill` makes (it calls [`SnapshotWriter::finish`] and returns what that says) to the file
@@ -17,23 +19,42 @@ use crate::disk::{Access, Disk, DiskFile};
 /// On an error nothing is under `name` that was not there before, but for one: when the last step, the sync of the
 /// directory, fails, the whole snapshot is there, and may be gone after a power cut. The temporary file is removed, if
 /// that works; if not, the next write of the same name or the next opening does it.
+///
+/// With `beside`, a thread of its own writes to the file while `fill` goes on.
 pub(crate) fn write_snapshot_file(
     disk: &dyn Disk,
     name: &str,
+    beside: bool,
     fill: impl FnOnce(SnapshotWriter<'_>) -> Result<Summary, SnapshotError>,
 ) -> Result<Summary, SnapshotError> {
     let temporary = TemporaryFile::create(disk, name)?;
-    let mut sink = FileSink::new(&*temporary.file);
-    let summary = fill(SnapshotWriter::new(&mut sink));
-    let written = sink.position;
-    let done = summary.and_then(|summary| {
-        if summary.bytes != written {
+    let filled = if beside {
+        fill_beside(&*temporary.file, fill)
+    } else {
+        fill(SnapshotWriter::new(&mut FileSink::new(&*temporary.file)))
+    };
+    let done = filled.and_then(|summary| {
+        let written = temporary.file.len();
+        if written.map_err(|error| SnapshotError::io("measuring", name, error))? != summary.bytes {
             let error = io::Error::other("the snapshot was not finished");
             return Err(SnapshotError::io("writing", name, error));
         }
         Ok(summary)
     });
     temporary.settle(done)
+}
+
+fn fill_beside(
+    file: &dyn DiskFile,
+    fill: impl FnOnce(SnapshotWriter<'_>) -> Result<Summary, SnapshotError>,
+) -> Result<Summary, SnapshotError> {
+    let mut sink = FileSink { begun: Some(0), ..FileSink::new(file) };
+    let (lane, thread) = chunk_file::beside(&mut sink);
+    // When `fill` has ended its end of the way is gone, and so the thread ends too.
+    let filled =
+        threads::beside("sprag-snapshot", || thread.run(), || fill(SnapshotWriter::by(lane)));
+    let failed = |error| SnapshotError::io("starting a thread to write", "a snapshot", error);
+    filled.map_err(failed)?
 }
 
 /// Writes `snapshot`, which was verified, under `name`, as [`write_snapshot_file`] does.
@@ -115,15 +136,20 @@ pub(super) fn remove(disk: &dyn Disk, name: &str) {
     }
 }
 
+/// So much is written before the kernel is asked to begin to bring it to the disk.
+const WRITE_BEHIND_BYTES: u64 = 8 << 20;
+
 /// A file, front to back.
 pub(super) struct FileSink<'a> {
     file: &'a dyn DiskFile,
     pub(super) position: u64,
+    /// How far the kernel was asked to bring it to the disk meanwhile, which takes some time of who asks; `None`: not.
+    begun: Option<u64>,
 }
 
 impl<'a> FileSink<'a> {
     pub(super) fn new(file: &'a dyn DiskFile) -> Self {
-        Self { file, position: 0 }
+        Self { file, position: 0, begun: None }
     }
 }
 
@@ -133,6 +159,11 @@ impl SnapshotSink for FileSink<'_> {
         // throughput.
         self.file.write_all_at(bytes, self.position)?;
         self.position += bytes.len() as u64;
+        if let Some(begun) = self.begun.filter(|begun| self.position - begun >= WRITE_BEHIND_BYTES)
+        {
+            self.file.write_behind(begun, self.position - begun)?;
+            self.begun = Some(self.position);
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! are checked), `reader` and `iter` (what is asked of them), `transport` and `receiver` (how they get to another node).
 
 mod chunk;
+mod chunk_file;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod format;

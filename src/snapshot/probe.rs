@@ -22,7 +22,7 @@ pub fn write<'a>(
         let error = std::io::Error::other(error);
         SnapshotError::io("opening", directory.display().to_string(), error)
     })?;
-    let summary = write_snapshot_file(&disk, &snapshot_name(1), |mut writer| {
+    let summary = write_snapshot_file(&disk, &snapshot_name(1), true, |mut writer| {
         entries.into_iter().try_for_each(|(key, value)| writer.push(key, value))?;
         writer.finish(&SnapshotMeta { log_id: Some(LogId::new(1, 1)), ..SnapshotMeta::default() })
     })?;

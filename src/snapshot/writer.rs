@@ -1,20 +1,14 @@
-//! Writing a snapshot, front to back, with one chunk in memory.
+//! Writing a snapshot, front to back: entries are gathered into chunks, [`chunk_file`](super::chunk_file) writes these.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use crc32c::crc32c;
-use rkyv::api::high::{HighSerializer, to_bytes_in};
-use rkyv::rancor::Error as RkyvError;
-use rkyv::ser::allocator::ArenaHandle;
-use rkyv::util::AlignedVec;
-
+use super::chunk_file::{ChunkFile, ChunkLane};
 use super::error::SnapshotError;
 use super::format::{
-    ALIGN_BYTES, BESIDE_BYTES_MAX, CHUNK_BYTES, CHUNK_ROOT_BYTES, Chunk, ChunkEntry, FOOTER_BYTES,
-    Footer, Index, KEY_BYTES_MAX, LogIdEntry, NoteEntry, RECORD_ALIGN_BYTES, RECORD_BYTES, Record,
-    SnapshotKind, VALUE_BYTES_MAX, header,
+    BESIDE_BYTES_MAX, CHUNK_BYTES, CHUNK_ROOT_BYTES, Chunk, Index, KEY_BYTES_MAX, LogIdEntry,
+    NoteEntry, RECORD_ALIGN_BYTES, RECORD_BYTES, Record, SnapshotKind, VALUE_BYTES_MAX,
 };
 use super::stream::SnapshotSink;
 use crate::entry::LogId;
@@ -49,20 +43,18 @@ pub(crate) struct Summary {
 
 /// Takes the state in key order (or, of a blob, its bytes in any pieces) and writes the file's bytes to a sink.
 ///
-/// It holds one chunk, which is 4 MiB or the longest entry, twice: as it gathers, and as it is written. The buffers are
-/// reused. After an error nothing more is taken: what the sink got is not a snapshot.
+/// It holds one chunk, which is 4 MiB or the longest entry, twice: as it gathers, and as it is written; and twice more if
+/// they are written by a thread of its own. The buffers are reused. After an error nothing more is taken: what the sink
+/// got is not a snapshot.
 pub(crate) struct SnapshotWriter<'a> {
-    out: &'a mut dyn SnapshotSink,
+    lane: ChunkLane<'a>,
     kind: SnapshotKind,
     chunk_bytes_max: usize,
-    /// How far the sink is.
-    position: u64,
     chunk: Chunk,
-    /// The archive of the chunk that was written last.
-    archive: AlignedVec,
-    /// The first key of each chunk written, one after the other.
+    /// The first key of each chunk before this one, one after the other.
     first_keys: Vec<u8>,
-    chunks: Vec<ChunkEntry>,
+    /// The highest key of the chunk before.
+    last_key: Vec<u8>,
     entries: u64,
     failed: bool,
 }
@@ -71,7 +63,6 @@ impl fmt::Debug for SnapshotWriter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SnapshotWriter")
             .field("kind", &self.kind)
-            .field("position", &self.position)
             .field("entries", &self.entries)
             .finish_non_exhaustive()
     }
@@ -80,15 +71,18 @@ impl fmt::Debug for SnapshotWriter<'_> {
 impl<'a> SnapshotWriter<'a> {
     /// Of a key-value state. Writes nothing yet.
     pub(crate) fn new(out: &'a mut dyn SnapshotSink) -> Self {
+        Self::by(ChunkLane::Here(ChunkFile::new(out)))
+    }
+
+    /// The same, whose chunks go this way.
+    pub(super) fn by(lane: ChunkLane<'a>) -> Self {
         Self {
-            out,
+            lane,
             kind: SnapshotKind::KeyValue,
             chunk_bytes_max: CHUNK_BYTES,
-            position: 0,
             chunk: Chunk::default(),
-            archive: AlignedVec::new(),
             first_keys: Vec::new(),
-            chunks: Vec::new(),
+            last_key: Vec::new(),
             entries: 0,
             failed: false,
         }
@@ -96,7 +90,7 @@ impl<'a> SnapshotWriter<'a> {
 
     /// Of a blob instead.
     pub(crate) fn blob(self) -> Self {
-        debug_assert!(self.position == 0 && self.chunk.bytes.is_empty(), "nothing was pushed");
+        debug_assert!(self.entries == 0 && self.chunk.bytes.is_empty(), "nothing was pushed");
         Self { kind: SnapshotKind::Blob, ..self }
     }
 
@@ -171,20 +165,9 @@ impl<'a> SnapshotWriter<'a> {
         if !self.chunk.bytes.is_empty() {
             self.flush()?;
         }
-        self.start()?;
         let index = self.index(meta)?;
-        self.archive.clear();
-        let archive = archived(&index, std::mem::take(&mut self.archive))?;
-        let footer = Footer {
-            index_offset: self.position,
-            index_bytes: archive.len() as u64,
-            file_bytes: self.position + padded(archive.len() as u64) + FOOTER_BYTES as u64,
-            index_crc: crc32c(&archive),
-        };
-        self.write_padded(&archive)?;
-        self.write(&footer.to_bytes())?;
-        let chunks = self.chunks.len() as u64;
-        Ok(Summary { bytes: self.position, entries: self.entries, chunks })
+        let (bytes, chunks) = self.lane.finish(self.kind, index)?;
+        Ok(Summary { bytes, entries: self.entries, chunks })
     }
 
     fn check(&self, kind: SnapshotKind) -> Result<(), SnapshotError> {
@@ -198,15 +181,12 @@ impl<'a> SnapshotWriter<'a> {
         Ok(())
     }
 
-    /// The highest key so far. After a flush it is still in the chunk's archive.
+    /// The highest key so far.
     fn last_key(&self) -> Option<&[u8]> {
-        if let Some(last) = self.chunk.records.last() {
-            return key_of(&self.chunk.bytes, last);
+        match self.chunk.records.last() {
+            Some(last) => key_of(&self.chunk.bytes, last),
+            None => Some(&self.last_key[..]).filter(|key| !key.is_empty()),
         }
-        let record: usize = self.archive.len().checked_sub(CHUNK_ROOT_BYTES + RECORD_BYTES)?;
-        let word = |at: usize| crate::log::format::u32_at(&self.archive, record + 4 * at) as usize;
-        let (start, len) = (word(0), word(1));
-        self.archive.get(start..start + len)
     }
 
     /// How long the chunk's archive would be with this entry in it.
@@ -216,39 +196,21 @@ impl<'a> SnapshotWriter<'a> {
         blob.next_multiple_of(RECORD_ALIGN_BYTES) + records + CHUNK_ROOT_BYTES
     }
 
-    /// The header, if it is not written yet.
-    fn start(&mut self) -> Result<(), SnapshotError> {
-        if self.position == 0 { self.write(&header(self.kind)) } else { Ok(()) }
-    }
-
-    /// Writes the chunk that was gathered.
+    /// Sends the chunk that was gathered on its way.
     fn flush(&mut self) -> Result<(), SnapshotError> {
-        self.start()?;
-        let records = u32::try_from(self.chunk.records.len()).unwrap_or(u32::MAX);
-        let mut first_key_bytes = 0;
-        if let Some(first) = self.chunk.records.first() {
-            first_key_bytes = first.key_bytes;
-            self.first_keys.extend_from_slice(key_of(&self.chunk.bytes, first).unwrap_or_default());
-        }
+        let key = |record: Option<&Record>| {
+            record.and_then(|record| key_of(&self.chunk.bytes, record)).unwrap_or_default()
+        };
+        self.first_keys.extend_from_slice(key(self.chunk.records.first()));
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key(self.chunk.records.last()));
         if self.first_keys.len() > BESIDE_BYTES_MAX {
             return Err(too_much_beside(self.first_keys.len()));
         }
         // Until it is done: a chunk that is not written may not be followed by another.
         self.failed = true;
-        let mut archive = std::mem::take(&mut self.archive);
-        archive.clear();
-        let bytes = match self.kind {
-            SnapshotKind::KeyValue => {
-                archive = archived(&self.chunk, archive)?;
-                &archive[..]
-            }
-            SnapshotKind::Blob => &self.chunk.bytes[..],
-        };
-        let (length, crc) = (bytes.len() as u64, crc32c(bytes));
-        let written = write_padded(self.out, bytes);
-        self.archive = archive;
-        self.note(written, padded(length))?;
-        self.chunks.push(ChunkEntry { bytes: length, crc, records, first_key_bytes, zero: 0 });
+        self.lane.send(self.kind, &mut self.chunk)?;
+        self.failed = false;
         self.chunk.bytes.clear();
         self.chunk.records.clear();
         Ok(())
@@ -276,7 +238,7 @@ impl<'a> SnapshotWriter<'a> {
         }
         Ok(Index {
             bytes,
-            chunks: self.chunks.clone(),
+            chunks: Vec::new(),
             notes,
             entries: self.entries,
             membership_bytes: membership.len() as u64,
@@ -284,22 +246,6 @@ impl<'a> SnapshotWriter<'a> {
             log_id: LogIdEntry::of(meta.log_id),
             membership: LogIdEntry::of(membership_id),
         })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let written = self.out.write(bytes);
-        self.note(written, bytes.len() as u64)
-    }
-
-    fn write_padded(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let written = write_padded(self.out, bytes);
-        self.note(written, padded(bytes.len() as u64))
-    }
-
-    fn note(&mut self, written: io::Result<()>, bytes: u64) -> Result<(), SnapshotError> {
-        self.failed = written.is_err();
-        self.position += bytes;
-        written.map_err(|error| SnapshotError::io("writing", "a snapshot", error))
     }
 }
 
@@ -328,26 +274,4 @@ fn check_length(what: &'static str, bytes: usize, limit: usize) -> Result<(), Sn
 fn too_much_beside(bytes: usize) -> SnapshotError {
     let (bytes, limit) = (bytes as u64, BESIDE_BYTES_MAX as u64);
     SnapshotError::Length { what: "what a snapshot keeps beside the state", bytes, limit }
-}
-
-/// The next place where something may start.
-pub(super) fn padded(bytes: u64) -> u64 {
-    bytes.next_multiple_of(ALIGN_BYTES as u64)
-}
-
-fn write_padded(out: &mut dyn SnapshotSink, bytes: &[u8]) -> io::Result<()> {
-    out.write(bytes)?;
-    let short = bytes.len().next_multiple_of(ALIGN_BYTES) - bytes.len();
-    if short > 0 { out.write(&[0; ALIGN_BYTES][..short]) } else { Ok(()) }
-}
-
-type Serializer<'s> = HighSerializer<AlignedVec, ArenaHandle<'s>, RkyvError>;
-
-fn archived(
-    value: &impl for<'s> rkyv::Serialize<Serializer<'s>>,
-    into: AlignedVec,
-) -> Result<AlignedVec, SnapshotError> {
-    to_bytes_in(value, into).map_err(|error| {
-        SnapshotError::io("archiving a chunk of", "a snapshot", io::Error::other(error))
-    })
 }

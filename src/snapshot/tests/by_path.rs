@@ -21,7 +21,7 @@ fn directory() -> (tempfile::TempDir, Arc<dyn Disk>) {
     let directory = tempfile::tempdir().unwrap();
     let mode = OpenMode::Write { create: false };
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(directory.path(), mode).unwrap());
-    write_snapshot_file(&*disk, &snapshot_name(9), |mut writer| {
+    write_snapshot_file(&*disk, &snapshot_name(9), false, |mut writer| {
         state().iter().try_for_each(|(key, value)| writer.push(key, value))?;
         writer.finish(&meta())
     })

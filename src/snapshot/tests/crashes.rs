@@ -31,7 +31,7 @@ fn disk() -> SimDisk {
 }
 
 fn write(disk: &dyn Disk) -> Result<u64, SnapshotError> {
-    let summary = write_snapshot_file(disk, &snapshot_name(9), |writer| {
+    let summary = write_snapshot_file(disk, &snapshot_name(9), false, |writer| {
         let mut writer = writer.with_chunk_bytes(1000);
         for (key, value) in &state() {
             writer.push(key, value)?;
@@ -137,7 +137,7 @@ fn an_error_at_any_operation_fails_the_call_and_leaves_the_old_snapshot() {
 fn a_snapshot_that_is_not_finished_does_not_come_to_be() {
     let sim = disk();
     let disk = sim.open(true).unwrap();
-    let error = write_snapshot_file(&*disk, &snapshot_name(9), |mut writer| {
+    let error = write_snapshot_file(&*disk, &snapshot_name(9), false, |mut writer| {
         writer.push(b"b", b"1")?;
         writer.push(b"a", b"2")?;
         writer.finish(&meta())
