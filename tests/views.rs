@@ -186,3 +186,32 @@ fn only_the_built_in_machines_have_views() {
     assert!(matches!(manager.view(), Err(ViewError::Unsupported)));
     assert_eq!(manager.machine().count().unwrap(), 0);
 }
+
+#[test]
+fn how_long_workers_stop_for_views_is_in_the_stats() {
+    let scratch = Scratch::new();
+    let manager = common::open(scratch.config());
+    let put = |index: u64| {
+        let key = (index % 300).to_be_bytes();
+        submit(&manager, &[Entry::put(index, 1, &key, &[1; 50])], false);
+    };
+    (1..=600).for_each(put);
+    let copied = |manager: &ApplyManager<PersistentStateMachine>| {
+        let stats = manager.stats().machine;
+        assert!(stats.copy_p999_ns <= stats.longest_copy_ns, "{stats:?}");
+        stats.longest_copy_ns
+    };
+    assert_eq!(copied(&manager), 0, "without a view nobody stops");
+    let mut next = 601;
+    assert!(common::eventually(LONG, || {
+        // A worker meets the mark, and a shard that was not copied for it yet.
+        thread::scope(|scope| {
+            let view = scope.spawn(|| manager.view().map(drop));
+            (next..next + 300).for_each(put);
+            view.join().unwrap().unwrap();
+        });
+        next += 300;
+        copied(&manager) > 0
+    }));
+    assert!(manager.stats().machine.copy_p999_ns > 0);
+}

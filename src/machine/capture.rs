@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
+use histogram::AtomicHistogram;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::key_value::Bytes;
@@ -49,6 +50,16 @@ pub(crate) struct Capture<C> {
     /// The most processor time that one copy has taken of a worker, and the most time by the clock.
     longest_cpu_ns: AtomicU64,
     longest_wall_ns: AtomicU64,
+    /// All copies that workers made, by the clock.
+    wall_ns: Option<AtomicHistogram>,
+}
+
+/// How long workers stopped to copy shards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stalls {
+    pub(crate) longest_cpu_ns: u64,
+    pub(crate) longest_wall_ns: u64,
+    pub(crate) p999_wall_ns: u64,
 }
 
 struct Gathered<C> {
@@ -66,6 +77,8 @@ impl<C> Capture<C> {
             gathered: Mutex::new(Gathered { head: None, shards: Vec::new() }),
             longest_cpu_ns: AtomicU64::new(0),
             longest_wall_ns: AtomicU64::new(0),
+            // 2^5 steps for each doubling: 3 % of precision, up to 2^36 ns (69 seconds).
+            wall_ns: AtomicHistogram::new(5, 36).ok(),
         }
     }
 
@@ -133,12 +146,22 @@ impl<C> Capture<C> {
         self.longest_cpu_ns.fetch_max(cpu_ns, Ordering::Relaxed);
         let wall_ns = ns(wall.as_secs(), wall.subsec_nanos().into());
         self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
+        if let Some(histogram) = &self.wall_ns {
+            let _beyond_range = histogram.add(wall_ns.min((1 << 36) - 1), 1);
+        }
     }
 
-    /// The longest of these: processor time, and time by the clock.
-    pub(crate) fn longest_copy_ns(&self) -> (u64, u64) {
-        let load = |longest: &AtomicU64| longest.load(Ordering::Relaxed);
-        (load(&self.longest_cpu_ns), load(&self.longest_wall_ns))
+    /// How long these copies took.
+    pub(crate) fn stalls(&self) -> Stalls {
+        let longest_wall_ns = self.longest_wall_ns.load(Ordering::Relaxed);
+        let p999 = self.wall_ns.as_ref().and_then(|histogram| {
+            histogram.load().quantile_bucket(0.999).ok().flatten().map(|bucket| bucket.end())
+        });
+        Stalls {
+            longest_cpu_ns: self.longest_cpu_ns.load(Ordering::Relaxed),
+            longest_wall_ns,
+            p999_wall_ns: p999.unwrap_or(0).min(longest_wall_ns),
+        }
     }
 
     /// What was gathered, once all partitions have come and all shards were copied.

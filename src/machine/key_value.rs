@@ -311,10 +311,11 @@ impl<C: Cell> KeyValue<C> {
 
     /// The counts that both machines have.
     pub(crate) fn stats(&self) -> StateMachineStats {
-        let (longest_copy_cpu_ns, longest_copy_ns) = self.store.capture.longest_copy_ns();
+        let stalls = self.store.capture.stalls();
         StateMachineStats {
-            longest_copy_cpu_ns,
-            longest_copy_ns,
+            longest_copy_cpu_ns: stalls.longest_cpu_ns,
+            longest_copy_ns: stalls.longest_wall_ns,
+            copy_p999_ns: stalls.p999_wall_ns,
             applied_count: self.applied_count.load(Ordering::Relaxed),
             last_applied: self.applied().map(|log_id| log_id.index),
             keys: self.store.len() as u64,

@@ -377,6 +377,8 @@ pub struct StateMachineStats {
     pub longest_copy_cpu_ns: u64,
     /// The same by the clock, what others took of the processor meanwhile included.
     pub longest_copy_ns: u64,
+    /// 999 of 1,000 of these copies took at most this, by the clock.
+    pub copy_p999_ns: u64,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,
     /// Gets that the read cache answered; `None` where there is none.
