@@ -1,7 +1,7 @@
 //! One durable put at a time, by turns: in segments whose files are new and in recycled ones, beside a bare `pwrite` and
 //! `fdatasync` of as many bytes in a file whose space is reserved, and in one that was written before.
 //!
-//! `cargo bench --bench recycling -- ROUNDS` (default 3,000; keys of 16 bytes, values of 100).
+//! `cargo bench --bench recycling -- ROUNDS VALUE_BYTES` (default 3,000 and 100; keys of 16 bytes).
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
@@ -17,40 +17,42 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: usize = 64 << 20;
-/// A header, and a put of 16 and 100 bytes.
-const FRAME_BYTES: usize = 128 + 8 + 16 + 100;
+/// A header, and a put but for its value.
+const FRAME_BYTES: usize = 128 + 8 + 16;
 const KEYS: u64 = 10_000;
 
 /// An engine, and its next entry.
 struct Engine {
     manager: ApplyManager<PersistentStateMachine>,
     next: u64,
+    value: Vec<u8>,
 }
 
 impl Engine {
-    fn open(directory: &Path, spares: usize) -> Self {
+    fn open(directory: &Path, spares: usize, value_bytes: usize) -> Self {
         let config = PersistentConfig::new(directory)
             .segment_bytes(SEGMENT_BYTES)
             .spare_segments(spares)
             .compaction(None);
         let machine = PersistentStateMachine::open(config).unwrap();
-        Self { manager: ApplyManager::new(machine, ApplyConfig::new()).unwrap(), next: 1 }
+        let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+        Self { manager, next: 1, value: vec![7; value_bytes] }
     }
 
     fn put(&mut self) -> Duration {
         let key = u128::from(self.next % KEYS).to_be_bytes();
         let began = Instant::now();
-        self.manager.apply(&Entry::put(self.next, 1, &key, &[7; 100]), LONG).unwrap();
+        self.manager.apply(&Entry::put(self.next, 1, &key, &self.value), LONG).unwrap();
         self.next += 1;
         began.elapsed()
     }
 
     /// Fills a segment, and gives up what there is.
     fn fill_and_compact(&mut self) {
-        let (first, count) = (self.next, (SEGMENT_BYTES / 160) as u64);
+        let (first, count) = (self.next, (SEGMENT_BYTES / (self.value.len() + 60)) as u64);
         let keys: Vec<[u8; 16]> = (0..KEYS).map(|key| u128::from(key).to_be_bytes()).collect();
         let entries = (first..first + count)
-            .map(|index| Entry::put(index, 1, &keys[(index % KEYS) as usize], &[7; 100]));
+            .map(|index| Entry::put(index, 1, &keys[(index % KEYS) as usize], &self.value));
         self.manager.apply_batch(entries, LONG, |_, _| ()).unwrap();
         self.next += count;
         self.manager.compact().unwrap();
@@ -89,11 +91,13 @@ impl Bare {
 }
 
 fn main() {
-    let rounds = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(3000);
+    let numbers: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let rounds = numbers.first().copied().unwrap_or(3000);
+    let value_bytes = numbers.get(1).copied().unwrap_or(100);
     let directory = tempfile::tempdir_in(".").unwrap();
     let path = |name: &str| directory.path().join(name);
-    let mut fresh = Engine::open(&path("fresh"), 0);
-    let mut recycling = Engine::open(&path("recycling"), 4);
+    let mut fresh = Engine::open(&path("fresh"), 0, value_bytes);
+    let mut recycling = Engine::open(&path("recycling"), 4, value_bytes);
     for _ in 0..4 {
         fresh.fill_and_compact();
         recycling.fill_and_compact();
@@ -101,7 +105,7 @@ fn main() {
     assert!(fresh.recycled() == 0 && recycling.recycled() >= 2);
     let mut reserved = Bare::make(&path("reserved"), false);
     let mut written = Bare::make(&path("written"), true);
-    let bytes = [7; FRAME_BYTES];
+    let bytes = vec![7; FRAME_BYTES + value_bytes];
     let mut took: [Vec<Duration>; 4] = Default::default();
     for _ in 0..rounds {
         took[0].push(reserved.put(&bytes));
