@@ -11,7 +11,8 @@ use super::Log;
 use super::format::META_FILE;
 use super::meta::LogBase;
 use crate::entry::LogId;
-use crate::error::Poison;
+use crate::error::{OpenError, Poison};
+use crate::log::recovery::walk::check_frames;
 use crate::snapshot::format::parse_snapshot_name;
 
 /// Where a segment begins: what the base of the log would be if it began there.
@@ -128,6 +129,17 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Reads the log from its base through the frame `sequence`, all of which is on disk, as opening does, and refuses what
+    /// does not hold: what is about to be given up is the only copy that says so.
+    pub(crate) fn check_through(
+        &self,
+        sequence: u64,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<(), OpenError> {
+        let meta = super::lock(&self.meta).1;
+        check_frames(&*self.disk, &meta, sequence, stopping)
     }
 
     /// Removes all snapshots below `index`, of which there is a durable one.

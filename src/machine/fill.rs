@@ -153,6 +153,11 @@ impl<C: Cell> KeyValue<C> {
         std::mem::take(&mut lock(&self.filled_pieces))
     }
 
+    /// The same, without taking them.
+    pub(crate) fn filled_pieces(&self) -> Vec<u32> {
+        lock(&self.filled_pieces).clone()
+    }
+
     /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
     /// does nothing.
     #[cold]

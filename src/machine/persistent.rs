@@ -16,7 +16,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError, ViewError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
-use crate::log::table::SegmentTable;
+use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::Snapshot;
 
@@ -128,6 +128,22 @@ impl PersistentStateMachine {
         self.state.load(snapshot, &pieces)?;
         self.replace_pieces(pieces);
         Ok(())
+    }
+
+    fn check_what_is_read(&self, stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pieces.extend(self.state.filled_pieces());
+        for piece in pieces {
+            if stopping() {
+                return Err(SnapshotError::Closed);
+            }
+            if let Some(bytes) = self.table.get(piece)
+                && let SegmentBytes::Snapshot(chunk) = &*bytes
+            {
+                chunk.check_again()?;
+            }
+        }
+        Ok(true)
     }
 
     fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
