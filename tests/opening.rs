@@ -199,3 +199,29 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
         Err(OpenError::Locked { .. })
     ));
 }
+
+/// The snapshot that is filled from is the very one that keys are pointed to: its pieces then have two numbers each.
+#[test]
+fn the_log_may_be_purged_while_the_store_fills_and_every_key_still_reads() {
+    let (base, tail) = (log(7, 1, 1500), log(8, 1501, 60));
+    let directory = compacted(&base, &tail);
+    let mut model = Model::after(&base);
+    model.apply_all(&tail);
+    for steps_before in 0..20 {
+        let scratch = Scratch::new();
+        copy_dir(&directory.path(), &scratch.path());
+        let engine = engine(&scratch, 1);
+        std::thread::scope(|scope| {
+            let filled = (0..steps_before).filter(|_| engine.step_fill()).count();
+            assert_eq!(filled == 0, steps_before == 0);
+            let filling =
+                (steps_before % 2 == 0).then(|| scope.spawn(|| while engine.step_fill() {}));
+            engine.purge(1500).unwrap();
+            filling.into_iter().for_each(|filling| filling.join().unwrap());
+        });
+        assert_eq!(engine.stats().machine.unfilled_chunks, 0, "what fills later has old numbers");
+        reads_are_those_of(&engine, &model);
+        engine.purge(1500).unwrap();
+        reads_are_those_of(&engine, &model);
+    }
+}

@@ -221,8 +221,9 @@ impl<C: Cell> KeyValue<C> {
             *next += 1;
         }
         if *next == filling.snapshot.chunk_count() {
-            self.fill.end();
+            // In this order: whoever finds that nothing fills any more finds what it was filled from.
             *lock(&self.filled_pieces) = filling.pieces();
+            self.fill.end();
             self.bury(filling);
         }
         Ok(true)

@@ -147,6 +147,8 @@ impl PersistentStateMachine {
     }
 
     fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
+        // What is put into the store later on would refer to pieces that go.
+        self.state.fill_all()?;
         let pieces = add_pieces(&self.table, snapshot)?;
         // On an error some keys may refer to either: both stay.
         self.state.repoint(snapshot, &pieces, below)?;
