@@ -348,7 +348,8 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         };
         // Before the appender's place is taken, and not by the log writer, to whom a full disk would be the end.
-        if !log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+        if let Err(error) = log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+            tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
         let mut appending = self.lock_appender();

@@ -4,6 +4,7 @@
 //! the base, which the next writable open removes.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -170,9 +171,12 @@ impl Log {
         usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
     }
 
-    /// Whether the file of segment `number` could be made ready.
-    pub(crate) fn prepare_segment(&self, number: u32) -> Result<bool, Poison> {
-        self.writing.as_ref().map_or(Ok(false), |writing| writing.files.have_ready(number))
+    /// Makes the file of segment `number` ready. The inner error changes nothing.
+    pub(crate) fn prepare_segment(&self, number: u32) -> Result<io::Result<()>, Poison> {
+        match &self.writing {
+            Some(writing) => writing.files.have_ready(number),
+            None => Ok(Err(io::ErrorKind::ReadOnlyFilesystem.into())),
+        }
     }
 
     /// The log writer should go on to segment `number` whether anything is written to it or not. All frames before it

@@ -107,6 +107,9 @@ pub enum SnapshotError {
         /// How many there are; `None` if nothing arrived yet.
         file_bytes: Option<u64>,
     },
+    /// It was received by another manager, into that one's directory. Nothing was changed in either.
+    #[error("the snapshot was received into another directory")]
+    OtherDirectory,
     /// A snapshot is being received already.
     #[error("a snapshot is being received already")]
     Busy,
