@@ -190,6 +190,10 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     let last = Model::after(&base).state;
     let (last, value) = last.iter().next_back().unwrap();
     assert_eq!(engine.machine().get(last).unwrap().as_deref(), Some(&value[..]), "another chunk");
+    let files = || common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let before: Vec<_> = files().collect();
+    assert!(engine.view().is_err() && engine.snapshot().is_err() && engine.compact().is_err());
+    assert!(files().eq(before) && engine.poison().is_none(), "a snapshot of what is left");
     assert!(!engine.step_fill());
     assert!(engine.poison().unwrap().to_string().contains("corrupt"));
     assert!(engine.machine().count().is_err() && engine.machine().get(last).is_err());
@@ -198,6 +202,27 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
         PersistentStateMachine::open(config(&scratch)),
         Err(OpenError::Locked { .. })
     ));
+}
+
+#[test]
+fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
+    let scratch = compacted(&log(9, 1, 1000), &[]);
+    let names = common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let name = names.into_iter().find(|name| name.ends_with(".snap")).unwrap();
+    let path = scratch.path().join(&name);
+    let good = std::fs::read(&path).unwrap();
+    // Header, index, footer.
+    for at in [40, good.len() - 64 - 40, good.len() - 20] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 2;
+        std::fs::write(&path, bytes).unwrap();
+        match common::refused(config(&scratch)) {
+            OpenError::Corrupt(place) => assert_eq!(place.file, name, "byte {at}"),
+            error => panic!("byte {at}: {error}"),
+        }
+    }
+    std::fs::write(&path, good).unwrap();
+    engine(&scratch, 1);
 }
 
 /// The snapshot that is filled from is the very one that keys are pointed to: its pieces then have two numbers each.
