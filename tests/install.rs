@@ -8,10 +8,11 @@ use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
 use common::{LONG, Scratch, apply_config, manage};
 use sprag::error::{SnapshotError, SubmitError, WaitError};
-use sprag::testing::SimDisk;
+use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, PersistentConfig, PersistentStateMachine,
-    Snapshot, Stage, StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Journaled, LogId, Partition,
+    PersistentConfig, PersistentStateMachine, Range, Replies, Snapshot, SnapshotSink, Stage,
+    StateMachine,
 };
 
 fn log(first: u64, term: u64, entries: u64) -> Vec<Logged> {
@@ -184,7 +185,7 @@ fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_n
                 0
             };
             disk.reset_operations();
-            disk.fail_at(operation, sprag::testing::Fault::PowerCut);
+            disk.fail_at(operation, Fault::PowerCut);
             let installed = manager.restore(&snapshot, LONG);
             let struck = disk.is_power_off();
             drop(manager);
@@ -224,4 +225,102 @@ fn one_snapshot_is_received_at_a_time() {
     assert!(matches!(manager.receive_snapshot(), Err(SnapshotError::Busy)));
     drop(first);
     manager.receive_snapshot().unwrap();
+}
+
+/// What a machine of one's own writes.
+struct Own;
+
+impl StateMachine for Own {
+    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        out.write(b"whatever it likes").unwrap();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_sort_of_machine_is_refused_and_changes_nothing() {
+    let log = log(1, 1, 300);
+    let (directory, key_value) = snapshot_of(&log[..200]);
+    let (ours, theirs) = (Scratch::new(), Scratch::new());
+    let own = manage(Journaled::open(theirs.config(), Own).unwrap(), apply_config(1));
+    apply(&own, &log[..150]);
+    let path = directory.path().join("blob");
+    own.snapshot_to(&mut std::fs::File::create(&path).unwrap()).unwrap();
+    let blob = Snapshot::open(&path).unwrap();
+    let refused = own.restore(&key_value, LONG);
+    assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
+    apply(&own, &log[150..]);
+    assert!(own.poison().is_none());
+
+    let manager = ours.open();
+    apply(&manager, &log[..100]);
+    let files = || common::dir_bytes(&ours.path()).into_iter().map(|(name, _)| name);
+    let refused = manager.restore(&blob, LONG);
+    assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
+    assert!(manager.poison().is_none());
+    assert!(files().all(|name| !name.contains("snap")), "{:?}", files().collect::<Vec<_>>());
+    apply(&manager, &log[100..]);
+    compare(manager.machine(), &Model::after(&log)).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_another_manager_received_is_refused_and_both_go_on() {
+    let log = log(1, 1, 300);
+    let (_kept, snapshot) = snapshot_of(&log[..200]);
+    let scratches = [Scratch::new(), Scratch::new()];
+    let managers = scratches.each_ref().map(Scratch::open);
+    managers.iter().for_each(|manager| apply(manager, &log[..100]));
+    let mut receiver = managers[0].receive_snapshot().unwrap();
+    for piece in snapshot.pieces(0, 1 << 20) {
+        receiver.receive(&piece).unwrap();
+    }
+    let refused = managers[1].install(receiver, LONG);
+    assert!(matches!(refused, Err(SnapshotError::OtherDirectory)), "{refused:?}");
+    for (manager, scratch) in managers.into_iter().zip(&scratches) {
+        compare(manager.machine(), &Model::after(&log[..100])).unwrap();
+        manager.restore(&snapshot, LONG).unwrap();
+        apply(&manager, &log[200..]);
+        manager.close(LONG).unwrap();
+        compare(scratch.open().machine(), &Model::after(&log)).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_the_log_to_go_on_fails_the_call_and_no_more() {
+    let log = log(1, 1, 120);
+    let (_kept, snapshot) = snapshot_of(&log[..90]);
+    let mut refused = 0;
+    for operation in 0.. {
+        let disk = SimDisk::new(operation + 1);
+        let config = PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(64);
+        let machine =
+            PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
+        let engine = Stepped::new(machine, apply_config(1)).unwrap();
+        with_entries(&log[..30], |entries| engine.apply_entries(entries)).unwrap();
+        engine.run_until_idle();
+        disk.reset_operations();
+        disk.fail_at(operation, Fault::Error(FaultError::Enospc));
+        match engine.restore(&snapshot, LONG) {
+            Ok(_) => break,
+            Err(error) if engine.poison().is_none() => {
+                assert!(error.is_disk_full(), "{error}");
+                let creating = matches!(&error,
+                    SnapshotError::Io { action: "creating", file, .. } if file.ends_with(".seg"));
+                refused += u64::from(creating);
+                compare(engine.machine(), &Model::after(&log[..30])).unwrap();
+                engine.restore(&snapshot, LONG).unwrap();
+                compare(engine.machine(), &Model::after(&log[..90])).unwrap();
+            }
+            Err(error) => assert!(!error.to_string().contains("creating"), "{error}"),
+        }
+    }
+    assert!(refused > 0);
 }

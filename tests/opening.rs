@@ -190,6 +190,10 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     let last = Model::after(&base).state;
     let (last, value) = last.iter().next_back().unwrap();
     assert_eq!(engine.machine().get(last).unwrap().as_deref(), Some(&value[..]), "another chunk");
+    let files = || common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let before: Vec<_> = files().collect();
+    assert!(engine.view().is_err() && engine.snapshot().is_err() && engine.compact().is_err());
+    assert!(files().eq(before) && engine.poison().is_none(), "a snapshot of what is left");
     assert!(!engine.step_fill());
     assert!(engine.poison().unwrap().to_string().contains("corrupt"));
     assert!(engine.machine().count().is_err() && engine.machine().get(last).is_err());
@@ -198,4 +202,51 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
         PersistentStateMachine::open(config(&scratch)),
         Err(OpenError::Locked { .. })
     ));
+}
+
+#[test]
+fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
+    let scratch = compacted(&log(9, 1, 1000), &[]);
+    let names = common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let name = names.into_iter().find(|name| name.ends_with(".snap")).unwrap();
+    let path = scratch.path().join(&name);
+    let good = std::fs::read(&path).unwrap();
+    // Header, index, footer.
+    for at in [40, good.len() - 64 - 40, good.len() - 20] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 2;
+        std::fs::write(&path, bytes).unwrap();
+        match common::refused(config(&scratch)) {
+            OpenError::Corrupt(place) => assert_eq!(place.file, name, "byte {at}"),
+            error => panic!("byte {at}: {error}"),
+        }
+    }
+    std::fs::write(&path, good).unwrap();
+    engine(&scratch, 1);
+}
+
+/// The snapshot that is filled from is the very one that keys are pointed to: its pieces then have two numbers each.
+#[test]
+fn the_log_may_be_purged_while_the_store_fills_and_every_key_still_reads() {
+    let (base, tail) = (log(7, 1, 1500), log(8, 1501, 60));
+    let directory = compacted(&base, &tail);
+    let mut model = Model::after(&base);
+    model.apply_all(&tail);
+    for steps_before in 0..20 {
+        let scratch = Scratch::new();
+        copy_dir(&directory.path(), &scratch.path());
+        let engine = engine(&scratch, 1);
+        std::thread::scope(|scope| {
+            let filled = (0..steps_before).filter(|_| engine.step_fill()).count();
+            assert_eq!(filled == 0, steps_before == 0);
+            let filling =
+                (steps_before % 2 == 0).then(|| scope.spawn(|| while engine.step_fill() {}));
+            engine.purge(1500).unwrap();
+            filling.into_iter().for_each(|filling| filling.join().unwrap());
+        });
+        assert_eq!(engine.stats().machine.unfilled_chunks, 0, "what fills later has old numbers");
+        reads_are_those_of(&engine, &model);
+        engine.purge(1500).unwrap();
+        reads_are_those_of(&engine, &model);
+    }
 }

@@ -268,3 +268,22 @@ fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
     drop(manager);
     has_all_to(&PersistentStateMachine::open(config()).unwrap(), 1000);
 }
+
+/// As tests damage what they find so.
+#[test]
+fn a_plain_reading_finds_the_frames_of_the_log_and_none_of_what_its_files_had_before() {
+    let scratch = Scratch::new();
+    let manager = compacted(&scratch);
+    for last in 601..=800 {
+        put(&manager, last, last);
+        if recycled(&manager) == 0 || last % 10 != 0 {
+            continue;
+        }
+        let image = scratch.crash_image();
+        let found = common::frames::frames(&image.path());
+        let machine = PersistentStateMachine::open(config(&image)).unwrap();
+        assert_eq!(found.len() as u64, machine.recovery().frames, "after {last}");
+        assert_eq!(found.last().unwrap().first_index, last);
+    }
+    assert!(recycled(&manager) > 0);
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use common::generate::Dice;
@@ -11,7 +12,7 @@ use common::machines::{compare, memory};
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
 use common::{LONG, Persistent, Scratch, apply_config, eventually, manage, refused};
-use sprag::error::{LogError, OpenError};
+use sprag::error::{LogError, OpenError, SnapshotError};
 use sprag::testing::Stepped;
 use sprag::{
     ApplyManager, CompactionPolicy, Entry, PersistentStateMachine, Snapshot, StateMachine,
@@ -388,5 +389,81 @@ fn a_hundred_snapshots_under_load_are_byte_for_byte_those_of_a_serial_engine_at_
         let mut expected = Vec::new();
         serial.snapshot_to(&mut expected).unwrap();
         assert!(bytes == expected, "the snapshot at {index} differs");
+    }
+}
+
+/// Changes a byte of a file that is mapped, where it is.
+fn rot(path: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
+}
+
+fn has_rotten(result: Result<impl std::fmt::Debug, SnapshotError>, name: &str, at: u64) {
+    match result {
+        Err(SnapshotError::Corrupt { file, offset, .. }) => {
+            assert_eq!((&*file, offset), (name, at));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_stays() {
+    let (scratch, log) = (Scratch::new(), log(11, 1, 1500));
+    let manager = common::open(scratch.config().compaction(None));
+    apply(&manager, &log[..1000]);
+    let before = files(&scratch.path(), ".seg");
+    let found = common::frames::frames(&scratch.path());
+    let first_index = |frame: &&common::frames::Frame| frame.name() == before[1];
+    let frame = found.iter().filter(first_index).nth(1).unwrap();
+    let at = (frame.offset + frame.bytes() - 3) as u64;
+    rot(&frame.file, at);
+    has_rotten(manager.compact(), &frame.name(), frame.offset as u64);
+    assert!(manager.poison().is_none());
+    assert!(
+        files(&scratch.path(), ".snap").is_empty() && files(&scratch.path(), ".tmp").is_empty()
+    );
+    assert!(before.iter().all(|name| files(&scratch.path(), ".seg").contains(name)));
+    assert_eq!(manager.log_state().unwrap().purged, None);
+    apply(&manager, &log[1000..]);
+    // A snapshot hides nothing as long as the log stays; giving the log up for it does.
+    manager.snapshot().unwrap();
+    match manager.purge(1500) {
+        Err(LogError::Snapshot(error)) => {
+            has_rotten(Err::<(), _>(error), &frame.name(), frame.offset as u64);
+        }
+        other => panic!("{other:?}"),
+    }
+    let image = scratch.crash_image();
+    assert!(matches!(refused(image.config()), OpenError::Corrupt(_)));
+    rot(&frame.file, at);
+    manager.compact().unwrap();
+    check(&manager, &log);
+}
+
+#[test]
+fn a_value_that_rotted_in_the_snapshot_before_is_not_sealed_in_the_next_one() {
+    let (scratch, log) = (Scratch::new(), log(12, 1, 900));
+    for (reopened, last) in [(false, 850), (true, 900)] {
+        let manager = common::open(scratch.config().compaction(None));
+        if !reopened {
+            apply(&manager, &log[..800]);
+            manager.compact().unwrap();
+        }
+        assert!(eventually(LONG, || manager.stats().machine.unfilled_chunks == 0));
+        let old = files(&scratch.path(), ".snap").remove(0);
+        let path = scratch.path().join(&old);
+        apply(&manager, &log[last - 50..last]);
+        rot(&path, 4096 + 100);
+        has_rotten(manager.snapshot(), &old, 4096);
+        has_rotten(manager.compact(), &old, 4096);
+        assert!(manager.poison().is_none());
+        assert_eq!(files(&scratch.path(), ".snap"), [&*old]);
+        rot(&path, 4096 + 100);
+        manager.compact().unwrap();
+        check(&manager, &log[..last]);
+        manager.close(LONG).unwrap();
     }
 }

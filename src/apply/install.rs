@@ -15,9 +15,11 @@ use super::watermark::{Stage, decode, encode};
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
 use crate::log::Log;
+use crate::log::format::segment_name;
 use crate::log::meta::LogBase;
+use crate::log::table::SegmentTable;
 use crate::machine::StateMachine;
-use crate::snapshot::{Snapshot, SnapshotReceiver};
+use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
 
 /// Bytes of a piece when a snapshot is copied into the directory.
@@ -47,9 +49,10 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]. [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed. If it does
-    /// not verify, or cannot be written, nothing has changed; a failure later on poisons the engine, and the next open has
-    /// the old state or the new one.
+    /// [`SnapshotError`]. [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed,
+    /// [`SnapshotError::OtherKind`] for one of another sort of machine, [`SnapshotError::OtherDirectory`] for one that
+    /// another manager received. If it does not verify, or cannot be written, or there is no room for the log to go on in,
+    /// nothing has changed; a failure later on poisons the engine, and the next open has the old state or the new one.
     pub fn install(
         &self,
         received: SnapshotReceiver,
@@ -89,6 +92,9 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         let _turn = self.lock_snapshots();
         let log = self.log_for_snapshots()?;
+        if !received.is_into(log.disk()) {
+            return Err(SnapshotError::OtherDirectory);
+        }
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut appending = self.hold_appender_idle()?;
         if self.is_closed() {
@@ -102,6 +108,7 @@ impl<M: StateMachine> Engine<M> {
             .next_image()
             .map_err(|error| SnapshotError::io("allocating memory for", "the log", error))?;
         let image = image.ok_or(SnapshotError::Full)?;
+        self.prepare_to_start_over(log, image.image().segment())?;
         let mut known = false;
         let mut changed = false;
         let finished = received.finish(|snapshot| {
@@ -110,11 +117,11 @@ impl<M: StateMachine> Engine<M> {
                 known = true;
                 return Err(SnapshotError::Stale { snapshot: log_id.index, committed: None });
             }
-            // Reads may see it from here on, and after a failure nothing but opening anew tells what is durable.
             let places = self.workers.take_places();
             let loaded = self.load(snapshot);
             drop(places);
-            changed = loaded.is_ok() || self.machine.views().is_some();
+            // Reads see it from here on, and after a failure nothing but opening anew tells what is durable.
+            changed = loaded.is_ok();
             loaded
         });
         let snapshot = match finished {
@@ -140,6 +147,16 @@ impl<M: StateMachine> Engine<M> {
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
     }
 
+    /// Makes ready the file in which the log is to go on, while a full disk is no more than this call's failure.
+    fn prepare_to_start_over(&self, log: &Log, segment: u32) -> Result<(), SnapshotError> {
+        if segment as usize >= SegmentTable::SEGMENTS_MAX {
+            let what = "so many segments over the life of a log";
+            return Err(SnapshotError::Unsupported { what });
+        }
+        let ready = log.prepare_segment(segment).map_err(|poison| self.fail(poison))?;
+        ready.map_err(|error| SnapshotError::io("creating", segment_name(segment.into()), error))
+    }
+
     /// The same for a machine that keeps no log.
     fn restore_in_memory(&self, snapshot: &Snapshot) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
@@ -159,8 +176,12 @@ impl<M: StateMachine> Engine<M> {
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
     }
 
-    /// It goes further than what is committed.
+    /// It is of this sort of machine, and goes further than what is committed.
     fn check_installable(&self, snapshot: &Snapshot) -> Result<LogId, SnapshotError> {
+        snapshot.check_kind(match self.machine.views() {
+            Some(_) => SnapshotKind::KeyValue,
+            None => SnapshotKind::Blob,
+        })?;
         let committed = decode(self.progress.committed_mark());
         let log_id = snapshot.log_id();
         match log_id {

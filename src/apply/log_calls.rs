@@ -173,7 +173,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let covered = newest.as_ref().and_then(|newest| newest.log_id());
         match (newest, covered) {
             (Some(newest), Some(covered)) if covered.index >= index => {
-                Ok(self.engine.give_up_log(self.log()?, covered, index, &newest)?)
+                Ok(self.engine.purge(index, covered, &newest)?)
             }
             _ => Err(LogError::NotCovered { index }),
         }

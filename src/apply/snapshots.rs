@@ -11,6 +11,7 @@ use super::worker::Step;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError, WaitError};
 use crate::log::Log;
+use crate::log::compact::SegmentStart;
 use crate::machine::{StateMachine, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::SnapshotSink;
@@ -67,10 +68,11 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]; the engine goes on, and the directory has no half of it.
+    /// [`SnapshotError`]; the engine goes on, and the directory has no half of it. [`SnapshotError::Corrupt`] if values are in
+    /// a snapshot that does not read back any more: see [`compact`](ApplyManager::compact).
     pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
         let _turn = self.engine.lock_snapshots();
-        self.engine.write_snapshot().map(|(report, _)| report)
+        self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
     /// Writes the state at one exact index to `out`: the bytes of a snapshot file.
@@ -95,7 +97,9 @@ impl<M: StateMachine> ApplyManager<M> {
     /// # Errors
     ///
     /// [`SnapshotError`]. If the snapshot cannot be written the log stays as it is; a failure to move the log's beginning
-    /// poisons the engine.
+    /// poisons the engine. [`SnapshotError::Corrupt`] names damage to what would be given up: a segment of the log, or the
+    /// snapshot before. Everything stays then, and opening finds the damage too; the engine goes on, and each compaction
+    /// fails. It costs reading once more all that is given up.
     pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
         self.engine.compact()
     }
@@ -123,13 +127,32 @@ impl<M: StateMachine> ApplyManager<M> {
             let (snapshot, committed) = (log_id.index, decode(newest));
             return Err(SnapshotError::Stale { snapshot, committed });
         }
-        self.engine.write_snapshot_of(&Still::View(view)).map(|(report, _)| report)
+        self.engine
+            .write_snapshot_of(&Still::View(view), Covered::Stays)
+            .map(|written| written.report)
     }
 }
 
 fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotReport {
     let Summary { bytes, entries, .. } = summary;
     SnapshotReport { log_id, keys: entries, bytes, elapsed: began.elapsed() }
+}
+
+/// What becomes of the log that a snapshot covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Covered {
+    Stays,
+    /// As much of it as may go.
+    Goes,
+}
+
+/// A snapshot that was written.
+struct Written {
+    report: SnapshotReport,
+    /// `None`: of nothing, so there is none.
+    snapshot: Option<(LogId, Snapshot)>,
+    /// Where the log may begin: what is before was read back.
+    start: Option<SegmentStart>,
 }
 
 /// A state that stands still while it is written.
@@ -246,31 +269,37 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Takes a snapshot into the directory. The caller has the turn.
-    fn write_snapshot(&self) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
-        self.with_state(|state| self.write_snapshot_of(state))
+    fn write_snapshot(&self, covered: Covered) -> Result<Written, SnapshotError> {
+        self.with_state(|state| self.write_snapshot_of(state, covered))
     }
 
     /// The same of a state that stands still.
     fn write_snapshot_of(
         &self,
         state: &Still<'_, M>,
-    ) -> Result<(SnapshotReport, Option<Snapshot>), SnapshotError> {
+        covered: Covered,
+    ) -> Result<Written, SnapshotError> {
         let log = self.log_for_snapshots()?;
         let began = Instant::now();
         let stopping = || self.stopping.load(Ordering::Relaxed);
         let Some(log_id) = state.log_id() else {
-            return Ok((
-                SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() },
-                None,
-            ));
+            let report = SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() };
+            return Ok(Written { report, snapshot: None, start: None });
         };
         let meta = state.meta();
+        // Fixed before the log is synced: what is before it can be read back then.
+        let start = match covered {
+            Covered::Stays => None,
+            Covered::Goes => self.start_for(log, log_id.index),
+        };
         let (name, beside) = (snapshot_name(log_id.index), self.config.by_hand.is_none());
         let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
             let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot that outlives entries of the log would be of a log that never was.
             self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+            // And one that has damaged values under checksums of its own would hide what happened to them.
+            self.check_sources(log, start, &stopping)?;
             Ok(summary)
         })?;
         let before = self.snapshot_mark.swap(encode(Some(log_id.index)), Ordering::AcqRel);
@@ -280,7 +309,8 @@ impl<M: StateMachine> Engine<M> {
         }
         self.snapshot_bytes.store(summary.bytes, Ordering::Release);
         let snapshot = Snapshot::open_on(log.disk(), &name)?;
-        Ok((report(Some(log_id), summary, began), Some(snapshot)))
+        let report = report(Some(log_id), summary, began);
+        Ok(Written { report, snapshot: Some((log_id, snapshot)), start })
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
@@ -293,15 +323,15 @@ impl<M: StateMachine> Engine<M> {
         let _turn = self.lock_snapshots();
         let began = Instant::now();
         self.end_segment(self.log_for_snapshots()?)?;
-        let (snapshot, file) = self.write_snapshot()?;
+        let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
         let log = self.log_for_snapshots()?;
         let before = log.base();
-        if let (Some(log_id), Some(file)) = (snapshot.log_id, &file) {
-            self.give_up_log(log, log_id, log_id.index, file)?;
+        if let Some((log_id, file)) = &snapshot {
+            self.give_up_log(log, *log_id, start, file)?;
         }
         let base = log.base();
         Ok(CompactionReport {
-            snapshot,
+            snapshot: report,
             purged: base.last.map(|last| last.index),
             segments: base.segment - before.segment,
             elapsed: began.elapsed(),
@@ -319,7 +349,8 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         };
         // Before the appender's place is taken, and not by the log writer, to whom a full disk would be the end.
-        if !log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+        if let Err(error) = log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+            tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
         let mut appending = self.lock_appender();
@@ -345,17 +376,52 @@ impl<M: StateMachine> Engine<M> {
             .transpose()
     }
 
-    /// Moves the beginning of the log as near to `index`, which the snapshot covers, as it may come.
-    pub(super) fn give_up_log(
+    /// As [`ApplyManager::purge`], up to an entry that `snapshot`, which is of `covered`, has.
+    pub(super) fn purge(
+        &self,
+        index: u64,
+        covered: LogId,
+        snapshot: &Snapshot,
+    ) -> Result<(), SnapshotError> {
+        let log = self.log_for_snapshots()?;
+        let start = self.start_for(log, index);
+        if start.is_some() {
+            self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+        }
+        self.check_sources(log, start, &|| self.stopping.load(Ordering::Relaxed))?;
+        self.give_up_log(log, covered, start, snapshot)
+    }
+
+    /// Where the log may begin once a snapshot covers it up to `index`.
+    fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
+        let submitted = self.progress.submitted_mark();
+        log.start_below((index + 1).min(submitted.saturating_sub(log.retain_entries())))
+    }
+
+    /// What the machine's values may have been copied from, and is about to go, is as it was written.
+    fn check_sources(
+        &self,
+        log: &Log,
+        start: Option<SegmentStart>,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<(), SnapshotError> {
+        let Some(views) = self.machine.views() else { return Ok(()) };
+        if views.check_sources(stopping)?
+            && let Some(start) = start
+        {
+            log.check_through(start.sequence, stopping).map_err(SnapshotError::of_log)?;
+        }
+        if stopping() { Err(SnapshotError::Closed) } else { Ok(()) }
+    }
+
+    /// Moves the beginning of the log to `start`, which the snapshot covers.
+    fn give_up_log(
         &self,
         log: &Log,
         covered: LogId,
-        index: u64,
+        start: Option<SegmentStart>,
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
-        let submitted = self.progress.submitted_mark();
-        let mark = (index + 1).min(submitted.saturating_sub(log.retain_entries()));
-        let start = log.start_below(mark);
         let below = start.map_or(0, |start| start.segment);
         if let Some(views) = self.machine.views() {
             views.let_go(snapshot, u32::try_from(below).unwrap_or(u32::MAX))?;

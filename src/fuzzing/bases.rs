@@ -8,7 +8,7 @@ use super::frame::ID;
 use crate::config::{ApplyConfig, CommitMode, PersistentConfig};
 use crate::disk::sim::SimDisk;
 use crate::entry::{Command, Entry, Note, Payload};
-use crate::log::format::parse_segment_name;
+use crate::log::format::{FRAME_HEADER_BYTES, parse_segment_name, segment_name, u64_at};
 use crate::log::meta::{self, LogBase, Meta, MetaFile};
 use crate::machine::PersistentStateMachine;
 use crate::testing::Stepped;
@@ -78,6 +78,8 @@ pub(super) fn bases() -> &'static [Base] {
             base(CommitMode::OnAppend, 3, false),
             base(CommitMode::ByCommit, 1, false),
             base(CommitMode::ByCommit, 3, true),
+            recycled(true),
+            recycled(false),
         ]
     })
 }
@@ -108,6 +110,51 @@ fn base(mode: CommitMode, lives: u64, closed: bool) -> Base {
     segments.retain(|name, _| parse_segment_name(name).is_some());
     assert!(segments.len() >= 2, "two segments");
     Base { mode, meta: read_meta(&sim), segments }
+}
+
+/// A log whose last segment is in a file that another one had before: what that left is behind its end, and at the very end
+/// of the file what tells it from a torn end, or not.
+fn recycled(marked: bool) -> Base {
+    let mode = CommitMode::OnAppend;
+    let sim = new_disk(mode);
+    let machine = PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config(mode));
+    let node = node(machine.unwrap(), 1);
+    for _ in 0..9 {
+        write(&node, mode, 1, &[9; 2500]);
+    }
+    node.compact().unwrap();
+    while node.stats().log_writer.recycled_segments == 0 {
+        write(&node, mode, 2, &[8; 900]);
+    }
+    let log_segment = || node.engine.log.as_ref().unwrap().writer_segment();
+    let in_use = log_segment();
+    // The file that is ready is the next one's.
+    while log_segment() == in_use {
+        write(&node, mode, 2, &[7; 900]);
+    }
+    let last = segment_name(u64::from(log_segment()));
+    sim.crash_process();
+    drop(node);
+    let mut segments = files_of(&sim);
+    let meta = read_meta(&sim);
+    // Not those that are kept to be used again: with the frames of the last incarnation, which is not to be had but by
+    // damage, one of them would be in the log's way after it was opened.
+    segments.retain(|name, _| parse_segment_name(name) >= Some(meta.base.segment));
+    let bytes = segments.get_mut(&last).unwrap();
+    let marker = bytes.len() - FRAME_HEADER_BYTES;
+    assert_eq!(bytes[marker..][..4], *b"SPRG", "the mark of a file that is used again");
+    assert!(frames_before(bytes) > 0, "what the file had before");
+    if !marked {
+        bytes[marker..].fill(0);
+    }
+    Base { mode, meta, segments }
+}
+
+/// How many places of a file look like a frame of a segment before its own, the mark not counted.
+fn frames_before(bytes: &[u8]) -> usize {
+    let own = u64_at(bytes, 96);
+    let places = (0..bytes.len() - FRAME_HEADER_BYTES).step_by(64);
+    places.filter(|at| bytes[*at..].starts_with(b"SPRG") && u64_at(bytes, at + 96) < own).count()
 }
 
 /// A few entries of every kind.

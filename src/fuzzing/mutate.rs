@@ -8,8 +8,8 @@ use super::frame::{ID, seal};
 use super::input::Input;
 use crate::entry::{LeaderTag, LogId};
 use crate::log::format::{
-    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of, put,
-    segment_name, u32_at, u64_at,
+    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of,
+    parse_segment_name, put, segment_name, u32_at, u64_at,
 };
 use crate::log::meta::Meta;
 
@@ -121,7 +121,9 @@ impl Damaged {
     /// Where frames start, in order.
     fn frames(&self) -> Vec<(String, usize)> {
         let starts = |(name, bytes): (&String, &Vec<u8>)| {
-            frame_starts(bytes).into_iter().map(|at| (name.clone(), at)).collect::<Vec<_>>()
+            let number = parse_segment_name(name).unwrap();
+            let starts = frame_starts(bytes, number).into_iter();
+            starts.map(|at| (name.clone(), at)).collect::<Vec<_>>()
         };
         self.segments.iter().flat_map(starts).collect()
     }
@@ -158,7 +160,7 @@ impl Damaged {
     /// A frame that goes on after the last one: a truncation, or any bytes as its entries.
     fn append_frame(&mut self, input: &mut Input<'_>) {
         let Some((name, start)) = self.frames().pop() else { return };
-        let number = crate::log::format::parse_segment_name(&name).unwrap();
+        let number = parse_segment_name(&name).unwrap();
         let bytes = self.segments.get_mut(&name).unwrap();
         let old: [u8; FRAME_HEADER_BYTES] = *bytes[start..].first_chunk().unwrap();
         let old_end = start + FRAME_HEADER_BYTES + u32_at(&old, 64) as usize;
@@ -218,9 +220,9 @@ impl Damaged {
     /// Makes every frame the next one of the one before it.
     fn relink(&mut self) {
         let mut before: Option<[u8; FRAME_HEADER_BYTES]> = None;
-        for number in 1..8 {
+        for number in 1..16 {
             let Some(bytes) = self.segments.get_mut(&segment_name(number)) else { continue };
-            for at in frame_starts(bytes) {
+            for at in frame_starts(bytes, number) {
                 let mut header: [u8; FRAME_HEADER_BYTES] = *bytes[at..].first_chunk().unwrap();
                 let (sequence, chain) = match &before {
                     Some(before) => (u64_at(before, 40), chain_of(before.last_chunk().unwrap())),
@@ -246,11 +248,12 @@ fn is_frame(bytes: &[u8], at: usize) -> bool {
     bytes.len() >= at + FRAME_HEADER_BYTES && u32_at(bytes, at) == FRAME_MAGIC
 }
 
-/// Where frames start that follow each other; what lies in a body does not count.
-fn frame_starts(bytes: &[u8]) -> Vec<usize> {
+/// Where frames start that follow each other; what lies in a body does not count, nor what is of a segment before this
+/// one: the file had that before.
+fn frame_starts(bytes: &[u8], number: u64) -> Vec<usize> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at + FRAME_HEADER_BYTES <= bytes.len() {
-        if is_frame(bytes, at) {
+        if is_frame(bytes, at) && u64_at(bytes, at + 96) >= number {
             found.push(at);
             let body = u32_at(bytes, at + 64) as usize;
             if at + FRAME_HEADER_BYTES + body <= bytes.len() {

@@ -29,7 +29,9 @@ type Frame = (FrameHeader, Vec<u8>);
 /// The first byte chooses a log that the engine wrote; the rest is what happens to it.
 pub fn recovery(data: &[u8]) {
     let mut input = Input::new(data);
-    let base: &Base = &bases()[input.below(bases().len())];
+    // Inputs that were kept when there were four go on to mean what they did.
+    let number = input.below(8);
+    let base: &Base = bases().get(number).unwrap_or(&bases()[number % 4]);
     let damaged = damage(base, &mut input);
     let mut files = damaged.segments.clone();
     files.insert(META_FILE.to_owned(), meta_file(&damaged.meta));
@@ -42,7 +44,9 @@ pub fn recovery(data: &[u8]) {
     let (seen, result) = scanned(&sim, &damaged.meta);
     assert!(seen.len() <= reference.len(), "a frame was taken that does not hold");
     assert_eq!(seen, reference[..seen.len()], "other frames than those that hold");
-    check_verify(&sim, &damaged.meta, &result);
+    if !ends_as_closed(&damaged.meta, &seen) {
+        check_verify(&sim, &damaged.meta, &result);
+    }
     let before = files_of(&sim);
     let opened = PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config(base.mode));
     match (result, opened) {
@@ -68,6 +72,12 @@ pub fn recovery(data: &[u8]) {
     }
 }
 
+/// Whether META says of the log that it was closed after these frames: what is behind them is not looked at.
+fn ends_as_closed(meta: &Meta, frames: &[Frame]) -> bool {
+    let last = frames.last().map_or(meta.base.sequence, |(last, _)| last.opening.sequence);
+    meta.clean_close && last == meta.durable_sequence
+}
+
 /// The snapshot of a state without keys.
 fn empty_snapshot(last: LogId) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -86,7 +96,9 @@ fn meta_file(meta: &Meta) -> Vec<u8> {
 fn scanned(sim: &SimDisk, meta: &Meta) -> (Vec<Frame>, Result<ScanResult, OpenError>) {
     let mut seen = Vec::new();
     let result = with_disk(sim, |disk| {
-        scan(disk, meta, ScanOptions::default(), &mut |frame| {
+        // As opening does.
+        let options = ScanOptions { was_closed: meta.clean_close, ..ScanOptions::default() };
+        scan(disk, meta, options, &mut |frame| {
             let place = (frame.header.segment, frame.header.offset);
             assert_eq!(place, (frame.segment, frame.offset), "a frame out of its place");
             seen.push((frame.header, frame.body.to_vec()));

@@ -4,6 +4,7 @@
 //! the base, which the next writable open removes.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,8 @@ use super::Log;
 use super::format::META_FILE;
 use super::meta::LogBase;
 use crate::entry::LogId;
-use crate::error::Poison;
+use crate::error::{OpenError, Poison};
+use crate::log::recovery::walk::check_frames;
 use crate::snapshot::format::parse_snapshot_name;
 
 /// Where a segment begins: what the base of the log would be if it began there.
@@ -130,6 +132,17 @@ impl Log {
         Ok(())
     }
 
+    /// Reads the log from its base through the frame `sequence`, all of which is on disk, as opening does, and refuses what
+    /// does not hold: what is about to be given up is the only copy that says so.
+    pub(crate) fn check_through(
+        &self,
+        sequence: u64,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<(), OpenError> {
+        let meta = super::lock(&self.meta).1;
+        check_frames(&*self.disk, &meta, sequence, stopping)
+    }
+
     /// Removes all snapshots below `index`, of which there is a durable one.
     pub(crate) fn remove_snapshots_below(&self, index: u64) {
         let names = self.disk.list().unwrap_or_default();
@@ -158,9 +171,12 @@ impl Log {
         usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
     }
 
-    /// Whether the file of segment `number` could be made ready.
-    pub(crate) fn prepare_segment(&self, number: u32) -> Result<bool, Poison> {
-        self.writing.as_ref().map_or(Ok(false), |writing| writing.files.have_ready(number))
+    /// Makes the file of segment `number` ready. The inner error changes nothing.
+    pub(crate) fn prepare_segment(&self, number: u32) -> Result<io::Result<()>, Poison> {
+        match &self.writing {
+            Some(writing) => writing.files.have_ready(number),
+            None => Ok(Err(io::ErrorKind::ReadOnlyFilesystem.into())),
+        }
     }
 
     /// The log writer should go on to segment `number` whether anything is written to it or not. All frames before it

@@ -9,7 +9,7 @@ use super::apply_only::Phase;
 use super::format::{FRAME_HEADER_BYTES, FrameKind};
 use super::recovery::scan::GoodFrame;
 use super::slots::SlotRing;
-use crate::codec;
+use crate::codec::{self, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
@@ -130,6 +130,12 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                     && applied != found
                 {
                     return Err(OpenError::OtherLog { applied, found: Some(found) });
+                }
+                // What such a log has below a record was not applied.
+                if let PayloadRef::Membership(bytes) = payload
+                    && !self.is_monotone
+                {
+                    self.machine.had_membership(found, bytes);
                 }
                 chunk.skip += len;
                 chunk = chunk.after(found.at(index + 1));

@@ -111,17 +111,24 @@ impl SegmentFiles {
         self.segment_bytes
     }
 
-    /// Whether the file of segment `number` is ready; if not, it is made, as [`SegmentFiles::prepare`] does.
-    pub(crate) fn have_ready(&self, number: u32) -> Result<bool, Poison> {
+    /// Makes the file of segment `number` ready, if it is not. The inner error says why it cannot be made yet; a failed
+    /// sync is the engine's end.
+    pub(crate) fn have_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
         self.asked.store(number, Ordering::Relaxed);
-        let is_ready = |ready: &Option<(u32, Arc<dyn DiskFile>)>| {
-            ready.as_ref().is_some_and(|(prepared, _)| *prepared == number)
-        };
-        if !is_ready(&self.lock_ready()) {
-            self.wanted.store(number, Ordering::Release);
-            self.prepare()?;
+        self.make_ready(number)
+    }
+
+    fn make_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
+        // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
+        let mut ready = self.lock_ready();
+        if ready.as_ref().is_some_and(|(prepared, _)| *prepared == number) {
+            return Ok(Ok(()));
         }
-        Ok(is_ready(&self.lock_ready()))
+        match self.reserve(number) {
+            Ok(file) => *ready = Some((number, self.settle(number, file)?)),
+            Err(error) => return Ok(Err(error)),
+        }
+        Ok(Ok(()))
     }
 
     fn lock_ready(&self) -> MutexGuard<'_, Option<(u32, Arc<dyn DiskFile>)>> {
@@ -140,11 +147,8 @@ impl SegmentFiles {
         if number == 0 {
             return Ok(());
         }
-        // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
-        let mut ready = self.lock_ready();
-        match self.reserve(number) {
-            Ok(file) => *ready = Some((number, self.settle(number, file)?)),
-            Err(error) => tracing::warn!(%error, "the next segment could not be made ready"),
+        if let Err(error) = self.make_ready(number)? {
+            tracing::warn!(%error, "the next segment could not be made ready");
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Which bytes a segment number stands for right now: an image in memory, or a read-only mapping of its file.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -109,20 +110,30 @@ pub(crate) struct SegmentTable {
 /// Who may still refer to what no key refers to.
 #[derive(Debug, Default)]
 struct Held {
-    holds: usize,
-    retired: Vec<u32>,
+    /// The number of the next hold.
+    next: u64,
+    /// Numbers of those that live.
+    live: BTreeSet<u64>,
+    /// With the number of the hold that was next: one with that number, or a later one, is of a state that no longer refers
+    /// to it. In the order of these numbers.
+    retired: VecDeque<(u64, u32)>,
 }
 
-/// Keeps the segments of a log for as long as it lives, for a view.
+/// Keeps the segments of a log for as long as it lives, for a view. What is retired before it is made is none of its own, so
+/// that views that follow each other without a gap keep nothing for ever.
 #[derive(Debug)]
-pub struct SegmentHold(Arc<SegmentTable>);
+pub struct SegmentHold {
+    table: Arc<SegmentTable>,
+    number: u64,
+}
 
 impl Drop for SegmentHold {
     fn drop(&mut self) {
-        let mut held = self.0.lock_held();
-        held.holds -= 1;
-        if held.holds == 0 {
-            held.retired.drain(..).for_each(|segment| self.0.remove(segment));
+        let mut held = self.table.lock_held();
+        held.live.remove(&self.number);
+        let oldest = held.live.first().copied().unwrap_or(u64::MAX);
+        while let Some((_, segment)) = held.retired.pop_front_if(|(next, _)| *next <= oldest) {
+            self.table.remove(segment);
         }
     }
 }
@@ -184,8 +195,9 @@ impl SegmentTable {
     /// As [`SegmentTable::retire`], of one in a file: whether nobody reads the file any more, nor ever will.
     pub(crate) fn retire_file(&self, segment: u32) -> bool {
         let mut held = self.lock_held();
-        if held.holds > 0 {
-            held.retired.push(segment);
+        if !held.live.is_empty() {
+            let next = held.next;
+            held.retired.push_back((next, segment));
             return false;
         }
         // Whoever has loaded it without counting is counted when it is swapped out; nobody can load it after.
@@ -197,8 +209,12 @@ impl SegmentTable {
 
     /// Keeps all segments for as long as the result lives.
     pub(crate) fn hold(self: &Arc<Self>) -> SegmentHold {
-        self.lock_held().holds += 1;
-        SegmentHold(Arc::clone(self))
+        let mut held = self.lock_held();
+        let number = held.next;
+        held.next += 1;
+        held.live.insert(number);
+        drop(held);
+        SegmentHold { table: Arc::clone(self), number }
     }
 
     fn lock_held(&self) -> MutexGuard<'_, Held> {
@@ -344,5 +360,56 @@ impl Drop for PinnedBytes {
         {
             budget.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::disk::Mapping;
+    use crate::disk::sim::SimDisk;
+
+    fn table(segments: std::ops::RangeInclusive<u32>) -> Arc<SegmentTable> {
+        let (table, disk) = (SegmentTable::new(1), SimDisk::new(1).open(true).unwrap());
+        for segment in segments {
+            let bytes = Mapping::Copied(vec![1; 8].into());
+            table.set(segment, SegmentBytes::Mapped(bytes, Arc::clone(&disk)));
+        }
+        Arc::new(table)
+    }
+
+    #[test]
+    fn what_is_retired_goes_with_the_last_view_that_was_there_before_though_later_ones_live() {
+        let table = table(1..=4);
+        let there = || (1..=4).filter(|segment| table.get(*segment).is_some()).collect::<Vec<_>>();
+        let one = table.hold();
+        table.retire(1);
+        let two = table.hold();
+        assert!(!table.retire_file(2));
+        let three = table.hold();
+        assert_eq!(there(), [1, 2, 3, 4]);
+        drop(two);
+        assert_eq!(there(), [1, 2, 3, 4], "the first may refer to both");
+        drop(one);
+        assert_eq!(there(), [3, 4], "the third never did");
+        assert!(!table.retire_file(3), "the third may");
+        drop(three);
+        assert_eq!(there(), [4]);
+        assert!(table.retire_file(4), "nobody does");
+    }
+
+    #[test]
+    fn views_that_overlap_for_ever_keep_no_more_than_what_was_retired_in_their_time() {
+        let table = table(1..=100);
+        let mut view = table.hold();
+        for segment in 1..=100 {
+            table.retire(segment);
+            let next = table.hold();
+            drop(std::mem::replace(&mut view, next));
+            assert!(table.get(segment).is_none(), "{segment}");
+        }
+        assert!(table.lock_held().retired.is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! was removed stays as a tombstone, so that neither a look-up nor the fill brings it back. Whoever writes to a key puts
 //! it into the store first; the fill puts only where there is nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -30,6 +31,8 @@ pub(crate) struct Filling {
     next: Mutex<usize>,
     /// Keys whose tombstones are in the store.
     removed: Mutex<Vec<Bytes>>,
+    /// The numbers that somebody else lets go of.
+    taken: OnceLock<Vec<u32>>,
 }
 
 impl fmt::Debug for Filling {
@@ -41,7 +44,22 @@ impl fmt::Debug for Filling {
 impl Filling {
     pub(crate) fn new(snapshot: Snapshot, table: Arc<SegmentTable>) -> Self {
         let pieces = (0..snapshot.chunk_count()).map(|_| OnceLock::new()).collect();
-        Self { snapshot, table, pieces, next: Mutex::new(0), removed: Mutex::default() }
+        Self::with_pieces(snapshot, table, pieces)
+    }
+
+    fn with_pieces(
+        snapshot: Snapshot,
+        table: Arc<SegmentTable>,
+        pieces: Box<[OnceLock<u32>]>,
+    ) -> Self {
+        let (next, removed, taken) = (Mutex::new(0), Mutex::default(), OnceLock::new());
+        Self { snapshot, table, pieces, next, removed, taken }
+    }
+
+    /// One of a snapshot whose chunks have these numbers, in the place of this one.
+    pub(crate) fn another(&self, snapshot: &Snapshot, pieces: &[u32]) -> Self {
+        let pieces = pieces.iter().map(|piece| OnceLock::from(*piece)).collect();
+        Self::with_pieces(snapshot.clone(), Arc::clone(&self.table), pieces)
     }
 
     /// Where in the snapshot a key's value is.
@@ -58,13 +76,21 @@ impl Filling {
             return Ok(*number);
         }
         let number = self.table.add_piece(&self.snapshot.chunk_slice(chunk)?).ok_or(none)?;
-        // Of two who were here at once one number stays unused.
-        Ok(*piece.get_or_init(|| number))
+        let kept = *piece.get_or_init(|| number);
+        if kept != number {
+            // Somebody else was here at once. Nobody has heard of this number.
+            self.table.remove(number);
+        }
+        Ok(kept)
     }
 
-    /// The numbers of all chunks that have one.
-    pub(crate) fn pieces(&self) -> Vec<u32> {
-        self.pieces.iter().filter_map(|piece| piece.get().copied()).collect()
+    /// The numbers of all chunks that have one, for the caller to let go of.
+    pub(crate) fn take_pieces(&self) -> Vec<u32> {
+        self.taken.get_or_init(|| self.known_pieces().collect()).clone()
+    }
+
+    fn known_pieces(&self) -> impl Iterator<Item = u32> {
+        self.pieces.iter().filter_map(|piece| piece.get().copied())
     }
 
     /// A key has a tombstone from now on.
@@ -83,6 +109,19 @@ impl Filling {
     }
 }
 
+impl Drop for Filling {
+    fn drop(&mut self) {
+        // Numbers that a reader asked for after that, and that no key refers to.
+        if let Some(taken) = self.taken.get()
+            && taken.len() < self.known_pieces().count()
+        {
+            let taken: BTreeSet<_> = taken.iter().copied().collect();
+            let late = self.known_pieces().filter(|piece| !taken.contains(piece));
+            late.for_each(|piece| self.table.retire(piece));
+        }
+    }
+}
+
 /// Whether a state is all in its store.
 #[derive(Debug, Default)]
 pub(crate) struct Fill {
@@ -95,9 +134,9 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    /// Before anything is read or applied.
-    pub(crate) fn begin(&self, filling: Filling) {
-        self.filling.store(Some(Arc::new(filling)));
+    /// Before anything is read or applied; or in the place of another, whose turn the caller has.
+    pub(crate) fn begin(&self, filling: Arc<Filling>) {
+        self.filling.store(Some(filling));
         self.is_filling.store(true, Ordering::Release);
     }
 
@@ -118,6 +157,11 @@ impl Fill {
     #[inline]
     pub(crate) fn get(&self) -> Option<Arc<Filling>> {
         if self.is_filling() { self.filling.load_full() } else { None }
+    }
+
+    /// Whether this is the one.
+    pub(crate) fn is(&self, filling: &Arc<Filling>) -> bool {
+        self.get().is_some_and(|current| Arc::ptr_eq(&current, filling))
     }
 
     /// The store has everything.
@@ -145,12 +189,17 @@ impl<C: Cell> KeyValue<C> {
         *lock(&self.membership) =
             snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
         self.set_applied(snapshot.log_id());
-        self.fill.begin(Filling::new(snapshot, table));
+        self.fill.begin(Arc::new(Filling::new(snapshot, table)));
     }
 
     /// The numbers of the pieces that it was filled from, once.
     pub(crate) fn take_filled_pieces(&self) -> Vec<u32> {
         std::mem::take(&mut lock(&self.filled_pieces))
+    }
+
+    /// The same, without taking them.
+    pub(crate) fn filled_pieces(&self) -> Vec<u32> {
+        lock(&self.filled_pieces).clone()
     }
 
     /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
@@ -203,7 +252,7 @@ impl<C: Cell> KeyValue<C> {
     }
 
     fn fill_chunk(&self, filling: &Arc<Filling>, next: &mut usize) -> Result<bool, SnapshotError> {
-        if !self.fill.get().is_some_and(|current| Arc::ptr_eq(&current, filling)) {
+        if !self.fill.is(filling) {
             // It ended while we waited for our turn.
             return Ok(false);
         }
@@ -216,8 +265,9 @@ impl<C: Cell> KeyValue<C> {
             *next += 1;
         }
         if *next == filling.snapshot.chunk_count() {
+            // In this order: whoever finds that nothing fills any more finds what it was filled from.
+            *lock(&self.filled_pieces) = filling.take_pieces();
             self.fill.end();
-            *lock(&self.filled_pieces) = filling.pieces();
             self.bury(filling);
         }
         Ok(true)

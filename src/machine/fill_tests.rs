@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier, Weak};
+use std::thread;
 
 use super::super::cell::PlaceCell;
 use super::KeyValue;
@@ -13,20 +14,34 @@ use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 
-/// A state that is to be filled with the number 41 under `n`.
-fn opened() -> (KeyValue<PlaceCell>, Arc<SegmentTable>) {
+/// A snapshot, and what lives as long as anything refers to it.
+fn snapshot_of(entries: &[(String, &[u8])]) -> (Snapshot, Weak<[u8]>) {
     let mut bytes = Vec::new();
-    let mut writer = SnapshotWriter::new(&mut bytes);
-    writer.push(b"n", b"41").unwrap();
+    let mut writer = SnapshotWriter::new(&mut bytes).with_chunk_bytes(700);
+    entries.iter().for_each(|(key, value)| writer.push(key.as_bytes(), value).unwrap());
     writer
         .finish(&SnapshotMeta { log_id: Some(LogId::new(1, 1)), ..SnapshotMeta::default() })
         .unwrap();
-    let snapshot =
-        Snapshot::of_mapping(Mapping::Copied(bytes.into()), "test.snap".to_owned(), None).unwrap();
+    let bytes: Arc<[u8]> = bytes.into();
+    let weak = Arc::downgrade(&bytes);
+    let mapping = Mapping::Copied(bytes);
+    (Snapshot::of_mapping(mapping, "test.snap".to_owned(), None).unwrap(), weak)
+}
+
+fn filling_from(snapshot: Snapshot) -> (KeyValue<PlaceCell>, Arc<SegmentTable>) {
     let table = Arc::new(SegmentTable::new(0));
     let state = KeyValue::new(8, 1, Arc::clone(&table));
     state.begin_to_fill(snapshot, Arc::clone(&table));
     (state, table)
+}
+
+/// A state that is to be filled with the number 41 under `n`.
+fn opened() -> (KeyValue<PlaceCell>, Arc<SegmentTable>) {
+    filling_from(snapshot_of(&[("n".to_owned(), b"41")]).0)
+}
+
+fn keys(value: &[u8]) -> Vec<(String, &[u8])> {
+    (0..64).map(|at| (format!("key-{at:02}"), value)).collect()
 }
 
 #[test]
@@ -61,4 +76,66 @@ fn what_a_reader_found_in_the_snapshot_may_go_before_it_is_read() {
     });
     assert_eq!(found.unwrap().as_deref(), Some(&b"42"[..]));
     assert_eq!(looked, 2);
+}
+
+#[test]
+fn threads_that_first_use_a_chunk_together_leave_one_number_that_goes_with_the_filling() {
+    for _ in 0..200 {
+        let (snapshot, bytes) = snapshot_of(&keys(&[7; 100]));
+        let (state, table) = filling_from(snapshot);
+        let barrier = Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    assert_eq!(state.get(b"key-00").unwrap().as_deref(), Some(&[7; 100][..]));
+                });
+            }
+        });
+        state.fill_all().unwrap();
+        state.take_filled_pieces().into_iter().for_each(|piece| table.retire(piece));
+        drop(state);
+        assert!(bytes.upgrade().is_none(), "a number nobody knows keeps the snapshot");
+    }
+}
+
+#[test]
+fn a_snapshot_that_comes_while_another_fills_leaves_no_key_without_a_value() {
+    let (old, new) = (keys(&[1; 60]), keys(&[2; 60]));
+    let (snapshot, old_bytes) = snapshot_of(&old);
+    let (state, table) = filling_from(snapshot);
+    let (snapshot, _bytes) = snapshot_of(&new);
+    let piece = |chunk| table.add_piece(&snapshot.chunk_slice(chunk).unwrap()).unwrap();
+    let pieces: Vec<_> = (0..snapshot.chunk_count()).map(piece).collect();
+    let late = state.fill.get().unwrap();
+    // Shards are taken over in the order of these bits.
+    let mut sorted: Vec<_> = new.iter().map(|(key, _)| key.as_bytes()).collect();
+    sorted.sort_by_key(|key| state.store.hash(key) << 7);
+    let value = |key: &[u8]| state.get(key).unwrap().unwrap().to_vec();
+    let gone = sorted[63];
+    let remove = CommandRef::Delete { key: gone };
+    state.apply_command(state.store.hash(gone), &remove, 0, Some(&late)).unwrap();
+    assert_eq!(state.get(gone).unwrap(), None);
+    let held = sorted[32];
+    let loading = thread::scope(|scope| {
+        let loading = state.store.read(state.store.hash(held), held, |_| {
+            // Nobody gets past this shard while its lock is held.
+            let loading = scope.spawn(|| state.load(&snapshot, &pieces));
+            while value(sorted[0]) != [2; 60] {
+                thread::yield_now();
+            }
+            assert_eq!(value(sorted[62]), [2; 60], "not taken over, and never in the store");
+            assert_eq!(state.get(gone).unwrap(), None);
+            loading
+        });
+        loading.join().unwrap()
+    });
+    loading.unwrap();
+    assert!(sorted.iter().all(|key| value(key) == [2; 60]));
+    assert!(!state.fill.is_filling() && !state.fill_some().unwrap());
+    // A reader that was late has chunks of the old one checked.
+    assert!(sorted.iter().all(|key| late.find(key).unwrap().is_some()));
+    state.take_filled_pieces().into_iter().for_each(|piece| table.retire(piece));
+    drop(late);
+    assert!(old_bytes.upgrade().is_none(), "and that keeps it no longer than the reader");
 }

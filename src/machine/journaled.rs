@@ -146,16 +146,11 @@ impl<M: StateMachine> Journaled<M> {
         opening.share_poison(own.poison());
         let state = Counted {
             applied: Mutex::new(machine.applied()),
-            membership: Mutex::default(),
+            membership: Mutex::new(machine.last_membership()),
             machine,
         };
-        if let Some((snapshot, _)) = opening.newest_snapshot(false)?
-            && state.applied().map(|has| has.index) < snapshot.log_id().map(|has| has.index)
-        {
-            let index = snapshot.log_id().map_or(0, |has| has.index);
-            catch_unwind(AssertUnwindSafe(|| state.load(&snapshot)))
-                .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?
-                .map_err(OpenError::of_snapshot)?;
+        if let Some((snapshot, _)) = opening.newest_snapshot(false)? {
+            state.open_from(&snapshot)?;
         }
         let log = opening.replay(&state)?;
         let recovery = log.recovery.clone();
@@ -218,6 +213,32 @@ struct Counted<M> {
 type Membership = Option<(LogId, Vec<u8>)>;
 
 impl<M> Counted<M> {
+    /// Has at least what a snapshot has, which was verified.
+    fn open_from(&self, snapshot: &Snapshot) -> Result<(), OpenError>
+    where
+        M: StateMachine,
+    {
+        let has = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
+        let (applied, found) = (self.applied(), snapshot.log_id());
+        if has(applied) < has(found) {
+            let index = has(found).unwrap_or(0);
+            return catch_unwind(AssertUnwindSafe(|| self.load(snapshot)))
+                .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?
+                .map_err(OpenError::of_snapshot);
+        }
+        if let Some(applied) = applied
+            && has(found) == Some(applied.index)
+            && found != Some(applied)
+        {
+            // The log may have neither any more.
+            return Err(OpenError::OtherLog { applied, found });
+        }
+        if let Some((log_id, membership)) = snapshot.membership() {
+            self.had_membership(log_id, membership);
+        }
+        Ok(())
+    }
+
     /// Replaces the state by that of a snapshot that was verified.
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>
     where
@@ -275,6 +296,13 @@ impl<M: StateMachine> StateMachine for Counted<M> {
 
     fn applied(&self) -> Option<LogId> {
         *self.lock_applied()
+    }
+
+    fn had_membership(&self, log_id: LogId, membership: &[u8]) {
+        let mut newest = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.as_ref().is_none_or(|(newest, _)| newest.index < log_id.index) {
+            *newest = Some((log_id, membership.to_vec()));
+        }
     }
 
     fn stats(&self) -> StateMachineStats {

@@ -280,19 +280,32 @@ impl<C: Cell> KeyValue<C> {
                 new.update(new.hash(key), key, 0, |_| (Change::Set(C::new(value)), ()));
             }
         }
-        if let Some(filling) = self.fill.get() {
-            // Whoever fills finishes his chunk first, and then finds that there is nothing left.
-            let _turn = filling.turn();
-            self.fill.end();
-            *lock(&self.filled_pieces) = filling.pieces();
-        }
-        self.store.take_over(&new);
+        self.take_over(&new, snapshot, pieces);
         let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
         *lock(&self.notes) = notes.collect();
         *lock(&self.membership) =
             snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
         self.set_applied(snapshot.log_id());
         Ok(())
+    }
+
+    /// The store is that of a snapshot from now on. If it was being filled from another, then as if it was being filled from
+    /// this one meanwhile: whoever finds that a key is not there yet, or has no tombstone any more, looks into the right one.
+    fn take_over(&self, new: &Store<C>, snapshot: &Snapshot, pieces: &[u32]) {
+        if let Some(filling) = self.fill.get() {
+            // Whoever fills finishes his chunk first, and then finds that there is nothing left; and so it stays.
+            let _turn = filling.turn();
+            if self.fill.is(&filling) {
+                let filled = Arc::new(filling.another(snapshot, pieces));
+                let _turn = filled.turn();
+                self.fill.begin(Arc::clone(&filled));
+                *lock(&self.filled_pieces) = filling.take_pieces();
+                self.store.take_over(new);
+                self.fill.end();
+                return;
+            }
+        }
+        self.store.take_over(new);
     }
 
     /// What a snapshot of it says beside keys and values.

@@ -128,6 +128,11 @@ impl MemoryStateMachine {
 
     /// Values are on the heap: nothing refers to the log.
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other machine's")]
+    /// Values are in memory.
+    fn check_what_is_read(&self, _stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
+        Ok(false)
+    }
+
     fn let_go_of(&self, _snapshot: &Snapshot, _below: u32) -> Result<(), SnapshotError> {
         Ok(())
     }

@@ -115,6 +115,12 @@ pub trait StateMachine: Send + Sync + 'static {
         let _ = (log_id, membership);
     }
 
+    /// The log has a membership at an entry that the state had before it was replayed.
+    #[doc(hidden)]
+    fn had_membership(&self, log_id: LogId, membership: &[u8]) {
+        let _ = (log_id, membership);
+    }
+
     /// How views are taken of it: the built-in machines' own.
     #[doc(hidden)]
     fn views(&self) -> Option<&dyn Views> {

@@ -16,7 +16,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError, ViewError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
-use crate::log::table::SegmentTable;
+use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::Snapshot;
 
@@ -125,15 +125,40 @@ impl PersistentStateMachine {
 
     fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let pieces = add_pieces(&self.table, snapshot)?;
-        self.state.load(snapshot, &pieces)?;
+        if let Err(error) = self.state.load(snapshot, &pieces) {
+            // The state is what it was.
+            pieces.into_iter().for_each(|piece| self.table.retire(piece));
+            return Err(error);
+        }
         self.replace_pieces(pieces);
         Ok(())
     }
 
+    fn check_what_is_read(&self, stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pieces.extend(self.state.filled_pieces());
+        for piece in pieces {
+            if stopping() {
+                return Err(SnapshotError::Closed);
+            }
+            if let Some(bytes) = self.table.get(piece)
+                && let SegmentBytes::Snapshot(chunk) = &*bytes
+            {
+                chunk.check_again()?;
+            }
+        }
+        Ok(true)
+    }
+
     fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
+        // What is put into the store later on would refer to pieces that go.
+        self.state.fill_all()?;
         let pieces = add_pieces(&self.table, snapshot)?;
-        // On an error some keys may refer to either: both stay.
-        self.state.repoint(snapshot, &pieces, below)?;
+        if let Err(error) = self.state.repoint(snapshot, &pieces, below) {
+            // Some keys may refer to either: both stay until the next.
+            self.pieces.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces);
+            return Err(error);
+        }
         self.replace_pieces(pieces);
         Ok(())
     }
@@ -179,11 +204,19 @@ impl PersistentStateMachine {
 
 /// Checks every chunk of a snapshot, and gives each a number that places can have.
 fn add_pieces(table: &SegmentTable, snapshot: &Snapshot) -> Result<Vec<u32>, SnapshotError> {
-    let pieces = (0..snapshot.chunk_count()).map(|chunk| {
-        let piece = table.add_piece(&snapshot.chunk_slice(chunk)?);
-        piece.ok_or(SnapshotError::Unsupported { what: "so many snapshots at once" })
-    });
-    pieces.collect()
+    let mut pieces = Vec::with_capacity(snapshot.chunk_count());
+    for chunk in 0..snapshot.chunk_count() {
+        let none = SnapshotError::Unsupported { what: "so many snapshots at once" };
+        match snapshot.chunk_slice(chunk).and_then(|slice| table.add_piece(&slice).ok_or(none)) {
+            Ok(piece) => pieces.push(piece),
+            Err(error) => {
+                // Nobody has heard of them.
+                pieces.into_iter().for_each(|piece| table.remove(piece));
+                return Err(error);
+            }
+        }
+    }
+    Ok(pieces)
 }
 
 super::reads::key_value_reads!(PersistentStateMachine);

@@ -147,6 +147,13 @@ macro_rules! key_value_reads {
                 self.load_snapshot(snapshot)
             }
 
+            fn check_sources(
+                &self,
+                stopping: &dyn Fn() -> bool,
+            ) -> Result<bool, $crate::error::SnapshotError> {
+                self.check_what_is_read(stopping)
+            }
+
             fn let_go(
                 &self,
                 snapshot: &$crate::Snapshot,

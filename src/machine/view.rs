@@ -38,6 +38,9 @@ pub trait Views: Send + Sync {
     /// Replaces the state by that of a snapshot that was verified. Nothing is applied meanwhile.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>;
+    /// The snapshots that values are read from are as they were written; whether values are read from the log too.
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn check_sources(&self, stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError>;
     /// Lets go of the log before segment `below`, and of older snapshots: `snapshot` has what keys refer to there.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn let_go(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError>;

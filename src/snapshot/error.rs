@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::error::{Poison, ReadError, ViewError, is_disk_full};
+use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full};
 use crate::snapshot::format::RkyvSettings;
 
 /// Why a snapshot could not be taken, read, moved or restored.
@@ -23,7 +23,8 @@ pub enum SnapshotError {
         /// What the system said.
         source: io::Error,
     },
-    /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or fetch it again.
+    /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or fetch it again. Of a
+    /// segment of the log, or of the snapshot before: see [`ApplyManager::compact`](crate::ApplyManager::compact).
     #[error("{file} is corrupt at offset {offset}: {what}")]
     Corrupt {
         /// Which file.
@@ -106,6 +107,9 @@ pub enum SnapshotError {
         /// How many there are; `None` if nothing arrived yet.
         file_bytes: Option<u64>,
     },
+    /// It was received by another manager, into that one's directory. Nothing was changed in either.
+    #[error("the snapshot was received into another directory")]
+    OtherDirectory,
     /// A snapshot is being received already.
     #[error("a snapshot is being received already")]
     Busy,
@@ -164,6 +168,17 @@ impl SnapshotError {
     /// Wraps an I/O error with what was being done to which file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         Self::Io { action, file: file.into(), source }
+    }
+
+    /// What opening would say of the log.
+    pub(crate) fn of_log(error: OpenError) -> Self {
+        match error {
+            OpenError::Corrupt(Corrupt { file, offset, what, .. }) => {
+                Self::Corrupt { file, offset, what }
+            }
+            OpenError::Io { action, file, source } => Self::Io { action, file, source },
+            other => Self::io("reading", "the log", io::Error::other(other)),
+        }
     }
 
     /// Whether the disk (or a quota) was full.

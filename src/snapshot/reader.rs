@@ -264,7 +264,7 @@ impl Snapshot {
     /// A chunk's bytes, checked, in a handle of its own that keeps the file mapped.
     pub(crate) fn chunk_slice(&self, chunk: usize) -> Result<ChunkSlice, SnapshotError> {
         let len = self.chunk_bytes(chunk)?.len();
-        Ok(ChunkSlice { start: self.info(chunk)?.start, len, snapshot: self.clone() })
+        Ok(ChunkSlice { start: self.info(chunk)?.start, len, chunk, snapshot: self.clone() })
     }
 
     /// The entries of a chunk, as key, and where its value is in the chunk: offset and length.
@@ -391,6 +391,17 @@ pub(crate) struct ChunkSlice {
     snapshot: Snapshot,
     start: usize,
     len: usize,
+    chunk: usize,
+}
+
+impl ChunkSlice {
+    /// Looks at the checksum once more: the medium may have failed since.
+    pub(crate) fn check_again(&self) -> Result<(), SnapshotError> {
+        if crc32c(self) == self.snapshot.info(self.chunk)?.crc {
+            return Ok(());
+        }
+        Err(self.snapshot.corrupt(self.start, "the checksum of a chunk does not fit any more"))
+    }
 }
 
 impl Deref for ChunkSlice {

@@ -1,6 +1,7 @@
 //! The receiving end of a transfer: pieces in, a verified snapshot out, or nothing.
 
 use std::fmt;
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::error::SnapshotError;
@@ -106,6 +107,11 @@ impl SnapshotReceiver {
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.position
+    }
+
+    /// Whether it receives into this directory.
+    pub(crate) fn is_into(&self, disk: &Arc<dyn Disk>) -> bool {
+        ptr::addr_eq(Arc::as_ptr(&self.disk), Arc::as_ptr(disk))
     }
 
     /// Whether every piece has arrived.

@@ -58,13 +58,33 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// The frames of a directory, in the log's order; what is damaged is not checked here.
+/// The number of the segment that META says the log begins with.
+fn base(directory: &Path) -> u64 {
+    let meta = fs::read(directory.join("META")).unwrap();
+    let slots = [0, 4096].map(|at| &meta[at..at + 512]);
+    let newest = slots.iter().max_by_key(|slot| u64_at(slot, 8)).unwrap();
+    u64_at(newest, 80)
+}
+
+/// The frames of a directory, in the log's order; what is damaged is not checked here. What a file had before it was used
+/// again, and files that are kept for that, have none.
 pub fn frames(directory: &Path) -> Vec<Frame> {
-    let mut found = Vec::new();
+    let (mut found, base) = (Vec::new(), base(directory));
     for file in segments(directory) {
+        let number = u64::from_str_radix(file.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        if number < base {
+            continue;
+        }
         let bytes = fs::read(&file).unwrap();
+        let is_here = |at: usize| {
+            let header = bytes.get(at..at + HEADER_BYTES);
+            header.is_some_and(|header| {
+                header.starts_with(MAGIC)
+                    && (u64_at(header, 96), u64_at(header, 104)) == (number, at as u64)
+            })
+        };
         let mut at = 0;
-        while at + HEADER_BYTES <= bytes.len() && bytes[at..].starts_with(MAGIC) {
+        while is_here(at) {
             let header = &bytes[at..at + HEADER_BYTES];
             let body_bytes = u32_at(header, 64) as usize;
             found.push(Frame {

@@ -133,15 +133,24 @@ pub fn refused(config: PersistentConfig) -> sprag::error::OpenError {
 
 pub fn copy_dir(from: &Path, to: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    fs::create_dir(to).unwrap();
+    // A file that was listed may have another name by now: a segment that is used again.
+    while !copy_files(from, to) {
+        fs::remove_dir_all(to).unwrap();
+    }
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// Whether all were there.
+fn copy_files(from: &Path, to: &Path) -> bool {
+    fs::create_dir(to).unwrap();
     // META last: a crash leaves all of one moment, so the copy must not know less than what it points to.
     let mut names: Vec<_> =
         fs::read_dir(from).unwrap().map(|file| file.unwrap().file_name()).collect();
     names.sort_by_key(|name| name == "META");
-    for name in names {
-        fs::copy(from.join(&name), to.join(&name)).unwrap();
-    }
+    names.into_iter().all(|name| match fs::copy(from.join(&name), to.join(&name)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        copied => copied.map(|_bytes| true).unwrap(),
+    })
 }
 
 /// Every file of a directory with its bytes.

@@ -361,6 +361,26 @@ impl<'d> Walk<'d> {
     }
 }
 
+/// Reads the log from its base through the frame `sequence`, and fails where one of these does not hold. Ends early, as if
+/// there was nothing more, once `stopping` says so.
+///
+/// Costs one pass over them; memory is as for a scan.
+pub(in crate::log) fn check_frames(
+    disk: &dyn Disk,
+    meta: &Meta,
+    sequence: u64,
+    stopping: &dyn Fn() -> bool,
+) -> Result<(), OpenError> {
+    let mut walk = Walk::new(disk, meta)?;
+    while walk.chain.next_sequence() <= sequence && !stopping() {
+        match walk.next()? {
+            Ok(frame) => walk.accept(&frame),
+            Err(here) => return Err(walk.blame(&here, false)?.into()),
+        }
+    }
+    Ok(())
+}
+
 /// A frame whose header can be followed.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::log) struct FoundFrame {

@@ -1,0 +1,106 @@
+//! A machine that keeps its own state durable under `Journaled`: what is kept beside it comes back too, from wherever it is.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use common::{LONG, Scratch, apply_config, manage};
+use sprag::error::OpenError;
+use sprag::{
+    Entry, Fatal, Journaled, LogId, Partition, Payload, Range, Replies, SnapshotSink,
+    SnapshotSource, StateMachine,
+};
+
+/// Has everything up to an entry, wherever it keeps that.
+struct Keeps(LogId);
+
+impl StateMachine for Keeps {
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        _replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        let fresh =
+            range.entries(partition).all(|entry| entry.unwrap().log_id.index > self.0.index);
+        assert!(fresh, "an entry that it has");
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        Some(self.0).filter(|has| has.index > 0)
+    }
+
+    fn snapshot(&self, _out: &mut dyn SnapshotSink) -> Result<(), sprag::error::SnapshotError> {
+        Ok(())
+    }
+
+    fn restore(&self, _source: &mut dyn SnapshotSource) -> Result<(), sprag::error::SnapshotError> {
+        Ok(())
+    }
+}
+
+fn open(scratch: &Scratch, has: u64) -> Journaled<Keeps> {
+    Journaled::open(scratch.config(), Keeps(LogId::new(has, 1))).unwrap()
+}
+
+/// Entries up to `to`, of which those in `memberships` are one; then a compaction, if asked for.
+fn write(scratch: &Scratch, from: u64, to: u64, memberships: &[u64], compact: bool) {
+    let manager = manage(open(scratch, from - 1), apply_config(2));
+    for index in from..=to {
+        let name = index.to_le_bytes();
+        let payload = match memberships.contains(&index) {
+            true => Payload::Membership(&name),
+            false => Payload::Opaque(&name),
+        };
+        manager.apply_entries(&[Entry::new(LogId::new(index, 1), payload)]).unwrap();
+    }
+    manager.wait_for_apply(to, LONG).unwrap();
+    if compact {
+        assert_eq!(manager.compact().unwrap().purged, Some(to));
+    }
+    manager.close(LONG).unwrap();
+}
+
+fn membership(scratch: &Scratch, has: u64) -> Option<u64> {
+    let (log_id, bytes) = open(scratch, has).last_membership()?;
+    assert_eq!(bytes, log_id.index.to_le_bytes());
+    Some(log_id.index)
+}
+
+#[test]
+fn a_machine_that_has_the_entry_of_a_membership_finds_it_in_the_log_or_in_the_snapshot() {
+    let scratch = Scratch::new();
+    write(&scratch, 1, 1000, &[50, 70], false);
+    for (has, found) in [(49, 70), (60, 70), (1000, 70)] {
+        assert_eq!(membership(&scratch, has), Some(found), "it has {has}");
+    }
+    write(&scratch, 1001, 2000, &[], true);
+    assert_eq!(membership(&scratch, 2000), Some(70), "only the snapshot has it");
+    write(&scratch, 2001, 2010, &[], false);
+    assert_eq!(membership(&scratch, 2005), Some(70));
+    write(&scratch, 2011, 2020, &[2015], false);
+    assert_eq!(membership(&scratch, 2012), Some(2015));
+    assert_eq!(membership(&scratch, 2020), Some(2015));
+
+    // And so have the snapshots that it writes.
+    let manager = manage(open(&scratch, 2020), apply_config(1));
+    manager.snapshot().unwrap();
+    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    assert_eq!(snapshot.membership().unwrap().0, LogId::new(2015, 1));
+}
+
+#[test]
+fn a_machine_whose_last_entry_is_another_than_the_snapshots_is_refused_though_the_log_has_it_no_more()
+ {
+    let scratch = Scratch::new();
+    write(&scratch, 1, 1000, &[], true);
+    let (ours, theirs) = (LogId::new(1000, 1), LogId::new(1000, 2));
+    match Journaled::open(scratch.config(), Keeps(theirs)) {
+        Err(OpenError::OtherLog { applied, found }) => {
+            assert_eq!((applied, found), (theirs, Some(ours)));
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it must be refused"),
+    }
+    open(&scratch, 1000);
+}
