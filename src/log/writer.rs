@@ -406,15 +406,16 @@ impl LogWriter {
             // Each group is its own sync, also those in flight.
             return Ok(false);
         }
-        let (sequence, mark) = self.completed;
         let asked = self.sync_is_wanted();
-        let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
+        let unsynced = self.completed.0 > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
         // A sync covers only what has been written when it starts.
         while self.complete(progress, true)? {}
         self.shared.in_flight.store(false, Ordering::Release);
+        // Not before: a truncation may have been among them, and a mark of before it would count what it removed.
+        let (sequence, mark) = self.completed;
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
             file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
