@@ -358,10 +358,13 @@ impl<M: StateMachine> Engine<M> {
         if never && self.progress.rule() == AckRule::Applied {
             return Err(WaitError::NeverDurable { index });
         }
-        if stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none() {
-            self.help_writer(index.saturating_add(1), stage, timeout);
+        let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
+        if !helps {
+            return waiter::wait(&self.progress, index, stage, timeout);
         }
-        waiter::wait(&self.progress, index, stage, timeout)
+        waiter::wait_helping(&self.progress, index, stage, timeout, || {
+            self.help_writer(index.saturating_add(1), stage, timeout);
+        })
     }
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.

@@ -60,6 +60,14 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(manager)
     }
 
+    /// Without threads and not by hand: whoever waits for the log writes it.
+    #[cfg(test)]
+    pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
+        let config = config.close_timeout(Duration::ZERO);
+        let engine = Arc::new(Engine::new(machine, config, 1)?);
+        Ok(Self { engine, threads: Threads::default() })
+    }
+
     /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
     #[must_use]
     pub fn reader(&self) -> Reader<M> {
