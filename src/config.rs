@@ -225,8 +225,8 @@ impl Default for CompactionPolicy {
 }
 
 impl CompactionPolicy {
-    /// When the full segments of the log are this many times as long as the newest snapshot (and
-    /// [`log_bytes`](CompactionPolicy::log_bytes) at least). Default: 1.
+    /// When the full segments of the log that could go (those that `retain_entries` keeps do not count) are this many times
+    /// as long as the newest snapshot (and [`log_bytes`](CompactionPolicy::log_bytes) at least). Default: 1.
     pub fn garbage_ratio(mut self, ratio: f64) -> Self {
         self.garbage_ratio = ratio.max(0.0);
         self

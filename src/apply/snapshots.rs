@@ -353,7 +353,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let submitted = self.progress.submitted_mark();
-        let mark = (index + 1).min(submitted.saturating_sub(log.retain_entries()));
+        let mark = log.free_below(index + 1, submitted);
         let start = log.start_below(mark);
         let below = start.map_or(0, |start| start.segment);
         if let Some(views) = self.machine.views() {
