@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
+use super::views::HeldAppender;
 use super::watermark::{Stage, decode};
 use crate::codec;
 use crate::config::CommitMode;
@@ -17,7 +18,6 @@ use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
 use crate::log::apply_only::RecordPlace;
 use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
-use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// Records that are written, and synced, at once.
@@ -152,10 +152,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// The appender's place, with everything applied that is committed.
-    fn hold_appender_applied(
-        &self,
-        timeout: Duration,
-    ) -> Result<MutexGuard<'_, Appending>, ApplyError> {
+    fn hold_appender_applied(&self, timeout: Duration) -> Result<HeldAppender<'_, M>, ApplyError> {
         let began = Instant::now();
         loop {
             if let Some(last) = decode(self.progress.committed_mark()) {

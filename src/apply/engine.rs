@@ -42,6 +42,9 @@ pub(crate) struct Engine<M> {
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
+    /// How many wait for, or have, a moment at which nothing is applied: above 0 nothing is fed, nor applied inline. Counted
+    /// outside of the appender's lock, looked at under it.
+    pub(crate) holding: AtomicU64,
     /// One view is taken at a time.
     pub(crate) viewing: Mutex<()>,
     /// So is one snapshot; whoever has this may move the log's beginning.
@@ -106,6 +109,7 @@ impl<M: StateMachine> Engine<M> {
             log,
             claims: Claims::new(),
             viewing: Mutex::new(()),
+            holding: AtomicU64::new(0),
             snapshotting: Mutex::new(()),
             receiving: std::sync::Mutex::default(),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
@@ -140,6 +144,9 @@ impl<M: StateMachine> Engine<M> {
 
     /// Hands committed entries to the workers, as far as there is room; the caller holds the appender.
     pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
+        if self.is_held() {
+            return Ok(false);
+        }
         let linger = self.config.batch_timeout;
         if !now && !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
@@ -159,6 +166,12 @@ impl<M: StateMachine> Engine<M> {
             };
             feeding.feed(&mut appending.appender)
         })
+    }
+
+    /// Whether somebody waits for the workers to have nothing to do; the caller holds the appender.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.holding.load(Ordering::Relaxed) > 0
     }
 
     /// Runs what asks the machine for footprints; a panic of the machine is the engine's end, and names the entry.

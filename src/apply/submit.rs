@@ -92,7 +92,8 @@ impl<M: StateMachine> Engine<M> {
                     self.progress.commit_to(last + 1);
                     appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
-                    let inline = mode == Mode::Sync && self.config.inline_apply && idle;
+                    let may_inline = self.config.inline_apply && !self.is_held();
+                    let inline = mode == Mode::Sync && may_inline && idle;
                     self.hand_over(&mut appending, inline)
                 }
             })

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,9 +15,12 @@ use super::manager::ApplyManager;
 use super::watermark::Stage;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
-use crate::error::WaitError;
+use crate::error::{SnapshotError, WaitError};
 use crate::testing::SimDisk;
-use crate::{ApplyConfig, Entry, PersistentConfig, PersistentStateMachine};
+use crate::{
+    ApplyConfig, Entry, Fatal, Journaled, LogId, Partition, PersistentConfig,
+    PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
+};
 
 /// Long enough for anything that is not stuck.
 const LONG: Duration = Duration::from_secs(20);
@@ -44,11 +50,21 @@ impl Gate {
     }
 }
 
-/// A disk whose first write of the log to be waited for passes a gate.
+/// A disk at one place of which there is a gate, to be passed once.
 #[derive(Debug)]
 struct GatedDisk {
     disk: Arc<dyn Disk>,
-    gate: Mutex<Option<Gate>>,
+    /// Before a write of the log that somebody waits for.
+    writing: Mutex<Option<Gate>>,
+    /// Before a file gets another name.
+    renaming: Mutex<Option<Gate>>,
+}
+
+impl GatedDisk {
+    fn new(seed: u64) -> Self {
+        let disk = SimDisk::new(seed).open(true).unwrap();
+        Self { disk, writing: Mutex::default(), renaming: Mutex::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +87,9 @@ impl Disk for GatedDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if let Some(gate) = self.renaming.lock().unwrap().take() {
+            gate.pass();
+        }
         self.disk.rename(from, to)
     }
 
@@ -83,7 +102,7 @@ impl Disk for GatedDisk {
     }
 
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
-        let gate = self.gate.lock().unwrap().take();
+        let gate = self.writing.lock().unwrap().take();
         Ok(Box::new(GatedQueue { queue: self.disk.queue()?, gate }))
     }
 }
@@ -109,16 +128,65 @@ impl WriteQueue for GatedQueue {
     }
 }
 
+fn config() -> PersistentConfig {
+    PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(16)
+}
+
+fn workers(count: usize) -> ApplyConfig {
+    ApplyConfig::new().worker_count(NonZeroUsize::new(count).unwrap()).pin_workers(false)
+}
+
+/// A machine of one's own that counts, and is done with an entry when something is done to it.
+#[derive(Debug, Default)]
+struct Counter {
+    count: AtomicU64,
+    /// Once for each entry, with its index.
+    during: During,
+}
+
+#[derive(Default)]
+struct During(Option<Box<dyn Fn(u64) + Send + Sync>>);
+
+impl fmt::Debug for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("During")
+    }
+}
+
+impl Counter {
+    fn during(during: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { count: AtomicU64::new(0), during: During(Some(Box::new(during))) }
+    }
+}
+
+impl StateMachine for Counter {
+    fn apply(&self, range: &Range<'_>, part: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+        for entry in range.entries(part) {
+            let index = entry?.log_id.index;
+            if let During(Some(during)) = &self.during {
+                during(index);
+            }
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        let count = self.count.load(Ordering::Relaxed).to_le_bytes();
+        out.write(&count).map_err(|error| SnapshotError::io("writing", "a count", error))
+    }
+}
+
 #[test]
 fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile() {
     let (gate, keeper) = gate();
-    let disk = SimDisk::new(1).open(true).unwrap();
-    let disk = Arc::new(GatedDisk { disk, gate: Mutex::new(Some(gate)) });
-    let config = PersistentConfig::new("simulated")
-        .segment_bytes(64 << 10)
-        .expected_keys(16)
-        .commit_mode(CommitMode::ByCommit);
-    let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+    let disk = GatedDisk { writing: Mutex::new(Some(gate)), ..GatedDisk::new(1) };
+    let config = config().commit_mode(CommitMode::ByCommit);
+    let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config).unwrap();
     let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
     manager.append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
     thread::scope(|scope| {
@@ -129,5 +197,66 @@ fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile(
         keeper.open.send(()).unwrap();
         let waited = waiting.join().unwrap();
         assert!(matches!(waited, Err(WaitError::Truncated { index: 1 })), "{waited:?}");
+    });
+}
+
+#[test]
+fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
+    // It is done with an entry when the next one waits for it.
+    let (submitted, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, over) = (Arc::clone(&submitted), Arc::clone(&ended));
+    let machine = Counter::during(move |index| {
+        while seen.load(Ordering::Acquire) <= index && !over.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    });
+    let disk = SimDisk::new(2).open(true).unwrap();
+    let machine = Journaled::open_on_disk(disk, config(), machine).unwrap();
+    let manager = ApplyManager::new(machine, workers(1).pipeline_depth(8).batch_size(2)).unwrap();
+    thread::scope(|scope| {
+        let (manager, submitted, ended) = (&manager, &submitted, &ended);
+        scope.spawn(move || {
+            for index in 1.. {
+                while manager.apply_entries(&[Entry::noop(index, 1)]).is_err() {
+                    if ended.load(Ordering::Acquire) {
+                        return;
+                    }
+                    thread::yield_now();
+                }
+                submitted.store(index, Ordering::Release);
+            }
+        });
+        let (done, result) = sync_channel(1);
+        scope.spawn(move || {
+            while manager.stats().applied.is_none() {
+                thread::yield_now();
+            }
+            done.send(manager.snapshot().map(|report| report.log_id)).unwrap();
+        });
+        let taken = result.recv_timeout(LONG);
+        manager.engine.refuse_submissions();
+        ended.store(true, Ordering::Release);
+        assert!(taken.expect("it never came to it").unwrap().is_some());
+    });
+    // What came meanwhile was not forgotten.
+    let last = manager.stats().submitted.unwrap();
+    manager.wait_for_apply(last, LONG).unwrap();
+}
+
+#[test]
+fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
+    let (gate, keeper) = gate();
+    let disk = GatedDisk::new(3);
+    let disk = Arc::new(GatedDisk { renaming: Mutex::new(Some(gate)), ..disk });
+    let machine = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
+    let manager = ApplyManager::new(machine, workers(2)).unwrap();
+    manager.apply(&Entry::noop(1, 1), LONG).unwrap();
+    thread::scope(|scope| {
+        let taking = scope.spawn(|| manager.snapshot().unwrap().log_id);
+        keeper.come.recv_timeout(LONG).unwrap();
+        let applied = manager.apply(&Entry::noop(2, 1), Duration::from_secs(5));
+        keeper.open.send(()).unwrap();
+        assert_eq!(taking.join().unwrap(), Some(LogId::new(1, 1)));
+        applied.unwrap();
     });
 }
