@@ -189,7 +189,7 @@ impl ApplyConfig {
         self
     }
 
-    /// How long dropping the manager waits for what is pending. Default: 30 s.
+    /// How long dropping the manager waits for what is pending, and for its threads to end. Default: 30 s.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

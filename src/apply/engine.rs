@@ -203,9 +203,16 @@ impl<M: StateMachine> Engine<M> {
     /// Latches the first failure; gives it back.
     pub(crate) fn fail(&self, poison: Poison) -> Poison {
         self.progress.fail(poison.clone());
+        self.notify_threads();
+        self.progress.poison.get().cloned().unwrap_or(poison)
+    }
+
+    /// Every thread of the engine looks what there is to do.
+    pub(crate) fn notify_threads(&self) {
         self.workers.notify();
         self.writer_signal.notify();
-        self.progress.poison.get().cloned().unwrap_or(poison)
+        self.background_signal.notify();
+        self.compaction_signal.notify();
     }
 
     /// One step of worker `id`; a failure has poisoned the engine.

@@ -178,6 +178,9 @@ impl<M: StateMachine> Still<'_, M> {
                 // It has said all it has to: nobody has to stand still for what the disk takes.
                 drop(places.take());
                 written?;
+                if stopping() {
+                    return Err(SnapshotError::Closed);
+                }
                 writer.finish(meta)
             }
         }

@@ -9,17 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
 use super::watermark::Stage;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
-use crate::error::{SnapshotError, WaitError};
+use crate::error::{OpenError, SnapshotError, WaitError};
 use crate::testing::SimDisk;
 use crate::{
-    ApplyConfig, Entry, Fatal, Journaled, LogId, Partition, PersistentConfig,
-    PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
+    ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
+    Partition, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Replies, SnapshotSink,
+    StateMachine,
 };
 
 /// Long enough for anything that is not stuck.
@@ -142,6 +143,7 @@ struct Counter {
     count: AtomicU64,
     /// Once for each entry, with its index.
     during: During,
+    at_snapshot: Mutex<Option<Gate>>,
 }
 
 #[derive(Default)]
@@ -155,7 +157,7 @@ impl fmt::Debug for During {
 
 impl Counter {
     fn during(during: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Self { count: AtomicU64::new(0), during: During(Some(Box::new(during))) }
+        Self { during: During(Some(Box::new(during))), ..Self::default() }
     }
 }
 
@@ -176,8 +178,34 @@ impl StateMachine for Counter {
     }
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        if let Some(gate) = self.at_snapshot.lock().unwrap().take() {
+            gate.pass();
+        }
         let count = self.count.load(Ordering::Relaxed).to_le_bytes();
         out.write(&count).map_err(|error| SnapshotError::io("writing", "a count", error))
+    }
+}
+
+/// The same with a partition for the least of keys and one for the greatest.
+#[derive(Debug)]
+struct Keyed(Counter);
+
+impl StateMachine for Keyed {
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        match payload {
+            PayloadRef::Command(CommandRef::Put { key, .. }) => {
+                Footprint::Key(u64::from(key[0]) << 49)
+            }
+            _ => Footprint::All,
+        }
+    }
+
+    fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
+        self.0.apply(range, part, to)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
     }
 }
 
@@ -259,4 +287,81 @@ fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
         assert_eq!(taking.join().unwrap(), Some(LogId::new(1, 1)));
         applied.unwrap();
     });
+}
+
+/// A machine that comes to a gate with the entry of index 1, in whichever partition, and panics at index 2.
+fn stuck_and_broken(gate: Gate) -> Counter {
+    let gate = Mutex::new(Some(gate));
+    Counter::during(move |index| match index {
+        1 => {
+            let gate = gate.lock().unwrap().take();
+            gate.unwrap().pass();
+        }
+        2 => panic!("told to"),
+        _ => {}
+    })
+}
+
+#[test]
+fn closing_after_a_failure_does_not_wait_for_a_worker_that_is_stuck_in_the_machine() {
+    for closes in [true, false] {
+        let (gate, keeper) = gate();
+        let machine = Keyed(stuck_and_broken(gate));
+        let config = workers(2).close_timeout(Duration::from_millis(50));
+        let manager = ApplyManager::new(machine, config).unwrap();
+        let (one, other) = ([0_u8], [u8::MAX]);
+        let entries = [Entry::put(1, 1, &one, b""), Entry::put(2, 1, &other, b"")];
+        manager.apply_entries(&entries).unwrap();
+        keeper.come.recv_timeout(LONG).unwrap();
+        let failed = manager.wait_for_apply(2, LONG);
+        assert!(matches!(failed, Err(WaitError::Poisoned(_))), "{failed:?}");
+        let (done, result) = sync_channel(1);
+        let closing = thread::spawn(move || {
+            let closed = if closes {
+                manager.close(Duration::from_millis(50)).map_err(|error| error.to_string())
+            } else {
+                drop(manager);
+                Ok(())
+            };
+            done.send(closed).unwrap();
+        });
+        let closed = result.recv_timeout(LONG);
+        keeper.open.send(()).unwrap();
+        let closed = closed.expect("it waits for the one that is stuck");
+        assert_eq!(closed.is_err_and(|error| error.contains("panicked")), closes);
+        closing.join().unwrap();
+    }
+}
+
+#[test]
+fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the_users_machine() {
+    let (gate, keeper) = gate();
+    let machine = Counter { at_snapshot: Mutex::new(Some(gate)), ..Counter::default() };
+    let disk = SimDisk::new(4);
+    // Due when all of them are applied.
+    let config = config().compaction(CompactionPolicy::default().entries(4));
+    let open = |machine| Journaled::open_on_disk(disk.open(true)?, config.clone(), machine);
+    let manager = ApplyManager::new(open(machine).unwrap(), workers(1)).unwrap();
+    // More than a segment, so that there is something to give up.
+    for index in 1..=4 {
+        manager.apply(&Entry::put(index, 1, b"key", &[7; 30 << 10]), LONG).unwrap();
+    }
+    keeper.come.recv_timeout(LONG).unwrap();
+    let (done, result) = sync_channel(1);
+    let closing = thread::spawn(move || {
+        done.send(manager.close(Duration::from_millis(200)).is_err()).unwrap();
+    });
+    let closed = result.recv_timeout(LONG);
+    keeper.open.send(()).unwrap();
+    assert!(closed.expect("it waits for the snapshot"), "not all of it has ended");
+    closing.join().unwrap();
+    // The one that was left to itself lets the directory go, and leaves it as it should be.
+    let began = Instant::now();
+    let again = loop {
+        match open(Counter::default()) {
+            Err(OpenError::Locked { .. }) if began.elapsed() < LONG => thread::yield_now(),
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(again.applied(), Some(LogId::new(4, 1)));
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::worker::Step;
@@ -19,6 +19,9 @@ const YIELDS: u32 = looks(20);
 
 /// How long the log writer sleeps while a caller writes in its place.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
+
+/// How often whoever ends the threads looks whether they have.
+const END_LOOK: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
 #[derive(Debug, Default)]
@@ -64,33 +67,50 @@ impl Threads {
                 Ok(())
             }
             Err(error) => {
-                self.stop(engine);
+                self.stop(engine, engine.config.close_timeout);
                 Err(error)
             }
         }
     }
 
-    /// Tells all threads to end when they can, and does not wait: one may be stuck in a state machine.
-    pub(crate) fn abandon<M: StateMachine>(&mut self, engine: &Engine<M>) {
+    /// Ends all threads, and waits for them at most so long: one may be stuck in a state machine, and is left to itself then.
+    /// Whether all have ended.
+    pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
         engine.stopping.store(true, Ordering::SeqCst);
-        self.0.drain(..).for_each(|handle| handle.thread().unpark());
-    }
-
-    /// Ends all threads and waits for them.
-    pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>) {
-        engine.stopping.store(true, Ordering::SeqCst);
-        for handle in self.0.drain(..) {
+        let began = Instant::now();
+        loop {
             // A thread that has looked for work just before the flag was set sleeps once more.
-            handle.thread().unpark();
-            engine.workers.notify();
-            engine.writer_signal.notify();
-            engine.background_signal.notify();
-            engine.compaction_signal.notify();
-            if handle.join().is_err() {
-                tracing::error!("a thread of the engine panicked outside of a state machine");
+            self.0.iter().for_each(|handle| handle.thread().unpark());
+            engine.notify_threads();
+            let (ended, running) = self.0.drain(..).partition(has_ended);
+            self.0 = running;
+            for handle in ended {
+                if handle.join().is_err() {
+                    tracing::error!("a thread of the engine panicked outside of a state machine");
+                }
             }
+            if self.0.is_empty() {
+                return true;
+            }
+            if began.elapsed() >= timeout {
+                self.0.clear();
+                return false;
+            }
+            thread::sleep(END_LOOK);
         }
     }
+}
+
+/// Whether joining does not wait.
+#[cfg(not(any(loom, shuttle)))]
+fn has_ended(thread: &JoinHandle<()>) -> bool {
+    thread.is_finished()
+}
+
+/// A model's threads all end, and time stands still: they are joined as they come.
+#[cfg(any(loom, shuttle))]
+fn has_ended(_: &JoinHandle<()>) -> bool {
+    true
 }
 
 /// How a loop waits: looks a few times at an idle place before it sleeps, and never sleeps on a blocked one.
