@@ -207,6 +207,11 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.get().cloned().unwrap_or(poison)
     }
 
+    #[inline]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.progress.poison.get().is_some()
+    }
+
     /// Every thread of the engine looks what there is to do.
     pub(crate) fn notify_threads(&self) {
         self.workers.notify();
@@ -310,10 +315,14 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
+    pub(crate) fn background_has_work(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.background_wanted()) && !self.has_failed()
+    }
+
     /// One step of the background: the next segment's file and image.
     pub(crate) fn step_background(&self) -> Step {
         match &self.log {
-            Some(log) if log.background_wanted() && self.progress.poison.get().is_none() => {
+            Some(log) if self.background_has_work() => {
                 if let Err(poison) = log.step_background() {
                     self.fail(poison);
                 }

@@ -12,10 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
+use super::threads;
 use super::watermark::Stage;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
-use crate::error::{OpenError, SnapshotError, WaitError};
+use crate::error::{OpenError, Poison, SnapshotError, WaitError};
 use crate::testing::SimDisk;
 use crate::{
     ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
@@ -364,4 +365,22 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
         }
     };
     assert_eq!(again.applied(), Some(LogId::new(4, 1)));
+}
+
+#[test]
+fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_looked() {
+    let config = workers(1).batch_size(8).batch_timeout(Duration::from_secs(1 << 20));
+    let manager = ApplyManager::without_threads(Counter::default(), config).unwrap();
+    let engine = &manager.engine;
+    let longest = threads::worker_sleeps(engine);
+    assert_eq!(longest, None, "nothing is there");
+    assert!(!threads::worker_wakes(engine, 0, longest));
+    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    assert!(engine.rings.is_empty(0), "it is held back");
+    assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
+    let longest = threads::worker_sleeps(engine);
+    assert!(longest.is_some() && !threads::worker_wakes(engine, 0, longest));
+    engine.fail(Poison::Internal("of a test"));
+    assert_eq!(threads::worker_sleeps(engine), None);
+    assert!(!threads::worker_wakes(engine, 0, None), "after a failure there is nothing to do");
 }

@@ -151,14 +151,28 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
         if step == Step::Worked {
             patience.worked();
         } else if patience.is_over(step) {
-            let linger = engine.config.batch_timeout;
-            let longest = (!linger.is_zero() && engine.has_unfed()).then_some(linger);
-            worker.signal.sleep(longest, || {
-                let failed = engine.progress.poison.get().is_some();
-                (!engine.rings.is_empty(id) && !failed) || engine.stopping.load(Ordering::Relaxed)
-            });
+            let longest = worker_sleeps(engine);
+            worker.signal.sleep(longest, || worker_wakes(engine, id, longest));
         }
     }
+}
+
+/// How long a worker may sleep if nobody calls: entries are fed when their linger is over. After a failure nothing is.
+pub(super) fn worker_sleeps<M: StateMachine>(engine: &Engine<M>) -> Option<Duration> {
+    let linger = engine.config.batch_timeout;
+    (!linger.is_zero() && engine.has_unfed() && !engine.has_failed()).then_some(linger)
+}
+
+/// Whether a worker that is about to sleep for `longest` must not.
+pub(super) fn worker_wakes<M: StateMachine>(
+    engine: &Engine<M>,
+    id: usize,
+    longest: Option<Duration>,
+) -> bool {
+    // Entries may have come, and been held back, since it was asked how long.
+    let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
+    (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
+        || engine.stopping.load(Ordering::Relaxed)
 }
 
 /// Workers take the last cores, so that the submitter and the log writer, which the system places, have the others.
@@ -179,13 +193,15 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             // A caller writes in our place, and calls us if it leaves anything; or the appender is held for a moment.
             engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
         } else if patience.is_over(step) {
-            let longest = engine.log.as_ref().and_then(|log| log.next_due());
+            // After a failure nothing is due any more.
+            let longest = engine.log.as_ref().filter(|_| !engine.has_failed());
+            let longest = longest.and_then(|log| log.next_due());
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
             engine.writer_signal.sleep(longest, || {
                 // A caller may have written in our place since we asked how long.
                 let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
                 (engine.writer_has_work() && !lingers)
-                    || (longest.is_none() && timed)
+                    || (longest.is_none() && timed && !engine.has_failed())
                     || engine.stopping.load(Ordering::Relaxed)
             });
         }
@@ -197,8 +213,7 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
     while !engine.stopping.load(Ordering::Relaxed) {
         if engine.step_background() == Step::Idle {
             engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
-                engine.log.as_ref().is_some_and(|log| log.background_wanted())
-                    || engine.stopping.load(Ordering::Relaxed)
+                engine.background_has_work() || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::thread;
 
@@ -229,6 +230,31 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
         engine.workers.notify();
         worker.join().unwrap();
         check_applied(&engine, 2);
+    });
+}
+
+/// An entry is held back for a linger while a worker, which saw none, goes to sleep for good.
+#[test]
+fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
+    check(3, || {
+        let config = ApplyConfig::new()
+            .worker_count(NonZeroUsize::MIN)
+            .pipeline_depth(4)
+            .batch_size(2)
+            .batch_timeout(Duration::from_secs(1 << 30))
+            .pin_workers(false);
+        let engine = Arc::new(Engine::new(Toy::new(1), config, 1).unwrap());
+        let worker = spawn(&engine, |engine| {
+            let signal = &engine.workers.get(0).unwrap().signal;
+            signal.attach();
+            // With a time it would wake by itself.
+            while threads::worker_sleeps(engine).is_none() {
+                signal.sleep(None, || threads::worker_wakes(engine, 0, None));
+            }
+        });
+        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        assert!(engine.rings.is_empty(0), "it is held back");
+        worker.join().unwrap();
     });
 }
 
