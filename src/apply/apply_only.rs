@@ -98,7 +98,7 @@ impl<M: StateMachine> Engine<M> {
         let (claim, applied_before) = {
             let _appending = self.lock_appender();
             let applied_before = self.progress.applied_mark();
-            (self.claims.claim(first.max(applied_before)), applied_before)
+            (self.claims.claim(first.max(applied_before), self), applied_before)
         };
         self.commit(last).map_err(refused)?;
         self.wait(last, Stage::Applied, timeout)

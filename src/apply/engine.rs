@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use super::claims::Claims;
+use super::claims::{Claims, Released};
 use super::compaction::Compaction;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
@@ -23,7 +23,7 @@ use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// How often a caller who waits for a frame looks, while the log writer's thread is at it.
@@ -155,13 +155,25 @@ impl<M: StateMachine> Engine<M> {
                 return Ok(false);
             }
         }
+        let slot_limit = self.slot_limit();
+        let fed = self.feed_to(appending, slot_limit)?;
+        if self.progress.committed_mark() <= slot_limit {
+            return Ok(fed);
+        }
+        // Pairs with the fence in `released`: of a commit and the end of a claim at once, one sees the other.
+        fence(Ordering::SeqCst);
+        let slot_limit_now = self.slot_limit();
+        Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
+    }
+
+    fn feed_to(&self, appending: &mut Appending, slot_limit: u64) -> Result<bool, Poison> {
         self.guarded(|footprint| {
             let feeding = Feeding {
                 progress: &self.progress,
                 rings: &self.rings,
                 slots: &self.slots,
                 range_entries_max: self.range_entries_max(),
-                slot_limit: self.slot_limit(),
+                slot_limit,
                 footprint,
             };
             feeding.feed(&mut appending.appender)
@@ -427,5 +439,24 @@ impl<M: StateMachine> Engine<M> {
     /// Refuses calls after the end, and after a failure.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl<M: StateMachine> Released for Engine<M> {
+    /// What waits for slots is fed. The workers may all sleep, and nobody else comes.
+    fn released(&self, first: u64) {
+        fence(Ordering::SeqCst);
+        let limit = first.saturating_add(self.slots.capacity());
+        if self.progress.committed_mark() <= limit || self.has_failed() {
+            return;
+        }
+        let mut appending = self.lock_appender();
+        let fed = self.feed(&mut appending, false);
+        drop(appending);
+        match fed {
+            Ok(true) => self.workers.notify(),
+            Ok(false) => {}
+            Err(poison) => drop(self.fail(poison)),
+        }
     }
 }

@@ -75,7 +75,8 @@ impl<M: StateMachine> Engine<M> {
         if submitted_before == 0 {
             self.progress.set_base(first);
         }
-        let claim = (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before)));
+        let claim =
+            (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before), self));
         let submission = Submission { last, applied_before, claim };
         if new.is_empty() {
             return Ok(Some(submission));

@@ -384,3 +384,23 @@ fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_loo
     assert_eq!(threads::worker_sleeps(engine), None);
     assert!(!threads::worker_wakes(engine, 0, None), "after a failure there is nothing to do");
 }
+
+#[test]
+fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_copied_out() {
+    let config = config().commit_mode(CommitMode::ByCommit);
+    let disk = SimDisk::new(5).open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+    let manager = ApplyManager::new(machine, workers(1).pipeline_depth(4)).unwrap();
+    let engine = &manager.engine;
+    let claim = engine.claims.claim(1, &**engine);
+    let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
+    manager.append(&entries).unwrap();
+    manager.commit(20).unwrap();
+    let kept = engine.slots.capacity();
+    manager.wait_until(kept, Stage::Applied, LONG).unwrap();
+    // Long enough for the worker to sleep.
+    let more = manager.wait_until(kept + 1, Stage::Applied, Duration::from_millis(100));
+    assert!(matches!(more, Err(WaitError::Timeout { .. })), "{more:?}");
+    drop(claim);
+    manager.wait_until(20, Stage::Applied, LONG).unwrap();
+}
