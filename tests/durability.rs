@@ -237,3 +237,25 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
     }
     assert!((1..=8).contains(&killed_while_opening), "{killed_while_opening} of 24");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_long_log_that_nobody_asks_to_be_synced_keeps_few_files_open() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.config().durability(Durability::Os).compaction(None));
+    let value = vec![7; 30 << 10];
+    let (mut most, mut index) = (0, 0);
+    for _ in 0..20 {
+        for _ in 0..20 {
+            index += 1;
+            manager.apply(&Entry::put(index, 1, b"key", &value), LONG).unwrap();
+        }
+        let names = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let targets = names.filter_map(|name| std::fs::read_link(name.path()).ok());
+        most = most.max(targets.filter(|target| target.starts_with(scratch.path())).count());
+    }
+    let segments = manager.stats().log_writer.bytes / (64 << 10);
+    assert!(segments > 150, "{segments}");
+    assert!(most < 40, "{most} files are open");
+    manager.close(LONG).unwrap();
+}
