@@ -101,8 +101,10 @@ impl<M: StateMachine> Engine<M> {
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         self.latency.submitted(last + 1, new.len() as u64, began_ns);
         drop(appending);
-        if mode == Mode::Sync {
-            self.latency.note(self.progress.acknowledged_mark());
+        // By itself, or by a worker before it was known to be measured.
+        let acknowledged = self.progress.acknowledged_mark();
+        if acknowledged > last {
+            self.latency.note(acknowledged);
         }
         if mode != Mode::Append {
             self.workers.notify();
