@@ -189,7 +189,7 @@ impl ApplyConfig {
         self
     }
 
-    /// How long dropping the manager waits for what is pending. Default: 30 s.
+    /// How long dropping the manager waits for what is pending, and for its threads to end. Default: 30 s.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -225,8 +225,8 @@ impl Default for CompactionPolicy {
 }
 
 impl CompactionPolicy {
-    /// When the full segments of the log are this many times as long as the newest snapshot (and
-    /// [`log_bytes`](CompactionPolicy::log_bytes) at least). Default: 1.
+    /// When the full segments of the log that could go (those that `retain_entries` keeps do not count) are this many times
+    /// as long as the newest snapshot (and [`log_bytes`](CompactionPolicy::log_bytes) at least). Default: 1.
     pub fn garbage_ratio(mut self, ratio: f64) -> Self {
         self.garbage_ratio = ratio.max(0.0);
         self

@@ -559,7 +559,7 @@ impl From<SnapshotError> for ViewError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not everything was acknowledged in time. The threads end as soon as they can, and keep the directory locked until
+    /// Not everything was acknowledged in time, or a thread had not ended. The threads end as soon as they can, and keep the directory locked until
     /// then; the next open recovers what had been written.
     #[error("closing: {0}")]
     Wait(WaitError),

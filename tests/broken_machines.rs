@@ -3,16 +3,22 @@
 
 mod common;
 
+use std::fs;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use common::machines::{Gate, Hooked, meets, memory};
 use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, SHORT, Scratch, apply_config, block_on, eventually, manage, within};
+use common::{
+    LONG, SHORT, Scratch, apply_config, block_on, child, child_directory, eventually, manage,
+    within,
+};
 use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitError};
+use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, MemoryStateMachine, Partition, PersistentStateMachine,
-    Range, Stage, StateMachine,
+    ApplyConfig, ApplyManager, Durability, Entry, Fatal, MemoryStateMachine, Partition,
+    PersistentConfig, PersistentStateMachine, Range, Stage, StateMachine,
 };
 
 fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
@@ -201,4 +207,49 @@ fn an_engine_that_is_poisoned_does_not_poison_another() {
     assert!(eventually(LONG, || broken.poison().is_some()));
     submit(&sound, &puts(1..=6)).unwrap();
     sound.wait_for_apply(6, LONG).unwrap();
+}
+
+/// What the engine's threads have had of the processors, in hundredths of a second.
+fn ticks() -> u64 {
+    let of_task = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap();
+        let (head, tail) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        if head.contains("(sprag-") { ticks } else { 0 }
+    };
+    fs::read_dir("/proc/self/task").unwrap().map(|task| of_task(task.unwrap())).sum()
+}
+
+/// In a process of its own, where no other test has threads of these names.
+#[test]
+fn child_fails_and_rests() {
+    let Some(_) = child_directory() else { return };
+    let disk = SimDisk::new(1);
+    let config = PersistentConfig::new("simulated")
+        .segment_bytes(64 << 10)
+        .durability(Durability::Periodic(Duration::from_millis(1)));
+    let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
+    let config = ApplyConfig::new().batch_timeout(Duration::from_micros(1)).pin_workers(false);
+    let manager = ApplyManager::new(machine, config).unwrap();
+    // The write of so large a part of a segment asks for the next one, and fails.
+    disk.reset_operations();
+    disk.fail_at(0, Fault::Error(FaultError::Eio));
+    manager.apply_entries(&[Entry::put(1, 1, b"key", &[7; 40 << 10])]).unwrap();
+    assert!(eventually(LONG, || manager.poison().is_some()));
+    // They look around once a second.
+    thread::sleep(Duration::from_millis(1500));
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    println!("took {} ticks", ticks() - before);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn after_a_failure_the_threads_of_the_engine_rest() {
+    let output = child("child_fails_and_rests", Scratch::new().path().as_path()).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let took = output.split("took ").nth(1).unwrap_or_else(|| panic!("{output}"));
+    let took: u64 = took.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(took < 8, "{took} hundredths of a second");
 }

@@ -12,7 +12,8 @@ use common::generate::Dice;
 use common::machines::compare;
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, child, child_directory, eventually, open};
+use common::{LONG, Persistent, SHORT, Scratch, child, child_directory, eventually, open};
+use sprag::error::ApplyError;
 use sprag::{Durability, Entry, PersistentConfig, PersistentStateMachine, Reply};
 
 /// The entry of an index, the same in every process.
@@ -236,4 +237,44 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         acknowledged = applied;
     }
     assert!((1..=8).contains(&killed_while_opening), "{killed_while_opening} of 24");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_long_log_that_nobody_asks_to_be_synced_keeps_few_files_open() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.config().durability(Durability::Os).compaction(None));
+    let value = vec![7; 30 << 10];
+    let (mut most, mut index) = (0, 0);
+    for _ in 0..20 {
+        for _ in 0..20 {
+            index += 1;
+            manager.apply(&Entry::put(index, 1, b"key", &value), LONG).unwrap();
+        }
+        let names = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let targets = names.filter_map(|name| std::fs::read_link(name.path()).ok());
+        most = most.max(targets.filter(|target| target.starts_with(scratch.path())).count());
+    }
+    let segments = manager.stats().log_writer.bytes / (64 << 10);
+    assert!(segments > 150, "{segments}");
+    assert!(most < 40, "{most} files are open");
+    manager.close(LONG).unwrap();
+}
+
+#[test]
+fn what_a_batch_that_fails_has_submitted_is_written_without_another_call() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    for round in 0..10 {
+        let first = 1 + round;
+        // The log writer goes to sleep.
+        thread::sleep(SHORT);
+        let value = vec![7; 70 << 10];
+        let entries =
+            [Entry::put(first, 1, b"key", b"small"), Entry::put(first + 1, 1, b"key", &value)];
+        let failed = manager.apply_batch(entries, LONG, |_, _| ()).unwrap_err();
+        let ApplyError::Submit { submitted_through, .. } = failed else { panic!("{failed}") };
+        assert_eq!(submitted_through, Some(first));
+        assert!(eventually(LONG, || manager.stats().durable == Some(first)), "round {round}");
+    }
 }

@@ -268,6 +268,27 @@ fn nothing_is_compacted_without_a_policy_nor_by_default_under_consensus() {
 }
 
 #[test]
+fn the_engine_does_not_compact_for_segments_that_it_has_to_keep() {
+    let log = log(9, 1, 900);
+    let policy = CompactionPolicy::default().garbage_ratio(0.0).log_bytes(1);
+    for (retain_entries, compacts) in [(1 << 20, false), (500, true)] {
+        let scratch = Scratch::new();
+        let config = scratch.config().compaction(policy).retain_entries(retain_entries);
+        let machine = PersistentStateMachine::open(config).unwrap();
+        let engine = Stepped::new(machine, apply_config(1)).unwrap();
+        for piece in log[..899].chunks(40) {
+            with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
+            engine.run_until_idle();
+        }
+        assert!(files(&scratch.path(), ".seg").len() > 2);
+        assert_eq!(engine.step_compaction(), compacts, "retaining {retain_entries}");
+        with_entries(&log[899..], |entries| engine.apply_entries(entries)).unwrap();
+        engine.run_until_idle();
+        assert!(!engine.step_compaction(), "once more, retaining {retain_entries}");
+    }
+}
+
+#[test]
 fn a_damaged_newest_snapshot_falls_back_to_the_log_if_that_still_reaches() {
     let (scratch, log) = (Scratch::new(), log(6, 1, 800));
     let manager = scratch.open();

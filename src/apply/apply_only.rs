@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
+use super::views::HeldAppender;
 use super::watermark::{Stage, decode};
 use crate::codec;
 use crate::config::CommitMode;
@@ -17,7 +18,6 @@ use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
 use crate::log::apply_only::RecordPlace;
 use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
-use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// Records that are written, and synced, at once.
@@ -98,7 +98,7 @@ impl<M: StateMachine> Engine<M> {
         let (claim, applied_before) = {
             let _appending = self.lock_appender();
             let applied_before = self.progress.applied_mark();
-            (self.claims.claim(first.max(applied_before)), applied_before)
+            (self.claims.claim(first.max(applied_before), self), applied_before)
         };
         self.commit(last).map_err(refused)?;
         self.wait(last, Stage::Applied, timeout)
@@ -152,10 +152,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// The appender's place, with everything applied that is committed.
-    fn hold_appender_applied(
-        &self,
-        timeout: Duration,
-    ) -> Result<MutexGuard<'_, Appending>, ApplyError> {
+    fn hold_appender_applied(&self, timeout: Duration) -> Result<HeldAppender<'_, M>, ApplyError> {
         let began = Instant::now();
         loop {
             if let Some(last) = decode(self.progress.committed_mark()) {

@@ -1,5 +1,6 @@
 //! Replies that somebody still wants: their slots are not reused before they are copied out.
 
+use std::fmt;
 use std::sync::PoisonError;
 
 use crate::sync::Mutex;
@@ -24,12 +25,13 @@ impl Claims {
         self.oldest.load(Ordering::Acquire)
     }
 
-    /// Keeps replies from `first` on; taken under the appender's lock, before the entries are visible.
-    pub(crate) fn claim(&self, first: u64) -> Claim<'_> {
+    /// Keeps replies from `first` on; taken under the appender's lock, before the entries are visible. `owner` is told when
+    /// they are not kept any more.
+    pub(crate) fn claim<'a>(&'a self, first: u64, owner: &'a dyn Released) -> Claim<'a> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         claimed.push(first);
         self.oldest.fetch_min(first, Ordering::AcqRel);
-        Claim { claims: self, first }
+        Claim { claims: self, first, owner }
     }
 
     fn release(&self, first: u64) {
@@ -42,15 +44,29 @@ impl Claims {
     }
 }
 
-/// Held by a synchronous call until it has its replies, or gives up.
-#[derive(Debug)]
+/// Whose claims they are.
+pub(crate) trait Released {
+    /// Replies from `first` on are not kept any more by one claim: their slots may be what entries wait for.
+    fn released(&self, first: u64);
+}
+
+/// Held by a synchronous call until it has its replies, or gives up. Not dropped while the caller holds the appender, but
+/// after a failure.
 pub(crate) struct Claim<'a> {
     claims: &'a Claims,
     first: u64,
+    owner: &'a dyn Released,
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("first", &self.first).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.claims.release(self.first);
+        self.owner.released(self.first);
     }
 }

@@ -95,10 +95,11 @@ impl<M: StateMachine> Engine<M> {
             return false;
         }
         let Some(since_last) = self.compaction.since_last() else { return false };
-        let sealed_bytes = log.sealed_bytes();
+        let applied = self.progress.applied_mark();
+        let free = log.free_below(applied, self.progress.submitted_mark());
+        let sealed_bytes = log.sealed_bytes_below(free);
         let snapshot = self.snapshot_mark.load(Ordering::Acquire);
-        let entries =
-            self.progress.applied_mark().saturating_sub(snapshot.max(self.progress.base()));
+        let entries = applied.saturating_sub(snapshot.max(self.progress.base()));
         policy.is_due(&Facts {
             sealed_bytes,
             snapshot_bytes: self.snapshot_bytes.load(Ordering::Acquire),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use super::claims::Claims;
+use super::claims::{Claims, Released};
 use super::compaction::Compaction;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
@@ -23,7 +23,7 @@ use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// How often a caller who waits for a frame looks, while the log writer's thread is at it.
@@ -42,6 +42,9 @@ pub(crate) struct Engine<M> {
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
+    /// How many wait for, or have, a moment at which nothing is applied: above 0 nothing is fed, nor applied inline. Counted
+    /// outside of the appender's lock, looked at under it.
+    pub(crate) holding: AtomicU64,
     /// One view is taken at a time.
     pub(crate) viewing: Mutex<()>,
     /// So is one snapshot; whoever has this may move the log's beginning.
@@ -106,6 +109,7 @@ impl<M: StateMachine> Engine<M> {
             log,
             claims: Claims::new(),
             viewing: Mutex::new(()),
+            holding: AtomicU64::new(0),
             snapshotting: Mutex::new(()),
             receiving: std::sync::Mutex::default(),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
@@ -140,6 +144,9 @@ impl<M: StateMachine> Engine<M> {
 
     /// Hands committed entries to the workers, as far as there is room; the caller holds the appender.
     pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
+        if self.is_held() {
+            return Ok(false);
+        }
         let linger = self.config.batch_timeout;
         if !now && !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
@@ -148,17 +155,35 @@ impl<M: StateMachine> Engine<M> {
                 return Ok(false);
             }
         }
+        let slot_limit = self.slot_limit();
+        let fed = self.feed_to(appending, slot_limit)?;
+        if self.progress.committed_mark() <= slot_limit {
+            return Ok(fed);
+        }
+        // Pairs with the fence in `released`: of a commit and the end of a claim at once, one sees the other.
+        fence(Ordering::SeqCst);
+        let slot_limit_now = self.slot_limit();
+        Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
+    }
+
+    fn feed_to(&self, appending: &mut Appending, slot_limit: u64) -> Result<bool, Poison> {
         self.guarded(|footprint| {
             let feeding = Feeding {
                 progress: &self.progress,
                 rings: &self.rings,
                 slots: &self.slots,
                 range_entries_max: self.range_entries_max(),
-                slot_limit: self.slot_limit(),
+                slot_limit,
                 footprint,
             };
             feeding.feed(&mut appending.appender)
         })
+    }
+
+    /// Whether somebody waits for the workers to have nothing to do; the caller holds the appender.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.holding.load(Ordering::Relaxed) > 0
     }
 
     /// Runs what asks the machine for footprints; a panic of the machine is the engine's end, and names the entry.
@@ -190,9 +215,21 @@ impl<M: StateMachine> Engine<M> {
     /// Latches the first failure; gives it back.
     pub(crate) fn fail(&self, poison: Poison) -> Poison {
         self.progress.fail(poison.clone());
+        self.notify_threads();
+        self.progress.poison.get().cloned().unwrap_or(poison)
+    }
+
+    #[inline]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.progress.poison.get().is_some()
+    }
+
+    /// Every thread of the engine looks what there is to do.
+    pub(crate) fn notify_threads(&self) {
         self.workers.notify();
         self.writer_signal.notify();
-        self.progress.poison.get().cloned().unwrap_or(poison)
+        self.background_signal.notify();
+        self.compaction_signal.notify();
     }
 
     /// One step of worker `id`; a failure has poisoned the engine.
@@ -290,10 +327,14 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
+    pub(crate) fn background_has_work(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.background_wanted()) && !self.has_failed()
+    }
+
     /// One step of the background: the next segment's file and image.
     pub(crate) fn step_background(&self) -> Step {
         match &self.log {
-            Some(log) if log.background_wanted() && self.progress.poison.get().is_none() => {
+            Some(log) if self.background_has_work() => {
                 if let Err(poison) = log.step_background() {
                     self.fail(poison);
                 }
@@ -358,10 +399,13 @@ impl<M: StateMachine> Engine<M> {
         if never && self.progress.rule() == AckRule::Applied {
             return Err(WaitError::NeverDurable { index });
         }
-        if stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none() {
-            self.help_writer(index.saturating_add(1), stage, timeout);
+        let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
+        if !helps {
+            return waiter::wait(&self.progress, index, stage, timeout);
         }
-        waiter::wait(&self.progress, index, stage, timeout)
+        waiter::wait_helping(&self.progress, index, stage, timeout, || {
+            self.help_writer(index.saturating_add(1), stage, timeout);
+        })
     }
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
@@ -395,5 +439,24 @@ impl<M: StateMachine> Engine<M> {
     /// Refuses calls after the end, and after a failure.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+}
+
+impl<M: StateMachine> Released for Engine<M> {
+    /// What waits for slots is fed. The workers may all sleep, and nobody else comes.
+    fn released(&self, first: u64) {
+        fence(Ordering::SeqCst);
+        let limit = first.saturating_add(self.slots.capacity());
+        if self.progress.committed_mark() <= limit || self.has_failed() {
+            return;
+        }
+        let mut appending = self.lock_appender();
+        let fed = self.feed(&mut appending, false);
+        drop(appending);
+        match fed {
+            Ok(true) => self.workers.notify(),
+            Ok(false) => {}
+            Err(poison) => drop(self.fail(poison)),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! How long entries take from submission to acknowledgement: real percentiles, no lock on a hot path.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use histogram::AtomicHistogram;
@@ -46,6 +46,8 @@ pub(crate) struct Latency {
     stamps: ArrayQueue<Stamp>,
     /// The oldest stamp, taken off the queue and not acknowledged yet. Tried, never waited for.
     head: Mutex<Option<Stamp>>,
+    /// The highest mark that was noted: whoever takes stamps off does so for those who found the place taken, too.
+    acknowledged: AtomicU64,
     histogram: Option<AtomicHistogram>,
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
@@ -57,6 +59,7 @@ impl Latency {
             clock,
             stamps: ArrayQueue::new(STAMPS_MAX),
             head: Mutex::new(None),
+            acknowledged: AtomicU64::new(0),
             // 2^6 steps for each doubling: 1.6 % of precision, up to 2^40 ns (18 minutes).
             histogram: AtomicHistogram::new(6, 40).ok(),
             sum_ns: AtomicU64::new(0),
@@ -77,7 +80,38 @@ impl Latency {
 
     /// Everything up to `mark` is acknowledged.
     pub(crate) fn note(&self, mark: u64) {
-        let Ok(mut head) = self.head.try_lock() else { return };
+        self.acknowledged.fetch_max(mark, Ordering::Relaxed);
+        loop {
+            // Either we have the place, or whoever has it sees our mark after it.
+            fence(Ordering::SeqCst);
+            let Ok(head) = self.head.try_lock() else { return };
+            let mark = self.acknowledged.load(Ordering::Relaxed);
+            self.take(head, mark);
+            fence(Ordering::SeqCst);
+            if self.acknowledged.load(Ordering::Relaxed) <= mark {
+                return;
+            }
+        }
+    }
+
+    /// Everything above `mark` is gone from the log; nobody submits meanwhile. It is never acknowledged, and what takes its
+    /// place must not wait for it.
+    pub(crate) fn truncated(&self, mark: u64) {
+        let kept = |stamp: Stamp| {
+            let gone = stamp.mark.saturating_sub(mark);
+            let count = stamp.count.saturating_sub(gone);
+            (count > 0).then_some(Stamp { mark: stamp.mark - gone, count, ..stamp })
+        };
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        *head = head.take().and_then(kept);
+        for _ in 0..self.stamps.len() {
+            if let Some(stamp) = self.stamps.pop().and_then(kept) {
+                let _unmeasured = self.stamps.push(stamp);
+            }
+        }
+    }
+
+    fn take(&self, mut head: MutexGuard<'_, Option<Stamp>>, mark: u64) {
         let mut now_ns = None;
         while let Some(stamp) = head.take().or_else(|| self.stamps.pop()) {
             if stamp.mark > mark {
@@ -126,5 +160,50 @@ impl Latency {
             p999_ns: at(0.999).min(max_ns),
             max_ns,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn latency() -> (Latency, Arc<AtomicU64>) {
+        let nanos = Arc::new(AtomicU64::new(0));
+        (Latency::new(Clock::Manual(Arc::clone(&nanos))), nanos)
+    }
+
+    #[test]
+    fn what_was_truncated_is_not_measured_and_holds_up_nothing() {
+        let (latency, nanos) = latency();
+        for mark in [11, 21, 31] {
+            latency.submitted(mark, 10, 0);
+        }
+        // The first of them is at the head now.
+        latency.note(5);
+        latency.truncated(15);
+        latency.submitted(16, 1, 0);
+        nanos.store(7, Ordering::Relaxed);
+        latency.note(16);
+        let stats = latency.stats();
+        assert_eq!((stats.count, stats.max_ns), (10 + 4 + 1, 7));
+    }
+
+    #[test]
+    fn a_note_that_finds_the_place_taken_is_seen_by_whoever_has_it() {
+        let (latency, _nanos) = latency();
+        std::thread::scope(|scope| {
+            for round in 0..2000 {
+                let (first, second) = (round * 2 + 1, round * 2 + 2);
+                latency.submitted(first, 1, 0);
+                latency.submitted(second, 1, 0);
+                let noting = &latency;
+                let other = scope.spawn(move || noting.note(first));
+                latency.note(second);
+                assert!(other.join().is_ok());
+                assert_eq!(latency.stats().count, second, "round {round}");
+            }
+        });
     }
 }

@@ -143,6 +143,7 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         let sequence = appending.appender.truncate(mark).ok_or(LogError::Full)?;
         progress.truncate_to(sequence, mark);
+        self.engine.latency.truncated(mark);
         drop(appending);
         self.engine.writer_signal.notify();
         Ok(())

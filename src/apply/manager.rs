@@ -27,6 +27,9 @@ pub struct ApplyManager<M: StateMachine> {
     threads: Threads,
 }
 
+/// How long threads that have nothing left to do get to end, whatever is left of a close's timeout.
+const END_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
 /// Most workers an engine can have.
 const WORKERS_MAX: usize = 64;
 
@@ -58,6 +61,14 @@ impl<M: StateMachine> ApplyManager<M> {
                 .map_err(|error| OpenError::io("starting", "a thread", error))?;
         }
         Ok(manager)
+    }
+
+    /// Without threads and not by hand: whoever waits for the log writes it.
+    #[cfg(test)]
+    pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
+        let config = config.close_timeout(Duration::ZERO);
+        let engine = Arc::new(Engine::new(machine, config, 1)?);
+        Ok(Self { engine, threads: Threads::default() })
     }
 
     /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
@@ -231,33 +242,47 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`CloseError::Wait`] if that is not done in time: the manager is given up all the same, the next open recovers
-    /// what had been written; [`CloseError::Poisoned`] if the engine failed before.
+    /// [`CloseError::Wait`] if that is not done in time, or a thread is still inside of the state machine then: the manager
+    /// is given up all the same, the next open recovers what had been written; [`CloseError::Poisoned`] if the engine failed
+    /// before.
     pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
         self.shut_down(timeout)
     }
 
     fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
+        let began = Instant::now();
         self.engine.refuse_submissions();
         let flushed = if self.engine.config.by_hand.is_none() {
             self.flush_pending(timeout)
         } else {
             self.drain_by_hand()
         };
-        match &flushed {
-            Err(WaitError::Timeout { .. }) => self.threads.abandon(&self.engine),
-            _ => self.threads.stop(&self.engine),
-        }
+        let left = match &flushed {
+            Err(WaitError::Timeout { .. }) => Duration::ZERO,
+            _ => timeout.saturating_sub(began.elapsed()).max(END_TIMEOUT_MIN),
+        };
+        let ended = self.threads.stop(&self.engine, left);
         self.engine.progress.waiters.close();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
             other => CloseError::Wait(other),
         })?;
+        if !ended {
+            // It may still write: the log is not marked as closed.
+            return Err(CloseError::Wait(self.timed_out(began.elapsed())));
+        }
         let committed = decode(self.engine.progress.committed_mark());
         match &self.engine.log {
             Some(log) => Ok(log.close(committed)?),
             None => Ok(self.engine.progress.poison.check()?),
         }
+    }
+
+    fn timed_out(&self, waited: Duration) -> WaitError {
+        let progress = &self.engine.progress;
+        let submitted = decode(progress.submitted_mark());
+        let reached = decode(progress.acknowledged_mark());
+        WaitError::Timeout { index: submitted.unwrap_or(0), reached, submitted, waited }
     }
 
     /// Without threads, the closing thread takes the steps.
@@ -292,7 +317,7 @@ impl<M: StateMachine> ApplyManager<M> {
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
         if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
-            self.threads.stop(&self.engine);
+            self.threads.stop(&self.engine, self.engine.config.close_timeout);
             return;
         }
         if let Err(error) = self.shut_down(self.engine.config.close_timeout) {

@@ -19,6 +19,8 @@ pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod snapshots;
 pub(crate) mod submit;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod thread_tests;
 pub(crate) mod threads;
 pub(crate) mod views;
 pub(crate) mod waiter;

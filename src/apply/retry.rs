@@ -68,7 +68,11 @@ impl<M: StateMachine> ApplyManager<M> {
                 [] => None,
                 filled => {
                     let taken = self.submit_when_room(filled, &deadline);
-                    taken.map_err(|error| error.through(submitted_through))?
+                    taken.map_err(|error| {
+                        // Of its halves some may have been taken, which nobody waits for now.
+                        self.engine.writer_signal.notify();
+                        error.through(submitted_through)
+                    })?
                 }
             };
             if let Some(submission) = &submission {

@@ -1,11 +1,13 @@
 //! Snapshots of a running engine, and giving up the part of the log that one covers.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::manager::ApplyManager;
+use super::views::HeldPlaces;
 use super::watermark::{decode, encode};
 use super::worker::Step;
 use crate::entry::LogId;
@@ -156,24 +158,24 @@ struct Written {
 }
 
 /// A state that stands still while it is written.
-enum Still<'a, M> {
+enum Still<'a, M: StateMachine> {
     View(View),
-    /// Nothing is applied to it.
-    Held(&'a M),
+    /// Nothing is applied to it, until the places are let go.
+    Held(&'a M, Cell<Option<HeldPlaces<'a, M>>>),
 }
 
 impl<M: StateMachine> Still<'_, M> {
     fn log_id(&self) -> Option<LogId> {
         match self {
             Self::View(view) => view.log_id(),
-            Self::Held(machine) => machine.applied(),
+            Self::Held(machine, _) => machine.applied(),
         }
     }
 
     fn meta(&self) -> SnapshotMeta {
         match self {
             Self::View(view) => view.meta(),
-            Self::Held(machine) => {
+            Self::Held(machine, _) => {
                 let membership = machine.last_membership();
                 SnapshotMeta {
                     log_id: machine.applied(),
@@ -193,9 +195,15 @@ impl<M: StateMachine> Still<'_, M> {
     ) -> Result<Summary, SnapshotError> {
         match self {
             Self::View(view) => view.write(writer, meta, stopping),
-            Self::Held(machine) => {
+            Self::Held(machine, places) => {
                 let mut writer = writer.blob();
-                machine.snapshot(&mut writer)?;
+                let written = machine.snapshot(&mut writer);
+                // It has said all it has to: nobody has to stand still for what the disk takes.
+                drop(places.take());
+                written?;
+                if stopping() {
+                    return Err(SnapshotError::Closed);
+                }
                 writer.finish(meta)
             }
         }
@@ -259,8 +267,9 @@ impl<M: StateMachine> Engine<M> {
         if self.machine.views().is_some() {
             return write(&Still::View(self.take_view()?));
         }
-        let written = self.while_held(|machine| {
-            catch_unwind(AssertUnwindSafe(|| write(&Still::Held(machine))))
+        let written = self.while_held(|machine, places| {
+            let state = Still::Held(machine, Cell::new(Some(places)));
+            catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {
             let index = decode(self.progress.applied_mark()).unwrap_or(0);
@@ -395,7 +404,7 @@ impl<M: StateMachine> Engine<M> {
     /// Where the log may begin once a snapshot covers it up to `index`.
     fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
-        log.start_below((index + 1).min(submitted.saturating_sub(log.retain_entries())))
+        log.start_below(log.free_below(index + 1, submitted))
     }
 
     /// What the machine's values may have been copied from, and is about to go, is as it was written.

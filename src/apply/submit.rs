@@ -75,7 +75,8 @@ impl<M: StateMachine> Engine<M> {
         if submitted_before == 0 {
             self.progress.set_base(first);
         }
-        let claim = (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before)));
+        let claim =
+            (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before), self));
         let submission = Submission { last, applied_before, claim };
         if new.is_empty() {
             return Ok(Some(submission));
@@ -92,15 +93,18 @@ impl<M: StateMachine> Engine<M> {
                     self.progress.commit_to(last + 1);
                     appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
-                    let inline = mode == Mode::Sync && self.config.inline_apply && idle;
+                    let may_inline = self.config.inline_apply && !self.is_held();
+                    let inline = mode == Mode::Sync && may_inline && idle;
                     self.hand_over(&mut appending, inline)
                 }
             })
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         self.latency.submitted(last + 1, new.len() as u64, began_ns);
         drop(appending);
-        if mode == Mode::Sync {
-            self.latency.note(self.progress.acknowledged_mark());
+        // By itself, or by a worker before it was known to be measured.
+        let acknowledged = self.progress.acknowledged_mark();
+        if acknowledged > last {
+            self.latency.note(acknowledged);
         }
         if mode != Mode::Append {
             self.workers.notify();

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::worker::Step;
@@ -19,6 +19,9 @@ const YIELDS: u32 = looks(20);
 
 /// How long the log writer sleeps while a caller writes in its place.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
+
+/// How often whoever ends the threads looks whether they have.
+const END_LOOK: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
 #[derive(Debug, Default)]
@@ -64,31 +67,36 @@ impl Threads {
                 Ok(())
             }
             Err(error) => {
-                self.stop(engine);
+                self.stop(engine, engine.config.close_timeout);
                 Err(error)
             }
         }
     }
 
-    /// Tells all threads to end when they can, and does not wait: one may be stuck in a state machine.
-    pub(crate) fn abandon<M: StateMachine>(&mut self, engine: &Engine<M>) {
+    /// Ends all threads, and waits for them at most so long: one may be stuck in a state machine, and is left to itself then.
+    /// Whether all have ended.
+    pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
         engine.stopping.store(true, Ordering::SeqCst);
-        self.0.drain(..).for_each(|handle| handle.thread().unpark());
-    }
-
-    /// Ends all threads and waits for them.
-    pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>) {
-        engine.stopping.store(true, Ordering::SeqCst);
-        for handle in self.0.drain(..) {
+        let began = Instant::now();
+        loop {
             // A thread that has looked for work just before the flag was set sleeps once more.
-            handle.thread().unpark();
-            engine.workers.notify();
-            engine.writer_signal.notify();
-            engine.background_signal.notify();
-            engine.compaction_signal.notify();
-            if handle.join().is_err() {
-                tracing::error!("a thread of the engine panicked outside of a state machine");
+            self.0.iter().for_each(|handle| handle.thread().unpark());
+            engine.notify_threads();
+            let (ended, running) = self.0.drain(..).partition(has_ended);
+            self.0 = running;
+            for handle in ended {
+                if handle.join().is_err() {
+                    tracing::error!("a thread of the engine panicked outside of a state machine");
+                }
             }
+            if self.0.is_empty() {
+                return true;
+            }
+            if began.elapsed() >= timeout {
+                self.0.clear();
+                return false;
+            }
+            thread::sleep(END_LOOK);
         }
     }
 }
@@ -104,6 +112,18 @@ pub(crate) fn beside<R>(
         thread.spawn_scoped(scope, work)?;
         Ok(run())
     })
+}
+
+/// Whether joining does not wait.
+#[cfg(not(any(loom, shuttle)))]
+fn has_ended(thread: &JoinHandle<()>) -> bool {
+    thread.is_finished()
+}
+
+/// A model's threads all end, and time stands still: they are joined as they come.
+#[cfg(any(loom, shuttle))]
+fn has_ended(_: &JoinHandle<()>) -> bool {
+    true
 }
 
 /// How a loop waits: looks a few times at an idle place before it sleeps, and never sleeps on a blocked one.
@@ -144,14 +164,28 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
         if step == Step::Worked {
             patience.worked();
         } else if patience.is_over(step) {
-            let linger = engine.config.batch_timeout;
-            let longest = (!linger.is_zero() && engine.has_unfed()).then_some(linger);
-            worker.signal.sleep(longest, || {
-                let failed = engine.progress.poison.get().is_some();
-                (!engine.rings.is_empty(id) && !failed) || engine.stopping.load(Ordering::Relaxed)
-            });
+            let longest = worker_sleeps(engine);
+            worker.signal.sleep(longest, || worker_wakes(engine, id, longest));
         }
     }
+}
+
+/// How long a worker may sleep if nobody calls: entries are fed when their linger is over. After a failure nothing is.
+pub(super) fn worker_sleeps<M: StateMachine>(engine: &Engine<M>) -> Option<Duration> {
+    let linger = engine.config.batch_timeout;
+    (!linger.is_zero() && engine.has_unfed() && !engine.has_failed()).then_some(linger)
+}
+
+/// Whether a worker that is about to sleep for `longest` must not.
+pub(super) fn worker_wakes<M: StateMachine>(
+    engine: &Engine<M>,
+    id: usize,
+    longest: Option<Duration>,
+) -> bool {
+    // Entries may have come, and been held back, since it was asked how long.
+    let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
+    (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
+        || engine.stopping.load(Ordering::Relaxed)
 }
 
 /// Workers take the last cores, so that the submitter and the log writer, which the system places, have the others.
@@ -172,13 +206,15 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             // A caller writes in our place, and calls us if it leaves anything; or the appender is held for a moment.
             engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
         } else if patience.is_over(step) {
-            let longest = engine.log.as_ref().and_then(|log| log.next_due());
+            // After a failure nothing is due any more.
+            let longest = engine.log.as_ref().filter(|_| !engine.has_failed());
+            let longest = longest.and_then(|log| log.next_due());
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
             engine.writer_signal.sleep(longest, || {
                 // A caller may have written in our place since we asked how long.
                 let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
                 (engine.writer_has_work() && !lingers)
-                    || (longest.is_none() && timed)
+                    || (longest.is_none() && timed && !engine.has_failed())
                     || engine.stopping.load(Ordering::Relaxed)
             });
         }
@@ -190,8 +226,7 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
     while !engine.stopping.load(Ordering::Relaxed) {
         if engine.step_background() == Step::Idle {
             engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
-                engine.log.as_ref().is_some_and(|log| log.background_wanted())
-                    || engine.stopping.load(Ordering::Relaxed)
+                engine.background_has_work() || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }

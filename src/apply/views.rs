@@ -1,12 +1,13 @@
 //! Views of the state at one exact index, taken while apply goes on: a mark travels the rings like an entry.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::ring::Descriptor;
-use super::worker::Step;
+use super::worker::{Step, WorkerState};
 use crate::error::{Poison, ViewError};
 use crate::machine::{StateMachine, View, Views};
 use crate::sync::atomic::Ordering;
@@ -51,29 +52,52 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state. They go on
-    /// when it returns.
-    pub(crate) fn while_held<R>(&self, look: impl FnOnce(&M) -> R) -> Result<R, Poison> {
+    /// when it lets their places go, at the latest when it returns.
+    pub(crate) fn while_held<R>(
+        &self,
+        look: impl FnOnce(&M, HeldPlaces<'_, M>) -> R,
+    ) -> Result<R, Poison> {
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let appending = self.hold_appender_idle()?;
-        let places = self.workers.take_places();
+        let places = HeldPlaces { places: self.workers.take_places(), engine: self };
         drop(appending);
-        let looked = look(&self.machine);
-        drop(places);
-        self.workers.notify();
-        Ok(looked)
+        Ok(look(&self.machine, places))
     }
 
     /// The appender's place, with nothing in the rings, where nobody else can put anything: everything that was given to
     /// the workers is in the state.
-    pub(crate) fn hold_appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {
+    ///
+    /// They are given nothing meanwhile. Else, where applying is what everything waits for, there would never be a moment
+    /// at which they have nothing to do.
+    pub(crate) fn hold_appender_idle(&self) -> Result<HeldAppender<'_, M>, Poison> {
+        // Before the lock: whoever has it after us sees it, and whoever fed before us fed a bounded number.
+        self.holding.fetch_add(1, Ordering::Relaxed);
+        let hold = Hold { engine: self };
         loop {
             let appending = self.lock_appender();
             self.progress.poison.check()?;
             if self.workers.are_done(&self.rings) {
-                return Ok(appending);
+                return Ok(HeldAppender { appending, _hold: hold });
             }
             drop(appending);
             self.pass_time();
+        }
+    }
+
+    /// The last hold is over: what has come meanwhile is given to the workers.
+    fn end_hold(&self) {
+        if self.holding.fetch_sub(1, Ordering::Relaxed) != 1 || self.progress.poison.get().is_some()
+        {
+            return;
+        }
+        // Whoever has the lock before us may have seen the hold, and fed nothing; whoever has it after us does not.
+        let mut appending = self.lock_appender();
+        // At once, as it may have waited for long, or been flushed meanwhile.
+        let fed = self.feed(&mut appending, true);
+        drop(appending);
+        match fed {
+            Ok(_) => self.workers.notify(),
+            Err(poison) => drop(self.fail(poison)),
         }
     }
 
@@ -102,6 +126,54 @@ impl<M: StateMachine> Engine<M> {
                 thread::yield_now();
             }
         }
+    }
+}
+
+/// For as long as it lives the workers are given nothing.
+#[derive(Debug)]
+struct Hold<'a, M: StateMachine> {
+    engine: &'a Engine<M>,
+}
+
+impl<M: StateMachine> Drop for Hold<'_, M> {
+    fn drop(&mut self) {
+        self.engine.end_hold();
+    }
+}
+
+/// The appender's place, while the workers have nothing and are given nothing.
+#[derive(Debug)]
+pub(crate) struct HeldAppender<'a, M: StateMachine> {
+    /// Dropped first: the end of the hold takes it again.
+    appending: MutexGuard<'a, Appending>,
+    _hold: Hold<'a, M>,
+}
+
+impl<M: StateMachine> Deref for HeldAppender<'_, M> {
+    type Target = Appending;
+
+    fn deref(&self) -> &Appending {
+        &self.appending
+    }
+}
+
+impl<M: StateMachine> DerefMut for HeldAppender<'_, M> {
+    fn deref_mut(&mut self) -> &mut Appending {
+        &mut self.appending
+    }
+}
+
+/// Every worker's place; the workers are told when it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldPlaces<'a, M: StateMachine> {
+    places: Vec<MutexGuard<'a, WorkerState>>,
+    engine: &'a Engine<M>,
+}
+
+impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
+    fn drop(&mut self) {
+        self.places.clear();
+        self.engine.workers.notify();
     }
 }
 

@@ -269,12 +269,27 @@ pub(crate) fn wait(
     stage: Stage,
     timeout: Duration,
 ) -> Result<(), WaitError> {
+    wait_helping(progress, index, stage, timeout, || {})
+}
+
+/// The same; `help` runs before the caller sleeps, and may take as long as it takes.
+///
+/// It runs once the waiter is registered: what becomes of the entry meanwhile is known afterwards, also if another one
+/// has taken its index.
+pub(crate) fn wait_helping(
+    progress: &Progress,
+    index: u64,
+    stage: Stage,
+    timeout: Duration,
+    help: impl FnOnce(),
+) -> Result<(), WaitError> {
     let mut wait = Wait::new(progress, index, stage);
     if wait.reached() {
         return Ok(());
     }
     let started = Instant::now();
     wait.id = Some(WAKER.with(|waker| progress.waiters.register(wait.mark, stage, waker.clone())));
+    help();
     for look in 0..SPINS + YIELDS {
         if wait.reached() {
             break;

@@ -92,9 +92,10 @@ impl SegmentStarts {
         self.lock_records().retain(|(at, _)| *at >= segment);
     }
 
-    /// How many segments there are after the first: how many are full.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+    /// How many segments come before the one that [`SegmentStarts::below`] finds.
+    fn count_below(&self, mark: u64) -> usize {
+        let last = self.below(mark).map_or(0, |start| start.segment);
+        self.lock().iter().filter(|start| start.segment <= last).count()
     }
 }
 
@@ -204,11 +205,17 @@ impl Log {
         self.writing.as_ref()?.shared.starts.below(mark)
     }
 
-    /// The length of all segments that are full.
-    pub(crate) fn sealed_bytes(&self) -> u64 {
-        self.writing
-            .as_ref()
-            .map_or(0, |writing| writing.shared.starts.len() as u64 * writing.files.segment_bytes())
+    /// The length of all full segments that a snapshot of what is below `mark` would let go. Others are no reason for one:
+    /// they would be there after it as before.
+    pub(crate) fn sealed_bytes_below(&self, mark: u64) -> u64 {
+        self.writing.as_ref().map_or(0, |writing| {
+            writing.shared.starts.count_below(mark) as u64 * writing.files.segment_bytes()
+        })
+    }
+
+    /// What may go from the log of the entries before `mark`, by `retain_entries`, if it ends at `submitted`.
+    pub(crate) fn free_below(&self, mark: u64, submitted: u64) -> u64 {
+        mark.min(submitted.saturating_sub(self.retain_entries))
     }
 }
 
@@ -229,6 +236,8 @@ mod tests {
         assert_eq!(starts.below(10), None);
         assert_eq!(starts.below(11), Some(start(3, 11)));
         assert_eq!(starts.below(99), Some(start(5, 21)));
+        // The first of them takes back what is before it, so that nothing can begin there; the file goes with the others.
+        assert_eq!([10, 11, 99].map(|mark| starts.count_below(mark)), [0, 2, 4]);
         starts.forget_to(4);
         assert_eq!((starts.below(20), starts.below(21)), (None, Some(start(5, 21))));
     }

@@ -26,6 +26,10 @@ use crate::error::Poison;
 /// never for a directory that takes a few entries.
 const PREPARE_PART: u64 = 4;
 
+/// So many files of full segments stay open for a sync to come. Then the oldest is synced by itself, which the system has mostly
+/// written by then: where nobody asks for a sync, they would become as many as a process may have.
+const UNSYNCED_MAX: usize = 16;
+
 /// How groups are formed and made durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriterConfig {
@@ -125,7 +129,7 @@ pub(crate) struct LogWriter {
     completed: (u64, u64),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
-    unsynced: Vec<(u32, Arc<dyn DiskFile>)>,
+    unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,
     synced_at: Duration,
     gathering_since: Option<Duration>,
     /// The first failure; nothing is done after it.
@@ -163,7 +167,7 @@ impl LogWriter {
             written,
             completed: written,
             sealed: Vec::with_capacity(4),
-            unsynced: Vec::with_capacity(4),
+            unsynced: VecDeque::with_capacity(UNSYNCED_MAX + 1),
             synced_at,
             gathering_since: None,
             failed: None,
@@ -406,15 +410,16 @@ impl LogWriter {
             // Each group is its own sync, also those in flight.
             return Ok(false);
         }
-        let (sequence, mark) = self.completed;
         let asked = self.sync_is_wanted();
-        let unsynced = sequence > self.shared.durable_sequence.load(Ordering::Relaxed);
+        let unsynced = self.completed.0 > self.shared.durable_sequence.load(Ordering::Relaxed);
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
         // A sync covers only what has been written when it starts.
         while self.complete(progress, true)? {}
         self.shared.in_flight.store(false, Ordering::Release);
+        // Not before: a truncation may have been among them, and a mark of before it would count what it removed.
+        let (sequence, mark) = self.completed;
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
             file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
@@ -458,7 +463,14 @@ impl LogWriter {
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
         self.shared.segment.store(segment, Ordering::Release);
         if self.config.durability != Durability::Sync {
-            self.unsynced.push((ended, Arc::clone(&file)));
+            self.unsynced.push_back((ended, Arc::clone(&file)));
+        }
+        while self.unsynced.len() > UNSYNCED_MAX
+            && let Some((segment, file)) = self.unsynced.pop_front()
+        {
+            // Early, and for the files' sake only: no mark moves by it.
+            file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.sealed.push(Sealed { segment: ended, file, bytes });
         self.shared.starts.push(SegmentStart {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sprag::error::{LogError, OpenError, SubmitError};
 use sprag::testing::{Fault, FaultError, SimDisk};
-use sprag::{CommandRef, CommitMode, Entry, PayloadRef, PersistentStateMachine};
+use sprag::{CommandRef, CommitMode, Durability, Entry, PayloadRef, PersistentStateMachine};
 
 use crate::history::State;
 use crate::random::{Random, for_seeds};
@@ -24,6 +24,9 @@ struct Proposed {
 
 type Log = Vec<Rc<Proposed>>;
 
+/// The interval of `Periodic`, and what time passes by.
+const TICK: Duration = Duration::from_millis(1);
+
 struct World {
     disk: SimDisk,
     random: Random,
@@ -39,7 +42,7 @@ struct World {
     durable: usize,
     /// Saved, and the last try.
     hard: [Option<Vec<u8>>; 2],
-    /// All of the log is known to be on disk.
+    /// All of the log is known to be in the kernel's hands; under `Sync`, on disk.
     settled: bool,
     /// A fault was set in this generation.
     armed: bool,
@@ -49,7 +52,12 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let shape = Shape { value_bytes_max: 600, ..Shape::random(&mut random) };
+        let durability = match random.below(4) {
+            0 => Durability::Periodic(TICK),
+            1 => Durability::Os,
+            _ => Durability::Sync,
+        };
+        let shape = Shape { value_bytes_max: 600, durability, ..Shape::random(&mut random) };
         let disk = SimDisk::new(seed);
         disk.set_queue_depth(shape.queue_depth);
         Self {
@@ -180,7 +188,10 @@ impl World {
                 2 => self.commit(node)?,
                 3 if self.random.one_in(3) => self.truncate(node)?,
                 4 if self.random.one_in(3) => self.save_hard_state(node)?,
-                5 => drop(node.step_background()),
+                5 => {
+                    node.advance(TICK);
+                    node.step_background();
+                }
                 6..=9 => self.step_log_writer(node),
                 _ => {
                     let id = self.random.below(node.workers());
@@ -223,6 +234,9 @@ impl World {
 
     fn note(&mut self, node: &Node) -> Result<(), String> {
         let stats = node.stats();
+        if stats.durable > stats.written || stats.written > stats.submitted {
+            return Err(format!("marks out of order: {stats:?}"));
+        }
         let marks = [stats.acknowledged, stats.applied, stats.committed, stats.submitted];
         let marks = marks.map(|mark| mark.unwrap_or(0) as usize);
         let expected = [self.committed, self.log().len()];
@@ -234,11 +248,13 @@ impl World {
         Ok(())
     }
 
-    /// Once the log writer finds nothing to do, all there is is durable: truncations too, which no mark shows.
+    /// Once the log writer finds nothing to do, all there is is written: truncations too, which no mark shows.
     fn step_log_writer(&mut self, node: &Node) {
         if !node.step_log_writer() && node.poison().is_none() {
-            self.durable_version = self.versions.len() - 1;
             self.settled = true;
+            if self.shape.durability == Durability::Sync {
+                self.durable_version = self.versions.len() - 1;
+            }
         }
     }
 
@@ -345,10 +361,18 @@ impl World {
             }
         }
         self.crashes += 1;
+        let process_only = !self.disk.is_power_off();
         match self.random.below(4) {
+            1 if process_only => {
+                self.disk.crash_process();
+                return Ok(());
+            }
             0 => self.disk.power_cut_keeping(0),
-            1 if !self.disk.is_power_off() => self.disk.crash_process(),
             _ => self.disk.power_cut_random(),
+        }
+        // What the mode may lose with the power; under `Sync` nothing.
+        if self.shape.durability != Durability::Sync {
+            self.acknowledged = self.acknowledged.min(self.durable);
         }
         Ok(())
     }

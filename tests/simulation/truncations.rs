@@ -1,9 +1,10 @@
 //! Truncations around the beginning of a segment, and compactions that may want the log to begin there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sprag::testing::{Fault, SimDisk};
-use sprag::{CommitMode, Entry, PersistentStateMachine};
+use sprag::{CommitMode, Durability, Entry, PersistentStateMachine};
 
 use crate::random::Random;
 use crate::world::{Node, Shape};
@@ -171,4 +172,41 @@ fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
         }
     }
     assert!(cuts > 100);
+}
+
+#[test]
+fn a_sync_of_the_interval_moves_no_mark_past_a_truncation_that_is_in_flight() {
+    let interval = Duration::from_millis(1);
+    for seed in 0..40 {
+        let shape = Shape {
+            durability: Durability::Periodic(interval),
+            queue_depth: 2,
+            frame_entries: 1,
+            group_bytes: 1,
+            ..Shape::plain()
+        };
+        let disk = SimDisk::new(seed);
+        disk.set_queue_depth(shape.queue_depth);
+        let config = shape.config().commit_mode(CommitMode::ByCommit);
+        let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config);
+        let node = Node::new(&disk, machine.unwrap(), &shape);
+        let mut random = Random::new(seed);
+        for index in 1..=9 {
+            node.append(&[Entry::put(index, 1, &key(index), b"old")]).unwrap();
+        }
+        for _ in 0..random.below(8) {
+            node.step_log_writer();
+        }
+        node.truncate_after(Some(4)).unwrap();
+        for steps in 0..60 {
+            if random.one_in(3) {
+                node.advance(interval);
+            }
+            node.step_log_writer();
+            let stats = node.stats();
+            let in_order = stats.durable <= stats.written && stats.written <= stats.submitted;
+            assert!(in_order, "seed {seed}, step {steps}: {stats:?}");
+        }
+        assert_eq!(node.stats().submitted, Some(4));
+    }
 }

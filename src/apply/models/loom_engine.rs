@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::thread;
 
@@ -172,6 +173,28 @@ fn the_mark_of_a_view_is_in_its_place_beside_inline_apply() {
     check(2, a_view_is_taken_while_entries_are_applied);
 }
 
+/// What is submitted while somebody holds the workers is given to them by whoever comes last: neither leaves it to the other.
+#[test]
+fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
+    check(2, || {
+        let engine = engine(1);
+        // Whoever holds takes the worker's steps, too.
+        engine.stopping.store(true, Ordering::SeqCst);
+        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        let other = spawn(&engine, |engine| {
+            drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
+        });
+        let held = engine.while_held(|machine, _places| machine.applied_in(0)).unwrap();
+        assert!(held == [1] || held == [1, 2], "{held:?}");
+        other.join().unwrap();
+        let given = engine.progress.applied_mark() == 3 || !engine.rings.is_empty(0);
+        assert!(given, "entry 2 waits for nobody");
+        while engine.step_worker(0) == Step::Worked {}
+        check_applied(&engine, 3);
+        assert_eq!(engine.machine.applied_in(0), [1, 2]);
+    });
+}
+
 #[test]
 fn whatever_is_accepted_is_accepted_before_the_close() {
     check(3, || {
@@ -207,6 +230,31 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
         engine.workers.notify();
         worker.join().unwrap();
         check_applied(&engine, 2);
+    });
+}
+
+/// An entry is held back for a linger while a worker, which saw none, goes to sleep for good.
+#[test]
+fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
+    check(3, || {
+        let config = ApplyConfig::new()
+            .worker_count(NonZeroUsize::MIN)
+            .pipeline_depth(4)
+            .batch_size(2)
+            .batch_timeout(Duration::from_secs(1 << 30))
+            .pin_workers(false);
+        let engine = Arc::new(Engine::new(Toy::new(1), config, 1).unwrap());
+        let worker = spawn(&engine, |engine| {
+            let signal = &engine.workers.get(0).unwrap().signal;
+            signal.attach();
+            // With a time it would wake by itself.
+            while threads::worker_sleeps(engine).is_none() {
+                signal.sleep(None, || threads::worker_wakes(engine, 0, None));
+            }
+        });
+        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        assert!(engine.rings.is_empty(0), "it is held back");
+        worker.join().unwrap();
     });
 }
 

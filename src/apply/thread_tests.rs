@@ -1,0 +1,406 @@
+//! Who waits for whom, each schedule played out: threads at gates, or none but the test's.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::manager::ApplyManager;
+use super::threads;
+use super::watermark::Stage;
+use crate::config::CommitMode;
+use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
+use crate::error::{OpenError, Poison, SnapshotError, WaitError};
+use crate::testing::SimDisk;
+use crate::{
+    ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
+    Partition, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Replies, SnapshotSink,
+    StateMachine,
+};
+
+/// Long enough for anything that is not stuck.
+const LONG: Duration = Duration::from_secs(20);
+
+/// One end says that it has come, and waits until the other end opens.
+#[derive(Debug)]
+struct Gate {
+    come: SyncSender<()>,
+    open: Receiver<()>,
+}
+
+/// The other end.
+struct Keeper {
+    come: Receiver<()>,
+    open: SyncSender<()>,
+}
+
+fn gate() -> (Gate, Keeper) {
+    let ((come_in, come_out), (open_in, open_out)) = (sync_channel(1), sync_channel(1));
+    (Gate { come: come_in, open: open_out }, Keeper { come: come_out, open: open_in })
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.come.send(()).unwrap();
+        self.open.recv_timeout(LONG).unwrap();
+    }
+}
+
+/// A disk at one place of which there is a gate, to be passed once.
+#[derive(Debug)]
+struct GatedDisk {
+    disk: Arc<dyn Disk>,
+    /// Before a write of the log that somebody waits for.
+    writing: Mutex<Option<Gate>>,
+    /// Before a file gets another name.
+    renaming: Mutex<Option<Gate>>,
+}
+
+impl GatedDisk {
+    fn new(seed: u64) -> Self {
+        let disk = SimDisk::new(seed).open(true).unwrap();
+        Self { disk, writing: Mutex::default(), renaming: Mutex::default() }
+    }
+}
+
+#[derive(Debug)]
+struct GatedQueue {
+    queue: Box<dyn WriteQueue>,
+    gate: Option<Gate>,
+}
+
+impl Disk for GatedDisk {
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name, access)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if let Some(gate) = self.renaming.lock().unwrap().take() {
+            gate.pass();
+        }
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
+        let gate = self.writing.lock().unwrap().take();
+        Ok(Box::new(GatedQueue { queue: self.disk.queue()?, gate }))
+    }
+}
+
+impl WriteQueue for GatedQueue {
+    fn backend(&self) -> &'static str {
+        self.queue.backend()
+    }
+
+    fn depth(&self) -> usize {
+        self.queue.depth()
+    }
+
+    fn submit(&mut self, write: LogWrite) {
+        self.queue.submit(write);
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        if let Some(gate) = self.gate.take() {
+            gate.pass();
+        }
+        self.queue.complete(wait)
+    }
+}
+
+fn config() -> PersistentConfig {
+    PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(16)
+}
+
+fn workers(count: usize) -> ApplyConfig {
+    ApplyConfig::new().worker_count(NonZeroUsize::new(count).unwrap()).pin_workers(false)
+}
+
+/// A machine of one's own that counts, and is done with an entry when something is done to it.
+#[derive(Debug, Default)]
+struct Counter {
+    count: AtomicU64,
+    /// Once for each entry, with its index.
+    during: During,
+    at_snapshot: Mutex<Option<Gate>>,
+}
+
+#[derive(Default)]
+struct During(Option<Box<dyn Fn(u64) + Send + Sync>>);
+
+impl fmt::Debug for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("During")
+    }
+}
+
+impl Counter {
+    fn during(during: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { during: During(Some(Box::new(during))), ..Self::default() }
+    }
+}
+
+impl StateMachine for Counter {
+    fn apply(&self, range: &Range<'_>, part: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+        for entry in range.entries(part) {
+            let index = entry?.log_id.index;
+            if let During(Some(during)) = &self.during {
+                during(index);
+            }
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        if let Some(gate) = self.at_snapshot.lock().unwrap().take() {
+            gate.pass();
+        }
+        let count = self.count.load(Ordering::Relaxed).to_le_bytes();
+        out.write(&count).map_err(|error| SnapshotError::io("writing", "a count", error))
+    }
+}
+
+/// The same with a partition for the least of keys and one for the greatest.
+#[derive(Debug)]
+struct Keyed(Counter);
+
+impl StateMachine for Keyed {
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        match payload {
+            PayloadRef::Command(CommandRef::Put { key, .. }) => {
+                Footprint::Key(u64::from(key[0]) << 49)
+            }
+            _ => Footprint::All,
+        }
+    }
+
+    fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
+        self.0.apply(range, part, to)
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
+}
+
+#[test]
+fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile() {
+    let (gate, keeper) = gate();
+    let disk = GatedDisk { writing: Mutex::new(Some(gate)), ..GatedDisk::new(1) };
+    let config = config().commit_mode(CommitMode::ByCommit);
+    let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config).unwrap();
+    let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
+    manager.append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
+        keeper.come.recv_timeout(LONG).unwrap();
+        manager.truncate_after(None).unwrap();
+        manager.append(&[Entry::put(1, 2, b"key", b"new")]).unwrap();
+        keeper.open.send(()).unwrap();
+        let waited = waiting.join().unwrap();
+        assert!(matches!(waited, Err(WaitError::Truncated { index: 1 })), "{waited:?}");
+    });
+}
+
+#[test]
+fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
+    // It is done with an entry when the next one waits for it.
+    let (submitted, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, over) = (Arc::clone(&submitted), Arc::clone(&ended));
+    let machine = Counter::during(move |index| {
+        while seen.load(Ordering::Acquire) <= index && !over.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    });
+    let disk = SimDisk::new(2).open(true).unwrap();
+    let machine = Journaled::open_on_disk(disk, config(), machine).unwrap();
+    let manager = ApplyManager::new(machine, workers(1).pipeline_depth(8).batch_size(2)).unwrap();
+    thread::scope(|scope| {
+        let (manager, submitted, ended) = (&manager, &submitted, &ended);
+        scope.spawn(move || {
+            for index in 1.. {
+                while manager.apply_entries(&[Entry::noop(index, 1)]).is_err() {
+                    if ended.load(Ordering::Acquire) {
+                        return;
+                    }
+                    thread::yield_now();
+                }
+                submitted.store(index, Ordering::Release);
+            }
+        });
+        let (done, result) = sync_channel(1);
+        scope.spawn(move || {
+            while manager.stats().applied.is_none() {
+                thread::yield_now();
+            }
+            done.send(manager.snapshot().map(|report| report.log_id)).unwrap();
+        });
+        let taken = result.recv_timeout(LONG);
+        manager.engine.refuse_submissions();
+        ended.store(true, Ordering::Release);
+        assert!(taken.expect("it never came to it").unwrap().is_some());
+    });
+    // What came meanwhile was not forgotten.
+    let last = manager.stats().submitted.unwrap();
+    manager.wait_for_apply(last, LONG).unwrap();
+}
+
+#[test]
+fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
+    let (gate, keeper) = gate();
+    let disk = GatedDisk::new(3);
+    let disk = Arc::new(GatedDisk { renaming: Mutex::new(Some(gate)), ..disk });
+    let machine = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
+    let manager = ApplyManager::new(machine, workers(2)).unwrap();
+    manager.apply(&Entry::noop(1, 1), LONG).unwrap();
+    thread::scope(|scope| {
+        let taking = scope.spawn(|| manager.snapshot().unwrap().log_id);
+        keeper.come.recv_timeout(LONG).unwrap();
+        let applied = manager.apply(&Entry::noop(2, 1), Duration::from_secs(5));
+        keeper.open.send(()).unwrap();
+        assert_eq!(taking.join().unwrap(), Some(LogId::new(1, 1)));
+        applied.unwrap();
+    });
+}
+
+/// A machine that comes to a gate with the entry of index 1, in whichever partition, and panics at index 2.
+fn stuck_and_broken(gate: Gate) -> Counter {
+    let gate = Mutex::new(Some(gate));
+    Counter::during(move |index| match index {
+        1 => {
+            let gate = gate.lock().unwrap().take();
+            gate.unwrap().pass();
+        }
+        2 => panic!("told to"),
+        _ => {}
+    })
+}
+
+#[test]
+fn closing_after_a_failure_does_not_wait_for_a_worker_that_is_stuck_in_the_machine() {
+    for closes in [true, false] {
+        let (gate, keeper) = gate();
+        let machine = Keyed(stuck_and_broken(gate));
+        let config = workers(2).close_timeout(Duration::from_millis(50));
+        let manager = ApplyManager::new(machine, config).unwrap();
+        let (one, other) = ([0_u8], [u8::MAX]);
+        let entries = [Entry::put(1, 1, &one, b""), Entry::put(2, 1, &other, b"")];
+        manager.apply_entries(&entries).unwrap();
+        keeper.come.recv_timeout(LONG).unwrap();
+        let failed = manager.wait_for_apply(2, LONG);
+        assert!(matches!(failed, Err(WaitError::Poisoned(_))), "{failed:?}");
+        let (done, result) = sync_channel(1);
+        let closing = thread::spawn(move || {
+            let closed = if closes {
+                manager.close(Duration::from_millis(50)).map_err(|error| error.to_string())
+            } else {
+                drop(manager);
+                Ok(())
+            };
+            done.send(closed).unwrap();
+        });
+        let closed = result.recv_timeout(LONG);
+        keeper.open.send(()).unwrap();
+        let closed = closed.expect("it waits for the one that is stuck");
+        assert_eq!(closed.is_err_and(|error| error.contains("panicked")), closes);
+        closing.join().unwrap();
+    }
+}
+
+#[test]
+fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the_users_machine() {
+    let (gate, keeper) = gate();
+    let machine = Counter { at_snapshot: Mutex::new(Some(gate)), ..Counter::default() };
+    let disk = SimDisk::new(4);
+    // Due when all of them are applied.
+    let config = config().compaction(CompactionPolicy::default().entries(4));
+    let open = |machine| Journaled::open_on_disk(disk.open(true)?, config.clone(), machine);
+    let manager = ApplyManager::new(open(machine).unwrap(), workers(1)).unwrap();
+    // More than a segment, so that there is something to give up.
+    for index in 1..=4 {
+        manager.apply(&Entry::put(index, 1, b"key", &[7; 30 << 10]), LONG).unwrap();
+    }
+    keeper.come.recv_timeout(LONG).unwrap();
+    let (done, result) = sync_channel(1);
+    let closing = thread::spawn(move || {
+        done.send(manager.close(Duration::from_millis(200)).is_err()).unwrap();
+    });
+    let closed = result.recv_timeout(LONG);
+    keeper.open.send(()).unwrap();
+    assert!(closed.expect("it waits for the snapshot"), "not all of it has ended");
+    closing.join().unwrap();
+    // The one that was left to itself lets the directory go, and leaves it as it should be.
+    let began = Instant::now();
+    let again = loop {
+        match open(Counter::default()) {
+            Err(OpenError::Locked { .. }) if began.elapsed() < LONG => thread::yield_now(),
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(again.applied(), Some(LogId::new(4, 1)));
+}
+
+#[test]
+fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_looked() {
+    let config = workers(1).batch_size(8).batch_timeout(Duration::from_secs(1 << 20));
+    let manager = ApplyManager::without_threads(Counter::default(), config).unwrap();
+    let engine = &manager.engine;
+    let longest = threads::worker_sleeps(engine);
+    assert_eq!(longest, None, "nothing is there");
+    assert!(!threads::worker_wakes(engine, 0, longest));
+    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    assert!(engine.rings.is_empty(0), "it is held back");
+    assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
+    let longest = threads::worker_sleeps(engine);
+    assert!(longest.is_some() && !threads::worker_wakes(engine, 0, longest));
+    engine.fail(Poison::Internal("of a test"));
+    assert_eq!(threads::worker_sleeps(engine), None);
+    assert!(!threads::worker_wakes(engine, 0, None), "after a failure there is nothing to do");
+}
+
+#[test]
+fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_copied_out() {
+    let config = config().commit_mode(CommitMode::ByCommit);
+    let disk = SimDisk::new(5).open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+    let manager = ApplyManager::new(machine, workers(1).pipeline_depth(4)).unwrap();
+    let engine = &manager.engine;
+    let claim = engine.claims.claim(1, &**engine);
+    let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
+    manager.append(&entries).unwrap();
+    manager.commit(20).unwrap();
+    let kept = engine.slots.capacity();
+    manager.wait_until(kept, Stage::Applied, LONG).unwrap();
+    // Long enough for the worker to sleep.
+    let more = manager.wait_until(kept + 1, Stage::Applied, Duration::from_millis(100));
+    assert!(matches!(more, Err(WaitError::Timeout { .. })), "{more:?}");
+    drop(claim);
+    manager.wait_until(20, Stage::Applied, LONG).unwrap();
+}
