@@ -14,7 +14,7 @@ use openraft::{
 use sprag::error::{LogError, SubmitError};
 use sprag::{Payload, PayloadRef, StateMachine};
 
-use crate::store::{Shared, TIMEOUT, blocking, failed};
+use crate::store::{Kept, Shared, TIMEOUT, blocking, failed};
 use crate::types::{
     Application, DataError, Scratch, Types, encode, from_sprag, membership, to_sprag,
 };
@@ -77,7 +77,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             let applied = self.shared.manager.machine().applied().map(|last| last.index);
             let end = self.shared.manager.log_state().ok().and_then(|state| state.last);
             let end = end.map(|last| last.index).max(applied);
-            let purged = self.shared.lock_kept().purged.as_ref().map(|purged| purged.index);
+            let purged = self.shared.purged().map(|purged| purged.index);
             if purged <= end {
                 return;
             }
@@ -175,21 +175,21 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let index = log_id.index;
-        let shared = Arc::clone(&self.shared);
-        let keep = move || {
-            let purge = |kept: &mut crate::store::Kept<C::NodeId>| {
-                kept.purged = kept.purged.take().max(Some(log_id));
-            };
-            shared.keep(purge, ErrorSubject::Logs)
+        let Ok(_not_while_installing) = self.shared.installing.try_read() else {
+            // Making it durable would wait for the installation, whose snapshot has all of it anyway.
+            self.shared.purge_in_memory(log_id);
+            return Ok(());
         };
-        blocking(ErrorSubject::Logs, keep).await?;
-        // What is under a snapshot by now; the rest goes with a later purge.
         let shared = Arc::clone(&self.shared);
-        drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
-            Ok(()) | Err(LogError::NotCovered { .. }) => {}
-            Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
-        }));
+        let index = log_id.index;
+        if blocking(ErrorSubject::Logs, move || shared.purge(log_id)).await? {
+            // What is under a snapshot by now; the rest goes with a later purge.
+            let shared = Arc::clone(&self.shared);
+            drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
+                Ok(()) | Err(LogError::NotCovered { .. }) => {}
+                Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
+            }));
+        }
         Ok(())
     }
 }
@@ -248,7 +248,35 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         };
         let base = base.map(from_sprag).transpose().map_err(foreign)?;
         let last = state.last.map(from_sprag).transpose().map_err(foreign)?;
-        Ok((self.lock_kept().purged.clone().max(base), last))
+        Ok((self.purged().max(base), last))
+    }
+
+    /// Up to here the log is gone for openraft.
+    fn purged(&self) -> Option<LogId<C::NodeId>> {
+        let in_memory = self.lock_purged_in_memory().clone();
+        self.lock_kept().purged.clone().max(in_memory)
+    }
+
+    fn purge_in_memory(&self, log_id: LogId<C::NodeId>) {
+        let mut purged = self.lock_purged_in_memory();
+        *purged = purged.take().max(Some(log_id));
+    }
+
+    /// Gives up the log through `log_id`; whether that is durable.
+    ///
+    /// It is only where the state has all that goes. Openraft purges past the end of the log while the snapshot that it
+    /// does so for is on its way: until that is installed, and is the log's base by itself, a restart goes on
+    /// with the log that is there.
+    fn purge(&self, log_id: LogId<C::NodeId>) -> Result<bool, StorageError<C::NodeId>> {
+        if self.applied()? < Some(log_id.clone()) {
+            self.purge_in_memory(log_id);
+            return Ok(false);
+        }
+        let purge = |kept: &mut Kept<C::NodeId>| {
+            kept.purged = kept.purged.take().max(Some(log_id));
+        };
+        self.keep(purge, ErrorSubject::Logs)?;
+        Ok(true)
     }
 
     /// Makes everything that was appended durable.

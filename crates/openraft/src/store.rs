@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use sprag::error::{OpenError, ViewError};
 use sprag::snapshot::SnapshotReceiver;
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, View,
+    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, StateMachine,
+    View,
 };
 use tokio::sync::{Notify, RwLock, watch};
 
@@ -91,13 +92,17 @@ impl<C: Types, A: Application<C>> Store<C, A> {
         let refuse = |message: String| OpenError::Config { option: "state machine", message };
         let manager = ApplyManager::new(machine, apply)?;
         let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
-        let kept = match kept {
+        let mut kept: Kept<C::NodeId> = match kept {
             Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,
             None => Kept::default(),
         };
+        // What the state does not have is not gone, whatever was said before: the log has it, or nobody here.
+        let applied = manager.machine().applied().map(|applied| applied.index);
+        kept.purged = kept.purged.filter(|purged| Some(purged.index) <= applied);
         let shared = Arc::new(Shared {
             manager,
             kept: Mutex::new(kept),
+            purged_in_memory: Mutex::default(),
             receiver: Mutex::default(),
             installing: RwLock::default(),
             installed: Notify::new(),
@@ -117,7 +122,8 @@ pub(crate) struct Kept<N: NodeTag> {
     pub(crate) vote: Option<Vote<N>>,
     /// As of the last time that something else here changed. The log's own frames say it too, and for good.
     pub(crate) committed: Option<LogId<N>>,
-    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them.
+    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them. Never
+    /// past the state.
     pub(crate) purged: Option<LogId<N>>,
 }
 
@@ -133,6 +139,8 @@ pub(crate) type ReceiverSlot = Mutex<Option<SnapshotReceiver>>;
 pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
+    /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
+    purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
     pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
     /// Written while a snapshot is being installed, read while entries are appended.
     pub(crate) installing: RwLock<()>,
@@ -151,6 +159,10 @@ impl<C: Types, A: Application<C>> std::fmt::Debug for Shared<C, A> {
 impl<C: Types, A: Application<C>> Shared<C, A> {
     pub(crate) fn lock_kept(&self) -> MutexGuard<'_, Kept<C::NodeId>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_purged_in_memory(&self) -> MutexGuard<'_, Option<LogId<C::NodeId>>> {
+        self.purged_in_memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is kept, durably. Waits for what was appended before.

@@ -250,6 +250,31 @@ async fn a_snapshot_takes_the_place_of_a_state_and_the_log_goes_on_after_it() {
     assert_eq!(current.meta, built.meta);
 }
 
+#[tokio::test]
+async fn a_purge_past_the_log_s_end_is_forgotten_with_the_snapshot_that_was_never_installed() {
+    for vote_follows in [false, true] {
+        let disk = SimDisk::new(10);
+        let mut follower = open(&disk);
+        let had = puts(1, 0..20, "follower");
+        append(&mut follower, had.clone()).await;
+        apply(&mut follower, had[..10].to_vec()).await;
+        follower.log.purge(log_id(4, 1, 299)).await.unwrap();
+        let state = follower.log.get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id, Some(log_id(4, 1, 299)), "as openraft has it");
+        if vote_follows {
+            // The hard state is written, and does not have it.
+            follower.log.save_vote(&Vote::new(5, 2)).await.unwrap();
+        }
+        disk.power_cut_keeping(0);
+        close(follower).await;
+        let mut follower = open(&disk);
+        let state = follower.log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(log_id(1, 1, 19))));
+        assert_eq!(follower.log.try_get_log_entries(..).await.unwrap(), had);
+        assert!(applied(&mut follower).await < Some(log_id(1, 1, 10)));
+    }
+}
+
 /// Sends a snapshot in small chunks, all of it or an error after `end` bytes.
 async fn copy(from: &SnapshotFile, to: &mut SnapshotFile, end: u64) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
