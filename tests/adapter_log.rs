@@ -264,6 +264,23 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
             let fits = few.into_iter().chain(more).any(|model| compare(&machine, &model).is_ok());
             assert!(fits, "power cut at {operation}");
         }
+        // The engine knows how far the state is, and applies nothing a second time.
+        let applied = machine.applied().map(|last| last.index);
+        let manager: ApplyManager<_> = manage(machine, apply_config(2));
+        assert_eq!(manager.stats().applied, applied, "power cut at {operation}");
+        assert_eq!(apply_only(&manager, &beside).unwrap().len(), beside.len());
+        let known = usize::try_from(applied.map_or(0, |index| index + 1)).unwrap();
+        let model = Model::after(&[&log[..known.min(3)], &beside[..]].concat());
+        compare(manager.machine(), &model).unwrap();
+        let again = apply_only(&manager, &beside).unwrap();
+        assert_eq!(again, vec![Reply::AlreadyApplied; beside.len()]);
+        // Nor what the log has below the state.
+        manager.commit(5).unwrap();
+        disk.power_cut_keeping(operation);
+        drop(manager);
+        let machine = open(&disk).unwrap();
+        assert_eq!(machine.applied(), Some(beside[2].0), "power cut at {operation}");
+        compare(&machine, &model).unwrap();
         if !struck {
             assert!(operation > 5, "the run was long enough to be cut");
             return;
