@@ -11,8 +11,8 @@ use openraft::{
     Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader,
     StorageError, Vote,
 };
-use sprag::error::{LogError, SubmitError};
-use sprag::{Payload, PayloadRef, StateMachine};
+use sprag::error::{EntryError, LogError, SubmitError};
+use sprag::{Limits, Payload, PayloadRef, StateMachine};
 
 use crate::store::{Kept, Shared, TIMEOUT, blocking, failed};
 use crate::types::{
@@ -54,14 +54,26 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             .zip(&mut scratches)
             .map(|(entry, scratch)| to_entry::<C, A>(entry, scratch))
             .collect();
-        let ours = ours.map_err(|error| refused(&error))?;
+        let mut ours = ours.map_err(|error| refused(&error))?;
         let (mut taken, mut most) = (0, ours.len());
-        while let Some(next) = ours.get(taken..).filter(|rest| !rest.is_empty()) {
-            let next = next.get(..most).unwrap_or(next);
+        while taken < ours.len() {
+            let end = ours.len().min(taken + most);
+            let next = ours.get(taken..end).unwrap_or_default();
             match self.shared.manager.append(next) {
-                Ok(()) => taken += next.len(),
+                Ok(()) => taken = end,
                 Err(SubmitError::Full { .. }) => break,
                 Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
+                Err(SubmitError::Entry { index, source }) if is_never_an_entry(&source) => {
+                    let at = |entry: &&mut sprag::Entry<'_>| entry.log_id.index == index;
+                    let is_client_s = |entry: &&mut sprag::Entry<'_>| {
+                        matches!(entry.payload, Payload::Command(_) | Payload::Opaque(_))
+                    };
+                    let entry = ours.iter_mut().find(at).filter(is_client_s);
+                    let Some(entry) = entry else { return Err(refused(&source)) };
+                    tracing::warn!(error = %source, index, "a command cannot be an entry: it is rejected");
+                    entry.payload = Payload::Noop;
+                    self.shared.lock_rejected().insert(index);
+                }
                 Err(error) => return Err(refused(&error)),
             }
         }
@@ -162,7 +174,10 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         let keep = log_id.index.checked_sub(1);
         loop {
             match self.shared.manager.truncate_after(keep) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.shared.lock_rejected().split_off(&log_id.index);
+                    return Ok(());
+                }
                 Err(LogError::Full) => {
                     let shared = Arc::clone(&self.shared);
                     blocking(ErrorSubject::Logs, move || shared.sync()).await?;
@@ -345,6 +360,20 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (first, end)
+}
+
+/// Whether no node anywhere could have such an entry, whatever its options are.
+///
+/// Only then may it be left out: what a leader has in its log, and this node is told to have no room for, is this node's end.
+fn is_never_an_entry(error: &EntryError) -> bool {
+    let longest = Limits::default();
+    match *error {
+        EntryError::EmptyKey | EntryError::NestedBatch { .. } => true,
+        EntryError::KeyTooLong { bytes, .. } => bytes > longest.key_bytes_max,
+        EntryError::ValueTooLong { bytes, .. } => bytes > longest.value_bytes_max,
+        EntryError::EntryTooLong { bytes, .. } => bytes > longest.entry_bytes_max,
+        _ => false,
+    }
 }
 
 /// An entry of openraft as one of sprag.

@@ -8,7 +8,7 @@ use openraft::{
     SnapshotMeta, StorageError, StoredMembership,
 };
 use sprag::error::{ApplyError, SnapshotError, SubmitError, ViewError};
-use sprag::{Reply, StateMachine, View};
+use sprag::{Rejection, Reply, StateMachine, View};
 
 use crate::log::to_entry;
 use crate::snapshot::{self, Content, SnapshotFile};
@@ -127,10 +127,24 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             if held == 0 || !self.apply_held(now, &mut replies)? {
                 self.apply_only(now, &mut replies)?;
             }
+            self.tell_rejected(now, &mut replies);
             responses.extend(replies.drain(..).map(A::response));
             rest = later;
         }
         Ok(responses)
+    }
+
+    /// Puts in the replies of commands that could not be entries.
+    fn tell_rejected(&self, entries: &[Entry<C>], replies: &mut [Reply]) {
+        let mut rejected = self.lock_rejected();
+        if rejected.is_empty() {
+            return;
+        }
+        for (entry, reply) in entries.iter().zip(replies) {
+            if rejected.remove(&entry.log_id.index) {
+                *reply = Reply::Rejected(Rejection::Unsupported);
+            }
+        }
     }
 
     fn holds(&self, log_id: &LogId<C::NodeId>) -> bool {

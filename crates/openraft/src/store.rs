@@ -1,5 +1,6 @@
 //! What the log and the state machine of one node share: the engine, and what is kept beside its log.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ use crate::types::{Application, NodeTag, Types, decode, encode};
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The options of a data directory for a node: the defaults of sprag, with a log that openraft commits.
+///
+/// A command that no node could have (an empty key, a batch in a batch, more than the highest limits) is rejected. One that only this
+/// node has no room for, as its limits are lowered or its segments shorter than the longest entry, stops it: have
+/// the same of both on all nodes, and segments longer than what clients may send.
 ///
 /// Change what you like of it but [`commit_mode`](PersistentConfig::commit_mode) and
 /// [`contiguity`](PersistentConfig::contiguity), and open the machine with it.
@@ -103,6 +108,7 @@ impl<C: Types, A: Application<C>> Store<C, A> {
             manager,
             kept: Mutex::new(kept),
             purged_in_memory: Mutex::default(),
+            rejected: Mutex::default(),
             receiver: Mutex::default(),
             installing: RwLock::default(),
             installed: Notify::new(),
@@ -141,6 +147,9 @@ pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
     /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
     purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
+    /// Indexes of commands that cannot be entries, and are in the log as entries without data, until they are applied and the
+    /// client is told. A node that did not take them from the client has nobody to tell.
+    rejected: Mutex<BTreeSet<u64>>,
     pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
     /// Written while a snapshot is being installed, read while entries are appended.
     pub(crate) installing: RwLock<()>,
@@ -163,6 +172,10 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
 
     pub(crate) fn lock_purged_in_memory(&self) -> MutexGuard<'_, Option<LogId<C::NodeId>>> {
         self.purged_in_memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_rejected(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is kept, durably. Waits for what was appended before.
