@@ -14,10 +14,11 @@ use openraft::{
 use sprag::error::{EntryError, LogError, SubmitError};
 use sprag::{Limits, Payload, PayloadRef, StateMachine};
 
-use crate::store::{Kept, Shared, TIMEOUT, blocking, failed};
+use crate::store::{Installs, Kept, Shared, blocking, failed};
 use crate::types::{
     Application, DataError, Scratch, Types, encode, from_sprag, membership, to_sprag,
 };
+use tokio::sync::RwLockReadGuard;
 
 /// Most bytes of entries that are read from the log at once.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -80,23 +81,33 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
         Ok(taken)
     }
 
-    /// Lets a snapshot that is on its way be installed first: openraft may go on with the log before it is.
-    async fn wait_for_install(&self) {
+    /// Lets a snapshot that is on its way be installed first, as openraft may go on with the log before it is; then none is
+    /// while the guard is there.
+    ///
+    /// It waits as long as it takes: what is appended over the gap would go when the snapshot takes the log's place, and was
+    /// acknowledged by then.
+    async fn after_install(&self) -> Result<RwLockReadGuard<'_, ()>, StorageError<C::NodeId>> {
+        let mut installs = self.shared.installs.subscribe();
         loop {
-            let installed = self.shared.installed.notified();
-            tokio::pin!(installed);
-            installed.as_mut().enable();
-            let applied = self.shared.manager.machine().applied().map(|last| last.index);
-            let end = self.shared.manager.log_state().ok().and_then(|state| state.last);
-            let end = end.map(|last| last.index).max(applied);
+            let newest = *installs.borrow_and_update();
+            // First of all: while a snapshot is being installed the log's own lock is taken.
+            let guard = self.shared.installing.read().await;
             let purged = self.shared.purged().map(|purged| purged.index);
-            if purged <= end {
-                return;
+            if purged <= self.shared.end()? {
+                return Ok(guard);
             }
-            if tokio::time::timeout(TIMEOUT, installed).await.is_err() {
-                tracing::warn!(?purged, "no snapshot came for what was purged past the log's end");
-                return;
+            drop(guard);
+            if newest == Installs::Ended {
+                let error = "no snapshot came for what was purged past the log's end";
+                let error = io::Error::other(error);
+                return Err(StorageError::from_io_error(
+                    ErrorSubject::Logs,
+                    ErrorVerb::Write,
+                    error,
+                ));
             }
+            // The state machine's half is dropped after it has said so.
+            let _changed = installs.changed().await;
         }
     }
 }
@@ -151,18 +162,16 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        self.wait_for_install().await;
         let mut rest = &entries[..];
         while !rest.is_empty() {
             let taken = {
-                let _not_while_installing = self.shared.installing.read().await;
+                let _not_while_installing = self.after_install().await?;
                 self.submit(rest)?
             };
             rest = rest.get(taken..).unwrap_or_default();
             if !rest.is_empty() {
-                // The log's buffers are free again when what is in them is durable.
                 let shared = Arc::clone(&self.shared);
-                blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+                blocking(ErrorSubject::Logs, move || shared.make_room()).await?;
             }
         }
         self.flusher.flush(callback);
@@ -180,7 +189,7 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
                 }
                 Err(LogError::Full) => {
                     let shared = Arc::clone(&self.shared);
-                    blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+                    blocking(ErrorSubject::Logs, move || shared.make_room()).await?;
                 }
                 Err(error) => {
                     return Err(failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &error));
@@ -253,6 +262,14 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Read, &error))
     }
 
+    /// The last index that is in the log or in the state.
+    fn end(&self) -> Result<Option<u64>, StorageError<C::NodeId>> {
+        let state = self.manager.log_state();
+        let state = state.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?;
+        let index = |last: sprag::LogId| last.index;
+        Ok(state.last.map(index).max(self.manager.machine().applied().map(index)))
+    }
+
     fn log_ends(&self) -> Result<Ends<C::NodeId>, StorageError<C::NodeId>> {
         let unreadable = |error: LogError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
         let foreign = |error: DataError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
@@ -294,10 +311,9 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(true)
     }
 
-    /// Makes everything that was appended durable.
-    pub(crate) fn sync(&self) -> Result<(), StorageError<C::NodeId>> {
-        let synced = self.manager.sync(TIMEOUT);
-        synced.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
+    /// Makes room in the log's buffers: they are free again when what is in them is durable.
+    fn make_room(&self) -> Result<(), StorageError<C::NodeId>> {
+        self.sync().map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
     }
 
     /// Entries of the log; with `limited`, as many as are read at once.
@@ -328,7 +344,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         let mut first = first.max(begin);
         let mut entries = Vec::new();
         while first < end {
-            let found = self.manager.entries(first..=end - 1, READ_BYTES_MAX);
+            let found = self.patiently(|_| self.manager.entries(first..=end - 1, READ_BYTES_MAX));
             let found = found
                 .map_err(|error| failed(ErrorSubject::LogIndex(first), ErrorVerb::Read, &error))?;
             let Some(last) = found.last() else { break };
@@ -419,7 +435,7 @@ impl<C: Types> Flusher<C> {
         let run = move || {
             while let Ok(first) = appended.recv() {
                 let callbacks: Vec<_> = std::iter::once(first).chain(appended.try_iter()).collect();
-                let synced = shared.manager.sync(TIMEOUT);
+                let synced = shared.sync();
                 for callback in callbacks {
                     let error = |error: &LogError| io::Error::other(error.to_string());
                     callback.log_io_completed(synced.as_ref().copied().map_err(error));

@@ -6,20 +6,24 @@ use std::time::Duration;
 
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, StorageError, StorageIOError, Vote};
 use serde::{Deserialize, Serialize};
-use sprag::error::{OpenError, ViewError};
+use sprag::error::{LogError, OpenError, ViewError};
 use sprag::snapshot::SnapshotReceiver;
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, StateMachine,
     View,
 };
-use tokio::sync::{Notify, RwLock, watch};
+use tokio::sync::{RwLock, watch};
 
 use crate::log::LogStore;
 use crate::state_machine::StateMachineStore;
 use crate::types::{Application, NodeTag, Types, decode, encode};
 
-/// How long a call waits for the disk or for the workers before it fails, and with it the node.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a call waits for the disk before it says so and waits on. A wait that gave up would cancel nothing, and end the
+/// node; what will never be done shows as a poisoned engine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For what cannot be waited for again, as its replies would be lost.
+pub(crate) const NO_LIMIT: Duration = Duration::MAX;
 
 /// The options of a data directory for a node: the defaults of sprag, with a log that openraft commits.
 ///
@@ -94,6 +98,14 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     ///
     /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or whose hard state is not of such a node.
     pub fn new(machine: A::Machine, apply: ApplyConfig) -> Result<Self, OpenError> {
+        Self::with_patience(machine, apply, PATIENCE)
+    }
+
+    pub(crate) fn with_patience(
+        machine: A::Machine,
+        apply: ApplyConfig,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
         let refuse = |message: String| OpenError::Config { option: "state machine", message };
         let manager = ApplyManager::new(machine, apply)?;
         let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
@@ -106,12 +118,13 @@ impl<C: Types, A: Application<C>> Store<C, A> {
         kept.purged = kept.purged.filter(|purged| Some(purged.index) <= applied);
         let shared = Arc::new(Shared {
             manager,
+            patience,
             kept: Mutex::new(kept),
             purged_in_memory: Mutex::default(),
             rejected: Mutex::default(),
             receiver: Mutex::default(),
             installing: RwLock::default(),
-            installed: Notify::new(),
+            installs: watch::Sender::new(Installs::Possible),
             gone: watch::Sender::new(()),
         });
         let log = LogStore::new(Arc::clone(&shared));
@@ -139,11 +152,21 @@ impl<N: NodeTag> Default for Kept<N> {
     }
 }
 
+/// What there is to hope for where a snapshot is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Installs {
+    /// It may come.
+    Possible,
+    /// Installing one failed, or openraft has given up the state machine.
+    Ended,
+}
+
 /// A snapshot on its way in. Openraft may begin with the next before it lets go of this one.
 pub(crate) type ReceiverSlot = Mutex<Option<SnapshotReceiver>>;
 
 pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
+    patience: Duration,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
     /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
     purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
@@ -153,8 +176,8 @@ pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
     /// Written while a snapshot is being installed, read while entries are appended.
     pub(crate) installing: RwLock<()>,
-    /// Something was applied or installed.
-    pub(crate) installed: Notify,
+    /// Written when something was applied or installed, or when nothing more will be.
+    pub(crate) installs: watch::Sender<Installs>,
     /// Dropped last, when the engine has ended.
     pub(crate) gone: watch::Sender<()>,
 }
@@ -190,9 +213,28 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             encode(&*kept)
         };
         let bytes = bytes.map_err(|error| failed(subject.clone(), ErrorVerb::Write, &error))?;
-        self.manager
-            .save_hard_state(&bytes)
+        self.patiently(|_| self.manager.save_hard_state(&bytes))
             .map_err(|error| failed(subject, ErrorVerb::Write, &error))
+    }
+
+    /// Makes everything that was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
+        self.patiently(|patience| self.manager.sync(patience))
+    }
+
+    /// Does again what took too long, however often.
+    pub(crate) fn patiently<T>(
+        &self,
+        call: impl Fn(Duration) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        loop {
+            match call(self.patience) {
+                Err(LogError::Timeout(error)) => {
+                    tracing::warn!(%error, "the disk is slow: waiting on")
+                }
+                done => return done,
+            }
+        }
     }
 }
 
