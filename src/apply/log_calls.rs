@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::submit::Mode;
 use super::watermark::{Stage, decode, encode};
@@ -67,12 +68,13 @@ impl<M: StateMachine> ApplyManager<M> {
         let log = self.log()?;
         let appending = self.engine.lock_appender();
         let progress = &self.engine.progress;
+        let base = log.base();
         Ok(LogState {
-            first: appending.appender.index().first(),
+            first: appending.appender.index().first(base.segment),
             last: appending.appender.last(),
             committed: decode(progress.committed_mark()),
             durable: decode(progress.durable_mark()),
-            purged: log.base().last.map(|last| last.index),
+            purged: base.last.map(|last| last.index),
         })
     }
 
@@ -92,7 +94,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`LogError::NotInLog`] if the log does not hold the whole range; [`LogError::Corrupt`] if it does not read back.
+    /// [`LogError::NotInLog`] if the log does not hold the whole range, or no more; [`LogError::Corrupt`] if it does not read back.
     pub fn entries(
         &self,
         range: RangeInclusive<u64>,
@@ -102,21 +104,28 @@ impl<M: StateMachine> ApplyManager<M> {
         if range.is_empty() {
             return Ok(LogEntries::default());
         }
-        let (first, last) = {
-            let appending = self.engine.lock_appender();
-            (appending.appender.index().first(), appending.appender.last())
-        };
-        let last = last.map(|last| last.index);
-        let missing = [*range.start(), *range.end()]
-            .into_iter()
-            .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
-        if let Some(index) = missing {
-            return Err(LogError::NotInLog { index, first, last });
+        loop {
+            let before = self.engine.log_extent(log);
+            let (first, last) = (before.first, before.last);
+            let missing = [*range.start(), *range.end()]
+                .into_iter()
+                .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
+            if let Some(index) = missing {
+                return Err(LogError::NotInLog { index, first, last });
+            }
+            self.engine.writer_signal.notify();
+            log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
+            let locate = |index| self.engine.lock_appender().appender.index().locate(index);
+            let found = log.entries(range.clone(), bytes_max, locate);
+            let after = self.engine.log_extent(log);
+            let truncated = after.truncations != before.truncations;
+            let given_up = after.segment != before.segment;
+            let whole = found.as_ref().is_ok_and(|found| !found.is_empty());
+            // What went while it was read is not damaged: look again whether it is there.
+            if !truncated && (!given_up || whole) {
+                return found;
+            }
         }
-        self.engine.writer_signal.notify();
-        log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
-        let locate = |index| self.engine.lock_appender().appender.index().locate(index);
-        log.entries(range, bytes_max, locate)
     }
 
     /// Removes everything after `keep` (`None`: everything) from the log. Those who wait for it get
@@ -201,6 +210,26 @@ impl<M: StateMachine> ApplyManager<M> {
             LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),
             other => other,
         })
+    }
+}
+
+/// Where a log begins and ends, and what tells whether that has changed.
+struct Extent {
+    first: Option<u64>,
+    last: Option<u64>,
+    /// Where it begins.
+    segment: u64,
+    truncations: u64,
+}
+
+impl<M: StateMachine> Engine<M> {
+    fn log_extent(&self, log: &Log) -> Extent {
+        let appending = self.lock_appender();
+        // The base moves before anything goes, and the appender hears of it last.
+        let segment = log.base().segment;
+        let index = appending.appender.index();
+        let last = appending.appender.last().map(|last| last.index);
+        Extent { first: index.first(segment), last, segment, truncations: index.truncations() }
     }
 }
 

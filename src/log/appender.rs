@@ -217,7 +217,7 @@ impl Appender {
         }
         match self.position.terms.log_id(got.index) {
             Some(known) if known != got => Err(SubmitError::Conflict { known, got }),
-            None if self.position.index.first().is_some_and(|first| got.index > first) => {
+            None if self.position.index.first(0).is_some_and(|first| got.index > first) => {
                 // In a gap, which nothing fills later.
                 let expected = last.map_or(0, |last| last.index.saturating_add(1));
                 Err(SubmitError::Gap { expected, got: got.index })
