@@ -7,6 +7,7 @@ use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::submit::Mode;
 use super::watermark::{Stage, decode, encode};
+use crate::config::{CommitMode, Contiguity};
 use crate::entry::{Entry, LogId};
 use crate::error::{LogError, SubmitError, WaitError};
 use crate::log::Log;
@@ -27,6 +28,18 @@ pub struct LogState {
     pub durable: Option<u64>,
     /// The last index that is gone from the log, covered by a snapshot.
     pub purged: Option<u64>,
+}
+
+/// How a log was opened: what an adapter has to rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogOptions {
+    /// How entries come to be committed.
+    pub commit_mode: CommitMode,
+    /// Whether indexes may have gaps.
+    pub contiguity: Contiguity,
+    /// Whether the engine gives up the front of the log by itself.
+    pub compacts: bool,
 }
 
 /// How long a call that needs the log on disk waits for it.
@@ -57,6 +70,18 @@ impl<M: StateMachine> ApplyManager<M> {
     fn log(&self) -> Result<&Log, LogError> {
         self.engine.progress.poison.check()?;
         self.engine.log.as_deref().ok_or(LogError::NoLog)
+    }
+
+    /// How the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_state`](ApplyManager::log_state).
+    pub fn log_options(&self) -> Result<LogOptions, LogError> {
+        let log = self.log()?;
+        let contiguity = if log.is_monotone() { Contiguity::Monotone } else { Contiguity::Strict };
+        let compacts = log.compaction_policy().is_some();
+        Ok(LogOptions { commit_mode: log.commit_mode(), contiguity, compacts })
     }
 
     /// Where the log starts and ends.

@@ -12,7 +12,7 @@ use openraft::{
     StorageError, Vote,
 };
 use sprag::error::{EntryError, LogError, SubmitError};
-use sprag::{Limits, Payload, PayloadRef, StateMachine};
+use sprag::{Limits, LogEntries, Payload, PayloadRef, StateMachine};
 
 use crate::store::{Installs, Kept, Shared, blocking, failed};
 use crate::types::{
@@ -332,34 +332,56 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         end: u64,
         limited: bool,
     ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        let (purged, last) = self.log_ends()?;
-        let begin = purged.map_or(0, |purged| purged.index.saturating_add(1));
-        let begin = self
-            .manager
-            .log_state()
-            .map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?
-            .first
-            .map_or(u64::MAX, |first| first.max(begin));
-        let end = end.min(last.map_or(0, |last| last.index + 1));
-        let mut first = first.max(begin);
-        let mut entries = Vec::new();
-        while first < end {
-            let found = self.patiently(|_| self.manager.entries(first..=end - 1, READ_BYTES_MAX));
-            let found = found
-                .map_err(|error| failed(ErrorSubject::LogIndex(first), ErrorVerb::Read, &error))?;
-            let Some(last) = found.last() else { break };
-            for (log_id, payload) in found.iter() {
-                let index = log_id.index;
-                entries.push(from_entry::<C, A>(log_id, &payload).map_err(|error| {
-                    failed(ErrorSubject::LogIndex(index), ErrorVerb::Read, &error)
-                })?);
+        loop {
+            match self.try_read(first, end, limited) {
+                // It went since the log was asked where it begins and ends.
+                Err((_, LogError::NotInLog { .. })) => {}
+                Err((at, error)) => {
+                    return Err(failed(ErrorSubject::LogIndex(at), ErrorVerb::Read, &error));
+                }
+                Ok(found) => return self.decode(&found),
             }
-            first = last.index + 1;
+        }
+    }
+
+    /// Those of the entries that are there. With `limited`, as many as are read at once from the first of them on, or none
+    /// if that is gone: who sends them on takes what it gets for what follows each other.
+    fn try_read(
+        &self,
+        first: u64,
+        end: u64,
+        limited: bool,
+    ) -> Result<Vec<LogEntries>, (u64, LogError)> {
+        let state = self.manager.log_state().map_err(|error| (first, error))?;
+        let purged = self.purged().map_or(0, |purged| purged.index.saturating_add(1));
+        let begin = state.first.map_or(u64::MAX, |first| first.max(purged));
+        let end = end.min(state.last.map_or(0, |last| last.index + 1));
+        let mut found = Vec::new();
+        if limited && begin > first {
+            return Ok(found);
+        }
+        let mut next = first.max(begin);
+        while next < end {
+            let read = self.patiently(|_| self.manager.entries(next..=end - 1, READ_BYTES_MAX));
+            let read = read.map_err(|error| (next, error))?;
+            let Some(last) = read.last() else { break };
+            next = last.index + 1;
+            found.push(read);
             if limited {
                 break;
             }
         }
-        Ok(entries)
+        Ok(found)
+    }
+
+    fn decode(&self, found: &[LogEntries]) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let entries = found.iter().flat_map(LogEntries::iter);
+        let decoded = entries.map(|(log_id, payload)| {
+            from_entry::<C, A>(log_id, &payload).map_err(|error| {
+                failed(ErrorSubject::LogIndex(log_id.index), ErrorVerb::Read, &error)
+            })
+        });
+        decoded.collect()
     }
 }
 

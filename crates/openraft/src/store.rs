@@ -32,7 +32,8 @@ pub(crate) const NO_LIMIT: Duration = Duration::MAX;
 /// the same of both on all nodes, and segments longer than what clients may send.
 ///
 /// Change what you like of it but [`commit_mode`](PersistentConfig::commit_mode) and
-/// [`contiguity`](PersistentConfig::contiguity), and open the machine with it.
+/// [`contiguity`](PersistentConfig::contiguity), set no [`compaction`](PersistentConfig::compaction) policy (openraft has its
+/// own), and open the machine with it.
 pub fn config(path: impl Into<std::path::PathBuf>) -> PersistentConfig {
     PersistentConfig::new(path).commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
 }
@@ -96,7 +97,8 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or whose hard state is not of such a node.
+    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or that was not opened with such options, or with a
+    /// [`compaction`](PersistentConfig::compaction) policy, or whose hard state is not of such a node.
     pub fn new(machine: A::Machine, apply: ApplyConfig) -> Result<Self, OpenError> {
         Self::with_patience(machine, apply, PATIENCE)
     }
@@ -108,6 +110,16 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     ) -> Result<Self, OpenError> {
         let refuse = |message: String| OpenError::Config { option: "state machine", message };
         let manager = ApplyManager::new(machine, apply)?;
+        let log = manager.log_options().map_err(|error| refuse(error.to_string()))?;
+        if log.commit_mode != CommitMode::ByCommit || log.contiguity != Contiguity::Monotone {
+            return Err(refuse(
+                "it was not opened with the options of sprag_openraft::config".to_owned(),
+            ));
+        }
+        if log.compacts {
+            let message = "it compacts by itself: openraft says what of the log may go";
+            return Err(refuse(message.to_owned()));
+        }
         let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
         let mut kept: Kept<C::NodeId> = match kept {
             Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,

@@ -275,6 +275,56 @@ async fn a_purge_past_the_log_s_end_is_forgotten_with_the_snapshot_that_was_neve
     }
 }
 
+#[tokio::test]
+async fn a_read_whose_first_entry_is_gone_finds_none_and_not_later_ones() {
+    let mut store = open(&SimDisk::new(11));
+    let all = puts(1, 0..10, "x");
+    append(&mut store, all.clone()).await;
+    apply(&mut store, all.clone()).await;
+    store.log.purge(log_id(1, 1, 5)).await.unwrap();
+    let mut reader = store.log.get_log_reader().await;
+    assert_eq!(reader.limited_get_log_entries(3, 10).await.unwrap(), []);
+    assert_eq!(store.log.limited_get_log_entries(5, 10).await.unwrap(), []);
+    assert_eq!(reader.limited_get_log_entries(6, 9).await.unwrap(), all[6..9]);
+    assert_eq!(reader.try_get_log_entries(3..10).await.unwrap(), all[6..], "what there is of them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_of_what_is_taken_back_meanwhile_is_no_error() {
+    let mut store = open(&SimDisk::new(12));
+    let mut reader = store.log.get_log_reader().await;
+    append(&mut store, puts(1, 0..10, "kept")).await;
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let reading = tokio::spawn(async move {
+        while !stopped.load(Ordering::SeqCst) {
+            let found = reader.try_get_log_entries(0..100).await.unwrap();
+            let indexes = found.iter().map(|entry| entry.log_id.index);
+            assert!(found.len() >= 10 && indexes.eq(0..found.len() as u64), "{found:?}");
+        }
+    });
+    for term in 2..1500 {
+        append(&mut store, puts(term, 10..30, "x")).await;
+        store.log.truncate(log_id(term, 1, 10)).await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    reading.await.unwrap();
+}
+
+#[test]
+fn a_machine_that_was_opened_in_another_way_is_refused() {
+    use sprag::{CompactionPolicy, Contiguity};
+    let refused = |config: sprag::PersistentConfig| {
+        let machine =
+            PersistentStateMachine::open_on_disk(SimDisk::new(13).open(true).unwrap(), config);
+        let store = Kv::new(machine.unwrap(), apply_config(1));
+        assert!(matches!(store, Err(sprag::error::OpenError::Config { .. })), "{store:?}");
+    };
+    refused(sprag::PersistentConfig::new("simulated"));
+    refused(small().contiguity(Contiguity::Strict));
+    refused(small().compaction(CompactionPolicy::default()));
+}
+
 /// Sends a snapshot in small chunks, all of it or an error after `end` bytes.
 async fn copy(from: &SnapshotFile, to: &mut SnapshotFile, end: u64) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
