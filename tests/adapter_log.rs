@@ -133,6 +133,23 @@ fn nothing_is_committed_over_a_gap_and_the_log_is_cut_back_to_what_it_holds() {
 }
 
 #[test]
+fn what_is_committed_and_held_back_in_the_middle_of_a_run_is_no_gap() {
+    let scratch = Scratch::new();
+    let machine = PersistentStateMachine::open(monotone(&scratch)).unwrap();
+    let manager = manage(machine, apply_config(1).batch_timeout(LONG));
+    // Runs of 128, of which less than that is not handed over at once.
+    append(&manager, &puts(1, 1, 300));
+    append(&manager, &puts(310, 1, 3));
+    manager.commit(64).unwrap();
+    manager.commit(200).unwrap();
+    let over = manager.commit(310).unwrap_err();
+    assert!(matches!(over, SubmitError::Gap { expected: 301, got: 310 }), "{over}");
+    manager.commit(300).unwrap();
+    manager.flush_pending(LONG).unwrap();
+    compare(manager.machine(), &Model::after(&puts(1, 1, 300))).unwrap();
+}
+
+#[test]
 fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));
