@@ -12,7 +12,7 @@ use sprag::error::{ApplyError, LogError, OpenError, SubmitError};
 use sprag::testing::SimDisk;
 use sprag::{
     ApplyManager, CommitMode, Contiguity, Entry, LogId, PersistentConfig, PersistentStateMachine,
-    Reply, StateMachine,
+    Reply, Stage, StateMachine,
 };
 
 fn monotone(scratch: &Scratch) -> PersistentConfig {
@@ -182,6 +182,35 @@ fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place()
     let model =
         Model::after(&[&log[..3], &beside[..], &log[5..8], &far[..], &puts(23, 3, 2)].concat());
     compare(manager.machine(), &model).unwrap();
+}
+
+#[test]
+fn what_the_log_takes_behind_the_state_is_written_when_it_is_waited_for_or_read() {
+    for reads in [false, true] {
+        let disk = SimDisk::new(3);
+        let config = || {
+            let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
+            config.commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
+        };
+        let open = || PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config());
+        let manager = manage(open().unwrap(), apply_config(1));
+        append(&manager, &puts(0, 1, 11));
+        apply_committed(&manager, 0, 10).unwrap();
+        apply_only(&manager, &puts(20, 2, 1)).unwrap();
+        for index in 11..19 {
+            append(&manager, &puts(index, 2, 1));
+            if reads {
+                let found = manager.entries(index..=index, 1 << 20).unwrap();
+                assert_eq!(found.last(), Some(LogId::new(index, 2)));
+            } else {
+                manager.wait_until(index, Stage::Durable, LONG).unwrap();
+            }
+        }
+        disk.power_cut_keeping(0);
+        drop(manager);
+        let manager = manage(open().unwrap(), apply_config(1));
+        assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(18, 2)));
+    }
 }
 
 #[test]

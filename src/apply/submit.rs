@@ -165,8 +165,13 @@ impl<M: StateMachine> Engine<M> {
             let slots = &self.slots;
             appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
         })?;
-        // Behind the state, by records that are not of the log, it is no submission that anybody waits for.
-        self.progress.submit_to(self.progress.submitted_mark().max(last + 1));
+        // Behind the state, by records that are not of the log, nothing is submitted that marks could tell of.
+        let submitted = self.progress.submitted_mark();
+        if new.first().is_some_and(|first| first.log_id.index < submitted) {
+            let sequence = appending.appender.last_sequence();
+            self.behind_sequence.store(sequence, Ordering::Release);
+        }
+        self.progress.submit_to(submitted.max(last + 1));
         Ok(())
     }
 

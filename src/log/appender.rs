@@ -442,6 +442,11 @@ impl Appender {
         self.position.next_sequence.saturating_sub(1)
     }
 
+    /// The frame that took the last entry.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.position.next_sequence.saturating_sub(1)
+    }
+
     /// Ends the open frame if the log writer waits for it.
     pub(crate) fn close_if_wanted(&mut self) {
         if let Some(queue) = &self.to_writer
