@@ -169,6 +169,28 @@ async fn a_power_cut_keeps_what_was_called_durable_and_applies_no_more_than_was_
 }
 
 #[tokio::test]
+async fn a_vote_and_a_purge_are_durable_when_they_return() {
+    let disk = SimDisk::new(14);
+    let mut store = open(&disk);
+    append(&mut store, puts(1, 0..10, "x")).await;
+    apply(&mut store, puts(1, 0..10, "x")).await;
+    drop(store.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap());
+    for step in 1..8 {
+        let vote = Vote::new(step, 1);
+        store.log.save_vote(&vote).await.unwrap();
+        if step % 2 == 0 {
+            store.log.purge(log_id(1, 1, step)).await.unwrap();
+        }
+        disk.power_cut_keeping(0);
+        close(store).await;
+        store = open(&disk);
+        assert_eq!(store.log.read_vote().await.unwrap(), Some(vote));
+        let purged = store.log.get_log_state().await.unwrap().last_purged_log_id;
+        assert_eq!(purged.map(|purged| purged.index), (step >= 2).then_some(step / 2 * 2));
+    }
+}
+
+#[tokio::test]
 async fn an_uncommitted_tail_that_was_durable_gives_way_to_other_entries_of_its_indexes() {
     let disk = SimDisk::new(3);
     let mut store = open(&disk);
