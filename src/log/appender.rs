@@ -234,7 +234,8 @@ impl Appender {
         applied_mark: u64,
     ) -> Result<(), SubmitError> {
         if let Some(queue) = &self.to_writer {
-            let limit = queue.frames.capacity();
+            // Two are kept for a truncation and for what is open.
+            let limit = queue.frames.capacity().saturating_sub(2);
             if plan.frames > limit {
                 let (size, limit) = (plan.frames as u64, limit as u64);
                 return Err(SubmitError::TooLarge {
@@ -243,7 +244,7 @@ impl Appender {
                     limit,
                 });
             }
-            if plan.frames + 2 > limit - queue.frames.len() {
+            if plan.frames + queue.frames.len() > limit {
                 return Err(SubmitError::Full { pending });
             }
         }
