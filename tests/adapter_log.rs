@@ -214,6 +214,26 @@ fn what_the_log_takes_behind_the_state_is_written_when_it_is_waited_for_or_read(
 }
 
 #[test]
+fn what_one_submission_has_beyond_the_state_is_applied_wherever_in_it_the_state_ends() {
+    for state in [20, 137, 138, 139, 300] {
+        let scratch = Scratch::new();
+        let manager = open(monotone(&scratch));
+        let (log, beside) = (puts(1, 1, 400), puts(state, 1, 1));
+        append(&manager, &log[..10]);
+        apply_committed(&manager, 1, 10).unwrap();
+        apply_only(&manager, &beside).unwrap();
+        with_entries(&log[10..], |entries| manager.append(entries)).unwrap();
+        apply_committed(&manager, state + 1, 400).unwrap();
+        let beyond = usize::try_from(state).unwrap();
+        let model = Model::after(&[&log[..10], &beside[..], &log[beyond..]].concat());
+        compare(manager.machine(), &model).unwrap();
+        manager.sync(LONG).unwrap();
+        drop(manager);
+        compare(open(monotone(&scratch)).machine(), &model).unwrap();
+    }
+}
+
+#[test]
 fn a_snapshot_of_such_a_state_is_its_own_and_the_log_it_covers_goes() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));

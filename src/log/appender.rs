@@ -325,7 +325,11 @@ impl Appender {
                 slotted,
             };
             run = match run {
-                Some(mut run) if joins(&run, &entry_run, range_entries_max) => {
+                Some(mut run)
+                    if joins(&run, &entry_run, range_entries_max)
+                        // No run crosses it: what is below will not be applied.
+                        && entry_run.first != self.position.committed_mark =>
+                {
                     (run.count, run.end) = (run.count + 1, end);
                     Some(run)
                 }
@@ -343,7 +347,7 @@ impl Appender {
 
     /// Queues a run, joined to the last one where that is possible.
     fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
-        let Some(run) = run.and_then(|run| self.not_skipped(run)) else { return };
+        let Some(run) = run.filter(|run| !self.is_behind(run)) else { return };
         match self.position.unfed.back_mut() {
             Some(last) if joins(last, &run, range_entries_max) => {
                 last.count += run.count;
