@@ -234,6 +234,21 @@ fn what_one_submission_has_beyond_the_state_is_applied_wherever_in_it_the_state_
 }
 
 #[test]
+fn what_is_applied_beside_a_log_that_is_full_waits_for_room() {
+    let scratch = Scratch::new();
+    let manager = open(monotone(&scratch).segment_bytes(64 << 10).segment_images(2));
+    for round in 0..10 {
+        let mut next = round * 1_000_000 + 1;
+        while with_entries(&puts(next, 1, 40), |entries| manager.append(entries)).is_ok() {
+            next += 40;
+        }
+        // It has no room in what is left of the segment.
+        let beside = log_of(next + 40, 1, [Op::put("key", vec![1; 30_000])]);
+        assert_eq!(apply_only(&manager, &beside).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn a_snapshot_of_such_a_state_is_its_own_and_the_log_it_covers_goes() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));
