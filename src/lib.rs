@@ -82,7 +82,7 @@ pub mod testing;
 
 pub use apply::compaction::CompactionStats;
 pub use apply::latency::LatencyStats;
-pub use apply::log_calls::LogState;
+pub use apply::log_calls::{LogOptions, LogState};
 pub use apply::manager::{ApplyManager, Reader};
 pub use apply::retry::RetryPolicy;
 pub use apply::snapshots::{CompactionReport, SnapshotReport};

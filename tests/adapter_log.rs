@@ -12,7 +12,7 @@ use sprag::error::{ApplyError, LogError, OpenError, SubmitError};
 use sprag::testing::SimDisk;
 use sprag::{
     ApplyManager, CommitMode, Contiguity, Entry, LogId, PersistentConfig, PersistentStateMachine,
-    Reply, StateMachine,
+    Reply, Stage, StateMachine,
 };
 
 fn monotone(scratch: &Scratch) -> PersistentConfig {
@@ -133,6 +133,23 @@ fn nothing_is_committed_over_a_gap_and_the_log_is_cut_back_to_what_it_holds() {
 }
 
 #[test]
+fn what_is_committed_and_held_back_in_the_middle_of_a_run_is_no_gap() {
+    let scratch = Scratch::new();
+    let machine = PersistentStateMachine::open(monotone(&scratch)).unwrap();
+    let manager = manage(machine, apply_config(1).batch_timeout(LONG));
+    // Runs of 128, of which less than that is not handed over at once.
+    append(&manager, &puts(1, 1, 300));
+    append(&manager, &puts(310, 1, 3));
+    manager.commit(64).unwrap();
+    manager.commit(200).unwrap();
+    let over = manager.commit(310).unwrap_err();
+    assert!(matches!(over, SubmitError::Gap { expected: 301, got: 310 }), "{over}");
+    manager.commit(300).unwrap();
+    manager.flush_pending(LONG).unwrap();
+    compare(manager.machine(), &Model::after(&puts(1, 1, 300))).unwrap();
+}
+
+#[test]
 fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));
@@ -165,6 +182,70 @@ fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place()
     let model =
         Model::after(&[&log[..3], &beside[..], &log[5..8], &far[..], &puts(23, 3, 2)].concat());
     compare(manager.machine(), &model).unwrap();
+}
+
+#[test]
+fn what_the_log_takes_behind_the_state_is_written_when_it_is_waited_for_or_read() {
+    for reads in [false, true] {
+        let disk = SimDisk::new(3);
+        let config = || {
+            let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
+            config.commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
+        };
+        let open = || PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config());
+        let manager = manage(open().unwrap(), apply_config(1));
+        append(&manager, &puts(0, 1, 11));
+        apply_committed(&manager, 0, 10).unwrap();
+        apply_only(&manager, &puts(20, 2, 1)).unwrap();
+        for index in 11..19 {
+            append(&manager, &puts(index, 2, 1));
+            if reads {
+                let found = manager.entries(index..=index, 1 << 20).unwrap();
+                assert_eq!(found.last(), Some(LogId::new(index, 2)));
+            } else {
+                manager.wait_until(index, Stage::Durable, LONG).unwrap();
+            }
+        }
+        disk.power_cut_keeping(0);
+        drop(manager);
+        let manager = manage(open().unwrap(), apply_config(1));
+        assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(18, 2)));
+    }
+}
+
+#[test]
+fn what_one_submission_has_beyond_the_state_is_applied_wherever_in_it_the_state_ends() {
+    for state in [20, 137, 138, 139, 300] {
+        let scratch = Scratch::new();
+        let manager = open(monotone(&scratch));
+        let (log, beside) = (puts(1, 1, 400), puts(state, 1, 1));
+        append(&manager, &log[..10]);
+        apply_committed(&manager, 1, 10).unwrap();
+        apply_only(&manager, &beside).unwrap();
+        with_entries(&log[10..], |entries| manager.append(entries)).unwrap();
+        apply_committed(&manager, state + 1, 400).unwrap();
+        let beyond = usize::try_from(state).unwrap();
+        let model = Model::after(&[&log[..10], &beside[..], &log[beyond..]].concat());
+        compare(manager.machine(), &model).unwrap();
+        manager.sync(LONG).unwrap();
+        drop(manager);
+        compare(open(monotone(&scratch)).machine(), &model).unwrap();
+    }
+}
+
+#[test]
+fn what_is_applied_beside_a_log_that_is_full_waits_for_room() {
+    let scratch = Scratch::new();
+    let manager = open(monotone(&scratch).segment_bytes(64 << 10).segment_images(2));
+    for round in 0..10 {
+        let mut next = round * 1_000_000 + 1;
+        while with_entries(&puts(next, 1, 40), |entries| manager.append(entries)).is_ok() {
+            next += 40;
+        }
+        // It has no room in what is left of the segment.
+        let beside = log_of(next + 40, 1, [Op::put("key", vec![1; 30_000])]);
+        assert_eq!(apply_only(&manager, &beside).unwrap().len(), 1);
+    }
 }
 
 #[test]
@@ -264,6 +345,23 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
             let fits = few.into_iter().chain(more).any(|model| compare(&machine, &model).is_ok());
             assert!(fits, "power cut at {operation}");
         }
+        // The engine knows how far the state is, and applies nothing a second time.
+        let applied = machine.applied().map(|last| last.index);
+        let manager: ApplyManager<_> = manage(machine, apply_config(2));
+        assert_eq!(manager.stats().applied, applied, "power cut at {operation}");
+        assert_eq!(apply_only(&manager, &beside).unwrap().len(), beside.len());
+        let known = usize::try_from(applied.map_or(0, |index| index + 1)).unwrap();
+        let model = Model::after(&[&log[..known.min(3)], &beside[..]].concat());
+        compare(manager.machine(), &model).unwrap();
+        let again = apply_only(&manager, &beside).unwrap();
+        assert_eq!(again, vec![Reply::AlreadyApplied; beside.len()]);
+        // Nor what the log has below the state.
+        manager.commit(5).unwrap();
+        disk.power_cut_keeping(operation);
+        drop(manager);
+        let machine = open(&disk).unwrap();
+        assert_eq!(machine.applied(), Some(beside[2].0), "power cut at {operation}");
+        compare(&machine, &model).unwrap();
         if !struck {
             assert!(operation > 5, "the run was long enough to be cut");
             return;

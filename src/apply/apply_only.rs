@@ -118,18 +118,34 @@ impl<M: StateMachine> Engine<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let log = self.log_for_records().map_err(refused)?;
+        let began = Instant::now();
+        let left = || timeout.saturating_sub(began.elapsed());
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut appending = self.hold_appender_applied(timeout)?;
-        let applied = self.progress.applied_mark();
-        let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
-        let (known, new) = entries.split_at(known);
-        replies.extend(known.iter().map(|_| Reply::AlreadyApplied));
-        check_rising(applied, new).map_err(refused)?;
+        let (mut appending, new) = loop {
+            let mut appending = self.hold_appender_applied(left())?;
+            let applied = self.progress.applied_mark();
+            let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
+            let (known, new) = entries.split_at(known);
+            check_rising(applied, new).map_err(refused)?;
+            let plan = appending.appender.plan_records(new).map_err(refused)?;
+            let pending = self.progress.pending();
+            match appending.appender.make_room(&plan, pending, applied) {
+                Ok(()) => {
+                    replies.extend(known.iter().map(|_| Reply::AlreadyApplied));
+                    break (appending, new);
+                }
+                // What fills the log is only appended, and is gone from memory when it is durable.
+                Err(SubmitError::Full { .. }) if !left().is_zero() => {
+                    drop(appending);
+                    self.sync_log(left())
+                        .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
+                }
+                Err(error) => return Err(refused(error)),
+            }
+        };
         if new.is_empty() {
             return Ok(());
         }
-        let plan = appending.appender.plan_records(new).map_err(refused)?;
-        appending.appender.make_room(&plan, self.progress.pending(), applied).map_err(refused)?;
         let jumped = self.write_and_run(log, &mut appending, new, replies);
         jumped.map_err(|poison| refused(SubmitError::Poisoned(self.fail(poison))))?;
         drop(appending);

@@ -60,6 +60,9 @@ pub(crate) struct Engine<M> {
     pub(crate) compaction_signal: Signal,
     pub(crate) compaction: Compaction,
     pub(crate) latency: Latency,
+    /// The last frame with an entry that the log took behind the state, which records had brought further. The marks of the
+    /// log cover such an entry from the beginning, so whoever needs it written goes by this.
+    pub(crate) behind_sequence: AtomicU64,
     /// No more submissions.
     pub(crate) closed: AtomicBool,
     /// Threads end when they have nothing to do.
@@ -108,6 +111,7 @@ impl<M: StateMachine> Engine<M> {
             table,
             log,
             claims: Claims::new(),
+            behind_sequence: AtomicU64::new(0),
             viewing: Mutex::new(()),
             holding: AtomicU64::new(0),
             snapshotting: Mutex::new(()),
@@ -399,6 +403,9 @@ impl<M: StateMachine> Engine<M> {
         if never && self.progress.rule() == AckRule::Applied {
             return Err(WaitError::NeverDurable { index });
         }
+        if never {
+            self.sync_what_is_behind(timeout)?;
+        }
         let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
         if !helps {
             return waiter::wait(&self.progress, index, stage, timeout);
@@ -406,6 +413,16 @@ impl<M: StateMachine> Engine<M> {
         waiter::wait_helping(&self.progress, index, stage, timeout, || {
             self.help_writer(index.saturating_add(1), stage, timeout);
         })
+    }
+
+    /// Makes durable what the log took behind the state.
+    fn sync_what_is_behind(&self, timeout: Duration) -> Result<(), WaitError> {
+        // Acquire: the entry that somebody waits for was appended before it asks.
+        let behind = self.behind_sequence.load(Ordering::Acquire);
+        match &self.log {
+            Some(log) if log.durable_sequence() < behind => self.sync_log(timeout),
+            _ => Ok(()),
+        }
     }
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.

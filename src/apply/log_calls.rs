@@ -3,9 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::submit::Mode;
 use super::watermark::{Stage, decode, encode};
+use crate::config::{CommitMode, Contiguity};
 use crate::entry::{Entry, LogId};
 use crate::error::{LogError, SubmitError, WaitError};
 use crate::log::Log;
@@ -26,6 +28,18 @@ pub struct LogState {
     pub durable: Option<u64>,
     /// The last index that is gone from the log, covered by a snapshot.
     pub purged: Option<u64>,
+}
+
+/// How a log was opened: what an adapter has to rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogOptions {
+    /// How entries come to be committed.
+    pub commit_mode: CommitMode,
+    /// Whether indexes may have gaps.
+    pub contiguity: Contiguity,
+    /// Whether the engine gives up the front of the log by itself.
+    pub compacts: bool,
 }
 
 /// How long a call that needs the log on disk waits for it.
@@ -58,6 +72,18 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.log.as_deref().ok_or(LogError::NoLog)
     }
 
+    /// How the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_state`](ApplyManager::log_state).
+    pub fn log_options(&self) -> Result<LogOptions, LogError> {
+        let log = self.log()?;
+        let contiguity = Contiguity::of(log.is_monotone());
+        let compacts = log.compaction_policy().is_some();
+        Ok(LogOptions { commit_mode: log.commit_mode(), contiguity, compacts })
+    }
+
     /// Where the log starts and ends.
     ///
     /// # Errors
@@ -67,12 +93,13 @@ impl<M: StateMachine> ApplyManager<M> {
         let log = self.log()?;
         let appending = self.engine.lock_appender();
         let progress = &self.engine.progress;
+        let base = log.base();
         Ok(LogState {
-            first: appending.appender.index().first(),
+            first: appending.appender.index().first(base.segment),
             last: appending.appender.last(),
             committed: decode(progress.committed_mark()),
             durable: decode(progress.durable_mark()),
-            purged: log.base().last.map(|last| last.index),
+            purged: base.last.map(|last| last.index),
         })
     }
 
@@ -92,7 +119,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`LogError::NotInLog`] if the log does not hold the whole range; [`LogError::Corrupt`] if it does not read back.
+    /// [`LogError::NotInLog`] if the log does not hold the whole range, or no more; [`LogError::Corrupt`] if it does not read back.
     pub fn entries(
         &self,
         range: RangeInclusive<u64>,
@@ -102,21 +129,28 @@ impl<M: StateMachine> ApplyManager<M> {
         if range.is_empty() {
             return Ok(LogEntries::default());
         }
-        let (first, last) = {
-            let appending = self.engine.lock_appender();
-            (appending.appender.index().first(), appending.appender.last())
-        };
-        let last = last.map(|last| last.index);
-        let missing = [*range.start(), *range.end()]
-            .into_iter()
-            .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
-        if let Some(index) = missing {
-            return Err(LogError::NotInLog { index, first, last });
+        loop {
+            let before = self.engine.log_extent(log);
+            let (first, last) = (before.first, before.last);
+            let missing = [*range.start(), *range.end()]
+                .into_iter()
+                .find(|index| first.is_none_or(|first| *index < first) || Some(*index) > last);
+            if let Some(index) = missing {
+                return Err(LogError::NotInLog { index, first, last });
+            }
+            self.engine.writer_signal.notify();
+            log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
+            let locate = |index| self.engine.lock_appender().appender.index().locate(index);
+            let found = log.entries(range.clone(), bytes_max, locate);
+            let after = self.engine.log_extent(log);
+            let truncated = after.truncations != before.truncations;
+            let given_up = after.segment != before.segment;
+            let whole = found.as_ref().is_ok_and(|found| !found.is_empty());
+            // What went while it was read is not damaged: look again whether it is there.
+            if !truncated && (!given_up || whole) {
+                return found;
+            }
         }
-        self.engine.writer_signal.notify();
-        log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
-        let locate = |index| self.engine.lock_appender().appender.index().locate(index);
-        log.entries(range, bytes_max, locate)
     }
 
     /// Removes everything after `keep` (`None`: everything) from the log. Those who wait for it get
@@ -202,6 +236,26 @@ impl<M: StateMachine> ApplyManager<M> {
             LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),
             other => other,
         })
+    }
+}
+
+/// Where a log begins and ends, and what tells whether that has changed.
+struct Extent {
+    first: Option<u64>,
+    last: Option<u64>,
+    /// Where it begins.
+    segment: u64,
+    truncations: u64,
+}
+
+impl<M: StateMachine> Engine<M> {
+    fn log_extent(&self, log: &Log) -> Extent {
+        let appending = self.lock_appender();
+        // The base moves before anything goes, and the appender hears of it last.
+        let segment = log.base().segment;
+        let index = appending.appender.index();
+        let last = appending.appender.last().map(|last| last.index);
+        Extent { first: index.first(segment), last, segment, truncations: index.truncations() }
     }
 }
 

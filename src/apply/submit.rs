@@ -7,7 +7,6 @@ use super::watermark::decode;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
-use crate::log::appender::Run;
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
 
@@ -170,8 +169,13 @@ impl<M: StateMachine> Engine<M> {
             let slots = &self.slots;
             appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
         })?;
-        // Behind the state, by records that are not of the log, it is no submission that anybody waits for.
-        self.progress.submit_to(self.progress.submitted_mark().max(last + 1));
+        // Behind the state, by records that are not of the log, nothing is submitted that marks could tell of.
+        let submitted = self.progress.submitted_mark();
+        if new.first().is_some_and(|first| first.log_id.index < submitted) {
+            let sequence = appending.appender.last_sequence();
+            self.behind_sequence.store(sequence, Ordering::Release);
+        }
+        self.progress.submit_to(submitted.max(last + 1));
         Ok(())
     }
 
@@ -250,26 +254,21 @@ impl<M: StateMachine> Engine<M> {
 
     /// Nothing is missing between what is committed and `index`, in a log in which there may be gaps.
     fn check_no_gap(&self, appending: &mut Appending, index: u64) -> Result<(), SubmitError> {
-        let applied = self.progress.committed_mark();
-        let mut expected = applied;
-        for run in appending.appender.unfed().iter().filter(|run| run.first >= applied) {
+        let mut expected = self.progress.committed_mark();
+        for run in appending.appender.unfed().iter() {
             if expected == 0 {
                 // It may start anywhere, and everything before is as good as applied.
                 self.progress.set_base(run.first);
                 expected = run.first;
             }
-            if run.first != expected {
+            if run.first > expected {
                 break;
             }
-            expected = run.first + u64::from(run.count);
+            // What is committed and not fed yet ends below, or in the middle of a run.
+            expected = expected.max(run.first + u64::from(run.count));
             if expected > index {
                 return Ok(());
             }
-        }
-        // A run that is partly fed starts below what is committed.
-        let partly = |run: &&Run| run.first < applied && run.first + u64::from(run.count) > index;
-        if appending.appender.unfed().iter().any(|run| partly(&run)) {
-            return Ok(());
         }
         Err(SubmitError::Gap { expected, got: index })
     }

@@ -217,7 +217,7 @@ impl Appender {
         }
         match self.position.terms.log_id(got.index) {
             Some(known) if known != got => Err(SubmitError::Conflict { known, got }),
-            None if self.position.index.first().is_some_and(|first| got.index > first) => {
+            None if self.position.index.first(0).is_some_and(|first| got.index > first) => {
                 // In a gap, which nothing fills later.
                 let expected = last.map_or(0, |last| last.index.saturating_add(1));
                 Err(SubmitError::Gap { expected, got: got.index })
@@ -234,7 +234,8 @@ impl Appender {
         applied_mark: u64,
     ) -> Result<(), SubmitError> {
         if let Some(queue) = &self.to_writer {
-            let limit = queue.frames.capacity();
+            // Two are kept for a truncation and for what is open.
+            let limit = queue.frames.capacity().saturating_sub(2);
             if plan.frames > limit {
                 let (size, limit) = (plan.frames as u64, limit as u64);
                 return Err(SubmitError::TooLarge {
@@ -243,7 +244,7 @@ impl Appender {
                     limit,
                 });
             }
-            if plan.frames + 2 > limit - queue.frames.len() {
+            if plan.frames + queue.frames.len() > limit {
                 return Err(SubmitError::Full { pending });
             }
         }
@@ -324,7 +325,11 @@ impl Appender {
                 slotted,
             };
             run = match run {
-                Some(mut run) if joins(&run, &entry_run, range_entries_max) => {
+                Some(mut run)
+                    if joins(&run, &entry_run, range_entries_max)
+                        // No run crosses it: what is below will not be applied.
+                        && entry_run.first != self.position.committed_mark =>
+                {
                     (run.count, run.end) = (run.count + 1, end);
                     Some(run)
                 }
@@ -342,7 +347,7 @@ impl Appender {
 
     /// Queues a run, joined to the last one where that is possible.
     fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
-        let Some(run) = run.and_then(|run| self.not_skipped(run)) else { return };
+        let Some(run) = run.filter(|run| !self.is_behind(run)) else { return };
         match self.position.unfed.back_mut() {
             Some(last) if joins(last, &run, range_entries_max) => {
                 last.count += run.count;
@@ -439,6 +444,11 @@ impl Appender {
     /// Ends the open frame; the sequence of the last frame of the log.
     pub(crate) fn close_and_last_sequence(&mut self) -> u64 {
         self.close_frame();
+        self.position.next_sequence.saturating_sub(1)
+    }
+
+    /// The frame that took the last entry.
+    pub(crate) fn last_sequence(&self) -> u64 {
         self.position.next_sequence.saturating_sub(1)
     }
 

@@ -58,8 +58,8 @@ impl Phase {
         let mut reached = None;
         for record in records {
             match phases.last_mut() {
-                // Nothing of the log was applied between the two.
-                Some(phase) if reached == Some(record.before_mark) => {
+                // Nothing of the log was applied between the two. (Those of one call all say what was before the first.)
+                Some(phase) if reached >= Some(record.before_mark) => {
                     phase.records.1 = record.sequence;
                 }
                 _ => phases.push(Self {
@@ -111,13 +111,9 @@ impl Appender {
         Ok(plan)
     }
 
-    /// What of a run is to be applied. In a log with gaps the state may be past it, by records.
-    pub(super) fn not_skipped(&self, run: Run) -> Option<Run> {
-        let mark = self.position.committed_mark;
-        if run.first >= mark || !self.config.is_monotone {
-            return Some(run);
-        }
-        (run.first + u64::from(run.count) > mark).then(|| run.skip_to(mark, self.table()))?
+    /// Whether nothing of a run is to be applied: in a log with gaps the state may be past it, by records.
+    pub(super) fn is_behind(&self, run: &Run) -> bool {
+        self.config.is_monotone && run.first < self.position.committed_mark
     }
 
     /// What the log has below `mark` will not be applied.
@@ -169,7 +165,8 @@ mod tests {
 
     #[test]
     fn records_that_follow_each_other_share_a_step_and_others_wait_for_the_log() {
-        let records = [record(3, 2, 4), record(4, 5, 5), record(9, 6, 8), record(12, 11, 20)];
+        // The second and third are of one call.
+        let records = [record(3, 2, 4), record(4, 5, 5), record(9, 5, 8), record(12, 11, 20)];
         let expected = [
             Phase { committed_mark: 2, records: (3, 9) },
             Phase { committed_mark: 11, records: (12, 12) },

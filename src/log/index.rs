@@ -14,6 +14,8 @@ pub(crate) struct Mark {
 pub(crate) struct LogIndex {
     marks: Vec<Mark>,
     truncated: bool,
+    /// How often something was truncated: what was read across one may be of both sides.
+    truncations: u64,
 }
 
 /// Bytes of frames that share a mark.
@@ -37,6 +39,12 @@ impl LogIndex {
             self.marks.pop();
         }
         self.truncated = true;
+        self.truncations += 1;
+    }
+
+    /// How often something was truncated since the log was opened, or last started over.
+    pub(crate) fn truncations(&self) -> u64 {
+        self.truncations
     }
 
     /// The log begins at `segment` from now on.
@@ -44,9 +52,10 @@ impl LogIndex {
         self.marks.retain(|mark| mark.segment >= segment);
     }
 
-    /// The first index of the log.
-    pub(crate) fn first(&self) -> Option<u64> {
-        self.marks.first().map(|mark| mark.first_index)
+    /// The first index of a log that begins at `segment`, also before [`forget_below`](LogIndex::forget_below) says so.
+    pub(crate) fn first(&self, segment: u64) -> Option<u64> {
+        let there = self.marks.iter().find(|mark| u64::from(mark.segment) >= segment);
+        there.map(|mark| mark.first_index)
     }
 
     /// Where to start reading for `index`, and the first index that is not to be read from there.

@@ -67,6 +67,17 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert_eq!(inspected["meta"]["commit_mode"], "by commit");
     assert_eq!(inspected["committed_index"], ENTRIES + 1);
     succeed(["compact", text(&by_commit)]);
+    // As an adapter has it.
+    let adapter_s = temporary.path().join("monotone");
+    succeed(["restore", text(&file), text(&adapter_s), "--by-commit", "--monotone"]);
+    let machine = sprag::PersistentStateMachine::open(
+        sprag::PersistentConfig::new(&adapter_s)
+            .commit_mode(sprag::CommitMode::ByCommit)
+            .contiguity(sprag::Contiguity::Monotone),
+    );
+    drop(machine.unwrap());
+    succeed(["snapshot", text(&adapter_s)]);
+    succeed(["compact", text(&adapter_s)]);
 }
 
 #[test]

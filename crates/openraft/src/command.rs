@@ -36,7 +36,7 @@ pub enum Request {
         /// Its value afterwards, or it is removed.
         new: Option<Vec<u8>>,
     },
-    /// See [`Command::Batch`]. A batch holds no batch: one inside is refused when it is proposed.
+    /// See [`Command::Batch`]. A batch holds no batch: with one inside it is rejected.
     Batch {
         /// What to run, in order.
         commands: Vec<Request>,
@@ -146,7 +146,8 @@ pub enum Reason {
     Overflow,
     /// See [`Rejection::Mismatch`].
     Mismatch,
-    /// See [`Rejection::Unsupported`]; also of a reason that this release does not know.
+    /// See [`Rejection::Unsupported`]; also of a command that cannot be in a log (an empty key, a batch in a batch, a value that
+    /// is too long), and of a reason that this release does not know.
     Unsupported,
     /// See [`Rejection::Custom`].
     Custom(u32),

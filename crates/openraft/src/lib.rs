@@ -47,6 +47,8 @@ mod snapshot;
 mod state_machine;
 mod store;
 mod types;
+#[cfg(test)]
+mod waiting_tests;
 
 pub use command::{Reason, Request, Response};
 pub use log::{LogReader, LogStore};

@@ -11,13 +11,14 @@ use openraft::{
     Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader,
     StorageError, Vote,
 };
-use sprag::error::{LogError, SubmitError};
-use sprag::{Payload, PayloadRef, StateMachine};
+use sprag::error::{EntryError, LogError, SubmitError};
+use sprag::{Limits, LogEntries, Payload, PayloadRef, StateMachine};
 
-use crate::store::{Shared, TIMEOUT, blocking, failed};
+use crate::store::{Installs, Kept, Shared, blocking, failed};
 use crate::types::{
     Application, DataError, Scratch, Types, encode, from_sprag, membership, to_sprag,
 };
+use tokio::sync::RwLockReadGuard;
 
 /// Most bytes of entries that are read from the log at once.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -54,37 +55,59 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             .zip(&mut scratches)
             .map(|(entry, scratch)| to_entry::<C, A>(entry, scratch))
             .collect();
-        let ours = ours.map_err(|error| refused(&error))?;
+        let mut ours = ours.map_err(|error| refused(&error))?;
         let (mut taken, mut most) = (0, ours.len());
-        while let Some(next) = ours.get(taken..).filter(|rest| !rest.is_empty()) {
-            let next = next.get(..most).unwrap_or(next);
+        while taken < ours.len() {
+            let end = ours.len().min(taken + most);
+            let next = ours.get(taken..end).unwrap_or_default();
             match self.shared.manager.append(next) {
-                Ok(()) => taken += next.len(),
+                Ok(()) => taken = end,
                 Err(SubmitError::Full { .. }) => break,
                 Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
+                Err(SubmitError::Entry { index, source }) if is_never_an_entry(&source) => {
+                    let at = |entry: &&mut sprag::Entry<'_>| entry.log_id.index == index;
+                    let is_client_s = |entry: &&mut sprag::Entry<'_>| {
+                        matches!(entry.payload, Payload::Command(_) | Payload::Opaque(_))
+                    };
+                    let entry = ours.iter_mut().find(at).filter(is_client_s);
+                    let Some(entry) = entry else { return Err(refused(&source)) };
+                    tracing::warn!(error = %source, index, "a command cannot be an entry: it is rejected");
+                    entry.payload = Payload::Noop;
+                    self.shared.lock_rejected().insert(index);
+                }
                 Err(error) => return Err(refused(&error)),
             }
         }
         Ok(taken)
     }
 
-    /// Lets a snapshot that is on its way be installed first: openraft may go on with the log before it is.
-    async fn wait_for_install(&self) {
+    /// Lets a snapshot that is on its way be installed first, as openraft may go on with the log before it is; then none is
+    /// while the guard is there.
+    ///
+    /// It waits as long as it takes: what is appended over the gap would go when the snapshot takes the log's place, and was
+    /// acknowledged by then.
+    async fn after_install(&self) -> Result<RwLockReadGuard<'_, ()>, StorageError<C::NodeId>> {
+        let mut installs = self.shared.installs.subscribe();
         loop {
-            let installed = self.shared.installed.notified();
-            tokio::pin!(installed);
-            installed.as_mut().enable();
-            let applied = self.shared.manager.machine().applied().map(|last| last.index);
-            let end = self.shared.manager.log_state().ok().and_then(|state| state.last);
-            let end = end.map(|last| last.index).max(applied);
-            let purged = self.shared.lock_kept().purged.as_ref().map(|purged| purged.index);
-            if purged <= end {
-                return;
+            let newest = *installs.borrow_and_update();
+            // First of all: while a snapshot is being installed the log's own lock is taken.
+            let guard = self.shared.installing.read().await;
+            let purged = self.shared.purged().map(|purged| purged.index);
+            if purged <= self.shared.end()? {
+                return Ok(guard);
             }
-            if tokio::time::timeout(TIMEOUT, installed).await.is_err() {
-                tracing::warn!(?purged, "no snapshot came for what was purged past the log's end");
-                return;
+            drop(guard);
+            if newest == Installs::Ended {
+                let error = "no snapshot came for what was purged past the log's end";
+                let error = io::Error::other(error);
+                return Err(StorageError::from_io_error(
+                    ErrorSubject::Logs,
+                    ErrorVerb::Write,
+                    error,
+                ));
             }
+            // The state machine's half is dropped after it has said so.
+            let _changed = installs.changed().await;
         }
     }
 }
@@ -139,18 +162,16 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        self.wait_for_install().await;
         let mut rest = &entries[..];
         while !rest.is_empty() {
             let taken = {
-                let _not_while_installing = self.shared.installing.read().await;
+                let _not_while_installing = self.after_install().await?;
                 self.submit(rest)?
             };
             rest = rest.get(taken..).unwrap_or_default();
             if !rest.is_empty() {
-                // The log's buffers are free again when what is in them is durable.
                 let shared = Arc::clone(&self.shared);
-                blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+                blocking(ErrorSubject::Logs, move || shared.make_room()).await?;
             }
         }
         self.flusher.flush(callback);
@@ -162,10 +183,13 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         let keep = log_id.index.checked_sub(1);
         loop {
             match self.shared.manager.truncate_after(keep) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.shared.lock_rejected().split_off(&log_id.index);
+                    return Ok(());
+                }
                 Err(LogError::Full) => {
                     let shared = Arc::clone(&self.shared);
-                    blocking(ErrorSubject::Logs, move || shared.sync()).await?;
+                    blocking(ErrorSubject::Logs, move || shared.make_room()).await?;
                 }
                 Err(error) => {
                     return Err(failed(ErrorSubject::Log(log_id), ErrorVerb::Delete, &error));
@@ -175,21 +199,21 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let index = log_id.index;
-        let shared = Arc::clone(&self.shared);
-        let keep = move || {
-            let purge = |kept: &mut crate::store::Kept<C::NodeId>| {
-                kept.purged = kept.purged.take().max(Some(log_id));
-            };
-            shared.keep(purge, ErrorSubject::Logs)
+        let Ok(_not_while_installing) = self.shared.installing.try_read() else {
+            // Making it durable would wait for the installation, whose snapshot has all of it anyway.
+            self.shared.purge_in_memory(log_id);
+            return Ok(());
         };
-        blocking(ErrorSubject::Logs, keep).await?;
-        // What is under a snapshot by now; the rest goes with a later purge.
         let shared = Arc::clone(&self.shared);
-        drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
-            Ok(()) | Err(LogError::NotCovered { .. }) => {}
-            Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
-        }));
+        let index = log_id.index;
+        if blocking(ErrorSubject::Logs, move || shared.purge(log_id)).await? {
+            // What is under a snapshot by now; the rest goes with a later purge.
+            let shared = Arc::clone(&self.shared);
+            drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
+                Ok(()) | Err(LogError::NotCovered { .. }) => {}
+                Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
+            }));
+        }
         Ok(())
     }
 }
@@ -238,6 +262,14 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Read, &error))
     }
 
+    /// The last index that is in the log or in the state.
+    fn end(&self) -> Result<Option<u64>, StorageError<C::NodeId>> {
+        let state = self.manager.log_state();
+        let state = state.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?;
+        let index = |last: sprag::LogId| last.index;
+        Ok(state.last.map(index).max(self.manager.machine().applied().map(index)))
+    }
+
     fn log_ends(&self) -> Result<Ends<C::NodeId>, StorageError<C::NodeId>> {
         let unreadable = |error: LogError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
         let foreign = |error: DataError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
@@ -248,13 +280,40 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         };
         let base = base.map(from_sprag).transpose().map_err(foreign)?;
         let last = state.last.map(from_sprag).transpose().map_err(foreign)?;
-        Ok((self.lock_kept().purged.clone().max(base), last))
+        Ok((self.purged().max(base), last))
     }
 
-    /// Makes everything that was appended durable.
-    pub(crate) fn sync(&self) -> Result<(), StorageError<C::NodeId>> {
-        let synced = self.manager.sync(TIMEOUT);
-        synced.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
+    /// Up to here the log is gone for openraft.
+    fn purged(&self) -> Option<LogId<C::NodeId>> {
+        let in_memory = self.lock_purged_in_memory().clone();
+        self.lock_kept().purged.clone().max(in_memory)
+    }
+
+    fn purge_in_memory(&self, log_id: LogId<C::NodeId>) {
+        let mut purged = self.lock_purged_in_memory();
+        *purged = purged.take().max(Some(log_id));
+    }
+
+    /// Gives up the log through `log_id`; whether that is durable.
+    ///
+    /// It is only where the state has all that goes. Openraft purges past the end of the log while the snapshot that it
+    /// does so for is on its way: until that is installed, and is the log's base by itself, a restart goes on
+    /// with the log that is there.
+    fn purge(&self, log_id: LogId<C::NodeId>) -> Result<bool, StorageError<C::NodeId>> {
+        if self.applied()? < Some(log_id.clone()) {
+            self.purge_in_memory(log_id);
+            return Ok(false);
+        }
+        let purge = |kept: &mut Kept<C::NodeId>| {
+            kept.purged = kept.purged.take().max(Some(log_id));
+        };
+        self.keep(purge, ErrorSubject::Logs)?;
+        Ok(true)
+    }
+
+    /// Makes room in the log's buffers: they are free again when what is in them is durable.
+    fn make_room(&self) -> Result<(), StorageError<C::NodeId>> {
+        self.sync().map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
     }
 
     /// Entries of the log; with `limited`, as many as are read at once.
@@ -273,34 +332,56 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         end: u64,
         limited: bool,
     ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        let (purged, last) = self.log_ends()?;
-        let begin = purged.map_or(0, |purged| purged.index.saturating_add(1));
-        let begin = self
-            .manager
-            .log_state()
-            .map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?
-            .first
-            .map_or(u64::MAX, |first| first.max(begin));
-        let end = end.min(last.map_or(0, |last| last.index + 1));
-        let mut first = first.max(begin);
-        let mut entries = Vec::new();
-        while first < end {
-            let found = self.manager.entries(first..=end - 1, READ_BYTES_MAX);
-            let found = found
-                .map_err(|error| failed(ErrorSubject::LogIndex(first), ErrorVerb::Read, &error))?;
-            let Some(last) = found.last() else { break };
-            for (log_id, payload) in found.iter() {
-                let index = log_id.index;
-                entries.push(from_entry::<C, A>(log_id, &payload).map_err(|error| {
-                    failed(ErrorSubject::LogIndex(index), ErrorVerb::Read, &error)
-                })?);
+        loop {
+            match self.try_read(first, end, limited) {
+                // It went since the log was asked where it begins and ends.
+                Err((_, LogError::NotInLog { .. })) => {}
+                Err((at, error)) => {
+                    return Err(failed(ErrorSubject::LogIndex(at), ErrorVerb::Read, &error));
+                }
+                Ok(found) => return self.decode(&found),
             }
-            first = last.index + 1;
+        }
+    }
+
+    /// Those of the entries that are there. With `limited`, as many as are read at once from the first of them on, or none
+    /// if that is gone: who sends them on takes what it gets for what follows each other.
+    fn try_read(
+        &self,
+        first: u64,
+        end: u64,
+        limited: bool,
+    ) -> Result<Vec<LogEntries>, (u64, LogError)> {
+        let state = self.manager.log_state().map_err(|error| (first, error))?;
+        let purged = self.purged().map_or(0, |purged| purged.index.saturating_add(1));
+        let begin = state.first.map_or(u64::MAX, |first| first.max(purged));
+        let end = end.min(state.last.map_or(0, |last| last.index + 1));
+        let mut found = Vec::new();
+        if limited && begin > first {
+            return Ok(found);
+        }
+        let mut next = first.max(begin);
+        while next < end {
+            let read = self.patiently(|_| self.manager.entries(next..=end - 1, READ_BYTES_MAX));
+            let read = read.map_err(|error| (next, error))?;
+            let Some(last) = read.last() else { break };
+            next = last.index + 1;
+            found.push(read);
             if limited {
                 break;
             }
         }
-        Ok(entries)
+        Ok(found)
+    }
+
+    fn decode(&self, found: &[LogEntries]) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let entries = found.iter().flat_map(LogEntries::iter);
+        let decoded = entries.map(|(log_id, payload)| {
+            from_entry::<C, A>(log_id, &payload).map_err(|error| {
+                failed(ErrorSubject::LogIndex(log_id.index), ErrorVerb::Read, &error)
+            })
+        });
+        decoded.collect()
     }
 }
 
@@ -317,6 +398,20 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (first, end)
+}
+
+/// Whether no node anywhere could have such an entry, whatever its options are.
+///
+/// Only then may it be left out: what a leader has in its log, and this node is told to have no room for, is this node's end.
+fn is_never_an_entry(error: &EntryError) -> bool {
+    let longest = Limits::default();
+    match *error {
+        EntryError::EmptyKey | EntryError::NestedBatch { .. } => true,
+        EntryError::KeyTooLong { bytes, .. } => bytes > longest.key_bytes_max,
+        EntryError::ValueTooLong { bytes, .. } => bytes > longest.value_bytes_max,
+        EntryError::EntryTooLong { bytes, .. } => bytes > longest.entry_bytes_max,
+        _ => false,
+    }
 }
 
 /// An entry of openraft as one of sprag.
@@ -362,7 +457,7 @@ impl<C: Types> Flusher<C> {
         let run = move || {
             while let Ok(first) = appended.recv() {
                 let callbacks: Vec<_> = std::iter::once(first).chain(appended.try_iter()).collect();
-                let synced = shared.manager.sync(TIMEOUT);
+                let synced = shared.sync();
                 for callback in callbacks {
                     let error = |error: &LogError| io::Error::other(error.to_string());
                     callback.log_io_completed(synced.as_ref().copied().map_err(error));

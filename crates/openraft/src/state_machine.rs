@@ -8,11 +8,11 @@ use openraft::{
     SnapshotMeta, StorageError, StoredMembership,
 };
 use sprag::error::{ApplyError, SnapshotError, SubmitError, ViewError};
-use sprag::{Reply, StateMachine, View};
+use sprag::{Rejection, Reply, StateMachine, View};
 
 use crate::log::to_entry;
 use crate::snapshot::{self, Content, SnapshotFile};
-use crate::store::{Shared, TIMEOUT, blocking, failed};
+use crate::store::{Installs, NO_LIMIT, Shared, blocking, failed};
 use crate::types::{Application, Scratch, Types, to_sprag};
 
 /// The state machine of one node. One is made by [`Store::new`](crate::Store::new).
@@ -30,6 +30,13 @@ pub struct SnapshotBuilder<C: Types, A: Application<C>> {
 impl<C: Types, A: Application<C>> StateMachineStore<C, A> {
     pub(crate) fn new(shared: Arc<Shared<C, A>>) -> Self {
         Self(shared)
+    }
+}
+
+impl<C: Types, A: Application<C>> Drop for StateMachineStore<C, A> {
+    /// Whoever waits for a snapshot to be installed would wait for ever.
+    fn drop(&mut self) {
+        self.0.installs.send_replace(Installs::Ended);
     }
 }
 
@@ -57,7 +64,7 @@ impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A
     {
         let (shared, entries) = (Arc::clone(&self.0), entries.into_iter().collect::<Vec<_>>());
         let replies = blocking(ErrorSubject::StateMachine, move || shared.apply(&entries)).await?;
-        self.0.installed.notify_waiters();
+        self.0.installs.send_replace(Installs::Possible);
         Ok(replies)
     }
 
@@ -83,13 +90,15 @@ impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A
         meta: &SnapshotMeta<C::NodeId, C::Node>,
         snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError<C::NodeId>> {
+        self.0.installs.send_replace(Installs::Possible);
         let installing = self.0.installing.write().await;
         let (shared, meta) = (Arc::clone(&self.0), meta.clone());
         let install = move || shared.install(&meta, snapshot.into_content());
-        blocking(ErrorSubject::Snapshot(None), install).await?;
+        let installed = blocking(ErrorSubject::Snapshot(None), install).await;
         drop(installing);
-        self.0.installed.notify_waiters();
-        Ok(())
+        let hope = if installed.is_ok() { Installs::Possible } else { Installs::Ended };
+        self.0.installs.send_replace(hope);
+        installed
     }
 
     async fn get_current_snapshot(
@@ -127,10 +136,24 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             if held == 0 || !self.apply_held(now, &mut replies)? {
                 self.apply_only(now, &mut replies)?;
             }
+            self.tell_rejected(now, &mut replies);
             responses.extend(replies.drain(..).map(A::response));
             rest = later;
         }
         Ok(responses)
+    }
+
+    /// Puts in the replies of commands that could not be entries.
+    fn tell_rejected(&self, entries: &[Entry<C>], replies: &mut [Reply]) {
+        let mut rejected = self.lock_rejected();
+        if rejected.is_empty() {
+            return;
+        }
+        for (entry, reply) in entries.iter().zip(replies) {
+            if rejected.remove(&entry.log_id.index) {
+                *reply = Reply::Rejected(Rejection::Unsupported);
+            }
+        }
     }
 
     fn holds(&self, log_id: &LogId<C::NodeId>) -> bool {
@@ -145,7 +168,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     ) -> Result<bool, StorageError<C::NodeId>> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(true) };
         let indexes = first.log_id.index..=last.log_id.index;
-        match self.manager.apply_committed(indexes, TIMEOUT, replies) {
+        match self.manager.apply_committed(indexes, NO_LIMIT, replies) {
             Ok(()) => Ok(true),
             Err(ApplyError::Submit { source: SubmitError::Gap { .. }, .. }) => Ok(false),
             Err(error) => {
@@ -166,7 +189,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
                 failed(ErrorSubject::Apply(entry.log_id.clone()), ErrorVerb::Write, &error)
             })?);
         }
-        let applied = self.manager.apply_only(&ours, TIMEOUT, replies);
+        let applied = self.manager.apply_only(&ours, NO_LIMIT, replies);
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
     }
 
@@ -221,8 +244,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         content: Content,
     ) -> Result<(), StorageError<C::NodeId>> {
         let installed = match content {
-            Content::Snapshot(snapshot) => self.manager.restore(&snapshot, TIMEOUT),
-            Content::Received(Some(receiver)) => self.manager.install(receiver, TIMEOUT),
+            Content::Snapshot(snapshot) => self.manager.restore(&snapshot, NO_LIMIT),
+            Content::Received(Some(receiver)) => self.manager.install(receiver, NO_LIMIT),
             Content::Received(None) => Err(SnapshotError::OtherSnapshot),
         };
         match installed {

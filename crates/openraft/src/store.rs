@@ -1,28 +1,39 @@
 //! What the log and the state machine of one node share: the engine, and what is kept beside its log.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, StorageError, StorageIOError, Vote};
 use serde::{Deserialize, Serialize};
-use sprag::error::{OpenError, ViewError};
+use sprag::error::{LogError, OpenError, ViewError};
 use sprag::snapshot::SnapshotReceiver;
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, View,
+    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, StateMachine,
+    View,
 };
-use tokio::sync::{Notify, RwLock, watch};
+use tokio::sync::{RwLock, watch};
 
 use crate::log::LogStore;
 use crate::state_machine::StateMachineStore;
 use crate::types::{Application, NodeTag, Types, decode, encode};
 
-/// How long a call waits for the disk or for the workers before it fails, and with it the node.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a call waits for the disk before it says so and waits on. A wait that gave up would cancel nothing, and end the
+/// node; what will never be done shows as a poisoned engine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For what cannot be waited for again, as its replies would be lost.
+pub(crate) const NO_LIMIT: Duration = Duration::MAX;
 
 /// The options of a data directory for a node: the defaults of sprag, with a log that openraft commits.
 ///
+/// A command that no node could have (an empty key, a batch in a batch, more than the highest limits) is rejected. One that only this
+/// node has no room for, as its limits are lowered or its segments shorter than the longest entry, stops it: have
+/// the same of both on all nodes, and segments longer than what clients may send.
+///
 /// Change what you like of it but [`commit_mode`](PersistentConfig::commit_mode) and
-/// [`contiguity`](PersistentConfig::contiguity), and open the machine with it.
+/// [`contiguity`](PersistentConfig::contiguity), set no [`compaction`](PersistentConfig::compaction) policy (openraft has its
+/// own), and open the machine with it.
 pub fn config(path: impl Into<std::path::PathBuf>) -> PersistentConfig {
     PersistentConfig::new(path).commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
 }
@@ -86,21 +97,46 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or whose hard state is not of such a node.
+    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or that was not opened with such options, or with a
+    /// [`compaction`](PersistentConfig::compaction) policy, or whose hard state is not of such a node.
     pub fn new(machine: A::Machine, apply: ApplyConfig) -> Result<Self, OpenError> {
+        Self::with_patience(machine, apply, PATIENCE)
+    }
+
+    pub(crate) fn with_patience(
+        machine: A::Machine,
+        apply: ApplyConfig,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
         let refuse = |message: String| OpenError::Config { option: "state machine", message };
         let manager = ApplyManager::new(machine, apply)?;
+        let log = manager.log_options().map_err(|error| refuse(error.to_string()))?;
+        if log.commit_mode != CommitMode::ByCommit || log.contiguity != Contiguity::Monotone {
+            return Err(refuse(
+                "it was not opened with the options of sprag_openraft::config".to_owned(),
+            ));
+        }
+        if log.compacts {
+            let message = "it compacts by itself: openraft says what of the log may go";
+            return Err(refuse(message.to_owned()));
+        }
         let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
-        let kept = match kept {
+        let mut kept: Kept<C::NodeId> = match kept {
             Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,
             None => Kept::default(),
         };
+        // What the state does not have is not gone, whatever was said before: the log has it, or nobody here.
+        let applied = manager.machine().applied().map(|applied| applied.index);
+        kept.purged = kept.purged.filter(|purged| Some(purged.index) <= applied);
         let shared = Arc::new(Shared {
             manager,
+            patience,
             kept: Mutex::new(kept),
+            purged_in_memory: Mutex::default(),
+            rejected: Mutex::default(),
             receiver: Mutex::default(),
             installing: RwLock::default(),
-            installed: Notify::new(),
+            installs: watch::Sender::new(Installs::Possible),
             gone: watch::Sender::new(()),
         });
         let log = LogStore::new(Arc::clone(&shared));
@@ -117,7 +153,8 @@ pub(crate) struct Kept<N: NodeTag> {
     pub(crate) vote: Option<Vote<N>>,
     /// As of the last time that something else here changed. The log's own frames say it too, and for good.
     pub(crate) committed: Option<LogId<N>>,
-    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them.
+    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them. Never
+    /// past the state.
     pub(crate) purged: Option<LogId<N>>,
 }
 
@@ -127,17 +164,32 @@ impl<N: NodeTag> Default for Kept<N> {
     }
 }
 
+/// What there is to hope for where a snapshot is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Installs {
+    /// It may come.
+    Possible,
+    /// Installing one failed, or openraft has given up the state machine.
+    Ended,
+}
+
 /// A snapshot on its way in. Openraft may begin with the next before it lets go of this one.
 pub(crate) type ReceiverSlot = Mutex<Option<SnapshotReceiver>>;
 
 pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
+    patience: Duration,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
+    /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
+    purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
+    /// Indexes of commands that cannot be entries, and are in the log as entries without data, until they are applied and the
+    /// client is told. A node that did not take them from the client has nobody to tell.
+    rejected: Mutex<BTreeSet<u64>>,
     pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
     /// Written while a snapshot is being installed, read while entries are appended.
     pub(crate) installing: RwLock<()>,
-    /// Something was applied or installed.
-    pub(crate) installed: Notify,
+    /// Written when something was applied or installed, or when nothing more will be.
+    pub(crate) installs: watch::Sender<Installs>,
     /// Dropped last, when the engine has ended.
     pub(crate) gone: watch::Sender<()>,
 }
@@ -153,6 +205,14 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn lock_purged_in_memory(&self) -> MutexGuard<'_, Option<LogId<C::NodeId>>> {
+        self.purged_in_memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_rejected(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes what is kept, durably. Waits for what was appended before.
     pub(crate) fn keep(
         &self,
@@ -165,9 +225,28 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             encode(&*kept)
         };
         let bytes = bytes.map_err(|error| failed(subject.clone(), ErrorVerb::Write, &error))?;
-        self.manager
-            .save_hard_state(&bytes)
+        self.patiently(|_| self.manager.save_hard_state(&bytes))
             .map_err(|error| failed(subject, ErrorVerb::Write, &error))
+    }
+
+    /// Makes everything that was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), LogError> {
+        self.patiently(|patience| self.manager.sync(patience))
+    }
+
+    /// Does again what took too long, however often.
+    pub(crate) fn patiently<T>(
+        &self,
+        call: impl Fn(Duration) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        loop {
+            match call(self.patience) {
+                Err(LogError::Timeout(error)) => {
+                    tracing::warn!(%error, "the disk is slow: waiting on")
+                }
+                done => return done,
+            }
+        }
     }
 }
 

@@ -72,7 +72,8 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`DataError`]: the entry is refused, and with it the node stops.
+    /// [`DataError`]: the entry is refused, and with it the node stops. (A payload that can be no entry, as it is too long or its key is
+    /// empty, is rejected, and the node goes on.)
     fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError>;
 
     /// The inverse: for followers that are sent what was read from the log.

@@ -14,7 +14,7 @@ use network::{Network, Types};
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
 use sprag::testing::SimDisk;
 use sprag::{PersistentStateMachine, StateMachine};
-use sprag_openraft::{Handle, KeyValue, Request, Store};
+use sprag_openraft::{Handle, KeyValue, Reason, Request, Response, Store};
 
 const ROUNDS: u64 = 50;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,19 +78,37 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, closed).await.unwrap();
     }
 
+    /// The power of all fails at the same moment, and comes back: what is there is what was synced, as nobody has the rest.
+    async fn cut_all(&mut self) {
+        for disk in self.disks.values() {
+            disk.power_cut_random();
+        }
+        for id in 1..=3 {
+            self.cut(id).await;
+        }
+        for id in 1..=3 {
+            self.start(id).await;
+        }
+    }
+
     /// Puts until it is acknowledged.
     async fn put(&self, key: &str, value: &str) {
+        self.client_write(&Request::put(key, value)).await;
+    }
+
+    /// Proposes until there is an answer.
+    async fn client_write(&self, request: &Request) -> Response {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             for node in self.nodes.values() {
-                let write = node.raft.client_write(Request::put(key, value));
-                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), write).await {
-                    return;
+                let write = node.raft.client_write(request.clone());
+                if let Ok(Ok(written)) = tokio::time::timeout(Duration::from_secs(2), write).await {
+                    return written.data;
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{key} was not acknowledged");
+        panic!("nobody answers");
     }
 
     /// All three, at the same index.
@@ -127,25 +145,32 @@ impl Random {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_power_cuts_lose_nothing_acknowledged_and_all_nodes_agree() {
+async fn fifty_power_cuts_of_one_node_or_all_lose_nothing_acknowledged_and_all_nodes_agree() {
     let mut cluster = Cluster::new().await;
     let mut random = Random(0x5eed);
     let mut acknowledged: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for round in 0..ROUNDS {
         let cut = 1 + random.below(3);
         let (before, after) = (random.below(12), random.below(12));
+        let all = round % 5 == 4;
         for write in 0..before + after {
             let (key, value) = (format!("k{}", random.below(40)), format!("{round}-{write}"));
-            if write == before {
+            if write == before && all {
+                cluster.cut_all().await;
+            } else if write == before {
                 cluster.cut(cut).await;
             }
             cluster.put(&key, &value).await;
             acknowledged.insert(key.into(), value.into());
         }
-        if after == 0 {
+        if after == 0 && all {
+            cluster.cut_all().await;
+        } else if after == 0 {
             cluster.cut(cut).await;
         }
-        cluster.start(cut).await;
+        if !all {
+            cluster.start(cut).await;
+        }
     }
     cluster.put("last", "one").await;
     acknowledged.insert(b"last".to_vec(), b"one".to_vec());
@@ -175,5 +200,28 @@ async fn a_follower_that_was_away_catches_up_by_the_log_or_by_a_snapshot() {
         let purged = cluster.nodes[&leader].raft.metrics().borrow().purged;
         let gone = purged.is_some_and(|purged| purged.index > had);
         assert_eq!(gone, by_snapshot, "what it missed is in the leader's log, or is not");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_no_log_can_hold_is_rejected_and_stops_no_node() {
+    let mut cluster = Cluster::new().await;
+    cluster.put("first", "1").await;
+    let nested = Request::Batch { commands: vec![Request::Batch { commands: Vec::new() }] };
+    let malformed =
+        [Request::put("", "x"), nested, Request::Delete { key: vec![b'k'; (64 << 10) + 1] }];
+    for command in malformed {
+        let response = cluster.client_write(&command).await;
+        let rejected = Response::Rejected { reason: Reason::Unsupported, position: None };
+        assert_eq!(response, rejected);
+        cluster.put("next", "one").await;
+    }
+    for id in 1..=3 {
+        cluster.cut(id).await;
+        cluster.start(id).await;
+        cluster.put("after", &id.to_string()).await;
+    }
+    for (id, state) in cluster.states().await {
+        assert_eq!(state.len(), 3, "node {id}");
     }
 }

@@ -169,6 +169,28 @@ async fn a_power_cut_keeps_what_was_called_durable_and_applies_no_more_than_was_
 }
 
 #[tokio::test]
+async fn a_vote_and_a_purge_are_durable_when_they_return() {
+    let disk = SimDisk::new(14);
+    let mut store = open(&disk);
+    append(&mut store, puts(1, 0..10, "x")).await;
+    apply(&mut store, puts(1, 0..10, "x")).await;
+    drop(store.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap());
+    for step in 1..8 {
+        let vote = Vote::new(step, 1);
+        store.log.save_vote(&vote).await.unwrap();
+        if step % 2 == 0 {
+            store.log.purge(log_id(1, 1, step)).await.unwrap();
+        }
+        disk.power_cut_keeping(0);
+        close(store).await;
+        store = open(&disk);
+        assert_eq!(store.log.read_vote().await.unwrap(), Some(vote));
+        let purged = store.log.get_log_state().await.unwrap().last_purged_log_id;
+        assert_eq!(purged.map(|purged| purged.index), (step >= 2).then_some(step / 2 * 2));
+    }
+}
+
+#[tokio::test]
 async fn an_uncommitted_tail_that_was_durable_gives_way_to_other_entries_of_its_indexes() {
     let disk = SimDisk::new(3);
     let mut store = open(&disk);
@@ -248,6 +270,81 @@ async fn a_snapshot_takes_the_place_of_a_state_and_the_log_goes_on_after_it() {
     assert_eq!(follower.log.try_get_log_entries(..).await.unwrap(), puts(4, 300..305, "after"));
     let current = follower.state_machine.get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(current.meta, built.meta);
+}
+
+#[tokio::test]
+async fn a_purge_past_the_log_s_end_is_forgotten_with_the_snapshot_that_was_never_installed() {
+    for vote_follows in [false, true] {
+        let disk = SimDisk::new(10);
+        let mut follower = open(&disk);
+        let had = puts(1, 0..20, "follower");
+        append(&mut follower, had.clone()).await;
+        apply(&mut follower, had[..10].to_vec()).await;
+        follower.log.purge(log_id(4, 1, 299)).await.unwrap();
+        let state = follower.log.get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id, Some(log_id(4, 1, 299)), "as openraft has it");
+        if vote_follows {
+            // The hard state is written, and does not have it.
+            follower.log.save_vote(&Vote::new(5, 2)).await.unwrap();
+        }
+        disk.power_cut_keeping(0);
+        close(follower).await;
+        let mut follower = open(&disk);
+        let state = follower.log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(log_id(1, 1, 19))));
+        assert_eq!(follower.log.try_get_log_entries(..).await.unwrap(), had);
+        assert!(applied(&mut follower).await < Some(log_id(1, 1, 10)));
+    }
+}
+
+#[tokio::test]
+async fn a_read_whose_first_entry_is_gone_finds_none_and_not_later_ones() {
+    let mut store = open(&SimDisk::new(11));
+    let all = puts(1, 0..10, "x");
+    append(&mut store, all.clone()).await;
+    apply(&mut store, all.clone()).await;
+    store.log.purge(log_id(1, 1, 5)).await.unwrap();
+    let mut reader = store.log.get_log_reader().await;
+    assert_eq!(reader.limited_get_log_entries(3, 10).await.unwrap(), []);
+    assert_eq!(store.log.limited_get_log_entries(5, 10).await.unwrap(), []);
+    assert_eq!(reader.limited_get_log_entries(6, 9).await.unwrap(), all[6..9]);
+    assert_eq!(reader.try_get_log_entries(3..10).await.unwrap(), all[6..], "what there is of them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_of_what_is_taken_back_meanwhile_is_no_error() {
+    let mut store = open(&SimDisk::new(12));
+    let mut reader = store.log.get_log_reader().await;
+    append(&mut store, puts(1, 0..10, "kept")).await;
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let reading = tokio::spawn(async move {
+        while !stopped.load(Ordering::SeqCst) {
+            let found = reader.try_get_log_entries(0..100).await.unwrap();
+            let indexes = found.iter().map(|entry| entry.log_id.index);
+            assert!(found.len() >= 10 && indexes.eq(0..found.len() as u64), "{found:?}");
+        }
+    });
+    for term in 2..1500 {
+        append(&mut store, puts(term, 10..30, "x")).await;
+        store.log.truncate(log_id(term, 1, 10)).await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    reading.await.unwrap();
+}
+
+#[test]
+fn a_machine_that_was_opened_in_another_way_is_refused() {
+    use sprag::{CompactionPolicy, Contiguity};
+    let refused = |config: sprag::PersistentConfig| {
+        let machine =
+            PersistentStateMachine::open_on_disk(SimDisk::new(13).open(true).unwrap(), config);
+        let store = Kv::new(machine.unwrap(), apply_config(1));
+        assert!(matches!(store, Err(sprag::error::OpenError::Config { .. })), "{store:?}");
+    };
+    refused(sprag::PersistentConfig::new("simulated"));
+    refused(small().contiguity(Contiguity::Strict));
+    refused(small().compaction(CompactionPolicy::default()));
 }
 
 /// Sends a snapshot in small chunks, all of it or an error after `end` bytes.

@@ -278,7 +278,8 @@ fn finish(
     let chain = &walk.chain;
     let committed = chain.committed.max(meta.committed);
     let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
-    let known = index(chain.last).max(index(chain.applied_only));
+    let applied_only = index(chain.applied_only);
+    let known = index(chain.last).max(applied_only);
     let tail = Tail {
         segment: walk.number,
         offset: walk.end,
@@ -286,8 +287,8 @@ fn finish(
         chain: chain.checksum,
         last: chain.last,
         incarnation_seen_max: survey.incarnation,
-        // A quorum may have committed what only our own disk lost.
-        committed: committed.min(known),
+        // A quorum may have committed what only our own disk lost; and no later frame may say what a record applied.
+        committed: committed.max(applied_only).min(known),
         durable_sequence_known: durable,
     };
     Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete, unreadable })

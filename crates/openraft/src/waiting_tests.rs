@@ -1,0 +1,187 @@
+//! Who waits for what: slow machines and disks end no node, and nothing of the runtime stands still for an installation.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::testing::log_id;
+use openraft::{
+    Entry, EntryPayload, RaftLogReader, RaftSnapshotBuilder, Snapshot, Vote, declare_raft_types,
+};
+use sprag::error::SnapshotError;
+use sprag::snapshot::{SnapshotSink, SnapshotSource};
+use sprag::testing::SimDisk;
+use sprag::{ApplyConfig, Fatal, Journaled, Partition, Range, Replies, Reply, StateMachine};
+
+use crate::{Opaque, Response, SnapshotFile, Store, config};
+
+declare_raft_types!(
+    /// A node whose machine keeps nothing.
+    Node: D = u64, R = Response, SnapshotData = SnapshotFile
+);
+
+type NodeStore = Store<Node, Opaque<Journaled<Held>>>;
+
+/// Longer than any test holds a gate closed: whoever comes to its end was waited for by whoever was to open it.
+const STUCK: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Gate {
+    /// Whether it is closed, and whether somebody has come to it since.
+    state: Mutex<(bool, bool)>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn close(&self) {
+        *self.state.lock().unwrap() = (true, false);
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.moved.notify_all();
+    }
+
+    /// Whether it was opened.
+    fn pass(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.1 = true;
+        let (_state, stuck) =
+            self.moved.wait_timeout_while(state, STUCK, |(closed, _)| *closed).unwrap();
+        !stuck.timed_out()
+    }
+
+    async fn somebody_came(&self) {
+        while !self.state.lock().unwrap().1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A machine that is held up at a gate.
+#[derive(Default)]
+struct Held(Arc<Gate>);
+
+impl StateMachine for Held {
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        if !self.0.pass() {
+            return Err(Fatal::new("stuck".to_owned()));
+        }
+        for entry in range.entries(partition) {
+            replies.set(&entry?, Reply::Custom(7));
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<sprag::LogId> {
+        None
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        out.write(b"nothing").map_err(|source| SnapshotError::Io {
+            action: "writing",
+            file: "nothing".to_owned(),
+            source,
+        })
+    }
+
+    fn restore(&self, _source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        if self.0.pass() { Ok(()) } else { Err(SnapshotError::OtherSnapshot) }
+    }
+}
+
+fn open(disk: &SimDisk, gate: &Arc<Gate>) -> NodeStore {
+    let options = config("simulated").segment_bytes(64 << 10);
+    let machine = Held(Arc::clone(gate));
+    let machine = Journaled::open_on_disk(disk.open(true).unwrap(), options, machine).unwrap();
+    let apply = ApplyConfig::new().worker_count(NonZeroUsize::MIN).pin_workers(false);
+    // The most impatient there can be.
+    Store::with_patience(machine, apply, Duration::ZERO).unwrap()
+}
+
+fn entries(indexes: std::ops::Range<u64>) -> Vec<Entry<Node>> {
+    let entry = |index| Entry { log_id: log_id(1, 1, index), payload: EntryPayload::Normal(index) };
+    indexes.map(entry).collect()
+}
+
+/// A snapshot of entry 49, of another node.
+async fn sent() -> Snapshot<Node> {
+    let mut store = open(&SimDisk::new(1), &Arc::default());
+    store.log.blocking_append(entries(0..50)).await.unwrap();
+    store.state_machine.apply(entries(0..50)).await.unwrap();
+    store.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_and_a_slow_machine_are_waited_for_as_long_as_it_takes() {
+    let gate = Arc::<Gate>::default();
+    let NodeStore { mut log, mut state_machine, .. } = open(&SimDisk::new(2), &gate);
+    for vote in 1..20 {
+        log.blocking_append(entries(vote * 5..vote * 5 + 5)).await.unwrap();
+        log.save_vote(&Vote::new(vote, 1)).await.unwrap();
+    }
+    gate.close();
+    let applying = tokio::spawn(async move { state_machine.apply(entries(5..100)).await });
+    gate.somebody_came().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    gate.open();
+    assert_eq!(applying.await.unwrap().unwrap(), [Response::Custom(7); 95]);
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 95);
+}
+
+#[tokio::test]
+async fn neither_a_purge_nor_an_append_holds_up_the_runtime_while_a_snapshot_is_installed() {
+    let sent = sent().await;
+    let gate = Arc::<Gate>::default();
+    let NodeStore { mut log, mut state_machine, .. } = open(&SimDisk::new(3), &gate);
+    log.blocking_append(entries(0..10)).await.unwrap();
+    state_machine.apply(entries(0..10)).await.unwrap();
+    gate.close();
+    let installing =
+        tokio::spawn(
+            async move { state_machine.install_snapshot(&sent.meta, sent.snapshot).await },
+        );
+    gate.somebody_came().await;
+    log.purge(log_id(1, 1, 5)).await.unwrap();
+    log.purge(log_id(1, 1, 49)).await.unwrap();
+    let appending = tokio::spawn(async move {
+        log.blocking_append(entries(50..51)).await.unwrap();
+        log
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    gate.open();
+    installing.await.unwrap().unwrap();
+    let mut log = appending.await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries(50..51));
+}
+
+#[tokio::test]
+async fn nothing_is_appended_over_the_gap_before_a_snapshot_that_never_comes() {
+    for fails in [true, false] {
+        let NodeStore { mut log, mut state_machine, .. } = open(&SimDisk::new(4), &Arc::default());
+        log.blocking_append(entries(0..10)).await.unwrap();
+        log.purge(log_id(1, 1, 49)).await.unwrap();
+        let appending = tokio::spawn(async move {
+            log.blocking_append(entries(50..51)).await.unwrap_err();
+            log
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!appending.is_finished(), "it waits");
+        if fails {
+            let meta = sent().await.meta;
+            let nothing = state_machine.begin_receiving_snapshot().await.unwrap();
+            state_machine.install_snapshot(&meta, nothing).await.unwrap_err();
+        }
+        let _there_still = fails.then_some(state_machine);
+        let mut log = appending.await.unwrap();
+        assert_eq!(log.try_get_log_entries(..).await.unwrap(), []);
+        log.get_log_state().await.unwrap();
+    }
+}
