@@ -100,6 +100,18 @@ pub enum Contiguity {
 }
 
 impl Contiguity {
+    pub(crate) fn of(is_monotone: bool) -> Self {
+        if is_monotone { Self::Monotone } else { Self::Strict }
+    }
+
+    pub(crate) fn check(self, commit_mode: CommitMode) -> Result<(), OpenError> {
+        if self == Self::Strict || commit_mode == CommitMode::ByCommit {
+            return Ok(());
+        }
+        let message = "is only for a log that commits by commit()".to_owned();
+        Err(OpenError::Config { option: "contiguity", message })
+    }
+
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Self::Strict => "without a gap",

@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
@@ -46,13 +46,14 @@ pub struct RestoreReport {
 /// # Errors
 ///
 /// [`OpenError`]: [`OpenError::Corrupt`] for a damaged file, [`OpenError::NotEmpty`] for a directory that has a log,
-/// [`OpenError::Snapshot`] for a file that is no snapshot, or one of the state before the first entry.
+/// [`OpenError::Snapshot`] for a file that is no snapshot, or one of the state before the first entry,
+/// [`OpenError::Config`] for [`Contiguity::Monotone`] without [`CommitMode::ByCommit`].
 ///
 /// # Examples
 ///
 /// ```
 /// # use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
-/// use sprag::{CommitMode, restore};
+/// use sprag::{CommitMode, Contiguity, restore};
 /// # let temporary = tempfile::tempdir()?;
 /// # let (path, copy) = (temporary.path().join("data"), temporary.path().join("copy"));
 /// # let timeout = std::time::Duration::from_secs(10);
@@ -64,7 +65,7 @@ pub struct RestoreReport {
 /// # manager.snapshot_to(&mut out)?;
 /// # std::fs::write(&backup, &out)?;
 ///
-/// let report = restore(&backup, &copy, CommitMode::OnAppend)?;
+/// let report = restore(&backup, &copy, CommitMode::OnAppend, Contiguity::Strict)?;
 /// assert_eq!((report.log_id.index, report.keys), (1, 1));
 /// let machine = PersistentStateMachine::open(PersistentConfig::new(&copy))?;
 /// assert_eq!(machine.get(b"key")?.as_deref(), Some(&b"value"[..]));
@@ -74,11 +75,13 @@ pub fn restore(
     snapshot: impl AsRef<Path>,
     directory: impl AsRef<Path>,
     commit_mode: CommitMode,
+    contiguity: Contiguity,
 ) -> Result<RestoreReport, OpenError> {
+    contiguity.check(commit_mode)?;
     let snapshot = Snapshot::open(snapshot).map_err(OpenError::of_snapshot)?;
     let log_id = verified(&snapshot)?;
     let disk = RealDisk::open(directory.as_ref(), OpenMode::Write { create: true })?;
-    restore_on_disk(&disk, &snapshot, log_id, commit_mode)
+    restore_on_disk(&disk, &snapshot, log_id, commit_mode, contiguity)
 }
 
 /// Checks all of a snapshot; gives the entry it is of.
@@ -94,6 +97,7 @@ pub(crate) fn restore_on_disk(
     snapshot: &Snapshot,
     log_id: LogId,
     commit_mode: CommitMode,
+    contiguity: Contiguity,
 ) -> Result<RestoreReport, OpenError> {
     if MetaFile::open(disk, false)?.is_some() {
         return Err(OpenError::NotEmpty { path: disk.describe() });
@@ -106,6 +110,7 @@ pub(crate) fn restore_on_disk(
     let meta = Meta {
         base: LogBase { last: Some(log_id), ..fresh.base },
         committed: Some(log_id.index),
+        is_monotone: contiguity == Contiguity::Monotone,
         ..fresh
     };
     for _slot in 0..2 {
@@ -134,5 +139,5 @@ pub(crate) fn restore_bytes(
     let snapshot = Snapshot::of_mapping(mapping, "a snapshot".to_owned(), None)
         .map_err(OpenError::of_snapshot)?;
     let log_id = verified(&snapshot)?;
-    restore_on_disk(&**disk, &snapshot, log_id, commit_mode)
+    restore_on_disk(&**disk, &snapshot, log_id, commit_mode, Contiguity::Strict)
 }

@@ -15,7 +15,7 @@ use sprag::error::{OpenError, ViewError};
 use sprag::inspect::{inspect, verify};
 use sprag::testing::{Fault, SimDisk, Stepped, restore_on_disk};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, PersistentConfig, PersistentStateMachine, Snapshot,
+    ApplyConfig, ApplyManager, CommitMode, Contiguity, PersistentConfig, PersistentStateMachine, Snapshot,
     StateMachine, restore,
 };
 
@@ -176,7 +176,7 @@ fn a_damaged_file_makes_no_directory_and_a_full_disk_no_half_of_one() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 4;
         fs::write(&file, damaged).unwrap();
-        restore(&file, scratch.path(), CommitMode::OnAppend).unwrap_err();
+        restore(&file, scratch.path(), CommitMode::OnAppend, Contiguity::Strict).unwrap_err();
         assert!(!scratch.path().exists(), "byte {at}");
     }
     let disk = SimDisk::new(4);

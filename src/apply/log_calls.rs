@@ -79,7 +79,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// As [`log_state`](ApplyManager::log_state).
     pub fn log_options(&self) -> Result<LogOptions, LogError> {
         let log = self.log()?;
-        let contiguity = if log.is_monotone() { Contiguity::Monotone } else { Contiguity::Strict };
+        let contiguity = Contiguity::of(log.is_monotone());
         let compacts = log.compaction_policy().is_some();
         Ok(LogOptions { commit_mode: log.commit_mode(), contiguity, compacts })
     }

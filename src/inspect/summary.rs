@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Looked, SnapshotInfo, while_it_stays};
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
@@ -55,6 +55,8 @@ pub struct MetaContent {
     pub database_id: [u8; 16],
     /// When entries commit.
     pub commit_mode: CommitMode,
+    /// Whether indexes may have gaps.
+    pub contiguity: Contiguity,
     /// Whether the last open for writing was closed with everything durable.
     pub clean_close: bool,
     /// Where the log starts.
@@ -220,6 +222,7 @@ impl MetaContent {
         Self {
             database_id: meta.database_id,
             commit_mode: meta.commit_mode.into(),
+            contiguity: Contiguity::of(meta.is_monotone),
             clean_close: meta.clean_close,
             base: LogBase { segment, sequence, last },
             incarnation: meta.incarnation,

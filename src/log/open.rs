@@ -74,7 +74,7 @@ impl LogOpening {
             let asked = config.commit_mode.describe();
             return Err(OpenError::CommitMode { found: found.describe(), asked });
         }
-        let found = contiguity(content.is_monotone);
+        let found = Contiguity::of(content.is_monotone);
         if writable && meta.is_some() && found != config.contiguity {
             let asked = config.contiguity.describe();
             return Err(OpenError::Contiguity { found: found.describe(), asked });
@@ -531,10 +531,6 @@ impl LogOpening {
     }
 }
 
-fn contiguity(is_monotone: bool) -> Contiguity {
-    if is_monotone { Contiguity::Monotone } else { Contiguity::Strict }
-}
-
 fn map_segment(
     disk: &Arc<dyn Disk>,
     table: &SegmentTable,
@@ -564,10 +560,7 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
     within("group_bytes", config.group_bytes, 1, longest)?;
     within("expected_keys", config.expected_keys, 0, EXPECTED_KEYS_MAX)?;
-    if config.contiguity == Contiguity::Monotone && config.commit_mode != CommitMode::ByCommit {
-        let message = "is only for a log that commits by commit()".to_owned();
-        return Err(OpenError::Config { option: "contiguity", message });
-    }
+    config.contiguity.check(config.commit_mode)?;
     if !config.segment_bytes.is_multiple_of(4096) {
         let message = format!("{} is not a multiple of 4096", config.segment_bytes);
         return Err(OpenError::Config { option: "segment_bytes", message });

@@ -222,6 +222,9 @@ pub(crate) struct Restore {
     /// Entries are to commit by a consensus engine's word, and not as they are appended.
     #[arg(long)]
     pub(crate) by_commit: bool,
+    /// Indexes may have gaps, as the directory of an adapter has it (sprag-openraft, say).
+    #[arg(long, requires = "by_commit")]
+    pub(crate) monotone: bool,
 }
 
 /// Options of `export`.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sprag::inspect::LiveEntry;
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, CompactionReport, LogId, PayloadRef, PersistentConfig,
-    PersistentStateMachine, SnapshotReport,
+    ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PayloadRef,
+    PersistentConfig, PersistentStateMachine, SnapshotReport,
 };
 use tempfile::NamedTempFile;
 
@@ -128,11 +128,12 @@ fn parent_of(file: &Path) -> PathBuf {
 }
 
 pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Outcome {
-    let Restore { file, dir, by_commit } = restore;
+    let Restore { file, dir, by_commit, monotone } = restore;
     let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
+    let contiguity = if *monotone { Contiguity::Monotone } else { Contiguity::Strict };
     let report = {
         let _spinner = Progress::new(json).spinner("verifying and writing");
-        sprag::restore(file, dir, mode).map_err(|error| match error {
+        sprag::restore(file, dir, mode, contiguity).map_err(|error| match error {
             error @ (sprag::error::OpenError::Missing { .. }
             | sprag::error::OpenError::NotEmpty { .. }) => opening(dir)(error),
             other => about(dir.display())(other),
@@ -213,11 +214,14 @@ struct CompactJson {
 fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>> {
     let _spinner = Progress::new(json).spinner("opening");
     let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
-    let mode = found.map_or(CommitMode::OnAppend, |meta| meta.commit_mode);
+    let (mode, contiguity) = found.map_or((CommitMode::OnAppend, Contiguity::Strict), |meta| {
+        (meta.commit_mode, meta.contiguity)
+    });
     let config = PersistentConfig::new(dir)
         .create(false)
         .expected_keys(EXPECTED_KEYS)
         .commit_mode(mode)
+        .contiguity(contiguity)
         .compaction(None);
     let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
     ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))

@@ -67,6 +67,14 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert_eq!(inspected["meta"]["commit_mode"], "by commit");
     assert_eq!(inspected["committed_index"], ENTRIES + 1);
     succeed(["compact", text(&by_commit)]);
+    // As an adapter has it.
+    let adapter_s = temporary.path().join("monotone");
+    succeed(["restore", text(&file), text(&adapter_s), "--by-commit", "--monotone"]);
+    let meta = sprag::inspect::meta(&adapter_s).unwrap().unwrap();
+    assert_eq!(meta.commit_mode, sprag::CommitMode::ByCommit);
+    assert_eq!(meta.contiguity, sprag::Contiguity::Monotone);
+    succeed(["snapshot", text(&adapter_s)]);
+    succeed(["compact", text(&adapter_s)]);
 }
 
 #[test]
