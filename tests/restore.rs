@@ -15,8 +15,8 @@ use sprag::error::{OpenError, ViewError};
 use sprag::inspect::{inspect, verify};
 use sprag::testing::{Fault, SimDisk, Stepped, restore_on_disk};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Contiguity, PersistentConfig, PersistentStateMachine, Snapshot,
-    StateMachine, restore,
+    ApplyConfig, ApplyManager, CommitMode, Contiguity, PersistentConfig, PersistentStateMachine,
+    Snapshot, StateMachine, restore,
 };
 
 const MODES: [CommitMode; 2] = [CommitMode::OnAppend, CommitMode::ByCommit];

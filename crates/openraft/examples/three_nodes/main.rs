@@ -78,10 +78,24 @@ impl Cluster {
     async fn stop(&mut self, id: u64) -> Result<()> {
         self.network.disconnect(id);
         let Some(node) = self.nodes.remove(&id) else { return Ok(()) };
-        node.raft.shutdown().await?;
+        tokio::time::timeout(PATIENCE, node.raft.shutdown()).await??;
         let closed = node.handle.closed();
         drop(node);
         Ok(tokio::time::timeout(PATIENCE, closed).await?)
+    }
+
+    /// What `step` comes to, or an error that says where each node is, if it takes too long.
+    async fn within<T, E>(&self, what: &str, step: impl Future<Output = Result<T, E>>) -> Result<T>
+    where
+        E: Error + Send + Sync + 'static,
+    {
+        if let Ok(done) = tokio::time::timeout(PATIENCE, step).await {
+            return Ok(done?);
+        }
+        for (id, node) in &self.nodes {
+            eprintln!("node {id}: {}", node.raft.metrics().borrow().clone());
+        }
+        Err(format!("{what} takes longer than {PATIENCE:?}").into())
     }
 
     /// A node that leads: a quorum says so.
@@ -89,7 +103,9 @@ impl Cluster {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             for (id, node) in &self.nodes {
-                if node.raft.ensure_linearizable().await.is_ok() {
+                // A node that only believes to lead may get no answer.
+                let asked = node.raft.ensure_linearizable();
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
                     return Ok(*id);
                 }
             }
@@ -216,11 +232,14 @@ async fn run(directory: &Path) -> Result<()> {
     println!("the directory of node {lost} was lost");
     // It has forgotten its vote: it is a member again only when it has caught up.
     let others: BTreeSet<u64> = NODES.into_iter().filter(|id| *id != lost).collect();
-    cluster.leading().await?.change_membership(others, false).await?;
+    let change = cluster.leading().await?.change_membership(others, false);
+    cluster.within("taking it out", change).await?;
     cluster.write(4, 100).await?;
     cluster.start(lost).await?;
-    cluster.leading().await?.add_learner(lost, BasicNode::default(), true).await?;
-    cluster.leading().await?.change_membership(BTreeSet::from(NODES), false).await?;
+    let learner = cluster.leading().await?.add_learner(lost, BasicNode::default(), true);
+    cluster.within("adding it as a learner", learner).await?;
+    let change = cluster.leading().await?.change_membership(BTreeSet::from(NODES), false);
+    cluster.within("taking it in again", change).await?;
     let last = cluster.write(5, 10).await?;
     cluster.settle("it is back, by a snapshot", last).await?;
 
