@@ -70,12 +70,9 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     // As an adapter has it.
     let adapter_s = temporary.path().join("monotone");
     succeed(["restore", text(&file), text(&adapter_s), "--by-commit", "--monotone"]);
-    let machine = sprag::PersistentStateMachine::open(
-        sprag::PersistentConfig::new(&adapter_s)
-            .commit_mode(sprag::CommitMode::ByCommit)
-            .contiguity(sprag::Contiguity::Monotone),
-    );
-    drop(machine.unwrap());
+    let meta = sprag::inspect::meta(&adapter_s).unwrap().unwrap();
+    assert_eq!(meta.commit_mode, sprag::CommitMode::ByCommit);
+    assert_eq!(meta.contiguity, sprag::Contiguity::Monotone);
     succeed(["snapshot", text(&adapter_s)]);
     succeed(["compact", text(&adapter_s)]);
 }
