@@ -11,7 +11,7 @@ use common::generate;
 use common::machines::{compare, memory};
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, op_of, with_entries};
-use common::{LONG, Persistent, SHORT, Scratch, apply_config, block_on, manage, open, within};
+use common::{LONG, Persistent, Scratch, Watch, apply_config, block_on, manage, open, within};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sprag::error::{ApplyError, LogError, SubmitError, WaitError};
@@ -265,11 +265,20 @@ fn who_waits_for_a_truncated_entry_is_told_and_not_satisfied_by_its_replacement(
         .map(|index| {
             let manager = Arc::clone(&manager);
             let future = manager.acknowledged(index);
-            let thread = thread::spawn(move || manager.wait_for_apply(index, LONG));
-            (index, thread, thread::spawn(move || block_on(future)))
+            let watches = [Watch::default(), Watch::default()];
+            let [first, second] = watches.clone();
+            let thread = thread::spawn(move || {
+                first.here();
+                manager.wait_for_apply(index, LONG)
+            });
+            let task = thread::spawn(move || {
+                second.here();
+                block_on(future)
+            });
+            watches.iter().for_each(Watch::until_asleep);
+            (index, thread, task)
         })
         .collect();
-    thread::sleep(SHORT);
     manager.truncate_after(Some(6)).unwrap();
     // The replacements are committed, applied and durable at once.
     append(&manager, &puts(7, 2, 4, 2, 10)).unwrap();

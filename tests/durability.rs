@@ -219,7 +219,9 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         // A third of them while the directory is being made or recovered, the others some way in.
         let mut said: Vec<u64> = Vec::new();
         let number = |line: String| line.strip_prefix("acknowledged ")?.parse::<u64>().ok();
-        if round % 3 == 0 {
+        if round == 0 {
+            // At once: on a machine on which all others come late, this one does not.
+        } else if round % 3 == 0 {
             thread::sleep(Duration::from_micros(dice.below(1500)));
         } else {
             said.extend(lines.by_ref().map_while(Result::ok).find_map(number));

@@ -6,7 +6,7 @@ mod common;
 use common::machines::{compare, memory};
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Scratch, apply_config, manage};
+use common::{LONG, Scratch, Watch, apply_config, manage};
 use sprag::error::{SnapshotError, SubmitError, WaitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
@@ -114,14 +114,18 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
     let manager = manage(machine, apply_config(2));
     with_entries(&mine[..40], |entries| manager.append(entries)).unwrap();
+    let watch = Watch::default();
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| manager.wait_until(30, Stage::Applied, LONG));
+        let waiter = scope.spawn(|| {
+            watch.here();
+            manager.wait_until(30, Stage::Applied, LONG)
+        });
         let later = scope.spawn(|| manager.wait_until(120, Stage::Applied, LONG));
         while manager.stats().durable != Some(40) {
             manager.flush_pending(LONG).unwrap();
         }
         // Until the waiters are registered there is nobody to tell; one that comes late finds the new log.
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        watch.until_asleep();
         manager.restore(&snapshot, LONG).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(WaitError::Truncated { index: 30 })));
         later.join().unwrap().unwrap();

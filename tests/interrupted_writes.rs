@@ -176,6 +176,10 @@ fn write_in_a_storm(path: &Path, case: &str) {
             for index in 1..=200 {
                 submit(&manager, index..index + 1).unwrap();
                 manager.wait_for_apply(index, LONG).unwrap();
+                // However busy the machine is, so much of a storm is over it.
+                while HANDLED.load(Ordering::Relaxed) < 5 * index {
+                    thread::yield_now();
+                }
             }
             let mut next = 201;
             while next <= 2000 {
@@ -211,7 +215,7 @@ fn signals_to_every_thread_at_any_moment_fail_nothing() {
             let (acknowledged, handled) = (said(&text, "acknowledged "), said(&text, "handled "));
             assert_eq!(acknowledged, 2000, "{case}");
             println!("{case}: {handled} signals");
-            assert!(handled > 1000, "{case}: {handled} are no storm");
+            assert!(handled >= 1000, "{case}: {handled} are no storm");
             check(&scratch.path(), acknowledged, &case);
         }
     }

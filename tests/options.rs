@@ -149,8 +149,8 @@ fn batch_size_is_the_most_entries_handed_to_a_worker_at_once() {
 }
 
 const LINGER: Duration = Duration::from_millis(600);
-/// Far from the linger, on a busy machine too.
-const AT_ONCE: Duration = Duration::from_millis(300);
+/// What waits for this is not there after [`LONG`].
+const ENDLESS: Duration = Duration::from_secs(60);
 
 #[test]
 fn batch_timeout_is_how_long_less_than_a_batch_waits_to_be_handed_over() {
@@ -167,10 +167,9 @@ fn batch_timeout_is_how_long_less_than_a_batch_waits_to_be_handed_over() {
         started.elapsed()
     };
     assert!(took(LINGER, 3, false) >= LINGER);
-    assert!(took(LINGER, 3, false) < LINGER * 3);
-    assert!(took(LINGER, 4, false) < AT_ONCE, "a full batch waits for nothing");
-    assert!(took(LINGER, 3, true) < AT_ONCE, "a flush waits for nothing");
-    assert!(took(Duration::ZERO, 3, false) < AT_ONCE);
+    assert!(took(ENDLESS, 4, false) < ENDLESS, "a full batch waits for nothing");
+    assert!(took(ENDLESS, 3, true) < ENDLESS, "a flush waits for nothing");
+    assert!(took(Duration::ZERO, 3, false) < ENDLESS);
 }
 
 #[test]
@@ -263,11 +262,13 @@ fn durability_decides_when_the_log_is_synced() {
     let stats = rare.stats();
     assert!(stats.log_writer.syncs <= 1 && stats.durable < Some(20), "{stats:?}");
 
-    let often = Durability::Periodic(Duration::from_millis(30));
-    let often = run(scratches[3].config().durability(often));
+    let (began, interval) = (Instant::now(), Duration::from_millis(30));
+    let often = run(scratches[3].config().durability(Durability::Periodic(interval)));
     // Nobody flushes, submits or waits.
     assert!(eventually(LONG, || often.stats().durable == Some(20)), "{:?}", often.stats());
-    assert!(often.stats().log_writer.syncs < 20);
+    let syncs = often.stats().log_writer.syncs;
+    let most = began.elapsed().as_millis() / interval.as_millis() + 2;
+    assert!(u128::from(syncs) <= most, "{syncs} syncs, not {most}");
 }
 
 #[test]
@@ -342,10 +343,9 @@ fn batch_interval_is_how_long_less_than_a_batch_gathers_before_it_is_written() {
         started.elapsed()
     };
     assert!(took(LINGER, 3, false) >= LINGER);
-    assert!(took(LINGER, 3, false) < LINGER * 3);
-    assert!(took(LINGER, 4, false) < AT_ONCE, "a full batch waits for nothing");
-    assert!(took(LINGER, 3, true) < AT_ONCE, "a flush waits for nothing");
-    assert!(took(Duration::ZERO, 3, false) < AT_ONCE);
+    assert!(took(ENDLESS, 4, false) < ENDLESS, "a full batch waits for nothing");
+    assert!(took(ENDLESS, 3, true) < ENDLESS, "a flush waits for nothing");
+    assert!(took(Duration::ZERO, 3, false) < ENDLESS);
 }
 
 #[test]

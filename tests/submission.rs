@@ -14,8 +14,8 @@ use common::machines::{Gate, Hooked, KeyValueReads, compare, gated, memory};
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, with_entries};
 use common::{
-    CountingWaker, LONG, Persistent, SHORT, Scratch, apply_config, block_on, eventually, manage,
-    within,
+    CountingWaker, LONG, Persistent, SHORT, Scratch, Watch, apply_config, block_on, eventually,
+    manage, within,
 };
 use sprag::error::{ApplyError, EntryError, SubmitError, WaitError};
 use sprag::{
@@ -186,16 +186,18 @@ fn a_pending_entry_with_the_same_log_id_is_joined() {
     let before = manager.pending_count();
     manager.apply_entries(&increments()).unwrap();
     assert_eq!(manager.pending_count(), before, "joined entries count once");
+    let watch = Watch::default();
     let joined = thread::spawn({
-        let manager = Arc::clone(&manager);
+        let (manager, watch) = (Arc::clone(&manager), watch.clone());
         move || {
+            watch.here();
             let mut replies = Vec::new();
             let (mut entries, more) = (increments(), Entry::increment(6, 1, b"c", 10));
             entries.push(more);
             manager.apply_entries_sync(&entries, LONG, &mut replies).map(|()| replies)
         }
     });
-    thread::sleep(SHORT);
+    watch.until_asleep();
     gate.open();
     let replies = joined.join().unwrap().unwrap();
     assert_eq!(replies, [1, 2, 3, 4, 5, 15].map(Reply::Counter));

@@ -290,15 +290,21 @@ fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
     });
 }
 
-/// A machine that comes to a gate with the entry of index 1, in whichever partition, and panics at index 2.
+/// A machine that comes to a gate with the entry of index 1, and then, in another partition, panics at index 2.
 fn stuck_and_broken(gate: Gate) -> Counter {
-    let gate = Mutex::new(Some(gate));
+    let (gate, stuck) = (Mutex::new(Some(gate)), AtomicBool::new(false));
     Counter::during(move |index| match index {
         1 => {
             let gate = gate.lock().unwrap().take();
+            stuck.store(true, Ordering::Release);
             gate.unwrap().pass();
         }
-        2 => panic!("told to"),
+        2 => {
+            while !stuck.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            panic!("told to")
+        }
         _ => {}
     })
 }

@@ -96,7 +96,8 @@ impl Threads {
                 self.0.clear();
                 return false;
             }
-            thread::sleep(END_LOOK);
+            // Not a sleep, which goes back to sleep after each signal, and under enough of them never ends.
+            thread::park_timeout(END_LOOK);
         }
     }
 }

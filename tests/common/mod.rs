@@ -21,7 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,6 +66,34 @@ pub fn eventually(limit: Duration, mut reached: impl FnMut() -> bool) -> bool {
         thread::sleep(Duration::from_micros(200));
     }
     true
+}
+
+/// Sees a thread go to sleep: whoever waits is registered where it waits then, whatever the machine has to do besides.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<OnceLock<PathBuf>>);
+
+impl Watch {
+    /// Called by the thread, before it begins to wait.
+    pub fn here(&self) {
+        let task = fs::read_link("/proc/thread-self").unwrap();
+        self.0.set(Path::new("/proc").join(task)).unwrap();
+    }
+
+    /// Returns when it sleeps, or has ended.
+    pub fn until_asleep(&self) {
+        let sleeps = || {
+            let Some(task) = self.0.get() else { return false };
+            let Ok(stat) = fs::read_to_string(task.join("stat")) else { return true };
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+        };
+        // It may also wait for a lock, but not for so long.
+        let mut in_a_row = 0;
+        let asleep = eventually(LONG, || {
+            in_a_row = if sleeps() { in_a_row + 1 } else { 0 };
+            in_a_row == 20
+        });
+        assert!(asleep, "the thread does not wait");
+    }
 }
 
 pub fn workers(count: usize) -> NonZeroUsize {

@@ -91,6 +91,19 @@ impl Cluster {
         }
     }
 
+    /// Who leads, as node 1 sees it: between two elections nobody does.
+    async fn leader(&self) -> u64 {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            let leader = self.nodes[&1].raft.metrics().borrow().current_leader;
+            if let Some(leader) = leader {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody leads");
+    }
+
     /// Puts until it is acknowledged.
     async fn put(&self, key: &str, value: &str) {
         self.client_write(&Request::put(key, value)).await;
@@ -186,7 +199,7 @@ async fn a_follower_that_was_away_catches_up_by_the_log_or_by_a_snapshot() {
     let mut cluster = Cluster::new().await;
     cluster.put("first", "1").await;
     for (writes, by_snapshot) in [(15, false), (500, true)] {
-        let leader = cluster.nodes[&1].raft.metrics().borrow().current_leader.unwrap();
+        let leader = cluster.leader().await;
         let away = (1..=3).find(|id| *id != leader).unwrap();
         let had = cluster.nodes[&away].handle.machine().applied().unwrap().index;
         cluster.cut(away).await;
