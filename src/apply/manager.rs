@@ -64,7 +64,7 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 
     /// Without threads and not by hand: whoever waits for the log writes it.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         let config = config.close_timeout(Duration::ZERO);
         let engine = Arc::new(Engine::new(machine, config, 1)?);
