@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sprag::error::{OpenError, Poison, SubmitError};
+use sprag::testing::{SimDisk, Stepped};
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, Durability, Entry, Fatal, Footprint, Limits, LogId,
     MemoryConfig, MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig,
@@ -193,4 +194,38 @@ fn entries_known_already_are_checked_for_their_order_too() {
     assert!(matches!(noops(&[3, 1]), Err(SubmitError::Gap { expected: 4, got: 1 })));
     assert!(matches!(noops(&[1, 4]), Err(SubmitError::Gap { expected: 2, got: 4 })));
     noops(&[2, 3, 4]).unwrap();
+}
+
+/// An entry that comes just after others were written waits for their interval to end, and for one of its own: no third
+/// is begun because its frame is not closed yet.
+#[test]
+fn an_entry_waits_for_no_more_than_two_batch_intervals() {
+    let disk = SimDisk::new(1).open(true).unwrap();
+    let config = PersistentConfig::new("simulated").batch_interval(Duration::from_millis(10));
+    let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+    let engine = Stepped::new(machine, ApplyConfig::new()).unwrap();
+    // With nothing to do, it asks for each frame to be closed for it.
+    assert!(!engine.step_log_writer());
+    let written_after = |entry: &Entry<'_>, already: Duration| {
+        let index = entry.log_id.index;
+        let mut waited = already;
+        while engine.stats().written < Some(index) {
+            while engine.step_log_writer() {}
+            if engine.stats().written < Some(index) {
+                engine.advance(Duration::from_millis(1));
+                waited += Duration::from_millis(1);
+            }
+            assert!(waited < Duration::from_secs(1), "it is never written");
+        }
+        waited
+    };
+    let (first, second) = (Entry::put(1, 1, b"k", b"v"), Entry::put(2, 1, b"k", b"w"));
+    engine.apply_entries(&[first]).unwrap();
+    assert!(!engine.step_log_writer());
+    engine.advance(Duration::from_millis(1));
+    engine.apply_entries(&[second]).unwrap();
+    let first = written_after(&first, Duration::from_millis(1));
+    assert!((10..=11).contains(&first.as_millis()), "{first:?}");
+    let second = written_after(&second, first - Duration::from_millis(1));
+    assert!(second <= Duration::from_millis(20), "{second:?}");
 }

@@ -269,11 +269,8 @@ impl LogWriter {
         }
         let now = self.clock.now();
         let since = *self.gathering_since.get_or_insert(now);
-        let over = now.saturating_sub(since) >= self.config.linger;
-        if over {
-            self.gathering_since = None;
-        }
-        !over
+        // Over until a group is taken: the frame that entries waited in may have to be closed first.
+        now.saturating_sub(since) < self.config.linger
     }
 
     /// Starts the next write; false if no frame is closed.
@@ -286,6 +283,7 @@ impl LogWriter {
             }
             return Ok(false);
         };
+        self.gathering_since = None;
         let image = Arc::clone(first.closing.image());
         if image.segment() != self.position.segment {
             if !self.in_flight.is_empty() {
