@@ -199,6 +199,7 @@ fn how_long_workers_stop_for_views_is_in_the_stats() {
     let copied = |manager: &ApplyManager<PersistentStateMachine>| {
         let stats = manager.stats().machine;
         assert!(stats.copy_p999_ns <= stats.longest_copy_ns, "{stats:?}");
+        assert!(stats.copy_p999_cpu_ns <= stats.longest_copy_cpu_ns, "{stats:?}");
         stats.longest_copy_ns
     };
     assert_eq!(copied(&manager), 0, "without a view nobody stops");

@@ -50,7 +50,8 @@ pub(crate) struct Capture<C> {
     /// The most processor time that one copy has taken of a worker, and the most time by the clock.
     longest_cpu_ns: AtomicU64,
     longest_wall_ns: AtomicU64,
-    /// All copies that workers made, by the clock.
+    /// All copies that workers made: processor time, and time by the clock.
+    cpu_ns: Option<AtomicHistogram>,
     wall_ns: Option<AtomicHistogram>,
 }
 
@@ -59,7 +60,15 @@ pub(crate) struct Capture<C> {
 pub(crate) struct Stalls {
     pub(crate) longest_cpu_ns: u64,
     pub(crate) longest_wall_ns: u64,
+    pub(crate) p999_cpu_ns: u64,
     pub(crate) p999_wall_ns: u64,
+}
+
+/// Up to 2^36 ns (69 seconds), in 2^5 steps for each doubling: 3 % of precision.
+const RANGE_BITS: u8 = 36;
+
+fn histogram() -> Option<AtomicHistogram> {
+    AtomicHistogram::new(5, RANGE_BITS).ok()
 }
 
 struct Gathered<C> {
@@ -77,8 +86,8 @@ impl<C> Capture<C> {
             gathered: Mutex::new(Gathered { head: None, shards: Vec::new() }),
             longest_cpu_ns: AtomicU64::new(0),
             longest_wall_ns: AtomicU64::new(0),
-            // 2^5 steps for each doubling: 3 % of precision, up to 2^36 ns (69 seconds).
-            wall_ns: AtomicHistogram::new(5, 36).ok(),
+            cpu_ns: histogram(),
+            wall_ns: histogram(),
         }
     }
 
@@ -146,21 +155,26 @@ impl<C> Capture<C> {
         self.longest_cpu_ns.fetch_max(cpu_ns, Ordering::Relaxed);
         let wall_ns = ns(wall.as_secs(), wall.subsec_nanos().into());
         self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
-        if let Some(histogram) = &self.wall_ns {
-            let _beyond_range = histogram.add(wall_ns.min((1 << 36) - 1), 1);
+        for (histogram, took_ns) in [(&self.cpu_ns, cpu_ns), (&self.wall_ns, wall_ns)] {
+            if let Some(histogram) = histogram {
+                let _beyond_range = histogram.add(took_ns.min((1 << RANGE_BITS) - 1), 1);
+            }
         }
     }
 
     /// How long these copies took.
     pub(crate) fn stalls(&self) -> Stalls {
+        let longest_cpu_ns = self.longest_cpu_ns.load(Ordering::Relaxed);
         let longest_wall_ns = self.longest_wall_ns.load(Ordering::Relaxed);
-        let p999 = self.wall_ns.as_ref().and_then(|histogram| {
-            histogram.load().quantile_bucket(0.999).ok().flatten().map(|bucket| bucket.end())
-        });
+        let p999 = |histogram: &Option<AtomicHistogram>| {
+            let bucket = histogram.as_ref()?.load().quantile_bucket(0.999).ok()??;
+            Some(bucket.end())
+        };
         Stalls {
-            longest_cpu_ns: self.longest_cpu_ns.load(Ordering::Relaxed),
+            longest_cpu_ns,
             longest_wall_ns,
-            p999_wall_ns: p999.unwrap_or(0).min(longest_wall_ns),
+            p999_cpu_ns: p999(&self.cpu_ns).unwrap_or(0).min(longest_cpu_ns),
+            p999_wall_ns: p999(&self.wall_ns).unwrap_or(0).min(longest_wall_ns),
         }
     }
 

@@ -328,6 +328,7 @@ impl<C: Cell> KeyValue<C> {
         StateMachineStats {
             longest_copy_cpu_ns: stalls.longest_cpu_ns,
             longest_copy_ns: stalls.longest_wall_ns,
+            copy_p999_cpu_ns: stalls.p999_cpu_ns,
             copy_p999_ns: stalls.p999_wall_ns,
             applied_count: self.applied_count.load(Ordering::Relaxed),
             last_applied: self.applied().map(|log_id| log_id.index),

@@ -383,7 +383,9 @@ pub struct StateMachineStats {
     pub longest_copy_cpu_ns: u64,
     /// The same by the clock, what others took of the processor meanwhile included.
     pub longest_copy_ns: u64,
-    /// 999 of 1,000 of these copies took at most this, by the clock.
+    /// 999 of 1,000 of these copies took at most so much processor time. The longest has what interrupts took of it, too.
+    pub copy_p999_cpu_ns: u64,
+    /// The same by the clock.
     pub copy_p999_ns: u64,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,

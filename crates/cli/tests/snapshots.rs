@@ -258,6 +258,7 @@ fn a_bench_of_snapshots_has_every_figure_it_promises() {
         "snapshot_idle_ms",
         "limit_ms",
         "longest_stall_us",
+        "stall_p999_us",
         "stall_wall_p999_us",
         "apply_ratio_during",
         "open_first_read_ms",

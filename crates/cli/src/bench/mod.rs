@@ -107,6 +107,7 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
         idle_to_limit: report::three_digits(idle.as_secs_f64() / limit.as_secs_f64()),
         longest_stall_us: report::three_digits(ratio(stats.longest_copy_cpu_ns, 1000)),
         longest_stall_wall_us: report::three_digits(ratio(stats.longest_copy_ns, 1000)),
+        stall_p999_us: report::three_digits(ratio(stats.copy_p999_cpu_ns, 1000)),
         stall_wall_p999_us: report::three_digits(ratio(stats.copy_p999_ns, 1000)),
         apply_ratio_during: under(Under::apply_ratio, &during),
         apply_rate: options.rate,

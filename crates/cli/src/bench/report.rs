@@ -24,7 +24,8 @@ pub(super) struct Report {
     /// The longest that a worker stopped to copy a shard: processor time, and by the clock.
     pub(super) longest_stall_us: f64,
     pub(super) longest_stall_wall_us: f64,
-    /// 999 of 1,000 of these stops took at most this by the clock.
+    /// 999 of 1,000 of these stops took at most this.
+    pub(super) stall_p999_us: f64,
     pub(super) stall_wall_p999_us: f64,
     /// Entries applied a second of a load at `apply_rate` while a snapshot was taken, of those without.
     pub(super) apply_ratio_during: f64,
