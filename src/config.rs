@@ -232,7 +232,7 @@ pub struct CompactionPolicy {
 
 impl Default for CompactionPolicy {
     fn default() -> Self {
-        Self { garbage_ratio: 1.0, log_bytes: 192 << 20, entries: None, interval: None }
+        Self { garbage_ratio: 1.0, log_bytes: 128 << 20, entries: None, interval: None }
     }
 }
 
@@ -244,7 +244,7 @@ impl CompactionPolicy {
         self
     }
 
-    /// The least length of full segments that the ratio starts to count at, in bytes. Default: 192 MiB, three segments.
+    /// The least length of full segments that the ratio starts to count at, in bytes. Default: 128 MiB, two segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.log_bytes = bytes;
         self
