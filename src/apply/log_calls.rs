@@ -1,7 +1,7 @@
 //! The calls of a consensus engine whose log this is.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::manager::ApplyManager;
@@ -41,6 +41,9 @@ pub struct LogOptions {
     /// Whether the engine gives up the front of the log by itself.
     pub compacts: bool,
 }
+
+/// How often whoever waits for an entry to read it looks whether it was truncated before the wait began.
+const TRUNCATION_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a call that needs the log on disk waits for it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
@@ -139,7 +142,7 @@ impl<M: StateMachine> ApplyManager<M> {
                 return Err(LogError::NotInLog { index, first, last });
             }
             self.engine.writer_signal.notify();
-            log_error(self.engine.wait(*range.end(), Stage::Written, LOG_TIMEOUT))?;
+            self.engine.wait_written(log, *range.end(), before.truncations)?;
             let locate = |index| self.engine.lock_appender().appender.index().locate(index);
             let found = log.entries(range.clone(), bytes_max, locate);
             let after = self.engine.log_extent(log);
@@ -256,6 +259,24 @@ impl<M: StateMachine> Engine<M> {
         let index = appending.appender.index();
         let last = appending.appender.last().map(|last| last.index);
         Extent { first: index.first(segment), last, segment, truncations: index.truncations() }
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Waits until the entry at `index`, which was there when the log had seen so many truncations, is in the kernel's hands,
+    /// or was truncated: also before anybody waited for it, who then is not told.
+    fn wait_written(&self, log: &Log, index: u64, truncations: u64) -> Result<(), LogError> {
+        let began = Instant::now();
+        loop {
+            match self.wait(index, Stage::Written, TRUNCATION_LOOK) {
+                Err(WaitError::Timeout { .. }) if began.elapsed() < LOG_TIMEOUT => {
+                    if self.log_extent(log).truncations != truncations {
+                        return Ok(());
+                    }
+                }
+                waited => return log_error(waited),
+            }
+        }
     }
 }
 
