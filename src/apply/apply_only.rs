@@ -19,11 +19,15 @@ use crate::log::Log;
 use crate::log::apply_only::RecordPlace;
 use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
 use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 /// Records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
 /// How long the log may take to make them durable.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often whoever finds the log full looks again.
+const FULL_LOOK: Duration = Duration::from_micros(200);
 
 impl<M: StateMachine> ApplyManager<M> {
     /// Commits the log up to the end of `indexes`, waits until that is applied, and copies out the replies: one for each
@@ -139,6 +143,8 @@ impl<M: StateMachine> Engine<M> {
                     drop(appending);
                     self.sync_log(left())
                         .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
+                    // What is durable is let go a moment later; and it may be memory that is short.
+                    thread::park_timeout(FULL_LOOK);
                 }
                 Err(error) => return Err(refused(error)),
             }

@@ -77,6 +77,11 @@ impl Compaction {
         });
     }
 
+    /// Whether the last one failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.with(|state| state.not_before.is_some())
+    }
+
     /// How long ago the last one was; `None` if it is not to be tried now.
     fn since_last(&self) -> Option<Duration> {
         self.with(|state| {

@@ -351,7 +351,8 @@ impl<M: StateMachine> Engine<M> {
     /// has no part of a segment to read that the snapshot covers. As far as it can be; without it the log begins earlier.
     fn end_segment(&self, log: &Log) -> Result<(), SnapshotError> {
         let used_min = log.segment_used_min();
-        if log.retain_entries() > 0 {
+        // Nor where the snapshot may fail again: the segment could not be given up, and its room would be lost each time.
+        if log.retain_entries() > 0 || self.compaction.has_failed() {
             return Ok(());
         }
         let Some(number) = self.lock_appender().appender.segment_after(used_min) else {

@@ -122,8 +122,14 @@ impl<M: StateMachine> Engine<M> {
             return;
         }
         for id in 0..self.workers.count() {
-            if self.step_worker(id) == Step::Blocked {
+            if self.step_worker(id) != Step::Blocked {
+                continue;
+            }
+            if self.config.by_hand.is_some() {
                 thread::yield_now();
+            } else {
+                // Of an engine that was given up while a worker is stuck in the machine: for long, maybe.
+                thread::park_timeout(LOOK);
             }
         }
     }

@@ -261,7 +261,9 @@ impl LogWriter {
         if self.config.linger.is_zero() {
             return false;
         }
-        let waiting = progress.submitted_mark().saturating_sub(self.written.1.max(progress.base()));
+        // The state may be past the log, by records that are not of it: nothing is written for what they have.
+        let written = self.written.1.max(progress.written_mark()).max(progress.base());
+        let waiting = progress.submitted_mark().saturating_sub(written);
         let full = waiting >= self.config.linger_entries;
         if waiting == 0 || full || self.sync_is_wanted() {
             self.gathering_since = None;
