@@ -246,6 +246,10 @@ fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
+    if stat.st_nlink == 0 {
+        // Removed since it was opened, by a writer beside.
+        return Err(Errno::NOENT.into());
+    }
     if stat.st_nlink != 1 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file with a single link"));
     }
