@@ -147,6 +147,10 @@ impl Views for Toy {
         Err(SnapshotError::Unsupported { what: "a model" })
     }
 
+    fn check_sources(&self, _: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
+        Ok(false)
+    }
+
     fn let_go(&self, _: &Snapshot, _: u32) -> Result<(), SnapshotError> {
         Err(SnapshotError::Unsupported { what: "a model" })
     }
