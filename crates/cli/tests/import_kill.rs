@@ -76,7 +76,8 @@ fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_o
 
     let (mut kills, mut done) = (0, 0);
     let mut dir = temporary.path().join(format!("killed-{done}"));
-    while kills < KILLS {
+    // However slow the machine is: until one import was done in spite of the kills.
+    while kills < KILLS || done == 0 {
         let mut child = command(["import", "--json", text(&dir), text(&file)])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -87,6 +88,7 @@ fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_o
             0 => random.below(resuming.as_micros() as u64),
             _ => resuming.as_micros() as u64 / 2 + random.below(length.as_micros() as u64),
         };
+        let delay_us = delay_us << (kills / KILLS).min(10);
         thread::sleep(Duration::from_micros(delay_us));
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
@@ -102,8 +104,7 @@ fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_o
     println!(
         "{length:?}, {resuming:?} to resume: {kills} kills, {done} imports done in spite of them"
     );
-    let resumed_at = import(&dir, &file)["resumed_at"].as_u64();
-    assert!(done > 0 || resumed_at > Some(0), "the kills all came too early");
+    import(&dir, &file);
     check(&dir, &file, &expected);
 }
 
