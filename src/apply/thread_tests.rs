@@ -230,6 +230,28 @@ fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile(
 }
 
 #[test]
+fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
+    let (gate, keeper) = gate();
+    let disk = GatedDisk { writing: Mutex::new(Some(gate)), ..GatedDisk::new(8) };
+    let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config()).unwrap();
+    let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
+    manager.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
+        keeper.come.recv_timeout(LONG).unwrap();
+        // Whoever writes the log has come to where it moves them.
+        let held = manager.engine.progress.hold_log_marks();
+        keeper.open.send(()).unwrap();
+        let told = manager.engine.sync_log(Duration::from_millis(100));
+        assert!(matches!(told, Err(WaitError::Timeout { reached: None, .. })), "{told:?}");
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    });
+    manager.engine.sync_log(LONG).unwrap();
+    assert_eq!(manager.stats().durable, Some(1));
+}
+
+#[test]
 fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
     // It is done with an entry when the next one waits for it.
     let (submitted, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

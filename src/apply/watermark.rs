@@ -213,6 +213,12 @@ impl Progress {
         self.moved();
     }
 
+    /// No mark of the log moves while this is held.
+    #[cfg(test)]
+    pub(super) fn hold_log_marks(&self) -> impl Sized {
+        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Under the appender's lock: everything above `mark` is gone from the log, by the record of frame `sequence`.
     pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) {
         debug_assert!(mark >= self.committed_mark());

@@ -84,6 +84,11 @@ pub(crate) struct WriterShared {
 }
 
 impl WriterShared {
+    /// All frames up to this one are durable. Stored last: whoever waits for a frame finds the marks where it put them.
+    fn durable_to(&self, sequence: u64) {
+        self.durable_sequence.store(sequence, Ordering::Release);
+    }
+
     /// Whether somebody waits for frames to become durable that are not yet.
     pub(crate) fn sync_is_wanted(&self) -> bool {
         self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
@@ -385,11 +390,11 @@ impl LogWriter {
         while let Some(group) = self.in_flight.front()
             && group.done
         {
-            if group.synced {
-                self.shared.durable_sequence.store(group.sequence, Ordering::Release);
-            }
             self.completed = (group.sequence, group.mark);
             progress.logged_to(group.sequence, group.mark, group.synced);
+            if group.synced {
+                self.shared.durable_to(group.sequence);
+            }
             self.in_flight.pop_front();
         }
         Ok(true)
@@ -426,8 +431,8 @@ impl LogWriter {
             self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.synced_at = self.clock.now();
-        self.shared.durable_sequence.store(sequence, Ordering::Release);
         progress.logged_to(sequence, mark, true);
+        self.shared.durable_to(sequence);
         Ok(true)
     }
 
