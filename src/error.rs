@@ -162,6 +162,18 @@ pub enum OpenError {
         /// How it was opened.
         asked: &'static str,
     },
+    /// The directory was made by another kind of state machine: of the same log, this one would make another state.
+    /// Nothing was changed.
+    #[error(
+        "snapshots of the directory's state machine hold {found}, and those of this one {asked}; open it with the machine \
+         that it was made with"
+    )]
+    OtherState {
+        /// What snapshots of the machine hold that has made it.
+        found: &'static str,
+        /// What those of the machine hold that was to open it.
+        asked: &'static str,
+    },
     /// Bytes that were durable do not read back. Nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),

@@ -111,6 +111,7 @@ pub(crate) fn restore_on_disk(
         base: LogBase { last: Some(log_id), ..fresh.base },
         committed: Some(log_id.index),
         is_monotone: contiguity == Contiguity::Monotone,
+        state: Some(snapshot.kind()),
         ..fresh
     };
     for _slot in 0..2 {

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{LONG, Scratch, apply_config, manage};
+use common::{LONG, Scratch, apply_config, dir_bytes, manage};
 use sprag::error::OpenError;
 use sprag::{
-    Entry, Fatal, Journaled, LogId, Partition, Payload, Range, Replies, SnapshotSink,
-    SnapshotSource, StateMachine,
+    Entry, Fatal, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition, Payload,
+    PersistentStateMachine, Range, Replies, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Has everything up to an entry, wherever it keeps that.
@@ -103,4 +103,38 @@ fn a_machine_whose_last_entry_is_another_than_the_snapshots_is_refused_though_th
         Ok(_) => panic!("it must be refused"),
     }
     open(&scratch, 1000);
+}
+
+#[test]
+fn a_directory_opens_with_the_kind_of_machine_that_it_was_made_with_only() {
+    let scratch = Scratch::new();
+    write(&scratch, 1, 3, &[], false);
+    let before = dir_bytes(&scratch.path());
+    let memory = || MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let refused = [
+        PersistentStateMachine::open(scratch.config()).map(drop),
+        PersistentStateMachine::open_read_only(scratch.path()).map(drop),
+        Journaled::open(scratch.config(), memory()).map(drop),
+    ];
+    for result in refused {
+        match result {
+            Err(OpenError::OtherState { found: "a blob", asked: "key-value entries" }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(dir_bytes(&scratch.path()) == before);
+    assert_eq!(open(&scratch, 3).recovery().last, Some(LogId::new(3, 1)));
+
+    // Keys and values are the same with either machine that has them, and not with one that has not.
+    let scratch = Scratch::new();
+    let manager = manage(PersistentStateMachine::open(scratch.config()).unwrap(), apply_config(1));
+    manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();
+    manager.close(LONG).unwrap();
+    let machine = Journaled::open(scratch.config(), memory()).unwrap();
+    assert_eq!(machine.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    drop(machine);
+    match Journaled::open(scratch.config(), Keeps(LogId::default())).map(drop) {
+        Err(OpenError::OtherState { found: "key-value entries", asked: "a blob" }) => {}
+        other => panic!("{other:?}"),
+    }
 }

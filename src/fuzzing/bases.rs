@@ -51,6 +51,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
             CommitMode::ByCommit => meta::CommitMode::ByCommit,
         },
         is_monotone: false,
+        state: None,
         clean_close: false,
         base: LogBase { segment: 1, ..LogBase::default() },
         incarnation: 0,

@@ -13,6 +13,7 @@ use crate::log::hard::HardFile;
 use crate::log::meta::{self, Meta};
 use crate::log::recovery::freeze::look_again;
 use crate::log::recovery::scan::{GoodFrame, ScanResult, SegmentSummary, scan};
+use crate::snapshot::SnapshotKind;
 
 /// What [`inspect`] found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -57,6 +58,8 @@ pub struct MetaContent {
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,
+    /// What snapshots of its state machine hold; `None` where an earlier build has made it, which did not keep that.
+    pub state: Option<SnapshotKind>,
     /// Whether the last open for writing was closed with everything durable.
     pub clean_close: bool,
     /// Where the log starts.
@@ -223,6 +226,7 @@ impl MetaContent {
             database_id: meta.database_id,
             commit_mode: meta.commit_mode.into(),
             contiguity: Contiguity::of(meta.is_monotone),
+            state: meta.state,
             clean_close: meta.clean_close,
             base: LogBase { segment, sequence, last },
             incarnation: meta.incarnation,

@@ -8,7 +8,8 @@
 //!     74     1  clean close: 0 or 1
 //!     75     1  whether there is a log id before the base: 0 or 1
 //!     76     1  its leader tag's length
-//!     77     3  0
+//!     77     1  what its snapshots hold: 1 key-value entries, 2 a blob, 0 not known
+//!     78     2  0
 //!     80     8  log base: segment number
 //!     88     8  log base: sequence of the last frame before it, 0 for none
 //!     96     8  log base: checksum of that frame, for the chain
@@ -32,6 +33,7 @@ use crate::log::recovery::files::list_files;
 use crate::log::two_slot::{
     PAYLOAD_AT, SECTOR_BYTES, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
 };
+use crate::snapshot::SnapshotKind;
 
 const PAYLOAD_BYTES: usize = 96;
 /// The first segment of a new log.
@@ -89,6 +91,9 @@ pub(crate) struct Meta {
     pub(crate) commit_mode: CommitMode,
     /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
     pub(crate) is_monotone: bool,
+    /// What snapshots of the state machine hold, which it was last written with: another kind of machine would make another
+    /// state of the same log. `None`: an earlier build has made it, which did not keep it.
+    pub(crate) state: Option<SnapshotKind>,
     /// Whether the last writable open was closed with everything durable.
     pub(crate) clean_close: bool,
     /// Where the log starts.
@@ -107,6 +112,7 @@ impl fmt::Debug for Meta {
         f.debug_struct("Meta")
             .field("commit_mode", &self.commit_mode)
             .field("is_monotone", &self.is_monotone)
+            .field("state", &self.state)
             .field("clean_close", &self.clean_close)
             .field("base", &self.base)
             .field("incarnation", &self.incarnation)
@@ -231,6 +237,7 @@ impl Meta {
                 config::CommitMode::ByCommit => CommitMode::ByCommit,
             },
             is_monotone: false,
+            state: None,
             clean_close: false,
             base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
             incarnation: 0,
@@ -249,7 +256,9 @@ impl Meta {
         let last = self.base.last.unwrap_or_default();
         // A tag has at most 16 bytes.
         let tag_bytes = u8::try_from(last.leader.as_bytes().len()).unwrap_or(16);
-        let flags = [u8::from(self.clean_close), u8::from(self.base.last.is_some()), tag_bytes];
+        let state = self.state.map_or(0, SnapshotKind::code);
+        let has_last = u8::from(self.base.last.is_some());
+        let flags = [u8::from(self.clean_close), has_last, tag_bytes, state];
         put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
         put(&mut out, at(74), &flags);
         put(&mut out, at(80), &self.base.segment.to_le_bytes());
@@ -283,6 +292,7 @@ impl Meta {
             hash_seed: u64_at(bytes, at(64)),
             commit_mode,
             is_monotone: bytes[at(73)] == 1,
+            state: SnapshotKind::of_code(bytes[at(77)]),
             clean_close: bytes[at(74)] == 1,
             base: LogBase {
                 segment: u64_at(bytes, at(80)),
@@ -313,6 +323,7 @@ pub(crate) mod tests {
             hash_seed: 77,
             commit_mode: CommitMode::AsAppended,
             is_monotone: false,
+            state: None,
             clean_close: false,
             base: LogBase::default(),
             incarnation: 1,
@@ -326,6 +337,7 @@ pub(crate) mod tests {
         Meta {
             commit_mode: CommitMode::ByCommit,
             is_monotone: true,
+            state: Some(SnapshotKind::Blob),
             clean_close: true,
             base: LogBase { segment: 4, sequence: 5, chain: 6, last: Some(last) },
             incarnation: 7,

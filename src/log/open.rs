@@ -30,8 +30,8 @@ use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 use crate::restore::remove_leftovers;
-use crate::snapshot::Snapshot;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
+use crate::snapshot::{Snapshot, SnapshotKind};
 
 /// Closed frames that may wait for the log writer.
 const QUEUED_FRAMES_MAX: usize = 8192;
@@ -54,15 +54,16 @@ pub(crate) struct LogOpening {
 }
 
 impl LogOpening {
-    /// Reads META, or draws what a new one will hold, and maps the segments.
+    /// Reads META, or draws what a new one will hold, and maps the segments; for a machine whose snapshots hold `state`.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         config: PersistentConfig,
         writable: bool,
+        state: SnapshotKind,
     ) -> Result<Self, OpenError> {
         check_config(&config)?;
         let meta = MetaFile::open(&*disk, writable)?;
-        let content = match &meta {
+        let mut content = match &meta {
             Some((_, content, _)) => *content,
             None => Meta {
                 is_monotone: config.contiguity == Contiguity::Monotone,
@@ -78,6 +79,10 @@ impl LogOpening {
         if writable && meta.is_some() && found != config.contiguity {
             let asked = config.contiguity.describe();
             return Err(OpenError::Contiguity { found: found.describe(), asked });
+        }
+        let found = *content.state.get_or_insert(state);
+        if found != state {
+            return Err(OpenError::OtherState { found: found.holds(), asked: state.holds() });
         }
         let table = Arc::new(SegmentTable::new(config.pinned_images));
         for name in disk.list().map_err(|error| OpenError::io("listing", ".", error))? {

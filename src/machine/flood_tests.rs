@@ -11,6 +11,7 @@ use crate::PersistentConfig;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::log::open::LogOpening;
 use crate::machine::hash_part;
+use crate::snapshot::SnapshotKind;
 
 const KEYS: u64 = 100_000;
 const KNOWN: u64 = 0x1234_5678_9abc_def0;
@@ -85,7 +86,9 @@ fn seed_of_a_directory() -> u64 {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("data");
     let disk = RealDisk::open(&path, OpenMode::Write { create: true }).unwrap();
-    LogOpening::new(Arc::new(disk), PersistentConfig::new(&path), true).unwrap().hash_seed()
+    LogOpening::new(Arc::new(disk), PersistentConfig::new(&path), true, SnapshotKind::KeyValue)
+        .unwrap()
+        .hash_seed()
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::error::{OpenError, Poison, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
-use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
+use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
 
 /// A state machine of any kind whose log is on disk: what it applies is durable, and it comes back by replay.
 ///
@@ -141,7 +141,11 @@ impl<M: StateMachine> Journaled<M> {
             let message = "it has a log of its own, and needs no other".to_owned();
             return Err(OpenError::Config { option: "state machine", message });
         }
-        let mut opening = LogOpening::new(disk, config, writable)?;
+        let state = match machine.views() {
+            Some(_) => SnapshotKind::KeyValue,
+            None => SnapshotKind::Blob,
+        };
+        let mut opening = LogOpening::new(disk, config, writable, state)?;
         // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
         opening.share_poison(own.poison());
         let state = Counted {

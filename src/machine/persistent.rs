@@ -18,7 +18,7 @@ use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotKind};
 
 /// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
 ///
@@ -101,7 +101,7 @@ impl PersistentStateMachine {
         writable: bool,
     ) -> Result<Self, OpenError> {
         let expected_keys = config.expected_keys;
-        let mut opening = LogOpening::new(disk, config, writable)?;
+        let mut opening = LogOpening::new(disk, config, writable, SnapshotKind::KeyValue)?;
         let table = Arc::clone(opening.table());
         let state = KeyValue::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
         let mut pieces = Vec::new();

@@ -78,11 +78,16 @@ pub enum SnapshotKind {
 }
 
 impl SnapshotKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::KeyValue => 1,
             Self::Blob => 2,
         }
+    }
+
+    /// The inverse of [`SnapshotKind::code`].
+    pub(crate) fn of_code(code: u8) -> Option<Self> {
+        [Self::KeyValue, Self::Blob].into_iter().find(|known| known.code() == code)
     }
 
     /// What a snapshot of this kind holds, in words.
@@ -267,8 +272,7 @@ pub(crate) fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<SnapshotKind, H
     if bytes[14..HEADER_CRC_AT].iter().any(|byte| *byte != 0) {
         return Err(HeaderError::Reserved);
     }
-    let kinds = [SnapshotKind::KeyValue, SnapshotKind::Blob];
-    kinds.into_iter().find(|known| known.code() == kind).ok_or(HeaderError::Kind)
+    SnapshotKind::of_code(kind).ok_or(HeaderError::Kind)
 }
 
 /// Where the index is, and how long the file.

@@ -110,6 +110,7 @@ fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outc
     };
     writeln!(out, "database id       {}", hex(&meta.database_id))?;
     writeln!(out, "commits           {}", mode(meta.commit_mode))?;
+    writeln!(out, "state machine     {}", machine(meta.state))?;
     writeln!(out, "closed cleanly    {}", if meta.clean_close { "yes" } else { "no" })?;
     writeln!(out, "incarnation       {}", meta.incarnation)?;
     writeln!(
@@ -186,6 +187,15 @@ fn mode(mode: CommitMode) -> &'static str {
     }
 }
 
+/// What kind of state machine a directory is of.
+fn machine(state: Option<SnapshotKind>) -> &'static str {
+    match state {
+        Some(SnapshotKind::KeyValue) => "key-value",
+        Some(_) => "somebody's own",
+        None => "not recorded",
+    }
+}
+
 #[derive(Serialize)]
 struct InspectJson<'a> {
     meta: Option<MetaJson>,
@@ -239,6 +249,7 @@ impl<'a> SnapshotJson<'a> {
 struct MetaJson {
     database_id: String,
     commit_mode: &'static str,
+    state_machine: &'static str,
     clean_close: bool,
     base_segment: u64,
     base_sequence: u64,
@@ -292,6 +303,7 @@ impl MetaJson {
         Self {
             database_id: hex(&meta.database_id),
             commit_mode: mode(meta.commit_mode),
+            state_machine: machine(meta.state),
             clean_close: meta.clean_close,
             base_segment: meta.base.segment,
             base_sequence: meta.base.sequence,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sprag::inspect::LiveEntry;
+use sprag::snapshot::SnapshotKind;
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PayloadRef,
-    PersistentConfig, PersistentStateMachine, SnapshotReport,
+    ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PersistentConfig,
+    PersistentStateMachine, SnapshotReport,
 };
 use tempfile::NamedTempFile;
 
@@ -26,7 +26,7 @@ const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> Outcome {
     let dir = &snapshot.of.dir;
-    refuse_foreign_state(dir, json)?;
+    refuse_foreign_state(dir)?;
     let report = match &snapshot.out {
         Some(file) => export_file(dir, file, json)?,
         None => {
@@ -162,7 +162,7 @@ struct RestoreJson {
 
 pub(crate) fn compact(of: &Dir, json: bool, out: &mut dyn Write) -> Outcome {
     let dir = &of.dir;
-    refuse_foreign_state(dir, json)?;
+    refuse_foreign_state(dir)?;
     let manager = open(dir, json)?;
     let report = {
         let _spinner =
@@ -227,22 +227,14 @@ fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>>
     ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))
 }
 
-/// Refuses a directory whose log is of another state machine than the built-in one: as a key-value state it would be
-/// empty, and that would take the place of what the log holds.
-fn refuse_foreign_state(dir: &Path, json: bool) -> Outcome {
-    let _spinner = Progress::new(json).spinner("looking through the log");
-    let mut foreign = None;
-    let mut look = |entry: &LiveEntry<'_>| {
-        if foreign.is_none() && matches!(entry.payload, PayloadRef::Opaque(_)) {
-            foreign = Some(entry.log_id.index);
-        }
-        Ok(())
-    };
-    sprag::inspect::dump(dir, .., &mut look).map_err(opening(dir))?;
-    match foreign {
-        None => Ok(()),
-        Some(index) => Err(format!(
-            "{}: entry {index} is of a state machine of somebody's own: only its program can take a snapshot",
+/// Refuses a directory of another state machine than the built-in one: a key-value state would take the place of what
+/// the log holds.
+fn refuse_foreign_state(dir: &Path) -> Outcome {
+    let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
+    match found.and_then(|meta| meta.state) {
+        None | Some(SnapshotKind::KeyValue) => Ok(()),
+        Some(_) => Err(format!(
+            "{}: it is of a state machine of somebody's own: only its program can take a snapshot",
             dir.display()
         )
         .into()),

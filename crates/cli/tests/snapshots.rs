@@ -19,7 +19,10 @@ use common::{
     TIMEOUT, command, content, fail, filled, flip, fresh, json, open, sprag, succeed, text,
 };
 use serde_json::json as object;
-use sprag::{Entry, LogId, Payload};
+use sprag::{
+    ApplyConfig, ApplyManager, Entry, Fatal, Journaled, LogId, Partition, PersistentConfig, Range,
+    Replies, StateMachine,
+};
 
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
@@ -177,12 +180,26 @@ fn a_backup_is_taken_beside_a_writer_and_never_of_a_part() {
     assert_eq!(fs::read(&file).unwrap(), before);
 }
 
+/// A machine of somebody's own, whose commands look like those of the built-in one.
+#[derive(Debug)]
+struct Ledger;
+
+impl StateMachine for Ledger {
+    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
+}
+
 #[test]
-fn a_log_of_another_machine_is_not_taken_for_an_empty_state() {
+fn a_directory_of_another_machine_is_not_taken_for_one_of_keys_and_values() {
     let (temporary, dir) = fresh();
-    let manager = open(&dir, 1);
-    let entry = Entry::new(LogId::new(1, 1), Payload::Opaque(b"transfer"));
-    manager.apply(&entry, TIMEOUT).unwrap();
+    let machine = Journaled::open(PersistentConfig::new(&dir), Ledger).unwrap();
+    let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+    manager.apply(&Entry::put(1, 1, b"account", b"100"), TIMEOUT).unwrap();
     manager.close(TIMEOUT).unwrap();
     let before = content(&dir);
     let file = temporary.path().join("file.snap");
@@ -192,9 +209,16 @@ fn a_log_of_another_machine_is_not_taken_for_an_empty_state() {
         &["snapshot", text(&dir), "--out", text(&file)],
     ] {
         let message = fail(1, arguments);
-        assert!(message.contains("entry 1 is of a state machine"), "{message}");
+        assert!(message.contains("it is of a state machine of somebody's own"), "{message}");
+    }
+    for arguments in [&["get", text(&dir), "account"][..], &["export", text(&dir)]] {
+        let message = fail(1, arguments);
+        assert!(message.contains("open it with the machine that it was made with"), "{message}");
     }
     assert!(content(&dir) == before && !file.exists());
+    let said = String::from_utf8(succeed(["inspect", text(&dir)])).unwrap();
+    assert!(said.contains("state machine     somebody's own"));
+    assert_eq!(json(["inspect", text(&dir), "--json"])["meta"]["state_machine"], "somebody's own");
 }
 
 #[test]

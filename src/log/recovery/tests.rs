@@ -26,6 +26,7 @@ fn meta(durable_sequence: u64) -> Meta {
         hash_seed: 0,
         commit_mode: CommitMode::AsAppended,
         is_monotone: false,
+        state: None,
         clean_close: false,
         base: LogBase::default(),
         incarnation: 1,
