@@ -296,17 +296,16 @@ impl<M: StateMachine> Engine<M> {
             return Ok(Written { report, snapshot: None, start: None });
         };
         let meta = state.meta();
-        // Fixed before the log is synced: what is before it can be read back then.
-        let start = match covered {
-            Covered::Stays => None,
-            Covered::Goes => self.start_for(log, log_id.index),
-        };
+        let mut start = None;
         let (name, beside) = (snapshot_name(log_id.index), self.config.by_hand.is_none());
         let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
             let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot that outlives entries of the log would be of a log that never was.
             self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+            if covered == Covered::Goes {
+                start = self.start_for(log, log_id.index);
+            }
             // And one that has damaged values under checksums of its own would hide what happened to them.
             self.check_sources(log, start, &stopping)?;
             Ok(summary)
@@ -394,18 +393,22 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let log = self.log_for_snapshots()?;
+        self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
         let start = self.start_for(log, index);
-        if start.is_some() {
-            self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
-        }
         self.check_sources(log, start, &|| self.stopping.load(Ordering::Relaxed))?;
         self.give_up_log(log, covered, start, snapshot)
     }
 
-    /// Where the log may begin once a snapshot covers it up to `index`.
+    /// Where the log may begin once a snapshot covers it up to `index`, which is committed, and the log has been synced since it
+    /// was.
+    ///
+    /// Not before: a truncation that is on its way to the log writer may take back entries from before a place that still
+    /// counts as one to begin at. None that comes later reaches below what is committed.
     fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
         log.start_below(log.free_below(index + 1, submitted))
+            // Of a segment that has begun since, what is before it may not be durable.
+            .filter(|start| start.sequence <= log.durable_sequence())
     }
 
     /// What the machine's values may have been copied from, and is about to go, is as it was written.

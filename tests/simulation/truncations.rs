@@ -21,7 +21,11 @@ fn shape() -> Shape {
 }
 
 fn open(disk: &SimDisk) -> Node {
-    let config = shape().config().commit_mode(CommitMode::ByCommit);
+    open_retaining(disk, 0)
+}
+
+fn open_retaining(disk: &SimDisk, entries: u64) -> Node {
+    let config = shape().config().commit_mode(CommitMode::ByCommit).retain_entries(entries);
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
     Node::new(disk, machine, &shape())
 }
@@ -48,22 +52,48 @@ fn term(index: u64, keep: u64) -> u64 {
     1 + u64::from(index > keep)
 }
 
-/// Entries of one term, truncated after `keep` and replaced by those of the next; committed, and not yet compacted. With
-/// `again`, the truncation comes a second time, after the first of the new entries.
-fn life(keep: u64, again: bool, end: u64) -> (SimDisk, Node) {
+/// How the truncation comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Once,
+    /// A second time, after the first of the new entries.
+    Again,
+    /// Nothing of it, and of what comes after it, is written when the compaction begins.
+    Unwritten,
+}
+
+impl Way {
+    fn retained(self) -> u64 {
+        u64::from(self == Self::Unwritten)
+    }
+}
+
+/// Entries of one term, truncated after `keep` and replaced by those of the next; committed, and not yet compacted.
+fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
     let disk = SimDisk::new(keep);
-    let node = open(&disk);
+    // With an entry to retain, a compaction does not end the segment first, which would have the log written.
+    let node = open_retaining(&disk, way.retained());
     append(&node, 1..=LAST, 1);
     node.commit(COMMITTED).unwrap();
     node.run_until_idle();
     node.truncate_after(Some(keep)).unwrap();
-    if again {
+    if way == Way::Again {
         append(&node, keep + 1..=keep + 30, 2);
         node.truncate_after(Some(keep)).unwrap();
     }
-    append(&node, keep + 1..=end, 2);
-    node.commit(end).unwrap();
-    node.run_until_idle();
+    if way == Way::Unwritten {
+        for index in keep + 1..=end {
+            let (key, value) = (key(index), value(index, 2));
+            node.append(&[Entry::put(index, 2, &key, &value)]).unwrap();
+        }
+        node.commit(end).unwrap();
+        while (0..node.workers()).any(|id| node.step_worker(id)) {}
+        assert_eq!(node.stats().applied, Some(end));
+    } else {
+        append(&node, keep + 1..=end, 2);
+        node.commit(end).unwrap();
+        node.run_until_idle();
+    }
     (disk, node)
 }
 
@@ -96,17 +126,25 @@ fn check(node: &Node, keep: u64, end: u64) -> Result<u64, String> {
 #[test]
 fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
     let mut gone = BTreeMap::new();
-    for (again, end) in [(false, ENDS[0]), (true, ENDS[0]), (false, ENDS[1])] {
+    let ways = [
+        (Way::Once, ENDS[0]),
+        (Way::Again, ENDS[0]),
+        (Way::Once, ENDS[1]),
+        (Way::Unwritten, ENDS[0]),
+    ];
+    for (way, end) in ways {
         for keep in COMMITTED..=LAST {
             let checked = (|| {
-                let (disk, node) = life(keep, again, end);
-                check(&node, keep, end)?;
+                let (disk, node) = life(keep, way, end);
+                if way != Way::Unwritten {
+                    check(&node, keep, end)?;
+                }
                 let before = node.compact().map_err(|error| error.to_string())?.purged;
                 check(&node, keep, end)?;
                 drop(node);
                 disk.power_cut_keeping(0);
                 for _ in 0..2 {
-                    let node = open(&disk);
+                    let node = open_retaining(&disk, way.retained());
                     let purged = check(&node, keep, end)?;
                     if Some(purged).filter(|purged| *purged > 0) != before {
                         return Err(format!("{purged} gone after {before:?}"));
@@ -119,7 +157,7 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
                         return Err(format!("{again} gone after {purged}"));
                     }
                     drop(node);
-                    let node = open(&disk);
+                    let node = open_retaining(&disk, way.retained());
                     if check(&node, keep, end)? != again {
                         return Err("the beginning of the log moved".to_owned());
                     }
@@ -131,7 +169,7 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
                 Ok(())
             })();
             checked.unwrap_or_else(|wrong| {
-                panic!("truncated after {keep} of {end}, {again}: {wrong}")
+                panic!("truncated after {keep} of {end}, {way:?}: {wrong}")
             });
         }
     }
@@ -142,9 +180,10 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
 fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
     let mut cuts = 0;
     for keep in (COMMITTED..=LAST).step_by(2) {
+        let way = if keep % 4 == 0 { Way::Again } else { Way::Once };
         let end = ENDS[(keep / 2 % 2) as usize];
         for n in 0.. {
-            let (disk, node) = life(keep, keep % 4 == 0, end);
+            let (disk, node) = life(keep, way, end);
             let mut random = Random::new(keep * 1000 + n);
             disk.reset_operations();
             disk.fail_at(n, Fault::PowerCut);
@@ -164,7 +203,8 @@ fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
                 disk.power_cut_keeping(random.next());
                 check(&open(&disk), keep, end)
             });
-            checked.unwrap_or_else(|wrong| panic!("after {keep}, cut before {n}: {wrong}"));
+            checked
+                .unwrap_or_else(|wrong| panic!("after {keep}, {way:?}, cut before {n}: {wrong}"));
             if !struck {
                 break;
             }
