@@ -152,14 +152,14 @@ impl<C> Capture<C> {
         let wall = began.elapsed();
         let ns = |seconds: u64, nanos: u64| seconds.saturating_mul(1_000_000_000) + nanos;
         let cpu_ns = ns(cpu.tv_sec.try_into().unwrap_or(0), cpu.tv_nsec.try_into().unwrap_or(0));
-        self.longest_cpu_ns.fetch_max(cpu_ns, Ordering::Relaxed);
         let wall_ns = ns(wall.as_secs(), wall.subsec_nanos().into());
-        self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
         for (histogram, took_ns) in [(&self.cpu_ns, cpu_ns), (&self.wall_ns, wall_ns)] {
             if let Some(histogram) = histogram {
                 let _beyond_range = histogram.add(took_ns.min((1 << RANGE_BITS) - 1), 1);
             }
         }
+        self.longest_cpu_ns.fetch_max(cpu_ns, Ordering::Relaxed);
+        self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
     }
 
     /// How long these copies took.

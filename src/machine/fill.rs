@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use arc_swap::ArcSwapOption;
 
@@ -129,6 +129,8 @@ pub(crate) struct Fill {
     /// Whether `filling` is set: one load on the way of a read. It is cleared after `filling` is, and that after the
     /// last key was put into the store.
     is_filling: AtomicBool,
+    /// Held from before a filling ends until the tombstones it was the reason for are gone, which are no keys.
+    pub(super) burying: Mutex<()>,
     /// The log is being replayed: nobody looks at replies.
     replaying: AtomicBool,
 }
@@ -171,13 +173,19 @@ impl Fill {
         filling
     }
 
-    /// Chunks that are not in the store yet.
+    /// Chunks that are not in the store yet. One while the store still has tombstones to be rid of.
     pub(crate) fn chunks_left(&self) -> u64 {
-        self.get().map_or(0, |filling| {
-            // Somebody fills: then the last one he has not reached yet.
-            let next = filling.next.try_lock().map_or(0, |next| *next);
-            filling.pieces.len().saturating_sub(next).max(1) as u64
-        })
+        let Some(filling) = self.get() else {
+            return u64::from(matches!(self.burying.try_lock(), Err(TryLockError::WouldBlock)));
+        };
+        // Somebody fills: then the last one he has not reached yet.
+        let next = filling.next.try_lock().map_or(0, |next| *next);
+        filling.pieces.len().saturating_sub(next).max(1) as u64
+    }
+
+    /// Waits until no tombstones are left of a filling that has ended.
+    fn wait_until_buried(&self) {
+        drop(lock(&self.burying));
     }
 }
 
@@ -245,9 +253,11 @@ impl<C: Cell> KeyValue<C> {
 
     /// Puts all that is left of the snapshot into the store.
     pub(crate) fn fill_all(&self) -> Result<(), SnapshotError> {
-        let Some(filling) = self.fill.get() else { return Ok(()) };
-        let mut turn = filling.turn();
-        while self.fill_chunk(&filling, &mut turn)? {}
+        if let Some(filling) = self.fill.get() {
+            let mut turn = filling.turn();
+            while self.fill_chunk(&filling, &mut turn)? {}
+        }
+        self.fill.wait_until_buried();
         Ok(())
     }
 
@@ -267,6 +277,7 @@ impl<C: Cell> KeyValue<C> {
         if *next == filling.snapshot.chunk_count() {
             // In this order: whoever finds that nothing fills any more finds what it was filled from.
             *lock(&self.filled_pieces) = filling.take_pieces();
+            let _burying = lock(&self.fill.burying);
             self.fill.end();
             self.bury(filling);
         }

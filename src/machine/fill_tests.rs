@@ -4,9 +4,10 @@
 
 use std::sync::{Arc, Barrier, Weak};
 use std::thread;
+use std::time::Duration;
 
 use super::super::cell::PlaceCell;
-use super::KeyValue;
+use super::{KeyValue, lock};
 use crate::codec::CommandRef;
 use crate::disk::Mapping;
 use crate::entry::{LogId, Reply};
@@ -56,6 +57,32 @@ fn a_key_removed_before_the_filling_ends_does_not_come_back_for_what_follows_in_
     assert_eq!(apply(CommandRef::Delete { key }), Reply::Deleted { existed: false });
     assert_eq!(apply(CommandRef::Increment { key, by: 1 }), Reply::Counter(1));
     assert_eq!(state.get(key).unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn a_filling_is_said_to_have_ended_when_its_tombstones_are_gone() {
+    let (state, _table) = opened();
+    let burying = lock(&state.fill.burying);
+    thread::scope(|scope| {
+        let filling = scope.spawn(|| state.fill_all().unwrap());
+        while state.store.len() == 0 {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(10));
+        assert!(state.fill.is_filling(), "nobody could tell that it goes on");
+        drop(burying);
+        filling.join().unwrap();
+    });
+    assert!(!state.fill.is_filling() && state.fill.chunks_left() == 0);
+    let burying = lock(&state.fill.burying);
+    assert_eq!(state.fill.chunks_left(), 1);
+    thread::scope(|scope| {
+        let counting = scope.spawn(|| state.len().unwrap());
+        thread::sleep(Duration::from_millis(10));
+        assert!(!counting.is_finished(), "it counts tombstones");
+        drop(burying);
+        assert_eq!(counting.join().unwrap(), 1);
+    });
 }
 
 #[test]
