@@ -44,7 +44,7 @@ use crate::disk::Disk as _;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::error::OpenError;
 use crate::log::meta::{LogBase as Base, Meta, MetaDamage, MetaFile};
-use crate::log::recovery::freeze::look_again;
+use crate::log::recovery::freeze::{Looks, look_again};
 use crate::log::recovery::scan::ScanOptions;
 
 /// A directory opened to be looked at, and its META, if it was ever completed.
@@ -88,9 +88,6 @@ impl Looked {
     }
 }
 
-/// How often a directory is looked at again.
-const LOOKS: usize = 16;
-
 /// Looks; beside a writer again, as long as the log begins elsewhere afterwards: what was to be read may have been
 /// removed meanwhile.
 fn while_it_stays<T>(
@@ -98,18 +95,18 @@ fn while_it_stays<T>(
     look: impl Fn(&Looked) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
     let mut looked = Looked::at(path)?;
-    for _ in 1..LOOKS {
+    let mut looks = Looks::new();
+    loop {
         let seen = look(&looked);
         if !looked.is_beside_a_writer() {
             return seen;
         }
         let now = Looked::at(path)?;
-        if now.base() == looked.base() {
+        if now.base() == looked.base() || !looks.again() {
             return seen;
         }
         looked = now;
     }
-    look(&looked)
 }
 
 /// The caller's own failure, carried out through the reading of the log.

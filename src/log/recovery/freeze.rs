@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::disk::frozen::FrozenDisk;
 use crate::disk::real::RealDisk;
@@ -18,11 +19,41 @@ use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::list_files;
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::snapshot::Snapshot;
+use crate::sync::thread;
 
 /// Both slots of a two-slot file.
 const SLOTS_BYTES: usize = 2 * 4096;
-/// How often a slot is read that does not hold: it is written in one go, so the next look sees it whole.
-const LOOKS: usize = 16;
+/// Looks that follow each other at once, and the pause between later ones.
+const QUICK_LOOKS: usize = 16;
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// How long what a writer changes meanwhile is looked at again. A slot is written in one go: only a writer that does not get a
+/// processor leaves it half-way for longer than a moment.
+const LOOKS_TIME: Duration = Duration::from_secs(1);
+
+/// Looks at what a writer may be changing.
+pub(crate) struct Looks {
+    taken: usize,
+    began: Instant,
+}
+
+impl Looks {
+    pub(crate) fn new() -> Self {
+        Self { taken: 0, began: Instant::now() }
+    }
+
+    /// Whether to look again; waits a moment before most of them.
+    pub(crate) fn again(&mut self) -> bool {
+        self.taken += 1;
+        if self.taken < QUICK_LOOKS {
+            return true;
+        }
+        if self.began.elapsed() >= LOOKS_TIME {
+            return false;
+        }
+        thread::sleep(LOOK_PAUSE);
+        true
+    }
+}
 
 /// What of a directory stays as it is while it is looked at: itself, or a copy if somebody is writing to it, and then what
 /// copying found.
@@ -38,16 +69,20 @@ pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanRe
 ///
 /// Costs one pass over the log and the newest snapshot, and as much memory as they take.
 pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
-    for _ in 1..LOOKS {
-        match freeze_once(disk) {
+    let mut looks = Looks::new();
+    loop {
+        let frozen = freeze_once(disk);
+        let moved = match &frozen {
             // A file that was there when the directory was listed: its writer has no more use for it.
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(OpenError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
             // The log begins elsewhere by now: what was read of it may have been removed meanwhile.
-            Ok((_, Some((meta, _)))) if base(disk)? != Some(meta.base) => {}
-            frozen => return frozen.map(|(frozen, read)| (frozen, read.map(|(_, result)| result))),
+            Ok((_, Some((meta, _)))) => base(disk)? != Some(meta.base),
+            _ => false,
+        };
+        if !moved || !looks.again() {
+            return frozen.map(|(frozen, read)| (frozen, read.map(|(_, result)| result)));
         }
     }
-    freeze_once(disk).map(|(frozen, read)| (frozen, read.map(|(_, result)| result)))
 }
 
 /// Where the log begins now.
@@ -149,13 +184,12 @@ pub(crate) fn look_again<T>(
     disk: &dyn Disk,
     look: &mut dyn FnMut() -> Result<(T, bool), OpenError>,
 ) -> Result<T, OpenError> {
-    let looks = if disk.is_beside_a_writer() { LOOKS } else { 1 };
-    for _ in 1..looks {
-        match look() {
-            Ok((_, true)) | Err(OpenError::Corrupt(_)) => {}
-            Ok((seen, false)) => return Ok(seen),
-            Err(other) => return Err(other),
+    let mut looks = Looks::new();
+    loop {
+        let seen = look();
+        let half_way = matches!(seen, Ok((_, true)) | Err(OpenError::Corrupt(_)));
+        if !half_way || !disk.is_beside_a_writer() || !looks.again() {
+            return seen.map(|(seen, _)| seen);
         }
     }
-    look().map(|(seen, _)| seen)
 }
