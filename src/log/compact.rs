@@ -119,6 +119,7 @@ impl Log {
             Poison::Io { action: "writing", file, source: Arc::new(source) }
         })?;
         let before = std::mem::replace(&mut meta.1, content).base.segment;
+        *super::lock(&self.base) = base;
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
         for number in before..base.segment {
@@ -197,7 +198,7 @@ impl Log {
 
     /// Where the log begins.
     pub(crate) fn base(&self) -> LogBase {
-        super::lock(&self.meta).1.base
+        *super::lock(&self.base)
     }
 
     /// The last segment start before which only entries below `mark` are.

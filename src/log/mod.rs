@@ -46,8 +46,9 @@ pub(crate) mod two_slot;
 pub(crate) mod writer;
 
 use appender::{Appender, AppenderConfig, LogPosition};
+use format::DatabaseId;
 use index::Mark;
-use meta::{Meta, MetaFile};
+use meta::{LogBase, Meta, MetaFile};
 use pool::ImagePool;
 use queue::LogQueue;
 use reader::LogEntries;
@@ -232,7 +233,11 @@ impl From<recovery::scan::CutReport> for Cut {
 pub(crate) struct Log {
     disk: Arc<dyn Disk>,
     pub(crate) table: Arc<SegmentTable>,
+    database_id: DatabaseId,
+    /// Held while META is stored: for those who change it.
     meta: Mutex<(Option<MetaFile>, Meta)>,
+    /// Where the log begins, as META on disk has it.
+    base: Mutex<LogBase>,
     hard: Mutex<hard::HardFile>,
     pub(crate) start: StartMarks,
     pub(crate) recovery: RecoveryReport,
@@ -461,7 +466,7 @@ impl Log {
         bytes_max: usize,
         locate: impl Fn(u64) -> Option<(Mark, u64)>,
     ) -> Result<LogEntries, LogError> {
-        let database_id = lock(&self.meta).1.database_id;
+        let database_id = self.database_id;
         let mut out = LogEntries::default();
         let mut next = *wanted.start();
         while next <= *wanted.end() {

@@ -466,7 +466,6 @@ impl LogWriter {
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
-        self.shared.segment.store(segment, Ordering::Release);
         if self.config.durability != Durability::Sync {
             self.unsynced.push_back((ended, Arc::clone(&file)));
         }
@@ -484,6 +483,8 @@ impl LogWriter {
             chain: self.position.chain,
             mark: self.written.1,
         });
+        // Last: whoever sees it finds where the segment begins.
+        self.shared.segment.store(segment, Ordering::Release);
         Ok(())
     }
 
