@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
-use super::views::HeldAppender;
-use super::watermark::{Stage, decode};
+use super::watermark::Stage;
 use crate::codec;
 use crate::config::CommitMode;
 use crate::entry::{Entry, LogId, Reply};
@@ -126,7 +125,9 @@ impl<M: StateMachine> Engine<M> {
         let left = || timeout.saturating_sub(began.elapsed());
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut appending, new) = loop {
-            let mut appending = self.hold_appender_applied(left())?;
+            let held = self.hold_appender_applied(left());
+            let mut appending =
+                held.map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
             let applied = self.progress.applied_mark();
             let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
             let (known, new) = entries.split_at(known);
@@ -170,25 +171,6 @@ impl<M: StateMachine> Engine<M> {
             CommitMode::ByCommit if log.is_monotone() => Ok(log),
             CommitMode::ByCommit => Err(SubmitError::Contiguity { call }),
             mode => Err(SubmitError::CommitMode { call, mode: mode.describe() }),
-        }
-    }
-
-    /// The appender's place, with everything applied that is committed.
-    fn hold_appender_applied(&self, timeout: Duration) -> Result<HeldAppender<'_, M>, ApplyError> {
-        let began = Instant::now();
-        loop {
-            if let Some(last) = decode(self.progress.committed_mark()) {
-                let left = timeout.saturating_sub(began.elapsed());
-                self.wait(last, Stage::Applied, left)
-                    .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
-            }
-            let appending = self.hold_appender_idle().map_err(|poison| ApplyError::Wait {
-                source: WaitError::Poisoned(poison),
-                submitted_through: None,
-            })?;
-            if self.progress.applied_mark() == self.progress.committed_mark() {
-                return Ok(appending);
-            }
         }
     }
 

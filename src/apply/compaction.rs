@@ -135,7 +135,12 @@ impl<M: StateMachine> Engine<M> {
         if !self.compaction_is_due() {
             return Step::Idle;
         }
-        match self.compact() {
+        let turn = self.lock_snapshots();
+        // Somebody else's compaction may have been what we waited for.
+        if !self.compaction_is_due() {
+            return Step::Worked;
+        }
+        match self.compact_in(&turn) {
             Ok(report) => tracing::debug!(?report, "compacted"),
             Err(error) => tracing::warn!(%error, "compaction failed; the log stays as it is"),
         }

@@ -152,10 +152,12 @@ impl<M: StateMachine> Engine<M> {
             return Ok(false);
         }
         let linger = self.config.batch_timeout;
-        if !now && !linger.is_zero() {
+        if now {
+            appending.linger.flush_to(self.progress.committed_mark());
+        } else if !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
-            let waiting = self.progress.committed_mark().saturating_sub(first);
-            if !appending.linger.is_over(waiting, self.config.batch_size as u64, linger) {
+            let (to, full) = (self.progress.committed_mark(), self.config.batch_size as u64);
+            if !appending.linger.is_over(first, to, full, linger) {
                 return Ok(false);
             }
         }
@@ -170,7 +172,22 @@ impl<M: StateMachine> Engine<M> {
         Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
     }
 
-    fn feed_to(&self, appending: &mut Appending, slot_limit: u64) -> Result<bool, Poison> {
+    /// Hands committed entries to the workers whatever they would wait for; a failure has poisoned the engine.
+    pub(crate) fn feed_now(&self) -> Result<(), Poison> {
+        let mut appending = self.lock_appender();
+        let fed = self.feed(&mut appending, true);
+        drop(appending);
+        fed.map_err(|poison| self.fail(poison))?;
+        self.workers.notify();
+        Ok(())
+    }
+
+    /// The same up to `slot_limit`, also while it is held.
+    pub(crate) fn feed_to(
+        &self,
+        appending: &mut Appending,
+        slot_limit: u64,
+    ) -> Result<bool, Poison> {
         self.guarded(|footprint| {
             let feeding = Feeding {
                 progress: &self.progress,

@@ -3,7 +3,7 @@
 //! Whoever holds the appender feeds: a submission, a commit, or a worker that ran dry. What does not fit stays queued,
 //! so that committing never waits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ring::{Descriptor, Rings};
 use super::watermark::Progress;
@@ -109,12 +109,20 @@ fn descriptor(run: &Run, count: u32, end: EntryOffset, barrier: bool) -> Descrip
 #[derive(Debug, Default)]
 pub(crate) struct Linger {
     since: Option<Instant>,
+    /// What is below this mark was flushed, and waits for nothing but room.
+    flushed: u64,
 }
 
 impl Linger {
-    /// Whether to feed now: a full range waits, or less has waited for long enough.
-    pub(crate) fn is_over(&mut self, waiting: u64, full: u64, linger: std::time::Duration) -> bool {
-        if linger.is_zero() || waiting >= full {
+    /// Whatever is committed up to `mark` is not to wait for more, also where there is no room for it now.
+    pub(crate) fn flush_to(&mut self, mark: u64) {
+        self.flushed = self.flushed.max(mark);
+    }
+
+    /// Whether to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long enough.
+    pub(crate) fn is_over(&mut self, from: u64, to: u64, full: u64, linger: Duration) -> bool {
+        let waiting = to.saturating_sub(from);
+        if linger.is_zero() || waiting >= full || from < self.flushed.min(to) {
             self.since = None;
             return true;
         }
@@ -125,6 +133,7 @@ impl Linger {
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= linger {
             self.since = None;
+            self.flush_to(to);
             return true;
         }
         false

@@ -44,8 +44,8 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's last entry, under the same
     /// log id, then nothing of it is gone: entries up to there are committed, and applied instead.
     ///
-    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions wait. `timeout` is for the log
-    /// to write what it has.
+    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions wait. `timeout` is for what is
+    /// committed to be applied, and for the log to write what it has.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl<M: StateMachine> ApplyManager<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         if self.engine.log.is_none() {
-            return self.engine.restore_in_memory(snapshot);
+            return self.engine.restore_in_memory(snapshot, timeout);
         }
         let mut receiver = self.receive_snapshot()?;
         for piece in snapshot.pieces(0, COPY_BYTES) {
@@ -96,13 +96,16 @@ impl<M: StateMachine> Engine<M> {
             return Err(SnapshotError::OtherDirectory);
         }
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut appending = self.hold_appender_idle()?;
+        // Also what was committed meanwhile, of which somebody waits for the replies.
+        let held = self.hold_appender_applied(timeout);
+        let mut appending = held.map_err(super::snapshots::snapshot_error)?;
         if self.is_closed() {
             return Err(SnapshotError::Closed);
         }
         // All that the log has is written before anything changes: no write is in flight to a file that goes.
         let sequence = appending.appender.close_and_last_sequence();
-        self.sync_log_to(log, sequence, timeout).map_err(super::snapshots::snapshot_error)?;
+        let left = timeout.saturating_sub(began.elapsed());
+        self.sync_log_to(log, sequence, left).map_err(super::snapshots::snapshot_error)?;
         let image = appending
             .appender
             .next_image()
@@ -158,12 +161,17 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// The same for a machine that keeps no log.
-    fn restore_in_memory(&self, snapshot: &Snapshot) -> Result<SnapshotReport, SnapshotError> {
+    fn restore_in_memory(
+        &self,
+        snapshot: &Snapshot,
+        timeout: Duration,
+    ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
         let _turn = self.lock_snapshots();
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.verify()?;
-        let mut appending = self.hold_appender_idle()?;
+        let held = self.hold_appender_applied(timeout);
+        let mut appending = held.map_err(super::snapshots::snapshot_error)?;
         let log_id = self.check_installable(snapshot)?;
         let places = self.workers.take_places();
         self.load(snapshot)?;
@@ -229,6 +237,7 @@ impl<M: StateMachine> Engine<M> {
     /// All marks are those of a log that ends with this entry, applied and durable.
     fn jump_to(&self, log_id: LogId) {
         let mark = log_id.index + 1;
+        self.latency.truncated(self.progress.committed_mark());
         self.workers.jump_to(mark);
         self.progress.jump_to(mark);
         self.workers.notify();

@@ -194,13 +194,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let started = Instant::now();
         let progress = &self.engine.progress;
         let committed = progress.committed_mark();
-        {
-            let mut appending = self.engine.lock_appender();
-            // What a linger holds back is fed now.
-            let fed = self.engine.feed(&mut appending, true);
-            fed.map_err(|poison| WaitError::Poisoned(self.engine.fail(poison)))?;
-        }
-        self.engine.workers.notify();
+        self.engine.feed_now().map_err(WaitError::Poisoned)?;
         self.engine.sync_log(timeout)?;
         match decode(committed) {
             Some(last) => {
@@ -290,6 +284,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let progress = &self.engine.progress;
         let log = self.engine.log.as_ref();
         let sequence = log.map_or(0, |log| self.engine.want_sync(log));
+        self.engine.feed_now().map_err(WaitError::Poisoned)?;
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
                 || log.is_some_and(|log| log.durable_sequence() < sequence)

@@ -112,7 +112,6 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// [`SnapshotError`] if it does not read back; [`SnapshotError::Unsupported`] for a machine without a log.
     pub fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        let _turn = self.engine.lock_snapshots();
         self.engine.newest_snapshot()
     }
 
@@ -248,8 +247,11 @@ impl View {
     }
 }
 
+/// Whose turn it is to write a snapshot, or to give up some of the log.
+pub(super) type Turn<'a> = crate::sync::MutexGuard<'a, ()>;
+
 impl<M: StateMachine> Engine<M> {
-    pub(super) fn lock_snapshots(&self) -> crate::sync::MutexGuard<'_, ()> {
+    pub(super) fn lock_snapshots(&self) -> Turn<'_> {
         self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -322,13 +324,17 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
+        self.compact_in(&self.lock_snapshots())
+    }
+
+    /// The same for who has the turn.
+    pub(super) fn compact_in(&self, _turn: &Turn<'_>) -> Result<CompactionReport, SnapshotError> {
         let result = self.compact_now();
         self.compaction.note(&result);
         result
     }
 
     fn compact_now(&self) -> Result<CompactionReport, SnapshotError> {
-        let _turn = self.lock_snapshots();
         let began = Instant::now();
         self.end_segment(self.log_for_snapshots()?)?;
         let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
@@ -377,12 +383,18 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// The newest snapshot. The caller has the turn.
+    /// The newest snapshot. Waits for nobody who is writing the next one.
     pub(super) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let log = self.log_for_snapshots()?;
-        decode(self.snapshot_mark.load(Ordering::Acquire))
-            .map(|index| Snapshot::open_on(log.disk(), &snapshot_name(index)))
-            .transpose()
+        loop {
+            let mark = self.snapshot_mark.load(Ordering::Acquire);
+            let Some(index) = decode(mark) else { return Ok(None) };
+            let opened = Snapshot::open_on(log.disk(), &snapshot_name(index));
+            // One that was the newest may be gone by the time it is opened, and never before another has become that.
+            if opened.is_ok() || self.snapshot_mark.load(Ordering::Acquire) == mark {
+                return opened.map(Some);
+            }
+        }
     }
 
     /// As [`ApplyManager::purge`], up to an entry that `snapshot`, which is of `covered`, has.

@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 use super::manager::ApplyManager;
 use super::threads;
 use super::watermark::Stage;
+use super::worker::Step;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
-use crate::error::{OpenError, Poison, SnapshotError, WaitError};
+use crate::error::{LogError, OpenError, Poison, SnapshotError, WaitError};
+use crate::snapshot::SnapshotReceiver;
 use crate::testing::SimDisk;
 use crate::{
     ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
-    Partition, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Replies, SnapshotSink,
-    StateMachine,
+    Partition, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Replies, Reply,
+    SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Long enough for anything that is not stuck.
@@ -163,13 +165,15 @@ impl Counter {
 }
 
 impl StateMachine for Counter {
-    fn apply(&self, range: &Range<'_>, part: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
         for entry in range.entries(part) {
-            let index = entry?.log_id.index;
+            let entry = entry?;
+            let index = entry.log_id.index;
             if let During(Some(during)) = &self.during {
                 during(index);
             }
-            self.count.fetch_add(1, Ordering::Relaxed);
+            let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+            to.set(&entry, Reply::Counter(count.cast_signed()));
         }
         Ok(())
     }
@@ -184,6 +188,14 @@ impl StateMachine for Counter {
         }
         let count = self.count.load(Ordering::Relaxed).to_le_bytes();
         out.write(&count).map_err(|error| SnapshotError::io("writing", "a count", error))
+    }
+
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        let mut count = [0; 8];
+        let read = source.read(&mut count);
+        read.map_err(|error| SnapshotError::io("reading", "a count", error))?;
+        self.count.store(u64::from_le_bytes(count), Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -292,6 +304,121 @@ fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
     // What came meanwhile was not forgotten.
     let last = manager.stats().submitted.unwrap();
     manager.wait_for_apply(last, LONG).unwrap();
+}
+
+/// Gives `manager` all of a snapshot of entry 50, by another node.
+fn received<M: StateMachine>(manager: &ApplyManager<M>) -> SnapshotReceiver {
+    let disk = SimDisk::new(50).open(true).unwrap();
+    let machine = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
+    let other = ApplyManager::new(machine, workers(1)).unwrap();
+    let entries: Vec<Entry<'_>> = (1..=50).map(|index| Entry::noop(index, 1)).collect();
+    other.apply_entries(&entries).unwrap();
+    other.wait_for_apply(50, LONG).unwrap();
+    other.snapshot().unwrap();
+    let mut received = manager.receive_snapshot().unwrap();
+    for piece in other.newest_snapshot().unwrap().unwrap().pieces(0, 1 << 20) {
+        received.receive(&piece).unwrap();
+    }
+    received
+}
+
+#[test]
+fn who_commits_while_an_installation_begins_gets_the_reply_of_its_entry() {
+    let (gate, keeper) = gate();
+    let gate = Mutex::new(Some(gate));
+    let machine = Counter::during(move |_| {
+        let gate = gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+    });
+    let disk = SimDisk::new(9).open(true).unwrap();
+    let machine = Journaled::open_on_disk(disk, config(), machine).unwrap();
+    let manager = ApplyManager::new(machine, workers(1)).unwrap();
+    let snapshot = received(&manager);
+    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    keeper.come.recv_timeout(LONG).unwrap();
+    thread::scope(|scope| {
+        let manager = &manager;
+        let installing = scope.spawn(move || manager.install(snapshot, LONG));
+        let committing = scope.spawn(move || {
+            // Until it is said to wait for the first, it may be on its way to that.
+            thread::sleep(Duration::from_millis(50));
+            manager.apply(&Entry::noop(2, 1), LONG)
+        });
+        while manager.stats().committed < Some(2) {
+            thread::yield_now();
+        }
+        keeper.open.send(()).unwrap();
+        assert_eq!(committing.join().unwrap().unwrap(), Reply::Counter(2));
+        assert_eq!(installing.join().unwrap().unwrap().log_id, Some(LogId::new(50, 1)));
+    });
+    assert_eq!(manager.apply(&Entry::noop(51, 1), LONG).unwrap(), Reply::Counter(51));
+}
+
+#[test]
+fn who_reads_the_log_that_an_installation_takes_away_is_told_so() {
+    let (gate, keeper) = gate();
+    let disk = GatedDisk { writing: Mutex::new(Some(gate)), ..GatedDisk::new(10) };
+    let config = config().commit_mode(CommitMode::ByCommit);
+    let machine = Journaled::open_on_disk(Arc::new(disk), config, Counter::default()).unwrap();
+    let manager = ApplyManager::new(machine, workers(1)).unwrap();
+    let snapshot = received(&manager);
+    let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 2)).collect();
+    manager.append(&entries).unwrap();
+    keeper.come.recv_timeout(LONG).unwrap();
+    thread::scope(|scope| {
+        let manager = &manager;
+        let reading = scope.spawn(move || manager.entries(90..=100, usize::MAX));
+        let installing = scope.spawn(move || manager.install(snapshot, LONG));
+        // The reader waits for a while, and then for the installation.
+        thread::sleep(Duration::from_millis(100));
+        keeper.open.send(()).unwrap();
+        installing.join().unwrap().unwrap();
+        let read = reading.join().unwrap();
+        assert!(matches!(read, Err(LogError::NotInLog { .. })), "{read:?}");
+    });
+}
+
+#[test]
+fn what_was_flushed_waits_for_room_and_then_not_for_more() {
+    let disk = SimDisk::new(11).open(true).unwrap();
+    let by_commit = config().commit_mode(CommitMode::ByCommit);
+    let machine = Journaled::open_on_disk(disk, by_commit, Counter::default()).unwrap();
+    let held_back = Duration::from_secs(1 << 20);
+    let config = workers(1).pipeline_depth(64).batch_size(64).batch_timeout(held_back);
+    let manager = ApplyManager::without_threads(machine, config).unwrap();
+    let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 1)).collect();
+    manager.append(&entries).unwrap();
+    manager.commit(100).unwrap();
+    manager.engine.feed_now().unwrap();
+    // The rings are full: what is left is less than a range.
+    while manager.engine.step_worker(0) == Step::Worked {}
+    assert_eq!(manager.stats().applied, Some(100));
+}
+
+#[test]
+fn the_newest_snapshot_is_read_while_the_next_one_is_written() {
+    let disk = Arc::new(GatedDisk::new(12));
+    let machine =
+        Journaled::open_on_disk(Arc::clone(&disk) as _, config(), Counter::default()).unwrap();
+    let manager = ApplyManager::new(machine, workers(1)).unwrap();
+    manager.apply(&Entry::noop(1, 1), LONG).unwrap();
+    manager.snapshot().unwrap();
+    manager.apply(&Entry::noop(2, 1), LONG).unwrap();
+    let (gate, keeper) = gate();
+    *disk.renaming.lock().unwrap() = Some(gate);
+    thread::scope(|scope| {
+        let manager = &manager;
+        let taking = scope.spawn(move || manager.snapshot().unwrap().log_id);
+        keeper.come.recv_timeout(LONG).unwrap();
+        let (done, result) = sync_channel(1);
+        scope.spawn(move || done.send(manager.newest_snapshot().unwrap().unwrap().log_id()));
+        let newest = result.recv_timeout(Duration::from_secs(5));
+        keeper.open.send(()).unwrap();
+        assert_eq!(newest.expect("it waits for the next one"), Some(LogId::new(1, 1)));
+        assert_eq!(taking.join().unwrap(), Some(LogId::new(2, 1)));
+    });
 }
 
 #[test]

@@ -17,7 +17,11 @@ use crate::sync::{looks, spin_loop};
 const SPINS: u32 = looks(100);
 const YIELDS: u32 = looks(20);
 
-/// How long the log writer sleeps while a caller writes in its place.
+/// The same where somebody else has its place, or is awaited at a barrier: for a moment mostly, and for as long as a snapshot
+/// of a machine of one's own takes.
+const BLOCKED_YIELDS: u32 = looks(2000);
+
+/// How long a thread sleeps while somebody else is in its place.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
 
 /// How often whoever ends the threads looks whether they have.
@@ -127,7 +131,7 @@ fn has_ended(_: &JoinHandle<()>) -> bool {
     true
 }
 
-/// How a loop waits: looks a few times at an idle place before it sleeps, and never sleeps on a blocked one.
+/// How a loop waits: looks a few times at an idle place before it sleeps, and more often at a blocked one.
 #[derive(Default)]
 struct Patience {
     looks: u32,
@@ -145,7 +149,8 @@ impl Patience {
             spin_loop();
             return false;
         }
-        if step == Step::Blocked || self.looks <= SPINS + YIELDS {
+        let yields = if step == Step::Blocked { BLOCKED_YIELDS } else { YIELDS };
+        if self.looks <= SPINS + yields {
             thread::yield_now();
             return false;
         }
@@ -165,6 +170,10 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
         if step == Step::Worked {
             patience.worked();
         } else if patience.is_over(step) {
+            if step == Step::Blocked {
+                worker.signal.sleep(Some(BLOCKED_SLEEP), || false);
+                continue;
+            }
             let longest = worker_sleeps(engine);
             worker.signal.sleep(longest, || worker_wakes(engine, id, longest));
         }

@@ -2,13 +2,14 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::ring::Descriptor;
+use super::watermark::{Stage, decode};
 use super::worker::{Step, WorkerState};
-use crate::error::{Poison, ViewError};
+use crate::error::{Poison, ViewError, WaitError};
 use crate::machine::{StateMachine, View, Views};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
@@ -84,21 +85,51 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
+    /// The appender's place, with everything in the state that is committed.
+    ///
+    /// The last of it, which was committed while the hold began, is applied with the place taken: what would be committed
+    /// next waits.
+    pub(crate) fn hold_appender_applied(
+        &self,
+        timeout: Duration,
+    ) -> Result<HeldAppender<'_, M>, WaitError> {
+        let began = Instant::now();
+        if self.config.by_hand.is_none()
+            && let Some(last) = decode(self.progress.committed_mark())
+        {
+            self.wait(last, Stage::Applied, timeout)?;
+        }
+        let mut held = self.hold_appender_idle()?;
+        loop {
+            self.progress.poison.check()?;
+            let (applied, committed) =
+                (self.progress.applied_mark(), self.progress.committed_mark());
+            if applied == committed && self.workers.are_done(&self.rings) {
+                return Ok(held);
+            }
+            let fed = self.feed_to(&mut held, self.slot_limit());
+            fed.map_err(|poison| WaitError::Poisoned(self.fail(poison)))?;
+            if began.elapsed() >= timeout {
+                return Err(WaitError::Timeout {
+                    index: decode(committed).unwrap_or(0),
+                    reached: decode(applied),
+                    submitted: decode(self.progress.submitted_mark()),
+                    waited: began.elapsed(),
+                });
+            }
+            self.pass_time();
+        }
+    }
+
     /// The last hold is over: what has come meanwhile is given to the workers.
     fn end_hold(&self) {
         if self.holding.fetch_sub(1, Ordering::Relaxed) != 1 || self.progress.poison.get().is_some()
         {
             return;
         }
-        // Whoever has the lock before us may have seen the hold, and fed nothing; whoever has it after us does not.
-        let mut appending = self.lock_appender();
-        // At once, as it may have waited for long, or been flushed meanwhile.
-        let fed = self.feed(&mut appending, true);
-        drop(appending);
-        match fed {
-            Ok(_) => self.workers.notify(),
-            Err(poison) => drop(self.fail(poison)),
-        }
+        // Whoever has the lock before us may have seen the hold, and fed nothing; whoever has it after us does not. Now, as it
+        // may have waited for long, or been flushed meanwhile.
+        let _failed = self.feed_now();
     }
 
     /// Puts the mark behind what the workers were given; false if there is no room for it now.

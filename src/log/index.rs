@@ -42,7 +42,14 @@ impl LogIndex {
         self.truncations += 1;
     }
 
-    /// How often something was truncated since the log was opened, or last started over.
+    /// Nothing that was in the log is any more.
+    pub(crate) fn start_over(&mut self) {
+        self.marks.clear();
+        self.truncated = true;
+        self.truncations += 1;
+    }
+
+    /// How often something was truncated since the log was opened; starting over counts too.
     pub(crate) fn truncations(&self) -> u64 {
         self.truncations
     }

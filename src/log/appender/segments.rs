@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Appender, SLACK_BYTES};
 use crate::entry::LogId;
 use crate::log::image::ImageWriter;
-use crate::log::index::LogIndex;
 use crate::log::meta::LogBase;
 use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::log::terms::TermRuns;
@@ -68,7 +67,7 @@ impl Appender {
             self.next = None;
             self.show_active();
         }
-        self.position.index = LogIndex::default();
+        self.position.index.start_over();
         self.position.unfed.clear();
         self.position.terms = TermRuns::default();
         self.position.terms.push(last);
