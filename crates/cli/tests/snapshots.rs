@@ -16,13 +16,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    TIMEOUT, command, content, fail, filled, flip, fresh, json, open, sprag, succeed, text,
+    TIMEOUT, command, content, fail, filled, flip, fresh, io, json, open, sprag, succeed, text,
 };
 use serde_json::json as object;
-use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, Journaled, LogId, Partition, PersistentConfig, Range,
-    Replies, StateMachine,
-};
+use sprag::{ApplyConfig, Entry, Fatal, Journaled, LogId, Partition, Range, Replies, StateMachine};
 
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
@@ -197,8 +194,8 @@ impl StateMachine for Ledger {
 #[test]
 fn a_directory_of_another_machine_is_not_taken_for_one_of_keys_and_values() {
     let (temporary, dir) = fresh();
-    let machine = Journaled::open(PersistentConfig::new(&dir), Ledger).unwrap();
-    let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+    let machine = Journaled::open(io::config(&dir), Ledger).unwrap();
+    let manager = io::manage(machine, ApplyConfig::new());
     manager.apply(&Entry::put(1, 1, b"account", b"100"), TIMEOUT).unwrap();
     manager.close(TIMEOUT).unwrap();
     let before = content(&dir);
