@@ -2,16 +2,18 @@
 
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 use openraft::{SnapshotMeta, StoredMembership};
 use sprag::Snapshot;
+use sprag::error::SnapshotError;
 use sprag::snapshot::SnapshotReceiver;
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 
-use crate::store::ReceiverSlot;
 use crate::types::{DataError, Types, from_sprag, membership};
 
 /// The `SnapshotData` of a node: a snapshot that is there, to be read, or one that arrives, to be written.
@@ -30,9 +32,90 @@ enum Side {
     Nothing,
     Reading(Snapshot),
     Receiving {
-        slot: Arc<ReceiverSlot>,
+        arriving: Arc<Arriving>,
         writing: Option<JoinHandle<io::Result<usize>>>,
     },
+}
+
+/// How often one that is to be received looks whether the one before it is installed.
+const BUSY_LOOK: Duration = Duration::from_millis(1);
+
+type Begin = Box<dyn Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync>;
+
+/// A snapshot that arrives.
+pub(crate) struct Arriving {
+    arrival: Mutex<Arrival>,
+    begin: Begin,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+enum Arrival {
+    /// Nothing has come. What came before it may be on its way to be installed, and is not to be disturbed.
+    Awaited,
+    Receiving(SnapshotReceiver),
+    /// All has come: it is installed next.
+    Complete(SnapshotReceiver),
+    /// Another one has taken its place, or it was installed.
+    Gone,
+}
+
+impl fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arriving").field("arrival", &self.arrival).finish_non_exhaustive()
+    }
+}
+
+impl Arriving {
+    fn lock(&self) -> MutexGuard<'_, Arrival> {
+        self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another one takes its place, unless all of it has come.
+    pub(crate) fn give_way(&self) {
+        let mut arrival = self.lock();
+        if !matches!(*arrival, Arrival::Complete(_)) {
+            *arrival = Arrival::Gone;
+        }
+    }
+
+    fn receive(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            let mut arrival = self.lock();
+            match &mut *arrival {
+                Arrival::Awaited => match (self.begin)() {
+                    Ok(receiver) => *arrival = Arrival::Receiving(receiver),
+                    Err(SnapshotError::Busy) if began.elapsed() < self.patience => {
+                        drop(arrival);
+                        std::thread::sleep(BUSY_LOOK);
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                },
+                Arrival::Receiving(receiver) | Arrival::Complete(receiver) => {
+                    receiver.receive_bytes(position, bytes).map_err(io::Error::other)?;
+                    return Ok(());
+                }
+                Arrival::Gone => {
+                    return Err(io::Error::other("another snapshot has taken its place"));
+                }
+            }
+        }
+    }
+
+    fn complete(&self) {
+        let mut arrival = self.lock();
+        if let Arrival::Receiving(receiver) = mem::replace(&mut *arrival, Arrival::Gone) {
+            *arrival = Arrival::Complete(receiver);
+        }
+    }
+
+    fn take(&self) -> Option<SnapshotReceiver> {
+        match mem::replace(&mut *self.lock(), Arrival::Gone) {
+            Arrival::Receiving(receiver) | Arrival::Complete(receiver) => Some(receiver),
+            Arrival::Awaited | Arrival::Gone => None,
+        }
+    }
 }
 
 /// What there is to be installed.
@@ -63,19 +146,19 @@ impl SnapshotFile {
         Self { side: Side::Nothing, position: 0 }
     }
 
-    pub(crate) fn receiving(receiver: SnapshotReceiver) -> (Self, Weak<ReceiverSlot>) {
-        let slot = Arc::new(Mutex::new(Some(receiver)));
-        let weak = Arc::downgrade(&slot);
-        (Self { side: Side::Receiving { slot, writing: None }, position: 0 }, weak)
+    /// One that arrives, for which `begin` makes room when the first of it does; that may be busy for so long.
+    pub(crate) fn receiving(begin: Begin, patience: Duration) -> (Self, Weak<Arriving>) {
+        let arrival = Mutex::new(Arrival::Awaited);
+        let arriving = Arc::new(Arriving { arrival, begin, patience });
+        let weak = Arc::downgrade(&arriving);
+        (Self { side: Side::Receiving { arriving, writing: None }, position: 0 }, weak)
     }
 
     pub(crate) fn into_content(self) -> Content {
         match self.side {
             Side::Nothing => Content::Received(None),
             Side::Reading(snapshot) => Content::Snapshot(snapshot),
-            Side::Receiving { slot, .. } => {
-                Content::Received(slot.lock().unwrap_or_else(PoisonError::into_inner).take())
-            }
+            Side::Receiving { arriving, .. } => Content::Received(arriving.take()),
         }
     }
 }
@@ -117,18 +200,13 @@ impl AsyncWrite for SnapshotFile {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let position = self.position;
-        let Side::Receiving { slot, writing } = &mut self.side else {
+        let Side::Receiving { arriving, writing } = &mut self.side else {
             return Poll::Ready(Err(unsupported("a snapshot is not written to")));
         };
         let job = writing.get_or_insert_with(|| {
-            let (slot, bytes) = (Arc::clone(slot), bytes.to_vec());
+            let (arriving, bytes) = (Arc::clone(arriving), bytes.to_vec());
             tokio::task::spawn_blocking(move || {
-                let mut receiver = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                let receiver = receiver
-                    .as_mut()
-                    .ok_or_else(|| io::Error::other("another snapshot has taken its place"))?;
-                receiver.receive_bytes(position, &bytes).map_err(io::Error::other)?;
-                Ok(bytes.len())
+                arriving.receive(position, &bytes).map(|()| bytes.len())
             })
         });
         let written = ready!(Pin::new(job).poll(context));
@@ -143,7 +221,11 @@ impl AsyncWrite for SnapshotFile {
         Poll::Ready(Ok(()))
     }
 
+    /// All of it has come: nothing takes its place any more.
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Side::Receiving { arriving, .. } = &self.side {
+            arriving.complete();
+        }
         Poll::Ready(Ok(()))
     }
 }

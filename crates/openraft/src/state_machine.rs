@@ -1,6 +1,6 @@
 //! The state machine: what openraft says is committed is applied from the log, where its bytes are already.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -82,7 +82,7 @@ impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A
         &mut self,
     ) -> Result<Box<SnapshotFile>, StorageError<C::NodeId>> {
         let shared = Arc::clone(&self.0);
-        blocking(ErrorSubject::Snapshot(None), move || shared.begin_receiving()).await
+        blocking(ErrorSubject::Snapshot(None), move || Ok(shared.begin_receiving())).await
     }
 
     async fn install_snapshot(
@@ -225,17 +225,21 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(Some(Snapshot { meta, snapshot: Box::new(SnapshotFile::reading(newest)) }))
     }
 
-    fn begin_receiving(&self) -> Result<Box<SnapshotFile>, StorageError<C::NodeId>> {
-        let mut current = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+    /// One arrives at a time: the next one takes the place of one that has not come in full. One that has is installed
+    /// after this, and the next one begins when that is done.
+    fn begin_receiving(self: &Arc<Self>) -> Box<SnapshotFile> {
+        let mut current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = current.upgrade() {
-            // One at a time: the next one takes its place.
-            drop(before.lock().unwrap_or_else(PoisonError::into_inner).take());
+            before.give_way();
         }
-        let receiver = self.manager.receive_snapshot();
-        let receiver = receiver.map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
-        let (file, slot) = SnapshotFile::receiving(receiver);
-        *current = Weak::clone(&slot);
-        Ok(Box::new(file))
+        let shared = Arc::downgrade(self);
+        let begin = move || match shared.upgrade() {
+            Some(shared) => shared.manager.receive_snapshot(),
+            None => Err(SnapshotError::Closed),
+        };
+        let (file, arriving) = SnapshotFile::receiving(Box::new(begin), self.patience);
+        *current = arriving;
+        Box::new(file)
     }
 
     fn install(

@@ -7,7 +7,6 @@ use std::time::Duration;
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, StorageError, StorageIOError, Vote};
 use serde::{Deserialize, Serialize};
 use sprag::error::{LogError, OpenError, ViewError};
-use sprag::snapshot::SnapshotReceiver;
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, StateMachine,
     View,
@@ -15,6 +14,7 @@ use sprag::{
 use tokio::sync::{RwLock, watch};
 
 use crate::log::LogStore;
+use crate::snapshot::Arriving;
 use crate::state_machine::StateMachineStore;
 use crate::types::{Application, NodeTag, Types, decode, encode};
 
@@ -134,7 +134,7 @@ impl<C: Types, A: Application<C>> Store<C, A> {
             kept: Mutex::new(kept),
             purged_in_memory: Mutex::default(),
             rejected: Mutex::default(),
-            receiver: Mutex::default(),
+            arriving: Mutex::default(),
             installing: RwLock::default(),
             installs: watch::Sender::new(Installs::Possible),
             gone: watch::Sender::new(()),
@@ -173,19 +173,17 @@ pub(crate) enum Installs {
     Ended,
 }
 
-/// A snapshot on its way in. Openraft may begin with the next before it lets go of this one.
-pub(crate) type ReceiverSlot = Mutex<Option<SnapshotReceiver>>;
-
 pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
-    patience: Duration,
+    pub(crate) patience: Duration,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
     /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
     purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
     /// Indexes of commands that cannot be entries, and are in the log as entries without data, until they are applied and the
     /// client is told. A node that did not take them from the client has nobody to tell.
     rejected: Mutex<BTreeSet<u64>>,
-    pub(crate) receiver: Mutex<Weak<ReceiverSlot>>,
+    /// The last snapshot that began to arrive. Openraft may begin with the next before it lets go of this one.
+    pub(crate) arriving: Mutex<Weak<Arriving>>,
     /// Written while a snapshot is being installed, read while entries are appended.
     pub(crate) installing: RwLock<()>,
     /// Written when something was applied or installed, or when nothing more will be.

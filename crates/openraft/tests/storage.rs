@@ -363,7 +363,33 @@ async fn copy(from: &SnapshotFile, to: &mut SnapshotFile, end: u64) -> std::io::
         to.write_all(&chunk[..read]).await?;
         sent += read as u64;
     }
-    Ok(())
+    to.shutdown().await
+}
+
+#[tokio::test]
+async fn a_snapshot_that_has_come_in_full_is_installed_though_the_next_one_begins_before() {
+    let mut leader = open(&SimDisk::new(15));
+    let mut built = Vec::new();
+    for indexes in [0..100, 100..200] {
+        let entries = puts(1, indexes, "leader");
+        append(&mut leader, entries.clone()).await;
+        apply(&mut leader, entries).await;
+        let mut builder = leader.state_machine.get_snapshot_builder().await;
+        built.push(builder.build_snapshot().await.unwrap());
+    }
+    let (second, first) = (built.pop().unwrap(), built.pop().unwrap());
+    let mut follower = open(&SimDisk::new(16));
+    let mut arrived = follower.state_machine.begin_receiving_snapshot().await.unwrap();
+    copy(&first.snapshot, &mut arrived, u64::MAX).await.unwrap();
+    let mut arriving = follower.state_machine.begin_receiving_snapshot().await.unwrap();
+    let from = second.snapshot;
+    let arriving =
+        tokio::spawn(async move { copy(&from, &mut arriving, u64::MAX).await.map(|()| arriving) });
+    follower.state_machine.install_snapshot(&first.meta, arrived).await.unwrap();
+    assert_eq!(applied(&mut follower).await, Some(log_id(1, 1, 99)));
+    let arrived = arriving.await.unwrap().unwrap();
+    follower.state_machine.install_snapshot(&second.meta, arrived).await.unwrap();
+    assert_eq!(applied(&mut follower).await, Some(log_id(1, 1, 199)));
 }
 
 #[tokio::test]
