@@ -134,6 +134,7 @@ impl<C: Types, A: Application<C>> Store<C, A> {
             kept: Mutex::new(kept),
             purged_in_memory: Mutex::default(),
             rejected: Mutex::default(),
+            saving: Mutex::default(),
             arriving: Mutex::default(),
             installing: RwLock::default(),
             installs: watch::Sender::new(Installs::Possible),
@@ -177,6 +178,8 @@ pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
     pub(crate) patience: Duration,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
+    /// Held from a change of `kept` until it is durable.
+    saving: Mutex<()>,
     /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
     purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
     /// Indexes of commands that cannot be entries, and are in the log as entries without data, until they are applied and the
@@ -217,6 +220,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         change: impl FnOnce(&mut Kept<C::NodeId>),
         subject: ErrorSubject<C::NodeId>,
     ) -> Result<(), StorageError<C::NodeId>> {
+        // Of two changes the one that has both is saved last: an older vote must not come back.
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = {
             let mut kept = self.lock_kept();
             change(&mut kept);
