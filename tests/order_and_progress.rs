@@ -425,6 +425,6 @@ fn closing_says_so_when_it_runs_out_of_time_and_comes_back() {
     let _opener = gate.opener();
     submit(&manager, &puts(1..=3)).unwrap();
     gate.wait_for_somebody();
-    let outcome = within(Duration::from_secs(5), "close", move || manager.close(SHORT));
+    let outcome = within(LONG, "close", move || manager.close(SHORT));
     assert!(matches!(outcome, Err(CloseError::Wait(WaitError::Timeout { .. }))), "{outcome:?}");
 }
