@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use common::{LONG, Persistent, Scratch, copy_dir, eventually, open};
+use common::io::open_over;
+use common::{LONG, Persistent, Scratch, apply_config, copy_dir, eventually, open};
 use sprag::error::OpenError;
 use sprag::{Entry, IoBackend, PersistentConfig, PersistentStateMachine};
 
@@ -251,7 +252,7 @@ fn the_log_begins_right_behind_the_snapshot_of_a_compaction() {
 fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
     let scratch = Scratch::new();
     let config = || config(&scratch).io(IoBackend::Uring);
-    let manager = open(config());
+    let manager = open_over(IoBackend::Uring, config(), apply_config(2));
     if manager.stats().io_backend != "io_uring" {
         println!("io_uring: refused");
         return;
