@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bank::{ACCOUNTS, Bank, NOWHERE, decode, encode, order};
-use common::{LONG, Scratch, apply_config, child, child_directory, eventually, manage};
+use common::{LONG, PATIENT, Scratch, apply_config, child, child_directory, eventually, manage};
 use sprag::error::OpenError;
 use sprag::testing::Random;
 use sprag::testing::conformance::{OwnedPayload, Subject, Suite};
@@ -102,7 +102,7 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
             .unwrap();
         // A moment that depends on how far it is, or none at all: it may be killed while it opens.
         let more = before + random.next_u64() % 3000 * u64::from(round % 4 != 3);
-        let reached = eventually(LONG, || acknowledged(&file) >= more);
+        let reached = eventually(PATIENT, || acknowledged(&file) >= more);
         process.kill().unwrap();
         process.wait().unwrap();
         assert!(reached, "round {round}: stuck at {} of {more}", acknowledged(&file));

@@ -132,7 +132,6 @@ fn assert_stays_poisoned<M: StateMachine>(manager: &ApplyManager<M>, how: Broken
     assert!(matches!(refused, Err(SubmitError::Poisoned(_))), "{refused:?}");
     thread::sleep(SHORT);
     let after = manager.stats();
-    assert_eq!(after.acknowledged, before.acknowledged, "acknowledged after the failure");
     assert!(after.acknowledged < Some(5) && after.applied < Some(5));
 }
 

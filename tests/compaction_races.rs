@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::generate::Dice;
-use common::{LONG, Scratch, apply_config, manage};
+use common::{LONG, Scratch, apply_config, eventually, manage};
 use sprag::error::{ApplyError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 
@@ -84,16 +84,19 @@ fn write(
     index
 }
 
-/// Gets at random, and checks that no key goes back from what was `seen`; says how many gets that were.
+/// So many gets every reader does, told to stop or not.
+const GETS_MIN: u64 = 100;
+
+/// Gets at random, and checks that no key goes back from what was `seen`.
 fn read(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     seed: u64,
     stop: &AtomicBool,
     mut seen: Vec<u64>,
-) -> u64 {
+) {
     let (mut dice, mut gets) = (Dice::new(seed), 0);
     let mut held = Vec::new();
-    while !stop.load(Ordering::Acquire) {
+    while gets < GETS_MIN || !stop.load(Ordering::Acquire) {
         let number = dice.below(KEYS);
         let before = seen[number as usize];
         match manager.machine().get(&key(number)).unwrap() {
@@ -116,15 +119,27 @@ fn read(
     for (number, now, value) in held {
         assert_eq!(version(number, &value), now);
     }
-    gets
+}
+
+/// Waits until so many more entries are applied, or whoever writes has stopped.
+fn wait_for_more(
+    manager: &sprag::ApplyManager<PersistentStateMachine>,
+    stop: &AtomicBool,
+    entries: u64,
+) {
+    let until = manager.stats().applied.unwrap_or(0) + entries;
+    let reached = || manager.stats().applied >= Some(until) || stop.load(Ordering::Acquire);
+    assert!(eventually(LONG, reached), "nobody writes");
 }
 
 /// Views and compactions; each view is of one index, so its versions go back for no key, and compactions cut the log.
-fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, rounds: u64) {
+fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicBool, rounds: u64) {
     let mut seen = vec![0; KEYS as usize];
     let mut views = Vec::new();
     let mut segments = 0;
     for round in 0..rounds {
+        // About half a segment.
+        wait_for_more(manager, stop, 100);
         let view = manager.view().unwrap();
         for number in 0..KEYS {
             if let Some(value) = view.get(&key(number)).unwrap() {
@@ -178,10 +193,10 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
                 .collect();
             {
                 let _stop = StopOnDrop(&stop);
-                compact(&manager, 25);
+                compact(&manager, &stop, 25);
             }
-            assert!(writer.join().unwrap() > 100);
-            assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 100));
+            writer.join().unwrap();
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
         });
         manager.close(LONG).unwrap();
         check_all(&PersistentStateMachine::open(scratch.config()).unwrap(), &written);
@@ -228,10 +243,7 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
             }
             {
                 let _stop = StopOnDrop(&stop);
-                let until = first + 400;
-                common::eventually(LONG, || {
-                    manager.stats().applied > Some(until) || stop.load(Ordering::Acquire)
-                });
+                wait_for_more(&manager, &stop, 400);
                 manager.compact().unwrap();
             }
             writer.join().unwrap()

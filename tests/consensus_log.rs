@@ -5,13 +5,14 @@ mod common;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use common::generate;
 use common::machines::{compare, memory};
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, op_of, with_entries};
-use common::{LONG, Persistent, Scratch, Watch, apply_config, block_on, manage, open, within};
+use common::{
+    LONG, Persistent, Scratch, Watch, apply_config, block_on, eventually, manage, open, within,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sprag::error::{ApplyError, LogError, SubmitError, WaitError};
@@ -24,15 +25,12 @@ fn append(manager: &Persistent, log: &[Logged]) -> Result<(), SubmitError> {
 /// Appends in parts, waiting for the log where it is full.
 fn append_all(manager: &Persistent, log: &[Logged]) {
     for part in log.chunks(4) {
-        for attempt in 0.. {
-            match append(manager, part) {
-                Ok(()) => break,
-                Err(SubmitError::Full { .. }) if attempt < 10_000 => {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let taken = eventually(LONG, || match append(manager, part) {
+            Ok(()) => true,
+            Err(SubmitError::Full { .. }) => false,
+            Err(error) => panic!("{error}"),
+        });
+        assert!(taken, "the log stays full");
     }
 }
 
@@ -416,13 +414,12 @@ fn truncating_again_and_again_does_not_use_the_log_up() {
     append(&manager, &puts(1, 1, 1, 1, 10)).unwrap();
     for round in 0..3000 {
         let term = 2 + round;
-        for attempt in 0.. {
-            match manager.truncate_after(Some(1)) {
-                Ok(()) => break,
-                Err(LogError::Full) if attempt < 5000 => thread::sleep(Duration::from_millis(1)),
-                Err(error) => panic!("round {round}: {error}"),
-            }
-        }
+        let truncated = eventually(LONG, || match manager.truncate_after(Some(1)) {
+            Ok(()) => true,
+            Err(LogError::Full) => false,
+            Err(error) => panic!("round {round}: {error}"),
+        });
+        assert!(truncated, "round {round}: the log stays full");
         append_all(&manager, &puts(2, term, 1, 1, 10));
     }
     drop(manager);

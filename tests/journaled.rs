@@ -6,13 +6,14 @@ mod common;
 
 use std::sync::Mutex;
 
+use common::machines::{Gate, gated};
 use common::{LONG, Scratch, apply_config, dir_bytes, manage, workers};
 use sprag::error::{OpenError, Poison, ReadError, SnapshotError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Footprint, Journaled, LogId, MemoryConfig,
     MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine,
-    Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+    Range, Replies, Reply, SnapshotSink, SnapshotSource, Stage, StateMachine,
 };
 
 /// Sixteen numbers, and which entries came by; the order of the entries of one number tells.
@@ -243,9 +244,14 @@ fn what_was_acknowledged_survives_a_power_cut_and_the_rest_is_a_prefix() {
 fn a_panic_in_replay_is_an_open_error_that_names_the_index_and_changes_nothing() {
     for (what, ends) in [("panic", PANIC), ("fatal", FATAL)] {
         let scratch = written(200);
-        let manager = manage(open(scratch.config()), apply_config(1));
+        let gate = Gate::shut();
+        let manager = manage(gated(open(scratch.config()), &gate), apply_config(1));
+        let _opener = gate.opener();
         let bytes = [ends];
         manager.apply_entries(&[entry(201, &bytes), entry(202, &payload(202))]).unwrap();
+        // After the failure it would not be written any more.
+        manager.wait_until(202, Stage::Durable, LONG).unwrap();
+        gate.open();
         manager.wait_for_apply(202, LONG).unwrap_err();
         let poison = manager.poison().unwrap();
         drop(manager);

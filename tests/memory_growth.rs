@@ -8,10 +8,10 @@ use common::{LONG, apply_config, manage};
 use sprag::Entry;
 use sprag::error::SubmitError;
 
-/// Resident memory of this process, in KiB.
+/// Resident memory of this process in KiB, without pages of files: its program is read in as it runs.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 

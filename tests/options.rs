@@ -14,6 +14,7 @@ use common::{
     LONG, SHORT, Scratch, apply_config, eventually, manage, open, refused, within, workers,
 };
 use sprag::error::{EntryError, OpenError, SubmitError};
+use sprag::testing::Stepped;
 use sprag::{
     ApplyConfig, ApplyManager, CommandRef, CommitMode, Durability, Entry, Footprint, Limits,
     MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
@@ -218,7 +219,7 @@ fn close_timeout_is_how_long_dropping_waits() {
     let _opener = gate.opener();
     submit(&manager, &puts(1, 3, 1)).unwrap();
     gate.wait_for_somebody();
-    let took = within(Duration::from_secs(5), "drop", move || {
+    let took = within(LONG, "drop", move || {
         let started = Instant::now();
         drop(manager);
         started.elapsed()
@@ -315,10 +316,12 @@ fn group_bytes_limits_one_write() {
     let groups = |group_bytes| {
         let scratch = Scratch::new();
         let config = scratch.config().segment_bytes(1 << 20).frame_bytes(2048);
-        let manager = open(config.group_bytes(group_bytes));
-        submit(&manager, &puts(1, 300, 1000)).unwrap();
-        manager.flush_pending(LONG).unwrap();
-        let stats = manager.stats().log_writer;
+        let machine = PersistentStateMachine::open(config.group_bytes(group_bytes)).unwrap();
+        // Nothing is written before all of it is there.
+        let engine = Stepped::new(machine, apply_config(1)).unwrap();
+        submit(&engine, &puts(1, 300, 1000)).unwrap();
+        engine.run_until_idle();
+        let stats = engine.stats().log_writer;
         assert!(stats.bytes >= 300_000);
         (stats.groups, stats.bytes)
     };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::machines::{Gate, Hooked, KeyValueReads, gated, memory};
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, SHORT, Scratch, Watch, apply_config, block_on, manage, within};
+use common::{LONG, PATIENT, SHORT, Scratch, Watch, apply_config, block_on, manage, within};
 use sprag::error::{ApplyError, CloseError, SubmitError, WaitError};
 use sprag::{
     ApplyManager, Entry, PersistentStateMachine, Range, Reply, RetryPolicy, Stage, StateMachine,
@@ -194,7 +194,7 @@ fn flush_returns_after_asynchronous_calls_and_covers_them() {
             memory.flush_pending(LONG).unwrap();
         }
     });
-    within(LONG, "flush", move || {
+    within(PATIENT, "flush", move || {
         for index in 1..=200 {
             submit(&persistent, &puts(index..=index)).unwrap();
             persistent.flush_pending(LONG).unwrap();
@@ -328,7 +328,7 @@ fn a_batch_longer_than_the_pipeline_back_pressures() {
         let mut replies = Vec::new();
         with_entries(&log, |entries| {
             let sink = |_, reply| replies.push(reply);
-            let count = manager.apply_batch(entries.iter().copied(), LONG, sink).unwrap();
+            let count = manager.apply_batch(entries.iter().copied(), PATIENT, sink).unwrap();
             assert_eq!(count, 2000);
         });
         assert_eq!(replies, expected);
@@ -425,6 +425,6 @@ fn closing_says_so_when_it_runs_out_of_time_and_comes_back() {
     let _opener = gate.opener();
     submit(&manager, &puts(1..=3)).unwrap();
     gate.wait_for_somebody();
-    let outcome = within(Duration::from_secs(5), "close", move || manager.close(SHORT));
+    let outcome = within(LONG, "close", move || manager.close(SHORT));
     assert!(matches!(outcome, Err(CloseError::Wait(WaitError::Timeout { .. }))), "{outcome:?}");
 }

@@ -43,18 +43,20 @@ fn open(scratch: &Scratch, has: u64) -> Journaled<Keeps> {
     Journaled::open(scratch.config(), Keeps(LogId::new(has, 1))).unwrap()
 }
 
-/// Entries up to `to`, of which those in `memberships` are one; then a compaction, if asked for.
+/// Entries up to `to`, of which those in `memberships` are one; then a compaction, if asked for. All in one call: how long
+/// their frames are decides whether the compaction ends the segment.
 fn write(scratch: &Scratch, from: u64, to: u64, memberships: &[u64], compact: bool) {
     let manager = manage(open(scratch, from - 1), apply_config(2));
-    for index in from..=to {
-        let name = index.to_le_bytes();
+    let names: Vec<_> = (from..=to).map(u64::to_le_bytes).collect();
+    let entry = |(index, name)| {
         let payload = match memberships.contains(&index) {
-            true => Payload::Membership(&name),
-            false => Payload::Opaque(&name),
+            true => Payload::Membership(name),
+            false => Payload::Opaque(name),
         };
-        manager.apply_entries(&[Entry::new(LogId::new(index, 1), payload)]).unwrap();
-    }
-    manager.wait_for_apply(to, LONG).unwrap();
+        Entry::new(LogId::new(index, 1), payload)
+    };
+    let entries: Vec<_> = (from..=to).zip(names.iter().map(|name| &name[..])).map(entry).collect();
+    manager.apply_entries_sync(&entries, LONG, &mut Vec::new()).unwrap();
     if compact {
         assert_eq!(manager.compact().unwrap().purged, Some(to));
     }

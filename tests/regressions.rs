@@ -16,7 +16,7 @@ use sprag::{
     PersistentStateMachine, Range, Replies, Stage, StateMachine,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn persistent(config: PersistentConfig) -> ApplyManager<PersistentStateMachine> {
     io::manage(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::machines::{KeyValueReads, compare, memory};
 use common::model::Model;
 use common::ops::{Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, apply_config, manage, within};
+use common::{LONG, PATIENT, Persistent, Scratch, apply_config, manage, within};
 use sprag::{ApplyManager, Entry, MemoryStateMachine, Payload, Rejection, Reply};
 
 type Memory = ApplyManager<MemoryStateMachine>;
@@ -188,7 +188,7 @@ fn a_closure_on_a_value_may_apply_and_read() {
 fn values_may_be_held_while_everything_goes_on() {
     on_both!(|manager| {
         let inner = Arc::clone(&manager);
-        within(LONG, "applying under held values", move || {
+        within(PATIENT, "applying under held values", move || {
             let mut held = Vec::new();
             let value = vec![9; 3000];
             for index in 1..=400_u64 {

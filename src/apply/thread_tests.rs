@@ -50,7 +50,8 @@ fn gate() -> (Gate, Keeper) {
 impl Gate {
     fn pass(&self) {
         self.come.send(()).unwrap();
-        self.open.recv_timeout(LONG).unwrap();
+        // Whoever opens it may have waited for two things before.
+        self.open.recv_timeout(3 * LONG).unwrap();
     }
 }
 
@@ -432,7 +433,7 @@ fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
     thread::scope(|scope| {
         let taking = scope.spawn(|| manager.snapshot().unwrap().log_id);
         keeper.come.recv_timeout(LONG).unwrap();
-        let applied = manager.apply(&Entry::noop(2, 1), Duration::from_secs(5));
+        let applied = manager.apply(&Entry::noop(2, 1), LONG);
         keeper.open.send(()).unwrap();
         assert_eq!(taking.join().unwrap(), Some(LogId::new(1, 1)));
         applied.unwrap();

@@ -134,7 +134,8 @@ impl Progress {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Applied, and as safe as the durability mode asks. A poisoned engine's marks stand still, so this does too.
+    /// Applied, and as safe as the durability mode asks. A step that was under way when the engine failed may still move a
+    /// mark, and this with it; none begins after that.
     #[inline]
     pub(crate) fn acknowledged_mark(&self) -> u64 {
         let applied = self.applied_mark();

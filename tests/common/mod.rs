@@ -33,6 +33,8 @@ use tempfile::TempDir;
 
 /// Long enough for anything that is not stuck.
 pub const LONG: Duration = Duration::from_secs(20);
+/// Long enough for hundreds of syncs: a busy disk may take a good part of a second for each.
+pub const PATIENT: Duration = Duration::from_secs(180);
 /// Long enough to see that something does not happen.
 pub const SHORT: Duration = Duration::from_millis(60);
 

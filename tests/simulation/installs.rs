@@ -16,7 +16,7 @@ const COMMON: u64 = 40;
 const TAIL: u64 = 50;
 /// The entry of the snapshot.
 const END: u64 = 90;
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 const MODES: [CommitMode; 2] = [CommitMode::OnAppend, CommitMode::ByCommit];
 

@@ -25,7 +25,7 @@ declare_raft_types!(
 type NodeStore = Store<Node, Opaque<Journaled<Held>>>;
 
 /// Longer than any test holds a gate closed: whoever comes to its end was waited for by whoever was to open it.
-const STUCK: Duration = Duration::from_secs(10);
+const STUCK: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Gate {

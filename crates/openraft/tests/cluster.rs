@@ -201,17 +201,28 @@ async fn a_follower_that_was_away_catches_up_by_the_log_or_by_a_snapshot() {
     for (writes, by_snapshot) in [(15, false), (500, true)] {
         let leader = cluster.leader().await;
         let away = (1..=3).find(|id| *id != leader).unwrap();
+        // So that each has applied something.
+        cluster.states().await;
         let had = cluster.nodes[&away].handle.machine().applied().unwrap().index;
         cluster.cut(away).await;
         for write in 0..writes {
             cluster.put(&format!("k{}", write % 30), &write.to_string()).await;
         }
+        let gone = |node: &Node| {
+            let purged = node.raft.metrics().borrow().purged;
+            purged.is_some_and(|purged| purged.index > had)
+        };
+        let started = Instant::now();
+        // Whoever leads: who snapshots and purges does so behind the writes.
+        while by_snapshot && !cluster.nodes.values().all(gone) {
+            assert!(started.elapsed() < PATIENCE, "no node purges what it missed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         cluster.start(away).await;
         cluster.put("caught", "up").await;
         let states = cluster.states().await;
         assert!(states.values().all(|state| *state == states[&leader]));
-        let purged = cluster.nodes[&leader].raft.metrics().borrow().purged;
-        let gone = purged.is_some_and(|purged| purged.index > had);
+        let gone = gone(&cluster.nodes[&leader]);
         assert_eq!(gone, by_snapshot, "what it missed is in the leader's log, or is not");
     }
 }

@@ -99,7 +99,7 @@ async fn a_batch_is_one_sync_and_little_more_than_its_payload_and_the_usual_way_
     }
 }
 
-/// Three nodes with these stores, and single writes through the leader; bytes and syncs of each node, a command.
+/// Three nodes with these stores, and single writes through the leader; bytes and syncs of each node, the leader's first.
 async fn single_writes<L: RaftLogStorage<Types>, S: RaftStateMachine<Types>>(
     open: impl Fn(&SimDisk) -> (L, S),
 ) -> Vec<(u64, u64)> {
@@ -155,8 +155,11 @@ async fn a_single_write_is_one_sync_on_each_of_three_nodes_and_two_the_usual_way
         assert!(bytes / COMMANDS <= 3 * PAYLOAD_BYTES, "{bytes}");
         assert!(syncs <= COMMANDS + 2, "{syncs}");
     }
-    for (bytes, syncs) in single_writes(usual::open).await {
+    let theirs = single_writes(usual::open).await;
+    for (bytes, syncs) in &theirs {
         println!("  the usual way: {} bytes and {syncs} syncs", bytes / COMMANDS);
-        assert!(bytes / COMMANDS >= 2 * PAYLOAD_BYTES && syncs > COMMANDS, "{bytes} {syncs}");
+        assert!(bytes / COMMANDS >= 2 * PAYLOAD_BYTES, "{bytes}");
     }
+    // A follower that was held up takes several in one append; the leader has one after the other.
+    assert!(theirs[0].1 >= 2 * COMMANDS, "{theirs:?}");
 }
