@@ -176,7 +176,8 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.wait(index, stage, timeout)
     }
 
-    /// A future that completes when `index` is acknowledged; bound to no runtime.
+    /// A future that completes when `index` is acknowledged; bound to no runtime. Its waker is called where the engine goes
+    /// on after that, and should do no more than schedule: one that submits right there waits for itself.
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged(&self, index: u64) -> Acknowledged {
         Acknowledged::new(Arc::clone(&self.engine.progress), index)

@@ -29,7 +29,14 @@ pub(crate) struct SegmentFiles {
     wanted: AtomicU32,
     /// The last number that was asked for.
     asked: AtomicU32,
-    ready: Mutex<Option<(u32, Arc<dyn DiskFile>)>>,
+    ready: Mutex<Ready>,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    next: Option<(u32, Arc<dyn DiskFile>)>,
+    /// The last number that was taken: none up to it is made any more, however late somebody comes to that.
+    taken: u32,
 }
 
 impl SegmentFiles {
@@ -48,7 +55,7 @@ impl SegmentFiles {
             recycled: AtomicU64::new(0),
             wanted: AtomicU32::new(0),
             asked: AtomicU32::new(0),
-            ready: Mutex::new(None),
+            ready: Mutex::default(),
         }
     }
 
@@ -89,7 +96,8 @@ impl SegmentFiles {
     /// The file of segment `number`, durable with its directory entry and all of its space.
     pub(crate) fn take(&self, number: u32) -> Result<Arc<dyn DiskFile>, Poison> {
         let mut ready = self.lock_ready();
-        match ready.take() {
+        ready.taken = number;
+        match ready.next.take() {
             Some((prepared, file)) if prepared == number => Ok(file),
             _ => {
                 let file = self.reserve(number);
@@ -121,17 +129,18 @@ impl SegmentFiles {
     fn make_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
         // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
         let mut ready = self.lock_ready();
-        if ready.as_ref().is_some_and(|(prepared, _)| *prepared == number) {
+        let is_there = ready.next.as_ref().is_some_and(|(prepared, _)| *prepared == number);
+        if is_there || number <= ready.taken {
             return Ok(Ok(()));
         }
         match self.reserve(number) {
-            Ok(file) => *ready = Some((number, self.settle(number, file)?)),
+            Ok(file) => ready.next = Some((number, self.settle(number, file)?)),
             Err(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))
     }
 
-    fn lock_ready(&self) -> MutexGuard<'_, Option<(u32, Arc<dyn DiskFile>)>> {
+    fn lock_ready(&self) -> MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -221,4 +230,27 @@ impl SegmentFiles {
 /// A failure on a segment's file, as the engine's end.
 pub(crate) fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
     Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::log::test_disk::MemoryDisk;
+
+    #[test]
+    fn who_comes_late_to_make_a_segment_ready_makes_none_that_was_taken() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let files = SegmentFiles::new(Arc::clone(&disk), [0; 16], 4096, 4);
+        files.want(2);
+        let number = files.wanted.swap(0, Ordering::AcqRel);
+        drop(files.take(2).unwrap());
+        drop(files.take(3).unwrap());
+        // Given up meanwhile.
+        files.remove(2);
+        files.make_ready(number).unwrap().unwrap();
+        assert_eq!(disk.list().unwrap(), [segment_name(3)]);
+        files.have_ready(4).unwrap().unwrap();
+        assert!(disk.list().unwrap().contains(&segment_name(4)));
+    }
 }

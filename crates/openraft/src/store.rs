@@ -74,7 +74,8 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
     }
 
     /// Completes when everything of the store is dropped, this handle and its clones included, and the directory is free
-    /// (but for a [`Value`](sprag::Value) that somebody holds).
+    /// (but for a [`Value`](sprag::Value), a [`View`](sprag::View) or a [`SnapshotFile`](crate::SnapshotFile) that somebody
+    /// holds).
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut gone = self.0.gone.subscribe();
         async move { while gone.changed().await.is_ok() {} }
