@@ -215,7 +215,7 @@ impl Progress {
     }
 
     /// No mark of the log moves while this is held.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn hold_log_marks(&self) -> impl Sized {
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

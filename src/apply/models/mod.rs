@@ -61,6 +61,7 @@ impl Toy {
     }
 
     /// How many entries each partition had been given when the mark of a view came to it.
+    #[cfg(loom)]
     fn at_mark(&self) -> Vec<Option<usize>> {
         self.partitions.iter().map(|applied| *applied.at_mark.lock().unwrap()).collect()
     }
