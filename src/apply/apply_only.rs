@@ -187,10 +187,14 @@ impl<M: StateMachine> Engine<M> {
             places.push((entry.log_id, appending.appender.append_record(entry)?));
         }
         let sequence = appending.appender.close_and_last_sequence();
-        self.sync_log_to(log, sequence, LOG_TIMEOUT).map_err(|error| match error {
-            WaitError::Poisoned(poison) => poison,
-            _ => Poison::Internal("the log did not become durable for a minute"),
-        })?;
+        // They are in the log: there is no way back, however slow the disk is.
+        loop {
+            match self.sync_log_to(log, sequence, LOG_TIMEOUT) {
+                Ok(()) => break,
+                Err(WaitError::Poisoned(poison)) => return Err(poison),
+                Err(error) => tracing::warn!(%error, "the disk is slow: waiting on"),
+            }
+        }
         let workers = self.workers.take_places();
         let mut mark = 0;
         for (log_id, place) in places {

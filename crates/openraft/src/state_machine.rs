@@ -27,6 +27,9 @@ pub struct SnapshotBuilder<C: Types, A: Application<C>> {
     view: Option<Result<View, ViewError>>,
 }
 
+/// How many of the pauses after a snapshot that could not be written are as long as the patience with a slow disk.
+const BUILD_PAUSES: u32 = 6;
+
 impl<C: Types, A: Application<C>> StateMachineStore<C, A> {
     pub(crate) fn new(shared: Arc<Shared<C, A>>) -> Self {
         Self(shared)
@@ -112,7 +115,15 @@ impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A
 impl<C: Types, A: Application<C>> RaftSnapshotBuilder<C> for SnapshotBuilder<C, A> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
         let (shared, view) = (Arc::clone(&self.shared), self.view.take());
-        blocking(ErrorSubject::Snapshot(None), move || shared.build(view)).await
+        let build = move || shared.build(view);
+        let (snapshot, failed) = blocking(ErrorSubject::Snapshot(None), build).await?;
+        if failed {
+            // Openraft asks for the next one soon. Nothing else waits for this.
+            let mut installs = self.shared.installs.subscribe();
+            let ended = installs.wait_for(|hope| *hope == Installs::Ended);
+            let _over = tokio::time::timeout(self.shared.patience / BUILD_PAUSES, ended).await;
+        }
+        Ok(snapshot)
     }
 }
 
@@ -193,10 +204,12 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
     }
 
+    /// Writes a snapshot; the newest there is then, and whether this one failed. A full disk costs this one, and not the node,
+    /// which openraft ends for an error: an older snapshot is no news to it, and it asks again.
     fn build(
         &self,
         view: Option<Result<View, ViewError>>,
-    ) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
+    ) -> Result<(Snapshot<C>, bool), StorageError<C::NodeId>> {
         let written = match view {
             Some(view) => view.map_err(SnapshotError::from).and_then(|view| {
                 match self.manager.snapshot_of(view) {
@@ -207,12 +220,19 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             }),
             None => self.manager.snapshot().map(|_report| ()),
         };
-        written.map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
+        let failed = match written {
+            Ok(()) => false,
+            Err(error @ SnapshotError::Io { .. }) => {
+                tracing::warn!(%error, "no snapshot was written, and the log stays as long as it is");
+                true
+            }
+            Err(error) => return Err(snapshot_failed::<C>(ErrorVerb::Write, &error)),
+        };
         let nothing = || Snapshot {
             meta: SnapshotMeta::default(),
             snapshot: Box::new(SnapshotFile::nothing()),
         };
-        Ok(self.newest()?.unwrap_or_else(nothing))
+        Ok((self.newest()?.unwrap_or_else(nothing), failed))
     }
 
     fn newest(&self) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {

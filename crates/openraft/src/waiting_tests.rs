@@ -12,7 +12,7 @@ use openraft::{
 };
 use sprag::error::SnapshotError;
 use sprag::snapshot::{SnapshotSink, SnapshotSource};
-use sprag::testing::SimDisk;
+use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{ApplyConfig, Fatal, Journaled, Partition, Range, Replies, Reply, StateMachine};
 
 use crate::{Opaque, Response, SnapshotFile, Store, config};
@@ -184,4 +184,34 @@ async fn nothing_is_appended_over_the_gap_before_a_snapshot_that_never_comes() {
         assert_eq!(log.try_get_log_entries(..).await.unwrap(), []);
         log.get_log_state().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_for_which_there_is_no_room_costs_no_node() {
+    let mut failed = 0;
+    for at in 0.. {
+        let disk = SimDisk::new(5);
+        let NodeStore { mut log, mut state_machine, .. } = open(&disk, &Arc::default());
+        let mut last = None;
+        for indexes in [0..10, 10..20] {
+            log.blocking_append(entries(indexes.clone())).await.unwrap();
+            state_machine.apply(entries(indexes)).await.unwrap();
+            let mut builder = state_machine.get_snapshot_builder().await;
+            if last.is_some() {
+                disk.reset_operations();
+                disk.fail_at(at, Fault::Error(FaultError::Enospc));
+            }
+            last = builder.build_snapshot().await.unwrap().meta.last_log_id;
+        }
+        if disk.operations() <= at {
+            break;
+        }
+        failed += u32::from(last == Some(log_id(1, 1, 9)));
+        log.blocking_append(entries(20..30)).await.unwrap();
+        state_machine.apply(entries(20..30)).await.unwrap();
+        let mut builder = state_machine.get_snapshot_builder().await;
+        let last = builder.build_snapshot().await.unwrap().meta.last_log_id;
+        assert_eq!(last, Some(log_id(1, 1, 29)), "before operation {at}");
+    }
+    assert!(failed > 1);
 }
