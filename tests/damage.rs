@@ -1,5 +1,5 @@
 //! Bytes that change behind the engine's back: a torn end is cut and said, anything else is refused and left alone.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::machines::compare;
 use common::model::Model;
 use common::ops::{Logged, Op, log_of, with_entries};
 use common::{LONG, Persistent, Scratch, child, child_directory, dir_bytes, open, refused};
-use sprag::error::{Corrupt, OpenError};
+use sprag::error::{Corrupt, LogError, OpenError};
 use sprag::{Durability, PersistentStateMachine};
 
 /// What opening refused as corrupt, after making sure that no byte was changed by that.
@@ -107,6 +107,26 @@ fn a_cut_keeps_everything_before_it_and_drops_everything_after() {
         assert_eq!(to, 20, "the whole frames behind the torn one are named");
         compare(manager.machine(), &Model::after(&log(20)[..lost])).unwrap();
     }
+}
+
+#[test]
+fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.config().segment_bytes(1 << 20).compaction(None));
+    // Reading begins at a frame every 64 KiB, so the first segment has several to begin at.
+    apply_each(&manager, &log_of(1, 1, (1..=400_u64).map(|at| Op::put([at as u8], vec![1; 4000]))));
+    let found = frames(&scratch.path());
+    let sealed: Vec<_> = found.iter().filter(|frame| frame.name() == found[100].name()).collect();
+    assert!(sealed.len() > 30 && found.last().unwrap().name() != sealed[0].name());
+    for frame in &sealed[1..] {
+        frame.flip(20, 1);
+        for from in [frame.first_index, frame.first_index - 1] {
+            let read = manager.entries(from..=400, usize::MAX);
+            assert!(matches!(read, Err(LogError::Corrupt(_))), "{} {read:?}", frame.first_index);
+        }
+        frame.flip(20, 1);
+    }
+    assert_eq!(manager.entries(1..=400, usize::MAX).unwrap().len(), 400);
 }
 
 #[test]

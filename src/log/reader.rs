@@ -78,8 +78,8 @@ pub(crate) fn read(
         };
         let segment = table.get(at.segment).ok_or_else(|| bad("the segment is gone"))?;
         let Some((header, body)) = frame(&segment, at, database_id, sequence) else {
-            // The segment ends here; the next one goes on.
-            if at.offset == 0 {
+            // The segment ends here; the next one goes on. A mark is of a frame that was written.
+            if at.offset == 0 || sequence.is_none() {
                 return Err(bad("a frame that was written does not read back"));
             }
             at = Mark { segment: at.segment + 1, offset: 0, ..at };
