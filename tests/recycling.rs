@@ -8,10 +8,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::io::open_over;
 use common::{LONG, Persistent, Scratch, apply_config, copy_dir, eventually, open};
+use sprag::disk::Disk;
 use sprag::error::OpenError;
+use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{Entry, IoBackend, PersistentConfig, PersistentStateMachine};
 
 const KEYS: u64 = 20;
@@ -122,6 +125,46 @@ fn what_is_kept_stays_for_the_next_open_and_is_never_taken_for_the_log() {
     assert!(inodes(&scratch.path()).is_subset(&before), "another file was made");
     drop(manager);
     has_all_to(&PersistentStateMachine::open(config(&scratch)).unwrap(), 900);
+}
+
+#[test]
+fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
+    let mut freed = 0;
+    for at in 0.. {
+        let sim = SimDisk::new(at);
+        let config = PersistentConfig::new("simulated").segment_bytes(64 << 10).compaction(None);
+        let disk = sim.open(true).unwrap();
+        let machine = PersistentStateMachine::open_on_disk(Arc::clone(&disk), config).unwrap();
+        let node = Stepped::new(machine, apply_config(1)).unwrap();
+        let put = |from, to| {
+            for index in from..=to {
+                node.apply_entries(&[Entry::put(index, 1, &key(index), &value(index))]).unwrap();
+                node.run_until_idle();
+            }
+        };
+        put(1, 600);
+        node.compact().unwrap();
+        put(601, 610);
+        let kept = |disk: &dyn Disk| {
+            let names = disk.list().unwrap();
+            names.iter().filter(|name| name.ends_with(".seg")).count()
+        };
+        let before = kept(&*disk);
+        sim.reset_operations();
+        sim.fail_at(at, Fault::Error(FaultError::Enospc));
+        let written = node.snapshot();
+        if kept(&*disk) < before {
+            freed += 1;
+            assert_eq!(written.unwrap().log_id.unwrap().index, 610, "before operation {at}");
+        }
+        if sim.operations() <= at {
+            break;
+        }
+        // The engine goes on in any case.
+        put(611, 620);
+        assert_eq!(node.stats().acknowledged, Some(620), "before operation {at}");
+    }
+    assert!(freed > 1);
 }
 
 /// A crash leaves the old content of a recycled segment behind the end of the log: no torn end, wherever in an old frame

@@ -128,9 +128,10 @@ impl<M: StateMachine> ApplyManager<M> {
             let (snapshot, committed) = (log_id.index, decode(newest));
             return Err(SnapshotError::Stale { snapshot, committed });
         }
-        self.engine
-            .write_snapshot_of(&Still::View(view), Covered::Stays)
-            .map(|written| written.report)
+        let state = Still::View(view);
+        let written =
+            self.engine.or_without_spares(|| self.engine.write_snapshot_of(&state, Covered::Stays));
+        written.map(|written| written.report)
     }
 }
 
@@ -281,7 +282,21 @@ impl<M: StateMachine> Engine<M> {
 
     /// Takes a snapshot into the directory. The caller has the turn.
     fn write_snapshot(&self, covered: Covered) -> Result<Written, SnapshotError> {
-        self.with_state(|state| self.write_snapshot_of(state, covered))
+        self.or_without_spares(|| self.with_state(|state| self.write_snapshot_of(state, covered)))
+    }
+
+    /// Runs `write`; if the disk is full, once more without the files that are only kept to be used again.
+    fn or_without_spares(
+        &self,
+        write: impl Fn() -> Result<Written, SnapshotError>,
+    ) -> Result<Written, SnapshotError> {
+        match write() {
+            Err(error) if error.is_disk_full() && self.log_for_snapshots()?.free_spares() => {
+                tracing::warn!(%error, "gave up the files that are kept for the log, and try again");
+                write()
+            }
+            written => written,
+        }
     }
 
     /// The same of a state that stands still.

@@ -173,6 +173,11 @@ impl Log {
         usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
     }
 
+    /// Gives up the files that are kept to be used again; whether there were any.
+    pub(crate) fn free_spares(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.files.free_spares())
+    }
+
     /// Makes the file of segment `number` ready. The inner error changes nothing.
     pub(crate) fn prepare_segment(&self, number: u32) -> Result<io::Result<()>, Poison> {
         match &self.writing {

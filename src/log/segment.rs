@@ -170,13 +170,38 @@ impl SegmentFiles {
             // It is not there: else it was made ready before, and not used, or is the one that the log ends in.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
                 Some(file) => file,
-                None => self.disk.open(&name, Access::Create)?,
+                None => return self.create(&name),
             },
             other => other?,
         };
         // Of a recycled one, what somebody who copied the directory has left out.
         file.allocate(self.segment_bytes)?;
         Ok(file)
+    }
+
+    /// A new file with all of its space, or none: a file system that has not enough gives what it has, to the last block.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = match self.disk.open(name, Access::Create) {
+            // A spare has the name, and could not be opened by it: see `recycle_one`.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.open(name, Access::Write)?
+            }
+            other => other?,
+        };
+        let reserved = file.allocate(self.segment_bytes);
+        if reserved.is_err()
+            && let Err(error) = self.disk.remove(name)
+        {
+            tracing::warn!(%error, name, "a segment without its space could not be removed");
+        }
+        reserved.map(|()| file)
+    }
+
+    /// Gives up the files that are kept to be used again; whether there were any.
+    pub(crate) fn free_spares(&self) -> bool {
+        let spares = std::mem::take(&mut *self.lock_spares());
+        spares.iter().for_each(|number| self.remove(*number));
+        !spares.is_empty()
     }
 
     /// A spare, under its new name; `None` if there is none that will do.
@@ -237,6 +262,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::log::test_disk::MemoryDisk;
+    use crate::testing::{Fault, FaultError, SimDisk};
 
     #[test]
     fn who_comes_late_to_make_a_segment_ready_makes_none_that_was_taken() {
@@ -252,5 +278,24 @@ mod tests {
         assert_eq!(disk.list().unwrap(), [segment_name(3)]);
         files.have_ready(4).unwrap().unwrap();
         assert!(disk.list().unwrap().contains(&segment_name(4)));
+    }
+
+    #[test]
+    fn a_segment_for_which_there_is_no_space_leaves_no_file_that_has_what_there_is() {
+        let mut refused = 0;
+        for at in 0..8 {
+            let sim = SimDisk::new(1);
+            let disk = sim.open(true).unwrap();
+            let files = SegmentFiles::new(Arc::clone(&disk), [0; 16], 4096, 4);
+            sim.reset_operations();
+            sim.fail_at(at, Fault::Error(FaultError::Enospc));
+            if matches!(files.have_ready(2), Ok(Err(_))) {
+                refused += 1;
+                let left = disk.list().unwrap();
+                assert!(!left.contains(&segment_name(2)), "before operation {at}: {left:?}");
+                files.have_ready(2).unwrap().unwrap();
+            }
+        }
+        assert!(refused > 0);
     }
 }
