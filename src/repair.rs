@@ -323,10 +323,13 @@ fn back_up(
     }
     names.extend(report.damaged_snapshots.iter().map(|place| place.file.clone()));
     let (backup, path) = make_backup()?;
-    for name in &names {
-        copy(disk, &*backup, name)?;
+    let copied = names.iter().try_for_each(|name| copy(disk, &*backup, name));
+    let synced = || backup.sync_dir().map_err(|e| OpenError::io("syncing", backup.describe(), e));
+    if let Err(error) = copied.and_then(|()| synced()) {
+        // Half of a copy would pass for one, and have the room that the next try needs.
+        names.iter().for_each(|name| drop(backup.remove(name)));
+        return Err(error);
     }
-    backup.sync_dir().map_err(|e| OpenError::io("syncing", backup.describe(), e))?;
     (report.backup, report.backed_up) = (Some(path), names);
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sprag::error::OpenError;
-use sprag::testing::{Fault, SimDisk, Stepped, repair_on_disk};
+use sprag::testing::{Fault, FaultError, SimDisk, Stepped, repair_on_disk};
 use sprag::{
     ApplyConfig, CommitMode, Entry, PersistentConfig, PersistentStateMachine, RepairOptions, repair,
 };
@@ -152,6 +152,22 @@ fn a_repaired_directory_has_all_before_the_damage_and_a_backup_has_all_that_was_
         assert_repaired(&disk, &format!("closed {closed}, byte {byte}"));
         let again = repair_on_disk(&disk, &SimDisk::new(0), WRITE()).unwrap();
         assert!(!again.is_damaged() && !again.repaired);
+    }
+}
+
+#[test]
+fn a_backup_for_which_there_is_no_room_leaves_nothing_that_passes_for_one() {
+    let (disk, backup) = (damaged(false, 130), SimDisk::new(0));
+    repair_on_disk(&disk, &backup, WRITE()).unwrap();
+    for at in 0..backup.operations() {
+        let (disk, backup) = (damaged(false, 130), SimDisk::new(0));
+        let before = files(&disk);
+        backup.fail_at(at, Fault::Error(FaultError::Enospc));
+        let refused = repair_on_disk(&disk, &backup, WRITE());
+        assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
+        assert!(backup.file_names().is_empty(), "operation {at}: {:?}", backup.file_names());
+        assert!(files(&disk) == before, "operation {at}");
+        repair_on_disk(&disk, &backup, WRITE()).unwrap();
     }
 }
 
