@@ -142,6 +142,8 @@ impl LogOpening {
                     self.snapshot = snapshot.log_id().map(|log_id| (log_id, snapshot.bytes()));
                     return Ok(Some((snapshot, !lazily)));
                 }
+                // Not for want of memory or of descriptors, where the next open would take another state for the newest.
+                Err(error) if !error.is_damage() => return Err(OpenError::of_snapshot(error)),
                 Err(error) => {
                     tracing::warn!(%error, name, "a snapshot does not read back");
                     self.damaged_snapshots.push(name);

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full};
@@ -178,6 +179,17 @@ impl SnapshotError {
             }
             OpenError::Io { action, file, source } => Self::Io { action, file, source },
             other => Self::io("reading", "the log", io::Error::other(other)),
+        }
+    }
+
+    /// Whether it is of the file's bytes, and comes back however often they are read: the disk's own error counts as that.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                source.raw_os_error() == Some(Errno::IO.raw_os_error())
+                    || source.kind() == io::ErrorKind::UnexpectedEof
+            }
+            _ => true,
         }
     }
 
