@@ -102,7 +102,8 @@ impl Waiters {
 
     fn update_lowest(&self, list: &List) {
         let unnotified = list.waiting.iter().filter(|waiting| !waiting.notified);
-        let lowest = unnotified.map(|waiting| waiting.mark).min().unwrap_or(NOBODY);
+        let lowest = unnotified.map(|waiting| waiting.mark.min(NOBODY - 1)).min();
+        let lowest = lowest.unwrap_or(NOBODY);
         self.lowest.store(lowest, Ordering::Relaxed);
     }
 

@@ -286,6 +286,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+
     use super::*;
 
     fn progress(rule: AckRule) -> Progress {
@@ -312,6 +314,28 @@ mod tests {
         written.apply_to(10);
         written.logged_to(1, 9, false);
         assert_eq!(written.acknowledged_mark(), 9);
+    }
+
+    #[test]
+    fn who_waits_for_the_last_index_there_can_be_is_woken() {
+        struct Woken(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let progress = Arc::new(progress(AckRule::Applied));
+        let woken = Arc::new(Woken(std::sync::atomic::AtomicBool::new(false)));
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let mut future =
+            super::super::waiter::Acknowledged::new(Arc::clone(&progress), u64::MAX - 1);
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut poll = || std::pin::Pin::new(&mut future).poll(&mut context);
+        assert!(poll().is_pending());
+        progress.submit_to(u64::MAX);
+        progress.commit_to(u64::MAX);
+        progress.apply_to(u64::MAX);
+        assert!(woken.0.load(Ordering::Relaxed) && poll().is_ready());
     }
 
     #[test]

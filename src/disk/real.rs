@@ -233,7 +233,11 @@ fn take_lock(
 /// By `..`, which is where the directory really is, also when the path led through a symbolic link.
 fn sync_parent(directory: &OwnedFd) -> Result<(), Errno> {
     match retry_on_intr(|| fs::openat(directory, "..", DIRECTORY_FLAGS, Mode::empty())) {
-        Ok(parent) => fs::fsync(&parent),
+        Ok(parent) => match fs::fsync(&parent) {
+            // Of a mount point, in a file system that syncs no directories: it was not we who made that.
+            Err(Errno::INVAL) => Ok(()),
+            synced => synced,
+        },
         // A parent that we may not read: then it was not we who made the directory (see `create_directory`).
         Err(Errno::ACCESS | Errno::PERM) => Ok(()),
         Err(error) => Err(error),

@@ -202,8 +202,9 @@ impl Appender {
         }
         if plan.bytes > 0 {
             // Frames also end when their bytes are full (two neighbours together exceed the limit), and once at the
-            // end of a segment.
+            // end of a segment; each has an entry.
             plan.frames += plan.bytes / self.config.frame_bytes_max.max(1) * 2 + 1;
+            plan.frames = plan.frames.min(entries.len() - plan.known);
         }
         plan.bytes += plan.frames * FRAME_OVERHEAD_BYTES;
         Ok(plan)

@@ -192,10 +192,11 @@ impl StateMachine for MemoryStateMachine {
         const FILE: &str = "the snapshot";
         let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
         loop {
-            let read = source.read(&mut piece);
-            match read.map_err(|error| SnapshotError::io("reading", FILE, error))? {
-                0 => break,
-                read => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            match source.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SnapshotError::io("reading", FILE, error)),
             }
         }
         let bytes = Mapping::Copied(bytes.into());
