@@ -9,7 +9,7 @@ use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
 use common::{LONG, Scratch, apply_config, copy_dir};
 use sprag::error::{OpenError, ReadError, SnapshotError, SubmitError};
-use sprag::testing::Stepped;
+use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{PersistentConfig, PersistentStateMachine};
 
 const KEYS: u64 = 120;
@@ -249,4 +249,39 @@ fn the_log_may_be_purged_while_the_store_fills_and_every_key_still_reads() {
         engine.purge(1500).unwrap();
         reads_are_those_of(&engine, &model);
     }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_for_a_moment_is_not_taken_for_a_damaged_one() {
+    let disk = SimDisk::new(1);
+    let open = || {
+        let config = PersistentConfig::new("simulated").segment_bytes(16 << 10).compaction(None);
+        PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config)
+    };
+    let engine = Stepped::new(open().unwrap(), apply_config(1)).unwrap();
+    for first in [1, 101] {
+        submit(&engine, &log(1, first, 100));
+        engine.snapshot().unwrap();
+    }
+    drop(engine);
+    let (mut refused, mut damaged) = (0, 0);
+    // Full: as no memory and no descriptors, it passes. The other one comes back however often it is read.
+    for fault in [FaultError::Enospc, FaultError::Eio] {
+        let before = disk.reads();
+        drop(open().unwrap());
+        for read in 0..disk.reads() - before {
+            disk.fail_read_at(disk.reads() + read, Fault::Error(fault));
+            match open() {
+                Err(OpenError::Io { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+                Ok(machine) => {
+                    assert_eq!(machine.recovery().last.unwrap().index, 200);
+                    let named = &machine.recovery().damaged_snapshots;
+                    assert!(named.is_empty() || fault == FaultError::Eio, "read {read}: {named:?}");
+                    damaged += named.len();
+                }
+            }
+        }
+    }
+    assert!(refused > 0 && damaged > 0, "{refused} {damaged}");
 }
