@@ -454,8 +454,8 @@ impl PersistentConfig {
         self
     }
 
-    /// How many of the last entries a compaction leaves in the log, for followers that are behind. Default: 0. Only whole
-    /// segments go, so there are always some.
+    /// How many of the last entries a compaction leaves in the log, at least, for followers that are behind. Default: 0. Then
+    /// it may leave none, and whoever is behind needs the snapshot.
     #[must_use]
     pub fn retain_entries(mut self, entries: u64) -> Self {
         self.retain_entries = entries;
