@@ -87,8 +87,9 @@ pub(crate) enum Command {
     Compact(Dir),
     /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
     ///
-    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing of
-    /// it was acknowledged, and the next open for writing cuts it.
+    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing known
+    /// to be durable is in it, and the next open for writing cuts it. It may hold an acknowledged last group that was
+    /// damaged after the crash and, of runs that did not sync, acknowledged entries.
     Verify(Dir),
     /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
     Inspect(Inspect),

@@ -36,7 +36,7 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         line(out, &VerifyJson { clean: report.is_clean(), frames, entries, snapshots, findings })?;
     } else {
         for FindingJson { file, offset, index, what, was_durable } in &findings {
-            let kind = if *was_durable { "DAMAGED" } else { "torn end, not acknowledged" };
+            let kind = if *was_durable { "DAMAGED" } else { "torn end, not known to be durable" };
             writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
         }
         let state = if report.is_clean() { "clean" } else { "damaged" };
