@@ -75,6 +75,7 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert_eq!(meta.contiguity, sprag::Contiguity::Monotone);
     succeed(["snapshot", text(&adapter_s)]);
     succeed(["compact", text(&adapter_s)]);
+    assert_eq!(json(["bench", "open", text(&adapter_s), "--json"])["keys"], 8);
 }
 
 #[test]
