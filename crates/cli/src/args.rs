@@ -14,9 +14,15 @@ use clap::{Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     after_help = "\
 A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing,
-`restore` makes a new one, `snapshot` (without --out) and `compact` write to it; `repair --yes` cuts a damaged one. All
-other commands only read it, and never change a byte: also beside a writer, and up
-to the damage of one that is damaged (they say so, and exit with 1).
+`restore` makes a new one; `snapshot` (without --out), `compact` and `bench open` write to one that is there; `repair --yes`
+cuts a damaged one. All other commands only read it, and never change a byte. They read beside a writer too, but for
+`repair`, which wants the directory to be closed; and up to the damage of one that is damaged (they say so, and exit
+with 1), but for `snapshot --out`, which makes nothing of a part. While one of them reads a closed directory, nobody can
+open it to write: let it end first.
+
+`verify`, `inspect`, `dump` and `repair` are for every directory, and `restore` for every snapshot. The others are for the
+key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
+entries (`put`, `delete`, `incr`, `import`, `run`) refuse the log of a consensus engine too.
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
 
