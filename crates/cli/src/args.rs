@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// damaged after the crash and, of runs that did not sync, acknowledged entries.
     Verify(Dir),
     /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
+    ///
+    /// Of META there is how entries commit and whether their indexes may have gaps (contiguity: strict or monotone), which
+    /// an opening has to agree with.
     Inspect(Inspect),
     /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
     ///
@@ -108,8 +111,10 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
-    /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
-    /// that is not known to be committed, and so not part of the state, has "committed":false.
+    /// Each line has "index", "term", "kind" and the fields of that kind. An entry that is not known to be committed, and
+    /// so not part of the state, has "committed":false. The others are enough to build the state from where the log has
+    /// everything: after a compaction what is before it is in the snapshot, and what an adapter applied beside the log
+    /// (frames of kind "apply_only" of `inspect --frames`) is left out.
     Dump(Dump),
 }
 
@@ -281,7 +286,7 @@ pub(crate) enum Format {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// Every frame too, truncations included.
+    /// Every frame too, truncations and entries for the state only (apply-only) included.
     #[arg(long)]
     pub(crate) frames: bool,
 }
