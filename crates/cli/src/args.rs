@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Incr(Incr),
     /// Print the value of a key, and a newline. Exit status 1 if the key has no value.
     Get(KeyOf),
-    /// Open a directory read-only and say how far it goes: last index, keys, torn end, memory.
+    /// Open a directory read-only and say how far it goes: last index, snapshot, keys, torn end, memory.
     Stats(Dir),
     /// Print the whole state of a directory, or of a snapshot file, sorted by key.
     ///
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// The whole file is verified first. DIR must not exist, or be empty, or be what an interrupted restore left. The log of
     /// it goes on after the snapshot's index. It has no vote: to a consensus group it is a new node.
     Restore(Restore),
-    /// Write a snapshot into the directory and remove the log that it covers.
+    /// Write a snapshot into the directory and give up the log that it covers, in whole segments.
     Compact(Dir),
     /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
     ///

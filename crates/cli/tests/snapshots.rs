@@ -138,7 +138,9 @@ fn damage_of_a_snapshot_is_named_and_nothing_is_made_of_a_damaged_one() {
     assert!(!copy.exists());
     assert!(fail(1, ["export", text(&path)]).contains("corrupt"));
     // The log has everything still.
-    assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], ENTRIES);
+    let stats = json(["stats", text(&dir), "--json"]);
+    assert_eq!(stats["last_index"], ENTRIES);
+    assert_eq!(stats["damaged_snapshots"], object!([name]));
     flip(&path, 4096 + 77);
     succeed(["compact", text(&dir)]);
     let path = snapshots(&dir).remove(0);
