@@ -52,7 +52,7 @@ impl VerifyReport {
 /// where it can.
 ///
 /// Costs one pass over all files, and some more over what lies behind damage; memory is one buffer of a few MiB (and, beside
-/// a writer, the longest snapshot). A
+/// a writer, the snapshots there are). A
 /// directory in which nothing was ever completed (a crash while it was made) is clean and empty.
 ///
 /// # Errors

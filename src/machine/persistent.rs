@@ -60,8 +60,11 @@ impl PersistentStateMachine {
     ///
     /// A damaged directory is read up to the damage, and [`recovery`](PersistentStateMachine::recovery) says what could
     /// not be read ([`RecoveryReport::unreadable`]). One that is open for writing is read up to some moment of this
-    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log is then
-    /// copied into memory, and stays as it was whatever the writer does.
+    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log and its newest
+    /// snapshot are then copied into memory, and stay as they were whatever the writer does.
+    ///
+    /// While a directory that nobody writes to is open this way, it cannot be opened for writing
+    /// ([`OpenError::Locked`]).
     ///
     /// # Errors
     ///
