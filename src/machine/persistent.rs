@@ -44,11 +44,16 @@ impl PersistentStateMachine {
     /// Opens (or creates) the directory of `config`, replays its log, and locks it against other writers.
     ///
     /// Costs one pass over the log. What a crash tore at its end is cut (see
-    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused.
+    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused. But where the state
+    /// can be had from one snapshot only, each of its chunks is checked at its first use, by whatever call that is
+    /// ([`ReadError::Snapshot`](crate::error::ReadError::Snapshot)).
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what is in the way; nothing was changed then, but for a directory that was created.
+    /// [`OpenError`] says what is in the way. Nothing was changed then, but for a directory that was created, and the
+    /// installation of a snapshot that a crash had interrupted, which is completed before the log is replayed. An
+    /// [`OpenError::Io`] may come later, when a torn end is cut and files that are no part of the log are removed: what was
+    /// durable is there, and the next open does the rest.
     pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
