@@ -55,7 +55,8 @@ pub enum Durability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoBackend {
-    /// What measured best: [`IoBackend::Pwrite`], in every durability mode (`docs/io.md` has the figures).
+    /// [`IoBackend::Pwrite`], in every durability mode: ahead for a caller who waits, with small groups. Flat out and with large
+    /// values [`IoBackend::Uring`] is (`docs/io.md` has the figures).
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a container, a limit or the
@@ -158,6 +159,9 @@ impl ApplyConfig {
 
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
     /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
+    ///
+    /// Under [`CommitMode::ByCommit`] nothing is refused for it: it is the most entries that are being applied at a time, and
+    /// what is appended or committed beyond waits in the log.
     #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;

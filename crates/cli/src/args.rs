@@ -380,9 +380,9 @@ pub(crate) enum AckOn {
 /// How a run writes its log.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Io {
-    /// What measured best: pwrite.
+    /// What is best for who waits for each entry: pwrite.
     Auto,
-    /// An io_uring.
+    /// An io_uring: ahead flat out, and with large values.
     Uring,
     /// pwrite and fdatasync.
     Pwrite,
