@@ -160,8 +160,8 @@ impl ApplyConfig {
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
     /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
     ///
-    /// Under [`CommitMode::ByCommit`] nothing is refused for it: it is the most entries that are being applied at a time, and
-    /// what is appended or committed beyond waits in the log.
+    /// Under [`CommitMode::ByCommit`] nothing is refused for it: it only bounds how many committed entries are being applied
+    /// at a time (twice as many), and what is committed beyond waits in the log.
     #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;
@@ -224,7 +224,8 @@ impl ApplyConfig {
 ///
 /// What is written for it is a part of what is put in: with a ratio of 1, a snapshot is written when as much of the log
 /// can be given up as the last snapshot has, so that the disk has three times the state at most (the log, the old
-/// snapshot, and the new one while it is written), and twice as much is written as without.
+/// snapshot, and the new one while it is written) and some six segments with those kept to be used again, and twice as much
+/// is written as without.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[must_use]
 pub struct CompactionPolicy {
