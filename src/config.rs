@@ -55,7 +55,8 @@ pub enum Durability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoBackend {
-    /// What measured best: [`IoBackend::Pwrite`], in every durability mode (`docs/io.md` has the figures).
+    /// [`IoBackend::Pwrite`], in every durability mode: ahead for a caller who waits, with small groups. Flat out and with large
+    /// values [`IoBackend::Uring`] is (`docs/io.md` has the figures).
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a container, a limit or the
@@ -158,6 +159,9 @@ impl ApplyConfig {
 
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
     /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
+    ///
+    /// Under [`CommitMode::ByCommit`] nothing is refused for it: it only bounds how many committed entries are being applied
+    /// at a time (twice as many), and what is committed beyond waits in the log.
     #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;
@@ -220,7 +224,8 @@ impl ApplyConfig {
 ///
 /// What is written for it is a part of what is put in: with a ratio of 1, a snapshot is written when as much of the log
 /// can be given up as the last snapshot has, so that the disk has three times the state at most (the log, the old
-/// snapshot, and the new one while it is written), and twice as much is written as without.
+/// snapshot, and the new one while it is written) and some six segments with those kept to be used again, and twice as much
+/// is written as without.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[must_use]
 pub struct CompactionPolicy {
@@ -454,8 +459,8 @@ impl PersistentConfig {
         self
     }
 
-    /// How many of the last entries a compaction leaves in the log, for followers that are behind. Default: 0. Only whole
-    /// segments go, so there are always some.
+    /// How many of the last entries a compaction leaves in the log, at least, for followers that are behind. Default: 0. Then
+    /// it may leave none, and whoever is behind needs the snapshot.
     #[must_use]
     pub fn retain_entries(mut self, entries: u64) -> Self {
         self.retain_entries = entries;

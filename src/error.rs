@@ -13,7 +13,7 @@ use crate::entry::LogId;
 pub use crate::snapshot::error::SnapshotError;
 
 /// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
-/// anew gets out of it: that recovers exactly what was durable.
+/// anew gets out of it: that recovers everything that was acknowledged, and maybe more.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum Poison {
@@ -110,9 +110,11 @@ pub enum OpenError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody has it open: another process, another handle of this one, or a value still held after `close()`.
+    /// Somebody has it open: another process (also one that only reads it), another handle of this one, or a
+    /// [`Reader`](crate::Reader), [`Value`](crate::Value), [`View`](crate::View), [`Snapshot`](crate::Snapshot) or
+    /// snapshot that is being received, which was kept after `close()`.
     #[error(
-        "{path}: already open (by another process, another handle here, or a value kept after close())"
+        "{path}: already open (by another process, another handle here, or a reader, value, view or snapshot kept after close())"
     )]
     Locked {
         /// The path given.
@@ -164,6 +166,9 @@ pub enum OpenError {
     },
     /// The directory was made by another kind of state machine: of the same log, this one would make another state.
     /// Nothing was changed.
+    ///
+    /// Only key-value machines and machines of one's own are told apart. Two of one's own are not: begin the bytes of
+    /// [`snapshot`](crate::StateMachine::snapshot) with what they are of, and a version.
     #[error(
         "snapshots of the directory's state machine hold {found}, and those of this one {asked}; open it with the machine \
          that it was made with"
@@ -288,8 +293,10 @@ pub enum SubmitError {
         /// How many entries are pending.
         pending: u64,
     },
-    /// More than can ever fit at once. Split it, or use [`apply_batch`](crate::ApplyManager::apply_batch), which does.
-    #[error("{what}: {size} is more than ever fits ({limit}); split the submission")]
+    /// More than can ever fit at once. Split it, or use [`apply_batch`](crate::ApplyManager::apply_batch), which does. Not so
+    /// for `segments`: the log has had all that it can have in its life, and goes on in a directory made
+    /// ([`restore`](fn@crate::restore)) from a snapshot of this one.
+    #[error("{what}: {size} is more than ever fits ({limit}); {}", instead_of(what))]
     TooLarge {
         /// What does not fit.
         what: &'static str,
@@ -370,6 +377,14 @@ pub enum SubmitError {
     /// The engine has failed before.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+}
+
+/// What to do with what is too large.
+fn instead_of(what: &str) -> &'static str {
+    match what {
+        "segments" => "restore a snapshot of the directory into a new one",
+        _ => "split the submission",
+    }
 }
 
 /// Why a wait ended without what was waited for.

@@ -35,9 +35,11 @@
 //! 5. **Failure.** The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the engine: nothing is
 //!    acknowledged afterwards, and opening the directory again recovers everything that was.
 //! 6. **No silent corruption.** A torn end is cut and reported. Damage to what was known to be durable is
-//!    [refused](error::Corrupt), with file, offset and index.
+//!    [refused](error::Corrupt), with file, offset and index: at open or, of a snapshot that is all there is, when a part of it
+//!    is first used ([`ReadError::Snapshot`](error::ReadError::Snapshot)).
 //! 7. **Bounded memory.** What an engine takes beside keys and values is known when it is made
-//!    ([`ApplyManager::memory_bytes`]); running out of it is back-pressure.
+//!    ([`ApplyManager::memory_bytes`]); running out of it is back-pressure. While they live, views and snapshots being written
+//!    take 56 to 64 bytes a key more, and long keys.
 //!
 //! # The map
 //!
@@ -56,7 +58,10 @@
 //! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, and a [suite](testing::conformance) for state machines |
 //!
-//! All calls that wait take a timeout; a timeout cancels nothing. Errors carry indexes and lengths, never keys or values.
+//! Calls that wait for entries take a timeout; a timeout cancels nothing. Some that wait for the disk or for the workers take
+//! none: [`entries`](ApplyManager::entries), [`save_hard_state`](ApplyManager::save_hard_state),
+//! [`snapshot`](ApplyManager::snapshot) and its kin, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
+//! [`view`](ApplyManager::view); for the log they wait a minute at most. Errors carry indexes and lengths, never keys or values.
 //! No call panics, whatever it is given.
 
 mod apply;

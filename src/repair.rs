@@ -127,13 +127,14 @@ pub struct LostLog {
 /// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage (or begins it
 /// anew behind a snapshot that goes further), so that it opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
-/// Costs one pass over the log and the snapshots; repairing, another one, and the copies: room for the damaged segment and those after it.
+/// Costs one pass over the log and the snapshots; repairing, another one, and the copies: room for the damaged segment and those after
+/// it (or all of the log, where a snapshot goes further), and for damaged snapshots.
 /// A crash on the way leaves a directory that can be repaired again, or that is repaired.
 ///
 /// # Errors
 ///
 /// [`OpenError`] for what is in the way. [`OpenError::Corrupt`] where there is no way: no slot of `META` reads back, a
-/// file is too long for a segment, or `HARD` is damaged and
+/// file is too long for a segment, the log begins behind a snapshot that no whole one covers, or `HARD` is damaged and
 /// [`forget_hard_state`](RepairOptions::forget_hard_state) was not chosen; nothing was changed then.
 ///
 /// # Examples

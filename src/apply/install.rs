@@ -44,12 +44,14 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's last entry, under the same
     /// log id, then nothing of it is gone: entries up to there are committed, and applied instead.
     ///
-    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions wait. `timeout` is for what is
-    /// committed to be applied, and for the log to write what it has.
+    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions and commits wait. `timeout` is for
+    /// what is committed to be applied, and for the log to write what it has; verifying and loading the snapshot take as long
+    /// as they take.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]. [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed,
+    /// [`SnapshotError`]; what was received is dropped with each, and has to be received again. [`SnapshotError::Io`] when
+    /// `timeout` is over, [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed,
     /// [`SnapshotError::OtherKind`] for one of another sort of machine, [`SnapshotError::OtherDirectory`] for one that
     /// another manager received. If it does not verify, or cannot be written, or there is no room for the log to go on in,
     /// nothing has changed; a failure later on poisons the engine, and the next open has the old state or the new one.

@@ -8,7 +8,8 @@ use histogram::AtomicHistogram;
 
 use crate::clock::Clock;
 
-/// Percentiles of the latency from submission to acknowledgement, in nanoseconds, over the life of the manager.
+/// Percentiles of the latency from submission to acknowledgement, in nanoseconds, since the manager was made or
+/// [`reset_latency`](crate::ApplyManager::reset_latency) was called. Of more than 4,096 submissions in flight some are not measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyStats {

@@ -61,7 +61,10 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.submit(entries, Mode::Append).map(|_taken| ())
     }
 
-    /// Lets entries up to `index` be applied. Never waits; going back is ignored.
+    /// Lets entries up to `index` be applied, and waits for none of that; going back is ignored.
+    ///
+    /// As a submission it takes its turn: while a snapshot is installed or [`apply_only`](ApplyManager::apply_only) runs, it waits
+    /// until that is done.
     ///
     /// # Errors
     ///
@@ -199,7 +202,11 @@ impl<M: StateMachine> ApplyManager<M> {
         log_error(self.engine.sync_log(timeout))
     }
 
-    /// Gives up the log through `index`, as far as whole segments go, and all of it only where a durable snapshot covers it.
+    /// Gives up the log through `index`, which the newest snapshot must cover: whole segments, and none that has one of the
+    /// last [`retain_entries`](crate::PersistentConfig::retain_entries). So some of it may stay, and go with a later call.
+    ///
+    /// Waits a minute at most for the log to be durable, and reads once more what it gives up, as
+    /// [`compact`](ApplyManager::compact) does.
     ///
     /// # Errors
     ///

@@ -34,8 +34,8 @@ const END_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const WORKERS_MAX: usize = 64;
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Takes `machine` over and starts the threads: the workers and, if the machine has a log of ours, the log writer
-    /// and one that makes segments ready.
+    /// Takes `machine` over and starts the threads: the workers; if the machine has a log of ours, the log writer and one
+    /// that makes segments ready; and if it compacts by itself, or still fills its store from a snapshot, one for that.
     ///
     /// # Errors
     ///
@@ -226,14 +226,16 @@ impl<M: StateMachine> ApplyManager<M> {
         self.pending_count() >= self.engine.config.pipeline_depth as u64
     }
 
-    /// What a [`StateMachine`] and its engine may take in memory, keys and values apart, in bytes.
+    /// What a [`StateMachine`] and its engine may take in memory, keys and values apart, in bytes; and but for views, and
+    /// snapshots being written.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.engine.memory_bytes
     }
 
     /// Stops taking entries, waits until everything submitted is acknowledged and durable, marks the log as closed, and
-    /// ends the threads. Readers go on reading.
+    /// ends the threads. Readers go on reading. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) what is committed
+    /// is acknowledged; what is only appended becomes durable, and stays in the log.
     ///
     /// # Errors
     ///

@@ -108,6 +108,9 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// The newest snapshot in the data directory, to be read in place or sent; `None` before the first.
     ///
+    /// Waits for no snapshot that is being written. What it returns stays readable after a newer one has replaced it, and
+    /// keeps the directory locked.
+    ///
     /// # Errors
     ///
     /// [`SnapshotError`] if it does not read back; [`SnapshotError::Unsupported`] for a machine without a log.

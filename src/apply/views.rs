@@ -22,12 +22,13 @@ impl<M: StateMachine> ApplyManager<M> {
     /// for. Apply goes on meanwhile; a worker stops only to copy one shard (some 500 keys) before it writes to
     /// it.
     ///
-    /// One view is taken at a time; another call waits for its turn. Costs a copy of every key's slot, and a sort.
+    /// One view is taken at a time; another call waits for its turn. Costs a copy of every key's slot, and a sort. After an
+    /// opening from a snapshot it puts all that is left of that into the store first.
     ///
     /// # Errors
     ///
     /// [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value machines;
-    /// [`ViewError::Poisoned`].
+    /// [`ViewError::Snapshot`] if a part of that snapshot does not read back; [`ViewError::Poisoned`].
     pub fn view(&self) -> Result<View, ViewError> {
         self.engine.take_view()
     }

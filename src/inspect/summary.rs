@@ -122,6 +122,9 @@ pub struct FrameInfo {
     pub first: LogId,
     /// How many entries; `None` for a truncation.
     pub entries: Option<u32>,
+    /// Whether its entries are of the state only, and not of the log
+    /// ([`ApplyManager::apply_only`](crate::ApplyManager::apply_only)).
+    pub apply_only: bool,
     /// The highest frame sequence known to be durable when it was written.
     pub durable_sequence: u64,
     /// The highest index known to be committed when it was written.
@@ -257,6 +260,7 @@ impl FrameInfo {
             incarnation: header.opening.incarnation,
             first: header.first(),
             entries: (header.opening.kind != FrameKind::Truncation).then_some(header.count),
+            apply_only: header.opening.kind == FrameKind::ApplyOnly,
             durable_sequence: header.durable_sequence,
             committed: header.committed,
         }

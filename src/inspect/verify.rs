@@ -12,8 +12,9 @@ use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
 pub struct Finding {
     /// Which file, where in it, the first index that is lost there (if it is known), and what does not hold.
     pub place: Corrupt,
-    /// Whether it was known to be durable. If not it is the torn end that a crash leaves: nothing of it was acknowledged
-    /// under [`Durability::Sync`](crate::Durability::Sync), and opening for writing cuts it.
+    /// Whether it was known to be durable. If not it is the torn end that a crash leaves, which opening for writing cuts. It
+    /// may hold an acknowledged last group that was damaged after the crash and, under
+    /// [`Periodic`](crate::Durability::Periodic) and [`Os`](crate::Durability::Os), acknowledged entries.
     pub was_durable: bool,
 }
 
@@ -51,7 +52,7 @@ impl VerifyReport {
 /// where it can.
 ///
 /// Costs one pass over all files, and some more over what lies behind damage; memory is one buffer of a few MiB (and, beside
-/// a writer, the longest snapshot). A
+/// a writer, the snapshots there are). A
 /// directory in which nothing was ever completed (a crash while it was made) is clean and empty.
 ///
 /// # Errors

@@ -179,7 +179,8 @@ pub struct RecoveryReport {
     pub applied: Option<u64>,
     /// Frames read.
     pub frames: u64,
-    /// The torn end that was cut, if there was one. Nothing of it was acknowledged under `Sync`.
+    /// The torn end that was cut, if there was one. Nothing known to be durable is in it. After a crash it may hold an
+    /// acknowledged last group that was damaged later and, under `Periodic` and `Os`, acknowledged entries.
     pub cut: Option<Cut>,
     /// One of META's two slots does not read back. The other one does; no crash leaves this behind.
     pub meta_slot_damaged: bool,

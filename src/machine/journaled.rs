@@ -91,9 +91,11 @@ impl<M: StateMachine> Journaled<M> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; nothing was changed on disk then, but for a directory that was created. [`OpenError::Replay`] names
+    /// [`OpenError`]; for what was changed on disk then see
+    /// [`PersistentStateMachine::open`](crate::PersistentStateMachine::open). [`OpenError::Replay`] names
     /// the entry at which `machine` panicked or failed; [`OpenError::OtherLog`] is a `machine` with state that is not of
-    /// this log; [`OpenError::Config`] one that has a log of its own.
+    /// this log; [`OpenError::OtherState`] one of the other kind (key-value, or one's own) than the directory is of;
+    /// [`OpenError::Config`] one that has a log of its own.
     pub fn open(config: PersistentConfig, machine: M) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);

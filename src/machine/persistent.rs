@@ -44,11 +44,16 @@ impl PersistentStateMachine {
     /// Opens (or creates) the directory of `config`, replays its log, and locks it against other writers.
     ///
     /// Costs one pass over the log. What a crash tore at its end is cut (see
-    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused.
+    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused. But where the state
+    /// can be had from one snapshot only, each of its chunks is checked at its first use, by whatever call that is
+    /// ([`ReadError::Snapshot`](crate::error::ReadError::Snapshot)).
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what is in the way; nothing was changed then, but for a directory that was created.
+    /// [`OpenError`] says what is in the way. Nothing was changed then, but for a directory that was created, and the
+    /// installation of a snapshot that a crash had interrupted, which is completed before the log is replayed. An
+    /// [`OpenError::Io`] may come later, when a torn end is cut and files that are no part of the log are removed: what was
+    /// durable is there, and the next open does the rest.
     pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
@@ -60,8 +65,11 @@ impl PersistentStateMachine {
     ///
     /// A damaged directory is read up to the damage, and [`recovery`](PersistentStateMachine::recovery) says what could
     /// not be read ([`RecoveryReport::unreadable`]). One that is open for writing is read up to some moment of this
-    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log is then
-    /// copied into memory, and stays as it was whatever the writer does.
+    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log and its newest
+    /// snapshot are then copied into memory, and stay as they were whatever the writer does.
+    ///
+    /// While a directory that nobody writes to is open this way, it cannot be opened for writing
+    /// ([`OpenError::Locked`]).
     ///
     /// # Errors
     ///

@@ -14,7 +14,9 @@ macro_rules! key_value_reads {
             ///
             /// # Errors
             ///
-            /// [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine has failed.
+            /// [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine has failed;
+            /// [`ReadError::Snapshot`](crate::error::ReadError::Snapshot) where a part of the snapshot that the directory was
+            /// opened from is needed, and does not read back.
             #[inline]
             pub fn get(
                 &self,
@@ -64,6 +66,7 @@ macro_rules! key_value_reads {
             }
 
             /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 512 keys.
+            /// After an opening from a snapshot it puts all that is left of that into the store first.
             ///
             /// # Errors
             ///
@@ -73,7 +76,7 @@ macro_rules! key_value_reads {
                 self.state.len()
             }
 
-            /// Whether no key has a value.
+            /// Whether no key has a value. Costs what `len` does.
             ///
             /// # Errors
             ///
@@ -106,7 +109,8 @@ macro_rules! key_value_reads {
             }
 
             /// All keys and their values, sorted by key: for exports and digests. One index only while nothing is
-            /// being applied. Takes memory for every key and for values of up to 128 bytes.
+            /// being applied. Takes memory for every key and for values of up to 128 bytes. After an opening from a snapshot it
+            /// puts all that is left of that into the store first.
             ///
             /// # Errors
             ///

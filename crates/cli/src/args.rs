@@ -14,9 +14,15 @@ use clap::{Parser, Subcommand, ValueEnum};
     arg_required_else_help = true,
     after_help = "\
 A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing,
-`restore` makes a new one, `snapshot` (without --out) and `compact` write to it; `repair --yes` cuts a damaged one. All
-other commands only read it, and never change a byte: also beside a writer, and up
-to the damage of one that is damaged (they say so, and exit with 1).
+`restore` makes a new one; `snapshot` (without --out), `compact` and `bench open` write to one that is there; `repair --yes`
+cuts a damaged one. All other commands only read it, and never change a byte. They read beside a writer too, but for
+`repair`, which wants the directory to be closed; and up to the damage of one that is damaged (they say so, and exit
+with 1), but for `snapshot --out`, which makes nothing of a part. While one of them reads a closed directory, nobody can
+open it to write: let it end first.
+
+`verify`, `inspect`, `dump` and `repair` are for every directory, and `restore` for every snapshot. The others are for the
+key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
+entries (`put`, `delete`, `incr`, `import`, `run`) refuse the log of a consensus engine too.
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
 
@@ -59,7 +65,7 @@ pub(crate) enum Command {
     Incr(Incr),
     /// Print the value of a key, and a newline. Exit status 1 if the key has no value.
     Get(KeyOf),
-    /// Open a directory read-only and say how far it goes: last index, keys, torn end, memory.
+    /// Open a directory read-only and say how far it goes: last index, snapshot, keys, torn end, memory.
     Stats(Dir),
     /// Print the whole state of a directory, or of a snapshot file, sorted by key.
     ///
@@ -83,14 +89,18 @@ pub(crate) enum Command {
     /// The whole file is verified first. DIR must not exist, or be empty, or be what an interrupted restore left. The log of
     /// it goes on after the snapshot's index. It has no vote: to a consensus group it is a new node.
     Restore(Restore),
-    /// Write a snapshot into the directory and remove the log that it covers.
+    /// Write a snapshot into the directory and give up the log that it covers, in whole segments.
     Compact(Dir),
     /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
     ///
-    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing of
-    /// it was acknowledged, and the next open for writing cuts it.
+    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing known
+    /// to be durable is in it, and the next open for writing cuts it. It may hold an acknowledged last group that was
+    /// damaged after the crash and, of runs that did not sync, acknowledged entries.
     Verify(Dir),
     /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
+    ///
+    /// Of META there is how entries commit and whether their indexes may have gaps (contiguity: strict or monotone), which
+    /// an opening has to agree with.
     Inspect(Inspect),
     /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
     ///
@@ -101,8 +111,10 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
     ///
-    /// Each line has "index", "term", "kind" and the fields of that kind: enough to build the state from it. An entry
-    /// that is not known to be committed, and so not part of the state, has "committed":false.
+    /// Each line has "index", "term", "kind" and the fields of that kind. An entry that is not known to be committed, and
+    /// so not part of the state, has "committed":false. The others are enough to build the state from where the log has
+    /// everything: after a compaction what is before it is in the snapshot, and what an adapter applied beside the log
+    /// (frames of kind "apply_only" of `inspect --frames`) is left out.
     Dump(Dump),
 }
 
@@ -274,7 +286,7 @@ pub(crate) enum Format {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// Every frame too, truncations included.
+    /// Every frame too, truncations and entries for the state only (apply-only) included.
     #[arg(long)]
     pub(crate) frames: bool,
 }
@@ -368,9 +380,9 @@ pub(crate) enum AckOn {
 /// How a run writes its log.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Io {
-    /// What measured best: pwrite.
+    /// What is best for who waits for each entry: pwrite.
     Auto,
-    /// An io_uring.
+    /// An io_uring: ahead flat out, and with large values.
     Uring,
     /// pwrite and fdatasync.
     Pwrite,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sprag::error::Corrupt;
 use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo, SnapshotInfo};
 use sprag::snapshot::SnapshotKind;
-use sprag::{CommandRef, CommitMode, LeaderTag, LogId, Note, PayloadRef};
+use sprag::{CommandRef, CommitMode, Contiguity, LeaderTag, LogId, Note, PayloadRef};
 
 use crate::args::{Dump, Inspect};
 use crate::error::{Outcome, opening};
@@ -36,7 +36,7 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         line(out, &VerifyJson { clean: report.is_clean(), frames, entries, snapshots, findings })?;
     } else {
         for FindingJson { file, offset, index, what, was_durable } in &findings {
-            let kind = if *was_durable { "DAMAGED" } else { "torn end, not acknowledged" };
+            let kind = if *was_durable { "DAMAGED" } else { "torn end, not known to be durable" };
             writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
         }
         let state = if report.is_clean() { "clean" } else { "damaged" };
@@ -110,6 +110,7 @@ fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outc
     };
     writeln!(out, "database id       {}", hex(&meta.database_id))?;
     writeln!(out, "commits           {}", mode(meta.commit_mode))?;
+    writeln!(out, "contiguity        {}", contiguity(meta.contiguity))?;
     writeln!(out, "state machine     {}", machine(meta.state))?;
     writeln!(out, "closed cleanly    {}", if meta.clean_close { "yes" } else { "no" })?;
     writeln!(out, "incarnation       {}", meta.incarnation)?;
@@ -187,6 +188,14 @@ fn mode(mode: CommitMode) -> &'static str {
     }
 }
 
+fn contiguity(contiguity: Contiguity) -> &'static str {
+    match contiguity {
+        Contiguity::Strict => "strict",
+        Contiguity::Monotone => "monotone",
+        _ => "another rule",
+    }
+}
+
 /// What kind of state machine a directory is of.
 fn machine(state: Option<SnapshotKind>) -> &'static str {
     match state {
@@ -249,6 +258,7 @@ impl<'a> SnapshotJson<'a> {
 struct MetaJson {
     database_id: String,
     commit_mode: &'static str,
+    contiguity: &'static str,
     state_machine: &'static str,
     clean_close: bool,
     base_segment: u64,
@@ -303,6 +313,7 @@ impl MetaJson {
         Self {
             database_id: hex(&meta.database_id),
             commit_mode: mode(meta.commit_mode),
+            contiguity: contiguity(meta.contiguity),
             state_machine: machine(meta.state),
             clean_close: meta.clean_close,
             base_segment: meta.base.segment,
@@ -327,7 +338,11 @@ fn print_frame(frame: &FrameInfo, json: bool, out: &mut dyn Write) -> io::Result
                 offset: *offset,
                 bytes: *bytes,
                 incarnation: *incarnation,
-                kind: if frame.entries.is_some() { "entries" } else { "truncation" },
+                kind: match frame.entries {
+                    Some(_) if frame.apply_only => "apply_only",
+                    Some(_) => "entries",
+                    None => "truncation",
+                },
                 first_index: first.index,
                 term: first.term,
                 entries: frame.entries.unwrap_or(0),
@@ -337,6 +352,9 @@ fn print_frame(frame: &FrameInfo, json: bool, out: &mut dyn Write) -> io::Result
         );
     }
     let what = match frame.entries {
+        Some(entries) if frame.apply_only => {
+            format!("{entries} entries from {first} for the state only, not of the log")
+        }
         Some(entries) => format!("{entries} entries from {first}"),
         None => format!("truncation from index {}", first.index),
     };

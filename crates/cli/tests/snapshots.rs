@@ -19,7 +19,10 @@ use common::{
     TIMEOUT, command, content, fail, filled, flip, fresh, io, json, open, sprag, succeed, text,
 };
 use serde_json::json as object;
-use sprag::{ApplyConfig, Entry, Fatal, Journaled, LogId, Partition, Range, Replies, StateMachine};
+use sprag::{
+    ApplyConfig, CommitMode, Contiguity, Entry, Fatal, Journaled, LogId, Partition,
+    PersistentStateMachine, Range, Replies, StateMachine,
+};
 
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
@@ -75,6 +78,7 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert_eq!(meta.contiguity, sprag::Contiguity::Monotone);
     succeed(["snapshot", text(&adapter_s)]);
     succeed(["compact", text(&adapter_s)]);
+    assert_eq!(json(["bench", "open", text(&adapter_s), "--json"])["keys"], 8);
 }
 
 #[test]
@@ -134,7 +138,9 @@ fn damage_of_a_snapshot_is_named_and_nothing_is_made_of_a_damaged_one() {
     assert!(!copy.exists());
     assert!(fail(1, ["export", text(&path)]).contains("corrupt"));
     // The log has everything still.
-    assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], ENTRIES);
+    let stats = json(["stats", text(&dir), "--json"]);
+    assert_eq!(stats["last_index"], ENTRIES);
+    assert_eq!(stats["damaged_snapshots"], object!([name]));
     flip(&path, 4096 + 77);
     succeed(["compact", text(&dir)]);
     let path = snapshots(&dir).remove(0);
@@ -216,6 +222,32 @@ fn a_directory_of_another_machine_is_not_taken_for_one_of_keys_and_values() {
     let said = String::from_utf8(succeed(["inspect", text(&dir)])).unwrap();
     assert!(said.contains("state machine     somebody's own"));
     assert_eq!(json(["inspect", text(&dir), "--json"])["meta"]["state_machine"], "somebody's own");
+}
+
+#[test]
+fn inspect_shows_what_an_adapter_s_directory_may_have_and_what_is_not_of_its_log() {
+    let (_temporary, dir) = fresh();
+    let config = io::config(&dir).commit_mode(CommitMode::ByCommit);
+    let config = config.contiguity(Contiguity::Monotone);
+    let manager = io::manage(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new());
+    manager.append(&[Entry::put(1, 1, b"one", b"1"), Entry::put(2, 1, b"two", b"2")]).unwrap();
+    manager.apply_committed(1..=2, TIMEOUT, &mut Vec::new()).unwrap();
+    manager.apply_only(&[Entry::put(9, 1, b"nine", b"9")], TIMEOUT, &mut Vec::new()).unwrap();
+    manager.close(TIMEOUT).unwrap();
+
+    let out = String::from_utf8(succeed(["inspect", text(&dir), "--frames", "--json"])).unwrap();
+    let lines = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines[0]["meta"]["contiguity"], "monotone");
+    let kinds: Vec<_> = lines[1..].iter().map(|frame| &frame["kind"]).collect();
+    assert_eq!(kinds, ["entries", "apply_only"]);
+    let shown = String::from_utf8(succeed(["inspect", text(&dir), "--frames"])).unwrap();
+    assert!(shown.contains("contiguity        monotone\n"), "{shown}");
+    assert_eq!(shown.matches("for the state only, not of the log").count(), 1, "{shown}");
+    assert_eq!(succeed(["dump", text(&dir)]).iter().filter(|byte| **byte == b'\n').count(), 2);
+    let (_other, strict) = fresh();
+    filled(&strict, 1);
+    assert_eq!(json(["inspect", text(&strict), "--json"])["meta"]["contiguity"], "strict");
 }
 
 #[test]

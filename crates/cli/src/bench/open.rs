@@ -30,8 +30,10 @@ pub(super) struct Opened {
 
 pub(super) fn open(dir: &Path) -> Outcome<Opened> {
     let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
-    let mode = found.map_or(sprag::CommitMode::OnAppend, |meta| meta.commit_mode);
-    let config = PersistentConfig::new(dir).create(false).commit_mode(mode).compaction(None);
+    let mut config = PersistentConfig::new(dir).create(false).compaction(None);
+    if let Some(meta) = found {
+        config = config.commit_mode(meta.commit_mode).contiguity(meta.contiguity);
+    }
     let before = rss_anon_bytes()?;
     let began = Instant::now();
     let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
