@@ -19,8 +19,7 @@ use crate::state_machine::StateMachineStore;
 use crate::types::{Application, NodeTag, Types, decode, encode};
 
 /// How long a call waits for the disk before it says so and waits on. A wait that gave up would cancel nothing, and end the
-/// node; what will never be done shows as a poisoned engine. Two calls have a limit inside of the engine, a minute too, and end
-/// the node when it is over: building a snapshot, and applying what the log does not hold.
+/// node; what will never be done shows as a poisoned engine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For what cannot be waited for again, as its replies would be lost.
