@@ -189,8 +189,9 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Blocks until everything appended, truncated or committed before the call is on stable storage, whatever the
-    /// durability mode. Nothing is waited for to be applied.
+    /// Blocks until everything appended or truncated before the call is on stable storage, whatever the durability mode.
+    /// Nothing is waited for to be applied; and that it was committed by [`commit`](ApplyManager::commit) is said by the
+    /// frames that follow, and on stable storage with these.
     ///
     /// What was appended before one call is one sync, as far as it is not under way: callers on several threads share it.
     ///

@@ -22,6 +22,7 @@ mod durability;
 mod errors;
 mod history;
 mod installs;
+mod interleavings;
 mod power_cuts;
 mod process_crashes;
 mod random;
