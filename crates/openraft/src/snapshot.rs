@@ -33,12 +33,20 @@ enum Side {
     Reading(Snapshot),
     Receiving {
         arriving: Arc<Arriving>,
-        writing: Option<JoinHandle<io::Result<usize>>>,
+        writing: Option<Job>,
     },
 }
 
 /// How often one that is to be received looks whether the one before it is installed.
 const BUSY_LOOK: Duration = Duration::from_millis(1);
+
+/// A write under way: of so many bytes, from there.
+#[derive(Debug)]
+struct Job {
+    position: u64,
+    len: usize,
+    done: JoinHandle<io::Result<()>>,
+}
 
 type Begin = Box<dyn Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync>;
 
@@ -105,9 +113,10 @@ impl Arriving {
 
     fn complete(&self) {
         let mut arrival = self.lock();
-        if let Arrival::Receiving(receiver) = mem::replace(&mut *arrival, Arrival::Gone) {
-            *arrival = Arrival::Complete(receiver);
-        }
+        *arrival = match mem::replace(&mut *arrival, Arrival::Gone) {
+            Arrival::Receiving(receiver) => Arrival::Complete(receiver),
+            other => other,
+        };
     }
 
     fn take(&self) -> Option<SnapshotReceiver> {
@@ -203,17 +212,23 @@ impl AsyncWrite for SnapshotFile {
         let Side::Receiving { arriving, writing } = &mut self.side else {
             return Poll::Ready(Err(unsupported("a snapshot is not written to")));
         };
-        let job = writing.get_or_insert_with(|| {
-            let (arriving, bytes) = (Arc::clone(arriving), bytes.to_vec());
-            tokio::task::spawn_blocking(move || {
-                arriving.receive(position, &bytes).map(|()| bytes.len())
-            })
-        });
-        let written = ready!(Pin::new(job).poll(context));
-        *writing = None;
-        let written = written.map_err(io::Error::other).and_then(|written| written)?;
-        self.position += written as u64;
-        Poll::Ready(Ok(written))
+        let len = bytes.len();
+        loop {
+            let job = writing.get_or_insert_with(|| {
+                let (arriving, bytes) = (Arc::clone(arriving), bytes.to_vec());
+                let done = tokio::task::spawn_blocking(move || arriving.receive(position, &bytes));
+                Job { position, len, done }
+            });
+            let written = ready!(Pin::new(&mut job.done).poll(context));
+            let is_ours = (job.position, job.len) == (position, len);
+            *writing = None;
+            // Else somebody gave up waiting for another one.
+            if is_ours {
+                written.map_err(io::Error::other).and_then(|written| written)?;
+                self.position += len as u64;
+                return Poll::Ready(Ok(len));
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {

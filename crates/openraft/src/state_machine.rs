@@ -232,7 +232,12 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             meta: SnapshotMeta::default(),
             snapshot: Box::new(SnapshotFile::nothing()),
         };
-        Ok((self.newest()?.unwrap_or_else(nothing), failed))
+        let newest = match self.newest() {
+            // For want of what the other lacked, too.
+            Err(_) if failed => None,
+            newest => newest?,
+        };
+        Ok((newest.unwrap_or_else(nothing), failed))
     }
 
     fn newest(&self) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {

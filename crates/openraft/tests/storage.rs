@@ -393,6 +393,33 @@ async fn a_snapshot_that_has_come_in_full_is_installed_though_the_next_one_begin
 }
 
 #[tokio::test]
+async fn a_chunk_that_was_given_up_is_no_part_of_the_next() {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+    let mut leader = open(&SimDisk::new(17));
+    append(&mut leader, puts(1, 0..100, "leader")).await;
+    apply(&mut leader, puts(1, 0..100, "leader")).await;
+    let built = leader.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let mut bytes = Vec::new();
+    let mut from = SnapshotFile::reading(built.snapshot.snapshot().unwrap().clone());
+    from.read_to_end(&mut bytes).await.unwrap();
+    let mut follower = open(&SimDisk::new(18));
+    let mut before = follower.state_machine.begin_receiving_snapshot().await.unwrap();
+    copy(&built.snapshot, &mut before, u64::MAX).await.unwrap();
+    let mut arriving = follower.state_machine.begin_receiving_snapshot().await.unwrap();
+    let given_up = tokio::time::timeout(std::time::Duration::ZERO, arriving.write(&bytes[..200]));
+    assert!(given_up.await.is_err(), "it waits until the one before is installed");
+    drop(before);
+    for chunk in [0..50, 50..bytes.len()] {
+        arriving.seek(std::io::SeekFrom::Start(chunk.start as u64)).await.unwrap();
+        arriving.write_all(&bytes[chunk]).await.unwrap();
+    }
+    arriving.shutdown().await.unwrap();
+    arriving.shutdown().await.unwrap();
+    follower.state_machine.install_snapshot(&built.meta, arriving).await.unwrap();
+    assert_eq!(applied(&mut follower).await, Some(log_id(1, 1, 99)));
+}
+
+#[tokio::test]
 async fn an_entry_appended_while_a_snapshot_is_on_its_way_is_not_lost_with_the_log_it_replaces() {
     let mut leader = open(&SimDisk::new(7));
     let all = puts(1, 0..50, "leader");
