@@ -98,12 +98,15 @@ impl<M: StateMachine> Engine<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let (first, last) = (*indexes.start(), *indexes.end());
-        let (claim, applied_before) = {
-            let _appending = self.lock_appender();
+        // At once: who has claimed, and waits for the appender then, keeps the slots that its holder may wait for.
+        let (claim, applied_before, committed) = {
+            let mut appending = self.lock_appender();
             let applied_before = self.progress.applied_mark();
-            (self.claims.claim(first.max(applied_before), self), applied_before)
+            let claim = self.claims.claim(first.max(applied_before), self);
+            (claim, applied_before, self.commit_in(&mut appending, last))
         };
-        self.commit(last).map_err(refused)?;
+        committed.map_err(refused)?;
+        self.workers.notify();
         self.wait(last, Stage::Applied, timeout)
             .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
         replies.extend(indexes.map(|index| match self.slots.reply(index) {

@@ -222,6 +222,18 @@ impl<M: StateMachine> Engine<M> {
     /// Lets entries up to `index` be applied.
     pub(crate) fn commit(&self, index: u64) -> Result<(), SubmitError> {
         let mut appending = self.lock_appender();
+        self.commit_in(&mut appending, index)?;
+        drop(appending);
+        self.workers.notify();
+        Ok(())
+    }
+
+    /// The same for who has the appender, and notifies the workers once it has let go of that.
+    pub(super) fn commit_in(
+        &self,
+        appending: &mut Appending,
+        index: u64,
+    ) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
         if self.is_closed() {
             return Err(SubmitError::Closed);
@@ -241,14 +253,12 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         }
         if self.log.as_ref().is_some_and(|log| log.is_monotone()) {
-            self.check_no_gap(&mut appending, index)?;
+            self.check_no_gap(appending, index)?;
         }
         self.progress.commit_to(index + 1);
         appending.appender.note_committed(index + 1);
-        let fed = self.feed(&mut appending, false);
+        let fed = self.feed(appending, false);
         fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
-        drop(appending);
-        self.workers.notify();
         Ok(())
     }
 

@@ -173,7 +173,7 @@ impl Log {
         usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
     }
 
-    /// Gives up the files that are kept to be used again; whether there were any.
+    /// Gives up the files that are kept to be used again, but for one; whether there were any.
     pub(crate) fn free_spares(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| writing.files.free_spares())
     }

@@ -197,9 +197,14 @@ impl SegmentFiles {
         reserved.map(|()| file)
     }
 
-    /// Gives up the files that are kept to be used again; whether there were any.
+    /// Gives up the files that are kept to be used again, but for one, which the log itself may need next; whether there
+    /// were any.
     pub(crate) fn free_spares(&self) -> bool {
-        let spares = std::mem::take(&mut *self.lock_spares());
+        let spares: Vec<u64> = {
+            let mut spares = self.lock_spares();
+            let kept = spares.len().min(1);
+            spares.drain(kept..).collect()
+        };
         spares.iter().for_each(|number| self.remove(*number));
         !spares.is_empty()
     }

@@ -186,7 +186,8 @@ impl SnapshotError {
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
-                source.raw_os_error() == Some(Errno::IO.raw_os_error())
+                let comes_back = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+                comes_back.iter().any(|no| source.raw_os_error() == Some(no.raw_os_error()))
                     || source.kind() == io::ErrorKind::UnexpectedEof
             }
             _ => true,

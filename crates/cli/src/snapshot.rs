@@ -230,13 +230,15 @@ fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>>
 /// Refuses a directory of another state machine than the built-in one: a key-value state would take the place of what
 /// the log holds.
 fn refuse_foreign_state(dir: &Path) -> Outcome {
-    let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
-    match found.and_then(|meta| meta.state) {
-        None | Some(SnapshotKind::KeyValue) => Ok(()),
-        Some(_) => Err(format!(
-            "{}: it is of a state machine of somebody's own: only its program can take a snapshot",
-            dir.display()
-        )
-        .into()),
-    }
+    let Some(meta) = sprag::inspect::meta(dir).map_err(opening(dir))? else { return Ok(()) };
+    let what = match meta.state {
+        Some(SnapshotKind::KeyValue) => return Ok(()),
+        Some(_) => {
+            "it is of a state machine of somebody's own: only its program can take a snapshot"
+        }
+        None => {
+            "an earlier build has made it, and did not record of what state machine it is: open it with its program first"
+        }
+    };
+    Err(format!("{}: {what}", dir.display()).into())
 }
