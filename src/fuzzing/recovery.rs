@@ -70,6 +70,7 @@ pub fn recovery(data: &[u8]) {
             // An entry is said to be committed that is nowhere.
             let nowhere = !has_before && log.committed.is_some() && log.committed < first;
             assert!(seen_max == u64::MAX || nowhere, "{corrupt}");
+            assert!(nowhere || result.begins_late.is_none(), "{corrupt}");
             assert_eq!(corrupt.file, META_FILE, "{corrupt}");
             assert_eq!(files_of(&sim), before, "a directory that was refused was changed");
         }
@@ -253,7 +254,7 @@ fn check_verify(sim: &SimDisk, meta: &Meta, result: &Result<ScanResult, OpenErro
     });
     match (result, verified) {
         (Ok(result), Ok(_)) => {
-            assert_eq!(lost, 0, "opened in spite of damage");
+            assert_eq!(lost > 0, result.begins_late.is_some(), "opened in spite of damage");
             assert_eq!(torn > 0, result.cut.is_some(), "a torn end is reported");
         }
         (Err(OpenError::Corrupt(_)), Ok(_)) => assert!(lost > 0, "refused, and nothing is found"),

@@ -197,7 +197,7 @@ pub fn frames(
 
 impl Inspection {
     fn take(&mut self, meta: &Meta, result: ScanResult) {
-        let ScanResult { tail, cut, segments, obsolete, unreadable } = result;
+        let ScanResult { tail, cut, segments, obsolete, unreadable, begins_late } = result;
         self.frames = segments.iter().map(|segment| segment.frames).sum();
         self.segments = segments.iter().map(SegmentInfo::new).collect();
         self.obsolete = obsolete.into_iter().map(segment_name).collect();
@@ -206,7 +206,8 @@ impl Inspection {
         self.sequence = tail.next_sequence - 1;
         self.durable_sequence = tail.durable_sequence_known;
         self.cut = cut.map(Into::into);
-        self.damage = unreadable.map(|damage| damage.place).or_else(|| self.damage.take());
+        let damage = unreadable.map(|damage| damage.place).or(begins_late);
+        self.damage = damage.or_else(|| self.damage.take());
     }
 }
 

@@ -219,7 +219,9 @@ impl LogOpening {
         }
         let last = result.tail.last;
         let committed = if by_commit { result.tail.committed } else { last.map(|last| last.index) };
-        self.check_begins_before(committed, &notes)?;
+        if let Some(place) = result.begins_late {
+            return Err(place.into());
+        }
         // What a snapshot has was committed.
         let committed = committed.max(self.snapshot.map(|(log_id, _)| log_id.index));
         if by_commit {
@@ -241,18 +243,6 @@ impl LogOpening {
         let unfed =
             unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
         self.finish(result, notes, start, unfed)
-    }
-
-    /// Nothing is committed that is neither in the log nor before its base: what comes after it could never be applied. No crash
-    /// leaves that, but somebody who put a META of another time here.
-    fn check_begins_before(&self, committed: Option<u64>, notes: &Notes) -> Result<(), OpenError> {
-        let (base, first) = (&self.content.base, notes.index.first(0));
-        let has_before = base.last.is_some() || self.snapshot.is_some() || self.content.is_monotone;
-        if has_before || first.is_none() || committed.is_none() || committed >= first {
-            return Ok(());
-        }
-        let what = "an entry is committed that the log begins after";
-        Err(Corrupt { file: META_FILE.to_owned(), offset: 0, index: committed, what }.into())
     }
 
     /// The base of the log, if the snapshot is not of an entry of this log.

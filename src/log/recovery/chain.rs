@@ -1,7 +1,8 @@
 //! What the next frame must be, given all good ones before it.
 
 use crate::entry::LogId;
-use crate::log::format::{FrameHeader, FrameKind};
+use crate::error::Corrupt;
+use crate::log::format::{FrameHeader, FrameKind, META_FILE};
 use crate::log::meta::{CommitMode, LogBase, Meta};
 
 /// The state of the log after its last good frame.
@@ -84,6 +85,22 @@ impl Chain {
                 first <= last.index + 1 && self.base.last.is_none_or(|base| first > base.index)
             }
         }
+    }
+
+    /// What is wrong with META, or a header, once the whole log is read: an entry is committed that is neither in the log nor
+    /// before its base, so that what comes after it could never be applied. No crash leaves that, but somebody who put a
+    /// META of another time here.
+    pub(in crate::log) fn begins_late(&self, meta: &Meta) -> Option<Corrupt> {
+        let committed = self.committed.max(meta.committed);
+        let first = self.runs.first().map(|run| run.index);
+        let has_before = self.base.last.is_some() || self.is_monotone;
+        let what = "an entry is committed that the log begins after";
+        (!has_before && committed.is_some() && committed < first).then(|| Corrupt {
+            file: META_FILE.to_owned(),
+            offset: 0,
+            index: committed,
+            what,
+        })
     }
 
     /// What is wrong with a frame that is the next one and yet cannot be: its writer was.

@@ -140,6 +140,8 @@ pub(crate) struct ScanResult {
     pub(crate) obsolete: Vec<u64>,
     /// Damage at which the scan was told to stop.
     pub(crate) unreadable: Option<Unreadable>,
+    /// The log reads well, and is not the one that is told of: see [`Chain::begins_late`](super::chain::Chain::begins_late).
+    pub(crate) begins_late: Option<Corrupt>,
 }
 
 /// Damage to what was durable, and what of the log is behind it.
@@ -291,7 +293,9 @@ fn finish(
         committed: committed.max(applied_only).min(known),
         durable_sequence_known: durable,
     };
-    Ok(ScanResult { tail, cut, segments: walk.summaries, obsolete: walk.obsolete, unreadable })
+    let begins_late = if unreadable.is_none() { chain.begins_late(meta) } else { None };
+    let (segments, obsolete) = (walk.summaries, walk.obsolete);
+    Ok(ScanResult { tail, cut, segments, obsolete, unreadable, begins_late })
 }
 
 /// Overwrites with zeros everything after the tail that is not zero, in all segments, and syncs each; gives how many

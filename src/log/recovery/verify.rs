@@ -42,7 +42,7 @@ pub(crate) fn verify(
     report: &mut dyn FnMut(VerifyFinding),
 ) -> Result<VerifySummary, OpenError> {
     let mut summary = VerifySummary::default();
-    let mut reported = None;
+    let (mut reported, mut lost) = (None, false);
     let mut found = |place: Corrupt, was_durable| {
         // The first frame of a segment is met twice: from the end of the one before, and where it is.
         let here = (place.file.clone(), place.offset);
@@ -50,6 +50,7 @@ pub(crate) fn verify(
             return;
         }
         summary.findings += 1;
+        lost |= was_durable;
         report(VerifyFinding { place, was_durable });
     };
     verify_slots(disk, meta, &mut found)?;
@@ -95,6 +96,11 @@ pub(crate) fn verify(
             (None, Some(next)) => walk.resume_at(&next)?,
             (None, None) => break,
         }
+    }
+    // Behind damage it is not known where the log begins.
+    if let Some(place) = walk.chain.begins_late(meta).filter(|_| !lost) {
+        summary.findings += 1;
+        report(VerifyFinding { place, was_durable: true });
     }
     Ok(VerifySummary { frames, entries, ..summary })
 }

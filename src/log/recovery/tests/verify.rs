@@ -72,3 +72,34 @@ fn verify_tells_a_torn_end_from_damage() {
     let (_, findings) = verified(&disk, &meta(5));
     assert!(findings[0].was_durable);
 }
+
+#[test]
+fn what_is_committed_is_in_the_log_or_before_its_base() {
+    let by_commit = Meta { commit_mode: CommitMode::ByCommit, ..meta(0) };
+    let mut log = Writer::new();
+    log.next_index = 10;
+    log.entries(&["a", "b"]);
+    let index_said = |log: &Writer, meta: &Meta| {
+        let disk = log.disk(0);
+        MetaFile::create(&disk, meta).unwrap();
+        let begins_late = read(&disk, meta).1.unwrap().begins_late;
+        let findings: Vec<_> =
+            verified(&disk, meta).1.into_iter().map(|found| found.place).collect();
+        assert_eq!(findings, begins_late.iter().cloned().collect::<Vec<_>>());
+        begins_late.map(|place| (place.file, place.index))
+    };
+    let late = |index| Some(("META".to_owned(), Some(index)));
+    for (committed, said) in [(None, None), (Some(9), late(9)), (Some(10), None), (Some(99), None)]
+    {
+        let meta = Meta { committed, ..by_commit };
+        assert_eq!(index_said(&log, &meta), said, "{committed:?}");
+        assert_eq!(index_said(&log, &Meta { is_monotone: true, ..meta }), None);
+        let base = LogBase { last: Some(LogId::new(9, 1)), ..LogBase::default() };
+        assert_eq!(index_said(&log, &Meta { base, ..meta }), None);
+    }
+    // Where it begins is what truncations leave of it.
+    log.truncation(10).next_index = 3;
+    log.entries(&["c", "d"]);
+    assert_eq!(index_said(&log, &Meta { committed: Some(3), ..by_commit }), None);
+    assert_eq!(index_said(&log, &Meta { committed: Some(2), ..by_commit }), late(2));
+}
