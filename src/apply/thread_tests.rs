@@ -343,7 +343,7 @@ fn who_commits_while_an_installation_begins_gets_the_reply_of_its_entry() {
         let manager = &manager;
         let installing = scope.spawn(move || manager.install(snapshot, LONG));
         let committing = scope.spawn(move || {
-            // Until it is said to wait for the first, it may be on its way to that.
+            // Long enough for the installation to have begun. It begins in vain otherwise, and all holds as well.
             thread::sleep(Duration::from_millis(50));
             manager.apply(&Entry::noop(2, 1), LONG)
         });
