@@ -12,67 +12,10 @@ pub use crate::codec::{DecodeError, EntryError};
 use crate::entry::LogId;
 pub use crate::snapshot::error::SnapshotError;
 
-/// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
-/// anew gets out of it: that recovers everything that was acknowledged, and maybe more.
-#[derive(Debug, Clone, Error)]
-#[non_exhaustive]
-pub enum Poison {
-    /// A write or sync of the log, of `META`, of `HARD`, or of the directory failed.
-    #[error("{action} {file} failed ({}): {source}", describe_io(source))]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file of the directory.
-        file: String,
-        /// What the system said.
-        source: Arc<io::Error>,
-    },
-    /// A state machine panicked.
-    #[error("the state machine panicked at the entry of index {index}")]
-    Panic {
-        /// The entry it was applying.
-        index: u64,
-    },
-    /// A state machine said that it cannot go on.
-    #[error("the state machine failed at the entry of index {index}: {message}")]
-    Fatal {
-        /// The entry it was applying.
-        index: u64,
-        /// What it said.
-        message: String,
-    },
-    /// A snapshot was being installed and could not be made durable, or the one that the directory was opened from does
-    /// not read back.
-    #[error("a snapshot could not be used: {message}; open the directory again")]
-    Snapshot {
-        /// Why.
-        message: String,
-    },
-    /// The engine met a state it has ruled out. This is a defect of sprag; please report it.
-    #[error("an internal invariant does not hold: {0}")]
-    Internal(&'static str),
-}
+mod poison;
 
-impl Poison {
-    /// Whether the disk (or a quota) was full.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_disk_full(source))
-    }
-}
-
-/// Whether an I/O error says that there is no space left.
-pub(crate) fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-fn describe_io(error: &io::Error) -> &'static str {
-    if is_disk_full(error) {
-        "the disk is full; what was acknowledged is safe: make room and open the directory again"
-    } else {
-        "what was acknowledged is safe; open the directory again to go on from there"
-    }
-}
+pub use poison::Poison;
+pub(crate) use poison::is_disk_full;
 
 /// Why a data directory could not be opened.
 #[derive(Debug, Error)]
@@ -120,9 +63,24 @@ pub enum OpenError {
         /// The path given.
         path: String,
     },
-    /// A file is there that the engine did not name; it may be somebody's data, so nothing is touched.
-    #[error("{path}: holds {file:?}, which is not a file of sprag")]
+    /// The directory holds no log, and a file that is not sprag's and does not appear by itself. So it is in use for
+    /// something else: nothing is made in it. Beside a log, foreign files are passed over and reported
+    /// ([`ForeignFiles`](crate::ForeignFiles)).
+    #[error(
+        "{path}: not a data directory: it has no log, and holds {file:?}, which is not a file of sprag; give a new directory or an empty one"
+    )]
     ForeignFile {
+        /// The path given.
+        path: String,
+        /// The file's name.
+        file: String,
+    },
+    /// A name that the engine needs is of something that the engine did not make: a directory, a link, another
+    /// program's file. Nothing is written until it is moved away. Reading works without it.
+    #[error(
+        "{path}: {file:?} has the name of a file of sprag and is none; move it out of the directory (reading works meanwhile)"
+    )]
+    NameTaken {
         /// The path given.
         path: String,
         /// The file's name.

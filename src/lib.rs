@@ -101,6 +101,7 @@ pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
 pub use log::reader::LogEntries;
+pub use log::recovery::files::ForeignFiles;
 pub use log::{Cut, Journal, LogWriterStats, RecoveryReport};
 pub use machine::{
     Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,

@@ -36,7 +36,8 @@ pub struct RestoreReport {
 }
 
 /// Makes a data directory at `directory` whose state is that of the snapshot file at `snapshot`, and which commits as
-/// `commit_mode` says. It must not exist, or be empty, or be what an interrupted restore left; its parent must exist.
+/// `commit_mode` says. It must not exist, or be empty (but for what file systems put
+/// there by themselves), or be what an interrupted restore left; its parent must exist.
 ///
 /// Costs reading the snapshot and writing it once. The whole of it is verified first. A crash on the way leaves a directory
 /// that reads as empty.
@@ -102,6 +103,7 @@ pub(crate) fn restore_on_disk(
     if MetaFile::open(disk, false)?.is_some() {
         return Err(OpenError::NotEmpty { path: disk.describe() });
     }
+    list_files(disk)?.refuse_taken(disk)?;
     let mut meta_file = MetaFile::begin(disk)?;
     remove_leftovers(disk)?;
     copy_snapshot_file(disk, &snapshot_name(log_id.index), snapshot)

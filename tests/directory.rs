@@ -3,13 +3,17 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use common::{LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused};
 use sprag::error::OpenError;
-use sprag::{ApplyManager, Entry, PersistentStateMachine};
+use sprag::{
+    ApplyManager, Entry, PersistentStateMachine, RepairOptions, StateMachine as _, repair,
+};
 
 fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -157,32 +161,163 @@ fn a_directory_of_another_user_is_refused() {
     drop(scratch.open());
 }
 
+/// Names that file systems, desktops, editors and crashes put into any directory.
+const BY_THEMSELVES: [&str; 6] =
+    ["lost+found", ".nfs000000000001", ".fuse_hidden0001", ".snapshot", ".DS_Store", "._x"];
+/// Names that only a data directory gets, or that somebody gave.
+const OTHERS: [&str; 9] = [
+    "META~",
+    ".META.swp",
+    "core.123",
+    "notes.txt",
+    "0.seg",
+    "000000000000000g.seg",
+    "x.snap",
+    "META.bak",
+    ".hidden",
+];
+
+/// A file or a directory of this name, as it usually is one.
+fn make(path: &Path) {
+    let name = path.file_name().unwrap();
+    if name == "lost+found" || name == ".snapshot" {
+        fs::create_dir(path).unwrap();
+    } else {
+        fs::write(path, b"mine").unwrap();
+    }
+}
+
+fn made_directory(scratch: &Scratch) {
+    fs::create_dir(scratch.path()).unwrap();
+    set_mode(&scratch.path(), 0o755);
+}
+
 #[test]
-fn a_directory_with_somebody_elses_file_is_refused_and_left_alone() {
-    for existing in [true, false] {
+fn a_directory_with_a_file_of_a_stranger_and_no_log_does_not_become_a_data_directory() {
+    for name in OTHERS {
         let scratch = Scratch::new();
-        if existing {
-            drop(scratch.open());
-        } else {
-            fs::create_dir(scratch.path()).unwrap();
-            set_mode(&scratch.path(), 0o700);
-        }
-        for name in ["notes.txt", "0.seg", "META.bak", "000000000000000g.seg", ".hidden"] {
-            let file = scratch.path().join(name);
-            fs::write(&file, b"mine").unwrap();
-            let before = dir_bytes(&scratch.path());
-            match refused(scratch.config()) {
+        made_directory(&scratch);
+        make(&scratch.path().join(name));
+        let before = dir_bytes(&scratch.path());
+        let read = PersistentStateMachine::open_read_only(scratch.path()).map(drop).unwrap_err();
+        for error in [refused(scratch.config()), read] {
+            match error {
                 OpenError::ForeignFile { file, .. } => assert_eq!(file, name),
                 error => panic!("{name}: {error}"),
             }
-            let after = dir_bytes(&scratch.path());
-            let without_lock = |files: Vec<(String, Vec<u8>)>| -> Vec<_> {
-                files.into_iter().filter(|(name, _)| name != "LOCK").collect()
-            };
-            assert_eq!(without_lock(after), without_lock(before));
-            fs::remove_file(file).unwrap();
         }
+        assert_eq!(dir_bytes(&scratch.path()), before, "{name}: no lock file, nothing");
+        assert_eq!(mode_of(&scratch.path()), 0o755);
+    }
+}
+
+#[test]
+fn the_root_of_a_volume_becomes_a_data_directory_and_keeps_its_mode() {
+    let scratch = Scratch::new();
+    made_directory(&scratch);
+    BY_THEMSELVES.iter().for_each(|name| make(&scratch.path().join(name)));
+    let manager = scratch.open();
+    manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    manager.close(LONG).unwrap();
+    assert_eq!(mode_of(&scratch.path()), 0o755);
+    let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
+    assert_eq!(machine.get(b"k").unwrap().unwrap(), b"v");
+    assert_eq!(machine.recovery().foreign.count, BY_THEMSELVES.len() as u64);
+}
+
+#[test]
+fn a_foreign_name_beside_a_log_stops_nothing_and_is_reported() {
+    let not_utf8 = OsStr::from_bytes(b"\xff\xfe.doc");
+    let all = BY_THEMSELVES.iter().chain(&OTHERS).map(OsStr::new).chain([not_utf8]);
+    for name in all {
+        let scratch = Scratch::new();
+        let path = scratch.path();
+        let config = || scratch.config().segment_bytes(64 << 10);
+        let manager = open(config());
+        let mut index = 0;
+        let mut put = |manager: &common::Persistent| {
+            for _ in 0..40 {
+                index += 1;
+                manager.apply(&Entry::put(index, 1, b"k", &[7; 3000]), LONG).unwrap();
+            }
+        };
+        put(&manager);
+        make(&path.join(name));
+        let shown = || name.to_string_lossy().into_owned();
+        put(&manager);
+        assert!(manager.compact().unwrap().segments > 0, "{name:?}");
+        manager.snapshot().unwrap();
+        assert!(manager.stats().recovery.unwrap().foreign.is_empty(), "it came later");
+        manager.close(LONG).unwrap();
+        let manager = open(config());
+        let foreign = manager.stats().recovery.unwrap().foreign;
+        assert_eq!((foreign.count, &*foreign.names), (1, &[shown()][..]));
+        put(&manager);
+        manager.compact().unwrap();
+        manager.close(LONG).unwrap();
+        let machine = PersistentStateMachine::open_read_only(&path).unwrap();
+        assert_eq!(machine.applied().unwrap().index, 120);
+        assert_eq!(machine.recovery().foreign, foreign);
+        let report = sprag::inspect::verify(&path).unwrap();
+        assert!(report.is_clean() && report.foreign == foreign, "{report:?}");
+        assert_eq!(sprag::inspect::inspect(&path).unwrap().foreign, foreign);
+        drop(machine);
+        let repaired = repair(&path, RepairOptions::new().write(true)).unwrap();
+        assert!(!repaired.is_damaged());
+        assert!(path.join(name).exists(), "{name:?} is left alone");
+    }
+}
+
+#[test]
+fn a_name_of_the_engine_that_is_of_something_else_stops_writing_and_no_reading() {
+    let directories = ["HARD", "00000000000000ff.seg", "00000000000000ff.snap", "LOCK"];
+    let directories = directories.into_iter().chain(["00000000000000ff.snap.tmp"]);
+    let files = ["00000000000000ff.seg", "00000000000000ff.snap.tmp"];
+    for (name, is_dir) in directories.map(|name| (name, true)).chain(files.map(|n| (n, false))) {
+        let scratch = Scratch::new();
+        let path = scratch.path();
+        let manager = scratch.open();
+        manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+        manager.close(LONG).unwrap();
+        let file = path.join(name);
+        if name == "LOCK" {
+            fs::remove_file(&file).unwrap();
+        }
+        if is_dir {
+            fs::create_dir(&file).unwrap();
+        } else {
+            fs::write(&file, b"a thesis, and the only copy").unwrap();
+        }
+        for writing in [refused(scratch.config()), {
+            let options = RepairOptions::new().write(true);
+            repair(&path, options).map(|_| refused(scratch.config())).unwrap_or_else(|e| e)
+        }] {
+            match writing {
+                OpenError::NameTaken { file, .. } => assert_eq!(file, name),
+                error => panic!("{name}: {error}"),
+            }
+        }
+        assert!(file.exists(), "{name}");
+        let machine = PersistentStateMachine::open_read_only(&path).unwrap();
+        assert_eq!(machine.get(b"k").unwrap().unwrap(), b"v", "{name}");
+        assert_eq!(machine.recovery().foreign.taken.len(), usize::from(is_dir), "{name}");
+        drop(machine);
+        assert!(sprag::inspect::inspect(&path).is_ok(), "{name}");
+        assert!(sprag::inspect::verify(&path).is_ok(), "{name}");
+        fs::rename(&file, scratch.path().with_extension("moved")).unwrap();
         drop(scratch.open());
+    }
+}
+
+#[test]
+fn a_meta_that_is_no_file_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path()).unwrap();
+    fs::create_dir(scratch.path().join("META")).unwrap();
+    let read = PersistentStateMachine::open_read_only(scratch.path()).map(drop).unwrap_err();
+    for error in [refused(scratch.config()), read] {
+        assert!(matches!(&error, OpenError::NameTaken { file, .. } if file == "META"), "{error}");
+        assert!(error.to_string().contains("move it out of the directory"), "{error}");
     }
 }
 

@@ -118,13 +118,18 @@ fn what_is_planted_under_a_name_of_ours_is_refused_and_neither_followed_nor_wait
                 let read = path.clone();
                 let (written, read) = within(LONG, &shown, move || {
                     let written = PersistentStateMachine::open(config).map(drop);
-                    (written, PersistentStateMachine::open_read_only(read).map(drop))
+                    let read = PersistentStateMachine::open_read_only(read);
+                    (written, read.map(|machine| machine.recovery().clone()))
                 });
-                for outcome in [Some(written), (name != "LOCK" || !fresh).then_some(read)] {
-                    let refused = outcome.is_none_or(|outcome| {
-                        matches!(outcome, Err(OpenError::Io { .. } | OpenError::Corrupt(_)))
-                    });
-                    assert!(refused, "{shown}");
+                let refused = |error: &OpenError| {
+                    let corrupt = matches!(error, OpenError::Corrupt(_));
+                    corrupt || matches!(error, OpenError::Io { .. } | OpenError::NameTaken { .. })
+                };
+                assert!(written.as_ref().is_err_and(refused), "{shown}: {written:?}");
+                match &read {
+                    // Reading goes on without it, and says so.
+                    Ok(recovery) => assert_eq!(recovery.foreign.taken, [name], "{shown}"),
+                    Err(error) => assert!(refused(error), "{shown}: {error}"),
                 }
                 assert_eq!(fs::read(&outside).unwrap(), b"somebody's", "{shown}");
                 assert_eq!(mode(&outside), 0o644, "{shown}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Access, Disk, DiskFile, Mapping, WriteQueue};
+use super::{Access, Disk, DiskFile, Listed, Mapping, WriteQueue};
 
 /// Files that nobody changes any more. It takes no writes.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct FrozenDisk {
     path: String,
     beside_a_writer: bool,
     files: BTreeMap<String, FrozenFile>,
+    /// What is listed and not copied: files that are not the engine's.
+    foreign: Vec<Listed>,
 }
 
 #[derive(Clone, Debug)]
@@ -23,7 +25,12 @@ impl FrozenDisk {
     /// With the name and the circumstances of `disk`, and none of its files.
     pub(crate) fn beside(disk: &dyn Disk) -> Self {
         let (path, beside_a_writer) = (disk.describe(), disk.is_beside_a_writer());
-        Self { path, beside_a_writer, files: BTreeMap::new() }
+        Self { path, beside_a_writer, files: BTreeMap::new(), foreign: Vec::new() }
+    }
+
+    /// Lists names too that are not copied.
+    pub(crate) fn list_foreign(&mut self, foreign: Vec<Listed>) {
+        self.foreign = foreign;
     }
 
     pub(crate) fn insert(&mut self, name: String, bytes: Vec<u8>) {
@@ -41,7 +48,13 @@ impl Disk for FrozenDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files.keys().cloned().collect())
+        let foreign = self.foreign.iter().map(|listed| &listed.name);
+        Ok(self.files.keys().chain(foreign).cloned().collect())
+    }
+
+    fn list_kinds(&self) -> io::Result<Vec<Listed>> {
+        let files = self.files.keys().cloned().map(Listed::file);
+        Ok(files.chain(self.foreign.iter().cloned()).collect())
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {

@@ -20,6 +20,7 @@ use crate::log::image::ImageSlice;
 
 pub(crate) mod frozen;
 mod mmap;
+pub(crate) mod names;
 mod pwrite;
 pub(crate) mod real;
 pub mod sim;
@@ -53,6 +54,23 @@ pub enum Access {
     Create,
 }
 
+/// A name in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The name; what is not UTF-8 in it is replaced.
+    pub name: String,
+    /// Whether it is of a regular file, and not of a directory, a link or anything else.
+    pub is_file: bool,
+}
+
+impl Listed {
+    /// The name of a regular file.
+    #[must_use]
+    pub fn file(name: String) -> Self {
+        Self { name, is_file: true }
+    }
+}
+
 /// One data directory: a flat set of named files, locked against other writers for as long as the value lives.
 ///
 /// Names are the engine's own (ASCII, no separators). The lock is released when the last reference to the directory
@@ -62,6 +80,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn describe(&self) -> String;
     /// The names of all files, in no order. The lock file is not among them.
     fn list(&self) -> io::Result<Vec<String>>;
+    /// As [`Disk::list`], with what each name is of. A lock file that is no regular file is among them.
+    fn list_kinds(&self) -> io::Result<Vec<Listed>> {
+        Ok(self.list()?.into_iter().map(Listed::file).collect())
+    }
     /// Opens a file. Symbolic links are not followed, and only regular files are opened.
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file, over another if there is one of that name; durable after [`Disk::sync_dir`].

@@ -15,10 +15,11 @@ use rustix::fs::{self, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
+use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
 #[cfg(target_os = "linux")]
 use super::uring::UringQueue;
-use super::{Access, Disk, DiskFile, LOCK_FILE, Mapping, WriteQueue, check_name, mmap};
+use super::{Access, Disk, DiskFile, LOCK_FILE, Listed, Mapping, WriteQueue, check_name, mmap};
 use crate::config::IoBackend;
 use crate::error::OpenError;
 
@@ -91,6 +92,9 @@ impl RealDisk {
         };
         check_directory(&directory, &name)?;
         let writable = matches!(mode, OpenMode::Write { .. });
+        if writable {
+            refuse_strangers_directory(&directory, &name)?;
+        }
         let (lock, beside) = match take_lock(&directory, writable, &name) {
             Err(OpenError::Locked { .. }) if mode == OpenMode::ReadBeside => (None, true),
             lock => (lock?, false),
@@ -180,6 +184,45 @@ fn own_directory(parent: &OwnedFd, last: &OsStr, name: &str) -> Result<OwnedFd, 
     Ok(directory)
 }
 
+/// Everything in a directory. A name that is not UTF-8 is none of the engine's; it stays visible, to be reported.
+fn list_directory(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            // Some file systems do not say it in the listing.
+            FileType::Unknown => {
+                match fs::statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // Removed meanwhile.
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            kind => kind,
+        };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        listed.push(Listed { name, is_file: kind == FileType::RegularFile });
+    }
+    Ok(listed)
+}
+
+/// Refuses to begin a log in a directory that is in use for something else, before anything is made in it. Where LOCK is,
+/// that is too late, and left to the reading of META.
+fn refuse_strangers_directory(directory: &OwnedFd, path: &str) -> Result<(), OpenError> {
+    let listed = list_directory(directory).map_err(|e| OpenError::io("listing", path, e))?;
+    if listed.iter().any(|listed| listed.name == LOCK_FILE) {
+        return Ok(());
+    }
+    match claimed_by(listed.iter().map(|listed| &*listed.name)) {
+        Some(file) => Err(OpenError::ForeignFile { path: path.into(), file: file.into() }),
+        None => Ok(()),
+    }
+}
+
 fn check_directory(directory: &OwnedFd, name: &str) -> Result<(), OpenError> {
     let stat = fs::fstat(directory).map_err(|e| failed("examining", name, e))?;
     let user = geteuid().as_raw();
@@ -211,13 +254,17 @@ fn take_lock(
     } else {
         (OFlags::RDONLY, FlockOperation::NonBlockingLockShared)
     };
-    let lock =
-        match retry_on_intr(|| fs::openat(directory, LOCK_FILE, flags | FILE_FLAGS, FILE_MODE)) {
-            Ok(lock) => lock,
-            Err(Errno::NOENT) if !writable => return Ok(None),
-            Err(error) => return Err(fail(error.into())),
-        };
-    let stat = check_regular(&lock).map_err(fail)?;
+    let opened = retry_on_intr(|| fs::openat(directory, LOCK_FILE, flags | FILE_FLAGS, FILE_MODE));
+    let opened = opened.map_err(io::Error::from);
+    let (lock, stat) = match opened.and_then(|lock| Ok((check_regular(&lock)?, lock))) {
+        Ok((stat, lock)) => (lock, stat),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !writable => return Ok(None),
+        Err(_) if is_of_something_else(directory, LOCK_FILE) => {
+            let taken = OpenError::NameTaken { path: path.into(), file: LOCK_FILE.into() };
+            return if writable { Err(taken) } else { Ok(None) };
+        }
+        Err(error) => return Err(fail(error)),
+    };
     match retry_on_intr(|| fs::flock(&lock, operation)) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
@@ -228,6 +275,12 @@ fn take_lock(
         fs::fchmod(&lock, FILE_MODE).map_err(|e| fail(e.into()))?;
     }
     Ok(Some(lock))
+}
+
+/// Whether a name is of a directory, a link, a device, and not of a regular file.
+fn is_of_something_else(directory: &OwnedFd, name: &str) -> bool {
+    let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
 }
 
 /// By `..`, which is where the directory really is, also when the path led through a symbolic link.
@@ -277,16 +330,14 @@ impl Disk for RealDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.held.directory)? {
-            let entry = entry?;
-            // A name that is not UTF-8 is nobody's of ours; it stays visible, so that it is called foreign.
-            let name = entry.file_name().to_string_lossy();
-            if !matches!(&*name, "." | ".." | LOCK_FILE) {
-                names.push(name.into_owned());
-            }
-        }
-        Ok(names)
+        let listed = list_directory(&self.held.directory)?.into_iter();
+        Ok(listed.filter(|listed| listed.name != LOCK_FILE).map(|listed| listed.name).collect())
+    }
+
+    fn list_kinds(&self) -> io::Result<Vec<Listed>> {
+        let mut listed = list_directory(&self.held.directory)?;
+        listed.retain(|listed| listed.name != LOCK_FILE || !listed.is_file);
+        Ok(listed)
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {

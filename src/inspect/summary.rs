@@ -11,6 +11,7 @@ use crate::log::Cut;
 use crate::log::format::{FrameKind, segment_name};
 use crate::log::hard::HardFile;
 use crate::log::meta::{self, Meta};
+use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::freeze::look_again;
 use crate::log::recovery::scan::{GoodFrame, ScanResult, SegmentSummary, scan};
 use crate::snapshot::SnapshotKind;
@@ -19,7 +20,7 @@ use crate::snapshot::SnapshotKind;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// `None`: the directory is empty, or making it was interrupted; the rest is empty too then.
+    /// `None`: the directory is empty, or making it was interrupted. All but `foreign` is empty too then.
     pub meta: Option<MetaContent>,
     /// Bytes of the consensus engine's hard state; `None` if none was ever saved.
     pub hard_state_bytes: Option<usize>,
@@ -46,6 +47,8 @@ pub struct Inspection {
     pub damage: Option<Corrupt>,
     /// Whether somebody was writing meanwhile: there is then no torn end, only frames that are being written.
     pub beside_a_writer: bool,
+    /// Files of the directory that are not the engine's. They are passed over.
+    pub foreign: ForeignFiles,
 }
 
 /// The content of META.
@@ -153,8 +156,12 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
 }
 
 fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
-    let Some((meta, damage)) = &looked.meta else { return Ok(Inspection::default()) };
+    let foreign = list_files(&looked.disk)?.foreign;
+    let Some((meta, damage)) = &looked.meta else {
+        return Ok(Inspection { foreign, ..Inspection::default() });
+    };
     let mut inspection = Inspection {
+        foreign,
         meta: Some(MetaContent::new(meta, damage.slot_offset)),
         committed: meta.committed,
         durable_sequence: meta.durable_sequence,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Looked, while_it_stays};
 use crate::error::{Corrupt, OpenError};
+use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
 
 /// One place that does not read back.
@@ -32,6 +33,8 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Whether somebody was writing meanwhile: the frames being written are neither damage nor a torn end.
     pub beside_a_writer: bool,
+    /// Files of the directory that are not the engine's. They are passed over, and no finding.
+    pub foreign: ForeignFiles,
 }
 
 impl VerifyReport {
@@ -57,8 +60,8 @@ impl VerifyReport {
 ///
 /// # Errors
 ///
-/// [`OpenError`] for what keeps it from looking: a missing directory, an unknown version, a file that is not ours, an
-/// I/O error. Damage is not an error but a finding.
+/// [`OpenError`] for what keeps it from looking: a missing directory, an unknown version, a directory that is in use
+/// for something else, an I/O error. Damage is not an error but a finding.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
     match while_it_stays(path.as_ref(), verify_once) {
         Err(OpenError::Corrupt(place)) => {
@@ -71,8 +74,11 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
 }
 
 fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
-    let mut report =
-        VerifyReport { beside_a_writer: looked.is_beside_a_writer(), ..VerifyReport::default() };
+    let mut report = VerifyReport {
+        beside_a_writer: looked.is_beside_a_writer(),
+        foreign: list_files(&looked.disk)?.foreign,
+        ..VerifyReport::default()
+    };
     let Some((meta, _)) = &looked.meta else { return Ok(report) };
     let VerifyReport { findings, .. } = &mut report;
     let summary = verify_log(&looked.disk, meta, &mut |VerifyFinding { place, was_durable }| {

@@ -29,7 +29,7 @@ use crate::disk::{Access, Disk};
 use crate::entry::{LeaderTag, LogId};
 use crate::error::OpenError;
 use crate::log::format::{DatabaseId, META_FILE, encode_option, put, u64_at};
-use crate::log::recovery::files::list_files;
+use crate::log::recovery::files::{list_files, refuse_claimed};
 use crate::log::two_slot::{
     PAYLOAD_AT, SECTOR_BYTES, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
 };
@@ -171,6 +171,9 @@ impl MetaFile {
     ) -> Result<Option<(Self, Meta, MetaDamage)>, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
         let files = list_files(disk)?;
+        if writable || files.foreign.taken.iter().any(|name| name == META_FILE) {
+            files.refuse_taken(disk)?;
+        }
         // META is complete before any other file is made, but for the snapshot of a restore: that comes after a META
         // without content.
         let was_complete = files.hard || !files.segments.is_empty();
@@ -178,6 +181,7 @@ impl MetaFile {
             return if was_complete || !files.snapshots.is_empty() {
                 Err(corrupt(&LAYOUT, 0, "the file is missing").into())
             } else {
+                refuse_claimed(disk)?;
                 Ok(None)
             };
         }

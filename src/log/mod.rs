@@ -52,6 +52,7 @@ use meta::{LogBase, Meta, MetaFile};
 use pool::ImagePool;
 use queue::LogQueue;
 use reader::LogEntries;
+use recovery::files::ForeignFiles;
 use segment::SegmentFiles;
 use table::SegmentTable;
 use writer::{LogWriter, WriterShared};
@@ -195,6 +196,8 @@ pub struct RecoveryReport {
     pub damaged_snapshots: Vec<String>,
     /// Opened read-only, while somebody was writing: what is here is the log up to some moment of the opening.
     pub beside_a_writer: bool,
+    /// Files of the directory that are not the engine's. They were passed over, and nothing of them was changed.
+    pub foreign: ForeignFiles,
 }
 
 /// The torn end of a log.

@@ -11,7 +11,7 @@ use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::notes::Notes;
 use super::pool::ImagePool;
 use super::queue::LogQueue;
-use super::recovery::files::list_files;
+use super::recovery::files::{ForeignFiles, list_files, refuse_unowned};
 use super::recovery::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
@@ -51,6 +51,8 @@ pub(crate) struct LogOpening {
     snapshot: Option<(LogId, u64)>,
     /// Snapshots that do not read back.
     damaged_snapshots: Vec<String>,
+    /// Files that are not the engine's.
+    foreign: ForeignFiles,
 }
 
 impl LogOpening {
@@ -63,6 +65,8 @@ impl LogOpening {
     ) -> Result<Self, OpenError> {
         check_config(&config)?;
         let meta = MetaFile::open(&*disk, writable)?;
+        let files = list_files(&*disk)?;
+        files.warn(&*disk);
         let mut content = match &meta {
             Some((_, content, _)) => *content,
             None => Meta {
@@ -85,12 +89,11 @@ impl LogOpening {
             return Err(OpenError::OtherState { found: found.holds(), asked: state.holds() });
         }
         let table = Arc::new(SegmentTable::new(config.pinned_images));
-        for name in disk.list().map_err(|error| OpenError::io("listing", ".", error))? {
-            if let Some(number) = super::format::parse_segment_name(&name)
-                && number >= content.base.segment
+        for number in files.segments {
+            if number >= content.base.segment
                 && let Ok(segment) = u32::try_from(number)
             {
-                map_segment(&disk, &table, &name, segment)?;
+                map_segment(&disk, &table, &segment_name(number), segment)?;
             }
         }
         Ok(Self {
@@ -103,6 +106,7 @@ impl LogOpening {
             poison: Arc::default(),
             snapshot: None,
             damaged_snapshots: Vec::new(),
+            foreign: files.foreign,
         })
     }
 
@@ -357,6 +361,7 @@ impl LogOpening {
             purged: self.content.base.last,
             damaged_snapshots: self.damaged_snapshots.clone(),
             beside_a_writer: self.disk.is_beside_a_writer(),
+            foreign: self.foreign.clone(),
         }
     }
 
@@ -375,6 +380,11 @@ impl LogOpening {
         })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        // Of what is removed or written over here, and of what is used again.
+        let later = result.segments.iter().map(|segment| segment.number);
+        let unused = later.filter(|number| *number > tail.segment);
+        let unused = unused.chain(result.obsolete.iter().copied());
+        refuse_unowned(&*self.disk, &self.content.database_id, unused)?;
         if self.meta.is_none() {
             remove_leftovers(&*self.disk)?;
         }

@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod edit;
 mod error;
+mod foreign;
 mod import;
 mod look;
 mod progress;

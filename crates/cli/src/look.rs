@@ -11,6 +11,7 @@ use sprag::{CommandRef, CommitMode, Contiguity, LeaderTag, LogId, Note, PayloadR
 
 use crate::args::{Dump, Inspect};
 use crate::error::{Outcome, opening};
+use crate::foreign::{ForeignJson, print_foreign};
 use crate::progress::Progress;
 use crate::text::{Bytes, CutJson, Maybe, hex, line, size, torn};
 
@@ -33,12 +34,14 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     let damaged = findings.iter().filter(|finding| finding.was_durable).count();
     if json {
         let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
-        line(out, &VerifyJson { clean: report.is_clean(), frames, entries, snapshots, findings })?;
+        let (clean, foreign) = (report.is_clean(), ForeignJson::new(&report.foreign));
+        line(out, &VerifyJson { clean, frames, entries, snapshots, findings, foreign })?;
     } else {
         for FindingJson { file, offset, index, what, was_durable } in &findings {
             let kind = if *was_durable { "DAMAGED" } else { "torn end, not known to be durable" };
             writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
         }
+        print_foreign(&report.foreign, out)?;
         let state = if report.is_clean() { "clean" } else { "damaged" };
         let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
         writeln!(out, "{state}: {frames} frames, {entries} entries, {snapshots} snapshots read")?;
@@ -64,6 +67,7 @@ struct VerifyJson<'a> {
     entries: u64,
     snapshots: u64,
     findings: Vec<FindingJson<'a>>,
+    foreign: Option<ForeignJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +109,7 @@ pub(crate) fn whole(dir: &Path, unreadable: Option<&Corrupt>) -> Outcome {
 
 fn print_inspection(dir: &Path, found: &Inspection, out: &mut dyn Write) -> Outcome {
     writeln!(out, "directory         {}", dir.display())?;
+    print_foreign(&found.foreign, out)?;
     let Some(meta) = &found.meta else {
         return Ok(writeln!(out, "empty: nothing was ever completed in it")?);
     };
@@ -220,6 +225,7 @@ struct InspectJson<'a> {
     obsolete: &'a [String],
     snapshots: Vec<SnapshotJson<'a>>,
     damage: Option<String>,
+    foreign: Option<ForeignJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -304,6 +310,7 @@ impl<'a> InspectJson<'a> {
             obsolete: &found.obsolete,
             snapshots: found.snapshots.iter().map(SnapshotJson::new).collect(),
             damage: found.damage.as_ref().map(ToString::to_string),
+            foreign: ForeignJson::new(&found.foreign),
         }
     }
 }

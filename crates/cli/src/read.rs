@@ -12,6 +12,7 @@ use sprag::{PersistentStateMachine, Snapshot};
 
 use crate::args::{Export, Format, KeyOf};
 use crate::error::{Outcome, about, opening};
+use crate::foreign::{ForeignJson, print_foreign};
 use crate::look::whole;
 use crate::progress::Progress;
 use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
@@ -68,6 +69,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 meta_slot_damaged: recovery.meta_slot_damaged,
                 unreadable: recovery.unreadable.as_ref().map(ToString::to_string),
                 beside_a_writer: recovery.beside_a_writer,
+                foreign: ForeignJson::new(&recovery.foreign),
                 memory_bytes,
             },
         )?;
@@ -90,6 +92,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     if recovery.beside_a_writer {
         writeln!(out, "writer         at work: this is the log up to a moment ago")?;
     }
+    print_foreign(&recovery.foreign, out)?;
     writeln!(out, "memory         {}", size(memory_bytes as u64))?;
     whole(dir, recovery.unreadable.as_ref())
 }
@@ -109,6 +112,7 @@ struct StatsJson<'a> {
     meta_slot_damaged: bool,
     unreadable: Option<String>,
     beside_a_writer: bool,
+    foreign: Option<ForeignJson<'a>>,
     memory_bytes: usize,
 }
 

@@ -131,8 +131,41 @@ fn a_directory_that_others_may_write_to_or_have_open_is_refused() {
     succeed(["verify", text(&dir)]);
     drop(manager);
     succeed(["verify", text(&dir)]);
-    fs::write(dir.join("notes.txt"), "mine").unwrap();
-    assert!(fail(1, ["stats", text(&dir)]).contains("notes.txt"));
+}
+
+#[test]
+fn foreign_files_are_passed_over_and_shown_by_stats_inspect_and_verify() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 3);
+    fs::create_dir(dir.join("lost+found")).unwrap();
+    fs::write(dir.join("notes\n.txt"), "mine").unwrap();
+    fs::create_dir(dir.join("00000000000000ff.seg")).unwrap();
+    let said = |arguments: &[&str]| String::from_utf8(succeed(arguments)).unwrap();
+    for command in ["stats", "inspect", "verify"] {
+        let shown = said(&[command, text(&dir)]);
+        assert!(shown.contains(r#"passed over: "lost+found""#), "{command}: {shown}");
+        assert!(shown.contains(r#"passed over: "notes\n.txt""#), "{command}: {shown}");
+        assert!(shown.contains(r#"NAME TAKEN: "00000000000000ff.seg""#), "{command}: {shown}");
+        let json = said(&["--json", command, text(&dir)]);
+        assert!(json.contains(r#""foreign":{"count":2,"#), "{command}: {json}");
+    }
+    assert!(fail(1, ["put", text(&dir), "key", "value"]).contains("move it out"));
+    fs::remove_dir(dir.join("00000000000000ff.seg")).unwrap();
+    succeed(["put", text(&dir), "key", "value"]);
+    succeed(["repair", text(&dir)]);
+    succeed(["compact", text(&dir)]);
+    assert!(dir.join("lost+found").exists());
+}
+
+#[test]
+fn a_directory_of_something_else_is_not_taken_for_a_data_directory() {
+    let (_temporary, dir) = fresh();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("thesis.doc"), "mine").unwrap();
+    for arguments in [&["put", text(&dir), "key", "value"][..], &["stats", text(&dir)]] {
+        assert!(fail(1, arguments).contains("thesis.doc"));
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "not even a lock file is made");
 }
 
 #[test]

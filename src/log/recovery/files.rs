@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::names::{Name, claimed_by};
+use crate::disk::{Access, Disk, DiskFile, Listed};
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{
-    HARD_FILE, META_FILE, SEGMENT_BYTES_MAX, parse_segment_name, segment_name,
-};
-use crate::snapshot::format::{is_temporary_name, parse_snapshot_name};
+use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
+use crate::log::format::{SEGMENT_BYTES_MAX, segment_name};
+use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
 
 /// How much is read at once, unless a frame is longer.
 const READ_BYTES: u64 = 4 << 20;
@@ -25,29 +25,142 @@ pub(crate) struct Files {
     pub(crate) snapshots: Vec<String>,
     /// File names of snapshots that were never finished.
     pub(crate) unfinished: Vec<String>,
+    /// Files that are not the engine's.
+    pub(crate) foreign: ForeignFiles,
 }
 
-/// Lists a directory; a file that is not ours is an error, as it may be somebody's data.
+/// Files of a directory that are not the engine's. The engine passes over them, and changes none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForeignFiles {
+    /// How many there are.
+    pub count: u64,
+    /// The first of their names, sorted; at most 16.
+    pub names: Vec<String>,
+    /// Names that the engine gives to its own files and that are of something else: a directory, a link, another
+    /// program's file. Reading goes on without them. Opening for writing is refused until they are moved away
+    /// ([`OpenError::NameTaken`]).
+    pub taken: Vec<String>,
+}
+
+/// The most names that a report keeps.
+const FOREIGN_NAMES_MAX: usize = 16;
+
+impl ForeignFiles {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0 && self.taken.is_empty()
+    }
+
+    fn settle(&mut self) {
+        self.names.sort_unstable();
+        self.names.truncate(FOREIGN_NAMES_MAX);
+        self.taken.sort_unstable();
+    }
+}
+
+impl Files {
+    /// Refuses to write where a name that the engine gives is of something else.
+    pub(crate) fn refuse_taken(&self, disk: &dyn Disk) -> Result<(), OpenError> {
+        match self.foreign.taken.first() {
+            Some(file) => Err(OpenError::NameTaken { path: disk.describe(), file: file.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says that there are foreign files, once an opening.
+    pub(crate) fn warn(&self, disk: &dyn Disk) {
+        let ForeignFiles { count, names, taken } = &self.foreign;
+        if !self.foreign.is_empty() {
+            let directory = disk.describe();
+            tracing::warn!(directory, count, ?names, ?taken, "files that are not sprag's");
+        }
+    }
+}
+
+/// Lists a directory. What is not the engine's is passed over, and reported.
 pub(crate) fn list_files(disk: &dyn Disk) -> Result<Files, OpenError> {
     let mut files = Files::default();
-    let names = disk.list().map_err(|e| OpenError::io("listing", disk.describe(), e))?;
-    for name in names {
-        if name == META_FILE {
-            files.meta = true;
-        } else if name == HARD_FILE {
-            files.hard = true;
-        } else if let Some(number) = parse_segment_name(&name) {
-            files.segments.push(number);
-        } else if parse_snapshot_name(&name).is_some() {
-            files.snapshots.push(name);
-        } else if is_temporary_name(&name) {
-            files.unfinished.push(name);
-        } else {
-            return Err(OpenError::ForeignFile { path: disk.describe(), file: name });
+    for Listed { name, is_file } in list(disk)? {
+        match (Name::of(&name), is_file) {
+            (Name::Meta, true) => files.meta = true,
+            (Name::Hard, true) => files.hard = true,
+            (Name::Segment(number), true) => files.segments.push(number),
+            (Name::Snapshot, true) => files.snapshots.push(name),
+            (Name::Unfinished, true) => files.unfinished.push(name),
+            (Name::Lock, true) => {}
+            (Name::Foreign, _) => {
+                files.foreign.count += 1;
+                files.foreign.names.push(name);
+            }
+            (_, false) => files.foreign.taken.push(name),
         }
     }
     files.segments.sort_unstable();
+    files.foreign.settle();
     Ok(files)
+}
+
+/// What [`list_files`] passes over.
+pub(in crate::log) fn foreign_files(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
+    let mut listed = list(disk)?;
+    listed.retain(|listed| !listed.is_file || Name::of(&listed.name) == Name::Foreign);
+    Ok(listed)
+}
+
+fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
+    disk.list_kinds().map_err(|e| OpenError::io("listing", disk.describe(), e))
+}
+
+/// Refuses a directory without a log that is in use for something else: it is no data directory.
+pub(crate) fn refuse_claimed(disk: &dyn Disk) -> Result<(), OpenError> {
+    let listed = list(disk)?;
+    match claimed_by(listed.iter().map(|listed| &*listed.name)) {
+        Some(file) => Err(OpenError::ForeignFile { path: disk.describe(), file: file.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to remove, or to write over, a file that has the name of a segment or of an unfinished snapshot and was not
+/// written by the engine. A file of the engine begins with zeros, a frame's header or a snapshot's mark, and a segment
+/// is some pages long.
+pub(crate) fn refuse_unowned(
+    disk: &dyn Disk,
+    database_id: &DatabaseId,
+    segments: impl Iterator<Item = u64>,
+) -> Result<(), OpenError> {
+    let taken = |file| OpenError::NameTaken { path: disk.describe(), file };
+    for number in segments {
+        let name = segment_name(number);
+        let (bytes, first) = beginning::<FRAME_HEADER_BYTES>(disk, &name)?;
+        let is_ours = bytes.is_multiple_of(PAGE_BYTES)
+            || first.iter().all(|byte| *byte == 0)
+            || FrameHeader::parse(&first, database_id).is_ok();
+        if !is_ours {
+            return Err(taken(name));
+        }
+    }
+    for name in list_files(disk)?.unfinished {
+        let (_, first) = beginning::<{ SNAPSHOT_MAGIC.len() }>(disk, &name)?;
+        if first != SNAPSHOT_MAGIC && first.iter().any(|byte| *byte != 0) {
+            return Err(taken(name));
+        }
+    }
+    Ok(())
+}
+
+/// The length of every segment is a multiple of it.
+const PAGE_BYTES: u64 = 4096;
+
+/// The length of a file, and its first bytes, with zeros for those that it does not have.
+fn beginning<const N: usize>(disk: &dyn Disk, name: &str) -> Result<(u64, [u8; N]), OpenError> {
+    let failed = |action| move |source| OpenError::io(action, name, source);
+    let file = disk.open(name, Access::Read).map_err(failed("opening"))?;
+    let bytes = file.len().map_err(failed("measuring"))?;
+    let mut first = [0; N];
+    file.read_at(&mut first, 0).map_err(failed("reading"))?;
+    Ok((bytes, first))
 }
 
 /// A segment file, open for reading.

@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::log::format::{FRAME_HEADER_BYTES, HARD_FILE, META_FILE, segment_name};
 use crate::log::hard::HardFile;
 use crate::log::meta::{LogBase, Meta, MetaFile};
-use crate::log::recovery::files::list_files;
+use crate::log::recovery::files::{foreign_files, list_files};
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::snapshot::Snapshot;
 use crate::sync::thread;
@@ -96,6 +96,7 @@ fn base(disk: &dyn Disk) -> Result<Option<LogBase>, OpenError> {
 
 fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)>), OpenError> {
     let mut frozen = FrozenDisk::beside(disk);
+    frozen.list_foreign(foreign_files(disk)?);
     let files = list_files(disk)?;
     // That they are there tells a directory that was completed from one that was not.
     for number in &files.segments {

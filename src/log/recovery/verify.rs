@@ -35,7 +35,7 @@ pub(crate) struct VerifySummary {
 ///
 /// # Errors
 ///
-/// Only what hides the rest: an I/O error, an unknown version, a file that is not ours.
+/// Only what hides the rest: an I/O error, an unknown version, a directory that is none.
 pub(crate) fn verify(
     disk: &dyn Disk,
     meta: &Meta,

@@ -1,0 +1,42 @@
+//! How files of a directory that are not the engine's are shown.
+
+use std::io::Write;
+
+use serde::Serialize;
+use sprag::ForeignFiles;
+
+use crate::error::Outcome;
+
+/// One line a name; names are quoted, as they may hold anything.
+pub(crate) fn print_foreign(foreign: &ForeignFiles, out: &mut dyn Write) -> Outcome {
+    for name in &foreign.taken {
+        writeln!(
+            out,
+            "NAME TAKEN: {name:?} has the name of a file of sprag and is none; move it out of the directory"
+        )?;
+    }
+    for name in &foreign.names {
+        writeln!(out, "passed over: {name:?} is not a file of sprag")?;
+    }
+    let shown = foreign.names.len() as u64;
+    if foreign.count > shown {
+        writeln!(out, "passed over: {} more", foreign.count - shown)?;
+    }
+    Ok(())
+}
+
+/// The same, for machines.
+#[derive(Serialize)]
+pub(crate) struct ForeignJson<'a> {
+    count: u64,
+    names: &'a [String],
+    taken: &'a [String],
+}
+
+impl<'a> ForeignJson<'a> {
+    /// `None` if there are none.
+    pub(crate) fn new(foreign: &'a ForeignFiles) -> Option<Self> {
+        let ForeignFiles { count, names, taken, .. } = foreign;
+        (!foreign.is_empty()).then_some(Self { count: *count, names, taken })
+    }
+}
