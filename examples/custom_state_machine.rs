@@ -8,7 +8,6 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sprag::error::SnapshotError;
@@ -40,19 +39,17 @@ pub fn decode(payload: &PayloadRef<'_>) -> Option<Order> {
     <[[u8; 8]; 3]>::try_from(words).ok().map(|words| words.map(u64::from_le_bytes))
 }
 
-/// Balances by account, and the last entry they come from.
+/// Balances by account.
 ///
 /// Atomics, because partitions are applied by different threads; relaxed, because the manager orders what concerns the
 /// same account.
 pub struct Bank {
     balances: Vec<AtomicU64>,
-    applied: Mutex<Option<LogId>>,
 }
 
 impl Default for Bank {
     fn default() -> Self {
-        let balances = (0..ACCOUNTS).map(|_| AtomicU64::new(0)).collect();
-        Self { balances, applied: Mutex::default() }
+        Self { balances: (0..ACCOUNTS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
@@ -110,15 +107,7 @@ impl StateMachine for Bank {
             };
             replies.set(&entry, reply);
         }
-        // Every partition comes by with every range: one of them keeps count, and a barrier has but one.
-        if partition.id() == 0 || range.is_barrier() {
-            *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some(range.last());
-        }
         Ok(())
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {

@@ -202,7 +202,7 @@ pub struct Note<'a> {
 /// The deterministic result of one entry.
 ///
 /// It is a function of the log up to that entry and of nothing else: the same on every node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Reply {
     /// A [`Payload::Noop`] or [`Payload::Membership`] took its place.
@@ -226,8 +226,12 @@ pub enum Reply {
         /// How many there were.
         commands: u32,
     },
-    /// What a state machine of the user's own replies.
+    /// A number that a state machine of the user's own replies.
     Custom(u64),
+    /// Bytes that a state machine of the user's own replies: at most as many as its
+    /// [`reply_bytes_max`](crate::StateMachine::reply_bytes_max). They are allocated where the reply is
+    /// copied out for its caller.
+    Bytes(Box<[u8]>),
     /// The entry had been applied before this submission; its reply of then is not kept.
     AlreadyApplied,
     /// The entry changed nothing, and this is why. A rejection is a result, not an error: every node gets the same.
@@ -279,12 +283,24 @@ impl From<BatchRejection> for Rejection {
     }
 }
 
+/// The tag of [`Reply::Bytes`] in the first word. Its length stands where others have a position.
+const BYTES_TAG: u64 = 11;
+
 impl Reply {
-    /// As two words, so that a reply lives in two atomics: tag, detail and position in the first, a number in the
-    /// second.
-    pub(crate) fn to_words(self) -> [u64; 2] {
-        let head = |tag: u64, detail: u64, position: u64| tag | detail << 8 | position << 32;
+    /// The bytes of a [`Reply::Bytes`].
+    #[must_use]
+    pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {
+            Self::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// As two words, so that a reply lives in two atomics: tag, detail and position in the first, a number in the
+    /// second. The bytes of a [`Reply::Bytes`] are kept beside them.
+    pub(crate) fn to_words(&self) -> [u64; 2] {
+        let head = |tag: u64, detail: u64, position: u64| tag | detail << 8 | position << 32;
+        match *self {
             Self::Applied => [head(1, 0, 0), 0],
             Self::Put { replaced } => [head(2, u64::from(replaced), 0), 0],
             Self::Deleted { existed } => [head(3, u64::from(existed), 0), 0],
@@ -292,6 +308,7 @@ impl Reply {
             Self::Swapped => [head(5, 0, 0), 0],
             Self::Batch { commands } => [head(6, 0, u64::from(commands)), 0],
             Self::Custom(word) => [head(7, 0, 0), word],
+            Self::Bytes(ref bytes) => Self::words_of_bytes(bytes.len()),
             Self::AlreadyApplied => [head(8, 0, 0), 0],
             Self::Rejected(rejection) => match rejection {
                 Rejection::NotANumber => [head(9, 0, 0), 0],
@@ -306,7 +323,24 @@ impl Reply {
         }
     }
 
-    /// The inverse of [`Reply::to_words`]; `None` for words that no reply has.
+    /// The words of a reply of so many bytes, which are at most [`REPLY_BYTES_MAX`].
+    ///
+    /// [`REPLY_BYTES_MAX`]: crate::log::slots::REPLY_BYTES_MAX
+    pub(crate) fn words_of_bytes(len: usize) -> [u64; 2] {
+        [BYTES_TAG | (len as u64) << 32, 0]
+    }
+
+    /// How long the bytes are, if the words are those of a [`Reply::Bytes`].
+    pub(crate) fn bytes_len([head, _]: [u64; 2]) -> Option<usize> {
+        (head & 0xff == BYTES_TAG).then(|| usize::try_from(head >> 32).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the first word is that of a rejection.
+    pub(crate) fn is_rejection(head: u64) -> bool {
+        matches!(head & 0xff, 9 | 10)
+    }
+
+    /// The inverse of [`Reply::to_words`], but for [`Reply::Bytes`]; `None` for words that no reply has.
     pub(crate) fn from_words([head, number]: [u64; 2]) -> Option<Self> {
         let detail = head >> 8 & 0xff;
         let position = u32::try_from(head >> 32).ok()?;
@@ -373,10 +407,16 @@ mod tests {
                 .map(|reason| Reply::Rejected(Rejection::InBatch { position: u32::MAX, reason })),
         );
         for reply in replies {
-            assert_eq!(Reply::from_words(reply.to_words()), Some(reply));
+            let words = reply.to_words();
+            let rejected = matches!(reply, Reply::Rejected(_));
+            assert_eq!((Reply::is_rejection(words[0]), Reply::bytes_len(words)), (rejected, None));
+            assert_eq!(Reply::from_words(words), Some(reply));
         }
+        let bytes = Reply::Bytes(vec![7; 300].into()).to_words();
+        assert_eq!((Reply::bytes_len(bytes), Reply::is_rejection(bytes[0])), (Some(300), false));
+        assert_eq!(Reply::from_words(bytes), None, "its bytes are not in its words");
         assert_eq!(Reply::from_words([0, 0]), None);
-        assert_eq!(Reply::from_words([11, 0]), None);
+        assert_eq!(Reply::from_words([12, 0]), None);
     }
 
     #[test]

@@ -160,7 +160,10 @@ fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place()
     let beside = puts(3, 2, 2);
     assert_eq!(apply_only(&manager, &beside).unwrap().len(), 2);
     assert_eq!(manager.stats().applied, Some(4));
-    assert_eq!(apply_only(&manager, &beside).unwrap(), [Reply::AlreadyApplied; 2]);
+    assert_eq!(
+        apply_only(&manager, &beside).unwrap(),
+        [Reply::AlreadyApplied, Reply::AlreadyApplied]
+    );
     assert_eq!(apply_committed(&manager, 5, 7).unwrap().len(), 3);
     let far = puts(20, 3, 3);
     apply_only(&manager, &far).unwrap();

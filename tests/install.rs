@@ -10,9 +10,8 @@ use common::{LONG, Scratch, Watch, apply_config, manage};
 use sprag::error::{SnapshotError, SubmitError, WaitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Journaled, LogId, Partition,
-    PersistentConfig, PersistentStateMachine, Range, Replies, Snapshot, SnapshotSink, Stage,
-    StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Journaled, Partition, PersistentConfig,
+    PersistentStateMachine, Range, Replies, Snapshot, SnapshotSink, Stage, StateMachine,
 };
 
 fn log(first: u64, term: u64, entries: u64) -> Vec<Logged> {
@@ -237,10 +236,6 @@ struct Own;
 impl StateMachine for Own {
     fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        None
     }
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {

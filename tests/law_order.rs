@@ -176,7 +176,7 @@ fn perform<M: StateMachine>(
             .map(|entry| match manager.apply(entry, LONG) {
                 Ok(reply) => Some(reply),
                 Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. }) => {
-                    Some(submit_sync(manager, &[*entry])[0])
+                    Some(submit_sync(manager, &[*entry]).remove(0))
                 }
                 Err(error) => panic!("{error}"),
             })
@@ -214,7 +214,7 @@ fn check_replies(first: u64, got: &[Option<Reply>], expected: &[Reply]) -> Resul
         return Err(format!("{} replies for {} entries", got.len(), expected.len()));
     }
     for ((index, got), expected) in (first..).zip(got).zip(expected) {
-        if got.is_some_and(|got| got != *expected) {
+        if got.as_ref().is_some_and(|got| got != expected) {
             return Err(format!("index {index}: replied {got:?}, must be {expected:?}"));
         }
     }

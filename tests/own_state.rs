@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use common::{LONG, Scratch, apply_config, dir_bytes, manage};
 use sprag::error::OpenError;
 use sprag::{
     Entry, Fatal, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition, Payload,
-    PersistentStateMachine, Range, Replies, SnapshotSink, SnapshotSource, StateMachine,
+    PersistentStateMachine, Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Has everything up to an entry, wherever it keeps that.
@@ -89,6 +91,65 @@ fn a_machine_that_has_the_entry_of_a_membership_finds_it_in_the_log_or_in_the_sn
     manager.snapshot().unwrap();
     let snapshot = manager.newest_snapshot().unwrap().unwrap();
     assert_eq!(snapshot.membership().unwrap().0, LogId::new(2015, 1));
+}
+
+/// Counts entries, and leaves it to the engine to say which.
+#[derive(Default)]
+struct Uncounted(AtomicU64);
+
+impl StateMachine for Uncounted {
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        for entry in range.entries(partition) {
+            let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            replies.set(&entry?, Reply::Custom(count));
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), sprag::error::SnapshotError> {
+        out.write(&self.0.load(Ordering::Relaxed).to_le_bytes()).unwrap();
+        Ok(())
+    }
+
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), sprag::error::SnapshotError> {
+        let mut bytes = [0; 8];
+        assert_eq!(source.read(&mut bytes).unwrap(), 8);
+        self.0.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_engine_counts_for_a_machine_in_memory_also_over_snapshots() {
+    for workers in [1, 3] {
+        let manager = manage(Uncounted::default(), apply_config(workers));
+        assert_eq!(manager.applied(), None);
+        for (index, term) in [(1, 1), (2, 1), (3, 4), (4, 4)] {
+            manager.apply(&Entry::noop(index, term), LONG).unwrap();
+            assert_eq!(manager.applied(), Some(LogId::new(index, term)));
+        }
+        let mut bytes = Vec::new();
+        let report = manager.snapshot_to(&mut bytes).unwrap();
+        assert_eq!(report.log_id, Some(LogId::new(4, 4)));
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(scratch.path()).unwrap();
+        let file = scratch.path().join("a.snap");
+        std::fs::write(&file, bytes).unwrap();
+
+        let other = manage(Uncounted::default(), apply_config(workers));
+        other.apply(&Entry::noop(1, 1), LONG).unwrap();
+        let snapshot = sprag::Snapshot::open(&file).unwrap();
+        other.restore(&snapshot, LONG).unwrap();
+        assert_eq!(other.applied(), Some(LogId::new(4, 4)));
+        assert_eq!(other.apply(&Entry::noop(4, 4), LONG).unwrap(), Reply::AlreadyApplied);
+        assert_eq!(other.apply(&Entry::noop(5, 4), LONG).unwrap(), Reply::Custom(5));
+        assert_eq!(other.snapshot_to(&mut Vec::new()).unwrap().log_id, other.applied());
+    }
 }
 
 #[test]

@@ -87,10 +87,6 @@ impl StateMachine for Panicking {
         }
         Ok(())
     }
-
-    fn applied(&self) -> Option<LogId> {
-        None
-    }
 }
 
 #[test]

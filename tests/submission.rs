@@ -165,7 +165,7 @@ fn what_was_applied_before_is_skipped_and_said() {
         let increments: Vec<_> = (1..=4).map(|at| Entry::increment(at, 1, b"c", 1)).collect();
         let counter = |number| Reply::Counter(number);
         assert_eq!(engine.sync(&increments[..3]).unwrap(), [1, 2, 3].map(counter));
-        assert_eq!(engine.sync(&increments[..3]).unwrap(), [Reply::AlreadyApplied; 3]);
+        assert_eq!(engine.sync(&increments[..3]).unwrap(), vec![Reply::AlreadyApplied; 3]);
         assert_eq!(engine.apply(&increments[1]).unwrap(), Reply::AlreadyApplied);
         // Known at the front, new at the end.
         let replies = engine.sync(&increments[1..]).unwrap();

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
 use crate::log::apply_only::RecordPlace;
-use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
+use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
@@ -222,27 +221,15 @@ impl<M: StateMachine> Engine<M> {
         let (payload, _) = codec::decode(bytes, place.segment, place.start.get())
             .map_err(|_| Poison::Internal("a record does not decode"))?;
         let progress = Cell::new(index);
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let footprint = self.machine.footprint(&payload);
-            let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-            self.slots.fill(index, hash, place.start.get());
-            let barrier = footprint == Footprint::All;
-            let (segment, start) = (place.segment, place.start.get());
-            let range =
-                Range::new(&self.slots, log_id, 1, barrier, segment, bytes, start, &progress);
-            let mut replies = Replies::new(&self.slots);
-            self.machine.apply(&range, Partition::WHOLE, &mut replies)?;
-            self.rejected.fetch_add(replies.rejected(), Ordering::Relaxed);
-            Ok(())
-        }));
-        match ran {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(fatal)) => {
-                let fatal: crate::machine::Fatal = fatal;
-                Err(Poison::Fatal { index, message: fatal.to_string() })
-            }
-            Err(_panic) => Err(Poison::Panic { index }),
-        }
+        let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
+        let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
+        self.slots.fill(index, hash, place.start.get());
+        let barrier = footprint == Footprint::All;
+        let (segment, start) = (place.segment, place.start.get());
+        let range = Range::new(&self.slots, log_id, 1, barrier, segment, bytes, start, &progress);
+        let rejected = apply_range(&self.machine, &range, Partition::WHOLE)?;
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        Ok(())
     }
 }
 

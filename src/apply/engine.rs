@@ -17,14 +17,18 @@ use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
+use crate::entry::LogId;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::appender::Appender;
-use crate::log::slots::SlotRing;
+use crate::log::slots::{REPLY_BYTES_MAX, SlotRing};
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, thread};
+
+/// Most memory that the replies of bytes of one engine may take.
+const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 
 /// How often a caller who waits for a frame looks, while the log writer's thread is at it.
 const SYNC_LOOK: Duration = Duration::from_micros(50);
@@ -76,6 +80,26 @@ pub(crate) struct Engine<M> {
     pub(crate) start_mark: u64,
 }
 
+/// The slots of `entries` entries in flight, with room for the replies that the machine declares.
+fn slots_for(entries: usize, reply_bytes_max: usize) -> Result<SlotRing, OpenError> {
+    let refuse = |message| Err(OpenError::Config { option: "reply_bytes_max", message });
+    if reply_bytes_max > REPLY_BYTES_MAX {
+        let message =
+            format!("{reply_bytes_max} bytes are more than the {REPLY_BYTES_MAX} of a reply");
+        return refuse(message);
+    }
+    let bytes = SlotRing::reply_rooms_bytes(entries, reply_bytes_max);
+    if bytes > REPLY_ROOMS_BYTES_MAX {
+        return refuse(format!(
+            "replies of {reply_bytes_max} bytes would take {bytes} bytes of memory, more than \
+             {REPLY_ROOMS_BYTES_MAX}: lower ApplyConfig::pipeline_depth"
+        ));
+    }
+    SlotRing::new(entries).with_reply_rooms(reply_bytes_max).map_err(|error| {
+        OpenError::io("allocating memory for", "replies", std::io::Error::other(error))
+    })
+}
+
 /// What whoever holds the appender's place holds.
 #[derive(Debug)]
 pub(crate) struct Appending {
@@ -90,7 +114,7 @@ impl<M: StateMachine> Engine<M> {
         let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
             machine.journal().open(start)?;
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
-        let slots = SlotRing::new(2 * config.pipeline_depth);
+        let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
         if let (Some(log), Some(clock)) = (&log, &config.by_hand) {
             log.set_clock(clock.clone());
@@ -133,6 +157,15 @@ impl<M: StateMachine> Engine<M> {
 
     pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appending> {
         self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last entry in the state, for who holds the appender.
+    pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
+        let index = decode(self.progress.applied_mark())?;
+        // A record that is not of the log may have brought the state to an index that the log has under
+        // another log id, or does not have. Machines over our log know it, and others have no records.
+        let own = self.log.as_ref().and_then(|_| self.machine.applied());
+        own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
     }
 
     pub(crate) fn range_entries_max(&self) -> u32 {

@@ -11,7 +11,7 @@ use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
 use crate::config::{ApplyConfig, Durability};
-use crate::entry::{Entry, Reply};
+use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
@@ -81,6 +81,13 @@ impl<M: StateMachine> ApplyManager<M> {
     #[must_use]
     pub fn machine(&self) -> &M {
         &self.engine.machine
+    }
+
+    /// The last entry that is in the state, for every partition; `None` before the first. Takes its turn with
+    /// submissions: [`stats`](ApplyManager::stats) has the index alone, without that.
+    #[must_use]
+    pub fn applied(&self) -> Option<LogId> {
+        self.engine.applied_in(&self.engine.lock_appender())
     }
 
     /// Submits committed entries and returns at once: they are in the log's memory, on their way.

@@ -150,8 +150,8 @@ impl<M: StateMachine> ApplyManager<M> {
             .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
         replies.clear();
         self.engine.replies(part, submission, replies);
-        for (entry, reply) in part.iter().zip(replies.iter()) {
-            sink(entry.log_id.index, *reply);
+        for (entry, reply) in part.iter().zip(replies.drain(..)) {
+            sink(entry.log_id.index, reply);
         }
         Ok(())
     }

@@ -163,25 +163,25 @@ struct Written {
 /// A state that stands still while it is written.
 enum Still<'a, M: StateMachine> {
     View(View),
-    /// Nothing is applied to it, until the places are let go.
-    Held(&'a M, Cell<Option<HeldPlaces<'a, M>>>),
+    /// The last entry in it is this one, and nothing is applied until the places are let go.
+    Held(&'a M, Option<LogId>, Cell<Option<HeldPlaces<'a, M>>>),
 }
 
 impl<M: StateMachine> Still<'_, M> {
     fn log_id(&self) -> Option<LogId> {
         match self {
             Self::View(view) => view.log_id(),
-            Self::Held(machine, _) => machine.applied(),
+            Self::Held(_, applied, _) => *applied,
         }
     }
 
     fn meta(&self) -> SnapshotMeta {
         match self {
             Self::View(view) => view.meta(),
-            Self::Held(machine, _) => {
+            Self::Held(machine, applied, _) => {
                 let membership = machine.last_membership();
                 SnapshotMeta {
-                    log_id: machine.applied(),
+                    log_id: *applied,
                     membership: membership
                         .map(|(log_id, bytes)| (log_id, bytes.into_boxed_slice())),
                     ..SnapshotMeta::default()
@@ -198,7 +198,7 @@ impl<M: StateMachine> Still<'_, M> {
     ) -> Result<Summary, SnapshotError> {
         match self {
             Self::View(view) => view.write(writer, meta, stopping),
-            Self::Held(machine, places) => {
+            Self::Held(machine, _, places) => {
                 let mut writer = writer.blob();
                 let written = machine.snapshot(&mut writer);
                 // It has said all it has to: nobody has to stand still for what the disk takes.
@@ -273,8 +273,8 @@ impl<M: StateMachine> Engine<M> {
         if self.machine.views().is_some() {
             return write(&Still::View(self.take_view()?));
         }
-        let written = self.while_held(|machine, places| {
-            let state = Still::Held(machine, Cell::new(Some(places)));
+        let written = self.while_held(|machine, applied, places| {
+            let state = Still::Held(machine, applied, Cell::new(Some(places)));
             catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {

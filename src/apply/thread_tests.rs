@@ -179,10 +179,6 @@ impl StateMachine for Counter {
         Ok(())
     }
 
-    fn applied(&self) -> Option<LogId> {
-        None
-    }
-
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         if let Some(gate) = self.at_snapshot.lock().unwrap().take() {
             gate.pass();
@@ -216,10 +212,6 @@ impl StateMachine for Keyed {
 
     fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
         self.0.apply(range, part, to)
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        None
     }
 }
 

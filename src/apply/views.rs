@@ -9,6 +9,7 @@ use super::manager::ApplyManager;
 use super::ring::Descriptor;
 use super::watermark::{Stage, decode};
 use super::worker::{Step, WorkerState};
+use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
 use crate::machine::{StateMachine, View, Views};
 use crate::sync::atomic::Ordering;
@@ -53,17 +54,18 @@ impl<M: StateMachine> Engine<M> {
         Ok(views.finish_view(hold))
     }
 
-    /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state. They go on
-    /// when it lets their places go, at the latest when it returns.
+    /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state, the last of
+    /// which is told. They go on when it lets their places go, at the latest when it returns.
     pub(crate) fn while_held<R>(
         &self,
-        look: impl FnOnce(&M, HeldPlaces<'_, M>) -> R,
+        look: impl FnOnce(&M, Option<LogId>, HeldPlaces<'_, M>) -> R,
     ) -> Result<R, Poison> {
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let appending = self.hold_appender_idle()?;
         let places = HeldPlaces { places: self.workers.take_places(), engine: self };
+        let applied = self.applied_in(&appending);
         drop(appending);
-        Ok(look(&self.machine, places))
+        Ok(look(&self.machine, applied, places))
     }
 
     /// The appender's place, with nothing in the rings, where nobody else can put anything: everything that was given to

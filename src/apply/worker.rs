@@ -4,7 +4,6 @@
 //! places when nothing is pending (inline apply). An empty ring is not an idle worker: the place is, once it is held.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError};
 
 use crossbeam_utils::CachePadded;
@@ -17,7 +16,7 @@ use crate::error::Poison;
 use crate::log::format::opening_log_id;
 use crate::log::slots::SlotRing;
 use crate::log::table::{SegmentBytes, SegmentTable};
-use crate::machine::{Partition, Range, Replies, StateMachine};
+use crate::machine::{Partition, Range, StateMachine, apply_range};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -217,18 +216,9 @@ impl<M: StateMachine> Applying<'_, M> {
             range.start.get(),
             &progress,
         );
-        let mut replies = Replies::new(self.slots);
-        let applied =
-            catch_unwind(AssertUnwindSafe(|| self.machine.apply(&range, partition, &mut replies)));
-        match applied {
-            Ok(Ok(())) => {}
-            Ok(Err(fatal)) => {
-                return Err(Poison::Fatal { index: progress.get(), message: fatal.to_string() });
-            }
-            Err(_panic) => return Err(Poison::Panic { index: progress.get() }),
-        }
-        if replies.rejected() > 0 {
-            self.rejected.fetch_add(replies.rejected(), Ordering::Relaxed);
+        let rejected = apply_range(self.machine, &range, partition)?;
+        if rejected > 0 {
+            self.rejected.fetch_add(rejected, Ordering::Relaxed);
         }
         let number = range.segment();
         state.segment = Some((number, segment));

@@ -12,7 +12,7 @@ use super::slots::SlotRing;
 use crate::codec::{self, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
-use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
+use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
 
 /// Entries handed to the machine at once.
 const CHUNK: u32 = 1024;
@@ -63,7 +63,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     pub(crate) fn new(machine: &'a M, committed_mark: u64, truncations: Truncations) -> Self {
         let applied = machine.applied();
         let applied_mark = applied.map_or(0, |last| last.index.saturating_add(1));
-        let slots = SlotRing::new(CHUNK as usize);
+        let slots = SlotRing::new(CHUNK as usize).forgetting_replies(machine.reply_bytes_max());
         let records = 0..=0;
         Self {
             machine,
@@ -176,21 +176,9 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             chunk.bytes_offset,
             &progress,
         );
-        let mut replies = Replies::new(&self.slots);
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            self.machine.apply(&range, Partition::WHOLE, &mut replies)
-        }));
-        let index = progress.get();
-        match applied {
-            Ok(Ok(())) => {
-                self.applied_mark = chunk.first.index + u64::from(chunk.count);
-                Ok(())
-            }
-            Ok(Err(fatal)) => {
-                Err(OpenError::Replay(Poison::Fatal { index, message: fatal.to_string() }))
-            }
-            Err(_panic) => Err(OpenError::Replay(Poison::Panic { index })),
-        }
+        apply_range(self.machine, &range, Partition::WHOLE).map_err(OpenError::Replay)?;
+        self.applied_mark = chunk.first.index + u64::from(chunk.count);
+        Ok(())
     }
 }
 

@@ -4,11 +4,15 @@
 //! worker that applies it stores the reply before its cursor passes it. Both hand-offs order the accesses (ring push
 //! and pop, cursor store and load), so the slots themselves are relaxed.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::image::EntryOffset;
 use crate::entry::Reply;
+
+/// The longest reply that a machine may declare.
+pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Default)]
 struct Slot {
@@ -22,21 +26,56 @@ struct Slot {
 pub(crate) struct SlotRing {
     slots: Box<[Slot]>,
     mask: u64,
+    /// The longest reply of bytes that is taken.
+    reply_bytes_max: usize,
+    /// Room for such a reply beside each slot, `room_words` for each; nothing for a machine that
+    /// declares none, and while a log is replayed.
+    rooms: Box<[AtomicU64]>,
+    room_words: usize,
 }
 
 impl fmt::Debug for SlotRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the slots: they are tens of megabytes of text, and hashes tell about keys and their seed.
-        f.debug_struct("SlotRing").field("capacity", &self.capacity()).finish_non_exhaustive()
+        f.debug_struct("SlotRing")
+            .field("capacity", &self.capacity())
+            .field("reply_bytes_max", &self.reply_bytes_max)
+            .finish_non_exhaustive()
     }
 }
 
 impl SlotRing {
-    /// A ring for at least `entries` entries.
+    /// A ring for at least `entries` entries, without room for replies of bytes.
     pub(crate) fn new(entries: usize) -> Self {
-        let capacity = entries.max(1).next_power_of_two();
+        let capacity = Self::capacity_for(entries);
         let slots: Box<[Slot]> = (0..capacity).map(|_| Slot::default()).collect();
-        Self { mask: capacity as u64 - 1, slots }
+        let mask = capacity as u64 - 1;
+        Self { slots, mask, reply_bytes_max: 0, rooms: Box::default(), room_words: 0 }
+    }
+
+    fn capacity_for(entries: usize) -> usize {
+        entries.max(1).next_power_of_two()
+    }
+
+    /// Bytes of memory that replies of at most `max` bytes take beside a ring for `entries` entries.
+    pub(crate) fn reply_rooms_bytes(entries: usize, max: usize) -> usize {
+        Self::capacity_for(entries).saturating_mul(max.div_ceil(8).saturating_mul(8))
+    }
+
+    /// Has room for a reply of at most `max` bytes beside each slot, all of it taken now.
+    pub(crate) fn with_reply_rooms(self, max: usize) -> Result<Self, TryReserveError> {
+        let room_words = max.div_ceil(8);
+        let mut rooms: Vec<AtomicU64> = Vec::new();
+        let words = self.slots.len().saturating_mul(room_words);
+        rooms.try_reserve_exact(words)?;
+        rooms.resize_with(words, AtomicU64::default);
+        Ok(Self { reply_bytes_max: max, rooms: rooms.into(), room_words, ..self })
+    }
+
+    /// Takes replies of at most `max` bytes, and forgets their bytes: for replay, whose replies are
+    /// nobody's.
+    pub(crate) fn forgetting_replies(self, max: usize) -> Self {
+        Self { reply_bytes_max: max, ..self }
     }
 
     /// How many entries may be in flight at once.
@@ -44,15 +83,25 @@ impl SlotRing {
         self.mask + 1
     }
 
+    /// The longest reply of bytes that is taken.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        self.reply_bytes_max
+    }
+
     /// Bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        std::mem::size_of_val(&*self.slots)
+        std::mem::size_of_val(&*self.slots) + std::mem::size_of_val(&*self.rooms)
     }
 
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "masked to the ring's length, a usize")]
+    fn place(&self, index: u64) -> usize {
+        (index & self.mask) as usize
+    }
+
+    #[inline]
     fn slot(&self, index: u64) -> &Slot {
-        &self.slots[(index & self.mask) as usize]
+        &self.slots[self.place(index)]
     }
 
     /// Sets where an entry is and what it concerns, and gives it the default reply.
@@ -61,7 +110,7 @@ impl SlotRing {
         let slot = self.slot(index);
         slot.hash.store(hash, Ordering::Relaxed);
         slot.offset.store(u64::from(offset), Ordering::Relaxed);
-        self.set_reply(index, Reply::Applied);
+        self.store_reply(index, Reply::Applied.to_words());
     }
 
     /// The footprint hash of an entry.
@@ -83,21 +132,110 @@ impl SlotRing {
         EntryOffset::mint(self.read(index).1)
     }
 
-    /// Stores the reply of an entry.
     #[inline]
-    pub(crate) fn set_reply(&self, index: u64, reply: Reply) {
-        let [head, number] = reply.to_words();
+    fn store_reply(&self, index: u64, [head, number]: [u64; 2]) {
         let slot = self.slot(index);
         slot.reply[0].store(head, Ordering::Relaxed);
         slot.reply[1].store(number, Ordering::Relaxed);
     }
 
-    /// The reply of an applied entry.
+    /// Stores the reply of an entry; false, and nothing is stored, if it is of more bytes than were
+    /// declared.
+    #[inline]
+    #[must_use]
+    pub(crate) fn set_reply(&self, index: u64, reply: &Reply) -> bool {
+        if let Reply::Bytes(bytes) = reply {
+            return self.set_reply_bytes(index, bytes);
+        }
+        self.store_reply(index, reply.to_words());
+        true
+    }
+
+    /// The same for a reply of bytes.
+    #[must_use]
+    pub(crate) fn set_reply_bytes(&self, index: u64, bytes: &[u8]) -> bool {
+        if bytes.len() > self.reply_bytes_max {
+            return false;
+        }
+        for (word, chunk) in self.room(index).iter().zip(bytes.chunks(8)) {
+            let mut padded = [0; 8];
+            padded.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+        }
+        self.store_reply(index, Reply::words_of_bytes(bytes.len()));
+        true
+    }
+
+    fn room(&self, index: u64) -> &[AtomicU64] {
+        let start = self.place(index) * self.room_words;
+        self.rooms.get(start..start + self.room_words).unwrap_or_default()
+    }
+
+    /// Whether the reply of an entry is a rejection so far.
+    #[inline]
+    pub(crate) fn is_rejected(&self, index: u64) -> bool {
+        Reply::is_rejection(self.slot(index).reply[0].load(Ordering::Relaxed))
+    }
+
+    /// The reply of an applied entry. One of bytes is copied out, into memory of its own.
     pub(crate) fn reply(&self, index: u64) -> Option<Reply> {
         let slot = self.slot(index);
-        Reply::from_words([
-            slot.reply[0].load(Ordering::Relaxed),
-            slot.reply[1].load(Ordering::Relaxed),
-        ])
+        let words = [slot.reply[0].load(Ordering::Relaxed), slot.reply[1].load(Ordering::Relaxed)];
+        let Some(len) = Reply::bytes_len(words) else { return Reply::from_words(words) };
+        let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
+        for word in self.room(index).iter().take(len.div_ceil(8)) {
+            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        bytes.truncate(len);
+        Some(Reply::Bytes(bytes.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_reply_of_bytes_comes_back_whole_and_touches_no_other() {
+        let slots = SlotRing::new(4).with_reply_rooms(13).unwrap();
+        for index in 100..104 {
+            slots.fill(index, 0, 0);
+        }
+        for len in 0..=13 {
+            let bytes: Vec<u8> = (1..=len).collect();
+            assert!(slots.set_reply_bytes(101, &[255; 13]));
+            assert!(slots.set_reply(101, &Reply::Bytes(bytes.clone().into())));
+            assert_eq!(slots.reply(101).unwrap().as_bytes(), Some(&bytes[..]));
+            assert_eq!(slots.reply(100), Some(Reply::Applied));
+            assert_eq!(slots.reply(102), Some(Reply::Applied));
+        }
+        assert!(slots.set_reply_bytes(102, &[9; 13]));
+        assert_eq!(slots.reply(101).unwrap().as_bytes().map(<[u8]>::len), Some(13));
+        slots.fill(105, 0, 0);
+        assert_eq!(slots.reply(105), Some(Reply::Applied), "the slot that 101 had");
+    }
+
+    #[test]
+    fn a_reply_of_more_bytes_than_declared_is_refused_and_not_cut() {
+        for slots in
+            [SlotRing::new(2).with_reply_rooms(8).unwrap(), SlotRing::new(2).forgetting_replies(8)]
+        {
+            slots.fill(0, 0, 0);
+            assert!(!slots.set_reply_bytes(0, &[1; 9]));
+            assert_eq!(slots.reply(0), Some(Reply::Applied));
+            assert!(slots.set_reply_bytes(0, &[1; 8]));
+        }
+        assert!(!SlotRing::new(2).set_reply_bytes(0, &[1]), "nothing is declared");
+    }
+
+    #[test]
+    fn the_room_for_replies_is_counted_and_none_is_taken_without() {
+        let without = SlotRing::new(1000).memory_bytes();
+        let with = SlotRing::new(1000).with_reply_rooms(20).unwrap().memory_bytes();
+        assert_eq!(with - without, 1024 * 24);
+        assert_eq!(with - without, SlotRing::reply_rooms_bytes(1000, 20));
+        assert_eq!(SlotRing::new(1000).forgetting_replies(20).memory_bytes(), without);
     }
 }

@@ -53,11 +53,6 @@ use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
 ///         }
 ///         Ok(())
 ///     }
-///
-///     /// A new one has applied nothing; `Journaled` keeps count from there.
-///     fn applied(&self) -> Option<LogId> {
-///         None
-///     }
 /// }
 ///
 /// let directory = std::env::temp_dir().join(format!("sprag-journaled-{}", std::process::id()));
@@ -304,6 +299,10 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         *self.lock_applied()
     }
 
+    fn reply_bytes_max(&self) -> usize {
+        self.machine.reply_bytes_max()
+    }
+
     fn had_membership(&self, log_id: LogId, membership: &[u8]) {
         let mut newest = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.as_ref().is_none_or(|(newest, _)| newest.index < log_id.index) {
@@ -335,6 +334,10 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
 
     fn applied(&self) -> Option<LogId> {
         self.state.applied()
+    }
+
+    fn reply_bytes_max(&self) -> usize {
+        self.state.reply_bytes_max()
     }
 
     fn stats(&self) -> StateMachineStats {

@@ -104,7 +104,7 @@ impl<C: Cell> Bed<C> {
     }
 
     fn command(&mut self, command: Command<'_>) -> Reply {
-        self.run(&[Payload::Command(command)])[0]
+        self.run(&[Payload::Command(command)]).remove(0)
     }
 
     fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -15,20 +15,19 @@ mod number;
 mod persistent;
 #[doc(hidden)]
 pub mod probe;
+mod range;
 mod reads;
 mod store;
 mod value;
 pub(crate) mod view;
 
-use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::codec::{self, PayloadRef};
-use crate::entry::{LogId, Reply};
+use crate::codec::PayloadRef;
+use crate::entry::LogId;
 use crate::error::SnapshotError;
 use crate::log::Journal;
-use crate::log::slots::SlotRing;
 use crate::snapshot::{SnapshotSink, SnapshotSource};
 
 #[doc(hidden)]
@@ -36,6 +35,8 @@ pub use crate::log::table::SegmentHold;
 pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
+pub(crate) use range::apply_range;
+pub use range::{Entries, EntryRef, Range, Replies};
 pub use value::Value;
 pub use view::{View, ViewIter, Views};
 
@@ -56,7 +57,7 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// Applies the entries of `range` that are of `partition`, in order, and sets a reply for each.
     ///
-    /// An entry without a reply gets [`Reply::Applied`]. A rejected command is a reply, not an error.
+    /// An entry without a reply gets [`Reply::Applied`](crate::Reply::Applied). A rejected command is a reply, not an error.
     ///
     /// # Errors
     ///
@@ -68,16 +69,34 @@ pub trait StateMachine: Send + Sync + 'static {
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal>;
 
-    /// The last entry that is in the state: where the manager starts. Exact while nothing is being applied.
-    fn applied(&self) -> Option<LogId>;
+    /// The last entry of a state that the machine itself brings along: the manager, or the replay of
+    /// [`Journaled`], goes on after it. It must be exact while nothing is being applied.
+    ///
+    /// Default: `None`, a machine that begins without state. The engine keeps count of what it applies
+    /// ([`ApplyManager::applied`](crate::ApplyManager::applied)), so only a machine whose state is durable
+    /// somewhere else, or was restored before the manager took it, says more.
+    fn applied(&self) -> Option<LogId> {
+        None
+    }
 
-    /// Counts of what is in the state. Cheap; called while apply runs.
+    /// The most bytes of a [`Reply::Bytes`](crate::Reply::Bytes) of this machine, at most 1 MiB. Always
+    /// the same number.
+    ///
+    /// Default: 0, none. An engine takes room for so many bytes, rounded up to 8, beside each entry in
+    /// flight (twice the [`pipeline_depth`](crate::ApplyConfig::pipeline_depth), rounded up to a power of
+    /// two), once, when it is made; [`memory_bytes`](crate::ApplyManager::memory_bytes) counts it.
+    fn reply_bytes_max(&self) -> usize {
+        0
+    }
+
+    /// Counts of what is in the state. Cheap; called while apply runs. What
+    /// [`ApplyManager::stats`](crate::ApplyManager::stats) shows as `applied_count`, `last_applied` and
+    /// `last_snapshot` is counted by the engine, and need not be filled in.
     fn stats(&self) -> StateMachineStats {
         StateMachineStats::default()
     }
 
-    /// Writes the whole state to `out`. Called while nothing is applied, with everything up to
-    /// [`applied`](StateMachine::applied) in it. Equal states write equal bytes.
+    /// Writes the whole state to `out`. Called while nothing is applied. Equal states write equal bytes.
     ///
     /// Which entry it is of is not for these bytes to say, nor are checksums: the file they become has both.
     ///
@@ -198,155 +217,6 @@ impl Partition {
     #[must_use]
     pub fn owns(&self, hash: u64) -> bool {
         self.count == 1 || hash_part(hash) * self.count / HASH_PARTS == self.id
-    }
-}
-
-/// Consecutive entries of one term, to be applied.
-#[derive(Debug)]
-pub struct Range<'a> {
-    slots: &'a SlotRing,
-    /// Log id of the first entry.
-    first: LogId,
-    count: u32,
-    /// A single entry with [`Footprint::All`].
-    barrier: bool,
-    segment: u32,
-    /// The encoded entries, and where in the segment they start.
-    bytes: &'a [u8],
-    bytes_offset: u32,
-    /// The index being applied, for whoever has to say where a panic happened.
-    progress: &'a Cell<u64>,
-}
-
-impl<'a> Range<'a> {
-    #[allow(clippy::too_many_arguments, reason = "one caller in the manager, one in replay")]
-    pub(crate) fn new(
-        slots: &'a SlotRing,
-        first: LogId,
-        count: u32,
-        barrier: bool,
-        segment: u32,
-        bytes: &'a [u8],
-        bytes_offset: u32,
-        progress: &'a Cell<u64>,
-    ) -> Self {
-        progress.set(first.index);
-        Self { slots, first, count, barrier, segment, bytes, bytes_offset, progress }
-    }
-
-    /// Log id of the first entry, of whichever partition.
-    #[must_use]
-    pub fn first(&self) -> LogId {
-        self.first
-    }
-
-    /// Log id of the last entry, of whichever partition.
-    #[must_use]
-    pub fn last(&self) -> LogId {
-        self.first.at(self.first.index + u64::from(self.count) - 1)
-    }
-
-    /// Whether it is a single entry that concerns all partitions.
-    #[must_use]
-    pub fn is_barrier(&self) -> bool {
-        self.barrier
-    }
-
-    pub(crate) fn segment(&self) -> u32 {
-        self.segment
-    }
-
-    /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
-    #[must_use]
-    pub fn entries(&self, partition: Partition) -> Entries<'_> {
-        Entries { range: self, partition, next: 0 }
-    }
-
-    /// The footprint hash of the entry `position` places into the range, if it is of `partition`: to touch memory ahead.
-    #[inline]
-    #[must_use]
-    pub fn hash_at(&self, position: u32, partition: Partition) -> Option<u64> {
-        if position >= self.count {
-            return None;
-        }
-        let hash = self.slots.hash(self.first.index + u64::from(position));
-        partition.owns(hash).then_some(hash)
-    }
-}
-
-/// One entry of a range.
-#[derive(Debug)]
-pub struct EntryRef<'a> {
-    /// Which entry it is.
-    pub log_id: LogId,
-    /// Its place in the range, from 0.
-    pub position: u32,
-    /// The hash of its [`Footprint::Key`]; 0 for a barrier.
-    pub hash: u64,
-    /// What it carries.
-    pub payload: PayloadRef<'a>,
-}
-
-/// Iterates the entries of one partition; see [`Range::entries`].
-#[derive(Debug)]
-pub struct Entries<'a> {
-    range: &'a Range<'a>,
-    partition: Partition,
-    next: u32,
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<EntryRef<'a>, Fatal>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let range = self.range;
-        while self.next < range.count {
-            let position = self.next;
-            self.next += 1;
-            let index = range.first.index + u64::from(position);
-            let (hash, offset) = range.slots.read(index);
-            if !range.barrier && !self.partition.owns(hash) {
-                continue;
-            }
-            range.progress.set(index);
-            let decoded = (offset as usize)
-                .checked_sub(range.bytes_offset as usize)
-                .and_then(|skip| range.bytes.get(skip..))
-                .and_then(|bytes| codec::decode(bytes, range.segment, offset).ok());
-            return Some(match decoded {
-                Some((payload, _)) => {
-                    Ok(EntryRef { log_id: range.first.at(index), position, hash, payload })
-                }
-                None => Err(Fatal::new("an entry in memory does not decode")),
-            });
-        }
-        None
-    }
-}
-
-/// Where the replies of a range go.
-#[derive(Debug)]
-pub struct Replies<'a> {
-    slots: &'a SlotRing,
-    rejected: u64,
-}
-
-impl<'a> Replies<'a> {
-    pub(crate) fn new(slots: &'a SlotRing) -> Self {
-        Self { slots, rejected: 0 }
-    }
-
-    /// How many of the replies set were rejections.
-    pub(crate) fn rejected(&self) -> u64 {
-        self.rejected
-    }
-
-    /// Sets the reply of an entry of the range being applied.
-    #[inline]
-    pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
-        self.rejected += u64::from(matches!(reply, Reply::Rejected(_)));
-        self.slots.set_reply(entry.log_id.index, reply);
     }
 }
 

@@ -9,15 +9,11 @@
 //! use sprag::error::OpenError;
 //! use sprag::testing::Random;
 //! use sprag::testing::conformance::{OwnedPayload, Subject, Suite};
-//! use sprag::{Fatal, LogId, Partition, Payload, PayloadRef, Range, Replies, Reply, StateMachine};
-//! # use std::sync::Mutex;
+//! use sprag::{Fatal, Partition, Payload, PayloadRef, Range, Replies, Reply, StateMachine};
 //!
 //! /// A sum of small numbers. Every entry is a barrier, as nothing else is said.
 //! #[derive(Default)]
-//! struct Sum {
-//!     sum: AtomicI64,
-//!     applied: Mutex<Option<LogId>>,
-//! }
+//! struct Sum(AtomicI64);
 //!
 //! impl StateMachine for Sum {
 //!     // ...
@@ -31,17 +27,11 @@
 //! #           let entry = entry?;
 //! #           if let PayloadRef::Opaque([byte]) = entry.payload {
 //! #               let add = i64::from(*byte);
-//! #               let sum = self.sum.fetch_add(add, Ordering::Relaxed) + add;
+//! #               let sum = self.0.fetch_add(add, Ordering::Relaxed) + add;
 //! #               replies.set(&entry, Reply::Custom(sum.cast_unsigned()));
 //! #           }
 //! #       }
-//! #       if let Ok(mut applied) = self.applied.lock() {
-//! #           *applied = Some(range.last());
-//! #       }
 //! #       Ok(())
-//! #   }
-//! #   fn applied(&self) -> Option<LogId> {
-//! #       self.applied.lock().ok().and_then(|applied| *applied)
 //! #   }
 //! }
 //!
@@ -59,7 +49,7 @@
 //!     }
 //!
 //!     fn digest(&self, machine: &Sum) -> Vec<u8> {
-//!         machine.sum.load(Ordering::Relaxed).to_le_bytes().to_vec()
+//!         machine.0.load(Ordering::Relaxed).to_le_bytes().to_vec()
 //!     }
 //! }
 //!
@@ -162,12 +152,14 @@ impl<S: Subject> DurableSubject for OverOurLog<'_, S> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Check {
-    /// Two machines given the same log, one entry at a time, reply the same and are the same after each. Who fails it
+    /// Two machines given the same log, one entry at a time, reply the same, also in bytes, and are the same after each;
+    /// [`reply_bytes_max`](StateMachine::reply_bytes_max) is the same with state and without. Who fails it
     /// looks at a clock, a random number, an address, or at something that outlives the machine.
     Determinism,
     /// A rejected entry leaves the state as it was.
     Rejection,
-    /// [`applied`](StateMachine::applied) names the last entry whenever nothing is being applied.
+    /// [`applied`](StateMachine::applied) names the last entry whenever nothing is being applied, or never
+    /// names one.
     Applied,
     /// [`footprint`](StateMachine::footprint) is a function of the payload: the same at any time, from any address,
     /// whatever the state.

@@ -20,7 +20,7 @@ use common::{
 };
 use serde_json::json as object;
 use sprag::{
-    ApplyConfig, CommitMode, Contiguity, Entry, Fatal, Journaled, LogId, Partition,
+    ApplyConfig, CommitMode, Contiguity, Entry, Fatal, Journaled, Partition,
     PersistentStateMachine, Range, Replies, StateMachine,
 };
 
@@ -190,10 +190,6 @@ struct Ledger;
 impl StateMachine for Ledger {
     fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        None
     }
 }
 

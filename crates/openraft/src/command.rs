@@ -99,7 +99,7 @@ impl KeyValueData for Request {
 }
 
 /// A [`Reply`] that can be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Response {
     /// See [`Reply::Applied`].
@@ -125,6 +125,8 @@ pub enum Response {
     },
     /// See [`Reply::Custom`].
     Custom(u64),
+    /// See [`Reply::Bytes`].
+    Bytes(Vec<u8>),
     /// See [`Reply::AlreadyApplied`].
     AlreadyApplied,
     /// See [`Reply::Rejected`].
@@ -162,6 +164,7 @@ impl From<Reply> for Response {
             Reply::Swapped => Self::Swapped,
             Reply::Batch { commands } => Self::Batch { commands },
             Reply::Custom(word) => Self::Custom(word),
+            Reply::Bytes(bytes) => Self::Bytes(bytes.into()),
             Reply::AlreadyApplied => Self::AlreadyApplied,
             Reply::Rejected(Rejection::InBatch { position, reason }) => {
                 Self::Rejected { reason: reason.into(), position: Some(position) }

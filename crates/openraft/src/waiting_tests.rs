@@ -80,10 +80,6 @@ impl StateMachine for Held {
         Ok(())
     }
 
-    fn applied(&self) -> Option<sprag::LogId> {
-        None
-    }
-
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         out.write(b"nothing").map_err(|source| SnapshotError::Io {
             action: "writing",
@@ -132,7 +128,7 @@ async fn a_slow_disk_and_a_slow_machine_are_waited_for_as_long_as_it_takes() {
     gate.somebody_came().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     gate.open();
-    assert_eq!(applying.await.unwrap().unwrap(), [Response::Custom(7); 95]);
+    assert_eq!(applying.await.unwrap().unwrap(), vec![Response::Custom(7); 95]);
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 95);
 }
 

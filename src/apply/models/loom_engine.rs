@@ -184,7 +184,7 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         let other = spawn(&engine, |engine| {
             drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
         });
-        let held = engine.while_held(|machine, _places| machine.applied_in(0)).unwrap();
+        let held = engine.while_held(|machine, _applied, _places| machine.applied_in(0)).unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
         let given = engine.progress.applied_mark() == 3 || !engine.rings.is_empty(0);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{CommandRef, PayloadRef};
-use crate::entry::{Entry, LogId, Reply};
+use crate::entry::{Entry, Reply};
 use crate::error::SnapshotError;
 use crate::log::table::SegmentHold;
 use crate::machine::capture::{Captured, Head};
@@ -107,10 +107,6 @@ impl StateMachine for Toy {
             replies.set(&entry, Reply::Custom(index));
         }
         Ok(())
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        None
     }
 
     fn views(&self) -> Option<&dyn Views> {

@@ -96,10 +96,11 @@ pub(super) fn check_partitions<S: Subject>(
                 }
                 check_poison(check, &engine)?;
                 for (at, logged) in log.all().iter().enumerate() {
-                    reference.compare_reply(check, log, at, engine.reply(logged.log_id.index))?;
+                    reference.compare_reply(check, log, at, &engine.reply(logged.log_id.index))?;
                 }
                 reference.compare(check, log, log.len(), &subject.digest(engine.machine()))?;
-                compare_applied(log, log.len(), engine.machine().applied())
+                compare_applied(log, log.len(), engine.applied())?;
+                reference.compare_own_applied(log, log.len(), engine.machine().applied())
             };
             run().map_err(|failure| failure.during(circumstances()))?;
         }
@@ -177,12 +178,14 @@ fn run_threads<S: Subject>(
         for reply in with_entries(part, |entries| perform(&manager, entries))
             .map_err(|(index, what)| Failure::new(check, index, what))??
         {
-            reference.compare_reply(check, log, done, reply)?;
+            reference.compare_reply(check, log, done, &reply)?;
             done += 1;
         }
     }
     reference.compare(check, log, log.len(), &subject.digest(manager.machine()))?;
-    compare_applied(log, log.len(), manager.machine().applied())?;
+    compare_applied(log, log.len(), manager.applied())?;
+    reference.compare_own_applied(log, log.len(), manager.machine().applied())?;
+    reference.check_reply_bytes_max(check, log, manager.machine())?;
     let closed = manager.close(TIMEOUT);
     closed.map_err(|error| Failure::new(check, None, format!("closing: {error}")))
 }

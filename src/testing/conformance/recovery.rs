@@ -107,7 +107,7 @@ pub(super) fn check_reopening<S: DurableSubject>(
                     submit(check, &engine, log, count, count + 1)?;
                     engine.run_until_idle();
                     check_poison(check, &engine)?;
-                    reference.compare_reply(check, log, count, engine.reply(next.index))?;
+                    reference.compare_reply(check, log, count, &engine.reply(next.index))?;
                 }
                 end.come(&disk, engine);
                 Ok(())

@@ -17,8 +17,10 @@ pub(super) struct Reference {
     replies: Vec<Reply>,
     /// The state after so many entries, from none to all.
     digests: Vec<Vec<u8>>,
-    /// What the machine said it had applied, likewise.
-    applied: Vec<Option<LogId>>,
+    /// What the engine, and the machine itself, said was applied, likewise.
+    applied: Vec<[Option<LogId>; 2]>,
+    /// [`reply_bytes_max`](StateMachine::reply_bytes_max) of a machine without state.
+    reply_bytes_max: usize,
 }
 
 impl Reference {
@@ -32,7 +34,7 @@ impl Reference {
             return Err(Failure::new(Check::Determinism, None, what));
         }
         for (count, reply) in other.replies.iter().enumerate() {
-            one.compare_reply(Check::Determinism, log, count, *reply)
+            one.compare_reply(Check::Determinism, log, count, reply)
                 .and_then(|()| {
                     let digest = other.digests.get(count + 1).map_or(&[][..], Vec::as_slice);
                     one.compare(Check::Determinism, log, count + 1, digest)
@@ -49,7 +51,8 @@ impl Reference {
         let mut reference = Self {
             replies: Vec::with_capacity(log.len()),
             digests: vec![subject.digest(machine)],
-            applied: vec![machine.applied()],
+            applied: vec![[engine.applied(), machine.applied()]],
+            reply_bytes_max: machine.reply_bytes_max(),
         };
         for count in 0..log.len() {
             submit(check, &engine, log, count, count + 1)?;
@@ -58,8 +61,9 @@ impl Reference {
             let index = log.last_of(count + 1).map_or(0, |last| last.index);
             reference.replies.push(engine.reply(index));
             reference.digests.push(subject.digest(machine));
-            reference.applied.push(machine.applied());
+            reference.applied.push([engine.applied(), machine.applied()]);
         }
+        reference.check_reply_bytes_max(check, log, machine)?;
         Ok(reference)
     }
 
@@ -69,9 +73,9 @@ impl Reference {
         check: Check,
         log: &Log,
         at: usize,
-        reply: Reply,
+        reply: &Reply,
     ) -> Result<(), Failure> {
-        let expected = self.replies.get(at).copied();
+        let expected = self.replies.get(at);
         if expected == Some(reply) {
             return Ok(());
         }
@@ -112,13 +116,43 @@ impl Reference {
         Ok(())
     }
 
+    /// What a machine declares stays the same, whatever its state: room is taken for it once.
+    pub(super) fn check_reply_bytes_max<M: StateMachine>(
+        &self,
+        check: Check,
+        log: &Log,
+        machine: &M,
+    ) -> Result<(), Failure> {
+        let (must, is) = (self.reply_bytes_max, machine.reply_bytes_max());
+        if must == is {
+            return Ok(());
+        }
+        let index = log.last_of(log.len()).map(|last| last.index);
+        let what = format!("reply_bytes_max() is {is} with state, and was {must} without");
+        Err(Failure::new(check, index, what))
+    }
+
     pub(super) fn check_applied(&self, log: &Log) -> Result<(), Failure> {
-        let mut said = self.applied.iter().enumerate();
-        said.try_for_each(|(count, applied)| compare_applied(log, count, *applied))
+        for (count, [engine, own]) in self.applied.iter().enumerate() {
+            compare_applied(log, count, *engine)?;
+            self.compare_own_applied(log, count, *own)?;
+        }
+        Ok(())
+    }
+
+    /// What the machine itself says it has applied: nothing ever, or what is exact.
+    pub(super) fn compare_own_applied(
+        &self,
+        log: &Log,
+        count: usize,
+        own: Option<LogId>,
+    ) -> Result<(), Failure> {
+        let keeps_count = self.applied.iter().any(|[_, own]| own.is_some());
+        if keeps_count || own.is_some() { compare_applied(log, count, own) } else { Ok(()) }
     }
 }
 
-/// What a machine says it has applied, after the first `count` entries.
+/// What is said to be applied, after the first `count` entries.
 pub(super) fn compare_applied(
     log: &Log,
     count: usize,

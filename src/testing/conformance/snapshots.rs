@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::log::Log;
 use super::recovery::{End, check_state, open};
-use super::reference::{Reference, check_poison, stepped, submit};
+use super::reference::{Reference, check_poison, compare_applied, stepped, submit};
 use super::{Check, DurableSubject, Failure, Subject};
 use crate::config::CommitMode;
 use crate::disk::Mapping;
@@ -147,13 +147,14 @@ fn check_going_on<S: Subject>(
         .and_then(|snapshot| engine.restore(&snapshot, TIMEOUT))
         .map_err(|error| at(log, count, format!("a new engine refused the snapshot: {error}")))?;
     reference.compare(check, log, count, &subject.digest(engine.machine()))?;
+    compare_applied(log, count, engine.applied())?;
     submit(check, &engine, log, count, log.len())?;
     engine.run_until_idle();
     check_poison(check, &engine)?;
     for (place, logged) in log.all().iter().enumerate().skip(count) {
         let reply = engine.reply(logged.log_id.index);
         reference
-            .compare_reply(check, log, place, reply)
+            .compare_reply(check, log, place, &reply)
             .map_err(|failure| failure.during(format!("after a snapshot of {count} entries")))?;
     }
     reference.compare(check, log, log.len(), &subject.digest(engine.machine()))
@@ -263,7 +264,7 @@ pub(super) fn check_compaction<S: DurableSubject>(
             engine.run_until_idle();
             check_poison(check, &engine)?;
             for (count, logged) in log.all().iter().enumerate().take(next).skip(done) {
-                reference.compare_reply(check, log, count, engine.reply(logged.log_id.index))?;
+                reference.compare_reply(check, log, count, &engine.reply(logged.log_id.index))?;
             }
             let taken = if compacts {
                 engine.compact().map(|_report| ())

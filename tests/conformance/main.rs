@@ -2,24 +2,24 @@
 //! there for it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod canary;
+#[path = "../common/mod.rs"]
 mod common;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
+use canary::{Broken, Machine, State};
 use common::machines::KeyValueReads;
 use sprag::disk::Disk;
-use sprag::error::{OpenError, SnapshotError};
+use sprag::error::OpenError;
 use sprag::testing::conformance::{
     Check, DurableSubject, Failures, OverOurLog, OwnedPayload, Subject, Suite,
 };
 use sprag::testing::{Random, SimDisk};
 use sprag::{
-    Command, Durability, Fatal, Footprint, Journaled, LogId, MemoryConfig, MemoryStateMachine,
-    Note, Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine, Range,
-    Rejection, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+    Command, Durability, Journaled, MemoryConfig, MemoryStateMachine, Note, Payload,
+    PersistentConfig, PersistentStateMachine,
 };
 
 /// Colliding commands of every kind.
@@ -127,238 +127,6 @@ fn the_persistent_machine_conforms() {
     }
 }
 
-/// How a machine is broken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Broken {
-    Not,
-    /// Keeps a list over all partitions.
-    OrderInState,
-    /// Replies with a count over all partitions.
-    OrderInReply,
-    /// Says that a transfer concerns only who pays.
-    NarrowFootprint,
-    FootprintByTime,
-    FootprintByAddress,
-    FootprintByState,
-    /// Replies with a count that outlives the machine.
-    HiddenGlobal,
-    /// Replies with a number nobody can repeat.
-    RandomReply,
-    /// The same, in the state.
-    RandomState,
-    /// Takes from the payer before it looks whether there is enough.
-    ChangesWhenRejected,
-    AppliedNever,
-    /// Counts the range before the last only.
-    AppliedLate,
-    /// Counts the calls.
-    RangesInState,
-    /// Stops, or panics, at an entry that others take.
-    Fails,
-    Panics,
-    /// Remembers over a restart what the log brings again.
-    StateOutlives,
-    /// Leaves something out of the snapshot: of the state, or of what only later replies tell.
-    SnapshotForgets,
-    SnapshotForgetsCounts,
-    /// Has something in it that two machines do not have the same.
-    SnapshotByChance,
-    SnapshotChangesState,
-    SnapshotPanics,
-    /// Adds to what is there.
-    RestoreMerges,
-    /// Takes each number as it comes, and then finds that one is missing.
-    RestoreAsItReads,
-    RestoreTakesLess,
-    RestoreTakesMore,
-    /// Is content with a source that fails.
-    RestoreTakesFailing,
-    RestorePanics,
-    /// Writes what it then does not read.
-    RestoreMissing,
-}
-
-/// Eight numbers, and whatever is broken about them.
-struct Machine {
-    broken: Broken,
-    state: Arc<Mutex<State>>,
-    applied: Mutex<Option<LogId>>,
-}
-
-#[derive(Default)]
-struct State {
-    balances: [u64; 8],
-    /// In the digest too.
-    more: Vec<u64>,
-    /// Not in it.
-    hidden: u64,
-    /// How often each was given something; some reply with it.
-    counts: [u64; 8],
-}
-
-static GLOBAL: AtomicU64 = AtomicU64::new(0);
-
-impl Machine {
-    fn run(&self, index: u64, [from, to, amount]: [u8; 3]) -> Reply {
-        let mut state = self.state.lock().unwrap();
-        let State { balances, more, hidden, counts } = &mut *state;
-        *hidden += 1;
-        let (from, to, amount) = (usize::from(from), usize::from(to), u64::from(amount));
-        if from != to && from < balances.len() {
-            if self.broken == Broken::ChangesWhenRejected {
-                balances[from] = balances[from].saturating_sub(amount);
-            }
-            let Some(rest) = balances[from].checked_sub(amount) else {
-                return Reply::Rejected(Rejection::Custom(1));
-            };
-            balances[from] = rest;
-        }
-        balances[to] += amount;
-        counts[to] += 1;
-        match self.broken {
-            Broken::OrderInState => more.push(index),
-            Broken::RandomState => more.push(RandomState::new().hash_one(0)),
-            _ => {}
-        }
-        Reply::Custom(match self.broken {
-            Broken::OrderInReply => *hidden,
-            Broken::SnapshotForgetsCounts => counts[to],
-            Broken::HiddenGlobal => GLOBAL.fetch_add(1, Ordering::Relaxed),
-            Broken::RandomReply => RandomState::new().hash_one(0),
-            _ => balances[to],
-        })
-    }
-}
-
-/// An order; the payer 255 stands for a deposit.
-fn decode(payload: &PayloadRef<'_>) -> Option<[u8; 3]> {
-    match payload {
-        PayloadRef::Opaque(bytes) => <[u8; 3]>::try_from(*bytes).ok(),
-        _ => None,
-    }
-}
-
-impl StateMachine for Machine {
-    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
-        let Some([from, to, _]) = decode(payload) else { return Footprint::key(b"") };
-        let PayloadRef::Opaque(bytes) = payload else { return Footprint::key(b"") };
-        match self.broken {
-            Broken::FootprintByTime => {
-                static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-                let nanos = START.get_or_init(Instant::now).elapsed().as_nanos();
-                Footprint::key(&nanos.to_le_bytes())
-            }
-            Broken::FootprintByAddress => Footprint::key(&(bytes.as_ptr() as usize).to_le_bytes()),
-            Broken::FootprintByState if self.state.lock().unwrap().hidden > 20 => Footprint::All,
-            _ if from == 255 => Footprint::key(&[to]),
-            Broken::NarrowFootprint => Footprint::key(&[from]),
-            _ => Footprint::All,
-        }
-    }
-
-    fn apply(
-        &self,
-        range: &Range<'_>,
-        partition: Partition,
-        replies: &mut Replies<'_>,
-    ) -> Result<(), Fatal> {
-        for entry in range.entries(partition) {
-            let entry = entry?;
-            let Some(order) = decode(&entry.payload) else { continue };
-            match self.broken {
-                Broken::Fails if order[2] == 7 => return Err(Fatal::new("seven")),
-                Broken::Panics if order[2] == 7 => panic!("seven"),
-                _ => {}
-            }
-            let reply = self.run(entry.log_id.index, order);
-            replies.set(&entry, reply);
-        }
-        if self.broken == Broken::RangesInState {
-            self.state.lock().unwrap().more.push(0);
-        }
-        if partition.id() == 0 || range.is_barrier() {
-            let late = self.broken == Broken::AppliedLate && range.first().index > 1;
-            let index = if late { range.first().index - 1 } else { range.last().index };
-            *self.applied.lock().unwrap() = Some(range.last().at(index));
-        }
-        Ok(())
-    }
-
-    fn applied(&self) -> Option<LogId> {
-        self.applied.lock().unwrap().filter(|_| self.broken != Broken::AppliedNever)
-    }
-
-    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
-        let mut state = self.state.lock().unwrap();
-        let State { balances, counts, .. } = &mut *state;
-        match self.broken {
-            Broken::SnapshotForgets => out.write(&[0; 8]).map_err(io_error)?,
-            Broken::SnapshotByChance => {
-                let chance = RandomState::new().hash_one(0).to_le_bytes();
-                out.write(&chance).map_err(io_error)?;
-            }
-            Broken::SnapshotChangesState => balances[3] += 1,
-            Broken::SnapshotPanics => panic!("no snapshot"),
-            _ => {}
-        }
-        let skip = usize::from(self.broken == Broken::SnapshotForgets);
-        for number in balances.iter().skip(skip) {
-            out.write(&number.to_le_bytes()).map_err(io_error)?;
-        }
-        if self.broken != Broken::SnapshotForgetsCounts {
-            counts
-                .iter()
-                .try_for_each(|count| out.write(&count.to_le_bytes()))
-                .map_err(io_error)?;
-        }
-        Ok(())
-    }
-
-    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
-        let mut state = self.state.lock().unwrap();
-        let mut bytes = Vec::new();
-        let mut byte = [0];
-        loop {
-            match source.read(&mut byte) {
-                Ok(0) => break,
-                Ok(_) => bytes.push(byte[0]),
-                Err(_) if self.broken == Broken::RestoreTakesFailing => break,
-                Err(error) => return Err(io_error(error)),
-            }
-            if self.broken == Broken::RestoreAsItReads && bytes.len() == 8 {
-                state.balances[0] = u64::from_le_bytes(bytes[..].try_into().unwrap());
-            }
-        }
-        match self.broken {
-            Broken::RestorePanics => panic!("no restore"),
-            Broken::RestoreMissing => {
-                return Err(SnapshotError::Unsupported { what: "restoring" });
-            }
-            Broken::SnapshotByChance => drop(bytes.drain(..8)),
-            Broken::SnapshotForgetsCounts => bytes.resize(bytes.len() + 64, 0),
-            Broken::RestoreTakesLess if bytes.len() < 128 => bytes.resize(128, 0),
-            Broken::RestoreTakesFailing => bytes.resize(128, 0),
-            Broken::RestoreTakesMore => bytes.truncate(128),
-            _ => {}
-        }
-        if bytes.len() != 128 {
-            let (file, offset) = ("the numbers".to_owned(), bytes.len() as u64);
-            return Err(SnapshotError::Corrupt { file, offset, what: "it has another length" });
-        }
-        let mut numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_le_bytes(*number));
-        for balance in &mut state.balances {
-            let kept = if self.broken == Broken::RestoreMerges { *balance } else { 0 };
-            *balance = kept + numbers.next().unwrap();
-        }
-        state.counts.iter_mut().zip(numbers).for_each(|(count, number)| *count = number);
-        Ok(())
-    }
-}
-
-fn io_error(source: std::io::Error) -> SnapshotError {
-    SnapshotError::Io { action: "moving", file: "the numbers".to_owned(), source }
-}
-
 struct Canary {
     broken: Broken,
     outliving: Arc<Mutex<State>>,
@@ -374,7 +142,12 @@ impl Subject for Canary {
     type Machine = Machine;
 
     fn machine(&self) -> Result<Machine, OpenError> {
-        Ok(Machine { broken: self.broken, state: Arc::default(), applied: Mutex::default() })
+        Ok(Machine {
+            broken: self.broken,
+            state: Arc::default(),
+            applied: Mutex::default(),
+            calls: AtomicU64::new(0),
+        })
     }
 
     fn payload(&self, random: &mut Random) -> OwnedPayload {
@@ -420,9 +193,14 @@ fn each_canary_is_found_by_the_check_that_is_there_for_it() {
         (Broken::Fails, Check::Determinism),
         (Broken::Panics, Check::Determinism),
         (Broken::ChangesWhenRejected, Check::Rejection),
-        (Broken::AppliedNever, Check::Applied),
+        (Broken::AppliedAtTimes, Check::Applied),
         (Broken::AppliedLate, Check::Applied),
         (Broken::RangesInState, Check::Order),
+        (Broken::RangesInBytes, Check::Order),
+        (Broken::OrderInBytes, Check::Partitions),
+        (Broken::RandomBytes, Check::Determinism),
+        (Broken::TooManyBytes, Check::Determinism),
+        (Broken::RoomByState, Check::Determinism),
         (Broken::SnapshotForgets, Check::Snapshot),
         (Broken::SnapshotForgetsCounts, Check::Snapshot),
         (Broken::SnapshotByChance, Check::Snapshot),
@@ -500,6 +278,18 @@ fn a_snapshot_that_forgets_what_only_later_replies_tell_is_found_by_opening_from
         };
         assert_eq!(found, expected, "{broken:?}");
     }
+}
+
+#[test]
+fn bytes_that_are_others_after_replay_are_found_by_opening_again() {
+    let found = found(Suite::new().check_durable(&OverOurLog(&Canary::new(Broken::RangesInBytes))));
+    assert!(found.contains(&Check::Reopen), "{found:?}");
+}
+
+#[test]
+fn a_machine_that_replies_with_more_bytes_than_it_declares_is_told_both_numbers() {
+    let said = Suite::new().check(&Canary::new(Broken::TooManyBytes)).unwrap_err().to_string();
+    assert!(said.contains("replied with 16 bytes, and its reply_bytes_max() says 15"), "{said}");
 }
 
 /// Looks whether the log's first segment is there at each opening.

@@ -1,0 +1,214 @@
+//! A range of entries as a machine sees it, and where its replies go.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Fatal, Partition, StateMachine};
+use crate::codec::{self, PayloadRef};
+use crate::entry::{LogId, Reply};
+use crate::error::Poison;
+use crate::log::slots::SlotRing;
+
+/// Consecutive entries of one term, to be applied.
+#[derive(Debug)]
+pub struct Range<'a> {
+    slots: &'a SlotRing,
+    /// Log id of the first entry.
+    first: LogId,
+    count: u32,
+    /// A single entry with [`Footprint::All`].
+    barrier: bool,
+    segment: u32,
+    /// The encoded entries, and where in the segment they start.
+    bytes: &'a [u8],
+    bytes_offset: u32,
+    /// The index being applied, for whoever has to say where a panic happened.
+    progress: &'a Cell<u64>,
+}
+
+impl<'a> Range<'a> {
+    #[allow(clippy::too_many_arguments, reason = "one caller in the manager, one in replay")]
+    pub(crate) fn new(
+        slots: &'a SlotRing,
+        first: LogId,
+        count: u32,
+        barrier: bool,
+        segment: u32,
+        bytes: &'a [u8],
+        bytes_offset: u32,
+        progress: &'a Cell<u64>,
+    ) -> Self {
+        progress.set(first.index);
+        Self { slots, first, count, barrier, segment, bytes, bytes_offset, progress }
+    }
+
+    /// Log id of the first entry, of whichever partition.
+    #[must_use]
+    pub fn first(&self) -> LogId {
+        self.first
+    }
+
+    /// Log id of the last entry, of whichever partition.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        self.first.at(self.first.index + u64::from(self.count) - 1)
+    }
+
+    /// Whether it is a single entry that concerns all partitions.
+    #[must_use]
+    pub fn is_barrier(&self) -> bool {
+        self.barrier
+    }
+
+    pub(crate) fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
+    #[must_use]
+    pub fn entries(&self, partition: Partition) -> Entries<'_> {
+        Entries { range: self, partition, next: 0 }
+    }
+
+    /// The footprint hash of the entry `position` places into the range, if it is of `partition`: to touch memory ahead.
+    #[inline]
+    #[must_use]
+    pub fn hash_at(&self, position: u32, partition: Partition) -> Option<u64> {
+        if position >= self.count {
+            return None;
+        }
+        let hash = self.slots.hash(self.first.index + u64::from(position));
+        partition.owns(hash).then_some(hash)
+    }
+}
+
+/// One entry of a range.
+#[derive(Debug)]
+pub struct EntryRef<'a> {
+    /// Which entry it is.
+    pub log_id: LogId,
+    /// Its place in the range, from 0.
+    pub position: u32,
+    /// The hash of its [`Footprint::Key`]; 0 for a barrier.
+    pub hash: u64,
+    /// What it carries.
+    pub payload: PayloadRef<'a>,
+}
+
+/// Iterates the entries of one partition; see [`Range::entries`].
+#[derive(Debug)]
+pub struct Entries<'a> {
+    range: &'a Range<'a>,
+    partition: Partition,
+    next: u32,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<EntryRef<'a>, Fatal>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let range = self.range;
+        while self.next < range.count {
+            let position = self.next;
+            self.next += 1;
+            let index = range.first.index + u64::from(position);
+            let (hash, offset) = range.slots.read(index);
+            if !range.barrier && !self.partition.owns(hash) {
+                continue;
+            }
+            range.progress.set(index);
+            let decoded = (offset as usize)
+                .checked_sub(range.bytes_offset as usize)
+                .and_then(|skip| range.bytes.get(skip..))
+                .and_then(|bytes| codec::decode(bytes, range.segment, offset).ok());
+            return Some(match decoded {
+                Some((payload, _)) => {
+                    Ok(EntryRef { log_id: range.first.at(index), position, hash, payload })
+                }
+                None => Err(Fatal::new("an entry in memory does not decode")),
+            });
+        }
+        None
+    }
+}
+
+/// Where the replies of a range go.
+#[derive(Debug)]
+pub struct Replies<'a> {
+    slots: &'a SlotRing,
+    rejected: u64,
+    /// The first reply that was of more bytes than declared: of which entry, and how many.
+    too_long: Option<(u64, usize)>,
+}
+
+impl<'a> Replies<'a> {
+    pub(crate) fn new(slots: &'a SlotRing) -> Self {
+        Self { slots, rejected: 0, too_long: None }
+    }
+
+    /// Sets the reply of an entry of the range being applied; the last one set counts.
+    ///
+    /// A [`Reply::Bytes`] of more bytes than [`StateMachine::reply_bytes_max`] says is a mistake of the
+    /// machine. Nothing of it is cut: the engine fails at that entry, as if `apply` had returned
+    /// [`Fatal`].
+    #[inline]
+    pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
+        let index = entry.log_id.index;
+        self.note_rejection(index, matches!(reply, Reply::Rejected(_)));
+        if !self.slots.set_reply(index, &reply) {
+            self.refuse(index, reply.as_bytes().map_or(0, <[u8]>::len));
+        }
+    }
+
+    /// Sets the reply of an entry to a [`Reply::Bytes`], as [`set`](Replies::set) does, without
+    /// allocating: the bytes are copied into room that was taken when the engine was made.
+    #[inline]
+    pub fn set_bytes(&mut self, entry: &EntryRef<'_>, bytes: &[u8]) {
+        let index = entry.log_id.index;
+        self.note_rejection(index, false);
+        if !self.slots.set_reply_bytes(index, bytes) {
+            self.refuse(index, bytes.len());
+        }
+    }
+
+    /// Counts an entry once, however often its reply is set.
+    #[inline]
+    fn note_rejection(&mut self, index: u64, is: bool) {
+        let was = self.slots.is_rejected(index);
+        self.rejected = self.rejected + u64::from(is) - u64::from(was && self.rejected > 0);
+    }
+
+    #[cold]
+    fn refuse(&mut self, index: u64, bytes: usize) {
+        self.too_long.get_or_insert((index, bytes));
+    }
+}
+
+/// Applies a range that was handed over, and says how many of its replies are rejections. A panic, a
+/// [`Fatal`] and a reply that is too long become a poison that names the entry.
+pub(crate) fn apply_range<M: StateMachine>(
+    machine: &M,
+    range: &Range<'_>,
+    partition: Partition,
+) -> Result<u64, Poison> {
+    let mut replies = Replies::new(range.slots);
+    let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
+    let index = range.progress.get();
+    match applied {
+        Err(_panic) => return Err(Poison::Panic { index }),
+        Ok(Err(fatal)) => return Err(Poison::Fatal { index, message: fatal.to_string() }),
+        Ok(Ok(())) => {}
+    }
+    match replies.too_long {
+        None => Ok(replies.rejected),
+        Some((index, bytes)) => {
+            let max = range.slots.reply_bytes_max();
+            let message = format!(
+                "it replied with {bytes} bytes, and its reply_bytes_max() says {max} at most: \
+                 raise that and open again"
+            );
+            Err(Poison::Fatal { index, message })
+        }
+    }
+}
