@@ -83,7 +83,7 @@ fn overwrite(manager: &ApplyManager<PersistentStateMachine>, first: u64, count: 
             .collect();
         loop {
             match manager.apply_entries(&entries) {
-                Ok(()) => break,
+                Ok(_) => break,
                 Err(SubmitError::Full { .. }) => thread::yield_now(),
                 Err(error) => panic!("{error}"),
             }

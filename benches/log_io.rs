@@ -102,7 +102,7 @@ fn flat_out(io: IoBackend, value_bytes: usize, length: Duration) -> Figures {
             .map(|(index, key)| Entry::put(index, 1, key, &value))
             .collect();
         match manager.apply_entries(&entries) {
-            Ok(()) => index += 128,
+            Ok(_) => index += 128,
             Err(SubmitError::Full { .. }) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }

@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = PersistentStateMachine::open(PersistentConfig::new(&directory))?;
     let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     // Index, term, command: as the consensus engine committed them.
-    manager.apply_entries(&[Entry::put(1, 1, b"color", b"green")])?;
+    let taken = manager.apply_entries(&[Entry::put(1, 1, b"color", b"green")])?;
+    assert_eq!(taken.new, 1);
     manager.wait_for_apply(1, timeout)?; // in the state, and on stable storage
     let reply = manager.apply(&Entry::increment(2, 1, b"visits", 42), timeout)?;
     assert_eq!(reply, Reply::Counter(42));

@@ -10,7 +10,8 @@
 //! let manager = ApplyManager::new(machine, ApplyConfig::new())?;
 //!
 //! // Asynchronously: on their way when the call returns.
-//! manager.apply_entries(&[Entry::put(1, 1, b"color", b"green"), Entry::noop(2, 1)])?;
+//! let taken = manager.apply_entries(&[Entry::put(1, 1, b"color", b"green"), Entry::noop(2, 1)])?;
+//! assert_eq!(taken.new, 2);
 //! manager.wait_for_apply(2, timeout)?;
 //!
 //! // Synchronously: acknowledged when the call returns.
@@ -86,6 +87,7 @@ mod sync;
 pub mod testing;
 
 pub use apply::compaction::CompactionStats;
+pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::{LogOptions, LogState};
 pub use apply::manager::{ApplyManager, Reader};

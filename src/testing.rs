@@ -14,7 +14,8 @@
 //! let machine = PersistentStateMachine::open_on_disk(disk.open(true)?, config.clone())?;
 //! let engine = Stepped::new(machine, ApplyConfig::new().worker_count(NonZeroUsize::MIN))?;
 //!
-//! engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")])?;
+//! let taken = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")])?;
+//! assert_eq!(taken.new, 1);
 //! assert_eq!(engine.stats().acknowledged, None);
 //! while engine.step_log_writer() {}
 //! while engine.step_worker(0) {}

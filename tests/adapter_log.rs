@@ -30,7 +30,7 @@ fn puts(first: u64, term: u64, count: u64) -> Vec<Logged> {
 
 fn append(manager: &Persistent, log: &[Logged]) {
     for part in log.chunks(50) {
-        let full = |result: &Result<(), _>| matches!(result, Err(SubmitError::Full { .. }));
+        let full = |result: &Result<_, _>| matches!(result, Err(SubmitError::Full { .. }));
         while full(&with_entries(part, |entries| manager.append(entries))) {
             manager.sync(LONG).unwrap();
         }
@@ -63,7 +63,7 @@ fn without_the_option_a_gap_a_late_start_and_an_entry_out_of_the_log_are_refused
     let manager = open(scratch.by_commit());
     let late = manager.append(&[Entry::noop(2, 1)]);
     assert!(matches!(late, Err(SubmitError::Gap { expected: 1, got: 2 })), "{late:?}");
-    manager.append(&[Entry::noop(1, 1)]).unwrap();
+    let _ = manager.append(&[Entry::noop(1, 1)]).unwrap();
     let gap = manager.append(&[Entry::noop(3, 1)]);
     assert!(matches!(gap, Err(SubmitError::Gap { expected: 2, got: 3 })), "{gap:?}");
     let inner = manager.append(&[Entry::noop(2, 1), Entry::noop(4, 1)]);
@@ -225,7 +225,7 @@ fn what_one_submission_has_beyond_the_state_is_applied_wherever_in_it_the_state_
         append(&manager, &log[..10]);
         apply_committed(&manager, 1, 10).unwrap();
         apply_only(&manager, &beside).unwrap();
-        with_entries(&log[10..], |entries| manager.append(entries)).unwrap();
+        let _ = with_entries(&log[10..], |entries| manager.append(entries)).unwrap();
         apply_committed(&manager, state + 1, 400).unwrap();
         let beyond = usize::try_from(state).unwrap();
         let model = Model::after(&[&log[..10], &beside[..], &log[beyond..]].concat());

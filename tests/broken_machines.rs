@@ -28,7 +28,7 @@ fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
 }
 
 fn submit<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged]) -> Result<(), SubmitError> {
-    with_entries(log, |entries| manager.apply_entries(entries))
+    with_entries(log, |entries| manager.apply_entries(entries)).map(|_taken| ())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -234,7 +234,7 @@ fn child_fails_and_rests() {
     // The write of so large a part of a segment asks for the next one, and fails.
     disk.reset_operations();
     disk.fail_at(0, Fault::Error(FaultError::Eio));
-    manager.apply_entries(&[Entry::put(1, 1, b"key", &[7; 40 << 10])]).unwrap();
+    let _ = manager.apply_entries(&[Entry::put(1, 1, b"key", &[7; 40 << 10])]).unwrap();
     assert!(eventually(LONG, || manager.poison().is_some()));
     // They look around once a second.
     thread::sleep(Duration::from_millis(1500));

@@ -69,6 +69,7 @@ fn write(
                 true => manager.apply_entries_sync(&entries, LONG, &mut Vec::new()),
                 false => manager
                     .apply_entries(&entries)
+                    .map(|_taken| ())
                     .map_err(|source| ApplyError::Submit { source, submitted_through: None }),
             };
             match submitted {

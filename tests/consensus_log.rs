@@ -19,7 +19,7 @@ use sprag::error::{ApplyError, LogError, SubmitError, WaitError};
 use sprag::{Entry, LogId, Stage, StateMachine};
 
 fn append(manager: &Persistent, log: &[Logged]) -> Result<(), SubmitError> {
-    with_entries(log, |entries| manager.append(entries))
+    with_entries(log, |entries| manager.append(entries)).map(|_taken| ())
 }
 
 /// Appends in parts, waiting for the log where it is full.
@@ -485,7 +485,7 @@ fn the_hard_state_is_durable_and_whole() {
     }
     assert_eq!(manager.hard_state().unwrap().unwrap(), b"two");
     // A vote comes after what was appended before it.
-    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     manager.save_hard_state(b"three").unwrap();
     assert_eq!(manager.stats().durable, Some(1));
     drop(manager);
@@ -509,19 +509,19 @@ fn the_calls_of_the_other_commit_mode_are_refused() {
     let refused = |outcome: Result<(), SubmitError>| {
         assert!(matches!(outcome, Err(SubmitError::CommitMode { .. })), "{outcome:?}");
     };
-    refused(on_append.append(&entry));
+    refused(on_append.append(&entry).map(|_taken| ()));
     refused(on_append.commit(0));
     on_append.apply(&entry[0], LONG).unwrap();
 
     let scratch = Scratch::new();
     let by_commit = open(scratch.by_commit());
-    refused(by_commit.apply_entries(&entry));
+    refused(by_commit.apply_entries(&entry).map(|_taken| ()));
     let apply = by_commit.apply(&entry[0], LONG);
     assert!(matches!(
         apply,
         Err(ApplyError::Submit { source: SubmitError::CommitMode { .. }, .. })
     ));
-    by_commit.append(&entry).unwrap();
+    let _ = by_commit.append(&entry).unwrap();
     match by_commit.commit(2) {
         Err(SubmitError::NotAppended { index: 2, last: Some(1) }) => {}
         outcome => panic!("{outcome:?}"),
@@ -554,7 +554,7 @@ fn more_frames_than_ever_wait_for_the_log_writer_are_too_many_and_not_full_for_e
     let entries: Vec<_> = (1..=8192).map(|index| Entry::noop(index, index)).collect();
     for (count, fits) in [(8191, false), (8192, false), (8190, true)] {
         match manager.append(&entries[..count]) {
-            Ok(()) => assert!(fits, "{count}"),
+            Ok(_) => assert!(fits, "{count}"),
             Err(SubmitError::TooLarge { limit: 8190, .. }) => assert!(!fits, "{count}"),
             Err(error) => panic!("{count}: {error}"),
         }

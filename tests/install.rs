@@ -112,7 +112,7 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
     let (_kept, snapshot) = snapshot_of(&theirs);
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
     let manager = manage(machine, apply_config(2));
-    with_entries(&mine[..40], |entries| manager.append(entries)).unwrap();
+    let _ = with_entries(&mine[..40], |entries| manager.append(entries)).unwrap();
     let watch = Watch::default();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
@@ -131,7 +131,7 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
     });
     compare(manager.machine(), &Model::after(&theirs)).unwrap();
     let next = log_of(151, 3, [Op::Noop]);
-    with_entries(&next, |entries| manager.append(entries)).unwrap();
+    let _ = with_entries(&next, |entries| manager.append(entries)).unwrap();
     manager.commit(151).unwrap();
     manager.wait_for_apply(151, LONG).unwrap();
     manager.close(LONG).unwrap();
@@ -147,7 +147,7 @@ fn a_snapshot_whose_last_entry_the_log_has_commits_it_and_nothing_is_lost() {
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
     let manager = manage(machine, apply_config(2));
     for piece in log.chunks(40) {
-        with_entries(piece, |entries| manager.append(entries)).unwrap();
+        let _ = with_entries(piece, |entries| manager.append(entries)).unwrap();
     }
     manager.restore(&snapshot, LONG).unwrap();
     let state = manager.log_state().unwrap();
@@ -183,7 +183,7 @@ fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_n
                 apply(&manager, &mine[..30]);
                 30
             } else {
-                with_entries(&mine, |entries| manager.append(entries)).unwrap();
+                let _ = with_entries(&mine, |entries| manager.append(entries)).unwrap();
                 manager.flush_pending(LONG).unwrap();
                 0
             };
@@ -303,7 +303,7 @@ fn a_disk_without_room_for_the_log_to_go_on_fails_the_call_and_no_more() {
         let machine =
             PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
         let engine = Stepped::new(machine, apply_config(1)).unwrap();
-        with_entries(&log[..30], |entries| engine.apply_entries(entries)).unwrap();
+        let _ = with_entries(&log[..30], |entries| engine.apply_entries(entries)).unwrap();
         engine.run_until_idle();
         disk.reset_operations();
         disk.fail_at(operation, Fault::Error(FaultError::Enospc));

@@ -42,7 +42,7 @@ fn submit(manager: &Persistent, indexes: std::ops::Range<u64>) -> Result<(), Sub
     let parts: Vec<_> = indexes.map(|index| (index, index.to_le_bytes(), value(index))).collect();
     let entries: Vec<_> =
         parts.iter().map(|(i, key, value)| Entry::put(*i, 1, key, value)).collect();
-    manager.apply_entries(&entries)
+    manager.apply_entries(&entries).map(|_taken| ())
 }
 
 /// All up to `acknowledged` is there, and what is there is whole; then it goes on.

@@ -65,7 +65,7 @@ fn workload(config: &PersistentConfig) -> ApplyStats {
         let batch: Vec<_> = (index..index + 10).map(|i| (i, i.to_le_bytes(), value(i))).collect();
         let entries: Vec<_> = batch.iter().map(|(i, k, v)| Entry::put(*i, 1, k, v)).collect();
         match manager.apply_entries(&entries) {
-            Ok(()) => index += 10,
+            Ok(_) => index += 10,
             Err(sprag::error::SubmitError::Full { .. }) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
@@ -144,7 +144,9 @@ fn many_callers_wait_for_the_same_log() {
                         let index = {
                             let mut next = next.lock().unwrap();
                             let (key, value) = (next.to_le_bytes(), value(*next));
-                            manager.apply_entries(&[Entry::put(*next, 1, &key, &value)]).unwrap();
+                            let _ = manager
+                                .apply_entries(&[Entry::put(*next, 1, &key, &value)])
+                                .unwrap();
                             *next += 1;
                             *next - 1
                         };

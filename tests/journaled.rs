@@ -142,7 +142,7 @@ fn submit<M: StateMachine>(manager: &ApplyManager<M>, indexes: std::ops::RangeIn
     let payloads: Vec<_> = indexes.clone().map(payload).collect();
     let entries: Vec<_> =
         indexes.zip(&payloads).map(|(index, payload)| entry(index, payload)).collect();
-    manager.apply_entries(&entries).unwrap();
+    let _ = manager.apply_entries(&entries).unwrap();
 }
 
 /// The numbers after entries `1..=last`, by the definition.
@@ -248,7 +248,7 @@ fn a_panic_in_replay_is_an_open_error_that_names_the_index_and_changes_nothing()
         let manager = manage(gated(open(scratch.config()), &gate), apply_config(1));
         let _opener = gate.opener();
         let bytes = [ends];
-        manager.apply_entries(&[entry(201, &bytes), entry(202, &payload(202))]).unwrap();
+        let _ = manager.apply_entries(&[entry(201, &bytes), entry(202, &payload(202))]).unwrap();
         // After the failure it would not be written any more.
         manager.wait_until(202, Stage::Durable, LONG).unwrap();
         gate.open();
@@ -330,7 +330,7 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     let manager = manage(open(scratch.by_commit()), apply_config(2));
     let append = |index: u64, term: u64, payload: [u8; 1]| {
         let entry = Entry::new(LogId::new(index, term), Payload::Opaque(&payload));
-        manager.append(&[entry]).unwrap();
+        let _ = manager.append(&[entry]).unwrap();
     };
     (1..=20).for_each(|index| append(index, 1, payload(index)));
     manager.commit(10).unwrap();
@@ -350,7 +350,7 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     let manager = manage(machine, apply_config(2));
     manager.truncate_after(Some(16)).unwrap();
     let payload = payload(17);
-    manager.append(&[Entry::new(LogId::new(17, 3), Payload::Opaque(&payload))]).unwrap();
+    let _ = manager.append(&[Entry::new(LogId::new(17, 3), Payload::Opaque(&payload))]).unwrap();
     manager.commit(17).unwrap();
     manager.wait_for_apply(17, LONG).unwrap();
     assert_eq!(manager.machine().numbers(), expected(17));
@@ -519,7 +519,7 @@ fn the_memory_machine_over_a_log_keeps_its_values_in_memory_and_comes_back() {
     let long = vec![7; 5000];
     let entries =
         [Entry::put(1, 1, b"k", &long), Entry::increment(2, 1, b"n", 5), Entry::delete(3, 1, b"x")];
-    manager.apply_entries(&entries).unwrap();
+    let _ = manager.apply_entries(&entries).unwrap();
     assert_eq!(manager.apply(&Entry::increment(4, 1, b"n", 2), LONG).unwrap(), Reply::Counter(7));
     manager.close(LONG).unwrap();
     let machine = open();
@@ -540,11 +540,11 @@ fn a_failed_log_makes_reads_fail_and_acknowledges_nothing() {
     let memory = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
     let machine = Journaled::open_on_disk(disk.open(true).unwrap(), config, memory).unwrap();
     let engine = Stepped::new(machine, ApplyConfig::new().worker_count(workers(1))).unwrap();
-    engine.apply_entries(&[Entry::put(1, 1, b"k", b"1")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(1, 1, b"k", b"1")]).unwrap();
     engine.run_until_idle();
     assert!(engine.machine().read().is_ok());
     disk.fail_at(disk.operations(), Fault::Error(FaultError::Eio));
-    engine.apply_entries(&[Entry::put(2, 1, b"k", b"2")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(2, 1, b"k", b"2")]).unwrap();
     engine.run_until_idle();
     assert_eq!(engine.stats().acknowledged, Some(1));
     assert!(matches!(engine.machine().read(), Err(ReadError::Poisoned(Poison::Io { .. }))));
@@ -557,7 +557,9 @@ fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
     let memory = || MemoryStateMachine::new(MemoryConfig::default()).unwrap();
     let manager = manage(memory(), apply_config(2));
     let long = vec![9; 3000];
-    manager.apply_entries(&[Entry::put(1, 1, b"a", &long), Entry::put(2, 2, b"b", b"")]).unwrap();
+    let _ = manager
+        .apply_entries(&[Entry::put(1, 1, b"a", &long), Entry::put(2, 2, b"b", b"")])
+        .unwrap();
     manager.apply(&Entry::increment(3, 2, b"n", 5), LONG).unwrap();
     let (mut by_engine, mut by_itself) = (Vec::new(), Vec::new());
     manager.snapshot_to(&mut by_engine).unwrap();

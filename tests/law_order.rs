@@ -147,7 +147,7 @@ fn submit<M: StateMachine>(
 }
 
 fn submit_async<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) {
-    submit(manager, entries, &mut |part| manager.apply_entries(part));
+    submit(manager, entries, &mut |part| manager.apply_entries(part).map(|_taken| ()));
 }
 
 fn submit_sync<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]) -> Vec<Reply> {

@@ -52,7 +52,7 @@ fn engine(scratch: &Scratch, workers: usize) -> Stepped<PersistentStateMachine> 
 
 fn submit(engine: &Stepped<PersistentStateMachine>, log: &[Logged]) {
     with_entries(log, |entries| match engine.apply_entries(entries) {
-        Ok(()) => engine.run_until_idle(),
+        Ok(_) => engine.run_until_idle(),
         Err(SubmitError::Full { .. }) => panic!("it was idle"),
         Err(error) => panic!("{error}"),
     });

@@ -57,7 +57,7 @@ fn puts(first: u64, count: u64, value_bytes: usize) -> Vec<Logged> {
 }
 
 fn submit<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged]) -> Result<(), SubmitError> {
-    with_entries(log, |entries| manager.apply_entries(entries))
+    with_entries(log, |entries| manager.apply_entries(entries)).map(|_taken| ())
 }
 
 fn is_config_error<T>(outcome: Result<T, OpenError>, name: &str) {

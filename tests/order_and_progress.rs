@@ -23,7 +23,7 @@ fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
 }
 
 fn submit<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged]) -> Result<(), SubmitError> {
-    with_entries(log, |entries| manager.apply_entries(entries))
+    with_entries(log, |entries| manager.apply_entries(entries)).map(|_taken| ())
 }
 
 fn u64_of(manager: &impl KeyValueReads, key: &[u8]) -> u64 {
@@ -61,7 +61,7 @@ fn a_caller_does_not_apply_itself_while_a_worker_is_still_at_an_earlier_entry() 
     });
     let manager = Arc::new(manage(machine, apply_config(1)));
     let _opener = gate.opener();
-    manager.apply_entries(&[Entry::put(1, 1, b"k", b"1")]).unwrap();
+    let _ = manager.apply_entries(&[Entry::put(1, 1, b"k", b"1")]).unwrap();
     // The ring is empty from here on, but its worker is not done.
     gate.wait_for_somebody();
     let caller = thread::spawn({
@@ -242,7 +242,7 @@ fn a_retry_after_a_timeout_joins_what_is_under_way_and_applies_once() {
     let manager = Arc::new(manage(gated(memory(), &gate), apply_config(1)));
     let _opener = gate.opener();
     // One entry before it, so that the call under test does not apply by itself.
-    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     gate.wait_for_somebody();
     let entries = [Entry::increment(2, 1, b"c", 1)];
     let policy = RetryPolicy { attempts_max: 1000, timeout: SHORT, ..RetryPolicy::default() };

@@ -90,7 +90,7 @@ fn a_damaged_hard_state_keeps_nothing_else_from_being_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
     let manager = open(config(&path).commit_mode(CommitMode::ByCommit));
-    manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     manager.commit(1).unwrap();
     manager.save_hard_state(b"vote").unwrap();
     manager.close(TIMEOUT).unwrap();
@@ -109,7 +109,7 @@ fn a_full_disk_is_opened_read_only() {
     let machine =
         PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config.clone()).unwrap();
     let engine = Stepped::new(machine, ApplyConfig::new()).unwrap();
-    engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     engine.run_until_idle();
     disk.crash_process();
     drop(engine);

@@ -138,7 +138,9 @@ fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
         let node = Stepped::new(machine, apply_config(1)).unwrap();
         let put = |from, to| {
             for index in from..=to {
-                node.apply_entries(&[Entry::put(index, 1, &key(index), &value(index))]).unwrap();
+                let _ = node
+                    .apply_entries(&[Entry::put(index, 1, &key(index), &value(index))])
+                    .unwrap();
                 node.run_until_idle();
             }
         };

@@ -107,7 +107,7 @@ fn a_panic_in_apply_wakes_every_waiter_and_names_the_index() {
         let waiters: Vec<_> =
             (0..4).map(|_| scope.spawn(|| manager.wait_for_apply(99, TIMEOUT))).collect();
         let bad = Entry::new(LogId::new(1, 1), Payload::Membership(b""));
-        manager.apply_entries(&[bad]).unwrap();
+        let _ = manager.apply_entries(&[bad]).unwrap();
         for waiter in waiters {
             let error = waiter.join().unwrap().unwrap_err();
             assert!(error.to_string().contains("index 1"), "{error}");
@@ -125,7 +125,7 @@ fn a_truncation_survives_a_clean_close_and_a_hard_state_saved_after_it() {
             .commit_mode(CommitMode::ByCommit);
         let manager = persistent(config.clone());
         let entries: Vec<_> = (1..=10).map(|index| Entry::put(index, 1, b"k", b"v")).collect();
-        manager.append(&entries).unwrap();
+        let _ = manager.append(&entries).unwrap();
         manager.truncate_after(Some(4)).unwrap();
         if round % 2 == 0 {
             manager.save_hard_state(b"vote").unwrap();
@@ -186,10 +186,10 @@ fn entries_known_already_are_checked_for_their_order_too() {
         let entries: Vec<_> = indexes.iter().map(|index| Entry::noop(*index, 1)).collect();
         manager.apply_entries(&entries)
     };
-    noops(&[1, 2, 3]).unwrap();
+    let _ = noops(&[1, 2, 3]).unwrap();
     assert!(matches!(noops(&[3, 1]), Err(SubmitError::Gap { expected: 4, got: 1 })));
     assert!(matches!(noops(&[1, 4]), Err(SubmitError::Gap { expected: 2, got: 4 })));
-    noops(&[2, 3, 4]).unwrap();
+    let _ = noops(&[2, 3, 4]).unwrap();
 }
 
 /// An entry that comes just after others were written waits for their interval to end, and for one of its own: no third
@@ -216,10 +216,10 @@ fn an_entry_waits_for_no_more_than_two_batch_intervals() {
         waited
     };
     let (first, second) = (Entry::put(1, 1, b"k", b"v"), Entry::put(2, 1, b"k", b"w"));
-    engine.apply_entries(&[first]).unwrap();
+    let _ = engine.apply_entries(&[first]).unwrap();
     assert!(!engine.step_log_writer());
     engine.advance(Duration::from_millis(1));
-    engine.apply_entries(&[second]).unwrap();
+    let _ = engine.apply_entries(&[second]).unwrap();
     let first = written_after(&first, Duration::from_millis(1));
     assert!((10..=11).contains(&first.as_millis()), "{first:?}");
     let second = written_after(&second, first - Duration::from_millis(1));

@@ -39,7 +39,9 @@ fn engine(disk: &SimDisk) -> Stepped<PersistentStateMachine> {
 fn apply(engine: &Stepped<PersistentStateMachine>, indexes: std::ops::RangeInclusive<u64>) {
     for index in indexes {
         let key = format!("key {index}");
-        engine.apply_entries(&[Entry::put(index, 1, key.as_bytes(), &entry_value(index))]).unwrap();
+        let _ = engine
+            .apply_entries(&[Entry::put(index, 1, key.as_bytes(), &entry_value(index))])
+            .unwrap();
         engine.run_until_idle();
     }
 }
@@ -236,7 +238,7 @@ fn voted(path: &Path, damaged_bytes: &[usize]) {
     let config = io::config(path).commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open(config).unwrap();
     let manager = io::manage(machine, ApplyConfig::new());
-    manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     manager.save_hard_state(b"first").unwrap();
     manager.save_hard_state(b"second").unwrap();
     manager.close(TIMEOUT).unwrap();

@@ -70,7 +70,7 @@ fn assert_restored(disk: &SimDisk, log: &[Logged], mode: CommitMode, what: &str)
     longer.extend(log_of(last + 1, 2, (0..3).map(|n| Op::One(Cmd::increment(vec![n], 1)))));
     with_entries(&longer[log.len()..], |entries| match mode {
         CommitMode::ByCommit => {
-            engine.append(entries).unwrap();
+            let _ = engine.append(entries).unwrap();
             engine.commit(last + 3).unwrap();
         }
         _ => engine.apply_entries(entries).map(|_| ()).unwrap(),

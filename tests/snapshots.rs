@@ -259,7 +259,7 @@ fn nothing_is_compacted_without_a_policy_nor_by_default_under_consensus() {
     let engine = Stepped::new(machine, apply_config(2)).unwrap();
     let submit = |log: &[Logged]| {
         for piece in log.chunks(40) {
-            with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
+            let _ = with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
             engine.run_until_idle();
         }
     };
@@ -280,12 +280,12 @@ fn the_engine_does_not_compact_for_segments_that_it_has_to_keep() {
         let machine = PersistentStateMachine::open(config).unwrap();
         let engine = Stepped::new(machine, apply_config(1)).unwrap();
         for piece in log[..899].chunks(40) {
-            with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
+            let _ = with_entries(piece, |entries| engine.apply_entries(entries)).unwrap();
             engine.run_until_idle();
         }
         assert!(files(&scratch.path(), ".seg").len() > 2);
         assert_eq!(engine.step_compaction(), compacts, "retaining {retain_entries}");
-        with_entries(&log[899..], |entries| engine.apply_entries(entries)).unwrap();
+        let _ = with_entries(&log[899..], |entries| engine.apply_entries(entries)).unwrap();
         engine.run_until_idle();
         assert!(!engine.step_compaction(), "once more, retaining {retain_entries}");
     }

@@ -30,7 +30,7 @@ fn submit<M: StateMachine>(
     manager: &ApplyManager<M>,
     entries: &[Entry<'_>],
 ) -> Result<(), Refusal> {
-    let outcome = manager.apply_entries(entries);
+    let outcome = manager.apply_entries(entries).map(|_taken| ());
     // Every way in says the same.
     if let Err(error) = &outcome
         && !matches!(error, SubmitError::Full { .. })
@@ -182,10 +182,10 @@ fn a_pending_entry_with_the_same_log_id_is_joined() {
     let manager = Arc::new(manage(gated(memory(), &gate), apply_config(2)));
     let _opener = gate.opener();
     let increments = || -> Vec<_> { (1..=5).map(|at| Entry::increment(at, 1, b"c", 1)).collect() };
-    manager.apply_entries(&increments()).unwrap();
+    let _ = manager.apply_entries(&increments()).unwrap();
     gate.wait_for_somebody();
     let before = manager.pending_count();
-    manager.apply_entries(&increments()).unwrap();
+    let _ = manager.apply_entries(&increments()).unwrap();
     assert_eq!(manager.pending_count(), before, "joined entries count once");
     let watch = Watch::default();
     let joined = thread::spawn({
@@ -221,8 +221,8 @@ fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
         {
             let other = tagged(index, term, tag);
             match submit(manager, &[other]).unwrap_err() {
-                SubmitError::Conflict { known, got } => {
-                    assert_eq!((known.index, got), (index, other.log_id));
+                SubmitError::Conflict { index: at, known, got } => {
+                    assert_eq!((at, known.index, got), (index, index, other.log_id));
                     assert_ne!(known, got);
                 }
                 error => panic!("{error:?}"),
@@ -242,7 +242,7 @@ fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
     let gate = Gate::shut();
     let manager = manage(gated(memory(), &gate), apply_config(1));
     let _opener = gate.opener();
-    manager.apply_entries(&[tagged(1, 2, b"a"), tagged(2, 2, b"a")]).unwrap();
+    let _ = manager.apply_entries(&[tagged(1, 2, b"a"), tagged(2, 2, b"a")]).unwrap();
     for other in [tagged(2, 3, b"a"), tagged(2, 2, b"b"), tagged(1, 1, b"a")] {
         let outcome = manager.apply_entries(&[other]);
         assert!(matches!(outcome, Err(SubmitError::Conflict { .. })), "{outcome:?}");
@@ -407,7 +407,7 @@ fn full_takes_nothing_of_a_submission_of_many_ranges() {
     let log = log_of(1, 1, (1..=100).map(put));
     let part = |from: usize, to: usize| &log[from..to];
     let submit = |part: &[Logged]| with_entries(part, |entries| manager.apply_entries(entries));
-    submit(part(0, 50)).unwrap();
+    let _ = submit(part(0, 50)).unwrap();
     for _ in 0..3 {
         // Room for 14, asked for 30: eight ranges, over four workers and several frames.
         assert!(matches!(submit(part(50, 80)), Err(SubmitError::Full { .. })));
@@ -417,7 +417,7 @@ fn full_takes_nothing_of_a_submission_of_many_ranges() {
     gate.open();
     manager.flush_pending(LONG).unwrap();
     compare(manager.machine(), &Model::after(part(0, 50))).unwrap();
-    submit(part(50, 80)).unwrap();
+    let _ = submit(part(50, 80)).unwrap();
     manager.flush_pending(LONG).unwrap();
     compare(manager.machine(), &Model::after(part(0, 80))).unwrap();
 }
@@ -433,7 +433,7 @@ fn a_log_without_memory_left_takes_nothing_and_goes_on_when_there_is_some() {
     while taken < log.len() {
         let part = &log[taken..(taken + 5).min(log.len())];
         match with_entries(part, |entries| engine.apply_entries(entries)) {
-            Ok(()) => taken += part.len(),
+            Ok(_) => taken += part.len(),
             Err(SubmitError::Full { .. }) => {
                 refused += 1;
                 assert_eq!(engine.stats().submitted, Some(taken as u64));
@@ -455,7 +455,7 @@ fn a_timeout_says_what_is_under_way_and_cancels_nothing() {
     let gate = Gate::shut();
     let manager = manage(gated(memory(), &gate), apply_config(1));
     let _opener = gate.opener();
-    manager.apply_entries(&noops(1..=2)).unwrap();
+    let _ = manager.apply_entries(&noops(1..=2)).unwrap();
     gate.wait_for_somebody();
     let entries = [Entry::increment(3, 1, b"c", 1), Entry::increment(4, 1, b"c", 1)];
     let mut replies = vec![Reply::Applied];
@@ -486,7 +486,7 @@ fn replies_given_up_make_room_again() {
     let mut next = 1;
     for _ in 0..10 {
         gate.close();
-        manager.apply_entries(&noops(next..=next)).unwrap();
+        let _ = manager.apply_entries(&noops(next..=next)).unwrap();
         let outcome = manager.apply(&Entry::noop(next + 1, 1), Duration::from_millis(5));
         assert!(matches!(outcome, Err(ApplyError::Wait { .. })), "{outcome:?}");
         gate.open();
@@ -523,7 +523,7 @@ fn a_future_completes_when_its_index_is_acknowledged() {
     for (future, waker) in futures.iter_mut().zip(&wakers) {
         assert!(!poll(future, waker), "ready before anything was submitted");
     }
-    manager.apply_entries(&noops(1..=4)).unwrap();
+    let _ = manager.apply_entries(&noops(1..=4)).unwrap();
     gate.wait_for_somebody();
     assert!(eventually(LONG, || wakers[..3].iter().all(|waker| waker.count() > 0)));
     assert!(wakers[3..].iter().all(|waker| waker.count() == 0), "woken for nothing");
@@ -561,7 +561,7 @@ fn dropping_a_future_cancels_only_the_waiting() {
     let other = manager.acknowledged(1);
     drop(dropped);
     drop(manager.acknowledged(1));
-    manager.apply_entries(&noops(1..=1)).unwrap();
+    let _ = manager.apply_entries(&noops(1..=1)).unwrap();
     block_on(other).unwrap();
     assert_eq!(waker.count(), 0, "a dropped future was woken");
     assert_eq!(manager.stats().applied, Some(1));

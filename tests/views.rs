@@ -82,6 +82,7 @@ fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>], syn
             true => manager.apply_entries_sync(entries, LONG, &mut Vec::new()),
             false => manager
                 .apply_entries(entries)
+                .map(|_taken| ())
                 .map_err(|source| ApplyError::Submit { source, submitted_through: None }),
         };
         match submitted {

@@ -136,7 +136,7 @@ fn what_is_only_appended_is_durable_and_not_committed() {
     let scratch = Scratch::new();
     let manager = open(scratch.config().commit_mode(CommitMode::ByCommit));
     let noops = |from, to| -> Vec<_> { (from..=to).map(|index| Entry::noop(index, 1)).collect() };
-    manager.append(&noops(0, 9)).unwrap();
+    let _ = manager.append(&noops(0, 9)).unwrap();
     manager.wait_until(9, Stage::Durable, LONG).unwrap();
     let stats = manager.stats();
     assert_eq!((stats.submitted, stats.durable), (Some(9), Some(9)));
@@ -152,7 +152,7 @@ fn what_is_only_appended_is_durable_and_not_committed() {
     let stats = manager.stats();
     assert_eq!((stats.submitted, stats.committed), (Some(4), Some(0)));
     assert!(stats.written <= Some(4) && stats.durable <= stats.written, "{stats:?}");
-    manager.append(&noops(5, 6)).unwrap();
+    let _ = manager.append(&noops(5, 6)).unwrap();
     manager.commit(6).unwrap();
     manager.wait_for_apply(6, LONG).unwrap();
     let stats = manager.stats();

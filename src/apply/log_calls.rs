@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::known::Submitted;
 use super::manager::ApplyManager;
 use super::submit::Mode;
 use super::watermark::{Stage, decode, encode};
@@ -56,9 +57,11 @@ impl<M: StateMachine> ApplyManager<M> {
     /// # Errors
     ///
     /// [`SubmitError`]; all of `entries` are taken or none. Only for a log opened with
-    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
-    pub fn append(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
-        self.engine.submit(entries, Mode::Append).map(|_taken| ())
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). Entries that the log has already are compared with what it has,
+    /// as in [`apply_entries`](ApplyManager::apply_entries).
+    pub fn append(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
+        let taken = self.engine.submit(entries, Mode::Append)?;
+        Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
     /// Lets entries up to `index` be applied, and waits for none of that; going back is ignored.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::known::Submitted;
 use super::submit::{Mode, Submission};
 use super::threads::Threads;
 use super::waiter::Acknowledged;
@@ -92,15 +93,17 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Submits committed entries and returns at once: they are in the log's memory, on their way.
     ///
-    /// Indexes follow each other and what was submitted before; the first of an empty log is 0 or 1. Entries the log has
-    /// already under the same log ids are taken as submitted, so that repeating a call is safe.
+    /// Indexes follow each other and what was submitted before; the first of an empty log is 0 or 1. Repeating a call is
+    /// safe: entries that the log has already, with the same log ids and payloads, change nothing. They are compared with
+    /// what the log has (some 50 ns an entry), without keeping other submissions out. [`Submitted`] says how many were new.
     ///
     /// # Errors
     ///
     /// [`SubmitError`]; all of `entries` are taken or, with an error, none (but for [`SubmitError::Poisoned`], after
-    /// which only opening anew tells).
-    pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
-        self.engine.submit(entries, Mode::Async).map(|_taken| ())
+    /// which only opening anew tells). [`SubmitError::Conflict`] for an index that another entry has.
+    pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
+        let taken = self.engine.submit(entries, Mode::Async)?;
+        Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
     /// Applies one entry and waits until it is acknowledged; its reply.

@@ -9,6 +9,7 @@ pub(crate) mod compaction;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;
+pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod log_calls;
 pub(crate) mod manager;

@@ -2,6 +2,7 @@
 
 use super::claims::Claim;
 use super::engine::{Appending, Engine};
+use super::known::{Comparing, Submitted};
 use super::ring::Descriptor;
 use super::watermark::decode;
 use crate::config::CommitMode;
@@ -15,6 +16,8 @@ use crate::sync::atomic::Ordering;
 pub(crate) struct Submission<'a> {
     /// Last index of the entries given, whether they were new or known.
     pub(crate) last: u64,
+    /// How many were new.
+    pub(crate) submitted: Submitted,
     /// Entries up to this mark were in the state before.
     pub(crate) applied_before: u64,
     /// Keeps the replies until they are copied out; only of synchronous calls.
@@ -62,9 +65,18 @@ impl<M: StateMachine> Engine<M> {
         mode: Mode,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
         let began_ns = self.latency.now_ns();
-        let mut appending = self.lock_appender();
-        self.check_may_submit(mode)?;
-        let plan = appending.appender.plan(entries)?;
+        let mut comparing = Comparing::new();
+        let (mut appending, plan, known_same) = loop {
+            let appending = self.lock_appender();
+            self.check_may_submit(mode)?;
+            let plan = appending.appender.plan(entries)?;
+            let known = entries.get(..plan.known).unwrap_or_default();
+            if let Some(known_same) = self.known_same(&appending, &mut comparing, known)? {
+                break (appending, plan, known_same);
+            }
+            drop(appending);
+            self.compare_known(&mut comparing, known);
+        };
         let applied_before = self.progress.applied_mark();
         let submitted_before = self.progress.submitted_mark();
         let new = entries.get(plan.known..).unwrap_or_default();
@@ -76,7 +88,12 @@ impl<M: StateMachine> Engine<M> {
         }
         let claim =
             (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before), self));
-        let submission = Submission { last, applied_before, claim };
+        let submitted = Submitted {
+            new: new.len() as u64,
+            known_same,
+            unverifiable: (plan.known as u64).saturating_sub(known_same),
+        };
+        let submission = Submission { last, submitted, applied_before, claim };
         if new.is_empty() {
             return Ok(Some(submission));
         }

@@ -222,12 +222,12 @@ fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile(
     let config = config().commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config).unwrap();
     let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
-    manager.append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
+    let _ = manager.append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
         keeper.come.recv_timeout(LONG).unwrap();
         manager.truncate_after(None).unwrap();
-        manager.append(&[Entry::put(1, 2, b"key", b"new")]).unwrap();
+        let _ = manager.append(&[Entry::put(1, 2, b"key", b"new")]).unwrap();
         keeper.open.send(()).unwrap();
         let waited = waiting.join().unwrap();
         assert!(matches!(waited, Err(WaitError::Truncated { index: 1 })), "{waited:?}");
@@ -240,7 +240,7 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
     let disk = GatedDisk { writing: Mutex::new(Some(gate)), ..GatedDisk::new(8) };
     let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config()).unwrap();
     let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
-    manager.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = manager.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
         keeper.come.recv_timeout(LONG).unwrap();
@@ -305,7 +305,7 @@ fn received<M: StateMachine>(manager: &ApplyManager<M>) -> SnapshotReceiver {
     let machine = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
     let other = ApplyManager::new(machine, workers(1)).unwrap();
     let entries: Vec<Entry<'_>> = (1..=50).map(|index| Entry::noop(index, 1)).collect();
-    other.apply_entries(&entries).unwrap();
+    let _ = other.apply_entries(&entries).unwrap();
     other.wait_for_apply(50, LONG).unwrap();
     other.snapshot().unwrap();
     let mut received = manager.receive_snapshot().unwrap();
@@ -329,7 +329,7 @@ fn who_commits_while_an_installation_begins_gets_the_reply_of_its_entry() {
     let machine = Journaled::open_on_disk(disk, config(), machine).unwrap();
     let manager = ApplyManager::new(machine, workers(1)).unwrap();
     let snapshot = received(&manager);
-    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     keeper.come.recv_timeout(LONG).unwrap();
     thread::scope(|scope| {
         let manager = &manager;
@@ -358,7 +358,7 @@ fn who_reads_the_log_that_an_installation_takes_away_is_told_so() {
     let manager = ApplyManager::new(machine, workers(1)).unwrap();
     let snapshot = received(&manager);
     let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 2)).collect();
-    manager.append(&entries).unwrap();
+    let _ = manager.append(&entries).unwrap();
     keeper.come.recv_timeout(LONG).unwrap();
     thread::scope(|scope| {
         let manager = &manager;
@@ -382,7 +382,7 @@ fn what_was_flushed_waits_for_room_and_then_not_for_more() {
     let config = workers(1).pipeline_depth(64).batch_size(64).batch_timeout(held_back);
     let manager = ApplyManager::without_threads(machine, config).unwrap();
     let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 1)).collect();
-    manager.append(&entries).unwrap();
+    let _ = manager.append(&entries).unwrap();
     manager.commit(100).unwrap();
     manager.engine.feed_now().unwrap();
     // The rings are full: what is left is less than a range.
@@ -460,7 +460,7 @@ fn closing_after_a_failure_does_not_wait_for_a_worker_that_is_stuck_in_the_machi
         let manager = ApplyManager::new(machine, config).unwrap();
         let (one, other) = ([0_u8], [u8::MAX]);
         let entries = [Entry::put(1, 1, &one, b""), Entry::put(2, 1, &other, b"")];
-        manager.apply_entries(&entries).unwrap();
+        let _ = manager.apply_entries(&entries).unwrap();
         keeper.come.recv_timeout(LONG).unwrap();
         let failed = manager.wait_for_apply(2, LONG);
         assert!(matches!(failed, Err(WaitError::Poisoned(_))), "{failed:?}");
@@ -523,7 +523,7 @@ fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_loo
     let longest = threads::worker_sleeps(engine);
     assert_eq!(longest, None, "nothing is there");
     assert!(!threads::worker_wakes(engine, 0, longest));
-    manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     assert!(engine.rings.is_empty(0), "it is held back");
     assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
     let longest = threads::worker_sleeps(engine);
@@ -542,7 +542,7 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let engine = &manager.engine;
     let claim = engine.claims.claim(1, &**engine);
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
-    manager.append(&entries).unwrap();
+    let _ = manager.append(&entries).unwrap();
     manager.commit(20).unwrap();
     let kept = engine.slots.capacity();
     manager.wait_until(kept, Stage::Applied, LONG).unwrap();

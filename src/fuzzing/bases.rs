@@ -183,9 +183,11 @@ fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
         let index = next + at as u64;
         let entry = Entry { payload, ..Entry::noop(index, term) };
         match mode {
-            CommitMode::OnAppend => node.apply_entries(&[entry]).unwrap(),
+            CommitMode::OnAppend => {
+                let _ = node.apply_entries(&[entry]).unwrap();
+            }
             CommitMode::ByCommit => {
-                node.append(&[entry]).unwrap();
+                let _ = node.append(&[entry]).unwrap();
                 if at % 4 == 2 {
                     node.commit(index).unwrap();
                 }
@@ -206,10 +208,10 @@ fn rewrite_the_end(node: &Node, term: u64) {
     let entries: Vec<_> =
         (next..next + 6).map(|index| Entry::put(index, term, b"again", b"other")).collect();
     for entry in entries.chunks(2) {
-        node.append(entry).unwrap();
+        let _ = node.append(entry).unwrap();
         node.run_until_idle();
     }
     node.commit(next + 3).unwrap();
-    node.append(&[Entry::noop(next + 6, term)]).unwrap();
+    let _ = node.append(&[Entry::noop(next + 6, term)]).unwrap();
     node.run_until_idle();
 }

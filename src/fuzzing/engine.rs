@@ -140,7 +140,7 @@ impl World {
         // One by one: entries borrow, and all or nothing has tests of its own.
         for (at, (term, op)) in items.iter().enumerate() {
             let log_id = LogId::new(self.index(position + at), *term);
-            op.with_payload(|payload| {
+            let _ = op.with_payload(|payload| {
                 let entries = [Entry::new(log_id, payload)];
                 match self.mode {
                     CommitMode::OnAppend => self.node().apply_entries(&entries),

@@ -27,7 +27,7 @@ fn open(path: &Path, mode: CommitMode) -> Manager {
 fn append(manager: &Manager, indexes: std::ops::RangeInclusive<u64>, term: u64) {
     for index in indexes {
         let value = format!("{index} of {term}");
-        manager.append(&[Entry::put(index, term, b"key", value.as_bytes())]).unwrap();
+        let _ = manager.append(&[Entry::put(index, term, b"key", value.as_bytes())]).unwrap();
         manager.wait_until(index, Stage::Durable, TIMEOUT).unwrap();
     }
 }

@@ -20,7 +20,9 @@ use crate::codec::{self, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Poison, SubmitError};
 use crate::machine::Footprint;
+use known::Spans;
 
+pub(crate) mod known;
 mod segments;
 
 /// What a frame can cost beside its entries: its header and the padding before it.
@@ -108,6 +110,7 @@ pub(crate) struct Appender {
     to_writer: Option<Arc<LogQueue>>,
     /// Memory only: images whose entries are all submitted, with the mark after which they are free.
     retired: VecDeque<(u64, u32)>,
+    spans: Spans,
 }
 
 impl Appender {
@@ -129,6 +132,7 @@ impl Appender {
             open: None,
             to_writer,
             retired: VecDeque::with_capacity(64),
+            spans: Spans::new(),
         };
         appender.show_active();
         appender
@@ -217,7 +221,9 @@ impl Appender {
             return Ok(false);
         }
         match self.position.terms.log_id(got.index) {
-            Some(known) if known != got => Err(SubmitError::Conflict { known, got }),
+            Some(known) if known != got => {
+                Err(SubmitError::Conflict { index: got.index, known, got })
+            }
             None if self.position.index.first(0).is_some_and(|first| got.index > first) => {
                 // In a gap, which nothing fills later.
                 let expected = last.map_or(0, |last| last.index.saturating_add(1));
@@ -427,6 +433,7 @@ impl Appender {
     pub(crate) fn close_frame(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.active.publish();
+        self.note_span(&open);
         let Some(queue) = &self.to_writer else { return };
         let mark = self.position.last.map_or(0, |last| last.index + 1);
         let start = open.offset.get() as usize;
@@ -487,6 +494,7 @@ impl Appender {
         self.position.last = kept;
         self.position.terms.truncate(first_removed);
         self.position.index.truncate(first_removed);
+        self.spans.truncate(first_removed);
         while let Some(run) = self.position.unfed.back_mut() {
             if run.first >= first_removed {
                 self.position.unfed.pop_back();

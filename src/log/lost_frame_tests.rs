@@ -30,7 +30,7 @@ fn fill(engine: &Engine, first: u64) -> u64 {
     let mut next = first;
     loop {
         match engine.apply_entries(&[Entry::put(next, 1, b"key", b"value")]) {
-            Ok(()) => next += 1,
+            Ok(_) => next += 1,
             Err(SubmitError::Full { .. }) => return next - 1,
             Err(error) => panic!("{error}"),
         }
@@ -43,7 +43,7 @@ fn a_lost_frame_poisons_and_closing_by_hand_says_so() {
     let engine = open(&disk);
     let durable = 3;
     for index in 1..=durable {
-        engine.apply_entries(&[Entry::put(index, 1, b"key", b"value")]).unwrap();
+        let _ = engine.apply_entries(&[Entry::put(index, 1, b"key", b"value")]).unwrap();
     }
     engine.run_until_idle();
     let last = fill(&engine, durable + 1);

@@ -26,6 +26,7 @@ pub(crate) mod format;
 pub(crate) mod hard;
 pub(crate) mod image;
 pub(crate) mod index;
+pub(crate) mod known;
 #[cfg(test)]
 mod lost_frame_tests;
 pub(crate) mod meta;
@@ -161,7 +162,7 @@ impl MemoryJournal {
         if let Some(applied) = applied {
             position.terms.push(applied);
         }
-        let memory_bytes = pool.memory_bytes();
+        let memory_bytes = pool.memory_bytes() + Appender::spans_bytes();
         let appender = Appender::new(config, position, pool, Arc::clone(&table), active, None);
         let applied = applied.map(|last| last.index);
         let start = StartMarks { submitted: applied, committed: applied, applied };
@@ -319,7 +320,7 @@ impl Log {
             },
             start: log.start,
             poison: Arc::clone(&log.poison),
-            memory_bytes: log.memory_bytes + writing.queue.memory_bytes(),
+            memory_bytes: log.memory_bytes + writing.queue.memory_bytes() + Appender::spans_bytes(),
         })
     }
 
@@ -340,6 +341,10 @@ impl Log {
 
     pub(crate) fn durability(&self) -> Durability {
         self.durability
+    }
+
+    pub(crate) fn database_id(&self) -> &DatabaseId {
+        &self.database_id
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {

@@ -62,10 +62,28 @@ impl std::fmt::Debug for LogEntries {
 pub(crate) fn read(
     table: &SegmentTable,
     database_id: &DatabaseId,
-    (mark, until): (Mark, u64),
+    from: (Mark, u64),
     wanted: RangeInclusive<u64>,
     bytes_max: usize,
     out: &mut LogEntries,
+) -> Result<bool, Corrupt> {
+    walk(table, database_id, from, wanted, &mut |log_id, encoded| {
+        let fits = out.is_empty() || out.bytes.len() + encoded.len() <= bytes_max;
+        if fits {
+            out.push(log_id, encoded);
+        }
+        fits
+    })
+}
+
+/// Gives `visit` the entries of `wanted` that are in frames from `mark` on and below `until`, in order, until it returns
+/// false. Whether there may be more of them, from `until` on.
+pub(crate) fn walk(
+    table: &SegmentTable,
+    database_id: &DatabaseId,
+    (mark, until): (Mark, u64),
+    wanted: RangeInclusive<u64>,
+    visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
 ) -> Result<bool, Corrupt> {
     let mut at = mark;
     let mut sequence = None;
@@ -103,10 +121,9 @@ pub(crate) fn read(
             if index < *wanted.start() {
                 continue;
             }
-            if !out.is_empty() && out.bytes.len() + len > bytes_max {
+            if !visit(header.first().at(index), encoded) {
                 return Ok(false);
             }
-            out.push(header.first().at(index), encoded);
             if index == *wanted.end() || index + 1 == until {
                 return Ok(index + 1 == until);
             }

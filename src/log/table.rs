@@ -85,6 +85,14 @@ impl SegmentBytes {
         }
     }
 
+    /// Whether every frame up to `end`, where one ends, is complete: its header has been written.
+    pub(crate) fn is_complete_to(&self, end: usize) -> bool {
+        match self {
+            Self::Image(image, _) => image.frames(end, end).is_some(),
+            Self::Mapped(..) | Self::Snapshot(_) => true,
+        }
+    }
+
     /// Where the entry starts that follows `bytes` of whole entries from `start`.
     pub(crate) fn entry_after(start: EntryOffset, bytes: u32) -> EntryOffset {
         EntryOffset::mint(start.get().saturating_add(bytes))

@@ -275,7 +275,7 @@ impl World {
             .map(|(entry, index)| Entry::put(index, entry.term, &entry.key, &entry.value))
             .collect();
         match node.append(&entries) {
-            Ok(()) => {
+            Ok(_) => {
                 for entry in proposed {
                     let mut log = self.log().clone();
                     log.push(Rc::new(entry));
@@ -421,7 +421,7 @@ fn with_entries(disk: &SimDisk, count: u64) -> Node {
 fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64, key: &[u8]) {
     let entries: Vec<Entry<'_>> =
         indexes.map(|index| Entry::put(index, term, key, b"value")).collect();
-    node.append(&entries).unwrap();
+    let _ = node.append(&entries).unwrap();
 }
 
 #[test]

@@ -47,10 +47,11 @@ fn append(node: &Node, mode: CommitMode, indexes: RangeInclusive<u64>, term: imp
     for index in indexes {
         let (key, value) = (key(index), value(index, term(index)));
         let entry = [Entry::put(index, term(index), &key, &value)];
-        match mode {
-            CommitMode::ByCommit => node.append(&entry).unwrap(),
-            _ => node.apply_entries(&entry).unwrap(),
-        }
+        let taken = match mode {
+            CommitMode::ByCommit => node.append(&entry),
+            _ => node.apply_entries(&entry),
+        };
+        assert_eq!(taken.unwrap().new, 1);
         node.run_until_idle();
     }
 }

@@ -99,7 +99,7 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
         Entry::put(3, 1, b"c", b"3"),
     ];
     let write_and_cut = |node: &Node, submitted: &[Entry<'_>], mask| {
-        node.apply_entries(submitted).unwrap();
+        let _ = node.apply_entries(submitted).unwrap();
         disk.fail_at(disk.operations() + 1, Fault::PowerCut);
         while node.step_log_writer() {}
         assert!(disk.is_power_off() && disk.unsynced() == 4, "{} sectors", disk.unsynced());
@@ -107,7 +107,7 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     };
     let node = open();
     node.run_until_idle();
-    node.apply_entries(&entries[..1]).unwrap();
+    let _ = node.apply_entries(&entries[..1]).unwrap();
     node.run_until_idle();
     // Entries 2 and 3 are one write; the second of its four sectors, in the middle of entry 2, is lost.
     write_and_cut(&node, &entries[1..], 0b1101);

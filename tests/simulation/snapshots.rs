@@ -42,8 +42,9 @@ pub(crate) fn serial_snapshot(history: &History, count: usize) -> Vec<u8> {
     let engine = Stepped::new(machine, config).unwrap();
     for at in 0..count {
         let index = history.first + at as u64;
-        with_entries(index, history.items(at..at + 1), |entries| engine.apply_entries(entries))
-            .unwrap();
+        let _ =
+            with_entries(index, history.items(at..at + 1), |entries| engine.apply_entries(entries))
+                .unwrap();
         engine.run_until_idle();
     }
     let mut bytes = Vec::new();

@@ -42,7 +42,7 @@ fn value(index: u64, term: u64) -> Vec<u8> {
 
 fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64) {
     for index in indexes {
-        node.append(&[Entry::put(index, term, &key(index), &value(index, term))]).unwrap();
+        let _ = node.append(&[Entry::put(index, term, &key(index), &value(index, term))]).unwrap();
         node.run_until_idle();
     }
 }
@@ -84,7 +84,7 @@ fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
     if way == Way::Unwritten {
         for index in keep + 1..=end {
             let (key, value) = (key(index), value(index, 2));
-            node.append(&[Entry::put(index, 2, &key, &value)]).unwrap();
+            let _ = node.append(&[Entry::put(index, 2, &key, &value)]).unwrap();
         }
         node.commit(end).unwrap();
         while (0..node.workers()).any(|id| node.step_worker(id)) {}
@@ -232,7 +232,7 @@ fn a_sync_of_the_interval_moves_no_mark_past_a_truncation_that_is_in_flight() {
         let node = Node::new(&disk, machine.unwrap(), &shape);
         let mut random = Random::new(seed);
         for index in 1..=9 {
-            node.append(&[Entry::put(index, 1, &key(index), b"old")]).unwrap();
+            let _ = node.append(&[Entry::put(index, 1, &key(index), b"old")]).unwrap();
         }
         for _ in 0..random.below(8) {
             node.step_log_writer();

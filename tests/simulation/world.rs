@@ -328,7 +328,7 @@ impl World {
         let proposal = self.history.proposal(&mut self.random, count, bytes_max, differ);
         let first = self.history.first + known as u64;
         match with_entries(first, &proposal, |entries| node.apply_entries(entries)) {
-            Ok(()) => self.history.extend(proposal),
+            Ok(_) => self.history.extend(proposal),
             // Too large: something smaller comes next.
             Err(SubmitError::Full { .. } | SubmitError::Poisoned(_)) => {}
             Err(SubmitError::TooLarge { .. }) => {}

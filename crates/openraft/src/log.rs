@@ -61,7 +61,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             let end = ours.len().min(taken + most);
             let next = ours.get(taken..end).unwrap_or_default();
             match self.shared.manager.append(next) {
-                Ok(()) => taken = end,
+                Ok(_) => taken = end,
                 Err(SubmitError::Full { .. }) => break,
                 Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
                 Err(SubmitError::Entry { index, source }) if is_never_an_entry(&source) => {

@@ -69,6 +69,7 @@ impl Appender {
         }
         self.position.index.start_over();
         self.position.unfed.clear();
+        self.spans.clear();
         self.position.terms = TermRuns::default();
         self.position.terms.push(last);
         self.position.last = Some(last);

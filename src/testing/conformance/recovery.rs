@@ -290,7 +290,7 @@ impl<S: DurableSubject> Leader<'_, S> {
         let appended = with_entries(part, |entries| self.engine.append(entries));
         let index = part.first().map(|first| first.log_id.index);
         match appended {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(SubmitError::Poisoned(poison))) => Err(poisoned(Check::Truncation, &poison)),
             Ok(Err(error)) => {
                 Err(Failure::new(Check::Truncation, index, format!("appending: {error}")))

@@ -201,7 +201,7 @@ pub(super) fn submit<M: StateMachine>(
     });
     let index = part.first().map(|first| first.log_id.index);
     match outcome {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(SubmitError::Poisoned(poison))) => Err(poisoned(check, &poison)),
         Ok(Err(error)) => Err(Failure::new(check, index, format!("submitting: {error}"))),
         Err((index, what)) => Err(Failure::new(check, index, what)),

@@ -319,8 +319,9 @@ impl World {
         let other = Stepped::new(machine, ApplyConfig::new().pipeline_depth(64)).unwrap();
         for (at, entry) in log.iter().enumerate() {
             let one = std::slice::from_ref(&**entry);
-            with_entries(self.first + at as u64, one, |entries| other.apply_entries(entries))
-                .unwrap();
+            let _ =
+                with_entries(self.first + at as u64, one, |entries| other.apply_entries(entries))
+                    .unwrap();
             other.run_until_idle();
         }
         let mut bytes = Vec::new();

@@ -90,7 +90,7 @@ impl Load {
         }
         loop {
             match manager.apply_entries(&entries) {
-                Ok(()) => break,
+                Ok(_) => break,
                 Err(SubmitError::Full { pending }) => {
                     // Half of the pipeline is then free, and the other half keeps it busy meanwhile.
                     manager.wait_for_apply(self.next.saturating_sub(1 + pending / 2), TIMEOUT)?;

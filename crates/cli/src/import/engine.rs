@@ -62,7 +62,7 @@ impl Engine {
     fn take(&self, entry: Entry<'_>, answered: bool) -> Outcome {
         if !answered {
             match self.manager.apply_entries(&[entry]) {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(SubmitError::Full { .. }) => {}
                 Err(error) => return Err(self.about()(error)),
             }

@@ -83,7 +83,7 @@ impl<M: StateMachine> Submitter<'_, M> {
             let Some(first) = slice.first().map(|entry| entry.log_id.index) else { break };
             loop {
                 match self.manager.apply_entries(slice) {
-                    Ok(()) => break,
+                    Ok(_) => break,
                     Err(SubmitError::Full { pending }) => {
                         fulls += 1;
                         bar.at(done);

@@ -1,0 +1,126 @@
+//! What is submitted and is in the log already: compared, before anything of the submission is taken.
+//!
+//! The comparison runs without the appender's lock, so a truncation, an installation or a compaction may change the log
+//! meanwhile. Its result counts only if the log's [`Extent`] is the same afterwards, under the lock.
+
+use super::engine::{Appending, Engine};
+use crate::entry::Entry;
+use crate::error::{Corrupt, SubmitError};
+use crate::log::appender::known::KnownPlaces;
+use crate::log::known::{Comparison, Difference};
+use crate::machine::StateMachine;
+
+/// What came of a submission.
+#[must_use = "entries that are not new have changed nothing"]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Submitted {
+    /// Entries that the log took.
+    pub new: u64,
+    /// Entries that the log has already, with the same log ids and the same payloads.
+    pub known_same: u64,
+    /// Entries at or below the log's end that could not be compared, because their bytes are gone: they are covered by a
+    /// snapshot or, of a machine without a log, their memory is in use again. They have changed nothing.
+    pub unverifiable: u64,
+}
+
+/// How often the log may change during a comparison. The next comparison holds the appender.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// What tells whether entries went from the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Extent {
+    truncations: u64,
+    base_segment: u64,
+}
+
+type Compared = Result<Result<u64, Difference>, Corrupt>;
+
+/// The comparison of one submission.
+#[derive(Debug)]
+pub(super) struct Comparing {
+    attempts: u32,
+    /// Entries at the front that were compared, how the log was then, and what came of it.
+    compared: Option<(usize, Extent, Compared)>,
+}
+
+impl Comparing {
+    pub(super) const fn new() -> Self {
+        Self { attempts: 0, compared: None }
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// How many of `known`, entries that the log has already, are the same, if that is known by now: else `None`, and the
+    /// caller lets go of the appender and calls [`Engine::compare_known`].
+    pub(super) fn known_same(
+        &self,
+        appending: &Appending,
+        comparing: &mut Comparing,
+        known: &[Entry<'_>],
+    ) -> Result<Option<u64>, SubmitError> {
+        if known.is_empty() {
+            return Ok(Some(0));
+        }
+        let extent = self.extent(appending);
+        match comparing.compared.take() {
+            // What another thread submitted meanwhile was not compared.
+            Some((count, before, compared)) if before == extent && count == known.len() => {
+                return outcome(compared).map(Some);
+            }
+            // An earlier entry differs, whatever came behind it.
+            Some((_, before, Ok(Err(difference)))) if before == extent => {
+                return outcome(Ok(Err(difference))).map(Some);
+            }
+            _ => {}
+        }
+        if comparing.attempts < ATTEMPTS_MAX {
+            return Ok(None);
+        }
+        // The appender is held, so nothing is truncated or installed. A compaction may still move the log's base: each
+        // time over at least one segment, and no segment is added meanwhile. So this ends.
+        loop {
+            let extent = self.extent(appending);
+            let compared = self.compare(known, &Self::known_places(appending, extent, known));
+            if self.extent(appending) == extent {
+                return outcome(compared).map(Some);
+            }
+        }
+    }
+
+    /// Compares entries that the log has already; the caller holds no lock.
+    pub(super) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
+        comparing.attempts += 1;
+        let appending = self.lock_appender();
+        let extent = self.extent(&appending);
+        let places = Self::known_places(&appending, extent, known);
+        drop(appending);
+        let compared = self.compare(known, &places);
+        comparing.compared = Some((known.len(), extent, compared));
+    }
+
+    fn known_places(appending: &Appending, extent: Extent, known: &[Entry<'_>]) -> KnownPlaces {
+        let [first, ..] = known else { return KnownPlaces::default() };
+        let last = known.last().unwrap_or(first).log_id.index;
+        appending.appender.known_places(extent.base_segment, first.log_id.index, last)
+    }
+
+    fn compare(&self, known: &[Entry<'_>], places: &KnownPlaces) -> Compared {
+        // Without a log there is no frame that would be read by its header.
+        let database_id = self.log.as_ref().map_or(&[0; 16], |log| log.database_id());
+        Comparison::new(known).run(&self.table, database_id, places)
+    }
+
+    fn extent(&self, appending: &Appending) -> Extent {
+        let base_segment = self.log.as_ref().map_or(0, |log| log.base().segment);
+        Extent { truncations: appending.appender.index().truncations(), base_segment }
+    }
+}
+
+fn outcome(compared: Compared) -> Result<u64, SubmitError> {
+    compared?.map_err(|Difference { known, got }| SubmitError::Conflict {
+        index: got.index,
+        known,
+        got,
+    })
+}

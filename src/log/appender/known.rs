@@ -1,0 +1,136 @@
+//! Where the entries are that the log has already, for comparing what is submitted again.
+//!
+//! Frames that the log writer has completed are found by their headers, from the marks of the index on. The appender
+//! notes all later frames, and all frames of a memory journal, as spans.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Appender, OpenFrame};
+use crate::log::format::FrameKind;
+use crate::log::image::{EntryOffset, FrameOffset};
+use crate::log::index::Mark;
+use crate::log::table::{SegmentBytes, SegmentTable};
+
+/// Most frames that are noted. A log has fewer between the appender and the log writer; a memory journal compares
+/// with its last frames only.
+const SPANS_MAX: usize = 8192 + 64;
+
+/// The entries of one frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) segment: u32,
+    pub(crate) frame: FrameOffset,
+    pub(crate) start: EntryOffset,
+    pub(crate) end: EntryOffset,
+}
+
+/// Closed frames of entries, the newest last. Indexes rise.
+#[derive(Debug)]
+pub(super) struct Spans(VecDeque<Span>);
+
+impl Spans {
+    pub(super) fn new() -> Self {
+        Self(VecDeque::with_capacity(SPANS_MAX))
+    }
+
+    pub(crate) const fn memory_bytes() -> usize {
+        SPANS_MAX * size_of::<Span>()
+    }
+
+    /// Notes the newest frame, and forgets those at the front that are gone or, on disk, complete.
+    fn push(&mut self, span: Span, table: &SegmentTable, is_on_disk: bool) {
+        while let Some(front) = self.0.front() {
+            let is_needed = table.get(front.segment).is_some_and(|bytes| {
+                let end = front.end.get() as usize;
+                !(is_on_disk && bytes.is_complete_to(end))
+            });
+            let is_over = !is_on_disk && self.0.len() >= SPANS_MAX;
+            if is_needed && !is_over {
+                break;
+            }
+            self.0.pop_front();
+        }
+        self.0.push_back(span);
+    }
+
+    /// Everything from `first_removed` on is gone.
+    pub(super) fn truncate(&mut self, first_removed: u64) {
+        while let Some(last) = self.0.back_mut() {
+            if last.first >= first_removed {
+                self.0.pop_back();
+                continue;
+            }
+            let left = first_removed - last.first;
+            last.count = u32::try_from(left).map_or(last.count, |left| last.count.min(left));
+            break;
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Where to read a run of known entries, in the order of their indexes. It stays readable without the appender.
+#[derive(Debug, Default)]
+pub(crate) struct KnownPlaces {
+    /// Marks to walk frames from, each with the first index that is not to be read from there.
+    pub(crate) marks: Vec<(Mark, u64)>,
+    /// Frames after these.
+    pub(crate) spans: Vec<(Span, Arc<SegmentBytes>)>,
+}
+
+impl Appender {
+    /// What the notes about frames take in memory, in bytes.
+    pub(crate) const fn spans_bytes() -> usize {
+        Spans::memory_bytes()
+    }
+
+    /// Where entries of `first..=last` are, as far as their bytes are still to be had. The log begins at `base_segment`,
+    /// which the appender may not have been told yet.
+    pub(crate) fn known_places(&self, base_segment: u64, first: u64, last: u64) -> KnownPlaces {
+        let open = self.open.as_ref().and_then(|open| self.span_of(open));
+        let all = || self.spans.0.iter().copied().chain(open);
+        let spans_first = all().next().map_or(u64::MAX, |span| span.first);
+        let overlaps =
+            |span: &Span| span.first <= last && span.first + u64::from(span.count) > first;
+        let held = |span: Span| Some((span, self.table.get(span.segment)?));
+        let spans = all().filter(overlaps).filter_map(held).collect();
+        let index = &self.position.index;
+        let mut marks = Vec::new();
+        let mut next = first.max(index.first(base_segment).unwrap_or(u64::MAX));
+        while next <= last
+            && let Some((mark, until)) = index.locate(next)
+            && mark.first_index < spans_first
+        {
+            marks.push((mark, until.min(spans_first)));
+            next = until;
+        }
+        KnownPlaces { marks, spans }
+    }
+
+    /// Notes the frame that is closed.
+    pub(super) fn note_span(&mut self, open: &OpenFrame) {
+        if let Some(span) = self.span_of(open) {
+            self.spans.push(span, &self.table, self.to_writer.is_some());
+        }
+    }
+
+    fn span_of(&self, open: &OpenFrame) -> Option<Span> {
+        if open.opening.kind != FrameKind::Entries || open.count == 0 {
+            return None;
+        }
+        let offset = |at| u32::try_from(at).ok().map(EntryOffset::mint);
+        Some(Span {
+            first: open.opening.first_index,
+            count: open.count,
+            segment: self.active.image().segment(),
+            frame: open.offset,
+            start: offset(open.entries_start)?,
+            end: offset(self.active.end())?,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Comparing what is submitted again with what the log has: log id and payload, in one forward pass.
+
+use super::appender::known::KnownPlaces;
+use super::format::{DatabaseId, opening_log_id, segment_name};
+use super::reader;
+use super::table::SegmentTable;
+use crate::codec::{self, Limits};
+use crate::entry::{Entry, LogId};
+use crate::error::Corrupt;
+
+/// A pass over known entries, as far as it has come. Entries that the log does not give are passed over.
+#[derive(Debug)]
+pub(crate) struct Comparison<'c, 'e> {
+    entries: &'c [Entry<'e>],
+    /// The next entry to compare.
+    at: usize,
+    /// How many are the same.
+    same: u64,
+    conflict: Option<Difference>,
+    /// One entry encoded.
+    scratch: Vec<u8>,
+}
+
+/// What the log has at an index, and what was submitted there. The payload differs if the two are equal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Difference {
+    pub(crate) known: LogId,
+    pub(crate) got: LogId,
+}
+
+impl<'c, 'e> Comparison<'c, 'e> {
+    /// Of `entries`, whose indexes rise and which are within the log's limits.
+    pub(crate) fn new(entries: &'c [Entry<'e>]) -> Self {
+        Self { entries, at: 0, same: 0, conflict: None, scratch: Vec::new() }
+    }
+
+    /// Reads the entries at `places`; how many are the same, or the first one that is another.
+    pub(crate) fn run(
+        mut self,
+        table: &SegmentTable,
+        database_id: &DatabaseId,
+        places: &KnownPlaces,
+    ) -> Result<Result<u64, Difference>, Corrupt> {
+        for from in &places.marks {
+            let before = self.entries.partition_point(|entry| entry.log_id.index < from.1);
+            let (Some(next), Some(last)) = (
+                self.entries.get(self.at),
+                before.checked_sub(1).and_then(|at| self.entries.get(at)),
+            ) else {
+                continue;
+            };
+            let wanted = next.log_id.index..=last.log_id.index;
+            if !wanted.is_empty() {
+                let visit = &mut |log_id, encoded: &[u8]| self.visit(log_id, encoded);
+                reader::walk(table, database_id, *from, wanted, visit)?;
+            }
+        }
+        for (span, segment) in &places.spans {
+            let bad = |what| Corrupt {
+                file: segment_name(u64::from(span.segment)),
+                offset: u64::from(span.start.get()),
+                index: Some(span.first),
+                what,
+            };
+            let log_id = segment.opening(span.frame).and_then(opening_log_id);
+            let log_id = log_id.ok_or_else(|| bad("a frame in memory does not decode"))?;
+            let bytes = segment.entries(span.start, span.end);
+            let mut rest = bytes.ok_or_else(|| bad("a frame in memory is not published"))?;
+            for index in (span.first..).take(span.count as usize) {
+                let (_, len) =
+                    codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+                let (encoded, after) = rest.split_at(len);
+                rest = after;
+                if !self.visit(log_id.at(index), encoded) {
+                    break;
+                }
+            }
+        }
+        Ok(self.conflict.map_or(Ok(self.same), Err))
+    }
+
+    /// Compares an entry of the log; whether there is more to compare.
+    fn visit(&mut self, log_id: LogId, encoded: &[u8]) -> bool {
+        let rest = self.entries.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().take_while(|entry| entry.log_id.index < log_id.index).count();
+        let Some(entry) = self.entries.get(self.at) else { return false };
+        if self.conflict.is_some() || entry.log_id.index > log_id.index {
+            return self.conflict.is_none();
+        }
+        self.at += 1;
+        if entry.log_id != log_id || !self.is_same_payload(entry, encoded) {
+            self.conflict = Some(Difference { known: log_id, got: entry.log_id });
+            return false;
+        }
+        self.same += 1;
+        true
+    }
+
+    /// An entry has one encoding only, so equal bytes are an equal payload.
+    fn is_same_payload(&mut self, entry: &Entry<'_>, encoded: &[u8]) -> bool {
+        let is_as_long = codec::encoded_len(entry, &Limits::default()) == Ok(encoded.len());
+        is_as_long && {
+            self.scratch.resize(encoded.len(), 0);
+            codec::encode(entry, &mut self.scratch);
+            self.scratch == encoded
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What is submitted again: the same is known, another entry is a conflict, and what is gone cannot be compared.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use common::machines::{KeyValueReads, memory};
+use common::{LONG, Persistent, Scratch, apply_config, manage, open};
+use sprag::error::{ApplyError, SubmitError};
+use sprag::{
+    ApplyManager, Command, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload, Reply,
+    RetryPolicy, Snapshot, StateMachine, Submitted,
+};
+
+fn counts(submitted: Submitted) -> (u64, u64, u64) {
+    (submitted.new, submitted.known_same, submitted.unverifiable)
+}
+
+fn put(index: u64, value: &[u8]) -> Entry<'_> {
+    Entry::put(index, 1, b"key", value)
+}
+
+fn is_conflict(error: &SubmitError, index: u64) -> bool {
+    matches!(error, SubmitError::Conflict { index: at, known, got }
+        if *at == index && known == got && got.index == index)
+}
+
+#[track_caller]
+fn conflicts<T: std::fmt::Debug>(outcome: Result<T, SubmitError>, index: u64) {
+    let error = outcome.unwrap_err();
+    assert!(is_conflict(&error, index), "{error:?}");
+    assert!(error.to_string().contains("another payload"), "{error}");
+}
+
+#[track_caller]
+fn refuses<T: std::fmt::Debug>(outcome: Result<T, ApplyError>, index: u64) {
+    match outcome.unwrap_err() {
+        ApplyError::Submit { source, submitted_through: None } => {
+            conflicts(Err::<(), _>(source), index)
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
+/// Each way in refuses `entries`, whose entry `index` is another.
+fn every_way_refuses<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    entries: &[Entry<'_>],
+    index: u64,
+) {
+    let before = manager.stats().submitted;
+    conflicts(manager.apply_entries(entries), index);
+    refuses(manager.apply_entries_sync(entries, LONG, &mut Vec::new()), index);
+    refuses(manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()), index);
+    refuses(manager.apply_with_retry(entries, RetryPolicy::default(), &mut Vec::new()), index);
+    if let [entry] = entries {
+        refuses(manager.apply(entry, LONG), index);
+    }
+    assert_eq!(manager.stats().submitted, before, "nothing of it was taken");
+}
+
+/// Payloads that differ in as little as can be.
+fn others() -> Vec<Payload<'static>> {
+    let command = Payload::Command;
+    vec![
+        command(Command::Put { key: b"key", value: b"Value" }),
+        command(Command::Put { key: b"kex", value: b"value" }),
+        command(Command::Put { key: b"keyv", value: b"alue" }),
+        command(Command::Put { key: b"key", value: b"" }),
+        command(Command::Delete { key: b"key" }),
+        command(Command::CompareAndSet { key: b"key", expected: None, new: Some(b"value") }),
+        command(Command::Batch { commands: &[], note: None }),
+        Payload::Noop,
+        Payload::Membership(b"value"),
+        Payload::Opaque(b"value"),
+    ]
+}
+
+fn another_payload_is_refused<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>) {
+    let taken = manager.apply_entries(&[put(1, b"value"), put(2, b"value")]).unwrap();
+    assert_eq!(counts(taken), (2, 0, 0));
+    // On its way, acknowledged, and with entries behind it in the same frame and in later ones.
+    for round in 0..4 {
+        for payload in others() {
+            let other = Entry::new(LogId::new(2, 1), payload);
+            every_way_refuses(manager, &[other], 2);
+            every_way_refuses(manager, &[put(1, b"value"), other], 2);
+            every_way_refuses(manager, &[put(1, b"value"), other, put(3, b"value")], 2);
+        }
+        let again = manager.apply_entries(&[put(1, b"value"), put(2, b"value")]).unwrap();
+        assert_eq!(counts(again), (0, 2, 0), "round {round}");
+        let replies = manager.apply(&put(2, b"value"), LONG).unwrap();
+        assert!(round == 0 || replies == Reply::AlreadyApplied);
+        manager.flush_pending(LONG).unwrap();
+        if round == 2 {
+            let more: Vec<_> = (3..=150).map(|index| put(index, b"more")).collect();
+            assert_eq!(counts(manager.apply_entries(&more).unwrap()), (148, 0, 0));
+        }
+    }
+    assert_eq!(manager.machine().value_of(b"key").unwrap().as_deref(), Some(&b"more"[..]));
+}
+
+#[test]
+fn another_payload_under_a_known_log_id_is_a_conflict_on_every_way_in() {
+    another_payload_is_refused(&manage(memory(), apply_config(2)));
+    let scratch = Scratch::new();
+    another_payload_is_refused(&scratch.open());
+}
+
+#[test]
+fn what_is_submitted_again_is_compared_wherever_its_bytes_are() {
+    let scratch = Scratch::new();
+    let entries: u64 = 2000;
+    let value = |index: u64| [u8::try_from(index % 251).unwrap(); 100];
+    let check = |manager: &Persistent| {
+        let again: Vec<_> = (1..=entries).map(|index| (index, value(index))).collect();
+        let again: Vec<_> = again.iter().map(|(index, value)| put(*index, value)).collect();
+        assert_eq!(counts(manager.apply_entries(&again).unwrap()), (0, entries, 0));
+        for at in [0, 1, 127, 128, 700, 1998, 1999] {
+            let mut other = again.clone();
+            other[at] = put(at as u64 + 1, b"other");
+            conflicts(manager.apply_entries(&other), at as u64 + 1);
+            conflicts(manager.apply_entries(&other[at..=at]), at as u64 + 1);
+        }
+    };
+    let manager = scratch.open();
+    for index in 1..=entries {
+        let taken = manager.apply_entries(&[put(index, &value(index))]);
+        assert_eq!(counts(taken.unwrap()), (1, 0, 0));
+    }
+    // In open and closed frames of images; then in files.
+    check(&manager);
+    manager.flush_pending(LONG).unwrap();
+    check(&manager);
+    manager.close(LONG).unwrap();
+    check(&scratch.open());
+}
+
+#[test]
+fn what_only_a_snapshot_covers_is_not_compared_and_no_error() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.config().segment_bytes(64 << 10));
+    let value = [7; 1000];
+    let entries: Vec<_> = (1..=400).map(|index| put(index, &value)).collect();
+    let taken = manager.apply_batch(entries.iter().copied(), LONG, |_, _| ());
+    assert_eq!(taken.unwrap(), 400);
+    manager.compact().unwrap();
+    let purged = manager.log_state().unwrap().purged.unwrap();
+    assert!(purged > 100, "{purged}");
+    let check = |manager: &Persistent| {
+        let again = manager.apply_entries(&entries).unwrap();
+        assert_eq!(counts(again), (0, 400 - purged, purged));
+        let other = manager.apply_entries(&[put(1, b"other")]).unwrap();
+        assert_eq!(counts(other), (0, 0, 1));
+        if purged < 400 {
+            conflicts(manager.apply_entries(&[put(400, b"other")]), 400);
+        }
+    };
+    check(&manager);
+    manager.close(LONG).unwrap();
+    let manager = open(scratch.config());
+    check(&manager);
+    let taken = manager.apply_entries(&[put(400, &value), put(401, &value)]).unwrap();
+    assert_eq!(taken.new, 1);
+}
+
+#[test]
+fn a_machine_without_a_log_compares_with_what_its_frames_still_hold() {
+    let manager = manage(memory(), apply_config(2));
+    let value = [7; 4000];
+    let last = 6000;
+    for index in 1..=last {
+        manager.apply(&put(index, &value), LONG).unwrap();
+    }
+    // 24 MB of entries went through 16 MiB of frames.
+    let first = manager.apply_entries(&[put(1, b"other")]).unwrap();
+    assert_eq!(counts(first), (0, 0, 1));
+    conflicts(manager.apply_entries(&[put(last, b"other")]), last);
+    let all: Vec<_> = (1..=last).map(|index| put(index, &value)).collect();
+    let (new, same, gone) = counts(manager.apply_entries(&all).unwrap());
+    assert_eq!((new, same + gone), (0, last));
+    assert!(same > 200 && gone > 1000, "{same} {gone}");
+
+    // What a machine begins with is nowhere.
+    let file = Scratch::new();
+    manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    let donor = Snapshot::open(file.path()).unwrap();
+    let other = manage(MemoryStateMachine::new(MemoryConfig::default()).unwrap(), apply_config(1));
+    other.restore(&donor, LONG).unwrap();
+    assert_eq!(counts(other.apply_entries(&[put(9, b"other")]).unwrap()), (0, 0, 1));
+    assert_eq!(counts(other.apply_entries(&[put(last + 1, b"next")]).unwrap()), (1, 0, 0));
+    conflicts(other.apply_entries(&[put(last + 1, b"other")]), last + 1);
+}
+
+#[test]
+fn appended_entries_are_compared_also_after_others_took_their_place() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.by_commit());
+    let entry = |index, term, value: &'static [u8]| Entry::put(index, term, b"key", value);
+    let appended = [entry(1, 1, b"a"), entry(2, 1, b"b"), entry(3, 1, b"c")];
+    assert_eq!(counts(manager.append(&appended).unwrap()), (3, 0, 0));
+    assert_eq!(counts(manager.append(&appended).unwrap()), (0, 3, 0));
+    conflicts(manager.append(&[entry(3, 1, b"x")]), 3);
+    manager.truncate_after(Some(1)).unwrap();
+    // The same log ids may come back with other payloads once they are gone.
+    let taken = manager.append(&[entry(1, 1, b"a"), entry(2, 1, b"x"), entry(3, 2, b"c")]);
+    assert_eq!(counts(taken.unwrap()), (2, 1, 0));
+    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
+    manager.sync(LONG).unwrap();
+    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
+    manager.commit(3).unwrap();
+    manager.wait_for_apply(3, LONG).unwrap();
+    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
+    let again = [entry(1, 1, b"a"), entry(2, 1, b"x"), entry(3, 2, b"c"), entry(4, 2, b"d")];
+    assert_eq!(counts(manager.append(&again).unwrap()), (1, 3, 0));
+    // Another log id is told as before.
+    match manager.append(&[entry(3, 1, b"c")]).unwrap_err() {
+        SubmitError::Conflict { index: 3, known, got } => {
+            assert_eq!((known, got), (LogId::new(3, 2), LogId::new(3, 1)));
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
+    let scratch = Scratch::new();
+    let manager = open(scratch.by_commit());
+    let kept = 300_u64;
+    let entries: Vec<_> = (1..=kept).map(|index| put(index, b"kept")).collect();
+    let _ = manager.append(&entries).unwrap();
+    let done = AtomicBool::new(false);
+    // A payload that no other call has ever had.
+    let unique = AtomicU64::new(0);
+    let next = || unique.fetch_add(1, Ordering::SeqCst).to_le_bytes();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..500 {
+                manager.truncate_after(Some(kept)).unwrap();
+                let value = next();
+                match manager.append(&[put(kept + 1, &value)]) {
+                    Ok(taken) => assert_eq!(counts(taken), (1, 0, 0)),
+                    Err(error) => assert!(is_conflict(&error, kept + 1), "{error:?}"),
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let value = next();
+                let mut all = entries.clone();
+                all.push(put(kept + 1, &value));
+                match manager.append(&all) {
+                    Ok(taken) => assert_eq!(counts(taken), (1, kept, 0)),
+                    Err(error) => assert!(is_conflict(&error, kept + 1), "{error:?}"),
+                }
+            }
+        });
+        while !done.load(Ordering::SeqCst) {
+            assert_eq!(counts(manager.append(&entries).unwrap()), (0, kept, 0));
+        }
+    });
+}
+
+#[test]
+fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    let value = [7; 500];
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for index in 1..=3000 {
+                let entry = put(index, &value);
+                assert!(manager.apply_batch([entry], LONG, |_, _| ()).is_ok());
+                if index % 300 == 0 {
+                    manager.compact().unwrap();
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            let last = manager.stats().submitted.unwrap_or(0);
+            let again: Vec<_> = (1..=last).map(|index| put(index, &value)).collect();
+            let (new, same, gone) = counts(manager.apply_entries(&again).unwrap());
+            assert_eq!((new, same + gone), (0, last));
+        }
+    });
+    assert!(manager.log_state().unwrap().purged.is_some());
+}
