@@ -124,3 +124,62 @@ fn outcome(compared: Compared) -> Result<u64, SubmitError> {
         got,
     })
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::config::{ApplyConfig, CommitMode, PersistentConfig};
+    use crate::disk::sim::SimDisk;
+    use crate::machine::PersistentStateMachine;
+    use crate::testing::Stepped;
+
+    type Node = Stepped<PersistentStateMachine>;
+
+    fn node() -> Node {
+        let config = PersistentConfig::new("sim").commit_mode(CommitMode::ByCommit);
+        let disk = SimDisk::new(1).open(true).unwrap();
+        let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+        Stepped::new(machine, ApplyConfig::new()).unwrap()
+    }
+
+    fn put(index: u64, value: &[u8]) -> Entry<'_> {
+        Entry::put(index, 1, b"key", value)
+    }
+
+    #[test]
+    fn what_was_compared_before_a_truncation_is_compared_again() {
+        let node = node();
+        let entries = [put(1, b"a"), put(2, b"b")];
+        assert_eq!(node.append(&entries).unwrap().new, 2);
+        let mut comparing = Comparing::new();
+        let same = |comparing: &mut Comparing| {
+            node.engine.known_same(&node.engine.lock_appender(), comparing, &entries)
+        };
+        for _ in 0..ATTEMPTS_MAX {
+            node.engine.compare_known(&mut comparing, &entries);
+            node.truncate_after(Some(1)).unwrap();
+            assert_eq!(node.append(&[put(2, b"x")]).unwrap().new, 1);
+            if comparing.attempts < ATTEMPTS_MAX {
+                assert_eq!(same(&mut comparing).unwrap(), None);
+            }
+        }
+        // The last attempt has the appender.
+        let conflict = same(&mut comparing).unwrap_err();
+        assert!(matches!(conflict, SubmitError::Conflict { index: 2, .. }), "{conflict:?}");
+    }
+
+    #[test]
+    fn a_difference_that_was_truncated_meanwhile_is_none() {
+        let node = node();
+        let entries = [put(1, b"a"), put(2, b"b")];
+        assert_eq!(node.append(&[put(1, b"a"), put(2, b"x")]).unwrap().new, 2);
+        let mut comparing = Comparing::new();
+        node.engine.compare_known(&mut comparing, &entries);
+        node.truncate_after(Some(1)).unwrap();
+        let appending = node.engine.lock_appender();
+        let known = entries.get(..1).unwrap_or_default();
+        assert_eq!(node.engine.known_same(&appending, &mut comparing, known).unwrap(), None);
+    }
+}
