@@ -89,6 +89,16 @@ pub enum OpenError {
         /// The file's name.
         file: String,
     },
+    /// The path lies in a data directory, which holds the engine's files only. Nothing was made.
+    #[error(
+        "{path}: lies in the data directory {directory}, which is for the engine's files only; choose a place outside of it"
+    )]
+    InsideDataDirectory {
+        /// The path given.
+        path: String,
+        /// The data directory that it lies in.
+        directory: String,
+    },
     /// There is a log or a state in the directory already, and nothing may take its place.
     #[error(
         "{path}: has a log already; restore into a directory that does not exist yet, or is empty"

@@ -38,14 +38,30 @@ pub use summary::{
 };
 pub use verify::{Finding, VerifyReport, verify};
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::disk::Disk as _;
-use crate::disk::real::{OpenMode, RealDisk};
+use crate::disk::real::{OpenMode, RealDisk, around};
 use crate::error::OpenError;
 use crate::log::meta::{LogBase as Base, Meta, MetaDamage, MetaFile};
 use crate::log::recovery::freeze::{Looks, look_again};
 use crate::log::recovery::scan::ScanOptions;
+
+/// The data directory that `folder` is, or in which it lies at any depth; `None` if it is and lies in none. Links are
+/// resolved.
+///
+/// For tools that write a file by a name the user gives: a data directory is for the engine's files only. It is known by
+/// META or HARD; `folder` itself is also known by a segment, or by META beside LOCK, whatever they hold.
+///
+/// Costs a few system calls for `folder` and each directory above it, and reading the names of `folder`.
+///
+/// # Errors
+///
+/// There is no such folder, or it cannot be looked up.
+pub fn enclosing_data_directory(folder: impl AsRef<Path>) -> io::Result<Option<PathBuf>> {
+    around::enclosing(folder.as_ref())
+}
 
 /// A directory opened to be looked at, and its META, if it was ever completed.
 struct Looked {

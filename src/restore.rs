@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::config::{CommitMode, Contiguity};
 use crate::disk::Disk;
+use crate::disk::real::around::refuse_inside;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError};
@@ -47,6 +48,7 @@ pub struct RestoreReport {
 /// # Errors
 ///
 /// [`OpenError`]: [`OpenError::Corrupt`] for a damaged file, [`OpenError::NotEmpty`] for a directory that has a log,
+/// [`OpenError::InsideDataDirectory`] for one that lies in a data directory,
 /// [`OpenError::Snapshot`] for a file that is no snapshot, or one of the state before the first entry,
 /// [`OpenError::Config`] for [`Contiguity::Monotone`] without [`CommitMode::ByCommit`].
 ///
@@ -79,6 +81,7 @@ pub fn restore(
     contiguity: Contiguity,
 ) -> Result<RestoreReport, OpenError> {
     contiguity.check(commit_mode)?;
+    refuse_inside(directory.as_ref())?;
     let snapshot = Snapshot::open(snapshot).map_err(OpenError::of_snapshot)?;
     let log_id = verified(&snapshot)?;
     let disk = RealDisk::open(directory.as_ref(), OpenMode::Write { create: true })?;

@@ -6,13 +6,15 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use common::{LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused};
 use sprag::error::OpenError;
+use sprag::inspect::enclosing_data_directory;
 use sprag::{
-    ApplyManager, Entry, PersistentStateMachine, RepairOptions, StateMachine as _, repair,
+    ApplyManager, CommitMode, Contiguity, Entry, PersistentStateMachine, RepairOptions,
+    StateMachine as _, repair, restore,
 };
 
 fn mode_of(path: &Path) -> u32 {
@@ -329,4 +331,38 @@ fn an_empty_directory_becomes_an_empty_engine() {
     let manager = open(scratch.config().create(false));
     assert_eq!(manager.stats().applied, None);
     assert_eq!(manager.machine().len().unwrap(), 0);
+}
+
+#[test]
+fn no_directory_is_made_in_a_data_directory_at_any_depth() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    let snapshot = scratch.path().with_extension("snap");
+    let mut bytes = Vec::new();
+    manager.snapshot_to(&mut bytes).unwrap();
+    fs::write(&snapshot, bytes).unwrap();
+    manager.close(LONG).unwrap();
+    let (sub, deep) = (scratch.path().join("sub"), scratch.path().join("foreign/deep"));
+    fs::create_dir(scratch.path().join("foreign")).unwrap();
+    let link = scratch.path().with_extension("link");
+    symlink(scratch.path(), &link).unwrap();
+    for path in [&sub, &deep, &link.join("sub"), &scratch.path().join("../data/sub")] {
+        let opened = PersistentStateMachine::open(common::io::config(path)).map(drop);
+        let restored = restore(&snapshot, path, CommitMode::OnAppend, Contiguity::Strict).map(drop);
+        for error in [opened.unwrap_err(), restored.unwrap_err()] {
+            assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");
+        }
+        assert!(!path.exists(), "{}", path.display());
+    }
+    // One that is there and empty is no place to restore into either.
+    fs::create_dir(&sub).unwrap();
+    let error = restore(&snapshot, &sub, CommitMode::OnAppend, Contiguity::Strict).unwrap_err();
+    assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");
+    assert_eq!(fs::read_dir(&sub).unwrap().count(), 0);
+    let around = |path: &Path| enclosing_data_directory(path).unwrap();
+    let real = fs::canonicalize(scratch.path()).unwrap();
+    assert_eq!(around(&sub).as_ref(), Some(&real));
+    assert_eq!(around(&link).as_ref(), Some(&real));
+    assert_eq!(around(scratch.path().parent().unwrap()), None);
 }

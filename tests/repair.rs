@@ -290,6 +290,20 @@ fn a_backup_is_a_new_directory_for_its_owner_alone() {
 }
 
 #[test]
+fn a_backup_that_would_lie_in_another_data_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    voted(&path, &[70]);
+    let before = fs::read(path.join("HARD")).unwrap();
+    // The directory around it became one later.
+    fs::write(directory.path().join("META"), b"SPRM").unwrap();
+    let error = repair(&path, WRITE().forget_hard_state(true)).unwrap_err();
+    assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    assert_eq!(fs::read(path.join("HARD")).unwrap(), before);
+}
+
+#[test]
 fn a_directory_that_is_whole_empty_or_in_use_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");

@@ -23,6 +23,7 @@ use super::{Access, Disk, DiskFile, LOCK_FILE, Listed, Mapping, WriteQueue, chec
 use crate::config::IoBackend;
 use crate::error::OpenError;
 
+pub(crate) mod around;
 pub(crate) mod backup;
 pub(crate) mod by_path;
 #[cfg(test)]
@@ -156,6 +157,7 @@ fn create_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     };
     // Opened before anything is created: a parent that cannot be synced must not get a directory.
     let parent = open_directory(parent)?;
+    around::refuse_inside(path)?;
     match fs::mkdirat(&parent, last, DIRECTORY_MODE) {
         Ok(()) => {}
         // Somebody was faster: not ours to change the mode of.

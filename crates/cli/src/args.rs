@@ -82,7 +82,7 @@ pub(crate) enum Command {
     ///
     /// In the directory the next open starts from it; the log stays as it is (see `compact`). With --out the directory is
     /// only read, also beside a writer, and the file is whole or not there: written under a temporary name beside
-    /// it, synced, and renamed over what has that name. `export` reads it, and `restore` makes a directory of it.
+    /// it, synced, and renamed over the snapshot that has that name. `export` reads it, and `restore` makes a directory of it.
     Snapshot(Snapshot),
     /// Make a new directory whose state is that of a snapshot file.
     ///
@@ -217,9 +217,12 @@ pub(crate) struct Incr {
 pub(crate) struct Snapshot {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// The file to write, and not into the directory.
+    /// The file to write, and not into the directory; `-`: standard output. A FIFO or a device is written to as it is.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// With --out, replace a file that is no snapshot, or write over a block device.
+    #[arg(long, requires = "out")]
+    pub(crate) force: bool,
 }
 
 /// Options of `restore`.
@@ -338,6 +341,9 @@ pub(crate) struct RunOptions {
     /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
+    /// With --ack-file, append to a file that holds something other than such lines.
+    #[arg(long, requires = "ack_file")]
+    pub(crate) force: bool,
     /// Most entries submitted and not acknowledged; default: the engine's, 65,536.
     #[arg(long, value_name = "P")]
     pub(crate) pipeline: Option<NonZeroUsize>,

@@ -11,6 +11,7 @@ mod error;
 mod foreign;
 mod import;
 mod look;
+mod output;
 mod progress;
 mod read;
 mod repair;

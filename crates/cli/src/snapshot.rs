@@ -1,21 +1,21 @@
 //! `snapshot`, `restore` and `compact`: the state of a directory as one file, back again, and giving up the log before it.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use sprag::error::SnapshotError;
 use sprag::snapshot::SnapshotKind;
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PersistentConfig,
     PersistentStateMachine, SnapshotReport,
 };
-use tempfile::NamedTempFile;
 
 use crate::args::{Dir, Restore, Snapshot};
 use crate::error::{Outcome, about, opening};
 use crate::look::whole;
+use crate::output::{Content, Output};
 use crate::progress::Progress;
 use crate::text::{line, size};
 
@@ -26,9 +26,13 @@ const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> Outcome {
     let dir = &snapshot.of.dir;
+    let output = match &snapshot.out {
+        Some(path) => Some((path, decide(path, snapshot.force)?)),
+        None => None,
+    };
     refuse_foreign_state(dir)?;
-    let report = match &snapshot.out {
-        Some(file) => export_file(dir, file, json)?,
+    let report = match &output {
+        Some((path, output)) => export_file(dir, path, output, json)?,
         None => {
             let manager = open(dir, json)?;
             let report = {
@@ -46,6 +50,10 @@ pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> 
     };
     let name = || dir.join(format!("{:016x}.snap", log_id.index));
     let file = snapshot.out.clone().unwrap_or_else(name);
+    // Standard output has the snapshot.
+    let mut stderr = io::stderr();
+    let is_taken = output.is_some_and(|(_, output)| output == Output::Standard);
+    let out: &mut dyn Write = if is_taken { &mut stderr } else { out };
     if json {
         return line(out, &SnapshotJson::new(&file, log_id, &report));
     }
@@ -77,9 +85,30 @@ impl SnapshotJson {
     }
 }
 
-/// Writes the state to a file anywhere, with the directory opened to be read only. The file is whole under its name or
-/// what was there before.
-fn export_file(dir: &Path, file: &Path, json: bool) -> Outcome<SnapshotReport> {
+/// A snapshot begins with these bytes.
+const SNAPSHOT_MAGIC: &[u8] = b"SPRGSNAP";
+
+const SNAPSHOT: Content = Content {
+    name: "a snapshot",
+    is_same: |file| {
+        let mut start = Vec::new();
+        file.take(SNAPSHOT_MAGIC.len() as u64).read_to_end(&mut start)?;
+        Ok(start == SNAPSHOT_MAGIC)
+    },
+};
+
+/// Decides where a snapshot by the name `path` goes, before anything is made.
+fn decide(path: &Path, force: bool) -> Outcome<Output> {
+    let output = Output::decide(path, SNAPSHOT, None, force)?;
+    if output == Output::Standard && io::stdout().is_terminal() {
+        return Err("standard output is a terminal; send the snapshot into a file or a pipe".into());
+    }
+    Ok(output)
+}
+
+/// Writes the state to a file anywhere, with the directory opened to be read only. A regular file is whole under its name
+/// or what was there before.
+fn export_file(dir: &Path, path: &Path, output: &Output, json: bool) -> Outcome<SnapshotReport> {
     let began = Instant::now();
     let machine = {
         let _spinner = Progress::new(json).spinner("reading the log");
@@ -92,22 +121,25 @@ fn export_file(dir: &Path, file: &Path, json: bool) -> Outcome<SnapshotReport> {
         return Ok(SnapshotReport::default());
     }
     let _spinner = Progress::new(json).spinner("writing the snapshot");
-    let failed = |error: io::Error| about(file.display())(error);
-    let parent = parent_of(file);
-    let temporary = tempfile::Builder::new().prefix(".sprag-").suffix(".tmp").tempfile_in(&parent);
-    let mut temporary = BufWriter::with_capacity(1 << 20, temporary.map_err(failed)?);
-    let report = view.snapshot_to(&mut temporary).map_err(about(file.display()))?;
-    let temporary = temporary.into_inner().map_err(|error| failed(error.into_error()))?;
-    keep(temporary, file, &parent).map_err(|error| full(file, error))?;
-    let mut report = report;
+    let written = output.write(|mut out| view.snapshot_to(&mut out).map_err(Failure::Snapshot));
+    let mut report = written.map_err(|failure| match failure {
+        Failure::Snapshot(error) => about(path.display())(error),
+        Failure::Io(error) => full(path, error),
+    })?;
     report.elapsed = began.elapsed();
     Ok(report)
 }
 
-fn keep(temporary: NamedTempFile, file: &Path, parent: &Path) -> io::Result<()> {
-    temporary.as_file().sync_all()?;
-    temporary.persist(file).map_err(|error| error.error)?;
-    File::open(parent)?.sync_all()
+/// What kept a snapshot from being written: making it, or the file it goes to.
+enum Failure {
+    Snapshot(SnapshotError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// An error of writing `file`, which says so if the disk is full.
@@ -118,13 +150,6 @@ fn full(file: &Path, error: io::Error) -> Box<dyn std::error::Error> {
     );
     let why = if is_full { " (the disk is full)" } else { "" };
     format!("writing {} failed{why}: {error}", file.display()).into()
-}
-
-fn parent_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
 }
 
 pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Outcome {

@@ -83,7 +83,7 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
 
     // A backup that does not fit leaves nothing, and what has its name stays.
     let backup = path.join("backup.snap");
-    std::fs::write(&backup, b"the one before").unwrap();
+    std::fs::write(&backup, b"SPRGSNAP: the one before").unwrap();
     let large = temporary.path().join("large");
     common::filled(&large, 200);
     let manager = common::open(&large, 1);
@@ -96,7 +96,7 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     manager.close(common::TIMEOUT).unwrap();
     let message = fail(1, ["snapshot", text(&large), "--out", text(&backup)]);
     assert!(message.contains("the disk is full"), "{message}");
-    assert_eq!(std::fs::read(&backup).unwrap(), b"the one before");
+    assert_eq!(std::fs::read(&backup).unwrap(), b"SPRGSNAP: the one before");
     let file = temporary.path().join("file.snap");
     succeed(["snapshot", text(&large), "--out", text(&file)]);
     let message = fail(1, ["restore", text(&file), text(&path.join("restored"))]);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs;
 use rustix::io::Errno;
 
+use super::around::refuse_inside;
 use super::{DIRECTORY_MODE, OpenMode, RealDisk, failed, open_directory, own_directory};
 use crate::error::OpenError;
 
@@ -19,6 +20,8 @@ pub(crate) fn create_beside(path: &Path) -> Result<(RealDisk, PathBuf), OpenErro
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
         return Err(OpenError::Missing { path: shown });
     };
+    // The copies would lie in the directory around it.
+    refuse_inside(&real)?;
     let parent_directory = open_directory(parent)?;
     for number in 1..=BACKUPS_MAX {
         let mut backup_name = name.to_owned();

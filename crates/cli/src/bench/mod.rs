@@ -18,6 +18,7 @@ use sprag::{ApplyConfig, ApplyManager, PersistentConfig, PersistentStateMachine}
 
 use crate::args::{Bench, BenchSnapshot, BenchWhat};
 use crate::error::{Outcome, about, opening};
+use crate::output::temporary_directory;
 use crate::progress::Progress;
 use limit::Limit;
 use load::{Load, Pace};
@@ -39,11 +40,7 @@ pub(crate) fn bench(bench: &Bench, json: bool, out: &mut dyn Write) -> Outcome {
 
 fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
     let progress = Progress::new(json);
-    let parent = match &options.dir {
-        Some(dir) => tempfile::Builder::new().prefix("sprag-bench-").tempdir_in(dir),
-        None => tempfile::Builder::new().prefix("sprag-bench-").tempdir(),
-    };
-    let parent = parent.map_err(about("creating a temporary directory"))?;
+    let parent = temporary_directory("sprag-bench-", options.dir.as_deref())?;
     let dir = parent.path().join("data");
     let keys = options.entries;
     let config = PersistentConfig::new(&dir).expected_keys(keys as usize).compaction(None);

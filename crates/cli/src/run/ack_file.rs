@@ -1,11 +1,13 @@
 //! The file that follows the acknowledged index, for whoever watches a run from outside.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use crate::output::{Content, Output, OutputError};
 
 /// How often the index is looked at.
 const EVERY: Duration = Duration::from_millis(1);
@@ -13,9 +15,31 @@ const EVERY: Duration = Duration::from_millis(1);
 /// What the submitter tells: one more than the last index it has submitted. Stored after the submission was taken.
 pub(crate) type SubmittedMark = AtomicU64;
 
-/// Opens the file, to append to it.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+/// So much of a file is looked at to know it for one of ours.
+const LOOKED_AT_BYTES: usize = 4096;
+
+const ACKS: Content = Content { name: "acknowledged indexes", is_same: is_ack_file };
+
+/// Whether a file holds numbers, one a line.
+fn is_ack_file(file: &mut File) -> io::Result<bool> {
+    let mut start = vec![0; LOOKED_AT_BYTES];
+    let mut read = 0;
+    while read < start.len() {
+        match file.read(&mut start[read..])? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    let is_whole_line = |line: &[u8]| (1..=20).contains(&line.len());
+    let mut lines = start[..read].split(|byte| *byte == b'\n');
+    let digits = start[..read].iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n');
+    // The last one may go on behind what was looked at, or be what an interrupted write left.
+    Ok(digits && lines.next().is_some_and(is_whole_line))
+}
+
+/// Decides whether the acknowledged indexes may go to `path`, before anything is made; `own` is the directory of the run.
+pub(crate) fn decide(path: &Path, own: Option<&Path>, force: bool) -> Result<Output, OutputError> {
+    Output::decide(path, ACKS, own, force)
 }
 
 /// Appends the acknowledged index to `file`, one a line, whenever it has moved, until `stop`, and then once more. `known`
@@ -101,7 +125,7 @@ mod tests {
             }
         };
         thread::scope(|scope| {
-            let file = open(path.path()).unwrap();
+            let file = decide(path.path(), None, false).unwrap().append().unwrap();
             scope.spawn(|| {
                 follow(file, 10, &submitted, || pending.load(Ordering::Acquire), &stop).unwrap()
             });

@@ -29,6 +29,7 @@ use sprag::{
 
 use crate::args::{AckOn, Args, Io, Machine, RunOptions};
 use crate::error::{Outcome, about, one_line, opening};
+use crate::output::{Output, temporary_directory};
 use crate::progress::Progress;
 use digest::Digest;
 use reads::{GetFigures, Readable};
@@ -42,10 +43,12 @@ const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outcome {
     check_usage(options);
+    let decide = |path| ack_file::decide(path, options.dir.as_deref(), options.force);
+    let acks = options.ack_file.as_deref().map(decide).transpose()?;
     let progress = Progress::new(json);
     let report = match options.machine {
-        Machine::Memory => run_memory(options, progress)?,
-        Machine::Persistent => run_persistent(options, progress)?,
+        Machine::Memory => run_memory(options, acks.as_ref(), progress)?,
+        Machine::Persistent => run_persistent(options, acks.as_ref(), progress)?,
     };
     report.print(json, out)?;
     match report.complaint() {
@@ -67,25 +70,28 @@ fn check_usage(options: &RunOptions) {
     }
 }
 
-fn run_memory(options: &RunOptions, progress: Progress) -> Outcome<Report> {
+fn run_memory(options: &RunOptions, acks: Option<&Output>, progress: Progress) -> Outcome<Report> {
     let config = MemoryConfig::default().expected_keys(options.keys as usize);
     let started = Instant::now();
     let machine = MemoryStateMachine::new(config).map_err(about("memory machine"))?;
     let open_time = started.elapsed();
-    let (job, reader) = Job::run(machine, options, progress)?;
+    let (job, reader) = Job::run(machine, options, acks, progress)?;
     let _spinner = progress.spinner("checking");
     // There is nothing to open again: what the closed machine holds is looked at once more.
     let after = Checked::of(&*reader, job.stats.applied)?;
     Ok(job.report(options, open_time, &after, None))
 }
 
-fn run_persistent(options: &RunOptions, progress: Progress) -> Outcome<Report> {
+fn run_persistent(
+    options: &RunOptions,
+    acks: Option<&Output>,
+    progress: Progress,
+) -> Outcome<Report> {
     let mut temporary = None;
     let dir = match &options.dir {
         Some(dir) => dir.clone(),
         None => {
-            let made = tempfile::Builder::new().prefix("sprag-run-").tempdir();
-            let made = made.map_err(about("creating a temporary directory"))?;
+            let made = temporary_directory("sprag-run-", None)?;
             temporary.insert(made).path().join("data")
         }
     };
@@ -94,7 +100,7 @@ fn run_persistent(options: &RunOptions, progress: Progress) -> Outcome<Report> {
         let _spinner = progress.spinner("opening");
         PersistentStateMachine::open(config.clone()).map_err(opening(&dir))?
     };
-    let (job, reader) = Job::run(machine, options, progress)
+    let (job, reader) = Job::run(machine, options, acks, progress)
         .map_err(|error| format!("{}: {}", dir.display(), one_line(&*error)))?;
     // It keeps the directory locked.
     drop(reader);
@@ -160,6 +166,7 @@ impl Job {
     fn run<M: Readable>(
         machine: M,
         options: &RunOptions,
+        acks: Option<&Output>,
         progress: Progress,
     ) -> Outcome<(Self, Reader<M>)> {
         let last = machine.applied();
@@ -175,7 +182,7 @@ impl Job {
             config = config.pipeline_depth(pipeline.get());
         }
         let manager = ApplyManager::new(machine, config)?;
-        let submitted = watched(&manager, last, options, |mark| {
+        let submitted = watched(&manager, last, options, acks, |mark| {
             let batch = options.batch.get();
             let submitter = Submitter { manager: &manager, batch, mark, progress };
             let next = last.map_or(LogId::new(1, 1), |last| last.at(last.index + 1));
@@ -290,14 +297,15 @@ fn watched<M: Readable>(
     manager: &ApplyManager<M>,
     last: Option<LogId>,
     options: &RunOptions,
+    acks: Option<&Output>,
     work: impl FnOnce(&AtomicU64) -> Outcome<Submitted>,
 ) -> Outcome<Submitted> {
     // The entries of an empty directory begin with index 1: there is no entry 0 to be acknowledged.
     let known = last.map_or(1, |last| last.index + 1);
     let (mark, stop) = (AtomicU64::new(known), AtomicBool::new(false));
-    let Some(path) = &options.ack_file else { return work(&mark) };
+    let Some((acks, path)) = acks.zip(options.ack_file.as_ref()) else { return work(&mark) };
     let failed = |error| about::<std::io::Error>(path.display())(error);
-    let file = ack_file::open(path).map_err(failed)?;
+    let file = acks.append().map_err(failed)?;
     thread::scope(|scope| {
         let follow = || ack_file::follow(file, known, &mark, || manager.pending_count(), &stop);
         let follower = scope.spawn(follow);
