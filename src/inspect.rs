@@ -99,13 +99,18 @@ impl Looked {
         Err(OpenError::io("reading the log of", path.display().to_string(), moved))
     }
 
+    /// Where the log begins, and the incarnation of the opening that wrote it last.
+    fn era(&self) -> Option<(Base, u64)> {
+        self.meta.as_ref().map(|(meta, _)| (meta.base, meta.incarnation))
+    }
+
     fn is_beside_a_writer(&self) -> bool {
         self.disk.is_beside_a_writer()
     }
 }
 
-/// Looks; beside a writer again, as long as the log begins elsewhere afterwards: what was to be read may have been
-/// removed meanwhile.
+/// Looks; beside a writer again, as long as the log begins elsewhere afterwards or was opened anew: what was to be read may
+/// have been removed meanwhile, or be newer than the META by which it was read.
 fn while_it_stays<T>(
     path: &Path,
     look: impl Fn(&Looked) -> Result<T, OpenError>,
@@ -118,7 +123,7 @@ fn while_it_stays<T>(
             return seen;
         }
         let now = Looked::at(path)?;
-        if now.base() == looked.base() || !looks.again() {
+        if now.era() == looked.era() || !looks.again() {
             return seen;
         }
         looked = now;

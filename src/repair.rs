@@ -27,12 +27,13 @@ use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, SnapshotError};
 use crate::log::Cut;
-use crate::log::format::{HARD_FILE, META_FILE, segment_name};
+use crate::log::format::{FrameKind, HARD_FILE, META_FILE, segment_name};
 use crate::log::hard::{self, HardFile};
 use crate::log::meta::{LogBase, Meta, MetaFile};
-use crate::log::recovery::files::{check_lengths, list_files};
+use crate::log::recovery::files::{check_lengths, first_frame, list_files};
+use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{
-    OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, scan,
+    OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, rewrite, scan,
 };
 use crate::snapshot::Snapshot;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
@@ -79,6 +80,9 @@ pub struct RepairReport {
     pub log: Option<LostLog>,
     /// Where a slot of `META` is that does not read back. Repairing it from the other one loses no entry.
     pub meta_slot: Option<u64>,
+    /// What shows that `META` is an older copy of itself, or one of another time. Where a frame or a snapshot is newer,
+    /// repairing it loses no entry.
+    pub meta: Option<Corrupt>,
     /// Damage of `HARD`.
     pub hard: Option<Corrupt>,
     /// Damage of snapshots. They are removed where an older one, or the log, has what they had.
@@ -102,7 +106,7 @@ impl RepairReport {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         let beside = self.hard.is_some() || !self.damaged_snapshots.is_empty();
-        self.log.is_some() || self.meta_slot.is_some() || beside
+        self.log.is_some() || self.meta_slot.is_some() || self.meta.is_some() || beside
     }
 }
 
@@ -125,7 +129,7 @@ pub struct LostLog {
 }
 
 /// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage (or begins it
-/// anew behind a snapshot that goes further), so that it opens again. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
+/// anew behind a snapshot that goes further), so that it opens again. An older copy of `META` gets what the frames and snapshots say. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
 /// Costs one pass over the log and the snapshots; repairing, another one, and the copies: room for the damaged segment and those after
 /// it (or all of the log, where a snapshot goes further), and for damaged snapshots.
@@ -133,7 +137,8 @@ pub struct LostLog {
 ///
 /// # Errors
 ///
-/// [`OpenError`] for what is in the way. [`OpenError::Corrupt`] where there is no way: no slot of `META` reads back, a
+/// [`OpenError`] for what is in the way. [`OpenError::Corrupt`] where there is no way: no slot of `META` reads back or an
+/// entry is committed that is nowhere, a
 /// file is too long for a segment, the log begins behind a snapshot that no whole one covers, or `HARD` is damaged and
 /// [`forget_hard_state`](RepairOptions::forget_hard_state) was not chosen; nothing was changed then.
 ///
@@ -181,24 +186,41 @@ pub(crate) fn repair_on_disk(
     let Some((mut meta_file, meta, meta_damage)) = MetaFile::open(disk, options.write)? else {
         return Ok(report);
     };
-    let look = ScanOptions { on_damage: OnDamage::StopThere, ..ScanOptions::default() };
+    let (newest, damaged) = look_at_snapshots(shared)?;
+    let newest =
+        newest.filter(|newest| Some(newest.index) >= meta.base.last.map(|base| base.index));
+    report.damaged_snapshots = damaged;
+    let look =
+        ScanOptions { on_damage: OnDamage::StopThere, snapshot: newest, ..ScanOptions::default() };
     let result = scan(disk, &meta, look, &mut |_| Ok(()))?;
     report.meta_slot = meta_damage.slot_offset;
     report.last = result.tail.last;
     report.torn_end = result.cut.clone().map(Into::into);
     report.log = result.unreadable.clone().map(|damage| LostLog::new(damage, &result));
-    let (newest, damaged) = look_at_snapshots(shared)?;
-    let newest =
-        newest.filter(|newest| Some(newest.index) >= meta.base.last.map(|base| base.index));
-    report.damaged_snapshots = damaged;
+    let older = OlderMeta::of_scan(&meta, &meta_damage, &result);
+    report.meta = result.begins_late.clone().or(older.map(OlderMeta::place));
+    let mut later_log = None;
     if let Some(lost) = &mut report.log
         && let Some(log_id) = newest
         && result.tail.last.is_none_or(|last| last.index < log_id.index)
     {
+        later_log = log_behind(disk, &meta, log_id)?;
         let mut segments = list_files(disk)?.segments;
         segments.retain(|number| *number >= meta.base.segment);
         lost.only_above(log_id.index, segments);
         (report.snapshot, report.last) = (Some(log_id), Some(log_id));
+    }
+    // As opening does for one that was being installed, where META holds.
+    if let Some(log_id) = result.lacks_snapshot
+        && (report.meta.is_some() || report.meta_slot.is_some())
+    {
+        (report.snapshot, report.last) = (Some(log_id), Some(log_id));
+    }
+    if let Some(LaterLog { result, .. }) = &later_log {
+        // The log is whole: META does not know where it begins by now.
+        (report.log, report.last) = (None, result.tail.last);
+        report.torn_end = result.cut.clone().map(Into::into);
+        report.meta = Some(OlderMeta::Incarnation(result.tail.incarnation_seen_max).place());
     }
     match HardFile::open(disk, meta.database_id, false) {
         Ok(_) => {}
@@ -209,6 +231,9 @@ pub(crate) fn repair_on_disk(
         return Ok(report);
     }
     if let Some(place) = report.hard.as_ref().filter(|_| !options.forget_hard_state) {
+        return Err(place.clone().into());
+    }
+    if let Some(place) = &result.begins_late {
         return Err(place.clone().into());
     }
     if let Some(base) = meta.base.last.filter(|_| newest.is_none()) {
@@ -224,8 +249,11 @@ pub(crate) fn repair_on_disk(
     // A file can be filled with zeros and removed, but not be made shorter.
     check_lengths(disk)?;
     // Those below the log's base are no part of it.
-    let of_snapshot = report.snapshot.is_some();
-    let first_changed = if of_snapshot { meta.base.segment } else { result.tail.segment };
+    let of_snapshot = report.snapshot.is_some() && later_log.is_none();
+    let first_changed = match (of_snapshot, &report.log) {
+        (true, _) => Some(meta.base.segment),
+        (false, log) => log.as_ref().map(|_| result.tail.segment),
+    };
     back_up(disk, &mut report, first_changed, make_backup)?;
     if report.log.is_some() && report.snapshot.is_none() {
         cut_log(disk, &result.tail)?;
@@ -239,10 +267,19 @@ pub(crate) fn repair_on_disk(
     if report.hard.is_some() {
         hard::mend(disk, meta.database_id)?;
     }
-    if report.log.is_some() || report.meta_slot.is_some() {
-        let content = match report.snapshot {
-            Some(log_id) => meta_behind(&meta, &result.tail, log_id, list_files(disk)?.segments),
-            None => repaired_meta(&meta, &result.tail, report.log.is_some()),
+    if report.log.is_some() || report.meta_slot.is_some() || report.meta.is_some() {
+        let content = match (later_log, report.snapshot) {
+            (Some(LaterLog { meta, result }), _) => {
+                make_durable(disk, &result)?;
+                repaired_meta(&meta, &result, false)
+            }
+            (None, Some(log_id)) => {
+                meta_behind(&meta, &result.tail, log_id, list_files(disk)?.segments)
+            }
+            (None, None) => {
+                make_durable(disk, &result)?;
+                repaired_meta(&meta, &result, report.log.is_some())
+            }
         };
         // Each store goes to the slot that the one before did not go to, a damaged one first.
         for _slot in 0..2 {
@@ -251,7 +288,7 @@ pub(crate) fn repair_on_disk(
                 .map_err(|error| OpenError::io("writing", META_FILE, error))?;
         }
     }
-    if report.snapshot.is_some() {
+    if of_snapshot {
         remove_segments(disk, 0)?;
     }
     check(disk)?;
@@ -310,12 +347,12 @@ impl LostLog {
 fn back_up(
     disk: &dyn Disk,
     report: &mut RepairReport,
-    first_changed: u64,
+    first_changed: Option<u64>,
     make_backup: &mut MakeBackup<'_>,
 ) -> Result<(), OpenError> {
     // META with everything else too: the copies are then a directory that can be looked at.
     let mut names = vec![META_FILE.to_owned()];
-    if report.log.is_some() {
+    if let Some(first_changed) = first_changed {
         let segments = list_files(disk)?.segments.into_iter();
         names.extend(segments.filter(|number| *number >= first_changed).map(segment_name));
     }
@@ -399,21 +436,66 @@ fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> M
     }
 }
 
-fn repaired_meta(meta: &Meta, tail: &Tail, cut: bool) -> Meta {
-    // By two: the slot that was lost may have been that of one more open.
-    let incarnation = meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2);
-    if !cut {
-        return Meta { incarnation, ..*meta };
+/// Makes durable what was read and is not known to be.
+fn make_durable(disk: &dyn Disk, result: &ScanResult) -> Result<(), OpenError> {
+    let known = result.tail.durable_sequence_known;
+    let doubtful = result.segments.iter().filter(|segment| segment.last_sequence > known);
+    for segment in doubtful {
+        rewrite(disk, &segment_name(segment.number), segment.used_bytes)?;
     }
-    let last_sequence = tail.next_sequence - 1;
-    // Damage is sometimes found behind what is known to be durable; the next open writes that part again.
-    let durable_sequence = last_sequence.min(tail.durable_sequence_known);
+    Ok(())
+}
+
+/// A log that begins behind a snapshot and is whole, where META says that it begins earlier.
+struct LaterLog {
+    /// Where it begins.
+    meta: Meta,
+    result: ScanResult,
+}
+
+/// The log that begins right behind the snapshot of `log_id`, if it is whole and META is older than it: all of its frames are
+/// of later openings.
+fn log_behind(disk: &dyn Disk, meta: &Meta, log_id: LogId) -> Result<Option<LaterLog>, OpenError> {
+    let segments = list_files(disk)?.segments.into_iter();
+    for number in segments.rev().filter(|number| *number > meta.base.segment) {
+        let Some(first) = first_frame(disk, &meta.database_id, number)? else { continue };
+        let opening = first.opening;
+        let follows = opening.kind == FrameKind::Entries
+            && Some(opening.first_index) == log_id.index.checked_add(1)
+            && opening.term >= log_id.term
+            && opening.incarnation > meta.incarnation;
+        if !follows {
+            continue;
+        }
+        let sequence = opening.sequence.saturating_sub(1);
+        let last = Some(log_id);
+        let base = LogBase { segment: number, sequence, chain: first.previous, last };
+        let meta = Meta {
+            base,
+            durable_sequence: sequence,
+            committed: meta.committed.max(Some(log_id.index)),
+            ..*meta
+        };
+        let look = ScanOptions { on_damage: OnDamage::StopThere, ..ScanOptions::default() };
+        let result = scan(disk, &meta, look, &mut |_| Ok(()))?;
+        if result.unreadable.is_none() && result.begins_late.is_none() {
+            return Ok(Some(LaterLog { meta, result }));
+        }
+    }
+    Ok(None)
+}
+
+/// META of the log as it now ends, all of whose frames are durable.
+fn repaired_meta(meta: &Meta, result: &ScanResult, cut: bool) -> Meta {
+    let tail = &result.tail;
     Meta {
-        incarnation,
-        durable_sequence,
-        clean_close: durable_sequence == last_sequence,
+        // By two: the slot that was lost may have been that of one more open.
+        incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
+        // Frames behind this one are those of the incarnation above, or none.
+        durable_sequence: tail.next_sequence - 1,
+        clean_close: result.cut.is_none(),
         // What was committed above the cut is gone, and other entries at those indexes are not committed by it.
-        committed: tail.committed,
+        committed: if cut { tail.committed } else { tail.committed.max(meta.committed) },
         ..*meta
     }
 }

@@ -52,6 +52,7 @@ pub fn recovery(data: &[u8]) {
     match (result, opened) {
         (Ok(result), Ok(machine)) => {
             assert_eq!(seen.len(), reference.len(), "a frame that holds was left out");
+            assert!(!is_older(&damaged.meta, &result), "META does not know a frame's opening");
             let log = Log::read(&reference, &damaged.meta);
             check_state(&machine, &log, base.mode, &result);
             drop(machine);
@@ -69,7 +70,8 @@ pub fn recovery(data: &[u8]) {
             let first = log.entries.keys().next().copied();
             // An entry is said to be committed that is nowhere.
             let nowhere = !has_before && log.committed.is_some() && log.committed < first;
-            assert!(seen_max == u64::MAX || nowhere, "{corrupt}");
+            let is_older = is_older(&damaged.meta, &result);
+            assert!(seen_max == u64::MAX || nowhere || is_older, "{corrupt}");
             assert!(nowhere || result.begins_late.is_none(), "{corrupt}");
             assert_eq!(corrupt.file, META_FILE, "{corrupt}");
             assert_eq!(files_of(&sim), before, "a directory that was refused was changed");
@@ -83,6 +85,11 @@ pub fn recovery(data: &[u8]) {
 fn ends_as_closed(meta: &Meta, frames: &[Frame]) -> bool {
     let last = frames.last().map_or(meta.base.sequence, |(last, _)| last.opening.sequence);
     meta.clean_close && last == meta.durable_sequence
+}
+
+/// Whether META is older than a frame: no opening appends before META has its incarnation.
+fn is_older(meta: &Meta, result: &ScanResult) -> bool {
+    result.tail.incarnation_seen_max > meta.incarnation
 }
 
 /// The snapshot of a state without keys.
@@ -248,13 +255,14 @@ fn check_typed(error: &OpenError) {
 fn check_verify(sim: &SimDisk, meta: &Meta, result: &Result<ScanResult, OpenError>) {
     let (mut lost, mut torn) = (0, 0);
     let verified = with_disk(sim, |disk| {
-        verify(disk, meta, &mut |finding| {
+        verify(disk, meta, meta.base.last, &mut |finding| {
             *if finding.was_durable { &mut lost } else { &mut torn } += 1
         })
     });
     match (result, verified) {
         (Ok(result), Ok(_)) => {
-            assert_eq!(lost > 0, result.begins_late.is_some(), "opened in spite of damage");
+            let contradicted = result.begins_late.is_some() || is_older(meta, result);
+            assert_eq!(lost > 0, contradicted, "opened in spite of damage");
             assert_eq!(torn > 0, result.cut.is_some(), "a torn end is reported");
         }
         (Err(OpenError::Corrupt(_)), Ok(_)) => assert!(lost > 0, "refused, and nothing is found"),

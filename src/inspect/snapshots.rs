@@ -112,13 +112,14 @@ impl Looked {
             .collect())
     }
 
-    /// Reads every byte of every snapshot, and gives every damaged place to `found`; how many snapshots hold.
+    /// Reads every byte of every snapshot, and gives every damaged place to `found`; how many snapshots hold, and the entry
+    /// that the newest of them is of.
     pub(super) fn verify_snapshots(
         &self,
         meta: &Meta,
         found: &mut dyn FnMut(Corrupt),
-    ) -> Result<u64, OpenError> {
-        let (mut whole, mut reached) = (0, meta.base.last.is_none());
+    ) -> Result<(u64, Option<LogId>), OpenError> {
+        let (mut whole, mut reached, mut newest) = (0, meta.base.last.is_none(), None);
         for (name, opened) in self.open_snapshots()? {
             let snapshot = match opened {
                 Ok(snapshot) => snapshot,
@@ -133,6 +134,7 @@ impl Looked {
             }
             if places.is_empty() {
                 whole += 1;
+                newest = snapshot.log_id();
                 let index = snapshot.log_id().map(|log_id| log_id.index);
                 reached |= index >= meta.base.last.map(|last| last.index);
             }
@@ -147,7 +149,7 @@ impl Looked {
                 what: "the log begins after this entry, and no snapshot has what is before",
             });
         }
-        Ok(whole)
+        Ok((whole, newest))
     }
 }
 

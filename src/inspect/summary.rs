@@ -13,7 +13,8 @@ use crate::log::hard::HardFile;
 use crate::log::meta::{self, Meta};
 use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::freeze::look_again;
-use crate::log::recovery::scan::{GoodFrame, ScanResult, SegmentSummary, scan};
+use crate::log::recovery::older::OlderMeta;
+use crate::log::recovery::scan::{GoodFrame, ScanOptions, ScanResult, SegmentSummary, scan};
 use crate::snapshot::SnapshotKind;
 
 /// What [`inspect`] found.
@@ -179,7 +180,13 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
     inspection.snapshots = looked.snapshots()?;
     let damaged = inspection.snapshots.iter().find_map(|snapshot| snapshot.damage.clone());
     inspection.damage = inspection.damage.or(damaged);
-    inspection.take(meta, scan(&looked.disk, meta, looked.options(), &mut |_| Ok(()))?);
+    let snapshot = inspection.snapshots.iter().rev().find(|snapshot| snapshot.damage.is_none());
+    let snapshot = snapshot.and_then(|snapshot| snapshot.log_id);
+    let options = ScanOptions { snapshot, ..looked.options() };
+    let result = scan(&looked.disk, meta, options, &mut |_| Ok(()))?;
+    let older = OlderMeta::of_scan(meta, damage, &result).map(OlderMeta::place);
+    inspection.take(meta, result);
+    inspection.damage = inspection.damage.or(older);
     Ok(inspection)
 }
 
@@ -204,7 +211,7 @@ pub fn frames(
 
 impl Inspection {
     fn take(&mut self, meta: &Meta, result: ScanResult) {
-        let ScanResult { tail, cut, segments, obsolete, unreadable, begins_late } = result;
+        let ScanResult { tail, cut, segments, obsolete, unreadable, begins_late, .. } = result;
         self.frames = segments.iter().map(|segment| segment.frames).sum();
         self.segments = segments.iter().map(SegmentInfo::new).collect();
         self.obsolete = obsolete.into_iter().map(segment_name).collect();
@@ -250,8 +257,8 @@ impl MetaContent {
 
 impl SegmentInfo {
     fn new(summary: &SegmentSummary) -> Self {
-        let SegmentSummary { number, file_bytes, used_bytes, frames, first_index, last_index } =
-            *summary;
+        let SegmentSummary { number, file_bytes, used_bytes, frames, .. } = *summary;
+        let SegmentSummary { first_index, last_index, .. } = *summary;
         let file = segment_name(number);
         Self { file, file_bytes, used_bytes, frames, first_index, last_index }
     }

@@ -80,10 +80,19 @@ fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
         ..VerifyReport::default()
     };
     let Some((meta, _)) = &looked.meta else { return Ok(report) };
+    // Before the log, which has every entry that a snapshot has had since before that got its name.
+    let mut of_snapshots = Vec::new();
+    let (whole, newest) = looked.verify_snapshots(meta, &mut |place| {
+        of_snapshots.push(Finding { place, was_durable: true });
+    })?;
+    report.snapshots = whole;
+    let newest =
+        newest.filter(|newest| Some(newest.index) >= meta.base.last.map(|base| base.index));
     let VerifyReport { findings, .. } = &mut report;
-    let summary = verify_log(&looked.disk, meta, &mut |VerifyFinding { place, was_durable }| {
+    let mut found = |VerifyFinding { place, was_durable }| {
         findings.push(Finding { place, was_durable });
-    });
+    };
+    let summary = verify_log(&looked.disk, meta, newest, &mut found);
     match summary {
         Ok(summary) => (report.frames, report.entries) = (summary.frames, summary.entries),
         // What cannot be read past: a frame of a kind that there is none of, a file too long for a segment.
@@ -92,8 +101,6 @@ fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
         }
         Err(other) => return Err(other),
     }
-    report.snapshots = looked.verify_snapshots(meta, &mut |place| {
-        report.findings.push(Finding { place, was_durable: true });
-    })?;
+    report.findings.extend(of_snapshots);
     Ok(report)
 }

@@ -14,7 +14,6 @@ use super::replay::Truncations;
 use super::table::SegmentTable;
 use super::terms::TermRuns;
 use crate::apply::watermark::decode;
-use crate::entry::LogId;
 use crate::error::OpenError;
 
 /// What replay learns about the log on its way.
@@ -27,8 +26,8 @@ pub(super) struct Notes {
     pub(super) index: LogIndex,
     /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
     pub(super) frames: VecDeque<Run>,
-    /// (segment, sequence of its last frame).
-    pub(super) last_sequences: Vec<(u64, u64)>,
+    /// The segment of the last frame.
+    pub(super) segment: Option<u64>,
     /// What was applied without being of the log, in order.
     pub(super) records: Vec<Record>,
     pub(super) truncations: Truncations,
@@ -46,21 +45,14 @@ impl Notes {
 
     pub(super) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
         let header = &frame.header;
-        match self.last_sequences.last_mut() {
-            Some((segment, sequence)) if *segment == frame.segment => {
-                *sequence = header.opening.sequence;
-            }
-            _ => {
-                if !self.last_sequences.is_empty() {
-                    self.starts.push(SegmentStart {
-                        segment: frame.segment,
-                        sequence: header.opening.sequence - 1,
-                        chain: header.previous,
-                        mark: self.mark,
-                    });
-                }
-                self.last_sequences.push((frame.segment, header.opening.sequence));
-            }
+        let before = self.segment.replace(frame.segment);
+        if before.is_some_and(|before| before != frame.segment) {
+            self.starts.push(SegmentStart {
+                segment: frame.segment,
+                sequence: header.opening.sequence - 1,
+                chain: header.previous,
+                mark: self.mark,
+            });
         }
         if header.opening.kind == FrameKind::ApplyOnly {
             self.records.extend(Record::of(frame));
@@ -122,11 +114,6 @@ impl Notes {
         }
     }
 
-    pub(super) fn last_sequence(&self, segment: u64) -> u64 {
-        let known = self.last_sequences.iter().find(|(number, _)| *number == segment);
-        known.map_or(0, |(_, sequence)| *sequence)
-    }
-
     /// The runs above `applied`, the first of which may start in the middle of a frame.
     pub(super) fn unfed(
         &self,
@@ -145,10 +132,5 @@ impl Notes {
     /// In which steps what is committed is replayed.
     pub(super) fn phases(&self, committed_mark: u64) -> Vec<Phase> {
         Phase::all(&self.records, committed_mark)
-    }
-
-    /// Whether an entry of this log id was applied without being of the log.
-    pub(super) fn has_record_of(&self, log_id: LogId) -> bool {
-        self.records.iter().any(|record| record.last == log_id)
     }
 }

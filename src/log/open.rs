@@ -12,7 +12,8 @@ use super::notes::Notes;
 use super::pool::ImagePool;
 use super::queue::LogQueue;
 use super::recovery::files::{ForeignFiles, list_files, refuse_unowned};
-use super::recovery::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
+use super::recovery::older::OlderMeta;
+use super::recovery::scan::{CutReport, ScanOptions, ScanResult, erase_after, rewrite, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
@@ -53,6 +54,8 @@ pub(crate) struct LogOpening {
     damaged_snapshots: Vec<String>,
     /// Files that are not the engine's.
     foreign: ForeignFiles,
+    /// What shows that META is older than the rest. Only where nothing is written.
+    older_meta: Option<Corrupt>,
 }
 
 impl LogOpening {
@@ -107,6 +110,7 @@ impl LogOpening {
             snapshot: None,
             damaged_snapshots: Vec::new(),
             foreign: files.foreign,
+            older_meta: None,
         })
     }
 
@@ -136,14 +140,16 @@ impl LogOpening {
         };
         let lazily = lazily && names.iter().filter(reaching).count() == 1;
         let mut first_error = None;
-        for name in names.into_iter().rev() {
+        while let Some(name) = names.pop() {
             let Some(index) = parse_snapshot_name(&name) else { continue };
             if base.is_some_and(|base| index < base.index) {
+                names.push(name);
                 break;
             }
             match self.check_snapshot(&name, index, lazily) {
                 Ok(snapshot) => {
                     self.snapshot = snapshot.log_id().map(|log_id| (log_id, snapshot.bytes()));
+                    self.look_at_older(&names);
                     return Ok(Some((snapshot, !lazily)));
                 }
                 // Not for want of memory or of descriptors, where the next open would take another state for the newest.
@@ -165,6 +171,21 @@ impl LogOpening {
                 what: "the log begins after this entry, and no snapshot has what is before",
             }
             .into()),
+        }
+    }
+
+    /// Notes which of the snapshots that nothing is read from are damaged, as far as their indexes say.
+    fn look_at_older(&mut self, names: &[String]) {
+        for name in names {
+            let of = Snapshot::open_on(&self.disk, name).map(|snapshot| snapshot.log_id());
+            let is_damaged = match of {
+                Ok(of) => of.map(|log_id| log_id.index) != parse_snapshot_name(name),
+                Err(error) => error.is_damage(),
+            };
+            if is_damaged {
+                tracing::warn!(name, "an older snapshot does not read back");
+                self.damaged_snapshots.push(name.clone());
+            }
         }
     }
 
@@ -206,6 +227,8 @@ impl LogOpening {
         } else {
             ScanOptions::looking_at(&*self.disk)
         };
+        let snapshot = self.snapshot.map(|(log_id, _)| log_id);
+        let options = ScanOptions { snapshot, ..options };
         let content = self.content;
         let had = machine.applied();
         let mut notes = Notes::at(&content.base);
@@ -216,7 +239,8 @@ impl LogOpening {
             notes.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
         })?;
-        if let Some(base) = self.base_of_installed(&result, &notes) {
+        self.check_meta(&result)?;
+        if let Some(base) = self.base_of_installed(&result) {
             // Nothing was applied: all of this log is before what the machine has.
             self.start_over(base)?;
             return self.replay(machine);
@@ -249,28 +273,25 @@ impl LogOpening {
         self.finish(result, notes, start, unfed)
     }
 
+    /// Refuses, or read-only remembers, a META that is not the newest one there was.
+    fn check_meta(&mut self, result: &ScanResult) -> Result<(), OpenError> {
+        let Some((.., damage)) = &self.meta else { return Ok(()) };
+        let older = OlderMeta::of_scan(&self.content, damage, result).map(OlderMeta::place);
+        if !self.writable {
+            self.older_meta = self.older_meta.take().or(older);
+            return Ok(());
+        }
+        older.map_or(Ok(()), |place| Err(place.into()))
+    }
+
     /// The base of the log, if the snapshot is not of an entry of this log.
     ///
-    /// A snapshot taken here is written after the log is durable up to its entry. So it is one that was being installed when
-    /// the process ended, after it was durable and before the base was moved (or, read beside a writer, one that is
-    /// newer than what was read of the log).
-    fn base_of_installed(&self, result: &ScanResult, notes: &Notes) -> Option<LogBase> {
-        let (log_id, _) = self.snapshot?;
+    /// Then it was being installed when the process ended, after it was durable and before the base was moved. Read beside
+    /// a writer, it may also be newer than what was read of the log.
+    fn base_of_installed(&self, result: &ScanResult) -> Option<LogBase> {
+        // Behind damage the log may have the snapshot's entry, and more: `lacks_snapshot` is `None` then.
+        let log_id = result.lacks_snapshot?;
         let tail = &result.tail;
-        // Behind damage there may be the snapshot's entry, and more: that is said, and the log not taken for an old one.
-        if result.unreadable.is_some() {
-            return None;
-        }
-        let in_log = tail.last.filter(|last| log_id.index <= last.index);
-        if in_log.and_then(|_| notes.terms.log_id(log_id.index)) == Some(log_id) {
-            return None;
-        }
-        // One of an entry that was applied and is not of the log, or was not when the log before it was given up. What is
-        // installed goes further than what was committed.
-        let was_committed = self.content.committed >= Some(log_id.index);
-        if self.content.is_monotone && (notes.has_record_of(log_id) || was_committed) {
-            return None;
-        }
         let last_segment = result.segments.iter().map(|segment| segment.number).max();
         let known = tail.durable_sequence_known.max(self.content.durable_sequence);
         Some(LogBase {
@@ -319,7 +340,7 @@ impl LogOpening {
         }
         let mut writing = None;
         if self.writable {
-            self.settle(&result, &notes)?;
+            self.settle(&result)?;
             writing = Some(self.writing(&result, notes, start, unfed)?);
         }
         let meta_file = self.meta.map(|(file, ..)| file);
@@ -356,7 +377,11 @@ impl LogOpening {
                 .meta
                 .as_ref()
                 .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
-            unreadable: result.unreadable.as_ref().map(|damage| damage.place.clone()),
+            unreadable: result
+                .unreadable
+                .as_ref()
+                .map(|damage| damage.place.clone())
+                .or_else(|| self.older_meta.clone()),
             snapshot: self.snapshot.map(|(log_id, _)| log_id),
             purged: self.content.base.last,
             damaged_snapshots: self.damaged_snapshots.clone(),
@@ -369,7 +394,7 @@ impl LogOpening {
     ///
     /// What was not known to be durable is written again: a sync that failed before the crash may have left pages that
     /// read well and are not on disk, and that no later sync would write.
-    fn settle(&mut self, result: &ScanResult, notes: &Notes) -> Result<(), OpenError> {
+    fn settle(&mut self, result: &ScanResult) -> Result<(), OpenError> {
         let tail = &result.tail;
         let incarnation = self.content.incarnation.max(tail.incarnation_seen_max).checked_add(1);
         let incarnation = incarnation.ok_or_else(|| Corrupt {
@@ -403,9 +428,9 @@ impl LogOpening {
                 // Its image takes the mapping's place: nothing is written to what is mapped.
                 self.table.remove(segment);
             }
-            if !clean && notes.last_sequence(summary.number) > tail.durable_sequence_known {
+            if !clean && summary.last_sequence > tail.durable_sequence_known {
                 self.table.remove(segment);
-                self.rewrite(&name, summary.used_bytes)?;
+                rewrite(&*self.disk, &name, summary.used_bytes)?;
                 if summary.number != tail.segment {
                     map_segment(&self.disk, &self.table, &name, segment)?;
                 }
@@ -430,26 +455,6 @@ impl LogOpening {
             }
         }
         Ok(())
-    }
-
-    fn rewrite(&self, name: &str, used_bytes: u64) -> Result<(), OpenError> {
-        let error = |action| move |source| OpenError::io(action, name, source);
-        let file = self.disk.open(name, Access::Write).map_err(error("opening"))?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut offset = 0;
-        while offset < used_bytes {
-            let want = usize::try_from(used_bytes - offset)
-                .map_or(buffer.len(), |left| left.min(buffer.len()));
-            let Some(chunk) = buffer.get_mut(..want) else { break };
-            let read = file.read_at(chunk, offset).map_err(error("reading"))?;
-            if read == 0 {
-                break;
-            }
-            let chunk = chunk.get(..read).unwrap_or_default();
-            file.write_all_at(chunk, offset).map_err(error("writing"))?;
-            offset += read as u64;
-        }
-        file.sync_data().map_err(error("syncing"))
     }
 
     /// The appender and the log writer, at the end of the log.

@@ -4,11 +4,12 @@
 //!
 //! In the order a log is read: [`files`] finds and reads segments, [`chain`] says what the next frame must be,
 //! [`walk`] goes from frame to frame, [`survey`] looks at what is behind the last good one, [`table`] decides, and
-//! [`scan`] and [`verify`] put these together.
+//! [`scan`] and [`verify`] put these together. [`older`] compares META with what was found.
 
 pub(in crate::log) mod chain;
 pub(crate) mod files;
 pub(crate) mod freeze;
+pub(crate) mod older;
 pub(crate) mod scan;
 pub(in crate::log) mod survey;
 pub(crate) mod table;

@@ -23,6 +23,7 @@ mod errors;
 mod history;
 mod installs;
 mod interleavings;
+mod older_meta;
 mod power_cuts;
 mod process_crashes;
 mod random;

@@ -62,6 +62,10 @@ fn print(report: &RepairReport, out: &mut dyn Write) -> Outcome {
             "META: the slot at offset {offset} does not read back; it {done} stored anew"
         )?;
     }
+    if let Some(place) = &report.meta {
+        let done = if report.repaired { "was" } else { "would be" };
+        writeln!(out, "META: {}; it {done} stored anew", place.what)?;
+    }
     if let Some(place) = &report.hard {
         let done = if report.repaired { "was" } else { "would be" };
         writeln!(
@@ -123,6 +127,7 @@ struct RepairJson<'a> {
     repaired: bool,
     log: Option<LostJson<'a>>,
     meta_slot: Option<u64>,
+    meta: Option<&'static str>,
     hard: Option<&'static str>,
     damaged_snapshots: Vec<&'a str>,
     snapshot_index: Option<u64>,
@@ -161,6 +166,7 @@ impl<'a> RepairJson<'a> {
                 segments: &lost.segments,
             }),
             meta_slot: report.meta_slot,
+            meta: report.meta.as_ref().map(|place| place.what),
             hard: report.hard.as_ref().map(|place| place.what),
             damaged_snapshots: report.damaged_snapshots.iter().map(|place| &*place.file).collect(),
             snapshot_index: report.snapshot.map(|last| last.index),

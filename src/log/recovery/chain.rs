@@ -32,6 +32,8 @@ pub(in crate::log) struct Chain {
     pub(in crate::log) durable_sequence: u64,
     /// Where each run of entries of one term and leader starts, so that a truncation finds the log id before it.
     runs: Vec<LogId>,
+    /// The entry that a snapshot is of, and whether a record of it was met: see [`Chain::watch`].
+    watched: Option<(LogId, bool)>,
 }
 
 impl Chain {
@@ -50,7 +52,33 @@ impl Chain {
             committed: None,
             durable_sequence: meta.durable_sequence,
             runs: Vec::new(),
+            watched: None,
         }
+    }
+
+    /// Remembers whether `log_id`, which a snapshot is of, is met.
+    pub(in crate::log) fn watch(&mut self, log_id: Option<LogId>) {
+        self.watched = log_id.map(|log_id| (log_id, false));
+    }
+
+    /// The snapshot's entry, if this log, now read to its end, did not have it.
+    ///
+    /// A snapshot that an engine takes of its own state is written after the log is durable up to its entry. So one of
+    /// another entry was being installed, or is newer than the META by which the log was read. Where entries are applied
+    /// that are not of the log, a record names them, or META says that they were committed.
+    pub(in crate::log) fn lacks_snapshot(&self, meta: &Meta) -> Option<LogId> {
+        let (log_id, is_recorded) = self.watched?;
+        let was_committed = meta.committed >= Some(log_id.index);
+        let is_applied = self.is_monotone && (is_recorded || was_committed);
+        (self.log_id_at(log_id.index) != Some(log_id) && !is_applied).then_some(log_id)
+    }
+
+    /// The log id of the live entry at `index`, or of the last one before the base.
+    fn log_id_at(&self, index: u64) -> Option<LogId> {
+        self.last.filter(|last| index <= last.index)?;
+        let next = self.runs.partition_point(|run| run.index <= index);
+        let run = next.checked_sub(1).and_then(|run| self.runs.get(run));
+        run.map(|run| run.at(index)).or(self.base.last.filter(|base| base.index == index))
     }
 
     /// The sequence the next frame has.
@@ -131,6 +159,9 @@ impl Chain {
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
         if header.opening.kind == FrameKind::ApplyOnly {
             self.applied_only = header.last();
+            if let Some((log_id, is_recorded)) = &mut self.watched {
+                *is_recorded |= self.applied_only == Some(*log_id);
+            }
             return;
         }
         match header.last() {

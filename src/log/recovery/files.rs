@@ -185,6 +185,27 @@ impl Segment {
         }
         Ok(Self { number, name, file, bytes })
     }
+
+    /// The bytes where its first header is; `None` if the file is too short for one. Reads no more than these.
+    pub(in crate::log) fn first_header(
+        &self,
+    ) -> Result<Option<[u8; FRAME_HEADER_BYTES]>, OpenError> {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        let read = self.file.read_at(&mut bytes, 0);
+        let read = read.map_err(|e| OpenError::io("reading", &*self.name, e))?;
+        Ok((read == bytes.len()).then_some(bytes))
+    }
+}
+
+/// The header at the start of a segment, if it holds and is in its place.
+pub(crate) fn first_frame(
+    disk: &dyn Disk,
+    database_id: &DatabaseId,
+    number: u64,
+) -> Result<Option<FrameHeader>, OpenError> {
+    let bytes = Segment::open(disk, number)?.first_header()?;
+    let header = bytes.and_then(|bytes| FrameHeader::parse(&bytes, database_id).ok());
+    Ok(header.filter(|header| (header.segment, header.offset) == (number, 0)))
 }
 
 /// Refuses a directory with a file that is too long for a segment.

@@ -75,8 +75,9 @@ pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>)
         let moved = match &frozen {
             // A file that was there when the directory was listed: its writer has no more use for it.
             Err(OpenError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
-            // The log begins elsewhere by now: what was read of it may have been removed meanwhile.
-            Ok((_, Some((meta, _)))) => base(disk)? != Some(meta.base),
+            // The log begins elsewhere by now: what was read of it may have been removed meanwhile. Or it was opened again,
+            // and META was read before that, and frames after.
+            Ok((_, Some((meta, _)))) => era(disk)? != Some((meta.base, meta.incarnation)),
             _ => false,
         };
         if !moved || !looks.again() {
@@ -85,12 +86,12 @@ pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>)
     }
 }
 
-/// Where the log begins now.
-fn base(disk: &dyn Disk) -> Result<Option<LogBase>, OpenError> {
+/// Where the log begins now, and the incarnation of the opening that writes it.
+fn era(disk: &dyn Disk) -> Result<Option<(LogBase, u64)>, OpenError> {
     look_again(disk, &mut || {
         let meta = MetaFile::open(disk, false)?;
         let torn = meta.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
-        Ok((meta.map(|(_, meta, _)| meta.base), torn))
+        Ok((meta.map(|(_, meta, _)| (meta.base, meta.incarnation)), torn))
     })
 }
 

@@ -20,9 +20,11 @@ pub(crate) struct ScanOptions {
     pub(crate) on_damage: OnDamage,
     /// Somebody is writing: what is not whole yet is the end, and no torn one.
     pub(crate) beside_a_writer: bool,
-    /// META, both of whose slots hold, says that the log was closed: if it ends where that was, nothing was written behind
-    /// its end since, and what is there is not read.
+    /// META, both of whose slots hold, says that the log was closed. If the log ends where that was, and no later opening
+    /// began to write behind its end, the rest of what is there is not read.
     pub(crate) was_closed: bool,
+    /// The entry that the newest snapshot is of: [`ScanResult::lacks_snapshot`] says whether the log has it.
+    pub(crate) snapshot: Option<LogId>,
 }
 
 impl ScanOptions {
@@ -105,6 +107,8 @@ pub(crate) struct SegmentSummary {
     pub(crate) used_bytes: u64,
     /// Good frames in it.
     pub(crate) frames: u64,
+    /// The sequence of the last of them; 0 if there is none.
+    pub(crate) last_sequence: u64,
     /// First index of its entries, truncated ones included.
     pub(crate) first_index: Option<u64>,
     /// Highest index of its entries, truncated ones included.
@@ -113,12 +117,21 @@ pub(crate) struct SegmentSummary {
 
 impl SegmentSummary {
     pub(in crate::log) fn new(number: u64, file_bytes: u64) -> Self {
-        Self { number, file_bytes, used_bytes: 0, frames: 0, first_index: None, last_index: None }
+        Self {
+            number,
+            file_bytes,
+            used_bytes: 0,
+            frames: 0,
+            last_sequence: 0,
+            first_index: None,
+            last_index: None,
+        }
     }
 
     pub(in crate::log) fn add(&mut self, header: &FrameHeader, end: u64) {
         self.used_bytes = end;
         self.frames += 1;
+        self.last_sequence = header.opening.sequence;
         if let Some(last) = header.last().filter(|_| header.opening.kind == FrameKind::Entries) {
             let first = header.opening.first_index;
             self.first_index = Some(self.first_index.map_or(first, |known| known.min(first)));
@@ -142,6 +155,8 @@ pub(crate) struct ScanResult {
     pub(crate) unreadable: Option<Unreadable>,
     /// The log reads well, and is not the one that is told of: see [`Chain::begins_late`](super::chain::Chain::begins_late).
     pub(crate) begins_late: Option<Corrupt>,
+    /// The snapshot's entry, if the log does not have it.
+    pub(crate) lacks_snapshot: Option<LogId>,
 }
 
 /// Damage to what was durable, and what of the log is behind it.
@@ -171,10 +186,12 @@ pub(crate) fn scan(
 ) -> Result<ScanResult, OpenError> {
     if options.on_damage == OnDamage::Refuse {
         let mut walk = Walk::new(disk, meta)?;
+        walk.chain.watch(options.snapshot);
         let here = read_good_frames(&mut walk, visit)??;
         return finish(walk, &here, meta, options, None);
     }
     let mut walk = Walk::tolerant(disk, meta)?;
+    walk.chain.watch(options.snapshot);
     match read_good_frames(&mut walk, visit)? {
         Ok(here) => {
             let barred = walk.barred.take();
@@ -233,12 +250,12 @@ fn finish(
     mut damage: Option<Corrupt>,
 ) -> Result<ScanResult, OpenError> {
     let expected = walk.chain.next_sequence();
-    let ends_as_closed = options.was_closed && expected == meta.durable_sequence.saturating_add(1);
-    let survey = if ends_as_closed && damage.is_none() {
-        Survey::of_nothing(&walk)
-    } else {
-        Survey::of(&mut walk)?
-    };
+    // META may be an older copy of itself: then the log goes on behind the end that it knows.
+    let ends_as_closed = options.was_closed
+        && damage.is_none()
+        && expected == meta.durable_sequence.saturating_add(1)
+        && walk.ends_here(here, meta.incarnation)?;
+    let survey = if ends_as_closed { Survey::of_nothing(&walk) } else { Survey::of(&mut walk)? };
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
     // `here` is what is left when no good frame is found.
     let corrupt = here.outcome(survey.later_frame, durable >= expected) == Outcome::Corrupt;
@@ -293,9 +310,11 @@ fn finish(
         committed: committed.max(applied_only).min(known),
         durable_sequence_known: durable,
     };
-    let begins_late = if unreadable.is_none() { chain.begins_late(meta) } else { None };
+    let is_read = unreadable.is_none();
+    let begins_late = chain.begins_late(meta).filter(|_| is_read);
+    let lacks_snapshot = chain.lacks_snapshot(meta).filter(|_| is_read);
     let (segments, obsolete) = (walk.summaries, walk.obsolete);
-    Ok(ScanResult { tail, cut, segments, obsolete, unreadable, begins_late })
+    Ok(ScanResult { tail, cut, segments, obsolete, unreadable, begins_late, lacks_snapshot })
 }
 
 /// Overwrites with zeros everything after the tail that is not zero, in all segments, and syncs each; gives how many
@@ -312,6 +331,29 @@ pub(crate) fn erase_after(disk: &dyn Disk, tail: &Tail) -> Result<u64, OpenError
         erased += erase_from(disk, &segment, start, &mut window)?;
     }
     Ok(erased)
+}
+
+/// Writes the first `used_bytes` of a segment again, as they are, and syncs it.
+///
+/// A sync that failed before may have left pages that read well, are not on disk, and that no later sync would write.
+pub(crate) fn rewrite(disk: &dyn Disk, name: &str, used_bytes: u64) -> Result<(), OpenError> {
+    let error = |action| move |source| OpenError::io(action, name, source);
+    let file = disk.open(name, Access::Write).map_err(error("opening"))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < used_bytes {
+        let want = usize::try_from(used_bytes - offset)
+            .map_or(buffer.len(), |left| left.min(buffer.len()));
+        let Some(chunk) = buffer.get_mut(..want) else { break };
+        let read = file.read_at(chunk, offset).map_err(error("reading"))?;
+        if read == 0 {
+            break;
+        }
+        let chunk = chunk.get(..read).unwrap_or_default();
+        file.write_all_at(chunk, offset).map_err(error("writing"))?;
+        offset += read as u64;
+    }
+    file.sync_data().map_err(error("syncing"))
 }
 
 fn erase_from(

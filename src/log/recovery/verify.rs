@@ -1,11 +1,15 @@
 //! Reading every byte of a directory to name all damage, where opening stops at the first.
 
+use std::cell::Cell;
+
 use crate::disk::Disk;
+use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::META_FILE;
 use crate::log::hard::HardFile;
 use crate::log::meta::{Meta, MetaFile};
 use crate::log::recovery::freeze::look_again;
+use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{UNDECODABLE, decodes};
 use crate::log::recovery::survey::{Survey, next_lost_frame};
 use crate::log::recovery::walk::{FoundFrame, Walk};
@@ -31,7 +35,7 @@ pub(crate) struct VerifySummary {
 }
 
 /// Reads META, HARD and the whole log, and gives every damaged place to `report`. Goes on behind damage with the next
-/// frame header that reads back; the frames between are one finding.
+/// frame header that reads back; the frames between are one finding. `snapshot` is the entry of the newest whole snapshot.
 ///
 /// # Errors
 ///
@@ -39,10 +43,11 @@ pub(crate) struct VerifySummary {
 pub(crate) fn verify(
     disk: &dyn Disk,
     meta: &Meta,
+    snapshot: Option<LogId>,
     report: &mut dyn FnMut(VerifyFinding),
 ) -> Result<VerifySummary, OpenError> {
     let mut summary = VerifySummary::default();
-    let (mut reported, mut lost) = (None, false);
+    let (mut reported, lost) = (None, Cell::new(false));
     let mut found = |place: Corrupt, was_durable| {
         // The first frame of a segment is met twice: from the end of the one before, and where it is.
         let here = (place.file.clone(), place.offset);
@@ -50,13 +55,15 @@ pub(crate) fn verify(
             return;
         }
         summary.findings += 1;
-        lost |= was_durable;
+        lost.set(lost.get() || was_durable);
         report(VerifyFinding { place, was_durable });
     };
-    verify_slots(disk, meta, &mut found)?;
+    let slots_hold = verify_slots(disk, meta, &mut found)?;
+    lost.set(false);
     let (mut frames, mut entries) = (0, 0);
     let mut walk = Walk::new(disk, meta)?;
-    let mut durable = None;
+    walk.chain.watch(snapshot);
+    let (mut durable, mut incarnation) = (None, 0);
     loop {
         let here = match walk.next()? {
             Ok(frame) => {
@@ -76,6 +83,7 @@ pub(crate) fn verify(
         let expected = walk.chain.next_sequence();
         if durable.max(Some(walk.chain.durable_sequence)) < Some(expected) {
             let survey = Survey::of(&mut walk)?;
+            incarnation = survey.incarnation;
             durable = durable.max(Some(survey.durable_sequence));
             if durable < Some(expected) {
                 if survey.first.is_some() && !disk.is_beside_a_writer() {
@@ -97,19 +105,26 @@ pub(crate) fn verify(
             (None, None) => break,
         }
     }
-    // Behind damage it is not known where the log begins.
-    if let Some(place) = walk.chain.begins_late(meta).filter(|_| !lost) {
-        summary.findings += 1;
-        report(VerifyFinding { place, was_durable: true });
+    // Behind damage it is not known where the log begins, nor what it has.
+    if !lost.get() {
+        let lacks_snapshot = walk.chain.lacks_snapshot(meta);
+        let incarnation = incarnation.max(walk.chain.incarnation);
+        let older = OlderMeta::of(meta, slots_hold, incarnation, lacks_snapshot);
+        let begins_late = walk.chain.begins_late(meta);
+        for place in begins_late.into_iter().chain(older.map(OlderMeta::place)) {
+            summary.findings += 1;
+            report(VerifyFinding { place, was_durable: true });
+        }
     }
     Ok(VerifySummary { frames, entries, ..summary })
 }
 
+/// Whether both slots of META hold.
 fn verify_slots(
     disk: &dyn Disk,
     meta: &Meta,
     found: &mut dyn FnMut(Corrupt, bool),
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let corrupt_only = |error| match error {
         OpenError::Corrupt(place) => Ok(place),
         other => Err(other),
@@ -119,9 +134,11 @@ fn verify_slots(
         let torn = slots.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
         Ok((slots, torn))
     });
+    let mut hold = true;
     match slots {
         Ok(Some((_, _, damage))) => {
             if let Some(offset) = damage.slot_offset {
+                hold = false;
                 let (file, what) = (META_FILE.to_owned(), "a slot does not read back");
                 found(Corrupt { file, offset, index: None, what }, true);
             }
@@ -135,5 +152,5 @@ fn verify_slots(
     if let Err(error) = hard {
         found(corrupt_only(error)?, true);
     }
-    Ok(())
+    Ok(hold)
 }

@@ -267,6 +267,32 @@ impl<'d> Walk<'d> {
         })
     }
 
+    /// Whether nothing was written behind the end of the log, where a clean close by an opening of `incarnation` is the last
+    /// thing that is known of it. `here` is what is found where the next frame goes.
+    ///
+    /// What a later opening appended begins there or at the start of a later segment. Reads one header a segment.
+    pub(in crate::log) fn ends_here(
+        &self,
+        here: &Found,
+        incarnation: u64,
+    ) -> Result<bool, OpenError> {
+        if self.has_room_at(here.offset) && !here.is_vacant_in(self.number) {
+            return Ok(false);
+        }
+        for number in self.numbers.iter().copied().filter(|number| *number > self.number) {
+            let Some(segment) = self.open(number)? else { continue };
+            let Some(bytes) = segment.first_header()? else { continue };
+            let is_begun = |header: FrameHeader| {
+                (header.segment, header.offset) == (number, 0)
+                    && header.opening.incarnation >= incarnation
+            };
+            if self.sight(&bytes, &segment, 0)?.is_some_and(is_begun) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The bytes of a good frame: its header and its body.
     pub(in crate::log) fn bytes(
         &mut self,

@@ -5,7 +5,7 @@ use super::*;
 
 fn verified(disk: &MemoryDisk, meta: &Meta) -> (VerifySummary, Vec<VerifyFinding>) {
     let mut findings = Vec::new();
-    let summary = verify(disk, meta, &mut |finding| findings.push(finding)).unwrap();
+    let summary = verify(disk, meta, None, &mut |finding| findings.push(finding)).unwrap();
     assert_eq!(summary.findings, findings.len() as u64);
     (summary, findings)
 }
