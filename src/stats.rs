@@ -1,6 +1,7 @@
 //! Every figure of an engine, in one typed struct; reading it takes no lock on the path of an entry.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::apply::compaction::CompactionStats;
 use crate::apply::latency::LatencyStats;
@@ -50,6 +51,11 @@ pub struct ApplyStats {
     pub snapshot: Option<u64>,
     /// Last index that is gone from the log; never above `snapshot`.
     pub purged: Option<u64>,
+    /// The longest call of a waker that a future left, since the manager was made. The thread that moved the watermark makes
+    /// the call: a worker, the log writer, or a caller.
+    pub waker_longest: Duration,
+    /// Calls of a waker that panicked. The waiter it belongs to may never look again; all others were woken.
+    pub wakers_panicked: u64,
     /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
     /// Why that is not the one that was asked for; `None` if it is.
@@ -111,6 +117,8 @@ impl<M: StateMachine> ApplyManager<M> {
             acknowledged: decode(progress.acknowledged_mark()),
             snapshot,
             purged,
+            waker_longest: progress.waiters.longest(),
+            wakers_panicked: progress.waiters.panicked(),
             io_backend,
             durability: engine.log.as_ref().map(|log| log.durability()),
             io_fallback,

@@ -114,27 +114,33 @@ impl<M: StateMachine> Stepped<M> {
 
     /// One step of a worker: at most one range. Whether it did anything.
     pub fn step_worker(&self, id: usize) -> bool {
-        self.manager.engine.step_worker(id) == Step::Worked
+        self.worked(self.manager.engine.step_worker(id))
     }
 
     /// One step of the log writer: one group, or closing the open frame. Whether it did anything.
     pub fn step_log_writer(&self) -> bool {
-        self.manager.engine.step_writer() == Step::Worked
+        self.worked(self.manager.engine.step_writer())
     }
 
     /// One step of the background: the next segment. Whether it did anything.
     pub fn step_background(&self) -> bool {
-        self.manager.engine.step_background() == Step::Worked
+        self.worked(self.manager.engine.step_background())
     }
 
     /// One step of filling the store after an opening from a snapshot: one chunk. Whether it did anything.
     pub fn step_fill(&self) -> bool {
-        self.manager.engine.step_fill() == Step::Worked
+        self.worked(self.manager.engine.step_fill())
     }
 
     /// One step of compaction: all of it, if it is due. Whether it did anything.
     pub fn step_compaction(&self) -> bool {
-        self.manager.engine.step_compaction() == Step::Worked
+        self.worked(self.manager.engine.step_compaction())
+    }
+
+    /// As the loops over the steps do it, wakers are called after each.
+    fn worked(&self, step: Step) -> bool {
+        self.manager.engine.progress.wake_tasks();
+        step == Step::Worked
     }
 
     /// Steps everything but filling and compaction, round-robin, until nothing has anything to do.

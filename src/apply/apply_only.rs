@@ -76,6 +76,7 @@ impl<M: StateMachine> ApplyManager<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         replies.clear();
+        let _tasks = self.engine.wakes_tasks();
         let began = Instant::now();
         for piece in entries.chunks(RECORDS_MAX) {
             let left = timeout.saturating_sub(began.elapsed());

@@ -34,6 +34,11 @@ impl Claims {
         Claim { claims: self, first, owner }
     }
 
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn are_free(&self) -> bool {
+        self.claimed.try_lock().is_ok()
+    }
+
     fn release(&self, first: u64) {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = claimed.iter().position(|index| *index == first) {

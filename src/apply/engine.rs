@@ -12,7 +12,7 @@ use super::latency::Latency;
 use super::ring::Rings;
 use super::signal::Signal;
 use super::waiter;
-use super::watermark::{AckRule, Progress, Stage, decode};
+use super::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
@@ -278,6 +278,23 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.get().is_some()
     }
 
+    /// Calls the wakers of tasks once all locks that are taken after it are released.
+    #[inline]
+    pub(crate) fn wakes_tasks(&self) -> WakesTasks<'_> {
+        WakesTasks(&self.progress)
+    }
+
+    /// A mark was moved by a caller that holds a lock for long: a thread of the engine calls the wakers.
+    pub(crate) fn leave_tasks(&self) {
+        if !self.progress.has_due_tasks() {
+            return;
+        }
+        match (&self.log, self.workers.get(0)) {
+            (None, Some(worker)) => worker.signal.notify(),
+            _ => self.background_signal.notify(),
+        }
+    }
+
     /// Every thread of the engine looks what there is to do.
     pub(crate) fn notify_threads(&self) {
         self.workers.notify();
@@ -437,6 +454,7 @@ impl<M: StateMachine> Engine<M> {
             if self.step_writer() != Step::Worked {
                 thread::park_timeout(SYNC_LOOK);
             }
+            self.leave_tasks();
         }
         self.leave_writer();
         Ok(())
@@ -460,9 +478,11 @@ impl<M: StateMachine> Engine<M> {
         if !helps {
             return waiter::wait(&self.progress, index, stage, timeout);
         }
-        waiter::wait_helping(&self.progress, index, stage, timeout, || {
+        let help = || {
             self.help_writer(index.saturating_add(1), stage, timeout);
-        })
+            self.progress.wake_tasks();
+        };
+        waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
     }
 
     /// Makes durable what the log took behind the state.

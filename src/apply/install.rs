@@ -60,6 +60,7 @@ impl<M: StateMachine> ApplyManager<M> {
         received: SnapshotReceiver,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         self.engine.install(received, timeout)
     }
 
@@ -74,6 +75,7 @@ impl<M: StateMachine> ApplyManager<M> {
         snapshot: &Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         if self.engine.log.is_none() {
             return self.engine.restore_in_memory(snapshot, timeout);
         }

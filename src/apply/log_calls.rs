@@ -173,6 +173,7 @@ impl<M: StateMachine> ApplyManager<M> {
         if self.engine.is_closed() {
             return Err(LogError::Closed);
         }
+        let _tasks = self.engine.wakes_tasks();
         let mut appending = self.engine.lock_appender();
         let progress = &self.engine.progress;
         let held = keep.and_then(|index| appending.appender.last_held(index));
@@ -203,6 +204,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`LogError::Timeout`], which cancels nothing; [`LogError::Poisoned`].
     pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
         self.log()?;
+        let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(timeout))
     }
 
@@ -217,6 +219,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`LogError::NotCovered`] if the newest snapshot is of an entry before `index`; [`LogError::Snapshot`].
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log()?;
+        let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
         let newest = self.engine.newest_snapshot()?;
         let covered = newest.as_ref().and_then(|newest| newest.log_id());
@@ -245,6 +248,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`LogError::HardStateTooLarge`]; any failure to write poisons the engine.
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         let log = self.log()?;
+        let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {
             LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),

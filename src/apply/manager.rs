@@ -186,8 +186,11 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.wait(index, stage, timeout)
     }
 
-    /// A future that completes when `index` is acknowledged; bound to no runtime. Its waker is called where the engine goes
-    /// on after that, and should do no more than schedule: one that submits right there waits for itself.
+    /// A future that completes when `index` is acknowledged; bound to no runtime.
+    ///
+    /// The thread that moved the watermark calls the waker: a worker, the log writer, or a caller. It holds no lock then,
+    /// and has unparked the threads that wait. A waker that blocks delays that thread, and nothing that needs none of its
+    /// work. A waker that panics is counted, and harms no other waiter; see [`ApplyStats`](crate::ApplyStats).
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged(&self, index: u64) -> Acknowledged {
         Acknowledged::new(Arc::clone(&self.engine.progress), index)
@@ -203,6 +206,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`WaitError`]; a timeout cancels nothing.
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
+        let _tasks = self.engine.wakes_tasks();
         let progress = &self.engine.progress;
         let committed = progress.committed_mark();
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
@@ -258,6 +262,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
         let began = Instant::now();
+        let _tasks = self.engine.wakes_tasks();
         self.engine.refuse_submissions();
         let flushed = if self.engine.config.by_hand.is_none() {
             self.flush_pending(timeout)

@@ -1,4 +1,4 @@
-//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`], [`watermark`], [`waiter`].
+//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`], [`watermark`], [`waiters`], [`waiter`].
 //!
 //! [`manager`] is the public face, [`engine`] what the threads share and the steps they take, [`threads`] the loops
 //! over those steps.
@@ -6,6 +6,7 @@
 pub(crate) mod apply_only;
 pub(crate) mod claims;
 pub(crate) mod compaction;
+mod cuts;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;
@@ -15,6 +16,8 @@ pub(crate) mod log_calls;
 pub(crate) mod manager;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
+mod order;
+mod places;
 pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod signal;
@@ -25,5 +28,8 @@ mod thread_tests;
 pub(crate) mod threads;
 pub(crate) mod views;
 pub(crate) mod waiter;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod waiter_tests;
+pub(crate) mod waiters;
 pub(crate) mod watermark;
 pub(crate) mod worker;

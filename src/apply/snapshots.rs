@@ -73,6 +73,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`SnapshotError`]; the engine goes on, and the directory has no half of it. [`SnapshotError::Corrupt`] if values are in
     /// a snapshot that does not read back any more: see [`compact`](ApplyManager::compact).
     pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
         self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
     }
@@ -83,6 +84,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// [`SnapshotError`]; the engine goes on.
     pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
         let began = Instant::now();
         let (log_id, summary) = self.engine.with_state(|state| {
@@ -103,6 +105,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// snapshot before. Everything stays then, and opening finds the damage too; the engine goes on, and each compaction
     /// fails. It costs reading once more all that is given up.
     pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         self.engine.compact()
     }
 
@@ -125,6 +128,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// As [`snapshot`](ApplyManager::snapshot); [`SnapshotError::Stale`] if there is a newer snapshot by now.
     pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
+        let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
         let newest = self.engine.snapshot_mark.load(Ordering::Acquire);
         if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
@@ -396,6 +400,7 @@ impl<M: StateMachine> Engine<M> {
             if self.step_writer() != Step::Worked {
                 thread::park_timeout(LOOK);
             }
+            self.leave_tasks();
         }
         self.leave_writer();
         Ok(())

@@ -65,6 +65,7 @@ impl<M: StateMachine> Engine<M> {
         mode: Mode,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
         let began_ns = self.latency.now_ns();
+        let _tasks = self.wakes_tasks();
         let mut comparing = Comparing::new();
         let (mut appending, plan, known_same) = loop {
             let appending = self.lock_appender();

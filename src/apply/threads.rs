@@ -167,6 +167,7 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     let mut patience = Patience::default();
     while !engine.stopping.load(Ordering::Relaxed) {
         let step = engine.step_worker(id);
+        engine.progress.wake_tasks();
         if step == Step::Worked {
             patience.worked();
         } else if patience.is_over(step) {
@@ -195,6 +196,7 @@ pub(super) fn worker_wakes<M: StateMachine>(
     // Entries may have come, and been held back, since it was asked how long.
     let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
     (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
+        || engine.progress.has_due_tasks()
         || engine.stopping.load(Ordering::Relaxed)
 }
 
@@ -210,6 +212,7 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
     let mut patience = Patience::default();
     while !engine.stopping.load(Ordering::Relaxed) {
         let step = engine.step_writer();
+        engine.progress.wake_tasks();
         if step == Step::Worked {
             patience.worked();
         } else if step == Step::Blocked {
@@ -234,9 +237,13 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
 fn background<M: StateMachine>(engine: &Engine<M>) {
     engine.background_signal.attach();
     while !engine.stopping.load(Ordering::Relaxed) {
-        if engine.step_background() == Step::Idle {
+        let step = engine.step_background();
+        engine.progress.wake_tasks();
+        if step == Step::Idle {
             engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
-                engine.background_has_work() || engine.stopping.load(Ordering::Relaxed)
+                engine.background_has_work()
+                    || engine.progress.has_due_tasks()
+                    || engine.stopping.load(Ordering::Relaxed)
             });
         }
     }
@@ -245,7 +252,9 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
     engine.compaction_signal.attach();
     while !engine.stopping.load(Ordering::Relaxed) {
-        if engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle {
+        let idle = engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle;
+        engine.progress.wake_tasks();
+        if idle {
             // Also to look at the clock, for a policy that goes by it.
             engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
                 engine.compaction_is_due() || engine.stopping.load(Ordering::Relaxed)

@@ -31,6 +31,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value machines;
     /// [`ViewError::Snapshot`] if a part of that snapshot does not read back; [`ViewError::Poisoned`].
     pub fn view(&self) -> Result<View, ViewError> {
+        let _tasks = self.engine.wakes_tasks();
         self.engine.take_view()
     }
 }

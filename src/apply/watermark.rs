@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::waiter::Waiters;
+use super::waiters::Waiters;
 use crate::error::Poison;
 use crate::poison::PoisonCell;
 use crate::sync::Mutex;
@@ -27,6 +27,20 @@ pub enum Stage {
     /// May be reported as done: under [`Durability::Sync`](crate::Durability::Sync) applied and durable, under
     /// `Periodic` and `Os` applied and written; for a machine without a log, applied.
     Acknowledged,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Written, Self::Durable, Self::Applied, Self::Acknowledged];
+    /// The stages that applying moves.
+    const OF_APPLY: &[Self] = &[Self::Applied, Self::Acknowledged];
+    /// The stages that the log writer moves.
+    const OF_LOG: &[Self] = &[Self::Written, Self::Durable, Self::Acknowledged];
+
+    /// Its place in [`Stage::ALL`].
+    pub(crate) fn at(self) -> usize {
+        self as usize
+    }
 }
 
 /// What acknowledging takes besides being applied.
@@ -193,7 +207,7 @@ impl Progress {
     pub(crate) fn apply_to(&self, mark: u64) {
         debug_assert!(mark <= self.committed_mark());
         if self.applied.fetch_max(mark, Ordering::AcqRel) < mark {
-            self.moved();
+            self.moved(Stage::OF_APPLY);
         }
     }
 
@@ -211,7 +225,7 @@ impl Progress {
         }
         debug_assert!(self.durable_mark() <= self.written_mark());
         drop(log);
-        self.moved();
+        self.moved(Stage::OF_LOG);
     }
 
     /// No mark of the log moves while this is held.
@@ -252,7 +266,7 @@ impl Progress {
             self.durable.store(mark, Ordering::Release);
         }
         self.applied.store(mark, Ordering::Release);
-        self.moved();
+        self.moved(&Stage::ALL);
     }
 
     /// Under the appender's lock, with nothing on its way: entries up to `mark`, some of which are not of the log, are
@@ -266,21 +280,48 @@ impl Progress {
         self.durable.fetch_max(mark, Ordering::AcqRel);
         self.applied.store(mark, Ordering::Release);
         drop(log);
-        self.moved();
+        self.moved(&Stage::ALL);
     }
 
-    /// Tells waiters that some mark moved.
+    /// Marks of `stages` moved: unparks the threads that wait for them. Tasks are woken by [`Progress::wake_tasks`], which
+    /// the caller sees to once it holds no lock.
     #[inline]
-    fn moved(&self) {
-        // Pairs with the fence in `Waiters::register`: either the waiter sees the new mark, or we see the waiter.
+    fn moved(&self, stages: &[Stage]) {
+        // Pairs with the fence in `Waiters::register`: either the waiter sees the new mark, or this thread sees the waiter,
+        // here or, if it is a task, in `wake_tasks`.
         fence(Ordering::SeqCst);
-        self.waiters.notify(|stage| self.mark(stage));
+        self.waiters.unpark(stages, |stage| self.mark(stage));
     }
 
-    /// Latches the first failure and wakes everybody to it.
+    /// Whether [`Progress::wake_tasks`] has anything to do, for a mark that this thread moved.
+    #[inline]
+    pub(crate) fn has_due_tasks(&self) -> bool {
+        self.waiters.has_due_tasks(|stage| self.mark(stage))
+    }
+
+    /// Calls the wakers of tasks that wait for what has come. Wakers are foreign code, so the caller holds no lock.
+    #[inline]
+    pub(crate) fn wake_tasks(&self) {
+        if self.has_due_tasks() {
+            self.waiters.wake_tasks(|stage| self.mark(stage));
+        }
+    }
+
+    /// Latches the first failure, and unparks every thread to it. The caller sees to the tasks, as after a move.
     pub(crate) fn fail(&self, poison: Poison) {
         self.poison.set(poison);
         self.waiters.wake_all();
+    }
+}
+
+/// Calls the wakers that are due when it is dropped: declared before any lock is taken, it goes after all of them.
+#[must_use = "it acts when it is dropped"]
+pub(crate) struct WakesTasks<'a>(pub(crate) &'a Progress);
+
+impl Drop for WakesTasks<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.wake_tasks();
     }
 }
 
@@ -335,6 +376,7 @@ mod tests {
         progress.submit_to(u64::MAX);
         progress.commit_to(u64::MAX);
         progress.apply_to(u64::MAX);
+        progress.wake_tasks();
         assert!(woken.0.load(Ordering::Relaxed) && poll().is_ready());
     }
 

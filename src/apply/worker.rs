@@ -102,6 +102,12 @@ impl Workers {
         places.map(|place| place.unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
+    /// Whether no thread is in a worker's place at the moment.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn are_free(&self) -> bool {
+        self.0.iter().all(|worker| worker.state.try_lock().is_ok())
+    }
+
     /// Whether every worker but `id` has finished `ranges` ranges.
     fn others_finished(&self, id: usize, ranges: u64) -> bool {
         let mut others = self.0.iter().filter(|worker| worker.id != id);

@@ -401,6 +401,19 @@ impl Log {
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
 
+    /// Whether no thread is in the log writer's place at the moment.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn writer_is_free(&self) -> bool {
+        self.writing.as_ref().is_none_or(|writing| writing.writer.try_lock().is_ok())
+    }
+
+    /// Runs `look` in the log writer's place.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn while_writing<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
+        let _held = self.writing.as_ref().map(|writing| lock(&writing.writer));
+        look(self)
+    }
+
     /// How long the log writer may sleep.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         lock(&self.writing.as_ref()?.writer).next_due()

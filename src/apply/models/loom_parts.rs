@@ -9,13 +9,13 @@ use loom::thread;
 
 use super::FOREVER;
 use crate::apply::signal::Signal;
-use crate::apply::waiter::{self, Acknowledged};
-use crate::apply::watermark::{AckRule, Progress, Stage, StartMarks};
+use crate::apply::waiter::{self, Acknowledged, Wait};
+use crate::apply::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::error::{Poison, WaitError};
-use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::canary;
 use crate::sync::thread::{Thread, current, park};
+use crate::sync::{ArrayQueue, Mutex};
 
 /// Runs `model` in every interleaving with at most so many preemptions, unless `LOOM_MAX_PREEMPTIONS` says otherwise.
 pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
@@ -78,7 +78,7 @@ fn a_waiter_that_registers_while_the_mark_moves_wakes() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_waiters_fence_its_wake_up_is_lost() {
-    let _canary = canary::leave_out("apply/waiter.rs");
+    let _canary = canary::leave_out("apply/waiters.rs");
     check(3, a_mark_moves_while_a_thread_begins_to_wait);
 }
 
@@ -93,9 +93,128 @@ fn canary_without_the_movers_fence_the_wake_up_is_lost() {
 fn a_task_that_registers_while_the_mark_moves_wakes() {
     check(3, || {
         let progress = progress(AckRule::Applied);
-        let mover = spawn(&progress, |progress| progress.apply_to(1));
+        let mover = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.wake_tasks();
+        });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
         mover.join().unwrap();
+    });
+}
+
+#[test]
+fn a_task_whose_mark_moves_under_a_lock_is_woken_when_the_lock_is_free() {
+    check(3, a_mark_moves_under_a_lock_while_a_task_registers);
+}
+
+/// A waker that takes the lock under which the mark moves: a mover that called it there would wait for itself.
+struct Locks(Thread, Arc<Mutex<()>>);
+
+impl Wake for Locks {
+    fn wake(self: Arc<Self>) {
+        drop(self.1.lock().unwrap());
+        self.0.unpark();
+    }
+}
+
+fn a_mark_moves_under_a_lock_while_a_task_registers() {
+    let progress = progress(AckRule::Applied);
+    let lock = Arc::new(Mutex::new(()));
+    let theirs = Arc::clone(&lock);
+    let mover = spawn(&progress, move |progress| {
+        let _tasks = WakesTasks(progress);
+        let _held = theirs.lock().unwrap();
+        progress.apply_to(1);
+    });
+    let waker = Waker::from(Arc::new(Locks(current(), lock)));
+    let mut future = pin!(Acknowledged::new(Arc::clone(&progress), 0));
+    while future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        park();
+    }
+    mover.join().unwrap();
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_waiters_fence_a_task_is_not_woken() {
+    let _canary = canary::leave_out("apply/waiters.rs");
+    check(3, a_mark_moves_under_a_lock_while_a_task_registers);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_movers_fence_a_task_is_not_woken() {
+    let _canary = canary::leave_out("apply/watermark.rs");
+    check(3, a_mark_moves_under_a_lock_while_a_task_registers);
+}
+
+/// Two threads move the two marks of one index, and each wakes tasks: one of them calls the waker, and only one.
+#[test]
+fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
+    check(2, || {
+        let progress = progress(AckRule::Durable);
+        let worker = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.wake_tasks();
+        });
+        let writer = spawn(&progress, |progress| {
+            progress.logged_to(1, 1, true);
+            progress.wake_tasks();
+        });
+        block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
+        worker.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+/// Truncates index 0, and appends, applies and makes durable another entry in its place.
+fn replace_the_first(progress: &Progress) {
+    progress.truncate_to(2, 0);
+    progress.submit_to(1);
+    progress.commit_to(1);
+    progress.apply_to(1);
+    progress.logged_to(3, 1, true);
+    progress.wake_tasks();
+}
+
+/// A wait has begun, and registers while its entry is truncated and replaced.
+#[test]
+fn a_wait_that_has_begun_is_not_satisfied_by_what_replaces_its_entry_before_it_registers() {
+    check(3, || {
+        let marks = StartMarks::default();
+        let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
+        progress.submit_to(1);
+        let mut wait = Wait::begin(&progress, 0, Stage::Acknowledged);
+        let replacing = spawn(&progress, replace_the_first);
+        let outcome = loop {
+            if let Some(outcome) = wait.settle().or_else(|| wait.look_as_thread()) {
+                break outcome;
+            }
+            park();
+        };
+        assert!(matches!(outcome, Err(WaitError::Truncated { index: 0 })), "{outcome:?}");
+        replacing.join().unwrap();
+    });
+}
+
+/// One waiter leaves while another registers and the mark moves to it.
+#[test]
+fn a_waiter_that_leaves_takes_no_wake_up_with_it() {
+    check(2, || {
+        let progress = progress(AckRule::Applied);
+        progress.submit_to(2);
+        progress.commit_to(2);
+        let mover = spawn(&progress, |progress| {
+            progress.apply_to(1);
+            progress.apply_to(2);
+        });
+        let leaving = spawn(&progress, |progress| {
+            let mut wait = Wait::begin(progress, 0, Stage::Applied);
+            drop(wait.look_as_thread());
+        });
+        waiter::wait(&progress, 1, Stage::Applied, FOREVER).unwrap();
+        mover.join().unwrap();
+        leaving.join().unwrap();
     });
 }
 
@@ -256,8 +375,7 @@ fn a_mark_reached_before_the_end_still_counts() {
     });
 }
 
-/// Registers a waiter for index 0, has the entry there truncated and another one appended, applied and made durable in
-/// its place, and waits on.
+/// A waiter is registered for index 0 before that.
 #[test]
 fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
     check(3, || {
@@ -266,13 +384,7 @@ fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
         progress.submit_to(1);
         let mut waiting = pin!(Acknowledged::new(Arc::clone(&progress), 0));
         assert!(poll_once(waiting.as_mut()).is_pending());
-        let replacing = spawn(&progress, |progress| {
-            progress.truncate_to(2, 0);
-            progress.submit_to(1);
-            progress.commit_to(1);
-            progress.apply_to(1);
-            progress.logged_to(3, 1, true);
-        });
+        let replacing = spawn(&progress, replace_the_first);
         let outcome = block_on(waiting);
         assert!(matches!(outcome, Err(WaitError::Truncated { index: 0 })), "{outcome:?}");
         replacing.join().unwrap();
@@ -291,6 +403,7 @@ fn a_truncation_wakes_whoever_waits_for_what_it_removes_and_nobody_else() {
             progress.truncate_to(2, 1);
             progress.apply_to(1);
             progress.logged_to(2, 1, true);
+            progress.wake_tasks();
         });
         let outcome = block_on(removed);
         assert!(matches!(outcome, Err(WaitError::Truncated { index: 1 })), "{outcome:?}");

@@ -108,7 +108,7 @@ fn canary_a_worker_that_is_not_woken_is_found() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_a_waiter_that_is_not_woken_is_found() {
-    let _canary = canary::leave_out("apply/waiter.rs");
+    let _canary = canary::leave_out("apply/waiters.rs");
     shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
 }
 

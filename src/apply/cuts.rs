@@ -1,0 +1,38 @@
+//! The latest truncations, for waits that have begun and are not registered yet.
+
+/// Truncations that are remembered.
+const CUTS: usize = 32;
+
+/// See the module. A truncation is a pair of marks: what was cut from, and up to where there were entries.
+#[derive(Debug)]
+pub(super) struct Cuts {
+    count: u64,
+    latest: [(u64, u64); CUTS],
+}
+
+impl Default for Cuts {
+    fn default() -> Self {
+        Self { count: 0, latest: [(0, 0); CUTS] }
+    }
+}
+
+impl Cuts {
+    pub(super) fn add(&mut self, cut: u64, submitted: u64) {
+        self.latest.rotate_left(1);
+        self.latest[CUTS - 1] = (cut, submitted);
+        self.count += 1;
+    }
+
+    /// How many there were since the engine began.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether one of those since there were `since` covers `index`. Of more than [`CUTS`] within the moment between a
+    /// wait's begin and its registration, the oldest are forgotten.
+    pub(super) fn covers(&self, index: u64, since: u64) -> bool {
+        let count = usize::try_from(self.count.saturating_sub(since)).unwrap_or(CUTS);
+        let mut cuts = self.latest.iter().rev().take(count);
+        cuts.any(|(cut, submitted)| index >= *cut && index < *submitted)
+    }
+}

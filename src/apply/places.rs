@@ -1,0 +1,138 @@
+//! Where registered waiters are kept, each found by its id at once.
+
+use std::task::Waker;
+
+use super::order::{Ticket, WaiterId};
+use super::watermark::Stage;
+use crate::sync::thread::Thread;
+
+/// Places of one allocation. Places never move, so that no registration pays for copying all others.
+const CHUNK: usize = 256;
+
+/// How a waiter is woken.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Thread(Thread),
+    Task(Waker),
+}
+
+/// Which kind of waiter; each has orders of its own, because threads are woken before tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Thread,
+    Task,
+}
+
+impl Target {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Thread(_) => Kind::Thread,
+            Self::Task(_) => Kind::Task,
+        }
+    }
+}
+
+/// A registered waiter.
+#[derive(Debug)]
+pub(super) struct Place {
+    turn: u32,
+    pub(super) kind: Kind,
+    pub(super) stage: Stage,
+    pub(super) index: u64,
+    /// Whether a ticket of it is in an order, and it is not notified.
+    pub(super) queued: bool,
+    pub(super) truncated: bool,
+    /// Notified because its index was covered, and not truncated before.
+    pub(super) reached: bool,
+    /// `None` for a free place, and once the waiter is notified.
+    pub(super) target: Option<Target>,
+}
+
+impl Place {
+    pub(super) fn has_waker(&self, waker: &Waker) -> bool {
+        matches!(&self.target, Some(Target::Task(mine)) if mine.will_wake(waker))
+    }
+}
+
+/// The waiters, each found by its id.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    chunks: Vec<Box<[Place; CHUNK]>>,
+    free: Vec<u32>,
+}
+
+impl Places {
+    fn at(&mut self, slot: u32) -> Option<&mut Place> {
+        self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)
+    }
+
+    pub(super) fn get(&mut self, id: WaiterId) -> Option<&mut Place> {
+        self.at(id.slot).filter(|place| place.turn == id.turn)
+    }
+
+    pub(super) fn is_queued(&self, ticket: &Ticket) -> bool {
+        let chunk = self.chunks.get(ticket.id.slot as usize / CHUNK);
+        let place = chunk.and_then(|chunk| chunk.get(ticket.id.slot as usize % CHUNK));
+        place.is_some_and(|place| place.turn == ticket.id.turn && place.queued)
+    }
+
+    pub(super) fn add(&mut self, index: u64, stage: Stage, target: Target) -> WaiterId {
+        if self.free.is_empty() {
+            self.grow();
+        }
+        let slot = self.free.pop().unwrap_or_default();
+        let mut id = WaiterId { slot, turn: 0 };
+        if let Some(place) = self.at(slot) {
+            id.turn = place.turn;
+            let turn = place.turn;
+            *place = Place {
+                turn,
+                kind: target.kind(),
+                stage,
+                index,
+                queued: true,
+                truncated: false,
+                reached: false,
+                target: Some(target),
+            };
+        }
+        id
+    }
+
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn capacity(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let first = self.chunks.len() * CHUNK;
+        self.chunks.push(Box::new(std::array::from_fn(|_| Place {
+            turn: 0,
+            kind: Kind::Thread,
+            stage: Stage::Applied,
+            index: 0,
+            queued: false,
+            truncated: false,
+            reached: false,
+            target: None,
+        })));
+        // The lowest first.
+        self.free.extend((first..first + CHUNK).rev().filter_map(|slot| u32::try_from(slot).ok()));
+    }
+
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Place> {
+        let place = self.get(id)?;
+        let free = Place { turn: id.turn.wrapping_add(1), queued: false, target: None, ..*place };
+        let gone = std::mem::replace(place, free);
+        self.free.push(id.slot);
+        Some(gone)
+    }
+
+    /// The entry of a live ticket's waiter is gone; how the waiter is woken, unless it knows.
+    pub(super) fn truncate(&mut self, ticket: &Ticket) -> Option<&Target> {
+        let place = self.get(ticket.id).filter(|place| place.queued && !place.truncated)?;
+        place.truncated = true;
+        place.target.as_ref()
+    }
+}

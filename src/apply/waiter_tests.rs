@@ -1,0 +1,285 @@
+//! Waiters and wakers, on an engine whose threads are the test's own.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::waiter::Acknowledged;
+use super::watermark::{AckRule, Progress, Stage, StartMarks};
+use crate::config::CommitMode;
+use crate::error::{Poison, WaitError};
+use crate::testing::{SimDisk, Stepped};
+use crate::{
+    ApplyConfig, ApplyManager, Contiguity, Entry, MemoryConfig, MemoryStateMachine,
+    PersistentConfig, PersistentStateMachine,
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn poll(future: &mut Acknowledged, waker: &Waker) -> Poll<Result<(), WaitError>> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+/// Looks, when it is called, which locks of the engine are held; only the test's thread runs.
+struct Probe {
+    engine: Mutex<Option<Arc<Engine<PersistentStateMachine>>>>,
+    held: Mutex<Vec<&'static str>>,
+    calls: AtomicUsize,
+}
+
+impl Wake for Probe {
+    fn wake(self: Arc<Self>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let engine = self.engine.lock().unwrap();
+        let engine = engine.as_ref().unwrap();
+        let is_held = |locked: bool, name| (!locked).then_some(name);
+        let found = [
+            is_held(engine.appender.try_lock().is_ok(), "the appender"),
+            is_held(engine.viewing.try_lock().is_ok(), "the turn of views"),
+            is_held(engine.snapshotting.try_lock().is_ok(), "the turn of snapshots"),
+            is_held(engine.workers.are_free(), "a worker's place"),
+            is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
+            is_held(engine.claims.are_free(), "the claims"),
+        ];
+        self.held.lock().unwrap().extend(found.into_iter().flatten());
+    }
+}
+
+/// Leaves a probe for an index, has `call` move what it waits for, and looks what the probe saw.
+fn probed(
+    engine: &Stepped<PersistentStateMachine>,
+    index: u64,
+    name: &str,
+    call: impl FnOnce(&Stepped<PersistentStateMachine>),
+) {
+    let probe = Arc::new(Probe {
+        engine: Mutex::new(Some(Arc::clone(&engine.engine))),
+        held: Mutex::default(),
+        calls: AtomicUsize::new(0),
+    });
+    let waker = Waker::from(Arc::clone(&probe));
+    let mut future = engine.acknowledged(index);
+    assert!(poll(&mut future, &waker).is_pending(), "{name}: it is there already");
+    call(engine);
+    assert_eq!(probe.calls.load(Ordering::Relaxed), 1, "{name}: the waker was not called");
+    assert_eq!(*probe.held.lock().unwrap(), [""; 0], "{name}: held while the waker ran");
+    probe.engine.lock().unwrap().take();
+}
+
+fn stepped(config: PersistentConfig, apply: ApplyConfig) -> Stepped<PersistentStateMachine> {
+    let disk = SimDisk::new(1).open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+    Stepped::new(machine, apply.worker_count(NonZeroUsize::MIN)).unwrap()
+}
+
+fn config() -> PersistentConfig {
+    PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(16)
+}
+
+#[test]
+fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
+    let puts = |first: u64, last: u64, term| -> Vec<Entry<'static>> {
+        (first..=last).map(|index| Entry::put(index, term, b"key", b"value")).collect()
+    };
+    let by_commit = config().commit_mode(CommitMode::ByCommit);
+    let engine = stepped(by_commit.clone().contiguity(Contiguity::Monotone), ApplyConfig::new());
+    let append = |engine: &Stepped<PersistentStateMachine>, first, last, term| {
+        let _ = engine.append(&puts(first, last, term)).unwrap();
+        engine.commit(last).unwrap();
+    };
+    append(&engine, 1, 2, 1);
+    probed(&engine, 2, "a step of the log writer", |engine| {
+        while engine.step_worker(0) {}
+        while engine.step_log_writer() {}
+    });
+    append(&engine, 3, 3, 1);
+    probed(&engine, 3, "a step of a worker", |engine| {
+        while engine.step_log_writer() {}
+        while engine.step_worker(0) {}
+    });
+    append(&engine, 4, 4, 1);
+    probed(&engine, 4, "a sync", |engine| {
+        while engine.step_worker(0) {}
+        engine.sync(LONG).unwrap();
+    });
+    append(&engine, 5, 5, 1);
+    probed(&engine, 5, "a hard state", |engine| {
+        while engine.step_worker(0) {}
+        engine.save_hard_state(b"vote").unwrap();
+    });
+    append(&engine, 6, 6, 1);
+    probed(&engine, 6, "a snapshot", |engine| {
+        engine.snapshot().unwrap();
+    });
+    append(&engine, 7, 7, 1);
+    probed(&engine, 7, "a compaction", |engine| {
+        engine.compact().unwrap();
+    });
+    append(&engine, 8, 8, 1);
+    probed(&engine, 8, "a view", |engine| {
+        while engine.step_log_writer() {}
+        drop(engine.view().unwrap());
+    });
+    let _ = engine.append(&puts(9, 12, 1)).unwrap();
+    probed(&engine, 11, "a truncation", |engine| engine.truncate_after(Some(9)).unwrap());
+    engine.commit(9).unwrap();
+    while engine.step_worker(0) {}
+    probed(&engine, 9, "a purge", |engine| {
+        assert!(engine.purge(9).is_err(), "no snapshot covers it");
+        engine.purge(7).unwrap();
+    });
+    probed(&engine, 20, "apply_only", |engine| {
+        engine.apply_only(&puts(20, 20, 2), LONG, &mut Vec::new()).unwrap();
+    });
+    append(&engine, 21, 21, 3);
+    probed(&engine, 21, "a flush", |engine| {
+        while engine.step_worker(0) {}
+        engine.flush_pending(LONG).unwrap();
+    });
+    let other = stepped(by_commit, ApplyConfig::new());
+    append(&other, 1, 40, 4);
+    other.snapshot().unwrap();
+    let snapshot = other.newest_snapshot().unwrap().unwrap();
+    probed(&engine, 30, "an installation", |engine| {
+        engine.restore(&snapshot, LONG).unwrap();
+    });
+    let _ = engine.append(&puts(41, 41, 4)).unwrap();
+    probed(&engine, 41, "a failure", |engine| {
+        engine.engine.fail(Poison::Internal("of a test"));
+        engine.step_worker(0);
+    });
+    probed(&stepped(config(), ApplyConfig::new()), 1, "the end", |engine| {
+        engine.engine.progress.waiters.close();
+        engine.step_worker(0);
+    });
+}
+
+#[test]
+fn no_lock_is_held_while_a_waker_runs_in_a_synchronous_call() {
+    let disk = SimDisk::new(2).open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
+    let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
+    let probe = Arc::new(Probe {
+        engine: Mutex::new(Some(Arc::clone(&manager.engine))),
+        held: Mutex::default(),
+        calls: AtomicUsize::new(0),
+    });
+    let waker = Waker::from(Arc::clone(&probe));
+    let mut future = manager.acknowledged(1);
+    assert!(poll(&mut future, &waker).is_pending());
+    manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();
+    assert_eq!(probe.calls.load(Ordering::Relaxed), 1);
+    assert_eq!(*probe.held.lock().unwrap(), [""; 0]);
+    probe.engine.lock().unwrap().take();
+}
+
+/// Applies one entry when it is called, if there is one left.
+struct Applies(Arc<ApplyManager<MemoryStateMachine>>, Arc<AtomicUsize>);
+
+impl Wake for Applies {
+    fn wake(self: Arc<Self>) {
+        let next = self.1.fetch_add(1, Ordering::Relaxed) as u64;
+        self.0.apply(&Entry::noop(next, 1), LONG).unwrap();
+    }
+}
+
+#[test]
+fn wakers_that_apply_are_called_one_after_the_other_and_not_inside_of_each_other() {
+    const WAKERS: u64 = 20_000;
+    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let manager = Arc::new(ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap());
+    let next = Arc::new(AtomicUsize::new(2));
+    let waker = Waker::from(Arc::new(Applies(Arc::clone(&manager), Arc::clone(&next))));
+    let mut futures: Vec<_> = (1..=WAKERS).map(|index| manager.acknowledged(index)).collect();
+    for future in &mut futures {
+        assert!(poll(future, &waker).is_pending());
+    }
+    // Each waker applies what the next future waits for: inside of each other, they would need all of the stack.
+    manager.apply(&Entry::noop(1, 1), LONG).unwrap();
+    assert_eq!(next.load(Ordering::Relaxed) as u64, WAKERS + 2);
+    assert!(futures.iter_mut().all(|future| poll(future, &waker).is_ready()));
+}
+
+#[test]
+fn registering_and_waking_keep_their_memory_and_take_no_more() {
+    let progress = Arc::new(Progress::new(AckRule::Applied, StartMarks::default(), Arc::default()));
+    let mut submitted = 0;
+    let mut round = |count: u64| {
+        let mut futures: Vec<_> = (submitted..submitted + count)
+            .map(|index| Acknowledged::new(Arc::clone(&progress), index))
+            .collect();
+        for future in &mut futures {
+            assert!(poll(future, Waker::noop()).is_pending());
+        }
+        // Some of them leave before.
+        let left = futures.split_off(futures.len() / 2);
+        submitted += count;
+        progress.submit_to(submitted);
+        progress.commit_to(submitted);
+        progress.apply_to(submitted - count / 2);
+        progress.wake_tasks();
+        drop(left);
+        progress.apply_to(submitted);
+        progress.wake_tasks();
+        assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
+        progress.waiters.capacity()
+    };
+    for _warm_up in 0..4 {
+        round(1000);
+    }
+    let before = round(1000);
+    for _round in 0..200 {
+        assert_eq!(round(1000), before);
+    }
+}
+
+#[test]
+fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_after() {
+    let progress = Progress::new(AckRule::Applied, StartMarks::default(), Arc::default());
+    let replace = |index: u64| {
+        progress.truncate_to(0, index);
+        progress.submit_to(index + 1);
+        progress.commit_to(index + 1);
+        progress.apply_to(index + 1);
+    };
+    progress.submit_to(3);
+    progress.commit_to(2);
+    progress.apply_to(2);
+    let mut kept = super::waiter::Wait::begin(&progress, 1, Stage::Applied);
+    let mut replaced = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    let mut registers = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    let mut not_there = super::waiter::Wait::begin(&progress, 3, Stage::Applied);
+    progress.truncate_to(0, 2);
+    let outcome = registers.look_as_thread();
+    assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
+    replace(2);
+    let outcome = replaced.settle();
+    assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
+    kept.settle().unwrap().unwrap();
+    assert!(not_there.settle().is_none());
+    let mut later = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    later.settle().unwrap().unwrap();
+    progress.submit_to(4);
+    progress.commit_to(4);
+    progress.apply_to(4);
+    not_there.settle().unwrap().unwrap();
+}
+
+#[test]
+fn what_the_probe_looks_at_tells_a_held_lock() {
+    let engine = stepped(config(), ApplyConfig::new());
+    let engine = &engine.engine;
+    let place = engine.workers.take_places();
+    assert!(!engine.workers.are_free());
+    drop(place);
+    let held = engine.appender.try_lock();
+    assert!(held.is_ok() && matches!(engine.appender.try_lock(), Err(TryLockError::WouldBlock)));
+    assert!(engine.log.as_ref().unwrap().while_writing(|log| !log.writer_is_free()));
+}
