@@ -74,9 +74,12 @@ pub(crate) enum Command {
     Export(Export),
     /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a command a line.
     ///
-    /// Takes SET (without options), SETNX, MSET, APPEND, DEL, UNLINK, INCR, INCRBY, DECR, DECRBY, SELECT 0, and MULTI with
-    /// EXEC as one atomic batch. Anything else stops the import with its name and byte offset: all before it is durable
-    /// and nothing after it is applied. The same import again goes on where the last one ended and counts nothing twice.
+    /// Takes SET (without an expiry), SETNX, MSET, MSETNX, GETSET, GETDEL, APPEND, DEL, UNLINK, INCR, INCRBY, DECR, DECRBY,
+    /// FLUSHALL, FLUSHDB, SELECT 0, and MULTI with EXEC as one atomic batch. Anything else stops the import with its name
+    /// and byte offset: all before it is durable and nothing after it is applied. The same import again goes on where the
+    /// last one ended and counts nothing twice. FLUSHALL and FLUSHDB delete every key of the directory.
+    ///
+    /// FILE may also be a manifest of Redis 7 or the directory it is in. A base file in RDB form is not read.
     Import(Import),
     /// Write the state at one index to a snapshot: into the directory or, with --out, to a file.
     ///
@@ -258,14 +261,15 @@ pub(crate) struct Export {
 pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// The file to read; `-`: standard input.
+    /// The file to read: a command stream, a Redis 7 manifest or its directory; `-`: standard input.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Count commands that are not supported, and go on without them.
+    /// Count commands that are not supported, and go on without them. Expiries are left out, and their values put.
+    /// Commands that change what later ones mean (SWAPDB, RENAME, SETRANGE and others) stop the import all the same.
     #[arg(long)]
     pub(crate) skip_unknown: bool,
     /// What the position of this import is kept under; default: the absolute path of the file, and one name for all that
-    /// comes by standard input.
+    /// comes by standard input or another pipe.
     #[arg(long, value_name = "NAME", value_parser = import_name)]
     pub(crate) name: Option<String>,
 }

@@ -4,14 +4,21 @@
 //! with others, [`engine`] submits a group as one atomic batch with the note ([`mark`]) of how far it reaches.
 
 mod command;
+mod decisive;
 mod engine;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod group;
 mod inline;
+mod kind;
+mod manifest;
 #[cfg(any(fuzzing, test))]
 mod map;
 mod mark;
+#[cfg(test)]
+mod meaning_tests;
+mod set;
+mod source;
 mod stop;
 mod stream;
 #[cfg(test)]
@@ -19,8 +26,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -29,39 +35,46 @@ use crate::args::Import;
 use crate::error::{Outcome, about};
 use crate::progress::Progress;
 use crate::text::{line, size};
-use command::{Parsed, Request};
+use command::{Action, Parsed, Request};
 use engine::{Engine, Target};
 use group::{ENTRY_BYTES_MAX, Group, Refused};
+use source::Source;
 use stop::{Stop, What};
 use stream::{Position, Stream};
 
 pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcome {
-    let shown = import.file.display().to_string();
-    let given = import.name.as_deref();
     // The input first: without it no directory is made.
-    let (source, bytes, note): (Box<dyn Read>, _, _) = if import.file.as_os_str() == "-" {
-        (Box::new(io::stdin().lock()), None, mark::name(given, None))
-    } else {
-        let file = File::open(&import.file).map_err(about(&shown))?;
-        let metadata = file.metadata().map_err(about(&shown))?;
-        let path = import.file.canonicalize().map_err(about(&shown))?;
-        let bytes = metadata.is_file().then_some(metadata.len());
-        (Box::new(file), bytes, mark::name(given, Some(&path)))
-    };
+    let Source { shown, path, parts, bytes } = Source::open(&import.file)?;
+    let note = mark::name(import.name.as_deref(), path.as_deref());
+    let has_position = import.name.is_some() || path.is_some();
+    let (names, readers): (Vec<_>, Vec<_>) =
+        parts.into_iter().map(|part| (part.name, part.reader)).unzip();
     let mut bar = Progress::new(json).bytes("importing", bytes);
     let engine = Engine::open(&import.of.dir, note)?;
     let started = Instant::now();
-    let mut importer = Importer::new(engine, Stream::new(source), import.skip_unknown);
-    importer.resume(&shown)?;
+    let mut importer = Importer::new(engine, Stream::of_parts(readers), import.skip_unknown);
+    importer.resume(&Shown { name: &shown, has_position })?;
     let stopped = importer.run(|offset| bar.at(offset))?;
     drop(bar);
+    // A stop is told by the part it is in, and the offset there.
+    let stopped = stopped.map(|stop| {
+        let (part, start) = importer.stream.part_of(stop.offset);
+        (names.get(part).cloned().unwrap_or(shown), stop.after(start))
+    });
     let (summary, engine) = importer.finish();
-    engine.close()?;
+    engine.close(stopped.is_none())?;
     summary.print(started, stopped.as_ref(), json, out)?;
     match stopped {
         None => Ok(()),
-        Some(stop) => Err(about(format!("{shown}: stopped at"))(stop)),
+        Some((name, stop)) => Err(about(format!("{name}: stopped at"))(stop)),
     }
+}
+
+/// How an input is named in a message.
+struct Shown<'a> {
+    name: &'a str,
+    /// Whether its position is kept under a name of its own, and not under that of all that comes by a pipe.
+    has_position: bool,
 }
 
 /// How many commands of each name were passed over.
@@ -111,25 +124,24 @@ impl<R: Read, T: Target> Importer<R, T> {
     }
 
     /// Passes over what was imported before, if it is still what the input starts with.
-    fn resume(&mut self, shown: &str) -> Outcome {
+    fn resume(&mut self, shown: &Shown<'_>) -> Outcome {
         let Some(before) = self.engine.reached()? else { return Ok(()) };
-        let found = self.stream.skip(before.offset).map_err(about(shown))?;
+        let Shown { name, has_position } = shown;
+        let found = self.stream.skip(before.offset).map_err(about(name))?;
         let offset = before.offset;
-        if found.offset < offset {
-            return Err(format!(
-                "{shown}: has {} bytes, but {offset} of it were imported before; give another input another --name",
-                found.offset
-            )
-            .into());
+        if found == before {
+            (self.reached, self.noted, self.summary.resumed_at) = (found, offset, offset);
+            return Ok(());
         }
-        if found != before {
-            return Err(format!(
-                "{shown}: its first {offset} bytes are not those that were imported before; give another input another --name"
-            )
-            .into());
-        }
-        (self.reached, self.noted, self.summary.resumed_at) = (found, offset, offset);
-        Ok(())
+        let what = match has_position {
+            true => format!("{offset} bytes of it were imported before"),
+            false => format!("{offset} bytes were imported before by a pipe without a --name"),
+        };
+        let differs = match found.offset < offset {
+            true => format!("it has only {} bytes", found.offset),
+            false => "it begins with other ones".to_owned(),
+        };
+        Err(format!("{name}: {what}, and {differs}; give another input another --name").into())
     }
 
     /// Imports until the end, or to what stops it. All before that is durable then.
@@ -189,12 +201,16 @@ impl<R: Read, T: Target> Importer<R, T> {
             }
             (Parsed::Execute, Some(multi)) => self.execute(multi)?,
             (Parsed::Discard, Some(multi)) => self.passed_over(multi.skipped),
-            (Parsed::Unknown { name, .. }, Some(mut multi)) if self.skips_unknown => {
-                *multi.skipped.entry(name).or_default() += 1;
-                self.multi = Some(multi);
-            }
-            (Parsed::Unknown { name, .. }, None) if self.skips_unknown => {
-                self.passed_over([(name, 1)]);
+            (Parsed::Unknown { name, part, .. }, multi) if self.skips_unknown => {
+                self.multi = multi;
+                match &mut self.multi {
+                    Some(multi) => *multi.skipped.entry(name).or_default() += 1,
+                    None => self.passed_over([(name, 1)]),
+                }
+                // What it leaves is done all the same.
+                if let Some(request) = part {
+                    self.take(offset, Parsed::Data(request))?;
+                }
             }
             (Parsed::SelectZero, multi) => self.multi = multi,
             (parsed, multi) => {
@@ -228,12 +244,35 @@ impl<R: Read, T: Target> Importer<R, T> {
 
     /// Adds what belongs together to the group, or to a new one where it is too much for this.
     fn add(&mut self, unit: Vec<(u64, Request)>) -> Result<(), Halt> {
+        if let [(_, Request { action: Action::DeleteAll, .. })] = unit.as_slice() {
+            return self.delete_all();
+        }
         if self.group.is_crowded_by(&unit) {
             self.submit().map_err(Refused::State)?;
         }
         let commands = unit.len() as u64;
         self.group.add(unit, &self.engine)?;
         self.summary.commands += commands;
+        Ok(())
+    }
+
+    /// Deletes every key, in as many entries as it takes.
+    ///
+    /// All but the last note what was reached before it. After a crash between them it is done again, and deletes the
+    /// keys that are left.
+    fn delete_all(&mut self) -> Result<(), Halt> {
+        self.submit().map_err(Refused::State)?;
+        let keys = self.engine.keys().map_err(Refused::State)?;
+        let Self { engine, group, reached, summary, .. } = self;
+        keys.visit(&mut |key| {
+            if group.add_delete(key) {
+                engine.submit(group, *reached).map_err(Refused::State)?;
+                summary.entries += 1;
+                group.clear();
+            }
+            Ok(())
+        })?;
+        summary.commands += 1;
         Ok(())
     }
 
@@ -261,7 +300,7 @@ impl Summary {
     fn print(
         &self,
         started: Instant,
-        stop: Option<&Stop>,
+        stop: Option<&(String, Stop)>,
         json: bool,
         out: &mut dyn Write,
     ) -> Outcome {
@@ -271,8 +310,11 @@ impl Summary {
         if json {
             let skipped_commands =
                 self.skipped.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-            let stopped =
-                stop.map(|stop| StoppedJson { offset: stop.offset, reason: stop.what.to_string() });
+            let stopped = stop.map(|(file, stop)| StoppedJson {
+                file,
+                offset: stop.offset,
+                reason: stop.what.to_string(),
+            });
             let Self { commands, entries, resumed_at, offset, .. } = *self;
             return line(
                 out,
@@ -325,11 +367,13 @@ struct SummaryJson<'a> {
     resumed_at: u64,
     entries: u64,
     seconds: f64,
-    stopped: Option<StoppedJson>,
+    stopped: Option<StoppedJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct StoppedJson {
+struct StoppedJson<'a> {
+    file: &'a str,
+    /// In that file.
     offset: u64,
     reason: String,
 }

@@ -120,7 +120,7 @@ fn an_unknown_command_stops_with_name_and_offset_and_can_be_skipped() {
     let run = import(dir.path(), input, &[]);
     assert_eq!(run.output.status.code(), Some(1));
     assert!(
-        run.error().contains("-: stopped at: byte 35: ZADD is not supported"),
+        run.error().contains("standard input: stopped at: byte 35: ZADD is not supported"),
         "{}",
         run.error()
     );
@@ -142,7 +142,13 @@ fn names_keep_inputs_apart_and_a_changed_input_is_refused() {
     assert!(import(dir.path(), b"INCR n\n", &[]).output.status.success());
     let changed = import(dir.path(), b"INCR m\nINCR m\n", &[]);
     assert_eq!(changed.output.status.code(), Some(1));
-    assert!(changed.error().contains("not those that were imported before"), "{}", changed.error());
+    assert!(
+        changed
+            .error()
+            .contains("imported before by a pipe without a --name, and it begins with other ones"),
+        "{}",
+        changed.error()
+    );
     assert!(import(dir.path(), b"INCR m\n", &["--name", "other"]).output.status.success());
     assert_eq!(
         state(dir.path()),
@@ -158,6 +164,157 @@ fn what_sprag_exports_it_imports() {
     let exported = sprag(&["export", "--format", "resp", one.to_str().unwrap()], b"");
     assert!(import(&other, &exported.stdout, &[]).output.status.success());
     assert_eq!(state(&other), expected());
+}
+
+/// What a shell makes of a line, with `$S` for the command.
+fn shell(within: &Path, line: &str) -> Output {
+    Command::new("bash")
+        .args(["-c", line])
+        .env("S", env!("CARGO_BIN_EXE_sprag"))
+        .current_dir(within)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn every_kind_of_pipe_is_read_and_shares_a_position_until_it_has_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.aof"), "INCR a\r\n").unwrap();
+    for (number, line) in [
+        "$S import d0 <(cat x.aof)",
+        "cat x.aof | $S import d1 /dev/stdin",
+        "cat x.aof | $S import d2 -",
+        "$S import d3 /dev/stdin <x.aof",
+        "mkfifo f; cat x.aof >f & $S import d4 f",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let output = shell(dir.path(), line);
+        assert!(output.status.success(), "{line}: {output:?}");
+        let keys = state(&dir.path().join(format!("d{number}")));
+        assert_eq!(keys, [(b"a".to_vec(), b"1".to_vec())].into(), "{line}");
+    }
+    // The same again by another pipe is the same input; another input wants a name.
+    assert!(shell(dir.path(), "$S import d0 - <x.aof").status.success());
+    let other = shell(dir.path(), "echo INCR b | $S import d0 <(cat)");
+    assert_eq!(other.status.code(), Some(1));
+    let error = String::from_utf8(other.stderr).unwrap();
+    assert!(error.contains("by a pipe without a --name") && error.contains("--name"), "{error}");
+    assert!(shell(dir.path(), "echo INCR b | $S import d0 - --name b").status.success());
+    let keys = state(&dir.path().join("d0"));
+    assert_eq!(keys, [("a", "1"), ("b", "1")].map(|(k, v)| (k.into(), v.into())).into());
+}
+
+/// Writes a directory as Redis 7 has it.
+fn redis_7(dir: &Path, base: &str) {
+    let files = dir.join("appendonlydir");
+    std::fs::create_dir(&files).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(files.join(name), text).unwrap();
+    write("a.aof.2.base.aof", base);
+    write("a.aof.1.incr.aof", "SET old 1\r\n");
+    write("a.aof.2.incr.aof", "SELECT 0\r\nINCR a\r\n");
+    write("a.aof.3.incr.aof", "SELECT 0\r\nINCR a\r\nSET b 1\r\n");
+    write(
+        "a.aof.manifest",
+        "file a.aof.2.base.aof seq 2 type b\nfile a.aof.1.incr.aof seq 1 type h\n\
+         file a.aof.2.incr.aof seq 2 type i\nfile a.aof.3.incr.aof seq 3 type i\n",
+    );
+}
+
+#[test]
+fn a_redis_7_directory_or_manifest_is_the_files_it_names_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    redis_7(dir.path(), "SET a 40\r\n");
+    let files = dir.path().join("appendonlydir");
+    let expected: Keys = [("a", "42"), ("b", "1")].map(|(k, v)| (k.into(), v.into())).into();
+    for (number, from) in
+        [dir.path().to_owned(), files.clone(), files.join("a.aof.manifest")].iter().enumerate()
+    {
+        let data = dir.path().join(format!("data{number}"));
+        let output =
+            sprag(&["import", "--json", data.to_str().unwrap(), from.to_str().unwrap()], b"");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(state(&data), expected, "{}", from.display());
+    }
+    // The last file grows, and the import goes on there; a stop is told by the file.
+    let last = files.join("a.aof.3.incr.aof");
+    let whole = std::fs::read_to_string(&last).unwrap();
+    std::fs::write(&last, format!("{whole}INCR a\r\nSWAPDB 0 1\r\n")).unwrap();
+    let data = dir.path().join("data0");
+    let output = sprag(
+        &["import", "--json", data.to_str().unwrap(), files.to_str().unwrap(), "--skip-unknown"],
+        b"",
+    );
+    let error = String::from_utf8(output.stderr).unwrap();
+    let at = whole.len() + 8;
+    assert!(error.contains(&format!("a.aof.3.incr.aof: stopped at: byte {at}: SWAPDB")), "{error}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["commands"], &summary["stopped"]["offset"]), (&1.into(), &at.into()));
+    assert_eq!(state(&data)[b"a".as_slice()], b"43");
+}
+
+#[test]
+fn what_can_not_be_imported_is_named_and_makes_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    redis_7(dir.path(), "REDIS0011\u{1}redis-ver");
+    let line = "mkdir empty many; touch many/a.manifest many/b.manifest; $S put own a 1; \
+                $S snapshot own --out s.snap; printf '\\037\\213\\010\\000' >x.gz; \
+                head -c 9000 /dev/zero >zeros; : >e.manifest; \
+                printf 'file gone seq 1 type b\\n' >gone.manifest; printf 'SWAPDB 0 1\\n' >swap";
+    assert!(shell(dir.path(), line).status.success());
+    for (from, what) in [
+        ("appendonlydir", "a.aof.2.base.aof: an RDB file or preamble"),
+        ("empty", "a directory without a manifest"),
+        ("many", "a directory with several manifests"),
+        ("own", "a directory of sprag (sprag export DIR"),
+        ("s.snap", "a snapshot of sprag (sprag restore"),
+        ("x.gz", "compressed with gzip (gunzip -c"),
+        ("zeros", "byte 0: all bytes from byte 0 to the end are zero (9000 of them)"),
+        ("gone.manifest", "gone: No such file"),
+        ("swap", "SWAPDB is not supported"),
+        ("nothing", "nothing: No such file"),
+    ] {
+        for options in [&[][..], &["--skip-unknown"]] {
+            let data = at("data");
+            let (data, from) = (data.to_str().unwrap(), at(from));
+            let output = sprag(&[&["import", data, from.to_str().unwrap()], options].concat(), b"");
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{error}");
+            assert!(error.contains(what) && error.lines().count() == 1, "{error}");
+            assert!(!at("data").exists(), "{what}");
+        }
+    }
+    // An empty input is a whole one.
+    assert!(shell(dir.path(), "$S import data e.manifest && $S verify data").status.success());
+    let missing = shell(dir.path(), "$S import no/data swap");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no/data: no such directory"));
+}
+
+#[test]
+fn a_flush_deletes_all_keys_of_the_directory_in_entries_of_bounded_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut input = Vec::new();
+    for number in 0..30_000 {
+        writeln!(input, "SET key-{number:060} {number}").unwrap();
+    }
+    assert!(import(dir.path(), &input, &["--name", "fill"]).output.status.success());
+    let before = state(dir.path()).len();
+    let flush = import(dir.path(), b"MULTI\nSET a 1\nFLUSHALL\nEXEC\nSETNX a 2\n", &[]);
+    assert!(flush.output.status.success(), "{}", flush.error());
+    assert_eq!((before, flush.number("entries")), (30_000, 2));
+    assert_eq!(state(dir.path()), [(b"a".to_vec(), b"2".to_vec())].into());
+
+    assert!(import(dir.path(), &input, &["--name", "again"]).output.status.success());
+    let flush = import(dir.path(), b"FLUSHDB\nSETNX a 3\n", &["--name", "flush"]);
+    assert!(flush.output.status.success(), "{}", flush.error());
+    assert!(flush.number("entries") > 5 && flush.number("commands") == 2);
+    assert_eq!(state(dir.path()), [(b"a".to_vec(), b"3".to_vec())].into());
+    // Which import did what is no key.
+    let again = import(dir.path(), b"FLUSHDB\nSETNX a 3\n", &["--name", "flush"]);
+    assert_eq!((again.number("commands"), again.number("entries")), (0, 0));
+    assert!(sprag(&["verify", dir.path().to_str().unwrap()], b"").status.success());
 }
 
 #[test]

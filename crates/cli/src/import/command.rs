@@ -1,5 +1,7 @@
 //! What the words of a command ask for.
 
+use super::decisive;
+use super::set::{Condition, Options};
 use super::stop::{Name, What};
 use super::stream::{ARGUMENT_BYTES_MAX, Words, decimal};
 
@@ -23,8 +25,8 @@ pub(super) enum Parsed {
     Discard,
     /// SELECT 0, which changes nothing.
     SelectZero,
-    /// One that is not imported, and may be left out if so asked.
-    Unknown { name: Name, why: What },
+    /// One that is not imported, and may be left out if so asked. `part` is what must be done all the same then.
+    Unknown { name: Name, why: What, part: Option<Request> },
 }
 
 /// What is done to the data. All of a request happens or nothing of it.
@@ -37,12 +39,14 @@ pub(super) struct Request {
 /// What a request does.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// SET, MSET.
+    /// SET, MSET, GETSET.
     Set(Vec<(Bytes, Bytes)>),
-    /// SETNX.
-    SetIfAbsent(Bytes, Bytes),
-    /// DEL, UNLINK.
+    /// SETNX, MSETNX, SET with NX or XX: all if every key is there (`present`) or none is, else nothing.
+    SetIf { pairs: Vec<(Bytes, Bytes)>, present: bool },
+    /// DEL, UNLINK, GETDEL.
     Delete(Vec<Bytes>),
+    /// FLUSHALL, FLUSHDB: every key there is.
+    DeleteAll,
     /// INCR, INCRBY, DECR, DECRBY.
     Increment(Bytes, i64),
     /// APPEND.
@@ -59,11 +63,18 @@ pub(super) fn parse(words: Words<'_>) -> Result<Parsed, What> {
         ("EXEC", []) => return Ok(Parsed::Execute),
         ("DISCARD", []) => return Ok(Parsed::Discard),
         ("SELECT", [database]) => return select(database),
-        ("SET", [key, value]) => Action::Set(vec![(checked(&name, key)?, value.to_vec())]),
-        ("SET", [_, _, _, ..]) => {
-            return Ok(Parsed::Unknown { why: What::UnsupportedOptions(name.clone()), name });
+        ("SET", [key, value, options @ ..]) => return set(name.clone(), key, value, options),
+        ("SETEX" | "PSETEX", [key, time, value]) => {
+            let seconds = decimal(time).filter(|time| *time > 0);
+            let reason = "the expiry is not a positive number";
+            seconds.ok_or_else(|| What::Rejected { name: name.clone(), reason })?;
+            let action = Action::Set(vec![(checked(&name, key)?, value.to_vec())]);
+            return Ok(expiring(name, action));
         }
-        ("SETNX", [key, value]) => Action::SetIfAbsent(checked(&name, key)?, value.to_vec()),
+        ("GETSET", [key, value]) => Action::Set(vec![(checked(&name, key)?, value.to_vec())]),
+        ("SETNX", [key, value]) => {
+            Action::SetIf { pairs: vec![(checked(&name, key)?, value.to_vec())], present: false }
+        }
         ("APPEND", [key, value]) => Action::Append(checked(&name, key)?, value.to_vec()),
         ("INCR", [key]) => Action::Increment(checked(&name, key)?, 1),
         ("DECR", [key]) => Action::Increment(checked(&name, key)?, -1),
@@ -77,19 +88,68 @@ pub(super) fn parse(words: Words<'_>) -> Result<Parsed, What> {
         ("DEL" | "UNLINK", [_, ..]) => Action::Delete(
             arguments.iter().map(|key| checked(&name, key)).collect::<Result<_, _>>()?,
         ),
+        ("GETDEL", [key]) => Action::Delete(vec![checked(&name, key)?]),
+        ("FLUSHALL" | "FLUSHDB", []) => Action::DeleteAll,
+        ("FLUSHALL" | "FLUSHDB", [how])
+            if how.eq_ignore_ascii_case(b"SYNC") || how.eq_ignore_ascii_case(b"ASYNC") =>
+        {
+            Action::DeleteAll
+        }
         ("MSET", [_, _, ..]) if arguments.len().is_multiple_of(2) => {
-            let pairs = arguments.chunks_exact(2);
-            let pairs = pairs.map(|pair| Ok((checked(&name, pair[0])?, pair[1].to_vec())));
-            Action::Set(pairs.collect::<Result<_, What>>()?)
+            Action::Set(pairs(&name, &arguments)?)
+        }
+        ("MSETNX", [_, _, ..]) if arguments.len().is_multiple_of(2) => {
+            Action::SetIf { pairs: pairs(&name, &arguments)?, present: false }
         }
         (
-            "MULTI" | "EXEC" | "DISCARD" | "SELECT" | "SET" | "SETNX" | "APPEND" | "INCR" | "DECR"
-            | "INCRBY" | "DECRBY" | "DEL" | "UNLINK" | "MSET",
+            "MULTI" | "EXEC" | "DISCARD" | "SELECT" | "SET" | "SETEX" | "PSETEX" | "SETNX"
+            | "GETSET" | "GETDEL" | "APPEND" | "INCR" | "DECR" | "INCRBY" | "DECRBY" | "DEL"
+            | "UNLINK" | "MSET" | "MSETNX" | "FLUSHALL" | "FLUSHDB",
             _,
         ) => return Err(What::Arguments(name)),
-        _ => return Ok(Parsed::Unknown { why: What::Unsupported(name.clone()), name }),
+        (_, [key, ..]) if decisive::replaces_first_key(name.as_str()) => {
+            let request = Request { action: Action::Delete(vec![checked(&name, key)?]), name };
+            let (name, why) = (request.name.clone(), What::Replaces(request.name.clone()));
+            return Ok(Parsed::Unknown { name, why, part: Some(request) });
+        }
+        _ => return unknown(name, &arguments),
     };
     Ok(Parsed::Data(Request { name, action }))
+}
+
+/// A command that is not imported: left out if so asked, unless what follows would mean something else without it.
+fn unknown(name: Name, arguments: &[&[u8]]) -> Result<Parsed, What> {
+    let why = decisive::why(name.as_str());
+    match why.or_else(|| decisive::why_it_stores(name.as_str(), arguments)) {
+        Some(why) => Err(What::Decisive { name, why }),
+        None => Ok(Parsed::Unknown { why: What::Unsupported(name.clone()), name, part: None }),
+    }
+}
+
+fn set(name: Name, key: &[u8], value: &[u8], options: &[&[u8]]) -> Result<Parsed, What> {
+    let pair = (checked(&name, key)?, value.to_vec());
+    // To leave it out would leave an older value, on which later commands build.
+    let Some(options) = Options::parse(options) else { return Err(What::UnsupportedOptions(name)) };
+    let action = match options.condition {
+        Condition::Always => Action::Set(vec![pair]),
+        Condition::IfAbsent => Action::SetIf { pairs: vec![pair], present: false },
+        Condition::IfPresent => Action::SetIf { pairs: vec![pair], present: true },
+    };
+    match options.expires {
+        true => Ok(expiring(name, action)),
+        false => Ok(Parsed::Data(Request { name, action })),
+    }
+}
+
+/// A put whose expiry may be left out. The put may not: an older value would stay.
+fn expiring(name: Name, action: Action) -> Parsed {
+    let part = Some(Request { name: name.clone(), action });
+    Parsed::Unknown { why: What::Expiry(name.clone()), name, part }
+}
+
+fn pairs(name: &Name, arguments: &[&[u8]]) -> Result<Vec<(Bytes, Bytes)>, What> {
+    let pairs = arguments.chunks_exact(2);
+    pairs.map(|pair| Ok((checked(name, pair[0])?, pair[1].to_vec()))).collect()
 }
 
 fn select(database: &[u8]) -> Result<Parsed, What> {
@@ -116,14 +176,14 @@ impl Request {
     /// About the bytes it takes in an entry.
     pub(super) fn bytes(&self) -> usize {
         match &self.action {
-            Action::Set(pairs) => {
+            Action::Set(pairs) | Action::SetIf { pairs, .. } => {
                 pairs.iter().map(|(key, value)| OVERHEAD_BYTES + key.len() + value.len()).sum()
             }
-            Action::SetIfAbsent(key, value) | Action::Append(key, value) => {
-                OVERHEAD_BYTES + key.len() + value.len()
-            }
+            Action::Append(key, value) => OVERHEAD_BYTES + key.len() + value.len(),
             Action::Delete(keys) => keys.iter().map(|key| OVERHEAD_BYTES + key.len()).sum(),
             Action::Increment(key, _) => OVERHEAD_BYTES + key.len(),
+            // How many keys there are, the state says later.
+            Action::DeleteAll => OVERHEAD_BYTES,
         }
     }
 }

@@ -1,15 +1,18 @@
 //! The directory's side of an import: groups become entries, each with the note of how far it reaches.
+//!
+//! A directory that is not there is made with the first entry: an import that has none leaves no directory.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sprag::error::{ApplyError, SubmitError};
 use sprag::{
     ApplyConfig, ApplyManager, Command, Entry, LogId, Note, Payload, PersistentConfig,
-    PersistentStateMachine, Reply, Stage,
+    PersistentStateMachine, Reply, Stage, View,
 };
 
-use super::group::{Group, State};
+use super::group::{Group, Keys, Refused, State, Visit};
 use super::mark;
 use super::stream::Position;
 use crate::error::{Outcome, about, opening};
@@ -33,29 +36,85 @@ pub(super) trait Target: State<Error = Box<dyn std::error::Error>> {
 
 /// A directory that is imported into.
 pub(super) struct Engine {
+    dir: PathBuf,
+    note_name: String,
+    /// `None` for a directory that is not there yet. Nothing is in it.
+    opened: Option<Opened>,
+}
+
+/// The engine of a directory that is there.
+struct Opened {
     manager: ApplyManager<PersistentStateMachine>,
     last: Option<LogId>,
-    note_name: String,
     what: String,
     /// Whether anything was submitted that may not be in the state yet.
     pending: bool,
 }
 
 impl Engine {
+    /// Opens the directory if it is there. If it is not, its parent must be.
     pub(super) fn open(dir: &Path, note_name: String) -> Outcome<Self> {
-        let config = PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS);
-        let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
-        Self::new(machine, note_name, dir.display().to_string())
+        let mut engine = Self { dir: dir.to_owned(), note_name, opened: None };
+        match std::fs::metadata(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => check_parent(dir)?,
+            _ => drop(engine.opened()?),
+        }
+        Ok(engine)
     }
 
-    pub(super) fn new(
-        machine: PersistentStateMachine,
-        note_name: String,
-        what: String,
-    ) -> Outcome<Self> {
+    /// Makes the directory, if it is not there, and opens it.
+    fn opened(&mut self) -> Outcome<&mut Opened> {
+        match &mut self.opened {
+            Some(opened) => Ok(opened),
+            closed => {
+                let config = PersistentConfig::new(&self.dir).expected_keys(EXPECTED_KEYS);
+                let machine = PersistentStateMachine::open(config).map_err(opening(&self.dir))?;
+                let what = self.dir.display().to_string();
+                Ok(closed.insert(Opened::new(machine, what)?))
+            }
+        }
+    }
+
+    /// An engine that is open already, for tests.
+    #[cfg(test)]
+    pub(super) fn of(machine: PersistentStateMachine, note_name: String) -> Outcome<Self> {
+        let opened = Some(Opened::new(machine, "dir".to_owned())?);
+        Ok(Self { dir: PathBuf::new(), note_name, opened })
+    }
+
+    /// Closes the directory. A successful import makes it, though nothing was in the input.
+    pub(super) fn close(mut self, succeeded: bool) -> Outcome {
+        if succeeded {
+            self.opened()?;
+        }
+        match self.opened {
+            Some(Opened { manager, what, .. }) => manager.close(TIMEOUT).map_err(about(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the first entry would meet, said before the input is read.
+fn check_parent(dir: &Path) -> Outcome {
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match std::fs::metadata(parent) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{}: not a directory", parent.display()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(format!("{}: no such directory", dir.display()).into())
+        }
+        Err(error) => Err(about(parent.display())(error)),
+    }
+}
+
+impl Opened {
+    fn new(machine: PersistentStateMachine, what: String) -> Outcome<Self> {
         let last = machine.recovery().last;
         let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(about(&what))?;
-        Ok(Self { manager, last, note_name, what, pending: false })
+        Ok(Self { manager, last, what, pending: false })
     }
 
     /// Submits an entry; one that might be rejected is waited for, so that nothing comes after it if it is.
@@ -77,11 +136,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn close(self) -> Outcome {
-        let what = self.what;
-        self.manager.close(TIMEOUT).map_err(about(what))
-    }
-
     /// Waits until all that was submitted is in the state.
     fn settle(&self) -> Outcome {
         match self.last {
@@ -99,32 +153,38 @@ impl Engine {
 
 impl Target for Engine {
     fn reached(&self) -> Outcome<Option<Position>> {
-        let note = self.manager.reader().note(self.note_name.as_bytes()).map_err(self.about())?;
+        let Some(opened) = &self.opened else { return Ok(None) };
+        let reader = opened.manager.reader();
+        let note = reader.note(self.note_name.as_bytes()).map_err(opened.about())?;
         let Some(note) = note else { return Ok(None) };
         match mark::decode(&note) {
             Some(position) => Ok(Some(position)),
             None => {
-                Err(format!("{}: the note of this import is of an unknown form", self.what).into())
+                let what = &opened.what;
+                Err(format!("{what}: the note of this import is of an unknown form").into())
             }
         }
     }
 
     fn submit(&mut self, group: &Group, reached: Position) -> Outcome {
-        let log_id = match self.last {
+        self.opened()?;
+        let Self { note_name, opened: Some(opened), .. } = self else { return Ok(()) };
+        let log_id = match opened.last {
             Some(last) => last.at(last.index.saturating_add(1)),
             None => LogId::new(1, 1),
         };
         let (commands, value) = (group.commands(), mark::encode(reached));
-        let note = Note { name: self.note_name.as_bytes(), value: &value };
+        let note = Note { name: note_name.as_bytes(), value: &value };
         let batch = Command::Batch { commands: &commands, note: Some(note) };
-        self.take(Entry::new(log_id, Payload::Command(batch)), group.counts())?;
-        self.last = Some(log_id);
-        self.pending = true;
+        opened.take(Entry::new(log_id, Payload::Command(batch)), group.counts())?;
+        opened.last = Some(log_id);
+        opened.pending = true;
         Ok(())
     }
 
     fn flush(&self) -> Outcome {
-        self.manager.flush_pending(TIMEOUT).map_err(self.about())
+        let Some(opened) = &self.opened else { return Ok(()) };
+        opened.manager.flush_pending(TIMEOUT).map_err(opened.about())
     }
 }
 
@@ -132,12 +192,32 @@ impl State for Engine {
     type Error = Box<dyn std::error::Error>;
 
     fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
-        self.settle()?;
-        self.manager.reader().get_with(key, <[u8]>::to_vec).map_err(self.about())
+        let Some(opened) = &self.opened else { return Ok(None) };
+        opened.settle()?;
+        opened.manager.reader().get_with(key, <[u8]>::to_vec).map_err(opened.about())
     }
 
     fn contains(&self, key: &[u8]) -> Outcome<bool> {
-        self.settle()?;
-        self.manager.reader().contains(key).map_err(self.about())
+        let Some(opened) = &self.opened else { return Ok(false) };
+        opened.settle()?;
+        opened.manager.reader().contains(key).map_err(opened.about())
+    }
+
+    fn keys(&self) -> Outcome<Box<dyn Keys<Self::Error>>> {
+        let Some(opened) = &self.opened else { return Ok(Box::new(None)) };
+        opened.settle()?;
+        Ok(Box::new(Some(opened.manager.view().map_err(opened.about())?)))
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+impl Keys<Failure> for Option<View> {
+    fn visit(&self, each: &mut Visit<'_, Failure>) -> Result<(), Refused<Failure>> {
+        for entry in self.iter().flatten() {
+            let (key, _) = entry.map_err(|error| Refused::State(error.into()))?;
+            each(key)?;
+        }
+        Ok(())
     }
 }

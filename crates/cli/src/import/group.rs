@@ -24,6 +24,18 @@ pub(super) trait State {
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
     fn contains(&self, key: &[u8]) -> Result<bool, Self::Error>;
+
+    /// The keys of this moment, to be gone through while the state changes.
+    fn keys(&self) -> Result<Box<dyn Keys<Self::Error>>, Self::Error>;
+}
+
+/// What is called with each key.
+pub(super) type Visit<'a, E> = dyn FnMut(&[u8]) -> Result<(), Refused<E>> + 'a;
+
+/// The keys of a state at one moment. They take no more memory than a view of it.
+pub(super) trait Keys<E> {
+    /// Calls `each` for every key, until it fails.
+    fn visit(&self, each: &mut Visit<'_, E>) -> Result<(), Refused<E>>;
 }
 
 /// Why a unit was not taken.
@@ -81,7 +93,9 @@ impl Group {
     pub(super) fn is_crowded_by(&self, unit: &[(u64, Request)]) -> bool {
         let bytes: usize = unit.iter().map(|(_, request)| request.bytes()).sum();
         // What a MULTI appends to may be long, and all of it has to fit.
-        let grows = |request: &Request| matches!(request.action, Action::Append(..));
+        // And so does one that deletes whatever there is.
+        let grows =
+            |request: &Request| matches!(request.action, Action::Append(..) | Action::DeleteAll);
         let grows = unit.len() > 1 && unit.iter().any(|(_, request)| grows(request));
         !self.is_empty() && (grows || self.bytes + bytes > BYTES_MAX)
     }
@@ -142,15 +156,15 @@ impl Group {
         let Request { name, action } = request;
         match action {
             Action::Set(pairs) => pairs.into_iter().for_each(|(key, value)| self.put(key, value)),
-            Action::SetIfAbsent(key, value) => {
-                let exists = match self.overlay.get(&key) {
-                    Some(now) => !matches!(now, Now::Absent),
-                    None => state.contains(&key).map_err(Refused::State)?,
-                };
-                if !exists {
-                    self.put(key, value);
+            Action::SetIf { pairs, present } => {
+                for (key, _) in &pairs {
+                    if self.contains(key, state)? != present {
+                        return Ok(());
+                    }
                 }
+                pairs.into_iter().for_each(|(key, value)| self.put(key, value));
             }
+            Action::DeleteAll => self.delete_all(offset, state)?,
             Action::Delete(keys) => keys.into_iter().for_each(|key| self.delete(key)),
             Action::Increment(key, by) => {
                 let found = self.value(&key, state)?;
@@ -179,6 +193,37 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Deletes every key there is after the group, in the same entry.
+    fn delete_all<S: State>(&mut self, offset: u64, state: &S) -> Result<(), Refused<S::Error>> {
+        let added = self.overlay.iter().filter(|(_, now)| !matches!(now, Now::Absent));
+        let added: Vec<_> = added.map(|(key, _)| key.clone()).collect();
+        added.into_iter().for_each(|key| self.delete(key));
+        state.keys().map_err(Refused::State)?.visit(&mut |key| {
+            if !self.overlay.contains_key(key) {
+                self.delete(key.to_vec());
+            }
+            if self.bytes > ENTRY_BYTES_MAX {
+                let what = "deleting every key in a MULTI";
+                return Err(What::TooLarge { what, limit: ENTRY_BYTES_MAX }.at(offset).into());
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds a delete that belongs to no unit; whether the group is then long enough to be an entry.
+    pub(super) fn add_delete(&mut self, key: &[u8]) -> bool {
+        self.delete(key.to_vec());
+        self.bytes >= BYTES_MAX
+    }
+
+    /// Whether a key has a value after the group.
+    fn contains<S: State>(&self, key: &[u8], state: &S) -> Result<bool, Refused<S::Error>> {
+        match self.overlay.get(key) {
+            Some(now) => Ok(!matches!(now, Now::Absent)),
+            None => state.contains(key).map_err(Refused::State),
+        }
     }
 
     /// The value of a key as it is after the group.

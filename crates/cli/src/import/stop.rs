@@ -17,6 +17,18 @@ pub(crate) struct Stop {
     pub(crate) what: What,
 }
 
+impl Stop {
+    /// The same, with offsets from `start` on.
+    pub(crate) fn after(mut self, start: u64) -> Self {
+        self.offset = self.offset.saturating_sub(start);
+        self.multi = self.multi.map(|multi| multi.saturating_sub(start));
+        if let What::Zeros { from, .. } = &mut self.what {
+            *from = from.saturating_sub(start);
+        }
+        self
+    }
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte {}: {}", self.offset, self.what)?;
@@ -34,7 +46,15 @@ impl fmt::Display for Stop {
 pub(crate) enum What {
     #[error("{0} is not supported (--skip-unknown goes on without it)")]
     Unsupported(Name),
-    #[error("{0} with options is not supported (--skip-unknown goes on without it)")]
+    #[error("{name} is not supported, and --skip-unknown does not go on without it: {why}")]
+    Decisive { name: Name, why: &'static str },
+    #[error(
+        "{0} with an expiry is not supported (--skip-unknown puts the value without its expiry)"
+    )]
+    Expiry(Name),
+    #[error("{0} is not supported (--skip-unknown removes the key it stores to, and goes on)")]
+    Replaces(Name),
+    #[error("{0} with these options is not supported")]
     UnsupportedOptions(Name),
     #[error("SELECT of another database than 0 is not supported")]
     Database,
@@ -56,6 +76,11 @@ pub(crate) enum What {
     TooLarge { what: &'static str, limit: usize },
     #[error("not a Redis command stream: {0}")]
     Malformed(&'static str),
+    #[error(
+        "all bytes from byte {from} to the end are zero ({bytes} of them), as a crash may leave them; what was whole before \
+         is imported"
+    )]
+    Zeros { from: u64, bytes: u64 },
     #[error("the input is cut off here; what was whole before it is imported")]
     CutOff,
     #[error("reading the input failed: {0}")]

@@ -4,15 +4,16 @@
 //! before it is checked (nor nested arrays, which it takes recursively), the line end after a bulk string is looked at,
 //! and a long command that comes in pieces is walked once, not from its start again with every piece.
 
-use std::io::Read;
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use redis_protocol::resp2::decode::decode_range;
 use redis_protocol::resp2::types::RangeFrame;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::inline;
 use super::stop::{Stop, What};
+use super::{inline, kind};
 
 /// The longest argument: the longest value there is.
 pub(super) const ARGUMENT_BYTES_MAX: usize = 16 << 20;
@@ -27,6 +28,9 @@ const HEADER_BYTES_MAX: usize = 32;
 /// How much is read at once. The buffer grows by what has come, never by what a length says will.
 const READ_BYTES: usize = 256 << 10;
 
+/// What a command is that zeros were found in, and then something else.
+const CUT_BY_ZEROS: &str = "zero bytes in a command";
+
 /// How far an input was read, and a checksum of all up to there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
@@ -34,9 +38,14 @@ pub(super) struct Position {
     pub(super) checksum: u64,
 }
 
-/// Commands, read from `source` one after the other.
+/// Commands, read from `source` one after the other, and then from the sources after it.
 pub(super) struct Stream<R> {
-    source: R,
+    /// `None` before the first.
+    source: Option<R>,
+    /// What comes after it. No command is in two sources.
+    sources: VecDeque<R>,
+    /// Where each source that was begun begins in the whole input.
+    starts: Vec<u64>,
     /// What one read fills.
     chunk: Box<[u8]>,
     buffer: Vec<u8>,
@@ -52,9 +61,17 @@ pub(super) struct Stream<R> {
 }
 
 impl<R: Read> Stream<R> {
+    #[cfg(any(fuzzing, test))]
     pub(super) fn new(source: R) -> Self {
+        Self::of_parts([source])
+    }
+
+    /// The commands of several sources, which are one input.
+    pub(super) fn of_parts(sources: impl IntoIterator<Item = R>) -> Self {
         Self {
-            source,
+            source: None,
+            sources: sources.into_iter().collect(),
+            starts: Vec::new(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
             buffer: Vec::new(),
             command: 0..0,
@@ -64,6 +81,12 @@ impl<R: Read> Stream<R> {
             end: 0,
             hash: Xxh3::new(),
         }
+    }
+
+    /// Which of its parts an offset is in, and where that begins.
+    pub(super) fn part_of(&self, offset: u64) -> (usize, u64) {
+        let part = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        (part, self.starts.get(part).copied().unwrap_or(0))
     }
 
     /// How far it was read: the end of the last command.
@@ -79,7 +102,7 @@ impl<R: Read> Stream<R> {
     /// Reads over the first `offset` bytes; where it got to, which is less if the input ends before.
     pub(super) fn skip(&mut self, offset: u64) -> Result<Position, Stop> {
         while self.end < offset {
-            if self.ahead().is_empty() && !self.fill()? {
+            if self.ahead().is_empty() && !self.fill_between()? {
                 break;
             }
             let left = usize::try_from(offset - self.end).unwrap_or(usize::MAX);
@@ -91,10 +114,13 @@ impl<R: Read> Stream<R> {
     /// Reads the next command, and says where it starts; `None` at the end. Its words are [`Stream::words`].
     pub(super) fn next(&mut self) -> Result<Option<u64>, Stop> {
         loop {
-            if self.ahead().is_empty() && !self.fill()? {
+            if self.ahead().is_empty() && !self.fill_between()? {
                 return Ok(None);
             }
             let start = self.end;
+            if self.starts.last() == Some(&start) {
+                self.check_kind()?;
+            }
             self.words.clear();
             self.is_inline = self.ahead().first() != Some(&b'*');
             if self.is_inline {
@@ -129,25 +155,85 @@ impl<R: Read> Stream<R> {
         self.end += bytes as u64;
     }
 
-    /// Reads more; `false` at the end of the input.
+    /// Reads more between two commands, of the next source if one ends here; `false` at the end of the last one.
+    fn fill_between(&mut self) -> Result<bool, Stop> {
+        loop {
+            if self.fill()? {
+                return Ok(true);
+            }
+            let Some(source) = self.sources.pop_front() else { return Ok(false) };
+            self.source = Some(source);
+            self.starts.push(self.end);
+        }
+    }
+
+    /// Reads more; `false` at the end of the source.
     fn fill(&mut self) -> Result<bool, Stop> {
         // What is moved is part of one command, and moved once: the next time nothing is before it.
         self.buffer.drain(..self.command.end);
         self.command = 0..0;
+        let bytes = self.read()?;
+        self.buffer.extend_from_slice(self.chunk.get(..bytes).unwrap_or_default());
+        Ok(bytes > 0)
+    }
+
+    /// Reads into the chunk.
+    fn read(&mut self) -> Result<usize, Stop> {
+        let Some(source) = &mut self.source else { return Ok(0) };
         let outcome = loop {
-            match self.source.read(&mut self.chunk) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            match source.read(&mut self.chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => break outcome,
             }
         };
-        let bytes = outcome.map_err(|error| self.stop(What::Read(error)))?;
-        self.buffer.extend_from_slice(self.chunk.get(..bytes).unwrap_or_default());
-        Ok(bytes > 0)
+        outcome.map_err(|error| self.stop(What::Read(error)))
+    }
+
+    /// Refuses, at its start, a source that is known to be something else.
+    fn check_kind(&mut self) -> Result<(), Stop> {
+        while kind::is_begun_by(self.ahead()) && self.fill()? {}
+        match kind::of(self.ahead()) {
+            Some(what) => Err(self.stop(What::Malformed(what))),
+            None => Ok(()),
+        }
+    }
+
+    /// What is wrong with the byte at `at` of what is ahead: `what` says, unless it and all after it are zeros. A crash
+    /// leaves such an end where the size of a file was on disk before its content.
+    fn malformed(&mut self, at: usize, what: &'static str) -> Stop {
+        let rest = self.ahead().get(at..).unwrap_or_default();
+        if rest.is_empty() || rest.iter().any(|byte| *byte != 0) {
+            return self.stop(What::Malformed(what));
+        }
+        // Those before it, which were taken for part of a value.
+        let before = self.ahead().get(..at).unwrap_or_default();
+        let before = before.iter().rev().take_while(|byte| **byte == 0).count();
+        let from = self.end + (at - before) as u64;
+        let mut bytes = (rest.len() + before) as u64;
+        loop {
+            match self.read() {
+                Ok(0) => return self.stop(What::Zeros { from, bytes }),
+                Ok(read) if self.chunk.iter().take(read).all(|byte| *byte == 0) => {
+                    bytes += read as u64;
+                }
+                Ok(_) => return self.stop(What::Malformed(what)),
+                Err(stop) => return stop,
+            }
+        }
     }
 
     /// At the command that is being read.
     fn stop(&self, what: What) -> Stop {
         what.at(self.end)
+    }
+
+    /// At the end of the source, within a command in which the first zero byte that can not be in one is at `zero`.
+    fn cut_off(&mut self, zero: Option<usize>) -> Stop {
+        let only_zeros = |zero: &usize| self.ahead().iter().skip(*zero).all(|byte| *byte == 0);
+        match zero.filter(only_zeros) {
+            Some(zero) => self.malformed(zero, CUT_BY_ZEROS),
+            None => self.stop(What::CutOff),
+        }
     }
 
     /// Reads on until `bytes` are ahead.
@@ -201,9 +287,15 @@ impl<R: Read> Stream<R> {
                 let what = "the command";
                 return Err(self.stop(What::TooLarge { what, limit: COMMAND_BYTES_MAX }));
             }
-            self.require(at)?;
+            if let Err(stop) = self.require(at) {
+                // Where the value is whole, and zeros are where its end would be.
+                let is_zero = self.ahead().get(at - 2) == Some(&0);
+                return Err(if is_zero { self.malformed(at - 2, CUT_BY_ZEROS) } else { stop });
+            }
             if self.ahead().get(at - 2..at) != Some(b"\r\n") {
-                return Err(self.stop(What::Malformed("a bulk string does not end where it says")));
+                let end = self.ahead().get(at - 2..at).unwrap_or_default();
+                let wrong = at - 2 + usize::from(end.first() == Some(&b'\r'));
+                return Err(self.malformed(wrong, "a bulk string does not end where it says"));
             }
         }
         Ok(at)
@@ -219,20 +311,31 @@ impl<R: Read> Stream<R> {
         loop {
             let line = self.ahead().get(at..).unwrap_or_default();
             if line.first().is_some_and(|byte| *byte != kind) {
-                return Err(self.stop(What::Malformed(expected)));
+                return Err(self.malformed(at, expected));
             }
             let line = line.get(..HEADER_BYTES_MAX).unwrap_or(line);
-            if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-                let digits = line.get(1..end).and_then(|digits| digits.strip_suffix(b"\r"));
-                return match digits.and_then(decimal) {
-                    Some(number) => Ok((number, at + end + 1)),
-                    None => Err(self.stop(What::Malformed("a length is no number"))),
+            let end = line.iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let digits = line.get(1..end).unwrap_or_default();
+                if let Some(number) = digits.strip_suffix(b"\r").and_then(decimal) {
+                    return Ok((number, at + end + 1));
+                }
+                let what = match decimal(digits) {
+                    Some(_) => {
+                        "its lines end with LF only, and Redis writes CR LF: something has changed the file"
+                    }
+                    None => "a length is no number",
                 };
+                return Err(self.stop(What::Malformed(what)));
             }
             if line.len() == HEADER_BYTES_MAX {
-                return Err(self.stop(What::Malformed("a length is no number")));
+                let zero = line.iter().position(|byte| *byte == 0).unwrap_or(0);
+                return Err(self.malformed(at + zero, "a length is no number"));
             }
-            self.require(self.ahead().len() + 1)?;
+            let zero = line.iter().position(|byte| *byte == 0);
+            if !self.fill()? {
+                return Err(self.cut_off(zero.map(|zero| at + zero)));
+            }
         }
     }
 
@@ -241,21 +344,23 @@ impl<R: Read> Stream<R> {
         let mut searched = 0;
         let end = loop {
             let ahead = self.ahead();
-            if ahead.starts_with(b"REDIS0") {
-                let what =
-                    "an RDB file or preamble (with aof-use-rdb-preamble no, Redis writes none)";
-                return Err(self.stop(What::Malformed(what)));
+            if ahead.starts_with(kind::RDB) {
+                return Err(self.stop(What::Malformed(kind::RDB_IS)));
             }
             let found = ahead.iter().skip(searched).position(|byte| *byte == b'\n');
             if let Some(found) = found.map(|found| searched + found) {
                 break found;
             }
             searched = ahead.len();
+            let zero = ahead.iter().take(LINE_BYTES_MAX).position(|byte| *byte == 0);
             if searched > LINE_BYTES_MAX {
-                return Err(self.stop(What::Malformed("an inline command longer than 65536 bytes")));
+                let what = "an inline command longer than 65536 bytes";
+                return Err(self.malformed(zero.unwrap_or(0), what));
             }
-            // The last line without an end may have been longer.
-            self.require(searched + 1)?;
+            if !self.fill()? {
+                // The last line without an end may have been longer.
+                return Err(self.cut_off(zero));
+            }
         };
         let start = self.command.end;
         let line = self.buffer.get(start..start + end).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use sprag::{PersistentConfig, PersistentStateMachine};
 
@@ -10,21 +10,28 @@ use super::engine::Engine;
 use super::map::{Keys, Map};
 use super::*;
 
+/// An input without a name.
+pub(super) const SHOWN: Shown<'_> = Shown { name: "input", has_position: true };
+
 /// As the engine does it, where it is known to be possible.
 fn increment(keys: &mut Keys, key: &[u8], by: i64) {
     let found = keys.get(key).map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
     keys.insert(key.to_vec(), (found + by).to_string().into_bytes());
 }
 
-fn import_into<T: Target>(target: T, bytes: impl Read, skip: bool) -> (Option<Stop>, Summary, T) {
+pub(super) fn import_into<T: Target>(
+    target: T,
+    bytes: impl Read,
+    skip: bool,
+) -> (Option<Stop>, Summary, T) {
     let mut importer = Importer::new(target, Stream::new(bytes), skip);
-    importer.resume("input").unwrap();
+    importer.resume(&SHOWN).unwrap();
     let stop = importer.run(|_| ()).unwrap();
     let (summary, target) = importer.finish();
     (stop, summary, target)
 }
 
-fn import(bytes: &[u8]) -> (Option<Stop>, Map) {
+pub(super) fn import(bytes: &[u8]) -> (Option<Stop>, Map) {
     let (stop, summary, model) = import_into(Map::default(), bytes, false);
     assert_eq!(summary.offset, model.note.map_or(0, |note| note.offset));
     (stop, model)
@@ -92,7 +99,7 @@ fn naive_units(bytes: &[u8]) -> Vec<(usize, Keys)> {
     units
 }
 
-fn array(words: &[&[u8]]) -> Vec<u8> {
+pub(super) fn array(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
@@ -187,7 +194,7 @@ fn a_real_append_only_file_cut_at_any_byte_keeps_whole_units_and_says_where_it_e
 }
 
 /// Gives its bytes one, two, three, ... at a time.
-struct Dribble<'a>(&'a [u8], usize);
+pub(super) struct Dribble<'a>(pub(super) &'a [u8], pub(super) usize);
 
 impl Read for Dribble<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -219,15 +226,15 @@ fn an_input_cut_anywhere_and_then_whole_is_imported_once_by_a_real_engine() {
         let config = PersistentConfig::new(dir.path()).segment_bytes(256 << 10);
         let open = || {
             let machine = PersistentStateMachine::open(config.clone()).unwrap();
-            Engine::new(machine, "import:name:x".to_owned(), "dir".to_owned()).unwrap()
+            Engine::of(machine, "import:name:x".to_owned()).unwrap()
         };
         let (_, _, engine) = import_into(open(), &bytes[..cut], false);
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         let (stop, summary, engine) = import_into(open(), bytes.as_slice(), false);
         assert!(stop.is_none(), "cut at {cut}");
         let whole = units.iter().rev().find(|(end, _)| *end <= cut).unwrap().0;
         assert_eq!(summary.resumed_at, whole as u64);
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         let (stop, summary, engine) = import_into(open(), bytes.as_slice(), false);
         assert!(stop.is_none());
         assert_eq!(
@@ -235,7 +242,7 @@ fn an_input_cut_anywhere_and_then_whole_is_imported_once_by_a_real_engine() {
             (0, 0),
             "the third time there is nothing left"
         );
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         let state = PersistentStateMachine::open_read_only(dir.path()).unwrap();
         let state = state.scan_sorted().unwrap();
         let state: Keys = state.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
@@ -265,8 +272,12 @@ fn what_cannot_be_imported_stops_with_name_and_offset_after_all_before_it() {
     let stop =
         |line, with: &str| stops(&["SET a 1", line, "SET b 2"], &format!("byte 8: {with}"), kept);
     stop("EXPIRE a 10", "EXPIRE is not supported");
-    stop("set a 1 EX 10", "SET with options is not supported");
-    stop("SET a 1 NX", "SET with options is not supported");
+    stop("set a 1 EX 10", "SET with an expiry is not supported");
+    stop("SET a 1 NX XX", "SET with these options is not supported");
+    stop("SETEX a 10 2", "SETEX with an expiry is not supported");
+    stop("SETEX a 0 2", "SETEX: the expiry is not a positive number");
+    stop("SUNIONSTORE a b", "SUNIONSTORE is not supported");
+    stop("FLUSHALL NOW", "FLUSHALL: wrong number of arguments");
     stop("SELECT 1", "SELECT of another database");
     stop("INCR a b", "INCR: wrong number of arguments");
     stop("MSET b 1 c", "MSET: wrong number of arguments");
@@ -315,11 +326,12 @@ fn a_multi_with_anything_wrong_in_it_is_not_applied_at_all() {
 
 #[test]
 fn unknown_commands_are_counted_and_passed_over_if_asked() {
-    let input = b"SET a 1\nEXPIRE a 9\nMULTI\nINCR a\nHSET h f v\nexpire a 9\nEXEC\nSET b 1 NX\nSET c 3\nPING\n";
+    let input =
+        b"SET a 1\nEXPIRE a 9\nMULTI\nINCR a\nHSET h f v\nexpire a 9\nEXEC\nSET c 3\nPING\n";
     let (stop, summary, model) = import_into(Map::default(), input.as_slice(), true);
     assert!(stop.is_none());
     let skipped: Vec<_> = summary.skipped.iter().map(|(name, n)| (name.as_str(), *n)).collect();
-    assert_eq!(skipped, [("EXPIRE", 2), ("HSET", 1), ("PING", 1), ("SET", 1)]);
+    assert_eq!(skipped, [("EXPIRE", 2), ("HSET", 1), ("PING", 1)]);
     assert_eq!(summary.commands, 3);
     assert_eq!(
         model.note.unwrap().offset,
@@ -415,14 +427,20 @@ fn an_input_that_is_not_what_was_imported_before_is_refused() {
     let resume = |bytes: &[u8]| {
         let model = Map { note, ..Map::default() };
         let mut importer = Importer::new(model, Stream::new(bytes), false);
-        importer.resume("input").map_err(|error| error.to_string())
+        importer.resume(&SHOWN).map_err(|error| error.to_string())
     };
     assert!(resume(b"SET a 1\nSET b 2\n").is_ok());
     assert!(resume(b"SET a 1\nSET b 2\nSET").is_ok());
     let shorter = resume(b"SET a 1\n").unwrap_err();
-    assert!(shorter.contains("has 8 bytes, but 16 of it were imported before"), "{shorter}");
+    assert!(
+        shorter.contains("16 bytes of it were imported before, and it has only 8 bytes"),
+        "{shorter}"
+    );
     let changed = resume(b"SET a 1\nSET b 3\nSET c 4\n").unwrap_err();
-    assert!(changed.contains("first 16 bytes are not those"), "{changed}");
+    assert!(
+        changed.contains("16 bytes of it were imported before, and it begins with other ones"),
+        "{changed}"
+    );
 }
 
 #[test]

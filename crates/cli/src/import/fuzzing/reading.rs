@@ -14,6 +14,10 @@ type Words = Vec<Vec<u8>>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Why {
     Unsupported,
+    /// It must not be left out.
+    Decisive,
+    /// Only a part of it may be left out.
+    InPart,
     Options,
     Database,
     Arguments,
@@ -25,6 +29,7 @@ pub(super) enum Why {
     LongArgument,
     TooLarge,
     Malformed,
+    Zeros,
     CutOff,
     Read,
 }
@@ -68,6 +73,8 @@ enum Role {
     Discard,
     Nothing,
     Unknown(Why),
+    /// What is left of it if it is passed over.
+    Part(Words),
 }
 
 impl<'a> Reading<'a> {
@@ -95,6 +102,9 @@ impl<'a> Reading<'a> {
                 return if multi.is_none() { Ok(false) } else { Err((at, Why::CutOff)) };
             }
             let start = at;
+            if start == 0 && begins_as_something_else(rest) {
+                return Err((start, Why::Malformed));
+            }
             let (words, bytes) = words(rest).map_err(|why| (start, why))?;
             at += bytes;
             if words.is_empty() {
@@ -110,6 +120,11 @@ impl<'a> Reading<'a> {
                 Role::Nothing => {}
                 Role::Unknown(_) if self.skips => passed_over.push(capitals(&words[0])),
                 Role::Unknown(why) => return Err((start, why)),
+                Role::Part(part) if self.skips => {
+                    passed_over.push(capitals(&words[0]));
+                    queue.push((start, part));
+                }
+                Role::Part(_) => return Err((start, Why::InPart)),
             }
             if multi.is_none() {
                 break true;
@@ -131,6 +146,30 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Whether a stream begins like a file of another kind.
+fn begins_as_something_else(stream: &[u8]) -> bool {
+    const STARTS: [&[u8]; 17] = [
+        b"REDIS0",
+        &[0x1f, 0x8b],
+        &[0x28, 0xb5, 0x2f, 0xfd],
+        &[0xfd, b'7', b'z', b'X', b'Z', 0],
+        b"BZh",
+        &[4, 0x22, 0x4d, 0x18],
+        &[b'P', b'K', 3, 4],
+        b"SPRG",
+        b"SPRM",
+        b"SPRH",
+        b"SQLite format 3",
+        &[0x7f, b'E', b'L', b'F'],
+        &[0xff, 0xfe],
+        &[0xfe, 0xff],
+        &[0xef, 0xbb, 0xbf],
+        b"{",
+        b"file ",
+    ];
+    STARTS.iter().any(|start| stream.starts_with(start))
+}
+
 fn capitals(name: &[u8]) -> String {
     String::from_utf8_lossy(name).to_ascii_uppercase()
 }
@@ -149,11 +188,44 @@ fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
     let fits = match name.as_str() {
         "MULTI" | "EXEC" | "DISCARD" => count == 0,
         "SELECT" | "INCR" | "DECR" => count == 1,
-        "SET" if count > 2 => return Ok(Role::Unknown(Why::Options)),
-        "SET" | "SETNX" | "APPEND" | "INCRBY" | "DECRBY" => count == 2,
+        "SET" if count > 2 => return set(arguments),
+        "SETEX" | "PSETEX" if count == 3 => {
+            if number(&arguments[1])? <= 0 {
+                return Err(Why::Rejected);
+            }
+            check_key(&arguments[0])?;
+            let put = ["SET".into(), arguments[0].clone(), arguments[2].clone()];
+            return Ok(Role::Part(put.into()));
+        }
+        "SETEX" | "PSETEX" => false,
+        "FLUSHALL" | "FLUSHDB" => match arguments {
+            [] => true,
+            [how] => ["SYNC", "ASYNC"].contains(&&*capitals(how)),
+            _ => false,
+        },
+        "GETDEL" => count == 1,
+        "MSETNX" => count > 0 && count % 2 == 0,
+        "GETSET" | "SET" | "SETNX" | "APPEND" | "INCRBY" | "DECRBY" => count == 2,
         "DEL" | "UNLINK" => count > 0,
         "MSET" => count > 0 && count % 2 == 0,
-        _ => return Ok(Role::Unknown(Why::Unsupported)),
+        "SDIFFSTORE" | "SINTERSTORE" | "SUNIONSTORE" | "ZDIFFSTORE" | "ZINTERSTORE"
+        | "ZUNIONSTORE" | "ZRANGESTORE" | "GEOSEARCHSTORE"
+            if count > 0 =>
+        {
+            check_key(&arguments[0])?;
+            return Ok(Role::Part(vec!["DEL".into(), arguments[0].clone()]));
+        }
+        other => {
+            let stores = |word: &Vec<u8>| ["STORE", "STOREDIST"].contains(&&*capitals(word));
+            let is_decisive = DECISIVE.contains(&other)
+                || ["SORT", "GEORADIUS", "GEORADIUSBYMEMBER"].contains(&other)
+                    && arguments.iter().any(stores);
+            return if is_decisive {
+                Err(Why::Decisive)
+            } else {
+                Ok(Role::Unknown(Why::Unsupported))
+            };
+        }
     };
     if !fits {
         return Err(Why::Arguments);
@@ -164,15 +236,12 @@ fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
         "DISCARD" => return Ok(Role::Discard),
         "SELECT" if arguments[0] == b"0" => return Ok(Role::Nothing),
         "SELECT" => return Err(Why::Database),
+        "FLUSHALL" | "FLUSHDB" => return Ok(Role::Data),
         "DEL" | "UNLINK" => 1,
         _ => 2,
     };
     for key in arguments.iter().step_by(keys_every) {
-        match key.len() {
-            0 => return Err(Why::EmptyKey),
-            1..=0x1_0000 => {}
-            _ => return Err(Why::LongKey),
-        }
+        check_key(key)?;
     }
     if name.ends_with("RBY") {
         step(&name, arguments)?;
@@ -180,11 +249,97 @@ fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
     Ok(Role::Data)
 }
 
+/// Those whose loss would change what later ones do.
+const DECISIVE: [&str; 35] = [
+    "SWAPDB",
+    "MOVE",
+    "RENAME",
+    "RENAMENX",
+    "COPY",
+    "RESTORE",
+    "RESTORE-ASKING",
+    "MIGRATE",
+    "SETRANGE",
+    "SETBIT",
+    "BITFIELD",
+    "BITOP",
+    "INCRBYFLOAT",
+    "PFADD",
+    "PFMERGE",
+    "PFDEBUG",
+    "MSETEX",
+    "DELEX",
+    "DELIFEQ",
+    "EVAL",
+    "EVALSHA",
+    "FCALL",
+    "REPLICAOF",
+    "SLAVEOF",
+    "FAILOVER",
+    "DEBUG",
+    "SHUTDOWN",
+    "QUIT",
+    "RESET",
+    "SUBSCRIBE",
+    "PSUBSCRIBE",
+    "SSUBSCRIBE",
+    "MONITOR",
+    "SYNC",
+    "PSYNC",
+];
+
+fn check_key(key: &[u8]) -> Result<(), Why> {
+    match key.len() {
+        0 => Err(Why::EmptyKey),
+        1..=0x1_0000 => Ok(()),
+        _ => Err(Why::LongKey),
+    }
+}
+
+/// A SET with options: one that expires is only a part of what it says.
+fn set(arguments: &[Vec<u8>]) -> Result<Role, Why> {
+    check_key(&arguments[0])?;
+    let options: Vec<_> = arguments[2..].iter().map(|word| capitals(word)).collect();
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let mut times = 0;
+    let mut at = 0;
+    while at < options.len() {
+        match &*options[at] {
+            "NX" | "XX" | "GET" | "KEEPTTL" => {}
+            "EX" | "PX" | "EXAT" | "PXAT" => {
+                at += 1;
+                let time = arguments.get(2 + at).and_then(|text| number(text).ok());
+                if time.is_none_or(|time| time <= 0) {
+                    return Err(Why::Options);
+                }
+                times += 1;
+            }
+            _ => return Err(Why::Options),
+        }
+        at += 1;
+    }
+    if has("NX") && has("XX") || times > 1 || times == 1 && has("KEEPTTL") {
+        return Err(Why::Options);
+    }
+    let mut put = vec![b"SET".to_vec(), arguments[0].clone(), arguments[1].clone()];
+    put.extend(["NX", "XX"].iter().filter(|name| has(name)).map(|name| name.as_bytes().to_vec()));
+    if times > 0 { Ok(Role::Part(put)) } else { Ok(Role::Data) }
+}
+
 /// Does what a command of data says.
 fn apply(keys: &mut Keys, words: &[Vec<u8>]) -> Result<(), Why> {
     let (name, arguments) = (capitals(&words[0]), &words[1..]);
     match name.as_str() {
-        "SET" | "MSET" => {
+        "SET" if arguments.len() > 2 => {
+            let is_there = keys.contains_key(&arguments[0]);
+            let has = |name: &str| arguments[2..].iter().any(|word| capitals(word) == name);
+            if !(has("NX") && is_there || has("XX") && !is_there) {
+                keys.insert(arguments[0].clone(), arguments[1].clone());
+            }
+        }
+        "MSETNX" if arguments.chunks(2).any(|pair| keys.contains_key(&pair[0])) => {}
+        "FLUSHALL" | "FLUSHDB" => keys.clear(),
+        "SET" | "MSET" | "MSETNX" | "GETSET" => {
             for pair in arguments.chunks(2) {
                 keys.insert(pair[0].clone(), pair[1].clone());
             }
@@ -197,7 +352,7 @@ fn apply(keys: &mut Keys, words: &[Vec<u8>]) -> Result<(), Why> {
                 return Err(Why::LongValue);
             }
         }
-        "DEL" | "UNLINK" => arguments.iter().for_each(|key| drop(keys.remove(key))),
+        "DEL" | "UNLINK" | "GETDEL" => arguments.iter().for_each(|key| drop(keys.remove(key))),
         _ => {
             let before = keys.get(&arguments[0]).map_or(Ok(0), |text| number(text))?;
             let after = before + step(&name, arguments)?;

@@ -6,7 +6,7 @@ use std::io::Read;
 use super::super::map::Map;
 use super::super::stop::{Stop, What};
 use super::super::stream::Stream;
-use super::super::{Importer, Summary};
+use super::super::{Importer, Shown, Summary};
 use super::reading::{self, Stopped, Why};
 use crate::error::Outcome;
 
@@ -24,7 +24,7 @@ pub(super) fn run(map: Map, source: impl Read, skips: bool) -> Run {
         assert!(offset > shown, "what is shown only rises");
         shown = offset;
     };
-    let resumed = importer.resume("input");
+    let resumed = importer.resume(&Shown { name: "input", has_position: true });
     let outcome = resumed.and_then(|()| importer.run(progress));
     let (summary, map) = importer.finish();
     Run { outcome, summary, map }
@@ -49,6 +49,10 @@ impl Run {
             Some(cut_off) if cut_off.why == Why::CutOff => {
                 assert_eq!(found.why, Why::Read);
                 assert_eq!(found.multi.unwrap_or(found.offset), cut_off.offset);
+            }
+            // Whether there are more zeros, only the end of the source says.
+            Some(zeros) if zeros.why == Why::Zeros => {
+                assert_eq!(found, Stopped { why: Why::Read, ..zeros });
             }
             Some(stopped) => assert_eq!(found, stopped),
             None => {
@@ -103,6 +107,8 @@ impl Run {
 fn why(what: &What) -> Why {
     match what {
         What::Unsupported(_) => Why::Unsupported,
+        What::Decisive { .. } => Why::Decisive,
+        What::Expiry(_) | What::Replaces(_) => Why::InPart,
         What::UnsupportedOptions(_) => Why::Options,
         What::Database => Why::Database,
         What::Arguments(_) => Why::Arguments,
@@ -114,6 +120,7 @@ fn why(what: &What) -> Why {
         What::ArgumentTooLong { .. } => Why::LongArgument,
         What::TooLarge { .. } => Why::TooLarge,
         What::Malformed(_) => Why::Malformed,
+        What::Zeros { .. } => Why::Zeros,
         What::CutOff => Why::CutOff,
         What::Read(_) => Why::Read,
     }

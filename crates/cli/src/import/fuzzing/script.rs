@@ -6,8 +6,8 @@ use super::Input;
 /// A stream that is longer is not added to: enough for an entry to be full, in commands and in bytes.
 const STREAM_BYTES_MAX: usize = 320 << 10;
 
-/// Names, and of each argument what it is: a key, a value, or itself.
-const COMMANDS: [(&str, &str); 24] = [
+/// Names, and of each argument what it is: a key, a value, one of the options, or itself.
+const COMMANDS: [(&str, &str); 38] = [
     ("SET", "kv"),
     ("SETNX", "kv"),
     ("APPEND", "kv"),
@@ -32,8 +32,32 @@ const COMMANDS: [(&str, &str); 24] = [
     ("SET", "kvv"),
     ("MSET", "kvk"),
     ("PING", ""),
+    ("FLUSHALL", ""),
+    ("FLUSHDB", "A"),
+    ("SET", "kvK"),
+    ("SET", "kvN"),
+    ("SET", "kvXG"),
+    ("SET", "kvPv"),
+    ("SETEX", "kvv"),
+    ("GETSET", "kv"),
+    ("GETDEL", "k"),
+    ("MSETNX", "kvkv"),
+    ("SUNIONSTORE", "kk"),
+    ("SWAPDB", "01"),
+    ("RENAME", "kk"),
+    ("SORT", "kSk"),
 ];
-const COMMAND_COUNT: u8 = 24;
+const COMMAND_COUNT: u8 = 38;
+/// Options that an argument may be.
+const OPTIONS: [(u8, &str); 7] = [
+    (b'A', "ASYNC"),
+    (b'G', "GET"),
+    (b'K', "keepttl"),
+    (b'N', "NX"),
+    (b'P', "PX"),
+    (b'S', "STORE"),
+    (b'X', "XX"),
+];
 
 /// The operations after the commands.
 pub(super) const REPEAT: u8 = COMMAND_COUNT;
@@ -96,7 +120,10 @@ fn words((name, arguments): (&str, &str), script: &mut Input<'_>) -> Vec<Vec<u8>
         words.push(match argument {
             b'k' => key(script),
             b'v' => value(script),
-            itself => vec![itself],
+            other => {
+                let option = OPTIONS.iter().find(|(letter, _)| *letter == other);
+                option.map_or(vec![other], |(_, option)| option.as_bytes().to_vec())
+            }
         });
     }
     words

@@ -59,7 +59,7 @@ fn fixture() -> Vec<Seed> {
 
 /// Commands as arrays and as lines, with one thing wrong or nothing.
 fn streams() -> Vec<Seed> {
-    const LINES: [(&str, &str); 16] = [
+    const LINES: [(&str, &str); 20] = [
         ("plain", "SET a 1;APPEND a 2;INCR a;DEL b;SETNX b 3;MSET c 4 d 5;DECRBY c 9;UNLINK d x"),
         ("multi", "SET a 1;MULTI;INCR a;APPEND a x;SET b 2;EXEC;SETNX b 3;MULTI;SET d 4;DISCARD"),
         ("multi-refused", "SET a x;MULTI;SET b 1;INCR a;EXEC;SET c 1"),
@@ -67,6 +67,19 @@ fn streams() -> Vec<Seed> {
         ("multi-in-multi", "MULTI;SET a 1;MULTI;EXEC"),
         ("exec-alone", "SET a 1;EXEC;SET b 1"),
         ("unknown", "SET a 1;EXPIRE a 9;MULTI;INCR a;HSET h f v;EXEC;SET b 1 NX;SET c 3;PING"),
+        (
+            "flush",
+            "SET a 1;SET b 2;FLUSHALL;SETNX a 2;MULTI;SET c 1;flushdb async;INCR c;EXEC;FLUSHALL x",
+        ),
+        (
+            "options",
+            "SET a 1 KEEPTTL;SET a 2 NX GET;SET b 3 xx;SET b 4 NX;SET a 5 EX 9;SET a 6 EX 0",
+        ),
+        (
+            "in-part",
+            "SET a 1;SETEX a 9 5;INCR a;PSETEX b 9 x;SUNIONSTORE a b;GETSET a 7;GETDEL b;SORT a;SETEX a 0 1",
+        ),
+        ("decisive", "SET a 1;MULTI;MSETNX b 1 c 2;RENAME a b;EXEC"),
         ("database", "SELECT 0;SET a 1;SELECT 1;SET a 2"),
         ("arity", "SET a 1;MSET b 1 c;SET b 2"),
         ("overflow", "SET a 9223372036854775806;INCR a;INCR a"),
@@ -89,6 +102,15 @@ fn streams() -> Vec<Seed> {
         seeds.push(seed(format!("lines-{name}-skipping"), 1, cut, text.as_bytes()));
         seeds.push(seed(format!("arrays-{name}"), 0, cut, &arrays));
         seeds.push(seed(format!("arrays-{name}-failing"), 5, cut, &arrays));
+    }
+    for (number, zeros) in [1, 2, 31, 4000].into_iter().enumerate() {
+        for (name, cut) in [("end", 33), ("value", 31), ("length", 27)] {
+            let text = b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n*2\r\n$4\r\nINCR\r\n$1\r\na\r\n";
+            let text = [&text[..cut], &vec![0; zeros]].concat();
+            seeds.push(seed(format!("zeros-{name}-{number}"), [0, 4][number % 2], 30, &text));
+        }
+        let text = [&b"SET a 1\nSET b 2"[..], &vec![0; zeros]].concat();
+        seeds.push(seed(format!("zeros-line-{number}"), 0, 9, &text));
     }
     for (number, length) in ["$99999999999", "$-1", "$2", "$01", "$", ":1"].iter().enumerate() {
         let text = format!("*2\r\n$4\r\nINCR\r\n$1\r\na\r\n*2\r\n{length}\r\nINCR\r\n$1\r\na\r\n");

@@ -77,11 +77,15 @@ fn the_plain_reading_reads_what_redis_says_of_the_same_file() {
 
 #[test]
 fn the_plain_reading_stops_where_it_must() {
-    let stops: [(&str, u64, Option<u64>, Why); 8] = [
+    let stops: [(&str, u64, Option<u64>, Why); 12] = [
         ("SET a 1\nEXPIRE a 1\n", 8, None, Why::Unsupported),
         ("MULTI\nINCR a\nSET b x\nINCR b\nEXEC\n", 21, Some(0), Why::Rejected),
         ("SET a 1\nMULTI\nINCR a\n", 8, None, Why::CutOff),
         ("SET a 1\nSET a", 8, None, Why::CutOff),
+        ("SET a 1\nSET a\0\0", 8, None, Why::Zeros),
+        ("MULTI\nSWAPDB 0 1\n", 6, Some(0), Why::Decisive),
+        ("SET a 1\nSET a 2 EX 9\n", 8, None, Why::InPart),
+        ("SET a 1\nSET a 2 NX XX\n", 8, None, Why::Options),
         ("*1\r\n$99999999\r\n", 0, None, Why::LongArgument),
         ("\n\nSET a \"x\n", 2, None, Why::Malformed),
         ("MULTI\nMULTI\n", 6, Some(0), Why::Misplaced),

@@ -29,26 +29,44 @@ fn array(stream: &[u8]) -> Result<(Words, usize), Why> {
             return Err(Why::LongArgument);
         }
         let bytes = usize::try_from(bytes).unwrap();
-        let body = stream.get(at..at + bytes + 2).ok_or(Why::CutOff)?;
-        let word = body.strip_suffix(b"\r\n").ok_or(Why::Malformed)?;
+        let end = at + bytes;
+        let body = stream.get(at..end + 2).ok_or_else(|| or_zeros(stream, end, Why::CutOff))?;
+        let wrong = if stream[end] == b'\r' { end + 1 } else { end };
+        let word = body.strip_suffix(b"\r\n");
+        let word = word.ok_or_else(|| or_zeros(stream, wrong, Why::Malformed))?;
         words.push(word.to_vec());
         at += bytes + 2;
     }
     Ok((words, at))
 }
 
+/// What is wrong at a byte, or that there are only zeros from it on.
+fn or_zeros(stream: &[u8], at: usize, why: Why) -> Why {
+    match stream.get(at..) {
+        Some(rest @ [_, ..]) if rest.iter().all(|byte| *byte == 0) => Why::Zeros,
+        _ => why,
+    }
+}
+
+/// The place of the first zero byte, or the end.
+fn zero(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())
+}
+
 /// The number of a header line, and the bytes of the line.
 fn header(stream: &[u8], kind: u8) -> Result<(i128, usize), Why> {
     match stream.first() {
         None => return Err(Why::CutOff),
-        Some(first) if *first != kind => return Err(Why::Malformed),
+        Some(first) if *first != kind => return Err(or_zeros(stream, 0, Why::Malformed)),
         Some(_) => {}
     }
     let window = &stream[..stream.len().min(HEADER_BYTES_MAX)];
     let Some(line) =
         window.split_inclusive(|byte| *byte == b'\n').next().filter(|line| line.ends_with(b"\n"))
     else {
-        return Err(if window.len() < HEADER_BYTES_MAX { Why::CutOff } else { Why::Malformed });
+        let is_cut = window.len() < HEADER_BYTES_MAX;
+        let why = if is_cut { Why::CutOff } else { Why::Malformed };
+        return Err(or_zeros(stream, zero(window), why));
     };
     let digits = line[1..].strip_suffix(b"\r\n").ok_or(Why::Malformed)?;
     let number = super::number(digits).map_err(|_| Why::Malformed)?;
@@ -61,8 +79,14 @@ fn line(stream: &[u8]) -> Result<(Words, usize), Why> {
     }
     let end = match stream.iter().position(|byte| *byte == b'\n') {
         Some(end) if end <= LINE_BYTES_MAX => end,
-        None if stream.len() <= LINE_BYTES_MAX => return Err(Why::CutOff),
-        _ => return Err(Why::Malformed),
+        None if stream.len() <= LINE_BYTES_MAX => {
+            return Err(or_zeros(stream, zero(stream), Why::CutOff));
+        }
+        None => {
+            let start = &stream[..LINE_BYTES_MAX];
+            return Err(or_zeros(stream, zero(start), Why::Malformed));
+        }
+        Some(_) => return Err(Why::Malformed),
     };
     let line = &stream[..end];
     let words = if line[..].first() == Some(&b'#') { Words::new() } else { split(line)? };
