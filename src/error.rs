@@ -15,8 +15,10 @@ use crate::entry::LogId;
 pub use crate::snapshot::error::SnapshotError;
 pub use submission::{ApplyError, SubmitError};
 
+mod lock;
 mod poison;
 
+pub use lock::LockLost;
 pub use poison::Poison;
 pub(crate) use poison::is_disk_full;
 
@@ -36,9 +38,9 @@ pub enum OpenError {
         /// The path given.
         path: String,
     },
-    /// Another user owns the directory, and so could change what is in it.
+    /// Another user owns the directory, and so could change what is in it: it is opened to be read only.
     #[error(
-        "{path}: owned by user {owner}, not by user {user}; sprag opens only its own user's directories"
+        "{path}: owned by user {owner}, not by user {user}; sprag writes only to directories of its own user, and reads any"
     )]
     ForeignOwner {
         /// The path given.
@@ -48,7 +50,7 @@ pub enum OpenError {
         /// Who this process runs as.
         user: u32,
     },
-    /// Others may write to the directory.
+    /// Others may write to the directory: it is opened to be read only.
     #[error("{path}: others may write to it (mode {mode:03o}); run: chmod go-w on it")]
     WritableByOthers {
         /// The path given.
@@ -99,6 +101,9 @@ pub enum OpenError {
         /// The data directory that it lies in.
         directory: String,
     },
+    /// The directory was moved or replaced, or its lock file was, while it was being opened. Nothing was written.
+    #[error(transparent)]
+    LockLost(#[from] LockLost),
     /// There is a log or a state in the directory already, and nothing may take its place.
     #[error(
         "{path}: has a log already; restore into a directory that does not exist yet, or is empty"
@@ -206,7 +211,10 @@ pub enum OpenError {
 impl OpenError {
     /// Wraps an I/O error with what was being done to which file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
-        Self::Io { action, file: file.into(), source }
+        match LockLost::of(&source) {
+            Some(lost) => Self::LockLost(lost),
+            None => Self::Io { action, file: file.into(), source },
+        }
     }
 
     /// A snapshot that the log cannot do without does not read back.
@@ -231,6 +239,7 @@ impl OpenError {
                     .unwrap_or_else(|shared| io::Error::new(shared.kind(), shared.to_string()));
                 Self::Io { action, file, source }
             }
+            Poison::LockLost(lost) => Self::LockLost(lost),
             other => Self::Replay(other),
         }
     }

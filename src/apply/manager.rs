@@ -13,7 +13,7 @@ use super::watermark::{Stage, decode};
 use super::worker::Step;
 use crate::config::{ApplyConfig, Durability};
 use crate::entry::{Entry, LogId, Reply};
-use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
+use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
@@ -56,7 +56,7 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         let start_threads = config.by_hand.is_none();
         let engine = Arc::new(Engine::new(machine, config, workers)?);
-        let mut manager = Self { engine, threads: Threads::default() };
+        let mut manager = Self { engine, threads: Threads::new() };
         if start_threads {
             manager.threads = Threads::start(&manager.engine)
                 .map_err(|error| OpenError::io("starting", "a thread", error))?;
@@ -69,7 +69,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         let config = config.close_timeout(Duration::ZERO);
         let engine = Arc::new(Engine::new(machine, config, 1)?);
-        Ok(Self { engine, threads: Threads::default() })
+        Ok(Self { engine, threads: Threads::new() })
     }
 
     /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
@@ -261,6 +261,9 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 
     fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
+        if self.threads.are_of_the_parent() {
+            return Err(CloseError::Poisoned(LockLost::Forked.into()));
+        }
         let began = Instant::now();
         let _tasks = self.engine.wakes_tasks();
         self.engine.refuse_submissions();
@@ -329,6 +332,11 @@ impl<M: StateMachine> ApplyManager<M> {
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
+        if self.threads.are_of_the_parent() {
+            // A copy that `fork` made. The parent's engine goes on, and its files are the parent's to write.
+            self.threads.forget();
+            return;
+        }
         if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
             self.threads.stop(&self.engine, self.engine.config.close_timeout);
             return;

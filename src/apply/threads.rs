@@ -28,13 +28,32 @@ const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
 const END_LOOK: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
-#[derive(Debug, Default)]
-pub(crate) struct Threads(Vec<JoinHandle<()>>);
+#[derive(Debug)]
+pub(crate) struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    /// The process that they are of.
+    process: u32,
+}
 
 impl Threads {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { handles: Vec::new(), process: std::process::id() }
+    }
+
+    /// Whether the caller is in a child that `fork` made: it has the handles, and none of the threads.
+    pub(crate) fn are_of_the_parent(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Lets go of the handles without asking anything of the threads, which are another process's.
+    pub(crate) fn forget(&mut self) {
+        self.handles.drain(..).for_each(std::mem::forget);
+    }
+
     /// Starts the workers and, for an engine with a log, the log writer and the background.
     pub(crate) fn start<M: StateMachine>(engine: &Arc<Engine<M>>) -> io::Result<Self> {
-        let mut threads = Self::default();
+        let mut threads = Self::new();
         for id in 0..engine.workers.count() {
             threads.spawn(engine, format!("sprag-apply-{id}"), move |engine| worker(engine, id))?;
         }
@@ -67,7 +86,7 @@ impl Threads {
         };
         match thread::Builder::new().name(name).spawn(body) {
             Ok(handle) => {
-                self.0.push(handle);
+                self.handles.push(handle);
                 Ok(())
             }
             Err(error) => {
@@ -84,20 +103,20 @@ impl Threads {
         let began = Instant::now();
         loop {
             // A thread that has looked for work just before the flag was set sleeps once more.
-            self.0.iter().for_each(|handle| handle.thread().unpark());
+            self.handles.iter().for_each(|handle| handle.thread().unpark());
             engine.notify_threads();
-            let (ended, running) = self.0.drain(..).partition(has_ended);
-            self.0 = running;
+            let (ended, running) = self.handles.drain(..).partition(has_ended);
+            self.handles = running;
             for handle in ended {
                 if handle.join().is_err() {
                     tracing::error!("a thread of the engine panicked outside of a state machine");
                 }
             }
-            if self.0.is_empty() {
+            if self.handles.is_empty() {
                 return true;
             }
             if began.elapsed() >= timeout {
-                self.0.clear();
+                self.handles.clear();
                 return false;
             }
             // Not a sleep, which goes back to sleep after each signal, and under enough of them never ends.

@@ -1,11 +1,11 @@
-//! The one place that maps a file.
+//! The one place that maps a file, and the page that tells a child of `fork`.
 
 #![allow(unsafe_code, reason = "mapping a file; see docs/unsafe.md")]
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// Maps the first `bytes` bytes of a file read-only. The caller has checked that the file is as long, and holds the
 /// directory's lock; or the file is one that the user names, which nobody but its owner (this user, or root) may write
@@ -17,4 +17,24 @@ pub(super) fn map_read_only(file: &OwnedFd, bytes: usize) -> io::Result<Mmap> {
     // way to shorten a file, and whoever calls `DiskFile::map` undertakes not to write those bytes meanwhile. Of a file
     // outside of any directory of ours it is the caller of `Snapshot::open` who undertakes that, as its docs say.
     unsafe { MmapOptions::new().len(bytes).map(file) }
+}
+
+/// A page that begins with 1, and that the kernel fills with zeros in a child that `fork` makes; `None` if it does not.
+#[cfg(target_os = "linux")]
+pub(super) fn wiped_on_fork() -> Option<MmapMut> {
+    use rustix::mm::{Advice, madvise};
+
+    let mut page = MmapMut::map_anon(1).ok()?;
+    let (address, bytes) = (page.as_mut_ptr(), page.len());
+    // SAFETY: the range is that of a private, anonymous mapping which this function owns. The advice changes nothing of
+    // it in this process; a child gets a page of zeros in its place, which is as valid for bytes.
+    unsafe { madvise(address.cast(), bytes, Advice::LinuxWipeOnFork) }.ok()?;
+    *page.first_mut()? = 1;
+    Some(page)
+}
+
+/// No other system has such pages.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wiped_on_fork() -> Option<MmapMut> {
+    None
 }

@@ -21,6 +21,7 @@ use crate::log::image::ImageSlice;
 pub(crate) mod frozen;
 mod mmap;
 pub(crate) mod names;
+mod process;
 mod pwrite;
 pub(crate) mod real;
 pub mod sim;
@@ -96,6 +97,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn is_beside_a_writer(&self) -> bool {
         false
     }
+    /// Whether the caller is in the process that opened it, and not in a child that `fork` made, which writes nothing.
+    fn is_of_this_process(&self) -> bool {
+        true
+    }
+    /// Why the directory itself, beside its lock file, could not be locked; `None` if it is, or need not be.
+    fn directory_lock_refused(&self) -> Option<String> {
+        None
+    }
     /// Fills `bytes` with what nobody can guess: a new directory's id and hash seed. A simulated disk draws them from its
     /// own seed, so that a simulation repeats to the byte.
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
@@ -126,6 +135,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// for. A hint; it makes nothing durable.
     fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let _ = (offset, bytes);
+        Ok(())
+    }
+    /// Whether the directory of the file is still held: an error says that it, or its lock file, is not what it was when
+    /// it was opened, or that the caller is in a child that `fork` made.
+    fn check_held(&self) -> io::Result<()> {
         Ok(())
     }
     /// The first `bytes` bytes, read-only, for as long as the mapping lives. The caller writes none of them meanwhile.

@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{self, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
+use self::lock::Held;
 use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
 #[cfg(target_os = "linux")]
@@ -26,6 +27,7 @@ use crate::error::OpenError;
 pub(crate) mod around;
 pub(crate) mod backup;
 pub(crate) mod by_path;
+mod lock;
 #[cfg(test)]
 mod tests;
 
@@ -59,28 +61,6 @@ pub(crate) struct RealDisk {
     io: (IoBackend, bool),
 }
 
-/// The directory's descriptors, which every open file shares: the lock is held as long as anything of it is open.
-#[derive(Debug)]
-struct Held {
-    directory: OwnedFd,
-    /// Holds the `flock`; `None` if the directory was opened read-only and has no lock file, or is read beside a writer.
-    lock: Option<OwnedFd>,
-    writable: bool,
-    /// Somebody else held the lock, to write.
-    beside: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Closing is not enough: a child process between fork and exec has the descriptor too, and would keep the lock.
-        if let Some(lock) = &self.lock
-            && let Err(error) = fs::flock(lock, FlockOperation::Unlock)
-        {
-            tracing::debug!(%error, "the directory's lock could not be released before closing it");
-        }
-    }
-}
-
 impl RealDisk {
     /// Opens, checks and locks a directory.
     pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<Self, OpenError> {
@@ -91,21 +71,26 @@ impl RealDisk {
             }
             opened => opened?,
         };
-        check_directory(&directory, &name)?;
         let writable = matches!(mode, OpenMode::Write { .. });
+        let is_ours = match check_directory(&directory, &name) {
+            Ok(()) => true,
+            // Reading changes nothing, so only the permissions that the system checks are asked for.
+            Err(OpenError::ForeignOwner { .. } | OpenError::WritableByOthers { .. })
+                if !writable =>
+            {
+                false
+            }
+            Err(error) => return Err(error),
+        };
         if writable {
             refuse_strangers_directory(&directory, &name)?;
         }
-        let (lock, beside) = match take_lock(&directory, writable, &name) {
-            Err(OpenError::Locked { .. }) if mode == OpenMode::ReadBeside => (None, true),
-            lock => (lock?, false),
-        };
+        let held = Held::take(directory, mode, path, is_ours)?;
         if writable {
             // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
-            sync_parent(&directory).map_err(|e| failed("syncing the parent of", &name, e))?;
+            sync_parent(&held.directory).map_err(|e| failed("syncing the parent of", &name, e))?;
         }
-        let held = Arc::new(Held { directory, lock, writable, beside });
-        Ok(Self { path: name, held, io: (IoBackend::Pwrite, false) })
+        Ok(Self { path: name, held: Arc::new(held), io: (IoBackend::Pwrite, false) })
     }
 
     /// Chooses the write queue; without this it is `pwrite`.
@@ -243,42 +228,6 @@ fn permission_bits(mode: Mode) -> u32 {
     (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).as_raw_mode().into()
 }
 
-/// Exclusive for a writer, which creates the lock file if need be; shared for a reader, which does without if there
-/// is none.
-fn take_lock(
-    directory: &OwnedFd,
-    writable: bool,
-    path: &str,
-) -> Result<Option<OwnedFd>, OpenError> {
-    let fail = |error: io::Error| OpenError::io("locking", format!("{path}/{LOCK_FILE}"), error);
-    let (flags, operation) = if writable {
-        (OFlags::RDWR | OFlags::CREATE, FlockOperation::NonBlockingLockExclusive)
-    } else {
-        (OFlags::RDONLY, FlockOperation::NonBlockingLockShared)
-    };
-    let opened = retry_on_intr(|| fs::openat(directory, LOCK_FILE, flags | FILE_FLAGS, FILE_MODE));
-    let opened = opened.map_err(io::Error::from);
-    let (lock, stat) = match opened.and_then(|lock| Ok((check_regular(&lock)?, lock))) {
-        Ok((stat, lock)) => (lock, stat),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !writable => return Ok(None),
-        Err(_) if is_of_something_else(directory, LOCK_FILE) => {
-            let taken = OpenError::NameTaken { path: path.into(), file: LOCK_FILE.into() };
-            return if writable { Err(taken) } else { Ok(None) };
-        }
-        Err(error) => return Err(fail(error)),
-    };
-    match retry_on_intr(|| fs::flock(&lock, operation)) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
-        Err(error) => return Err(fail(error.into())),
-    }
-    if writable && permission_bits(Mode::from_raw_mode(stat.st_mode)) != permission_bits(FILE_MODE)
-    {
-        fs::fchmod(&lock, FILE_MODE).map_err(|e| fail(e.into()))?;
-    }
-    Ok(Some(lock))
-}
-
 /// Whether a name is of a directory, a link, a device, and not of a regular file.
 fn is_of_something_else(directory: &OwnedFd, name: &str) -> bool {
     let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
@@ -316,12 +265,14 @@ fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
 }
 
 impl RealDisk {
-    /// Whether nothing keeps a writer out, now or later: what is read may then change, and must not be mapped.
-    pub(crate) fn is_unlocked(&self) -> bool {
-        self.held.lock.is_none()
+    /// Whether what is read may change, as nothing keeps a writer out or the directory is another user's. It must not be
+    /// mapped then.
+    pub(crate) fn may_change(&self) -> bool {
+        !self.held.may_be_mapped()
     }
 
     fn check_writable(&self) -> io::Result<()> {
+        self.held.check_process()?;
         if self.held.writable { Ok(()) } else { Err(Errno::ROFS.into()) }
     }
 }
@@ -383,6 +334,14 @@ impl Disk for RealDisk {
 
     fn is_beside_a_writer(&self) -> bool {
         self.held.beside
+    }
+
+    fn is_of_this_process(&self) -> bool {
+        self.held.check_process().is_ok()
+    }
+
+    fn directory_lock_refused(&self) -> Option<String> {
+        self.held.refused.clone()
     }
 
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
@@ -458,6 +417,7 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.held.check_process()?;
         let mut done = 0;
         while done < bytes.len() {
             let at = advanced(offset, done)?;
@@ -502,12 +462,16 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
+    fn check_held(&self) -> io::Result<()> {
+        Ok(self.held.check()?)
+    }
+
     fn map(&self, bytes: usize) -> io::Result<Mapping> {
         if self.len()? < u64::try_from(bytes).map_err(io::Error::other)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Without the lock a writer may come at any time, and what it writes must not change bytes under a mapping.
-        if bytes == 0 || self.held.lock.is_none() {
+        // What a writer, or another user, changes at any time must not be bytes under a mapping.
+        if bytes == 0 || !self.held.may_be_mapped() {
             let mut copy = vec![0; bytes];
             if self.read_at(&mut copy, 0)? < bytes {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -518,6 +482,7 @@ impl DiskFile for RealFile {
     }
 
     fn direct(&self) -> Option<BorrowedFd<'_>> {
+        self.held.check_process().ok()?;
         let direct = self.direct.get_or_init(|| {
             self.open_direct().unwrap_or_else(|error| {
                 tracing::debug!(%error, "a segment is written through the page cache");

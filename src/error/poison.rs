@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::LockLost;
+
 /// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
 /// anew gets out of it: that recovers everything that was acknowledged, and maybe more.
 #[derive(Debug, Clone, Error)]
@@ -20,6 +22,10 @@ pub enum Poison {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The directory is no longer this process's: it was moved or replaced, its lock file was, or the caller is in a child
+    /// that `fork` made. Nothing was written.
+    #[error(transparent)]
+    LockLost(#[from] LockLost),
     /// A state machine panicked.
     #[error("the state machine panicked at the entry of index {index}")]
     Panic {
@@ -47,6 +53,14 @@ pub enum Poison {
 }
 
 impl Poison {
+    /// Wraps an I/O error with what was being done to which file.
+    pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
+        match LockLost::of(&source) {
+            Some(lost) => Self::LockLost(lost),
+            None => Self::Io { action, file: file.into(), source: Arc::new(source) },
+        }
+    }
+
     /// Whether the disk (or a quota) was full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

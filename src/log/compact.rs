@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Log;
 use super::format::META_FILE;
@@ -114,10 +114,7 @@ impl Log {
             ..meta.1
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
-        file.store(&content).map_err(|source| {
-            let file = META_FILE.to_owned();
-            Poison::Io { action: "writing", file, source: Arc::new(source) }
-        })?;
+        file.store(&content).map_err(|source| Poison::io("writing", META_FILE, source))?;
         let before = std::mem::replace(&mut meta.1, content).base.segment;
         *super::lock(&self.base) = base;
         drop(meta);

@@ -199,6 +199,9 @@ pub struct RecoveryReport {
     pub beside_a_writer: bool,
     /// Files of the directory that are not the engine's. They were passed over, and nothing of them was changed.
     pub foreign: ForeignFiles,
+    /// Why the directory itself could not be locked, beside its file `LOCK`; `None` if it is. Another process can then
+    /// open it once `LOCK` is removed or replaced.
+    pub directory_lock_refused: Option<String>,
 }
 
 /// The torn end of a log.
@@ -516,10 +519,8 @@ impl Log {
         if bytes > limit {
             return Err(LogError::HardStateTooLarge { bytes, limit });
         }
-        lock(&self.hard).store(&*self.disk, state).map_err(|source| {
-            let file = format::HARD_FILE.to_owned();
-            LogError::Poisoned(Poison::Io { action: "writing", file, source: Arc::new(source) })
-        })
+        let stored = lock(&self.hard).store(&*self.disk, state);
+        stored.map_err(|source| Poison::io("writing", format::HARD_FILE, source).into())
     }
 
     /// Marks the log as closed with everything durable. Everything submitted must be durable; a poisoned log is left.
@@ -538,8 +539,7 @@ impl Log {
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
         file.store(&content).map_err(|source| {
-            let file = format::META_FILE.to_owned();
-            let poison = Poison::Io { action: "writing", file, source: Arc::new(source) };
+            let poison = Poison::io("writing", format::META_FILE, source);
             self.poison.set(poison.clone());
             poison
         })?;
@@ -550,6 +550,10 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        if !self.disk.is_of_this_process() {
+            // A copy that `fork` made: it writes nothing, and takes no lock that a thread of the parent may have held.
+            return;
+        }
         // An engine closes the log itself. Without one, nothing was appended: what is durable is what was opened.
         let unused = self.writing.as_ref().is_some_and(|writing| lock(&writing.appender).is_some());
         if unused && let Err(poison) = self.close(self.start.committed) {

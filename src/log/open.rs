@@ -387,6 +387,7 @@ impl LogOpening {
             damaged_snapshots: self.damaged_snapshots.clone(),
             beside_a_writer: self.disk.is_beside_a_writer(),
             foreign: self.foreign.clone(),
+            directory_lock_refused: self.disk.directory_lock_refused(),
         }
     }
 

@@ -259,7 +259,7 @@ impl SegmentFiles {
 
 /// A failure on a segment's file, as the engine's end.
 pub(crate) fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
-    Poison::Io { action, file: segment_name(u64::from(segment)), source: Arc::new(source) }
+    Poison::io(action, segment_name(u64::from(segment)), source)
 }
 
 #[cfg(test)]

@@ -199,6 +199,7 @@ impl SlotWriter {
         put(&mut self.bytes, PAYLOAD_AT, payload);
         let crc = slot_crc(&self.bytes);
         put(&mut self.bytes, CRC_AT, &crc.to_le_bytes());
+        self.file.check_held()?;
         self.failed = true;
         self.file.write_all_at(&self.bytes, next % 2 * SLOT_STRIDE_BYTES)?;
         self.file.sync_data()?;

@@ -406,7 +406,7 @@ impl LogWriter {
             WriteFailure::Write(source) => ("writing", source),
             WriteFailure::Sync(source) => ("syncing", source),
         };
-        Poison::Io { action, file, source: Arc::new(source) }
+        Poison::io(action, file, source)
     }
 
     /// Syncs what was only written, if the interval has passed or somebody asked.

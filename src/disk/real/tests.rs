@@ -79,20 +79,25 @@ fn a_file_in_place_of_the_directory_is_refused() {
 }
 
 #[test]
-fn a_directory_of_another_user_is_refused() {
+fn a_directory_of_another_user_is_not_written_to_and_never_mapped() {
     if !geteuid().is_root() {
         return;
     }
     let (_parent, path) = parent();
     fs::create_dir(&path).unwrap();
     std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
-    for mode in [CREATE, WRITE, OpenMode::ReadOnly] {
+    for mode in [CREATE, WRITE] {
         match RealDisk::open(&path, mode).unwrap_err() {
             OpenError::ForeignOwner { owner, user, .. } => assert_eq!((owner, user), (12_345, 0)),
             other => panic!("{other}"),
         }
     }
     assert!(!path.join("LOCK").exists());
+    fs::write(path.join("LOCK"), "").unwrap();
+    fs::write(path.join("META"), "abc").unwrap();
+    let disk = RealDisk::open(&path, OpenMode::ReadOnly).unwrap();
+    let file = disk.open("META", Access::Read).unwrap();
+    assert!(matches!(file.map(3).unwrap(), Mapping::Copied(bytes) if *bytes == *b"abc"));
 }
 
 #[test]
@@ -103,7 +108,8 @@ fn a_directory_that_others_may_write_to_is_refused() {
         [(0o700, true), (0o755, true), (0o720, false), (0o702, false), (0o777, false)]
     {
         set_permissions(&path, bits);
-        for mode in [WRITE, OpenMode::ReadOnly] {
+        assert_eq!(RealDisk::open(&path, OpenMode::ReadOnly).unwrap().held.is_ours, allowed);
+        for mode in [WRITE] {
             match RealDisk::open(&path, mode) {
                 Ok(_) => assert!(allowed, "{bits:o}"),
                 Err(OpenError::WritableByOthers { mode, .. }) => {
@@ -152,6 +158,9 @@ fn reading_creates_no_lock_file_and_honours_the_one_that_is_there() {
     // Nothing keeps a writer out, so nothing may be mapped.
     let file = reader.open("META", Access::Read).unwrap();
     assert!(matches!(file.map(3).unwrap(), Mapping::Copied(bytes) if *bytes == *b"abc"));
+    // A writer of this release is kept out all the same, by the lock on the directory itself.
+    assert!(matches!(RealDisk::open(&path, WRITE).unwrap_err(), OpenError::Locked { .. }));
+    drop((reader, file));
     let writer = RealDisk::open(&path, WRITE).unwrap();
     let file = writer.open("META", Access::Read).unwrap();
     assert!(matches!(file.map(3).unwrap(), Mapping::Mapped(bytes) if *bytes == *b"abc"));
@@ -170,7 +179,7 @@ fn a_lock_file_that_is_a_link_is_refused_and_its_target_left_alone() {
     let error = RealDisk::open(&path, WRITE).unwrap_err();
     assert!(matches!(error, OpenError::NameTaken { file, .. } if file == "LOCK"));
     // Nothing keeps a writer out, then: what is read is copied.
-    assert!(RealDisk::open(&path, OpenMode::ReadOnly).unwrap().is_unlocked());
+    assert!(RealDisk::open(&path, OpenMode::ReadOnly).unwrap().may_change());
     fs::remove_file(path.join("LOCK")).unwrap();
     fs::hard_link(&target, path.join("LOCK")).unwrap();
     assert!(matches!(RealDisk::open(&path, WRITE).unwrap_err(), OpenError::Io { .. }));
@@ -249,7 +258,7 @@ fn a_child_process_does_not_keep_the_directory_locked() {
         assert!(fcntl_getfd(inherited).unwrap().contains(FdFlags::CLOEXEC));
     }
     // What a child has between fork and exec.
-    let forked = lock.try_clone().unwrap();
+    let forked = (lock.try_clone().unwrap(), disk.held.directory.try_clone().unwrap());
     drop(disk);
     drop(RealDisk::open(&path, WRITE).unwrap());
     drop(forked);

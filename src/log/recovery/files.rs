@@ -1,5 +1,6 @@
 //! The files of a directory, and reading segments through one reused buffer.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::disk::names::{Name, claimed_by};
@@ -133,7 +134,7 @@ pub(crate) fn refuse_unowned(
     let taken = |file| OpenError::NameTaken { path: disk.describe(), file };
     for number in segments {
         let name = segment_name(number);
-        let (bytes, first) = beginning::<FRAME_HEADER_BYTES>(disk, &name)?;
+        let Some((bytes, first)) = beginning::<FRAME_HEADER_BYTES>(disk, &name)? else { continue };
         let is_ours = bytes.is_multiple_of(PAGE_BYTES)
             || first.iter().all(|byte| *byte == 0)
             || FrameHeader::parse(&first, database_id).is_ok();
@@ -142,7 +143,8 @@ pub(crate) fn refuse_unowned(
         }
     }
     for name in list_files(disk)?.unfinished {
-        let (_, first) = beginning::<{ SNAPSHOT_MAGIC.len() }>(disk, &name)?;
+        let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(disk, &name)?;
+        let Some((_, first)) = first else { continue };
         if first != SNAPSHOT_MAGIC && first.iter().any(|byte| *byte != 0) {
             return Err(taken(name));
         }
@@ -153,14 +155,21 @@ pub(crate) fn refuse_unowned(
 /// The length of every segment is a multiple of it.
 const PAGE_BYTES: u64 = 4096;
 
-/// The length of a file, and its first bytes, with zeros for those that it does not have.
-fn beginning<const N: usize>(disk: &dyn Disk, name: &str) -> Result<(u64, [u8; N]), OpenError> {
+/// The length of a file, and its first bytes, with zeros for those that it does not have. `None` for a file that has
+/// another name elsewhere, under which it stays.
+fn beginning<const N: usize>(
+    disk: &dyn Disk,
+    name: &str,
+) -> Result<Option<(u64, [u8; N])>, OpenError> {
     let failed = |action| move |source| OpenError::io(action, name, source);
-    let file = disk.open(name, Access::Read).map_err(failed("opening"))?;
+    let file = match disk.open(name, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+        opened => opened.map_err(failed("opening"))?,
+    };
     let bytes = file.len().map_err(failed("measuring"))?;
     let mut first = [0; N];
     file.read_at(&mut first, 0).map_err(failed("reading"))?;
-    Ok((bytes, first))
+    Ok(Some((bytes, first)))
 }
 
 /// A segment file, open for reading.

@@ -55,10 +55,10 @@ impl Looks {
     }
 }
 
-/// What of a directory stays as it is while it is looked at: itself, or a copy if somebody is writing to it, and then what
+/// What of a directory stays as it is while it is looked at: itself, or a copy if it may change, and then what
 /// copying found.
 pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanResult>), OpenError> {
-    if !disk.is_unlocked() {
+    if !disk.may_change() {
         return Ok((Arc::new(disk), None));
     }
     let (frozen, result) = freeze(&disk)?;
