@@ -24,7 +24,8 @@ open it to write: let it end first.
 key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
 entries (`put`, `delete`, `incr`, `import`, `run`) refuse the log of a consensus engine too.
 
-Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage.
+Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage. With --json that
+line is an object: error, kind and, where they are known, file, offset and index.
 
 Examples:
   sprag run                            the main job: a million entries into a temporary directory, timed and checked
@@ -146,17 +147,24 @@ pub(crate) struct BenchSnapshot {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
     pub(crate) entries: u32,
     /// Length of a value, in bytes.
-    #[arg(long, value_name = "V", default_value_t = 100)]
+    #[arg(long, value_name = "V", default_value_t = 100, value_parser = value_bytes)]
     pub(crate) value_bytes: usize,
     /// How often each figure is taken; the median counts.
     #[arg(long, value_name = "ROUNDS", default_value_t = 5, value_parser = rounds)]
     pub(crate) rounds: usize,
     /// Entries a second of the load that is held back.
-    #[arg(long, value_name = "R", default_value_t = 500_000)]
+    #[arg(long, value_name = "R", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) rate: u64,
     /// Where the temporary directory is made; default: in $TMPDIR.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// The longest value that an entry may have.
+const VALUE_BYTES_MAX: usize = 16 << 20;
+
+fn value_bytes(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|bytes| *bytes <= VALUE_BYTES_MAX).ok_or("must be 0 to 16777216")
 }
 
 fn rounds(text: &str) -> Result<usize, &'static str> {
@@ -331,7 +339,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "B", default_value_t = NonZeroUsize::new(128).unwrap_or(NonZeroUsize::MIN))]
     pub(crate) batch: NonZeroUsize,
     /// Length of a value, in bytes.
-    #[arg(long, value_name = "V", default_value_t = 100)]
+    #[arg(long, value_name = "V", default_value_t = 100, value_parser = value_bytes)]
     pub(crate) value_bytes: usize,
     /// How many keys there are; each has 16 bytes.
     #[arg(long, value_name = "K", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
@@ -352,7 +360,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "P")]
     pub(crate) pipeline: Option<NonZeroUsize>,
     /// Length of a segment file, in bytes: a multiple of 4096; default: the engine's, 64 MiB.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = segment_bytes)]
     pub(crate) segment_bytes: Option<usize>,
     /// How many gets to time one by one.
     #[arg(long, value_name = "G", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
@@ -360,6 +368,12 @@ pub(crate) struct RunOptions {
     /// What the random choices start from; the same seed makes the same entries.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+fn segment_bytes(text: &str) -> Result<usize, &'static str> {
+    let bytes = text.parse().ok().filter(|bytes| (16_384..=4_294_963_200).contains(bytes));
+    let bytes = bytes.filter(|bytes: &usize| bytes.is_multiple_of(4096));
+    bytes.ok_or("must be a multiple of 4096, and 16384 to 4294963200")
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {

@@ -12,16 +12,18 @@ use sprag::{
 };
 
 use crate::args::{Incr, KeyOf, Put};
-use crate::error::{Outcome, about, opening};
+use crate::error::{Failure, Kind, Outcome, about, opening};
 use crate::text::line;
 
+/// The longest key.
+const KEY_BYTES_MAX: usize = 64 << 10;
 /// Long enough for a slow disk: a command that gives up says so, and its entry may be there all the same.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Room for few keys at first: the tables grow with what is in the log.
 const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn put(put: &Put, json: bool, out: &mut dyn Write) -> Outcome {
-    let (key, value) = (put.of.key.as_bytes(), put.value.as_bytes());
+    let (key, value) = (key_of(&put.of)?, put.value.as_bytes());
     let (index, reply) = apply(&put.of.dir, Command::Put { key, value })?;
     let Reply::Put { replaced } = reply else { return Err(unexpected(reply)) };
     if json {
@@ -38,7 +40,7 @@ struct PutJson {
 }
 
 pub(crate) fn delete(delete: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
-    let (index, reply) = apply(&delete.dir, Command::Delete { key: delete.key.as_bytes() })?;
+    let (index, reply) = apply(&delete.dir, Command::Delete { key: key_of(delete)? })?;
     let Reply::Deleted { existed } = reply else { return Err(unexpected(reply)) };
     if json {
         return line(out, &DeleteJson { index, existed });
@@ -54,7 +56,7 @@ struct DeleteJson {
 }
 
 pub(crate) fn incr(incr: &Incr, json: bool, out: &mut dyn Write) -> Outcome {
-    let command = Command::Increment { key: incr.of.key.as_bytes(), by: incr.by };
+    let command = Command::Increment { key: key_of(&incr.of)?, by: incr.by };
     let (index, reply) = apply(&incr.of.dir, command)?;
     let Reply::Counter(value) = reply else { return Err(unexpected(reply)) };
     if json {
@@ -67,6 +69,18 @@ pub(crate) fn incr(incr: &Incr, json: bool, out: &mut dyn Write) -> Outcome {
 struct IncrJson {
     index: u64,
     value: i64,
+}
+
+/// The key of a call, which must be one.
+pub(crate) fn key_of(of: &KeyOf) -> Outcome<&[u8]> {
+    let key = of.key.as_bytes();
+    match key.len() {
+        0 => Err(Failure::usage("the key is empty: a key has at least 1 byte")),
+        bytes if bytes > KEY_BYTES_MAX => Err(Failure::usage(format!(
+            "the key has {bytes} bytes, more than the limit of {KEY_BYTES_MAX}"
+        ))),
+        _ => Ok(key),
+    }
 }
 
 /// Applies one command after the last entry of the directory's log, under that entry's term.
@@ -83,13 +97,14 @@ fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
 }
 
 fn unexpected(reply: Reply) -> Box<dyn std::error::Error> {
-    match reply {
+    let what = match reply {
         Reply::Rejected(Rejection::NotANumber) => {
-            "the value under the key is not a decimal 64-bit number; nothing was changed".into()
+            "the value under the key is not a decimal 64-bit number; nothing was changed"
         }
         Reply::Rejected(Rejection::Overflow) => {
-            "the result does not fit a 64-bit number; nothing was changed".into()
+            "the result does not fit a 64-bit number; nothing was changed"
         }
-        other => format!("an unexpected reply: {other:?}").into(),
-    }
+        other => return format!("an unexpected reply: {other:?}").into(),
+    };
+    Failure::new(Kind::Rejected, what).into()
 }

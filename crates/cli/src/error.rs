@@ -1,31 +1,242 @@
 //! How a failure becomes one line on stderr.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::Path;
 
-use sprag::error::OpenError;
+use serde::Serialize;
+use sprag::error::{Corrupt, OpenError, Poison, SnapshotError};
 
 /// What every command ends with.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What kind of failure it is, for programs. The names are those of the JSON object.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// The call is wrong, whatever the files hold.
+    Usage,
+    /// A file or directory is not there.
+    Missing,
+    /// The key has no value.
+    NoValue,
+    /// The condition of a `cas` does not hold, or a command was rejected by the state.
+    Rejected,
+    /// Another process has the directory open.
+    Locked,
+    /// What was durable is damaged.
+    Damaged,
+    DiskFull,
+    Permission,
+    /// What was to be imported is wrong.
+    Input,
+    /// The system refused to read or write.
+    Io,
+    /// Anything else.
+    Failed,
+}
+
+/// A failure in one sentence, and what a program can tell of it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    place: Place,
+}
+
+/// Of what kind a failure is, and where. What is not known is `None`.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Place {
+    pub(crate) kind: Option<Kind>,
+    pub(crate) file: Option<String>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) index: Option<u64>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: Place { kind: Some(kind), ..Place::default() } }
+    }
+
+    /// A call that is wrong, whatever the files hold: exit status 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Box<dyn Error> {
+        Self::new(Kind::Usage, message).into()
+    }
+
+    /// With the file that it is about.
+    pub(crate) fn of_file(mut self, file: impl fmt::Display) -> Self {
+        self.place.file = Some(file.to_string());
+        self
+    }
+
+    /// Damage at a place.
+    pub(crate) fn damage(message: String, file: &str, offset: u64, index: Option<u64>) -> Self {
+        let file = Some(file.to_owned());
+        let place = Place { kind: Some(Kind::Damaged), file, offset: Some(offset), index };
+        Self { message, place }
+    }
+
+    /// What is wrong with an input at an offset.
+    pub(crate) fn input(message: String, file: &str, offset: u64) -> Self {
+        let (file, offset) = (Some(file.to_owned()), Some(offset));
+        Self { message, place: Place { kind: Some(Kind::Input), file, offset, index: None } }
+    }
+
+    /// A message about `error`, with what can be told of that.
+    pub(crate) fn about(message: String, error: &(dyn Error + 'static)) -> Box<dyn Error> {
+        Self { message, place: Place::of(error) }.into()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+impl Place {
+    /// What an error and its causes tell.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut place = Self::default();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            place.add(error);
+            next = error.source();
+        }
+        place
+    }
+
+    fn add(&mut self, error: &(dyn Error + 'static)) {
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            self.fill(failure.place.clone());
+        } else if let Some(error) = error.downcast_ref::<OpenError>() {
+            self.add_opening(error);
+        } else if let Some(error) = error.downcast_ref::<SnapshotError>() {
+            match error {
+                SnapshotError::Corrupt { file, offset, .. } => {
+                    self.fill(Self::damaged(file, *offset, None));
+                }
+                SnapshotError::Io { file, source, .. } => self.fill(Self::io(Some(file), source)),
+                _ => {}
+            }
+        } else if let Some(Poison::Io { file, source, .. }) = error.downcast_ref() {
+            self.fill(Self::io(Some(file), source));
+        } else if let Some(Corrupt { file, offset, index, .. }) = error.downcast_ref() {
+            self.fill(Self::damaged(file, *offset, *index));
+        } else if let Some(error) = error.downcast_ref::<io::Error>() {
+            self.fill(Self::io(None, error));
+        }
+    }
+
+    fn add_opening(&mut self, error: &OpenError) {
+        let of = |kind, file: &String| Self {
+            kind: Some(kind),
+            file: Some(file.clone()),
+            ..Self::default()
+        };
+        self.fill(match error {
+            OpenError::Missing { path } => of(Kind::Missing, path),
+            OpenError::Locked { path } => of(Kind::Locked, path),
+            OpenError::ForeignOwner { path, .. } | OpenError::WritableByOthers { path, .. } => {
+                of(Kind::Permission, path)
+            }
+            OpenError::Io { file, source, .. } => Self::io(Some(file), source),
+            OpenError::Torn { file, offset, .. } => {
+                Self { offset: Some(*offset), ..of(Kind::Damaged, file) }
+            }
+            OpenError::Config { .. } => Self { kind: Some(Kind::Usage), ..Self::default() },
+            OpenError::Corrupt(damage) => return self.add(damage),
+            OpenError::Snapshot(error) => return self.add(error),
+            OpenError::Replay(poison) => return self.add(poison),
+            _ => Self::default(),
+        });
+    }
+
+    fn damaged(file: &str, offset: u64, index: Option<u64>) -> Self {
+        let file = Some(file.to_owned());
+        Self { kind: Some(Kind::Damaged), file, offset: Some(offset), index }
+    }
+
+    fn io(file: Option<&String>, error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::Missing,
+            io::ErrorKind::PermissionDenied => Kind::Permission,
+            _ if is_full(error) => Kind::DiskFull,
+            _ => Kind::Io,
+        };
+        Self { kind: Some(kind), file: file.cloned(), ..Self::default() }
+    }
+
+    /// Takes what is not known yet: outer errors know best.
+    fn fill(&mut self, other: Self) {
+        self.kind = self.kind.or(other.kind);
+        self.offset = self.offset.or(other.offset.filter(|_| self.file.is_none()));
+        self.index = self.index.or(other.index);
+        self.file = self.file.take().or(other.file);
+    }
+}
+
+/// Whether there is no room for what was to be written.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
 
 /// A failure to open `dir`, in the words of the command and not of the library.
 pub(crate) fn opening(dir: &Path) -> impl Fn(OpenError) -> Box<dyn Error> {
     let dir = dir.display().to_string();
     move |error| match error {
-        OpenError::Missing { path } => format!("{path}: no such directory").into(),
+        OpenError::Missing { path } => {
+            Failure::new(Kind::Missing, format!("{path}: no such directory")).of_file(path).into()
+        }
         // The output's failure, not the directory's.
         OpenError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => source.into(),
         error => {
             let text = error.to_string();
-            if text.starts_with(&dir) { text.into() } else { format!("{dir}: {text}").into() }
+            let text = if text.starts_with(&dir) { text } else { format!("{dir}: {text}") };
+            Failure::about(text, &error)
         }
     }
 }
 
 /// Any other failure, with what it was about before it.
-pub(crate) fn about<E: Error>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Box<dyn Error> {
-    move |error| format!("{what}: {}", one_line(&error)).into()
+pub(crate) fn about<E: Error + 'static>(
+    what: impl std::fmt::Display,
+) -> impl FnOnce(E) -> Box<dyn Error> {
+    move |error| Failure::about(format!("{what}: {}", one_line(&error)), &error)
+}
+
+/// A failure of reading or writing a file by its path.
+pub(crate) fn about_file(file: &Path) -> impl FnOnce(io::Error) -> Box<dyn Error> {
+    let file = file.display().to_string();
+    move |error| {
+        let place = Place::io(Some(&file), &error);
+        Failure { message: format!("{file}: {error}"), place }.into()
+    }
+}
+
+/// The object that `--json` prints for a failure.
+#[derive(Serialize)]
+pub(crate) struct FailureJson<'a> {
+    error: &'a str,
+    kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+}
+
+impl<'a> FailureJson<'a> {
+    pub(crate) fn new(error: &'a str, place: Place) -> Self {
+        let Place { kind, file, offset, index } = place;
+        Self { error, kind: kind.unwrap_or(Kind::Failed), file, offset, index }
+    }
 }
 
 /// The error and its causes, as far as they say something new.
@@ -39,7 +250,20 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    line.replace('\n', " ")
+    plain(&line)
+}
+
+/// A text without line ends and without what a terminal would obey.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => plain.push(' '),
+            letter if letter.is_control() => plain.extend(letter.escape_default()),
+            letter => plain.push(letter),
+        }
+    }
+    plain
 }
 
 /// Whether the reader of our output has gone.
@@ -85,6 +309,29 @@ mod tests {
         }
         let error = io::Error::other("two\nlines");
         assert_eq!(one_line(&error), "two lines");
+        assert_eq!(one_line(&io::Error::other("a\u{1b}[2Jb\u{9b}")), "a\\u{1b}[2Jb\\u{9b}");
+    }
+
+    #[test]
+    fn what_a_program_can_tell_is_taken_from_the_causes() {
+        let source = || io::Error::from(io::ErrorKind::StorageFull);
+        let error =
+            about("x")(OpenError::Io { action: "a", file: "f".to_owned(), source: source() });
+        let place = Place::of(&*error);
+        assert_eq!((place.kind, place.file.as_deref()), (Some(Kind::DiskFull), Some("f")));
+        let (file, what) = ("s".to_owned(), "rot");
+        let damage = Corrupt { file, offset: 64, index: Some(7), what };
+        let place = Place::of(&*opening(Path::new("d"))(damage.into()));
+        assert_eq!(place, Place::damaged("s", 64, Some(7)));
+        assert_eq!(Place::of(&*Failure::usage("no")).kind, Some(Kind::Usage));
+        assert_eq!(Place::of(&io::Error::other("x")).kind, Some(Kind::Io));
+        let json = serde_json::to_value(FailureJson::new("e", place)).unwrap_or_default();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "error": "e", "kind": "damaged", "file": "s", "offset": 64, "index": 7
+            })
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::args::Import;
-use crate::error::{Outcome, about};
+use crate::error::{Failure, Outcome, about};
 use crate::progress::Progress;
 use crate::text::{line, size};
 use command::{Action, Parsed, Request};
@@ -66,7 +66,10 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     summary.print(started, stopped.as_ref(), json, out)?;
     match stopped {
         None => Ok(()),
-        Some((name, stop)) => Err(about(format!("{name}: stopped at"))(stop)),
+        Some((name, stop)) => {
+            let message = format!("{name}: stopped at: {stop}");
+            Err(Failure::input(message, &name, stop.offset).into())
+        }
     }
 }
 

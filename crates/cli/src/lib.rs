@@ -10,22 +10,27 @@ mod edit;
 mod error;
 mod foreign;
 mod import;
+mod leftovers;
 mod look;
+mod memory;
 mod output;
 mod progress;
 mod read;
 mod repair;
 mod run;
 mod snapshot;
+mod stdout;
 mod text;
 
-use std::io::{self, BufWriter, Write};
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Args, Command};
-use error::Outcome;
+use error::{FailureJson, Kind, Outcome, Place};
+use stdout::Stdout;
 
 /// What a fuzzer of the import calls.
 #[cfg(any(fuzzing, test))]
@@ -35,20 +40,55 @@ pub use import::fuzzing;
 /// The command, with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    let outcome = execute(args, &mut out).and_then(|()| Ok(out.flush()?));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough of it.
-        Err(error) if error::is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        Err(error) => {
-            // What was printed before the failure belongs above its message; a failing output is reported below.
-            let _lost = out.flush();
-            let _closed = writeln!(io::stderr(), "sprag: {}", error::one_line(&*error));
-            ExitCode::FAILURE
-        }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return refuse(&error),
+    };
+    let json = args.json;
+    let mut out = Stdout::new();
+    let outcome = execute(args, &mut out);
+    leftovers::settle();
+    // What was printed before a failure belongs above its message.
+    let written = out.finish();
+    match (outcome, written) {
+        // The reader of the output has seen enough of it.
+        (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        (Err(error), Ok(())) if error::is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        // What a command makes of it may name something else.
+        (_, Err(error)) => fail(&*error::about("writing to standard output")(error), json),
+        (Err(error), Ok(())) => fail(&*error, json),
+        (Ok(()), Ok(())) => ExitCode::SUCCESS,
     }
+}
+
+/// Says what has failed, as one line on standard error.
+fn fail(error: &(dyn std::error::Error + 'static), json: bool) -> ExitCode {
+    let place = Place::of(error);
+    let is_usage = place.kind == Some(Kind::Usage);
+    let message = error::one_line(error);
+    let _closed =
+        if json { say_json(&message, place) } else { writeln!(io::stderr(), "sprag: {message}") };
+    if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+fn say_json(message: &str, place: Place) -> io::Result<()> {
+    let object = serde_json::to_string(&FailureJson::new(message, place))?;
+    writeln!(io::stderr(), "{object}")
+}
+
+/// Prints what the parser of the arguments has to say: help, or what is wrong with them.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let is_option = |argument: &std::ffi::OsString| argument != OsStr::new("--");
+    let mut options = std::env::args_os().skip(1).take_while(is_option);
+    let _closed = if error.use_stderr() && options.any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = error::plain(message.strip_prefix("error: ").unwrap_or(message));
+        say_json(&message, Place { kind: Some(Kind::Usage), ..Place::default() })
+    } else {
+        error.print()
+    };
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn execute(args: Args, out: &mut dyn Write) -> Outcome {

@@ -10,7 +10,7 @@ use sprag::snapshot::SnapshotKind;
 use sprag::{CommandRef, CommitMode, Contiguity, LeaderTag, LogId, Note, PayloadRef};
 
 use crate::args::{Dump, Inspect};
-use crate::error::{Outcome, opening};
+use crate::error::{Failure, Outcome, opening};
 use crate::foreign::{ForeignJson, print_foreign};
 use crate::progress::Progress;
 use crate::text::{Bytes, CutJson, Maybe, hex, line, size, torn};
@@ -54,8 +54,10 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
             let (dir, file, offset) = (dir.display(), &place.file, place.offset);
             let more =
                 if damaged > 1 { format!(" ({damaged} damaged places)") } else { String::new() };
-            Err(format!("{dir}: {file} is damaged at offset {offset}{index}: {}{more}", place.what)
-                .into())
+            let what = place.what;
+            let message =
+                format!("{dir}: {file} is damaged at offset {offset}{index}: {what}{more}");
+            Err(Failure::damage(message, file, offset, place.index).into())
         }
     }
 }
@@ -102,7 +104,8 @@ pub(crate) fn whole(dir: &Path, unreadable: Option<&Corrupt>) -> Outcome {
     match unreadable {
         None => Ok(()),
         Some(damage) => {
-            Err(format!("{}: read only up to the damage: {damage}", dir.display()).into())
+            let message = format!("{}: read only up to the damage: {damage}", dir.display());
+            Err(Failure::about(message, damage))
         }
     }
 }
@@ -390,6 +393,9 @@ struct FrameJson<'a> {
 
 pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
     let dir = &dump.of.dir;
+    if dump.from.zip(dump.to).is_some_and(|(from, to)| from > to) {
+        return Err(Failure::usage("--from is after --to: there is no such range"));
+    }
     let indexes = dump.from.unwrap_or(0)..=dump.to.unwrap_or(u64::MAX);
     let seen =
         sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))

@@ -17,6 +17,8 @@ use sprag::inspect::enclosing_data_directory;
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::leftovers::Leftover;
+
 /// How long a FIFO is waited for that no process reads.
 const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 const READER_LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -189,6 +191,7 @@ fn replace<R, E: From<io::Error>>(
     let parent = parent_of(target);
     let temporary =
         tempfile::Builder::new().prefix(".sprag-").suffix(".tmp").tempfile_in(parent)?;
+    let _leftover = Leftover::new(temporary.path());
     let mut temporary = BufWriter::with_capacity(1 << 20, temporary);
     let result = fill(&mut temporary)?;
     let temporary = temporary.into_inner().map_err(|error| error.into_error())?;
@@ -249,17 +252,32 @@ fn outside(path: &Path, target: &Path, own: Option<&Path>) -> Result<PathBuf, Ou
     }
 }
 
+/// A directory that is removed when it is dropped, and when the process is interrupted.
+#[derive(Debug)]
+pub(crate) struct TemporaryDirectory {
+    directory: TempDir,
+    _leftover: Leftover,
+}
+
+impl TemporaryDirectory {
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
 /// A temporary directory in `folder`, or where the system has them, and in no data directory.
 pub(crate) fn temporary_directory(
     prefix: &str,
     folder: Option<&Path>,
-) -> Result<TempDir, OutputError> {
+) -> Result<TemporaryDirectory, OutputError> {
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
     outside(&folder, &folder.join(prefix), None)?;
     let made = tempfile::Builder::new().prefix(prefix).tempdir_in(&folder);
-    made.map_err(|source| OutputError::Io {
+    let directory = made.map_err(|source| OutputError::Io {
         action: "creating a temporary directory in",
         path: folder.display().to_string(),
         source,
-    })
+    })?;
+    let _leftover = Leftover::new(directory.path());
+    Ok(TemporaryDirectory { directory, _leftover })
 }

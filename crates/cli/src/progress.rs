@@ -21,7 +21,7 @@ impl Progress {
 
     /// Something that takes an unknown time.
     pub(crate) fn spinner(self, what: &str) -> Bar {
-        let bar = self.bar_of(None);
+        let bar = self.bar_of(None, "{spinner} {msg} ({elapsed})");
         if self.shown {
             bar.set_message(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -31,12 +31,7 @@ impl Progress {
 
     /// Something with `entries` steps.
     pub(crate) fn entries(self, what: &str, entries: u64) -> Bar {
-        let bar = self.bar_of(Some(entries));
-        // The template is a constant that parses; without it the default style is shown.
-        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}")
-        {
-            bar.set_style(style);
-        }
+        let bar = self.bar_of(Some(entries), "{msg} {wide_bar} {human_pos}/{human_len}");
         if self.shown {
             bar.set_message(what.to_owned());
         }
@@ -45,28 +40,30 @@ impl Progress {
 
     /// Something that goes through `bytes` bytes; `None` if it is not known how many there are.
     pub(crate) fn bytes(self, what: &str, bytes: Option<u64>) -> Bar {
-        let bar = self.bar_of(bytes);
         let template = match bytes {
             Some(_) => {
                 "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}"
             }
             None => "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}",
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        let bar = self.bar_of(bytes, template);
         if self.shown {
             bar.set_message(what.to_owned());
         }
         Bar { bar, drawn: Instant::now() }
     }
 
-    fn bar_of(self, len: Option<u64>) -> ProgressBar {
+    fn bar_of(self, len: Option<u64>, template: &str) -> ProgressBar {
         let target = match self.shown {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
-        ProgressBar::with_draw_target(len, target)
+        let bar = ProgressBar::with_draw_target(len, target);
+        // A template is a constant that parses; without it the default style is shown.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar
     }
 }
 

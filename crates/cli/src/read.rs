@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,7 +10,8 @@ use sprag::snapshot::SnapshotKind;
 use sprag::{PersistentStateMachine, Snapshot};
 
 use crate::args::{Export, Format, KeyOf};
-use crate::error::{Outcome, about, opening};
+use crate::edit::key_of;
+use crate::error::{Failure, Kind, Outcome, about, opening};
 use crate::foreign::{ForeignJson, print_foreign};
 use crate::look::whole;
 use crate::progress::Progress;
@@ -23,16 +23,17 @@ fn open(dir: &Path, json: bool) -> Outcome<PersistentStateMachine> {
 }
 
 pub(crate) fn get(get: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
+    let key = key_of(get)?;
     let machine = open(&get.dir, json)?;
-    let value = machine.get(get.key.as_bytes()).map_err(about(get.dir.display()))?;
+    let value = machine.get(key).map_err(about(get.dir.display()))?;
     let unreadable = machine.recovery().unreadable.as_ref();
     let Some(value) = value else {
         whole(&get.dir, unreadable)?;
-        return Err(format!("{}: the key has no value", get.dir.display()).into());
+        let message = format!("{}: the key has no value", get.dir.display());
+        return Err(Failure::new(Kind::NoValue, message).into());
     };
     if json {
-        let key = Bytes(get.key.as_bytes());
-        line(out, &KeyValueJson { key, value: Bytes(&value) })?;
+        line(out, &KeyValueJson { key: Bytes(key), value: Bytes(&value) })?;
     } else {
         out.write_all(&value)?;
         out.write_all(b"\n")?;

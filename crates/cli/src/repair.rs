@@ -6,7 +6,7 @@ use serde::Serialize;
 use sprag::{LostLog, RepairOptions, RepairReport};
 
 use crate::args::Repair;
-use crate::error::{Outcome, opening};
+use crate::error::{Failure, Kind, Outcome, opening};
 use crate::progress::Progress;
 use crate::text::{Maybe, line, size, torn};
 
@@ -32,16 +32,16 @@ pub(crate) fn repair(repair: &Repair, json: bool, out: &mut dyn Write) -> Outcom
     }
     if repair.yes {
         // What HARD holds is a vote: dropping it takes a word of its own.
-        return Err(format!(
+        let message = format!(
             "{dir}: HARD is damaged, and without it a node may vote twice: nothing was changed; \
              --forget-hard-state repairs it all the same"
-        )
-        .into());
+        );
+        return Err(Failure::new(Kind::Damaged, message).into());
     }
-    Err(format!(
+    let message = format!(
         "{dir}: damaged; nothing was changed, --yes repairs it and loses what is said above"
-    )
-    .into())
+    );
+    Err(Failure::new(Kind::Damaged, message).into())
 }
 
 fn print(report: &RepairReport, out: &mut dyn Write) -> Outcome {

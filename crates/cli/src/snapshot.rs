@@ -13,7 +13,7 @@ use sprag::{
 };
 
 use crate::args::{Dir, Restore, Snapshot};
-use crate::error::{Outcome, about, opening};
+use crate::error::{self, Outcome, about, about_file, is_full, opening};
 use crate::look::whole;
 use crate::output::{Content, Output};
 use crate::progress::Progress;
@@ -144,18 +144,16 @@ impl From<io::Error> for Failure {
 
 /// An error of writing `file`, which says so if the disk is full.
 fn full(file: &Path, error: io::Error) -> Box<dyn std::error::Error> {
-    let is_full = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    );
-    let why = if is_full { " (the disk is full)" } else { "" };
-    format!("writing {} failed{why}: {error}", file.display()).into()
+    let why = if is_full(&error) { " (the disk is full)" } else { "" };
+    error::Failure::about(format!("writing {} failed{why}: {error}", file.display()), &error)
 }
 
 pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Outcome {
     let Restore { file, dir, by_commit, monotone } = restore;
     let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
     let contiguity = if *monotone { Contiguity::Monotone } else { Contiguity::Strict };
+    // What is wrong with the file is not the directory's fault.
+    std::fs::File::open(file).map_err(about_file(file))?;
     let report = {
         let _spinner = Progress::new(json).spinner("verifying and writing");
         sprag::restore(file, dir, mode, contiguity).map_err(|error| match error {

@@ -52,9 +52,9 @@ fn what_is_refused_changes_nothing_and_is_said() {
     assert!(fail(1, ["incr", dir, "word"]).contains("not a decimal"));
     succeed(["put", dir, "large", &i64::MAX.to_string()]);
     assert!(fail(1, ["incr", dir, "large"]).contains("does not fit"));
-    assert!(fail(1, ["put", dir, "", "value"]).contains("the key is empty"));
+    assert!(fail(2, ["put", dir, "", "value"]).contains("the key is empty"));
     let long = "k".repeat((64 << 10) + 1);
-    assert!(fail(1, ["put", dir, &long, "value"]).contains("more than the limit of 65536"));
+    assert!(fail(2, ["put", dir, &long, "value"]).contains("more than the limit of 65536"));
     assert_eq!(succeed(["get", dir, "word"]), b"five\n");
     assert_eq!(succeed(["get", dir, "large"]), format!("{}\n", i64::MAX).as_bytes());
 }
@@ -78,6 +78,22 @@ fn usage_errors_have_a_status_of_their_own() {
         &["run", "--durability", "maybe"],
         &["run", "--batch", "100", "--pipeline", "99"],
         &["run", "--machine", "memory", "--dir", dir],
+        &["run", "--value-bytes", "99999999999"],
+        &["run", "--value-bytes", "16777216", "--entries", "1099511627776"],
+        &["run", "--keys", "1000000000", "--value-bytes", "16777216", "--machine", "memory"],
+        &["run", "--dir", dir, "--segment-bytes", "1000"],
+        &["run", "--dir", dir, "--segment-bytes", "99999999999999"],
+        &["run", "--pipeline", "9999999999999"],
+        &["run", "--entries", "5", "--batch", "5", "--keys", "1", "--value-bytes", "16777216"],
+        &["bench", "snapshot", "--value-bytes", "99999999999"],
+        &["bench", "snapshot", "--entries", "1000000000", "--value-bytes", "16777216"],
+        &["bench", "snapshot", "--rate", "0"],
+        &["dump", dir, "--from", "3", "--to", "2"],
+        &["get", dir, ""],
+        &["delete", dir, ""],
+        &["incr", dir, ""],
+        &["restore", dir, dir, "--monotone"],
+        &["import", dir, "-", "--name", ""],
     ] {
         assert!(!fail(2, arguments).is_empty(), "{arguments:?}");
     }
@@ -90,6 +106,107 @@ fn usage_errors_have_a_status_of_their_own() {
         assert!(help.contains(&format!("\n  {name} ")), "{name}");
         let help = String::from_utf8(succeed([name, "--help"])).unwrap();
         assert!(help.contains("Usage: sprag"), "{name}");
+    }
+}
+
+/// What is on standard error as JSON, with an exit status.
+fn json_failure(status: i32, arguments: &[&str]) -> serde_json::Value {
+    let output = sprag(arguments);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+    assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
+    serde_json::from_slice(&output.stderr).unwrap()
+}
+
+#[test]
+fn with_json_a_failure_is_one_object_too() {
+    let (_temporary, dir) = fresh();
+    let name = text(&dir);
+    let kind = |status, arguments: &[&str]| json_failure(status, arguments)["kind"].clone();
+    assert_eq!(kind(2, &["--json", "put", name]), "usage");
+    assert_eq!(kind(2, &["run", "--json", "--batch", "9", "--pipeline", "8"]), "usage");
+    let missing = json_failure(1, &["stats", name, "--json"]);
+    let error = format!("{name}: no such directory");
+    assert_eq!(missing, object!({"error": error, "kind": "missing", "file": name}));
+    filled(&dir, 300);
+    assert_eq!(kind(1, &["get", name, "nothing", "--json"]), "no_value");
+    assert_eq!(kind(1, &["incr", name, "key-1", "--json"]), "rejected");
+    let lock = open(&dir, 1);
+    assert_eq!(kind(1, &["put", name, "k", "v", "--json"]), "locked");
+    drop(lock);
+    let segments = sprag::inspect::inspect(&dir).unwrap().segments;
+    common::flip(&dir.join(&segments[0].file), 200);
+    let damage = json_failure(1, &["verify", name, "--json"]);
+    assert_eq!(
+        (&damage["kind"], &damage["file"]),
+        (&object!("damaged"), &object!(segments[0].file))
+    );
+    assert_eq!((&damage["offset"], &damage["index"]), (&object!(192), &object!(2)));
+    let damage = json_failure(1, &["put", name, "k", "v", "--json"]);
+    assert_eq!((&damage["kind"], &damage["offset"]), (&object!("damaged"), &object!(192)));
+    let input = json_failure(1, &["import", "--json", name, "-"]);
+    assert_eq!(input["kind"], "damaged");
+}
+
+#[test]
+fn a_file_that_is_to_be_restored_and_is_missing_is_named() {
+    let (temporary, dir) = fresh();
+    let file = temporary.path().join("nofile");
+    let message = fail(1, ["restore", text(&file), text(&dir)]);
+    assert!(message.starts_with(&format!("sprag: {}: No such file", file.display())), "{message}");
+    assert!(!dir.exists());
+}
+
+/// Runs the command with a terminal as its output and its standard error; what is shown there.
+fn on_a_terminal(arguments: &[&str]) -> Vec<u8> {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut child = command(arguments);
+    child.stdout(terminal.try_clone().unwrap()).stderr(terminal);
+    let mut running = child.spawn().unwrap();
+    // With it go the only other handles of the terminal, so that the reading ends.
+    drop(child);
+    let mut shown = Vec::new();
+    let _hung_up = fs::File::from(controller).read_to_end(&mut shown);
+    running.wait().unwrap();
+    shown
+}
+
+#[test]
+fn a_terminal_gets_no_control_bytes_and_a_pipe_gets_the_value_as_it_is() {
+    let (_temporary, dir) = fresh();
+    let value = "a\u{1b}[31mb\u{7}";
+    succeed(["put", text(&dir), "k\u{1b}]0;x", value]);
+    let got = succeed(["get", text(&dir), "k\u{1b}]0;x"]);
+    assert_eq!(got, format!("{value}\n").as_bytes());
+    for arguments in [
+        &["get", text(&dir), "k\u{1b}]0;x"][..],
+        &["export", text(&dir)],
+        &["export", text(&dir), "--format", "resp"],
+        &["dump", text(&dir)],
+        &["get", "no\u{1b}[2Jdir", "k"],
+    ] {
+        let shown = String::from_utf8(on_a_terminal(arguments)).unwrap();
+        for harmful in ["\u{1b}[31m", "\u{7}", "\u{1b}]0", "\u{1b}[2Jdir"] {
+            assert!(!shown.contains(harmful), "{arguments:?}: {shown:?}");
+        }
+        assert!(shown.contains("1b"), "{arguments:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_spinner_shows_what_is_being_done() {
+    let (_temporary, dir) = fresh();
+    filled(&dir, 10);
+    let shown = String::from_utf8(on_a_terminal(&["verify", text(&dir)])).unwrap();
+    assert!(shown.contains("reading every byte") && !shown.contains("0/0"), "{shown:?}");
+    let arguments = ["run", "--entries", "2000", "--keys", "100", "--gets", "1"];
+    let shown = String::from_utf8(on_a_terminal(&arguments)).unwrap();
+    for step in ["opening", "generating entries", "checking"] {
+        assert!(shown.contains(step), "{step}: {shown:?}");
     }
 }
 
@@ -283,6 +400,7 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     };
     let output = command(["dump", text(&dir)]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().starts_with("sprag: "));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("sprag: writing to standard output: No space left"), "{message}");
     assert!(sprag(["dump", text(&dir)]).status.success());
 }

@@ -9,7 +9,14 @@
 
 mod common;
 
-use common::{fail, fresh, json, last_acknowledged, succeed, text};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use common::{command, fail, fresh, json, last_acknowledged, succeed, text};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json as object};
 
 fn check(report: &Value, entries: u64, keys: u64) {
@@ -220,6 +227,27 @@ fn the_ack_file_rises_to_the_last_index() {
     let missing = temporary.path().join("no").join("such").join("directory");
     let message = fail(1, ["run", "--entries", "10", "--keys", "10", "--ack-file", text(&missing)]);
     assert!(message.contains("directory"), "{message}");
+}
+
+#[test]
+fn an_interrupted_run_leaves_no_temporary_directory() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut child = command(["run", "--entries", "1000000", "--keys", "100000"]);
+        let mut child =
+            child.env("TMPDIR", temporary.path()).stdout(Stdio::null()).spawn().unwrap();
+        let made = || fs::read_dir(temporary.path()).unwrap().next().map(|entry| entry.unwrap());
+        // As late as when the log is being written.
+        while !made().is_some_and(|made| made.path().join("data/META").exists()) {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended by itself");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+        assert!(made().is_none(), "{:?}", made());
+    }
 }
 
 #[test]

@@ -18,8 +18,10 @@ use sprag::{ApplyConfig, ApplyManager, PersistentConfig, PersistentStateMachine}
 
 use crate::args::{Bench, BenchSnapshot, BenchWhat};
 use crate::error::{Outcome, about, opening};
+use crate::memory;
 use crate::output::temporary_directory;
 use crate::progress::Progress;
+use crate::run::workload::KEY_BYTES;
 use limit::Limit;
 use load::{Load, Pace};
 use open::Opened;
@@ -39,6 +41,10 @@ pub(crate) fn bench(bench: &Bench, json: bool, out: &mut dyn Write) -> Outcome {
 }
 
 fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
+    // The engine, and the bytes that the limit sorts, gathers and writes, twice.
+    let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
+    let bytes = u64::from(options.entries).saturating_mul(memory::KEY_BYTES + 2 * record_bytes);
+    memory::check(bytes, "--entries and --value-bytes")?;
     let progress = Progress::new(json);
     let parent = temporary_directory("sprag-bench-", options.dir.as_deref())?;
     let dir = parent.path().join("data");
@@ -164,7 +170,9 @@ fn open_apart(dir: &Path) -> Outcome<Opened> {
     let output = Command::new(program).args(["--json", "bench", "open"]).arg(dir).output();
     let output = output.map_err(about("starting this program again"))?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().into());
+        let failure = serde_json::from_slice::<serde_json::Value>(&output.stderr);
+        let said = failure.ok().and_then(|failure| Some(failure["error"].as_str()?.to_owned()));
+        return Err(said.unwrap_or_else(|| format!("opening it again: {}", output.status)).into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::Outcome;
-use crate::text::line;
+use crate::text::{line, size};
 
 pub(super) use crate::run::report::three_digits;
 
@@ -54,12 +54,77 @@ impl Report {
         if json {
             return line(out, self);
         }
-        let serde_json::Value::Object(figures) = serde_json::to_value(self)? else {
-            return Err("a report is an object".into());
+        let Self { entries, value_bytes, rounds, .. } = self;
+        writeln!(
+            out,
+            "{entries} keys of 16 bytes, values of {value_bytes} bytes, medians of {rounds} rounds"
+        )?;
+        writeln!(out)?;
+        let mut row = |name: &str, figure: String, beside: String| {
+            let row = format!("{name:<34}{figure:>14}   {beside}");
+            writeln!(out, "{}", row.trim_end())
         };
-        for (name, figure) in figures {
-            writeln!(out, "{name:<30}{figure:>16}")?;
-        }
+        let ms = |figure: f64| format!("{figure} ms");
+        let us = |figure: f64| format!("{figure} us");
+        let percent = |ratio: f64| format!("entries applied meanwhile: {:.0} %", ratio * 100.0);
+        let size = |bytes: u64| size(bytes).to_string();
+        row(
+            "the least that it could take",
+            ms(self.limit_ms),
+            "sorting, gathering, writing and syncing the same bytes".to_owned(),
+        )?;
+        row(
+            "snapshot, idle",
+            ms(self.snapshot_idle_ms),
+            format!("{} times the least", self.idle_to_limit),
+        )?;
+        row(
+            "snapshot, under load",
+            ms(self.snapshot_during_ms),
+            format!(
+                "{} entries/s asked for; {}",
+                self.apply_rate,
+                percent(self.apply_ratio_during)
+            ),
+        )?;
+        row(
+            "snapshot, flat out",
+            ms(self.snapshot_during_flat_out_ms),
+            format!(
+                "{} entries/s without it; {}",
+                self.apply_rate_flat_out,
+                percent(self.apply_ratio_during_flat_out)
+            ),
+        )?;
+        row(
+            "longest stop of a worker",
+            us(self.longest_stall_us),
+            format!("by the clock {}", us(self.longest_stall_wall_us)),
+        )?;
+        row(
+            "99.9 % of its stops, at most",
+            us(self.stall_p999_us),
+            format!("by the clock {}", us(self.stall_wall_p999_us)),
+        )?;
+        row("opening, to the first read", ms(self.open_first_read_ms), String::new())?;
+        row("opening, to the last key", ms(self.open_complete_ms), String::new())?;
+        row(
+            "compaction",
+            ms(self.compact_ms),
+            format!("{} segments given up", self.compact_segments),
+        )?;
+        row("loading", format!("{} s", self.load_seconds), String::new())?;
+        row(
+            "the snapshot",
+            size(self.snapshot_bytes),
+            format!("{} bytes a key", self.bytes_per_entry),
+        )?;
+        row("the tables", format!("{} bytes", self.resident_bytes_per_entry), "a key".to_owned())?;
+        row(
+            "memory taken by an open",
+            format!("{} bytes", self.rss_anon_bytes_per_entry),
+            "a key, more than of an empty directory".to_owned(),
+        )?;
         Ok(())
     }
 }

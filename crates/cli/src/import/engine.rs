@@ -146,7 +146,9 @@ impl Opened {
         }
     }
 
-    fn about<E: std::error::Error>(&self) -> impl FnOnce(E) -> Box<dyn std::error::Error> {
+    fn about<E: std::error::Error + 'static>(
+        &self,
+    ) -> impl FnOnce(E) -> Box<dyn std::error::Error> {
         about(self.what.clone())
     }
 }

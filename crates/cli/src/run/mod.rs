@@ -20,15 +20,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
     MemoryStateMachine, PersistentConfig, PersistentStateMachine, Reader,
 };
 
-use crate::args::{AckOn, Args, Io, Machine, RunOptions};
-use crate::error::{Outcome, about, one_line, opening};
+use crate::args::{AckOn, Io, Machine, RunOptions};
+use crate::error::{Failure, Outcome, about, one_line, opening};
+use crate::memory;
 use crate::output::{Output, temporary_directory};
 use crate::progress::Progress;
 use digest::Digest;
@@ -42,7 +41,7 @@ use zipf::mix;
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outcome {
-    check_usage(options);
+    check_usage(options)?;
     let decide = |path| ack_file::decide(path, options.dir.as_deref(), options.force);
     let acks = options.ack_file.as_deref().map(decide).transpose()?;
     let progress = Progress::new(json);
@@ -57,17 +56,24 @@ pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outc
     }
 }
 
-/// What the parser cannot see; ends the process.
-fn check_usage(options: &RunOptions) {
-    let refuse = |message: &str| {
-        Args::command().error(ErrorKind::ArgumentConflict, message).exit();
-    };
+/// What the parser cannot see.
+fn check_usage(options: &RunOptions) -> Outcome {
     if options.pipeline.is_some_and(|pipeline| pipeline < options.batch) {
-        refuse("--pipeline must be at least --batch: a submission is taken whole or not at all");
+        let what = "--pipeline must be at least --batch: a submission is taken whole or not at all";
+        return Err(Failure::usage(what));
     }
     if options.machine == Machine::Memory && options.dir.is_some() {
-        refuse("--machine memory keeps nothing on disk: it goes without --dir");
+        return Err(Failure::usage(
+            "--machine memory keeps nothing on disk: it goes without --dir",
+        ));
     }
+    // The entries, all of them; the model; and, for the memory machine, the values.
+    let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
+    let entry_bytes = record_bytes + size_of::<sprag::Entry<'_>>() as u64;
+    let values = if options.machine == Machine::Memory { record_bytes } else { 0 };
+    let bytes = options.entries.saturating_mul(entry_bytes);
+    let keys = u64::from(options.keys).saturating_mul(memory::KEY_BYTES + values);
+    memory::check(bytes.saturating_add(keys), "--entries, --keys and --value-bytes")
 }
 
 fn run_memory(options: &RunOptions, acks: Option<&Output>, progress: Progress) -> Outcome<Report> {
@@ -100,8 +106,9 @@ fn run_persistent(
         let _spinner = progress.spinner("opening");
         PersistentStateMachine::open(config.clone()).map_err(opening(&dir))?
     };
-    let (job, reader) = Job::run(machine, options, acks, progress)
-        .map_err(|error| format!("{}: {}", dir.display(), one_line(&*error)))?;
+    let (job, reader) = Job::run(machine, options, acks, progress).map_err(|error| {
+        Failure::about(format!("{}: {}", dir.display(), one_line(&*error)), &*error)
+    })?;
     // It keeps the directory locked.
     drop(reader);
     let _spinner = progress.spinner("opening again and checking");
@@ -188,8 +195,8 @@ impl Job {
             let next = last.map_or(LogId::new(1, 1), |last| last.at(last.index + 1));
             let next = submitter.preload(&workload, next)?;
             let writes = {
-                let _spinner = progress.spinner("generating entries");
-                workload.updates(usize::try_from(options.entries)?)
+                let mut bar = progress.entries("generating entries", options.entries);
+                workload.updates(usize::try_from(options.entries)?, |made| bar.at(made))
             };
             submitter.timed(&writes.entries(next.index, next.term))
         })?;

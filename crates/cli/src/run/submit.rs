@@ -9,13 +9,15 @@ use sprag::{ApplyManager, Entry, LogId, LogWriterStats, StateMachine};
 use super::ack_file::SubmittedMark;
 use super::workload::Workload;
 use crate::alloc::allocations;
-use crate::error::{Outcome, about};
+use crate::error::{Failure, Outcome, about};
 use crate::progress::{Bar, Progress};
 
 /// How long nothing may move before a run gives up.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys whose preload is in memory at once.
+/// Keys whose preload is in memory at once, if their values are short.
 const PRELOAD_AT_ONCE: u32 = 1 << 16;
+/// And how many bytes of them are, if not.
+const PRELOAD_BYTES: usize = 64 << 20;
 
 /// The timed part of a run.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +48,13 @@ impl<M: StateMachine> Submitter<'_, M> {
         let keys = workload.keys();
         let mut bar = self.progress.entries("preload", u64::from(keys));
         let mut next = next;
-        for start in (0..keys).step_by(PRELOAD_AT_ONCE as usize) {
-            let end = start.saturating_add(PRELOAD_AT_ONCE).min(keys);
+        let at_once = PRELOAD_BYTES / workload.record_bytes();
+        let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).clamp(1, PRELOAD_AT_ONCE);
+        for start in (0..keys).step_by(at_once as usize) {
+            let end = start.saturating_add(at_once).min(keys);
             let writes = workload.preload(start..end);
             let entries = writes.entries(next.index, next.term);
-            self.submit(&entries, &mut bar)?;
+            self.submit(&entries, u64::from(start), &mut bar)?;
             next = next.at(next.index + entries.len() as u64);
         }
         self.manager.wait_for_apply(next.index - 1, TIMEOUT)?;
@@ -68,17 +72,17 @@ impl<M: StateMachine> Submitter<'_, M> {
         self.manager.reset_latency();
         let allocations_before = allocations();
         let started = Instant::now();
-        let fulls = self.submit(entries, &mut bar)?;
+        let fulls = self.submit(entries, 0, &mut bar)?;
         self.manager.wait_for_apply(last, TIMEOUT)?;
         let took = started.elapsed();
         let allocations = allocations() - allocations_before;
         Ok(Submitted { first, took, fulls, allocations, log_before })
     }
 
-    /// How often it was full.
-    fn submit(&self, entries: &[Entry<'_>], bar: &mut Bar) -> Outcome<u64> {
+    /// How often it was full. The bar stands at `done` before.
+    fn submit(&self, entries: &[Entry<'_>], done: u64, bar: &mut Bar) -> Outcome<u64> {
         let mut fulls = 0;
-        let mut done = 0;
+        let mut done = done;
         for slice in entries.chunks(self.batch) {
             let Some(first) = slice.first().map(|entry| entry.log_id.index) else { break };
             loop {
@@ -90,6 +94,12 @@ impl<M: StateMachine> Submitter<'_, M> {
                         // Half of the pipeline is then free, and the other half keeps it busy meanwhile.
                         let half_back = first.saturating_sub(1 + pending / 2);
                         self.manager.wait_for_apply(half_back, TIMEOUT)?;
+                    }
+                    Err(error @ SubmitError::TooLarge { .. }) => {
+                        let message = format!(
+                            "--batch and --value-bytes are too much for one submission: {error}"
+                        );
+                        return Err(Failure::usage(message));
                     }
                     Err(other) => return Err(about("submitting")(other)),
                 }

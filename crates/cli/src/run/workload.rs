@@ -10,6 +10,8 @@ use super::zipf::{Random, Zipf, mix};
 /// Length of every key of a run.
 pub(crate) const KEY_BYTES: usize = 16;
 const EXPONENT: f64 = 0.99;
+/// How many entries are made between two looks at the clock of the progress bar.
+const SAID_EVERY: usize = 4096;
 
 /// Which keys and values a run writes. A value is a function of the seed and of the write's number, so that none has to
 /// be kept.
@@ -47,6 +49,11 @@ impl Workload {
         u32::try_from(self.last_write.len()).unwrap_or(u32::MAX)
     }
 
+    /// What a key and its value take.
+    pub(crate) fn record_bytes(&self) -> usize {
+        KEY_BYTES + self.value_bytes
+    }
+
     /// The first writes: one of each of these keys.
     pub(crate) fn preload(&self, keys: std::ops::Range<u32>) -> Writes {
         let mut writes = Writes::with_room_for(keys.len(), self.value_bytes);
@@ -57,11 +64,15 @@ impl Workload {
     }
 
     /// The writes after them, of keys by popularity; the model knows of them from now on.
-    pub(crate) fn updates(&mut self, count: usize) -> Writes {
+    /// `made` is called with how many there are so far, now and then.
+    pub(crate) fn updates(&mut self, count: usize, mut made: impl FnMut(u64)) -> Writes {
         let zipf = Zipf::new(self.keys(), EXPONENT);
         let mut random = Random::new(mix(self.seed ^ 0x7a69_7066));
         let mut writes = Writes::with_room_for(count, self.value_bytes);
-        for write in (u64::from(self.keys())..).take(count) {
+        for (number, write) in (u64::from(self.keys())..).take(count).enumerate() {
+            if number % SAID_EVERY == 0 {
+                made(number as u64);
+            }
             let rank = zipf.draw(&mut random) as usize;
             let number = self.key_of_rank[rank - 1];
             self.last_write[number as usize] = write;
@@ -180,7 +191,7 @@ mod tests {
         for value_bytes in [0, 1, 10, 33] {
             let mut workload = Workload::new(50, value_bytes, 3);
             let preload = workload.preload(0..50);
-            let updates = workload.updates(500);
+            let updates = workload.updates(500, |_| ());
             let others: BTreeMap<_, _> = [&b"a"[..], b"key-", b"key-000000000007x", b"z"]
                 .map(|key| (key.to_vec(), b"other".to_vec()))
                 .into();
@@ -200,7 +211,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for seed in [1, 2] {
             let mut workload = Workload::new(10, 20, seed);
-            let writes = [workload.preload(0..10), workload.updates(1000)];
+            let writes = [workload.preload(0..10), workload.updates(1000, |_| ())];
             for record in writes.iter().flat_map(|writes| writes.bytes.chunks(36)) {
                 assert!(seen.insert(record[KEY_BYTES..].to_vec()));
             }
