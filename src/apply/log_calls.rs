@@ -1,17 +1,18 @@
 //! The calls of a consensus engine whose log this is.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::engine::Engine;
+use super::engine::{Appending, Engine};
 use super::known::Submitted;
 use super::manager::ApplyManager;
 use super::submit::Mode;
-use super::watermark::{Stage, decode, encode};
+use super::watermark::{decode, encode};
 use crate::config::{CommitMode, Contiguity};
 use crate::entry::{Entry, LogId};
 use crate::error::{LogError, SubmitError, WaitError};
 use crate::log::Log;
+use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
 use crate::machine::StateMachine;
 
@@ -42,9 +43,6 @@ pub struct LogOptions {
     /// Whether the engine gives up the front of the log by itself.
     pub compacts: bool,
 }
-
-/// How often whoever waits for an entry to read it looks whether it was truncated before the wait began.
-const TRUNCATION_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a call that needs the log on disk waits for it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
@@ -124,7 +122,8 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Copies entries of the log out, from the start of `range`: as many as fit `bytes_max`, at least one.
     ///
-    /// Waits (up to a minute) until they are handed to the kernel. Costs one read of at most 64 KiB to find the first.
+    /// Waits for nothing: entries that the log writer has not written yet are copied from memory. Costs one read of at most
+    /// 64 KiB to find the first.
     ///
     /// # Errors
     ///
@@ -139,7 +138,7 @@ impl<M: StateMachine> ApplyManager<M> {
             return Ok(LogEntries::default());
         }
         loop {
-            let before = self.engine.log_extent(log);
+            let (before, places) = self.engine.log_extent_and_places(log, &range);
             let (first, last) = (before.first, before.last);
             let missing = [*range.start(), *range.end()]
                 .into_iter()
@@ -147,10 +146,7 @@ impl<M: StateMachine> ApplyManager<M> {
             if let Some(index) = missing {
                 return Err(LogError::NotInLog { index, first, last });
             }
-            self.engine.writer_signal.notify();
-            self.engine.wait_written(log, *range.end(), before.truncations)?;
-            let locate = |index| self.engine.lock_appender().appender.index().locate(index);
-            let found = log.entries(range.clone(), bytes_max, locate);
+            let found = log.entries(&places, range.clone(), bytes_max);
             let after = self.engine.log_extent(log);
             let truncated = after.truncations != before.truncations;
             let given_up = after.segment != before.segment;
@@ -268,30 +264,30 @@ struct Extent {
 
 impl<M: StateMachine> Engine<M> {
     fn log_extent(&self, log: &Log) -> Extent {
+        Extent::of(&self.lock_appender(), log)
+    }
+
+    /// The same, and where the entries of `range` are at that moment.
+    fn log_extent_and_places(
+        &self,
+        log: &Log,
+        range: &RangeInclusive<u64>,
+    ) -> (Extent, KnownPlaces) {
         let appending = self.lock_appender();
+        let extent = Extent::of(&appending, log);
+        let (first, last) = (*range.start(), *range.end());
+        let places = appending.appender.known_places(extent.segment, first, last);
+        (extent, places)
+    }
+}
+
+impl Extent {
+    fn of(appending: &Appending, log: &Log) -> Self {
         // The base moves before anything goes, and the appender hears of it last.
         let segment = log.base().segment;
         let index = appending.appender.index();
         let last = appending.appender.last().map(|last| last.index);
-        Extent { first: index.first(segment), last, segment, truncations: index.truncations() }
-    }
-}
-
-impl<M: StateMachine> Engine<M> {
-    /// Waits until the entry at `index`, which was there when the log had seen so many truncations, is in the kernel's hands,
-    /// or was truncated: also before anybody waited for it, who then is not told.
-    fn wait_written(&self, log: &Log, index: u64, truncations: u64) -> Result<(), LogError> {
-        let began = Instant::now();
-        loop {
-            match self.wait(index, Stage::Written, TRUNCATION_LOOK) {
-                Err(WaitError::Timeout { .. }) if began.elapsed() < LOG_TIMEOUT => {
-                    if self.log_extent(log).truncations != truncations {
-                        return Ok(());
-                    }
-                }
-                waited => return log_error(waited),
-            }
-        }
+        Self { first: index.first(segment), last, segment, truncations: index.truncations() }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod install;
 pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod log_calls;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod log_read_tests;
 pub(crate) mod manager;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;

@@ -1,7 +1,7 @@
 //! Comparing what is submitted again with what the log has: log id and payload, in one forward pass.
 
 use super::appender::known::KnownPlaces;
-use super::format::{DatabaseId, opening_log_id, segment_name};
+use super::format::DatabaseId;
 use super::reader;
 use super::table::SegmentTable;
 use crate::codec::{self, Limits};
@@ -56,25 +56,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
             }
         }
         for (span, segment) in &places.spans {
-            let bad = |what| Corrupt {
-                file: segment_name(u64::from(span.segment)),
-                offset: u64::from(span.start.get()),
-                index: Some(span.first),
-                what,
-            };
-            let log_id = segment.opening(span.frame).and_then(opening_log_id);
-            let log_id = log_id.ok_or_else(|| bad("a frame in memory does not decode"))?;
-            let bytes = segment.entries(span.start, span.end);
-            let mut rest = bytes.ok_or_else(|| bad("a frame in memory is not published"))?;
-            for index in (span.first..).take(span.count as usize) {
-                let (_, len) =
-                    codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
-                let (encoded, after) = rest.split_at(len);
-                rest = after;
-                if !self.visit(log_id.at(index), encoded) {
-                    break;
-                }
-            }
+            reader::walk_span(span, segment, &mut |log_id, encoded| self.visit(log_id, encoded))?;
         }
         Ok(self.conflict.map_or(Ok(self.same), Err))
     }

@@ -46,9 +46,9 @@ pub(crate) mod test_disk;
 pub(crate) mod two_slot;
 pub(crate) mod writer;
 
+use appender::known::KnownPlaces;
 use appender::{Appender, AppenderConfig, LogPosition};
 use format::DatabaseId;
-use index::Mark;
 use meta::{LogBase, Meta, MetaFile};
 use pool::ImagePool;
 use queue::LogQueue;
@@ -484,25 +484,15 @@ impl Log {
         Ok(())
     }
 
-    /// Copies entries out; `locate` says where to start for an index.
+    /// Copies entries of `wanted` out from where they are.
     pub(crate) fn entries(
         &self,
+        places: &KnownPlaces,
         wanted: RangeInclusive<u64>,
         bytes_max: usize,
-        locate: impl Fn(u64) -> Option<(Mark, u64)>,
     ) -> Result<LogEntries, LogError> {
-        let database_id = self.database_id;
-        let mut out = LogEntries::default();
-        let mut next = *wanted.start();
-        while next <= *wanted.end() {
-            let Some(from) = locate(next) else { break };
-            let left = next..=*wanted.end();
-            if !reader::read(&self.table, &database_id, from, left, bytes_max, &mut out)? {
-                break;
-            }
-            next = from.1;
-        }
-        Ok(out)
+        let read = reader::read_places(&self.table, &self.database_id, places, wanted, bytes_max);
+        Ok(read?)
     }
 
     /// The hard state that was saved last.

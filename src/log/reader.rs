@@ -2,7 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, segment_name};
+use super::appender::known::{KnownPlaces, Span};
+use super::format::{
+    DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id, segment_name,
+};
 use super::index::Mark;
 use super::table::{SegmentBytes, SegmentTable};
 use crate::codec::{self, PayloadRef};
@@ -57,9 +60,53 @@ impl std::fmt::Debug for LogEntries {
     }
 }
 
+/// Copies entries of `wanted` from where they are: as many as fit `bytes_max`, and at least one.
+pub(crate) fn read_places(
+    table: &SegmentTable,
+    database_id: &DatabaseId,
+    places: &KnownPlaces,
+    wanted: RangeInclusive<u64>,
+    bytes_max: usize,
+) -> Result<LogEntries, Corrupt> {
+    let mut out = LogEntries::default();
+    let mut next = *wanted.start();
+    let marked_last = places.marked_last.map(|last| last.min(*wanted.end()));
+    for from in &places.marks {
+        let Some(last) = marked_last.filter(|last| next <= *last) else { break };
+        if !read(table, database_id, *from, next..=last, bytes_max, &mut out)? {
+            break;
+        }
+        next = from.1;
+    }
+    if marked_last.is_some_and(|last| {
+        last >= *wanted.start() && out.last().is_none_or(|read| read.index < last)
+    }) {
+        // No more of them fit, or none of them is wanted.
+        return Ok(out);
+    }
+    let mut is_full = false;
+    for (span, segment) in &places.spans {
+        walk_span(span, segment, &mut |log_id, encoded| {
+            if !wanted.contains(&log_id.index) {
+                return log_id.index < *wanted.end();
+            }
+            let fits = out.is_empty() || out.bytes.len() + encoded.len() <= bytes_max;
+            if fits {
+                out.push(log_id, encoded);
+            }
+            is_full |= !fits;
+            fits
+        })?;
+        if is_full {
+            break;
+        }
+    }
+    Ok(out)
+}
+
 /// Copies the entries of `wanted` that are in frames from `mark` on and below `until`, as many as fit `bytes_max` (but
 /// at least one). Whether there may be more of them, from `until` on.
-pub(crate) fn read(
+fn read(
     table: &SegmentTable,
     database_id: &DatabaseId,
     from: (Mark, u64),
@@ -131,6 +178,33 @@ pub(crate) fn walk(
         let end = header.offset + header.frame_bytes();
         at.offset = u32::try_from(end.next_multiple_of(64)).map_err(|_| bad("past 4 GiB"))?;
     }
+}
+
+/// Gives `visit` the entries of a frame that the log writer may not have completed, in order, until it returns false.
+pub(crate) fn walk_span(
+    span: &Span,
+    segment: &SegmentBytes,
+    visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
+) -> Result<(), Corrupt> {
+    let bad = |what| Corrupt {
+        file: segment_name(u64::from(span.segment)),
+        offset: u64::from(span.start.get()),
+        index: Some(span.first),
+        what,
+    };
+    let log_id = segment.opening(span.frame).and_then(opening_log_id);
+    let log_id = log_id.ok_or_else(|| bad("a frame in memory does not decode"))?;
+    let bytes = segment.entries(span.start, span.end);
+    let mut rest = bytes.ok_or_else(|| bad("a frame in memory is not published"))?;
+    for index in (span.first..).take(span.count as usize) {
+        let (_, len) = codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+        let (encoded, after) = rest.split_at(len);
+        rest = after;
+        if !visit(log_id.at(index), encoded) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The frame at a position, if it is the one that follows frame `after`.

@@ -1,4 +1,4 @@
-//! Where the entries are that the log has already, for comparing what is submitted again.
+//! Where the entries are that the log has already: to read them, and to compare what is submitted again.
 //!
 //! Frames that the log writer has completed are found by their headers, from the marks of the index on. The appender
 //! notes all later frames, and all frames of a memory journal, as spans.
@@ -74,11 +74,13 @@ impl Spans {
     }
 }
 
-/// Where to read a run of known entries, in the order of their indexes. It stays readable without the appender.
+/// Where to read a run of entries, in the order of their indexes. It stays readable without the appender.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPlaces {
     /// Marks to walk frames from, each with the first index that is not to be read from there.
     pub(crate) marks: Vec<(Mark, u64)>,
+    /// The last entry that is asked for and is in a frame from these marks on.
+    pub(crate) marked_last: Option<u64>,
     /// Frames after these.
     pub(crate) spans: Vec<(Span, Arc<SegmentBytes>)>,
 }
@@ -109,7 +111,9 @@ impl Appender {
             marks.push((mark, until.min(spans_first)));
             next = until;
         }
-        KnownPlaces { marks, spans }
+        let before_spans = spans_first.checked_sub(1).and_then(|index| self.last_held(index));
+        let marked_last = before_spans.map(|log_id| log_id.index.min(last));
+        KnownPlaces { marks, marked_last, spans }
     }
 
     /// Notes the frame that is closed.
