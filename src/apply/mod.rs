@@ -24,6 +24,7 @@ pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod snapshots;
+mod spin;
 pub(crate) mod submit;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod thread_tests;

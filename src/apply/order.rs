@@ -67,16 +67,20 @@ impl Order {
     /// The live ticket of the lowest index.
     pub(super) fn first(&mut self, lives: impl Fn(&Ticket) -> bool) -> Option<Ticket> {
         loop {
-            let first = match (self.run.front(), self.heap.peek()) {
-                (Some(run), Some(Reverse(heap))) => *run.min(heap),
-                (Some(only), None) | (None, Some(Reverse(only))) => *only,
-                (None, None) => return None,
-            };
+            let first = self.peek()?;
             if lives(&first) {
                 return Some(first);
             }
             self.remove_first();
-            self.dead = self.dead.saturating_sub(1);
+            self.has_died();
+        }
+    }
+
+    fn peek(&self) -> Option<Ticket> {
+        match (self.run.front(), self.heap.peek()) {
+            (Some(run), Some(Reverse(heap))) => Some(*run.min(heap)),
+            (Some(only), None) | (None, Some(Reverse(only))) => Some(*only),
+            (None, None) => None,
         }
     }
 
@@ -91,6 +95,24 @@ impl Order {
         } else {
             self.heap.pop();
         }
+    }
+
+    /// Takes the first ticket, dead or alive.
+    pub(super) fn pop(&mut self) -> Option<Ticket> {
+        let first = self.peek()?;
+        self.remove_first();
+        Some(first)
+    }
+
+    /// The same if its index is below `mark`.
+    pub(super) fn pop_below(&mut self, mark: u64) -> Option<Ticket> {
+        self.peek().filter(|first| first.index < mark)?;
+        self.pop()
+    }
+
+    /// A ticket that was taken was dead.
+    pub(super) fn has_died(&mut self) {
+        self.dead = self.dead.saturating_sub(1);
     }
 
     /// The tickets at or above `from` and below `until`, dead ones among them. Costs a look at each ticket of the heap.

@@ -15,6 +15,9 @@ pub(crate) struct Signal {
     /// Whether it sleeps for a time only; of no meaning while it is awake. Stored before `asleep`.
     timed: AtomicBool,
     thread: OnceLock<Thread>,
+    /// How often the thread was woken.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    wakes: std::sync::atomic::AtomicU64,
 }
 
 impl Signal {
@@ -47,8 +50,17 @@ impl Signal {
         if self.asleep.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             && let Some(thread) = self.thread.get()
         {
+            #[cfg(all(test, not(any(loom, shuttle))))]
+            self.wakes.fetch_add(1, Ordering::Relaxed);
             thread.unpark();
         }
+    }
+
+    /// How often the thread was woken, once it sleeps.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn wakes_when_asleep(&self) -> Option<u64> {
+        let asleep = self.asleep.load(Ordering::Acquire);
+        asleep.then(|| self.wakes.load(Ordering::Relaxed))
     }
 
     /// Sleeps until notified (or for `longest`), unless `has_work` says otherwise. May return early.

@@ -123,7 +123,8 @@ impl<M: StateMachine> Engine<M> {
         if acknowledged > last {
             self.latency.note(acknowledged);
         }
-        if mode != Mode::Append {
+        // What was applied inline left the workers nothing: waking one would only have it contend for the next call's locks.
+        if mode != Mode::Append && self.progress.applied_mark() <= last {
             self.workers.notify();
         }
         if mode != Mode::Sync {

@@ -547,3 +547,34 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     drop(claim);
     manager.wait_until(20, Stage::Applied, LONG).unwrap();
 }
+
+#[test]
+fn what_a_caller_applies_inline_wakes_no_worker() {
+    let disk = SimDisk::new(13).open(true).unwrap();
+    let logged = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
+    wakes_no_worker(&ApplyManager::new(logged, workers(2)).unwrap());
+    wakes_no_worker(&ApplyManager::new(Counter::default(), workers(2)).unwrap());
+}
+
+fn wakes_no_worker<M: StateMachine>(manager: &ApplyManager<M>) {
+    let all_asleep = || {
+        let began = Instant::now();
+        loop {
+            let worker = |id| manager.engine.workers.get(id)?.signal.wakes_when_asleep();
+            if let (Some(first), Some(second)) = (worker(0), worker(1)) {
+                return first + second;
+            }
+            assert!(began.elapsed() < LONG, "they do not sleep");
+            thread::yield_now();
+        }
+    };
+    let before = all_asleep();
+    for index in 1..=100 {
+        manager.apply(&Entry::noop(index, 1), LONG).unwrap();
+    }
+    assert_eq!(all_asleep(), before);
+    // Where there is something left for them they are woken.
+    let _ = manager.apply_entries(&[Entry::noop(101, 1)]).unwrap();
+    manager.wait_for_apply(101, LONG).unwrap();
+    assert!(all_asleep() > before);
+}

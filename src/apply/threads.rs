@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::spin::Spin;
 use super::worker::Step;
 use crate::error::Poison;
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
+use crate::sync::looks;
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{looks, spin_loop};
 
-/// Looks a thread takes for work before it sleeps: a hint to the processor each, then a few yields.
-const SPINS: u32 = looks(100);
+/// Yields of a thread that has looked for work often enough, before it sleeps.
 const YIELDS: u32 = looks(20);
 
 /// The same where somebody else has its place, or is awaited at a barrier: for a moment mostly, and for as long as a snapshot
@@ -150,31 +150,9 @@ fn has_ended(_: &JoinHandle<()>) -> bool {
     true
 }
 
-/// How a loop waits: looks a few times at an idle place before it sleeps, and more often at a blocked one.
-#[derive(Default)]
-struct Patience {
-    looks: u32,
-}
-
-impl Patience {
-    fn worked(&mut self) {
-        self.looks = 0;
-    }
-
-    /// Whether to sleep now.
-    fn is_over(&mut self, step: Step) -> bool {
-        self.looks = self.looks.saturating_add(1);
-        if self.looks <= SPINS {
-            spin_loop();
-            return false;
-        }
-        let yields = if step == Step::Blocked { BLOCKED_YIELDS } else { YIELDS };
-        if self.looks <= yields.saturating_add(SPINS) {
-            thread::yield_now();
-            return false;
-        }
-        true
-    }
+/// Passes a moment; false if it is time to sleep, at an idle place after a few looks and at a blocked one after more.
+fn has_patience(spin: &mut Spin, step: Step) -> bool {
+    spin.pass(if step == Step::Blocked { BLOCKED_YIELDS } else { YIELDS })
 }
 
 pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
@@ -183,13 +161,13 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     if engine.config.pin_workers && pin(id) {
         engine.pinned.fetch_add(1, Ordering::Relaxed);
     }
-    let mut patience = Patience::default();
+    let mut spin = Spin::long();
     while !engine.stopping.load(Ordering::Relaxed) {
         let step = engine.step_worker(id);
         engine.progress.wake_tasks();
         if step == Step::Worked {
-            patience.worked();
-        } else if patience.is_over(step) {
+            spin.reset();
+        } else if !has_patience(&mut spin, step) {
             if step == Step::Blocked {
                 worker.signal.sleep(Some(BLOCKED_SLEEP), || false);
                 continue;
@@ -228,16 +206,16 @@ fn pin(id: usize) -> bool {
 
 fn log_writer<M: StateMachine>(engine: &Engine<M>) {
     engine.writer_signal.attach();
-    let mut patience = Patience::default();
+    let mut spin = Spin::brief();
     while !engine.stopping.load(Ordering::Relaxed) {
         let step = engine.step_writer();
         engine.progress.wake_tasks();
         if step == Step::Worked {
-            patience.worked();
+            spin.reset();
         } else if step == Step::Blocked {
             // A caller writes in our place, and calls us if it leaves anything; or the appender is held for a moment.
             engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
-        } else if patience.is_over(step) {
+        } else if !has_patience(&mut spin, step) {
             // After a failure nothing is due any more.
             let longest = engine.log.as_ref().filter(|_| !engine.has_failed());
             let longest = longest.and_then(|log| log.next_due());

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::order::WaiterId;
 use super::places::Target;
+use super::spin::Spin;
 use super::waiters::Seen;
 use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
-use crate::sync::{looks, spin_loop, thread};
+use crate::sync::{looks, thread};
 
 /// One wait under way.
 pub(crate) struct Wait<'a> {
@@ -117,8 +118,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// How often a waiter looks before it parks: each look is a `spin_loop` hint, then a few yields.
-const SPINS: u32 = looks(64);
+/// Yields of a waiter that has looked often enough, before it parks.
 const YIELDS: u32 = looks(8);
 
 /// Blocks until `stage` covers `index`.
@@ -153,11 +153,11 @@ pub(crate) fn wait_helping(
         }
         help();
     }
-    for look in 0..SPINS + YIELDS {
+    let mut spin = Spin::long();
+    while spin.pass(YIELDS) {
         if let Some(outcome) = wait.settle() {
             return outcome;
         }
-        if look < SPINS { spin_loop() } else { thread::yield_now() }
     }
     loop {
         if let Some(outcome) = wait.look_as_thread() {

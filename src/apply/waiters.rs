@@ -7,6 +7,7 @@
 //! [`Waiters::wake_tasks`], which callers reach without any lock of the engine.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::Waker;
@@ -26,6 +27,8 @@ use crate::sync::{Mutex, MutexGuard, thread_local};
 const NONE: u64 = u64::MAX;
 /// Threads taken off an order at a time.
 const THREADS: usize = 16;
+/// The same of tasks.
+const TASKS: usize = 32;
 
 /// Which waiters are woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,8 +73,8 @@ struct List {
     threads: [Order; Stage::ALL.len()],
     tasks: [Order; Stage::ALL.len()],
     cuts: Cuts,
-    /// Tasks whose entries were truncated, and that no waker has been called of since.
-    told: Vec<WaiterId>,
+    /// Tasks that are to look, and whose wakers have not been called: their index is covered, or their entry is gone.
+    told: VecDeque<WaiterId>,
     /// Each task is to be woken, whatever it waits for.
     over: bool,
     closed: bool,
@@ -175,23 +178,28 @@ impl Waiters {
     }
 
     fn take_waker(&self, list: &mut List, mark: impl Fn(Stage) -> u64) -> Option<Waker> {
-        while let Some(id) = list.told.pop() {
-            // A task that has looked meanwhile knows.
-            let place = list.places.get(id);
-            if let Some(Target::Task(waker)) = place.and_then(|place| place.target.take()) {
-                return Some(waker);
+        loop {
+            while let Some(id) = list.told.pop_front() {
+                // A task that has looked meanwhile knows.
+                let place = list.places.get(id);
+                if let Some(Target::Task(waker)) = place.and_then(|place| place.target.take()) {
+                    return Some(waker);
+                }
+            }
+            let mut more = false;
+            for stage in Stage::ALL {
+                let due = if list.over { Due::All } else { Due::Below(mark(stage)) };
+                if list.tell(stage, due) {
+                    more = true;
+                    self.tells_tasks.store(true, Ordering::Relaxed);
+                    self.update_lowest(list, Kind::Task, stage);
+                }
+            }
+            if !more {
+                self.tells_tasks.store(false, Ordering::Relaxed);
+                return None;
             }
         }
-        for stage in Stage::ALL {
-            let due = if list.over { Due::All } else { Due::Below(mark(stage)) };
-            let taken = list.take_due(Kind::Task, stage, due);
-            self.update_lowest(list, Kind::Task, stage);
-            if let Some(Target::Task(waker)) = taken {
-                return Some(waker);
-            }
-        }
-        self.tells_tasks.store(false, Ordering::Relaxed);
-        None
     }
 
     fn call(&self, waker: Waker) {
@@ -407,6 +415,33 @@ impl List {
         }
     }
 
+    /// Notes the tasks that are due, a few at a time; whether any ticket was.
+    fn tell(&mut self, stage: Stage, due: Due) -> bool {
+        let order = &mut self.tasks[stage.at()];
+        // First the tickets, then the places: the processor waits for all of these at once.
+        let mut tickets = [const { None }; TASKS];
+        for ticket in &mut tickets {
+            *ticket = match due {
+                Due::Below(mark) => order.pop_below(mark),
+                Due::All => order.pop(),
+            };
+            if ticket.is_none() {
+                break;
+            }
+        }
+        for ticket in tickets.iter().flatten() {
+            match self.places.get(ticket.id).filter(|place| place.queued) {
+                Some(place) => {
+                    place.queued = false;
+                    place.reached |= due != Due::All && !place.truncated;
+                    self.told.push_back(ticket.id);
+                }
+                None => order.has_died(),
+            }
+        }
+        tickets.iter().any(Option::is_some)
+    }
+
     /// Marks the waiters whose entries are gone; unparks the threads, and notes the tasks. Whether there are any.
     fn truncate(&mut self, cut: u64, submitted: u64) -> bool {
         let before = self.told.len();
@@ -419,7 +454,7 @@ impl List {
         }
         for ticket in tasks.iter().flat_map(|order| order.between(cut, submitted)) {
             if places.truncate(&ticket).is_some() {
-                told.push(ticket.id);
+                told.push_back(ticket.id);
             }
         }
         told.len() > before
