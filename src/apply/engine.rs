@@ -122,12 +122,16 @@ impl<M: StateMachine> Engine<M> {
         let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
-        let memory_bytes = memory_bytes + slots.memory_bytes() + rings.memory_bytes();
+        let latency = Latency::new(clock, config.pipeline_depth);
+        let memory_bytes = memory_bytes
+            + slots.memory_bytes()
+            + rings.memory_bytes()
+            + latency.memory_bytes();
         Ok(Self {
             machine,
             workers: Workers::new(workers, start_mark),
             appender: Mutex::new(Appending { appender, linger: Linger::default() }),
-            latency: Latency::new(clock),
+            latency,
             config,
             progress,
             slots,

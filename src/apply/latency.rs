@@ -1,20 +1,30 @@
 //! How long entries take from submission to acknowledgement: real percentiles, no lock on a hot path.
+//!
+//! A submission leaves a stamp in a ring, and an acknowledgement takes off the stamps that it covers. The clock is read
+//! once for each of the two, never for an entry. What is acknowledged before its submission returns leaves no stamp.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
 
 use crate::clock::Clock;
 
 /// Percentiles of the latency from submission to acknowledgement, in nanoseconds, since the manager was made or
-/// [`reset_latency`](crate::ApplyManager::reset_latency) was called. Of more than 4,096 submissions in flight some are not measured.
+/// [`reset_latency`](crate::ApplyManager::reset_latency) was called.
+///
+/// Each entry counts, with the time that its submission took: `count` is the number of entries that were acknowledged,
+/// but for `unmeasured`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyStats {
     /// How many entries were measured.
     pub count: u64,
+    /// Entries that are not measured. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) more submissions can wait
+    /// for their commit than the [`pipeline_depth`](crate::ApplyConfig::pipeline_depth); those beyond it count here. Always 0
+    /// under `OnAppend`.
+    pub unmeasured: u64,
     /// Arithmetic mean.
     pub mean_ns: u64,
     /// Median.
@@ -32,39 +42,139 @@ pub struct LatencyStats {
 /// When a submission was made, and which entries it had.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
+    /// One more than its last index.
     mark: u64,
     count: u64,
     at_ns: u64,
 }
 
-/// Submissions in flight that are measured at once; when there are more, those beyond go unmeasured.
-const STAMPS_MAX: usize = 4096;
+/// The same where it is shared. `tail` and `head` order the accesses.
+#[derive(Debug, Default)]
+struct StampCell {
+    mark: AtomicU64,
+    count: AtomicU64,
+    at_ns: AtomicU64,
+}
+
+/// The least number of stamps there is room for.
+const STAMPS_MIN: usize = 64;
+
+/// Stamps in the order of the log, in a ring of fixed size.
+#[derive(Debug)]
+struct Stamps {
+    cells: Box<[StampCell]>,
+    /// How many were ever put in. Stored with Release by the holder of the appender, after the cell.
+    tail: CachePadded<AtomicU64>,
+    /// How many were ever taken off. Stored with Release by the holder of the turn, after it has read the cell.
+    head: CachePadded<AtomicU64>,
+}
+
+impl Stamps {
+    fn new(submissions: usize) -> Self {
+        let capacity = submissions.max(STAMPS_MIN).next_power_of_two();
+        Self {
+            cells: (0..capacity).map(|_| StampCell::default()).collect(),
+            tail: CachePadded::default(),
+            head: CachePadded::default(),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "masked to the ring's length, a usize")]
+    fn cell(&self, number: u64) -> &StampCell {
+        &self.cells[(number & (self.cells.len() as u64 - 1)) as usize]
+    }
+
+    fn store(&self, number: u64, stamp: Stamp) {
+        let cell = self.cell(number);
+        cell.mark.store(stamp.mark, Ordering::Relaxed);
+        cell.count.store(stamp.count, Ordering::Relaxed);
+        cell.at_ns.store(stamp.at_ns, Ordering::Relaxed);
+    }
+
+    fn load(&self, number: u64) -> Stamp {
+        let cell = self.cell(number);
+        Stamp {
+            mark: cell.mark.load(Ordering::Relaxed),
+            count: cell.count.load(Ordering::Relaxed),
+            at_ns: cell.at_ns.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Puts one in; false if there is no room. For the holder of the appender.
+    fn push(&self, stamp: Stamp) -> bool {
+        let tail = self.tail.load(Ordering::Relaxed);
+        // Acquire: who takes a stamp off has read it before its cell is used again.
+        if tail - self.head.load(Ordering::Acquire) == self.cells.len() as u64 {
+            return false;
+        }
+        self.store(tail, stamp);
+        self.tail.store(tail + 1, Ordering::Release);
+        true
+    }
+
+    /// The oldest, if `mark` covers it: it is taken off. For who has the turn.
+    fn pop_covered(&self, mark: u64) -> Option<Stamp> {
+        let head = self.head.load(Ordering::Relaxed);
+        if head == self.tail.load(Ordering::Acquire) {
+            return None;
+        }
+        let stamp = self.load(head);
+        if stamp.mark > mark {
+            return None;
+        }
+        self.head.store(head + 1, Ordering::Release);
+        Some(stamp)
+    }
+
+    /// Forgets what is above `mark`. For who has the turn and the appender.
+    fn truncate(&self, mark: u64) {
+        let head = self.head.load(Ordering::Relaxed);
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        while tail > head {
+            let stamp = self.load(tail - 1);
+            let gone = stamp.mark.saturating_sub(mark);
+            if gone < stamp.count {
+                let (mark, count) = (stamp.mark - gone, stamp.count - gone);
+                self.store(tail - 1, Stamp { mark, count, ..stamp });
+                break;
+            }
+            tail -= 1;
+        }
+        self.tail.store(tail, Ordering::Release);
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Latency {
     clock: Clock,
-    stamps: ArrayQueue<Stamp>,
-    /// The oldest stamp, taken off the queue and not acknowledged yet. Tried, never waited for.
-    head: Mutex<Option<Stamp>>,
-    /// The highest mark that was noted: whoever takes stamps off does so for those who found the place taken, too.
-    acknowledged: AtomicU64,
+    stamps: Stamps,
+    /// Whose turn it is to take stamps off. Tried, never waited for, but by a submission that finds the ring full.
+    turn: Mutex<()>,
+    /// The highest mark that was noted: whoever has the turn takes stamps off for those who found it taken, too.
+    noted: CachePadded<AtomicU64>,
+    /// How often stamps were to be taken off. Whoever has the turn looks again if it has changed meanwhile.
+    looks: AtomicU64,
     histogram: Option<AtomicHistogram>,
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
+    unmeasured: AtomicU64,
 }
 
 impl Latency {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// Measures up to `submissions` at once.
+    pub(crate) fn new(clock: Clock, submissions: usize) -> Self {
         Self {
             clock,
-            stamps: ArrayQueue::new(STAMPS_MAX),
-            head: Mutex::new(None),
-            acknowledged: AtomicU64::new(0),
+            stamps: Stamps::new(submissions),
+            turn: Mutex::default(),
+            noted: CachePadded::default(),
+            looks: AtomicU64::new(0),
             // 2^6 steps for each doubling: 1.6 % of precision, up to 2^40 ns (18 minutes).
             histogram: AtomicHistogram::new(6, 40).ok(),
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
+            unmeasured: AtomicU64::new(0),
         }
     }
 
@@ -72,24 +182,64 @@ impl Latency {
         u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// `count` entries up to `mark` were submitted by a call that began at `at_ns`.
-    #[inline]
-    pub(crate) fn submitted(&self, mark: u64, count: u64, at_ns: u64) {
-        // A full queue drops the measurement, never the entry.
-        let _unmeasured = self.stamps.push(Stamp { mark, count, at_ns });
+    /// Bytes of memory that the stamps take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        std::mem::size_of_val(&*self.stamps.cells)
     }
 
-    /// Everything up to `mark` is acknowledged.
+    /// `count` entries up to `mark` were submitted by a call that began at `at_ns`, and are not known to be acknowledged.
+    /// The caller holds the appender, and can tell what is acknowledged.
+    #[inline]
+    pub(crate) fn submitted(
+        &self,
+        mark: u64,
+        count: u64,
+        at_ns: u64,
+        acknowledged: impl FnOnce() -> u64,
+    ) {
+        let stamp = Stamp { mark, count, at_ns };
+        if !self.stamps.push(stamp) {
+            self.submitted_when_full(stamp, acknowledged());
+        }
+    }
+
+    /// What is acknowledged may not have been taken off yet, nor even noted: then it is now.
+    #[cold]
+    fn submitted_when_full(&self, stamp: Stamp, acknowledged: u64) {
+        self.noted.fetch_max(acknowledged, Ordering::Relaxed);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_off(turn);
+        if !self.stamps.push(stamp) {
+            self.unmeasured.fetch_add(stamp.count, Ordering::Relaxed);
+        }
+    }
+
+    /// `count` entries are acknowledged, of a call that began at `at_ns` and left no stamp.
+    #[inline]
+    pub(crate) fn done(&self, count: u64, at_ns: u64) {
+        self.record(self.now_ns().saturating_sub(at_ns), count);
+    }
+
+    /// Everything up to `mark` is acknowledged. Costs a load if that was known before.
+    #[inline]
     pub(crate) fn note(&self, mark: u64) {
-        self.acknowledged.fetch_max(mark, Ordering::Relaxed);
+        if mark > self.noted.load(Ordering::Relaxed) {
+            self.note_late(mark);
+        }
+    }
+
+    /// The same for a caller who has left a stamp since `mark` may have been noted.
+    pub(crate) fn note_late(&self, mark: u64) {
+        self.noted.fetch_max(mark, Ordering::Relaxed);
+        self.looks.fetch_add(1, Ordering::Relaxed);
         loop {
-            // Either we have the place, or whoever has it sees our mark after it.
+            // Either we have the turn, or whoever has it sees after it that we came.
             fence(Ordering::SeqCst);
-            let Ok(head) = self.head.try_lock() else { return };
-            let mark = self.acknowledged.load(Ordering::Relaxed);
-            self.take(head, mark);
+            let Ok(turn) = self.turn.try_lock() else { return };
+            let looks = self.looks.load(Ordering::Relaxed);
+            self.take_off(turn);
             fence(Ordering::SeqCst);
-            if self.acknowledged.load(Ordering::Relaxed) <= mark {
+            if self.looks.load(Ordering::Relaxed) == looks {
                 return;
             }
         }
@@ -98,27 +248,14 @@ impl Latency {
     /// Everything above `mark` is gone from the log; nobody submits meanwhile. It is never acknowledged, and what takes its
     /// place must not wait for it.
     pub(crate) fn truncated(&self, mark: u64) {
-        let kept = |stamp: Stamp| {
-            let gone = stamp.mark.saturating_sub(mark);
-            let count = stamp.count.saturating_sub(gone);
-            (count > 0).then_some(Stamp { mark: stamp.mark - gone, count, ..stamp })
-        };
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        *head = head.take().and_then(kept);
-        for _ in 0..self.stamps.len() {
-            if let Some(stamp) = self.stamps.pop().and_then(kept) {
-                let _unmeasured = self.stamps.push(stamp);
-            }
-        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stamps.truncate(mark);
     }
 
-    fn take(&self, mut head: MutexGuard<'_, Option<Stamp>>, mark: u64) {
+    fn take_off(&self, _turn: MutexGuard<'_, ()>) {
+        let mark = self.noted.load(Ordering::Relaxed);
         let mut now_ns = None;
-        while let Some(stamp) = head.take().or_else(|| self.stamps.pop()) {
-            if stamp.mark > mark {
-                *head = Some(stamp);
-                break;
-            }
+        while let Some(stamp) = self.stamps.pop_covered(mark) {
             let now_ns = *now_ns.get_or_insert_with(|| self.now_ns());
             self.record(now_ns.saturating_sub(stamp.at_ns), stamp.count);
         }
@@ -129,7 +266,10 @@ impl Latency {
             let _beyond_range = histogram.add(took_ns.min((1 << 40) - 1), count);
         }
         self.sum_ns.fetch_add(took_ns.saturating_mul(count), Ordering::Relaxed);
-        self.max_ns.fetch_max(took_ns, Ordering::Relaxed);
+        // It hardly ever moves, and a load costs less.
+        if took_ns > self.max_ns.load(Ordering::Relaxed) {
+            self.max_ns.fetch_max(took_ns, Ordering::Relaxed);
+        }
     }
 
     /// Starts anew. What is acknowledged meanwhile may be counted before or after.
@@ -139,14 +279,17 @@ impl Latency {
         }
         self.sum_ns.store(0, Ordering::Relaxed);
         self.max_ns.store(0, Ordering::Relaxed);
+        self.unmeasured.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn stats(&self) -> LatencyStats {
-        let Some(histogram) = &self.histogram else { return LatencyStats::default() };
+        let unmeasured = self.unmeasured.load(Ordering::Relaxed);
+        let nothing = LatencyStats { unmeasured, ..LatencyStats::default() };
+        let Some(histogram) = &self.histogram else { return nothing };
         let loaded = histogram.load();
         let count = loaded.as_slice().iter().sum::<u64>();
         if count == 0 {
-            return LatencyStats::default();
+            return nothing;
         }
         let at = |quantile: f64| {
             loaded.quantile_bucket(quantile).ok().flatten().map_or(0, |bucket| bucket.end())
@@ -154,6 +297,7 @@ impl Latency {
         let max_ns = self.max_ns.load(Ordering::Relaxed);
         LatencyStats {
             count,
+            unmeasured,
             mean_ns: self.sum_ns.load(Ordering::Relaxed) / count,
             p50_ns: at(0.50).min(max_ns),
             p90_ns: at(0.90).min(max_ns),
@@ -172,37 +316,93 @@ mod tests {
 
     fn latency() -> (Latency, Arc<AtomicU64>) {
         let nanos = Arc::new(AtomicU64::new(0));
-        (Latency::new(Clock::Manual(Arc::clone(&nanos))), nanos)
+        (Latency::new(Clock::Manual(Arc::clone(&nanos)), STAMPS_MIN), nanos)
     }
 
     #[test]
     fn what_was_truncated_is_not_measured_and_holds_up_nothing() {
         let (latency, nanos) = latency();
         for mark in [11, 21, 31] {
-            latency.submitted(mark, 10, 0);
+            latency.submitted(mark, 10, 0, || 0);
         }
-        // The first of them is at the head now.
         latency.note(5);
         latency.truncated(15);
-        latency.submitted(16, 1, 0);
+        latency.submitted(16, 1, 0, || 0);
         nanos.store(7, Ordering::Relaxed);
         latency.note(16);
         let stats = latency.stats();
-        assert_eq!((stats.count, stats.max_ns), (10 + 4 + 1, 7));
+        assert_eq!((stats.count, stats.max_ns, stats.unmeasured), (10 + 4 + 1, 7, 0));
+        latency.submitted(17, 1, 0, || 0);
+        latency.truncated(16);
+        latency.note(17);
+        assert_eq!(latency.stats().count, 15, "nothing was left of it");
     }
 
     #[test]
-    fn a_note_that_finds_the_place_taken_is_made_up_for_by_the_next() {
+    fn a_note_that_finds_the_turn_taken_is_made_up_for_by_the_next() {
         let (latency, _nanos) = latency();
         for mark in 1..=3 {
-            latency.submitted(mark, 1, 0);
+            latency.submitted(mark, 1, 0, || 0);
         }
-        let head = latency.head.lock();
+        let turn = latency.turn.lock();
         latency.note(2);
-        drop(head);
+        drop(turn);
         assert_eq!(latency.stats().count, 0);
-        // Whoever has the place looks again after it; here it is somebody with less to tell.
+        // Whoever has the turn looks again after it; here it is somebody with less to tell.
         latency.note(1);
+        assert_eq!(latency.stats().count, 0, "that was known");
+        latency.note_late(1);
         assert_eq!(latency.stats().count, 2);
+    }
+
+    #[test]
+    fn a_stamp_that_comes_after_its_mark_was_noted_waits_for_no_other() {
+        let (latency, nanos) = latency();
+        latency.note(9);
+        latency.submitted(9, 3, 0, || 0);
+        nanos.store(5, Ordering::Relaxed);
+        latency.note_late(9);
+        assert_eq!((latency.stats().count, latency.stats().max_ns), (3, 5));
+    }
+
+    #[test]
+    fn a_full_ring_takes_off_what_is_acknowledged_and_counts_what_it_cannot_measure() {
+        let (latency, nanos) = latency();
+        let full = STAMPS_MIN as u64;
+        for mark in 1..=full {
+            latency.submitted(mark, 1, 0, || 0);
+        }
+        nanos.store(4, Ordering::Relaxed);
+        // The mark has moved, and whoever moved it has not come to note it.
+        latency.submitted(full + 1, 1, 0, || 1);
+        assert_eq!((latency.stats().count, latency.stats().unmeasured), (1, 0));
+        latency.submitted(full + 6, 5, 0, || 1);
+        assert_eq!((latency.stats().count, latency.stats().unmeasured), (1, 5));
+        latency.note(full + 6);
+        assert_eq!((latency.stats().count, latency.stats().unmeasured), (full + 1, 5));
+        latency.reset();
+        assert_eq!(latency.stats(), LatencyStats::default());
+    }
+
+    #[test]
+    fn every_submission_is_measured_once_while_others_note() {
+        let (latency, _nanos) = latency();
+        let latency = &latency;
+        let submitted = &AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while submitted.load(Ordering::Acquire) < 20_000 {
+                        latency.note(submitted.load(Ordering::Acquire));
+                    }
+                    latency.note_late(20_000);
+                });
+            }
+            for mark in 1..=20_000 {
+                latency.submitted(mark, 1, 0, || mark - 1);
+                submitted.store(mark, Ordering::Release);
+            }
+        });
+        assert_eq!((latency.stats().count, latency.stats().unmeasured), (20_000, 0));
     }
 }

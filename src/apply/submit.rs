@@ -116,12 +116,17 @@ impl<M: StateMachine> Engine<M> {
                 }
             })
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
-        self.latency.submitted(last + 1, new.len() as u64, began_ns);
+        let acknowledged = || self.progress.acknowledged_mark();
+        let done = acknowledged() > last;
+        if done {
+            self.latency.done(new.len() as u64, began_ns);
+        } else {
+            self.latency.submitted(last + 1, new.len() as u64, began_ns, acknowledged);
+        }
         drop(appending);
-        // By itself, or by a worker before it was known to be measured.
-        let acknowledged = self.progress.acknowledged_mark();
-        if acknowledged > last {
-            self.latency.note(acknowledged);
+        // By a worker, or by the log writer, before it had a stamp.
+        if !done && acknowledged() > last {
+            self.latency.note_late(acknowledged());
         }
         // What was applied inline left the workers nothing: waking one would only have it contend for the next call's locks.
         if mode != Mode::Append && self.progress.applied_mark() <= last {
