@@ -158,7 +158,8 @@ impl ApplyConfig {
     }
 
     /// Most entries submitted and not yet acknowledged; what is more is refused as full. Default: 65,536 (the log
-    /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 64 bytes an entry).
+    /// syncs what is pending as one group, so a short pipeline is a slow one; it takes 88 bytes an entry, and twice what
+    /// a machine declares as [`reply_bytes_max`](crate::StateMachine::reply_bytes_max)).
     ///
     /// Under [`CommitMode::ByCommit`] nothing is refused for it: it only bounds how many committed entries are being applied
     /// at a time (twice as many), and what is committed beyond waits in the log.
@@ -185,6 +186,9 @@ impl ApplyConfig {
 
     /// How long less than `batch_size` committed entries wait for more before they are handed to the workers.
     /// Default: zero (the requirement's 10 ms would be the latency of every synchronous call).
+    ///
+    /// A synchronous call that applies its entries itself ([`inline_apply`](ApplyConfig::inline_apply)) hands nothing
+    /// over, and does not wait for this. With `inline_apply(false)` it waits.
     #[must_use]
     pub fn batch_timeout(mut self, timeout: Duration) -> Self {
         self.batch_timeout = timeout;
@@ -198,7 +202,8 @@ impl ApplyConfig {
         self
     }
 
-    /// Whether a synchronous call may apply its entries itself when nothing else is pending. Default: true.
+    /// Whether a synchronous call may apply its entries itself when nothing else is pending. Default: true. Such a call
+    /// waits for no [`batch_timeout`](ApplyConfig::batch_timeout).
     #[must_use]
     pub fn inline_apply(mut self, inline: bool) -> Self {
         self.inline_apply = inline;

@@ -15,13 +15,13 @@ use crate::machine::{StateMachine, StateMachineStats};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ApplyStats {
-    /// Entries applied by this manager.
+    /// Entries applied by this manager. Those of an installed snapshot do not count.
     pub total_applied: u64,
     /// Of those, entries whose reply was a rejection.
     pub total_failed: u64,
     /// Entries that were not rejected, of all applied, 0.0 to 100.0; 100.0 before the first.
     pub success_rate: f64,
-    /// From submission to acknowledgement.
+    /// From submission to acknowledgement, of every entry.
     pub latency: LatencyStats,
     /// The mean of it, in milliseconds.
     pub average_latency_ms: f64,
@@ -68,10 +68,10 @@ pub struct ApplyStats {
     pub recovery: Option<RecoveryReport>,
     /// What compacting has come to.
     pub compaction: CompactionStats,
-    /// Most memory the engine takes, keys and values apart, in bytes; and but for views and snapshots being written, which
-    /// take 56 to 64 bytes a key while they live.
+    /// Most memory the engine takes, keys and values apart, in bytes; the room for replies of bytes is in it. Views and
+    /// snapshots being written come on top: 56 to 64 bytes a key while they live.
     pub memory_bytes: usize,
-    /// The state machine's own figures.
+    /// The state machine's own figures; the engine counts the first three for any machine.
     pub machine: StateMachineStats,
 }
 
@@ -86,8 +86,9 @@ impl<M: StateMachine> ApplyManager<M> {
         let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
         let snapshot = decode(engine.snapshot_mark.load(Ordering::Acquire));
         let applied_mark = progress.applied_mark();
-        let total_applied = applied_mark.saturating_sub(engine.start_mark.max(progress.base()));
+        let total_applied = engine.applied_count();
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
+        engine.latency.settle(progress.acknowledged_mark());
         let latency = engine.latency.stats();
         let submitted_mark = progress.submitted_mark();
         let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
@@ -126,7 +127,12 @@ impl<M: StateMachine> ApplyManager<M> {
             recovery,
             compaction: engine.compaction.stats(),
             memory_bytes: engine.memory_bytes,
-            machine: StateMachineStats { last_snapshot: snapshot, ..engine.machine.stats() },
+            machine: StateMachineStats {
+                applied_count: engine.replayed + total_applied,
+                last_applied: decode(applied_mark),
+                last_snapshot: snapshot,
+                ..engine.machine.stats()
+            },
         }
     }
 

@@ -174,6 +174,33 @@ fn batch_timeout_is_how_long_less_than_a_batch_waits_to_be_handed_over() {
 }
 
 #[test]
+fn batch_timeout_goes_by_the_engines_clock() {
+    let config = apply_config(1).batch_size(4).batch_timeout(ENDLESS);
+    let engine = Stepped::new(memory(), config).unwrap();
+    let log = puts(1, 3, 1);
+    with_entries(&log, |entries| engine.apply_entries(entries)).unwrap();
+    engine.run_until_idle();
+    engine.advance(ENDLESS - Duration::from_nanos(1));
+    engine.run_until_idle();
+    assert_eq!(engine.stats().applied, None);
+    engine.advance(Duration::from_nanos(1));
+    engine.run_until_idle();
+    assert_eq!(engine.stats().applied, Some(3));
+}
+
+#[test]
+fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
+    let config = apply_config(1).batch_timeout(ENDLESS);
+    let manager = manage(memory(), config.clone().inline_apply(true));
+    for index in 1..=3 {
+        // Nothing else is pending, so nothing is handed over.
+        manager.apply(&Entry::noop(index, 1), LONG).unwrap();
+    }
+    let manager = manage(memory(), config.inline_apply(false));
+    manager.apply(&Entry::noop(1, 1), SHORT).unwrap_err();
+}
+
+#[test]
 fn pin_workers_gives_each_worker_one_core() {
     let before = cores_allowed();
     for pin in [true, false] {

@@ -209,6 +209,7 @@ impl<M: StateMachine> Engine<M> {
         self.workers.jump_to(mark);
         let gone = Poison::Internal("the segment of an uncommitted entry is gone");
         appending.appender.skip_to(mark).ok_or(gone)?;
+        self.note_jump(mark, entries.len() as u64);
         self.progress.apply_only_to(mark);
         Ok(())
     }

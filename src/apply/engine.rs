@@ -78,6 +78,11 @@ pub(crate) struct Engine<M> {
     pub(crate) memory_bytes: usize,
     /// What was applied before this engine was made.
     pub(crate) start_mark: u64,
+    /// How many entries the machine was given before, by replay.
+    pub(crate) replayed: u64,
+    /// Indexes that the applied mark went over without an entry being applied: an installed snapshot has them,
+    /// or a record jumped over them.
+    pub(crate) jumped: AtomicU64,
 }
 
 /// The slots of `entries` entries in flight, with room for the replies that the machine declares.
@@ -111,6 +116,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
         let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
         let start = machine.applied();
+        let replayed = machine.stats().applied_count;
         let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
             machine.journal().open(start)?;
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
@@ -123,10 +129,8 @@ impl<M: StateMachine> Engine<M> {
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
         let latency = Latency::new(clock, config.pipeline_depth);
-        let memory_bytes = memory_bytes
-            + slots.memory_bytes()
-            + rings.memory_bytes()
-            + latency.memory_bytes();
+        let memory_bytes =
+            memory_bytes + slots.memory_bytes() + rings.memory_bytes() + latency.memory_bytes();
         Ok(Self {
             machine,
             workers: Workers::new(workers, start_mark),
@@ -156,11 +160,34 @@ impl<M: StateMachine> Engine<M> {
             rejected: AtomicU64::new(0),
             memory_bytes,
             start_mark,
+            replayed,
+            jumped: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appending> {
         self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many entries this engine has applied.
+    pub(crate) fn applied_count(&self) -> u64 {
+        loop {
+            let jumped = self.jumped.load(Ordering::Acquire);
+            let before = self.start_mark.max(self.progress.base());
+            let applied = self.progress.applied_mark().saturating_sub(before);
+            // A jump is noted before the mark moves: what it went over is never counted as applied.
+            if self.jumped.load(Ordering::Acquire) == jumped {
+                return applied.saturating_sub(jumped);
+            }
+        }
+    }
+
+    /// The applied mark is about to go to `mark`, with `applied` entries; the caller holds the appender, and nothing is
+    /// on its way.
+    pub(crate) fn note_jump(&self, mark: u64, applied: u64) {
+        let before = self.progress.applied_mark().max(self.progress.base());
+        let jumped = mark.saturating_sub(before).saturating_sub(applied);
+        self.jumped.fetch_add(jumped, Ordering::Release);
     }
 
     /// The last entry in the state, for who holds the appender.
@@ -194,7 +221,8 @@ impl<M: StateMachine> Engine<M> {
         } else if !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
             let (to, full) = (self.progress.committed_mark(), self.config.batch_size as u64);
-            if !appending.linger.is_over(first, to, full, linger) {
+            let now = || self.latency.now();
+            if !appending.linger.is_over(first, to, full, linger, now) {
                 return Ok(false);
             }
         }

@@ -3,7 +3,7 @@
 //! Whoever holds the appender feeds: a submission, a commit, or a worker that ran dry. What does not fit stays queued,
 //! so that committing never waits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ring::{Descriptor, Rings};
 use super::watermark::Progress;
@@ -108,7 +108,7 @@ fn descriptor(run: &Run, count: u32, end: EntryOffset, barrier: bool) -> Descrip
 /// Since when less than a full range has been waiting to be fed, if a linger is set.
 #[derive(Debug, Default)]
 pub(crate) struct Linger {
-    since: Option<Instant>,
+    since: Option<Duration>,
     /// What is below this mark was flushed, and waits for nothing but room.
     flushed: u64,
 }
@@ -120,7 +120,14 @@ impl Linger {
     }
 
     /// Whether to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long enough.
-    pub(crate) fn is_over(&mut self, from: u64, to: u64, full: u64, linger: Duration) -> bool {
+    pub(crate) fn is_over(
+        &mut self,
+        from: u64,
+        to: u64,
+        full: u64,
+        linger: Duration,
+        now: impl Fn() -> Duration,
+    ) -> bool {
         let waiting = to.saturating_sub(from);
         if linger.is_zero() || waiting >= full || from < self.flushed.min(to) {
             self.since = None;
@@ -130,8 +137,9 @@ impl Linger {
             self.since = None;
             return false;
         }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= linger {
+        let now = now();
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_sub(since) >= linger {
             self.since = None;
             self.flush_to(to);
             return true;

@@ -242,6 +242,7 @@ impl<M: StateMachine> Engine<M> {
     fn jump_to(&self, log_id: LogId) {
         let mark = log_id.index + 1;
         self.latency.truncated(self.progress.committed_mark());
+        self.note_jump(mark, 0);
         self.workers.jump_to(mark);
         self.progress.jump_to(mark);
         self.workers.notify();

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
@@ -178,8 +179,13 @@ impl Latency {
         }
     }
 
+    /// The engine's time.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Bytes of memory that the stamps take.
@@ -243,6 +249,15 @@ impl Latency {
                 return;
             }
         }
+    }
+
+    /// Everything up to `mark` is acknowledged, and is measured on return: for who reads the figures. Whoever moved the
+    /// mark may not have come to note it.
+    pub(crate) fn settle(&self, mark: u64) {
+        self.noted.fetch_max(mark, Ordering::Relaxed);
+        self.take_off(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        // For those who found the turn taken.
+        self.note_late(mark);
     }
 
     /// Everything above `mark` is gone from the log; nobody submits meanwhile. It is never acknowledged, and what takes its

@@ -285,11 +285,11 @@ pub(crate) struct Writing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogWriterStats {
-    /// Writes to the log since it was opened.
+    /// Writes to the log since it was opened, as soon as they are done.
     pub groups: u64,
-    /// Syncs of the log since it was opened.
+    /// Syncs of the log since it was opened, likewise.
     pub syncs: u64,
-    /// Bytes written to the log since it was opened.
+    /// Bytes of these writes.
     pub bytes: u64,
     /// Last frame that is on stable storage.
     pub durable_sequence: u64,

@@ -101,6 +101,7 @@ struct Group {
     token: u64,
     sequence: u64,
     mark: u64,
+    bytes: u64,
     synced: bool,
     done: bool,
 }
@@ -328,10 +329,15 @@ impl LogWriter {
         let token = self.next_token;
         self.next_token += 1;
         let (sequence, mark) = self.written;
-        self.in_flight.push_back(Group { token, sequence, mark, synced, done: false });
-        self.shared.groups.fetch_add(1, Ordering::Relaxed);
-        self.shared.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
-        self.shared.bytes.fetch_add((end - start) as u64, Ordering::Relaxed);
+        let written = (end - start) as u64;
+        self.in_flight.push_back(Group {
+            token,
+            sequence,
+            mark,
+            bytes: written,
+            synced,
+            done: false,
+        });
         let file = Arc::clone(&self.position.file);
         self.queue.submit(LogWrite { token, file, offset: start as u64, bytes, sync: synced });
         Ok(true)
@@ -391,6 +397,10 @@ impl LogWriter {
             && group.done
         {
             self.completed = (group.sequence, group.mark);
+            // Before whoever waits for the marks is woken.
+            self.shared.groups.fetch_add(1, Ordering::Relaxed);
+            self.shared.syncs.fetch_add(u64::from(group.synced), Ordering::Relaxed);
+            self.shared.bytes.fetch_add(group.bytes, Ordering::Relaxed);
             progress.logged_to(group.sequence, group.mark, group.synced);
             if group.synced {
                 self.shared.durable_to(group.sequence);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
@@ -147,6 +148,7 @@ impl<M: StateMachine> Journaled<M> {
         opening.share_poison(own.poison());
         let state = Counted {
             applied: Mutex::new(machine.applied()),
+            count: AtomicU64::new(0),
             membership: Mutex::new(machine.last_membership()),
             machine,
         };
@@ -207,6 +209,8 @@ impl<M> fmt::Debug for Journaled<M> {
 struct Counted<M> {
     machine: M,
     applied: Mutex<Option<LogId>>,
+    /// How many entries it was given.
+    count: AtomicU64,
     membership: Mutex<Membership>,
 }
 
@@ -291,6 +295,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         }
         if partition.id() == 0 || range.is_barrier() {
             *self.lock_applied() = Some(range.last());
+            self.count.fetch_add(range.len(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -312,8 +317,9 @@ impl<M: StateMachine> StateMachine for Counted<M> {
 
     fn stats(&self) -> StateMachineStats {
         let stats = self.machine.stats();
-        let applied = self.applied().map(|last| last.index);
-        StateMachineStats { last_applied: stats.last_applied.or(applied), ..stats }
+        let last_applied = self.applied().map(|last| last.index);
+        let applied_count = self.count.load(Ordering::Relaxed);
+        StateMachineStats { last_applied, applied_count, ..stats }
     }
 }
 

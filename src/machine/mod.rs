@@ -238,11 +238,11 @@ impl Fatal {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StateMachineStats {
-    /// Entries applied since the machine was opened.
+    /// Entries applied since the machine was opened, those that were replayed included. The engine counts them.
     pub applied_count: u64,
-    /// Index of the last entry applied.
+    /// Index of the last entry applied; the engine's.
     pub last_applied: Option<u64>,
-    /// Index of the newest snapshot.
+    /// Index of the newest snapshot; the engine's.
     pub last_snapshot: Option<u64>,
     /// Keys in the state.
     pub keys: u64,

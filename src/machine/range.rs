@@ -51,7 +51,12 @@ impl<'a> Range<'a> {
     /// Log id of the last entry, of whichever partition.
     #[must_use]
     pub fn last(&self) -> LogId {
-        self.first.at(self.first.index + u64::from(self.count) - 1)
+        self.first.at(self.first.index + self.len() - 1)
+    }
+
+    /// How many entries it has, of all partitions.
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.count)
     }
 
     /// Whether it is a single entry that concerns all partitions.
