@@ -178,7 +178,7 @@ fn batch_timeout_goes_by_the_engines_clock() {
     let config = apply_config(1).batch_size(4).batch_timeout(ENDLESS);
     let engine = Stepped::new(memory(), config).unwrap();
     let log = puts(1, 3, 1);
-    with_entries(&log, |entries| engine.apply_entries(entries)).unwrap();
+    let _ = with_entries(&log, |entries| engine.apply_entries(entries)).unwrap();
     engine.run_until_idle();
     engine.advance(ENDLESS - Duration::from_nanos(1));
     engine.run_until_idle();

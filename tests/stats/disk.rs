@@ -23,12 +23,12 @@ fn the_log_writer_counts_what_it_wrote_and_synced() {
         let frames = now.durable_sequence - before.durable_sequence;
         (now.groups - before.groups, now.syncs - before.syncs, now.bytes - before.bytes, frames)
     };
-    engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     assert_eq!(shown(), (0, 0, 0, 0));
     engine.run_until_idle();
     // A header of 128 bytes, and 16 of the entry.
     assert_eq!(shown(), (1, 1, 144, 1));
-    engine.apply_entries(&[Entry::put(2, 1, b"key", b"value")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(2, 1, b"key", b"value")]).unwrap();
     engine.run_until_idle();
     // A frame begins at a multiple of 64 bytes.
     assert_eq!(shown(), (2, 2, 192 + 144, 2));
@@ -36,7 +36,7 @@ fn the_log_writer_counts_what_it_wrote_and_synced() {
     let engine = stepped_with(&SimDisk::new(1), one_worker(), |config| {
         config.durability(Durability::Periodic(Duration::from_secs(1)))
     });
-    engine.apply_entries(&[Entry::noop(1, 1)]).unwrap();
+    let _ = engine.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     engine.run_until_idle();
     let stats = engine.stats().log_writer;
     assert_eq!((stats.groups, stats.syncs), (1, 0));
@@ -51,7 +51,7 @@ fn a_write_that_fails_is_not_counted_as_written() {
     let disk = SimDisk::new(1);
     let engine = stepped(&disk, one_worker());
     let before = engine.stats().log_writer;
-    engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    let _ = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     disk.crash_process();
     engine.run_until_idle();
     assert!(engine.poison().is_some());

@@ -1,5 +1,9 @@
-//! Latency: every entry is measured, or counted as not measured.
+//! Latency: every entry is measured, or counted as not measured; and so is what wakers take.
 
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use sprag::testing::SimDisk;
@@ -17,7 +21,7 @@ fn latency_counts_every_entry_with_the_time_it_took() {
         let puts: Vec<_> =
             (first..first + count).map(|index| Entry::put(index, 1, b"k", b"v")).collect();
         for some in puts.chunks(100) {
-            engine.apply_entries(some).unwrap();
+            let _ = engine.apply_entries(some).unwrap();
         }
         engine.advance(Duration::from_millis(millis));
         engine.run_until_idle();
@@ -55,10 +59,10 @@ fn latency_counts_entries_of_every_call_also_flat_out() {
         }
     };
     run(&in_memory, 1, 200);
-    flat_out(&|entry| in_memory.apply_entries(entry).unwrap());
+    flat_out(&|entry| assert_eq!(in_memory.apply_entries(entry).unwrap().new, 1));
     in_memory.flush_pending(LONG).unwrap();
     run(&on_disk, 1, 200);
-    flat_out(&|entry| on_disk.apply_entries(entry).unwrap());
+    flat_out(&|entry| assert_eq!(on_disk.apply_entries(entry).unwrap().new, 1));
     on_disk.flush_pending(LONG).unwrap();
     for stats in [in_memory.stats(), on_disk.stats()] {
         assert_eq!((stats.latency.count, stats.latency.unmeasured), (30_000, 0));
@@ -73,10 +77,42 @@ fn submissions_beyond_the_stamps_are_counted_as_unmeasured() {
     let engine =
         stepped_with(&SimDisk::new(1), config, |config| config.commit_mode(CommitMode::ByCommit));
     for first in (1..=200).step_by(2) {
-        engine.append(&[Entry::noop(first, 1), Entry::noop(first + 1, 1)]).unwrap();
+        let _ = engine.append(&[Entry::noop(first, 1), Entry::noop(first + 1, 1)]).unwrap();
     }
     engine.commit(200).unwrap();
     engine.run_until_idle();
     let latency = engine.stats().latency;
     assert_eq!((latency.count, latency.unmeasured), (128, 72));
+}
+
+/// A waker that takes its time, and then panics or does not.
+struct Slow {
+    panics: bool,
+}
+
+/// How long it takes at least.
+const SLOW: Duration = Duration::from_millis(3);
+
+impl Wake for Slow {
+    fn wake(self: Arc<Self>) {
+        std::thread::sleep(SLOW);
+        assert!(!self.panics, "on purpose");
+    }
+}
+
+#[test]
+fn wakers_are_timed_and_their_panics_counted() {
+    let engine = stepped(&SimDisk::new(1), one_worker());
+    let shown = || (engine.stats().waker_longest, engine.stats().wakers_panicked);
+    assert_eq!(shown(), (Duration::ZERO, 0));
+    for (index, panics, panicked) in [(1, false, 0), (2, true, 1), (3, false, 1), (4, true, 2)] {
+        let mut future = pin!(engine.acknowledged(index));
+        let waker = Waker::from(Arc::new(Slow { panics }));
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let _ = engine.apply_entries(&[Entry::noop(index, 1)]).unwrap();
+        engine.run_until_idle();
+        let (longest, found) = shown();
+        assert!(longest >= SLOW, "{longest:?}");
+        assert_eq!(found, panicked);
+    }
 }

@@ -48,6 +48,8 @@ const FIGURES: &[(&str, &str)] = &[
     ("ApplyStats.durability", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.log_writer", "the_log_writer_counts_what_it_wrote_and_synced"),
     ("ApplyStats.recovery", "recovery_says_what_opening_found"),
+    ("ApplyStats.waker_longest", "wakers_are_timed_and_their_panics_counted"),
+    ("ApplyStats.wakers_panicked", "wakers_are_timed_and_their_panics_counted"),
     ("ApplyStats.compaction", "snapshots_and_compactions_are_counted"),
     ("ApplyStats.memory_bytes", "memory_grows_by_what_is_configured"),
     ("ApplyStats.machine", "applied_entries_are_counted_once_for_every_machine"),
@@ -187,7 +189,7 @@ fn memory() -> MemoryStateMachine {
 fn run<M: StateMachine>(manager: &ApplyManager<M>, first: u64, count: u64) {
     manager.apply(&opaque(first), LONG).unwrap();
     let some: Vec<_> = (first + 1..first + count / 2).map(opaque).collect();
-    manager.apply_entries(&some).unwrap();
+    let _ = manager.apply_entries(&some).unwrap();
     manager.apply_batch((first + count / 2..first + count).map(opaque), LONG, |_, _| {}).unwrap();
     manager.flush_pending(LONG).unwrap();
 }
@@ -263,7 +265,7 @@ fn records_that_jump_over_indexes_count_only_the_entries_they_have() {
     let config = scratch.config().commit_mode(CommitMode::ByCommit);
     let machine = Journaled::open(config.contiguity(Contiguity::Monotone), Own::default()).unwrap();
     let manager = manage(machine, apply_config(2));
-    manager.append(&[opaque(3), opaque(4)]).unwrap();
+    let _ = manager.append(&[opaque(3), opaque(4)]).unwrap();
     manager.commit(3).unwrap();
     manager.wait_for_apply(3, LONG).unwrap();
     assert_eq!(manager.stats().total_applied, 1);
@@ -324,7 +326,7 @@ fn marks_and_queues_move_with_each_step() {
     };
     assert_eq!(shown(), ([0; 6], 0, 0));
     let entries: Vec<_> = (1..=7).map(|index| Entry::noop(index, 1)).collect();
-    engine.append(&entries).unwrap();
+    let _ = engine.append(&entries).unwrap();
     assert_eq!(shown(), ([7, 0, 0, 0, 0, 0], 7, 7));
     engine.commit(5).unwrap();
     assert_eq!(shown(), ([7, 0, 0, 5, 0, 0], 7, 7));
@@ -338,7 +340,7 @@ fn marks_and_queues_move_with_each_step() {
 
     let engine =
         stepped_with(&SimDisk::new(1), one_worker(), |config| config.durability(Durability::Os));
-    engine.apply_entries(&entries).unwrap();
+    let _ = engine.apply_entries(&entries).unwrap();
     engine.run_until_idle();
     let stats = engine.stats();
     assert_eq!((stats.written, stats.durable, stats.acknowledged), (Some(7), None, Some(7)));
@@ -429,7 +431,8 @@ fn unfilled_chunks_go_down_one_by_one() {
     let small = |config: PersistentConfig| config.snapshot_chunk_bytes(1024);
     let engine = stepped_with(&disk, one_worker(), small);
     for index in 1..=60 {
-        engine.apply_entries(&[Entry::put(index, 1, &index.to_le_bytes(), &[7; 100])]).unwrap();
+        let _ =
+            engine.apply_entries(&[Entry::put(index, 1, &index.to_le_bytes(), &[7; 100])]).unwrap();
     }
     engine.run_until_idle();
     engine.compact().unwrap();
