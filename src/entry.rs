@@ -108,19 +108,19 @@ impl<'a> Entry<'a> {
     /// An entry that sets `key` to `value`.
     #[must_use]
     pub const fn put(index: u64, term: u64, key: &'a [u8], value: &'a [u8]) -> Self {
-        Self::command(index, term, Command::Put { key, value })
+        Self::command(index, term, Command::put(key, value))
     }
 
     /// An entry that removes `key`.
     #[must_use]
     pub const fn delete(index: u64, term: u64, key: &'a [u8]) -> Self {
-        Self::command(index, term, Command::Delete { key })
+        Self::command(index, term, Command::delete(key))
     }
 
     /// An entry that adds `by` to the decimal number under `key`.
     #[must_use]
     pub const fn increment(index: u64, term: u64, key: &'a [u8], by: i64) -> Self {
-        Self::command(index, term, Command::Increment { key, by })
+        Self::command(index, term, Command::increment(key, by))
     }
 
     /// An entry that moves the applied index and nothing else (a new leader's first entry, for instance).
@@ -188,6 +188,42 @@ pub enum Command<'a> {
         /// A note to keep beside the state, atomically with the batch (a position of an import, say).
         note: Option<Note<'a>>,
     },
+}
+
+impl<'a> Command<'a> {
+    /// See [`Command::Put`].
+    #[must_use]
+    pub const fn put(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self::Put { key, value }
+    }
+
+    /// See [`Command::Delete`].
+    #[must_use]
+    pub const fn delete(key: &'a [u8]) -> Self {
+        Self::Delete { key }
+    }
+
+    /// See [`Command::Increment`].
+    #[must_use]
+    pub const fn increment(key: &'a [u8], by: i64) -> Self {
+        Self::Increment { key, by }
+    }
+
+    /// See [`Command::CompareAndSet`].
+    #[must_use]
+    pub const fn compare_and_set(
+        key: &'a [u8],
+        expected: Option<&'a [u8]>,
+        new: Option<&'a [u8]>,
+    ) -> Self {
+        Self::CompareAndSet { key, expected, new }
+    }
+}
+
+impl<'a> From<Command<'a>> for Payload<'a> {
+    fn from(command: Command<'a>) -> Self {
+        Self::Command(command)
+    }
 }
 
 /// A small named value kept beside the state, set by a batch and read by `note(name)`.

@@ -13,7 +13,7 @@ mod submission;
 pub use crate::codec::{DecodeError, EntryError};
 use crate::entry::LogId;
 pub use crate::snapshot::error::SnapshotError;
-pub use submission::{ApplyError, SubmitError};
+pub use submission::{ApplyError, ProposeError, SubmitError};
 
 mod lock;
 mod poison;

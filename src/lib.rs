@@ -91,6 +91,7 @@ pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::{LogOptions, LogState};
 pub use apply::manager::{ApplyManager, Reader};
+pub use apply::propose::Proposal;
 pub use apply::retry::RetryPolicy;
 pub use apply::snapshots::{CompactionReport, SnapshotReport};
 pub use apply::waiter::Acknowledged;

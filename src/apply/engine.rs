@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
+use super::cells::ReplyCells;
 use super::claims::{Claims, Released};
 use super::compaction::Compaction;
 use super::feed::{Feeding, Linger};
@@ -46,6 +47,7 @@ pub(crate) struct Engine<M> {
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
+    pub(crate) cells: ReplyCells,
     /// How many wait for, or have, a moment at which nothing is applied: above 0 nothing is fed, nor applied inline. Counted
     /// outside of the appender's lock, looked at under it.
     pub(crate) holding: AtomicU64,
@@ -143,6 +145,7 @@ impl<M: StateMachine> Engine<M> {
             table,
             log,
             claims: Claims::new(),
+            cells: ReplyCells::new(),
             behind_sequence: AtomicU64::new(0),
             viewing: Mutex::new(()),
             holding: AtomicU64::new(0),
@@ -292,6 +295,7 @@ impl<M: StateMachine> Engine<M> {
             workers: &self.workers,
             rings: &self.rings,
             slots: &self.slots,
+            cells: &self.cells,
             table: &self.table,
             progress: &self.progress,
             rejected: &self.rejected,

@@ -4,6 +4,7 @@
 //! over those steps.
 
 pub(crate) mod apply_only;
+pub(crate) mod cells;
 pub(crate) mod claims;
 pub(crate) mod compaction;
 mod cuts;
@@ -20,6 +21,7 @@ pub(crate) mod manager;
 mod models;
 mod order;
 mod places;
+pub(crate) mod propose;
 pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod signal;

@@ -123,7 +123,7 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    fn wait_for_room(&self, deadline: &Deadline) {
+    pub(super) fn wait_for_room(&self, deadline: &Deadline) {
         self.engine.writer_signal.notify();
         self.engine.workers.notify();
         let next = self.engine.progress.acknowledged_mark();
@@ -196,18 +196,22 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// When a call's time is up.
-struct Deadline {
+pub(super) struct Deadline {
     started: Instant,
     timeout: Duration,
 }
 
 impl Deadline {
-    fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self { started: Instant::now(), timeout }
     }
 
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.timeout.saturating_sub(self.started.elapsed())
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 

@@ -1,5 +1,8 @@
 //! Submitting: the first step of an entry's way, all or nothing.
 
+use std::sync::Arc;
+
+use super::cells::ReplyCell;
 use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::known::{Comparing, Submitted};
@@ -8,7 +11,9 @@ use super::watermark::decode;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
+use crate::log::appender::Plan;
 use crate::machine::StateMachine;
+use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// What was taken.
@@ -22,6 +27,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) applied_before: u64,
     /// Keeps the replies until they are copied out; only of synchronous calls.
     pub(crate) claim: Option<Claim<'a>>,
+    /// Where the last entry's reply goes; only of [`Mode::Future`].
+    pub(crate) cell: Option<Arc<ReplyCell>>,
 }
 
 impl<'a> Submission<'a> {
@@ -39,6 +46,8 @@ pub(crate) enum Mode {
     Async,
     /// So too, and the caller waits: it may apply and write by itself, and its replies are kept.
     Sync,
+    /// Committed as it is appended, and the last entry's reply goes to a cell.
+    Future,
     /// Only appended; `commit` comes later.
     Append,
 }
@@ -50,24 +59,13 @@ impl<M: StateMachine> Engine<M> {
         entries: &[Entry<'_>],
         mode: Mode,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
-        let [first, .., last] = entries else {
-            let [only] = entries else { return Ok(None) };
-            return self.submit_some(entries, only.log_id.index, only.log_id.index, mode);
-        };
-        self.submit_some(entries, first.log_id.index, last.log_id.index, mode)
-    }
-
-    fn submit_some(
-        &self,
-        entries: &[Entry<'_>],
-        first: u64,
-        last: u64,
-        mode: Mode,
-    ) -> Result<Option<Submission<'_>>, SubmitError> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
         let began_ns = self.latency.now_ns();
         let _tasks = self.wakes_tasks();
         let mut comparing = Comparing::new();
-        let (mut appending, plan, known_same) = loop {
+        let (appending, plan, known_same) = loop {
             let appending = self.lock_appender();
             self.check_may_submit(mode)?;
             let plan = appending.appender.plan(entries)?;
@@ -78,6 +76,22 @@ impl<M: StateMachine> Engine<M> {
             drop(appending);
             self.compare_known(&mut comparing, known);
         };
+        self.take(appending, entries, (plan, known_same), mode, began_ns).map(Some)
+    }
+
+    /// Takes `entries`, of which there is one at least, as `plan` says. So many of the known ones are the same.
+    pub(super) fn take(
+        &self,
+        mut appending: MutexGuard<'_, Appending>,
+        entries: &[Entry<'_>],
+        (plan, known_same): (Plan, u64),
+        mode: Mode,
+        began_ns: u64,
+    ) -> Result<Submission<'_>, SubmitError> {
+        let [first, ..] = entries else {
+            return Err(SubmitError::Poisoned(Poison::Internal("nothing is submitted")));
+        };
+        let (first, last) = (first.log_id.index, entries.last().unwrap_or(first).log_id.index);
         let applied_before = self.progress.applied_mark();
         let submitted_before = self.progress.submitted_mark();
         let new = entries.get(plan.known..).unwrap_or_default();
@@ -94,9 +108,10 @@ impl<M: StateMachine> Engine<M> {
             known_same,
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
-        let submission = Submission { last, submitted, applied_before, claim };
+        let cell = (mode == Mode::Future).then(|| self.cells.add(last));
+        let submission = Submission { last, submitted, applied_before, claim, cell };
         if new.is_empty() {
-            return Ok(Some(submission));
+            return Ok(submission);
         }
         if mode == Mode::Sync
             && let Some(log) = &self.log
@@ -136,10 +151,10 @@ impl<M: StateMachine> Engine<M> {
             // A synchronous caller writes by itself, or wakes the log writer, when it waits.
             self.writer_signal.notify();
         }
-        Ok(Some(submission))
+        Ok(submission)
     }
 
-    fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
+    pub(super) fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
         if self.is_closed() {
             return Err(SubmitError::Closed);

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 
 use crossbeam_utils::CachePadded;
 
+use super::cells::ReplyCells;
 use super::ring::{Descriptor, RangeKind, Rings};
 use super::signal::Signal;
 use super::views::mark_view;
@@ -128,6 +129,7 @@ pub(crate) struct Applying<'a, M> {
     pub(crate) workers: &'a Workers,
     pub(crate) rings: &'a Rings,
     pub(crate) slots: &'a SlotRing,
+    pub(crate) cells: &'a ReplyCells,
     pub(crate) table: &'a SegmentTable,
     pub(crate) progress: &'a Progress,
     /// Counts the replies that are rejections.
@@ -189,6 +191,8 @@ impl<M: StateMachine> Applying<'_, M> {
         } else {
             self.workers.applied_mark()
         };
+        // Before the mark: it frees the slots, and tells the futures.
+        self.cells.fill_to(mark, self.slots);
         self.progress.apply_to(mark);
         Ok(())
     }

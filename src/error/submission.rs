@@ -1,5 +1,7 @@
 //! Why entries were not taken, and why a call that waits for them failed.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use super::{Corrupt, EntryError, Poison, WaitError};
@@ -148,4 +150,41 @@ pub enum ApplyError {
 
 fn through(index: Option<u64>) -> String {
     index.map_or(String::new(), |index| format!(" (taken through index {index})"))
+}
+
+/// Why [`propose`](crate::ApplyManager::propose) gives no reply.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// Nothing was taken. Never for [`SubmitError::Full`].
+    #[error("nothing was taken: {0}")]
+    Refused(SubmitError),
+    /// The pipeline had no room until the timeout was over. Nothing was taken; propose again, or with more time.
+    #[error("nothing was taken: the pipeline was full for {waited:?} ({pending} entries pending)")]
+    NoRoom {
+        /// How many entries were pending.
+        pending: u64,
+        /// How long the call waited for room.
+        waited: Duration,
+    },
+    /// The entry was taken, and this ended the wait for it. What becomes of the entry,
+    /// [`wait_for_log_id`](crate::ApplyManager::wait_for_log_id) tells, if need be after the directory was opened again.
+    #[error("the entry {log_id} was taken, and is not known to be done: {source}")]
+    Taken {
+        /// The entry.
+        log_id: LogId,
+        /// Why.
+        source: WaitError,
+    },
+}
+
+impl ProposeError {
+    /// The log id of the entry, if it was taken.
+    #[must_use]
+    pub fn log_id(&self) -> Option<LogId> {
+        match self {
+            Self::Taken { log_id, .. } => Some(*log_id),
+            Self::Refused(_) | Self::NoRoom { .. } => None,
+        }
+    }
 }

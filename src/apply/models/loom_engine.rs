@@ -14,7 +14,7 @@ use crate::apply::threads;
 use crate::apply::watermark::Stage;
 use crate::apply::worker::Step;
 use crate::config::ApplyConfig;
-use crate::entry::Entry;
+use crate::entry::{Entry, Reply};
 use crate::error::SubmitError;
 use crate::sync::atomic::Ordering;
 use crate::sync::canary;
@@ -74,6 +74,32 @@ fn the_applied_mark_is_the_least_cursor_whoever_moved_last() {
 fn canary_without_the_workers_fence_the_applied_mark_sticks() {
     let _canary = canary::leave_out("apply/worker.rs");
     check(3, two_workers_finish_the_same_range_together);
+}
+
+fn two_workers_finish_the_entry_of_a_future_together() {
+    let engine = engine(2);
+    let submission = engine.submit(&[put(1, FIRST)], Mode::Future).unwrap().unwrap();
+    let cell = submission.cell.clone().unwrap();
+    drop(submission);
+    let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
+    assert_eq!(engine.step_worker(0), Step::Worked);
+    let has_reply = cell.reply() == Some(&Reply::Custom(1));
+    assert!(has_reply || engine.progress.applied_mark() < 2, "applied, and its reply is lost");
+    other.join().unwrap();
+    check_applied(&engine, 2);
+    assert_eq!(cell.reply(), Some(&Reply::Custom(1)));
+}
+
+#[test]
+fn the_reply_of_a_future_is_in_its_cell_before_the_mark_says_applied() {
+    check(3, two_workers_finish_the_entry_of_a_future_together);
+}
+
+#[test]
+#[should_panic(expected = "its reply is lost")]
+fn canary_without_the_cells_fence_a_future_finds_no_reply() {
+    let _canary = canary::leave_out("apply/cells.rs");
+    check(3, two_workers_finish_the_entry_of_a_future_together);
 }
 
 #[test]
@@ -270,6 +296,6 @@ fn a_synchronous_caller_sees_its_own_reply() {
         worker.join().unwrap();
         while engine.step_worker(0) == Step::Worked {}
         engine.wait(2, Stage::Acknowledged, FOREVER).unwrap();
-        assert_eq!(engine.reply(&second, &submission), crate::entry::Reply::Custom(2));
+        assert_eq!(engine.reply(&second, &submission), Reply::Custom(2));
     });
 }

@@ -1,0 +1,112 @@
+//! Replies that futures want: each moves to a cell of the future's own when its entry is applied.
+//!
+//! So a future that is never polled, or is leaked, keeps no slot, and no other call waits for it. The thread that is
+//! about to raise `applied` moves the replies below the new mark first: a future that sees its entry acknowledged finds
+//! its reply.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use crate::entry::Reply;
+use crate::log::slots::SlotRing;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard, OnceLock};
+
+/// Where the reply of one entry goes.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyCell(OnceLock<Reply>);
+
+impl ReplyCell {
+    /// The reply; `None` before the entry is applied.
+    pub(crate) fn reply(&self) -> Option<&Reply> {
+        self.0.get()
+    }
+}
+
+/// The cells of entries that are not applied yet: no more than the pipeline is deep.
+#[derive(Debug)]
+pub(crate) struct ReplyCells {
+    /// Index of the first; [`NONE`] if there is none, so that workers need not take the lock. A thread that reads an index
+    /// (Acquire) at or above its mark sees all replies below that mark in their cells: it is stored after them (Release
+    /// fence).
+    lowest: AtomicU64,
+    waiting: Mutex<VecDeque<(u64, Arc<ReplyCell>)>>,
+}
+
+const NONE: u64 = u64::MAX;
+
+impl ReplyCells {
+    pub(crate) fn new() -> Self {
+        Self { lowest: AtomicU64::new(NONE), waiting: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<ReplyCell>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a cell for the entry at `index`, which is above all others. The caller holds the appender, and has shown the entry
+    /// to no worker.
+    pub(crate) fn add(&self, index: u64) -> Arc<ReplyCell> {
+        let cell = Arc::<ReplyCell>::default();
+        let mut waiting = self.lock();
+        debug_assert!(waiting.back().is_none_or(|(last, _)| *last < index));
+        waiting.push_back((index, Arc::clone(&cell)));
+        // Relaxed: the hand-over of the entry to a worker shows this to the worker, too.
+        self.lowest.fetch_min(index, Ordering::Relaxed);
+        cell
+    }
+
+    /// Moves the replies of all entries below `mark`, which every partition has applied. The caller raises `applied` to
+    /// `mark` afterwards, and so frees their slots.
+    #[inline]
+    pub(crate) fn fill_to(&self, mark: u64, slots: &SlotRing) {
+        if self.lowest.load(Ordering::Acquire) < mark {
+            self.fill_slow(mark, slots);
+        }
+    }
+
+    #[cold]
+    fn fill_slow(&self, mark: u64, slots: &SlotRing) {
+        let mut waiting = self.lock();
+        while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| *index < mark) {
+            // A future that was dropped wants no reply.
+            if Arc::strong_count(&cell) > 1 {
+                let reply = slots.reply(index).unwrap_or(Reply::Applied);
+                let first = cell.0.set(reply).is_ok();
+                debug_assert!(first, "a cell is filled once");
+            }
+        }
+        let lowest = waiting.front().map_or(NONE, |(index, _)| *index);
+        // Pairs with the load in `fill_to`.
+        fence(Ordering::Release);
+        self.lowest.store(lowest, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_reply_moves_to_its_cell_below_the_mark_and_a_dropped_future_gets_none() {
+        let (cells, slots) = (ReplyCells::new(), SlotRing::new(8));
+        let added: Vec<_> = (5..9).map(|index| cells.add(index)).collect();
+        for index in 5..9 {
+            slots.fill(index, 0, 0);
+            assert!(slots.set_reply(index, &Reply::Custom(index)));
+        }
+        let dropped = added.into_iter().enumerate().filter(|(at, _)| *at != 1);
+        let cells_left: Vec<_> = dropped.map(|(_, cell)| cell).collect();
+        let replies = || cells_left.iter().map(|cell| cell.reply().cloned()).collect::<Vec<_>>();
+        cells.fill_to(5, &slots);
+        assert_eq!(replies(), [None, None, None]);
+        cells.fill_to(8, &slots);
+        assert_eq!(replies(), [Some(Reply::Custom(5)), Some(Reply::Custom(7)), None]);
+        assert_eq!(cells.lowest.load(Ordering::Relaxed), 8);
+        cells.fill_to(9, &slots);
+        assert_eq!(replies().pop(), Some(Some(Reply::Custom(8))));
+        assert_eq!((cells.lowest.load(Ordering::Relaxed), cells.lock().len()), (NONE, 0));
+    }
+}
