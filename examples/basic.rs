@@ -1,8 +1,8 @@
-//! The README's example: entries in, durable state out. Run it with `cargo run --example basic`.
+//! The README's example: commands in, durable state out. Run it with `cargo run --example basic`.
 
 use std::time::Duration;
 
-use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine, Reply};
+use sprag::{ApplyConfig, ApplyManager, Command, PersistentConfig, PersistentStateMachine, Reply};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join(format!("sprag-basic-{}", std::process::id()));
@@ -10,11 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let machine = PersistentStateMachine::open(PersistentConfig::new(&directory))?;
     let manager = ApplyManager::new(machine, ApplyConfig::new())?;
-    // Index, term, command: as the consensus engine committed them.
-    let taken = manager.apply_entries(&[Entry::put(1, 1, b"color", b"green")])?;
-    assert_eq!(taken.new, 1);
-    manager.wait_for_apply(1, timeout)?; // in the state, and on stable storage
-    let reply = manager.apply(&Entry::increment(2, 1, b"visits", 42), timeout)?;
+    // Each returns when its command is in the state, and on stable storage.
+    manager.propose(Command::put(b"color", b"green"), timeout)?;
+    let reply = manager.propose(Command::increment(b"visits", 42), timeout)?;
     assert_eq!(reply, Reply::Counter(42));
     assert_eq!(manager.machine().get(b"color")?.as_deref(), Some(&b"green"[..]));
     manager.close(timeout)?;

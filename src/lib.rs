@@ -3,20 +3,21 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use sprag::{ApplyConfig, ApplyManager, Entry, MemoryConfig, MemoryStateMachine, Reply};
+//! use sprag::{ApplyConfig, ApplyManager, Command, Entry, MemoryConfig, MemoryStateMachine, Reply};
 //!
 //! let timeout = Duration::from_secs(10);
 //! let machine = MemoryStateMachine::new(MemoryConfig::default())?;
 //! let manager = ApplyManager::new(machine, ApplyConfig::new())?;
 //!
-//! // Asynchronously: on their way when the call returns.
-//! let taken = manager.apply_entries(&[Entry::put(1, 1, b"color", b"green"), Entry::noop(2, 1)])?;
-//! assert_eq!(taken.new, 2);
-//! manager.wait_for_apply(2, timeout)?;
-//!
-//! // Synchronously: acknowledged when the call returns.
-//! let reply = manager.apply(&Entry::increment(3, 1, b"visits", 1), timeout)?;
+//! // The engine numbers the commands; each is acknowledged when the call returns.
+//! manager.propose(Command::put(b"color", b"green"), timeout)?;
+//! let reply = manager.propose(Command::increment(b"visits", 1), timeout)?;
 //! assert_eq!(reply, Reply::Counter(1));
+//!
+//! // A consensus engine numbers its entries itself. They are on their way when the call returns.
+//! let taken = manager.apply_entries(&[Entry::increment(3, 1, b"visits", 1), Entry::noop(4, 1)])?;
+//! assert_eq!(taken.new, 2);
+//! manager.wait_for_apply(4, timeout)?;
 //!
 //! let reader = manager.reader();
 //! assert_eq!(reader.get(b"color")?.as_deref(), Some(&b"green"[..]));
@@ -47,7 +48,8 @@
 //! | to | there is |
 //! |---|---|
 //! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
-//! | feed it | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
+//! | feed it, and let it number | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future of the reply), [`next_index`](ApplyManager::next_index) |
+//! | feed it from a log | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
 //! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
 //! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |

@@ -124,6 +124,7 @@ impl<M: StateMachine> Engine<M> {
         mode: Mode,
     ) -> Result<(LogId, Submission<'_>), ProposeError> {
         let began_ns = self.latency.now_ns();
+        let _tasks = self.wakes_tasks();
         let appending = self.lock_appender();
         self.check_may_submit(mode).map_err(|error| match error {
             SubmitError::CommitMode { mode, .. } => {
