@@ -287,6 +287,21 @@ pub enum WaitError {
         /// The index waited for.
         index: u64,
     },
+    /// Another entry has the index of the log id waited for, or the log passes over the index. The entry waited for was
+    /// truncated, or never came: submit what it asked for again.
+    #[error("the entry {log_id} is not in the log: {}", instead(found.as_ref()))]
+    Replaced {
+        /// The log id waited for.
+        log_id: LogId,
+        /// What the log has at its index; `None`: no entry, and none will come.
+        found: Option<LogId>,
+    },
+    /// The log id is from before what the log remembers: a snapshot covers its index, and with it this entry or another one.
+    #[error("whether the entry {log_id} was applied is no longer known: the log begins after it")]
+    NoLongerKnown {
+        /// The log id waited for.
+        log_id: LogId,
+    },
     /// The machine keeps no log, so nothing of it becomes durable.
     #[error("index {index} never becomes durable: this state machine keeps no log")]
     NeverDurable {
@@ -302,6 +317,10 @@ pub enum WaitError {
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+}
+
+fn instead(found: Option<&LogId>) -> String {
+    found.map_or("its index is left out".to_owned(), |found| format!("its index has {found}"))
 }
 
 /// Why a call on the log failed.

@@ -50,7 +50,7 @@
 //! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
 //! | feed it, and let it number | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future of the reply), [`next_index`](ApplyManager::next_index) |
 //! | feed it from a log | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
-//! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
+//! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), one entry: [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id); [`flush_pending`](ApplyManager::flush_pending) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
 //! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
@@ -92,6 +92,7 @@ pub use apply::compaction::CompactionStats;
 pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::{LogOptions, LogState};
+pub use apply::log_ids::AcknowledgedLogId;
 pub use apply::manager::{ApplyManager, Reader};
 pub use apply::propose::Proposal;
 pub use apply::retry::RetryPolicy;

@@ -14,6 +14,7 @@ pub(crate) mod install;
 pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod log_calls;
+pub(crate) mod log_ids;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod log_read_tests;
 pub(crate) mod manager;

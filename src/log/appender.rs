@@ -4,6 +4,7 @@
 //! here waits: what does not fit is refused before anything of it is visible.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -90,6 +91,8 @@ pub(crate) struct LogPosition {
     /// What is committed, plus one.
     pub(crate) committed_mark: u64,
     pub(crate) terms: TermRuns,
+    /// Between the first record that is not of the log and the last one: entries of the log that may not be applied.
+    pub(crate) skipped: Option<Range<u64>>,
     pub(crate) index: LogIndex,
     /// Entries that are in the log and not in the state: the uncommitted tail.
     pub(crate) unfed: VecDeque<Run>,

@@ -9,6 +9,7 @@ use super::format::FrameKind;
 use super::image::EntryOffset;
 use super::recovery::scan::GoodFrame;
 use super::table::{SegmentBytes, SegmentTable};
+use super::terms::Held;
 use crate::codec;
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
@@ -99,6 +100,17 @@ impl Appender {
         if index >= last.index { Some(last) } else { self.position.terms.last_held(index) }
     }
 
+    /// What the log has at `index`; `None` beyond its end.
+    pub(crate) fn held_at(&self, index: u64) -> Option<Held> {
+        self.position.last.filter(|last| index <= last.index)?;
+        Some(self.position.terms.held(index))
+    }
+
+    /// Whether the state may have come past `index` by records, so that the log's entry there was not applied.
+    pub(crate) fn is_skipped(&self, index: u64) -> bool {
+        self.position.skipped.as_ref().is_some_and(|skipped| skipped.contains(&index))
+    }
+
     /// What records of these entries need.
     pub(crate) fn plan_records(&self, entries: &[Entry<'_>]) -> Result<Plan, SubmitError> {
         let mut plan = Plan { known: 0, bytes: 0, frames: entries.len() + 1 };
@@ -118,6 +130,8 @@ impl Appender {
 
     /// What the log has below `mark` will not be applied.
     pub(crate) fn skip_to(&mut self, mark: u64) -> Option<()> {
+        let before = self.position.committed_mark;
+        self.position.skipped.get_or_insert(before..mark).end = mark;
         self.note_committed(mark);
         while let Some(front) = self.unfed().front().copied() {
             if front.first >= mark {

@@ -5,11 +5,22 @@ use crate::entry::{LeaderTag, LogId};
 /// Runs of one term and leader, by their first index. Terms change rarely, so this stays short.
 #[derive(Debug, Default)]
 pub(crate) struct TermRuns {
-    runs: Vec<(u64, Held)>,
+    runs: Vec<(u64, Run)>,
 }
 
 /// What the entries of a run have; `None`: there are none, it is a gap.
-type Held = Option<(u64, LeaderTag)>;
+type Run = Option<(u64, LeaderTag)>;
+
+/// What is at an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// This entry.
+    Entry(LogId),
+    /// No entry: the index is left out.
+    Gap,
+    /// It is from before what is remembered.
+    Forgotten,
+}
 
 impl TermRuns {
     /// The next entry of the log.
@@ -32,11 +43,24 @@ impl TermRuns {
         self.push(log_id);
     }
 
-    /// The log id at `index`, which the caller knows to be at most the last; `None` if it is from before.
-    pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
+    /// What is at `index`, which the caller knows to be at most the last.
+    pub(crate) fn held(&self, index: u64) -> Held {
         let after = self.runs.partition_point(|(first, ..)| *first <= index);
-        let (term, leader) = self.runs.get(after.checked_sub(1)?)?.1?;
-        Some(LogId { index, term, leader })
+        match after.checked_sub(1).and_then(|at| self.runs.get(at)) {
+            Some((_, Some((term, leader)))) => {
+                Held::Entry(LogId { index, term: *term, leader: *leader })
+            }
+            Some((_, None)) => Held::Gap,
+            None => Held::Forgotten,
+        }
+    }
+
+    /// The log id at `index`, which the caller knows to be at most the last; `None` if it is from before, or in a gap.
+    pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
+        match self.held(index) {
+            Held::Entry(log_id) => Some(log_id),
+            Held::Gap | Held::Forgotten => None,
+        }
     }
 
     /// The log id of the last entry at or below `index`, which the caller knows to be at most the last.

@@ -71,6 +71,7 @@ impl Appender {
         self.position.unfed.clear();
         self.spans.clear();
         self.position.terms = TermRuns::default();
+        self.position.skipped = None;
         self.position.terms.push(last);
         self.position.last = Some(last);
         self.position.committed_mark = last.index + 1;
