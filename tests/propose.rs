@@ -315,7 +315,7 @@ fn a_reply_is_given_only_when_the_entry_is_acknowledged() {
     use std::task::{Context, Waker};
 
     let sim = SimDisk::new(1);
-    let config = sprag::PersistentConfig::new("sim");
+    let config = sprag::PersistentConfig::new("simulated");
     let machine = PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config).unwrap();
     let engine = Stepped::new(machine, apply_config(1)).unwrap();
     let mut proposal = std::pin::pin!(engine.propose_async(visit(), Duration::ZERO));

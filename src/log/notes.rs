@@ -1,6 +1,7 @@
 //! What reading a log tells about it beside its frames: terms, where indexes are, what was truncated, what is not applied.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::appender::Run;
 use super::apply_only::{Phase, Record};
@@ -127,6 +128,12 @@ impl Notes {
             *front = front.skip_to(mark, table)?;
         }
         Some(unfed)
+    }
+
+    /// From where the first record began to where the last one ended: entries of the log that may not be applied.
+    pub(super) fn skipped(&self) -> Option<Range<u64>> {
+        let ranges = self.records.iter().map(|record| record.before_mark..record.last.index + 1);
+        ranges.reduce(|all, next| all.start.min(next.start)..all.end.max(next.end))
     }
 
     /// In which steps what is committed is replayed.

@@ -1,7 +1,6 @@
 //! Opening a log: read META, replay the frames, make what is there durable, raise the incarnation, go on.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::{Mutex, atomic::AtomicBool};
 
@@ -534,17 +533,13 @@ impl LogOpening {
             Clock::real(),
             position,
         );
-        let skipped = notes.records.iter().fold(None, |skipped: Option<Range<u64>>, record| {
-            let (start, end) = (record.before_mark, record.last.index + 1);
-            Some(skipped.map_or(start..end, |all| all.start.min(start)..all.end.max(end)))
-        });
         let position = LogPosition {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
             committed_mark: start.committed.map_or(0, |index| index + 1),
+            skipped: notes.skipped(),
             terms: notes.terms,
-            skipped,
             index: notes.index,
             unfed,
         };
