@@ -289,18 +289,20 @@ pub enum WaitError {
     },
     /// Another entry has the index of the log id waited for, or the log passes over the index. The entry waited for was
     /// truncated, or never came: submit what it asked for again.
-    #[error("the entry {log_id} is not in the log: {}", instead(found.as_ref()))]
+    #[error("the entry waited for at index {index} is not in the log: {}", instead(found.as_ref()))]
     Replaced {
-        /// The log id waited for.
-        log_id: LogId,
+        /// The index of the log id waited for.
+        index: u64,
         /// What the log has at its index; `None`: no entry, and none will come.
         found: Option<LogId>,
     },
     /// The log id is from before what the log remembers: a snapshot covers its index, and with it this entry or another one.
-    #[error("whether the entry {log_id} was applied is no longer known: the log begins after it")]
+    #[error(
+        "whether the entry waited for at index {index} was applied is no longer known: the log begins after it"
+    )]
     NoLongerKnown {
-        /// The log id waited for.
-        log_id: LogId,
+        /// The index of the log id waited for.
+        index: u64,
     },
     /// The machine keeps no log, so nothing of it becomes durable.
     #[error("index {index} never becomes durable: this state machine keeps no log")]
@@ -320,7 +322,7 @@ pub enum WaitError {
 }
 
 fn instead(found: Option<&LogId>) -> String {
-    found.map_or("its index is left out".to_owned(), |found| format!("its index has {found}"))
+    found.map_or("the index is left out".to_owned(), |found| format!("the log has {found}"))
 }
 
 /// Why a call on the log failed.

@@ -45,9 +45,7 @@ fn is_replaced<M: StateMachine>(
 ) {
     for outcome in outcomes(manager, LogId::new(index, term)) {
         match outcome.unwrap_err() {
-            WaitError::Replaced { log_id, found } => {
-                assert_eq!((log_id, found), (LogId::new(index, term), by));
-            }
+            WaitError::Replaced { index: at, found } => assert_eq!((at, found), (index, by)),
             error => panic!("{error:?}"),
         }
     }
@@ -57,8 +55,7 @@ fn is_replaced<M: StateMachine>(
 fn is_forgotten<M: StateMachine>(manager: &ApplyManager<M>, index: u64, term: u64) {
     for outcome in outcomes(manager, LogId::new(index, term)) {
         let error = outcome.unwrap_err();
-        let forgotten =
-            matches!(error, WaitError::NoLongerKnown { log_id } if log_id.index == index);
+        let forgotten = matches!(error, WaitError::NoLongerKnown { index: at } if at == index);
         assert!(forgotten, "{error:?}");
     }
 }

@@ -39,10 +39,10 @@ impl<M: StateMachine> ApplyManager<M> {
         let deadline = Deadline::new(timeout);
         loop {
             let before = self.engine.look_for(log_id, stage);
-            before.check(log_id)?;
+            before.check(log_id.index)?;
             let waited = self.wait_until(log_id.index, stage, deadline.left());
             let after = || self.engine.look_for(log_id, stage);
-            if let Some(outcome) = before.outcome(log_id, waited, after) {
+            if let Some(outcome) = before.outcome(log_id.index, waited, after) {
                 return outcome;
             }
         }
@@ -87,11 +87,11 @@ struct Look {
 }
 
 impl Look {
-    fn check(self, log_id: LogId) -> Result<(), WaitError> {
+    fn check(self, index: u64) -> Result<(), WaitError> {
         match self.place {
             Place::Ahead | Place::Here | Place::Committed => Ok(()),
-            Place::Replaced(found) => Err(WaitError::Replaced { log_id, found }),
-            Place::Forgotten => Err(WaitError::NoLongerKnown { log_id }),
+            Place::Replaced(found) => Err(WaitError::Replaced { index, found }),
+            Place::Forgotten => Err(WaitError::NoLongerKnown { index }),
         }
     }
 
@@ -99,7 +99,7 @@ impl Look {
     /// looks once more.
     fn outcome(
         self,
-        log_id: LogId,
+        index: u64,
         waited: Result<(), WaitError>,
         after: impl FnOnce() -> Self,
     ) -> Option<Result<(), WaitError>> {
@@ -110,14 +110,14 @@ impl Look {
             (place, Ok(())) => {
                 let after = after();
                 Some(match after.place {
-                    Place::Ahead => Err(WaitError::Truncated { index: log_id.index }),
+                    Place::Ahead => Err(WaitError::Truncated { index }),
                     // The log has given it up since it was reached, and nothing was truncated.
                     Place::Forgotten
                         if place == Place::Here && after.truncations == self.truncations =>
                     {
                         Ok(())
                     }
-                    _ => after.check(log_id),
+                    _ => after.check(index),
                 })
             }
         }
@@ -182,7 +182,7 @@ impl Future for AcknowledgedLogId {
         let this = &mut *self;
         let (log_id, index) = (this.log_id, this.log_id.index);
         loop {
-            if let Err(error) = this.before.check(log_id) {
+            if let Err(error) = this.before.check(index) {
                 return Poll::Ready(Err(error));
             }
             let Poll::Ready(waited) = Pin::new(&mut this.acknowledged).poll(context) else {
@@ -196,7 +196,7 @@ impl Future for AcknowledgedLogId {
             };
             let after = log.look_for(log_id, Stage::Acknowledged);
             drop(log);
-            if let Some(outcome) = this.before.outcome(log_id, waited, || after) {
+            if let Some(outcome) = this.before.outcome(index, waited, || after) {
                 return Poll::Ready(outcome);
             }
             this.before = after;
