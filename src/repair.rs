@@ -222,8 +222,9 @@ pub(crate) fn repair_on_disk(
         report.torn_end = result.cut.clone().map(Into::into);
         report.meta = Some(OlderMeta::Incarnation(result.tail.incarnation_seen_max).place());
     }
-    match HardFile::open(disk, meta.database_id, false) {
-        Ok(_) => {}
+    let mut record = meta.hard;
+    match HardFile::open(disk, &meta, false) {
+        Ok(hard) => record = record.at(hard.sequence()),
         Err(OpenError::Corrupt(place)) => report.hard = Some(place),
         Err(other) => return Err(other),
     }
@@ -265,9 +266,13 @@ pub(crate) fn repair_on_disk(
         disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
     }
     if report.hard.is_some() {
-        hard::mend(disk, meta.database_id)?;
+        record = hard::mend(disk, &meta)?;
     }
-    if report.log.is_some() || report.meta_slot.is_some() || report.meta.is_some() {
+    if report.log.is_some()
+        || report.meta_slot.is_some()
+        || report.meta.is_some()
+        || report.hard.is_some()
+    {
         let content = match (later_log, report.snapshot) {
             (Some(LaterLog { meta, result }), _) => {
                 make_durable(disk, &result)?;
@@ -281,12 +286,11 @@ pub(crate) fn repair_on_disk(
                 repaired_meta(&meta, &result, report.log.is_some())
             }
         };
-        // Each store goes to the slot that the one before did not go to, a damaged one first.
-        for _slot in 0..2 {
-            meta_file
-                .store(&content)
-                .map_err(|error| OpenError::io("writing", META_FILE, error))?;
-        }
+        // The first store goes to the slot that does not count, a damaged one if there is one.
+        let content = Meta { hard: record, ..content };
+        meta_file
+            .store_twice(&content)
+            .map_err(|error| OpenError::io("writing", META_FILE, error))?;
     }
     if of_snapshot {
         remove_segments(disk, 0)?;
@@ -356,7 +360,7 @@ fn back_up(
         let segments = list_files(disk)?.segments.into_iter();
         names.extend(segments.filter(|number| *number >= first_changed).map(segment_name));
     }
-    if report.hard.is_some() {
+    if report.hard.is_some() && list_files(disk)?.hard {
         names.push(HARD_FILE.to_owned());
     }
     names.extend(report.damaged_snapshots.iter().map(|place| place.file.clone()));
@@ -505,7 +509,7 @@ fn check(disk: &dyn Disk) -> Result<(), OpenError> {
     let opened = MetaFile::open(disk, false)?;
     if let Some((_, meta, _)) = opened {
         scan(disk, &meta, ScanOptions::default(), &mut |_| Ok(()))?;
-        HardFile::open(disk, meta.database_id, false)?;
+        HardFile::open(disk, &meta, false)?;
     }
     Ok(())
 }

@@ -119,9 +119,7 @@ pub(crate) fn restore_on_disk(
         state: Some(snapshot.kind()),
         ..fresh
     };
-    for _slot in 0..2 {
-        meta_file.store(&meta).map_err(|error| OpenError::io("writing", META_FILE, error))?;
-    }
+    meta_file.store_twice(&meta).map_err(|error| OpenError::io("writing", META_FILE, error))?;
     let (keys, bytes) = (snapshot.len(), snapshot.bytes());
     Ok(RestoreReport { log_id, keys, bytes })
 }

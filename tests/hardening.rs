@@ -239,7 +239,8 @@ fn hostile_lengths(directory: &Path) {
         }
     }
     // Every length of a slot.
-    for (name, slot) in [("META", 512), ("HARD", 4096)] {
+    for name in ["META", "HARD"] {
+        let slot = 512;
         let (path, config) = make(&format!("{name} slot"));
         let mut file = fs::read(path.join(name)).unwrap();
         for start in [0, 4096] {

@@ -249,7 +249,9 @@ fn voted(path: &Path, damaged_bytes: &[usize]) {
 
 #[test]
 fn a_vote_is_forgotten_only_on_a_word_of_its_own() {
-    for (damaged_bytes, left) in [(&[70][..], Some(&b"first"[..])), (&[70, 4166], None)] {
+    // The first store is in both slots; the second one goes over the slot at 4096.
+    let (first, second) = (Some(&b"first"[..]), Some(&b"second"[..]));
+    for (damaged_bytes, left) in [(&[4166][..], first), (&[70], second), (&[70, 4166], None)] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data");
         voted(&path, damaged_bytes);

@@ -57,6 +57,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
         incarnation: 0,
         durable_sequence: 0,
         committed: None,
+        hard: meta::HardRecord::Stored(0),
     }
 }
 

@@ -169,9 +169,8 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
         beside_a_writer: looked.is_beside_a_writer(),
         ..Inspection::default()
     };
-    let hard = look_again(&looked.disk, &mut || {
-        Ok((HardFile::open(&looked.disk, meta.database_id, false)?, false))
-    });
+    let hard =
+        look_again(&looked.disk, &mut || Ok((HardFile::open(&looked.disk, meta, false)?, false)));
     match hard {
         Ok(hard) => inspection.hard_state_bytes = hard.load().map(<[u8]>::len),
         Err(OpenError::Corrupt(place)) => inspection.damage = Some(place),

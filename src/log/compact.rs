@@ -111,7 +111,7 @@ impl Log {
             base,
             durable_sequence: self.durable_sequence().max(meta.1.durable_sequence),
             committed: meta.1.committed.max(Some(covered)),
-            ..meta.1
+            ..self.with_hard_sequence(meta.1)
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
         file.store(&content).map_err(|source| Poison::io("writing", META_FILE, source))?;

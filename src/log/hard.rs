@@ -1,95 +1,87 @@
-//! HARD: what a consensus engine must not forget (its vote and the like), as bytes of its own. A two-slot file; each
-//! slot is 4096 bytes. The file is made by the first store.
+//! HARD: what a consensus engine must not forget (its vote and the like), as bytes of its own. A two-slot file of eight
+//! sectors a slot. A vote forgotten is a vote cast twice, so everything here errs on the side of refusing.
+//!
+//! **Making it.** The first store writes both slots, syncs the directory, and then META is stored, which says from then on
+//! that HARD was made and how far its sequence had come. Only then does the call return. So:
+//!
+//! - Until that META is durable, nothing was acknowledged. A HARD that is missing, empty, torn in its first slot, or has its
+//!   first slot alone is then an interrupted creation.
+//! - From then on both slots are whole, or one is whole and the other one is being written. A missing HARD is damage, and so is
+//!   an empty slot.
+//!
+//! **Storing.** A store goes to the slot of the store two before, and is synced. Until it is, the other slot is whole, has
+//! what was acknowledged last, and is what a crash leaves. META records the sequence of the newest whole slot each time it
+//! is stored, after that slot was synced; so the newest whole slot is never below META's record.
+//!
+//! **Opening to write.** The newest whole slot may be in the page cache only. It is written again in its place and
+//! synced, with the same bytes, before anything else of HARD or META is written. A crash on the way leaves it as it was.
+//! Then the slot of a torn store is written with what counts, as the next store. Then META is stored.
+//!
+//! **A raised version.** META's version alone says by which rules HARD is read; no byte of HARD does. While META says that
+//! HARD is being rewritten in version 2, no store happens but those of the rewriting, which all have the same content. So a
+//! slot of either version whose sequence is not below META's record has it, whatever the other slot holds.
 
 use std::io;
+use std::sync::Arc;
 
-use crate::disk::{Access, Disk};
-use crate::error::OpenError;
+use crate::disk::{Access, Disk, DiskFile};
+use crate::error::{Corrupt, OpenError};
 use crate::log::format::{DatabaseId, HARD_FILE};
+use crate::log::meta::{HardRecord, Meta};
 use crate::log::recovery::files::list_files;
 use crate::log::two_slot::{
-    PAYLOAD_AT, Slot, SlotLayout, SlotWriter, corrupt, read_slots, read_slots_apart, slot_offset,
+    Slot, SlotLayout, SlotWriter, Stored, Versions, corrupt, newest, read_slots,
 };
 
 /// The longest hard state.
 pub(crate) const HARD_BYTES_MAX: usize = 3584;
 
-const _: () = assert!(PAYLOAD_AT + HARD_BYTES_MAX <= LAYOUT.slot_bytes);
+const _: () = assert!(HARD_BYTES_MAX == LAYOUT.payload_bytes_max());
 
-static LAYOUT: SlotLayout = SlotLayout {
-    file: HARD_FILE,
-    magic: u32::from_le_bytes(*b"SPRH"),
-    version: 1,
-    slot_bytes: 4096,
-};
+static LAYOUT: SlotLayout =
+    SlotLayout { file: HARD_FILE, magic: u32::from_le_bytes(*b"SPRH"), sectors: 8 };
 
 /// HARD, open, or yet to be made.
 #[derive(Debug)]
 pub(crate) struct HardFile {
     database_id: DatabaseId,
+    /// `None`: there is no file.
     writer: Option<SlotWriter>,
     payload: Option<Vec<u8>>,
+    /// Whether both slots are whole, one after the other.
+    is_settled: bool,
 }
 
 impl HardFile {
-    /// Reads HARD, if it is there.
-    ///
-    /// A slot that a crash may have torn was never acknowledged, and the other counts. One that no crash can have
-    /// torn (it lies in one sector) may be the newer: a vote forgotten is a vote cast twice, so that is corrupt.
-    pub(crate) fn open(
-        disk: &dyn Disk,
-        database_id: DatabaseId,
-        writable: bool,
-    ) -> Result<Self, OpenError> {
+    /// Reads HARD by the rules that `meta` calls for, and with `writable` makes what counts durable. Damage is corrupt.
+    pub(crate) fn open(disk: &dyn Disk, meta: &Meta, writable: bool) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
+        let database_id = meta.database_id;
         if !list_files(disk)?.hard {
+            if meta.hard.sequence() > 0 {
+                return Err(corrupt(&LAYOUT, 0, "the file is missing").into());
+            }
             return Ok(Self::none(database_id));
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = disk.open(HARD_FILE, access).map_err(error("opening"))?;
-        let slots = read_slots(&*file, &LAYOUT)?;
-        for (number, slot) in slots.iter().enumerate() {
-            match slot {
-                Slot::Damaged { may_be_torn: false } => {
-                    return Err(corrupt(
-                        &LAYOUT,
-                        number,
-                        "a slot was damaged after it was complete",
-                    )
-                    .into());
-                }
-                Slot::Valid { database_id: id, .. } if *id != database_id => {
-                    return Err(corrupt(&LAYOUT, number, "a slot is of another directory").into());
-                }
-                _ => {}
-            }
-        }
-        let newest = usize::from(slots[1].sequence() > slots[0].sequence());
-        let sequence = slots[newest].sequence();
-        // The first store goes to slot 1; anything in slot 0 came after that was complete.
-        if sequence == 0 && slots[0] != Slot::Empty {
-            return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
-        }
-        if writable && sequence > 0 {
-            // It may be in the page cache only, by a store that a crash or a failed sync cut short; who reads it acts on
-            // it. Written again, in its own place: the other slot is what a crash meanwhile falls back on.
-            let mut bytes = vec![0; LAYOUT.slot_bytes];
-            file.read_at(&mut bytes, slot_offset(newest)).map_err(error("reading"))?;
-            file.write_all_at(&bytes, slot_offset(newest)).map_err(error("writing"))?;
-            file.sync_data().map_err(error("syncing"))?;
-        }
-        let [even, odd] = slots;
-        let payload = match if newest == 1 { odd } else { even } {
-            Slot::Valid { payload, .. } => Some(payload),
-            _ => None,
+        let slots = read_slots(&*file, &LAYOUT, versions(meta.hard))?;
+        let counts = judge(&slots, meta)?;
+        let is_settled = is_settled(&slots);
+        let (sequence, payload) = match take(slots, counts) {
+            Some(stored) => (stored.sequence, Some(stored.payload)),
+            None => (0, None),
         };
-        let writer = Some(SlotWriter::new(file, &LAYOUT, sequence));
-        Ok(Self { database_id, writer, payload })
+        let writer = SlotWriter::new(file, &LAYOUT, sequence);
+        if writable && sequence > 0 {
+            writer.rewrite()?;
+        }
+        Ok(Self { database_id, writer: Some(writer), payload, is_settled })
     }
 
     /// No hard state: none that was ever stored, or none that could be read.
     pub(crate) fn none(database_id: DatabaseId) -> Self {
-        Self { database_id, writer: None, payload: None }
+        Self { database_id, writer: None, payload: None, is_settled: false }
     }
 
     /// What was stored last.
@@ -97,129 +89,191 @@ impl HardFile {
         self.payload.as_deref()
     }
 
+    /// The sequence of the last store; 0 if there was none.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.writer.as_ref().map_or(0, SlotWriter::sequence)
+    }
+
     /// Replaces the hard state, at most [`HARD_BYTES_MAX`] bytes (else `InvalidInput`, and nothing was done), and
     /// makes it durable. After any other error every further call must fail: the caller poisons the engine.
-    pub(crate) fn store(&mut self, disk: &dyn Disk, payload: &[u8]) -> io::Result<()> {
+    ///
+    /// Whether this was the first store: then the caller stores META, which says so, before it acknowledges.
+    pub(crate) fn store(&mut self, disk: &dyn Disk, payload: &[u8]) -> io::Result<bool> {
         if payload.len() > HARD_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        let is_first = self.sequence() == 0;
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            empty => {
-                let file = disk.open(HARD_FILE, Access::Create)?;
-                let writer = SlotWriter::new(file, &LAYOUT, 0);
-                writer.allocate()?;
-                disk.sync_dir()?;
-                empty.insert(writer)
-            }
+            empty => empty.insert(create(disk)?),
         };
         writer.store(&self.database_id, payload)?;
+        if is_first {
+            writer.store(&self.database_id, payload)?;
+            disk.sync_dir()?;
+            self.is_settled = true;
+        }
         let kept = self.payload.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(payload);
+        Ok(is_first)
+    }
+
+    /// Makes both slots whole, after an opening to write; before META is stored.
+    pub(crate) fn settle(&mut self) -> Result<(), OpenError> {
+        if self.is_settled { Ok(()) } else { self.store_again(1) }
+    }
+
+    /// Writes both slots anew, in the version that is written. META says by now that this is being done.
+    pub(crate) fn upgrade(&mut self) -> Result<(), OpenError> {
+        self.store_again(2)
+    }
+
+    /// Removes a file in which no store was ever complete; durably.
+    pub(crate) fn remove_if_unused(&mut self, disk: &dyn Disk) -> Result<(), OpenError> {
+        if self.payload.is_some() || self.writer.take().is_none() {
+            return Ok(());
+        }
+        remove(disk)
+    }
+
+    /// Stores what counts once more, into so many slots; nothing if there is nothing.
+    fn store_again(&mut self, slots: usize) -> Result<(), OpenError> {
+        let (Some(writer), Some(payload)) = (&mut self.writer, &self.payload) else {
+            return Ok(());
+        };
+        for _slot in 0..slots {
+            writer
+                .store(&self.database_id, payload)
+                .map_err(|error| OpenError::io("writing", HARD_FILE, error))?;
+        }
+        self.is_settled = true;
         Ok(())
     }
 }
 
-/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to none. What was stored
-/// last may be forgotten by it: only for a repair that was told so.
-pub(crate) fn mend(disk: &dyn Disk, database_id: DatabaseId) -> Result<(), OpenError> {
+fn create(disk: &dyn Disk) -> io::Result<SlotWriter> {
+    let file: Arc<dyn DiskFile> = disk.open(HARD_FILE, Access::Create)?;
+    let writer = SlotWriter::new(file, &LAYOUT, 0);
+    writer.allocate()?;
+    Ok(writer)
+}
+
+fn remove(disk: &dyn Disk) -> Result<(), OpenError> {
     let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
-    let file = disk.open(HARD_FILE, Access::Write).map_err(error("opening"))?;
-    let slots = read_slots_apart(&*file, &LAYOUT)?;
-    let ours = slots.into_iter().filter_map(|slot| match slot {
-        Slot::Valid { sequence, database_id: id, payload } if id == database_id => {
-            Some((sequence, payload))
-        }
-        _ => None,
-    });
-    match ours.max_by_key(|(sequence, _)| *sequence) {
-        // It goes to the other slot, the damaged one.
-        Some((sequence, payload)) => SlotWriter::new(file, &LAYOUT, sequence)
-            .store(&database_id, &payload)
-            .map_err(error("writing")),
-        None => {
-            disk.remove(HARD_FILE).map_err(error("removing"))?;
-            disk.sync_dir().map_err(error("syncing the directory of"))
-        }
+    disk.remove(HARD_FILE).map_err(error("removing"))?;
+    disk.sync_dir().map_err(error("syncing the directory of"))
+}
+
+fn versions(record: HardRecord) -> Versions {
+    match record {
+        HardRecord::Unknown => Versions::One,
+        HardRecord::Upgrading(_) => Versions::Either,
+        HardRecord::Stored(_) => Versions::Two,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::log::test_disk::MemoryDisk;
-
-    const ID: DatabaseId = [3; 16];
-
-    fn load(disk: &MemoryDisk) -> Result<Option<Vec<u8>>, OpenError> {
-        Ok(HardFile::open(disk, ID, false)?.load().map(<[u8]>::to_vec))
+fn take(slots: [Slot; 2], which: Option<usize>) -> Option<Stored> {
+    let [even, odd] = slots;
+    match if which? == 1 { odd } else { even } {
+        Slot::Valid(stored) => Some(stored),
+        _ => None,
     }
+}
 
-    #[test]
-    fn a_hard_state_of_any_length_reads_back_and_the_file_is_made_by_the_first_store() {
-        let disk = MemoryDisk::default();
-        let mut hard = HardFile::open(&disk, ID, true).unwrap();
-        assert_eq!((hard.load(), disk.list().unwrap().len()), (None, 0));
-        for length in [0, 1, 448, 449, HARD_BYTES_MAX, 5] {
-            let state = vec![9; length];
-            hard.store(&disk, &state).unwrap();
-            assert_eq!(load(&disk).unwrap(), Some(state.clone()));
-            assert_eq!(hard.load(), Some(&state[..]));
-            hard = HardFile::open(&disk, ID, true).unwrap();
-        }
-        let error = hard.store(&disk, &[0; HARD_BYTES_MAX + 1]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        hard.store(&disk, b"still works").unwrap();
-    }
+/// Whether both slots are whole, one after the other.
+fn is_settled(slots: &[Slot; 2]) -> bool {
+    slots.iter().all(|slot| slot.sequence() > 0)
+}
 
-    #[test]
-    fn a_store_torn_between_sectors_leaves_the_one_before() {
-        let disk = MemoryDisk::default();
-        let mut hard = HardFile::open(&disk, ID, true).unwrap();
-        hard.store(&disk, b"first").unwrap();
-        let before = disk.bytes(HARD_FILE);
-        hard.store(&disk, &[7; 3000]).unwrap();
-        let after = disk.bytes(HARD_FILE);
-        // Any subset of the eight sectors of slot 0.
-        for kept in 0..256_usize {
-            let mut bytes = before.clone();
-            for sector in (0..8).filter(|sector| kept >> sector & 1 == 1) {
-                let range = sector * 512..(sector + 1) * 512;
-                bytes[range.clone()].copy_from_slice(&after[range]);
-            }
-            let expected = if bytes == after { vec![7; 3000] } else { b"first".to_vec() };
-            disk.set(HARD_FILE, bytes);
-            assert_eq!(load(&disk).unwrap(), Some(expected), "sectors {kept:08b}");
+/// Which slot counts; `None` if none was ever complete. Whatever no crash leaves is corrupt.
+fn judge(slots: &[Slot; 2], meta: &Meta) -> Result<Option<usize>, Corrupt> {
+    let damaged = "a slot was damaged after it was complete";
+    let record = meta.hard.sequence();
+    for (number, slot) in slots.iter().enumerate() {
+        let id = match slot {
+            Slot::Valid(stored) => &stored.database_id,
+            Slot::Torn { database_id, .. } => database_id,
+            _ => continue,
+        };
+        if *id != meta.database_id {
+            return Err(corrupt(&LAYOUT, number, "a slot is of another directory"));
         }
     }
-
-    #[test]
-    fn a_damaged_vote_is_corrupt_rather_than_forgotten() {
-        let disk = MemoryDisk::default();
-        let mut hard = HardFile::open(&disk, ID, true).unwrap();
-        hard.store(&disk, b"vote 1").unwrap();
-        hard.store(&disk, b"vote 2").unwrap();
-        let whole = disk.bytes(HARD_FILE);
-        for bit in [0, 8 * 9, 8 * 60, 8 * 64, 8 * 100, 8 * (4096 + 64)] {
-            let mut bytes = whole.clone();
-            bytes[bit / 8] ^= 1;
-            disk.set(HARD_FILE, bytes);
-            assert!(matches!(load(&disk), Err(OpenError::Corrupt(_))), "bit {bit}");
+    let counts = newest(slots);
+    let sequence = slots[counts].sequence();
+    let is_upgrading = matches!(meta.hard, HardRecord::Upgrading(_));
+    if sequence == 0 {
+        // The first store goes to slot 1; anything in slot 0 came after that was complete.
+        let was_begun =
+            matches!(slots[1], Slot::Empty | Slot::Torn { sequence: 1, .. } | Slot::Headless);
+        if slots[0] != Slot::Empty {
+            return Err(corrupt(&LAYOUT, 0, what_of(&slots[0], "no slot is valid")));
         }
-    }
-
-    #[test]
-    fn a_crash_while_the_file_is_made_leaves_no_hard_state() {
-        let disk = MemoryDisk::default();
-        for bytes in [vec![], vec![0; 8192]] {
-            disk.set(HARD_FILE, bytes);
-            let mut hard = HardFile::open(&disk, ID, true).unwrap();
-            assert_eq!(hard.load(), None);
-            hard.store(&disk, b"vote").unwrap();
-            assert_eq!(load(&disk).unwrap(), Some(b"vote".to_vec()));
+        if !was_begun || record > 0 {
+            return Err(corrupt(&LAYOUT, 1, what_of(&slots[1], "no slot is valid")));
         }
-        assert!(HardFile::open(&disk, [4; 16], false).is_err(), "another directory's");
+        return Ok(None);
     }
+    let other = 1 - counts;
+    let is_as_a_crash_leaves_it = match &slots[other] {
+        Slot::Valid(stored) => stored.sequence + 1 == sequence,
+        Slot::Torn { sequence: torn, .. } => *torn == sequence + 1,
+        // It was being made; for version 1 nothing says whether it had been.
+        Slot::Empty => sequence == 1 && record == 0,
+        Slot::Headless => sequence == 1,
+        Slot::Damaged { .. } => false,
+    };
+    if !is_as_a_crash_leaves_it && !is_upgrading {
+        return Err(corrupt(&LAYOUT, other, what_of(&slots[other], damaged)));
+    }
+    if sequence < record {
+        let what = "the hard state is older than META says it was";
+        return Err(corrupt(&LAYOUT, counts, what));
+    }
+    Ok(Some(counts))
+}
+
+/// What is wrong with a slot that does not read back.
+fn what_of(slot: &Slot, otherwise: &'static str) -> &'static str {
+    match slot {
+        Slot::Damaged { may_be_torn: true } => {
+            "a slot of version 1 is damaged, or was torn by a crash: a payload over 448 bytes does not tell"
+        }
+        _ => otherwise,
+    }
+}
+
+/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to none; gives what META
+/// has to record then. What was stored last may be forgotten by it: only for a repair that was told so.
+///
+/// The caller stores META afterwards, in both slots. Until it has, HARD is damaged as before, or is whole and not below
+/// META's record, and can be repaired again. A HARD of version 1 is left as it is, for the next writable open to
+/// rewrite: META then says that it has to, and from which slot.
+pub(crate) fn mend(disk: &dyn Disk, meta: &Meta) -> Result<HardRecord, OpenError> {
+    let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
+    if !list_files(disk)?.hard {
+        return Ok(HardRecord::Stored(0));
+    }
+    let file = disk.open(HARD_FILE, Access::Write).map_err(error("opening"))?;
+    let slots = read_slots(&*file, &LAYOUT, versions(meta.hard))?;
+    let ours = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Valid(stored) if stored.database_id == meta.database_id => Some(stored),
+        _ => None,
+    });
+    let Some(stored) = ours.max_by_key(|stored| stored.sequence) else {
+        drop(file);
+        remove(disk)?;
+        return Ok(HardRecord::Stored(0));
+    };
+    let mut writer = SlotWriter::new(file, &LAYOUT, stored.sequence);
+    if !matches!(meta.hard, HardRecord::Stored(_)) {
+        writer.rewrite()?;
+        return Ok(HardRecord::Upgrading(stored.sequence));
+    }
+    // First to the other slot, the damaged one.
+    for _slot in 0..2 {
+        writer.store(&meta.database_id, &stored.payload).map_err(error("writing"))?;
+    }
+    Ok(HardRecord::Stored(writer.sequence()))
 }

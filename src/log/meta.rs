@@ -1,5 +1,9 @@
 //! META: what has to be known of a directory before its log can be read. A two-slot file; each slot is one sector.
 //!
+//! It is stored into both slots when a directory is made, before any other file of it is durable (but for the snapshot of a
+//! restore), and again at every clean close. So an empty slot is damage, unless making the directory was cut short: then there
+//! is no segment and no HARD. After a clean close either slot alone says where the log ends.
+//!
 //! ```text
 //! offset  size  field                         (the first 64 bytes of a slot: see `two_slot`)
 //!     64     8  hash seed
@@ -19,6 +23,9 @@
 //!    136     8  incarnation
 //!    144     8  durable frame sequence, 0 for none
 //!    152     8  committed + 1, 0 for none
+//!    160     8  slot sequence of HARD's newest slot, 0 for none            (here and below: from version 2 on)
+//!    168     1  whether HARD may still be of version 1: 0 or 1
+//!    169     7  0
 //! ```
 
 use std::fmt;
@@ -31,23 +38,21 @@ use crate::error::OpenError;
 use crate::log::format::{DatabaseId, META_FILE, encode_option, put, u64_at};
 use crate::log::recovery::files::{list_files, refuse_claimed};
 use crate::log::two_slot::{
-    PAYLOAD_AT, SECTOR_BYTES, Slot, SlotLayout, SlotWriter, corrupt, read_slots, slot_offset,
+    PAYLOAD_AT, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, SlotWriter, Stored, VERSION_1, VERSION_2,
+    Versions, corrupt, newest, read_slots, slot_offset,
 };
 use crate::snapshot::SnapshotKind;
 
-const PAYLOAD_BYTES: usize = 96;
+const PAYLOAD_BYTES: usize = 112;
+/// In version 1.
+const PAYLOAD_BYTES_1: usize = 96;
 /// The first segment of a new log.
 const FIRST_SEGMENT: u64 = 1;
 
-const _: () = assert!(PAYLOAD_AT + PAYLOAD_BYTES <= SECTOR_BYTES);
-const _: () = assert!(LAYOUT.slot_bytes == SECTOR_BYTES);
+const _: () = assert!(PAYLOAD_BYTES <= SECTOR_PAYLOAD_BYTES);
 
-static LAYOUT: SlotLayout = SlotLayout {
-    file: META_FILE,
-    magic: u32::from_le_bytes(*b"SPRM"),
-    version: 1,
-    slot_bytes: SECTOR_BYTES,
-};
+static LAYOUT: SlotLayout =
+    SlotLayout { file: META_FILE, magic: u32::from_le_bytes(*b"SPRM"), sectors: 1 };
 
 /// When an entry commits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +85,36 @@ pub(crate) struct LogBase {
     pub(crate) last: Option<LogId>,
 }
 
+/// What META says of HARD, and with that of which version META is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HardRecord {
+    /// META is of version 1, which says nothing. So is HARD.
+    Unknown,
+    /// HARD is being rewritten in version 2. Its newest whole slot had this sequence before; there is none if it is 0. META's
+    /// other slot may be of version 1.
+    Upgrading(u64),
+    /// HARD's newest whole slot had this sequence when META was stored, or a later one; 0 if HARD was not made.
+    Stored(u64),
+}
+
+impl HardRecord {
+    /// The sequence that HARD's newest whole slot has at least.
+    pub(crate) fn sequence(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::Upgrading(sequence) | Self::Stored(sequence) => sequence,
+        }
+    }
+
+    /// With a sequence that is known to be durable by now.
+    pub(crate) fn at(self, sequence: u64) -> Self {
+        match self {
+            Self::Stored(known) => Self::Stored(known.max(sequence)),
+            other => other,
+        }
+    }
+}
+
 /// The content of META.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
@@ -104,6 +139,8 @@ pub(crate) struct Meta {
     pub(crate) durable_sequence: u64,
     /// Entries up to this index were committed.
     pub(crate) committed: Option<u64>,
+    /// What is known of HARD.
+    pub(crate) hard: HardRecord,
 }
 
 impl fmt::Debug for Meta {
@@ -118,6 +155,7 @@ impl fmt::Debug for Meta {
             .field("incarnation", &self.incarnation)
             .field("durable_sequence", &self.durable_sequence)
             .field("committed", &self.committed)
+            .field("hard", &self.hard)
             .finish_non_exhaustive()
     }
 }
@@ -125,7 +163,7 @@ impl fmt::Debug for Meta {
 /// Whether the slot that does not count reads back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct MetaDamage {
-    /// Where in META a slot is that is neither empty nor valid. No crash leaves one; it may have been the newer.
+    /// Where in META a slot is that does not hold, or is empty. No crash leaves one; it may have been the newer.
     pub(crate) slot_offset: Option<u64>,
 }
 
@@ -136,12 +174,12 @@ pub(crate) struct MetaFile {
 }
 
 impl MetaFile {
-    /// Makes META durable with its first content. It must be the first file of a directory to be made; what a crash
-    /// left of an earlier attempt (see [`MetaFile::open`]) is written over.
+    /// Makes META durable with its first content, in both slots. It must be the first file of a directory to be made; what a
+    /// crash left of an earlier attempt (see [`MetaFile::open`]) is written over.
     pub(crate) fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
         let mut meta_file = Self::allocate(disk)?;
-        meta_file.store(meta).map_err(error("writing"))?;
+        meta_file.store_twice(meta).map_err(error("writing"))?;
         disk.sync_dir().map_err(error("syncing the directory of"))?;
         Ok(meta_file)
     }
@@ -187,9 +225,9 @@ impl MetaFile {
         }
         let access = if writable { Access::Write } else { Access::Read };
         let file = disk.open(META_FILE, access).map_err(error("opening"))?;
-        let slots = read_slots(&*file, &LAYOUT)?;
-        let newest = usize::from(slots[1].sequence() > slots[0].sequence());
-        let Slot::Valid { sequence, database_id, payload } = &slots[newest] else {
+        let slots = read_slots(&*file, &LAYOUT, Versions::Either)?;
+        let newest = newest(&slots);
+        let Slot::Valid(stored) = &slots[newest] else {
             // The first store goes to slot 1; anything in slot 0 came after that was complete. A restore is not complete
             // before both are stored.
             if was_complete || slots[0] != Slot::Empty {
@@ -197,22 +235,51 @@ impl MetaFile {
             }
             return Ok(None);
         };
-        let Some(meta) = Meta::decode(*database_id, payload) else {
+        let Some(meta) = Meta::decode(stored) else {
             return Err(corrupt(&LAYOUT, newest, "a field is out of its range").into());
         };
         let other = 1 - newest;
-        let damaged = match &slots[other] {
-            Slot::Empty => false,
-            Slot::Damaged { .. } => true,
-            Slot::Valid { database_id: id, .. } => id != database_id,
+        let may_be_first = stored.sequence == 1;
+        let holds = match (&slots[other], meta.hard) {
+            // Version 1 was stored into one slot when a directory was made.
+            (Slot::Empty, HardRecord::Unknown) => may_be_first,
+            (Slot::Empty, _) => may_be_first && !was_complete,
+            (Slot::Valid(slot), hard) => {
+                let is_of_its_version = slot.version == stored.version;
+                slot.database_id == stored.database_id
+                    && (is_of_its_version || matches!(hard, HardRecord::Upgrading(_)))
+            }
+            _ => false,
         };
-        let damage = MetaDamage { slot_offset: damaged.then(|| slot_offset(other)) };
-        Ok(Some((Self { writer: SlotWriter::new(file, &LAYOUT, *sequence) }, meta, damage)))
+        let damage = MetaDamage { slot_offset: (!holds).then(|| slot_offset(other)) };
+        Ok(Some((Self { writer: SlotWriter::new(file, &LAYOUT, stored.sequence) }, meta, damage)))
+    }
+
+    /// The slot sequence of the newest slot.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.writer.sequence()
+    }
+
+    /// Writes the newest slot again as it is: it may be in the page cache only.
+    pub(crate) fn rewrite(&self) -> Result<(), OpenError> {
+        self.writer.rewrite()
     }
 
     /// Replaces the content and makes it durable. After an error every further call fails.
     pub(crate) fn store(&mut self, meta: &Meta) -> io::Result<()> {
-        self.writer.store(&meta.database_id, &meta.encode())
+        let encoded = meta.encode();
+        match meta.hard {
+            HardRecord::Unknown => {
+                self.writer.store_as(VERSION_1, &meta.database_id, &encoded[..PAYLOAD_BYTES_1])
+            }
+            _ => self.writer.store(&meta.database_id, &encoded),
+        }
+    }
+
+    /// As [`MetaFile::store`], into both slots: each alone then says it.
+    pub(crate) fn store_twice(&mut self, meta: &Meta) -> io::Result<()> {
+        self.store(meta)?;
+        self.store(meta)
     }
 }
 
@@ -247,6 +314,7 @@ impl Meta {
             incarnation: 0,
             durable_sequence: 0,
             committed: None,
+            hard: HardRecord::Stored(0),
         })
     }
 
@@ -274,12 +342,20 @@ impl Meta {
         put(&mut out, at(136), &self.incarnation.to_le_bytes());
         put(&mut out, at(144), &self.durable_sequence.to_le_bytes());
         put(&mut out, at(152), &encode_option(self.committed).to_le_bytes());
+        put(&mut out, at(160), &self.hard.sequence().to_le_bytes());
+        put(&mut out, at(168), &[u8::from(matches!(self.hard, HardRecord::Upgrading(_)))]);
         out
     }
 
     /// `None` if a field has a value that [`Meta::encode`] does not give it.
-    fn decode(database_id: DatabaseId, payload: &[u8]) -> Option<Self> {
-        let bytes: &[u8; PAYLOAD_BYTES] = payload.try_into().ok()?;
+    fn decode(stored: &Stored) -> Option<Self> {
+        let database_id = stored.database_id;
+        let is_first_version = stored.version < VERSION_2;
+        let payload_bytes = if is_first_version { PAYLOAD_BYTES_1 } else { PAYLOAD_BYTES };
+        let payload = Some(&*stored.payload).filter(|payload| payload.len() == payload_bytes)?;
+        let mut bytes = [0; PAYLOAD_BYTES];
+        put(&mut bytes, 0, payload);
+        let bytes = &bytes;
         let commit_mode = match bytes[at(72)] {
             1 => CommitMode::AsAppended,
             2 => CommitMode::ByCommit,
@@ -307,6 +383,11 @@ impl Meta {
             incarnation: u64_at(bytes, at(136)),
             durable_sequence: u64_at(bytes, at(144)),
             committed: u64_at(bytes, at(152)).checked_sub(1),
+            hard: match (is_first_version, u64_at(bytes, at(160)), bytes[at(168)]) {
+                (true, ..) => HardRecord::Unknown,
+                (false, sequence, 0) => HardRecord::Stored(sequence),
+                (false, sequence, _) => HardRecord::Upgrading(sequence),
+            },
         };
         // The index u64::MAX is refused at the door.
         (meta.encode() == *bytes && last.index < u64::MAX).then_some(meta)
@@ -320,6 +401,7 @@ pub(crate) mod tests {
     use crate::error::Corrupt;
     use crate::log::format::segment_name;
     use crate::log::test_disk::MemoryDisk;
+    use crate::log::two_slot::SECTOR_BYTES;
 
     pub(crate) fn meta() -> Meta {
         Meta {
@@ -333,6 +415,7 @@ pub(crate) mod tests {
             incarnation: 1,
             durable_sequence: 0,
             committed: None,
+            hard: HardRecord::Stored(0),
         }
     }
 
@@ -347,6 +430,7 @@ pub(crate) mod tests {
             incarnation: 7,
             durable_sequence: 8,
             committed: Some(0),
+            hard: HardRecord::Stored(9),
             ..meta()
         }
     }
@@ -370,23 +454,107 @@ pub(crate) mod tests {
 
     #[test]
     fn a_flipped_bit_falls_back_to_the_other_slot_and_is_reported() {
+        for stores in [1, 2] {
+            let disk = MemoryDisk::default();
+            let mut file = MetaFile::create(&disk, &meta()).unwrap();
+            (0..stores).for_each(|_| file.store(&full()).unwrap());
+            let whole = disk.bytes(META_FILE);
+            for bit in 0..2 * SECTOR_BYTES * 8 {
+                let slot = bit / 8 / SECTOR_BYTES;
+                let mut bytes = whole.clone();
+                bytes[4096 * slot + bit / 8 % SECTOR_BYTES] ^= 1 << (bit % 8);
+                disk.set(META_FILE, bytes);
+                // The third store is in slot 1.
+                let left = if stores == 1 && slot == 1 { meta() } else { full() };
+                let damage = MetaDamage { slot_offset: Some(4096 * slot as u64) };
+                assert_eq!(open(&disk).unwrap(), Some((left, damage)), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_beside_a_log_is_damage_after_every_number_of_stores() {
+        for stores in 0..4 {
+            for other in [segment_name(1), "HARD".to_owned()] {
+                let disk = MemoryDisk::default();
+                let mut file = MetaFile::create(&disk, &meta()).unwrap();
+                (0..stores).for_each(|_| file.store(&meta()).unwrap());
+                let whole = disk.bytes(META_FILE);
+                disk.set(&other, vec![]);
+                for slot in [0, 4096] {
+                    let mut bytes = whole.clone();
+                    bytes[slot..slot + SECTOR_BYTES].fill(0);
+                    disk.set(META_FILE, bytes);
+                    let damage = MetaDamage { slot_offset: Some(slot as u64) };
+                    assert_eq!(open(&disk).unwrap(), Some((meta(), damage)), "{stores} {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_beside_the_first_store_is_an_interrupted_creation_while_nothing_else_is_there()
+    {
+        let disk = MemoryDisk::default();
+        MetaFile::create(&disk, &meta()).unwrap();
+        let mut bytes = disk.bytes(META_FILE);
+        bytes[..SECTOR_BYTES].fill(0);
+        disk.set(META_FILE, bytes);
+        assert_eq!(open(&disk).unwrap(), Some((meta(), MetaDamage::default())));
+        let (mut file, ..) = MetaFile::open(&disk, true).unwrap().unwrap();
+        file.store_twice(&full()).unwrap();
+        let mut bytes = disk.bytes(META_FILE);
+        bytes[..SECTOR_BYTES].fill(0);
+        disk.set(META_FILE, bytes);
+        let damage = MetaDamage { slot_offset: Some(0) };
+        assert_eq!(open(&disk).unwrap(), Some((full(), damage)), "it was stored later");
+    }
+
+    #[test]
+    fn a_slot_in_the_others_place_is_damage_and_the_other_counts() {
         let disk = MemoryDisk::default();
         MetaFile::create(&disk, &meta()).unwrap().store(&full()).unwrap();
         let whole = disk.bytes(META_FILE);
-        for bit in 0..SECTOR_BYTES * 8 {
+        for (from, to, left) in [(0, 4096, meta()), (4096, 0, full())] {
             let mut bytes = whole.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes.copy_within(from..from + SECTOR_BYTES, to);
             disk.set(META_FILE, bytes);
-            let damage = MetaDamage { slot_offset: Some(0) };
-            assert_eq!(open(&disk).unwrap(), Some((meta(), damage)), "bit {bit}");
+            let damage = MetaDamage { slot_offset: Some(to as u64) };
+            assert_eq!(open(&disk).unwrap(), Some((left, damage)));
         }
+    }
+
+    #[test]
+    fn slots_of_version_1_count_until_both_are_written_anew() {
+        let disk = MemoryDisk::default();
+        let old = Meta { hard: HardRecord::Unknown, ..full() };
+        let mut file = MetaFile::allocate(&disk).unwrap();
+        file.store(&old).unwrap();
+        assert_eq!(open(&disk).unwrap(), Some((old, MetaDamage::default())), "one slot");
+        file.store(&old).unwrap();
+        assert_eq!(disk.bytes(META_FILE)[4096 + 4], 1);
+        assert_eq!(open(&disk).unwrap(), Some((old, MetaDamage::default())));
+        let upgrading = Meta { hard: HardRecord::Upgrading(0), ..full() };
+        file.store(&upgrading).unwrap();
+        assert_eq!(open(&disk).unwrap(), Some((upgrading, MetaDamage::default())));
+        // Were it not upgrading, both would have been written anew before.
+        let half = disk.bytes(META_FILE);
+        file.store(&upgrading).unwrap();
+        file.store(&full()).unwrap();
+        let new = disk.bytes(META_FILE);
+        let mut mixed = new.clone();
+        mixed[..SECTOR_BYTES].copy_from_slice(&half[..SECTOR_BYTES]);
+        disk.set(META_FILE, mixed);
+        let damage = MetaDamage { slot_offset: Some(0) };
+        assert_eq!(open(&disk).unwrap(), Some((full(), damage)));
     }
 
     #[test]
     fn a_crash_while_the_directory_is_made_reads_as_an_empty_engine() {
         let disk = MemoryDisk::default();
         MetaFile::create(&disk, &meta()).unwrap();
-        let whole = disk.bytes(META_FILE);
+        let mut whole = disk.bytes(META_FILE);
+        whole[..4096].fill(0);
         for bytes in [vec![], vec![0; 8192], whole[..4096 + 100].to_vec()] {
             disk.set(META_FILE, bytes);
             assert!(open(&disk).unwrap().is_none());
@@ -426,18 +594,16 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unknown_version_is_refused_by_name_and_a_flipped_version_is_damage() {
-        static LATER: SlotLayout =
-            SlotLayout { file: "META", magic: LAYOUT.magic, version: 2, slot_bytes: 512 };
         let disk = MemoryDisk::default();
         MetaFile::create(&disk, &meta()).unwrap();
         let file = disk.open(META_FILE, Access::Write).unwrap();
-        SlotWriter::new(file, &LATER, 1).store(&[1; 16], b"another shape").unwrap();
+        SlotWriter::new(file, &LAYOUT, 2).store_as(3, &[1; 16], b"another shape").unwrap();
         let error = open(&disk).unwrap_err();
-        assert_eq!(error.to_string(), "META has format version 2; this release reads version 1");
+        assert_eq!(error.to_string(), "META has format version 3; this release reads version 2");
         let mut bytes = disk.bytes(META_FILE);
-        bytes[4] ^= 4;
+        bytes[4096 + 4] ^= 4;
         disk.set(META_FILE, bytes);
-        assert_eq!(open(&disk).unwrap().unwrap().1, MetaDamage { slot_offset: Some(0) });
+        assert_eq!(open(&disk).unwrap().unwrap().1, MetaDamage { slot_offset: Some(4096) });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! [`open`] with [`recovery`] and [`replay`] is how a log comes back; [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(crate) mod apply_only;
 pub(crate) mod compact;
 pub(crate) mod format;
 pub(crate) mod hard;
+#[cfg(test)]
+mod hard_tests;
 pub(crate) mod image;
 pub(crate) mod index;
 pub(crate) mod known;
@@ -246,7 +248,10 @@ pub(crate) struct Log {
     meta: Mutex<(Option<MetaFile>, Meta)>,
     /// Where the log begins, as META on disk has it.
     base: Mutex<LogBase>,
+    /// Taken before `meta` where both are.
     hard: Mutex<hard::HardFile>,
+    /// The sequence of HARD's last store that is durable. META records it; it is written with `hard` held.
+    hard_sequence: AtomicU64,
     pub(crate) start: StartMarks,
     pub(crate) recovery: RecoveryReport,
     pub(crate) poison: Arc<PoisonCell>,
@@ -509,8 +514,26 @@ impl Log {
         if bytes > limit {
             return Err(LogError::HardStateTooLarge { bytes, limit });
         }
-        let stored = lock(&self.hard).store(&*self.disk, state);
-        stored.map_err(|source| Poison::io("writing", format::HARD_FILE, source).into())
+        let failed = |file: &'static str| move |source| Poison::io("writing", file, source);
+        let mut hard = lock(&self.hard);
+        let is_first = hard.store(&*self.disk, state).map_err(failed(format::HARD_FILE))?;
+        self.hard_sequence.store(hard.sequence(), Ordering::Release);
+        if is_first {
+            // From here on a HARD that is missing is damage.
+            let mut meta = lock(&self.meta);
+            let content = self.with_hard_sequence(meta.1);
+            if let Some(file) = &mut meta.0 {
+                file.store(&content).map_err(failed(format::META_FILE))?;
+            }
+            meta.1 = content;
+        }
+        Ok(())
+    }
+
+    /// META's content with what is known of HARD by now.
+    fn with_hard_sequence(&self, content: Meta) -> Meta {
+        let sequence = self.hard_sequence.load(Ordering::Acquire);
+        Meta { hard: content.hard.at(sequence), ..content }
     }
 
     /// Marks the log as closed with everything durable. Everything submitted must be durable; a poisoned log is left.
@@ -525,10 +548,11 @@ impl Log {
             clean_close: true,
             durable_sequence: writing.shared.durable_sequence.load(Ordering::Acquire),
             committed,
-            ..meta.1
+            ..self.with_hard_sequence(meta.1)
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
-        file.store(&content).map_err(|source| {
+        // Into both slots: each alone says where the log ends.
+        file.store_twice(&content).map_err(|source| {
             let poison = Poison::io("writing", format::META_FILE, source);
             self.poison.set(poison.clone());
             poison

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::{Mutex, atomic::AtomicBool};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SLACK_BYTES};
 use super::format::{META_FILE, SEGMENT_BYTES_MAX, segment_name};
@@ -11,9 +14,9 @@ use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::notes::Notes;
 use super::pool::ImagePool;
 use super::queue::LogQueue;
-use super::recovery::files::{ForeignFiles, list_files, refuse_unowned};
+use super::recovery::files::{ForeignFiles, list_files};
 use super::recovery::older::OlderMeta;
-use super::recovery::scan::{CutReport, ScanOptions, ScanResult, erase_after, rewrite, scan};
+use super::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
@@ -30,9 +33,10 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
-use crate::restore::remove_leftovers;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 use crate::snapshot::{Snapshot, SnapshotKind};
+
+mod settle;
 
 /// Closed frames that may wait for the log writer.
 const QUEUED_FRAMES_MAX: usize = 8192;
@@ -48,6 +52,8 @@ pub(crate) struct LogOpening {
     content: Meta,
     table: Arc<SegmentTable>,
     poison: Arc<PoisonCell>,
+    /// A slot of META is damaged, and what is left says where the log ends all the same.
+    is_end_proved: bool,
     /// The snapshot that the machine starts from, and its length.
     snapshot: Option<(LogId, u64)>,
     /// Snapshots that do not read back.
@@ -107,6 +113,7 @@ impl LogOpening {
             content,
             table,
             poison: Arc::default(),
+            is_end_proved: false,
             snapshot: None,
             damaged_snapshots: Vec::new(),
             foreign: files.foreign,
@@ -240,6 +247,7 @@ impl LogOpening {
             if by_commit { Ok(()) } else { replay.frame(frame) }
         })?;
         self.check_meta(&result)?;
+        self.check_end(&result)?;
         if let Some(base) = self.base_of_installed(&result) {
             // Nothing was applied: all of this log is before what the machine has.
             self.start_over(base)?;
@@ -327,11 +335,10 @@ impl LogOpening {
         unfed: VecDeque<Run>,
     ) -> Result<Arc<Log>, OpenError> {
         let mut recovery = self.report(&result, start);
-        let database_id = self.content.database_id;
-        let hard = match HardFile::open(&*self.disk, database_id, self.writable) {
+        let mut hard = match HardFile::open(&*self.disk, &self.content, self.writable) {
             Err(OpenError::Corrupt(place)) if !self.writable => {
                 recovery.unreadable.get_or_insert(place);
-                HardFile::none(database_id)
+                HardFile::none(self.content.database_id)
             }
             hard => hard?,
         };
@@ -340,7 +347,7 @@ impl LogOpening {
         }
         let mut writing = None;
         if self.writable {
-            self.settle(&result)?;
+            self.settle(&result, &mut hard)?;
             writing = Some(self.writing(&result, notes, start, unfed)?);
         }
         let meta_file = self.meta.map(|(file, ..)| file);
@@ -354,6 +361,7 @@ impl LogOpening {
             database_id: self.content.database_id,
             meta: Mutex::new((meta_file, self.content)),
             base: Mutex::new(self.content.base),
+            hard_sequence: AtomicU64::new(hard.sequence()),
             hard: Mutex::new(hard),
             start,
             recovery,
@@ -373,10 +381,7 @@ impl LogOpening {
             applied: start.applied,
             frames: result.segments.iter().map(|segment| segment.frames).sum(),
             cut: result.cut.clone().map(Into::into),
-            meta_slot_damaged: self
-                .meta
-                .as_ref()
-                .is_some_and(|(_, _, damage)| damage.slot_offset.is_some()),
+            meta_slot_damaged: self.damaged_slot().is_some(),
             unreadable: result
                 .unreadable
                 .as_ref()
@@ -389,73 +394,6 @@ impl LogOpening {
             foreign: self.foreign.clone(),
             directory_lock_refused: self.disk.directory_lock_refused(),
         }
-    }
-
-    /// Makes everything that was read durable, and then says so in META, under a new incarnation.
-    ///
-    /// What was not known to be durable is written again: a sync that failed before the crash may have left pages that
-    /// read well and are not on disk, and that no later sync would write.
-    fn settle(&mut self, result: &ScanResult) -> Result<(), OpenError> {
-        let tail = &result.tail;
-        let incarnation = self.content.incarnation.max(tail.incarnation_seen_max).checked_add(1);
-        let incarnation = incarnation.ok_or_else(|| Corrupt {
-            file: META_FILE.to_owned(),
-            offset: 0,
-            index: None,
-            what: "an incarnation is the last there can be",
-        })?;
-        let clean =
-            self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
-        // Of what is removed or written over here, and of what is used again.
-        let later = result.segments.iter().map(|segment| segment.number);
-        let unused = later.filter(|number| *number > tail.segment);
-        let unused = unused.chain(result.obsolete.iter().copied());
-        refuse_unowned(&*self.disk, &self.content.database_id, unused)?;
-        if self.meta.is_none() {
-            remove_leftovers(&*self.disk)?;
-        }
-        for name in list_files(&*self.disk)?.unfinished {
-            self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-        }
-        for summary in &result.segments {
-            let name = segment_name(summary.number);
-            let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
-            if summary.number > tail.segment {
-                self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-                self.table.remove(segment);
-                continue;
-            }
-            if summary.number == tail.segment {
-                // Its image takes the mapping's place: nothing is written to what is mapped.
-                self.table.remove(segment);
-            }
-            if !clean && summary.last_sequence > tail.durable_sequence_known {
-                self.table.remove(segment);
-                rewrite(&*self.disk, &name, summary.used_bytes)?;
-                if summary.number != tail.segment {
-                    map_segment(&self.disk, &self.table, &name, segment)?;
-                }
-            }
-        }
-        self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
-        if result.cut.is_some() {
-            // Not needed to keep the cut tail from coming back, but what is found there later is then of its own time.
-            erase_after(&*self.disk, tail)?;
-        }
-        self.content.clean_close = false;
-        self.content.incarnation = incarnation;
-        self.content.durable_sequence = tail.next_sequence - 1;
-        self.content.committed = tail.committed.max(self.content.committed);
-        match &mut self.meta {
-            Some((file, ..)) => file
-                .store(&self.content)
-                .map_err(|error| OpenError::io("writing", "META", error))?,
-            None => {
-                let file = MetaFile::create(&*self.disk, &self.content)?;
-                self.meta = Some((file, self.content, MetaDamage::default()));
-            }
-        }
-        Ok(())
     }
 
     /// The appender and the log writer, at the end of the log.

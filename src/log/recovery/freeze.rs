@@ -132,11 +132,12 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     for (number, bytes) in segments {
         frozen.insert(segment_name(number), bytes);
     }
-    if files.hard {
+    // Listed again: it may have been made before META was read, which then says so.
+    if list_files(disk)?.hard {
         // What is damaged is for whoever opens the copy to say.
         let read = look_again(disk, &mut || {
             frozen.insert(HARD_FILE.to_owned(), slots(disk, HARD_FILE)?);
-            HardFile::open(&frozen, meta.database_id, false).map(|_| ((), false))
+            HardFile::open(&frozen, &meta, false).map(|_| ((), false))
         });
         match read {
             Ok(()) | Err(OpenError::Corrupt(_)) => {}

@@ -73,6 +73,8 @@ pub(crate) struct Tail {
     pub(crate) chain: u64,
     /// The last entry, truncations applied.
     pub(crate) last: Option<LogId>,
+    /// The incarnation of the last good frame, or META's where that says that nothing is newer.
+    pub(crate) incarnation: u64,
     /// The highest incarnation of any frame, stale ones too. The next incarnation is above this and META's.
     pub(crate) incarnation_seen_max: u64,
     /// The highest index known to be committed, by META or a good header, and in the log (or before its base).
@@ -305,6 +307,7 @@ fn finish(
         next_sequence: expected,
         chain: chain.checksum,
         last: chain.last,
+        incarnation: chain.incarnation,
         incarnation_seen_max: survey.incarnation,
         // A quorum may have committed what only our own disk lost; and no later frame may say what a record applied.
         committed: committed.max(applied_only).min(known),

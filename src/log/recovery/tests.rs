@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, put, segment_name};
-use crate::log::meta::{CommitMode, LogBase, Meta, MetaFile};
+use crate::log::meta::{CommitMode, HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 
 mod beside;
@@ -32,6 +32,7 @@ fn meta(durable_sequence: u64) -> Meta {
         incarnation: 1,
         durable_sequence,
         committed: None,
+        hard: HardRecord::Stored(0),
     }
 }
 

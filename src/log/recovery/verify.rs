@@ -146,9 +146,7 @@ fn verify_slots(
         Ok(None) => {}
         Err(error) => found(corrupt_only(error)?, true),
     }
-    let hard = look_again(disk, &mut || {
-        HardFile::open(disk, meta.database_id, false).map(|_| ((), false))
-    });
+    let hard = look_again(disk, &mut || HardFile::open(disk, meta, false).map(|_| ((), false)));
     if let Err(error) = hard {
         found(corrupt_only(error)?, true);
     }

@@ -1,0 +1,168 @@
+//! What a writable open stores in META and HARD, and in which order.
+//!
+//! **In every open.** HARD's newest slot was written again and synced when it was read. Now its other slot is made whole, its
+//! name durable, and then META is stored, with HARD's sequence. So META never says more of HARD than is durable.
+//!
+//! **Where a directory may not have been complete** (there is neither a segment nor a HARD), META's newest slot is written
+//! again and synced, and then META is stored into both slots, before the first segment is made. An earlier store that failed
+//! may be in the page cache only; after a power cut an empty slot would then stand beside a later one, and pass for damage.
+//!
+//! **The first open of a directory of version 1** raises it:
+//!
+//! 1. HARD is removed if no store of it was ever complete. Its name is what a crash while it was made left.
+//! 2. META is stored in version 2 into both slots. It says that HARD is being rewritten, and from which sequence. From the
+//!    first of these stores on an earlier release refuses the directory by name.
+//! 3. Both slots of HARD are written, in version 2, with the content that counts.
+//! 4. META is stored into both slots, and says that HARD is of version 2.
+//!
+//! A crash before the first store of step 2 leaves version 1. One after it leaves a META whose newest slot says what step
+//! 3 may have come to; the next open begins with step 2 again. In step 3 one slot of HARD is whole at any time, with what
+//! counts: the first write goes to the slot that does not count, and the second one comes after the first was synced. In step 4
+//! both slots of HARD are whole and durable, so either META's slot is true.
+
+use super::{LogOpening, map_segment};
+use crate::disk::Disk;
+use crate::error::{Corrupt, OpenError};
+use crate::log::format::{META_FILE, segment_name};
+use crate::log::hard::HardFile;
+use crate::log::meta::{HardRecord, Meta, MetaDamage, MetaFile};
+use crate::log::recovery::files::{list_files, refuse_unowned};
+use crate::log::recovery::scan::{ScanResult, erase_after, rewrite};
+use crate::restore::remove_leftovers;
+
+impl LogOpening {
+    /// Makes everything that was read durable, and then says so in META, under a new incarnation.
+    ///
+    /// What was not known to be durable is written again: a sync that failed before the crash may have left pages that
+    /// read well and are not on disk, and that no later sync would write.
+    pub(super) fn settle(
+        &mut self,
+        result: &ScanResult,
+        hard: &mut HardFile,
+    ) -> Result<(), OpenError> {
+        let tail = &result.tail;
+        let incarnation = self.content.incarnation.max(tail.incarnation_seen_max);
+        // The slot of META that is lost may have been that of one more open.
+        let lost = u64::from(self.damaged_slot().is_some());
+        let incarnation = incarnation.checked_add(1 + lost);
+        let incarnation = incarnation.ok_or_else(|| Corrupt {
+            file: META_FILE.to_owned(),
+            offset: 0,
+            index: None,
+            what: "an incarnation is the last there can be",
+        })?;
+        let clean =
+            self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+        // Of what is removed or written over here, and of what is used again.
+        let later = result.segments.iter().map(|segment| segment.number);
+        let unused = later.filter(|number| *number > tail.segment);
+        let unused = unused.chain(result.obsolete.iter().copied());
+        refuse_unowned(&*self.disk, &self.content.database_id, unused)?;
+        if self.meta.is_none() {
+            remove_leftovers(&*self.disk)?;
+        }
+        for name in list_files(&*self.disk)?.unfinished {
+            self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
+        }
+        for summary in &result.segments {
+            let name = segment_name(summary.number);
+            let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
+            if summary.number > tail.segment {
+                self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
+                self.table.remove(segment);
+                continue;
+            }
+            if summary.number == tail.segment {
+                // Its image takes the mapping's place: nothing is written to what is mapped.
+                self.table.remove(segment);
+            }
+            if !clean && summary.last_sequence > tail.durable_sequence_known {
+                self.table.remove(segment);
+                rewrite(&*self.disk, &name, summary.used_bytes)?;
+                if summary.number != tail.segment {
+                    map_segment(&self.disk, &self.table, &name, segment)?;
+                }
+            }
+        }
+        self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
+        if result.cut.is_some() {
+            // Not needed to keep the cut tail from coming back, but what is found there later is then of its own time.
+            erase_after(&*self.disk, tail)?;
+        }
+        self.content.clean_close = false;
+        self.content.incarnation = incarnation;
+        self.content.durable_sequence = tail.next_sequence - 1;
+        self.content.committed = tail.committed.max(self.content.committed);
+        let file = self.meta.take().map(|(file, ..)| file);
+        let file = store_slots(&*self.disk, file, &mut self.content, hard)?;
+        self.meta = Some((file, self.content, MetaDamage::default()));
+        Ok(())
+    }
+
+    /// Where a slot of META is that does not hold.
+    pub(super) fn damaged_slot(&self) -> Option<u64> {
+        self.meta.as_ref().and_then(|(.., damage)| damage.slot_offset)
+    }
+
+    /// Refuses to write to a log of which a lost slot of META may have known more than what is left does.
+    pub(super) fn check_end(&mut self, result: &ScanResult) -> Result<(), OpenError> {
+        let Some(offset) = self.damaged_slot().filter(|_| self.writable) else { return Ok(()) };
+        let sequence = self.meta.as_ref().map_or(0, |(file, ..)| file.sequence());
+        if self.is_end_proved || is_end_proved(&self.content, sequence, result.tail.incarnation) {
+            // Also for a log that starts over, whose frames prove nothing.
+            self.is_end_proved = true;
+            return Ok(());
+        }
+        let what =
+            "a slot does not read back, and nothing else says where the log ends: see repair";
+        Err(Corrupt { file: META_FILE.to_owned(), offset, index: None, what }.into())
+    }
+}
+
+/// Stores META with `content`, after HARD; gives META's file. `content` then has what was stored.
+fn store_slots(
+    disk: &dyn Disk,
+    meta_file: Option<MetaFile>,
+    content: &mut Meta,
+    hard: &mut HardFile,
+) -> Result<MetaFile, OpenError> {
+    let written = |error| OpenError::io("writing", META_FILE, error);
+    let Some(mut file) = meta_file else { return MetaFile::create(disk, content) };
+    if let HardRecord::Stored(_) = content.hard {
+        hard.settle()?;
+        disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
+        content.hard = content.hard.at(hard.sequence());
+        let files = list_files(disk)?;
+        if files.hard || !files.segments.is_empty() {
+            file.store(content).map_err(written)?;
+        } else {
+            file.rewrite()?;
+            file.store_twice(content).map_err(written)?;
+        }
+        return Ok(file);
+    }
+    hard.remove_if_unused(disk)?;
+    content.hard = HardRecord::Upgrading(hard.sequence());
+    file.store_twice(content).map_err(written)?;
+    hard.upgrade()?;
+    content.hard = HardRecord::Stored(hard.sequence());
+    file.store_twice(content).map_err(written)?;
+    tracing::info!("META and HARD were rewritten in format version 2");
+    Ok(file)
+}
+
+/// Whether `content`, with one slot of META damaged, tells as much as both did, so that the log may be opened to write.
+/// `sequence` is the slot sequence of the slot that is left, `incarnation` that of the log's last good frame.
+///
+/// The slot that is left is the newest, or one store older: a second store would have gone over it.
+///
+/// - It is the first of all. Then the one that is lost is the second, which says the same, or was not complete.
+/// - It is of a clean close. What follows a clean close is the next open's store, which says of the log what this one does.
+/// - A frame is of a later incarnation. Then the store that is lost is that of the open which began it. It says that what is
+///   before its first frame was durable, and so does that frame.
+///
+/// Else it may have been of a clean close, or of a compaction: it alone may have known where the log ends.
+fn is_end_proved(content: &Meta, sequence: u64, incarnation: u64) -> bool {
+    let is_first = sequence == 1 && content.hard != HardRecord::Unknown;
+    is_first || content.clean_close || incarnation > content.incarnation
+}
