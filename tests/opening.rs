@@ -267,10 +267,12 @@ fn a_snapshot_that_cannot_be_read_for_a_moment_is_not_taken_for_a_damaged_one() 
     let (mut refused, mut damaged) = (0, 0);
     // Full: as no memory and no descriptors, it passes. The other one comes back however often it is read.
     for fault in [FaultError::Enospc, FaultError::Eio] {
-        let before = disk.reads();
+        // What struck nothing before is forgotten, here and below.
+        disk.reset_operations();
         drop(open().unwrap());
-        for read in 0..disk.reads() - before {
-            disk.fail_read_at(disk.reads() + read, Fault::Error(fault));
+        for read in 0..disk.reads() {
+            disk.reset_operations();
+            disk.fail_read_at(read, Fault::Error(fault));
             match open() {
                 Err(OpenError::Io { .. }) => refused += 1,
                 Err(other) => panic!("{other}"),
