@@ -20,7 +20,7 @@ mod poison;
 
 pub use lock::LockLost;
 pub use poison::Poison;
-pub(crate) use poison::is_disk_full;
+pub(crate) use poison::{is_disk_full, is_out_of_descriptors, what_limit};
 
 /// Why a data directory could not be opened.
 #[derive(Debug, Error)]
@@ -197,7 +197,7 @@ pub enum OpenError {
         message: String,
     },
     /// The operating system refused.
-    #[error("{action} {file} failed{}: {source}", if is_disk_full(source) { " (the disk is full)" } else { "" })]
+    #[error("{action} {file} failed{}: {source}", what_limit(source))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -380,7 +380,7 @@ pub enum LogError {
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     /// The operating system refused a read.
-    #[error("reading {file} failed: {source}")]
+    #[error("reading {file} failed{}: {source}", what_limit(source))]
     Io {
         /// Which file.
         file: String,
@@ -405,6 +405,14 @@ pub enum ReadError {
     /// A part of the snapshot that the directory was opened from does not read back.
     #[error("{0}")]
     Snapshot(Arc<SnapshotError>),
+    /// The operating system refused to read a segment that it gives no mapping for.
+    #[error("reading {file} failed{}: {source}", what_limit(source))]
+    Io {
+        /// Which file.
+        file: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
     /// A value's place could not be resolved. This is a defect of sprag; please report it.
     #[error("a value's place is gone (segment {segment}, offset {offset})")]
     Misplaced {

@@ -217,10 +217,10 @@ impl<M: StateMachine> Engine<M> {
     /// Applies one entry in every worker's place.
     fn run_record(&self, log_id: LogId, place: &RecordPlace) -> Result<(), Poison> {
         let index = log_id.index;
-        let gone = Poison::Internal("the segment of a record is gone");
-        let segment = self.table.get(place.segment).ok_or_else(|| gone.clone())?;
-        let bytes = segment.entries(place.start, place.end).ok_or(gone)?;
-        let (payload, _) = codec::decode(bytes, place.segment, place.start.get())
+        let gone = "the segment of a record is gone";
+        let segment = self.table.get(place.segment).ok_or(Poison::Internal(gone))?;
+        let bytes = segment.entries(place.start, place.end).map_err(|error| error.poison(gone))?;
+        let (payload, _) = codec::decode(&bytes, place.segment, place.start.get())
             .map_err(|_| Poison::Internal("a record does not decode"))?;
         let progress = Cell::new(index);
         let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
@@ -228,7 +228,7 @@ impl<M: StateMachine> Engine<M> {
         self.slots.fill(index, hash, place.start.get());
         let barrier = footprint == Footprint::All;
         let (segment, start) = (place.segment, place.start.get());
-        let range = Range::new(&self.slots, log_id, 1, barrier, segment, bytes, start, &progress);
+        let range = Range::new(&self.slots, log_id, 1, barrier, segment, &bytes, start, &progress);
         let rejected = apply_range(&self.machine, &range, Partition::WHOLE)?;
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
         Ok(())

@@ -72,9 +72,9 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         run: &Run,
         count: u32,
     ) -> Result<(Descriptor, EntryOffset), Poison> {
-        let gone = Poison::Internal("the segment of an uncommitted entry is gone");
-        let bytes = appender.table().get(run.segment).ok_or_else(|| gone.clone())?;
-        let bytes = bytes.entries(run.start, run.end).ok_or(gone)?;
+        let gone = "the segment of an uncommitted entry is gone";
+        let bytes = appender.table().get(run.segment).ok_or(Poison::Internal(gone))?;
+        let bytes = bytes.entries(run.start, run.end).map_err(|error| error.poison(gone))?;
         let base = run.start.get();
         let (mut taken, mut barrier, mut skip) = (0, false, 0_u32);
         while taken < count && !barrier {

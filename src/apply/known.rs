@@ -5,9 +5,10 @@
 
 use super::engine::{Appending, Engine};
 use crate::entry::Entry;
-use crate::error::{Corrupt, SubmitError};
+use crate::error::SubmitError;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::known::{Comparison, Difference};
+use crate::log::unmapped::NotRead;
 use crate::machine::StateMachine;
 
 /// What came of a submission.
@@ -34,7 +35,7 @@ struct Extent {
     base_segment: u64,
 }
 
-type Compared = Result<Result<u64, Difference>, Corrupt>;
+type Compared = Result<Result<u64, Difference>, NotRead>;
 
 /// The comparison of one submission.
 #[derive(Debug)]

@@ -212,9 +212,10 @@ impl<M: StateMachine> Applying<'_, M> {
             }
         };
         let bytes = segment.entries(range.start, range.end);
-        let bytes = bytes.ok_or(Poison::Internal("a range is not published"))?;
-        let first = segment.opening(range.frame).and_then(opening_log_id);
-        let first = first.ok_or(Poison::Internal("a frame header in memory does not decode"))?;
+        let bytes = bytes.map_err(|error| error.poison("a range is not published"))?;
+        let undecoded = "a frame header in memory does not decode";
+        let opening = segment.opening(range.frame).map_err(|error| error.poison(undecoded))?;
+        let first = opening_log_id(&opening).ok_or(Poison::Internal(undecoded))?;
         let progress = Cell::new(range.first);
         let range = Range::new(
             self.slots,
@@ -222,7 +223,7 @@ impl<M: StateMachine> Applying<'_, M> {
             range.count,
             range.is_barrier(),
             range.segment,
-            bytes,
+            &bytes,
             range.start.get(),
             &progress,
         );

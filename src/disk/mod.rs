@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::log::image::ImageSlice;
 
 pub(crate) mod frozen;
+mod limits;
 mod mmap;
 pub(crate) mod names;
 mod process;
@@ -154,7 +155,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 /// Bytes of a file that are read in place.
 pub enum Mapping {
     /// The kernel's page cache.
-    Mapped(memmap2::Mmap),
+    Mapped(mmap::MappedFile),
     /// A copy, where the disk has no mappings (the simulated one) or must not be mapped.
     Copied(Arc<[u8]>),
 }

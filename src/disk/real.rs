@@ -16,6 +16,7 @@ use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
 use self::lock::Held;
+use super::limits::{Reserve, check_file_end};
 use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
 #[cfg(target_os = "linux")]
@@ -57,6 +58,8 @@ pub(crate) enum OpenMode {
 pub(crate) struct RealDisk {
     path: String,
     held: Arc<Held>,
+    /// Of a writer, for its own files.
+    reserve: Arc<Reserve>,
     /// What [`Disk::queue`] tries, and whether it finds the io_uring refused (for tests).
     io: (IoBackend, bool),
 }
@@ -90,7 +93,8 @@ impl RealDisk {
             // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
             sync_parent(&held.directory).map_err(|e| failed("syncing the parent of", &name, e))?;
         }
-        Ok(Self { path: name, held: Arc::new(held), io: (IoBackend::Pwrite, false) })
+        let (held, reserve) = (Arc::new(held), Arc::default());
+        Ok(Self { path: name, held, reserve, io: (IoBackend::Pwrite, false) })
     }
 
     /// Chooses the write queue; without this it is `pwrite`.
@@ -304,7 +308,13 @@ impl Disk for RealDisk {
             self.check_writable()?;
         }
         let directory = &self.held.directory;
-        let file = retry_on_intr(|| fs::openat(directory, name, flags | FILE_FLAGS, FILE_MODE))?;
+        let open = || retry_on_intr(|| fs::openat(directory, name, flags | FILE_FLAGS, FILE_MODE));
+        let file = if self.held.writable {
+            let keep = || fs::openat(directory, ".", DIRECTORY_FLAGS, Mode::empty());
+            self.reserve.open(open, keep)?
+        } else {
+            open()?
+        };
         check_regular(&file)?;
         if access == Access::Create {
             // The umask may have taken bits of the owner's.
@@ -418,6 +428,7 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.held.check_process()?;
+        check_file_end(advanced(offset, bytes.len())?)?;
         let mut done = 0;
         while done < bytes.len() {
             let at = advanced(offset, done)?;
@@ -433,6 +444,7 @@ impl DiskFile for RealFile {
         if bytes == 0 {
             return Ok(());
         }
+        check_file_end(bytes)?;
         if !reserve(&self.file, bytes)? {
             self.lengthen(bytes)?;
         }

@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 
 use self::ring::{BLOCK_BYTES, Blocks, Done, Ring};
+use super::limits::check_file_end;
 use super::pwrite::perform;
 use super::{Completion, LogWrite, WriteFailure, WriteQueue};
 
@@ -281,7 +282,11 @@ impl WriteQueue for UringQueue {
             [whole, Part::over()]
         };
         self.unsynced |= !write.sync;
-        self.groups.push_back(Group { write, way, parts, failure: None });
+        let mut group = Group { write, way, parts, failure: None };
+        if let Err(error) = check_file_end(end) {
+            group.fail(WriteFailure::Write(error));
+        }
+        self.groups.push_back(group);
         self.advance();
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::LockLost;
@@ -73,10 +74,48 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn describe_io(error: &io::Error) -> &'static str {
-    if is_disk_full(error) {
-        "the disk is full; what was acknowledged is safe: make room and open the directory again"
-    } else {
-        "what was acknowledged is safe; open the directory again to go on from there"
+/// Whether an I/O error says that no descriptor is left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// The limit of the process or of the system that an I/O error tells of, and what raises it.
+pub(crate) fn limit_of(error: &io::Error) -> Option<&'static str> {
+    let errno = Errno::from_io_error(error);
+    Some(match errno {
+        _ if is_disk_full(error) => "the disk is full",
+        Some(Errno::MFILE) => {
+            "this process has as many files open as RLIMIT_NOFILE allows: raise it (ulimit -n)"
+        }
+        Some(Errno::NFILE) => "the system has as many files open as fs.file-max allows: raise it",
+        Some(Errno::FBIG) => {
+            "the file would be longer than RLIMIT_FSIZE (ulimit -f) or the file system allows: raise it"
+        }
+        Some(Errno::NOMEM) => {
+            "no memory, address space or mapping is left: raise RLIMIT_AS (ulimit -v) or vm.max_map_count"
+        }
+        Some(Errno::AGAIN) => {
+            "no thread or locked memory is left: raise RLIMIT_NPROC (ulimit -u), pids.max or RLIMIT_MEMLOCK"
+        }
+        _ => return None,
+    })
+}
+
+/// The limit that an I/O error tells of, to be put behind what failed.
+pub(crate) fn what_limit(error: &io::Error) -> String {
+    limit_of(error).map_or(String::new(), |limit| format!(" ({limit})"))
+}
+
+fn describe_io(error: &io::Error) -> String {
+    match limit_of(error) {
+        Some(limit) if is_disk_full(error) => format!(
+            "{limit}; what was acknowledged is safe: make room and open the directory again"
+        ),
+        Some(limit) => {
+            format!("{limit}; what was acknowledged is safe: open the directory again after that")
+        }
+        None => {
+            "what was acknowledged is safe; open the directory again to go on from there".to_owned()
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Why entries were not taken, and why a call that waits for them failed.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Corrupt, EntryError, Poison, WaitError};
+use super::{Corrupt, EntryError, Poison, WaitError, what_limit};
 use crate::entry::LogId;
 
 /// Why entries were not taken. All of a submission is taken or, with any of these, none of it.
@@ -52,6 +54,17 @@ pub enum SubmitError {
     /// The log has an entry at an index of the submission, and its bytes do not read back, so the two cannot be compared.
     #[error("what is submitted again cannot be compared: {0}")]
     Corrupt(#[from] Corrupt),
+    /// The operating system refused to read an entry that the submission was to be compared with. Nothing was taken.
+    #[error(
+        "what is submitted again cannot be compared: reading {file} failed{}: {source}",
+        what_limit(source)
+    )]
+    Io {
+        /// Which file.
+        file: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
     /// The term is below the one of the entry before.
     #[error("the term falls from {last} to {got} at index {index}")]
     TermRegression {

@@ -151,7 +151,7 @@ impl Run {
     /// The rest of it from `mark` on, which is in it or before it. `None`: its segment is gone.
     pub(crate) fn skip_to(mut self, mark: u64, table: &SegmentTable) -> Option<Self> {
         let segment = table.get(self.segment)?;
-        let bytes = segment.entries(self.start, self.end)?;
+        let bytes = segment.entries(self.start, self.end).ok()?;
         let mut skip = 0;
         while self.first < mark {
             let (_, len) = codec::decode(bytes.get(skip..)?, self.segment, 0).ok()?;

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Log;
 use super::format::META_FILE;
 use super::meta::LogBase;
+use super::table::Retired;
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::walk::check_frames;
@@ -120,12 +121,13 @@ impl Log {
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
         for number in before..base.segment {
-            let segment = u32::try_from(number);
-            if segment.is_ok_and(|segment| self.table.retire_file(segment)) {
-                writing.files.let_go(number);
-            } else {
+            let segment = u32::try_from(number).unwrap_or(u32::MAX);
+            match self.table.retire_file(segment) {
+                Retired::Free => writing.files.let_go(number),
                 // What still reads it keeps what it reads: the file loses its name only.
-                writing.files.remove(number);
+                Retired::Held => writing.files.remove(number),
+                // The next open removes it.
+                Retired::Named => {}
             }
         }
         Ok(())

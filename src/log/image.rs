@@ -144,11 +144,6 @@ impl Image {
         Some(unsafe { slice::from_raw_parts(first, end - start) })
     }
 
-    /// Whole frames from `start` to the last one whose header is complete.
-    pub(crate) fn frames_from(&self, start: usize) -> Option<&[u8]> {
-        self.frames(start, self.filled.load(Ordering::Acquire))
-    }
-
     /// As [`Image::frames`], held by a reference count.
     pub(crate) fn slice(image: &Arc<Self>, start: usize, end: usize) -> Option<ImageSlice> {
         image.frames(start, end)?;

@@ -4,9 +4,9 @@ use super::appender::known::KnownPlaces;
 use super::format::DatabaseId;
 use super::reader;
 use super::table::SegmentTable;
+use super::unmapped::NotRead;
 use crate::codec::{self, Limits};
 use crate::entry::{Entry, LogId};
-use crate::error::Corrupt;
 
 /// A pass over known entries, as far as it has come. Entries that the log does not give are passed over.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
         table: &SegmentTable,
         database_id: &DatabaseId,
         places: &KnownPlaces,
-    ) -> Result<Result<u64, Difference>, Corrupt> {
+    ) -> Result<Result<u64, Difference>, NotRead> {
         for from in &places.marks {
             let before = self.entries.partition_point(|entry| entry.log_id.index < from.1);
             let (Some(next), Some(last)) = (

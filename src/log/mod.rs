@@ -46,6 +46,7 @@ pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
 pub(crate) mod two_slot;
+pub(crate) mod unmapped;
 pub(crate) mod writer;
 
 use appender::known::KnownPlaces;

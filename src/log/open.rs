@@ -510,8 +510,8 @@ fn map_segment(
     // One that is too long for a segment is not mapped: reading the log comes to it, and names it.
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes > 0 && bytes as u64 <= SEGMENT_BYTES_MAX {
-        let mapping = file.map(bytes).map_err(error("mapping"))?;
-        table.set(segment, SegmentBytes::Mapped(mapping, Arc::clone(disk)));
+        let sealed = SegmentBytes::sealed(disk, segment, file, bytes);
+        table.set(segment, sealed.map_err(error("mapping"))?);
     }
     Ok(())
 }

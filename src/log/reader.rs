@@ -1,5 +1,6 @@
 //! Reading entries back from the log, for a consensus engine that sends them to a slow follower, and for tools.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::appender::known::{KnownPlaces, Span};
@@ -8,6 +9,7 @@ use super::format::{
 };
 use super::index::Mark;
 use super::table::{SegmentBytes, SegmentTable};
+use super::unmapped::NotRead;
 use crate::codec::{self, PayloadRef};
 use crate::entry::LogId;
 use crate::error::Corrupt;
@@ -67,7 +69,7 @@ pub(crate) fn read_places(
     places: &KnownPlaces,
     wanted: RangeInclusive<u64>,
     bytes_max: usize,
-) -> Result<LogEntries, Corrupt> {
+) -> Result<LogEntries, NotRead> {
     let mut out = LogEntries::default();
     let mut next = *wanted.start();
     let marked_last = places.marked_last.map(|last| last.min(*wanted.end()));
@@ -113,7 +115,7 @@ fn read(
     wanted: RangeInclusive<u64>,
     bytes_max: usize,
     out: &mut LogEntries,
-) -> Result<bool, Corrupt> {
+) -> Result<bool, NotRead> {
     walk(table, database_id, from, wanted, &mut |log_id, encoded| {
         let fits = out.is_empty() || out.bytes.len() + encoded.len() <= bytes_max;
         if fits {
@@ -131,7 +133,7 @@ pub(crate) fn walk(
     (mark, until): (Mark, u64),
     wanted: RangeInclusive<u64>,
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
-) -> Result<bool, Corrupt> {
+) -> Result<bool, NotRead> {
     let mut at = mark;
     let mut sequence = None;
     loop {
@@ -142,19 +144,19 @@ pub(crate) fn walk(
             what,
         };
         let segment = table.get(at.segment).ok_or_else(|| bad("the segment is gone"))?;
-        let Some((header, body)) = frame(&segment, at, database_id, sequence) else {
+        let Some((header, body)) = frame(&segment, at, database_id, sequence)? else {
             // The segment ends here; the next one goes on. A mark is of a frame that was written.
             if at.offset == 0 || sequence.is_none() {
-                return Err(bad("a frame that was written does not read back"));
+                return Err(bad("a frame that was written does not read back").into());
             }
             at = Mark { segment: at.segment + 1, offset: 0, ..at };
             continue;
         };
-        if crc32c::crc32c(body) != header.body_crc {
-            return Err(bad("the checksum of a frame's body does not fit"));
+        if crc32c::crc32c(&body) != header.body_crc {
+            return Err(bad("the checksum of a frame's body does not fit").into());
         }
         sequence = Some(header.opening.sequence);
-        let mut rest = body;
+        let mut rest = &*body;
         let of_log = header.opening.kind == FrameKind::Entries;
         for position in 0..if of_log { header.count } else { 0 } {
             let index = header.opening.first_index + u64::from(position);
@@ -185,17 +187,20 @@ pub(crate) fn walk_span(
     span: &Span,
     segment: &SegmentBytes,
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
-) -> Result<(), Corrupt> {
+) -> Result<(), NotRead> {
     let bad = |what| Corrupt {
         file: segment_name(u64::from(span.segment)),
         offset: u64::from(span.start.get()),
         index: Some(span.first),
         what,
     };
-    let log_id = segment.opening(span.frame).and_then(opening_log_id);
-    let log_id = log_id.ok_or_else(|| bad("a frame in memory does not decode"))?;
+    let undecoded = || bad("a frame in memory does not decode");
+    let opening = segment.opening(span.frame).map_err(|error| error.or_corrupt(undecoded))?;
+    let log_id = opening_log_id(&opening).ok_or_else(undecoded)?;
     let bytes = segment.entries(span.start, span.end);
-    let mut rest = bytes.ok_or_else(|| bad("a frame in memory is not published"))?;
+    let unpublished = || bad("a frame in memory is not published");
+    let bytes = bytes.map_err(|error| error.or_corrupt(unpublished))?;
+    let mut rest = &*bytes;
     for index in (span.first..).take(span.count as usize) {
         let (_, len) = codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
         let (encoded, after) = rest.split_at(len);
@@ -213,13 +218,26 @@ fn frame<'a>(
     at: Mark,
     database_id: &DatabaseId,
     after: Option<u64>,
-) -> Option<(FrameHeader, &'a [u8])> {
-    let bytes = segment.frames_from(at.offset as usize)?;
-    let (head, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-    let header = FrameHeader::parse(head, database_id).ok()?;
+) -> Result<Option<(FrameHeader, Cow<'a, [u8]>)>, NotRead> {
+    let there = |bytes| match bytes {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(NotRead::Gone) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let start = at.offset as usize;
+    let Some(head) = there(segment.frames(start, FRAME_HEADER_BYTES))? else { return Ok(None) };
+    let Some(header) =
+        head.first_chunk().and_then(|head| FrameHeader::parse(head, database_id).ok())
+    else {
+        return Ok(None);
+    };
     let follows = after.is_none_or(|after| header.opening.sequence == after + 1);
     let is_here = header.segment == u64::from(at.segment) && header.offset == u64::from(at.offset);
-    let body = rest.get(..header.body_bytes as usize)?;
+    if !follows || !is_here {
+        return Ok(None);
+    }
+    let body = segment.frames(start + FRAME_HEADER_BYTES, header.body_bytes as usize);
+    let Some(body) = there(body)? else { return Ok(None) };
     debug_assert!(header.opening.kind != FrameKind::Truncation || body.is_empty());
-    (follows && is_here).then_some((header, body))
+    Ok(Some((header, body)))
 }

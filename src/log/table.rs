@@ -1,15 +1,18 @@
-//! Which bytes a segment number stands for right now: an image in memory, or a read-only mapping of its file.
+//! Which bytes a segment number stands for right now: an image in memory, a read-only mapping of its file, or the file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 
 use super::image::{EntryOffset, FrameOffset, HALF_HEADER_BYTES, Image};
+use super::unmapped::{NotRead, SegmentFile, is_no_mapping};
 use crate::codec::Place;
-use crate::disk::{Disk, Mapping};
+use crate::disk::{Disk, DiskFile, Mapping};
 use crate::snapshot::ChunkSlice;
 
 /// The bytes of one segment.
@@ -26,6 +29,8 @@ pub(crate) enum SegmentBytes {
         )]
         Arc<dyn Disk>,
     ),
+    /// Sealed, and the kernel gives no mapping: read from its file each time.
+    File(SegmentFile),
     /// No segment: a piece of a snapshot, read in place.
     Snapshot(ChunkSlice),
 }
@@ -35,61 +40,105 @@ pub(crate) enum SegmentBytes {
 pub(crate) struct PinCount(AtomicUsize);
 
 impl SegmentBytes {
-    /// The bytes at a place of this segment.
+    /// A sealed segment, `bytes` long: its file in place or, if the kernel gives no mapping, to be read.
+    pub(crate) fn sealed(
+        disk: &Arc<dyn Disk>,
+        segment: u32,
+        file: Arc<dyn DiskFile>,
+        bytes: usize,
+    ) -> io::Result<Self> {
+        match file.map(bytes) {
+            Ok(mapping) => Ok(Self::Mapped(mapping, Arc::clone(disk))),
+            Err(error) if is_no_mapping(&error) => {
+                tracing::debug!(%error, segment, "a segment is read and not mapped");
+                Ok(Self::File(SegmentFile::new(Arc::clone(disk), segment, bytes, Some(file))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes at a place of this segment; `None` also if they are not in memory.
     #[inline]
     pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
         match self {
             Self::Image(image, _) => image.value(place),
-            Self::Mapped(mapping, _) => {
-                let start = place.offset as usize;
-                mapping.get(start..start.checked_add(place.len as usize)?)
+            Self::Mapped(..) | Self::Snapshot(_) => {
+                self.range(place.offset as usize, place.len as usize)
             }
-            Self::Snapshot(piece) => {
-                let start = place.offset as usize;
-                piece.get(start..start.checked_add(place.len as usize)?)
-            }
+            Self::File(_) => None,
         }
     }
-}
 
-impl SegmentBytes {
+    /// Bytes that are mapped.
+    #[inline]
+    fn range(&self, start: usize, len: usize) -> Option<&[u8]> {
+        match self {
+            Self::Mapped(mapping, _) => mapping.get(start..start.checked_add(len)?),
+            Self::Snapshot(piece) => piece.get(start..start.checked_add(len)?),
+            Self::Image(..) | Self::File(_) => None,
+        }
+    }
+
+    /// Runs `read` over the bytes at a place of this segment, which may have to be read first.
+    #[inline]
+    fn read<R>(&self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Result<R, NotRead> {
+        match (self.value(place), self) {
+            (Some(bytes), _) => Ok(read(bytes)),
+            (None, Self::File(file)) => {
+                file.read(place.offset as usize, place.len as usize).map(|bytes| read(&bytes))
+            }
+            _ => Err(NotRead::Gone),
+        }
+    }
+
     /// The encoded entries between two offsets of one frame.
     #[inline]
-    pub(crate) fn entries(&self, start: EntryOffset, end: EntryOffset) -> Option<&[u8]> {
-        match self {
+    pub(crate) fn entries(
+        &self,
+        start: EntryOffset,
+        end: EntryOffset,
+    ) -> Result<Cow<'_, [u8]>, NotRead> {
+        let (from, to) = (start.get() as usize, end.get() as usize);
+        let len = to.checked_sub(from).ok_or(NotRead::Gone)?;
+        let bytes = match self {
             Self::Image(image, _) => image.entries(start, end),
-            Self::Mapped(mapping, _) => mapping.get(start.get() as usize..end.get() as usize),
+            Self::Mapped(..) => self.range(from, len),
+            Self::File(file) => return file.read(from, len).map(Cow::Owned),
             Self::Snapshot(_) => None,
-        }
+        };
+        bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
     /// The opening half of a frame's header.
     #[inline]
-    pub(crate) fn opening(&self, frame: FrameOffset) -> Option<&[u8]> {
-        match self {
+    pub(crate) fn opening(&self, frame: FrameOffset) -> Result<Cow<'_, [u8]>, NotRead> {
+        let start = frame.get() as usize;
+        let bytes = match self {
             Self::Image(image, _) => image.opening(frame),
-            Self::Mapped(mapping, _) => {
-                let start = frame.get() as usize;
-                mapping.get(start..start.checked_add(HALF_HEADER_BYTES)?)
-            }
+            Self::Mapped(..) => self.range(start, HALF_HEADER_BYTES),
+            Self::File(file) => return file.read(start, HALF_HEADER_BYTES).map(Cow::Owned),
             Self::Snapshot(_) => None,
-        }
+        };
+        bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
-    /// Whole frames from `start` to the last one that is complete.
-    pub(crate) fn frames_from(&self, start: usize) -> Option<&[u8]> {
-        match self {
-            Self::Image(image, _) => image.frames_from(start),
-            Self::Mapped(mapping, _) => mapping.get(start..),
+    /// Bytes of frames that are complete, headers and all.
+    pub(crate) fn frames(&self, start: usize, len: usize) -> Result<Cow<'_, [u8]>, NotRead> {
+        let end = start.checked_add(len).ok_or(NotRead::Gone)?;
+        let bytes = match self {
+            Self::Image(image, _) => image.frames(start, end),
+            Self::Mapped(..) => self.range(start, len),
+            Self::File(file) => return file.read(start, len).map(Cow::Owned),
             Self::Snapshot(_) => None,
-        }
+        };
+        bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
     /// Whether every frame up to `end`, where one ends, is complete: its header has been written.
     pub(crate) fn is_complete_to(&self, end: usize) -> bool {
         match self {
             Self::Image(image, _) => image.frames(end, end).is_some(),
-            Self::Mapped(..) | Self::Snapshot(_) => true,
+            Self::Mapped(..) | Self::File(_) | Self::Snapshot(_) => true,
         }
     }
 
@@ -113,6 +162,19 @@ pub(crate) struct SegmentTable {
     pinned_images: Arc<AtomicUsize>,
     next_piece: AtomicUsize,
     held: Mutex<Held>,
+    /// Segments that are read from their files and have them open: the last ones.
+    open_files: Mutex<VecDeque<Weak<SegmentBytes>>>,
+}
+
+/// What becomes of the file of a segment that is retired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Retired {
+    /// Nothing reads it any more, nor ever will.
+    Free,
+    /// What still reads it needs no name of it.
+    Held,
+    /// What still reads it needs its name.
+    Named,
 }
 
 /// Who may still refer to what no key refers to.
@@ -149,6 +211,8 @@ impl Drop for SegmentHold {
 impl SegmentTable {
     /// The most segments a log can have had over its life.
     pub(crate) const SEGMENTS_MAX: usize = CHUNK * CHUNK * 4;
+    /// So many segments that are read from their files keep them open.
+    const OPEN_FILES_MAX: usize = 16;
     /// The most pieces of snapshots there can be at a time; their numbers come after those of segments.
     const PIECES_MAX: usize = CHUNK * CHUNK * 4;
 
@@ -161,6 +225,7 @@ impl SegmentTable {
             pinned_images: Arc::new(AtomicUsize::new(0)),
             next_piece: AtomicUsize::new(0),
             held: Mutex::default(),
+            open_files: Mutex::default(),
         }
     }
 
@@ -175,7 +240,7 @@ impl SegmentTable {
         let chunk =
             chunk.get_or_init(|| (0..CHUNK).map(|_| ArcSwapOption::const_empty()).collect());
         if let Some(entry) = chunk.get(segment as usize % CHUNK) {
-            entry.store(Some(Arc::new(bytes)));
+            entry.store(Some(self.noted(bytes)));
         }
     }
 
@@ -191,8 +256,24 @@ impl SegmentTable {
         let Some(entry) = self.entry(segment) else { return };
         let current = entry.load();
         if current.is_some() {
-            entry.compare_and_swap(&current, Some(Arc::new(bytes)));
+            entry.compare_and_swap(&current, Some(self.noted(bytes)));
         }
+    }
+
+    /// Of what is read from its file, only the last ones keep it open.
+    fn noted(&self, bytes: SegmentBytes) -> Arc<SegmentBytes> {
+        let bytes = Arc::new(bytes);
+        if let SegmentBytes::File(_) = *bytes {
+            let mut open = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
+            open.push_back(Arc::downgrade(&bytes));
+            if open.len() > Self::OPEN_FILES_MAX
+                && let Some(oldest) = open.pop_front().and_then(|oldest| oldest.upgrade())
+                && let SegmentBytes::File(file) = &*oldest
+            {
+                file.close();
+            }
+        }
+        bytes
     }
 
     /// Forgets a segment to which no key refers any more: now, or when the last view that may refer to it is gone.
@@ -200,18 +281,31 @@ impl SegmentTable {
         self.retire_file(segment);
     }
 
-    /// As [`SegmentTable::retire`], of one in a file: whether nobody reads the file any more, nor ever will.
-    pub(crate) fn retire_file(&self, segment: u32) -> bool {
+    /// As [`SegmentTable::retire`], of one in a file: what becomes of the file.
+    pub(crate) fn retire_file(&self, segment: u32) -> Retired {
         let mut held = self.lock_held();
         if !held.live.is_empty() {
             let next = held.next;
             held.retired.push_back((next, segment));
-            return false;
+            return self.get(segment).map_or(Retired::Held, |bytes| Self::held_open(&bytes));
         }
         // Whoever has loaded it without counting is counted when it is swapped out; nobody can load it after.
-        match self.entry(segment).and_then(|entry| entry.swap(None)) {
-            Some(bytes) => matches!(Arc::into_inner(bytes), Some(SegmentBytes::Mapped(..))),
-            None => false,
+        match self.entry(segment).and_then(|entry| entry.swap(None)).map(Arc::try_unwrap) {
+            Some(Ok(SegmentBytes::Mapped(..) | SegmentBytes::File(_))) => Retired::Free,
+            Some(Err(bytes)) => Self::held_open(&bytes),
+            Some(Ok(_)) | None => Retired::Held,
+        }
+    }
+
+    /// Readers are left: what is read by its name is opened for them.
+    fn held_open(bytes: &SegmentBytes) -> Retired {
+        let SegmentBytes::File(file) = bytes else { return Retired::Held };
+        match file.keep_open() {
+            Ok(()) => Retired::Held,
+            Err(error) => {
+                tracing::warn!(%error, "the file of a segment that is still read keeps its name");
+                Retired::Named
+            }
         }
     }
 
@@ -253,14 +347,18 @@ impl SegmentTable {
         self.entry(segment)?.load_full()
     }
 
-    /// Runs `read` over the bytes at `place`; `None` if the segment is gone.
+    /// Runs `read` over the bytes at `place`.
     #[inline]
-    pub(crate) fn read<R>(&self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let guard = self.entry(place.segment)?.load();
-        guard.as_ref()?.value(place).map(read)
+    pub(crate) fn read<R>(
+        &self,
+        place: Place,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, NotRead> {
+        let guard = self.entry(place.segment).ok_or(NotRead::Gone)?.load();
+        guard.as_ref().ok_or(NotRead::Gone)?.read(place, read)
     }
 
-    /// Holds the bytes at `place` where they are. `None` if the segment is gone, or if it is an image and the budget for
+    /// Holds the bytes at `place` where they are. `None` if they are not in memory, or if it is an image and the budget for
     /// holding images is used up: the caller then copies ([`SegmentTable::read`]).
     pub(crate) fn pin(&self, place: Place) -> Option<PinnedBytes> {
         let bytes = self.get(place.segment)?;
@@ -320,21 +418,36 @@ impl<'t> TableReader<'t> {
         Self { table, known: [const { None }; Self::KNOWN] }
     }
 
-    /// Runs `read` over the bytes at `place`; `None` if the segment is gone.
+    /// Runs `read` over the bytes at `place`.
     #[inline]
-    pub(crate) fn read<R>(&mut self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let known = &mut self.known[place.segment as usize % Self::KNOWN];
-        if let Some((segment, bytes)) = known
-            && *segment == place.segment
+    pub(crate) fn read<R>(
+        &mut self,
+        place: Place,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, NotRead> {
+        self.bytes(place.segment, |bytes| bytes.read(place, read)).unwrap_or(Err(NotRead::Gone))
+    }
+
+    /// Runs `read` over the bytes at `place` if they are in memory.
+    #[inline]
+    pub(crate) fn in_place<R>(&mut self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.bytes(place.segment, |bytes| bytes.value(place).map(read))?
+    }
+
+    #[inline]
+    fn bytes<R>(&mut self, segment: u32, read: impl FnOnce(&SegmentBytes) -> R) -> Option<R> {
+        let known = &mut self.known[segment as usize % Self::KNOWN];
+        if let Some((number, bytes)) = known
+            && *number == segment
         {
-            return bytes.value(place).map(read);
+            return Some(read(bytes));
         }
-        let bytes = self.table.get(place.segment)?;
-        let result = bytes.value(place).map(read);
+        let bytes = self.table.get(segment)?;
+        let result = read(&bytes);
         if !matches!(*bytes, SegmentBytes::Image(..)) {
-            *known = Some((place.segment, bytes));
+            *known = Some((segment, bytes));
         }
-        result
+        Some(result)
     }
 }
 
@@ -395,17 +508,17 @@ mod tests {
         let one = table.hold();
         table.retire(1);
         let two = table.hold();
-        assert!(!table.retire_file(2));
+        assert_eq!(table.retire_file(2), Retired::Held);
         let three = table.hold();
         assert_eq!(there(), [1, 2, 3, 4]);
         drop(two);
         assert_eq!(there(), [1, 2, 3, 4], "the first may refer to both");
         drop(one);
         assert_eq!(there(), [3, 4], "the third never did");
-        assert!(!table.retire_file(3), "the third may");
+        assert_eq!(table.retire_file(3), Retired::Held, "the third may");
         drop(three);
         assert_eq!(there(), [4]);
-        assert!(table.retire_file(4), "nobody does");
+        assert_eq!(table.retire_file(4), Retired::Free, "nobody does");
     }
 
     #[test]

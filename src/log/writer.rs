@@ -20,7 +20,7 @@ use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::disk::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
-use crate::error::Poison;
+use crate::error::{Poison, is_out_of_descriptors};
 
 /// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
 /// never for a directory that takes a few entries.
@@ -472,20 +472,24 @@ impl LogWriter {
 
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
-        let next = self.files.take(segment)?;
+        let next = loop {
+            match self.files.take(segment) {
+                // Files that wait for a sync give up their descriptors, the oldest first.
+                Err(Poison::Io { source, .. })
+                    if is_out_of_descriptors(&source) && self.sync_oldest()? =>
+                {
+                    self.map_sealed()?;
+                }
+                taken => break taken?,
+            }
+        };
         let file = std::mem::replace(&mut self.position.file, next);
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
         if self.config.durability != Durability::Sync {
             self.unsynced.push_back((ended, Arc::clone(&file)));
         }
-        while self.unsynced.len() > UNSYNCED_MAX
-            && let Some((segment, file)) = self.unsynced.pop_front()
-        {
-            // Early, and for the files' sake only: no mark moves by it.
-            file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
-            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        }
+        while self.unsynced.len() > UNSYNCED_MAX && self.sync_oldest()? {}
         self.sealed.push(Sealed { segment: ended, file, bytes });
         self.shared.starts.push(SegmentStart {
             segment: u64::from(segment),
@@ -498,13 +502,22 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Syncs the oldest file that waits for it, and lets go of it; whether there was one. Early, and for the files' sake only:
+    /// no mark moves by it.
+    fn sync_oldest(&mut self) -> Result<bool, Poison> {
+        let Some((segment, file)) = self.unsynced.pop_front() else { return Ok(false) };
+        file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
     /// Sealed segments are read from their files from now on, and their images are free for the next.
     fn map_sealed(&mut self) -> Result<(), Poison> {
         for sealed in self.sealed.drain(..) {
-            let mapping = sealed.file.map(sealed.bytes);
-            let mapping = mapping.map_err(|error| io_poison("mapping", sealed.segment, error))?;
-            let bytes = SegmentBytes::Mapped(mapping, Arc::clone(self.files.disk()));
-            self.table.replace(sealed.segment, bytes);
+            let Sealed { segment, file, bytes } = sealed;
+            let bytes = SegmentBytes::sealed(self.files.disk(), segment, file, bytes);
+            let bytes = bytes.map_err(|error| io_poison("mapping", segment, error))?;
+            self.table.replace(segment, bytes);
         }
         Ok(())
     }

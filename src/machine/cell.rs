@@ -227,7 +227,9 @@ impl Cell for PlaceCell {
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
         match *self {
-            Self::Place(place) => table.read(place, read).ok_or_else(|| Self::misplaced(place)),
+            Self::Place(place) => {
+                table.read(place, read).map_err(|error| error.read_error(Self::misplaced(place)))
+            }
             Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
             // Whoever reads has seen that it is gone.
             Self::Gone => Err(Self::misplaced(Place::default())),
@@ -245,7 +247,9 @@ impl Cell for PlaceCell {
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
         match *self {
-            Self::Place(place) => reader.read(place, read).ok_or_else(|| Self::misplaced(place)),
+            Self::Place(place) => {
+                reader.read(place, read).map_err(|error| error.read_error(Self::misplaced(place)))
+            }
             Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
             Self::Gone => Err(Self::misplaced(Place::default())),
         }
@@ -295,7 +299,7 @@ impl Cell for PlaceCell {
     #[inline]
     fn prefetch_value(&self, reader: &mut TableReader<'_>) {
         if let Self::Place(place) = *self {
-            reader.read(place, |bytes| {
+            reader.in_place(place, |bytes| {
                 let first = bytes.as_ptr();
                 prefetch_line(first);
                 prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));

@@ -5,7 +5,7 @@ use std::io;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full};
+use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full, what_limit};
 use crate::snapshot::format::RkyvSettings;
 
 /// Why a snapshot could not be taken, read, moved or restored.
@@ -15,7 +15,7 @@ use crate::snapshot::format::RkyvSettings;
 #[non_exhaustive]
 pub enum SnapshotError {
     /// The operating system refused.
-    #[error("{action} {file} failed{}: {source}", if is_disk_full(source) { " (the disk is full)" } else { "" })]
+    #[error("{action} {file} failed{}: {source}", what_limit(source))]
     Io {
         /// What was being done.
         action: &'static str,

@@ -1,0 +1,164 @@
+//! A sealed segment that is read by `pread`, because the kernel gives no mapping for it.
+//!
+//! A process may have a limited number of mappings and a limited address space, and a log may have any number of
+//! segments. A read opens the file by its name, so that many such segments need few descriptors; the last ones that were
+//! sealed stay open. Before a file loses its name it is opened for the readers that are left.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::format::segment_name;
+use crate::disk::{Access, Disk, DiskFile};
+use crate::error::{Corrupt, LogError, Poison, ReadError, SubmitError};
+
+/// A segment's file, by its name or by a descriptor.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    disk: Arc<dyn Disk>,
+    segment: u32,
+    bytes: usize,
+    /// Set before the name is removed or another file may have it.
+    open: Mutex<Option<Arc<dyn DiskFile>>>,
+}
+
+impl SegmentFile {
+    /// The first `bytes` bytes of segment `segment`. It stays open until [`SegmentFile::close`].
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        segment: u32,
+        bytes: usize,
+        file: Option<Arc<dyn DiskFile>>,
+    ) -> Self {
+        Self { disk, segment, bytes, open: Mutex::new(file) }
+    }
+
+    fn name(&self) -> String {
+        segment_name(u64::from(self.segment))
+    }
+
+    fn lock_open(&self) -> MutexGuard<'_, Option<Arc<dyn DiskFile>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = &*self.lock_open() {
+            return Ok(Arc::clone(file));
+        }
+        match self.disk.open(&self.name(), Access::Read) {
+            // It lost its name since the look above, and was opened before that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.lock_open().as_ref().map(Arc::clone).ok_or(error)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Reads exactly `len` bytes at `start`.
+    #[cold]
+    pub(crate) fn read(&self, start: usize, len: usize) -> Result<Vec<u8>, NotRead> {
+        let failed =
+            |source: io::Error| NotRead::Io { file: self.name(), source: Arc::new(source) };
+        if start.checked_add(len).is_none_or(|end| end > self.bytes) {
+            return Err(NotRead::Gone);
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|error| failed(io::Error::other(error)))?;
+        bytes.resize(len, 0);
+        let read = self.opened().and_then(|file| file.read_at(&mut bytes, start as u64));
+        match read.map_err(failed)? {
+            read if read == len => Ok(bytes),
+            _ => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Opens it for good: it is about to lose its name. An error leaves it as it is.
+    pub(crate) fn keep_open(&self) -> io::Result<()> {
+        let file = self.opened()?;
+        self.lock_open().get_or_insert(file);
+        Ok(())
+    }
+
+    /// Gives back its descriptor; it is read by its name from now on.
+    pub(crate) fn close(&self) {
+        *self.lock_open() = None;
+    }
+}
+
+/// Whether an error of mapping a file says that the kernel gives no more mappings, and nothing about the file.
+pub(crate) fn is_no_mapping(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::NOMEM, Errno::AGAIN, Errno::NFILE, Errno::NODEV];
+    refusals.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        || error.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// Why bytes of the log were not read.
+#[derive(Debug)]
+pub(crate) enum NotRead {
+    /// Nothing is there.
+    Gone,
+    /// What is there does not hold.
+    Corrupt(Corrupt),
+    /// The operating system refused.
+    Io { file: String, source: Arc<io::Error> },
+}
+
+impl NotRead {
+    /// As the engine's end; `gone` says what it means that nothing is there.
+    pub(crate) fn poison(self, gone: &'static str) -> Poison {
+        match self {
+            Self::Io { file, source } => Poison::Io { action: "reading", file, source },
+            Self::Gone | Self::Corrupt(_) => Poison::Internal(gone),
+        }
+    }
+
+    /// As a place that does not hold; `place` is that place, if nothing is there.
+    pub(crate) fn or_corrupt(self, place: impl FnOnce() -> Corrupt) -> Self {
+        match self {
+            Self::Gone => Self::Corrupt(place()),
+            other => other,
+        }
+    }
+
+    /// As a read of the state; `gone` is the error if nothing is there.
+    pub(crate) fn read_error(self, gone: ReadError) -> ReadError {
+        match self {
+            Self::Io { file, source } => ReadError::Io { file, source },
+            Self::Gone | Self::Corrupt(_) => gone,
+        }
+    }
+}
+
+impl From<Corrupt> for NotRead {
+    fn from(place: Corrupt) -> Self {
+        Self::Corrupt(place)
+    }
+}
+
+impl From<NotRead> for LogError {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Corrupt(place) => Self::Corrupt(place),
+            NotRead::Io { file, source } => Self::Io { file, source: shared(&source) },
+            NotRead::Gone => Self::Poisoned(Poison::Internal("bytes of the log are gone")),
+        }
+    }
+}
+
+impl From<NotRead> for SubmitError {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Corrupt(place) => Self::Corrupt(place),
+            NotRead::Io { file, source } => Self::Io { file, source },
+            NotRead::Gone => Self::Poisoned(Poison::Internal("bytes of the log are gone")),
+        }
+    }
+}
+
+/// An error of its own that says the same.
+fn shared(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
