@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::{DIRECTORY_FLAGS, FILE_FLAGS, LOCK_FILE};
@@ -56,14 +56,16 @@ fn is_data_directory(path: &Path, closely: bool) -> bool {
     if !closely {
         return false;
     }
-    let is_there = |name| fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    let is_there = |name: &str| {
+        fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_regular(&stat))
+    };
     if is_there(META_FILE) && is_there(LOCK_FILE) {
         return true;
     }
     let Ok(entries) = Dir::read_from(&directory) else { return false };
     entries.flatten().any(|entry| {
         let name = entry.file_name().to_str();
-        name.is_ok_and(|name| parse_segment_name(name).is_some())
+        name.is_ok_and(|name| parse_segment_name(name).is_some() && is_there(name))
     })
 }
 
@@ -74,11 +76,13 @@ fn begins_with(directory: &impl std::os::fd::AsFd, name: &str, magic: &[u8; 4]) 
         Ok(file) => file,
         Err(error) => return error == Errno::ACCESS,
     };
-    let is_regular = fs::fstat(&file)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-    is_regular
+    fs::fstat(&file).is_ok_and(|stat| is_regular(&stat))
         && SLOTS_AT.iter().any(|at| {
             let mut first = [0; 4];
             retry_on_intr(|| pread(&file, &mut first[..], *at)).is_ok() && first == *magic
         })
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
