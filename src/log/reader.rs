@@ -211,6 +211,8 @@ pub(crate) fn walk_span(
     }
     Ok(())
 }
+/// A frame's header and its body.
+type Frame<'a> = (FrameHeader, Cow<'a, [u8]>);
 
 /// The frame at a position, if it is the one that follows frame `after`.
 fn frame<'a>(
@@ -218,7 +220,7 @@ fn frame<'a>(
     at: Mark,
     database_id: &DatabaseId,
     after: Option<u64>,
-) -> Result<Option<(FrameHeader, Cow<'a, [u8]>)>, NotRead> {
+) -> Result<Option<Frame<'a>>, NotRead> {
     let there = |bytes| match bytes {
         Ok(bytes) => Ok(Some(bytes)),
         Err(NotRead::Gone) => Ok(None),
