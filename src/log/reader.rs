@@ -211,6 +211,7 @@ pub(crate) fn walk_span(
     }
     Ok(())
 }
+
 /// A frame's header and its body.
 type Frame<'a> = (FrameHeader, Cow<'a, [u8]>);
 
