@@ -27,6 +27,7 @@ mod dump;
 mod snapshots;
 mod summary;
 mod verify;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use summary::{
     FrameInfo, Inspection, LogBase, MetaContent, SegmentInfo, frames, inspect, meta,
 };
 pub use verify::{Finding, VerifyReport, verify};
+pub use versions::{FORMAT_VERSIONS, FormatVersions};
 
 use std::io;
 use std::path::{Path, PathBuf};

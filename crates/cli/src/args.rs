@@ -10,10 +10,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Parser, Debug)]
 #[command(
     name = "sprag",
-    version,
+    version = crate::version::text(),
     arg_required_else_help = true,
     after_help = "\
-A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `import` and `run` create it if it is missing,
+A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `cas`,
+`batch`, `import` and `run` create it if it is missing,
 `restore` makes a new one; `snapshot` (without --out), `compact` and `bench open` write to one that is there; `repair --yes`
 cuts a damaged one. All other commands only read it, and never change a byte. They read beside a writer too, but for
 `repair`, which wants the directory to be closed; and up to the damage of one that is damaged (they say so, and exit
@@ -22,7 +23,7 @@ open it to write: let it end first.
 
 `verify`, `inspect`, `dump` and `repair` are for every directory, and `restore` for every snapshot. The others are for the
 key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
-entries (`put`, `delete`, `incr`, `import`, `run`) refuse the log of a consensus engine too.
+entries (`put`, `delete`, `incr`, `cas`, `batch`, `import`, `run`) refuse the log of a consensus engine too.
 
 Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage. With --json that
 line is an object: error, kind and, where they are known, file, offset and index.
@@ -32,6 +33,7 @@ Examples:
   sprag run --dir data --json          the same into ./data, the figures as one JSON object
   sprag put data name value            set a key
   sprag get data name                  print its value
+  sprag keys data user:                the keys that begin with user:
   sprag verify data                    read every byte, and name all damage
   sprag repair data                    what repairing a damaged directory would lose
   sprag export data > state.jsonl      the state, sorted by key
@@ -64,9 +66,33 @@ pub(crate) enum Command {
     Delete(KeyOf),
     /// Add to the decimal number under a key, durably, and print the result. A missing key counts as 0.
     Incr(Incr),
+    /// Compare the value of a key and, if it is the expected one, set or delete it, durably.
+    ///
+    /// Exit status 1 if the key has another value: nothing is changed then.
+    Cas(Cas),
+    /// Do several commands as one durable entry: all of them, or none if one is rejected.
+    ///
+    /// A command is a JSON object on a line, as `dump` prints them: {"kind":"put","key":"a","value":"1"},
+    /// {"kind":"delete","key":"a"}, {"kind":"increment","key":"n","by":1} or
+    /// {"kind":"compare_and_set","key":"a","expected":"1","new":null}, where null is: no value. Bytes that are not UTF-8 are
+    /// {"base64":".."}.
+    Batch(Batch),
     /// Print the value of a key, and a newline. Exit status 1 if the key has no value.
-    Get(KeyOf),
-    /// Open a directory read-only and say how far it goes: last index, snapshot, keys, torn end, memory.
+    ///
+    /// With --prefix it prints every key that begins with KEY and its value, sorted, as JSON lines. DIR may be a snapshot file.
+    Get(Get),
+    /// Print the keys of a directory or of a snapshot file, sorted, one a line.
+    ///
+    /// A key that holds a line end takes several lines; with --json each is one JSON string, or {"base64":".."}.
+    Keys(Keys),
+    /// Follow a directory: print each entry as JSON, as `dump` does, when it is committed, also beside a writer.
+    ///
+    /// Begins with the next entry, or with --from I. Ends by ^C, with exit status 0, or after --count N entries. Entries that
+    /// a compaction gave up before they were read are named by one line: {"kind":"compacted","from":..,"to":..}.
+    Watch(Watch),
+    /// Open a directory read-only and say how far it goes: last index, snapshot, keys, torn end, disk, memory.
+    ///
+    /// Of a snapshot file: of what index it is, its keys and its length.
     Stats(Dir),
     /// Print the whole state of a directory, or of a snapshot file, sorted by key.
     ///
@@ -97,11 +123,14 @@ pub(crate) enum Command {
     Compact(Dir),
     /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
     ///
+    /// DIR may be a snapshot file.
     /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing known
     /// to be durable is in it, and the next open for writing cuts it. It may hold an acknowledged last group that was
     /// damaged after the crash and, of runs that did not sync, acknowledged entries.
     Verify(Dir),
     /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
+    ///
+    /// DIR may be a snapshot file.
     ///
     /// Of META there is how entries commit and whether their indexes may have gaps (contiguity: strict or monotone), which
     /// an opening has to agree with.
@@ -203,12 +232,77 @@ pub(crate) struct KeyOf {
     pub(crate) key: OsString,
 }
 
+/// Options of `get`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) of: KeyOf,
+    /// Print every key that begins with KEY, and its value, as JSON lines. An empty KEY is every key.
+    #[arg(long)]
+    pub(crate) prefix: bool,
+}
+
+/// Options of `keys`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Keys {
+    /// The data directory, or a snapshot file.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) from: PathBuf,
+    /// Only keys that begin with this.
+    #[arg(value_name = "PREFIX", default_value = "")]
+    pub(crate) prefix: OsString,
+}
+
+/// Options of `cas`.
+#[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("if").required(true).args(["expected", "absent"]))]
+#[command(group = clap::ArgGroup::new("then").required(true).args(["new", "delete"]))]
+pub(crate) struct Cas {
+    #[command(flatten)]
+    pub(crate) of: KeyOf,
+    /// The value that the key must have.
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) expected: Option<OsString>,
+    /// The key must have no value.
+    #[arg(long)]
+    pub(crate) absent: bool,
+    /// The value that it gets.
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) new: Option<OsString>,
+    /// It is deleted.
+    #[arg(long)]
+    pub(crate) delete: bool,
+}
+
+/// Options of `batch`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Batch {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// The file to read, one JSON object a line; `-`: standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+/// Options of `watch`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) of: Dir,
+    /// First index to print; default: the next one.
+    #[arg(long, value_name = "I")]
+    pub(crate) from: Option<u64>,
+    /// End after this many entries.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
 /// Options of `put`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Put {
     #[command(flatten)]
     pub(crate) of: KeyOf,
-    /// The value: up to 16 MiB, of any bytes.
+    /// The value: up to 16 MiB, of any bytes; `-`: what standard input gives, as it is.
     #[arg(value_name = "VALUE")]
     pub(crate) value: OsString,
 }

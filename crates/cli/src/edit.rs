@@ -1,20 +1,27 @@
-//! `put`, `delete` and `incr`: one durable entry each.
+//! `put`, `delete`, `incr` and `cas`: one durable entry each.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use sprag::error::OpenError;
 use sprag::{
     ApplyConfig, ApplyManager, Command, Entry, LogId, Payload, PersistentConfig,
     PersistentStateMachine, Rejection, Reply,
 };
 
-use crate::args::{Incr, KeyOf, Put};
+use crate::args::{Cas, Incr, KeyOf, Put};
 use crate::error::{Failure, Kind, Outcome, about, opening};
 use crate::text::line;
 
+/// How long another process is waited for that has the directory open: as long as a command takes, and a `watch` reads.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The longest value.
+const VALUE_BYTES_MAX: usize = 16 << 20;
 /// The longest key.
 const KEY_BYTES_MAX: usize = 64 << 10;
 /// Long enough for a slow disk: a command that gives up says so, and its entry may be there all the same.
@@ -23,7 +30,14 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn put(put: &Put, json: bool, out: &mut dyn Write) -> Outcome {
-    let (key, value) = (key_of(&put.of)?, put.value.as_bytes());
+    let key = key_of(&put.of)?;
+    let read;
+    let value = if put.value == "-" {
+        read = value_of_input()?;
+        &read
+    } else {
+        put.value.as_bytes()
+    };
     let (index, reply) = apply(&put.of.dir, Command::Put { key, value })?;
     let Reply::Put { replaced } = reply else { return Err(unexpected(reply)) };
     if json {
@@ -37,6 +51,37 @@ pub(crate) fn put(put: &Put, json: bool, out: &mut dyn Write) -> Outcome {
 struct PutJson {
     index: u64,
     replaced: bool,
+}
+
+/// All of standard input.
+fn value_of_input() -> Outcome<Vec<u8>> {
+    let mut value = Vec::new();
+    let most = VALUE_BYTES_MAX as u64;
+    io::stdin().lock().take(most + 1).read_to_end(&mut value).map_err(about("standard input"))?;
+    if value.len() > VALUE_BYTES_MAX {
+        let message =
+            format!("standard input: a value of more than {most} bytes; nothing was changed");
+        return Err(Failure::new(Kind::Input, message).into());
+    }
+    Ok(value)
+}
+
+pub(crate) fn cas(cas: &Cas, json: bool, out: &mut dyn Write) -> Outcome {
+    let key = key_of(&cas.of)?;
+    let expected = cas.expected.as_ref().map(|value| value.as_bytes());
+    let new = cas.new.as_ref().map(|value| value.as_bytes());
+    let (index, reply) = apply(&cas.of.dir, Command::CompareAndSet { key, expected, new })?;
+    let Reply::Swapped = reply else { return Err(unexpected(reply)) };
+    if json {
+        return line(out, &CasJson { index });
+    }
+    let what = if new.is_some() { "set" } else { "deleted" };
+    Ok(writeln!(out, "{what} at index {index}")?)
+}
+
+#[derive(Serialize)]
+struct CasJson {
+    index: u64,
 }
 
 pub(crate) fn delete(delete: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
@@ -74,19 +119,24 @@ struct IncrJson {
 /// The key of a call, which must be one.
 pub(crate) fn key_of(of: &KeyOf) -> Outcome<&[u8]> {
     let key = of.key.as_bytes();
+    check_key(key)?;
+    Ok(key)
+}
+
+/// Refuses what is no key.
+pub(crate) fn check_key(key: &[u8]) -> Outcome {
     match key.len() {
         0 => Err(Failure::usage("the key is empty: a key has at least 1 byte")),
         bytes if bytes > KEY_BYTES_MAX => Err(Failure::usage(format!(
             "the key has {bytes} bytes, more than the limit of {KEY_BYTES_MAX}"
         ))),
-        _ => Ok(key),
+        _ => Ok(()),
     }
 }
 
 /// Applies one command after the last entry of the directory's log, under that entry's term.
-fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
-    let config = PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS);
-    let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
+pub(crate) fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
+    let machine = open(dir).map_err(opening(dir))?;
     let last = machine.recovery().last;
     let log_id = last.map_or(LogId::new(1, 1), |last| last.at(last.index.saturating_add(1)));
     let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))?;
@@ -96,13 +146,31 @@ fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
     Ok((log_id.index, reply))
 }
 
-fn unexpected(reply: Reply) -> Box<dyn std::error::Error> {
+/// Opens the directory. Another command that has it open is waited for, but not for long.
+fn open(dir: &Path) -> Result<PersistentStateMachine, OpenError> {
+    let began = Instant::now();
+    loop {
+        let config = PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS);
+        match PersistentStateMachine::open(config) {
+            Err(OpenError::Locked { .. }) if began.elapsed() < LOCK_WAIT_MAX => {
+                thread::sleep(LOCK_LOOK_EVERY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// What a reply says that is not the one to a command that was done.
+pub(crate) fn unexpected(reply: Reply) -> Box<dyn std::error::Error> {
     let what = match reply {
         Reply::Rejected(Rejection::NotANumber) => {
             "the value under the key is not a decimal 64-bit number; nothing was changed"
         }
         Reply::Rejected(Rejection::Overflow) => {
             "the result does not fit a 64-bit number; nothing was changed"
+        }
+        Reply::Rejected(Rejection::Mismatch) => {
+            "the key does not have the value that was expected; nothing was changed"
         }
         other => return format!("an unexpected reply: {other:?}").into(),
     };

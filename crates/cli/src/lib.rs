@@ -5,7 +5,10 @@
 #[doc(hidden)]
 pub mod alloc;
 mod args;
+mod batch;
 mod bench;
+mod disk;
+mod dump;
 mod edit;
 mod error;
 mod foreign;
@@ -19,8 +22,12 @@ mod read;
 mod repair;
 mod run;
 mod snapshot;
+mod snapshot_file;
+mod state;
 mod stdout;
 mod text;
+mod version;
+mod watch;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -98,6 +105,10 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Put(put) => edit::put(&put, json, out),
         Command::Delete(delete) => edit::delete(&delete, json, out),
         Command::Incr(incr) => edit::incr(&incr, json, out),
+        Command::Cas(cas) => edit::cas(&cas, json, out),
+        Command::Batch(options) => batch::batch(&options, json, out),
+        Command::Keys(keys) => read::keys(&keys, json, out),
+        Command::Watch(options) => watch::watch(&options, out),
         Command::Get(get) => read::get(&get, json, out),
         Command::Stats(stats) => read::stats(&stats.dir, json, out),
         Command::Export(export) => read::export(&export, out),
@@ -109,6 +120,6 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Verify(verify) => look::verify(&verify.dir, json, out),
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
         Command::Repair(options) => repair::repair(&options, json, out),
-        Command::Dump(dump) => look::dump(&dump, out),
+        Command::Dump(dump) => dump::dump(&dump, out),
     }
 }

@@ -1,21 +1,26 @@
-//! `verify`, `inspect` and `dump`: what is in the files.
+//! `verify` and `inspect`: what is in the files.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use sprag::error::Corrupt;
-use sprag::inspect::{FrameInfo, Inspection, LiveEntry, MetaContent, SegmentInfo, SnapshotInfo};
+use sprag::inspect::{FrameInfo, Inspection, MetaContent, SegmentInfo, SnapshotInfo};
 use sprag::snapshot::SnapshotKind;
-use sprag::{CommandRef, CommitMode, Contiguity, LeaderTag, LogId, Note, PayloadRef};
+use sprag::{CommitMode, Contiguity};
 
-use crate::args::{Dump, Inspect};
+use crate::args::Inspect;
+use crate::dump::json_line;
 use crate::error::{Failure, Outcome, opening};
 use crate::foreign::{ForeignJson, print_foreign};
 use crate::progress::Progress;
-use crate::text::{Bytes, CutJson, Maybe, hex, line, size, torn};
+use crate::snapshot_file;
+use crate::text::{CutJson, Maybe, hex, line, size, torn};
 
 pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
+    if dir.is_file() {
+        return snapshot_file::verify(dir, json, out);
+    }
     let report = {
         let _spinner = Progress::new(json).spinner("reading every byte");
         sprag::inspect::verify(dir).map_err(opening(dir))?
@@ -83,6 +88,9 @@ struct FindingJson<'a> {
 
 pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Outcome {
     let dir = &inspect.of.dir;
+    if dir.is_file() {
+        return snapshot_file::show(dir, json, out);
+    }
     let found = {
         let _spinner = Progress::new(json).spinner("reading the directory");
         sprag::inspect::inspect(dir).map_err(opening(dir))?
@@ -389,114 +397,4 @@ struct FrameJson<'a> {
     entries: u32,
     durable_sequence: u64,
     committed_index: Option<u64>,
-}
-
-pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
-    let dir = &dump.of.dir;
-    if dump.from.zip(dump.to).is_some_and(|(from, to)| from > to) {
-        return Err(Failure::usage("--from is after --to: there is no such range"));
-    }
-    let indexes = dump.from.unwrap_or(0)..=dump.to.unwrap_or(u64::MAX);
-    let seen =
-        sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))
-            .map_err(opening(dir))?;
-    whole(dir, seen.unreadable.as_ref())
-}
-
-fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
-}
-
-#[derive(Serialize)]
-struct EntryJson<'a> {
-    index: u64,
-    term: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    leader: Option<Bytes<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    committed: Option<bool>,
-    #[serde(flatten)]
-    payload: PayloadJson<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum PayloadJson<'a> {
-    Noop,
-    Membership {
-        data: Bytes<'a>,
-    },
-    Opaque {
-        data: Bytes<'a>,
-    },
-    Put {
-        key: Bytes<'a>,
-        value: Bytes<'a>,
-    },
-    Delete {
-        key: Bytes<'a>,
-    },
-    Increment {
-        key: Bytes<'a>,
-        by: i64,
-    },
-    CompareAndSet {
-        key: Bytes<'a>,
-        expected: Option<Bytes<'a>>,
-        new: Option<Bytes<'a>>,
-    },
-    Batch {
-        commands: Vec<PayloadJson<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        note: Option<NoteJson<'a>>,
-    },
-}
-
-#[derive(Serialize)]
-struct NoteJson<'a> {
-    name: Bytes<'a>,
-    value: Bytes<'a>,
-}
-
-impl<'a> EntryJson<'a> {
-    fn new(entry: &'a LiveEntry<'a>) -> Self {
-        let LogId { index, term, leader } = &entry.log_id;
-        Self {
-            index: *index,
-            term: *term,
-            leader: (*leader != LeaderTag::EMPTY).then(|| Bytes(leader.as_bytes())),
-            committed: (!entry.committed).then_some(false),
-            payload: match entry.payload {
-                PayloadRef::Noop => PayloadJson::Noop,
-                PayloadRef::Membership(data) => PayloadJson::Membership { data: Bytes(data) },
-                PayloadRef::Opaque(data) => PayloadJson::Opaque { data: Bytes(data) },
-                PayloadRef::Command(command) => PayloadJson::command(command),
-            },
-        }
-    }
-}
-
-impl<'a> PayloadJson<'a> {
-    fn command(command: CommandRef<'a>) -> Self {
-        match command {
-            CommandRef::Put { key, value } => {
-                Self::Put { key: Bytes(key), value: Bytes(value.bytes) }
-            }
-            CommandRef::Delete { key } => Self::Delete { key: Bytes(key) },
-            CommandRef::Increment { key, by } => Self::Increment { key: Bytes(key), by },
-            CommandRef::CompareAndSet { key, expected, new } => Self::CompareAndSet {
-                key: Bytes(key),
-                expected: expected.map(Bytes),
-                new: new.map(|new| Bytes(new.bytes)),
-            },
-            CommandRef::Batch(batch) => Self::Batch {
-                commands: batch.commands().map(Self::command).collect(),
-                note: batch.note().map(|Note { name, value }| NoteJson {
-                    name: Bytes(name),
-                    value: Bytes(value),
-                }),
-            },
-        }
-    }
 }

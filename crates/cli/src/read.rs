@@ -1,35 +1,30 @@
-//! `get`, `stats` and `export`: the state of a directory, opened read-only.
+//! `get`, `keys`, `stats` and `export`: the state of a directory, opened read-only, or of a snapshot file.
 
-use std::error::Error;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
-use sprag::error::SnapshotError;
-use sprag::snapshot::SnapshotKind;
-use sprag::{PersistentStateMachine, Snapshot};
 
-use crate::args::{Export, Format, KeyOf};
+use crate::args::{Export, Format, Get, Keys};
+use crate::disk::bytes_on_disk;
 use crate::edit::key_of;
-use crate::error::{Failure, Kind, Outcome, about, opening};
+use crate::error::{Failure, Kind, Outcome, about};
 use crate::foreign::{ForeignJson, print_foreign};
 use crate::look::whole;
-use crate::progress::Progress;
+use crate::snapshot_file;
+use crate::state::{State, open_directory};
 use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
 
-fn open(dir: &Path, json: bool) -> Outcome<PersistentStateMachine> {
-    let _spinner = Progress::new(json).spinner("reading the log");
-    PersistentStateMachine::open_read_only(dir).map_err(opening(dir))
-}
-
-pub(crate) fn get(get: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
-    let key = key_of(get)?;
-    let machine = open(&get.dir, json)?;
-    let value = machine.get(key).map_err(about(get.dir.display()))?;
-    let unreadable = machine.recovery().unreadable.as_ref();
-    let Some(value) = value else {
-        whole(&get.dir, unreadable)?;
-        let message = format!("{}: the key has no value", get.dir.display());
+pub(crate) fn get(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
+    if get.prefix {
+        return get_prefix(get, json, out);
+    }
+    let key = key_of(&get.of)?;
+    let (from, state) = (&get.of.dir, State::open(&get.of.dir, json)?);
+    let Some(value) = state.get(key)? else {
+        state.whole()?;
+        let message = format!("{}: the key has no value", from.display());
         return Err(Failure::new(Kind::NoValue, message).into());
     };
     if json {
@@ -38,7 +33,35 @@ pub(crate) fn get(get: &KeyOf, json: bool, out: &mut dyn Write) -> Outcome {
         out.write_all(&value)?;
         out.write_all(b"\n")?;
     }
-    whole(&get.dir, unreadable)
+    state.whole()
+}
+
+/// Every key that begins with the one given, and its value, as JSON lines.
+fn get_prefix(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
+    let state = State::open(&get.of.dir, json)?;
+    let mut found = false;
+    state.each(get.of.key.as_bytes(), &mut |key, value| {
+        found = true;
+        line(out, &KeyValueJson { key: Bytes(key), value: Bytes(value) })
+    })?;
+    state.whole()?;
+    if !found {
+        let message = format!("{}: no key begins with that", get.of.dir.display());
+        return Err(Failure::new(Kind::NoValue, message).into());
+    }
+    Ok(())
+}
+
+pub(crate) fn keys(keys: &Keys, json: bool, out: &mut dyn Write) -> Outcome {
+    let state = State::open(&keys.from, json)?;
+    state.each(keys.prefix.as_bytes(), &mut |key, _| {
+        if json {
+            return line(out, &Bytes(key));
+        }
+        out.write_all(key)?;
+        Ok(out.write_all(b"\n")?)
+    })?;
+    state.whole()
 }
 
 #[derive(Serialize)]
@@ -48,7 +71,11 @@ struct KeyValueJson<'a> {
 }
 
 pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
-    let machine = open(dir, json)?;
+    if dir.is_file() {
+        return snapshot_file::show(dir, json, out);
+    }
+    let machine = open_directory(dir, json)?;
+    let disk_bytes = bytes_on_disk(dir);
     let keys = machine.len().map_err(about(dir.display()))?;
     let recovery = machine.recovery();
     let last = recovery.last;
@@ -71,6 +98,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 unreadable: recovery.unreadable.as_ref().map(ToString::to_string),
                 beside_a_writer: recovery.beside_a_writer,
                 foreign: ForeignJson::new(&recovery.foreign),
+                disk_bytes,
                 memory_bytes,
             },
         )?;
@@ -94,6 +122,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         writeln!(out, "writer         at work: this is the log up to a moment ago")?;
     }
     print_foreign(&recovery.foreign, out)?;
+    writeln!(out, "disk           {}", size(disk_bytes))?;
     writeln!(out, "memory         {}", size(memory_bytes as u64))?;
     whole(dir, recovery.unreadable.as_ref())
 }
@@ -114,40 +143,19 @@ struct StatsJson<'a> {
     unreadable: Option<String>,
     beside_a_writer: bool,
     foreign: Option<ForeignJson<'a>>,
+    disk_bytes: u64,
     memory_bytes: usize,
 }
 
 pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {
     let from = &export.from;
-    let print = |out: &mut dyn Write, key: &[u8], value: &[u8]| match export.format {
+    let mut print = |key: &[u8], value: &[u8]| match export.format {
         Format::Jsonl => line(out, &KeyValueJson { key: Bytes(key), value: Bytes(value) }),
         Format::Resp => resp_set(out, key, value),
     };
-    if from.is_file() {
-        let snapshot = Snapshot::open(from).map_err(one)?;
-        if snapshot.kind() != SnapshotKind::KeyValue {
-            let what =
-                "a snapshot of a state machine of somebody's own: only its program can read it";
-            return Err(format!("{}: {what}", from.display()).into());
-        }
-        for entry in &snapshot {
-            let (key, value) = entry.map_err(one)?;
-            print(out, key, value)?;
-        }
-        return Ok(());
-    }
-    let machine = open(from, false)?;
-    let view = machine.view_read_only().map_err(about(from.display()))?;
-    for entry in &view {
-        let (key, value) = entry.map_err(about(from.display()))?;
-        print(out, key, &value)?;
-    }
-    whole(from, machine.recovery().unreadable.as_ref())
-}
-
-/// As it is: it names the file.
-fn one(error: SnapshotError) -> Box<dyn Error> {
-    error.into()
+    let state = State::open(from, false)?;
+    state.each(b"", &mut print)?;
+    state.whole()
 }
 
 /// `SET key value` as a Redis client sends it.

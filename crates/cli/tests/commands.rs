@@ -101,7 +101,8 @@ fn usage_errors_have_a_status_of_their_own() {
     let help = String::from_utf8(succeed(["--help"])).unwrap();
     for name in [
         "run", "put", "delete", "incr", "get", "stats", "export", "verify", "inspect", "dump",
-        "snapshot", "restore", "compact", "bench",
+        "snapshot", "restore", "compact", "bench", "cas", "batch", "keys", "watch", "import",
+        "repair",
     ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}");
         let help = String::from_utf8(succeed([name, "--help"])).unwrap();

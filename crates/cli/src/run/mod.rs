@@ -12,9 +12,7 @@ pub(crate) mod workload;
 pub(crate) mod zipf;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -26,6 +24,7 @@ use sprag::{
 };
 
 use crate::args::{AckOn, Io, Machine, RunOptions};
+use crate::disk::bytes_on_disk;
 use crate::error::{Failure, Outcome, about, one_line, opening};
 use crate::memory;
 use crate::output::{Output, temporary_directory};
@@ -334,10 +333,4 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
-}
-
-/// What the files of a directory take, holes apart. A file that cannot be asked counts as nothing: it is a figure only.
-fn bytes_on_disk(dir: &Path) -> u64 {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
