@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, StorageError, StorageIOError, Vote};
 use serde::{Deserialize, Serialize};
-use sprag::error::{LogError, OpenError, ViewError};
+use sprag::error::{LogError, OpenError, ViewError, WaitError};
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, PersistentConfig, StateMachine,
-    View,
+    AcknowledgedLogId, ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity,
+    PersistentConfig, Stage, StateMachine, View,
 };
 use tokio::sync::{RwLock, watch};
 
 use crate::log::LogStore;
 use crate::snapshot::Arriving;
 use crate::state_machine::StateMachineStore;
-use crate::types::{Application, NodeTag, Types, decode, encode};
+use crate::types::{Application, NodeTag, Types, decode, encode, to_sprag};
 
 /// How long a call waits for the disk before it says so and waits on. A wait that gave up would cancel nothing, and end the
 /// node; what will never be done shows as a poisoned engine.
@@ -71,6 +71,29 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
     #[must_use]
     pub fn stats(&self) -> ApplyStats {
         self.0.manager.stats()
+    }
+
+    /// Blocks until a named watermark of this node covers the entry with this log id, and not another entry of its index.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`], as [`ApplyManager::wait_for_log_id`] has it: [`Replaced`](WaitError::Replaced) and
+    /// [`Truncated`](WaitError::Truncated) if another leader's entry took the index, [`NoLongerKnown`](WaitError::NoLongerKnown)
+    /// below what the log remembers.
+    pub fn wait_for_log_id(
+        &self,
+        log_id: &LogId<C::NodeId>,
+        stage: Stage,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.0.manager.wait_for_log_id(to_sprag(log_id), stage, timeout)
+    }
+
+    /// The same as a future, for [`Stage::Acknowledged`]: applied here, and as safe as the durability mode asks. It does not
+    /// keep the store.
+    #[must_use = "a future does nothing until it is polled"]
+    pub fn acknowledged_log_id(&self, log_id: &LogId<C::NodeId>) -> AcknowledgedLogId {
+        self.0.manager.acknowledged_log_id(to_sprag(log_id))
     }
 
     /// Completes when everything of the store is dropped, this handle and its clones included, and the directory is free

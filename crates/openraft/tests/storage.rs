@@ -13,9 +13,10 @@ use openraft::{
     CommittedLeaderId, Entry, EntryPayload, LogId, Membership, RaftLogReader, RaftSnapshotBuilder,
     Vote, declare_raft_types,
 };
+use sprag::error::WaitError;
 use sprag::testing::SimDisk;
 use sprag::{
-    Fatal, Journaled, Partition, PayloadRef, PersistentStateMachine, Range, Replies, Reply,
+    Fatal, Journaled, Partition, PayloadRef, PersistentStateMachine, Range, Replies, Reply, Stage,
     StateMachine,
 };
 use sprag_openraft::{Opaque, Reason, Request, Response, SnapshotFile, Store, decode};
@@ -207,6 +208,33 @@ async fn an_uncommitted_tail_that_was_durable_gives_way_to_other_entries_of_its_
     apply(&mut store, new).await;
     assert_eq!(get(&store, "k4"), Some(b"new".to_vec()));
     assert_eq!(get(&store, "k3"), Some(b"old".to_vec()), "index 8 was taken back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_for_a_log_id_is_not_satisfied_by_another_leaders_entry_at_its_index() {
+    let disk = SimDisk::new(14);
+    let mut store = open(&disk);
+    append(&mut store, puts(1, 0..6, "old")).await;
+    let mine = store.handle.acknowledged_log_id(&log_id(1, 1, 4));
+    let ahead = store.handle.acknowledged_log_id(&log_id(2, 1, 5));
+    store.log.truncate(log_id(1, 1, 4)).await.unwrap();
+    append(&mut store, puts(2, 4..6, "new")).await;
+    let all = [puts(1, 0..4, "old"), puts(2, 4..6, "new")].concat();
+    apply(&mut store, all).await;
+    let lost = mine.await.unwrap_err();
+    assert!(matches!(lost, WaitError::Replaced { index: 4, .. }), "{lost:?}");
+    let wait = |log_id: LogId<u64>| {
+        let (handle, limit) = (store.handle.clone(), std::time::Duration::from_secs(20));
+        let wait = move || handle.wait_for_log_id(&log_id, Stage::Applied, limit);
+        async { tokio::task::spawn_blocking(wait).await.unwrap() }
+    };
+    wait(log_id(2, 1, 5)).await.unwrap();
+    // Another node's entry of the same term is another entry.
+    let other = wait(log_id(2, 2, 5)).await;
+    assert!(matches!(other, Err(WaitError::Replaced { index: 5, .. })), "{other:?}");
+    let replaced = ahead.await;
+    assert!(matches!(replaced, Err(WaitError::Replaced { index: 5, .. })), "{replaced:?}");
+    store.handle.acknowledged_log_id(&log_id(2, 1, 4)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
