@@ -12,7 +12,7 @@ use super::slots::SlotRing;
 use crate::codec::{self, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
-use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
+use crate::machine::{Failed, Footprint, Partition, Range, StateMachine, apply_range};
 
 /// Entries handed to the machine at once.
 const CHUNK: u32 = 1024;
@@ -176,7 +176,12 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             chunk.bytes_offset,
             &progress,
         );
-        apply_range(self.machine, &range, Partition::WHOLE).map_err(OpenError::Replay)?;
+        // Where a chunk of the snapshot that an entry needs does not read back, the machine is not to blame.
+        let failed = |failed: Failed| match failed.damage {
+            Some(place) => OpenError::Corrupt(*place),
+            None => OpenError::Replay(failed.poison),
+        };
+        apply_range(self.machine, &range, Partition::WHOLE).map_err(failed)?;
         self.applied_mark = chunk.first.index + u64::from(chunk.count);
         Ok(())
     }

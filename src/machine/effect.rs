@@ -87,12 +87,12 @@ impl<C: Cell> Found for InStore<'_, C> {
             return Ok(false);
         }
         let equal = self.cell.with(self.context, |stored| stored == bytes);
-        equal.map_err(|error| Fatal::new(error.to_string()))
+        equal.map_err(|error| Fatal::of_read(&error))
     }
 
     #[inline]
     fn number(&self) -> Result<Option<i64>, Fatal> {
-        self.cell.number(self.context).map_err(|error| Fatal::new(error.to_string()))
+        self.cell.number(self.context).map_err(|error| Fatal::of_read(&error))
     }
 }
 

@@ -17,7 +17,7 @@ use super::effect::{Effect, settle};
 use super::key_value::{Bytes, KeyValue, lock};
 use super::store::Change;
 use crate::codec::{Place, ValueRef};
-use crate::error::SnapshotError;
+use crate::error::{ReadError, SnapshotError};
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 
@@ -223,7 +223,8 @@ impl<C: Cell> KeyValue<C> {
         if blind || self.store.read(hash, key, |cell| cell.is_some()) {
             return Ok(());
         }
-        let place = filling.find(key).map_err(|error| Fatal::new(error.to_string()))?;
+        let place = filling.find(key);
+        let place = place.map_err(|error| Fatal::of_read(&ReadError::of_snapshot(error)))?;
         if let Some(place) = place {
             self.store.update(hash, key, 0, |slot| match slot {
                 // The filling may have ended since this range was begun, and have taken the key's tombstone with it.

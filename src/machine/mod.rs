@@ -26,7 +26,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::codec::PayloadRef;
 use crate::entry::LogId;
-use crate::error::SnapshotError;
+use crate::error::{Corrupt, ReadError, SnapshotError};
 use crate::log::Journal;
 use crate::snapshot::{SnapshotSink, SnapshotSource};
 
@@ -35,8 +35,8 @@ pub use crate::log::table::SegmentHold;
 pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
-pub(crate) use range::apply_range;
 pub use range::{Entries, EntryRef, Range, Replies};
+pub(crate) use range::{Failed, apply_range};
 pub use value::Value;
 pub use view::{View, ViewIter, Views};
 
@@ -225,12 +225,32 @@ impl Partition {
 #[error("{message}")]
 pub struct Fatal {
     message: String,
+    damage: Option<Corrupt>,
 }
 
 impl Fatal {
     /// With a message for the operator. Put no key or value into it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), damage: None }
+    }
+
+    /// A value that cannot be read; of a chunk of a snapshot that does not read back it keeps the place.
+    pub(crate) fn of_read(error: &ReadError) -> Self {
+        let damage = match error {
+            ReadError::Snapshot(error) => match &**error {
+                SnapshotError::Corrupt { file, offset, what } => {
+                    Some(Corrupt { file: file.clone(), offset: *offset, index: None, what })
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        Self { message: error.to_string(), damage }
+    }
+
+    /// The damaged place of a file, if that is the reason.
+    pub(crate) fn into_damage(self) -> Option<Corrupt> {
+        self.damage
     }
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Fatal, Partition, StateMachine};
 use crate::codec::{self, PayloadRef};
 use crate::entry::{LogId, Reply};
-use crate::error::Poison;
+use crate::error::{Corrupt, Poison};
 use crate::log::slots::SlotRing;
 
 /// Consecutive entries of one term, to be applied.
@@ -190,19 +190,43 @@ impl<'a> Replies<'a> {
     }
 }
 
+/// A range that could not be applied.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// What becomes of an engine. It names the entry.
+    pub(crate) poison: Poison,
+    /// The damaged place of a file, if that is the reason.
+    pub(crate) damage: Option<Box<Corrupt>>,
+}
+
+impl From<Poison> for Failed {
+    fn from(poison: Poison) -> Self {
+        Self { poison, damage: None }
+    }
+}
+
+impl From<Failed> for Poison {
+    fn from(failed: Failed) -> Self {
+        failed.poison
+    }
+}
+
 /// Applies a range that was handed over, and says how many of its replies are rejections. A panic, a
 /// [`Fatal`] and a reply that is too long become a poison that names the entry.
 pub(crate) fn apply_range<M: StateMachine>(
     machine: &M,
     range: &Range<'_>,
     partition: Partition,
-) -> Result<u64, Poison> {
+) -> Result<u64, Failed> {
     let mut replies = Replies::new(range.slots);
     let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
     let index = range.progress.get();
     match applied {
-        Err(_panic) => return Err(Poison::Panic { index }),
-        Ok(Err(fatal)) => return Err(Poison::Fatal { index, message: fatal.to_string() }),
+        Err(_panic) => return Err(Poison::Panic { index }.into()),
+        Ok(Err(fatal)) => {
+            let poison = Poison::Fatal { index, message: fatal.to_string() };
+            return Err(Failed { poison, damage: fatal.into_damage().map(Box::new) });
+        }
         Ok(Ok(())) => {}
     }
     match replies.too_long {
@@ -213,7 +237,7 @@ pub(crate) fn apply_range<M: StateMachine>(
                 "it replied with {bytes} bytes, and its reply_bytes_max() says {max} at most: \
                  raise that and open again"
             );
-            Err(Poison::Fatal { index, message })
+            Err(Poison::Fatal { index, message }.into())
         }
     }
 }
