@@ -37,13 +37,15 @@ pub use snapshots::SnapshotInfo;
 pub use summary::{
     FrameInfo, Inspection, LogBase, MetaContent, SegmentInfo, frames, inspect, meta,
 };
+pub(crate) use verify::verify_on_disk;
 pub use verify::{Finding, VerifyReport, verify};
 pub use versions::{FORMAT_VERSIONS, FormatVersions};
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::disk::Disk as _;
+use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk, around};
 use crate::error::OpenError;
 use crate::log::meta::{LogBase as Base, Meta, MetaDamage, MetaFile};
@@ -67,15 +69,18 @@ pub fn enclosing_data_directory(folder: impl AsRef<Path>) -> io::Result<Option<P
 
 /// A directory opened to be looked at, and its META, if it was ever completed.
 struct Looked {
-    disk: RealDisk,
+    disk: Arc<dyn Disk>,
     meta: Option<(Meta, MetaDamage)>,
 }
 
 impl Looked {
     fn at(path: &Path) -> Result<Self, OpenError> {
-        let disk = RealDisk::open(path, OpenMode::ReadBeside)?;
-        let meta = look_again(&disk, &mut || {
-            let meta = MetaFile::open(&disk, false)?;
+        Self::on(Arc::new(RealDisk::open(path, OpenMode::ReadBeside)?))
+    }
+
+    fn on(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let meta = look_again(&*disk, &mut || {
+            let meta = MetaFile::open(&*disk, false)?;
             let torn = meta.as_ref().is_some_and(|(.., damage)| damage.slot_offset.is_some());
             Ok((meta, torn))
         })?;
@@ -83,7 +88,7 @@ impl Looked {
     }
 
     fn options(&self) -> ScanOptions {
-        ScanOptions::looking_at(&self.disk)
+        ScanOptions::looking_at(&*self.disk)
     }
 
     /// Where the log begins; `None` before anything was completed.

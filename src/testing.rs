@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::config::{ApplyConfig, CommitMode};
 use crate::entry::Reply;
 use crate::error::OpenError;
+use crate::inspect::VerifyReport;
 use crate::machine::StateMachine;
 use crate::repair::{RepairOptions, RepairReport};
 use crate::restore::RestoreReport;
@@ -62,6 +63,15 @@ pub fn repair_on_disk(
     crate::repair::repair_on_disk(&disk.open(options.writes())?, options, &mut || {
         Ok((backup.open(true)?, PathBuf::from("backup")))
     })
+}
+
+/// As [`verify`](fn@crate::inspect::verify), on the simulated disk, which must not be open for writing.
+///
+/// # Errors
+///
+/// As [`verify`](fn@crate::inspect::verify).
+pub fn verify_on_disk(disk: &SimDisk) -> Result<VerifyReport, OpenError> {
+    crate::inspect::verify_on_disk(disk.open(false)?)
 }
 
 /// As [`restore`](fn@crate::restore), of a snapshot's bytes, on the simulated disk.

@@ -70,14 +70,14 @@ fn dump_once(
 ) -> Result<DumpSummary, OpenError> {
     let Some((meta, _)) = &looked.meta else { return Ok(DumpSummary::default()) };
     let mut truncations = Truncations::default();
-    let result = scan(&looked.disk, meta, looked.options(), &mut |frame| {
+    let result = scan(&*looked.disk, meta, looked.options(), &mut |frame| {
         truncations.note(frame);
         Ok(())
     })?;
     let last = result.tail.last;
     let committed = committed_of(meta, &last, result.tail.committed);
     let mut entries = 0;
-    scan(&looked.disk, meta, looked.options(), &mut |frame| {
+    scan(&*looked.disk, meta, looked.options(), &mut |frame| {
         if frame.header.opening.sequence >= result.tail.next_sequence {
             // Written since the first pass, which so knows nothing of what it, or a later one, truncates.
             return Ok(());

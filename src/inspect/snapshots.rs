@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use super::Looked;
-use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, SnapshotError};
 use crate::log::meta::Meta;
@@ -81,7 +80,7 @@ type Opened = (String, Result<Snapshot, Corrupt>);
 impl Looked {
     /// Opens every snapshot of the directory, by rising index. One that its writer has removed meanwhile is left out.
     fn open_snapshots(&self) -> Result<Vec<Opened>, OpenError> {
-        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let disk = Arc::clone(&self.disk);
         let mut names = list_files(&*disk)?.snapshots;
         names.sort_unstable();
         let mut opened = Vec::with_capacity(names.len());

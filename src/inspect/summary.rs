@@ -157,7 +157,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
 }
 
 fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
-    let foreign = list_files(&looked.disk)?.foreign;
+    let foreign = list_files(&*looked.disk)?.foreign;
     let Some((meta, damage)) = &looked.meta else {
         return Ok(Inspection { foreign, ..Inspection::default() });
     };
@@ -169,8 +169,8 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
         beside_a_writer: looked.is_beside_a_writer(),
         ..Inspection::default()
     };
-    let hard =
-        look_again(&looked.disk, &mut || Ok((HardFile::open(&looked.disk, meta, false)?, false)));
+    let disk = &*looked.disk;
+    let hard = look_again(disk, &mut || Ok((HardFile::open(disk, meta, false)?, false)));
     match hard {
         Ok(hard) => inspection.hard_state_bytes = hard.load().map(<[u8]>::len),
         Err(OpenError::Corrupt(place)) => inspection.damage = Some(place),
@@ -182,7 +182,7 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
     let snapshot = inspection.snapshots.iter().rev().find(|snapshot| snapshot.damage.is_none());
     let snapshot = snapshot.and_then(|snapshot| snapshot.log_id);
     let options = ScanOptions { snapshot, ..looked.options() };
-    let result = scan(&looked.disk, meta, options, &mut |_| Ok(()))?;
+    let result = scan(&*looked.disk, meta, options, &mut |_| Ok(()))?;
     let older = OlderMeta::of_scan(meta, damage, &result).map(OlderMeta::place);
     inspection.take(meta, result);
     inspection.damage = inspection.damage.or(older);
@@ -202,7 +202,7 @@ pub fn frames(
     let path = path.as_ref();
     let looked = Looked::at(path)?;
     let Some((meta, _)) = &looked.meta else { return Ok(()) };
-    let seen = scan(&looked.disk, meta, looked.options(), &mut |frame| {
+    let seen = scan(&*looked.disk, meta, looked.options(), &mut |frame| {
         sink(&FrameInfo::new(frame)).map_err(super::sink_failed)
     });
     looked.if_it_stayed(path, seen).map(drop)

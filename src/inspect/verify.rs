@@ -1,8 +1,10 @@
 //! Whether every byte of a directory is as it was written.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Looked, while_it_stays};
+use crate::disk::Disk;
 use crate::error::{Corrupt, OpenError};
 use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
@@ -63,7 +65,16 @@ impl VerifyReport {
 /// [`OpenError`] for what keeps it from looking: a missing directory, an unknown version, a directory that is in use
 /// for something else, an I/O error. Damage is not an error but a finding.
 pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
-    match while_it_stays(path.as_ref(), verify_once) {
+    report_of(while_it_stays(path.as_ref(), verify_once))
+}
+
+/// As [`verify`], of a directory that nobody has open.
+pub(crate) fn verify_on_disk(disk: Arc<dyn Disk>) -> Result<VerifyReport, OpenError> {
+    report_of(Looked::on(disk).and_then(|looked| verify_once(&looked)))
+}
+
+fn report_of(looked: Result<VerifyReport, OpenError>) -> Result<VerifyReport, OpenError> {
+    match looked {
         Err(OpenError::Corrupt(place)) => {
             // Without META nothing is known of the log: neither where it starts nor what its checksums are salted with.
             let findings = vec![Finding { place, was_durable: true }];
@@ -76,7 +87,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
 fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
     let mut report = VerifyReport {
         beside_a_writer: looked.is_beside_a_writer(),
-        foreign: list_files(&looked.disk)?.foreign,
+        foreign: list_files(&*looked.disk)?.foreign,
         ..VerifyReport::default()
     };
     let Some((meta, _)) = &looked.meta else { return Ok(report) };
@@ -92,7 +103,7 @@ fn verify_once(looked: &Looked) -> Result<VerifyReport, OpenError> {
     let mut found = |VerifyFinding { place, was_durable }| {
         findings.push(Finding { place, was_durable });
     };
-    let summary = verify_log(&looked.disk, meta, newest, &mut found);
+    let summary = verify_log(&*looked.disk, meta, newest, &mut found);
     match summary {
         Ok(summary) => (report.frames, report.entries) = (summary.frames, summary.entries),
         // What cannot be read past: a frame of a kind that there is none of, a file too long for a segment.

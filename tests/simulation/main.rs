@@ -28,6 +28,7 @@ mod power_cuts;
 mod process_crashes;
 mod random;
 mod repeat;
+mod single_sectors;
 mod snapshot_crashes;
 mod snapshot_damage;
 mod snapshots;

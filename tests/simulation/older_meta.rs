@@ -203,3 +203,56 @@ fn repairing_a_slot_of_meta_after_a_crash_loses_no_frame() {
         assert_eq!((look.meta_slot, look.log), (Some(slot), None));
     }
 }
+
+/// After a crash the slot that does not read back may have said more of the log's end than the other one does.
+#[test]
+fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
+    let damaged = |after: &[Do], slot: u64| {
+        let mut world = World::new(3, shape());
+        life(&mut world, &[Do::Apply(9)]);
+        life(&mut world, after);
+        assert!(world.disk.corrupt("META", slot + 70, 1));
+        world
+    };
+    let open = |world: &World| {
+        let disk = world.disk.open(true).unwrap();
+        PersistentStateMachine::open_on_disk(disk, world.config())
+    };
+    // The second opening was closed: both slots say where the log ends.
+    for slot in [0, 4096] {
+        let world = damaged(&[Do::Apply(5)], slot);
+        let machine = open(&world).unwrap();
+        assert!(machine.recovery().meta_slot_damaged);
+        world.compare_state(&machine, world.history.len()).unwrap();
+    }
+    // It was killed: its own slot is in the place of the first of the two that the close before wrote.
+    let names = |slot| {
+        let mut world = damaged(&[Do::Apply(5), Do::Kill], slot);
+        let all = world.history.len();
+        let before = files(&world.disk);
+        match open(&world) {
+            Err(OpenError::Corrupt(place)) => {
+                assert_eq!((&*place.file, place.offset), ("META", slot), "{place}");
+                assert!(place.what.contains("where the log ends"), "{place}");
+                assert!(files(&world.disk) == before);
+                assert_eq!(repaired(&mut world, all).meta_slot, Some(slot));
+                true
+            }
+            Ok(machine) => {
+                // Frames of an opening that the other slot does not know prove all that the damaged one said.
+                assert!(machine.recovery().meta_slot_damaged);
+                world.compare_state(&machine, all).unwrap();
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!([names(0), names(4096)].iter().filter(|named| **named).count(), 1);
+    // Nothing was appended by the second opening: its frames cannot prove anything.
+    for slot in [0, 4096] {
+        let world = damaged(&[Do::Kill], slot);
+        let opened = open(&world);
+        let other_is_closed = slot == 4096;
+        assert_eq!(opened.is_ok(), other_is_closed, "{slot}: {opened:?}");
+    }
+}
