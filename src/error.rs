@@ -58,15 +58,15 @@ pub enum OpenError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody has it open: another process (also one that only reads it), another handle of this one, or a
-    /// [`Reader`](crate::Reader), [`Value`](crate::Value), [`View`](crate::View), [`Snapshot`](crate::Snapshot) or
-    /// snapshot that is being received, which was kept after `close()`.
-    #[error(
-        "{path}: already open (by another process, another handle here, or a reader, value, view or snapshot kept after close())"
-    )]
+    /// Another process has it open, also one that only reads it, or this process still has. `holder` says which of these it
+    /// is, and what of this process to drop: a manager, or a [`Reader`](crate::Reader), [`Value`](crate::Value),
+    /// [`View`](crate::View), [`Snapshot`](crate::Snapshot) or snapshot that is being received, kept after `close()`.
+    #[error("{path}: already open: {holder}")]
     Locked {
         /// The path given.
         path: String,
+        /// What holds it.
+        holder: String,
     },
     /// The directory holds no log, and a file that is not sprag's and does not appear by itself. So it is in use for
     /// something else: nothing is made in it. Beside a log, foreign files are passed over and reported

@@ -18,6 +18,7 @@ use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
+use crate::disk::holders::{Holder, Holding};
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::appender::Appender;
@@ -515,7 +516,7 @@ impl<M: StateMachine> Engine<M> {
             return waiter::wait(&self.progress, index, stage, timeout);
         }
         let help = || {
-            self.help_writer(index.saturating_add(1), stage, timeout);
+            self.help_writer(index, stage, timeout);
             self.progress.wake_tasks();
         };
         waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
@@ -532,16 +533,16 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
-    fn help_writer(&self, mark: u64, stage: Stage, timeout: Duration) {
+    fn help_writer(&self, index: u64, stage: Stage, timeout: Duration) {
         let started = Instant::now();
         let rule = self.progress.rule();
         let reached = || match (stage, rule) {
             (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
-                self.progress.durable_mark() >= mark
+                self.progress.durable_mark() > index
             }
-            _ => self.progress.written_mark() >= mark,
+            _ => self.progress.written_mark() > index,
         };
-        while !reached() && self.progress.submitted_mark() >= mark {
+        while !reached() && self.progress.submitted_mark() > index {
             if started.elapsed() >= timeout || self.step_writer() != Step::Worked {
                 break;
             }
@@ -557,6 +558,12 @@ impl<M: StateMachine> Engine<M> {
         } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {
             self.writer_signal.notify_of_time();
         }
+    }
+
+    /// Counts what keeps the directory open.
+    pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
+        let holders = self.log.as_ref()?.disk().holders()?;
+        Some(holders.hold(holder))
     }
 
     /// Refuses calls after the end, and after a failure.

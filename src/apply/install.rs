@@ -34,6 +34,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`SnapshotError::Busy`] while another one is there; [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
     /// [`restore`](ApplyManager::restore).
     pub fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
+        self.engine.check_open()?;
         let log = self.engine.log_for_snapshots()?;
         SnapshotReceiver::new(Arc::clone(log.disk()), &self.engine.receiving)
     }
@@ -173,6 +174,7 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         let _turn = self.lock_snapshots();
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open()?;
         snapshot.verify()?;
         let held = self.hold_appender_applied(timeout);
         let mut appending = held.map_err(super::snapshots::snapshot_error)?;

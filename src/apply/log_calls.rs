@@ -217,6 +217,9 @@ impl<M: StateMachine> ApplyManager<M> {
         self.log()?;
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
+        if self.engine.is_closed() {
+            return Err(LogError::Closed);
+        }
         let newest = self.engine.newest_snapshot()?;
         let covered = newest.as_ref().and_then(|newest| newest.log_id());
         match (newest, covered) {

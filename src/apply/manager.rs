@@ -1,7 +1,7 @@
 //! The apply manager: the public face of an engine.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -12,20 +12,33 @@ use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
 use crate::config::{ApplyConfig, Durability};
+use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
 ///
-/// All calls but [`close`](ApplyManager::close) take `&self` and may be made from any thread; submissions are taken
-/// one at a time, in index order. Entries are copied once, into the log's memory; nothing is kept of the caller's.
+/// All calls but [`close`](ApplyManager::close) take `&self` and may be made from any thread
+/// ([`shutdown`](ApplyManager::shutdown) closes by `&self`); submissions are taken one at a time, in index order. Entries are copied once, into the log's memory; nothing is kept of the caller's.
 #[derive(Debug)]
 pub struct ApplyManager<M: StateMachine> {
     pub(crate) engine: Arc<Engine<M>>,
-    threads: Threads,
+    threads: Mutex<Threads>,
+    end: Mutex<End>,
+    /// The outcome of the close is there.
+    ended: Condvar,
+}
+
+/// How far the end of a manager is.
+#[derive(Debug, Default)]
+struct End {
+    has_begun: bool,
+    outcome: Option<Result<(), CloseError>>,
+    /// Counts the manager as what keeps the directory open.
+    holding: Option<Holding>,
 }
 
 /// How long threads that have nothing left to do get to end, whatever is left of a close's timeout.
@@ -56,12 +69,12 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         let start_threads = config.by_hand.is_none();
         let engine = Arc::new(Engine::new(machine, config, workers)?);
-        let mut manager = Self { engine, threads: Threads::new() };
-        if start_threads {
-            manager.threads = Threads::start(&manager.engine)
-                .map_err(|error| OpenError::io("starting", "a thread", error))?;
-        }
-        Ok(manager)
+        let threads = match start_threads {
+            true => Threads::start(&engine)
+                .map_err(|error| OpenError::io("starting", "a thread", error))?,
+            false => Threads::new(),
+        };
+        Ok(Self::of(engine, threads))
     }
 
     /// Without threads and not by hand: whoever waits for the log writes it.
@@ -69,13 +82,20 @@ impl<M: StateMachine> ApplyManager<M> {
     pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         let config = config.close_timeout(Duration::ZERO);
         let engine = Arc::new(Engine::new(machine, config, 1)?);
-        Ok(Self { engine, threads: Threads::new() })
+        Ok(Self::of(engine, Threads::new()))
+    }
+
+    fn of(engine: Arc<Engine<M>>, threads: Threads) -> Self {
+        let holding = engine.holding(Holder::OpenManager);
+        let end = Mutex::new(End { holding, ..End::default() });
+        Self { engine, threads: Mutex::new(threads), end, ended: Condvar::new() }
     }
 
     /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
     #[must_use]
     pub fn reader(&self) -> Reader<M> {
-        Reader { engine: Arc::clone(&self.engine) }
+        let holding = self.engine.holding(Holder::Reader);
+        Reader { engine: Arc::clone(&self.engine), holding }
     }
 
     /// The state machine.
@@ -256,12 +276,54 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`CloseError::Wait`] if that is not done in time, or a thread is still inside of the state machine then: the manager
     /// is given up all the same, the next open recovers what had been written; [`CloseError::Poisoned`] if the engine failed
     /// before.
-    pub fn close(mut self, timeout: Duration) -> Result<(), CloseError> {
-        self.shut_down(timeout)
+    pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
+        self.shutdown(timeout)
     }
 
-    fn shut_down(&mut self, timeout: Duration) -> Result<(), CloseError> {
-        if self.threads.are_of_the_parent() {
+    /// Closes as [`close`](ApplyManager::close) does, where others have the manager too, as in an `Arc`.
+    ///
+    /// The first call closes. A call beside it or after it waits for the outcome of the first, and returns the same. Calls
+    /// that would change anything return `Closed` from then on; reads go on. The directory stays locked until the manager and
+    /// what was handed out of it are dropped, and an open meanwhile says what holds it
+    /// ([`OpenError::Locked`](crate::error::OpenError::Locked)).
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](ApplyManager::close); [`CloseError::Wait`] also if another call is not done in time.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), CloseError> {
+        let began = Instant::now();
+        let mut end = self.lock_end();
+        while end.has_begun {
+            if let Some(outcome) = &end.outcome {
+                return outcome.clone();
+            }
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(CloseError::Wait(self.timed_out(began.elapsed())));
+            }
+            let waited = self.ended.wait_timeout(end, left);
+            end = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        end.has_begun = true;
+        drop(end);
+        let outcome = self.shut_down(timeout);
+        let mut end = self.lock_end();
+        end.outcome = Some(outcome.clone());
+        if let Some(holding) = &mut end.holding {
+            holding.becomes(Holder::ClosedManager);
+        }
+        drop(end);
+        self.ended.notify_all();
+        outcome
+    }
+
+    fn lock_end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shut_down(&self, timeout: Duration) -> Result<(), CloseError> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.are_of_the_parent() {
             return Err(CloseError::Poisoned(LockLost::Forked.into()));
         }
         let began = Instant::now();
@@ -276,16 +338,18 @@ impl<M: StateMachine> ApplyManager<M> {
             Err(WaitError::Timeout { .. }) => Duration::ZERO,
             _ => timeout.saturating_sub(began.elapsed()).max(END_TIMEOUT_MIN),
         };
-        let ended = self.threads.stop(&self.engine, left);
+        let ended = threads.stop(&self.engine, left);
         self.engine.progress.waiters.close();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
             other => CloseError::Wait(other),
         })?;
-        if !ended {
+        // A caller may be writing a snapshot, or moving the log's beginning: the end of the threads ends that soon.
+        let turn = self.engine.lock_snapshots_within(timeout.saturating_sub(began.elapsed()));
+        let Some(_turn) = turn.filter(|_| ended) else {
             // It may still write: the log is not marked as closed.
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));
-        }
+        };
         let committed = decode(self.engine.progress.committed_mark());
         match &self.engine.log {
             Some(log) => Ok(log.close(committed)?),
@@ -332,16 +396,18 @@ impl<M: StateMachine> ApplyManager<M> {
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
-        if self.threads.are_of_the_parent() {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.are_of_the_parent() {
             // A copy that `fork` made. The parent's engine goes on, and its files are the parent's to write.
-            self.threads.forget();
+            threads.forget();
             return;
         }
         if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
-            self.threads.stop(&self.engine, self.engine.config.close_timeout);
+            threads.stop(&self.engine, self.engine.config.close_timeout);
             return;
         }
-        if let Err(error) = self.shut_down(self.engine.config.close_timeout) {
+        drop(threads);
+        if let Err(error) = self.shutdown(self.engine.config.close_timeout) {
             tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
         }
     }
@@ -359,11 +425,13 @@ fn default_workers() -> usize {
 #[derive(Debug)]
 pub struct Reader<M> {
     engine: Arc<Engine<M>>,
+    /// Counts the reader as what keeps the directory open.
+    holding: Option<Holding>,
 }
 
 impl<M> Clone for Reader<M> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine) }
+        Self { engine: Arc::clone(&self.engine), holding: self.holding.clone() }
     }
 }
 

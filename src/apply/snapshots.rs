@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -75,6 +75,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
+        self.engine.check_open()?;
         self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
@@ -130,6 +131,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
+        self.engine.check_open()?;
         let newest = self.engine.snapshot_mark.load(Ordering::Acquire);
         if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
             let (snapshot, committed) = (log_id.index, decode(newest));
@@ -263,6 +265,24 @@ impl<M: StateMachine> Engine<M> {
         self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, if it is there in time.
+    pub(super) fn lock_snapshots_within(&self, timeout: Duration) -> Option<Turn<'_>> {
+        let began = Instant::now();
+        loop {
+            match self.snapshotting.try_lock() {
+                Ok(turn) => return Some(turn),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= timeout => return None,
+                Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK),
+            }
+        }
+    }
+
+    /// Refuses to change snapshots or the log after the end. The caller has the turn, without which the log is not closed.
+    pub(super) fn check_open(&self) -> Result<(), SnapshotError> {
+        if self.is_closed() { Err(SnapshotError::Closed) } else { Ok(()) }
+    }
+
     pub(super) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
         self.progress.poison.check()?;
         let log = self.log.as_deref();
@@ -358,6 +378,7 @@ impl<M: StateMachine> Engine<M> {
 
     fn compact_now(&self) -> Result<CompactionReport, SnapshotError> {
         let began = Instant::now();
+        self.check_open()?;
         self.end_segment(self.log_for_snapshots()?)?;
         let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
         let log = self.log_for_snapshots()?;

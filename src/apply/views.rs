@@ -9,6 +9,7 @@ use super::manager::ApplyManager;
 use super::ring::Descriptor;
 use super::watermark::{Stage, decode};
 use super::worker::{Step, WorkerState};
+use crate::disk::holders::Holder;
 use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
 use crate::machine::{StateMachine, View, Views};
@@ -41,7 +42,7 @@ impl<M: StateMachine> Engine<M> {
         let views = self.machine.views().ok_or(ViewError::Unsupported)?;
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         // Before anything is copied that may refer to a segment.
-        let hold = self.table.hold();
+        let hold = self.table.hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
         views.begin_view()?;
         while !self.push_mark()? {

@@ -17,8 +17,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::log::image::ImageSlice;
+use holders::Holders;
 
 pub(crate) mod frozen;
+pub(crate) mod holders;
 mod limits;
 mod mmap;
 pub(crate) mod names;
@@ -104,6 +106,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     }
     /// Why the directory itself, beside its lock file, could not be locked; `None` if it is, or need not be.
     fn directory_lock_refused(&self) -> Option<String> {
+        None
+    }
+    /// Where its holders are counted, for the error of an open that finds it locked.
+    #[doc(hidden)]
+    fn holders(&self) -> Option<&Arc<Holders>> {
         None
     }
     /// Fills `bytes` with what nobody can guess: a new directory's id and hash seed. A simulated disk draws them from its

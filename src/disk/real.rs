@@ -16,6 +16,7 @@ use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
 use self::lock::Held;
+use super::holders::Holders;
 use super::limits::{Reserve, check_file_end};
 use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
@@ -282,6 +283,10 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
+    fn holders(&self) -> Option<&Arc<Holders>> {
+        Some(&self.held.holders)
+    }
+
     fn describe(&self) -> String {
         self.path.clone()
     }

@@ -517,6 +517,9 @@ impl Log {
         }
         let failed = |file: &'static str| move |source| Poison::io("writing", file, source);
         let mut hard = lock(&self.hard);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(LogError::Closed);
+        }
         let is_first = hard.store(&*self.disk, state).map_err(failed(format::HARD_FILE))?;
         self.hard_sequence.store(hard.sequence(), Ordering::Release);
         if is_first {
@@ -541,9 +544,12 @@ impl Log {
     pub(crate) fn close(&self, committed: Option<u64>) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
+        // A hard state that is being stored is stored before.
+        let hard = lock(&self.hard);
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        drop(hard);
         let mut meta = lock(&self.meta);
         let content = Meta {
             clean_close: true,

@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use super::image::{EntryOffset, FrameOffset, HALF_HEADER_BYTES, Image};
 use super::unmapped::{NotRead, SegmentFile, is_no_mapping};
 use crate::codec::Place;
+use crate::disk::holders::Holding;
 use crate::disk::{Disk, DiskFile, Mapping};
 use crate::snapshot::ChunkSlice;
 
@@ -195,6 +196,16 @@ struct Held {
 pub struct SegmentHold {
     table: Arc<SegmentTable>,
     number: u64,
+    #[allow(dead_code, reason = "counts while it lives")]
+    holding: Option<Holding>,
+}
+
+impl SegmentHold {
+    /// The same, counted as what keeps the directory open.
+    pub(crate) fn of(mut self, holding: Option<Holding>) -> Self {
+        self.holding = holding;
+        self
+    }
 }
 
 impl Drop for SegmentHold {
@@ -316,7 +327,7 @@ impl SegmentTable {
         held.next += 1;
         held.live.insert(number);
         drop(held);
-        SegmentHold { table: Arc::clone(self), number }
+        SegmentHold { table: Arc::clone(self), number, holding: None }
     }
 
     fn lock_held(&self) -> MutexGuard<'_, Held> {

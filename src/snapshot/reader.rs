@@ -13,6 +13,7 @@ use super::error::SnapshotError;
 use super::format::{ALIGN_BYTES, SnapshotKind};
 use super::index::{ChunkInfo, IndexInfo, read_index};
 use super::iter::{BlobReader, Iter};
+use crate::disk::holders::{Holder, Holding};
 use crate::disk::{Access, Disk, Mapping, real};
 use crate::entry::LogId;
 
@@ -52,6 +53,8 @@ struct Inner {
     states: Box<[AtomicU8]>,
     #[allow(dead_code, reason = "held for the directory's lock, which a mapping does not keep")]
     disk: Option<Arc<dyn Disk>>,
+    #[allow(dead_code, reason = "counts while it lives")]
+    holding: Option<Holding>,
 }
 
 const UNCHECKED: u8 = 0;
@@ -105,7 +108,9 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let index = read_index(&mapping, &file)?;
         let states = index.chunks.iter().map(|_| AtomicU8::new(UNCHECKED)).collect();
-        Ok(Self(Arc::new(Inner { mapping, file, index, states, disk })))
+        let holders = disk.as_ref().and_then(|disk| disk.holders());
+        let holding = holders.map(|holders| holders.hold(Holder::Snapshot));
+        Ok(Self(Arc::new(Inner { mapping, file, index, states, disk, holding })))
     }
 }
 

@@ -138,7 +138,7 @@ impl Place {
         };
         self.fill(match error {
             OpenError::Missing { path } => of(Kind::Missing, path),
-            OpenError::Locked { path } => of(Kind::Locked, path),
+            OpenError::Locked { path, .. } => of(Kind::Locked, path),
             OpenError::ForeignOwner { path, .. } | OpenError::WritableByOthers { path, .. } => {
                 of(Kind::Permission, path)
             }

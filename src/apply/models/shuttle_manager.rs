@@ -51,7 +51,7 @@ fn submit_some(manager: &ApplyManager<Toy>, next: &Mutex<u64>, sync: bool) {
             let reply = manager.apply(&entry(*index), FOREVER);
             reply.map(|reply| assert_eq!(reply, Reply::Custom(*index)))
         } else {
-            let taken = manager.apply_entries(&[entry(*index)]);
+            let taken = manager.apply_entries(&[entry(*index)]).map(drop);
             taken.map_err(|source| ApplyError::Submit { source, submitted_through: None })
         };
         match taken {

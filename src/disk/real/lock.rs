@@ -11,11 +11,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::super::LOCK_FILE;
+use super::super::holders::{self, Holders};
 use super::super::process::Process;
 use super::{
     FILE_FLAGS, FILE_MODE, OpenMode, check_regular, failed, is_of_something_else, permission_bits,
@@ -40,6 +42,7 @@ pub(super) struct Held {
     /// Whether only this user can write to the directory.
     pub(super) is_ours: bool,
     process: Process,
+    pub(super) holders: Arc<Holders>,
 }
 
 /// A path, and the root that it begins at: after a `chroot` it says nothing any more.
@@ -93,16 +96,28 @@ impl Held {
             beside: false,
             is_ours,
             process,
+            holders: Arc::default(),
         };
+        let identity = Identity::of_open(&held.directory).ok();
+        let identity = identity.map(|identity| (identity.device, identity.inode));
         match held.lock_both(&name) {
             Err(OpenError::Locked { .. }) if mode == OpenMode::ReadBeside => {
                 held.unlock();
                 (held.lock, held.beside) = (None, true);
             }
+            Err(OpenError::Locked { path, holder }) => {
+                return Err(OpenError::Locked {
+                    path,
+                    holder: identity.map_or(holder, holders::describe),
+                });
+            }
             locked => locked?,
         }
         if writable {
             held.check()?;
+        }
+        if let Some(identity) = identity {
+            held.holders = holders::opened(identity);
         }
         Ok(held)
     }
@@ -116,7 +131,7 @@ impl Held {
         };
         match retry_on_intr(|| fs::flock(&self.directory, operation)) {
             Ok(()) => self.locked = true,
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
+            Err(Errno::WOULDBLOCK) => return Err(locked(path)),
             Err(error) => {
                 let error = io::Error::from(error);
                 tracing::warn!(%error, path, "the directory itself cannot be locked, only its file LOCK");
@@ -220,7 +235,7 @@ fn lock_file(
     };
     match retry_on_intr(|| fs::flock(&lock, operation)) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { path: path.into() }),
+        Err(Errno::WOULDBLOCK) => return Err(locked(path)),
         Err(error) => return Err(fail(error.into())),
     }
     if writable && permission_bits(Mode::from_raw_mode(stat.st_mode)) != permission_bits(FILE_MODE)
@@ -228,6 +243,11 @@ fn lock_file(
         fs::fchmod(&lock, FILE_MODE).map_err(|e| failed("locking", path, e))?;
     }
     Ok(Some(lock))
+}
+
+/// What holds it is found out by [`Held::take`].
+fn locked(path: &str) -> OpenError {
+    OpenError::Locked { path: path.into(), holder: "another process holds it".to_owned() }
 }
 
 fn is_unreachable(kind: io::ErrorKind) -> bool {

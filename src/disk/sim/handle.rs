@@ -59,7 +59,8 @@ impl SimHandle {
             return Err(OpenError::io("opening", path, error));
         }
         if state.writer || (writable && state.readers > 0) {
-            return Err(OpenError::Locked { path });
+            let holder = "another handle holds it".to_owned();
+            return Err(OpenError::Locked { path, holder });
         }
         if writable {
             state.writer = true;
