@@ -88,7 +88,11 @@ impl Looked {
     }
 
     fn options(&self) -> ScanOptions {
-        ScanOptions::looking_at(&*self.disk)
+        let options = ScanOptions::looking_at(&*self.disk);
+        match &self.meta {
+            Some((meta, damage)) => options.by_meta(meta, damage),
+            None => options,
+        }
     }
 
     /// Where the log begins; `None` before anything was completed.

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use common::{LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused};
@@ -147,20 +148,124 @@ fn a_directory_that_others_may_write_to_is_refused() {
     drop(scratch.open());
 }
 
+const STRANGER: u32 = 54_321;
+
+/// Whether this process may give files away; says so where a test has nothing to do.
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("skipped: only root can give a directory to another user");
+    }
+    is_root
+}
+
+/// Gives a directory with what is in it to another user.
+fn give_away(path: &Path, user: u32) {
+    for file in fs::read_dir(path).unwrap() {
+        chown(file.unwrap().path(), Some(user), Some(user)).unwrap();
+    }
+    chown(path, Some(user), Some(user)).unwrap();
+}
+
+/// A directory of some segments, a snapshot and a log after it.
+fn of_several_files(scratch: &Scratch) {
+    let manager = scratch.open();
+    let put = |index: u64| {
+        manager.apply(&Entry::put(index, 1, &index.to_be_bytes(), &[7; 3000]), LONG).unwrap();
+    };
+    (1..=60).for_each(put);
+    manager.snapshot().unwrap();
+    (61..=100).for_each(put);
+    manager.save_hard_state(b"vote").unwrap();
+    manager.close(LONG).unwrap();
+}
+
+/// Reads everything in every way, also after the files were cut by their owner.
+fn read_in_every_way(path: &Path, cut: bool) {
+    let report = sprag::inspect::verify(path).unwrap();
+    assert!(report.is_clean() && report.snapshots == 1, "{report:?}");
+    assert_eq!(sprag::inspect::inspect(path).unwrap().last.unwrap().index, 100);
+    let mut entries = 0;
+    sprag::inspect::dump(path, .., &mut |_| Ok(entries += 1)).unwrap();
+    assert!(entries >= 40, "{entries}");
+    let machine = PersistentStateMachine::open_read_only(path).unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    assert!(!maps.contains(path.to_str().unwrap()), "nothing of it is mapped");
+    if cut {
+        for file in fs::read_dir(path).unwrap() {
+            fs::File::options().write(true).open(file.unwrap().path()).unwrap().set_len(0).unwrap();
+        }
+    }
+    let mut copy = Vec::new();
+    assert_eq!(machine.view_read_only().unwrap().snapshot_to(&mut copy).unwrap().keys, 100);
+    for index in 1..=100_u64 {
+        assert_eq!(machine.get(&index.to_be_bytes()).unwrap().unwrap(), [7; 3000]);
+    }
+}
+
 #[test]
-fn a_directory_of_another_user_is_refused() {
+fn root_reads_and_copies_a_directory_of_another_user_and_does_not_write_to_it() {
     let scratch = Scratch::new();
-    drop(scratch.open());
-    if chown(scratch.path(), Some(54_321), None).is_err() {
-        // Only root may give a directory away.
+    of_several_files(&scratch);
+    if !is_root() {
         return;
     }
+    give_away(&scratch.path(), STRANGER);
+    let before = dir_bytes(&scratch.path());
     match refused(scratch.config()) {
-        OpenError::ForeignOwner { owner: 54_321, user, .. } => assert_ne!(user, 54_321),
+        OpenError::ForeignOwner { owner: STRANGER, user, .. } => assert_eq!(user, 0),
         error => panic!("{error}"),
     }
-    chown(scratch.path(), Some(0), None).unwrap();
-    drop(scratch.open());
+    let written = repair(scratch.path(), RepairOptions::new().write(true)).map(drop);
+    assert!(matches!(written, Err(OpenError::ForeignOwner { .. })), "{written:?}");
+    assert!(!repair(scratch.path(), RepairOptions::new()).unwrap().is_damaged());
+    // A snapshot of another user's is copied, too.
+    let name = "000000000000003c.snap";
+    let snapshot = sprag::Snapshot::open(scratch.path().join(name)).unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    assert!(!maps.contains(name));
+    drop(snapshot);
+    assert_eq!(dir_bytes(&scratch.path()), before);
+    read_in_every_way(&scratch.path(), true);
+    give_away(&scratch.path(), 0);
+}
+
+#[test]
+fn a_user_with_read_permission_reads_a_directory_and_another_one_is_refused() {
+    let scratch = Scratch::new();
+    of_several_files(&scratch);
+    if !is_root() {
+        return;
+    }
+    let path = scratch.path();
+    set_mode(path.parent().unwrap(), 0o755);
+    let run = |name: &str| {
+        let mut command = child(name, &path);
+        let output = command.uid(STRANGER).gid(STRANGER).output();
+        match output {
+            Ok(output) => output.status.success(),
+            Err(error) => {
+                println!("skipped: another user cannot run this program: {error}");
+                name == "child_reads"
+            }
+        }
+    };
+    assert!(!run("child_reads"), "without permission");
+    set_mode(&path, 0o755);
+    for file in fs::read_dir(&path).unwrap() {
+        set_mode(&file.unwrap().path(), 0o644);
+    }
+    assert!(run("child_reads"));
+    // Without the lock file, which it may not read, it reads as beside a writer that may come.
+    set_mode(&path.join("LOCK"), 0o600);
+    assert!(run("child_reads"));
+}
+
+/// The child: reads its directory as another user.
+#[test]
+fn child_reads() {
+    let Some(directory) = child_directory() else { return };
+    read_in_every_way(&directory, false);
 }
 
 /// Names that file systems, desktops, editors and crashes put into any directory.

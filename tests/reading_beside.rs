@@ -1,5 +1,10 @@
 //! Reading a directory that is damaged, full, or open for writing.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 #[path = "common/io.rs"]
 mod io;
@@ -211,4 +216,48 @@ fn damage_is_found_beside_a_writer_too() {
     assert_eq!(report.findings.len(), 1);
     assert!(!report.is_clean());
     drop(manager);
+}
+
+/// Bytes that this thread has had from system calls.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn after_a_clean_close_nothing_behind_the_end_of_the_log_is_read() {
+    if fs::read_to_string("/proc/thread-self/io").is_err() {
+        println!("skipped: this system does not count what a thread reads");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    // Segments of the usual length, most of which is reserved and not used.
+    let manager = open(io::config(&path));
+    (1..=50).for_each(|index| put(&manager, index));
+    let while_open = bytes_read();
+    PersistentStateMachine::open_read_only(&path).unwrap();
+    let while_open = bytes_read() - while_open;
+    manager.close(TIMEOUT).unwrap();
+    let log_bytes = fs::metadata(path.join("0000000000000001.seg")).unwrap().len();
+    let reads: [(&str, &dyn Fn(&Path)); 4] = [
+        ("get", &|path| {
+            let machine = PersistentStateMachine::open_read_only(path).unwrap();
+            assert!(machine.get(&key(1)).unwrap().is_some());
+        }),
+        ("inspect", &|path| assert_eq!(inspect(path).unwrap().last.unwrap().index, 50)),
+        ("dump", &|path| drop(dump(path, .., &mut |_| Ok(())).unwrap())),
+        ("frames", &|path| sprag::inspect::frames(path, &mut |_| Ok(())).unwrap()),
+    ];
+    for (what, read) in reads {
+        let before = bytes_read();
+        read(&path);
+        let bytes = bytes_read() - before;
+        // The log itself, in blocks of 64 KiB, and META; some of it twice.
+        assert!(bytes <= 512 << 10, "{what}: {bytes} of {log_bytes}");
+    }
+    println!("beside a writer: {while_open} bytes");
+    let before = bytes_read();
+    assert!(verify(&path).unwrap().is_clean());
+    assert!(bytes_read() - before >= log_bytes, "verify reads every byte");
 }

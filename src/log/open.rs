@@ -227,12 +227,13 @@ impl LogOpening {
     /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
     pub(crate) fn replay<M: StateMachine>(mut self, machine: &M) -> Result<Arc<Log>, OpenError> {
         let options = if self.writable {
-            let whole = |damage: &MetaDamage| damage.slot_offset.is_none();
-            let was_closed = self.content.clean_close
-                && self.meta.as_ref().is_some_and(|(.., damage)| whole(damage));
-            ScanOptions { strict: self.config.strict, was_closed, ..ScanOptions::default() }
+            ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
         } else {
             ScanOptions::looking_at(&*self.disk)
+        };
+        let options = match &self.meta {
+            Some((.., damage)) => options.by_meta(&self.content, damage),
+            None => options,
         };
         let snapshot = self.snapshot.map(|(log_id, _)| log_id);
         let options = ScanOptions { snapshot, ..options };

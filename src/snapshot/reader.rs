@@ -73,14 +73,14 @@ impl fmt::Debug for Snapshot {
 
 /// Opening.
 impl Snapshot {
-    /// Opens a snapshot file anywhere: it has to be a regular file that only its owner (this user, or root) may write
-    /// to. No lock is taken.
+    /// Opens a snapshot file anywhere: it has to be a regular file. No lock is taken. It is mapped if only its owner (this
+    /// user, or root) may write to it, and else copied into memory, so that another user cannot change what was checked.
     ///
     /// # Errors
     ///
     /// [`SnapshotError::NotASnapshot`], [`SnapshotError::UnknownVersion`] or [`SnapshotError::OtherSettings`] if it is
     /// nothing this build reads, [`SnapshotError::Corrupt`] if header, footer or index are damaged, [`SnapshotError::Io`]
-    /// if it cannot be mapped.
+    /// if it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SnapshotError> {
         let path = path.as_ref();
         let file = path.display().to_string();

@@ -1,42 +1,50 @@
-//! Mapping a file that is in no data directory of ours: a snapshot that the user names.
+//! The bytes of a file that is in no data directory of ours: a snapshot that the user names.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
-use rustix::io::retry_on_intr;
+use rustix::io::{pread, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::{Mapping, WRITABLE_BY_OTHERS, mmap};
 
-/// Maps all of a file, read-only. Links are followed: it is the user who named it. What is no regular file (a FIFO, a
-/// directory, a device) is refused, and so is a file that somebody else could change under the mapping.
+/// All of a file, read-only. Links are followed: it is the user who named it. What is no regular file (a FIFO, a
+/// directory, a device) is refused. A file that another user could change, or cut, is copied and not mapped.
 pub(crate) fn map(path: &Path) -> io::Result<Mapping> {
     // `NONBLOCK` means nothing to a regular file, and keeps a FIFO from blocking the open for good.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = retry_on_intr(|| fs::openat(CWD, path, flags, Mode::empty()))?;
-    let bytes = check(&file)?;
-    if bytes == 0 {
-        return Ok(Mapping::Copied([].into()));
+    let (bytes, may_change) = check(&file)?;
+    if bytes == 0 || may_change {
+        return copy(&file, bytes).map(|copy| Mapping::Copied(copy.into()));
     }
     mmap::map_read_only(&file, bytes).map(Mapping::Mapped)
 }
 
-/// Its length.
-fn check(file: &OwnedFd) -> io::Result<usize> {
-    let refused = |kind, why| Err(io::Error::new(kind, why));
+/// Its length, and whether another user could change it.
+fn check(file: &OwnedFd) -> io::Result<(usize, bool)> {
     let stat = fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return refused(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
-        let why = "another user owns the file, and could change it while it is mapped";
-        return refused(io::ErrorKind::PermissionDenied, why);
+    let is_foreign = stat.st_uid != 0 && stat.st_uid != geteuid().as_raw();
+    let may_change = is_foreign || Mode::from_raw_mode(stat.st_mode).intersects(WRITABLE_BY_OTHERS);
+    Ok((usize::try_from(stat.st_size).map_err(io::Error::other)?, may_change))
+}
+
+/// The first `bytes` bytes. One that was cut meanwhile is an error, and what else changed is for its checksums to find.
+fn copy(file: &OwnedFd, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    copy.resize(bytes, 0);
+    let mut done = 0;
+    while done < bytes {
+        match retry_on_intr(|| pread(file, &mut copy[done..], done as u64))? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => done += read,
+        }
     }
-    if Mode::from_raw_mode(stat.st_mode).intersects(WRITABLE_BY_OTHERS) {
-        let why = "others may write to the file; run: chmod go-w on it";
-        return refused(io::ErrorKind::PermissionDenied, why);
-    }
-    usize::try_from(stat.st_size).map_err(io::Error::other)
+    Ok(copy)
 }

@@ -10,8 +10,10 @@ use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
 use crate::log::format::{SEGMENT_BYTES_MAX, segment_name};
 use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
 
-/// How much is read at once, unless a frame is longer.
+/// How much is read at once in the end, unless a frame is longer.
 const READ_BYTES: u64 = 4 << 20;
+/// How much is read at first: a short log is no reason to read a long file.
+const READ_BYTES_FIRST: u64 = 64 << 10;
 
 /// What is in a directory.
 #[derive(Debug, Default)]
@@ -134,18 +136,22 @@ pub(crate) fn refuse_unowned(
     let taken = |file| OpenError::NameTaken { path: disk.describe(), file };
     for number in segments {
         let name = segment_name(number);
-        let Some((bytes, first)) = beginning::<FRAME_HEADER_BYTES>(disk, &name)? else { continue };
-        let is_ours = bytes.is_multiple_of(PAGE_BYTES)
-            || first.iter().all(|byte| *byte == 0)
-            || FrameHeader::parse(&first, database_id).is_ok();
-        if !is_ours {
+        let file = disk.open(&name, Access::Read);
+        let Some(file) = unless_linked(file, &name)? else { continue };
+        let bytes = file.len().map_err(|e| OpenError::io("measuring", &*name, e))?;
+        if bytes.is_multiple_of(PAGE_BYTES) {
+            continue;
+        }
+        let first = beginning::<FRAME_HEADER_BYTES>(&*file, &name)?;
+        if first.iter().any(|byte| *byte != 0) && FrameHeader::parse(&first, database_id).is_err() {
             return Err(taken(name));
         }
     }
     for name in list_files(disk)?.unfinished {
-        let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(disk, &name)?;
-        let Some((_, first)) = first else { continue };
-        if first != SNAPSHOT_MAGIC && first.iter().any(|byte| *byte != 0) {
+        let file = disk.open(&name, Access::Read);
+        let Some(file) = unless_linked(file, &name)? else { continue };
+        let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(&*file, &name)?;
+        if first.iter().any(|byte| *byte != 0) && first != SNAPSHOT_MAGIC {
             return Err(taken(name));
         }
     }
@@ -155,21 +161,22 @@ pub(crate) fn refuse_unowned(
 /// The length of every segment is a multiple of it.
 const PAGE_BYTES: u64 = 4096;
 
-/// The length of a file, and its first bytes, with zeros for those that it does not have. `None` for a file that has
-/// another name elsewhere, under which it stays.
-fn beginning<const N: usize>(
-    disk: &dyn Disk,
+/// `None` for a file that has another name elsewhere, under which it stays.
+fn unless_linked(
+    opened: io::Result<Arc<dyn DiskFile>>,
     name: &str,
-) -> Result<Option<(u64, [u8; N])>, OpenError> {
-    let failed = |action| move |source| OpenError::io(action, name, source);
-    let file = match disk.open(name, Access::Read) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
-        opened => opened.map_err(failed("opening"))?,
-    };
-    let bytes = file.len().map_err(failed("measuring"))?;
+) -> Result<Option<Arc<dyn DiskFile>>, OpenError> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        opened => Ok(Some(opened.map_err(|e| OpenError::io("opening", name, e))?)),
+    }
+}
+
+/// The first bytes of a file, with zeros for those that it does not have.
+fn beginning<const N: usize>(file: &dyn DiskFile, name: &str) -> Result<[u8; N], OpenError> {
     let mut first = [0; N];
-    file.read_at(&mut first, 0).map_err(failed("reading"))?;
-    Ok(Some((bytes, first)))
+    file.read_at(&mut first, 0).map_err(|e| OpenError::io("reading", name, e))?;
+    Ok(first)
 }
 
 /// A segment file, open for reading.
@@ -232,6 +239,8 @@ pub(in crate::log) struct Window {
     segment: Option<u64>,
     start: u64,
     filled: usize,
+    /// How much the last reading asked for. The next one asks for twice as much if it goes on from there.
+    asked: u64,
 }
 
 impl Window {
@@ -248,7 +257,10 @@ impl Window {
         };
         let have = self.start..self.start + self.filled as u64;
         if self.segment != Some(segment.number) || offset < have.start || offset + len > have.end {
-            let want = len.max(READ_BYTES).min(left);
+            let goes_on =
+                self.segment == Some(segment.number) && (have.start..=have.end).contains(&offset);
+            self.asked = if goes_on { (2 * self.asked).min(READ_BYTES) } else { READ_BYTES_FIRST };
+            let want = len.max(self.asked).min(left);
             // At most a segment: below 4 GiB.
             let want = usize::try_from(want).unwrap_or(usize::MAX);
             if self.buffer.len() < want {

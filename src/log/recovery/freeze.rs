@@ -106,7 +106,7 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     if files.meta {
         frozen.insert(META_FILE.to_owned(), slots(disk, META_FILE)?);
     }
-    let Some((_, meta, _)) = look_again(disk, &mut || {
+    let Some((_, meta, damage)) = look_again(disk, &mut || {
         if files.meta {
             frozen.insert(META_FILE.to_owned(), slots(disk, META_FILE)?);
         }
@@ -120,7 +120,8 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     // Before the log, which has every entry that a snapshot has had since before that got its name.
     freeze_snapshots(disk, &mut frozen)?;
     let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let result = scan(disk, &meta, ScanOptions::looking_at(disk), &mut |frame| {
+    let options = ScanOptions::looking_at(disk).by_meta(&meta, &damage);
+    let result = scan(disk, &meta, options, &mut |frame| {
         let bytes = segments.entry(frame.segment).or_default();
         let offset = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         bytes.resize(offset + FRAME_HEADER_BYTES + frame.body.len(), 0);

@@ -5,7 +5,7 @@ use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FrameHeader, FrameKind, segment_name};
-use crate::log::meta::Meta;
+use crate::log::meta::{Meta, MetaDamage};
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
 use crate::log::recovery::table::Outcome;
@@ -32,6 +32,12 @@ impl ScanOptions {
     pub(crate) fn looking_at(disk: &dyn Disk) -> Self {
         let beside_a_writer = disk.is_beside_a_writer();
         Self { on_damage: OnDamage::StopThere, beside_a_writer, ..Self::default() }
+    }
+
+    /// With what META says of the end of the log, if both of its slots hold. A writer is behind that end already.
+    pub(crate) fn by_meta(self, meta: &Meta, damage: &MetaDamage) -> Self {
+        let whole = damage.slot_offset.is_none();
+        Self { was_closed: meta.clean_close && whole && !self.beside_a_writer, ..self }
     }
 }
 
