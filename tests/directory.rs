@@ -186,7 +186,11 @@ fn read_in_every_way(path: &Path, cut: bool) {
     assert!(report.is_clean() && report.snapshots == 1, "{report:?}");
     assert_eq!(sprag::inspect::inspect(path).unwrap().last.unwrap().index, 100);
     let mut entries = 0;
-    sprag::inspect::dump(path, .., &mut |_| Ok(entries += 1)).unwrap();
+    let mut count = |_: &sprag::inspect::LiveEntry<'_>| {
+        entries += 1;
+        Ok(())
+    };
+    sprag::inspect::dump(path, .., &mut count).unwrap();
     assert!(entries >= 40, "{entries}");
     let machine = PersistentStateMachine::open_read_only(path).unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();

@@ -226,6 +226,7 @@ fn bytes_read() -> u64 {
 
 #[test]
 fn after_a_clean_close_nothing_behind_the_end_of_the_log_is_read() {
+    type Read<'a> = (&'a str, &'a dyn Fn(&Path));
     if fs::read_to_string("/proc/thread-self/io").is_err() {
         println!("skipped: this system does not count what a thread reads");
         return;
@@ -240,7 +241,7 @@ fn after_a_clean_close_nothing_behind_the_end_of_the_log_is_read() {
     let while_open = bytes_read() - while_open;
     manager.close(TIMEOUT).unwrap();
     let log_bytes = fs::metadata(path.join("0000000000000001.seg")).unwrap().len();
-    let reads: [(&str, &dyn Fn(&Path)); 4] = [
+    let reads: [Read<'_>; 4] = [
         ("get", &|path| {
             let machine = PersistentStateMachine::open_read_only(path).unwrap();
             assert!(machine.get(&key(1)).unwrap().is_some());
