@@ -15,6 +15,7 @@ use sprag::{
 
 use crate::args::{Cas, Incr, KeyOf, Put};
 use crate::error::{Failure, Kind, Outcome, about, opening};
+use crate::recovered::say_recovered;
 use crate::text::line;
 
 /// How long another process is waited for that has the directory open: as long as a command takes, and a `watch` reads.
@@ -155,7 +156,9 @@ fn open(dir: &Path) -> Result<PersistentStateMachine, OpenError> {
             Err(OpenError::Locked { .. }) if began.elapsed() < LOCK_WAIT_MAX => {
                 thread::sleep(LOCK_LOOK_EVERY);
             }
-            opened => return opened,
+            opened => {
+                return opened.inspect(|machine| say_recovered(dir, machine.recovery()));
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod memory;
 mod output;
 mod progress;
 mod read;
+mod recovered;
 mod repair;
 mod run;
 mod snapshot;

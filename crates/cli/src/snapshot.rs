@@ -17,6 +17,7 @@ use crate::error::{self, Outcome, about, about_file, is_full, opening};
 use crate::look::whole;
 use crate::output::{Content, Output};
 use crate::progress::Progress;
+use crate::recovered::say_recovered;
 use crate::text::{line, size};
 
 /// Long enough for a slow disk to close.
@@ -247,6 +248,7 @@ fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>>
         .contiguity(contiguity)
         .compaction(None);
     let machine = PersistentStateMachine::open(config).map_err(opening(dir))?;
+    say_recovered(dir, machine.recovery());
     ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))
 }
 

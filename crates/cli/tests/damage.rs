@@ -94,3 +94,24 @@ fn a_missing_segment_and_a_damaged_meta_are_named() {
         assert!(fail(1, arguments).contains("META"));
     }
 }
+
+/// What `verify` calls damaged, a command that writes says too, where it can go on.
+#[test]
+fn a_command_that_writes_says_what_it_went_on_from() {
+    for at in [70, 4096 + 70] {
+        let (_temporary, dir) = fresh();
+        succeed(["put", text(&dir), "key", "value"]);
+        flip(&dir.join("META"), at);
+        assert!(fail(1, ["verify", text(&dir)]).contains("META is damaged"));
+        let output = sprag(["put", text(&dir), "other", "value"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && said.contains("a slot of META did not read back"),
+            "{said}"
+        );
+        let output = sprag(["put", text(&dir), "third", "value"]);
+        assert!(output.status.success() && output.stderr.is_empty());
+        assert_eq!(succeed(["get", text(&dir), "key"]), b"value\n");
+        succeed(["verify", text(&dir)]);
+    }
+}

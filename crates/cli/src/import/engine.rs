@@ -16,6 +16,7 @@ use super::group::{Group, Keys, Refused, State, Visit};
 use super::mark;
 use super::stream::Position;
 use crate::error::{Outcome, about, opening};
+use crate::recovered::say_recovered;
 
 /// Long enough for a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,6 +70,7 @@ impl Engine {
             closed => {
                 let config = PersistentConfig::new(&self.dir).expected_keys(EXPECTED_KEYS);
                 let machine = PersistentStateMachine::open(config).map_err(opening(&self.dir))?;
+                say_recovered(&self.dir, machine.recovery());
                 let what = self.dir.display().to_string();
                 Ok(closed.insert(Opened::new(machine, what)?))
             }

@@ -29,6 +29,7 @@ use crate::error::{Failure, Outcome, about, one_line, opening};
 use crate::memory;
 use crate::output::{Output, temporary_directory};
 use crate::progress::Progress;
+use crate::recovered::say_recovered;
 use digest::Digest;
 use reads::{GetFigures, Readable};
 use report::{Report, three_digits};
@@ -105,6 +106,7 @@ fn run_persistent(
         let _spinner = progress.spinner("opening");
         PersistentStateMachine::open(config.clone()).map_err(opening(&dir))?
     };
+    say_recovered(&dir, machine.recovery());
     let (job, reader) = Job::run(machine, options, acks, progress).map_err(|error| {
         Failure::about(format!("{}: {}", dir.display(), one_line(&*error)), &*error)
     })?;
