@@ -3,15 +3,16 @@
 
 mod common;
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::machines::{KeyValueReads, memory};
-use common::{LONG, Persistent, Scratch, apply_config, manage, open};
-use sprag::error::{ApplyError, SubmitError};
+use common::{LONG, Persistent, Scratch, apply_config, eventually, manage, open};
+use sprag::error::{ApplyError, ProposeError, SubmitError};
 use sprag::{
-    ApplyManager, Command, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload, Reply,
-    RetryPolicy, Snapshot, StateMachine, Submitted,
+    ApplyManager, Command, Contiguity, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload,
+    Reply, RetryPolicy, Snapshot, Stage, StateMachine, Submitted,
 };
 
 fn counts(submitted: Submitted) -> (u64, u64, u64) {
@@ -289,4 +290,79 @@ fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
         }
     });
     assert!(manager.log_state().unwrap().purged.is_some());
+}
+
+#[test]
+fn the_first_and_the_last_index_there_can_be_are_compared_and_proposed_after() {
+    let manager = manage(memory(), apply_config(1));
+    let zero = manager.apply_entries(&[put(0, b"zero"), put(1, b"one")]).unwrap();
+    assert_eq!(counts(zero), (2, 0, 0));
+    let again = manager.apply_entries(&[put(0, b"zero"), put(1, b"one")]).unwrap();
+    assert_eq!(counts(again), (0, 2, 0));
+    conflicts(manager.apply_entries(&[put(0, b"other")]), 0);
+    assert_eq!(manager.next_index(), 2);
+
+    let scratch = Scratch::new();
+    let manager = open(scratch.by_commit().contiguity(Contiguity::Monotone));
+    let last = u64::MAX - 1;
+    assert_eq!(counts(manager.append(&[put(7, b"a"), put(last, b"b")]).unwrap()), (2, 0, 0));
+    for _ in 0..2 {
+        let again = manager.append(&[put(7, b"a"), put(last, b"b")]).unwrap();
+        assert_eq!(counts(again), (0, 2, 0));
+        conflicts(manager.append(&[put(last, b"other")]), last);
+        manager.sync(LONG).unwrap();
+    }
+    manager.apply_committed(7..=7, LONG, &mut Vec::new()).unwrap();
+    manager.apply_only(&[put(last, b"b")], LONG, &mut Vec::new()).unwrap();
+    let file = Scratch::new();
+    manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    let other = manage(memory(), apply_config(1));
+    other.restore(&Snapshot::open(file.path()).unwrap(), LONG).unwrap();
+    other.wait_for_log_id(LogId::new(last, 1), Stage::Acknowledged, LONG).unwrap();
+    assert_eq!(other.next_index(), u64::MAX);
+    let refused = other.propose(Payload::Noop, LONG).unwrap_err();
+    let exhausted = matches!(refused, ProposeError::Refused(SubmitError::IndexExhausted));
+    assert!(exhausted, "{refused:?}");
+}
+
+#[test]
+fn an_entry_that_does_not_read_back_is_damage_and_neither_the_same_nor_another() {
+    let scratch = Scratch::new();
+    let manager = scratch.open();
+    let value = [7; 1000];
+    let entries: Vec<_> = (1..=400).map(|index| put(index, &value)).collect();
+    manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap();
+    manager.flush_pending(LONG).unwrap();
+    let mut segments: Vec<_> = std::fs::read_dir(scratch.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 3);
+    let first = &segments[0];
+    let flip = || {
+        let file = std::fs::File::options().read(true).write(true).open(first).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 5000).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], 5000).unwrap();
+    };
+    flip();
+    // A full segment is read from its file some time after it was filled.
+    let mut outcome = manager.apply_entries(&entries);
+    let damaged = || {
+        outcome = manager.apply_entries(&entries);
+        outcome.is_err()
+    };
+    assert!(eventually(LONG, damaged), "the first segment is in its file");
+    match outcome.unwrap_err() {
+        SubmitError::Corrupt(place) => {
+            assert_eq!(place.file, first.file_name().unwrap().to_str().unwrap());
+        }
+        error => panic!("{error:?}"),
+    }
+    // What lies elsewhere is compared all the same.
+    assert_eq!(counts(manager.apply_entries(&entries[399..]).unwrap()), (0, 1, 0));
+    flip();
+    assert_eq!(counts(manager.apply_entries(&entries).unwrap()), (0, 400, 0));
 }

@@ -72,6 +72,14 @@ fn proposals_take_the_term_of_the_logs_last_entry_and_every_payload() {
     let file = Scratch::new();
     manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let snapshot = sprag::Snapshot::open(file.path()).unwrap();
+    let (restored, path) = (Scratch::new(), file.path());
+    let (mode, order) = (sprag::CommitMode::OnAppend, sprag::Contiguity::Strict);
+    sprag::restore(&path, restored.path(), mode, order).unwrap();
+    let other = restored.open();
+    let proposal = other.propose_async(Payload::Noop, LONG);
+    assert_eq!(proposal.log_id(), Some(LogId::new(6, 7)));
+    assert_eq!(block_on(proposal).unwrap(), Reply::Applied);
+
     let other = manage(memory(), apply_config(2));
     assert_eq!(other.next_index(), 1);
     other.restore(&snapshot, LONG).unwrap();
