@@ -129,6 +129,8 @@ pub struct ApplyConfig {
     pub(crate) batch_size: usize,
     pub(crate) batch_timeout: Duration,
     pub(crate) pin_workers: bool,
+    pub(crate) worker_cores: Vec<usize>,
+    pub(crate) log_writer_core: Option<usize>,
     pub(crate) inline_apply: bool,
     /// `Some`: without threads, stepped by hand, at the time this clock tells.
     pub(crate) by_hand: Option<Clock>,
@@ -143,6 +145,8 @@ impl Default for ApplyConfig {
             batch_size: 128,
             batch_timeout: Duration::ZERO,
             pin_workers: true,
+            worker_cores: Vec::new(),
+            log_writer_core: None,
             inline_apply: true,
             by_hand: None,
             close_timeout: Duration::from_secs(30),
@@ -195,10 +199,30 @@ impl ApplyConfig {
         self
     }
 
-    /// Whether workers are pinned to cores, best effort; the stats say what came of it. Default: true.
+    /// Whether workers are pinned to cores, best effort; the stats say what came of it for each thread. Default: true.
+    ///
+    /// Without [`worker_cores`](ApplyConfig::worker_cores) a worker takes the core that the fewest threads of all engines of
+    /// this process are pinned to, so that several engines spread over the cores.
     #[must_use]
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin_workers = pin;
+        self
+    }
+
+    /// The cores that workers are pinned to, by the system's numbers: worker 0 to the first, and so on, from the beginning
+    /// again if there are more workers. Default: empty, which leaves the choice to the engine. No effect without
+    /// [`pin_workers`](ApplyConfig::pin_workers).
+    #[must_use]
+    pub fn worker_cores(mut self, cores: Vec<usize>) -> Self {
+        self.worker_cores = cores;
+        self
+    }
+
+    /// The core that the log writer is pinned to, by the system's number. Default: none, the system places it. No effect for
+    /// a machine without a log.
+    #[must_use]
+    pub fn log_writer_core(mut self, core: Option<usize>) -> Self {
+        self.log_writer_core = core;
         self
     }
 

@@ -89,6 +89,7 @@ mod sync;
 pub mod testing;
 
 pub use apply::compaction::CompactionStats;
+pub use apply::cores::{PinOutcome, PinnedThread};
 pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::{LogOptions, LogState};

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::apply::compaction::CompactionStats;
+use crate::apply::cores::{PinOutcome, PinnedThread};
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::apply::watermark::decode;
@@ -35,6 +36,8 @@ pub struct ApplyStats {
     pub worker_count: usize,
     /// Workers pinned to a core (which others may use too).
     pub workers_pinned: u64,
+    /// Each thread that is to be pinned, to which core, and what came of it: the workers, and the log writer.
+    pub pinned_threads: Vec<PinnedThread>,
     /// Last index accepted.
     pub submitted: Option<u64>,
     /// Last index handed to the kernel; `None` also for a machine without a log.
@@ -90,6 +93,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         engine.latency.settle(progress.acknowledged_mark());
         let latency = engine.latency.stats();
+        let pinned_threads = engine.lock_pinned().clone();
         let submitted_mark = progress.submitted_mark();
         let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match &engine.log {
@@ -109,7 +113,8 @@ impl<M: StateMachine> ApplyManager<M> {
             pipeline_size: submitted_mark.saturating_sub(applied_mark.max(progress.base())),
             pipeline_capacity: engine.config.pipeline_depth as u64,
             worker_count: engine.workers.count(),
-            workers_pinned: engine.pinned.load(Ordering::Relaxed),
+            workers_pinned: workers_pinned(&pinned_threads),
+            pinned_threads,
             submitted: decode(submitted_mark),
             written: decode(progress.written_mark()),
             durable: decode(progress.durable_mark()),
@@ -141,4 +146,11 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn reset_latency(&self) {
         self.engine.latency.reset();
     }
+}
+
+fn workers_pinned(threads: &[PinnedThread]) -> u64 {
+    let is_pinned = |thread: &&PinnedThread| {
+        thread.thread.starts_with("sprag-apply-") && thread.outcome == PinOutcome::Pinned
+    };
+    threads.iter().filter(is_pinned).count() as u64
 }

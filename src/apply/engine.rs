@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::cells::ReplyCells;
 use super::claims::{Claims, Released};
 use super::compaction::Compaction;
+use super::cores::PinnedThread;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
@@ -74,8 +75,8 @@ pub(crate) struct Engine<M> {
     pub(crate) closed: AtomicBool,
     /// Threads end when they have nothing to do.
     pub(crate) stopping: AtomicBool,
-    /// Workers whose pinning succeeded.
-    pub(crate) pinned: AtomicU64,
+    /// What pinning threads has come to.
+    pinned: std::sync::Mutex<Vec<PinnedThread>>,
     /// Replies that were rejections.
     pub(crate) rejected: AtomicU64,
     pub(crate) memory_bytes: usize,
@@ -160,7 +161,7 @@ impl<M: StateMachine> Engine<M> {
             compaction: Compaction::new(),
             closed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            pinned: AtomicU64::new(0),
+            pinned: std::sync::Mutex::default(),
             rejected: AtomicU64::new(0),
             memory_bytes,
             start_mark,
@@ -558,6 +559,11 @@ impl<M: StateMachine> Engine<M> {
         } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {
             self.writer_signal.notify_of_time();
         }
+    }
+
+    /// What pinning threads has come to.
+    pub(crate) fn lock_pinned(&self) -> std::sync::MutexGuard<'_, Vec<PinnedThread>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what keeps the directory open.

@@ -7,6 +7,7 @@ pub(crate) mod apply_only;
 pub(crate) mod cells;
 pub(crate) mod claims;
 pub(crate) mod compaction;
+pub(crate) mod cores;
 mod cuts;
 pub(crate) mod engine;
 pub(crate) mod feed;

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cores::{Core, PinOutcome, PinnedThread};
 use super::engine::Engine;
 use super::spin::Spin;
 use super::worker::Step;
@@ -54,11 +55,31 @@ impl Threads {
     /// Starts the workers and, for an engine with a log, the log writer and the background.
     pub(crate) fn start<M: StateMachine>(engine: &Arc<Engine<M>>) -> io::Result<Self> {
         let mut threads = Self::new();
+        let config = &engine.config;
         for id in 0..engine.workers.count() {
-            threads.spawn(engine, format!("sprag-apply-{id}"), move |engine| worker(engine, id))?;
+            let name = format!("sprag-apply-{id}");
+            let pin = config.pin_workers.then(|| {
+                let listed = id.checked_rem(config.worker_cores.len());
+                let named = listed.and_then(|at| config.worker_cores.get(at));
+                Pin::new(
+                    engine,
+                    &name,
+                    named.map_or_else(Core::least_used, |at| Some(Core::named(*at))),
+                )
+            });
+            threads.spawn(engine, name, move |engine| {
+                let _core = pin.as_ref().inspect(|pin| pin.pin(engine));
+                worker(engine, id);
+            })?;
         }
         if engine.log.is_some() {
-            threads.spawn(engine, "sprag-log".to_owned(), log_writer)?;
+            let name = "sprag-log".to_owned();
+            let core = config.log_writer_core.map(Core::named);
+            let pin = core.map(|core| Pin::new(engine, &name, Some(core)));
+            threads.spawn(engine, name, move |engine| {
+                let _core = pin.as_ref().inspect(|pin| pin.pin(engine));
+                log_writer(engine);
+            })?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
         let compacts = engine.log.as_ref().is_some_and(|log| log.compaction_policy().is_some());
@@ -125,6 +146,36 @@ impl Threads {
     }
 }
 
+/// A thread that is to be pinned; the core is its own until it ends.
+struct Pin {
+    core: Option<Core>,
+    /// Its place in [`Engine::pinned`].
+    at: usize,
+}
+
+impl Pin {
+    fn new<M: StateMachine>(engine: &Engine<M>, name: &str, core: Option<Core>) -> Self {
+        let mut pinned = engine.lock_pinned();
+        pinned.push(PinnedThread {
+            thread: name.to_owned(),
+            core: core.as_ref().map(Core::number),
+            outcome: PinOutcome::Starting,
+        });
+        Self { core, at: pinned.len() - 1 }
+    }
+
+    /// Called by the thread.
+    fn pin<M: StateMachine>(&self, engine: &Engine<M>) {
+        let outcome = match &self.core {
+            Some(core) => core.pin(),
+            None => PinOutcome::Failed("the system names no cores".to_owned()),
+        };
+        if let Some(thread) = engine.lock_pinned().get_mut(self.at) {
+            thread.outcome = outcome;
+        }
+    }
+}
+
 /// Runs `run`, and `work` on a thread of its own meanwhile; returns when both have ended.
 pub(crate) fn beside<R>(
     name: &str,
@@ -158,9 +209,6 @@ fn has_patience(spin: &mut Spin, step: Step) -> bool {
 pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     let Some(worker) = engine.workers.get(id) else { return };
     worker.signal.attach();
-    if engine.config.pin_workers && pin(id) {
-        engine.pinned.fetch_add(1, Ordering::Relaxed);
-    }
     let mut spin = Spin::long();
     while !engine.stopping.load(Ordering::Relaxed) {
         let step = engine.step_worker(id);
@@ -195,13 +243,6 @@ pub(super) fn worker_wakes<M: StateMachine>(
     (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
         || engine.progress.has_due_tasks()
         || engine.stopping.load(Ordering::Relaxed)
-}
-
-/// Workers take the last cores, so that the submitter and the log writer, which the system places, have the others.
-fn pin(id: usize) -> bool {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let core = cores.len().checked_sub(id % cores.len().max(1) + 1).and_then(|at| cores.get(at));
-    core.is_some_and(|core| core_affinity::set_for_current(*core))
 }
 
 fn log_writer<M: StateMachine>(engine: &Engine<M>) {

@@ -35,6 +35,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("ApplyStats.pipeline_capacity", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.worker_count", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.workers_pinned", "configured_figures_are_those_of_the_configuration"),
+    ("ApplyStats.pinned_threads", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.submitted", "marks_and_queues_move_with_each_step"),
     ("ApplyStats.written", "marks_and_queues_move_with_each_step"),
     ("ApplyStats.durable", "marks_and_queues_move_with_each_step"),
@@ -358,10 +359,12 @@ fn configured_figures_are_those_of_the_configuration() {
         let pinned = |pin| {
             let manager = manage(memory(), config.clone().pin_workers(pin).inline_apply(false));
             manager.apply(&Entry::noop(1, 1), LONG).unwrap();
-            manager.stats().workers_pinned
+            let stats = manager.stats();
+            (stats.workers_pinned, stats.pinned_threads.len())
         };
-        assert_eq!(pinned(false), 0);
-        assert!(pinned(true) <= workers as u64);
+        assert_eq!(pinned(false), (0, 0));
+        let (pinned, to_pin) = pinned(true);
+        assert!(pinned <= workers as u64 && to_pin == workers);
     }
     let scratch = Scratch::new();
     let interval = Durability::Periodic(Duration::from_secs(9));
