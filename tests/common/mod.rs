@@ -8,6 +8,7 @@
     reason = "tests; each file uses its own part of this"
 )]
 
+pub mod files;
 pub mod frames;
 pub mod generate;
 pub mod io;
