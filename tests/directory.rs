@@ -421,6 +421,30 @@ fn a_name_of_the_engine_that_is_of_something_else_stops_writing_and_no_reading()
 }
 
 #[test]
+fn a_running_engine_neither_removes_nor_writes_over_a_file_that_it_did_not_write() {
+    let scratch = Scratch::new();
+    let path = scratch.path();
+    let manager = scratch.open();
+    let put = |index: u64| manager.apply(&Entry::put(index, 1, b"k", &[7; 3000]), LONG);
+    (1..=40).for_each(|index| drop(put(index).unwrap()));
+    let snapshot = path.join("0000000000000001.snap");
+    fs::write(&snapshot, b"a thesis").unwrap();
+    manager.compact().unwrap();
+    assert_eq!(fs::read(&snapshot).unwrap(), b"a thesis");
+    // In the way of the segments to come.
+    let segments: Vec<_> = (2..40_u64).map(|n| path.join(format!("{n:016x}.seg"))).collect();
+    let planted: Vec<_> = segments.into_iter().filter(|segment| !segment.exists()).collect();
+    planted.iter().for_each(|segment| fs::write(segment, b"a thesis").unwrap());
+    let error = (41..2000).find_map(|index| put(index).err()).unwrap();
+    assert!(manager.poison().is_some(), "{error}");
+    assert!(error.to_string().contains("move it out of the directory"), "{error}");
+    drop(manager);
+    for file in planted {
+        assert_eq!(fs::read(file).unwrap(), b"a thesis");
+    }
+}
+
+#[test]
 fn a_meta_that_is_no_file_is_named_with_what_to_do() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.path()).unwrap();

@@ -12,8 +12,10 @@ use super::Log;
 use super::format::META_FILE;
 use super::meta::LogBase;
 use super::table::Retired;
+use crate::disk::Access;
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
+use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
 use crate::snapshot::format::parse_snapshot_name;
 
@@ -149,6 +151,11 @@ impl Log {
         let names = self.disk.list().unwrap_or_default();
         let older = |name: &String| parse_snapshot_name(name).is_some_and(|older| older < index);
         for name in names.into_iter().filter(older) {
+            let opened = self.disk.open(&name, Access::Read);
+            if opened.and_then(|file| is_no_snapshot(&*file)).is_ok_and(|is_none| is_none) {
+                tracing::warn!(name, "a file with the name of a snapshot is none, and stays");
+                continue;
+            }
             if let Err(error) = self.disk.remove(&name) {
                 tracing::warn!(%error, name, "an older snapshot could not be removed");
             }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, segment_name};
+use super::recovery::files::is_no_segment;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 
@@ -174,6 +175,10 @@ impl SegmentFiles {
             },
             other => other?,
         };
+        if is_no_segment(&*file, &self.database_id)? {
+            let what = "it is not a file of sprag; move it out of the directory";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
         // Of a recycled one, what somebody who copied the directory has left out.
         file.allocate(self.segment_bytes)?;
         Ok(file)

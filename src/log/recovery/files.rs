@@ -133,27 +133,28 @@ pub(crate) fn refuse_unowned(
     database_id: &DatabaseId,
     segments: impl Iterator<Item = u64>,
 ) -> Result<(), OpenError> {
-    let taken = |file| OpenError::NameTaken { path: disk.describe(), file };
+    let of_segment = |file: &dyn DiskFile| is_no_segment(file, database_id);
     for number in segments {
-        let name = segment_name(number);
-        let file = disk.open(&name, Access::Read);
-        let Some(file) = unless_linked(file, &name)? else { continue };
-        let bytes = file.len().map_err(|e| OpenError::io("measuring", &*name, e))?;
-        if bytes.is_multiple_of(PAGE_BYTES) {
-            continue;
-        }
-        let first = beginning::<FRAME_HEADER_BYTES>(&*file, &name)?;
-        if first.iter().any(|byte| *byte != 0) && FrameHeader::parse(&first, database_id).is_err() {
-            return Err(taken(name));
-        }
+        refuse_if(disk, segment_name(number), &of_segment)?;
     }
     for name in list_files(disk)?.unfinished {
-        let file = disk.open(&name, Access::Read);
-        let Some(file) = unless_linked(file, &name)? else { continue };
-        let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(&*file, &name)?;
-        if first.iter().any(|byte| *byte != 0) && first != SNAPSHOT_MAGIC {
-            return Err(taken(name));
-        }
+        refuse_if(disk, name, &is_no_snapshot)?;
+    }
+    Ok(())
+}
+
+fn refuse_if(
+    disk: &dyn Disk,
+    name: String,
+    is_unowned: &dyn Fn(&dyn DiskFile) -> io::Result<bool>,
+) -> Result<(), OpenError> {
+    let file = match disk.open(&name, Access::Read) {
+        // It has another name elsewhere, under which it stays.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+        opened => opened.map_err(|e| OpenError::io("opening", &*name, e))?,
+    };
+    if is_unowned(&*file).map_err(|e| OpenError::io("reading", &*name, e))? {
+        return Err(OpenError::NameTaken { path: disk.describe(), file: name });
     }
     Ok(())
 }
@@ -161,21 +162,29 @@ pub(crate) fn refuse_unowned(
 /// The length of every segment is a multiple of it.
 const PAGE_BYTES: u64 = 4096;
 
-/// `None` for a file that has another name elsewhere, under which it stays.
-fn unless_linked(
-    opened: io::Result<Arc<dyn DiskFile>>,
-    name: &str,
-) -> Result<Option<Arc<dyn DiskFile>>, OpenError> {
-    match opened {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-        opened => Ok(Some(opened.map_err(|e| OpenError::io("opening", name, e))?)),
+/// Whether a file that has the name of a segment was not written by the engine.
+pub(in crate::log) fn is_no_segment(
+    file: &dyn DiskFile,
+    database_id: &DatabaseId,
+) -> io::Result<bool> {
+    if file.len()?.is_multiple_of(PAGE_BYTES) {
+        return Ok(false);
     }
+    let first = beginning::<FRAME_HEADER_BYTES>(file)?;
+    let is_blank = first.iter().all(|byte| *byte == 0);
+    Ok(!is_blank && FrameHeader::parse(&first, database_id).is_err())
+}
+
+/// Whether a file that has the name of a snapshot was not written by the engine.
+pub(in crate::log) fn is_no_snapshot(file: &dyn DiskFile) -> io::Result<bool> {
+    let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(file)?;
+    Ok(first != SNAPSHOT_MAGIC && first.iter().any(|byte| *byte != 0))
 }
 
 /// The first bytes of a file, with zeros for those that it does not have.
-fn beginning<const N: usize>(file: &dyn DiskFile, name: &str) -> Result<[u8; N], OpenError> {
+fn beginning<const N: usize>(file: &dyn DiskFile) -> io::Result<[u8; N]> {
     let mut first = [0; N];
-    file.read_at(&mut first, 0).map_err(|e| OpenError::io("reading", name, e))?;
+    file.read_at(&mut first, 0)?;
     Ok(first)
 }
 
