@@ -112,27 +112,16 @@ impl StateMachine for Bank {
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         let bytes: Vec<u8> = self.balances().flat_map(u64::to_le_bytes).collect();
-        let file = "the bank's balances".to_owned();
-        out.write(&bytes).map_err(|source| SnapshotError::Io { action: "writing", file, source })
+        Ok(out.write(&bytes)?)
     }
 
     /// All of it is read and looked at before any of it is taken.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
-        let file = || "the bank's balances".to_owned();
-        // With room for a byte that must not be there.
-        let mut bytes = vec![0; 8 * self.balances.len() + 1];
-        let mut filled = 0;
-        loop {
-            let read = source.read(&mut bytes[filled..]);
-            let failed = |source| SnapshotError::Io { action: "reading", file: file(), source };
-            match read.map_err(failed)? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        if filled != 8 * self.balances.len() {
+        let bytes = source.read_all(8 * self.balances.len())?;
+        if bytes.len() != 8 * self.balances.len() {
+            let (file, offset) = ("the bank's balances".to_owned(), bytes.len() as u64);
             let what = "it is not of this number of accounts";
-            return Err(SnapshotError::Corrupt { file: file(), offset: filled as u64, what });
+            return Err(SnapshotError::Corrupt { file, offset, what });
         }
         for (balance, bytes) in self.balances.iter().zip(bytes.as_chunks::<8>().0) {
             balance.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);

@@ -190,16 +190,7 @@ impl StateMachine for MemoryStateMachine {
     /// then goes on after the entry that the snapshot is of.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
         const FILE: &str = "the snapshot";
-        let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
-        loop {
-            match source.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(SnapshotError::io("reading", FILE, error)),
-            }
-        }
-        let bytes = Mapping::Copied(bytes.into());
+        let bytes = Mapping::Copied(source.read_all(usize::MAX)?.into());
         let snapshot = Snapshot::of_mapping(bytes, FILE.to_owned(), None)?;
         snapshot.verify()?;
         self.load_snapshot(&snapshot)

@@ -151,6 +151,14 @@ impl From<ReadError> for SnapshotError {
     }
 }
 
+impl From<io::Error> for SnapshotError {
+    /// What a [`SnapshotSink`](super::SnapshotSink) or a [`SnapshotSource`](super::SnapshotSource) says, for machines that
+    /// pass it on with `?`.
+    fn from(error: io::Error) -> Self {
+        Self::io("writing or reading", "a snapshot", error)
+    }
+}
+
 impl From<ViewError> for SnapshotError {
     fn from(error: ViewError) -> Self {
         match error {

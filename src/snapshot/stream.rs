@@ -2,6 +2,11 @@
 
 use std::io;
 
+use super::error::SnapshotError;
+
+/// How much is read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Takes bytes in order: a `Vec<u8>`, a socket, a file, or anything else that is [`io::Write`].
 pub trait SnapshotSink {
     /// Takes all of `bytes`, after those of the call before.
@@ -26,10 +31,73 @@ pub trait SnapshotSource {
     ///
     /// What the giving end says.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// All bytes to the end, which must be at most `bytes_max`. Takes as much memory as they are long.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] with what the giving end says, [`SnapshotError::Corrupt`] if there are more.
+    fn read_all(&mut self, bytes_max: usize) -> Result<Vec<u8>, SnapshotError> {
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+        loop {
+            match self.read(&mut piece) {
+                Ok(0) => return Ok(bytes),
+                Ok(read) => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SnapshotError::io("reading", "a snapshot", error)),
+            }
+            if bytes.len() > bytes_max {
+                let (file, offset) = ("a snapshot".to_owned(), bytes_max as u64);
+                let what = "it is longer than the state machine takes";
+                return Err(SnapshotError::Corrupt { file, offset, what });
+            }
+        }
+    }
 }
 
 impl<R: io::Read + ?Sized> SnapshotSource for R {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         io::Read::read(self, buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// Gives `count` bytes, a few at a time, is interrupted now and then, and fails if told to.
+    struct Odd {
+        count: usize,
+        calls: usize,
+        fails: bool,
+    }
+
+    impl SnapshotSource for Odd {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.calls += 1;
+            if self.calls % 3 == 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if self.count == 0 && self.fails {
+                return Err(io::Error::other("on purpose"));
+            }
+            let few = buffer.len().min(self.count).min(1000);
+            buffer[..few].fill(7);
+            self.count -= few;
+            Ok(few)
+        }
+    }
+
+    #[test]
+    fn all_of_a_source_is_read_or_none_is_taken() {
+        let odd = |count, fails| Odd { count, calls: 0, fails };
+        assert_eq!(odd(200_000, false).read_all(200_000).unwrap(), vec![7; 200_000]);
+        assert_eq!(odd(0, false).read_all(0).unwrap(), []);
+        let longer = odd(200_001, false).read_all(200_000).unwrap_err();
+        assert!(matches!(longer, SnapshotError::Corrupt { offset: 200_000, .. }), "{longer}");
+        let failed = odd(10, true).read_all(usize::MAX).unwrap_err();
+        assert!(matches!(failed, SnapshotError::Io { .. }), "{failed}");
     }
 }
