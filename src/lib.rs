@@ -123,8 +123,3 @@ pub use stats::ApplyStats;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
-
-/// Likewise the program of the page on embedding.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/embedding.md")]
-pub struct Embedding;
