@@ -1,6 +1,7 @@
 //! The versions of the formats on disk.
 
 use crate::log::format::FRAME_VERSION;
+use crate::log::two_slot::VERSION_2;
 use crate::snapshot::format::VERSION as SNAPSHOT_VERSION;
 
 /// The versions of the formats that a release writes. It reads those before them too.
@@ -17,4 +18,4 @@ pub struct FormatVersions {
 
 /// The versions of the formats that this release writes.
 pub const FORMAT_VERSIONS: FormatVersions =
-    FormatVersions { slots: 1, frames: FRAME_VERSION, snapshots: SNAPSHOT_VERSION };
+    FormatVersions { slots: VERSION_2, frames: FRAME_VERSION, snapshots: SNAPSHOT_VERSION };

@@ -69,7 +69,11 @@ fn read(name: &str, mut input: impl BufRead) -> Outcome<Vec<Line>> {
             let message = format!("{name}: line {number}: {what}; nothing was changed");
             Failure::new(Kind::Input, message).of_file(name)
         };
-        let parsed: Line = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+        let parsed: Line = serde_json::from_slice(&text).map_err(|error| {
+            // Its line is one of this text, which has one.
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            wrong(format!("{}, column {}", error.to_string().replace(&place, ""), error.column()))
+        })?;
         check_key(&parsed.key().0).map_err(|error| wrong(error.to_string()))?;
         lines.push(parsed);
     }
@@ -157,7 +161,10 @@ mod tests {
     #[test]
     fn a_line_that_is_no_command_is_named_by_its_number() {
         for (text, what) in [
-            ("{\"kind\":\"delete\",\"key\":\"a\"}\n\nnothing\n", "line 3: expected"),
+            (
+                "{\"kind\":\"delete\",\"key\":\"a\"}\n\nnothing\n",
+                "line 3: expected ident, column 2;",
+            ),
             ("{\"kind\":\"drop\",\"key\":\"a\"}", "line 1: unknown variant"),
             ("{\"kind\":\"put\",\"key\":\"a\"}", "line 1: missing field `value`"),
             ("{\"kind\":\"put\",\"key\":\"\",\"value\":\"\"}", "line 1: the key is empty"),

@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Damaged,
     DiskFull,
     Permission,
-    /// What was to be imported is wrong.
+    /// What was given to be read is wrong: an input, a file that is no snapshot.
     Input,
     /// The system refused to read or write.
     Io,
@@ -119,6 +119,11 @@ impl Place {
                     self.fill(Self::damaged(file, *offset, None));
                 }
                 SnapshotError::Io { file, source, .. } => self.fill(Self::io(Some(file), source)),
+                SnapshotError::NotASnapshot { file }
+                | SnapshotError::UnknownVersion { file, .. } => {
+                    let file = Some(file.clone());
+                    self.fill(Self { kind: Some(Kind::Input), file, ..Self::default() });
+                }
                 _ => {}
             }
         } else if let Some(Poison::Io { file, source, .. }) = error.downcast_ref() {

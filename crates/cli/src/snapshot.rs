@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sprag::error::SnapshotError;
+use sprag::error::{OpenError, SnapshotError};
 use sprag::snapshot::SnapshotKind;
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PersistentConfig,
@@ -154,14 +154,14 @@ pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Out
     let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
     let contiguity = if *monotone { Contiguity::Monotone } else { Contiguity::Strict };
     // What is wrong with the file is not the directory's fault.
-    std::fs::File::open(file).map_err(about_file(file))?;
+    if std::fs::metadata(file).map_err(about_file(file))?.is_dir() {
+        let what = "a directory; give a snapshot file (sprag snapshot DIR --out FILE writes one)";
+        return Err(format!("{}: {what}", file.display()).into());
+    }
+    drop(sprag::Snapshot::open(file)?);
     let report = {
         let _spinner = Progress::new(json).spinner("verifying and writing");
-        sprag::restore(file, dir, mode, contiguity).map_err(|error| match error {
-            error @ (sprag::error::OpenError::Missing { .. }
-            | sprag::error::OpenError::NotEmpty { .. }) => opening(dir)(error),
-            other => about(dir.display())(other),
-        })?
+        sprag::restore(file, dir, mode, contiguity).map_err(opening_from(file, dir))?
     };
     let sprag::RestoreReport { log_id, keys, bytes, .. } = report;
     if json {
@@ -173,6 +173,16 @@ pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Out
     }
     let (dir, bytes) = (dir.display(), size(bytes));
     Ok(writeln!(out, "{dir}: restored to {log_id}, {keys} keys, {bytes}")?)
+}
+
+/// A failure to make `dir` from `file`, which names the one that it is about first.
+fn opening_from(file: &Path, dir: &Path) -> impl Fn(OpenError) -> Box<dyn std::error::Error> {
+    let about_file = file.display().to_string();
+    let about_dir = opening(dir);
+    move |error| match error.to_string() {
+        text if text.starts_with(&about_file) => error::Failure::about(text, &error),
+        _ => about_dir(error),
+    }
 }
 
 #[derive(Serialize)]

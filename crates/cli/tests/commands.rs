@@ -154,7 +154,20 @@ fn a_file_that_is_to_be_restored_and_is_missing_is_named() {
     let file = temporary.path().join("nofile");
     let message = fail(1, ["restore", text(&file), text(&dir)]);
     assert!(message.starts_with(&format!("sprag: {}: No such file", file.display())), "{message}");
+    let message = fail(1, ["restore", text(temporary.path()), text(&dir)]);
+    assert!(message.contains("a directory; give a snapshot file"), "{message}");
+    std::fs::write(&file, "text, and not a short one, but no snapshot").unwrap();
+    let message = fail(1, ["restore", text(&file), text(&dir)]);
+    assert!(message.starts_with(&format!("sprag: {} is not a snap", file.display())), "{message}");
     assert!(!dir.exists());
+    let snapshot = temporary.path().join("s.snap");
+    filled(&dir, 3);
+    succeed(["snapshot", text(&dir), "--out", text(&snapshot)]);
+    let message = fail(1, ["restore", text(&snapshot), text(&file)]);
+    assert!(
+        message.starts_with(&format!("sprag: {}: not a directory", file.display())),
+        "{message}"
+    );
 }
 
 /// Runs the command with a terminal as its output and its standard error; what is shown there.

@@ -106,7 +106,7 @@ fn check_parent(dir: &Path) -> Outcome {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(format!("{}: not a directory", parent.display()).into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(format!("{}: no such directory", dir.display()).into())
+            Err(format!("{}: no such directory", parent.display()).into())
         }
         Err(error) => Err(about(parent.display())(error)),
     }
