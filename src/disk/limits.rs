@@ -49,12 +49,20 @@ impl Drop for MappingPermit {
     }
 }
 
-/// Refuses a file, or a write to one, that would reach past the process's limit of a file's size (`RLIMIT_FSIZE`): the
-/// kernel would end the process by a signal.
+/// Refuses a file that would reach past the process's limit of a file's size (`RLIMIT_FSIZE`): the kernel would end the
+/// process by a signal.
 pub(super) fn check_file_end(end: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(max) if end > max => Err(Errno::FBIG.into()),
         _ => Ok(()),
+    }
+}
+
+/// How many of the next `len` bytes at `offset` may be written within that limit.
+pub(super) fn bytes_within_limit(offset: u64, len: usize) -> usize {
+    match getrlimit(Resource::Fsize).current {
+        Some(max) => usize::try_from(max.saturating_sub(offset)).map_or(len, |left| left.min(len)),
+        None => len,
     }
 }
 

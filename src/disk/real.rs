@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 
 use self::lock::Held;
 use super::holders::Holders;
-use super::limits::{Reserve, check_file_end};
+use super::limits::{Reserve, bytes_within_limit, check_file_end};
 use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
 #[cfg(target_os = "linux")]
@@ -433,11 +433,14 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.held.check_process()?;
-        check_file_end(advanced(offset, bytes.len())?)?;
+        let fits = bytes_within_limit(offset, bytes.len());
         let mut done = 0;
         while done < bytes.len() {
             let at = advanced(offset, done)?;
-            match retry_on_intr(|| pwrite(&self.file, &bytes[done..], at))? {
+            if done == fits {
+                return Err(Errno::FBIG.into());
+            }
+            match retry_on_intr(|| pwrite(&self.file, &bytes[done..fits], at))? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 written => done += written,
             }

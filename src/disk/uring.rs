@@ -269,7 +269,9 @@ impl WriteQueue for UringQueue {
         let is_image =
             write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
         let apart = self.unsynced || (self.groups.is_empty() && end - start <= APART_BYTES_MAX);
-        let way = match (is_image && write.file.direct().is_some(), write.sync && apart) {
+        // What passes the limit of a file's size is written through the page cache, which writes no more than fits.
+        let is_direct = is_image && check_file_end(end).is_ok() && write.file.direct().is_some();
+        let way = match (is_direct, write.sync && apart) {
             (false, _) => Way::Plain,
             (true, false) => Way::Writes,
             (true, true) => Way::ThenSync,
@@ -282,11 +284,7 @@ impl WriteQueue for UringQueue {
             [whole, Part::over()]
         };
         self.unsynced |= !write.sync;
-        let mut group = Group { write, way, parts, failure: None };
-        if let Err(error) = check_file_end(end) {
-            group.fail(WriteFailure::Write(error));
-        }
-        self.groups.push_back(group);
+        self.groups.push_back(Group { write, way, parts, failure: None });
         self.advance();
     }
 

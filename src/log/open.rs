@@ -429,7 +429,7 @@ impl LogOpening {
             files.let_go(*number);
         }
         let files = Arc::new(files);
-        let file = files.take(segment).map_err(OpenError::before_start)?;
+        let (file, file_bytes) = files.take_last(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
@@ -451,6 +451,7 @@ impl LogOpening {
         let position = WriterPosition {
             segment,
             file,
+            file_bytes,
             written_bytes: used,
             chain: tail.chain,
             sequence,

@@ -15,6 +15,12 @@ use super::recovery::files::is_no_segment;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 
+/// A log's first file begins with this length, so that a directory of few entries takes little space.
+const FIRST_BYTES: u64 = 64 << 10;
+/// By what a file that began short becomes longer, until it is as long as a segment. Each time costs one change of the file
+/// system's metadata, of which a log has five over its life, with the defaults.
+const GROWTH: u64 = 4;
+
 /// Creates the files of a log, the next one ahead of time.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
@@ -101,9 +107,37 @@ impl SegmentFiles {
         match ready.next.take() {
             Some((prepared, file)) if prepared == number => Ok(file),
             _ => {
-                let file = self.reserve(number);
+                let file = self.reserve(number, self.segment_bytes);
                 let file = file.map_err(|source| io_poison("creating", number, source))?;
                 self.settle(number, file)
+            }
+        }
+    }
+
+    /// The file of segment `number`, in which the log ends when it is opened, and its length. One that is there keeps its
+    /// length, and a new one is short: see [`SegmentFiles::grow`].
+    pub(crate) fn take_last(&self, number: u32) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
+        self.lock_ready().taken = number;
+        let file = self.reserve(number, FIRST_BYTES.min(self.segment_bytes));
+        let creating = |source| io_poison("creating", number, source);
+        let file = self.settle(number, file.map_err(creating)?)?;
+        let bytes = file.len().map_err(creating)?;
+        Ok((file, bytes))
+    }
+
+    /// Reserves space in the file of segment `number` for what ends at `end`, and for more; its length after that. Where there
+    /// is no space, the write that comes next says so, or still fits.
+    pub(crate) fn grow(&self, number: u32, file: &dyn DiskFile, end: u64) -> u64 {
+        let mut bytes = FIRST_BYTES;
+        while bytes < end {
+            bytes = bytes.saturating_mul(GROWTH);
+        }
+        let bytes = bytes.min(self.segment_bytes).max(end);
+        match file.allocate(bytes) {
+            Ok(()) => bytes,
+            Err(error) => {
+                tracing::debug!(%error, number, bytes, "a segment's file could not be made longer");
+                end
             }
         }
     }
@@ -134,7 +168,7 @@ impl SegmentFiles {
         if is_there || number <= ready.taken {
             return Ok(Ok(()));
         }
-        match self.reserve(number) {
+        match self.reserve(number, self.segment_bytes) {
             Ok(file) => ready.next = Some((number, self.settle(number, file)?)),
             Err(error) => return Ok(Err(error)),
         }
@@ -165,13 +199,15 @@ impl SegmentFiles {
 
     /// Space is reserved, not written: zero-filling the next segment beside the log writer cost half of the throughput
     /// and gained nothing measurable on a single sync (`docs/benchmarks.md`).
-    fn reserve(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+    ///
+    /// A new file has `bytes` bytes, and one that is there has no fewer.
+    fn reserve(&self, number: u32, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let name = segment_name(u64::from(number));
         let file = match self.disk.open(&name, Access::Write) {
             // It is not there: else it was made ready before, and not used, or is the one that the log ends in.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
                 Some(file) => file,
-                None => return self.create(&name),
+                None => return self.create(&name, bytes),
             },
             other => other?,
         };
@@ -180,12 +216,12 @@ impl SegmentFiles {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         // Of a recycled one, what somebody who copied the directory has left out.
-        file.allocate(self.segment_bytes)?;
+        file.allocate(bytes.max(file.len()?))?;
         Ok(file)
     }
 
     /// A new file with all of its space, or none: a file system that has not enough gives what it has, to the last block.
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = match self.disk.open(name, Access::Create) {
             // A spare has the name, and could not be opened by it: see `recycle_one`.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -193,7 +229,7 @@ impl SegmentFiles {
             }
             other => other?,
         };
-        let reserved = file.allocate(self.segment_bytes);
+        let reserved = file.allocate(bytes);
         if reserved.is_err()
             && let Err(error) = self.disk.remove(name)
         {
@@ -288,6 +324,19 @@ mod tests {
         assert_eq!(disk.list().unwrap(), [segment_name(3)]);
         files.have_ready(4).unwrap().unwrap();
         assert!(disk.list().unwrap().contains(&segment_name(4)));
+    }
+
+    #[test]
+    fn the_file_that_a_log_begins_in_is_short_and_grows_up_to_a_segment() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let files = SegmentFiles::new(disk, [0; 16], 4 << 20, 4);
+        let (file, bytes) = files.take_last(1).unwrap();
+        assert_eq!(bytes, FIRST_BYTES);
+        let ends = [1, FIRST_BYTES + 1, 300 << 10, 2 << 20, 4 << 20];
+        let lengths = ends.map(|end| files.grow(1, &*file, end));
+        assert_eq!(lengths, [64 << 10, 256 << 10, 1 << 20, 4 << 20, 4 << 20]);
+        assert_eq!(file.len().unwrap(), 4 << 20);
+        assert_eq!(files.take(2).unwrap().len().unwrap(), 4 << 20);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) struct WriterConfig {
 pub(crate) struct WriterPosition {
     pub(crate) segment: u32,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Length of the file, for which its space is reserved. The log's first file begins short.
+    pub(crate) file_bytes: u64,
     /// Bytes of the segment that are written.
     pub(crate) written_bytes: usize,
     /// Checksum of the last frame.
@@ -317,6 +319,10 @@ impl LogWriter {
             next = self.frames.pop();
         }
         let end = self.position.written_bytes;
+        if end as u64 > self.position.file_bytes {
+            let WriterPosition { segment, file, .. } = &self.position;
+            self.position.file_bytes = self.files.grow(*segment, &**file, end as u64);
+        }
         if end as u64 * PREPARE_PART > self.files.segment_bytes() {
             self.files.want(self.position.segment + 1);
         }
@@ -484,6 +490,7 @@ impl LogWriter {
             }
         };
         let file = std::mem::replace(&mut self.position.file, next);
+        self.position.file_bytes = self.files.segment_bytes();
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);
         if self.config.durability != Durability::Sync {
