@@ -1,5 +1,6 @@
 //! Where registered waiters are kept, each found by its id at once.
 
+use std::fmt;
 use std::task::Waker;
 
 use super::order::{Ticket, WaiterId};
@@ -55,10 +56,17 @@ impl Place {
 }
 
 /// The waiters, each found by its id.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Places {
     chunks: Vec<Box<[Place; CHUNK]>>,
     free: Vec<u32>,
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the places: there may be a million.
+        f.debug_struct("Places").field("chunks", &self.chunks.len()).finish_non_exhaustive()
+    }
 }
 
 impl Places {
