@@ -63,7 +63,7 @@ impl RepairOptions {
         self.write
     }
 
-    /// Whether a damaged `HARD` may be taken back to the hard state before, or to none. Default: false, as the node may
+    /// Whether a `HARD` that is damaged, missing or older than `META` says may be taken back to the hard state before, or to none. Default: false, as the node may
     /// then vote twice in a term: its log and vote are better thrown away as a whole, and the node added as a new one.
     #[must_use]
     pub fn forget_hard_state(mut self, forget: bool) -> Self {

@@ -76,7 +76,7 @@ fn damages() -> Vec<Seed> {
 fn stores() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for flags in 0..8 {
-        for kind in 0..6 {
+        for kind in 0..8 {
             let stores = [flags, 3, 3, 7, 100, 0, 3, 9, 2, 3, 1, 1];
             let damage = [1, kind, 8, 0, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
             let name = format!("flags-{flags}-kind-{kind}");
