@@ -418,7 +418,7 @@ fn read(made: &Made, disk: &SimDisk) -> Said {
     }
 }
 
-fn written(made: &Made, disk: &SimDisk) -> Result<Said, String> {
+fn written(made: &Made, disk: &SimDisk, goes_on: bool) -> Result<Said, String> {
     let before = files(disk);
     match PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config()) {
         Err(error) => {
@@ -432,9 +432,33 @@ fn written(made: &Made, disk: &SimDisk) -> Result<Said, String> {
             let has_entries = has_entries(made, &machine);
             let node = Stepped::new(machine, apply_config()).unwrap();
             let vote = node.hard_state().unwrap();
-            Ok(Said { named, has_entries, has_vote: vote == made.vote })
+            let said = Said { named, has_entries, has_vote: vote == made.vote };
+            if goes_on && said.is_exact() {
+                go_on(made, disk, node)?;
+            }
+            Ok(said)
         }
     }
+}
+
+/// One more entry and a power cut lose nothing either.
+fn go_on(made: &Made, disk: &SimDisk, node: Stepped<PersistentStateMachine>) -> Result<(), String> {
+    let next = made.last.map_or(1, |last| last + 1);
+    let taken = node.apply_entries(&[Entry::put(next, 1, b"one more", b"value")]);
+    let taken = taken.map_err(|error| format!("it takes no entry: {error}"))?;
+    assert_eq!(taken.new, 1);
+    node.run_until_idle();
+    disk.power_cut_keeping(0);
+    drop(node);
+    let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config());
+    let machine = machine.map_err(|error| format!("it does not open again: {error}"))?;
+    let last = machine.applied().map(|last| last.index);
+    let state = machine.scan_sorted().map_err(|error| error.to_string())?;
+    let vote = Stepped::new(machine, apply_config()).unwrap().hard_state().unwrap();
+    if last != Some(next) || state.len() != made.values.len() + 1 || vote != made.vote {
+        return Err("something was lost when it went on".to_owned());
+    }
+    Ok(())
 }
 
 /// What the campaign counts.
@@ -465,11 +489,13 @@ fn judge(
     forgets: Forgets,
     tried: &mut Tried,
 ) -> Result<(), String> {
+    // A pair that goes on says no more than its changes do alone.
+    let goes_on = changes.len() < 2;
     let files = made.changed(changes);
     let disk = disk_of(&files);
     let verified = verified(&disk).filter(|_| forgets != Forgets::Verify);
     let read = read(made, &disk);
-    let mut written = written(made, &disk)?;
+    let mut written = written(made, &disk, goes_on)?;
     tried.changes += 1;
     tried.refused += usize::from(written.named.is_some() && !written.is_exact());
     tried.named += usize::from(written.named.is_some() && written.is_exact());

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::disk::{Access, DiskFile, WriteQueue};
+use crate::log::format::META_FILE;
+use crate::log::recovery::freeze::freeze;
+use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::OnDamage;
 
 /// Lists its files once as they are, and from the second listing on as the writer has made them meanwhile.
@@ -15,6 +18,8 @@ struct Changing {
     listed: AtomicBool,
     /// Of the first segment.
     later: Vec<u8>,
+    /// Of META, if that changes too.
+    later_meta: Option<Vec<u8>>,
 }
 
 impl Disk for Changing {
@@ -25,6 +30,9 @@ impl Disk for Changing {
     fn list(&self) -> io::Result<Vec<String>> {
         if self.listed.swap(true, Ordering::Relaxed) {
             self.files.set(&segment_name(0), self.later.clone());
+            if let Some(meta) = &self.later_meta {
+                self.files.set(META_FILE, meta.clone());
+            }
         }
         self.files.list()
     }
@@ -65,7 +73,8 @@ fn changing(change: impl Fn(&mut [u8]), later: impl Fn(&mut [u8])) -> (Changing,
     let mut changed = log.segments[0].clone();
     later(&mut changed[start..end]);
     change(&mut log.segments[0][start..end]);
-    let disk = Changing { files: log.disk(0), listed: AtomicBool::new(false), later: changed };
+    let listed = AtomicBool::new(false);
+    let disk = Changing { files: log.disk(0), listed, later: changed, later_meta: None };
     (disk, start as u64)
 }
 
@@ -117,4 +126,31 @@ fn a_place_that_is_damage_by_itself_at_the_second_look_is_not_whole_and_keeps_no
     // At the first look too: then it is known without a second one.
     let (disk, start) = changing(unknown_kind, unknown_kind);
     assert_eq!(look(&disk).unwrap(), (1, Some(start)));
+}
+
+/// META is read, and then its writer closes, opens again and appends: the frame is no proof that META is an older copy.
+#[test]
+fn a_writer_that_opens_again_while_it_is_read_makes_no_older_meta() {
+    let mut log = Writer::new();
+    log.entries(&["a"]);
+    let files = log.disk(64);
+    let closed = Meta { clean_close: true, ..meta(1) };
+    MetaFile::create(&files, &closed).unwrap();
+    let again = MemoryDisk::default();
+    MetaFile::create(&again, &Meta { incarnation: 2, ..meta(1) }).unwrap();
+    log.incarnation = 2;
+    log.entries(&["b"]);
+    let disk = Changing {
+        files,
+        listed: AtomicBool::new(false),
+        later: log.segments[0].clone(),
+        later_meta: Some(again.bytes(META_FILE)),
+    };
+    let (frozen, result) = freeze(&disk).unwrap();
+    let (_, meta, damage) = MetaFile::open(&frozen, false).unwrap().unwrap();
+    let result = result.unwrap();
+    assert_eq!((meta.incarnation, result.tail.next_sequence), (2, 3));
+    assert_eq!(OlderMeta::of_scan(&meta, &damage, &result), None);
+    // By the META that was read first it would be one.
+    assert!(OlderMeta::of_scan(&closed, &damage, &result).is_some());
 }
