@@ -32,8 +32,18 @@ pub(in crate::log) struct Chain {
     pub(in crate::log) durable_sequence: u64,
     /// Where each run of entries of one term and leader starts, so that a truncation finds the log id before it.
     runs: Vec<LogId>,
-    /// The entry that a snapshot is of, and whether a record of it was met: see [`Chain::watch`].
-    watched: Option<(LogId, bool)>,
+    /// The entry that a snapshot is of: see [`Chain::watch`].
+    watched: Option<Watched>,
+}
+
+/// An entry, and whether it was met.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    log_id: LogId,
+    /// The log has it, or begins right behind it.
+    is_in_log: bool,
+    /// A record says that it was applied.
+    is_recorded: bool,
 }
 
 impl Chain {
@@ -58,7 +68,11 @@ impl Chain {
 
     /// Remembers whether `log_id`, which a snapshot is of, is met.
     pub(in crate::log) fn watch(&mut self, log_id: Option<LogId>) {
-        self.watched = log_id.map(|log_id| (log_id, false));
+        self.watched = log_id.map(|log_id| Watched {
+            log_id,
+            is_in_log: self.base.last == Some(log_id),
+            is_recorded: false,
+        });
     }
 
     /// The snapshot's entry, if this log, now read to its end, did not have it.
@@ -67,18 +81,10 @@ impl Chain {
     /// another entry was being installed, or is newer than the META by which the log was read. Where entries are applied
     /// that are not of the log, a record names them, or META says that they were committed.
     pub(in crate::log) fn lacks_snapshot(&self, meta: &Meta) -> Option<LogId> {
-        let (log_id, is_recorded) = self.watched?;
+        let Watched { log_id, is_in_log, is_recorded } = self.watched?;
         let was_committed = meta.committed >= Some(log_id.index);
         let is_applied = self.is_monotone && (is_recorded || was_committed);
-        (self.log_id_at(log_id.index) != Some(log_id) && !is_applied).then_some(log_id)
-    }
-
-    /// The log id of the live entry at `index`, or of the last one before the base.
-    fn log_id_at(&self, index: u64) -> Option<LogId> {
-        self.last.filter(|last| index <= last.index)?;
-        let next = self.runs.partition_point(|run| run.index <= index);
-        let run = next.checked_sub(1).and_then(|run| self.runs.get(run));
-        run.map(|run| run.at(index)).or(self.base.last.filter(|base| base.index == index))
+        (!is_in_log && !is_applied).then_some(log_id)
     }
 
     /// The sequence the next frame has.
@@ -159,14 +165,19 @@ impl Chain {
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
         if header.opening.kind == FrameKind::ApplyOnly {
             self.applied_only = header.last();
-            if let Some((log_id, is_recorded)) = &mut self.watched {
-                *is_recorded |= self.applied_only == Some(*log_id);
+            if let Some(watched) = &mut self.watched {
+                watched.is_recorded |= self.applied_only == Some(watched.log_id);
             }
             return;
         }
         match header.last() {
             Some(last) => {
                 let first = header.first();
+                if let Some(Watched { log_id, is_in_log, .. }) = &mut self.watched
+                    && (first.index..=last.index).contains(&log_id.index)
+                {
+                    *is_in_log = first.at(log_id.index) == *log_id;
+                }
                 if self.runs.last().is_none_or(|run| run.at(first.index) != first) {
                     self.runs.push(first);
                 }
@@ -179,6 +190,10 @@ impl Chain {
     fn truncate(&mut self, first_removed: u64) {
         if self.last.is_none_or(|last| last.index < first_removed) {
             return;
+        }
+        // A truncation starts above the base.
+        if let Some(watched) = &mut self.watched {
+            watched.is_in_log &= watched.log_id.index < first_removed;
         }
         while self.runs.last().is_some_and(|run| run.index >= first_removed) {
             self.runs.pop();

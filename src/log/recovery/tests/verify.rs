@@ -103,3 +103,42 @@ fn what_is_committed_is_in_the_log_or_before_its_base() {
     assert_eq!(index_said(&log, &Meta { committed: Some(3), ..by_commit }), None);
     assert_eq!(index_said(&log, &Meta { committed: Some(2), ..by_commit }), late(2));
 }
+
+#[test]
+fn a_snapshot_is_of_the_log_if_its_entry_is_live_there_or_right_before_its_base() {
+    let lacks = |log: &Writer, meta: &Meta, snapshot: LogId| {
+        let options = ScanOptions { snapshot: Some(snapshot), ..ScanOptions::default() };
+        let lacks = read_with(&log.disk(0), meta, options).1.unwrap().lacks_snapshot;
+        assert!(lacks.is_none_or(|lacked| lacked == snapshot));
+        lacks.is_some()
+    };
+    let by_commit = Meta { commit_mode: CommitMode::ByCommit, ..meta(0) };
+    let mut log = Writer::new();
+    log.entries(&["a", "b"]).entries(&["c"]);
+    for (index, term, expected) in [(0, 1, false), (2, 1, false), (2, 2, true), (3, 1, true)] {
+        assert_eq!(lacks(&log, &by_commit, LogId::new(index, term)), expected, "{index} {term}");
+    }
+    // What a truncation removes is not there any more; what takes its place is another entry.
+    log.truncation(1);
+    assert!(
+        !lacks(&log, &by_commit, LogId::new(0, 1)) && lacks(&log, &by_commit, LogId::new(1, 1))
+    );
+    log.term = 2;
+    log.entries(&["d", "e"]);
+    assert!(
+        lacks(&log, &by_commit, LogId::new(1, 1)) && !lacks(&log, &by_commit, LogId::new(1, 2))
+    );
+    // An entry in a gap is not of the log, unless it was committed.
+    log.next_index = 10;
+    log.entries(&["f"]);
+    let monotone = Meta { is_monotone: true, ..by_commit };
+    assert!(lacks(&log, &monotone, LogId::new(5, 2)) && !lacks(&log, &monotone, LogId::new(10, 2)));
+    let committed = Meta { committed: Some(5), ..monotone };
+    assert!(!lacks(&log, &committed, LogId::new(5, 2)));
+    let mut log = Writer::new();
+    log.next_index = 8;
+    log.entries(&["a"]);
+    let base = LogBase { last: Some(LogId::new(7, 1)), ..LogBase::default() };
+    let behind = Meta { base, ..by_commit };
+    assert!(!lacks(&log, &behind, LogId::new(7, 1)) && lacks(&log, &behind, LogId::new(7, 2)));
+}
