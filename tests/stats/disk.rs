@@ -149,6 +149,8 @@ fn recovery_says_what_opening_found() {
     assert_eq!((first.last, first.applied, first.frames), (None, None, 0));
     assert_eq!((first.cut, first.snapshot, first.purged), (None, None, None));
     assert!(!first.meta_slot_damaged && !first.beside_a_writer);
+    // Where a test can run, the file system locks directories.
+    assert_eq!(first.directory_lock_refused, None);
     assert_eq!(first.foreign, sprag::ForeignFiles::default());
     for index in 1..=3 {
         manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();

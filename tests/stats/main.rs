@@ -93,6 +93,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("RecoveryReport.purged", "recovery_says_what_opening_found"),
     ("RecoveryReport.damaged_snapshots", "recovery_says_what_is_damaged"),
     ("RecoveryReport.beside_a_writer", "recovery_says_what_opening_found"),
+    ("RecoveryReport.directory_lock_refused", "recovery_says_what_opening_found"),
     ("RecoveryReport.foreign", "recovery_says_what_opening_found"),
 ];
 
