@@ -16,7 +16,7 @@ pub struct Range<'a> {
     /// Log id of the first entry.
     first: LogId,
     count: u32,
-    /// A single entry with [`Footprint::All`].
+    /// A single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
     segment: u32,
     /// The encoded entries, and where in the segment they start.
@@ -94,7 +94,7 @@ pub struct EntryRef<'a> {
     pub log_id: LogId,
     /// Its place in the range, from 0.
     pub position: u32,
-    /// The hash of its [`Footprint::Key`]; 0 for a barrier.
+    /// The hash of its [`Footprint::Key`](crate::Footprint::Key); 0 for a barrier.
     pub hash: u64,
     /// What it carries.
     pub payload: PayloadRef<'a>,

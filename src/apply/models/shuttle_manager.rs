@@ -1,13 +1,17 @@
 //! The whole manager, threads and all, over a toy machine, in random schedules.
 
 use std::env;
+use std::future::Future;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use shuttle::thread;
 
 use super::{FIRST, FOREVER, LAST, Toy, put};
 use crate::apply::manager::ApplyManager;
+use crate::apply::propose::Proposal;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError, WaitError};
@@ -86,6 +90,46 @@ fn two_submit_one_waits_and_it_closes() {
     let of = |keep: fn(&u64) -> bool| (1..=ENTRIES).filter(keep).collect::<Vec<_>>();
     assert_eq!(reader.applied_in(0), of(|index| matches!(index % 4, 0 | 1)));
     assert_eq!(reader.applied_in(1), of(|index| matches!(index % 4, 2 | 3)));
+}
+
+/// Proposes three entries by the call, or by futures that are polled once, when the entry is acknowledged.
+fn propose_some(manager: &ApplyManager<Toy>, sync: bool) -> Vec<Reply> {
+    let payload = || put(0, FIRST).payload;
+    if sync {
+        return (0..3).map(|_| manager.propose(payload(), FOREVER).unwrap()).collect();
+    }
+    let futures: Vec<_> = (0..3).map(|_| manager.propose_async(payload(), FOREVER)).collect();
+    // No future is polled while the other thread needs the slots.
+    let poll = |mut future: Proposal| {
+        let index = future.log_id().unwrap().index;
+        manager.wait_for_apply(index, FOREVER).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(reply) = Pin::new(&mut future).poll(&mut context) else {
+            panic!("{index} is acknowledged");
+        };
+        let reply = reply.unwrap();
+        assert_eq!(reply, Reply::Custom(index));
+        reply
+    };
+    futures.into_iter().rev().map(poll).collect()
+}
+
+fn two_propose_and_every_entry_has_one_reply() {
+    let manager = Arc::new(manager(1, true));
+    let other = Arc::clone(&manager);
+    let other = thread::spawn(move || propose_some(&other, false));
+    let mut replies = propose_some(&manager, true);
+    replies.extend(other.join().unwrap());
+    for index in 1..=6 {
+        assert!(replies.contains(&Reply::Custom(index)), "{index}: {replies:?}");
+    }
+    Arc::into_inner(manager).unwrap().close(FOREVER).unwrap();
+}
+
+#[test]
+fn proposals_of_two_threads_have_a_reply_each_and_hold_no_slot() {
+    shuttle::check_random(two_propose_and_every_entry_has_one_reply, schedules(400));
+    shuttle::check_pct(two_propose_and_every_entry_has_one_reply, schedules(200), 3);
 }
 
 #[test]
