@@ -2,7 +2,7 @@
 //!
 //! A process may have a limited number of mappings and a limited address space, and a log may have any number of
 //! segments. A read opens the file by its name, so that many such segments need few descriptors; the last ones that were
-//! sealed stay open. Before a file loses its name it is opened for the readers that are left.
+//! sealed stay open. Before a file loses its name it is opened for the readers that are left, and stays open from then on.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,14 @@ pub(crate) struct SegmentFile {
     disk: Arc<dyn Disk>,
     segment: u32,
     bytes: usize,
-    /// Set before the name is removed or another file may have it.
-    open: Mutex<Option<Arc<dyn DiskFile>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: Option<Arc<dyn DiskFile>>,
+    /// Set before the name is removed: the file can be had from its descriptor alone.
+    for_good: bool,
 }
 
 impl SegmentFile {
@@ -29,25 +35,25 @@ impl SegmentFile {
         bytes: usize,
         file: Option<Arc<dyn DiskFile>>,
     ) -> Self {
-        Self { disk, segment, bytes, open: Mutex::new(file) }
+        Self { disk, segment, bytes, open: Mutex::new(Open { file, for_good: false }) }
     }
 
     fn name(&self) -> String {
         segment_name(u64::from(self.segment))
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, Option<Arc<dyn DiskFile>>> {
+    fn lock_open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn opened(&self) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = &*self.lock_open() {
+        if let Some(file) = &self.lock_open().file {
             return Ok(Arc::clone(file));
         }
         match self.disk.open(&self.name(), Access::Read) {
             // It lost its name since the look above, and was opened before that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lock_open().as_ref().map(Arc::clone).ok_or(error)
+                self.lock_open().file.as_ref().map(Arc::clone).ok_or(error)
             }
             opened => opened,
         }
@@ -74,13 +80,19 @@ impl SegmentFile {
     /// Opens it for good: it is about to lose its name. An error leaves it as it is.
     pub(crate) fn keep_open(&self) -> io::Result<()> {
         let file = self.opened()?;
-        self.lock_open().get_or_insert(file);
+        let mut open = self.lock_open();
+        open.file.get_or_insert(file);
+        open.for_good = true;
         Ok(())
     }
 
-    /// Gives back its descriptor; it is read by its name from now on.
+    /// Gives back its descriptor, if it has its name; it is read by that from now on.
     pub(crate) fn close(&self) {
-        *self.lock_open() = None;
+        let mut open = self.lock_open();
+        // A segment that was given up before it was sealed lost its name while it was an image.
+        if !open.for_good && self.disk.open(&self.name(), Access::Read).is_ok() {
+            open.file = None;
+        }
     }
 }
 
@@ -160,5 +172,50 @@ fn shared(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number),
         None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::log::test_disk::MemoryDisk;
+
+    fn segment(number: u32) -> (Arc<dyn Disk>, SegmentFile) {
+        let disk = MemoryDisk::default();
+        disk.set(&segment_name(u64::from(number)), vec![7; 64]);
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let file = disk.open(&segment_name(u64::from(number)), Access::Read).unwrap();
+        (Arc::clone(&disk), SegmentFile::new(disk, number, 64, Some(file)))
+    }
+
+    #[test]
+    fn a_segment_that_lost_its_name_is_read_to_the_end_however_many_are_sealed_after_it() {
+        let name = segment_name(3);
+        let (disk, file) = segment(3);
+        file.keep_open().unwrap();
+        // It is told to close once many later ones are there, before its name goes or after.
+        file.close();
+        disk.remove(&name).unwrap();
+        assert_eq!(file.read(8, 4).unwrap(), [7; 4]);
+        file.close();
+        assert_eq!(file.read(8, 4).unwrap(), [7; 4]);
+        // Its name went while it was in memory.
+        let (disk, file) = segment(3);
+        disk.remove(&name).unwrap();
+        file.close();
+        assert_eq!(file.read(8, 4).unwrap(), [7; 4]);
+    }
+
+    #[test]
+    fn a_closed_segment_is_read_by_its_name_and_kept_open_before_that_goes() {
+        let (disk, file) = segment(3);
+        file.close();
+        assert!(file.lock_open().file.is_none());
+        assert_eq!(file.read(0, 64).unwrap(), [7; 64]);
+        file.keep_open().unwrap();
+        disk.remove(&segment_name(3)).unwrap();
+        assert_eq!(file.read(0, 64).unwrap(), [7; 64]);
     }
 }
