@@ -84,9 +84,10 @@ fn break_it<M: StateMachine>(inner: M, how: Broken, config: ApplyConfig, log: &[
         ("flush", |it, _| poisoned_wait(it.flush_pending(LONG))),
         ("a future", |it, _| poisoned_wait(block_on(it.acknowledged(6)))),
         ("apply", |it, next| it.apply(&Entry::noop(next, 1), LONG).map(drop).map_err(poison_of)),
-        ("a batch", |it, _| {
-            let log = puts(1..=4000);
-            with_entries(&log[6..], |entries| {
+        ("a batch", |it, next| {
+            let log = puts(1..=next + 4000);
+            let known = usize::try_from(next - 1).unwrap();
+            with_entries(&log[known..], |entries| {
                 let batch = entries.iter().copied();
                 it.apply_batch(batch, LONG, |_, _| ()).map(drop).map_err(poison_of)
             })

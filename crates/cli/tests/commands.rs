@@ -328,8 +328,11 @@ fn a_reader_changes_no_byte_and_no_time_of_any_file() {
             "{verified}"
         );
     }
-    // Opening for writing cuts it, and goes on.
-    assert_eq!(succeed(["put", text(&dir), "key", "value"]), b"put at index 301 (new)\n");
+    // Opening for writing cuts it, says so, and goes on.
+    let put = sprag(["put", text(&dir), "key", "value"]);
+    assert_eq!((put.status.code(), &put.stdout[..]), (Some(0), &b"put at index 301 (new)\n"[..]));
+    let said = String::from_utf8(put.stderr).unwrap();
+    assert!(said.contains("the log had a torn end, which was cut: 50 bytes"), "{said}");
     let verified = json(["verify", text(&dir), "--json"]);
     assert_eq!((&verified["clean"], &verified["findings"]), (&object!(true), &object!([])));
     assert_eq!(verified["entries"], object!(301));
