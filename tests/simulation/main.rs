@@ -17,6 +17,7 @@
 mod by_commit;
 mod campaign;
 mod canaries;
+mod closed_directories;
 mod corruption;
 mod durability;
 mod errors;
