@@ -189,15 +189,9 @@ fn batch_timeout_goes_by_the_engines_clock() {
 }
 
 #[test]
-fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
-    let config = apply_config(1).batch_timeout(ENDLESS);
-    // Without threads: a worker that looks for work at this moment would be handed the entry.
-    let engine = Stepped::new(memory(), config.clone().inline_apply(true)).unwrap();
-    for index in 1..=3 {
-        // Nothing else is pending, so nothing is handed over.
-        engine.apply(&Entry::noop(index, 1), LONG).unwrap();
-    }
-    let manager = manage(memory(), config.inline_apply(false));
+fn batch_timeout_holds_up_a_call_that_is_handed_to_a_worker() {
+    let config = apply_config(1).batch_timeout(ENDLESS).inline_apply(false);
+    let manager = manage(memory(), config);
     manager.apply(&Entry::noop(1, 1), SHORT).unwrap_err();
 }
 

@@ -22,8 +22,8 @@ use crate::snapshot::SnapshotReceiver;
 use crate::testing::SimDisk;
 use crate::{
     ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
-    Partition, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Replies, Reply,
-    SnapshotSink, SnapshotSource, StateMachine,
+    MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
+    PersistentStateMachine, Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Long enough for anything that is not stuck.
@@ -508,6 +508,18 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
         }
     };
     assert_eq!(again.applied(), Some(LogId::new(4, 1)));
+}
+
+#[test]
+fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
+    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    // Without threads: to a worker that looks for work at this moment, the entry would be handed over.
+    let config = workers(1).batch_timeout(Duration::from_secs(1 << 20));
+    let manager = ApplyManager::without_threads(machine, config).unwrap();
+    for index in 1..=3 {
+        // Nothing else is pending, so nothing is handed over.
+        manager.apply(&Entry::noop(index, 1), LONG).unwrap();
+    }
 }
 
 #[test]
