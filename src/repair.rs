@@ -224,7 +224,7 @@ pub(crate) fn repair_on_disk(
     }
     let mut record = meta.hard;
     match HardFile::open(disk, &meta, false) {
-        Ok(hard) => record = record.at(hard.sequence()),
+        Ok(_) => {}
         Err(OpenError::Corrupt(place)) => report.hard = Some(place),
         Err(other) => return Err(other),
     }
@@ -286,6 +286,12 @@ pub(crate) fn repair_on_disk(
                 repaired_meta(&meta, &result, report.log.is_some())
             }
         };
+        if report.hard.is_none() {
+            // It is written again as it is: META must not say more of it than is durable.
+            let hard = HardFile::open(disk, &meta, true)?;
+            disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
+            record = record.at(hard.settled_sequence());
+        }
         // The first store goes to the slot that does not count, a damaged one if there is one.
         let content = Meta { hard: record, ..content };
         meta_file

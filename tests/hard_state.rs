@@ -328,3 +328,30 @@ fn a_compaction_records_how_far_hard_had_come() {
         assert_eq!(place.expect("it is named").file, "HARD");
     }
 }
+
+#[test]
+fn a_repair_of_meta_says_no_more_of_hard_than_is_durable() {
+    // A vote's write, its sync, and for the first one all that makes HARD.
+    for (votes, operations) in [(0, 12), (2, 2)] {
+        for n in 0..operations {
+            let what = format!("operation {n} after {votes} votes");
+            let disk = SimDisk::new(1);
+            close(open(&disk, CommitMode::ByCommit).unwrap());
+            let engine = open(&disk, CommitMode::ByCommit).unwrap();
+            (1..=votes).for_each(|number| engine.save_hard_state(&vote(number)).unwrap());
+            disk.fail_at(disk.operations() + n, Fault::SyncErrorThenClean);
+            let acknowledged = votes + u8::from(engine.save_hard_state(&vote(votes + 1)).is_ok());
+            drop(engine);
+            disk.crash_process();
+            disk.reset_operations();
+            // The slot of META that does not count is damaged, and repaired.
+            let other = 4096 - newest_slot(&files_of(&disk)["META"]) as u64;
+            assert!(disk.corrupt("META", other + 100, 1));
+            let repair = RepairOptions::new().write(true);
+            let report = repair_on_disk(&disk, &SimDisk::new(0), repair).unwrap();
+            assert!(report.repaired && report.hard.is_none(), "{what}");
+            disk.power_cut_keeping(0);
+            assert_voted(&hard_state(&disk, &what), acknowledged, votes + 1, &what);
+        }
+    }
+}

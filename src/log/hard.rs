@@ -94,6 +94,12 @@ impl HardFile {
         self.writer.as_ref().map_or(0, SlotWriter::sequence)
     }
 
+    /// As [`HardFile::sequence`], if both slots are whole; else 0. Until then HARD is being made, or a store was torn, and META
+    /// must not say that it was made.
+    pub(crate) fn settled_sequence(&self) -> u64 {
+        if self.is_settled { self.sequence() } else { 0 }
+    }
+
     /// Replaces the hard state, at most [`HARD_BYTES_MAX`] bytes (else `InvalidInput`, and nothing was done), and
     /// makes it durable. After any other error every further call must fail: the caller poisons the engine.
     ///
