@@ -258,6 +258,7 @@ impl World {
         // It waits for the entries before it, and nobody else steps here.
         self.node().run_until_idle();
         self.note();
+        let was_poisoned = self.is_poisoned();
         match self.node().save_hard_state(&state) {
             Ok(()) => {
                 (self.hard, self.hard_maybe) = (Some(state), None);
@@ -265,7 +266,10 @@ impl World {
             }
             Err(LogError::Poisoned(_)) => {
                 assert!(self.is_poisoned());
-                self.hard_maybe = Some(state);
+                // A poisoned engine writes nothing: what the call that failed left is what may be there.
+                if !was_poisoned {
+                    self.hard_maybe = Some(state);
+                }
             }
             Err(error) => panic!("a hard state was refused: {error}"),
         }
