@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::sync::{Arc, Barrier};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -135,4 +138,29 @@ fn an_open_says_what_of_this_process_holds_the_directory() {
     assert!(holder(&scratch).contains("a value"), "{}", holder(&scratch));
     drop(value);
     drop(open(scratch.config()));
+}
+
+/// A task's waker that closes the manager, as a server does that ends with its last answer.
+struct Closing {
+    manager: Persistent,
+    outcome: Mutex<Option<Result<(), CloseError>>>,
+}
+
+impl Wake for Closing {
+    fn wake(self: Arc<Self>) {
+        let outcome = self.manager.shutdown(LONG);
+        self.outcome.lock().unwrap().get_or_insert(outcome);
+    }
+}
+
+#[test]
+fn a_waker_that_closes_the_manager_is_given_the_outcome_of_the_close_that_woke_it() {
+    let scratch = Scratch::new();
+    let closing = Arc::new(Closing { manager: scratch.open(), outcome: Mutex::default() });
+    let waker = Waker::from(Arc::clone(&closing));
+    let mut never = pin!(closing.manager.acknowledged(9));
+    assert!(never.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    closing.manager.shutdown(LONG).unwrap();
+    let outcome = closing.outcome.lock().unwrap().take();
+    assert!(matches!(outcome, Some(Ok(()))), "{outcome:?}");
 }

@@ -225,8 +225,13 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// [`WaitError`]; a timeout cancels nothing.
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
-        let started = Instant::now();
         let _tasks = self.engine.wakes_tasks();
+        self.flush(timeout)
+    }
+
+    /// As [`ApplyManager::flush_pending`]; wakers are left to the caller.
+    fn flush(&self, timeout: Duration) -> Result<(), WaitError> {
+        let started = Instant::now();
         let progress = &self.engine.progress;
         let committed = progress.committed_mark();
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
@@ -306,6 +311,10 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         end.has_begun = true;
         drop(end);
+        // A waker may close the manager as well: it is called when the outcome is there and no lock is held. A child of
+        // `fork` calls none: they are the parent's.
+        let is_child = self.lock_threads().are_of_the_parent();
+        let _tasks = (!is_child).then(|| self.engine.wakes_tasks());
         let outcome = self.shut_down(timeout);
         let mut end = self.lock_end();
         end.outcome = Some(outcome.clone());
@@ -317,20 +326,23 @@ impl<M: StateMachine> ApplyManager<M> {
         outcome
     }
 
+    fn lock_threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_end(&self) -> MutexGuard<'_, End> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shut_down(&self, timeout: Duration) -> Result<(), CloseError> {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.lock_threads();
         if threads.are_of_the_parent() {
             return Err(CloseError::Poisoned(LockLost::Forked.into()));
         }
         let began = Instant::now();
-        let _tasks = self.engine.wakes_tasks();
         self.engine.refuse_submissions();
         let flushed = if self.engine.config.by_hand.is_none() {
-            self.flush_pending(timeout)
+            self.flush(timeout)
         } else {
             self.drain_by_hand()
         };
@@ -396,7 +408,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.lock_threads();
         if threads.are_of_the_parent() {
             // A copy that `fork` made. The parent's engine goes on, and its files are the parent's to write.
             threads.forget();
