@@ -76,9 +76,25 @@ pub fn recovery(data: &[u8]) {
             assert_eq!(corrupt.file, META_FILE, "{corrupt}");
             assert_eq!(files_of(&sim), before, "a directory that was refused was changed");
         }
+        (Ok(_), Err(OpenError::NameTaken { file, .. })) => {
+            check_is_no_segment(&damaged, &file, &seen);
+            assert_eq!(files_of(&sim), before, "a directory that was refused was changed");
+        }
         (Ok(_), Err(error)) => panic!("the log reads well, and opening fails: {error}"),
         (Err(error), Ok(_)) => panic!("opened, and yet: {error}"),
     }
+}
+
+/// A segment that the log does not reach is taken for another program's file only if no engine leaves it so: it does not
+/// have whole pages, and begins neither with zeros nor with a frame.
+fn check_is_no_segment(damaged: &Damaged, file: &str, frames: &[Frame]) {
+    let bytes = &damaged.segments[file];
+    let head = &bytes[..bytes.len().min(FRAME_HEADER_BYTES)];
+    assert!(!bytes.len().is_multiple_of(4096) && head.iter().any(|byte| *byte != 0));
+    let is_frame = head.first_chunk().is_some_and(|head| FrameHeader::parse(head, &ID).is_ok());
+    assert!(!is_frame, "it begins with a frame");
+    let is_read = |(header, _): &Frame| segment_name(header.segment) == file;
+    assert!(!frames.iter().any(is_read), "the log is in it");
 }
 
 /// Whether META says of the log that it was closed after these frames: what is behind them is not looked at.
