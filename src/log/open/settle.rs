@@ -53,9 +53,9 @@ impl LogOpening {
         })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
-        // Of what is removed or written over here, and of what is used again.
+        // Of what is removed or written over here, of what is used again, and of what the log goes on in.
         let later = result.segments.iter().map(|segment| segment.number);
-        let unused = later.filter(|number| *number > tail.segment);
+        let unused = later.filter(|number| *number >= tail.segment);
         let unused = unused.chain(result.obsolete.iter().copied());
         refuse_unowned(&*self.disk, &self.content.database_id, unused)?;
         if self.meta.is_none() {
