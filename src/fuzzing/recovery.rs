@@ -324,7 +324,7 @@ fn check_goes_on(sim: &SimDisk, mode: CommitMode, log: &Log, seen: &[Frame]) {
     // there, frames that claim more, is found after the next crash, and refused then.
     let meta = read_meta(sim);
     let whole = with_disk(sim, |disk| scan(disk, &meta, ScanOptions::default(), &mut |_| Ok(())));
-    if !whole.is_ok_and(|whole| whole.cut.is_none()) {
+    if !whole.is_ok_and(|whole| whole.cut.is_none() && !is_older(&meta, &whole)) {
         return;
     }
     let term = log.last.map_or(1, |last| last.term);
