@@ -180,7 +180,8 @@ pub fn run(
         })?;
         next += payloads.len() as u64;
         if let Some(file) = &mut file {
-            writeln!(file, "{}", next - 1)?;
+            // In one write, so that a line is there whole or not at all, whenever the process is killed.
+            file.write_all(format!("{}\n", next - 1).as_bytes())?;
         }
         // Now and then the balances are written down as they are, and the orders before need not be kept.
         if next / 1000 > (next - payloads.len() as u64) / 1000 {
