@@ -17,6 +17,7 @@ mod persistent;
 pub mod probe;
 mod range;
 mod reads;
+pub mod storage;
 mod store;
 mod value;
 pub(crate) mod view;
@@ -138,6 +139,12 @@ pub trait StateMachine: Send + Sync + 'static {
     #[doc(hidden)]
     fn had_membership(&self, log_id: LogId, membership: &[u8]) {
         let _ = (log_id, membership);
+    }
+
+    /// How what it applied is committed, many entries at once: of machines over a storage.
+    #[doc(hidden)]
+    fn staging(&self) -> Option<&dyn storage::Staging> {
+        None
     }
 
     /// How views are taken of it: the built-in machines' own.
