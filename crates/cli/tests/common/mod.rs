@@ -24,6 +24,14 @@ pub fn fresh() -> (TempDir, PathBuf) {
     (temporary, path)
 }
 
+/// Whether this process ignores a signal, and so do those it starts: as what a shell puts into the background does
+/// with an interrupt. The command leaves such a signal ignored.
+pub fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
+}
+
 /// The command, to be started.
 pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sprag"));
