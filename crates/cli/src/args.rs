@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::generate::Generate;
+
 /// Run and look into sprag, the engine under a Raft node that turns committed log entries into durable state.
 #[derive(Parser, Debug)]
 #[command(
@@ -149,6 +151,9 @@ pub(crate) enum Command {
     /// everything: after a compaction what is before it is in the snapshot, and what an adapter applied beside the log
     /// (frames of kind "apply_only" of `inspect --frames`) is left out.
     Dump(Dump),
+    /// Make shell completions and man pages.
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 /// Options of `bench`.

@@ -12,6 +12,7 @@ mod dump;
 mod edit;
 mod error;
 mod foreign;
+mod generate;
 mod import;
 mod leftovers;
 mod look;
@@ -122,5 +123,6 @@ fn execute(args: Args, out: &mut dyn Write) -> Outcome {
         Command::Inspect(inspect) => look::inspect(&inspect, json, out),
         Command::Repair(options) => repair::repair(&options, json, out),
         Command::Dump(dump) => dump::dump(&dump, out),
+        Command::Generate(options) => generate::generate(&options, out),
     }
 }

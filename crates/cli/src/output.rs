@@ -252,6 +252,18 @@ fn outside(path: &Path, target: &Path, own: Option<&Path>) -> Result<PathBuf, Ou
     }
 }
 
+/// Makes the directory at `path`, to write files into, unless it is there. Its parent must exist. Neither may be in a data
+/// directory.
+pub(crate) fn make_directory(path: &Path) -> Result<(), OutputError> {
+    outside(path, path, None)?;
+    match fs::create_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(OutputError::Io { action: "making", path: path.display().to_string(), source })
+        }
+        _ => outside(path, &path.join("page"), None).map(drop),
+    }
+}
+
 /// A directory that is removed when it is dropped, and when the process is interrupted.
 #[derive(Debug)]
 pub(crate) struct TemporaryDirectory {
