@@ -138,6 +138,9 @@ pub trait Storage: Send + Sync + 'static {
     }
 }
 
+/// What a scan calls with each key and its value. The scan ends where it breaks.
+pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// All tables of a storage as they were at one moment.
 pub trait StorageSnapshot: Send + Sync + 'static {
     /// As [`Storage::get`], at that moment.
@@ -163,7 +166,7 @@ pub trait StorageSnapshot: Send + Sync + 'static {
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: ScanEach<'_>,
     ) -> Result<(), StorageError>;
 
     /// The same from the last key to the first.
@@ -176,7 +179,7 @@ pub trait StorageSnapshot: Send + Sync + 'static {
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: ScanEach<'_>,
     ) -> Result<(), StorageError>;
 }
 
@@ -365,12 +368,10 @@ mod tests {
         batch.put(Table::State(1), b"empty", b"");
         batch.remove(Table::Meta, b"gone");
         let writes: Vec<_> = batch.writes().collect();
-        let expected: [(Table, &[u8], Option<&[u8]>); 3] = [
-            (Table::State(1), b"key", Some(b"value")),
-            (Table::State(1), b"empty", Some(b"")),
-            (Table::Meta, b"gone", None),
-        ];
-        assert_eq!(writes, expected);
+        assert_eq!(writes.len(), 3);
+        assert_eq!(writes[0], (Table::State(1), &b"key"[..], Some(&b"value"[..])));
+        assert_eq!(writes[1], (Table::State(1), &b"empty"[..], Some(&b""[..])));
+        assert_eq!(writes[2], (Table::Meta, &b"gone"[..], None));
         batch.clear();
         assert!(batch.is_empty() && batch.writes().next().is_none());
     }
