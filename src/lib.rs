@@ -55,7 +55,7 @@
 //! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | choose | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`RetryPolicy`], [`Limits`] |
-//! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`RecoveryReport`], [`ApplyManager::poison`] |
+//! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`StatsReader`] (keeps nothing open), [`RecoveryReport`], [`ApplyManager::poison`] |
 //! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
 //! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
 //! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
@@ -107,9 +107,10 @@ pub use config::{
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
+pub use log::figures::{DiskStats, LogWriterStats, MemoryStats};
 pub use log::reader::LogEntries;
 pub use log::recovery::files::ForeignFiles;
-pub use log::{Cut, Journal, LogWriterStats, RecoveryReport};
+pub use log::{Cut, Journal, RecoveryReport};
 pub use machine::{
     Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
@@ -117,7 +118,7 @@ pub use machine::{
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
-pub use stats::ApplyStats;
+pub use stats::{ApplyStats, StatsReader};
 
 /// The README's examples, compiled and run with the documentation's.
 #[cfg(doctest)]

@@ -1,16 +1,23 @@
 //! Every figure of an engine, in one typed struct; reading it takes no lock on the path of an entry.
 
+mod reader;
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::apply::compaction::CompactionStats;
 use crate::apply::cores::{PinOutcome, PinnedThread};
+use crate::apply::engine::Engine;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::apply::watermark::decode;
 use crate::config::Durability;
-use crate::log::{LogWriterStats, RecoveryReport};
+use crate::error::Poison;
+use crate::log::RecoveryReport;
+use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::machine::{StateMachine, StateMachineStats};
+
+pub use reader::StatsReader;
 
 /// What [`ApplyManager::stats`] returns: the figures of one moment, each exact, together only nearly so.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +81,12 @@ pub struct ApplyStats {
     /// Most memory the engine takes, keys and values apart, in bytes; the room for replies of bytes is in it. Views and
     /// snapshots being written come on top: 56 to 64 bytes a key while they live.
     pub memory_bytes: usize,
+    /// What these bytes are for.
+    pub memory: MemoryStats,
+    /// What the log and its snapshots take on disk; zeros for a machine without a log.
+    pub disk: DiskStats,
+    /// The first failure, after which the engine acknowledges nothing; `None` while it works.
+    pub poison: Option<Poison>,
     /// The state machine's own figures; the engine counts the first three for any machine.
     pub machine: StateMachineStats,
 }
@@ -81,9 +94,28 @@ pub struct ApplyStats {
 impl<M: StateMachine> ApplyManager<M> {
     /// Every figure of the engine. Cheap, but for the machine's part (one short lock for each 512 keys).
     #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "percentages and milliseconds")]
     pub fn stats(&self) -> ApplyStats {
-        let engine = &self.engine;
+        self.engine.stats()
+    }
+
+    /// A handle that reads [`stats`](ApplyManager::stats) from any thread and keeps nothing open: for a monitor.
+    #[must_use]
+    pub fn stats_reader(&self) -> StatsReader {
+        self.stats_reader.clone()
+    }
+
+    /// Starts the latency percentiles anew, so that the next [`stats`](ApplyManager::stats) tell of what comes after:
+    /// after a warm-up, say, or once for each interval of a monitor.
+    pub fn reset_latency(&self) {
+        self.engine.latency.reset();
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// See [`ApplyManager::stats`].
+    #[allow(clippy::cast_precision_loss, reason = "percentages and milliseconds")]
+    pub(crate) fn stats(&self) -> ApplyStats {
+        let engine = self;
         let progress = &engine.progress;
         // In this order: what is purged was in a snapshot before, and that was applied before.
         let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
@@ -131,7 +163,13 @@ impl<M: StateMachine> ApplyManager<M> {
             log_writer,
             recovery,
             compaction: engine.compaction.stats(),
-            memory_bytes: engine.memory_bytes,
+            memory_bytes: engine.memory.sum(),
+            memory: engine.memory,
+            disk: DiskStats {
+                snapshot_bytes: engine.snapshot_bytes.load(Ordering::Acquire),
+                ..engine.log.as_ref().map_or(DiskStats::default(), |log| log.disk_stats())
+            },
+            poison: progress.poison.get().cloned(),
             machine: StateMachineStats {
                 applied_count: engine.replayed + total_applied,
                 last_applied: decode(applied_mark),
@@ -139,12 +177,6 @@ impl<M: StateMachine> ApplyManager<M> {
                 ..engine.machine.stats()
             },
         }
-    }
-
-    /// Starts the latency percentiles anew, so that the next [`stats`](ApplyManager::stats) tell of what comes after:
-    /// after a warm-up, say, or once for each interval of a monitor.
-    pub fn reset_latency(&self) {
-        self.engine.latency.reset();
     }
 }
 

@@ -23,6 +23,8 @@ pub struct CompactionStats {
     pub done: u64,
     /// Compactions that failed.
     pub failed: u64,
+    /// Of those, compactions that failed because the disk (or a quota) was full.
+    pub failed_disk_full: u64,
     /// Why the last one failed, if none was done since.
     pub last_error: Option<String>,
 }
@@ -68,6 +70,7 @@ impl Compaction {
             }
             Err(error) => {
                 state.stats.failed += 1;
+                state.stats.failed_disk_full += u64::from(error.is_disk_full());
                 state.stats.last_error = Some(error.to_string());
                 state.never |= matches!(error, SnapshotError::Unsupported { .. });
                 let wait =

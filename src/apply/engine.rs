@@ -23,6 +23,7 @@ use crate::disk::holders::{Holder, Holding};
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::appender::Appender;
+use crate::log::figures::MemoryStats;
 use crate::log::slots::{REPLY_BYTES_MAX, SlotRing};
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
@@ -79,7 +80,7 @@ pub(crate) struct Engine<M> {
     pinned: std::sync::Mutex<Vec<PinnedThread>>,
     /// Replies that were rejections.
     pub(crate) rejected: AtomicU64,
-    pub(crate) memory_bytes: usize,
+    pub(crate) memory: MemoryStats,
     /// What was applied before this engine was made.
     pub(crate) start_mark: u64,
     /// How many entries the machine was given before, by replay.
@@ -121,7 +122,7 @@ impl<M: StateMachine> Engine<M> {
         let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
         let start = machine.applied();
         let replayed = machine.stats().applied_count;
-        let JournalParts { appender, log, table, rule, start, poison, memory_bytes } =
+        let JournalParts { appender, log, table, rule, start, poison, memory } =
             machine.journal().open(start)?;
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
         let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
@@ -133,8 +134,12 @@ impl<M: StateMachine> Engine<M> {
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
         let latency = Latency::new(clock, config.pipeline_depth);
-        let memory_bytes =
-            memory_bytes + slots.memory_bytes() + rings.memory_bytes() + latency.memory_bytes();
+        let memory = MemoryStats {
+            slots: slots.memory_bytes(),
+            rings: rings.memory_bytes(),
+            stamps: latency.memory_bytes(),
+            ..memory
+        };
         Ok(Self {
             machine,
             workers: Workers::new(workers, start_mark),
@@ -163,7 +168,7 @@ impl<M: StateMachine> Engine<M> {
             stopping: AtomicBool::new(false),
             pinned: std::sync::Mutex::default(),
             rejected: AtomicU64::new(0),
-            memory_bytes,
+            memory,
             start_mark,
             replayed,
             jumped: AtomicU64::new(0),

@@ -16,6 +16,7 @@ use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
+use crate::stats::StatsReader;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
@@ -30,6 +31,7 @@ pub struct ApplyManager<M: StateMachine> {
     end: Mutex<End>,
     /// The outcome of the close is there.
     ended: Condvar,
+    pub(crate) stats_reader: StatsReader,
 }
 
 /// How far the end of a manager is.
@@ -88,7 +90,8 @@ impl<M: StateMachine> ApplyManager<M> {
     fn of(engine: Arc<Engine<M>>, threads: Threads) -> Self {
         let holding = engine.holding(Holder::OpenManager);
         let end = Mutex::new(End { holding, ..End::default() });
-        Self { engine, threads: Mutex::new(threads), end, ended: Condvar::new() }
+        let stats_reader = StatsReader::new(&engine);
+        Self { engine, threads: Mutex::new(threads), end, ended: Condvar::new(), stats_reader }
     }
 
     /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
@@ -269,7 +272,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// snapshots being written.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.engine.memory_bytes
+        self.engine.memory.sum()
     }
 
     /// Stops taking entries, waits until everything submitted is acknowledged and durable, marks the log as closed, and
@@ -414,6 +417,7 @@ impl<M: StateMachine> Drop for ApplyManager<M> {
             threads.forget();
             return;
         }
+        self.stats_reader.end(self.engine.config.close_timeout);
         if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
             threads.stop(&self.engine, self.engine.config.close_timeout);
             return;

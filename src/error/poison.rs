@@ -62,6 +62,24 @@ impl Poison {
         }
     }
 
+    /// Every word that [`reason`](Poison::reason) may return.
+    pub const REASONS: [&str; 7] =
+        ["disk_full", "io", "lock_lost", "panic", "fatal", "snapshot", "internal"];
+
+    /// One word for the kind of failure, for a label of a metric; one of [`REASONS`](Poison::REASONS).
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Io { .. } if self.is_disk_full() => "disk_full",
+            Self::Io { .. } => "io",
+            Self::LockLost(_) => "lock_lost",
+            Self::Panic { .. } => "panic",
+            Self::Fatal { .. } => "fatal",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// Whether the disk (or a quota) was full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

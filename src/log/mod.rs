@@ -22,6 +22,7 @@ use crate::poison::PoisonCell;
 pub(crate) mod appender;
 pub(crate) mod apply_only;
 pub(crate) mod compact;
+pub(crate) mod figures;
 pub(crate) mod format;
 pub(crate) mod hard;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub(crate) mod writer;
 
 use appender::known::KnownPlaces;
 use appender::{Appender, AppenderConfig, LogPosition};
+use figures::MemoryStats;
 use format::DatabaseId;
 use meta::{LogBase, Meta, MetaFile};
 use pool::ImagePool;
@@ -97,7 +99,8 @@ pub(crate) struct JournalParts {
     pub(crate) rule: AckRule,
     pub(crate) start: StartMarks,
     pub(crate) poison: Arc<PoisonCell>,
-    pub(crate) memory_bytes: usize,
+    /// The log's part; the engine adds its own.
+    pub(crate) memory: MemoryStats,
 }
 
 impl Journal {
@@ -165,12 +168,16 @@ impl MemoryJournal {
         if let Some(applied) = applied {
             position.terms.push(applied);
         }
-        let memory_bytes = pool.memory_bytes() + Appender::spans_bytes();
+        let memory = MemoryStats {
+            images: pool.memory_bytes(),
+            log_queue: Appender::spans_bytes(),
+            ..MemoryStats::default()
+        };
         let appender = Appender::new(config, position, pool, Arc::clone(&table), active, None);
         let applied = applied.map(|last| last.index);
         let start = StartMarks { submitted: applied, committed: applied, applied };
         let (rule, poison) = (AckRule::Applied, Arc::clone(&self.poison));
-        Ok(JournalParts { appender, log: None, table, rule, start, poison, memory_bytes })
+        Ok(JournalParts { appender, log: None, table, rule, start, poison, memory })
     }
 }
 
@@ -287,22 +294,6 @@ pub(crate) struct Writing {
     io_fallback: Option<String>,
 }
 
-/// Figures of the log writer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogWriterStats {
-    /// Writes to the log since it was opened, as soon as they are done.
-    pub groups: u64,
-    /// Syncs of the log since it was opened, likewise.
-    pub syncs: u64,
-    /// Bytes of these writes.
-    pub bytes: u64,
-    /// Last frame that is on stable storage.
-    pub durable_sequence: u64,
-    /// Segments begun in files that segments before them had, since it was opened.
-    pub recycled_segments: u64,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -329,7 +320,11 @@ impl Log {
             },
             start: log.start,
             poison: Arc::clone(&log.poison),
-            memory_bytes: log.memory_bytes + writing.queue.memory_bytes() + Appender::spans_bytes(),
+            memory: MemoryStats {
+                images: log.memory_bytes,
+                log_queue: writing.queue.memory_bytes() + Appender::spans_bytes(),
+                ..MemoryStats::default()
+            },
         })
     }
 
@@ -383,19 +378,6 @@ impl Log {
     /// Why it is not the one that was asked for.
     pub(crate) fn io_fallback(&self) -> Option<&str> {
         self.writing.as_ref()?.io_fallback.as_deref()
-    }
-
-    pub(crate) fn writer_stats(&self) -> LogWriterStats {
-        let Some(Writing { shared, files, .. }) = &self.writing else {
-            return LogWriterStats::default();
-        };
-        LogWriterStats {
-            groups: shared.groups.load(Ordering::Relaxed),
-            syncs: shared.syncs.load(Ordering::Relaxed),
-            bytes: shared.bytes.load(Ordering::Relaxed),
-            durable_sequence: shared.durable_sequence.load(Ordering::Acquire),
-            recycled_segments: files.recycled(),
-        }
     }
 
     /// One step of the log writer, unless somebody else has its place.

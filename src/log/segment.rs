@@ -32,6 +32,8 @@ pub(crate) struct SegmentFiles {
     spares_max: usize,
     /// How many files were.
     recycled: AtomicU64,
+    /// The number of the log's last segment, for the figures.
+    last_taken: AtomicU32,
     /// The number that should be made ready; 0 for none.
     wanted: AtomicU32,
     /// The last number that was asked for.
@@ -60,6 +62,7 @@ impl SegmentFiles {
             spares: Mutex::default(),
             spares_max,
             recycled: AtomicU64::new(0),
+            last_taken: AtomicU32::new(0),
             wanted: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             ready: Mutex::default(),
@@ -100,10 +103,21 @@ impl SegmentFiles {
         self.recycled.load(Ordering::Relaxed)
     }
 
+    /// The number of the log's last segment. Unlike `ready`, it is not locked while a file is made.
+    pub(crate) fn last_taken(&self) -> u64 {
+        u64::from(self.last_taken.load(Ordering::Relaxed))
+    }
+
+    /// How many files are kept to be used again, the one that is ready for the next segment apart.
+    pub(crate) fn spares(&self) -> u64 {
+        self.lock_spares().len() as u64
+    }
+
     /// The file of segment `number`, durable with its directory entry and all of its space.
     pub(crate) fn take(&self, number: u32) -> Result<Arc<dyn DiskFile>, Poison> {
         let mut ready = self.lock_ready();
         ready.taken = number;
+        self.last_taken.store(number, Ordering::Relaxed);
         match ready.next.take() {
             Some((prepared, file)) if prepared == number => Ok(file),
             _ => {
@@ -118,6 +132,7 @@ impl SegmentFiles {
     /// length, and a new one is short: see [`SegmentFiles::grow`].
     pub(crate) fn take_last(&self, number: u32) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
         self.lock_ready().taken = number;
+        self.last_taken.store(number, Ordering::Relaxed);
         let file = self.reserve(number, FIRST_BYTES.min(self.segment_bytes));
         let creating = |source| io_poison("creating", number, source);
         let file = self.settle(number, file.map_err(creating)?)?;

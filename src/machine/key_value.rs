@@ -334,6 +334,7 @@ impl<C: Cell> KeyValue<C> {
             last_applied: self.applied().map(|log_id| log_id.index),
             keys: self.store.len() as u64,
             unfilled_chunks: self.fill.chunks_left(),
+            memory_bytes: Some(self.memory_bytes() as u64),
             ..StateMachineStats::default()
         }
     }

@@ -284,6 +284,11 @@ pub struct StateMachineStats {
     pub copy_p999_cpu_ns: u64,
     /// The same by the clock.
     pub copy_p999_ns: u64,
+    /// Memory that the machine takes beside the engine, in bytes; `None` if it does not say. Of the built-in machines: their
+    /// tables, without long keys and values.
+    pub memory_bytes: Option<u64>,
+    /// What a machine takes on disk beside the log, in bytes; `None` if it does not say, or takes nothing.
+    pub disk_bytes: Option<u64>,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,
     /// Gets that the read cache answered; `None` where there is none.

@@ -90,6 +90,33 @@ fn snapshots_and_compactions_are_counted() {
     assert_eq!(CompactionFigures::of(&manager.stats()).done, 2);
 }
 
+#[test]
+fn the_disk_is_told_by_what_takes_it() {
+    let scratch = Scratch::new();
+    let config = scratch.config().segment_bytes(64 << 10).compaction(None);
+    let machine = PersistentStateMachine::open(config).unwrap();
+    let manager = manage(machine, apply_config(1));
+    let first = manager.stats().disk;
+    assert_eq!((first.segments, first.segment_bytes), (1, 64 << 10));
+    assert_eq!((first.spare_bytes, first.snapshot_bytes), (0, 0));
+    fill(&manager, 1, 200);
+    // The last file may be of the next segment, which is made ready ahead.
+    let are_all = |files: u64| {
+        let now = manager.stats().disk;
+        assert_eq!(now.segment_bytes, now.segments * (64 << 10));
+        let shown = (now.segment_bytes + now.spare_bytes) / (64 << 10);
+        assert!((files - 1..=files).contains(&shown), "{shown} of {files}");
+        now
+    };
+    let full = are_all(names(&scratch, ".seg").len() as u64);
+    assert_eq!((full.segments > 2, full.spare_bytes), (true, 0));
+    let report = manager.compact().unwrap();
+    let after = are_all(names(&scratch, ".seg").len() as u64);
+    assert!(after.segments < full.segments && after.spare_bytes > 0);
+    assert_eq!(after.snapshot_bytes, report.snapshot.bytes);
+    manager.close(LONG).unwrap();
+}
+
 struct CompactionFigures {
     done: u64,
     failed: u64,
@@ -137,6 +164,25 @@ fn a_compaction_that_fails_is_counted_until_one_is_done() {
     manager.compact().unwrap();
     let compaction = manager.stats().compaction;
     assert_eq!((compaction.done, compaction.failed, compaction.last_error), (1, 2, None));
+}
+
+#[test]
+fn a_compaction_without_room_is_counted_as_such() {
+    let disk = SimDisk::new(1);
+    let engine = stepped_with(&disk, one_worker(), |config| config.compaction(None));
+    for index in 1..=100 {
+        let _ =
+            engine.apply_entries(&[Entry::put(index, 1, &index.to_le_bytes(), &[7; 500])]).unwrap();
+    }
+    engine.run_until_idle();
+    disk.set_capacity(Some(0));
+    let error = engine.compact().unwrap_err();
+    assert!(error.is_disk_full(), "{error}");
+    let compaction = engine.stats().compaction;
+    assert_eq!((compaction.failed, compaction.failed_disk_full), (1, 1));
+    disk.set_capacity(None);
+    engine.compact().unwrap();
+    assert_eq!(engine.stats().compaction.failed_disk_full, 1);
 }
 
 #[test]

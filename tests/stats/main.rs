@@ -5,6 +5,7 @@
 mod common;
 mod disk;
 mod latency;
+mod reader;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -17,9 +18,9 @@ use sprag::error::SnapshotError;
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, Durability, Entry, Fatal,
-    Footprint, IoBackend, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition, Payload,
-    PayloadRef, PersistentConfig, PersistentStateMachine, Range, Rejection, Replies, Reply,
-    SnapshotSink, SnapshotSource, StateMachine,
+    Footprint, IoBackend, Journaled, LogId, MemoryConfig, MemoryStateMachine, MemoryStats,
+    Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Rejection,
+    Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Each figure, and the test here that makes it move. A figure that is missing here fails
@@ -53,6 +54,9 @@ const FIGURES: &[(&str, &str)] = &[
     ("ApplyStats.wakers_panicked", "wakers_are_timed_and_their_panics_counted"),
     ("ApplyStats.compaction", "snapshots_and_compactions_are_counted"),
     ("ApplyStats.memory_bytes", "memory_grows_by_what_is_configured"),
+    ("ApplyStats.memory", "memory_is_told_by_what_it_is_for"),
+    ("ApplyStats.disk", "the_disk_is_told_by_what_takes_it"),
+    ("ApplyStats.poison", "the_first_failure_is_among_the_figures_with_a_word_for_its_kind"),
     ("ApplyStats.machine", "applied_entries_are_counted_once_for_every_machine"),
     ("LatencyStats.count", "latency_counts_every_entry_with_the_time_it_took"),
     ("LatencyStats.unmeasured", "submissions_beyond_the_stamps_are_counted_as_unmeasured"),
@@ -69,6 +73,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("LogWriterStats.recycled_segments", "snapshots_and_compactions_are_counted"),
     ("CompactionStats.done", "snapshots_and_compactions_are_counted"),
     ("CompactionStats.failed", "a_compaction_that_fails_is_counted_until_one_is_done"),
+    ("CompactionStats.failed_disk_full", "a_compaction_without_room_is_counted_as_such"),
     ("CompactionStats.last_error", "a_compaction_that_fails_is_counted_until_one_is_done"),
     ("StateMachineStats.applied_count", "applied_entries_are_counted_once_for_every_machine"),
     ("StateMachineStats.last_applied", "applied_entries_are_counted_once_for_every_machine"),
@@ -79,10 +84,21 @@ const FIGURES: &[(&str, &str)] = &[
     ("StateMachineStats.longest_copy_ns", "copies_for_a_view_take_time"),
     ("StateMachineStats.copy_p999_cpu_ns", "copies_for_a_view_take_time"),
     ("StateMachineStats.copy_p999_ns", "copies_for_a_view_take_time"),
+    ("StateMachineStats.memory_bytes", "memory_is_told_by_what_it_is_for"),
+    ("StateMachineStats.disk_bytes", "memory_is_told_by_what_it_is_for"),
     ("StateMachineStats.cache_size", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_hits", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_misses", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_hit_rate", "cache_figures_are_none_without_a_cache"),
+    ("MemoryStats.images", "memory_is_told_by_what_it_is_for"),
+    ("MemoryStats.log_queue", "memory_is_told_by_what_it_is_for"),
+    ("MemoryStats.slots", "memory_is_told_by_what_it_is_for"),
+    ("MemoryStats.rings", "memory_is_told_by_what_it_is_for"),
+    ("MemoryStats.stamps", "memory_is_told_by_what_it_is_for"),
+    ("DiskStats.segments", "the_disk_is_told_by_what_takes_it"),
+    ("DiskStats.segment_bytes", "the_disk_is_told_by_what_takes_it"),
+    ("DiskStats.spare_bytes", "the_disk_is_told_by_what_takes_it"),
+    ("DiskStats.snapshot_bytes", "the_disk_is_told_by_what_takes_it"),
     ("RecoveryReport.last", "recovery_says_what_opening_found"),
     ("RecoveryReport.applied", "recovery_says_what_opening_found"),
     ("RecoveryReport.frames", "recovery_says_what_opening_found"),
@@ -115,6 +131,8 @@ fn every_figure_has_a_test_that_moves_it() {
     shown.extend(fields(&stats.latency));
     shown.extend(fields(&stats.log_writer));
     shown.extend(fields(&stats.compaction));
+    shown.extend(fields(&stats.memory));
+    shown.extend(fields(&stats.disk));
     shown.extend(fields(&stats.machine));
     shown.extend(fields(stats.recovery.as_ref().unwrap()));
     let listed: BTreeSet<_> = FIGURES.iter().map(|(figure, _)| (*figure).to_owned()).collect();
@@ -122,8 +140,8 @@ fn every_figure_has_a_test_that_moves_it() {
     assert!(untested.is_empty(), "write a test that moves them, and list it: {untested:?}");
     let gone: Vec<_> = listed.difference(&shown).collect();
     assert!(gone.is_empty(), "no figures any more: {gone:?}");
-    let source =
-        [include_str!("main.rs"), include_str!("disk.rs"), include_str!("latency.rs")].concat();
+    let sources = [include_str!("main.rs"), include_str!("disk.rs"), include_str!("latency.rs")];
+    let source = [&sources[..], &[include_str!("reader.rs")]].concat().concat();
     for (figure, test) in FIGURES {
         let head = format!("#[test]\nfn {test}()");
         assert!(source.contains(&head), "{figure}: there is no test {test}");
@@ -400,6 +418,28 @@ fn memory_grows_by_what_is_configured() {
         manage(PersistentStateMachine::open(config).unwrap(), apply_config(1)).memory_bytes()
     };
     assert_eq!(open(4) - open(3), 64 << 10);
+}
+
+#[test]
+fn memory_is_told_by_what_it_is_for() {
+    let scratch = Scratch::new();
+    let stats = |depth, workers, images| {
+        let config = scratch.config().segment_bytes(64 << 10).segment_images(images);
+        let machine = PersistentStateMachine::open(config).unwrap();
+        let stats = manage(machine, apply_config(workers).pipeline_depth(depth)).stats();
+        let MemoryStats { images, log_queue, slots, rings, stamps, .. } = stats.memory;
+        assert_eq!(images + log_queue + slots + rings + stamps, stats.memory_bytes);
+        // Of a key, only its place in a table.
+        assert!(stats.machine.memory_bytes.is_some_and(|bytes| bytes > 0));
+        assert_eq!(stats.machine.disk_bytes, None, "the log has everything");
+        stats.memory
+    };
+    let one = stats(4096, 1, 3);
+    assert!(one.log_queue > 0);
+    assert_eq!(stats(4096, 1, 4).images - one.images, 64 << 10);
+    assert_eq!(stats(4096, 2, 3).rings, one.rings * 2);
+    let deep = stats(8192, 1, 3);
+    assert_eq!((deep.slots - one.slots, deep.stamps - one.stamps), (4096 * 64, 4096 * 24));
 }
 
 #[test]
