@@ -12,6 +12,7 @@ use super::cores::PinnedThread;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
+use super::rooms::slots_for;
 use super::signal::Signal;
 use super::waiter;
 use super::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
@@ -24,15 +25,12 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
-use crate::log::slots::{REPLY_BYTES_MAX, SlotRing};
+use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, thread};
-
-/// Most memory that the replies of bytes of one engine may take.
-const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 
 /// How often a caller who waits for a frame looks, while the log writer's thread is at it.
 const SYNC_LOOK: Duration = Duration::from_micros(50);
@@ -88,26 +86,6 @@ pub(crate) struct Engine<M> {
     /// Indexes that the applied mark went over without an entry being applied: an installed snapshot has them,
     /// or a record jumped over them.
     pub(crate) jumped: AtomicU64,
-}
-
-/// The slots of `entries` entries in flight, with room for the replies that the machine declares.
-fn slots_for(entries: usize, reply_bytes_max: usize) -> Result<SlotRing, OpenError> {
-    let refuse = |message| Err(OpenError::Config { option: "reply_bytes_max", message });
-    if reply_bytes_max > REPLY_BYTES_MAX {
-        let message =
-            format!("{reply_bytes_max} bytes are more than the {REPLY_BYTES_MAX} of a reply");
-        return refuse(message);
-    }
-    let bytes = SlotRing::reply_rooms_bytes(entries, reply_bytes_max);
-    if bytes > REPLY_ROOMS_BYTES_MAX {
-        return refuse(format!(
-            "replies of {reply_bytes_max} bytes would take {bytes} bytes of memory, more than \
-             {REPLY_ROOMS_BYTES_MAX}: lower ApplyConfig::pipeline_depth"
-        ));
-    }
-    SlotRing::new(entries).with_reply_rooms(reply_bytes_max).map_err(|error| {
-        OpenError::io("allocating memory for", "replies", std::io::Error::other(error))
-    })
 }
 
 /// What whoever holds the appender's place holds.

@@ -26,6 +26,7 @@ mod places;
 pub(crate) mod propose;
 pub(crate) mod retry;
 pub(crate) mod ring;
+mod rooms;
 pub(crate) mod signal;
 pub(crate) mod snapshots;
 mod spin;
