@@ -87,6 +87,7 @@ pub mod snapshot;
 mod stats;
 mod sync;
 pub mod testing;
+mod times;
 
 pub use apply::compaction::CompactionStats;
 pub use apply::cores::{PinOutcome, PinnedThread};
@@ -119,6 +120,7 @@ pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::{ApplyStats, StatsReader};
+pub use times::{SizeHistogram, TimeHistogram, TimeStats};
 
 /// The README's examples, compiled and run with the documentation's.
 #[cfg(doctest)]

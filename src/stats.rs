@@ -16,6 +16,7 @@ use crate::error::Poison;
 use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::machine::{StateMachine, StateMachineStats};
+use crate::times::TimeStats;
 
 pub use reader::StatsReader;
 
@@ -74,6 +75,8 @@ pub struct ApplyStats {
     pub durability: Option<Durability>,
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
+    /// Histograms of where time goes.
+    pub times: TimeStats,
     /// What opening the log found.
     pub recovery: Option<RecoveryReport>,
     /// What compacting has come to.
@@ -161,6 +164,7 @@ impl<M: StateMachine> Engine<M> {
             durability: engine.log.as_ref().map(|log| log.durability()),
             io_fallback,
             log_writer,
+            times: engine.times(),
             recovery,
             compaction: engine.compaction.stats(),
             memory_bytes: engine.memory.sum(),

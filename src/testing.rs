@@ -87,6 +87,18 @@ pub fn restore_on_disk(
     crate::restore::restore_bytes(&disk.open(true)?, snapshot, commit_mode)
 }
 
+/// A clock that only its callers move. Clones are the same clock.
+#[derive(Clone, Debug, Default)]
+pub struct HandClock(Arc<AtomicU64>);
+
+impl HandClock {
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::AcqRel);
+    }
+}
+
 /// An apply manager whose threads are you.
 ///
 /// Calls that wait do not step by themselves: step until what you wait for is there. Inline apply is off, so that a
@@ -94,7 +106,7 @@ pub fn restore_on_disk(
 #[derive(Debug)]
 pub struct Stepped<M: StateMachine> {
     manager: ApplyManager<M>,
-    nanos: Arc<AtomicU64>,
+    clock: HandClock,
 }
 
 impl<M: StateMachine> Stepped<M> {
@@ -104,10 +116,22 @@ impl<M: StateMachine> Stepped<M> {
     ///
     /// As [`ApplyManager::new`].
     pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
-        let nanos = Arc::new(AtomicU64::new(0));
-        let clock = Clock::Manual(Arc::clone(&nanos));
-        let config = config.by_hand(clock).inline_apply(false).pin_workers(false);
-        Ok(Self { manager: ApplyManager::new(machine, config)?, nanos })
+        Self::with_clock(machine, config, HandClock::default())
+    }
+
+    /// As [`new`](Stepped::new), with a clock that others move too: a disk that takes its time, say, or a machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApplyManager::new`].
+    pub fn with_clock(
+        machine: M,
+        config: ApplyConfig,
+        clock: HandClock,
+    ) -> Result<Self, OpenError> {
+        let by_hand = Clock::Manual(Arc::clone(&clock.0));
+        let config = config.by_hand(by_hand).inline_apply(false).pin_workers(false);
+        Ok(Self { manager: ApplyManager::new(machine, config)?, clock })
     }
 
     /// How many workers there are to step.
@@ -118,8 +142,7 @@ impl<M: StateMachine> Stepped<M> {
 
     /// Lets time pass: for lingers and [`Durability::Periodic`](crate::Durability::Periodic). It stands still otherwise.
     pub fn advance(&self, by: Duration) {
-        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::AcqRel);
+        self.clock.advance(by);
     }
 
     /// One step of a worker: at most one range. Whether it did anything.

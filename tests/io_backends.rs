@@ -72,9 +72,25 @@ fn workload(config: &PersistentConfig) -> ApplyStats {
     }
     manager.flush_pending(LONG).unwrap();
     let stats = manager.stats();
+    assert_times(&stats);
     manager.close(LONG).unwrap();
     verify(config);
     stats
+}
+
+/// Each group and each sync has its time, over each back-end.
+fn assert_times(stats: &ApplyStats) {
+    let (times, log) = (&stats.times, stats.log_writer);
+    assert_eq!((times.group_entries.count(), times.group_entries.sum()), (log.groups, ENTRIES));
+    assert_eq!(times.log_sync.count(), log.syncs);
+    // A ring writes and syncs some groups in one request.
+    let writes = times.log_write.count();
+    assert!(if stats.io_backend == "io_uring" {
+        writes <= log.groups
+    } else {
+        writes == log.groups
+    });
+    assert!(writes > 0 && times.submit_to_durable.max() >= times.log_sync.percentile(0.0).unwrap());
 }
 
 fn verify(config: &PersistentConfig) {

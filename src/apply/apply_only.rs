@@ -210,6 +210,8 @@ impl<M: StateMachine> Engine<M> {
         let gone = Poison::Internal("the segment of an uncommitted entry is gone");
         appending.appender.skip_to(mark).ok_or(gone)?;
         self.note_jump(mark, entries.len() as u64);
+        // What the log has up to there, and was not committed, is never applied.
+        self.latency.forget_submission_from(self.progress.committed_mark());
         self.progress.apply_only_to(mark);
         Ok(())
     }

@@ -105,7 +105,7 @@ impl<M: StateMachine> Engine<M> {
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
         let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
-        if let (Some(log), Some(clock)) = (&log, &config.by_hand) {
+        if let Some(log) = &log {
             log.set_clock(clock.clone());
         }
         let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
@@ -284,6 +284,7 @@ impl<M: StateMachine> Engine<M> {
             table: &self.table,
             progress: &self.progress,
             rejected: &self.rejected,
+            latency: &self.latency,
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
 
+use super::times::EngineTimes;
 use crate::clock::Clock;
 
 /// Percentiles of the latency from submission to acknowledgement, in nanoseconds, since the manager was made or
@@ -170,6 +171,8 @@ pub(crate) struct Latency {
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
     unmeasured: AtomicU64,
+    /// Histograms of other ways, by the same clock.
+    pub(crate) times: EngineTimes,
 }
 
 impl Latency {
@@ -186,12 +189,18 @@ impl Latency {
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
             unmeasured: AtomicU64::new(0),
+            times: EngineTimes::default(),
         }
     }
 
     /// The engine's time.
     pub(crate) fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    /// How long ago a moment of the engine's time is.
+    pub(crate) fn since(&self, began: Duration) -> Duration {
+        self.now().saturating_sub(began)
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
@@ -275,6 +284,7 @@ impl Latency {
     pub(crate) fn truncated(&self, mark: u64) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.stamps.truncate(mark);
+        self.forget_submission_from(mark);
     }
 
     fn take_off(&self, _turn: MutexGuard<'_, ()>) {

@@ -34,6 +34,7 @@ pub(crate) mod submit;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod thread_tests;
 pub(crate) mod threads;
+pub(crate) mod times;
 pub(crate) mod views;
 pub(crate) mod waiter;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -87,12 +87,13 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), self.engine.latency.now());
         let (log_id, summary) = self.engine.with_state(|state| {
             let (log_id, meta) = (state.log_id(), state.meta());
             let summary = state.write(SnapshotWriter::new(out), &meta, &|| false)?;
             Ok((log_id, summary))
         })?;
+        self.engine.latency.times.snapshot.record(self.engine.latency.since(began_at));
         Ok(report(log_id, summary, began))
     }
 
@@ -333,7 +334,7 @@ impl<M: StateMachine> Engine<M> {
         covered: Covered,
     ) -> Result<Written, SnapshotError> {
         let log = self.log_for_snapshots()?;
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), self.latency.now());
         let stopping = || self.stopping.load(Ordering::Relaxed);
         let Some(log_id) = state.log_id() else {
             let report = SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() };
@@ -362,6 +363,7 @@ impl<M: StateMachine> Engine<M> {
         self.snapshot_bytes.store(summary.bytes, Ordering::Release);
         let snapshot = Snapshot::open_on(log.disk(), &name)?;
         let report = report(Some(log_id), summary, began);
+        self.latency.times.snapshot.record(self.latency.since(began_at));
         Ok(Written { report, snapshot: Some((log_id, snapshot)), start })
     }
 
@@ -371,7 +373,11 @@ impl<M: StateMachine> Engine<M> {
 
     /// The same for who has the turn.
     pub(super) fn compact_in(&self, _turn: &Turn<'_>) -> Result<CompactionReport, SnapshotError> {
+        let began_at = self.latency.now();
         let result = self.compact_now();
+        if result.is_ok() {
+            self.latency.times.compaction.record(self.latency.since(began_at));
+        }
         self.compaction.note(&result);
         result
     }

@@ -118,6 +118,8 @@ impl<M: StateMachine> Engine<M> {
         {
             log.want_close();
         }
+        appending.appender.note_submission(began_ns);
+        self.latency.submits(last + 1, began_ns);
         self.append(&mut appending, new, last, mode)
             .and_then(|()| match mode {
                 Mode::Append => Ok(()),

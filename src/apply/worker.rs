@@ -9,8 +9,10 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use crossbeam_utils::CachePadded;
 
 use super::cells::ReplyCells;
+use super::latency::Latency;
 use super::ring::{Descriptor, RangeKind, Rings};
 use super::signal::Signal;
+use super::times::RangeSampling;
 use super::views::mark_view;
 use super::watermark::Progress;
 use crate::error::Poison;
@@ -20,6 +22,7 @@ use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::machine::{Partition, Range, StateMachine, apply_range};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard};
+use crate::times::{TimeHistogram, TimeRecorder};
 
 /// What came of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Worker {
     /// How many ranges it has finished: what barriers are ordered by.
     ranges: CachePadded<AtomicU64>,
     pub(crate) signal: Signal,
+    /// How long ranges took. Recorded by the holder of the state.
+    times: TimeRecorder,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +56,7 @@ pub(crate) struct WorkerState {
     pending: Option<Descriptor>,
     /// The segment of the last range.
     segment: Option<(u32, Arc<SegmentBytes>)>,
+    sampling: RangeSampling,
 }
 
 /// All workers of an engine.
@@ -65,6 +71,7 @@ impl Workers {
             cursor: CachePadded::new(AtomicU64::new(applied_mark)),
             ranges: CachePadded::new(AtomicU64::new(0)),
             signal: Signal::default(),
+            times: TimeRecorder::default(),
         };
         Self((0..count).map(worker).collect())
     }
@@ -103,6 +110,13 @@ impl Workers {
         places.map(|place| place.unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
+    /// How long ranges took all workers.
+    pub(super) fn apply_times(&self) -> TimeHistogram {
+        let mut all = TimeHistogram::default();
+        self.0.iter().for_each(|worker| all.add(&worker.times.histogram()));
+        all
+    }
+
     /// Whether no thread is in a worker's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn are_free(&self) -> bool {
@@ -134,6 +148,7 @@ pub(crate) struct Applying<'a, M> {
     pub(crate) progress: &'a Progress,
     /// Counts the replies that are rejections.
     pub(crate) rejected: &'a AtomicU64,
+    pub(crate) latency: &'a Latency,
 }
 
 impl<M: StateMachine> Applying<'_, M> {
@@ -182,6 +197,13 @@ impl<M: StateMachine> Applying<'_, M> {
         match range.kind {
             RangeKind::Mark => mark_view(self.machine.views(), partition),
             RangeKind::Barrier if worker.id != 0 => {}
+            RangeKind::Entries | RangeKind::Barrier if state.sampling.takes(range.count) => {
+                let began = self.latency.now();
+                self.run(state, range, partition)?;
+                let took = self.latency.since(began);
+                worker.times.record(took);
+                state.sampling.timed(took);
+            }
             RangeKind::Entries | RangeKind::Barrier => self.run(state, range, partition)?,
         }
         worker.cursor.store(range.first + u64::from(range.count), Ordering::Release);
@@ -193,6 +215,7 @@ impl<M: StateMachine> Applying<'_, M> {
         };
         // Before the mark: it frees the slots, and tells the futures.
         self.cells.fill_to(mark, self.slots);
+        self.latency.applies(mark);
         self.progress.apply_to(mark);
         Ok(())
     }

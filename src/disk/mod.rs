@@ -15,7 +15,9 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::log::image::ImageSlice;
 use holders::Holders;
 
@@ -198,6 +200,20 @@ pub struct LogWrite {
     /// Whether the write must be durable on completion, and with it every write before it, for the same file, that did
     /// not ask for it. One that did has a completion of its own to say so, which may come later than this one's.
     pub sync: bool,
+    /// What to look at between the write and its sync.
+    pub watch: Watch,
+}
+
+/// The engine's clock, for telling a write from its sync.
+#[derive(Clone, Debug)]
+pub struct Watch(pub(crate) Clock);
+
+impl Watch {
+    /// The time, since a moment that is the same for all writes of an engine.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.now()
+    }
 }
 
 /// What became of a [`LogWrite`].
@@ -207,6 +223,9 @@ pub struct Completion {
     pub token: u64,
     /// `Ok` when it is in the kernel's hands or, with `sync`, on stable storage.
     pub result: Result<(), WriteFailure>,
+    /// When the write was done and its sync began, by [`LogWrite::watch`]; `None` if there was no sync, or both were
+    /// one request.
+    pub written_at: Option<Duration>,
 }
 
 /// Which half of a log write failed.

@@ -1,6 +1,7 @@
 //! The write queue that is there on every system: one write at a time, by the thread that waits for it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 
@@ -44,16 +45,18 @@ impl WriteQueue for PwriteQueue {
     fn complete(&mut self, wait: bool) -> Option<Completion> {
         // Without `wait` the caller must not be blocked, and a write blocks.
         let write = if wait { self.waiting.pop_front()? } else { return None };
-        Some(Completion { token: write.token, result: perform(&write) })
+        let (result, written_at) = perform(&write);
+        Some(Completion { token: write.token, result, written_at })
     }
 }
 
-/// The write, then its sync; the sync is not tried after a failed write.
-pub(super) fn perform(write: &LogWrite) -> Result<(), WriteFailure> {
+/// The write, then its sync, and when that began; the sync is not tried after a failed write.
+pub(super) fn perform(write: &LogWrite) -> (Result<(), WriteFailure>, Option<Duration>) {
     let file: &dyn DiskFile = write.file.as_ref();
-    file.write_all_at(write.bytes.as_ref(), write.offset).map_err(WriteFailure::Write)?;
-    if write.sync {
-        file.sync_data().map_err(WriteFailure::Sync)?;
+    let written = file.write_all_at(write.bytes.as_ref(), write.offset);
+    if written.is_err() || !write.sync {
+        return (written.map_err(WriteFailure::Write), None);
     }
-    Ok(())
+    let written_at = write.watch.now();
+    (file.sync_data().map_err(WriteFailure::Sync), Some(written_at))
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::real::{OpenMode, RealDisk};
 use super::sim::SimDisk;
-use super::{Access, Disk, DiskFile, LogWrite};
+use super::{Access, Disk, DiskFile, LogWrite, Watch};
+use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::log::image::{Image, ImageSlice};
 
@@ -49,7 +50,8 @@ pub(super) fn log_write(
     bytes: &[u8],
     sync: bool,
 ) -> LogWrite {
-    LogWrite { token, file: Arc::clone(file), offset, bytes: image_slice(bytes), sync }
+    let (bytes, watch) = (image_slice(bytes), Watch(Clock::real()));
+    LogWrite { token, file: Arc::clone(file), offset, bytes, sync, watch }
 }
 
 #[test]

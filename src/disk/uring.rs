@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::ring::{BLOCK_BYTES, Blocks, Done, Ring};
 use super::limits::check_file_end;
@@ -49,6 +50,7 @@ struct Group {
     way: Way,
     parts: [Part; 2],
     failure: Option<WriteFailure>,
+    written_at: Option<Duration>,
 }
 
 /// How a group gets to be done.
@@ -148,7 +150,10 @@ impl UringQueue {
             let due = group.way == Way::ThenSync && group.is_written() && group.failure.is_none();
             if due && earlier_done {
                 match self.ring.sync(Arc::clone(&group.write.file)) {
-                    Ok(slot) => group.way = Way::Syncing { slot },
+                    Ok(slot) => {
+                        group.way = Way::Syncing { slot };
+                        group.written_at = Some(group.write.watch.now());
+                    }
                     Err(error) => group.fail(WriteFailure::Sync(error)),
                 }
             }
@@ -231,13 +236,16 @@ impl UringQueue {
         let Some(group) = self.groups.front_mut() else { return };
         let running = |part: &Part| matches!(part.stage, Stage::Running { .. });
         if group.way == Way::Plain && group.failure.is_none() && !group.parts.iter().any(running) {
-            if let Err(failure) = perform(&group.write) {
-                group.failure = Some(failure);
-            }
+            let (result, written_at) = perform(&group.write);
+            (group.failure, group.written_at) = (result.err(), written_at);
             group.way = Way::PlainDone;
             group.parts = [Part::over(); 2];
         }
     }
+}
+
+fn failed(token: u64, error: io::Error) -> Completion {
+    Completion { token, result: Err(WriteFailure::Write(error)), written_at: None }
 }
 
 /// The blocks of a part, out of the image.
@@ -284,7 +292,7 @@ impl WriteQueue for UringQueue {
             [whole, Part::over()]
         };
         self.unsynced |= !write.sync;
-        self.groups.push_back(Group { write, way, parts, failure: None });
+        self.groups.push_back(Group { write, way, parts, failure: None, written_at: None });
         self.advance();
     }
 
@@ -300,8 +308,9 @@ impl WriteQueue for UringQueue {
             if let Some(at) = self.groups.iter().position(Group::is_done)
                 && let Some(group) = self.groups.remove(at)
             {
-                let result = group.failure.map_or(Ok(()), Err);
-                return Some(Completion { token: group.write.token, result });
+                let Group { write, failure, written_at, .. } = group;
+                let result = failure.map_or(Ok(()), Err);
+                return Some(Completion { token: write.token, result, written_at });
             }
             let first = self.groups.front()?.write.token;
             if wait && self.ring.busy() == 0 {
@@ -309,12 +318,12 @@ impl WriteQueue for UringQueue {
                     continue;
                 }
                 let stuck = io::Error::other("a write that nothing is done about");
-                return Some(Completion { token: first, result: Err(WriteFailure::Write(stuck)) });
+                return Some(failed(first, stuck));
             }
             let entered = self.ring.enter(wait);
             if let Err(error) = entered {
                 // What is in flight stays the ring's, until it is dropped.
-                return Some(Completion { token: first, result: Err(WriteFailure::Write(error)) });
+                return Some(failed(first, error));
             }
             if !wait {
                 // Taken the next time.

@@ -57,6 +57,7 @@ struct OpenFrame {
     offset: FrameOffset,
     closing: Closing,
     entries_start: usize,
+    submitted_ns: Option<u64>,
 }
 
 /// What a submission needs, found out before anything is changed.
@@ -114,6 +115,8 @@ pub(crate) struct Appender {
     /// Memory only: images whose entries are all submitted, with the mark after which they are free.
     retired: VecDeque<(u64, u32)>,
     spans: Spans,
+    /// When the submission that is being appended began, by the engine's clock.
+    submitted_ns: u64,
 }
 
 impl Appender {
@@ -136,6 +139,7 @@ impl Appender {
             to_writer,
             retired: VecDeque::with_capacity(64),
             spans: Spans::new(),
+            submitted_ns: 0,
         };
         appender.show_active();
         appender
@@ -150,6 +154,11 @@ impl Appender {
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         self.position.last.filter(|last| index <= last.index)?;
         self.position.terms.log_id(index)
+    }
+
+    /// Entries appended from now on are of a submission that began then.
+    pub(crate) fn note_submission(&mut self, began_ns: u64) {
+        self.submitted_ns = began_ns;
     }
 
     /// Frames closed from now on say that entries before `mark` are committed.
@@ -428,7 +437,9 @@ impl Appender {
             let mark = Mark { first_index: log_id.index, segment, offset: offset.get() };
             self.position.index.push(mark);
         }
-        self.open = Some(OpenFrame { opening, count: 0, offset, closing, entries_start });
+        let submitted_ns = (kind == FrameKind::Entries).then_some(self.submitted_ns);
+        self.open =
+            Some(OpenFrame { opening, count: 0, offset, closing, entries_start, submitted_ns });
         Some(())
     }
 
@@ -448,6 +459,7 @@ impl Appender {
             end: self.active.end(),
             mark,
             committed_mark: self.position.committed_mark,
+            submitted_ns: open.submitted_ns,
         };
         queue.push(frame);
     }

@@ -46,6 +46,7 @@ pub(crate) mod table;
 pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
+pub(crate) mod times;
 pub(crate) mod two_slot;
 pub(crate) mod unmapped;
 pub(crate) mod writer;
@@ -273,6 +274,7 @@ pub(crate) struct Log {
     writing: Option<Writing>,
     /// The snapshot that it was opened from: its index and its length.
     opened_from: Option<(u64, u64)>,
+    opened_in: Duration,
     retain_entries: u64,
     pub(crate) snapshot_chunk_bytes: usize,
     compaction: Option<CompactionPolicy>,
@@ -358,6 +360,11 @@ impl Log {
     /// The snapshot that it was opened from: its index and its length.
     pub(crate) fn opened_from(&self) -> Option<(u64, u64)> {
         self.opened_from
+    }
+
+    /// How long opening took.
+    pub(crate) fn opened_in(&self) -> Duration {
+        self.opened_in
     }
 
     /// When it compacts by itself.

@@ -6,6 +6,7 @@ use std::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicU64},
 };
+use std::time::Instant;
 
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SLACK_BYTES};
 use super::format::{META_FILE, SEGMENT_BYTES_MAX, segment_name};
@@ -62,6 +63,7 @@ pub(crate) struct LogOpening {
     foreign: ForeignFiles,
     /// What shows that META is older than the rest. Only where nothing is written.
     older_meta: Option<Corrupt>,
+    began: Instant,
 }
 
 impl LogOpening {
@@ -72,6 +74,7 @@ impl LogOpening {
         writable: bool,
         state: SnapshotKind,
     ) -> Result<Self, OpenError> {
+        let began = Instant::now();
         check_config(&config)?;
         let meta = MetaFile::open(&*disk, writable)?;
         let files = list_files(&*disk)?;
@@ -118,6 +121,7 @@ impl LogOpening {
             damaged_snapshots: Vec::new(),
             foreign: files.foreign,
             older_meta: None,
+            began,
         })
     }
 
@@ -370,6 +374,7 @@ impl LogOpening {
             closed: AtomicBool::new(false),
             writing,
             opened_from: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
+            opened_in: self.began.elapsed(),
             retain_entries: self.config.retain_entries,
             snapshot_chunk_bytes: self.config.snapshot_chunk_bytes,
             compaction: self.config.compaction_policy(),

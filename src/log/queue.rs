@@ -21,6 +21,8 @@ pub(crate) struct ClosedFrame {
     /// What was committed when the frame was closed, plus one. Not when it is written: by then entries that replace
     /// some of its own may be committed, and a truncation between them would contradict its header.
     pub(crate) committed_mark: u64,
+    /// When the submission of its first entry began, by the engine's clock; `None` for what nobody submitted.
+    pub(crate) submitted_ns: Option<u64>,
 }
 
 /// The way from the appender to the log writer.

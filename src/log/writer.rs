@@ -16,10 +16,11 @@ use super::image::{EntryOffset, Image};
 use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
+use super::times::LogTimes;
 use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
 use crate::config::Durability;
-use crate::disk::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
+use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 
 /// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
@@ -83,12 +84,22 @@ pub(crate) struct WriterShared {
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    pub(crate) times: LogTimes,
 }
 
 impl WriterShared {
     /// All frames up to this one are durable. Stored last: whoever waits for a frame finds the marks where it put them.
     fn durable_to(&self, sequence: u64) {
         self.durable_sequence.store(sequence, Ordering::Release);
+    }
+
+    /// Syncs a file apart from any write.
+    fn sync_file(&self, segment: u32, file: &dyn DiskFile, clock: &Clock) -> Result<(), Poison> {
+        let began = clock.now();
+        file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
+        self.times.sync.record(clock.now().saturating_sub(began));
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether somebody waits for frames to become durable that are not yet.
@@ -104,8 +115,25 @@ struct Group {
     sequence: u64,
     mark: u64,
     bytes: u64,
+    entries: u64,
+    /// When the submission of its first entry began.
+    submitted_ns: Option<u64>,
+    /// When it was handed to the disk.
+    handed_at: Duration,
     synced: bool,
     done: bool,
+}
+
+impl Group {
+    /// It was done at `now`. Without the time between, write and sync were one, and count as the sync.
+    fn record_times(&self, written_at: Option<Duration>, now: Duration, times: &LogTimes) {
+        if let Some(written_at) = written_at.or((!self.synced).then_some(now)) {
+            times.write.record(written_at.saturating_sub(self.handed_at));
+        }
+        if self.synced {
+            times.sync.record(now.saturating_sub(written_at.unwrap_or(self.handed_at)));
+        }
+    }
 }
 
 /// A segment whose frames are all written, still in memory.
@@ -138,6 +166,8 @@ pub(crate) struct LogWriter {
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,
+    /// When the submission began whose entry has been written and not synced for the longest.
+    unsynced_ns: Option<u64>,
     synced_at: Duration,
     gathering_since: Option<Duration>,
     /// The first failure; nothing is done after it.
@@ -176,6 +206,7 @@ impl LogWriter {
             completed: written,
             sealed: Vec::with_capacity(4),
             unsynced: VecDeque::with_capacity(UNSYNCED_MAX + 1),
+            unsynced_ns: None,
             synced_at,
             gathering_since: None,
             failed: None,
@@ -304,6 +335,7 @@ impl LogWriter {
             self.roll_to(image.segment())?;
         }
         let start = self.position.written_bytes;
+        let (mut entries, mut submitted_ns) = (0, None);
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
@@ -315,6 +347,8 @@ impl LogWriter {
                 self.carried = Some(frame);
                 break;
             }
+            entries += u64::from(frame.count);
+            submitted_ns = submitted_ns.or(frame.submitted_ns);
             self.complete_frame(frame, &image)?;
             next = self.frames.pop();
         }
@@ -341,11 +375,15 @@ impl LogWriter {
             sequence,
             mark,
             bytes: written,
+            entries,
+            submitted_ns,
+            handed_at: self.clock.now(),
             synced,
             done: false,
         });
         let file = Arc::clone(&self.position.file);
-        self.queue.submit(LogWrite { token, file, offset: start as u64, bytes, sync: synced });
+        let (offset, watch) = (start as u64, Watch(self.clock.clone()));
+        self.queue.submit(LogWrite { token, file, offset, bytes, sync: synced, watch });
         Ok(true)
     }
 
@@ -391,13 +429,16 @@ impl LogWriter {
         if self.in_flight.is_empty() {
             return Ok(false);
         }
-        let Some(Completion { token, result }) = self.queue.complete(wait) else {
+        let Some(Completion { token, result, written_at }) = self.queue.complete(wait) else {
             let forgotten = Poison::Internal("a write in flight was forgotten");
             return if wait { Err(forgotten) } else { Ok(false) };
         };
         result.map_err(|failure| self.failure(failure))?;
+        let now = self.clock.now();
+        let times = &self.shared.times;
         for group in self.in_flight.iter_mut().filter(|group| group.token == token) {
             group.done = true;
+            group.record_times(written_at, now, times);
         }
         while let Some(group) = self.in_flight.front()
             && group.done
@@ -407,6 +448,12 @@ impl LogWriter {
             self.shared.groups.fetch_add(1, Ordering::Relaxed);
             self.shared.syncs.fetch_add(u64::from(group.synced), Ordering::Relaxed);
             self.shared.bytes.fetch_add(group.bytes, Ordering::Relaxed);
+            times.group_entries.record(group.entries);
+            times.group_bytes.record(group.bytes);
+            self.unsynced_ns = self.unsynced_ns.or(group.submitted_ns);
+            if group.synced {
+                times.durable_at(now, self.unsynced_ns.take());
+            }
             progress.logged_to(group.sequence, group.mark, group.synced);
             if group.synced {
                 self.shared.durable_to(group.sequence);
@@ -443,10 +490,10 @@ impl LogWriter {
         let (sequence, mark) = self.completed;
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
-            file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
-            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.sync_file(segment, &*file, &self.clock)?;
         }
         self.synced_at = self.clock.now();
+        self.shared.times.durable_at(self.synced_at, self.unsynced_ns.take());
         progress.logged_to(sequence, mark, true);
         self.shared.durable_to(sequence);
         Ok(true)
@@ -465,6 +512,7 @@ impl LogWriter {
         self.roll_to(segment)?;
         self.sealed.clear();
         self.unsynced.clear();
+        self.unsynced_ns = None;
         self.position.mark = mark;
         self.written = (self.position.sequence, mark);
         self.completed = self.written;
@@ -478,6 +526,7 @@ impl LogWriter {
 
     /// The segment is complete; goes on in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
+        let began = self.clock.now();
         let next = loop {
             match self.files.take(segment) {
                 // Files that wait for a sync give up their descriptors, the oldest first.
@@ -489,6 +538,7 @@ impl LogWriter {
                 taken => break taken?,
             }
         };
+        self.shared.times.segment_wait.record(self.clock.now().saturating_sub(began));
         let file = std::mem::replace(&mut self.position.file, next);
         self.position.file_bytes = self.files.segment_bytes();
         let ended = std::mem::replace(&mut self.position.segment, segment);
@@ -513,8 +563,7 @@ impl LogWriter {
     /// no mark moves by it.
     fn sync_oldest(&mut self) -> Result<bool, Poison> {
         let Some((segment, file)) = self.unsynced.pop_front() else { return Ok(false) };
-        file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        self.shared.sync_file(segment, &*file, &self.clock)?;
         Ok(true)
     }
 

@@ -6,6 +6,8 @@ mod common;
 mod disk;
 mod latency;
 mod reader;
+mod slow;
+mod times;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -49,6 +51,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("ApplyStats.io_fallback", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.durability", "configured_figures_are_those_of_the_configuration"),
     ("ApplyStats.log_writer", "the_log_writer_counts_what_it_wrote_and_synced"),
+    ("ApplyStats.times", "a_slow_disk_shows_in_the_times_of_the_log"),
     ("ApplyStats.recovery", "recovery_says_what_opening_found"),
     ("ApplyStats.waker_longest", "wakers_are_timed_and_their_panics_counted"),
     ("ApplyStats.wakers_panicked", "wakers_are_timed_and_their_panics_counted"),
@@ -71,6 +74,17 @@ const FIGURES: &[(&str, &str)] = &[
     ("LogWriterStats.bytes", "the_log_writer_counts_what_it_wrote_and_synced"),
     ("LogWriterStats.durable_sequence", "the_log_writer_counts_what_it_wrote_and_synced"),
     ("LogWriterStats.recycled_segments", "snapshots_and_compactions_are_counted"),
+    ("TimeStats.log_write", "a_slow_disk_shows_in_the_times_of_the_log"),
+    ("TimeStats.log_sync", "a_slow_disk_shows_in_the_times_of_the_log"),
+    ("TimeStats.group_entries", "a_slow_disk_shows_in_the_times_of_the_log"),
+    ("TimeStats.group_bytes", "a_slow_disk_shows_in_the_times_of_the_log"),
+    ("TimeStats.submit_to_durable", "a_slow_disk_shows_in_the_times_of_the_log"),
+    ("TimeStats.submit_to_applied", "a_slow_machine_shows_in_the_times_of_its_ranges"),
+    ("TimeStats.apply_range", "a_slow_machine_shows_in_the_times_of_its_ranges"),
+    ("TimeStats.snapshot", "snapshots_and_compactions_take_what_the_machine_takes"),
+    ("TimeStats.compaction", "snapshots_and_compactions_take_what_the_machine_takes"),
+    ("TimeStats.segment_wait", "the_log_writer_waits_for_a_segment_that_is_not_ready"),
+    ("TimeStats.recovery", "opening_a_directory_takes_what_its_disk_takes"),
     ("CompactionStats.done", "snapshots_and_compactions_are_counted"),
     ("CompactionStats.failed", "a_compaction_that_fails_is_counted_until_one_is_done"),
     ("CompactionStats.failed_disk_full", "a_compaction_without_room_is_counted_as_such"),
@@ -130,6 +144,7 @@ fn every_figure_has_a_test_that_moves_it() {
     let mut shown = fields(&stats);
     shown.extend(fields(&stats.latency));
     shown.extend(fields(&stats.log_writer));
+    shown.extend(fields(&stats.times));
     shown.extend(fields(&stats.compaction));
     shown.extend(fields(&stats.memory));
     shown.extend(fields(&stats.disk));
@@ -141,7 +156,8 @@ fn every_figure_has_a_test_that_moves_it() {
     let gone: Vec<_> = listed.difference(&shown).collect();
     assert!(gone.is_empty(), "no figures any more: {gone:?}");
     let sources = [include_str!("main.rs"), include_str!("disk.rs"), include_str!("latency.rs")];
-    let source = [&sources[..], &[include_str!("reader.rs")]].concat().concat();
+    let source =
+        [&sources[..], &[include_str!("reader.rs"), include_str!("times.rs")]].concat().concat();
     for (figure, test) in FIGURES {
         let head = format!("#[test]\nfn {test}()");
         assert!(source.contains(&head), "{figure}: there is no test {test}");

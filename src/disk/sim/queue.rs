@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::random::Random;
 use crate::disk::pwrite::perform;
@@ -19,7 +20,7 @@ pub(super) struct SimQueue {
 struct InFlight {
     write: LogWrite,
     /// What became of it, once it was done; it may be reported much later.
-    outcome: Option<Result<(), WriteFailure>>,
+    outcome: Option<(Result<(), WriteFailure>, Option<Duration>)>,
 }
 
 impl SimQueue {
@@ -39,12 +40,12 @@ impl SimQueue {
             for earlier in 0..index {
                 if Arc::ptr_eq(&self.in_flight[earlier].write.file, &file) {
                     self.execute(earlier);
-                    failed |= matches!(self.in_flight[earlier].outcome, Some(Err(_)));
+                    failed |= matches!(self.in_flight[earlier].outcome, Some((Err(_), _)));
                 }
             }
             if failed {
                 let error = io::Error::other("a write that the sync should cover failed");
-                self.in_flight[index].outcome = Some(Err(WriteFailure::Sync(error)));
+                self.in_flight[index].outcome = Some((Err(WriteFailure::Sync(error)), None));
                 return;
             }
         }
@@ -81,6 +82,7 @@ impl WriteQueue for SimQueue {
         let index = self.random.below(self.in_flight.len());
         self.execute(index);
         let done = self.in_flight.remove(index);
-        Some(Completion { token: done.write.token, result: done.outcome? })
+        let (result, written_at) = done.outcome?;
+        Some(Completion { token: done.write.token, result, written_at })
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::IoBackend;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::disk::tests::read_all;
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, Watch};
 use crate::log::image::Image;
 
 /// A ring, unless the kernel refuses one.
@@ -35,6 +36,7 @@ fn cut(image: &Arc<Image>, file: &Arc<dyn DiskFile>, ends: &[usize], sync: bool)
         offset: start as u64,
         bytes: Image::slice(image, start, *end).unwrap(),
         sync,
+        watch: Watch(Clock::real()),
     });
     writes.collect()
 }

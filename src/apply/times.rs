@@ -1,0 +1,214 @@
+//! What an engine times outside of its log: from submission to the state, ranges, snapshots, compactions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::latency::Latency;
+use crate::machine::StateMachine;
+use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
+
+/// One submission is timed on its way to the state at a time, and none that begins sooner after the one before.
+const PROBE_INTERVAL_NS: u64 = 64_000;
+/// No submission is timed. Above every mark but the greatest, which is never timed.
+const NONE: u64 = u64::MAX;
+/// What was timed is being recorded.
+const CLAIMED: u64 = u64::MAX - 1;
+
+/// So many entries of a worker's ranges go by untimed after a range that took no time to speak of.
+const UNTIMED_ENTRIES: u32 = 64;
+/// From here on the two looks at the clock are less than a hundredth of a range.
+const RANGE_SLOW: Duration = Duration::from_micros(5);
+
+/// The histograms of [`TimeStats`] that are neither the log's nor a worker's.
+#[derive(Debug, Default)]
+pub(crate) struct EngineTimes {
+    probe: Probe,
+    submit_to_applied: TimeRecorder,
+    /// Recorded by the holder of the turn to write snapshots.
+    pub(crate) snapshot: TimeRecorder,
+    /// Recorded by the holder of the turn to write snapshots.
+    pub(crate) compaction: TimeRecorder,
+}
+
+/// The submission that is timed on its way to the state.
+#[derive(Debug)]
+struct Probe {
+    /// Its last index, plus one; or [`NONE`], or [`CLAIMED`]. Stored with Release after the other fields.
+    mark: AtomicU64,
+    began_ns: AtomicU64,
+    /// The next one begins at this time, or later. For the holder of the appender.
+    next_ns: AtomicU64,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        let (began_ns, next_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { mark: AtomicU64::new(NONE), began_ns, next_ns }
+    }
+}
+
+impl Latency {
+    /// Entries up to `mark` are about to be handed over, by a call that began at `began_ns`. For the holder of the
+    /// appender.
+    #[inline]
+    pub(crate) fn submits(&self, mark: u64, began_ns: u64) {
+        let probe = &self.times.probe;
+        if began_ns < probe.next_ns.load(Ordering::Relaxed)
+            || probe.mark.load(Ordering::Acquire) != NONE
+        {
+            return;
+        }
+        probe.next_ns.store(began_ns.saturating_add(PROBE_INTERVAL_NS), Ordering::Relaxed);
+        probe.began_ns.store(began_ns, Ordering::Relaxed);
+        probe.mark.store(mark, Ordering::Release);
+    }
+
+    /// Entries up to `mark` are in the state, and the applied mark is about to say so. Costs a load for most.
+    #[inline]
+    pub(crate) fn applies(&self, mark: u64) {
+        if mark >= self.times.probe.mark.load(Ordering::Relaxed) {
+            self.record_applied(mark);
+        }
+    }
+
+    #[cold]
+    fn record_applied(&self, mark: u64) {
+        let EngineTimes { probe, submit_to_applied, .. } = &self.times;
+        let timed = probe.mark.load(Ordering::Acquire);
+        // Of several workers that come to it one claims it: there is one recorder at a time.
+        if timed > mark || timed >= CLAIMED || !probe.moves(timed, CLAIMED) {
+            return;
+        }
+        let began = Duration::from_nanos(probe.began_ns.load(Ordering::Relaxed));
+        submit_to_applied.record(self.since(began));
+        probe.mark.store(NONE, Ordering::Release);
+    }
+
+    /// Entries from `mark` on are gone from the log, and are never applied. For the holder of the appender.
+    pub(super) fn forget_submission_from(&self, mark: u64) {
+        let probe = &self.times.probe;
+        let timed = probe.mark.load(Ordering::Acquire);
+        if timed > mark && timed < CLAIMED {
+            let _applied_meanwhile = probe.moves(timed, NONE);
+        }
+    }
+}
+
+impl Probe {
+    fn moves(&self, from: u64, to: u64) -> bool {
+        self.mark.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Which of a worker's ranges are timed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RangeSampling {
+    /// The next range that brings this to 0 is timed.
+    untimed_entries: u32,
+}
+
+impl RangeSampling {
+    /// Whether a range of so many entries, which is next, is to be timed.
+    #[inline]
+    pub(super) fn takes(&mut self, count: u32) -> bool {
+        self.untimed_entries = self.untimed_entries.saturating_sub(count);
+        self.untimed_entries == 0
+    }
+
+    /// The range that was timed took so long.
+    pub(super) fn timed(&mut self, took: Duration) {
+        self.untimed_entries = if took < RANGE_SLOW { UNTIMED_ENTRIES } else { 0 };
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Every histogram, as it is now.
+    pub(crate) fn times(&self) -> TimeStats {
+        let own = &self.latency.times;
+        let mut times = TimeStats {
+            submit_to_applied: own.submit_to_applied.histogram(),
+            apply_range: self.workers.apply_times(),
+            snapshot: own.snapshot.histogram(),
+            compaction: own.compaction.histogram(),
+            ..TimeStats::default()
+        };
+        if let Some(log) = &self.log {
+            log.add_times(&mut times);
+            times.recovery = TimeHistogram::of(log.opened_in());
+        }
+        times
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    fn latency() -> (Latency, Arc<AtomicU64>) {
+        let nanos = Arc::new(AtomicU64::new(0));
+        (Latency::new(Clock::Manual(Arc::clone(&nanos)), 64), nanos)
+    }
+
+    fn shown(latency: &Latency) -> (u64, u128) {
+        let histogram = latency.times.submit_to_applied.histogram();
+        (histogram.count(), histogram.sum().as_nanos())
+    }
+
+    #[test]
+    fn one_submission_at_a_time_is_timed_and_not_more_often_than_the_interval() {
+        let (latency, nanos) = latency();
+        latency.submits(10, 0);
+        latency.submits(20, PROBE_INTERVAL_NS);
+        nanos.store(500, Ordering::Relaxed);
+        latency.applies(9);
+        assert_eq!(shown(&latency), (0, 0));
+        latency.applies(10);
+        latency.applies(20);
+        assert_eq!(shown(&latency), (1, 500), "the second came while the first was on its way");
+        latency.submits(30, PROBE_INTERVAL_NS - 1);
+        latency.applies(30);
+        assert_eq!(shown(&latency), (1, 500), "too soon");
+        latency.submits(40, PROBE_INTERVAL_NS);
+        nanos.store(PROBE_INTERVAL_NS + 7, Ordering::Relaxed);
+        latency.applies(41);
+        assert_eq!(shown(&latency), (2, 507));
+    }
+
+    #[test]
+    fn a_submission_that_was_truncated_is_not_timed_and_the_next_one_is() {
+        let (latency, nanos) = latency();
+        latency.submits(10, 0);
+        latency.truncated(10);
+        latency.truncated(5);
+        latency.submits(8, PROBE_INTERVAL_NS);
+        nanos.store(PROBE_INTERVAL_NS + 3, Ordering::Relaxed);
+        latency.applies(8);
+        assert_eq!(shown(&latency), (1, 3));
+        latency.applies(u64::MAX);
+        assert_eq!(shown(&latency), (1, 3), "the greatest mark is not taken for none");
+    }
+
+    #[test]
+    fn of_fast_ranges_some_are_timed_and_of_slow_ones_all() {
+        let mut sampling = RangeSampling::default();
+        let fast = Duration::from_nanos(300);
+        let mut timed = Vec::new();
+        for range in 0..200 {
+            if sampling.takes(1) {
+                sampling.timed(fast);
+                timed.push(range);
+            }
+        }
+        assert_eq!(timed, [0, 64, 128, 192]);
+        assert!((0..10).all(|_| {
+            sampling.timed(fast);
+            sampling.takes(128)
+        }));
+        sampling.timed(RANGE_SLOW);
+        assert!(sampling.takes(1));
+    }
+}

@@ -1,0 +1,40 @@
+//! What the log writer times.
+
+use std::time::Duration;
+
+use super::{Log, Writing};
+use crate::times::{SizeRecorder, TimeRecorder, TimeStats};
+
+/// The histograms of [`TimeStats`] that the log writer records, in whose place there is one thread at a time.
+#[derive(Debug, Default)]
+pub(crate) struct LogTimes {
+    pub(super) write: TimeRecorder,
+    pub(super) sync: TimeRecorder,
+    pub(super) group_entries: SizeRecorder,
+    pub(super) group_bytes: SizeRecorder,
+    pub(super) submit_to_durable: TimeRecorder,
+    pub(super) segment_wait: TimeRecorder,
+}
+
+impl LogTimes {
+    /// A sync is done that covers the entry of a submission that began at `submitted_ns`.
+    pub(super) fn durable_at(&self, now: Duration, submitted_ns: Option<u64>) {
+        if let Some(submitted_ns) = submitted_ns {
+            let since = Duration::from_nanos(submitted_ns);
+            self.submit_to_durable.record(now.saturating_sub(since));
+        }
+    }
+}
+
+impl Log {
+    /// Fills in the histograms of the log.
+    pub(crate) fn add_times(&self, times: &mut TimeStats) {
+        let Some(Writing { shared, .. }) = &self.writing else { return };
+        times.log_write = shared.times.write.histogram();
+        times.log_sync = shared.times.sync.histogram();
+        times.group_entries = shared.times.group_entries.histogram();
+        times.group_bytes = shared.times.group_bytes.histogram();
+        times.submit_to_durable = shared.times.submit_to_durable.histogram();
+        times.segment_wait = shared.times.segment_wait.histogram();
+    }
+}

@@ -1,0 +1,380 @@
+//! Histograms of where time goes, and of sizes, with fixed buckets in powers of two.
+//!
+//! An engine records a group, a range or a call, and never an entry. Recording is a few loads and stores: each
+//! histogram has one recorder at a time, which holds a lock anyway. Reading takes no lock.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds 1, 2, 4 and so on up to 2^26, and one bucket for what is beyond.
+const BUCKETS: usize = 28;
+
+const NANOS_PER_MICRO: u64 = 1000;
+
+/// The bucket whose upper bound is the least power of two at or above `value`.
+fn bucket_of(value: u64) -> usize {
+    let bits = u64::BITS - value.saturating_sub(1).leading_zeros();
+    (bits as usize).min(BUCKETS - 1)
+}
+
+/// The greatest value of a bucket; `None` for the last, which has no bound.
+fn bound_of(bucket: usize) -> Option<u64> {
+    (bucket + 1 < BUCKETS).then(|| 1 << bucket)
+}
+
+/// The counts that both kinds of histogram are made of.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Counts {
+    buckets: [u64; BUCKETS],
+    sum: u64,
+    max: u64,
+}
+
+impl Counts {
+    fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        self.buckets.iter().enumerate().map(|(bucket, count)| (bound_of(bucket), *count))
+    }
+
+    /// The bound of the bucket that the percentile falls into: `Some(None)` for the last.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank among counts"
+    )]
+    fn percentile(&self, percent: f64) -> Option<Option<u64>> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let rank = ((count as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as u64).max(1);
+        let mut seen = 0;
+        let reaching = self.buckets.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        });
+        Some(bound_of(reaching.unwrap_or(BUCKETS - 1)))
+    }
+}
+
+/// The same where it is recorded.
+#[derive(Debug, Default)]
+struct Cells {
+    buckets: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Cells {
+    /// Two recorders at once would lose counts: callers record under a lock of theirs.
+    #[inline]
+    fn record(&self, bucket: usize, value: u64) {
+        let add = |cell: &AtomicU64, value: u64| {
+            cell.store(cell.load(Ordering::Relaxed).saturating_add(value), Ordering::Relaxed);
+        };
+        if let Some(count) = self.buckets.get(bucket) {
+            add(count, 1);
+        }
+        add(&self.sum, value);
+        if value > self.max.load(Ordering::Relaxed) {
+            self.max.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn load(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (count, cell) in counts.buckets.iter_mut().zip(&self.buckets) {
+            *count = cell.load(Ordering::Relaxed);
+        }
+        counts.sum = self.sum.load(Ordering::Relaxed);
+        counts.max = self.max.load(Ordering::Relaxed);
+        counts
+    }
+}
+
+/// How long something took each time, since the engine was made: counts in buckets from 1 us to 67 s, the sum, and the
+/// longest.
+///
+/// It only grows, also when [`reset_latency`](crate::ApplyManager::reset_latency) is called, so that the difference of
+/// two readings is of the time between them. A reading beside a recording may have the count and not yet the sum.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeHistogram(Counts);
+
+impl TimeHistogram {
+    /// A histogram of one time.
+    pub(crate) fn of(took: Duration) -> Self {
+        let recorder = TimeRecorder::default();
+        recorder.record(took);
+        recorder.histogram()
+    }
+
+    /// Adds what another one has.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.add(&other.0);
+    }
+
+    /// How many times were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.0.sum)
+    }
+
+    /// The longest; zero if there is none.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.0.max)
+    }
+
+    /// The arithmetic mean; zero if there is none.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.0.sum.checked_div(self.count()).unwrap_or(0))
+    }
+
+    /// Every bucket, in order: the longest time that belongs into it, and how many times are in it and in none before
+    /// it. The bounds are 1 us, 2 us, 4 us and so on up to 2^26 us; the last bucket has no bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        self.0.buckets().map(|(bound, count)| (bound.map(Duration::from_micros), count))
+    }
+
+    /// A time that at least so many of 100 took at most, and that is less than twice the exact one where this is more
+    /// than 1 us. `None` if nothing was recorded.
+    #[must_use]
+    pub fn percentile(&self, percent: f64) -> Option<Duration> {
+        let bound = self.0.percentile(percent)?;
+        Some(bound.map_or(self.max(), |bound| Duration::from_micros(bound).min(self.max())))
+    }
+}
+
+impl fmt::Debug for TimeHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("TimeHistogram");
+        out.field("count", &self.count()).field("sum", &self.sum()).field("max", &self.max());
+        out.finish_non_exhaustive()
+    }
+}
+
+/// How large something was each time, since the engine was made: counts in buckets from 1 to 2^26, the sum, and the
+/// largest. It only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct SizeHistogram(Counts);
+
+impl SizeHistogram {
+    /// How many sizes were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.0.sum
+    }
+
+    /// The largest; 0 if there is none.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.0.max
+    }
+
+    /// The arithmetic mean; 0.0 if there is none.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a mean")]
+    pub fn mean(&self) -> f64 {
+        match self.count() {
+            0 => 0.0,
+            count => self.0.sum as f64 / count as f64,
+        }
+    }
+
+    /// Every bucket, in order: the largest size that belongs into it, and how many sizes are in it and in none before
+    /// it. The bounds are 1, 2, 4 and so on up to 2^26; the last bucket has no bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        self.0.buckets()
+    }
+
+    /// A size that at least so many of 100 have at most, and that is less than twice the exact one. `None` if nothing
+    /// was recorded.
+    #[must_use]
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        let bound = self.0.percentile(percent)?;
+        Some(bound.map_or(self.max(), |bound| bound.min(self.max())))
+    }
+}
+
+impl fmt::Debug for SizeHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("SizeHistogram");
+        out.field("count", &self.count()).field("sum", &self.sum()).field("max", &self.max());
+        out.finish_non_exhaustive()
+    }
+}
+
+/// Where times are recorded, by one thread at a time.
+#[derive(Debug, Default)]
+pub(crate) struct TimeRecorder(Cells);
+
+impl TimeRecorder {
+    pub(crate) fn record(&self, took: Duration) {
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.0.record(bucket_of(took_ns.div_ceil(NANOS_PER_MICRO)), took_ns);
+    }
+
+    pub(crate) fn histogram(&self) -> TimeHistogram {
+        TimeHistogram(self.0.load())
+    }
+}
+
+/// Where sizes are recorded, by one thread at a time.
+#[derive(Debug, Default)]
+pub(crate) struct SizeRecorder(Cells);
+
+impl SizeRecorder {
+    pub(crate) fn record(&self, size: u64) {
+        self.0.record(bucket_of(size), size);
+    }
+
+    pub(crate) fn histogram(&self) -> SizeHistogram {
+        SizeHistogram(self.0.load())
+    }
+}
+
+/// Where time goes in an engine, in [`ApplyStats::times`](crate::ApplyStats::times). Each histogram is of the time since
+/// the engine was made; those of what a machine does not have stay empty.
+///
+/// Nothing here costs anything for each entry: clocks are read for a group, a range or a call. What takes so little
+/// time that reading the clock would show is sampled, and says so.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TimeStats {
+    /// One write of the log: from the moment the log writer hands a group of frames to the disk until the system has
+    /// it. A group that an io_uring writes and syncs in one request is not here: it is in `log_sync`, with both.
+    pub log_write: TimeHistogram,
+    /// One sync of the log, from the end of the write before it until the disk has confirmed. It has
+    /// [`LogWriterStats::syncs`](crate::LogWriterStats::syncs) times. A slow disk shows here first.
+    pub log_sync: TimeHistogram,
+    /// Entries of a group, which is what one write of the log takes. It has
+    /// [`LogWriterStats::groups`](crate::LogWriterStats::groups) sizes; a group may have no entry, but a truncation.
+    pub group_entries: SizeHistogram,
+    /// Bytes of a group, with the headers of its frames.
+    pub group_bytes: SizeHistogram,
+    /// From the beginning of a submission until it is durable. One for each sync: of the first entry that it covers
+    /// and that none before it covered, which has waited the longest.
+    pub submit_to_durable: TimeHistogram,
+    /// From the beginning of a submission until its last entry is in the state, for every partition. One submission at
+    /// a time is timed, and at most one in 64 us. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) the wait
+    /// for the commit is in it.
+    pub submit_to_applied: TimeHistogram,
+    /// What one worker takes to apply its part of a range of up to
+    /// [`batch_size`](crate::ApplyConfig::batch_size) entries, also inline. A range of 5 us or more is timed if the one
+    /// before was such, else one in 64 entries. A slow state machine shows here first.
+    pub apply_range: TimeHistogram,
+    /// Writing one snapshot, into the directory or to a sink; those for compactions are among them. One that fails does
+    /// not count.
+    pub snapshot: TimeHistogram,
+    /// One compaction, its snapshot included. One that fails does not count.
+    pub compaction: TimeHistogram,
+    /// How long the log writer waited for the file of the next segment, each time it went on to one. It is made ready
+    /// ahead of time, so this is short where the disk keeps up.
+    pub segment_wait: TimeHistogram,
+    /// Opening the directory: its newest snapshot read, and its log replayed. One time, or none without a log.
+    pub recovery: TimeHistogram,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_takes_what_is_above_the_bound_before_it_up_to_its_own() {
+        assert_eq!((bucket_of(0), bucket_of(1)), (0, 0));
+        for bucket in 1..BUCKETS - 1 {
+            let bound = bound_of(bucket).unwrap();
+            assert_eq!(bucket_of(bound), bucket);
+            assert_eq!(bucket_of(bound_of(bucket - 1).unwrap() + 1), bucket);
+        }
+        let last = bound_of(BUCKETS - 2).unwrap();
+        assert_eq!((last, bound_of(BUCKETS - 1)), (1 << 26, None));
+        assert_eq!((bucket_of(last + 1), bucket_of(u64::MAX)), (BUCKETS - 1, BUCKETS - 1));
+    }
+
+    #[test]
+    fn a_time_between_two_microseconds_is_in_the_bucket_of_the_longer() {
+        let recorder = TimeRecorder::default();
+        for nanos in [0, 1, 1000, 1001, 2000, 2001] {
+            recorder.record(Duration::from_nanos(nanos));
+        }
+        let histogram = recorder.histogram();
+        let filled: Vec<_> = histogram.buckets().filter(|(_, count)| *count > 0).collect();
+        let micros = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(filled, [(micros(1), 3), (micros(2), 2), (micros(4), 1)]);
+        assert_eq!(histogram.buckets().last(), Some((None, 0)));
+        assert_eq!((histogram.count(), histogram.sum().as_nanos()), (6, 6003));
+        assert_eq!((histogram.max().as_nanos(), histogram.mean().as_nanos()), (2001, 1000));
+    }
+
+    #[test]
+    fn a_percentile_is_the_bound_of_its_bucket_and_never_above_the_longest() {
+        let recorder = TimeRecorder::default();
+        assert_eq!(recorder.histogram().percentile(50.0), None);
+        for _ in 0..99 {
+            recorder.record(Duration::from_micros(3));
+        }
+        recorder.record(Duration::from_micros(1_000_000));
+        let histogram = recorder.histogram();
+        let at = |percent| histogram.percentile(percent).unwrap().as_micros();
+        let shown = [at(0.0), at(50.0), at(99.0), at(99.1), at(100.0)];
+        assert_eq!(shown, [4, 4, 4, 1_000_000, 1_000_000]);
+        // Beyond the last bound the longest is all that is known.
+        recorder.record(Duration::from_secs(1000));
+        assert_eq!(recorder.histogram().percentile(100.0), Some(Duration::from_secs(1000)));
+    }
+
+    #[test]
+    fn sizes_and_sums_of_histograms_add_up() {
+        let recorder = SizeRecorder::default();
+        [0, 1, 128, 129].into_iter().for_each(|size| recorder.record(size));
+        let sizes = recorder.histogram();
+        let filled: Vec<_> = sizes.buckets().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(Some(1), 2), (Some(128), 1), (Some(256), 1)]);
+        assert_eq!((sizes.count(), sizes.sum(), sizes.max(), sizes.mean()), (4, 258, 129, 64.5));
+        assert_eq!((sizes.percentile(50.0), sizes.percentile(99.0)), (Some(1), Some(129)));
+        let mut all = TimeHistogram::of(Duration::from_micros(7));
+        all.add(&TimeHistogram::of(Duration::from_micros(9)));
+        assert_eq!(
+            (all.count(), all.sum(), all.max()),
+            (2, Duration::from_micros(16), Duration::from_micros(9))
+        );
+    }
+
+    #[test]
+    fn a_histogram_is_one_line_in_a_log_and_has_its_count() {
+        let text = format!("{:?}", TimeHistogram::of(Duration::from_micros(7)));
+        assert_eq!(
+            text,
+            "TimeHistogram { count: 1, sum: 7us, max: 7us, .. }".replace("us", "\u{b5}s")
+        );
+    }
+}
