@@ -12,6 +12,7 @@ mod submission;
 
 pub use crate::codec::{DecodeError, EntryError};
 use crate::entry::LogId;
+pub use crate::machine::storage::StorageError;
 pub use crate::snapshot::error::SnapshotError;
 pub use submission::{ApplyError, ProposeError, SubmitError};
 
@@ -188,6 +189,14 @@ pub enum OpenError {
     /// A snapshot that the log cannot do without cannot be used.
     #[error(transparent)]
     Snapshot(SnapshotError),
+    /// The storage under a state machine failed.
+    #[error("{storage}: {source}")]
+    Storage {
+        /// What the storage is called.
+        storage: &'static str,
+        /// What it said.
+        source: StorageError,
+    },
     /// An option is out of its range.
     #[error("{option}: {message}")]
     Config {
@@ -405,6 +414,14 @@ pub enum ReadError {
     /// A part of the snapshot that the directory was opened from does not read back.
     #[error("{0}")]
     Snapshot(Arc<SnapshotError>),
+    /// The storage under the state machine failed.
+    #[error("{storage}: {source}")]
+    Storage {
+        /// What the storage is called.
+        storage: &'static str,
+        /// What it said.
+        source: Arc<StorageError>,
+    },
     /// The operating system refused to read a segment that it gives no mapping for.
     #[error("reading {file} failed{}: {source}", what_limit(source))]
     Io {

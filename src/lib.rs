@@ -112,6 +112,10 @@ pub use log::figures::{DiskStats, LogWriterStats, MemoryStats};
 pub use log::reader::LogEntries;
 pub use log::recovery::files::ForeignFiles;
 pub use log::{Cut, Journal, RecoveryReport};
+pub use machine::storage::{
+    ScanEach, Storage, StorageBatch, StorageConfig, StorageError, StorageMachine, StorageSnapshot,
+    StorageStats, Table,
+};
 pub use machine::{
     Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,

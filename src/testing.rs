@@ -49,6 +49,7 @@ use crate::restore::RestoreReport;
 pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 
 pub mod conformance;
+pub mod storage;
 
 /// As [`repair`](fn@crate::repair), on the simulated disk; the copies go to `backup`, which must be empty.
 ///

@@ -121,6 +121,21 @@ pub(crate) struct Pending<'a> {
     pub(crate) hash: u64,
     pub(crate) key: &'a [u8],
     pub(crate) effect: Effect<'a>,
+    /// Whether the key had a value before the batch.
+    pub(crate) existed: bool,
+}
+
+/// The bytes of a value.
+pub(crate) struct InBytes<'b>(pub(crate) &'b [u8]);
+
+impl Found for InBytes<'_> {
+    fn equals(&self, bytes: &[u8]) -> Result<bool, Fatal> {
+        Ok(self.0 == bytes)
+    }
+
+    fn number(&self) -> Result<Option<i64>, Fatal> {
+        Ok(parse(self.0))
+    }
 }
 
 /// A value that an earlier command of the batch has set.
@@ -182,7 +197,7 @@ impl<'a> Overlay<'a> {
         Some(evaluate(command, found.as_ref()))
     }
 
-    /// Remembers what `key` becomes.
+    /// Remembers what `key` becomes. Whether it existed is taken from its first change.
     pub(crate) fn record(&mut self, pending: Pending<'a>) {
         if matches!(pending.effect, Effect::Keep) {
             return;

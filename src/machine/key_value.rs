@@ -476,7 +476,10 @@ impl<C: Cell> KeyValue<C> {
                 })?,
             };
             match outcome {
-                Ok((effect, _)) => overlay.record(Pending { hash, key, effect }),
+                Ok((effect, _)) => {
+                    // The store counts its keys by itself.
+                    overlay.record(Pending { hash, key, effect, existed: false });
+                }
                 Err(reason) => {
                     return Ok(Reply::Rejected(Rejection::InBatch { position, reason }));
                 }

@@ -3,6 +3,12 @@
 //! A [`Storage`] knows tables, keys and values, and commits a [`StorageBatch`] as a whole. What a command
 //! does, how far the log is applied and what a snapshot looks like is the machine's business.
 
+mod config;
+mod machine;
+mod meta;
+mod open;
+mod stage;
+
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -11,6 +17,9 @@ use std::time::Duration;
 use super::Fatal;
 use crate::config::Durability;
 use crate::entry::LogId;
+
+pub use config::StorageConfig;
+pub use machine::StorageMachine;
 
 /// A table of a storage. Each table has its own keys, in the order of their bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -213,8 +222,9 @@ pub struct StorageBatch {
 #[derive(Clone, Copy, Debug)]
 struct Write {
     table: Table,
-    start: usize,
+    key_start: usize,
     key_len: usize,
+    value_start: usize,
     /// `None`: the key is removed.
     value_len: Option<usize>,
 }
@@ -237,25 +247,62 @@ impl StorageBatch {
     }
 
     fn push(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
-        let start = self.bytes.len();
+        let key_start = self.bytes.len();
         self.bytes.extend_from_slice(key);
+        let value_start = self.push_value(value);
+        let value_len = value.map(<[u8]>::len);
+        self.writes.push(Write { table, key_start, key_len: key.len(), value_start, value_len });
+    }
+
+    fn push_value(&mut self, value: Option<&[u8]>) -> usize {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.writes.push(Write {
-            table,
-            start,
-            key_len: key.len(),
-            value_len: value.map(<[u8]>::len),
-        });
+        start
     }
 
     /// Every write, in the order in which it was added: table, key, and the new value or `None` for a removal.
     pub fn writes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
-        self.writes.iter().map(|write| {
-            let rest = self.bytes.get(write.start..).unwrap_or_default();
-            let (key, rest) = rest.split_at_checked(write.key_len).unwrap_or_default();
-            let value = write.value_len.map(|len| rest.get(..len).unwrap_or_default());
-            (write.table, key, value)
-        })
+        self.writes.iter().map(|write| (write.table, self.key_of(write), self.value_of(write)))
+    }
+
+    /// Table and key of write number `at`.
+    pub(crate) fn key(&self, at: usize) -> Option<(Table, &[u8])> {
+        self.writes.get(at).map(|write| (write.table, self.key_of(write)))
+    }
+
+    /// The value of write number `at`; `None` for a removal.
+    pub(crate) fn value(&self, at: usize) -> Option<&[u8]> {
+        self.value_of(self.writes.get(at)?)
+    }
+
+    /// Replaces what write number `at` does to its key. The bytes of the value before stay until the batch is cleared.
+    pub(crate) fn replace(&mut self, at: usize, value: Option<&[u8]>) {
+        let value_start = self.push_value(value);
+        if let Some(write) = self.writes.get_mut(at) {
+            (write.value_start, write.value_len) = (value_start, value.map(<[u8]>::len));
+        }
+    }
+
+    /// Bytes of all keys and values, replaced ones included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives back memory beyond `bytes` bytes of keys and values.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.shrink_to(bytes);
+    }
+
+    fn key_of(&self, write: &Write) -> &[u8] {
+        self.part(write.key_start, write.key_len)
+    }
+
+    fn value_of(&self, write: &Write) -> Option<&[u8]> {
+        write.value_len.map(|len| self.part(write.value_start, len))
+    }
+
+    fn part(&self, start: usize, len: usize) -> &[u8] {
+        self.bytes.get(start..start + len).unwrap_or_default()
     }
 
     /// How many writes there are.
@@ -325,6 +372,8 @@ impl StorageError {
 /// after the commit. All calls but `sync` and `durable` are made by the thread that holds the worker's place.
 #[doc(hidden)]
 pub trait Staging: Send + Sync {
+    /// The engine calls `commit` from now on. Until then, as for a caller that knows only `apply`, each `apply` commits.
+    fn begin(&self) {}
     /// Most entries that are applied before they are committed.
     fn batch_size(&self) -> usize;
     /// How long fewer entries than that wait for more.

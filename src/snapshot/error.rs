@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full, what_limit};
+use crate::machine::storage::StorageError;
 use crate::snapshot::format::RkyvSettings;
 
 /// Why a snapshot could not be taken, read, moved or restored.
@@ -137,6 +138,14 @@ pub enum SnapshotError {
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
+    /// The storage under the state machine failed; of a snapshot that was to be loaded nothing is left in it.
+    #[error("{storage}: {source}")]
+    Storage {
+        /// What the storage is called.
+        storage: &'static str,
+        /// What it said.
+        source: StorageError,
+    },
     /// A value could not be read.
     #[error(transparent)]
     Read(ReadError),
@@ -198,6 +207,7 @@ impl SnapshotError {
                 comes_back.iter().any(|no| source.raw_os_error() == Some(no.raw_os_error()))
                     || source.kind() == io::ErrorKind::UnexpectedEof
             }
+            Self::Storage { source, .. } => matches!(source, StorageError::Corrupt { .. }),
             _ => true,
         }
     }
@@ -205,7 +215,11 @@ impl SnapshotError {
     /// Whether the disk (or a quota) was full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+        match self {
+            Self::Io { source, .. } => is_disk_full(source),
+            Self::Storage { source, .. } => source.is_disk_full(),
+            _ => false,
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use sprag::error::ReadError;
+use sprag::testing::storage::MemoryStorage;
 use sprag::{
     Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition, PayloadRef,
-    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value,
+    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, StorageMachine, Value,
 };
 
 use super::model::Model;
@@ -49,6 +50,7 @@ macro_rules! key_value_reads {
 
 key_value_reads!(MemoryStateMachine);
 key_value_reads!(PersistentStateMachine);
+key_value_reads!(StorageMachine<MemoryStorage>);
 
 impl<M: KeyValueReads> KeyValueReads for Hooked<M> {
     fn scan(&self) -> Result<Scanned, ReadError> {

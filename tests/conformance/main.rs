@@ -16,10 +16,11 @@ use sprag::error::OpenError;
 use sprag::testing::conformance::{
     Check, DurableSubject, Failures, OverOurLog, OwnedPayload, Subject, Suite,
 };
+use sprag::testing::storage::MemoryStorage;
 use sprag::testing::{Random, SimDisk};
 use sprag::{
     Command, Durability, Journaled, MemoryConfig, MemoryStateMachine, Note, Payload,
-    PersistentConfig, PersistentStateMachine,
+    PersistentConfig, PersistentStateMachine, StorageConfig, StorageMachine,
 };
 
 /// Colliding commands of every kind.
@@ -109,6 +110,31 @@ impl DurableSubject for Persistent {
         config: PersistentConfig,
     ) -> Result<PersistentStateMachine, OpenError> {
         PersistentStateMachine::open_on_disk(disk, config.expected_keys(16))
+    }
+}
+
+struct Stored;
+
+impl Subject for Stored {
+    type Machine = StorageMachine<MemoryStorage>;
+
+    fn machine(&self) -> Result<Self::Machine, OpenError> {
+        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::default())
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, machine: &Self::Machine) -> Vec<u8> {
+        key_value_digest(machine)
+    }
+}
+
+#[test]
+fn the_machine_over_a_storage_conforms() {
+    for seed in 1..3 {
+        Suite::new().seed(seed).check(&Stored).unwrap();
     }
 }
 

@@ -1,0 +1,438 @@
+//! The key-value state machine whose keys and values another storage holds.
+
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::meta::{Membership, StateRecord, read_state};
+use super::open::{Opened, open};
+use super::stage::{Stage, failed};
+use super::{Staging, Storage, StorageConfig, StorageError, StorageSnapshot, StorageStats, Table};
+use crate::codec::{KEY_BYTES_MAX, PayloadRef};
+use crate::config::Durability;
+use crate::entry::LogId;
+use crate::error::{OpenError, ReadError};
+use crate::log::{Journal, MemoryJournal};
+use crate::machine::{
+    Fatal, Footprint, Partition, PersistentStateMachine, Range, Replies, StateMachine,
+    StateMachineStats, Value,
+};
+
+/// Entries of a frame in memory, and its bytes: as those of a [`MemoryStateMachine`](crate::MemoryStateMachine).
+const FRAME_ENTRIES_MAX: u32 = 128;
+const FRAME_BYTES_MAX: usize = 256 << 10;
+
+/// A key-value state machine over a [`Storage`]; see [`Command`](crate::Command) for what it does. Made by
+/// [`PersistentStateMachine::with_storage`].
+///
+/// An entry is applied when a batch with it is committed in the storage, together with its log id: from then on reads see it,
+/// and its reply is there. Reads may be made from any thread at any time. Each returns its key's value as of the last
+/// batch committed, and never goes back for a key.
+///
+/// There is one partition, so an engine needs no more than one worker for it.
+pub struct StorageMachine<S: Storage> {
+    pub(super) storage: S,
+    config: StorageConfig,
+    /// The worker's own: nothing but the thread in the worker's place, or in all workers' places, takes it.
+    pub(super) stage: Mutex<Stage>,
+    pub(super) committed: Mutex<Committed>,
+    /// The generation in `committed`. It moves, with Release, after the storage has committed the switch, and before a
+    /// table of the generation before is removed: a read that missed a removed table sees it moved.
+    pub(super) generation: AtomicU64,
+    /// The last entry known to be on stable storage.
+    pub(super) durable: Mutex<Option<LogId>>,
+    applied_count: AtomicU64,
+    /// The engine calls `commit`.
+    engine_commits: AtomicBool,
+    /// Our log syncs: commits need not.
+    log_syncs: AtomicBool,
+    pub(super) journal: Journal,
+}
+
+/// What the records in the storage say.
+pub(super) struct Committed {
+    pub(super) record: StateRecord,
+    pub(super) membership: Option<Membership>,
+}
+
+impl PersistentStateMachine {
+    /// A key-value state machine whose keys and values `storage` holds, instead of a log of this library; it goes on
+    /// where the storage is ([`StateMachine::applied`]).
+    ///
+    /// Costs a few reads and a sync, whatever the number of keys; where an installation of a snapshot was interrupted, also
+    /// removing what it left. `storage` belongs to the machine from then on: nothing else may write to its tables.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Config`] for an option out of its range; [`OpenError::Storage`] if the storage fails;
+    /// [`OpenError::UnknownVersion`] for one that a later release has written; [`OpenError::Corrupt`] for one whose records
+    /// do not read back, or that holds keys and no record of ours. Nothing was changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sprag::testing::storage::MemoryStorage;
+    /// use sprag::{ApplyConfig, ApplyManager, Command, PersistentStateMachine, StorageConfig};
+    ///
+    /// let timeout = Duration::from_secs(10);
+    /// let storage = MemoryStorage::new();
+    /// let machine =
+    ///     PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default())?;
+    /// let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+    /// manager.propose(Command::put(b"color", b"green"), timeout)?;
+    /// manager.close(timeout)?;
+    ///
+    /// let machine = PersistentStateMachine::with_storage(storage, StorageConfig::default())?;
+    /// assert_eq!(machine.get(b"color")?.as_deref(), Some(&b"green"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_storage<S: Storage>(
+        storage: S,
+        config: StorageConfig,
+    ) -> Result<StorageMachine<S>, OpenError> {
+        config.check()?;
+        let Opened { record, membership } = open(&storage)?;
+        let journal = Journal::memory_with(MemoryJournal {
+            limits: config.limits,
+            frame_entries_max: FRAME_ENTRIES_MAX,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            poison: Arc::default(),
+        });
+        Ok(StorageMachine {
+            storage,
+            config,
+            stage: Mutex::new(Stage::new(record)),
+            committed: Mutex::new(Committed { record, membership }),
+            generation: AtomicU64::new(record.generation),
+            durable: Mutex::new(record.applied),
+            applied_count: AtomicU64::new(0),
+            engine_commits: AtomicBool::new(false),
+            log_syncs: AtomicBool::new(false),
+            journal,
+        })
+    }
+}
+
+/// Reading.
+impl<S: Storage> StorageMachine<S> {
+    /// Refuses reads after a failure: what is in the storage is not known until it is opened again.
+    #[inline]
+    fn check(&self) -> Result<(), ReadError> {
+        Ok(self.journal.poison().check()?)
+    }
+
+    /// The value of `key`; `None` if it has none. Copies it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Poisoned`] after the engine has failed; [`ReadError::Storage`] if the storage fails.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.read(Table::State, key, Value::copied)
+    }
+
+    /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](StorageMachine::get).
+    pub fn get_with<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        Ok(self.get(key)?.map(|value| read(&value)))
+    }
+
+    /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](StorageMachine::get).
+    pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
+        out.clear();
+        let found = self.read(Table::State, key, |value| {
+            out.clear();
+            out.extend_from_slice(value);
+        })?;
+        if found.is_none() {
+            out.clear();
+        }
+        Ok(found.is_some())
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](StorageMachine::get).
+    pub fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
+        Ok(self.read(Table::State, key, |_| ())?.is_some())
+    }
+
+    /// How many keys have a value. It is counted, not looked up.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Poisoned`] after the engine has failed.
+    pub fn len(&self) -> Result<usize, ReadError> {
+        self.check()?;
+        Ok(usize::try_from(lock(&self.committed).record.keys).unwrap_or(usize::MAX))
+    }
+
+    /// Whether no key has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](StorageMachine::len).
+    pub fn is_empty(&self) -> Result<bool, ReadError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The value of the note `name`, which a batch has set.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](StorageMachine::get).
+    pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.read(Table::Notes, name, <[u8]>::to_vec)
+    }
+
+    /// The newest membership applied, and the log id of its entry.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](StorageMachine::len).
+    pub fn membership(&self) -> Result<Option<(LogId, Vec<u8>)>, ReadError> {
+        self.check()?;
+        Ok(self.committed_membership())
+    }
+
+    /// All keys and their values, sorted by key, as of the last batch committed: for exports and digests of a state that
+    /// fits into memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](StorageMachine::get).
+    #[allow(clippy::type_complexity, reason = "as the call of the built-in machines")]
+    pub fn scan_sorted(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
+        self.check()?;
+        let failed = |source| self.read_error(source);
+        let snapshot = self.storage.snapshot().map_err(failed)?;
+        let record = read_state(&snapshot).map_err(|error| failed(error.into_storage_error()))?;
+        let mut entries = Vec::new();
+        let table = Table::State(record.map_or(0, |record| record.generation));
+        let mut each = |key: &[u8], value: &[u8]| {
+            entries.push((key.into(), Value::copied(value)));
+            ControlFlow::Continue(())
+        };
+        snapshot.scan(table, Bound::Unbounded, Bound::Unbounded, &mut each).map_err(failed)?;
+        Ok(entries)
+    }
+
+    /// The storage.
+    #[must_use]
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// What the storage knows about itself.
+    #[must_use]
+    pub fn storage_stats(&self) -> StorageStats {
+        self.storage.stats()
+    }
+
+    /// Runs `read` over a value of the generation that counts. It may run more than once; the last time counts.
+    fn read<R>(
+        &self,
+        table: fn(u64) -> Table,
+        key: &[u8],
+        mut read: impl FnMut(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        self.check()?;
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut generation = self.generation.load(Ordering::Acquire);
+        loop {
+            let mut found = None;
+            let got =
+                self.storage.get(table(generation), key, &mut |value| found = Some(read(value)));
+            let before = generation;
+            generation = self.generation.load(Ordering::Acquire);
+            if generation == before {
+                return got.map(|_| found).map_err(|source| self.read_error(source));
+            }
+            // A snapshot was installed meanwhile, and the table may be going.
+        }
+    }
+
+    fn read_error(&self, source: StorageError) -> ReadError {
+        ReadError::Storage { storage: self.storage.name(), source: Arc::new(source) }
+    }
+
+    fn committed_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        let committed = lock(&self.committed);
+        committed.membership.as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
+    }
+}
+
+/// Committing.
+impl<S: Storage> StorageMachine<S> {
+    /// Commits what is staged, and says whether everything committed is durable.
+    pub(super) fn commit_staged(&self, stage: &mut Stage) -> Result<bool, Fatal> {
+        if stage.has_failed {
+            return Err(Fatal::new("the storage failed before; open it again"));
+        }
+        if !stage.is_dirty() {
+            return Ok(*lock(&self.durable) == lock(&self.committed).record.applied);
+        }
+        stage.has_failed = true;
+        let sync = self.config.sync_writes && !self.log_syncs.load(Ordering::Relaxed);
+        let committed = self.storage.commit(stage.finished(), sync);
+        let is_durable = committed.map_err(|error| failed(&self.storage, &error))?;
+        let record = stage.record();
+        {
+            let mut committed = lock(&self.committed);
+            committed.record = record;
+            if let Some((log_id, bytes)) = stage.membership() {
+                committed.membership = Some((log_id, bytes.into()));
+            }
+        }
+        if is_durable {
+            *lock(&self.durable) = record.applied;
+        }
+        stage.clear(record);
+        stage.has_failed = false;
+        Ok(is_durable)
+    }
+}
+
+impl<S: Storage> Staging for StorageMachine<S> {
+    fn begin(&self) {
+        self.engine_commits.store(true, Ordering::Relaxed);
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn batch_interval(&self) -> Duration {
+        self.config.batch_interval
+    }
+
+    fn durability(&self) -> Durability {
+        match (self.config.sync_writes, self.storage.syncs_every()) {
+            (true, _) => Durability::Sync,
+            (false, Some(interval)) => Durability::Periodic(interval),
+            (false, None) => Durability::Os,
+        }
+    }
+
+    fn leave_syncs_to_log(&self) {
+        self.log_syncs.store(true, Ordering::Relaxed);
+    }
+
+    fn commit(&self) -> Result<bool, Fatal> {
+        self.commit_staged(&mut lock(&self.stage))
+    }
+
+    fn sync(&self) -> Result<(), Fatal> {
+        let committed = lock(&self.committed).record.applied;
+        self.storage.sync().map_err(|error| failed(&self.storage, &error))?;
+        let mut durable = lock(&self.durable);
+        let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
+        if index(*durable) < index(committed) {
+            *durable = committed;
+        }
+        Ok(())
+    }
+
+    fn durable(&self) -> Option<LogId> {
+        *lock(&self.durable)
+    }
+}
+
+impl<S: Storage> StateMachine for StorageMachine<S> {
+    /// One partition, and no barriers: a batch of entries is committed as a whole.
+    #[inline]
+    fn footprint(&self, _payload: &PayloadRef<'_>) -> Footprint {
+        Footprint::Key(0)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        if !partition.owns(0) {
+            return Ok(());
+        }
+        let mut stage = lock(&self.stage);
+        if stage.has_failed {
+            return Err(Fatal::new("the storage failed before; open it again"));
+        }
+        let mut applied = 0;
+        for entry in range.entries(partition) {
+            let entry = entry?;
+            // Also if the storage panics.
+            stage.has_failed = true;
+            let reply = stage.apply(&self.storage, &entry)?;
+            stage.has_failed = false;
+            replies.set(&entry, reply);
+            applied += 1;
+            if stage.is_full() {
+                self.commit_staged(&mut stage)?;
+            }
+        }
+        self.applied_count.fetch_add(applied, Ordering::Relaxed);
+        if !self.engine_commits.load(Ordering::Relaxed) {
+            self.commit_staged(&mut stage)?;
+        }
+        Ok(())
+    }
+
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        self.committed_membership()
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        lock(&self.committed).record.applied
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        let record = lock(&self.committed).record;
+        StateMachineStats {
+            applied_count: self.applied_count.load(Ordering::Relaxed),
+            last_applied: record.applied.map(|log_id| log_id.index),
+            keys: record.keys,
+            ..StateMachineStats::default()
+        }
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
+    }
+
+    fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+}
+
+impl<S: Storage> fmt::Debug for StorageMachine<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageMachine")
+            .field("storage", &self.storage.name())
+            .field("record", &lock(&self.committed).record)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What these locks guard is replaced in one step, or says itself that it is not whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,34 @@
+//! The machine over a storage: what it commits, what it reads, what it finds when it is opened again, and what it refuses.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod commands;
+mod opening;
+
+use std::time::Duration;
+
+use sprag::testing::storage::MemoryStorage;
+use sprag::{
+    ApplyConfig, ApplyManager, PersistentStateMachine, Storage, StorageConfig, StorageMachine,
+    Table,
+};
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) type Machine = StorageMachine<MemoryStorage>;
+
+/// Opens a storage as it is.
+pub(crate) fn open(storage: &MemoryStorage) -> Machine {
+    PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default()).unwrap()
+}
+
+/// The same with a manager.
+pub(crate) fn manage(storage: &MemoryStorage) -> ApplyManager<Machine> {
+    ApplyManager::new(open(storage), ApplyConfig::new()).unwrap()
+}
+
+/// The bytes under a key of a table.
+pub(crate) fn raw(storage: &MemoryStorage, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+    let mut found = None;
+    storage.get(table, key, &mut |bytes| found = Some(bytes.to_vec())).unwrap();
+    found
+}
