@@ -87,6 +87,12 @@ impl StatsReader {
         reading.engine.as_ref().map(|engine| engine.figures())
     }
 
+    /// Whether the manager is not dropped.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.lock().engine.is_some()
+    }
+
     /// No reading begins from now on, and those that go on are waited for: at most so long, as a state machine of the
     /// user's own may not return.
     pub(crate) fn end(&self, timeout: Duration) {
@@ -99,7 +105,6 @@ impl StatsReader {
 
 impl fmt::Debug for StatsReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_over = self.0.lock().engine.is_none();
-        f.debug_struct("StatsReader").field("is_over", &is_over).finish()
+        f.debug_struct("StatsReader").field("is_open", &self.is_open()).finish()
     }
 }

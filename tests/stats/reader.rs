@@ -25,9 +25,9 @@ fn a_stats_reader_reads_until_the_manager_is_dropped() {
     let read = reader.clone().stats().unwrap();
     assert_eq!((read.applied, read.total_applied, read.machine.keys), (Some(1), 1, 1));
     manager.shutdown(LONG).unwrap();
-    assert!(reader.stats().is_some(), "closed, and not dropped");
+    assert!(reader.is_open() && reader.stats().is_some(), "closed, and not dropped");
     drop(manager);
-    assert!(reader.stats().is_none());
+    assert!(!reader.is_open() && reader.stats().is_none());
 }
 
 #[test]

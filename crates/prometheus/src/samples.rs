@@ -1,0 +1,81 @@
+//! The samples of one metric, written as they are read; nothing is collected in between.
+
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::families::Family;
+
+/// Label and value.
+pub(crate) type Label<'l> = (&'static str, &'l str);
+
+/// Takes the samples of one family.
+pub(crate) struct Samples<'e> {
+    /// `None`: they are counted only.
+    encoder: Option<(MetricEncoder<'e>, &'static Family)>,
+    engine: &'e str,
+    count: usize,
+}
+
+impl<'e> Samples<'e> {
+    pub(crate) fn counting() -> Self {
+        Self { encoder: None, engine: "", count: 0 }
+    }
+
+    pub(crate) fn encoding(encoder: MetricEncoder<'e>, family: &'static Family) -> Self {
+        Self { encoder: Some((encoder, family)), engine: "", count: 0 }
+    }
+
+    /// The samples from here on are of this engine.
+    pub(crate) fn of_engine(&mut self, name: &'e str) {
+        self.engine = name;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// A whole number: of a counter, or of a gauge.
+    pub(crate) fn whole(&mut self, labels: &[Label<'_>], value: u64) -> fmt::Result {
+        self.put(labels, |encoder, kind| match (kind, i64::try_from(value)) {
+            (MetricType::Counter, _) => ConstCounter::new(value).encode(encoder),
+            (_, Ok(value)) => ConstGauge::new(value).encode(encoder),
+            // The format has floats only, so nothing is lost that a server would have kept.
+            #[allow(clippy::cast_precision_loss, reason = "as the format has it")]
+            (_, Err(_)) => ConstGauge::new(value as f64).encode(encoder),
+        })
+    }
+
+    /// Another number, of a gauge.
+    pub(crate) fn real(&mut self, labels: &[Label<'_>], value: f64) -> fmt::Result {
+        self.put(labels, |encoder, _| ConstGauge::new(value).encode(encoder))
+    }
+
+    /// Whether something is so, as 1 or 0.
+    pub(crate) fn flag(&mut self, labels: &[Label<'_>], value: bool) -> fmt::Result {
+        self.whole(labels, u64::from(value))
+    }
+
+    fn put(
+        &mut self,
+        labels: &[Label<'_>],
+        encode: impl FnOnce(MetricEncoder<'_>, MetricType) -> fmt::Result,
+    ) -> fmt::Result {
+        self.count += 1;
+        let Some((encoder, family)) = &mut self.encoder else { return Ok(()) };
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(family.labels), "{}", family.name);
+        let labels = ([("engine", self.engine)], labels);
+        encode(encoder.encode_family(&labels)?, family.kind)
+    }
+
+    /// What does not change while a process runs: labels of a sample whose value is 1.
+    pub(crate) fn info(&mut self, labels: &[Label<'_>]) -> fmt::Result {
+        self.count += 1;
+        let Some((encoder, family)) = &mut self.encoder else { return Ok(()) };
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(family.labels), "{}", family.name);
+        encoder.encode_info(&([("engine", self.engine)], labels))
+    }
+}

@@ -1,0 +1,209 @@
+//! The format, the names, and the table of the documentation.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use prometheus_client::encoding::text as openmetrics;
+use sprag::{ApplyConfig, ApplyManager, Entry, Journaled};
+use sprag_prometheus::{SpragCollector, described};
+
+use crate::scrape::Scrape;
+use crate::{Cached, LONG, memory, persistent, registry, registry_of, text};
+
+/// Whether a program is there to be tested with; says if it is not.
+fn is_there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: there is no {program} in PATH (Debian's package prometheus has it)");
+    }
+    found
+}
+
+#[test]
+fn promtool_accepts_a_scrape() {
+    if !is_there("promtool") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (on_disk, in_memory) = (persistent(&dir), memory());
+    on_disk.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    let collector = SpragCollector::new();
+    collector.add("on \"disk\"\n", on_disk.stats_reader()).unwrap();
+    collector.add("in memory", in_memory.stats_reader()).unwrap();
+    let scrape = text(&registry(&collector));
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut child = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}\n{scrape}");
+}
+
+#[test]
+fn both_text_formats_have_the_same_samples() {
+    let manager = memory();
+    let registry = registry_of(&manager);
+    let mut other = String::new();
+    openmetrics::encode(&mut other, &registry).unwrap();
+    assert!(other.ends_with("# EOF\n"));
+    let samples = |text: &str| -> Vec<String> {
+        let line = |line: &str| line.rsplit_once(' ').unwrap().0.to_owned();
+        text.lines().filter(|line| !line.starts_with('#')).map(line).collect()
+    };
+    assert_eq!(samples(&other), samples(&text(&registry)));
+}
+
+/// The label names that samples have of what a scrape says one metric is.
+fn labels_of(scrape: &Scrape, name: &str) -> BTreeSet<String> {
+    let of_it = |sample: &&crate::scrape::Sample| {
+        let suffix = sample.name.strip_prefix(name);
+        suffix.is_some_and(|suffix| ["", "_bucket", "_sum", "_count"].contains(&suffix))
+    };
+    let samples = scrape.samples.iter().filter(of_it);
+    let names = samples.flat_map(|sample| sample.labels.keys().cloned());
+    names.filter(|name| name != "engine" && name != "le").collect()
+}
+
+#[test]
+fn a_scrape_has_the_metrics_of_the_table_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = persistent(&dir);
+    let cached = ApplyManager::new(Cached, ApplyConfig::new()).unwrap();
+    let collector = SpragCollector::new();
+    collector.add("on disk", manager.stats_reader()).unwrap();
+    collector.add("cached", cached.stats_reader()).unwrap();
+    let scrape = Scrape::of(&registry(&collector));
+    let described = described();
+    for metric in &described {
+        let name = &metric.name;
+        // A series for each thread that is to be pinned, of which there may be none.
+        if name == "sprag_thread_pinned" && !scrape.types.contains_key(name) {
+            continue;
+        }
+        let kind = scrape.types.get(name).map(String::as_str);
+        assert_eq!(kind, Some(metric.kind), "{name}");
+        assert_eq!(scrape.helps[name], metric.help);
+        let labels: BTreeSet<_> = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+        assert_eq!(labels_of(&scrape, name), labels, "{name}");
+    }
+    for name in scrape.types.keys() {
+        assert!(described.iter().any(|metric| metric.name == *name), "{name} is in no table");
+    }
+    manager.close(LONG).unwrap();
+}
+
+#[test]
+fn the_documentation_lists_every_metric_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let document = fs::read_to_string(path).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| `sprag_"));
+    let listed: Vec<&str> = rows.collect();
+    let rows: Vec<String> = described()
+        .iter()
+        .map(|metric| {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let unit = ["seconds", "bytes", "ratio", "entries"];
+            let base = metric.name.trim_end_matches("_total");
+            let unit = unit.iter().find(|unit| base.ends_with(*unit)).unwrap_or(&"");
+            let (name, kind, help) = (&metric.name, metric.kind, metric.help);
+            format!("| `{name}` | {kind} | {unit} | {} | {help} |", labels.join(", "))
+        })
+        .collect();
+    assert_eq!(listed, rows, "docs/metrics.md must have:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn engines_are_told_apart_and_a_dropped_one_is_left_out() {
+    let (one, other) = (memory(), memory());
+    let collector = SpragCollector::new();
+    collector.add("one", one.stats_reader()).unwrap();
+    collector.add("other", other.stats_reader()).unwrap();
+    other.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    let registry = registry(&collector);
+    let applied = |name| {
+        let scrape = Scrape::of(&registry);
+        scrape.sum("sprag_applied_entries_total", &[("engine", name)])
+    };
+    assert_eq!((applied("one"), applied("other")), (Some(0.0), Some(1.0)));
+    let error = collector.add("other", one.stats_reader()).unwrap_err();
+    assert!(error.to_string().contains("\"other\""), "{error}");
+    other.close(LONG).unwrap();
+    assert_eq!((applied("one"), applied("other")), (Some(0.0), None));
+    collector.add("other", one.stats_reader()).unwrap();
+    assert_eq!(applied("other"), Some(0.0));
+    assert!(collector.remove("other") && !collector.remove("other"));
+    assert_eq!(applied("other"), None);
+}
+
+#[test]
+fn a_scraped_directory_opens_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = persistent(&dir);
+    let registry = registry_of(&manager);
+    let before = Scrape::of(&registry);
+    assert!(before.sum("sprag_log_segments", &[]).is_some());
+    manager.close(LONG).unwrap();
+    assert_eq!(Scrape::of(&registry).samples.len(), 0);
+    persistent(&dir).close(LONG).unwrap();
+}
+
+/// Panics at the first entry.
+struct Panics;
+
+impl sprag::StateMachine for Panics {
+    #[allow(clippy::panic, reason = "this is what it is for")]
+    fn apply(
+        &self,
+        _: &sprag::Range<'_>,
+        _: sprag::Partition,
+        _: &mut sprag::Replies<'_>,
+    ) -> Result<(), sprag::Fatal> {
+        panic!("as it is meant to")
+    }
+}
+
+#[test]
+fn poison_is_shown_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sprag::PersistentConfig::new(dir.path()).segment_bytes(64 << 10);
+    let machine = Journaled::open(config, Panics).unwrap();
+    let manager = sprag::ApplyManager::new(machine, sprag::ApplyConfig::new()).unwrap();
+    let registry = registry_of(&manager);
+    let poisoned = |labels: &[_]| Scrape::of(&registry).sum("sprag_poisoned", labels);
+    assert_eq!(poisoned(&[]), Some(0.0));
+    manager.apply(&Entry::noop(1, 1), LONG).unwrap_err();
+    assert_eq!(poisoned(&[]), Some(1.0));
+    assert_eq!(poisoned(&[("reason", "panic")]), Some(1.0));
+    assert_eq!(poisoned(&[("reason", "io")]), Some(0.0));
+}
+
+#[test]
+fn what_recovery_cut_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = persistent(&dir);
+    for index in 1..=5 {
+        manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
+    }
+    // As a crash leaves it: copied while it is open, and torn in the last frame.
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let paths = fs::read_dir(copy.path()).unwrap().map(|file| file.unwrap().path());
+    let segments = paths.filter(|path| path.extension().is_some_and(|end| end == "seg"));
+    let first = &segments.min().unwrap();
+    let mut bytes = fs::read(first).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end] ^= 1;
+    fs::write(first, bytes).unwrap();
+    let torn = persistent(&copy);
+    let scrape = Scrape::of(&registry_of(&torn));
+    assert!(scrape.sum("sprag_recovery_cut_bytes", &[]).unwrap() > 0.0);
+    assert_eq!(scrape.sum("sprag_recovery_index", &[("mark", "last")]), Some(4.0));
+    assert_eq!(scrape.sum("sprag_recovery_frames", &[]), Some(4.0));
+}

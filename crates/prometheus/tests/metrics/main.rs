@@ -1,0 +1,66 @@
+//! What a scrape shows, and what Prometheus makes of it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
+
+mod exposition;
+mod lists;
+mod scrape;
+
+use std::time::Duration;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
+use sprag::{
+    ApplyConfig, ApplyManager, Fatal, MemoryConfig, MemoryStateMachine, Partition,
+    PersistentConfig, PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats,
+};
+use sprag_prometheus::SpragCollector;
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A machine that says what a read cache would.
+struct Cached;
+
+impl StateMachine for Cached {
+    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+        Ok(())
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        let mut stats = StateMachineStats::default();
+        (stats.cache_size, stats.cache_hits) = (Some(70), Some(30));
+        (stats.cache_misses, stats.cache_hit_rate) = (Some(10), Some(75.0));
+        (stats.memory_bytes, stats.disk_bytes) = (Some(4096), Some(8192));
+        stats
+    }
+}
+
+fn memory() -> ApplyManager<MemoryStateMachine> {
+    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    ApplyManager::new(machine, ApplyConfig::new()).unwrap()
+}
+
+fn persistent(dir: &tempfile::TempDir) -> ApplyManager<PersistentStateMachine> {
+    let config = PersistentConfig::new(dir.path()).segment_bytes(64 << 10);
+    ApplyManager::new(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new()).unwrap()
+}
+
+/// A registry with one engine, `test`.
+fn registry_of<M: StateMachine>(manager: &ApplyManager<M>) -> Registry {
+    let collector = SpragCollector::new();
+    collector.add("test", manager.stats_reader()).unwrap();
+    registry(&collector)
+}
+
+fn registry(collector: &SpragCollector) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(collector.clone()));
+    registry
+}
+
+/// The text of a scrape, in the format that `promtool check metrics` reads.
+fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, registry).unwrap();
+    text
+}
