@@ -44,6 +44,22 @@ impl Counts {
         self.max = self.max.max(other.max);
     }
 
+    /// What was recorded after `earlier` was read, where the bounds of buckets are in so many units of the values.
+    fn since(&self, earlier: &Self, unit: u64) -> Self {
+        let mut since = *self;
+        for (count, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
+            *count = count.saturating_sub(*before);
+        }
+        since.sum = self.sum.saturating_sub(earlier.sum);
+        if self.max == earlier.max {
+            // The greatest value may have come before: of the others only the bucket is known.
+            let greatest = since.buckets.iter().rposition(|count| *count > 0);
+            let bound = greatest.map_or(Some(0), bound_of).unwrap_or(u64::MAX);
+            since.max = bound.saturating_mul(unit).min(self.max);
+        }
+        since
+    }
+
     fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         self.buckets.iter().enumerate().map(|(bucket, count)| (bound_of(bucket), *count))
     }
@@ -150,6 +166,13 @@ impl TimeHistogram {
         Duration::from_nanos(self.0.sum.checked_div(self.count()).unwrap_or(0))
     }
 
+    /// What was recorded since an earlier reading of the same histogram. [`max`](TimeHistogram::max) is then the bound of
+    /// a bucket, unless the longest of all is among it.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self(self.0.since(&earlier.0, NANOS_PER_MICRO))
+    }
+
     /// Every bucket, in order: the longest time that belongs into it, and how many times are in it and in none before
     /// it. The bounds are 1 us, 2 us, 4 us and so on up to 2^26 us; the last bucket has no bound.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
@@ -205,6 +228,13 @@ impl SizeHistogram {
             0 => 0.0,
             count => self.0.sum as f64 / count as f64,
         }
+    }
+
+    /// What was recorded since an earlier reading of the same histogram. [`max`](SizeHistogram::max) is then the bound of
+    /// a bucket, unless the largest of all is among it.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self(self.0.since(&earlier.0, 1))
     }
 
     /// Every bucket, in order: the largest size that belongs into it, and how many sizes are in it and in none before
@@ -367,6 +397,29 @@ mod tests {
             (all.count(), all.sum(), all.max()),
             (2, Duration::from_micros(16), Duration::from_micros(9))
         );
+    }
+
+    #[test]
+    fn the_difference_of_two_readings_is_of_the_time_between_them() {
+        let recorder = TimeRecorder::default();
+        let recorded = |micros: &[u64]| {
+            micros.iter().for_each(|micros| recorder.record(Duration::from_micros(*micros)));
+            recorder.histogram()
+        };
+        let before = recorded(&[5, 500]);
+        assert_eq!(before.since(&TimeHistogram::default()), before);
+        assert_eq!(before.since(&before), TimeHistogram::default());
+        let since = recorded(&[3, 70]).since(&before);
+        assert_eq!((since.count(), since.sum()), (2, Duration::from_micros(73)));
+        assert_eq!(since.max(), Duration::from_micros(128), "70 is all that its bucket tells");
+        let since = recorded(&[900]).since(&before);
+        assert_eq!((since.count(), since.max()), (3, Duration::from_micros(900)));
+        let sizes = SizeRecorder::default();
+        sizes.record(9);
+        let before = sizes.histogram();
+        sizes.record(5);
+        let since = sizes.histogram().since(&before);
+        assert_eq!((since.count(), since.sum(), since.max()), (1, 5, 8));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use crate::edit::key_of;
 use crate::error::{Failure, Kind, Outcome, about};
 use crate::foreign::{ForeignJson, print_foreign};
 use crate::look::whole;
+use crate::run::report::three_digits;
 use crate::snapshot_file;
 use crate::state::{State, open_directory};
 use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
@@ -74,7 +76,9 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     if dir.is_file() {
         return snapshot_file::show(dir, json, out);
     }
+    let began = Instant::now();
     let machine = open_directory(dir, json)?;
+    let open_ms = three_digits(began.elapsed().as_secs_f64() * 1e3);
     let disk_bytes = bytes_on_disk(dir);
     let keys = machine.len().map_err(about(dir.display()))?;
     let recovery = machine.recovery();
@@ -100,6 +104,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 foreign: ForeignJson::new(&recovery.foreign),
                 disk_bytes,
                 memory_bytes,
+                open_ms,
             },
         )?;
         return whole(dir, recovery.unreadable.as_ref());
@@ -124,6 +129,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     print_foreign(&recovery.foreign, out)?;
     writeln!(out, "disk           {}", size(disk_bytes))?;
     writeln!(out, "memory         {}", size(memory_bytes as u64))?;
+    writeln!(out, "opened in      {open_ms:.1} ms")?;
     whole(dir, recovery.unreadable.as_ref())
 }
 
@@ -145,6 +151,7 @@ struct StatsJson<'a> {
     foreign: Option<ForeignJson<'a>>,
     disk_bytes: u64,
     memory_bytes: usize,
+    open_ms: f64,
 }
 
 pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {

@@ -41,6 +41,7 @@ fn put_get_incr_and_delete_take_their_places_in_the_log() {
     let stats = json(["stats", dir, "--json"]);
     assert_eq!((&stats["last_index"], &stats["applied_index"]), (&object!(8), &object!(8)));
     assert_eq!((&stats["keys"], &stats["cut"]), (&object!(2), &object!(null)));
+    assert!(stats["open_ms"].as_f64().unwrap() > 0.0);
     assert!(String::from_utf8(succeed(["stats", dir])).unwrap().contains("keys           2\n"));
 }
 

@@ -43,6 +43,7 @@ fn check(report: &Value, entries: u64, keys: u64) {
     ] {
         assert!(percentiles.is_sorted_by_key(|key| report[key].as_f64().unwrap() as u64));
     }
+    check_times(report);
     assert_eq!(report["entries"], object!(entries));
     assert_eq!(report["acknowledged"], object!(entries));
     assert_eq!(report["len_after"], object!(keys));
@@ -50,6 +51,29 @@ fn check(report: &Value, entries: u64, keys: u64) {
     assert_eq!(report["digest_before"], report["digest_after"]);
     assert_eq!(report["digest_before"], report["digest_model"]);
     assert_eq!(report["verified"], object!(true));
+}
+
+fn check_times(report: &Value) {
+    let (has_log, syncs) = (report["machine"] == "persistent", report["durability"] == "sync");
+    let times = &report["times"];
+    for (name, is_there) in [
+        ("apply_range", true),
+        ("submit_to_applied", true),
+        ("log_write", has_log),
+        ("recovery", has_log),
+        ("log_sync", syncs),
+        ("submit_to_durable", syncs),
+    ] {
+        let took = &times[name];
+        let count = took["count"].as_u64().unwrap();
+        // By time or by the system, the log may be synced meanwhile or not.
+        assert!(if is_there { count > 0 } else { count == 0 || has_log }, "{name} of {times}");
+        let figures = ["p50_us", "p90_us", "p99_us", "max_us"];
+        assert!(figures.is_sorted_by_key(|key| (took[key].as_f64().unwrap() * 1e3) as u64));
+    }
+    for name in ["group_entries", "group_bytes"] {
+        assert_eq!(times[name]["sum"].as_u64().unwrap() > 0, has_log, "{name} of {times}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod digest;
 mod reads;
 pub(crate) mod report;
 mod submit;
+mod times;
 pub(crate) mod workload;
 pub(crate) mod zipf;
 
@@ -34,6 +35,7 @@ use digest::Digest;
 use reads::{GetFigures, Readable};
 use report::{Report, three_digits};
 use submit::{Submitted, Submitter, TIMEOUT};
+use times::Times;
 use workload::{KEY_BYTES, Workload};
 use zipf::mix;
 
@@ -286,6 +288,7 @@ impl Job {
             digest_before: before.digest,
             digest_after: after.digest.clone(),
             digest_model: model.0.to_string(),
+            times: Times::between(&submitted.times_before, &stats.times),
             verified: false,
         };
         report.verified = report.complaint().is_none();

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::times::Times;
 use crate::error::Outcome;
 use crate::text::{Maybe, line, size};
 
@@ -58,6 +59,7 @@ pub(super) struct Report {
     pub(super) digest_before: String,
     pub(super) digest_after: String,
     pub(super) digest_model: String,
+    pub(super) times: Times,
     pub(super) verified: bool,
 }
 
@@ -155,6 +157,7 @@ impl Report {
                 size(self.disk_bytes)
             )?;
         }
+        self.times.print(out)?;
         writeln!(
             out,
             "indexes       {} to {} (durable {})",
@@ -226,6 +229,7 @@ mod tests {
             digest_before: "d".to_owned(),
             digest_after: "d".to_owned(),
             digest_model: "d".to_owned(),
+            times: Times::default(),
             verified: true,
         }
     }

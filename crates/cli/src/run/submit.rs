@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sprag::error::SubmitError;
-use sprag::{ApplyManager, Entry, LogId, LogWriterStats, StateMachine};
+use sprag::{ApplyManager, Entry, LogId, LogWriterStats, StateMachine, TimeStats};
 
 use super::ack_file::SubmittedMark;
 use super::workload::Workload;
@@ -20,7 +20,7 @@ const PRELOAD_AT_ONCE: u32 = 1 << 16;
 const PRELOAD_BYTES: usize = 64 << 20;
 
 /// The timed part of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Submitted {
     /// Index of the first timed entry.
     pub(super) first: u64,
@@ -32,6 +32,8 @@ pub(super) struct Submitted {
     pub(super) allocations: u64,
     /// What the log writer had done before.
     pub(super) log_before: LogWriterStats,
+    /// Where time went before.
+    pub(super) times_before: TimeStats,
 }
 
 /// Submits slices of entries and lets others know how far it is.
@@ -68,7 +70,8 @@ impl<M: StateMachine> Submitter<'_, M> {
         };
         let (first, last) = (first.log_id.index, last.log_id.index);
         let mut bar = self.progress.entries("run", entries.len() as u64);
-        let log_before = self.manager.stats().log_writer;
+        let before = self.manager.stats();
+        let (log_before, times_before) = (before.log_writer, before.times);
         self.manager.reset_latency();
         let allocations_before = allocations();
         let started = Instant::now();
@@ -76,7 +79,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         self.manager.wait_for_apply(last, TIMEOUT)?;
         let took = started.elapsed();
         let allocations = allocations() - allocations_before;
-        Ok(Submitted { first, took, fulls, allocations, log_before })
+        Ok(Submitted { first, took, fulls, allocations, log_before, times_before })
     }
 
     /// How often it was full. The bar stands at `done` before.
