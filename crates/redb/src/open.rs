@@ -64,7 +64,9 @@ pub(crate) fn file(path: &Path, config: RedbConfig) -> Result<Opened, OpenError>
         .open(path)
         .map_err(io("opening"))?;
     // Else a power cut could take the file itself, with batches in it that are durable.
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("syncing the directory of"))?;
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(io("syncing the directory of"))?;
     let file = FileBackend::new(file).map_err(|error| OpenError::of(&name, error.into()))?;
     let mut opened = backend(Arc::new(file), &name, config)?;
     opened.path = Some(path.into());

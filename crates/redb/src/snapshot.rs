@@ -3,8 +3,10 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, OnceLock};
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
-use sprag::machine::storage::{StorageError, StorageSnapshot, Table};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+};
+use sprag::machine::storage::{ScanEach, StorageError, StorageSnapshot, Table};
 
 use crate::error::failed;
 
@@ -109,7 +111,8 @@ impl RedbSnapshot {
             return Ok(());
         }
         self.0.with_table(table, (), |table| {
-            let range = table.range::<&[u8]>((from, to)).map_err(failed("reading keys in order"))?;
+            let range =
+                table.range::<&[u8]>((from, to)).map_err(failed("reading keys in order"))?;
             walk(range).map_err(failed("reading keys in order"))
         })
     }
@@ -120,9 +123,10 @@ fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(from), Bound::Included(to)) => from > to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
-            from >= to
-        }
+        (
+            Bound::Included(from) | Bound::Excluded(from),
+            Bound::Included(to) | Bound::Excluded(to),
+        ) => from >= to,
     }
 }
 
@@ -141,7 +145,7 @@ impl StorageSnapshot for RedbSnapshot {
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: ScanEach<'_>,
     ) -> Result<(), StorageError> {
         self.pairs(table, (from, to), |mut pairs| {
             pairs.try_for_each(|pair| visit(pair, each)).break_value().unwrap_or(Ok(()))
@@ -153,7 +157,7 @@ impl StorageSnapshot for RedbSnapshot {
         table: Table,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: ScanEach<'_>,
     ) -> Result<(), StorageError> {
         self.pairs(table, (from, to), |pairs| {
             pairs.rev().try_for_each(|pair| visit(pair, each)).break_value().unwrap_or(Ok(()))
@@ -166,7 +170,7 @@ type Pair = (redb::AccessGuard<'static, Bytes>, redb::AccessGuard<'static, Bytes
 /// Breaks with an error of redb, and with none where `each` breaks.
 fn visit(
     pair: Result<Pair, redb::StorageError>,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    each: ScanEach<'_>,
 ) -> ControlFlow<Result<(), redb::StorageError>> {
     match pair {
         Ok((key, value)) => each(key.value(), value.value()).map_break(Ok),

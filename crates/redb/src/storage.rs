@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redb::{
-    Database, Durability, ReadableDatabase, StorageBackend, TableHandle, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableHandle, WriteTransaction};
 use sprag::machine::storage::{Storage, StorageBatch, StorageError, StorageStats, Table};
 
 use crate::config::RedbConfig;
