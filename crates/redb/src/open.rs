@@ -23,7 +23,7 @@ use crate::snapshot::definition;
 /// Length of what redb starts a file with, which it writes after everything else of a new file.
 const MAGIC_LEN: usize = 9;
 /// The header of a redb file is in its first page.
-const PAGE_LEN: u64 = 4096;
+const PAGE_LEN: usize = 4096;
 /// A file that redb has not finished making is shorter than this.
 const NEW_FILE_LEN_MAX: u64 = 2 << 20;
 
@@ -148,10 +148,10 @@ fn is_half_made(backend: &dyn StorageBackend) -> Result<bool, BackendError> {
     if len == 0 || len > NEW_FILE_LEN_MAX {
         return Ok(false);
     }
-    let mut page = [0; PAGE_LEN as usize];
+    let mut page = [0; PAGE_LEN];
     let mut offset = 0;
     while offset < len {
-        let part = (len - offset).min(PAGE_LEN);
+        let part = (len - offset).min(PAGE_LEN as u64);
         let read = page.get_mut(..usize::try_from(part).unwrap_or_default()).unwrap_or_default();
         backend.read(offset, read)?;
         let checked = if offset == 0 { MAGIC_LEN.min(read.len()) } else { read.len() };
