@@ -1,5 +1,7 @@
 //! Every option, its unit and its default.
 
+mod profiles;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
 use crate::error::OpenError;
+
+pub use profiles::Profile;
+pub(crate) use profiles::workers_at_most;
 
 /// More keys than any memory holds: a slip of the pen, caught before it is allocated for.
 pub(crate) const EXPECTED_KEYS_MAX: usize = 1 << 32;
@@ -322,6 +327,8 @@ pub struct PersistentConfig {
     pub(crate) retain_entries: u64,
     pub(crate) snapshot_chunk_bytes: usize,
     pub(crate) compaction: Option<Option<CompactionPolicy>>,
+    /// What it is where nothing was asked for and entries commit as they are appended.
+    pub(crate) compaction_default: CompactionPolicy,
 }
 
 impl PersistentConfig {
@@ -350,6 +357,7 @@ impl PersistentConfig {
             retain_entries: 0,
             snapshot_chunk_bytes: crate::snapshot::format::CHUNK_BYTES,
             compaction: None,
+            compaction_default: CompactionPolicy::default(),
         }
     }
 
@@ -504,10 +512,16 @@ impl PersistentConfig {
         self
     }
 
+    /// When to compact where nothing was asked for and no consensus engine decides it.
+    fn compaction_default(mut self, policy: CompactionPolicy) -> Self {
+        self.compaction_default = policy;
+        self
+    }
+
     /// What was asked for, or the default.
     pub(crate) fn compaction_policy(&self) -> Option<CompactionPolicy> {
         let default = || match self.commit_mode {
-            CommitMode::OnAppend => Some(CompactionPolicy::default()),
+            CommitMode::OnAppend => Some(self.compaction_default),
             CommitMode::ByCommit => None,
         };
         self.compaction.unwrap_or_else(default)

@@ -104,6 +104,7 @@ pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
+    Profile,
 };
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,

@@ -11,7 +11,7 @@ use super::threads::Threads;
 use super::waiter::Acknowledged;
 use super::watermark::{Stage, decode};
 use super::worker::Step;
-use crate::config::{ApplyConfig, Durability};
+use crate::config::{ApplyConfig, Durability, workers_at_most};
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
@@ -65,7 +65,7 @@ impl<M: StateMachine> ApplyManager<M> {
         if config.batch_size == 0 {
             return refuse("batch_size", "must be at least 1".to_owned());
         }
-        let workers = config.worker_count.map_or_else(default_workers, usize::from);
+        let workers = config.worker_count.unwrap_or_else(|| workers_at_most(WORKERS_DEFAULT)).get();
         if workers > WORKERS_MAX {
             return refuse("worker_count", format!("must be at most {WORKERS_MAX}"));
         }
@@ -429,11 +429,8 @@ impl<M: StateMachine> Drop for ApplyManager<M> {
     }
 }
 
-/// The requirement's four, but no more than leave a core each to the submitter and the log writer.
-fn default_workers() -> usize {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    cores.saturating_sub(2).clamp(1, 4)
-}
+/// The requirement's number of workers, where there are cores for so many.
+const WORKERS_DEFAULT: usize = 4;
 
 /// Reads the state machine of an [`ApplyManager`]; cheap to clone, usable from any thread.
 ///

@@ -94,7 +94,7 @@ mod tests {
     fn all_of_a_source_is_read_or_none_is_taken() {
         let odd = |count, fails| Odd { count, calls: 0, fails };
         assert_eq!(odd(200_000, false).read_all(200_000).unwrap(), vec![7; 200_000]);
-        assert_eq!(odd(0, false).read_all(0).unwrap(), []);
+        assert_eq!(odd(0, false).read_all(0).unwrap(), [0_u8; 0]);
         let longer = odd(200_001, false).read_all(200_000).unwrap_err();
         assert!(matches!(longer, SnapshotError::Corrupt { offset: 200_000, .. }), "{longer}");
         let failed = odd(10, true).read_all(usize::MAX).unwrap_err();

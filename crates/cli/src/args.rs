@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
+use sprag::Profile;
 
 use crate::generate::Generate;
 
@@ -431,7 +433,11 @@ pub(crate) struct RunOptions {
     /// Which state machine.
     #[arg(long, value_enum, default_value_t = Machine::Persistent)]
     pub(crate) machine: Machine,
-    /// Threads that apply; default: 4, but no more than leave a core each to the submitter and the log writer.
+    /// The engine's options, as the library sets them for a purpose; default: the engine's defaults. Other options that
+    /// are given count before it. Room is made for --keys keys in any case.
+    #[arg(long, value_name = "NAME", value_parser = profile())]
+    pub(crate) profile: Option<Profile>,
+    /// Threads that apply; default: the profile's, or 4, but no more than leave a core each to the submitter and the log writer.
     #[arg(long, value_name = "W", value_parser = workers)]
     pub(crate) workers: Option<NonZeroUsize>,
     /// Entries of one submission.
@@ -443,22 +449,26 @@ pub(crate) struct RunOptions {
     /// How many keys there are; each has 16 bytes.
     #[arg(long, value_name = "K", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
     pub(crate) keys: u32,
-    /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it.
-    #[arg(long, value_enum, default_value_t = AckOn::Sync)]
-    pub(crate) durability: AckOn,
-    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was.
-    #[arg(long, value_enum, default_value_t = Io::Auto)]
-    pub(crate) io: Io,
+    /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it; default: the profile's, or
+    /// sync.
+    #[arg(long, value_enum)]
+    pub(crate) durability: Option<AckOn>,
+    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was; default: the
+    /// profile's, or auto.
+    #[arg(long, value_enum)]
+    pub(crate) io: Option<Io>,
     /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
     /// With --ack-file, append to a file that holds something other than such lines.
     #[arg(long, requires = "ack_file")]
     pub(crate) force: bool,
-    /// Most entries submitted and not acknowledged; default: the engine's, 65,536.
+    /// Most entries submitted and not acknowledged; default: the profile's, or
+    /// 65,536.
     #[arg(long, value_name = "P")]
     pub(crate) pipeline: Option<NonZeroUsize>,
-    /// Length of a segment file, in bytes: a multiple of 4096; default: the engine's, 64 MiB.
+    /// Length of a segment file, in bytes: a multiple of 4096; default: the profile's, or
+    /// 64 MiB.
     #[arg(long, value_name = "S", value_parser = segment_bytes)]
     pub(crate) segment_bytes: Option<usize>,
     /// How many gets to time one by one.
@@ -473,6 +483,14 @@ fn segment_bytes(text: &str) -> Result<usize, &'static str> {
     let bytes = text.parse().ok().filter(|bytes| (16_384..=4_294_963_200).contains(bytes));
     let bytes = bytes.filter(|bytes: &usize| bytes.is_multiple_of(4096));
     bytes.ok_or("must be a multiple of 4096, and 16384 to 4294963200")
+}
+
+/// The name of a profile.
+fn profile() -> impl TypedValueParser<Value = Profile> {
+    PossibleValuesParser::new(Profile::ALL.map(Profile::name)).try_map(|name| {
+        let found = Profile::ALL.into_iter().find(|profile| profile.name() == name);
+        found.ok_or("no such profile")
+    })
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {

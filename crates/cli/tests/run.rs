@@ -284,3 +284,30 @@ fn people_get_a_page_and_machines_an_object() {
     }
     assert!(serde_json::from_str::<Value>(&shown).is_err());
 }
+
+#[test]
+fn a_profile_sets_what_its_name_says_and_other_options_count_before_it() {
+    let run = |options: &[&str]| {
+        let arguments =
+            ["run", "--json", "--entries", "20000", "--keys", "1000", "--gets", "100"].as_slice();
+        let report = json([arguments, options].concat());
+        check(&report, 20_000, 1000);
+        report
+    };
+    let pipeline = |report: &Value| report["pipeline"].as_u64().unwrap();
+    let memory = |report: &Value| report["memory_bytes"].as_u64().unwrap();
+    let default = run(&[]);
+    assert_eq!((&default["profile"], pipeline(&default)), (&Value::Null, 65_536));
+    let lean = run(&["--profile", "memory-efficient"]);
+    assert_eq!((&lean["profile"], pipeline(&lean)), (&object!("memory-efficient"), 4096));
+    assert!(memory(&lean) * 10 < memory(&default), "{lean}");
+    let quick = run(&["--profile", "low-latency", "--durability", "os", "--pipeline", "512"]);
+    assert_eq!((&quick["durability"], pipeline(&quick)), (&object!("os"), 512));
+    let of_memory = run(&["--profile", "low-latency", "--machine", "memory"]);
+    assert_eq!((&of_memory["durability"], pipeline(&of_memory)), (&Value::Null, 1024));
+    let help = String::from_utf8(succeed(["run", "--help"])).unwrap();
+    for profile in sprag::Profile::ALL {
+        assert!(help.contains(profile.name()), "{}", profile.name());
+        assert!(!fail(2, ["run", "--profile", &profile.name().to_uppercase()]).is_empty());
+    }
+}

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
-    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Reader,
+    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Profile, Reader,
 };
 
 use crate::args::{AckOn, Io, Machine, RunOptions};
@@ -126,23 +126,40 @@ fn run_persistent(
     Ok(job.report(options, open_time, &after, Some(&dir)))
 }
 
+/// The profile's options, or the defaults, and over them what was asked for.
 fn config_of(dir: &Path, options: &RunOptions) -> PersistentConfig {
-    let durability = match options.durability {
-        AckOn::Sync => Durability::Sync,
-        AckOn::Periodic => Durability::Periodic(SYNC_EVERY),
-        AckOn::Os => Durability::Os,
+    let config = match options.profile {
+        Some(profile) => profile.persistent_config(dir),
+        None => PersistentConfig::new(dir),
     };
-    let backend = match options.io {
-        Io::Auto => IoBackend::Auto,
-        Io::Uring => IoBackend::Uring,
-        Io::Pwrite => IoBackend::Pwrite,
-    };
-    let config = PersistentConfig::new(dir)
-        .expected_keys(options.keys as usize)
-        .durability(durability)
-        .io(backend);
+    let mut config = config.expected_keys(options.keys as usize);
+    if let Some(durability) = options.durability {
+        config = config.durability(match durability {
+            AckOn::Sync => Durability::Sync,
+            AckOn::Periodic => Durability::Periodic(SYNC_EVERY),
+            AckOn::Os => Durability::Os,
+        });
+    }
+    if let Some(io) = options.io {
+        config = config.io(match io {
+            Io::Auto => IoBackend::Auto,
+            Io::Uring => IoBackend::Uring,
+            Io::Pwrite => IoBackend::Pwrite,
+        });
+    }
     match options.segment_bytes {
         Some(bytes) => config.segment_bytes(bytes),
+        None => config,
+    }
+}
+
+fn apply_config_of(options: &RunOptions) -> ApplyConfig {
+    let mut config = options.profile.map_or_else(ApplyConfig::new, Profile::apply_config);
+    if let Some(workers) = options.workers {
+        config = config.worker_count(workers);
+    }
+    match options.pipeline {
+        Some(pipeline) => config.pipeline_depth(pipeline.get()),
         None => config,
     }
 }
@@ -184,14 +201,7 @@ impl Job {
         let seed = mix(options.seed).wrapping_add(last.map_or(0, |last| last.index + 1));
         let mut workload = Workload::new(options.keys, options.value_bytes, seed);
         let others = others(&machine, &workload)?;
-        let mut config = ApplyConfig::new();
-        if let Some(workers) = options.workers {
-            config = config.worker_count(workers);
-        }
-        if let Some(pipeline) = options.pipeline {
-            config = config.pipeline_depth(pipeline.get());
-        }
-        let manager = ApplyManager::new(machine, config)?;
+        let manager = ApplyManager::new(machine, apply_config_of(options))?;
         let submitted = watched(&manager, last, options, acks, |mark| {
             let batch = options.batch.get();
             let submitter = Submitter { manager: &manager, batch, mark, progress };
@@ -237,10 +247,11 @@ impl Job {
         let mut report = Report {
             machine: if dir.is_some() { "persistent" } else { "memory" },
             dir: dir.map(|dir| dir.display().to_string()),
-            durability: dir.map(|_| match options.durability {
-                AckOn::Sync => "sync",
-                AckOn::Periodic => "periodic",
-                AckOn::Os => "os",
+            profile: options.profile.map(Profile::name),
+            durability: stats.durability.map(|durability| match durability {
+                Durability::Sync => "sync",
+                Durability::Periodic(_) => "periodic",
+                _ => "os",
             }),
             io_backend: stats.io_backend,
             workers: stats.worker_count,

@@ -13,6 +13,7 @@ use crate::text::{Maybe, line, size};
 pub(super) struct Report {
     pub(super) machine: &'static str,
     pub(super) dir: Option<String>,
+    pub(super) profile: Option<&'static str>,
     pub(super) durability: Option<&'static str>,
     pub(super) io_backend: &'static str,
     pub(super) workers: usize,
@@ -114,6 +115,9 @@ impl Report {
             )?,
             _ => writeln!(out, "machine       {machine}")?,
         }
+        if let Some(profile) = self.profile {
+            writeln!(out, "profile       {profile}")?;
+        }
         writeln!(out, "workers       {} ({pinned} pinned)", self.workers)?;
         writeln!(
             out,
@@ -184,6 +188,7 @@ mod tests {
         Report {
             machine: "persistent",
             dir: None,
+            profile: None,
             durability: None,
             io_backend: "pwrite",
             workers: 1,
