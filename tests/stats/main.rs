@@ -6,6 +6,7 @@ mod common;
 mod disk;
 mod latency;
 mod reader;
+mod sizing;
 mod slow;
 mod times;
 
