@@ -10,7 +10,7 @@ pub(crate) use crossbeam_queue::ArrayQueue;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard},
     thread_local,
 };
 

@@ -291,12 +291,16 @@ pub struct StateMachineStats {
     pub disk_bytes: Option<u64>,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,
+    /// Bytes of the read cache: keys, values, and 128 bytes for each entry; `None` where there is none.
+    pub cache_bytes: Option<u64>,
     /// Gets that the read cache answered; `None` where there is none.
     pub cache_hits: Option<u64>,
     /// Gets that went past the read cache; `None` where there is none.
     pub cache_misses: Option<u64>,
     /// Hits of all gets, 0.0 to 100.0; `None` where there is no cache.
     pub cache_hit_rate: Option<f64>,
+    /// Entries that a limit pushed out of the read cache; `None` where there is none.
+    pub cache_evictions: Option<u64>,
 }
 
 impl fmt::Display for Partition {

@@ -3,6 +3,10 @@
 //! A [`Storage`] knows tables, keys and values, and commits a [`StorageBatch`] as a whole. What a command
 //! does, how far the log is applied and what a snapshot looks like is the machine's business.
 
+#[doc(hidden)]
+pub mod cache;
+#[cfg(test)]
+mod cache_tests;
 mod config;
 mod machine;
 mod meta;

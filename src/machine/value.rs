@@ -52,6 +52,24 @@ impl Value {
         Self(Kind::Shared { bytes, len })
     }
 
+    /// Shared bytes as they are: by copy if they are few.
+    #[inline]
+    pub(crate) fn held(bytes: &Arc<[u8]>) -> Self {
+        if bytes.len() <= INLINE_BYTES_MAX {
+            Self::copied(bytes)
+        } else {
+            Self::shared(Arc::clone(bytes), bytes.len())
+        }
+    }
+
+    /// The bytes to be shared: a copy where they are not shared yet, or are a part of more.
+    pub(crate) fn to_shared(&self) -> Arc<[u8]> {
+        match &self.0 {
+            Kind::Shared { bytes, len } if bytes.len() == *len => Arc::clone(bytes),
+            _ => Arc::from(&**self),
+        }
+    }
+
     /// Bytes held in their segment.
     pub(crate) fn pinned(bytes: PinnedBytes) -> Self {
         Self(Kind::Pinned(bytes))

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 pub(crate) use loom::{hint::spin_loop, thread_local};
 
 pub(crate) mod atomic {

@@ -1,7 +1,7 @@
 //! shuttle's names. What it has not is the real thing: no thread is stopped inside of that, so it is one step.
 
 pub(crate) use crossbeam_queue::ArrayQueue;
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 pub(crate) use shuttle::{hint::spin_loop, thread_local};
 pub(crate) use std::sync::OnceLock;
 

@@ -102,9 +102,11 @@ const FIGURES: &[(&str, &str)] = &[
     ("StateMachineStats.memory_bytes", "memory_is_told_by_what_it_is_for"),
     ("StateMachineStats.disk_bytes", "memory_is_told_by_what_it_is_for"),
     ("StateMachineStats.cache_size", "cache_figures_are_none_without_a_cache"),
+    ("StateMachineStats.cache_bytes", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_hits", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_misses", "cache_figures_are_none_without_a_cache"),
     ("StateMachineStats.cache_hit_rate", "cache_figures_are_none_without_a_cache"),
+    ("StateMachineStats.cache_evictions", "cache_figures_are_none_without_a_cache"),
     ("MemoryStats.images", "memory_is_told_by_what_it_is_for"),
     ("MemoryStats.log_queue", "memory_is_told_by_what_it_is_for"),
     ("MemoryStats.slots", "memory_is_told_by_what_it_is_for"),
@@ -544,4 +546,5 @@ fn cache_figures_are_none_without_a_cache() {
     let machine = manager.stats().machine;
     assert_eq!((machine.cache_size, machine.cache_hits, machine.cache_misses), (None, None, None));
     assert_eq!(machine.cache_hit_rate, None);
+    assert_eq!((machine.cache_bytes, machine.cache_evictions), (None, None));
 }

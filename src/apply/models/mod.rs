@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 #[cfg(loom)]
+mod loom_cache;
+#[cfg(loom)]
 mod loom_engine;
 #[cfg(loom)]
 mod loom_parts;
