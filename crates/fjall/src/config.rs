@@ -1,0 +1,104 @@
+//! What a storage may take and how it syncs.
+
+use std::time::Duration;
+
+use fjall::{KeyspaceCreateOptions, KvSeparationOptions};
+
+/// fjall takes no smaller limit for its journals.
+pub(crate) const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+
+/// How a [`FjallStorage`](crate::FjallStorage) uses memory and disk, and when it syncs on its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FjallConfig {
+    pub(crate) cache_bytes: u64,
+    pub(crate) write_buffer_bytes: u64,
+    pub(crate) journal_bytes: u64,
+    pub(crate) separate_from: Option<u32>,
+    pub(crate) sync_every: Option<Duration>,
+    pub(crate) worker_threads: usize,
+}
+
+impl Default for FjallConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            journal_bytes: 512 << 20,
+            separate_from: Some(1 << 10),
+            sync_every: Some(Duration::from_secs(1)),
+            worker_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(4)),
+        }
+    }
+}
+
+impl FjallConfig {
+    /// 64 MiB of cache, 64 MiB of write buffer a table, 512 MiB of journals, values from 1 KiB on
+    /// apart, a sync each second.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of blocks that fjall keeps in memory for reads, of all tables together. Default: 64 MiB.
+    /// A read of a block that is not among them reads a file.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Bytes that a table takes in memory before they are written to a sorted file. Default: 64 MiB.
+    /// Up to four such buffers of a table may exist at once. The value is kept with a table when the
+    /// table is made; another value counts for tables that are made later.
+    #[must_use]
+    pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
+        self.write_buffer_bytes = bytes;
+        self
+    }
+
+    /// Bytes of journals from which on fjall writes the write buffers that hold the oldest journal
+    /// back. Default: 512 MiB. The least is 64 MiB; less counts as 64 MiB. Opening reads the journals,
+    /// so fewer bytes open faster.
+    #[must_use]
+    pub fn journal_bytes(mut self, bytes: u64) -> Self {
+        self.journal_bytes = bytes.max(JOURNAL_BYTES_MIN);
+        self
+    }
+
+    /// Length in bytes from which on a value is kept apart from its key, in a file that compactions
+    /// of keys do not rewrite. Default: 1 KiB. `None` keeps every value with its key. The value is
+    /// kept with a table when the table is made.
+    #[must_use]
+    pub fn separate_from(mut self, bytes: Option<u32>) -> Self {
+        self.separate_from = bytes;
+        self
+    }
+
+    /// How often a thread of the storage syncs what was committed without `sync`. Default: 1 second.
+    /// `None` starts no thread; then only the caller syncs.
+    #[must_use]
+    pub fn sync_every(mut self, interval: Option<Duration>) -> Self {
+        self.sync_every = interval;
+        self
+    }
+
+    /// Threads of fjall that write buffers to files and compact files. Default: the number of cores,
+    /// 4 at most. Zero counts as 1.
+    #[must_use]
+    pub fn worker_threads(mut self, threads: usize) -> Self {
+        self.worker_threads = threads.max(1);
+        self
+    }
+
+    /// What a new table is made with.
+    pub(crate) fn table(&self) -> KeyspaceCreateOptions {
+        let separation = self
+            .separate_from
+            .map(|bytes| KvSeparationOptions::default().separation_threshold(bytes));
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(self.write_buffer_bytes)
+            .with_kv_separation(separation)
+    }
+}

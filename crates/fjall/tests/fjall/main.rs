@@ -1,0 +1,89 @@
+//! The promises of a storage, kept by fjall: alone, and through power cuts.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+
+mod contract;
+mod opening;
+mod power_cut;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+
+use sprag::machine::storage::{Storage, StorageBatch, StorageSnapshot, Table};
+use sprag_fjall::{FjallConfig, FjallStorage};
+use tempfile::TempDir;
+
+/// Where the tests put most of what they write.
+const STATE: Table = Table::State(1);
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// What a table should hold.
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A place for a storage, removed when dropped.
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    fn open(&self) -> FjallStorage {
+        open(&self.path())
+    }
+}
+
+/// Opened with little of everything, and with the table of the tests.
+fn open(path: &Path) -> FjallStorage {
+    let storage = FjallStorage::open(path, small()).unwrap();
+    storage.create_table(STATE).unwrap();
+    storage
+}
+
+fn small() -> FjallConfig {
+    FjallConfig::new().cache_bytes(1 << 20).write_buffer_bytes(1 << 18).sync_every(None)
+}
+
+fn get(storage: &impl Storage, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+    let mut found = None;
+    let is_there = storage.get(table, key, &mut |value| found = Some(value.to_vec())).unwrap();
+    assert_eq!(is_there, found.is_some());
+    found
+}
+
+fn pairs(
+    snapshot: &impl StorageSnapshot,
+    table: Table,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+) -> Pairs {
+    let (mut forth, mut back) = (Pairs::new(), Pairs::new());
+    let keep = |all: &mut Pairs, key: &[u8], value: &[u8]| {
+        all.push((key.into(), value.into()));
+        ControlFlow::Continue(())
+    };
+    snapshot.scan(table, from, to, &mut |key, value| keep(&mut forth, key, value)).unwrap();
+    snapshot.scan_back(table, from, to, &mut |key, value| keep(&mut back, key, value)).unwrap();
+    back.reverse();
+    assert!(forth == back, "a scan back gives the same pairs");
+    forth
+}
+
+fn all(snapshot: &impl StorageSnapshot, table: Table) -> Pairs {
+    pairs(snapshot, table, Bound::Unbounded, Bound::Unbounded)
+}
+
+fn put(storage: &impl Storage, key: &[u8], value: &[u8], sync: bool) -> bool {
+    let mut batch = StorageBatch::new();
+    batch.put(STATE, key, value);
+    storage.commit(&batch, sync).unwrap()
+}
+
+fn of_model(model: &Model) -> Pairs {
+    model.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
