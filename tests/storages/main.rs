@@ -1,6 +1,7 @@
 //! The machine over a storage: what it commits, what it reads, what it finds when it is opened again, and what it refuses.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod cache;
 mod commands;
 mod opening;
 

@@ -56,12 +56,9 @@ const STAMPS: usize = 8_192;
 pub struct CacheLimits {
     /// Most entries, at least 1.
     pub entries: usize,
-    /// Most bytes: keys, values, and 128 bytes for each entry. At most `CACHE_BYTES_MAX`.
+    /// Most bytes: keys, values, and 128 bytes for each entry. At most 1 TiB.
     pub bytes: u64,
 }
-
-/// The highest limit in bytes: 1 TiB.
-pub const CACHE_BYTES_MAX: u64 = 1 << 40;
 
 /// What a [`ReadCache`] has done, read without a lock: each figure for itself is exact, all together are not of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

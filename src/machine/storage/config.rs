@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use super::cache::{CacheLimits, ReadCache};
 use crate::codec::Limits;
-use crate::config::{BATCH_SIZE_MAX, within};
+use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::error::OpenError;
 
 /// The longest [`StorageConfig::batch_interval`].
 const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// The limits of [`StorageConfig::max_cache_bytes`].
+const CACHE_BYTES_MIN: usize = 1 << 20;
+const CACHE_BYTES_MAX: usize = 1 << 40;
 
 /// How a [`StorageMachine`](super::StorageMachine) is made.
 ///
@@ -27,6 +32,8 @@ pub struct StorageConfig {
     pub(super) batch_interval: Duration,
     pub(super) sync_writes: bool,
     pub(super) limits: Limits,
+    pub(super) enable_cache: bool,
+    pub(super) cache_limits: CacheLimits,
 }
 
 impl Default for StorageConfig {
@@ -36,6 +43,8 @@ impl Default for StorageConfig {
             batch_interval: Duration::ZERO,
             sync_writes: true,
             limits: Limits::default(),
+            enable_cache: false,
+            cache_limits: CacheLimits { entries: 10_000, bytes: 64 << 20 },
         }
     }
 }
@@ -72,9 +81,44 @@ impl StorageConfig {
         self
     }
 
+    /// Whether the machine keeps values that were read in memory, default false: a storage has caches of its own, and this one
+    /// takes memory beside them. `docs/cache.md` says when it pays.
+    ///
+    /// Reads see what they would see without it. Without it the `cache_*` figures of the stats are `None`.
+    pub fn enable_cache(mut self, enable: bool) -> Self {
+        self.enable_cache = enable;
+        self
+    }
+
+    /// The most entries in the read cache, default 10,000; 1 to 2^32. It counts only with
+    /// [`enable_cache`](StorageConfig::enable_cache).
+    pub fn max_cache_size(mut self, entries: usize) -> Self {
+        self.cache_limits.entries = entries;
+        self
+    }
+
+    /// The most bytes in the read cache, default 64 MiB; 1 MiB to 1 TiB. Keys and values count, and 128 bytes for each entry. It
+    /// counts only with [`enable_cache`](StorageConfig::enable_cache).
+    ///
+    /// A value that takes more than 3/4 of one of its parts is not kept; there are up to 16 parts, of 1 MiB at least. By default
+    /// that is 3 MiB.
+    pub fn max_cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_limits.bytes = bytes;
+        self
+    }
+
+    /// The cache that is asked for.
+    pub(super) fn cache(&self) -> Option<ReadCache> {
+        self.enable_cache.then(|| ReadCache::new(self.cache_limits))
+    }
+
     pub(super) fn check(&self) -> Result<(), OpenError> {
         self.limits.check()?;
         within("batch_size", self.batch_size, 1, BATCH_SIZE_MAX)?;
+        let CacheLimits { entries, bytes } = self.cache_limits;
+        within("max_cache_size", entries, 1, EXPECTED_KEYS_MAX)?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        within("max_cache_bytes", bytes, CACHE_BYTES_MIN, CACHE_BYTES_MAX)?;
         if self.batch_interval > BATCH_INTERVAL_MAX {
             let (asked, most) = (self.batch_interval, BATCH_INTERVAL_MAX);
             let message = format!("{asked:?} is more than {most:?}");

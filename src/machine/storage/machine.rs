@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::cache::ReadCache;
 use super::meta::{Membership, StateRecord, read_state};
 use super::open::{Opened, open};
 use super::stage::{Stage, failed};
@@ -38,6 +39,8 @@ pub struct StorageMachine<S: Storage> {
     /// The worker's own: nothing but the thread in the worker's place, or in all workers' places, takes it.
     pub(super) stage: Mutex<Stage>,
     pub(super) committed: Mutex<Committed>,
+    /// Of the keys and values of the generation that counts.
+    pub(super) cache: Option<Arc<ReadCache>>,
     /// The generation in `committed`. It moves, with Release, after the storage has committed the switch, and before a
     /// table of the generation before is removed: a read that missed a removed table sees it moved.
     pub(super) generation: AtomicU64,
@@ -95,6 +98,7 @@ impl PersistentStateMachine {
     ) -> Result<StorageMachine<S>, OpenError> {
         config.check()?;
         let Opened { record, membership } = open(&storage)?;
+        let cache = config.cache().map(Arc::new);
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
             frame_entries_max: FRAME_ENTRIES_MAX,
@@ -104,7 +108,8 @@ impl PersistentStateMachine {
         Ok(StorageMachine {
             storage,
             config,
-            stage: Mutex::new(Stage::new(record)),
+            stage: Mutex::new(Stage::new(record, cache.clone())),
+            cache,
             committed: Mutex::new(Committed { record, membership }),
             generation: AtomicU64::new(record.generation),
             durable: Mutex::new(record.applied),
@@ -124,13 +129,31 @@ impl<S: Storage> StorageMachine<S> {
         Ok(self.journal.poison().check()?)
     }
 
-    /// The value of `key`; `None` if it has none. Copies it.
+    /// The value of `key`; `None` if it has none. Copies it, or shares it with the [read cache](StorageConfig::enable_cache).
     ///
     /// # Errors
     ///
     /// [`ReadError::Poisoned`] after the engine has failed; [`ReadError::Storage`] if the storage fails.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        self.read(Table::State, key, Value::copied)
+        match &self.cache {
+            Some(cache) => self.get_cached(cache, key),
+            None => self.read(Table::State, key, Value::copied),
+        }
+    }
+
+    /// `read` comes after the lookup, and so does its choice of the generation: the cache relies on it.
+    fn get_cached(&self, cache: &ReadCache, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.check()?;
+        match cache.look_up(key) {
+            Ok(value) => Ok(Some(value)),
+            Err(fill) => {
+                let value = self.read(Table::State, key, Value::copied)?;
+                if let Some(value) = &value {
+                    fill.keep(key, value);
+                }
+                Ok(value)
+            }
+        }
     }
 
     /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
@@ -154,10 +177,14 @@ impl<S: Storage> StorageMachine<S> {
     /// As [`get`](StorageMachine::get).
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
         out.clear();
-        let found = self.read(Table::State, key, |value| {
+        let mut copy = |value: &[u8]| {
             out.clear();
             out.extend_from_slice(value);
-        })?;
+        };
+        let found = match &self.cache {
+            Some(cache) => self.get_cached(cache, key)?.map(|value| copy(&value)),
+            None => self.read(Table::State, key, copy)?,
+        };
         if found.is_none() {
             out.clear();
         }
@@ -170,7 +197,10 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// As [`get`](StorageMachine::get).
     pub fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
-        Ok(self.read(Table::State, key, |_| ())?.is_some())
+        match &self.cache {
+            Some(cache) => Ok(self.get_cached(cache, key)?.is_some()),
+            None => Ok(self.read(Table::State, key, |_| ())?.is_some()),
+        }
     }
 
     /// How many keys have a value. It is counted, not looked up.
@@ -292,7 +322,13 @@ impl<S: Storage> StorageMachine<S> {
         }
         stage.has_failed = true;
         let sync = self.config.sync_writes && !self.log_syncs.load(Ordering::Relaxed);
-        let committed = self.storage.commit(stage.finished(), sync);
+        let table = Table::State(stage.record().generation);
+        let batch = stage.finished();
+        let commit = || self.storage.commit(batch, sync);
+        let committed = match &self.cache {
+            Some(cache) => cache.during_commit(batch, table, commit),
+            None => commit(),
+        };
         let is_durable = committed.map_err(|error| failed(&self.storage, &error))?;
         let record = stage.record();
         {
@@ -406,7 +442,14 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
 
     fn stats(&self) -> StateMachineStats {
         let record = lock(&self.committed).record;
+        let cache = self.cache.as_ref().map(|cache| cache.stats());
         StateMachineStats {
+            cache_size: cache.map(|stats| stats.entries),
+            cache_bytes: cache.map(|stats| stats.bytes),
+            cache_hits: cache.map(|stats| stats.hits),
+            cache_misses: cache.map(|stats| stats.misses),
+            cache_hit_rate: cache.map(|stats| stats.hit_rate()),
+            cache_evictions: cache.map(|stats| stats.evictions),
             applied_count: self.applied_count.load(Ordering::Relaxed),
             last_applied: record.applied.map(|log_id| log_id.index),
             keys: record.keys,

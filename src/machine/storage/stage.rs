@@ -1,10 +1,12 @@
 //! What is applied and not yet committed: each changed key once, in the batch that is going to be committed.
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
+use super::cache::ReadCache;
 use super::meta::{StateRecord, put_membership};
 use super::{Storage, StorageBatch, StorageError, Table};
 use crate::codec::{BatchRef, CommandRef, PayloadRef};
@@ -28,6 +30,8 @@ pub(super) struct Stage {
     record: StateRecord,
     /// Set by an entry of the batch.
     membership: Option<(LogId, Vec<u8>)>,
+    /// Asked before the storage is.
+    cache: Option<Arc<ReadCache>>,
     /// Entries were applied since the last commit.
     is_dirty: bool,
     /// A call did not come to its end: what is staged, or whether it was committed, is not known.
@@ -43,8 +47,9 @@ enum Place {
 
 impl Stage {
     /// Over a storage with this record.
-    pub(super) fn new(record: StateRecord) -> Self {
+    pub(super) fn new(record: StateRecord, cache: Option<Arc<ReadCache>>) -> Self {
         Self {
+            cache,
             batch: StorageBatch::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
@@ -183,6 +188,10 @@ impl Stage {
         if let Place::Staged(at) = self.find(hash, table, key) {
             let found = self.batch.value(at).map(InBytes);
             return Ok((evaluate(command, found.as_ref())?, found.is_some()));
+        }
+        // The worker that applies is the one that commits: no commit is changing the cache now.
+        if let Some(value) = self.cache.as_ref().and_then(|cache| cache.peek(key)) {
+            return Ok((evaluate(command, Some(&InBytes(&value)))?, true));
         }
         let mut outcome = None;
         let got = storage.get(table, key, &mut |bytes| {
