@@ -266,7 +266,8 @@ pub(crate) struct TimeRecorder(Cells);
 
 impl TimeRecorder {
     pub(crate) fn record(&self, took: Duration) {
-        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let whole_ns = took.as_secs().saturating_mul(1_000_000_000);
+        let took_ns = whole_ns.saturating_add(u64::from(took.subsec_nanos()));
         self.0.record(bucket_of(took_ns.div_ceil(NANOS_PER_MICRO)), took_ns);
     }
 
@@ -377,7 +378,14 @@ mod tests {
         let at = |percent| histogram.percentile(percent).unwrap().as_micros();
         let shown = [at(0.0), at(50.0), at(99.0), at(99.1), at(100.0)];
         assert_eq!(shown, [4, 4, 4, 1_000_000, 1_000_000]);
-        // Beyond the last bound the longest is all that is known.
+        recorder.record(Duration::MAX);
+        let longest = recorder.histogram().max();
+        assert_eq!(longest, Duration::from_nanos(u64::MAX), "more than can be is the most");
+    }
+
+    #[test]
+    fn beyond_the_last_bound_the_longest_is_all_that_is_known() {
+        let recorder = TimeRecorder::default();
         recorder.record(Duration::from_secs(1000));
         assert_eq!(recorder.histogram().percentile(100.0), Some(Duration::from_secs(1000)));
     }

@@ -500,8 +500,8 @@ impl LogWriter {
     }
 
     fn interval_is_over(&self) -> bool {
-        let since = self.clock.now().saturating_sub(self.synced_at);
-        matches!(self.config.durability, Durability::Periodic(interval) if since >= interval)
+        let since = || self.clock.now().saturating_sub(self.synced_at);
+        matches!(self.config.durability, Durability::Periodic(interval) if since() >= interval)
     }
 
     /// Gives up the segment, all of whose frames are durable, and goes on in `segment`; the log ends at `mark` now.

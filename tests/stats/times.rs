@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sprag::error::SnapshotError;
 use sprag::testing::{HandClock, SimDisk, Stepped};
@@ -12,7 +12,7 @@ use sprag::{
     TimeHistogram,
 };
 
-use crate::common::{apply_config, manage};
+use crate::common::{LONG, Scratch, apply_config, manage};
 use crate::slow::{Delays, SlowDisk};
 use crate::{Own, memory, one_worker, opaque};
 
@@ -87,6 +87,24 @@ fn what_is_synced_by_time_is_durable_as_late_as_its_oldest_entry() {
     assert_eq!(stats.durable, Some(3));
     assert_eq!(shown(&stats.times.log_sync), (1, 50 * MS));
     assert_eq!(shown(&stats.times.submit_to_durable), (1, 1050 * MS));
+}
+
+#[test]
+fn an_entry_is_durable_no_later_than_its_call_returns() {
+    let scratch = Scratch::new();
+    let machine = PersistentStateMachine::open(scratch.config()).unwrap();
+    // The log is older than the engine, whose clock both go by.
+    std::thread::sleep(20 * MS);
+    let manager = manage(machine, apply_config(1));
+    let began = Instant::now();
+    manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    manager.flush_pending(LONG).unwrap();
+    let call = began.elapsed();
+    let times = manager.stats().times;
+    for histogram in [times.submit_to_durable, times.submit_to_applied] {
+        assert_eq!(histogram.count(), 1);
+        assert!(histogram.max() <= call, "{histogram:?} in a call of {call:?}");
+    }
 }
 
 /// A machine whose entries and snapshots take the engine's time.
@@ -193,7 +211,11 @@ fn the_log_writer_waits_for_a_segment_that_is_not_ready() {
     let mut index = 0;
     let mut fill_a_segment = |is_prepared: bool| {
         let begun = engine.stats().times.segment_wait.count();
-        while engine.stats().times.segment_wait.count() == begun {
+        // A segment of 64 KiB is full after 16 of them at the latest.
+        for _ in 0..16 {
+            if engine.stats().times.segment_wait.count() > begun {
+                break;
+            }
             index += 1;
             let _ = engine.apply_entries(&[Entry::put(index, 1, b"key", &[7; 4096])]).unwrap();
             while is_prepared && engine.step_background() {}
