@@ -148,6 +148,35 @@ families! {
             out.info(&[backend, ("durability", durability), ("fallback", fallback)])
         };
 
+    // Where time goes.
+    Histogram "sprag_log_write" in SECONDS, [],
+        "Time of a write of a group of frames to the log; one that is written and synced in one request counts as a sync":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.log_write), out);
+    Histogram "sprag_log_sync" in SECONDS, [], "Time of a sync of the log, from the write before it":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.log_sync), out);
+    Histogram "sprag_log_group_entries", [], "Entries of a group, which one write of the log takes":
+        |stats, out| of_log(stats, |out| out.sizes(&stats.times.group_entries), out);
+    Histogram "sprag_log_group" in BYTES, [], "Bytes of a group":
+        |stats, out| of_log(stats, |out| out.sizes(&stats.times.group_bytes), out);
+    Histogram "sprag_segment_wait" in SECONDS, [],
+        "Time that the log writer waited for the file of the next segment":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.segment_wait), out);
+    Histogram "sprag_submit_to_durable" in SECONDS, [],
+        "Time from a submission until it is durable; of the one that waited longest for a sync":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.submit_to_durable), out);
+    Histogram "sprag_submit_to_applied" in SECONDS, [],
+        "Time from a submission until its last entry is in the state; a sample of the submissions":
+        |stats, out| out.times(&stats.times.submit_to_applied);
+    Histogram "sprag_apply_range" in SECONDS, [],
+        "Time that a worker takes for its part of a range of entries; short ones are sampled":
+        |stats, out| out.times(&stats.times.apply_range);
+    Histogram "sprag_snapshot" in SECONDS, [], "Time of writing a snapshot that succeeded":
+        |stats, out| out.times(&stats.times.snapshot);
+    Histogram "sprag_compaction" in SECONDS, [], "Time of a compaction that succeeded":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.compaction), out);
+    Histogram "sprag_recovery" in SECONDS, [], "Time of opening the directory":
+        |stats, out| of_log(stats, |out| out.times(&stats.times.recovery), out);
+
     // Failure.
     Gauge "sprag_poisoned", ["reason"],
         "1 for the kind of the first failure, after which the engine acknowledges nothing":

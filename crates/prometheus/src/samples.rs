@@ -1,13 +1,19 @@
 //! The samples of one metric, written as they are read; nothing is collected in between.
 
 use std::fmt;
+use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use sprag::{SizeHistogram, TimeHistogram};
+
 use crate::families::Family;
+
+/// More than a histogram has buckets, so that a scrape needs no memory for them.
+const BUCKETS_MAX: usize = 64;
 
 /// Label and value.
 pub(crate) type Label<'l> = (&'static str, &'l str);
@@ -57,6 +63,38 @@ impl<'e> Samples<'e> {
     /// Whether something is so, as 1 or 0.
     pub(crate) fn flag(&mut self, labels: &[Label<'_>], value: bool) -> fmt::Result {
         self.whole(labels, u64::from(value))
+    }
+
+    /// A histogram of times, in seconds.
+    pub(crate) fn times(&mut self, times: &TimeHistogram) -> fmt::Result {
+        let bound = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |at| at.as_secs_f64());
+        let buckets = times.buckets().map(|(at, count)| (bound(at), count));
+        self.histogram(times.sum().as_secs_f64(), times.count(), buckets)
+    }
+
+    /// A histogram of sizes.
+    #[allow(clippy::cast_precision_loss, reason = "as the format has it")]
+    pub(crate) fn sizes(&mut self, sizes: &SizeHistogram) -> fmt::Result {
+        let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |at| at as f64);
+        let buckets = sizes.buckets().map(|(at, count)| (bound(at), count));
+        self.histogram(sizes.sum() as f64, sizes.count(), buckets)
+    }
+
+    fn histogram(
+        &mut self,
+        sum: f64,
+        count: u64,
+        buckets: impl Iterator<Item = (f64, u64)>,
+    ) -> fmt::Result {
+        self.put(&[], |mut encoder, _| {
+            let mut room = [(f64::INFINITY, 0); BUCKETS_MAX];
+            let mut used = 0;
+            for (place, bucket) in room.iter_mut().zip(buckets) {
+                *place = bucket;
+                used += 1;
+            }
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &room[..used], None)
+        })
     }
 
     fn put(

@@ -157,6 +157,37 @@ fn every_figure_of_the_three_lists_is_found_in_a_scrape() {
 }
 
 #[test]
+fn a_histogram_is_cumulative_and_has_the_sum_and_count_of_the_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = persistent(&dir);
+    for index in 1..=20 {
+        manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
+    }
+    let (scrape, stats) = (Scrape::of(&registry_of(&manager)), manager.stats());
+    let times = &stats.times;
+    for (name, count, sum) in [
+        ("sprag_log_write_seconds", times.log_write.count(), times.log_write.sum().as_secs_f64()),
+        ("sprag_log_sync_seconds", times.log_sync.count(), times.log_sync.sum().as_secs_f64()),
+        ("sprag_log_group_entries", times.group_entries.count(), 20.0),
+        ("sprag_log_group_bytes", times.group_bytes.count(), times.group_bytes.sum() as f64),
+        ("sprag_recovery_seconds", 1, times.recovery.sum().as_secs_f64()),
+    ] {
+        assert!(count > 0, "{name}");
+        let of_it = |suffix| scrape.sum(&format!("{name}{suffix}"), &[]).unwrap();
+        assert_eq!((of_it("_count"), of_it("_sum")), (count as f64, sum), "{name}");
+        let bucket = format!("{name}_bucket");
+        let buckets: Vec<_> =
+            scrape.samples.iter().filter(|sample| sample.name == bucket).collect();
+        assert!(buckets.is_sorted_by(|a, b| a.value <= b.value), "{name}");
+        let bounds = buckets.iter().map(|sample| sample.labels["le"].parse::<f64>().unwrap());
+        assert!(bounds.is_sorted_by(|a, b| a < b), "{name}");
+        let last = buckets.last().unwrap();
+        assert_eq!((&*last.labels["le"], last.value), ("+Inf", count as f64), "{name}");
+    }
+    manager.close(LONG).unwrap();
+}
+
+#[test]
 fn what_waits_is_found_in_a_scrape_while_it_waits() {
     let disk = SimDisk::new(1);
     let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
