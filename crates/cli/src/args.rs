@@ -1,6 +1,7 @@
 //! What can be asked for, and the help that teaches it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -460,6 +461,9 @@ pub(crate) struct RunOptions {
     /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
+    /// Serve the engine's metrics to a Prometheus while it runs, at http://ADDRESS/metrics.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// With --ack-file, append to a file that holds something other than such lines.
     #[arg(long, requires = "ack_file")]
     pub(crate) force: bool,
@@ -477,6 +481,10 @@ pub(crate) struct RunOptions {
     /// What the random choices start from; the same seed makes the same entries.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "must be an address and a port, as in 127.0.0.1:9464 or [::1]:9464")
 }
 
 fn segment_bytes(text: &str) -> Result<usize, &'static str> {

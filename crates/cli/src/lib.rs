@@ -17,6 +17,7 @@ mod import;
 mod leftovers;
 mod look;
 mod memory;
+mod metrics;
 mod output;
 mod progress;
 mod read;

@@ -28,6 +28,7 @@ use crate::args::{AckOn, Io, Machine, RunOptions};
 use crate::disk::bytes_on_disk;
 use crate::error::{Failure, Outcome, about, one_line, opening};
 use crate::memory;
+use crate::metrics::Server;
 use crate::output::{Output, temporary_directory};
 use crate::progress::Progress;
 use crate::recovered::say_recovered;
@@ -47,9 +48,11 @@ pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outc
     let decide = |path| ack_file::decide(path, options.dir.as_deref(), options.force);
     let acks = options.ack_file.as_deref().map(decide).transpose()?;
     let progress = Progress::new(json);
+    let metrics = options.metrics.map(Server::start).transpose()?;
+    let (acks, metrics) = (acks.as_ref(), metrics.as_ref());
     let report = match options.machine {
-        Machine::Memory => run_memory(options, acks.as_ref(), progress)?,
-        Machine::Persistent => run_persistent(options, acks.as_ref(), progress)?,
+        Machine::Memory => run_memory(options, acks, metrics, progress)?,
+        Machine::Persistent => run_persistent(options, acks, metrics, progress)?,
     };
     report.print(json, out)?;
     match report.complaint() {
@@ -78,12 +81,17 @@ fn check_usage(options: &RunOptions) -> Outcome {
     memory::check(bytes.saturating_add(keys), "--entries, --keys and --value-bytes")
 }
 
-fn run_memory(options: &RunOptions, acks: Option<&Output>, progress: Progress) -> Outcome<Report> {
+fn run_memory(
+    options: &RunOptions,
+    acks: Option<&Output>,
+    metrics: Option<&Server>,
+    progress: Progress,
+) -> Outcome<Report> {
     let config = MemoryConfig::default().expected_keys(options.keys as usize);
     let started = Instant::now();
     let machine = MemoryStateMachine::new(config).map_err(about("memory machine"))?;
     let open_time = started.elapsed();
-    let (job, reader) = Job::run(machine, options, acks, progress)?;
+    let (job, reader) = Job::run(machine, options, acks, metrics, progress)?;
     let _spinner = progress.spinner("checking");
     // There is nothing to open again: what the closed machine holds is looked at once more.
     let after = Checked::of(&*reader, job.stats.applied)?;
@@ -93,6 +101,7 @@ fn run_memory(options: &RunOptions, acks: Option<&Output>, progress: Progress) -
 fn run_persistent(
     options: &RunOptions,
     acks: Option<&Output>,
+    metrics: Option<&Server>,
     progress: Progress,
 ) -> Outcome<Report> {
     let mut temporary = None;
@@ -109,7 +118,7 @@ fn run_persistent(
         PersistentStateMachine::open(config.clone()).map_err(opening(&dir))?
     };
     say_recovered(&dir, machine.recovery());
-    let (job, reader) = Job::run(machine, options, acks, progress).map_err(|error| {
+    let (job, reader) = Job::run(machine, options, acks, metrics, progress).map_err(|error| {
         Failure::about(format!("{}: {}", dir.display(), one_line(&*error)), &*error)
     })?;
     // It keeps the directory locked.
@@ -194,6 +203,7 @@ impl Job {
         machine: M,
         options: &RunOptions,
         acks: Option<&Output>,
+        metrics: Option<&Server>,
         progress: Progress,
     ) -> Outcome<(Self, Reader<M>)> {
         let last = machine.applied();
@@ -202,6 +212,9 @@ impl Job {
         let mut workload = Workload::new(options.keys, options.value_bytes, seed);
         let others = others(&machine, &workload)?;
         let manager = ApplyManager::new(machine, apply_config_of(options))?;
+        if let Some(metrics) = metrics {
+            metrics.add("run", manager.stats_reader())?;
+        }
         let submitted = watched(&manager, last, options, acks, |mark| {
             let batch = options.batch.get();
             let submitter = Submitter { manager: &manager, batch, mark, progress };
