@@ -50,7 +50,8 @@ impl FjallConfig {
     }
 
     /// Bytes that a table takes in memory before they are written to a sorted file. Default: 64 MiB.
-    /// Up to four such buffers of a table may exist at once. The value is kept with a table when the
+    /// A table has four such buffers at most: the one that takes writes, which may grow to twice the size, and
+    /// three that are being written. The value is kept with a table when the
     /// table is made; another value counts for tables that are made later.
     #[must_use]
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {

@@ -226,18 +226,19 @@ impl Shared {
 
     /// Waits until fjall's threads have made room for a batch.
     fn wait_for_room(&self, places: &Places) -> Result<(), StorageError> {
-        let is_full = |keyspace: &Keyspace| {
-            keyspace.sealed_memtable_count() >= FULL_BUFFERS_MAX
+        let failed = |error| self.failed("committing a batch", error);
+        let keyspaces =
+            places.iter().flat_map(|place| [Some(&place.keyspace), place.longer.as_ref()]);
+        for keyspace in keyspaces.flatten() {
+            // A thread closes a full buffer when it comes to that. Till then the buffer grows.
+            if keyspace.tree.active_memtable().size() / 2 > self.config.write_buffer_bytes {
+                keyspace.rotate_memtable().map_err(failed)?;
+            }
+            while keyspace.sealed_memtable_count() >= FULL_BUFFERS_MAX
                 || keyspace.tree.l0_run_count() >= NEW_FILES_MAX
-        };
-        for keyspace in
-            places.iter().flat_map(|place| [Some(&place.keyspace), place.longer.as_ref()])
-        {
-            let Some(keyspace) = keyspace else { continue };
-            while is_full(keyspace) {
+            {
                 // Nothing is to be written here; it says whether a thread has failed.
-                let asked = self.database.persist(PersistMode::Buffer);
-                asked.map_err(|error| self.failed("committing a batch", error))?;
+                self.database.persist(PersistMode::Buffer).map_err(failed)?;
                 thread::sleep(WAIT);
             }
         }

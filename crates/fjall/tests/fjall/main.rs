@@ -1,10 +1,13 @@
-//! The promises of a storage, kept by fjall: alone, and through power cuts.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+//! The promises of a storage, kept by fjall: alone, through power cuts and kills, and under a machine.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, unreachable_pub, reason = "tests")]
 
 mod contract;
+mod machine;
 mod opening;
 mod power_cut;
 mod settings;
+#[path = "../../../../tests/storages/mod.rs"]
+mod storages;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};

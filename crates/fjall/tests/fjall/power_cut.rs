@@ -8,10 +8,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use sprag::StorageConfig;
 use sprag::machine::storage::{Storage, StorageBatch, Table};
 use sprag::testing::Random;
 use sprag_fjall::{FjallStorage, OpenError};
 
+use crate::storages::{PATIENT, applied, entry, manage};
 use crate::{STATE, Scratch, all, get, small};
 
 /// The files of a directory: name, content up to the last byte that is not zero, length.
@@ -249,4 +251,40 @@ fn a_sealed_journal_that_is_not_whole_is_refused() {
         let error = storage.unwrap_err();
         assert!(error.to_string().contains("offset 0 of 0.jnl"), "{error}");
     });
+}
+
+#[test]
+fn a_power_cut_takes_nothing_acknowledged_of_a_machine_and_nothing_is_applied_twice() {
+    const ENTRIES: u64 = 6;
+    let scratch = Scratch::new();
+    let storage = FjallStorage::open(scratch.path(), small()).unwrap();
+    let manager = manage(storage, StorageConfig::default()).unwrap();
+    let mut ends = vec![trimmed(&scratch.path().join("0.jnl")).0.len()];
+    for index in 1..=ENTRIES {
+        manager.apply(&entry(index), PATIENT).unwrap();
+        ends.push(trimmed(&scratch.path().join("0.jnl")).0.len());
+    }
+    let image = Image::of(&scratch.path());
+    let mut random = Random::new(3);
+    for _ in 0..10 {
+        let cut = ends[0] + random.below(ends[6] - ends[0] + 1);
+        let acknowledged = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
+        // The end is lost, or a part before the end.
+        let until = if random.below(2) == 0 { ends[6] } else { (cut + 20).min(ends[6]) };
+        let lose = |image: &mut Image| {
+            let next = ends.iter().copied().find(|end| *end > cut).unwrap_or(ends[6]);
+            let journal = image.journal(0);
+            journal[cut..until].fill(0);
+            // Each batch was synced before the next one was written.
+            journal.truncate(next);
+        };
+        image.open(lose, |storage| {
+            let manager = manage(storage.unwrap(), StorageConfig::default()).unwrap();
+            assert_eq!(applied(&manager), acknowledged, "cut at {cut}");
+            for index in acknowledged + 1..=ENTRIES {
+                manager.apply(&entry(index), PATIENT).unwrap();
+            }
+            assert_eq!(applied(&manager), ENTRIES, "cut at {cut}");
+        });
+    }
 }

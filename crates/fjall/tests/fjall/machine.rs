@@ -1,0 +1,51 @@
+//! A key-value machine over fjall: killed, and with less memory than its state.
+
+use std::path::Path;
+
+use sprag_fjall::FjallStorage;
+
+use crate::small;
+use crate::storages::{kill, memory};
+
+fn open(directory: &Path) -> FjallStorage {
+    FjallStorage::open(directory.join("state"), small().write_buffer_bytes(10_000)).unwrap()
+}
+
+#[test]
+fn the_killed_program() {
+    kill::program(open);
+}
+
+#[test]
+fn sigkill_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
+    kill::kill_again_and_again("machine::the_killed_program", open, (true, 9), |_| {});
+}
+
+#[test]
+fn sigkill_takes_nothing_flushed_where_batches_are_not_synced() {
+    kill::kill_again_and_again("machine::the_killed_program", open, (false, 6), |_| {});
+}
+
+/// Beside the cache there are four write buffers, one of up to twice the size, and what a thread merges.
+const SIZES: memory::Sizes = memory::Sizes {
+    cache_bytes: 2 << 20,
+    memory_bytes: 8 << 20,
+    state_bytes: 32 << 20,
+    limit_bytes: 24 << 20,
+};
+
+fn open_with_little_memory(directory: &Path) -> FjallStorage {
+    let config =
+        small().cache_bytes(SIZES.cache_bytes as u64).write_buffer_bytes(1 << 20).worker_threads(1);
+    FjallStorage::open(directory.join("state"), config).unwrap()
+}
+
+#[test]
+fn the_program_with_little_memory() {
+    memory::program(open_with_little_memory, &SIZES);
+}
+
+#[test]
+fn a_state_many_times_the_cache_is_written_and_read_under_a_limit_of_memory() {
+    memory::check("machine::the_program_with_little_memory");
+}
