@@ -48,9 +48,10 @@ pub struct ApplyStats {
     pub pinned_threads: Vec<PinnedThread>,
     /// Last index accepted.
     pub submitted: Option<u64>,
-    /// Last index handed to the kernel; `None` also for a machine without a log.
+    /// Last index handed to the kernel, or committed in the storage of a machine over one; `None` also for a machine
+    /// without a log or a storage.
     pub written: Option<u64>,
-    /// Last index on stable storage; `None` also for a machine without a log.
+    /// Last index on stable storage, in the log or in the machine's storage; `None` also for a machine without both.
     pub durable: Option<u64>,
     /// Last index that may be applied.
     pub committed: Option<u64>,
@@ -71,7 +72,7 @@ pub struct ApplyStats {
     pub io_backend: &'static str,
     /// Why that is not the one that was asked for; `None` if it is.
     pub io_fallback: Option<String>,
-    /// When an acknowledgement is given; `None` for a machine without a log.
+    /// When an acknowledgement is given; `None` for a machine without a log or a storage.
     pub durability: Option<Durability>,
     /// What the log writer did; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
@@ -161,7 +162,7 @@ impl<M: StateMachine> Engine<M> {
             waker_longest: progress.waiters.longest(),
             wakers_panicked: progress.waiters.panicked(),
             io_backend,
-            durability: engine.log.as_ref().map(|log| log.durability()),
+            durability: engine.durability(),
             io_fallback,
             log_writer,
             times: engine.times(),

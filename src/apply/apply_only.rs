@@ -200,10 +200,13 @@ impl<M: StateMachine> Engine<M> {
         }
         let workers = self.workers.take_places();
         let mut mark = 0;
-        for (log_id, place) in places {
-            self.run_record(log_id, &place)?;
-            replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
-            mark = log_id.index + 1;
+        for batch in places.chunks(self.staged_at_once()) {
+            for (log_id, place) in batch {
+                self.run_record(*log_id, place)?;
+                replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
+                mark = log_id.index + 1;
+            }
+            self.commit_records(batch.first().map_or(0, |(log_id, _)| log_id.index))?;
         }
         drop(workers);
         self.workers.jump_to(mark);

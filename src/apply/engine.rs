@@ -14,6 +14,7 @@ use super::latency::Latency;
 use super::ring::Rings;
 use super::rooms::slots_for;
 use super::signal::Signal;
+use super::staging::begin_staging;
 use super::waiter;
 use super::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use super::worker::{Applying, Step, Workers};
@@ -56,6 +57,8 @@ pub(crate) struct Engine<M> {
     pub(crate) viewing: Mutex<()>,
     /// So is one snapshot; whoever has this may move the log's beginning.
     pub(crate) snapshotting: Mutex<()>,
+    /// And one sync of a storage that has no log of ours.
+    pub(crate) syncing: Mutex<()>,
     /// The receiver of a snapshot, if there is one.
     pub(crate) receiving: std::sync::Mutex<Weak<()>>,
     /// Index of the newest durable snapshot, plus one.
@@ -98,10 +101,13 @@ pub(crate) struct Appending {
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
         let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
+        // What is over a storage is one partition.
+        let workers = if machine.staging().is_some() { 1 } else { workers };
         let start = machine.applied();
         let replayed = machine.stats().applied_count;
         let JournalParts { appender, log, table, rule, start, poison, memory } =
             machine.journal().open(start)?;
+        let rule = begin_staging(&machine, log.is_none())?.unwrap_or(rule);
         // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
         let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
@@ -135,6 +141,7 @@ impl<M: StateMachine> Engine<M> {
             viewing: Mutex::new(()),
             holding: AtomicU64::new(0),
             snapshotting: Mutex::new(()),
+            syncing: Mutex::new(()),
             receiving: std::sync::Mutex::default(),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
@@ -203,25 +210,28 @@ impl<M: StateMachine> Engine<M> {
         if self.is_held() {
             return Ok(false);
         }
-        let linger = self.config.batch_timeout;
+        let linger = self.linger();
+        let mut through = u64::MAX;
         if now {
             appending.linger.flush_to(self.progress.committed_mark());
         } else if !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
-            let (to, full) = (self.progress.committed_mark(), self.config.batch_size as u64);
+            let to = self.progress.committed_mark();
+            let full = (self.full_batch(), self.machine.staging().is_some());
             let now = || self.latency.now();
-            if !appending.linger.is_over(first, to, full, linger, now) {
+            let Some(mark) = appending.linger.feeds_to(first, to, full, linger, now) else {
                 return Ok(false);
-            }
+            };
+            through = mark;
         }
-        let slot_limit = self.slot_limit();
+        let slot_limit = self.slot_limit().min(through);
         let fed = self.feed_to(appending, slot_limit)?;
-        if self.progress.committed_mark() <= slot_limit {
+        if self.progress.committed_mark().min(through) <= slot_limit {
             return Ok(fed);
         }
         // Pairs with the fence in `released`: of a commit and the end of a claim at once, one sees the other.
         fence(Ordering::SeqCst);
-        let slot_limit_now = self.slot_limit();
+        let slot_limit_now = self.slot_limit().min(through);
         Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
     }
 
@@ -285,6 +295,7 @@ impl<M: StateMachine> Engine<M> {
             progress: &self.progress,
             rejected: &self.rejected,
             latency: &self.latency,
+            is_alone: self.log.is_none(),
         }
     }
 
@@ -331,7 +342,7 @@ impl<M: StateMachine> Engine<M> {
             return Step::Idle;
         }
         let step = match self.applying().step(id) {
-            Ok(Step::Idle) if self.has_unfed() => self.feed_dry(),
+            Ok(Step::Idle) if self.has_unfed() => self.feed_or_commit(id),
             other => other,
         };
         match step {
@@ -354,7 +365,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// A worker ran dry: if nobody holds the appender, it feeds; whoever holds it feeds before letting go.
-    fn feed_dry(&self) -> Result<Step, Poison> {
+    pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.appender.try_lock() {
             Ok(mut appending) => self.feed(&mut appending, false)?,
             Err(TryLockError::Poisoned(poisoned)) => {
@@ -495,6 +506,10 @@ impl<M: StateMachine> Engine<M> {
         }
         if never {
             self.sync_what_is_behind(timeout)?;
+        }
+        self.end_linger()?;
+        if stage == Stage::Durable && self.lone_storage().is_some() {
+            return self.wait_stored(index, timeout);
         }
         let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
         if !helps {

@@ -119,8 +119,26 @@ impl Linger {
         self.flushed = self.flushed.max(mark);
     }
 
+    /// Up to which mark to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long
+    /// enough. `None`: they wait. With `whole`, what full ranges leave over waits, too.
+    pub(crate) fn feeds_to(
+        &mut self,
+        from: u64,
+        to: u64,
+        (full, whole): (u64, bool),
+        linger: Duration,
+        now: impl Fn() -> Duration,
+    ) -> Option<u64> {
+        let waiting = to.saturating_sub(from);
+        if !self.is_over(from, to, full, linger, now) {
+            return None;
+        }
+        let over = waiting.checked_rem(full).unwrap_or(0);
+        Some(if whole && from >= self.flushed { to - over } else { to })
+    }
+
     /// Whether to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long enough.
-    pub(crate) fn is_over(
+    fn is_over(
         &mut self,
         from: u64,
         to: u64,

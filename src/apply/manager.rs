@@ -242,7 +242,8 @@ impl<M: StateMachine> ApplyManager<M> {
         match decode(committed) {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
-                self.engine.wait(last, Stage::Acknowledged, left)
+                self.engine.wait(last, Stage::Acknowledged, left)?;
+                self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
             }
             None => Ok(progress.poison.check()?),
         }
@@ -399,7 +400,9 @@ impl<M: StateMachine> ApplyManager<M> {
                 thread::yield_now();
             }
         }
-        Ok(progress.poison.check()?)
+        progress.poison.check()?;
+        let committed = progress.committed_mark();
+        self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
     }
 
     /// The first failure, if the engine has failed.

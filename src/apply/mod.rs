@@ -30,6 +30,7 @@ mod rooms;
 pub(crate) mod signal;
 pub(crate) mod snapshots;
 mod spin;
+pub(crate) mod staging;
 pub(crate) mod submit;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod thread_tests;

@@ -127,9 +127,12 @@ impl<M: StateMachine> Engine<M> {
                     self.progress.commit_to(last + 1);
                     appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
-                    let may_inline = self.config.inline_apply && !self.is_held();
+                    let may_inline =
+                        self.config.inline_apply && !self.is_held() && self.may_commit_inline();
                     let inline = mode == Mode::Sync && may_inline && idle;
-                    self.hand_over(&mut appending, inline)
+                    // A synchronous caller of a machine over a storage waits for no batch to fill.
+                    let now = mode == Mode::Sync && self.machine.staging().is_some();
+                    self.hand_over(&mut appending, inline, now)
                 }
             })
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
@@ -221,7 +224,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Applies at once if nobody else has anything to do, else hands over to the workers.
-    fn hand_over(&self, appending: &mut Appending, inline: bool) -> Result<(), Poison> {
+    fn hand_over(&self, appending: &mut Appending, inline: bool, now: bool) -> Result<(), Poison> {
         while inline && let Some(run) = appending.appender.unfed().front().copied() {
             let range = Descriptor {
                 first: run.first,
@@ -237,7 +240,7 @@ impl<M: StateMachine> Engine<M> {
             }
             appending.appender.unfed().pop_front();
         }
-        self.feed(appending, false).map(|_fed| ())
+        self.feed(appending, now).map(|_fed| ())
     }
 
     /// Copies out the replies of a submission that is applied.

@@ -228,7 +228,7 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
 
 /// How long a worker may sleep if nobody calls: entries are fed when their linger is over. After a failure nothing is.
 pub(super) fn worker_sleeps<M: StateMachine>(engine: &Engine<M>) -> Option<Duration> {
-    let linger = engine.config.batch_timeout;
+    let linger = engine.linger();
     (!linger.is_zero() && engine.has_unfed() && !engine.has_failed()).then_some(linger)
 }
 

@@ -41,6 +41,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {
         let views = self.machine.views().ok_or(ViewError::Unsupported)?;
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_linger()?;
         // Before anything is copied that may refer to a segment.
         let hold = self.table.hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
@@ -63,6 +64,7 @@ impl<M: StateMachine> Engine<M> {
         look: impl FnOnce(&M, Option<LogId>, HeldPlaces<'_, M>) -> R,
     ) -> Result<R, Poison> {
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_linger()?;
         let appending = self.hold_appender_idle()?;
         let places = HeldPlaces { places: self.workers.take_places(), engine: self };
         let applied = self.applied_in(&appending);

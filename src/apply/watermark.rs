@@ -211,6 +211,28 @@ impl Progress {
         }
     }
 
+    /// A storage without a log of ours committed what was applied up to `mark`; with `durable`, that is on stable storage.
+    pub(crate) fn stored_to(&self, mark: u64, durable: bool) {
+        debug_assert!(mark <= self.committed_mark());
+        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.written.fetch_max(mark, Ordering::AcqRel);
+        if durable {
+            self.durable.fetch_max(mark, Ordering::AcqRel);
+        }
+        drop(log);
+        self.applied.fetch_max(mark, Ordering::AcqRel);
+        self.moved(&Stage::ALL);
+    }
+
+    /// Such a storage synced what it had committed up to `mark`.
+    pub(crate) fn stored_durably_to(&self, mark: u64) {
+        debug_assert!(mark <= self.written_mark());
+        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.durable.fetch_max(mark, Ordering::AcqRel);
+        drop(log);
+        self.moved(Stage::OF_LOG);
+    }
+
     /// The log writer wrote (and, if `durable`, synced) all frames up to `sequence`, the last of which ends the log at
     /// `mark`.
     pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) {

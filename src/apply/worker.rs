@@ -4,7 +4,7 @@
 //! places when nothing is pending (inline apply). An empty ring is not an idle worker: the place is, once it is held.
 
 use std::cell::Cell;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
 
 use crossbeam_utils::CachePadded;
 
@@ -12,6 +12,7 @@ use super::cells::ReplyCells;
 use super::latency::Latency;
 use super::ring::{Descriptor, RangeKind, Rings};
 use super::signal::Signal;
+use super::staging::Staged;
 use super::times::RangeSampling;
 use super::views::mark_view;
 use super::watermark::Progress;
@@ -52,11 +53,27 @@ pub(crate) struct Worker {
 
 #[derive(Debug, Default)]
 pub(crate) struct WorkerState {
-    /// Popped, and waiting for the other workers.
-    pending: Option<Descriptor>,
+    /// Popped, and waiting for the other workers, or for the batch before it to be committed.
+    pub(super) pending: Option<Descriptor>,
+    /// Applied, and not committed in the storage: of machines over one.
+    pub(super) staged: Staged,
     /// The segment of the last range.
     segment: Option<(u32, Arc<SegmentBytes>)>,
     sampling: RangeSampling,
+}
+
+impl Worker {
+    /// Its place, if no thread is there.
+    pub(super) fn try_place(&self) -> TryLockResult<MutexGuard<'_, WorkerState>> {
+        self.state.try_lock()
+    }
+
+    /// Everything before `mark` is in the state, for this partition.
+    #[inline]
+    pub(super) fn move_to(&self, mark: u64) {
+        self.cursor.store(mark, Ordering::Release);
+        self.ranges.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// All workers of an engine.
@@ -92,7 +109,9 @@ impl Workers {
     /// Whether everything that was put into the rings is in the state. The caller holds the appender.
     pub(crate) fn are_done(&self, rings: &Rings) -> bool {
         let free = |worker: &Worker| match worker.state.try_lock() {
-            Ok(state) => state.pending.is_none() && rings.is_empty(worker.id),
+            Ok(state) => {
+                state.pending.is_none() && state.staged.is_empty() && rings.is_empty(worker.id)
+            }
             Err(_) => false,
         };
         self.0.iter().all(free)
@@ -149,6 +168,8 @@ pub(crate) struct Applying<'a, M> {
     /// Counts the replies that are rejections.
     pub(crate) rejected: &'a AtomicU64,
     pub(crate) latency: &'a Latency,
+    /// There is no log of ours: what the machine's storage says, if it has one, is what is durable.
+    pub(crate) is_alone: bool,
 }
 
 impl<M: StateMachine> Applying<'_, M> {
@@ -194,20 +215,23 @@ impl<M: StateMachine> Applying<'_, M> {
         range: &Descriptor,
     ) -> Result<(), Poison> {
         let partition = Partition::new(worker.id, self.workers.count());
-        match range.kind {
-            RangeKind::Mark => mark_view(self.machine.views(), partition),
-            RangeKind::Barrier if worker.id != 0 => {}
-            RangeKind::Entries | RangeKind::Barrier if state.sampling.takes(range.count) => {
-                let began = self.latency.now();
-                self.run(state, range, partition)?;
-                let took = self.latency.since(began);
-                worker.times.record(took);
-                state.sampling.timed(took);
+        match (range.kind, self.machine.staging()) {
+            (RangeKind::Mark, staging) => {
+                if let Some(staging) = staging {
+                    self.commit(staging, worker, state)?;
+                }
+                mark_view(self.machine.views(), partition);
             }
-            RangeKind::Entries | RangeKind::Barrier => self.run(state, range, partition)?,
+            (_, Some(staging)) => return self.stage(staging, worker, state, range),
+            (RangeKind::Barrier, None) if worker.id != 0 => {}
+            (RangeKind::Entries | RangeKind::Barrier, None) => {
+                let rejected = self.run_timed(worker, state, range, partition)?;
+                if rejected > 0 {
+                    self.rejected.fetch_add(rejected, Ordering::Relaxed);
+                }
+            }
         }
-        worker.cursor.store(range.first + u64::from(range.count), Ordering::Release);
-        worker.ranges.fetch_add(1, Ordering::Release);
+        worker.move_to(range.first + u64::from(range.count));
         let mark = if self.workers.count() == 1 {
             range.first + u64::from(range.count)
         } else {
@@ -220,13 +244,33 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(())
     }
 
-    /// Runs the machine over the range, and names the index if it fails.
+    /// As [`Applying::run`]; some of the times that it takes are recorded.
+    #[inline]
+    pub(super) fn run_timed(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        range: &Descriptor,
+        partition: Partition,
+    ) -> Result<u64, Poison> {
+        if !state.sampling.takes(range.count) {
+            return self.run(state, range, partition);
+        }
+        let began = self.latency.now();
+        let rejected = self.run(state, range, partition)?;
+        let took = self.latency.since(began);
+        worker.times.record(took);
+        state.sampling.timed(took);
+        Ok(rejected)
+    }
+
+    /// Runs the machine over the range, and says how many replies are rejections; names the index if it fails.
     fn run(
         &self,
         state: &mut WorkerState,
         range: &Descriptor,
         partition: Partition,
-    ) -> Result<(), Poison> {
+    ) -> Result<u64, Poison> {
         let segment = match state.segment.take() {
             Some((number, segment)) if number == range.segment => segment,
             _ => {
@@ -251,12 +295,9 @@ impl<M: StateMachine> Applying<'_, M> {
             &progress,
         );
         let rejected = apply_range(self.machine, &range, partition)?;
-        if rejected > 0 {
-            self.rejected.fetch_add(rejected, Ordering::Relaxed);
-        }
         let number = range.segment();
         state.segment = Some((number, segment));
-        Ok(())
+        Ok(rejected)
     }
 
     /// Applies a range at once, in every worker's place; false if some worker is not free.
@@ -283,6 +324,7 @@ impl<M: StateMachine> Applying<'_, M> {
             return Ok(false);
         }
         self.apply_range(worker, &mut state, range)?;
+        self.finish_inline(worker, &mut state)?;
         state.segment = None;
         Ok(true)
     }

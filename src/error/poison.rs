@@ -30,13 +30,13 @@ pub enum Poison {
     /// A state machine panicked.
     #[error("the state machine panicked at the entry of index {index}")]
     Panic {
-        /// The entry it was applying.
+        /// The entry it was applying; the first of the batch that its storage was committing.
         index: u64,
     },
     /// A state machine said that it cannot go on.
     #[error("the state machine failed at the entry of index {index}: {message}")]
     Fatal {
-        /// The entry it was applying.
+        /// The entry it was applying; the first of the batch that its storage failed to commit or to sync.
         index: u64,
         /// What it said.
         message: String,

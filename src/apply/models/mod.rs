@@ -13,6 +13,8 @@ mod loom_engine;
 mod loom_parts;
 #[cfg(shuttle)]
 mod shuttle_manager;
+#[cfg(shuttle)]
+mod shuttle_staging;
 
 use std::sync::Arc;
 use std::time::Duration;

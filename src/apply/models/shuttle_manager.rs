@@ -18,7 +18,7 @@ use crate::error::{ApplyError, SubmitError, WaitError};
 use crate::sync::{Mutex, canary};
 
 /// How many schedules to try; `SPRAG_SHUTTLE_SCHEDULES` says otherwise.
-fn schedules(normally: usize) -> usize {
+pub(super) fn schedules(normally: usize) -> usize {
     let asked = env::var("SPRAG_SHUTTLE_SCHEDULES").ok().and_then(|count| count.parse().ok());
     asked.unwrap_or(normally)
 }

@@ -1,0 +1,201 @@
+//! A machine that commits what it applied in batches, as one over a storage does, and writes down each commit.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sprag::machine::Views;
+use sprag::machine::storage::Staging;
+use sprag::{
+    Durability, Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition,
+    PayloadRef, Range, Replies, StateMachine, StateMachineStats,
+};
+
+use crate::common::machines::Gate;
+
+/// What the storage was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// To commit so many entries, and whether with a sync.
+    Commit(u64, bool),
+    Sync,
+}
+
+/// What fails, or panics, from now on.
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub commits: AtomicBool,
+    pub commits_panic: AtomicBool,
+    pub syncs: AtomicBool,
+}
+
+/// What a test sees and decides of a [`Batched`], also while an engine has it.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub faults: Faults,
+    /// Commits wait while it is shut.
+    pub gate: Arc<Gate>,
+    calls: Mutex<Vec<Call>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    staged: u64,
+    last_applied: Option<LogId>,
+    committed: Option<LogId>,
+    durable: Option<LogId>,
+}
+
+impl Seen {
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Entries of each commit.
+    pub fn commits(&self) -> Vec<u64> {
+        let entries = |call| if let Call::Commit(entries, _) = call { Some(entries) } else { None };
+        self.calls().into_iter().filter_map(entries).collect()
+    }
+
+    pub fn syncs(&self) -> usize {
+        self.calls().iter().filter(|call| **call == Call::Sync).count()
+    }
+
+    pub fn committed(&self) -> Option<u64> {
+        self.state.lock().unwrap().committed.map(|last| last.index)
+    }
+}
+
+/// A memory machine with the seam of a machine over a storage.
+#[derive(Debug)]
+pub struct Batched {
+    inner: MemoryStateMachine,
+    pub seen: Arc<Seen>,
+    batch_size: usize,
+    batch_interval: Duration,
+    sync_writes: bool,
+    /// It says that commits were durable, though not asked for.
+    always_durable: bool,
+}
+
+impl Batched {
+    pub fn new(batch_size: usize) -> Self {
+        Self {
+            inner: MemoryStateMachine::new(MemoryConfig::default()).unwrap(),
+            seen: Arc::default(),
+            batch_size,
+            batch_interval: Duration::ZERO,
+            sync_writes: true,
+            always_durable: false,
+        }
+    }
+
+    pub fn batch_interval(self, batch_interval: Duration) -> Self {
+        Self { batch_interval, ..self }
+    }
+
+    pub fn sync_writes(self, sync_writes: bool) -> Self {
+        Self { sync_writes, ..self }
+    }
+
+    pub fn always_durable(self) -> Self {
+        Self { always_durable: true, ..self }
+    }
+}
+
+impl Deref for Batched {
+    type Target = MemoryStateMachine;
+
+    fn deref(&self) -> &MemoryStateMachine {
+        &self.inner
+    }
+}
+
+impl StateMachine for Batched {
+    fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
+        // The store inside goes by this hash.
+        self.inner.footprint(payload)
+    }
+
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.inner.apply(range, partition, replies)?;
+        let mut state = self.seen.state.lock().unwrap();
+        state.staged += range.last().index - range.first().index + 1;
+        state.last_applied = Some(range.last());
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<LogId> {
+        self.inner.applied()
+    }
+
+    fn stats(&self) -> StateMachineStats {
+        self.inner.stats()
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        self.inner.views()
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
+    }
+
+    fn journal(&self) -> Journal {
+        self.inner.journal()
+    }
+}
+
+impl Staging for Batched {
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn batch_interval(&self) -> Duration {
+        self.batch_interval
+    }
+
+    fn durability(&self) -> Durability {
+        if self.sync_writes { Durability::Sync } else { Durability::Os }
+    }
+
+    fn leave_syncs_to_log(&self) {}
+
+    fn commit(&self) -> Result<bool, Fatal> {
+        self.seen.gate.pass();
+        assert!(!self.seen.faults.commits_panic.load(Ordering::Relaxed), "asked for");
+        if self.seen.faults.commits.load(Ordering::Relaxed) {
+            return Err(Fatal::new("the storage is broken"));
+        }
+        let mut state = self.seen.state.lock().unwrap();
+        let entries = std::mem::take(&mut state.staged);
+        state.committed = state.last_applied;
+        let durable = self.sync_writes || self.always_durable;
+        if durable {
+            state.durable = state.committed;
+        }
+        self.seen.calls.lock().unwrap().push(Call::Commit(entries, self.sync_writes));
+        Ok(durable)
+    }
+
+    fn sync(&self) -> Result<(), Fatal> {
+        if self.seen.faults.syncs.load(Ordering::Relaxed) {
+            return Err(Fatal::new("the disk is gone"));
+        }
+        let mut state = self.seen.state.lock().unwrap();
+        state.durable = state.committed;
+        self.seen.calls.lock().unwrap().push(Call::Sync);
+        Ok(())
+    }
+
+    fn durable(&self) -> Option<LogId> {
+        self.seen.state.lock().unwrap().durable
+    }
+}
