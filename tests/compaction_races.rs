@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::generate::Dice;
-use common::{LONG, Scratch, apply_config, eventually, manage};
+use common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage};
 use sprag::error::{ApplyError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 
@@ -252,12 +252,4 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
         manager.close(LONG).unwrap();
     }
     assert!(index > 4000);
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }

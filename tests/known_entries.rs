@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::machines::{KeyValueReads, memory};
-use common::{LONG, Persistent, Scratch, apply_config, eventually, manage, open};
+use common::{LONG, Persistent, Scratch, StopOnDrop, apply_config, eventually, manage, open};
 use sprag::error::{ApplyError, ProposeError, SubmitError};
 use sprag::{
     ApplyManager, Command, Contiguity, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload,
@@ -238,6 +238,7 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
     let next = || unique.fetch_add(1, Ordering::SeqCst).to_le_bytes();
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&done);
             for _ in 0..500 {
                 manager.truncate_after(Some(kept)).unwrap();
                 let value = next();
@@ -246,7 +247,6 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
                     Err(error) => assert!(is_conflict(&error, kept + 1), "{error:?}"),
                 }
             }
-            done.store(true, Ordering::SeqCst);
         });
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
@@ -273,6 +273,7 @@ fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&done);
             for index in 1..=3000 {
                 let entry = put(index, &value);
                 assert!(manager.apply_batch([entry], LONG, |_, _| ()).is_ok());
@@ -280,7 +281,6 @@ fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
                     manager.compact().unwrap();
                 }
             }
-            done.store(true, Ordering::SeqCst);
         });
         while !done.load(Ordering::SeqCst) {
             let last = manager.stats().submitted.unwrap_or(0);

@@ -6,7 +6,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{LONG, Scratch, apply_config, manage, open};
+use common::{PATIENT, Scratch, StopOnDrop, apply_config, manage, open};
 use sprag::error::{LogError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 
@@ -19,6 +19,7 @@ fn a_read_of_what_a_compaction_gives_up_finds_it_or_hears_that_it_is_gone() {
     let (mut found, mut gone) = (0_u64, 0_u64);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
             for round in 0..150 {
                 for index in round * 60 + 1..=round * 60 + 60 {
                     let value = [7; 400];
@@ -28,10 +29,9 @@ fn a_read_of_what_a_compaction_gives_up_finds_it_or_hears_that_it_is_gone() {
                         thread::yield_now();
                     }
                 }
-                manager.sync(LONG).unwrap();
+                manager.sync(PATIENT).unwrap();
                 manager.compact().unwrap();
             }
-            stop.store(true, Ordering::Release);
         });
         while !stop.load(Ordering::Acquire) {
             let Some(first) = manager.log_state().unwrap().first else { continue };
@@ -57,22 +57,22 @@ fn a_read_of_what_is_truncated_finds_one_log_s_entries_or_hears_that_they_are_go
     let mut found = 0_u64;
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&stop);
             for term in 1..=1500 {
                 let entries: Vec<_> = (1..=40).map(|index| Entry::noop(index, term)).collect();
                 while let Err(error) = manager.append(&entries) {
                     assert!(matches!(error, SubmitError::Full { .. }), "{error}");
-                    manager.sync(LONG).unwrap();
+                    manager.sync(PATIENT).unwrap();
                 }
                 if term % 2 == 0 {
                     // It is there for a while.
-                    manager.sync(LONG).unwrap();
+                    manager.sync(PATIENT).unwrap();
                 }
                 while let Err(error) = manager.truncate_after(None) {
                     assert!(matches!(error, LogError::Full), "{error}");
-                    manager.sync(LONG).unwrap();
+                    manager.sync(PATIENT).unwrap();
                 }
             }
-            stop.store(true, Ordering::Release);
         });
         while !stop.load(Ordering::Acquire) {
             match manager.entries(1..=40, 1 << 20) {

@@ -10,7 +10,7 @@ use std::thread;
 use common::machines::compare;
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Scratch};
+use common::{LONG, Scratch, StopOnDrop};
 use sprag::error::{OpenError, ViewError};
 use sprag::inspect::{inspect, verify};
 use sprag::testing::{Fault, SimDisk, Stepped, restore_on_disk};
@@ -221,11 +221,11 @@ fn a_directory_is_read_beside_a_writer_that_compacts_all_the_time() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&done);
             for piece in log[100..].chunks(60) {
                 apply(&manager, piece);
                 manager.compact().unwrap();
             }
-            done.store(true, Ordering::Release);
         });
         let (mut looks, mut last) = (0, 0);
         while !done.load(Ordering::Acquire) || looks == 0 {

@@ -11,7 +11,7 @@ use common::generate::{self, Dice};
 use common::machines::{KeyValueReads, memory};
 use common::model::Model;
 use common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
-use common::{LONG, Scratch, apply_config, manage};
+use common::{LONG, Scratch, StopOnDrop, apply_config, manage};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sprag::error::{ApplyError, SubmitError, ViewError};
@@ -48,13 +48,13 @@ fn views_are_exact<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], s
     let done = AtomicBool::new(false);
     let views = thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = StopOnDrop(&done);
             let (mut dice, mut rest) = (Dice::new(seed), log);
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(rest.len().min(1 + dice.below(60) as usize));
                 with_entries(now, |entries| submit(manager, entries, dice.below(8) == 0));
                 rest = later;
             }
-            done.store(true, Ordering::Release);
         });
         let mut views = Vec::new();
         while !done.load(Ordering::Acquire) {

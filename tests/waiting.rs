@@ -13,7 +13,9 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use common::machines::memory;
-use common::{LONG, Scratch, Watch, apply_config, block_on, eventually, manage, within};
+use common::{
+    LONG, Scratch, StopOnDrop, Watch, apply_config, block_on, eventually, manage, within,
+};
 use sprag::error::WaitError;
 use sprag::{Acknowledged, Entry};
 
@@ -226,6 +228,7 @@ fn all_of_many_waiters_that_come_and_go_are_woken_or_leave() {
     let (next, ended) = (AtomicU64::new(1), AtomicBool::new(false));
     thread::scope(|scope| {
         let (manager, next, ended) = (&manager, &next, &ended);
+        let stopping = StopOnDrop(ended);
         for seed in 0..3_u64 {
             scope.spawn(move || {
                 let counts = [(); 2].map(|()| Arc::new(Counts::default()));
@@ -275,6 +278,6 @@ fn all_of_many_waiters_that_come_and_go_are_woken_or_leave() {
             }
         }
         manager.wait_for_apply(ENTRIES, LONG).unwrap();
-        ended.store(true, Ordering::Release);
+        drop(stopping);
     });
 }

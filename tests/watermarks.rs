@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::machines::{KeyValueReads, memory};
 use common::ops::{Op, log_of, with_entries};
-use common::{LONG, Scratch, apply_config, eventually, manage, open};
+use common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage, open};
 use sprag::{
     ApplyManager, ApplyStats, CommitMode, Durability, Entry, PersistentConfig,
     PersistentStateMachine, Stage, StateMachine,
@@ -81,6 +81,7 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
     let manager = Arc::new(manager);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let stopping = StopOnDrop(&stop);
         let samplers: Vec<_> =
             (0..2).map(|_| scope.spawn(|| sample(&manager, &stop, durability))).collect();
         let put = |index: u64| match index % 50 {
@@ -102,7 +103,7 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
             assert!(done.acknowledged >= part.last().map(|(log_id, _)| log_id.index));
         }
         manager.flush_pending(LONG).unwrap();
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         for sampler in samplers {
             sampler.join().unwrap();
         }
@@ -200,6 +201,7 @@ fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>
     let lens = [1, 17, 400];
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let stopping = StopOnDrop(&stop);
         let reader = |seed: usize| {
             let (keys, stop, acknowledged) = (&keys, &stop, &acknowledged);
             move || {
@@ -233,7 +235,7 @@ fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>
             });
             acknowledged.store(part.last().unwrap().0.index, Ordering::SeqCst);
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }

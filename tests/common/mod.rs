@@ -21,7 +21,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -38,6 +38,16 @@ pub const LONG: Duration = Duration::from_secs(20);
 pub const PATIENT: Duration = Duration::from_secs(180);
 /// Long enough to see that something does not happen.
 pub const SHORT: Duration = Duration::from_millis(60);
+
+/// Sets a flag when it is dropped, also by a panic: the threads that go on until then end, and a test that fails does
+/// not hang.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Runs `work` on a thread of its own and fails, instead of hanging, if it does not come back.
 pub fn within<T: Send + 'static>(

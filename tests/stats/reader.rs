@@ -13,7 +13,7 @@ use sprag::{
     StateMachineStats,
 };
 
-use crate::common::{LONG, Scratch, apply_config, manage};
+use crate::common::{LONG, Scratch, StopOnDrop, apply_config, manage};
 use crate::{one_worker, stepped};
 
 #[test]
@@ -46,10 +46,9 @@ fn a_stats_reader_in_use_does_not_keep_the_directory_locked() {
                     }
                 });
             }
+            let _stop = StopOnDrop(&stop);
             manager.close(LONG).unwrap();
-            let again = PersistentStateMachine::open(scratch.config());
-            stop.store(true, Ordering::Relaxed);
-            again.unwrap();
+            PersistentStateMachine::open(scratch.config()).unwrap();
         });
     }
 }
