@@ -111,6 +111,17 @@ impl OpenError {
     }
 }
 
+impl From<OpenError> for StorageError {
+    /// The same, without the name of the file in errors of the system and of damage.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io { what, source, .. } => Self::Io { what, source },
+            OpenError::Damaged { message, .. } => Self::Corrupt { message },
+            other => Self::Failed { what: "opening", message: other.to_string() },
+        }
+    }
+}
+
 /// What redb said while `what` was being done. redb puts no key and no value into its messages.
 pub(crate) fn storage_error(what: &'static str, error: redb::Error) -> StorageError {
     match error {

@@ -3,6 +3,9 @@
 
 mod contract;
 mod disk;
+mod kill;
+mod machine;
+mod memory;
 mod opening;
 mod power_cut;
 mod syncing;

@@ -1,0 +1,80 @@
+//! A key-value machine over redb, stand-alone: what a power cut leaves of it.
+
+use std::time::Duration;
+
+use sprag::machine::storage::StorageMachine;
+use sprag::testing::Random;
+use sprag::{ApplyConfig, ApplyManager, Entry, PersistentStateMachine, StorageConfig};
+use sprag_redb::{RedbConfig, RedbStorage};
+
+use crate::disk::Disk;
+
+pub const PATIENT: Duration = Duration::from_secs(60);
+
+pub type Manager = ApplyManager<StorageMachine<RedbStorage>>;
+
+/// The engine over a storage; `None` where the storage, or a machine over it, does not open.
+pub fn manage(storage: RedbStorage, config: StorageConfig) -> Option<Manager> {
+    let machine = PersistentStateMachine::with_storage(storage, config).ok()?;
+    Some(ApplyManager::new(machine, ApplyConfig::new()).unwrap())
+}
+
+/// Every entry adds one to this key, so its value is how many were applied.
+pub fn entry(index: u64) -> Entry<'static> {
+    Entry::increment(index, 1, b"count", 1)
+}
+
+/// How many entries were applied, by the log id of the storage and by what they did.
+pub fn applied(manager: &Manager) -> u64 {
+    let by_log_id = manager.applied().map_or(0, |last| last.index);
+    let value = manager.machine().get(b"count").unwrap();
+    let by_state = value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap());
+    assert_eq!(by_log_id, by_state, "an entry is applied once");
+    by_log_id
+}
+
+fn config() -> RedbConfig {
+    RedbConfig::new().sync_every(None).cache_bytes(64 << 10)
+}
+
+const ENTRIES: u64 = 8;
+
+/// Applies entries until the power fails; the last one that was acknowledged.
+fn run(disk: &Disk) -> u64 {
+    let mut acknowledged = 0;
+    let Ok(storage) = RedbStorage::with_backend(disk.clone(), config()) else { return 0 };
+    let Some(manager) = manage(storage, StorageConfig::default()) else { return 0 };
+    for index in 1..=ENTRIES {
+        if manager.apply(&entry(index), PATIENT).is_err() {
+            break;
+        }
+        acknowledged = index;
+    }
+    acknowledged
+}
+
+#[test]
+fn a_power_cut_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
+    let whole = Disk::new();
+    assert_eq!(run(&whole), ENTRIES);
+    let mut cut = 0;
+    for cut_at in 1..=whole.operations() {
+        let disk = Disk::cutting_at(cut_at);
+        let acknowledged = run(&disk);
+        cut += u64::from(acknowledged < ENTRIES);
+        for keep in [0, 60] {
+            let disk = disk.after_a_cut(&mut Random::new(cut_at + 1000 * keep as u64), keep);
+            let storage = RedbStorage::with_backend(disk, config()).unwrap();
+            let manager = manage(storage, StorageConfig::default()).unwrap();
+            let recovered = applied(&manager);
+            let case = format!("cut at {cut_at}, {keep} percent kept");
+            assert!(recovered >= acknowledged, "{case}: {recovered} of {acknowledged}");
+            // A caller gives again what it does not know of.
+            for index in acknowledged + 1..=ENTRIES {
+                manager.apply(&entry(index), PATIENT).unwrap();
+            }
+            assert_eq!(applied(&manager), ENTRIES, "{case}");
+        }
+    }
+    assert!(cut > 20, "{cut} cuts before the end");
+}
