@@ -1,4 +1,5 @@
-//! redb as a storage: a machine over it beside a bare loop, and figures at several sizes.
+//! redb as a storage: a machine over it beside a bare loop, and figures at several sizes. With the
+//! argument `quick-repair`, synced batches record the free pages.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -73,8 +74,9 @@ impl Target for Redb {
     type Bare = Loop;
 
     fn storage(&self, directory: &Path) -> RedbStorage {
-        let is_sized = std::env::args().any(|argument| argument == "sizes");
-        let config = if is_sized { RedbConfig::new() } else { config() };
+        let has = |word| std::env::args().any(|argument| argument == word);
+        let config = if has("sizes") { RedbConfig::new() } else { config() };
+        let config = config.quick_repair(has("quick-repair"));
         RedbStorage::open(directory.join("state.redb"), config).unwrap()
     }
 

@@ -1,0 +1,277 @@
+//! What a machine over a storage costs beside a bare loop over the same storage, and the figures of a
+//! storage alone. The crates of storages include this file.
+//!
+//! The first argument says what to measure:
+//!
+//! - `batches`: writing batches of 100 and 1,000, beside a loop that does the same. Each round runs all
+//!   in turn; the median of 7 rounds counts.
+//! - `sizes KEYS`: a state of so many keys: batches, gets that hit and miss, a scan, disk and memory, opening
+//!   again, and opening after a kill.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sprag::machine::storage::{Storage, StorageMachine};
+use sprag::testing::Random;
+use sprag::{ApplyConfig, ApplyManager, Entry, PersistentStateMachine, Stage, StorageConfig};
+
+const PATIENT: Duration = Duration::from_secs(600);
+const ROUNDS: usize = 7;
+/// Keys that are there before a comparison begins.
+const KEYS: u64 = 100_000;
+const VALUE_BYTES: usize = 100;
+
+pub type Pair = ([u8; 16], Vec<u8>);
+
+/// The loop that a program would write without a machine.
+pub trait Bare {
+    /// Gets each key if `gets`, then writes all pairs and the log id in one batch.
+    fn batch(&mut self, pairs: &[Pair], log_id: u64, gets: bool, sync: bool);
+    /// Puts everything on stable storage.
+    fn sync(&mut self);
+}
+
+/// How a storage and the bare loop over it open a directory.
+pub trait Target {
+    type Storage: Storage;
+    type Bare: Bare;
+    fn storage(&self, directory: &Path) -> Self::Storage;
+    fn bare(&self, directory: &Path) -> Self::Bare;
+}
+
+fn key(number: u64) -> [u8; 16] {
+    let mut key = [b'k'; 16];
+    // Spread, so that neighbours in a batch are none in the tree.
+    key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    key
+}
+
+fn pairs(random: &mut Random, len: usize) -> Vec<Pair> {
+    let number = |random: &mut Random| random.next_u64() % KEYS;
+    (0..len).map(|_| (key(number(random)), random.bytes(VALUE_BYTES))).collect()
+}
+
+struct Machine<S: Storage> {
+    manager: ApplyManager<StorageMachine<S>>,
+    next: u64,
+}
+
+impl<S: Storage> Machine<S> {
+    fn new(storage: S, batch: usize, sync: bool) -> Self {
+        let config = StorageConfig::default().batch_size(batch).sync_writes(sync);
+        let machine = PersistentStateMachine::with_storage(storage, config).unwrap();
+        let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+        let next = manager.applied().map_or(1, |last| last.index + 1);
+        Self { manager, next }
+    }
+
+    /// Submits the batches, a few ahead of what is applied, and waits for the last one.
+    fn run(&mut self, batches: &[Vec<Pair>]) {
+        let mut lasts = Vec::new();
+        for (number, batch) in batches.iter().enumerate() {
+            let entries: Vec<_> = batch
+                .iter()
+                .zip(self.next..)
+                .map(|((key, value), index)| Entry::put(index, 1, key, value))
+                .collect();
+            self.next += batch.len() as u64;
+            let _ = self.manager.apply_entries(&entries).unwrap();
+            lasts.push(self.next - 1);
+            if number >= 3 {
+                self.manager.wait_until(lasts[number - 3], Stage::Applied, PATIENT).unwrap();
+            }
+        }
+        self.manager.wait_for_apply(self.next - 1, PATIENT).unwrap();
+    }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// Microseconds for each entry.
+fn each(time: Duration, entries: usize) -> f64 {
+    time.as_secs_f64() * 1e6 / entries as f64
+}
+
+pub fn batches(target: &impl Target) {
+    println!(
+        "| batch | sync | machine us/entry | bare us/entry | ratio | bare without gets | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (batch, sync, count) in
+        [(100, false, 200), (1000, false, 20), (100, true, 60), (1000, true, 10)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| -> PathBuf {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let mut machine = Machine::new(target.storage(&path("machine")), batch, sync);
+        let mut bare = target.bare(&path("bare"));
+        let mut blind = target.bare(&path("blind"));
+        let mut random = Random::new(1);
+        let mut log_id = 0;
+        for first in (0..KEYS).step_by(1000) {
+            let fill: Vec<Pair> =
+                (first..first + 1000).map(|n| (key(n), random.bytes(VALUE_BYTES))).collect();
+            for bare in [&mut bare, &mut blind] {
+                bare.batch(&fill, first, true, false);
+            }
+            machine.run(&[fill]);
+        }
+        machine.manager.flush_pending(PATIENT).unwrap();
+        bare.sync();
+        blind.sync();
+        let (mut through, mut plain, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let work: Vec<_> = (0..count).map(|_| pairs(&mut random, batch)).collect();
+            through.push(timed(|| {
+                machine.run(&work);
+                machine.manager.flush_pending(PATIENT).unwrap();
+            }));
+            for (times, bare, gets) in
+                [(&mut plain, &mut bare, true), (&mut unread, &mut blind, false)]
+            {
+                times.push(timed(|| {
+                    for batch in &work {
+                        log_id += 1;
+                        bare.batch(batch, log_id, gets, sync);
+                    }
+                    bare.sync();
+                }));
+            }
+        }
+        let [through, plain, unread] =
+            [through, plain, unread].map(|mut times| each(median(&mut times), batch * count));
+        println!(
+            "| {batch} | {sync} | {through:.2} | {plain:.2} | {:.2} | {unread:.2} | {:.2} |",
+            through / plain,
+            through / unread,
+        );
+    }
+}
+
+/// Peak of the process's resident memory, in MiB.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+/// Fills a directory and says what it took. The process that fills ends without closing anything, as after a
+/// kill.
+fn fill(target: &impl Target, directory: &Path, keys: u64) {
+    let mut machine = Machine::new(target.storage(directory), 1000, false);
+    let mut random = Random::new(2);
+    let time = timed(|| {
+        for first in (0..keys).step_by(50_000) {
+            let work: Vec<Vec<Pair>> = (first..(first + 50_000).min(keys))
+                .step_by(1000)
+                .map(|first| {
+                    let last = (first + 1000).min(keys);
+                    (first..last).map(|n| (key(n), random.bytes(VALUE_BYTES))).collect()
+                })
+                .collect();
+            machine.run(&work);
+        }
+        machine.manager.flush_pending(PATIENT).unwrap();
+    });
+    println!("| fill, us/entry, batches of 1,000 | {:.2} |", each(time, keys as usize));
+    for (batch, count) in [(100, 100), (1000, 10)] {
+        let work: Vec<Vec<Pair>> = (0..count)
+            .map(|_| {
+                let number = |random: &mut Random| random.next_u64() % keys;
+                (0..batch).map(|_| (key(number(&mut random)), vec![7; VALUE_BYTES])).collect()
+            })
+            .collect();
+        let time = timed(|| machine.run(&work));
+        println!("| overwrite, us/entry, batches of {batch} | {:.2} |", each(time, batch * count));
+    }
+    let reader = machine.manager.machine();
+    let gets = 100_000;
+    for (name, first) in [("a get that hits, us", 0), ("a get that misses, us", keys)] {
+        let mut found = 0;
+        let time = timed(|| {
+            for _ in 0..gets {
+                let number = first + random.next_u64() % keys;
+                found += usize::from(reader.contains(&key(number)).unwrap());
+            }
+        });
+        assert_eq!(found, if first == 0 { gets } else { 0 });
+        println!("| {name} | {:.2} |", each(time, gets));
+    }
+    let stats = reader.storage_stats();
+    let mib = |bytes: Option<u64>| bytes.map_or(0, |bytes| bytes >> 20);
+    println!("| bytes of keys and values, MiB | {} |", (keys * (16 + VALUE_BYTES as u64)) >> 20);
+    println!("| disk, MiB | {} |", mib(stats.disk_bytes));
+    println!("| memory by its own account, MiB | {} |", mib(stats.memory_bytes));
+    println!("| peak resident memory of the process, MiB | {} |", peak_mib());
+    machine.run(&[pairs(&mut random, 10)]);
+    // As a kill does: nothing is closed.
+    std::process::exit(0);
+}
+
+/// Applies a few batches that are synced each, and ends as `fill` does.
+fn overwrite(target: &impl Target, directory: &Path) {
+    for (batch, count) in [(100, 30), (1000, 10)] {
+        let mut machine = Machine::new(target.storage(directory), batch, true);
+        let mut random = Random::new(3);
+        let work: Vec<_> = (0..count).map(|_| pairs(&mut random, batch)).collect();
+        let time = timed(|| machine.run(&work));
+        println!(
+            "| overwrite with syncs, us/entry, batches of {batch} | {:.2} |",
+            each(time, batch * count)
+        );
+        if batch == 1000 {
+            std::process::exit(0);
+        }
+    }
+}
+
+pub fn sizes(target: &impl Target, keys: u64) {
+    if let Some(directory) = std::env::var_os("SPRAG_BENCH_FILL") {
+        fill(target, Path::new(&directory), keys);
+    }
+    if let Some(directory) = std::env::var_os("SPRAG_BENCH_OVERWRITE") {
+        overwrite(target, Path::new(&directory));
+    }
+    println!("| {keys} keys | |");
+    println!("|---|---|");
+    let directory = tempfile::tempdir().unwrap();
+    for (stage, after) in [("FILL", "unsynced batches"), ("OVERWRITE", "synced batches")] {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(std::env::args().skip(1))
+            .env(format!("SPRAG_BENCH_{stage}"), directory.path())
+            .status()
+            .unwrap();
+        assert!(child.success());
+        for end in [&format!("a kill amid {after}"), "a close"] {
+            let mut machine = None;
+            let time = timed(|| {
+                machine = Some(Machine::new(target.storage(directory.path()), 1000, false));
+            });
+            println!("| open after {end}, ms | {:.1} |", time.as_secs_f64() * 1e3);
+            machine.unwrap().manager.close(PATIENT).unwrap();
+        }
+    }
+}
+
+pub fn main(target: &impl Target) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["batches", ..] => batches(target),
+        ["sizes", keys, ..] => sizes(target, keys.parse().unwrap()),
+        // `cargo test --benches` runs it with other arguments.
+        _ => println!("say `batches`, or `sizes KEYS`"),
+    }
+}
