@@ -259,6 +259,10 @@ families! {
         };
     Gauge "sprag_cache_entries", [], "Entries in the read cache":
         |stats, out| maybe(stats.machine.cache_size, |size| out.whole(&[], size));
+    Gauge "sprag_cache" in BYTES, [], "Keys and values in the read cache":
+        |stats, out| maybe(stats.machine.cache_bytes, |bytes| out.whole(&[], bytes));
+    Counter "sprag_cache_evictions", [], "Entries that the read cache let go to make room":
+        |stats, out| maybe(stats.machine.cache_evictions, |evicted| out.whole(&[], evicted));
     Counter "sprag_cache_gets", ["result"], "Gets, by whether the read cache answered":
         |stats, out| {
             maybe(stats.machine.cache_hits, |hits| out.whole(&[("result", "hit")], hits))?;

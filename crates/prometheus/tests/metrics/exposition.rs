@@ -2,29 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use prometheus_client::encoding::text as openmetrics;
 use sprag::{ApplyConfig, ApplyManager, Entry, Journaled};
 use sprag_prometheus::{SpragCollector, described};
 
 use crate::scrape::Scrape;
-use crate::{Cached, LONG, memory, persistent, registry, registry_of, text};
-
-/// Whether a program is there to be tested with; says if it is not.
-fn is_there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        eprintln!("skipped: there is no {program} in PATH (Debian's package prometheus has it)");
-    }
-    found
-}
+use crate::{Cached, LONG, memory, persistent, promtool, registry, registry_of, text};
 
 #[test]
 fn promtool_accepts_a_scrape() {
-    if !is_there("promtool") {
+    if !promtool::is_there() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -34,13 +23,7 @@ fn promtool_accepts_a_scrape() {
     collector.add("on \"disk\"\n", on_disk.stats_reader()).unwrap();
     collector.add("in memory", in_memory.stats_reader()).unwrap();
     let scrape = text(&registry(&collector));
-    let mut promtool = Command::new("promtool");
-    promtool.args(["check", "metrics"]).stdin(Stdio::piped());
-    let mut child = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{said}\n{scrape}");
+    assert_eq!(promtool::complaint(&["check", "metrics"], &scrape), None, "{scrape}");
 }
 
 #[test]

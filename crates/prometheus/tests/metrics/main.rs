@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
 
 mod exposition;
+mod incidents;
 mod lists;
+mod promtool;
 mod scrape;
+mod slow_disk;
 
 use std::time::Duration;
 
@@ -30,6 +33,7 @@ impl StateMachine for Cached {
         let mut stats = StateMachineStats::default();
         (stats.cache_size, stats.cache_hits) = (Some(70), Some(30));
         (stats.cache_misses, stats.cache_hit_rate) = (Some(10), Some(75.0));
+        (stats.cache_bytes, stats.cache_evictions) = (Some(7000), Some(5));
         (stats.memory_bytes, stats.disk_bytes) = (Some(4096), Some(8192));
         stats
     }

@@ -1,0 +1,241 @@
+//! Incidents are played on engines and recorded by scrapes. The alert that names the cause fires, and no other.
+//!
+//! What a scrape shows is taken for a sample of every 15 seconds, so that seconds of an incident are minutes of the rules.
+//! The rules compare times and counts only by their ratio, or look whether they move, so this changes nothing for them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use sprag::error::SubmitError;
+use sprag::testing::SimDisk;
+use sprag::{
+    ApplyConfig, ApplyManager, Entry, Fatal, Journaled, Partition, PersistentConfig,
+    PersistentStateMachine, Range, Replies, StateMachine,
+};
+
+use crate::scrape::Scrape;
+use crate::slow_disk::SlowDisk;
+use crate::{LONG, promtool, registry_of};
+
+/// Scrapes of an incident: 15 minutes of the rules.
+const SCRAPES: usize = 60;
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Every series with its value in each scrape.
+type Recording = BTreeMap<String, Vec<String>>;
+
+fn record(scrape: &Scrape, at: usize, recording: &mut Recording) {
+    for sample in &scrape.samples {
+        let labels = sample.labels.iter().fold(String::new(), |mut labels, (name, value)| {
+            write!(labels, ",{name}=\"{value}\"").unwrap();
+            labels
+        });
+        // As a Prometheus labels them.
+        let series = format!("{}{{job=\"sprag\",instance=\"node\"{labels}}}", sample.name);
+        let values = recording.entry(series).or_insert_with(|| vec!["_".to_owned(); at]);
+        values.push(sample.value.to_string());
+    }
+}
+
+/// Scrapes an engine under load: entries are put again and again, and `beside` is called once a scrape.
+///
+/// With `moves` the next scrape waits until entries were written and applied, so that a busy computer does not look like
+/// an engine that is stuck.
+fn play<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    moves: bool,
+    beside: impl Fn(&ApplyManager<M>, usize),
+) -> Recording {
+    let registry = registry_of(manager);
+    let marks = || {
+        let stats = manager.stats();
+        (stats.written, stats.applied)
+    };
+    let (mut recording, is_over) = (Recording::new(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                put(manager, b"value");
+            }
+        });
+        for at in 0..SCRAPES {
+            record(&Scrape::of(&registry), at, &mut recording);
+            let (written, applied) = marks();
+            beside(manager, at);
+            thread::sleep(EVERY);
+            let have_moved = |now: (_, _)| now.0 > written && now.1 > applied;
+            while moves && !have_moved(marks()) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    recording
+}
+
+/// Puts a key as the next entry; waits a little where there is no room.
+fn put<M: StateMachine>(manager: &ApplyManager<M>, value: &[u8]) {
+    let next = manager.stats().submitted.map_or(1, |index| index + 1);
+    match manager.apply_entries(&[Entry::put(next, 1, &(next % 100).to_le_bytes(), value)]) {
+        Ok(_) | Err(SubmitError::Full { .. }) => thread::sleep(Duration::from_millis(1)),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn apply_config() -> ApplyConfig {
+    ApplyConfig::new().worker_count(NonZeroUsize::MIN).pipeline_depth(64)
+}
+
+fn config() -> PersistentConfig {
+    PersistentConfig::new("simulated").segment_bytes(1 << 20).compaction(None)
+}
+
+/// The alerts that fire over the time of a recording, as a real `promtool` sees it with the rules as they are.
+fn alerts(recording: &Recording, expected: Option<&str>) -> Option<String> {
+    let mut test = format!(
+        "rule_files: [{:?}]\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n",
+        promtool::directory().join("alerts.yml")
+    );
+    for (series, values) in recording {
+        writeln!(test, "      - series: '{series}'\n        values: '{}'", values.join(" "))
+            .unwrap();
+    }
+    let expected = expected.map(|name| format!("{{labels: '{{alertname=\"{name}\"}}', value: 1}}"));
+    write!(
+        test,
+        "    promql_expr_test:\n      - expr: count by (alertname) \
+         (count_over_time(ALERTS{{alertstate=\"firing\"}}[15m]))\n        \
+         eval_time: 14m45s\n        exp_samples: [{}]\n",
+        expected.unwrap_or_default()
+    )
+    .unwrap();
+    let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    std::fs::write(file.path(), test).unwrap();
+    promtool::complaint(&["test", "rules", file.path().to_str().unwrap()], "")
+}
+
+fn healthy() -> Recording {
+    let machine =
+        PersistentStateMachine::open_on_disk(SimDisk::new(1).open(true).unwrap(), config());
+    let manager = ApplyManager::new(machine.unwrap(), apply_config()).unwrap();
+    play(&manager, true, |_, _| {})
+}
+
+fn slow_syncs() -> Recording {
+    let disk = SlowDisk { disk: SimDisk::new(1).open(true).unwrap(), sync: EVERY };
+    let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config()).unwrap();
+    let manager = ApplyManager::new(machine, apply_config()).unwrap();
+    let recording = play(&manager, true, |_, _| {});
+    manager.close(LONG).unwrap();
+    recording
+}
+
+/// Stays in an entry until it is let go.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opens: Condvar,
+}
+
+struct Stuck(Arc<Gate>);
+
+impl StateMachine for Stuck {
+    fn apply(
+        &self,
+        range: &Range<'_>,
+        partition: Partition,
+        _: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        for entry in range.entries(partition) {
+            if entry?.log_id.index >= 100 {
+                let is_open = self.0.is_open.lock().unwrap();
+                drop(self.0.opens.wait_while(is_open, |is_open| !*is_open).unwrap());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stuck_apply() -> Recording {
+    let gate = Arc::new(Gate::default());
+    let disk = SimDisk::new(1).open(true).unwrap();
+    let machine = Journaled::open_on_disk(disk, config(), Stuck(Arc::clone(&gate))).unwrap();
+    // What is applied by the caller would keep the caller.
+    let manager = ApplyManager::new(machine, apply_config().inline_apply(false)).unwrap();
+    let recording = play(&manager, false, |_, _| {});
+    *gate.is_open.lock().unwrap() = true;
+    gate.opens.notify_all();
+    manager.close(LONG).unwrap();
+    recording
+}
+
+fn no_room_for_a_compaction() -> Recording {
+    let disk = SimDisk::new(1);
+    let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config()).unwrap();
+    let manager = ApplyManager::new(machine, apply_config()).unwrap();
+    // Beyond the first segment, whose file grows; the next one is there, and takes all of the incident.
+    while manager.stats().disk.segments < 2 {
+        put(&manager, &[7; 4096]);
+    }
+    manager.flush_pending(LONG).unwrap();
+    play(&manager, true, |manager, at| {
+        if at == 10 {
+            disk.set_capacity(Some(0));
+        }
+        if at % 10 == 5 {
+            let outcome = manager.compact();
+            assert_eq!(outcome.is_err_and(|error| error.is_disk_full()), at > 10, "{at}");
+        }
+    })
+}
+
+/// A case: its name, what plays it, and the alert that must fire.
+type Incident = (&'static str, fn() -> Recording, Option<&'static str>);
+
+const INCIDENTS: [Incident; 4] = [
+    ("a healthy engine", healthy, None),
+    ("a disk whose syncs take 50 ms", slow_syncs, Some("SpragLogSyncSlow")),
+    ("an apply that is stuck in a slow machine", stuck_apply, Some("SpragApplyStuck")),
+    (
+        "a compaction that fails for want of room",
+        no_room_for_a_compaction,
+        Some("SpragCompactionDiskFull"),
+    ),
+];
+
+#[test]
+fn each_incident_fires_the_alert_that_names_its_cause_and_no_other() {
+    if !promtool::is_there() {
+        return;
+    }
+    let played: Vec<_> = INCIDENTS.map(|(_, play, _)| thread::spawn(play)).into();
+    for ((name, _, alert), played) in INCIDENTS.iter().zip(played) {
+        let recording = played.join().unwrap();
+        assert!(recording.len() > 300, "{name}: {} series", recording.len());
+        if let Ok(directory) = std::env::var("SPRAG_RECORD_INCIDENTS") {
+            save(&recording, &directory, name);
+        }
+        assert_eq!(alerts(&recording, *alert), None, "{name}");
+        // The test sees more than nothing: the opposite is not so.
+        let opposite = if alert.is_some() { None } else { Some("SpragPoisoned") };
+        assert!(alerts(&recording, opposite).is_some(), "{name}");
+    }
+}
+
+/// For a look at the dashboard: the recording with times, as `promtool tsdb create-blocks-from openmetrics` reads it.
+fn save(recording: &Recording, directory: &str, name: &str) {
+    let mut text = String::new();
+    for (series, values) in recording {
+        for (at, value) in values.iter().enumerate().filter(|(_, value)| *value != "_") {
+            writeln!(text, "{series} {value} {}", 1_700_000_000 + at * 15).unwrap();
+        }
+    }
+    text.push_str("# EOF\n");
+    let file = format!("{directory}/{}.om", name.replace(' ', "_"));
+    std::fs::write(file, text).unwrap();
+}
