@@ -463,6 +463,9 @@ pub enum ViewError {
     /// A part of the snapshot that the directory was opened from does not read back.
     #[error("{0}")]
     Snapshot(Arc<SnapshotError>),
+    /// The storage under the machine failed.
+    #[error(transparent)]
+    Read(ReadError),
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
@@ -472,6 +475,7 @@ impl From<SnapshotError> for ViewError {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Poisoned(poison) => Self::Poisoned(poison),
+            SnapshotError::Read(error) => Self::Read(error),
             other => Self::Snapshot(Arc::new(other)),
         }
     }

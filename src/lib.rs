@@ -47,7 +47,7 @@
 //!
 //! | to | there is |
 //! |---|---|
-//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
+//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], a [`StorageMachine`] over any [`Storage`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
 //! | feed it, and let it number | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future of the reply), [`next_index`](ApplyManager::next_index) |
 //! | feed it from a log | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
 //! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), one entry: [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id); [`flush_pending`](ApplyManager::flush_pending) |
@@ -59,7 +59,7 @@
 //! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
 //! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
 //! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
-//! | test | [`testing`]: a simulated disk, the engine stepped by hand, and a [suite](testing::conformance) for state machines |
+//! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
 //! Calls that wait for entries take a timeout; a timeout cancels nothing. Some that wait for the disk or for the workers take
 //! none: [`entries`](ApplyManager::entries), [`save_hard_state`](ApplyManager::save_hard_state),

@@ -168,7 +168,7 @@ fn a_view_of_an_engine_that_is_not_filled_has_everything() {
     assert_eq!(view.len(), model.state.len());
     for entry in &view {
         let (key, value) = entry.unwrap();
-        assert_eq!(model.state.get(key).unwrap()[..], value[..]);
+        assert_eq!(model.state.get(&*key).unwrap()[..], value[..]);
     }
 }
 

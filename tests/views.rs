@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,8 +15,9 @@ use common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
 use common::{LONG, Scratch, StopOnDrop, apply_config, manage};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use sprag::error::{ApplyError, SubmitError, ViewError};
-use sprag::{ApplyManager, Entry, PersistentStateMachine, StateMachine, View};
+use sprag::error::{ApplyError, ReadError, SubmitError, ViewError};
+use sprag::testing::storage::MemoryStorage;
+use sprag::{ApplyManager, Entry, PersistentStateMachine, StateMachine, StorageConfig, View};
 
 /// The log that a seed makes.
 fn log(seed: u8, entries: usize) -> Vec<Logged> {
@@ -30,7 +32,7 @@ fn log(seed: u8, entries: usize) -> Vec<Logged> {
 fn content(view: &View) -> Model {
     let state = view.iter().map(|entry| {
         let (key, value) = entry.unwrap();
-        assert_eq!(view.get(key).unwrap().as_ref(), Some(&value));
+        assert_eq!(view.get(&key).unwrap().as_ref(), Some(&value));
         (key.to_vec(), value.to_vec())
     });
     let state: Vec<_> = state.collect();
@@ -141,6 +143,14 @@ fn a_view_of_an_empty_state_is_empty_and_of_no_index() {
 
 #[test]
 fn ranges_and_prefixes_of_a_view_are_those_of_a_sorted_map() {
+    check_ranges(memory());
+    check_ranges(
+        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::default())
+            .unwrap(),
+    );
+}
+
+fn check_ranges(machine: impl StateMachine) {
     let mut dice = Dice::new(7);
     let mut keys: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     for _ in 0..600 {
@@ -151,12 +161,12 @@ fn ranges_and_prefixes_of_a_view_are_those_of_a_sorted_map() {
     keys.push(vec![0xff; 64 << 10]);
     let puts = keys.iter().map(|key| Op::One(Cmd::put(key.clone(), key.clone())));
     let log = log_of(1, 1, puts.collect::<Vec<_>>());
-    let manager = manage(memory(), apply_config(2));
+    let manager = manage(machine, apply_config(2));
     with_entries(&log, |entries| submit(&manager, entries, true));
     let view = manager.view().unwrap();
     let model: BTreeMap<Vec<u8>, Vec<u8>> = Model::after(&log).state;
-    let key_of = |entry: Result<(&[u8], _), _>| {
-        entry.map(|(key, _): (&[u8], sprag::Value)| key.to_vec()).unwrap()
+    let key_of = |entry: Result<(Cow<'_, [u8]>, sprag::Value), ReadError>| {
+        entry.map(|(key, _)| key.into_owned()).unwrap()
     };
     for at in 0..keys.len() {
         let (one, other) = (&keys[at], &keys[dice.below(keys.len() as u64) as usize]);
@@ -175,7 +185,7 @@ fn ranges_and_prefixes_of_a_view_are_those_of_a_sorted_map() {
         assert_eq!(view.range::<Vec<u8>>(high..low).count(), 0);
         assert_eq!(view.get(one).unwrap().as_deref(), Some(&one[..]));
     }
-    assert_eq!(view.range::<&[u8]>(..).len(), model.len());
+    assert_eq!(view.range::<&[u8]>(..).count(), model.len());
     assert_eq!(view.get(b"not there").unwrap(), None);
 }
 

@@ -209,7 +209,11 @@ impl<M: StateMachine> Engine<M> {
 
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.machine.views() {
-            Some(views) => views.load(snapshot)?,
+            Some(views) => views.load(snapshot).map_err(|error| match error {
+                // The storage under the machine may have the one state or the other.
+                SnapshotError::Poisoned(poison) => self.fail(poison).into(),
+                other => other,
+            })?,
             None => {
                 let mut blob = snapshot.blob()?;
                 let restore = || self.machine.restore(&mut blob);

@@ -30,7 +30,8 @@ impl<M: StateMachine> ApplyManager<M> {
     /// # Errors
     ///
     /// [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value machines;
-    /// [`ViewError::Snapshot`] if a part of that snapshot does not read back; [`ViewError::Poisoned`].
+    /// [`ViewError::Snapshot`] if a part of that snapshot does not read back; [`ViewError::Read`] if the storage under the
+    /// machine fails; [`ViewError::Poisoned`].
     pub fn view(&self) -> Result<View, ViewError> {
         let _tasks = self.engine.wakes_tasks();
         self.engine.take_view()
@@ -54,7 +55,7 @@ impl<M: StateMachine> Engine<M> {
             self.progress.poison.check()?;
             self.pass_time();
         }
-        Ok(views.finish_view(hold))
+        Ok(views.finish_view(hold)?)
     }
 
     /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state, the last of

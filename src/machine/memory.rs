@@ -8,7 +8,6 @@ use super::key_value::KeyValue;
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
-use crate::disk::Mapping;
 use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError};
 use crate::log::{Journal, MemoryJournal};
@@ -189,11 +188,7 @@ impl StateMachine for MemoryStateMachine {
     /// From the bytes of a key-value snapshot file, of which it takes as much memory while it reads them. The machine
     /// then goes on after the entry that the snapshot is of.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
-        const FILE: &str = "the snapshot";
-        let bytes = Mapping::Copied(source.read_all(usize::MAX)?.into());
-        let snapshot = Snapshot::of_mapping(bytes, FILE.to_owned(), None)?;
-        snapshot.verify()?;
-        self.load_snapshot(&snapshot)
+        self.load_snapshot(&Snapshot::of_source(source)?)
     }
 
     fn journal(&self) -> Journal {

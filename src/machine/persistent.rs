@@ -193,7 +193,7 @@ impl PersistentStateMachine {
         let hold = self.table.hold();
         self.begin_view()?;
         self.mark_view(Partition::WHOLE);
-        Ok(self.finish_view(hold))
+        Ok(self.finish_view(hold)?)
     }
 
     /// What opening found: how far the log goes, and what was cut.

@@ -136,8 +136,11 @@ macro_rules! key_value_reads {
                 self.state.marked()
             }
 
-            fn finish_view(&self, hold: $crate::log::table::SegmentHold) -> super::View {
-                self.state.finish_view(self.journal.poison(), hold)
+            fn finish_view(
+                &self,
+                hold: $crate::log::table::SegmentHold,
+            ) -> Result<super::View, $crate::error::SnapshotError> {
+                Ok(self.state.finish_view(self.journal.poison(), hold))
             }
 
             fn fill_some(&self) -> Result<bool, $crate::error::SnapshotError> {

@@ -12,6 +12,8 @@ mod machine;
 mod meta;
 mod open;
 mod stage;
+pub(crate) mod view;
+mod views;
 
 use std::fmt;
 use std::io;
@@ -123,7 +125,8 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StorageError`]. Whether the batch is in the storage is then unknown. The machine fails and is not used
-    /// again; the next open finds out.
+    /// again; the next open finds out. Only where the batch was of a snapshot being loaded, into tables that do not count yet,
+    /// the machine removes these and goes on.
     fn commit(&self, batch: &StorageBatch, sync: bool) -> Result<bool, StorageError>;
 
     /// Puts everything committed so far on stable storage.
@@ -168,7 +171,7 @@ pub trait StorageSnapshot: Send + Sync + 'static {
         read: &mut dyn FnMut(&[u8]),
     ) -> Result<bool, StorageError>;
 
-    /// Calls `each` with the keys between the bounds and their values, in the order of their bytes, until it breaks. A
+    /// Calls `each`, which may take long and may use the storage, with the keys between the bounds and their values, in the order of their bytes, until it breaks. A
     /// table that is missing is empty; so is a range whose bounds exclude each other.
     ///
     /// # Errors

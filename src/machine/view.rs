@@ -1,12 +1,14 @@
 //! A view: the state at one exact index, for reading while apply goes on.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use super::Partition;
 use super::capture::{Captured, Head, ShardCopy};
 use super::cell::{Cell, HeapCell, PlaceCell};
+use super::storage::view::{Pages, Stored};
 use super::store::prefetch_line;
 use super::value::Value;
 use crate::entry::LogId;
@@ -31,7 +33,8 @@ pub trait Views: Send + Sync {
     /// How many have.
     fn marked(&self) -> usize;
     /// All have: copies what no worker has copied.
-    fn finish_view(&self, hold: SegmentHold) -> View;
+    #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
+    fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError>;
     /// Puts a part of that snapshot there. Whether there was anything left.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn fill_some(&self) -> Result<bool, SnapshotError>;
@@ -49,25 +52,35 @@ pub trait Views: Send + Sync {
 /// The state of a key-value machine at one exact index: every key and value, the membership, the notes.
 ///
 /// It is taken while apply goes on ([`ApplyManager::view`](crate::ApplyManager::view)) and does not change. Keys are in
-/// the order of their bytes. It takes 56 bytes a key of memory (64 of a memory machine) while it is held, keys of more than 22
+/// the order of their bytes. Of a machine over a storage it is the storage's own snapshot, and takes no memory for keys; what it
+/// reads is copied. Of the others it takes 56 bytes a key of memory (64 of a memory machine) while it is held, keys of more than 22
 /// bytes come on top; values are shared with the machine, whose log keeps the segments they lie in.
 #[derive(Debug)]
 pub struct View(
     Kind,
-    #[allow(dead_code, reason = "held for the segments that places are in")] SegmentHold,
+    #[allow(dead_code, reason = "held for the segments that places are in")] Option<SegmentHold>,
 );
+
+/// Does the same with each kind.
+macro_rules! either {
+    ($kind:expr, $state:ident => $result:expr) => {
+        match $kind {
+            Kind::Memory($state) => $result,
+            Kind::Persistent($state) => $result,
+            Kind::Stored($state) => $result,
+        }
+    };
+}
 
 enum Kind {
     Memory(Sorted<HeapCell>),
     Persistent(Sorted<PlaceCell>),
+    Stored(Stored),
 }
 
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (log_id, len) = match self {
-            Self::Memory(sorted) => (sorted.head.applied, sorted.order.len()),
-            Self::Persistent(sorted) => (sorted.head.applied, sorted.order.len()),
-        };
+        let (log_id, len) = either!(self, state => (state.head().applied, state.len()));
         f.debug_struct("Kind").field("log_id", &log_id).field("len", &len).finish()
     }
 }
@@ -118,6 +131,18 @@ impl<C: Cell> Sorted<C> {
         sorted
     }
 
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.find(key).map(|cell| self.value(cell)).transpose()
+    }
+
     fn slot(&self, position: Position) -> Option<&(super::store::Key, C)> {
         self.shards.get(position.shard as usize)?.get(position.slot as usize)
     }
@@ -129,6 +154,31 @@ impl<C: Cell> Sorted<C> {
     fn at(&self, place: usize) -> Option<(&[u8], &C)> {
         let (key, cell) = self.slot(*self.order.get(place)?)?;
         Some((key.as_slice(), cell))
+    }
+
+    fn entry(&self, place: usize) -> Option<ViewEntry<'_>> {
+        let (key, cell) = self.at(place)?;
+        Some(self.value(cell).map(|value| (Cow::Borrowed(key), value)))
+    }
+
+    /// The places of the keys between these bounds.
+    fn places(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range<usize> {
+        let place = |key: &[u8], after: bool| {
+            let at = self.lower_bound(key);
+            let found = self.at(at).map(|(found, _)| found);
+            at + usize::from(after && found == Some(key))
+        };
+        let start = match from {
+            Bound::Included(key) => place(key, false),
+            Bound::Excluded(key) => place(key, true),
+            Bound::Unbounded => 0,
+        };
+        let end = match to {
+            Bound::Included(key) => place(key, true),
+            Bound::Excluded(key) => place(key, false),
+            Bound::Unbounded => self.len(),
+        };
+        start..end.max(start)
     }
 
     /// Asks the processor for the slot at one place and for the value of another, which is nearer.
@@ -184,27 +234,21 @@ fn prefix(key: &[u8], common: usize) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Does the same with either kind.
-macro_rules! either {
-    ($view:expr, $sorted:ident => $result:expr) => {
-        match &$view.0 {
-            Kind::Memory($sorted) => $result,
-            Kind::Persistent($sorted) => $result,
-        }
-    };
-}
-
 impl View {
     pub(crate) fn memory(sorted: Sorted<HeapCell>, hold: SegmentHold) -> Self {
-        Self(Kind::Memory(sorted), hold)
+        Self(Kind::Memory(sorted), Some(hold))
     }
 
     pub(crate) fn persistent(sorted: Sorted<PlaceCell>, hold: SegmentHold) -> Self {
-        Self(Kind::Persistent(sorted), hold)
+        Self(Kind::Persistent(sorted), Some(hold))
+    }
+
+    pub(crate) fn stored(stored: Stored, hold: Option<SegmentHold>) -> Self {
+        Self(Kind::Stored(stored), hold)
     }
 
     fn head(&self) -> &Head {
-        either!(self, sorted => &sorted.head)
+        either!(&self.0, state => state.head())
     }
 
     /// The entry it is of: everything up to it is in the view, and nothing after it. `None`: before the first.
@@ -233,7 +277,7 @@ impl View {
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        either!(self, sorted => sorted.order.len())
+        either!(&self.0, state => state.len())
     }
 
     /// Whether there are none.
@@ -242,19 +286,19 @@ impl View {
         self.len() == 0
     }
 
-    /// The value of `key`. Costs a binary search.
+    /// The value of `key`. Costs a binary search, or a read of the storage.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Poisoned`] after the engine has failed.
+    /// [`ReadError::Poisoned`] after the engine has failed; [`ReadError::Storage`] if the storage fails.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        either!(self, sorted => sorted.find(key).map(|cell| sorted.value(cell)).transpose())
+        either!(&self.0, state => state.get(key))
     }
 
     /// All keys and values, sorted by key.
     #[must_use]
     pub fn iter(&self) -> ViewIter<'_> {
-        ViewIter { view: self, next: 0, end: self.len() }
+        self.range::<&[u8]>(..)
     }
 
     /// Keys within `bounds` and their values, sorted by key; from either end. Bounds that exclude each other are an
@@ -269,28 +313,18 @@ impl View {
     /// manager.apply(&Entry::put(2, 1, b"pear", b"green"), Duration::from_secs(1))?;
     /// let view = manager.view()?;
     /// let mut few = view.range("a".."b");
-    /// assert_eq!(few.next().transpose()?.map(|(key, _)| key), Some(&b"apple"[..]));
+    /// assert_eq!(few.next().transpose()?.map(|(key, _)| key).as_deref(), Some(&b"apple"[..]));
     /// assert!(few.next().is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> ViewIter<'_> {
-        let place = |key: &K, after: bool| {
-            let key = key.as_ref();
-            let at = either!(self, sorted => sorted.lower_bound(key));
-            let found = either!(self, sorted => sorted.at(at).map(|(found, _)| found));
-            at + usize::from(after && found == Some(key))
-        };
-        let next = match bounds.start_bound() {
-            Bound::Included(key) => place(key, false),
-            Bound::Excluded(key) => place(key, true),
-            Bound::Unbounded => 0,
-        };
-        let end = match bounds.end_bound() {
-            Bound::Included(key) => place(key, true),
-            Bound::Excluded(key) => place(key, false),
-            Bound::Unbounded => self.len(),
-        };
-        ViewIter { view: self, next, end: end.max(next) }
+        let from = bounds.start_bound().map(AsRef::as_ref);
+        let to = bounds.end_bound().map(AsRef::as_ref);
+        ViewIter(match &self.0 {
+            Kind::Memory(sorted) => Entries::Memory(sorted, sorted.places(from, to)),
+            Kind::Persistent(sorted) => Entries::Persistent(sorted, sorted.places(from, to)),
+            Kind::Stored(stored) => Entries::Stored(stored.pages(from, to)),
+        })
     }
 
     /// Keys that begin with `prefix` and their values, sorted by key.
@@ -306,12 +340,12 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What `each` gives, and [`ReadError::Poisoned`] after the engine has failed.
+    /// What `each` gives, [`ReadError::Poisoned`] after the engine has failed, and [`ReadError::Storage`] if the storage fails.
     pub fn try_for_each<E: From<ReadError>>(
         &self,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        either!(self, sorted => sorted.try_for_each(&mut each))
+        either!(&self.0, state => state.try_for_each(&mut each))
     }
 }
 
@@ -323,53 +357,61 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// Keys and values of a [`View`], in order.
+/// A key and its value, or why there are no more.
+pub(crate) type ViewEntry<'a> = Result<(Cow<'a, [u8]>, Value), ReadError>;
+
+/// Keys and values of a [`View`], in order, from either end. Keys of a view of a storage are copies, and are read a page of at
+/// most 1 MiB at a time.
 #[derive(Clone, Debug)]
-pub struct ViewIter<'a> {
-    view: &'a View,
-    next: usize,
-    end: usize,
+pub struct ViewIter<'a>(Entries<'a>);
+
+#[derive(Clone)]
+enum Entries<'a> {
+    Memory(&'a Sorted<HeapCell>, Range<usize>),
+    Persistent(&'a Sorted<PlaceCell>, Range<usize>),
+    Stored(Pages<'a>),
 }
 
-impl<'a> ViewIter<'a> {
-    fn at(&self, place: usize) -> Option<Result<(&'a [u8], Value), ReadError>> {
-        either!(self.view, sorted => {
-            let (key, cell) = sorted.at(place)?;
-            Some(sorted.value(cell).map(|value| (key, value)))
-        })
+impl fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(_, places) | Self::Persistent(_, places) => places.fmt(f),
+            Self::Stored(pages) => pages.fmt(f),
+        }
     }
 }
 
 impl<'a> Iterator for ViewIter<'a> {
-    type Item = Result<(&'a [u8], Value), ReadError>;
+    type Item = ViewEntry<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
+        match &mut self.0 {
+            Entries::Memory(sorted, places) => sorted.entry(places.next()?),
+            Entries::Persistent(sorted, places) => sorted.entry(places.next()?),
+            Entries::Stored(pages) => pages.next(),
         }
-        self.next += 1;
-        self.at(self.next - 1)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.end - self.next, Some(self.end - self.next))
+        match &self.0 {
+            Entries::Memory(_, places) | Entries::Persistent(_, places) => places.size_hint(),
+            Entries::Stored(pages) => (0, Some(pages.len_max())),
+        }
     }
 }
 
 impl DoubleEndedIterator for ViewIter<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
+        match &mut self.0 {
+            Entries::Memory(sorted, places) => sorted.entry(places.next_back()?),
+            Entries::Persistent(sorted, places) => sorted.entry(places.next_back()?),
+            Entries::Stored(pages) => pages.next_back(),
         }
-        self.end -= 1;
-        self.at(self.end)
     }
 }
 
-impl ExactSizeIterator for ViewIter<'_> {}
-
 impl<'a> IntoIterator for &'a View {
-    type Item = Result<(&'a [u8], Value), ReadError>;
+    type Item = ViewEntry<'a>;
     type IntoIter = ViewIter<'a>;
 
     fn into_iter(self) -> ViewIter<'a> {

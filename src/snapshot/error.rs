@@ -172,6 +172,7 @@ impl From<ViewError> for SnapshotError {
     fn from(error: ViewError) -> Self {
         match error {
             ViewError::Poisoned(poison) => Self::Poisoned(poison),
+            ViewError::Read(error) => Self::Read(error),
             ViewError::Unsupported => Self::Unsupported { what: "views" },
             error @ ViewError::Snapshot(_) => Self::Io {
                 action: "reading",
@@ -218,6 +219,7 @@ impl SnapshotError {
         match self {
             Self::Io { source, .. } => is_disk_full(source),
             Self::Storage { source, .. } => source.is_disk_full(),
+            Self::Read(ReadError::Storage { source, .. }) => source.is_disk_full(),
             _ => false,
         }
     }

@@ -100,6 +100,14 @@ impl Snapshot {
         Self::of_mapping(mapping, name.to_owned(), Some(Arc::clone(disk)))
     }
 
+    /// All that `source` gives, in memory, and verified.
+    pub(crate) fn of_source(source: &mut dyn super::SnapshotSource) -> Result<Self, SnapshotError> {
+        let bytes = Mapping::Copied(source.read_all(usize::MAX)?.into());
+        let snapshot = Self::of_mapping(bytes, "the snapshot".to_owned(), None)?;
+        snapshot.verify()?;
+        Ok(snapshot)
+    }
+
     /// Checks header, footer and index. `disk` is kept as long as the snapshot is.
     pub(crate) fn of_mapping(
         mapping: Mapping,

@@ -59,6 +59,7 @@
 
 mod log;
 mod order;
+mod random;
 mod recovery;
 mod reference;
 mod snapshots;
@@ -74,6 +75,8 @@ use crate::testing::{Random, SimDisk};
 
 use self::log::Log;
 pub use self::log::OwnedPayload;
+pub(crate) use self::random::RandomLog;
+pub use self::random::key_value_payload;
 use self::reference::Reference;
 
 /// What the suite needs to know of a machine.

@@ -14,42 +14,14 @@ use common::machines::KeyValueReads;
 use sprag::disk::Disk;
 use sprag::error::OpenError;
 use sprag::testing::conformance::{
-    Check, DurableSubject, Failures, OverOurLog, OwnedPayload, Subject, Suite,
+    Check, DurableSubject, Failures, OverOurLog, OwnedPayload, Subject, Suite, key_value_payload,
 };
 use sprag::testing::storage::MemoryStorage;
 use sprag::testing::{Random, SimDisk};
 use sprag::{
-    Command, Durability, Journaled, MemoryConfig, MemoryStateMachine, Note, Payload,
-    PersistentConfig, PersistentStateMachine, StorageConfig, StorageMachine,
+    Command, Durability, Journaled, MemoryConfig, MemoryStateMachine, Payload, PersistentConfig,
+    PersistentStateMachine, StorageConfig, StorageMachine,
 };
-
-/// Colliding commands of every kind.
-fn key_value_payload(random: &mut Random) -> OwnedPayload {
-    let keys: [&[u8]; 6] = [b"a", b"b", b"counter", &[0xff; 40], &[0], b"c"];
-    let values: [&[u8]; 6] = [b"", b"1", b"-7", b"9223372036854775807", &[7; 200], b"x"];
-    let key = keys[random.below(keys.len())];
-    let value = values[random.below(values.len())];
-    let other = values[random.below(values.len())];
-    let put = Command::Put { key, value };
-    let increment = Command::Increment { key: b"counter", by: 3 };
-    let swap = Command::CompareAndSet {
-        key,
-        expected: Some(other).filter(|_| random.coin()),
-        new: Some(value).filter(|_| random.coin()),
-    };
-    let note = Some(Note { name: b"n", value }).filter(|_| random.coin());
-    match random.below(16) {
-        0..5 => Payload::Command(put).into(),
-        5 | 6 => Payload::Command(Command::Delete { key }).into(),
-        7..10 => Payload::Command(Command::Increment { key, by: 1 << random.below(62) }).into(),
-        10 | 11 => Payload::Command(swap).into(),
-        12 | 13 => {
-            Payload::Command(Command::Batch { commands: &[put, swap, increment], note }).into()
-        }
-        14 => Payload::Membership(value).into(),
-        _ => Payload::Opaque(value).into(),
-    }
-}
 
 fn key_value_digest(machine: &impl KeyValueReads) -> Vec<u8> {
     let mut digest = Vec::new();

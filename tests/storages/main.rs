@@ -3,7 +3,9 @@
 
 mod cache;
 mod commands;
+mod installing;
 mod opening;
+mod suite;
 
 use std::time::Duration;
 

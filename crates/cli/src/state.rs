@@ -54,7 +54,7 @@ impl State {
                 let view = machine.view_read_only().map_err(about(self.path.display()))?;
                 for entry in view.prefix(prefix) {
                     let (key, value) = entry.map_err(about(self.path.display()))?;
-                    each(key, &value)?;
+                    each(&key, &value)?;
                 }
             }
             From::File(snapshot) => {

@@ -135,9 +135,9 @@ impl Views for Toy {
         usize::try_from(self.marked.load(Ordering::Acquire)).unwrap()
     }
 
-    fn finish_view(&self, hold: SegmentHold) -> View {
+    fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
         let captured = Captured { head: Head::default(), shards: Vec::new() };
-        View::memory(Sorted::new(captured, (), Arc::default()), hold)
+        Ok(View::memory(Sorted::new(captured, (), Arc::default()), hold))
     }
 
     fn fill_some(&self) -> Result<bool, SnapshotError> {

@@ -1,25 +1,26 @@
 //! The key-value state machine whose keys and values another storage holds.
 
 use std::fmt;
-use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::ReadCache;
-use super::meta::{Membership, StateRecord, read_state};
+use super::meta::{Membership, StateRecord};
 use super::open::{Opened, open};
 use super::stage::{Stage, failed};
-use super::{Staging, Storage, StorageConfig, StorageError, StorageSnapshot, StorageStats, Table};
+use super::views::Marked;
+use super::{Staging, Storage, StorageConfig, StorageError, StorageStats, Table};
 use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError};
+use crate::error::{OpenError, ReadError, SnapshotError};
 use crate::log::{Journal, MemoryJournal};
 use crate::machine::{
     Fatal, Footprint, Partition, PersistentStateMachine, Range, Replies, StateMachine,
-    StateMachineStats, Value,
+    StateMachineStats, Value, Views,
 };
+use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
 /// Entries of a frame in memory, and its bytes: as those of a [`MemoryStateMachine`](crate::MemoryStateMachine).
 const FRAME_ENTRIES_MAX: u32 = 128;
@@ -51,6 +52,8 @@ pub struct StorageMachine<S: Storage> {
     engine_commits: AtomicBool,
     /// Our log syncs: commits need not.
     log_syncs: AtomicBool,
+    /// One view is taken at a time.
+    pub(super) marked: Marked<S::Snapshot>,
     pub(super) journal: Journal,
 }
 
@@ -97,7 +100,7 @@ impl PersistentStateMachine {
         config: StorageConfig,
     ) -> Result<StorageMachine<S>, OpenError> {
         config.check()?;
-        let Opened { record, membership } = open(&storage)?;
+        let Opened { record, membership, last_generation } = open(&storage)?;
         let cache = config.cache().map(Arc::new);
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
@@ -108,7 +111,7 @@ impl PersistentStateMachine {
         Ok(StorageMachine {
             storage,
             config,
-            stage: Mutex::new(Stage::new(record, cache.clone())),
+            stage: Mutex::new(Stage::new(record, last_generation, cache.clone())),
             cache,
             committed: Mutex::new(Committed { record, membership }),
             generation: AtomicU64::new(record.generation),
@@ -116,6 +119,7 @@ impl PersistentStateMachine {
             applied_count: AtomicU64::new(0),
             engine_commits: AtomicBool::new(false),
             log_syncs: AtomicBool::new(false),
+            marked: Marked::new(),
             journal,
         })
     }
@@ -250,16 +254,12 @@ impl<S: Storage> StorageMachine<S> {
     #[allow(clippy::type_complexity, reason = "as the call of the built-in machines")]
     pub fn scan_sorted(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
         self.check()?;
-        let failed = |source| self.read_error(source);
-        let snapshot = self.storage.snapshot().map_err(failed)?;
-        let record = read_state(&snapshot).map_err(|error| failed(error.into_storage_error()))?;
+        let snapshot = self.storage.snapshot().map_err(|source| self.read_error(source))?;
         let mut entries = Vec::new();
-        let table = Table::State(record.map_or(0, |record| record.generation));
-        let mut each = |key: &[u8], value: &[u8]| {
+        self.stored(snapshot)?.try_for_each(&mut |key, value| {
             entries.push((key.into(), Value::copied(value)));
-            ControlFlow::Continue(())
-        };
-        snapshot.scan(table, Bound::Unbounded, Bound::Unbounded, &mut each).map_err(failed)?;
+            Ok::<(), ReadError>(())
+        })?;
         Ok(entries)
     }
 
@@ -459,6 +459,21 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
 
     fn staging(&self) -> Option<&dyn Staging> {
         Some(self)
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
+    }
+
+    /// The bytes of a key-value snapshot file: those of [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to).
+    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
+        self.view()?.snapshot_to(out).map(|_report| ())
+    }
+
+    /// From the bytes of a key-value snapshot file, of which it takes as much memory while it reads them. The machine
+    /// then goes on after the entry that the snapshot is of. The storage needs room for the old state and the new one.
+    fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
+        self.load_snapshot(&Snapshot::of_source(source)?)
     }
 
     fn journal(&self) -> Journal {

@@ -13,6 +13,8 @@ const FIRST_GENERATION: u64 = 1;
 pub(super) struct Opened {
     pub(super) record: StateRecord,
     pub(super) membership: Option<Membership>,
+    /// The highest generation of a table that was there.
+    pub(super) last_generation: u64,
 }
 
 /// Reads the records, or makes them; then removes what does not count, and syncs.
@@ -36,6 +38,11 @@ pub(super) fn open(storage: &impl Storage) -> Result<Opened, OpenError> {
     let (state, notes) = (Table::State(record.generation), Table::Notes(record.generation));
     // A crash may have taken back a table that nothing was put into.
     storage.create_table(state).and_then(|()| storage.create_table(notes)).map_err(failed)?;
+    let generations = tables.iter().map(|table| match table {
+        Table::Meta => 0,
+        Table::Notes(generation) | Table::State(generation) => *generation,
+    });
+    let last_generation = generations.max().unwrap_or(0);
     for table in tables {
         if ![Table::Meta, state, notes].contains(&table) {
             storage.remove_table(table).map_err(failed)?;
@@ -43,7 +50,7 @@ pub(super) fn open(storage: &impl Storage) -> Result<Opened, OpenError> {
     }
     // What a process that was killed has committed without a sync is here, and need not be on stable storage.
     storage.sync().map_err(failed)?;
-    Ok(Opened { record, membership })
+    Ok(Opened { record, membership, last_generation })
 }
 
 /// The state before the first entry. It is on stable storage before anything else is.

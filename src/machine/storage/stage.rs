@@ -30,6 +30,8 @@ pub(super) struct Stage {
     record: StateRecord,
     /// Set by an entry of the batch.
     membership: Option<(LogId, Vec<u8>)>,
+    /// The highest generation that tables were ever made of since the storage was opened.
+    last_generation: u64,
     /// Asked before the storage is.
     cache: Option<Arc<ReadCache>>,
     /// Entries were applied since the last commit.
@@ -46,8 +48,12 @@ enum Place {
 }
 
 impl Stage {
-    /// Over a storage with this record.
-    pub(super) fn new(record: StateRecord, cache: Option<Arc<ReadCache>>) -> Self {
+    /// Over a storage with this record, whose tables are of generations up to `last_generation`.
+    pub(super) fn new(
+        record: StateRecord,
+        last_generation: u64,
+        cache: Option<Arc<ReadCache>>,
+    ) -> Self {
         Self {
             cache,
             batch: StorageBatch::new(),
@@ -55,6 +61,7 @@ impl Stage {
             hasher: RandomState::default(),
             record,
             membership: None,
+            last_generation: last_generation.max(record.generation),
             is_dirty: false,
             has_failed: false,
         }
@@ -72,6 +79,12 @@ impl Stage {
 
     pub(super) fn record(&self) -> StateRecord {
         self.record
+    }
+
+    /// A generation that no table was made of.
+    pub(super) fn next_generation(&mut self) -> u64 {
+        self.last_generation += 1;
+        self.last_generation
     }
 
     /// The membership that the batch brings.

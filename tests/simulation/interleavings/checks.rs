@@ -175,7 +175,7 @@ pub(super) fn check_view(view: &View, known: &State) -> Result<(), String> {
     let mut known = known.iter();
     for found in view.iter() {
         let (key, value) = found.map_err(|error| error.to_string())?;
-        if known.next().map(|(key, value)| (&**key, &**value)) != Some((key, &*value)) {
+        if known.next().map(|(key, value)| (&**key, &**value)) != Some((&*key, &*value)) {
             return Err("a view is not of its entry".to_owned());
         }
     }

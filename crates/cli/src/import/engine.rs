@@ -220,7 +220,7 @@ impl Keys<Failure> for Option<View> {
     fn visit(&self, each: &mut Visit<'_, Failure>) -> Result<(), Refused<Failure>> {
         for entry in self.iter().flatten() {
             let (key, _) = entry.map_err(|error| Refused::State(error.into()))?;
-            each(key)?;
+            each(&key)?;
         }
         Ok(())
     }

@@ -218,7 +218,7 @@ fn digest(handle: &Handle<Types, App>) -> Result<(Option<u64>, u64)> {
     for entry in &view {
         let (key, value) = entry?;
         let lengths = [key.len() as u64, value.len() as u64].map(u64::to_le_bytes);
-        for byte in lengths.iter().flatten().chain(key).chain(value.iter()) {
+        for byte in lengths.iter().flatten().chain(key.iter()).chain(value.iter()) {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

@@ -1,0 +1,242 @@
+//! A view of a state that a storage holds: the storage's own snapshot, read in pages.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use super::meta::{read_membership, read_state};
+use super::{StorageError, StorageSnapshot, Table};
+use crate::codec::KEY_BYTES_MAX;
+use crate::error::ReadError;
+use crate::machine::Value;
+use crate::machine::capture::Head;
+use crate::machine::view::ViewEntry;
+use crate::poison::PoisonCell;
+
+/// Entries of the first page of an iterator; each page is twice as long as the one before.
+const FIRST_PAGE_ENTRIES: usize = 16;
+/// Entries of a page, and bytes of them, at most; but one entry there is.
+const PAGE_ENTRIES_MAX: usize = 512;
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The state in a snapshot of a storage.
+pub(crate) struct Stored {
+    head: Head,
+    table: Table,
+    keys: u64,
+    snapshot: Box<dyn StorageSnapshot>,
+    /// What the storage is called.
+    storage: &'static str,
+    poison: Arc<PoisonCell>,
+}
+
+/// A key and its value.
+type Entry = (Box<[u8]>, Value);
+
+impl Stored {
+    /// Reads what stands beside the keys; the notes are kept in memory.
+    pub(crate) fn new(
+        snapshot: impl StorageSnapshot,
+        storage: &'static str,
+        poison: Arc<PoisonCell>,
+    ) -> Result<Self, ReadError> {
+        let failed = |source| ReadError::Storage { storage, source: Arc::new(source) };
+        let record = read_state(&snapshot).map_err(|error| failed(error.into_storage_error()))?;
+        let missing =
+            || StorageError::Corrupt { message: "the record of the state is gone".into() };
+        let record = record.ok_or_else(|| failed(missing()))?;
+        let membership = read_membership(&snapshot);
+        let membership = membership.map_err(|error| failed(error.into_storage_error()))?;
+        let mut head = Head { applied: record.applied, membership, ..Head::default() };
+        let mut each = |name: &[u8], value: &[u8]| {
+            head.notes.insert(name.into(), value.into());
+            ControlFlow::Continue(())
+        };
+        let notes = Table::Notes(record.generation);
+        snapshot.scan(notes, Bound::Unbounded, Bound::Unbounded, &mut each).map_err(failed)?;
+        let (table, snapshot) = (Table::State(record.generation), Box::new(snapshot));
+        Ok(Self { head, table, keys: record.keys, snapshot, storage, poison })
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.keys).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        self.poison.check()?;
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut found = None;
+        let mut read = |bytes: &[u8]| found = Some(Value::copied(bytes));
+        self.snapshot.get(self.table, key, &mut read).map_err(|source| self.failed(source))?;
+        Ok(found)
+    }
+
+    /// Runs `each` over all keys and values, in order, where they are.
+    pub(crate) fn try_for_each<E: From<ReadError>>(
+        &self,
+        each: &mut impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut keys, mut outcome) = (0_u64, Ok(()));
+        let mut step = |key: &[u8], value: &[u8]| {
+            keys += 1;
+            let checked = self.poison.check().map_err(|poison| E::from(poison.into()));
+            outcome = checked.and_then(|()| each(key, value));
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.snapshot
+            .scan(self.table, Bound::Unbounded, Bound::Unbounded, &mut step)
+            .map_err(|source| self.failed(source))?;
+        outcome?;
+        if keys == self.keys {
+            return Ok(());
+        }
+        let message = format!("it holds {keys} keys, and its record says {}", self.keys);
+        Err(self.failed(StorageError::Corrupt { message }).into())
+    }
+
+    /// Keys between these bounds, in pages.
+    pub(crate) fn pages(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pages<'_> {
+        Pages {
+            stored: self,
+            from: from.map(Box::from),
+            to: to.map(Box::from),
+            front: VecDeque::new(),
+            back: VecDeque::new(),
+            page_entries: FIRST_PAGE_ENTRIES,
+            is_read: excludes_all(from, to),
+        }
+    }
+
+    fn failed(&self, source: StorageError) -> ReadError {
+        ReadError::Storage { storage: self.storage, source: Arc::new(source) }
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("storage", &self.storage)
+            .field("log_id", &self.head.applied)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether no key can be between these bounds.
+fn excludes_all(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (
+            Bound::Included(from) | Bound::Excluded(from),
+            Bound::Included(to) | Bound::Excluded(to),
+        ) => from >= to,
+        _ => false,
+    }
+}
+
+/// Which end of a range a page is read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Front,
+    Back,
+}
+
+/// Keys and values of a range, from either end, read a page at a time.
+#[derive(Clone)]
+pub(crate) struct Pages<'a> {
+    stored: &'a Stored,
+    /// What is between these bounds was not read.
+    from: Bound<Box<[u8]>>,
+    to: Bound<Box<[u8]>>,
+    /// Read and not given yet, each in the order in which it was read: keys before `from`, and keys after `to`.
+    front: VecDeque<Entry>,
+    back: VecDeque<Entry>,
+    page_entries: usize,
+    /// Nothing is left between the bounds.
+    is_read: bool,
+}
+
+impl<'a> Pages<'a> {
+    pub(crate) fn next(&mut self) -> Option<ViewEntry<'a>> {
+        if self.front.is_empty()
+            && let Err(error) = self.read(End::Front)
+        {
+            return Some(Err(error));
+        }
+        // Where the front has no more, the last that was read from the back is next.
+        self.give(|pages| pages.front.pop_front().or_else(|| pages.back.pop_back()))
+    }
+
+    pub(crate) fn next_back(&mut self) -> Option<ViewEntry<'a>> {
+        if self.back.is_empty()
+            && let Err(error) = self.read(End::Back)
+        {
+            return Some(Err(error));
+        }
+        self.give(|pages| pages.back.pop_front().or_else(|| pages.front.pop_back()))
+    }
+
+    fn give(&mut self, pop: impl FnOnce(&mut Self) -> Option<Entry>) -> Option<ViewEntry<'a>> {
+        let (key, value) = pop(self)?;
+        let checked = self.stored.poison.check().map_err(ReadError::from);
+        Some(checked.map(|()| (Cow::Owned(key.into_vec()), value)))
+    }
+
+    /// Reads the next page from one end. An error ends the iteration.
+    fn read(&mut self, end: End) -> Result<(), ReadError> {
+        if self.is_read {
+            return Ok(());
+        }
+        self.is_read = true;
+        let mut page: VecDeque<Entry> = VecDeque::new();
+        let (mut bytes, entries_max) = (0, self.page_entries);
+        let mut is_cut = false;
+        let mut each = |key: &[u8], value: &[u8]| {
+            bytes += key.len() + value.len();
+            page.push_back((Box::from(key), Value::copied(value)));
+            is_cut = page.len() >= entries_max || bytes >= PAGE_BYTES_MAX;
+            if is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let Self { stored, from, to, .. } = &*self;
+        let (from, to) = (from.as_ref().map(|key| &**key), to.as_ref().map(|key| &**key));
+        let scanned = match end {
+            End::Front => stored.snapshot.scan(stored.table, from, to, &mut each),
+            End::Back => stored.snapshot.scan_back(stored.table, from, to, &mut each),
+        };
+        scanned.map_err(|source| stored.failed(source))?;
+        self.page_entries = (2 * self.page_entries).min(PAGE_ENTRIES_MAX);
+        self.is_read = !is_cut;
+        let last = page.back().map(|(key, _)| Bound::Excluded(key.clone()));
+        match (end, last) {
+            (End::Front, Some(last)) => self.from = last,
+            (End::Back, Some(last)) => self.to = last,
+            (_, None) => {}
+        }
+        match end {
+            End::Front => self.front = page,
+            End::Back => self.back = page,
+        }
+        let (from, to) = (self.from.as_ref(), self.to.as_ref());
+        self.is_read |= excludes_all(from.map(|key| &**key), to.map(|key| &**key));
+        Ok(())
+    }
+
+    /// The most entries that there can be left.
+    pub(crate) fn len_max(&self) -> usize {
+        if self.is_read { self.front.len() + self.back.len() } else { self.stored.len() }
+    }
+}
+
+impl fmt::Debug for Pages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("stored", &self.stored).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! Views of a running machine, and putting a snapshot of another node in the place of its state.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::machine::{Committed, StorageMachine, lock};
+use super::meta::{StateRecord, put_membership};
+use super::stage::Stage;
+use super::view::Stored;
+use super::{Storage, StorageBatch, StorageError, Table};
+use crate::entry::LogId;
+use crate::error::{Poison, ReadError, SnapshotError, ViewError};
+use crate::log::table::SegmentHold;
+use crate::machine::{Partition, View, Views};
+use crate::snapshot::{Snapshot, SnapshotKind};
+
+/// Bytes, and entries, of the batches in which a snapshot is loaded.
+const LOAD_BYTES: usize = 4 << 20;
+const LOAD_ENTRIES: usize = 8192;
+
+/// The mark of a view, and what the worker found at it.
+pub(super) struct Marked<P> {
+    came: AtomicUsize,
+    taken: Mutex<Option<Result<P, SnapshotError>>>,
+}
+
+impl<P> Marked<P> {
+    pub(super) fn new() -> Self {
+        Self { came: AtomicUsize::new(0), taken: Mutex::new(None) }
+    }
+}
+
+impl<S: Storage> StorageMachine<S> {
+    /// The state as of the last batch committed, as a view that does not change. Costs the storage's own snapshot, and
+    /// memory for the notes.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Read`] if the storage fails, [`ViewError::Poisoned`] after the engine has failed.
+    pub fn view(&self) -> Result<View, ViewError> {
+        self.journal.poison().check()?;
+        let snapshot = self.storage.snapshot().map_err(|source| self.snapshot_error(source))?;
+        let stored = self.stored(snapshot).map_err(SnapshotError::from)?;
+        Ok(View::stored(stored, None))
+    }
+
+    pub(super) fn stored(&self, snapshot: S::Snapshot) -> Result<Stored, ReadError> {
+        Stored::new(snapshot, self.storage.name(), Arc::clone(self.journal.poison()))
+    }
+
+    fn snapshot_error(&self, source: StorageError) -> SnapshotError {
+        let storage = self.storage.name();
+        ReadError::Storage { storage, source: Arc::new(source) }.into()
+    }
+
+    /// What the storage has with everything applied so far in it. The caller is in the worker's place.
+    fn take_marked(&self) -> Result<S::Snapshot, SnapshotError> {
+        self.commit_or_fail(&mut lock(&self.stage))?;
+        self.storage.snapshot().map_err(|source| self.snapshot_error(source))
+    }
+
+    /// Commits what is staged, where a failure is not the engine's to see.
+    fn commit_or_fail(&self, stage: &mut Stage) -> Result<(), SnapshotError> {
+        if !stage.is_dirty() && !stage.has_failed {
+            return Ok(());
+        }
+        let committed = self.commit_staged(stage);
+        committed.map(|_| ()).map_err(|fatal| self.end(fatal.to_string()))
+    }
+
+    /// Fails for good: what is in the storage is not known.
+    fn end(&self, message: String) -> SnapshotError {
+        let poison = Poison::Snapshot { message };
+        self.journal.poison().set(poison.clone());
+        self.journal.poison().get().cloned().unwrap_or(poison).into()
+    }
+
+    /// Replaces the state by that of a snapshot, of which everything has been verified. Nothing is applied meanwhile.
+    ///
+    /// The snapshot is loaded into tables of a new generation, beside those that count. One batch, with a sync, then says that
+    /// these count. Batches become durable in their order, so whoever finds that batch has all that was loaded.
+    pub(super) fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        snapshot.check_kind(SnapshotKind::KeyValue)?;
+        let mut stage = lock(&self.stage);
+        self.commit_or_fail(&mut stage)?;
+        let generation = stage.next_generation();
+        let before = stage.record().generation;
+        if let Err(error) = self.fill(generation, snapshot) {
+            self.remove_tables(generation);
+            return Err(error);
+        }
+        let record = StateRecord { generation, applied: snapshot.log_id(), keys: snapshot.len() };
+        self.switch(&mut stage, record, snapshot.membership())?;
+        self.remove_tables(before);
+        Ok(())
+    }
+
+    fn fill(&self, generation: u64, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        let storage = self.storage.name();
+        let failed = |source| SnapshotError::Storage { storage, source };
+        let (state, notes) = (Table::State(generation), Table::Notes(generation));
+        for table in [state, notes] {
+            self.storage.create_table(table).map_err(failed)?;
+        }
+        let mut batch = StorageBatch::new();
+        let keys = snapshot.iter().map(|entry| entry.map(|(key, value)| (state, key, value)));
+        let beside = snapshot.notes().map(|(name, value)| Ok((notes, name, value)));
+        for write in keys.chain(beside) {
+            let (table, key, value) = write?;
+            batch.put(table, key, value);
+            if batch.len() >= LOAD_ENTRIES || batch.bytes() >= LOAD_BYTES {
+                self.storage.commit(&batch, false).map_err(failed)?;
+                batch.clear();
+            }
+        }
+        if !batch.is_empty() {
+            self.storage.commit(&batch, false).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The tables of another generation count from now on, also after a crash.
+    fn switch(
+        &self,
+        stage: &mut Stage,
+        record: StateRecord,
+        membership: Option<(LogId, &[u8])>,
+    ) -> Result<(), SnapshotError> {
+        let mut batch = StorageBatch::new();
+        record.put(&mut batch);
+        put_membership(&mut batch, membership);
+        stage.has_failed = true;
+        let switch = || {
+            self.storage.commit(&batch, true)?;
+            self.generation.store(record.generation, Ordering::Release);
+            Ok(())
+        };
+        let switched = match &self.cache {
+            Some(cache) => cache.during_switch(switch),
+            None => switch(),
+        };
+        if let Err(error) = switched {
+            let error: StorageError = error;
+            let name = self.storage.name();
+            let what = "whether the snapshot took the place of the state is not known";
+            return Err(self.end(format!("the storage {name} failed, {what}: {error}")));
+        }
+        let membership = membership.map(|(log_id, bytes)| (log_id, bytes.into()));
+        *lock(&self.committed) = Committed { record, membership };
+        *lock(&self.durable) = record.applied;
+        stage.clear(record);
+        stage.has_failed = false;
+        Ok(())
+    }
+
+    /// Removes tables that do not count. What cannot be removed now is removed by the next open.
+    fn remove_tables(&self, generation: u64) {
+        for table in [Table::State(generation), Table::Notes(generation)] {
+            if let Err(error) = self.storage.remove_table(table) {
+                let storage = self.storage.name();
+                tracing::warn!(%error, %table, storage, "a table that is of no use was not removed");
+            }
+        }
+    }
+}
+
+impl<S: Storage> Views for StorageMachine<S> {
+    fn begin_view(&self) -> Result<(), SnapshotError> {
+        *lock(&self.marked.taken) = None;
+        self.marked.came.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn mark_view(&self, partition: Partition) {
+        if partition.owns(0) {
+            let taken = self.take_marked();
+            *lock(&self.marked.taken) = Some(taken);
+        }
+        // Release: a caller that sees all come sees what was taken.
+        self.marked.came.fetch_add(1, Ordering::Release);
+    }
+
+    fn marked(&self) -> usize {
+        self.marked.came.load(Ordering::Acquire)
+    }
+
+    fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
+        let taken = lock(&self.marked.taken).take();
+        let taken = taken.ok_or(Poison::Internal("a view has no mark"))??;
+        Ok(View::stored(self.stored(taken)?, Some(hold)))
+    }
+
+    fn fill_some(&self) -> Result<bool, SnapshotError> {
+        Ok(false)
+    }
+
+    fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.load_snapshot(snapshot)
+    }
+
+    /// Values are in the storage, which answers for them.
+    fn check_sources(&self, _stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
+        Ok(false)
+    }
+
+    /// Nothing refers to the log.
+    fn let_go(&self, _snapshot: &Snapshot, _below: u32) -> Result<(), SnapshotError> {
+        Ok(())
+    }
+}

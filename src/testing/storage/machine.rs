@@ -1,0 +1,183 @@
+//! Checks of the machine over a storage, beside a machine in memory.
+
+use std::time::Duration;
+
+use super::placed::{Placed, open_new};
+use super::tables::require;
+use super::{Outcome, Subject, doing};
+use crate::config::ApplyConfig;
+use crate::disk::Mapping;
+use crate::entry::Reply;
+use crate::error::OpenError;
+use crate::machine::storage::{Storage, StorageConfig, StorageMachine, Table};
+use crate::machine::{MemoryConfig, MemoryStateMachine, PersistentStateMachine, StateMachine};
+use crate::snapshot::Snapshot;
+use crate::testing::conformance::{self, OwnedPayload, RandomLog, key_value_payload};
+use crate::testing::{Random, Stepped};
+
+/// How long a call may take before the engine counts as stuck.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Without a sync for each batch: what a sync does is looked at with the storage alone.
+fn config() -> StorageConfig {
+    StorageConfig::default().sync_writes(false)
+}
+
+/// The machine as the suite of state machines asks for it.
+struct Machines<'a, S>(&'a S);
+
+impl<S: Subject> conformance::Subject for Machines<'_, S> {
+    type Machine = StorageMachine<Placed<S::Storage, S::Place>>;
+
+    fn machine(&self) -> Result<Self::Machine, OpenError> {
+        let storage = open_new(self.0);
+        let storage =
+            storage.map_err(|message| OpenError::Config { option: "storage", message })?;
+        PersistentStateMachine::with_storage(storage, config())
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, machine: &Self::Machine) -> Vec<u8> {
+        match (machine.scan_sorted(), machine.note(b"n"), machine.membership()) {
+            (Ok(keys), Ok(note), Ok(members)) => {
+                let keys: Vec<_> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
+                format!("{keys:?}{note:?}{members:?}").into_bytes()
+            }
+            // Of no other state.
+            _ => b"it cannot be read".to_vec(),
+        }
+    }
+}
+
+pub(super) fn check_machine<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
+    let suite = conformance::Suite::new().seed(seed).entries(entries);
+    suite.check(&Machines(subject)).map_err(|failures| failures.to_string())
+}
+
+fn manage<M: StateMachine>(
+    machine: Result<M, OpenError>,
+    log: &RandomLog,
+) -> Result<Stepped<M>, String> {
+    let config = ApplyConfig::new().pipeline_depth(log.len().max(64)).batch_size(16);
+    let machine = machine.map_err(|error| format!("opening a machine: {error}"))?;
+    Stepped::new(machine, config).map_err(|error| format!("starting a manager: {error}"))
+}
+
+fn over<S: Storage>(storage: S, log: &RandomLog) -> Result<Stepped<StorageMachine<S>>, String> {
+    manage(PersistentStateMachine::with_storage(storage, config()), log)
+}
+
+fn in_memory(log: &RandomLog) -> Result<Stepped<MemoryStateMachine>, String> {
+    manage(MemoryStateMachine::new(MemoryConfig::default().expected_keys(16)), log)
+}
+
+/// Applies entries number `from` up to and without `to`; their replies.
+fn apply<M: StateMachine>(
+    engine: &Stepped<M>,
+    log: &RandomLog,
+    from: usize,
+    to: usize,
+) -> Result<Vec<Reply>, String> {
+    log.submit(engine, from, to)?;
+    engine.run_until_idle();
+    if let Some(poison) = engine.poison() {
+        return Err(format!("the engine failed: {poison}"));
+    }
+    Ok(log.indexes(from, to).map(|index| engine.reply(index)).collect())
+}
+
+/// The bytes of its snapshot.
+fn snapshot<M: StateMachine>(engine: &Stepped<M>) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    engine.snapshot_to(&mut bytes).map_err(|error| format!("taking a snapshot: {error}"))?;
+    Ok(bytes)
+}
+
+/// Applies random logs, opening the machine anew in the middle, beside a machine in memory.
+pub(super) fn check_logs<S: Subject>(
+    subject: &S,
+    seed: u64,
+    logs: usize,
+    entries: usize,
+) -> Outcome {
+    for number in 0..logs as u64 {
+        let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
+        let during = |what: String| format!("log {number}: {what}");
+        check_log(subject, seed, entries).map_err(during)?;
+    }
+    Ok(())
+}
+
+fn check_log<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
+    let log = RandomLog::draw(&Machines(subject), seed, entries);
+    let mut random = Random::new(seed);
+    let memory = in_memory(&log)?;
+    let place = subject.place();
+    let mut done = 0;
+    while done < log.len() {
+        let to = (done + 1 + random.below(log.len())).min(log.len());
+        let engine = over(doing("opening", subject.open(&place))?, &log)?;
+        let applied = engine.machine().applied().map(|log_id| log_id.index);
+        let must = log.indexes(0, done).last();
+        require!(applied == must, "opened again, it has applied {applied:?}, must be {must:?}");
+        let replies = apply(&engine, &log, done, to)?;
+        for (index, (reply, must)) in
+            log.indexes(done, to).zip(replies.iter().zip(apply(&memory, &log, done, to)?))
+        {
+            require!(*reply == must, "index {index} is replied {reply:?}, must be {must:?}");
+        }
+        require!(
+            snapshot(&engine)? == snapshot(&memory)?,
+            "after {to} entries the snapshots differ"
+        );
+        let (keys, must) = (engine.stats().machine.keys, memory.stats().machine.keys);
+        require!(keys == must, "after {to} entries it counts {keys} keys, must be {must}");
+        let closed = engine.into_manager().close(TIMEOUT);
+        closed.map_err(|error| format!("closing: {error}"))?;
+        done = to;
+    }
+    Ok(())
+}
+
+/// Installs a snapshot of a machine in memory over another state, and goes on from there.
+pub(super) fn check_installing<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
+    let log = RandomLog::draw(&Machines(subject), seed, entries.max(4));
+    let (before, half) = (log.len() / 4, log.len() / 2);
+    let memory = in_memory(&log)?;
+    apply(&memory, &log, 0, half)?;
+    let bytes = snapshot(&memory)?;
+    let place = subject.place();
+    let engine = over(doing("opening", subject.open(&place))?, &log)?;
+    apply(&engine, &log, 0, before)?;
+    let view = engine.view().map_err(|error| format!("taking a view: {error}"))?;
+    let of_view = || -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        view.snapshot_to(&mut bytes).map_err(|error| format!("writing a view: {error}"))?;
+        Ok(bytes)
+    };
+    let viewed = of_view()?;
+    Snapshot::of_mapping(Mapping::Copied(bytes.clone().into()), "the snapshot".to_owned(), None)
+        .and_then(|snapshot| engine.restore(&snapshot, TIMEOUT))
+        .map_err(|error| format!("installing a snapshot: {error}"))?;
+    require!(snapshot(&engine)? == bytes, "after an installation it writes another snapshot");
+    require!(of_view()? == viewed, "a view of before changed when a snapshot was installed");
+    drop(view);
+    let closed = engine.into_manager().close(TIMEOUT);
+    closed.map_err(|error| format!("closing: {error}"))?;
+    let storage = doing("opening", subject.open(&place))?;
+    let engine = over(storage, &log)?;
+    require!(snapshot(&engine)? == bytes, "opened after an installation it has another state");
+    let tables = doing("listing tables", engine.machine().storage().tables())?;
+    let states = tables.iter().filter(|table| matches!(table, Table::State(_))).count();
+    require!(states == 1, "an installation and opening again left {states} states");
+    apply(&engine, &log, half, log.len())?;
+    apply(&memory, &log, half, log.len())?;
+    require!(
+        snapshot(&engine)? == snapshot(&memory)?,
+        "after an installation it goes on differently"
+    );
+    Ok(())
+}
