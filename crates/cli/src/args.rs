@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -26,6 +26,10 @@ cuts a damaged one. All other commands only read it, and never change a byte. Th
 with 1), but for `snapshot --out`, which makes nothing of a part. While one of them reads a closed directory, nobody can
 open it to write: let it end first.
 
+`run --storage` and `restore --storage` make directories of fjall or redb. `stats`, `get`, `keys`, `export`, `snapshot --out`,
+`put`, `delete`, `incr`, `cas` and `batch` know them by what is in them; they take the directory for themselves, reading
+included. The other commands are about the log of sprag.
+
 `verify`, `inspect`, `dump` and `repair` are for every directory, and `restore` for every snapshot. The others are for the
 key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
 entries (`put`, `delete`, `incr`, `cas`, `batch`, `import`, `run`) refuse the log of a consensus engine too.
@@ -44,7 +48,8 @@ Examples:
   sprag export data > state.jsonl      the state, sorted by key
   sprag import data appendonly.aof     what a Redis append-only file holds
   sprag snapshot data --out day.snap   back up: the state, in one file, also beside a writer
-  sprag restore day.snap copy          a new directory from it"
+  sprag restore day.snap copy          a new directory from it
+  sprag restore day.snap b --storage redb    the same, kept in redb"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -157,6 +162,23 @@ pub(crate) enum Command {
     /// Make shell completions and man pages.
     #[command(hide = true)]
     Generate(Generate),
+}
+
+impl Command {
+    /// The name and the directory of a command that is about our log, and about no other storage.
+    pub(crate) fn of_log(&self) -> Option<(&'static str, &Path)> {
+        Some(match self {
+            Self::Watch(watch) => ("watch", &watch.of.dir),
+            Self::Import(import) => ("import", &import.of.dir),
+            Self::Compact(of) => ("compact", &of.dir),
+            Self::Verify(of) => ("verify", &of.dir),
+            Self::Inspect(inspect) => ("inspect", &inspect.of.dir),
+            Self::Repair(repair) => ("repair", &repair.of.dir),
+            Self::Dump(dump) => ("dump", &dump.of.dir),
+            Self::Bench(Bench { what: BenchWhat::Open(of) }) => ("bench open", &of.dir),
+            _ => return None,
+        })
+    }
 }
 
 /// Options of `bench`.
@@ -347,8 +369,11 @@ pub(crate) struct Restore {
     /// The directory to make; its parent must exist.
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+    /// What keeps the state of the new directory.
+    #[arg(long, value_enum, default_value_t = Kept::Log)]
+    pub(crate) storage: Kept,
     /// Entries are to commit by a consensus engine's word, and not as they are appended.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "storage")]
     pub(crate) by_commit: bool,
     /// Indexes may have gaps, as the directory of an adapter has it (sprag-openraft, say).
     #[arg(long, requires = "by_commit")]
@@ -434,6 +459,9 @@ pub(crate) struct RunOptions {
     /// Which state machine.
     #[arg(long, value_enum, default_value_t = Machine::Persistent)]
     pub(crate) machine: Machine,
+    /// What the persistent machine keeps its state in. Options of the log have no meaning for the others.
+    #[arg(long, value_enum, default_value_t = Kept::Log)]
+    pub(crate) storage: Kept,
     /// The engine's options, as the library sets them for a purpose; default: the engine's defaults. Other options that
     /// are given count before it. Room is made for --keys keys in any case.
     #[arg(long, value_name = "NAME", value_parser = profile())]
@@ -513,6 +541,28 @@ pub(crate) enum Machine {
     Memory,
     /// Keys in memory, values in the log on disk.
     Persistent,
+}
+
+/// What a state is kept in.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    /// The log of sprag, and snapshots.
+    Log,
+    /// fjall, an LSM tree.
+    Fjall,
+    /// redb, a B-tree in one file.
+    Redb,
+}
+
+impl Kept {
+    /// Its name, as `--storage` takes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Fjall => "fjall",
+            Self::Redb => "redb",
+        }
+    }
 }
 
 /// When a run's entries are acknowledged.

@@ -3,24 +3,21 @@
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use sprag::error::OpenError;
 use sprag::{
     ApplyConfig, ApplyManager, Command, Entry, LogId, Payload, PersistentConfig,
-    PersistentStateMachine, Rejection, Reply,
+    PersistentStateMachine, Rejection, Reply, StateMachine,
 };
 
 use crate::args::{Cas, Incr, KeyOf, Put};
 use crate::error::{Failure, Kind, Outcome, about, opening};
 use crate::recovered::say_recovered;
+use crate::stored::{self, when_unlocked};
 use crate::text::line;
 
-/// How long another process is waited for that has the directory open: as long as a command takes, and a `watch` reads.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
-const LOCK_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The longest value.
 const VALUE_BYTES_MAX: usize = 16 << 20;
 /// The longest key.
@@ -137,8 +134,21 @@ pub(crate) fn check_key(key: &[u8]) -> Outcome {
 
 /// Applies one command after the last entry of the directory's log, under that entry's term.
 pub(crate) fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
+    if let Some(machine) = stored::open(dir)? {
+        return machine.apply(dir, command);
+    }
     let machine = open(dir).map_err(opening(dir))?;
     let last = machine.recovery().last;
+    apply_to(machine, last, dir, command)
+}
+
+/// Applies one command to an open machine, after the entry `last`, and closes it.
+pub(crate) fn apply_to<M: StateMachine>(
+    machine: M,
+    last: Option<LogId>,
+    dir: &Path,
+    command: Command<'_>,
+) -> Outcome<(u64, Reply)> {
     let log_id = last.map_or(LogId::new(1, 1), |last| last.at(last.index.saturating_add(1)));
     let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))?;
     let entry = Entry::new(log_id, Payload::Command(command));
@@ -149,18 +159,10 @@ pub(crate) fn apply(dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)> {
 
 /// Opens the directory. Another command that has it open is waited for, but not for long.
 fn open(dir: &Path) -> Result<PersistentStateMachine, OpenError> {
-    let began = Instant::now();
-    loop {
-        let config = PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS);
-        match PersistentStateMachine::open(config) {
-            Err(OpenError::Locked { .. }) if began.elapsed() < LOCK_WAIT_MAX => {
-                thread::sleep(LOCK_LOOK_EVERY);
-            }
-            opened => {
-                return opened.inspect(|machine| say_recovered(dir, machine.recovery()));
-            }
-        }
-    }
+    let open =
+        || PersistentStateMachine::open(PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS));
+    let opened = when_unlocked(open, |error| matches!(error, OpenError::Locked { .. }));
+    opened.inspect(|machine| say_recovered(dir, machine.recovery()))
 }
 
 /// What a reply says that is not the one to a command that was done.

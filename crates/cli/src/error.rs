@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use sprag::StorageError;
 use sprag::error::{Corrupt, OpenError, Poison, SnapshotError};
 
 /// What every command ends with.
@@ -126,6 +127,28 @@ impl Place {
                 }
                 _ => {}
             }
+        } else if let Some(error) = error.downcast_ref::<sprag_fjall::OpenError>() {
+            use sprag_fjall::OpenError as E;
+            match error {
+                E::Locked { path } => self.fill(Self::kind_of(Kind::Locked, path.display())),
+                E::NoParent { path } => self.fill(Self::kind_of(Kind::Missing, path.display())),
+                E::Damaged { path, .. } => self.fill(Self::kind_of(Kind::Damaged, path.display())),
+                E::Io { path, source, .. } => {
+                    self.fill(Self::io(Some(&path.display().to_string()), source));
+                }
+                _ => {}
+            }
+        } else if let Some(error) = error.downcast_ref::<sprag_redb::OpenError>() {
+            use sprag_redb::OpenError as E;
+            match error {
+                E::Locked { name } => self.fill(Self::kind_of(Kind::Locked, name)),
+                E::NoParent { path } => self.fill(Self::kind_of(Kind::Missing, path.display())),
+                E::Damaged { name, .. } => self.fill(Self::kind_of(Kind::Damaged, name)),
+                E::Io { name, source, .. } => self.fill(Self::io(Some(name), source)),
+                _ => {}
+            }
+        } else if let Some(StorageError::Corrupt { .. }) = error.downcast_ref() {
+            self.fill(Self { kind: Some(Kind::Damaged), ..Self::default() });
         } else if let Some(Poison::Io { file, source, .. }) = error.downcast_ref() {
             self.fill(Self::io(Some(file), source));
         } else if let Some(Corrupt { file, offset, index, .. }) = error.downcast_ref() {
@@ -135,12 +158,12 @@ impl Place {
         }
     }
 
+    fn kind_of(kind: Kind, file: impl fmt::Display) -> Self {
+        Self { kind: Some(kind), file: Some(file.to_string()), ..Self::default() }
+    }
+
     fn add_opening(&mut self, error: &OpenError) {
-        let of = |kind, file: &String| Self {
-            kind: Some(kind),
-            file: Some(file.clone()),
-            ..Self::default()
-        };
+        let of = |kind, file: &String| Self::kind_of(kind, file);
         self.fill(match error {
             OpenError::Missing { path } => of(Kind::Missing, path),
             OpenError::Locked { path, .. } => of(Kind::Locked, path),

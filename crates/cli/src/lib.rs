@@ -28,6 +28,7 @@ mod snapshot;
 mod snapshot_file;
 mod state;
 mod stdout;
+mod stored;
 mod text;
 mod version;
 mod watch;
@@ -103,6 +104,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn execute(args: Args, out: &mut dyn Write) -> Outcome {
     let json = args.json;
+    if let Some((name, dir)) = args.command.of_log() {
+        stored::log_only(name, dir)?;
+    }
     match args.command {
         Command::Run(options) => run::run(&options, json, out),
         Command::Put(put) => edit::put(&put, json, out),

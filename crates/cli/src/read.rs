@@ -16,6 +16,7 @@ use crate::look::whole;
 use crate::run::report::three_digits;
 use crate::snapshot_file;
 use crate::state::{State, open_directory};
+use crate::stored;
 use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
 
 pub(crate) fn get(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
@@ -76,6 +77,9 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     if dir.is_file() {
         return snapshot_file::show(dir, json, out);
     }
+    if let Some(machine) = stored::open(dir)? {
+        return machine.show(dir, json, out);
+    }
     let began = Instant::now();
     let machine = open_directory(dir, json)?;
     let open_ms = three_digits(began.elapsed().as_secs_f64() * 1e3);
@@ -89,6 +93,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
             out,
             &StatsJson {
                 dir: &dir.display().to_string(),
+                storage: "log",
                 last_index: last.map(|last| last.index),
                 last_term: last.map(|last| last.term),
                 applied_index: recovery.applied,
@@ -136,6 +141,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
 #[derive(Serialize)]
 struct StatsJson<'a> {
     dir: &'a str,
+    storage: &'static str,
     last_index: Option<u64>,
     last_term: Option<u64>,
     applied_index: Option<u64>,

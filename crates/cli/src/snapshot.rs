@@ -9,15 +9,17 @@ use sprag::error::{OpenError, SnapshotError};
 use sprag::snapshot::SnapshotKind;
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PersistentConfig,
-    PersistentStateMachine, SnapshotReport,
+    PersistentStateMachine, SnapshotReport, View,
 };
 
-use crate::args::{Dir, Restore, Snapshot};
+use crate::args::{Dir, Kept, Restore, Snapshot};
 use crate::error::{self, Outcome, about, about_file, is_full, opening};
 use crate::look::whole;
 use crate::output::{Content, Output};
 use crate::progress::Progress;
 use crate::recovered::say_recovered;
+use crate::state::open_directory;
+use crate::stored;
 use crate::text::{line, size};
 
 /// Long enough for a slow disk to close.
@@ -31,7 +33,12 @@ pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> 
         Some(path) => Some((path, decide(path, snapshot.force)?)),
         None => None,
     };
-    refuse_foreign_state(dir)?;
+    if output.is_none() {
+        stored::log_only("snapshot without --out", dir)?;
+    }
+    if stored::kept_in(dir)? == Kept::Log {
+        refuse_foreign_state(dir)?;
+    }
     let report = match &output {
         Some((path, output)) => export_file(dir, path, output, json)?,
         None => {
@@ -111,13 +118,7 @@ fn decide(path: &Path, force: bool) -> Outcome<Output> {
 /// or what was there before.
 fn export_file(dir: &Path, path: &Path, output: &Output, json: bool) -> Outcome<SnapshotReport> {
     let began = Instant::now();
-    let machine = {
-        let _spinner = Progress::new(json).spinner("reading the log");
-        PersistentStateMachine::open_read_only(dir).map_err(opening(dir))?
-    };
-    // A snapshot of a part of the state would pass for all of it.
-    whole(dir, machine.recovery().unreadable.as_ref())?;
-    let view = machine.view_read_only().map_err(about(dir.display()))?;
+    let view = view_of(dir, json)?;
     if view.log_id().is_none() {
         return Ok(SnapshotReport::default());
     }
@@ -129,6 +130,17 @@ fn export_file(dir: &Path, path: &Path, output: &Output, json: bool) -> Outcome<
     })?;
     report.elapsed = began.elapsed();
     Ok(report)
+}
+
+/// The whole state of a directory.
+fn view_of(dir: &Path, json: bool) -> Outcome<View> {
+    if let Some(machine) = stored::open(dir)? {
+        return machine.view(dir);
+    }
+    let machine = open_directory(dir, json)?;
+    // A snapshot of a part of the state would pass for all of it.
+    whole(dir, machine.recovery().unreadable.as_ref())?;
+    machine.view_read_only().map_err(about(dir.display()))
 }
 
 /// What kept a snapshot from being written: making it, or the file it goes to.
@@ -150,7 +162,7 @@ fn full(file: &Path, error: io::Error) -> Box<dyn std::error::Error> {
 }
 
 pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Outcome {
-    let Restore { file, dir, by_commit, monotone } = restore;
+    let Restore { file, dir, storage, by_commit, monotone } = restore;
     let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
     let contiguity = if *monotone { Contiguity::Monotone } else { Contiguity::Strict };
     // What is wrong with the file is not the directory's fault.
@@ -158,12 +170,20 @@ pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Out
         let what = "a directory; give a snapshot file (sprag snapshot DIR --out FILE writes one)";
         return Err(format!("{}: {what}", file.display()).into());
     }
-    drop(sprag::Snapshot::open(file)?);
-    let report = {
-        let _spinner = Progress::new(json).spinner("verifying and writing");
-        sprag::restore(file, dir, mode, contiguity).map_err(opening_from(file, dir))?
+    let snapshot = sprag::Snapshot::open(file)?;
+    let spinner = Progress::new(json).spinner("verifying and writing");
+    let stored = stored::restore(*storage, &snapshot, file, dir)?;
+    drop(snapshot);
+    let (log_id, keys, bytes) = match stored {
+        Some(restored) => restored,
+        None => {
+            let made = sprag::restore(file, dir, mode, contiguity);
+            let sprag::RestoreReport { log_id, keys, bytes, .. } =
+                made.map_err(opening_from(file, dir))?;
+            (log_id, keys, bytes)
+        }
     };
-    let sprag::RestoreReport { log_id, keys, bytes, .. } = report;
+    drop(spinner);
     if json {
         let dir = dir.display().to_string();
         return line(

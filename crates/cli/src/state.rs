@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use sprag::error::Corrupt;
 use sprag::snapshot::SnapshotKind;
-use sprag::{PersistentStateMachine, Snapshot};
+use sprag::{PersistentStateMachine, Snapshot, View};
 
 use crate::error::{Outcome, about, opening};
 use crate::look::whole;
 use crate::progress::Progress;
+use crate::stored::{self, Stored};
 
 /// What is read.
 pub(crate) struct State {
@@ -18,6 +19,7 @@ pub(crate) struct State {
 
 enum From {
     Directory(Box<PersistentStateMachine>),
+    Stored(Box<dyn Stored>),
     File(Snapshot),
 }
 
@@ -29,6 +31,8 @@ impl State {
     pub(crate) fn open(path: &Path, json: bool) -> Outcome<Self> {
         let from = if path.is_file() {
             From::File(open_snapshot(path)?)
+        } else if let Some(machine) = stored::open(path)? {
+            From::Stored(machine)
         } else {
             From::Directory(Box::new(open_directory(path, json)?))
         };
@@ -42,6 +46,7 @@ impl State {
                 let value = machine.get(key).map_err(about(self.path.display()))?;
                 Ok(value.map(|value| value.to_vec()))
             }
+            From::Stored(machine) => machine.get(&self.path, key),
             // The error names the file.
             From::File(snapshot) => Ok(snapshot.get(key)?.map(<[u8]>::to_vec)),
         }
@@ -52,17 +57,23 @@ impl State {
         match &self.from {
             From::Directory(machine) => {
                 let view = machine.view_read_only().map_err(about(self.path.display()))?;
-                for entry in view.prefix(prefix) {
-                    let (key, value) = entry.map_err(about(self.path.display()))?;
-                    each(&key, &value)?;
-                }
+                self.each_of(&view, prefix, each)?;
             }
+            From::Stored(machine) => self.each_of(&machine.view(&self.path)?, prefix, each)?,
             From::File(snapshot) => {
                 for entry in snapshot.prefix(prefix) {
                     let (key, value) = entry?;
                     each(key, value)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn each_of(&self, view: &View, prefix: &[u8], each: Each<'_>) -> Outcome {
+        for entry in view.prefix(prefix) {
+            let (key, value) = entry.map_err(about(self.path.display()))?;
+            each(&key, &value)?;
         }
         Ok(())
     }
@@ -75,7 +86,7 @@ impl State {
     fn unreadable(&self) -> Option<&Corrupt> {
         match &self.from {
             From::Directory(machine) => machine.recovery().unreadable.as_ref(),
-            From::File(_) => None,
+            From::Stored(_) | From::File(_) => None,
         }
     }
 }

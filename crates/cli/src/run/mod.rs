@@ -14,24 +14,26 @@ pub(crate) mod zipf;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, Durability, IoBackend, LogId, MemoryConfig,
-    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Profile, Reader,
+    MemoryStateMachine, PersistentConfig, PersistentStateMachine, Profile, Reader, StateMachine,
+    Storage, StorageConfig, StorageMachine,
 };
 
-use crate::args::{AckOn, Io, Machine, RunOptions};
+use crate::args::{AckOn, Io, Kept, Machine, RunOptions};
 use crate::disk::bytes_on_disk;
 use crate::error::{Failure, Outcome, about, one_line, opening};
 use crate::memory;
 use crate::metrics::Server;
-use crate::output::{Output, temporary_directory};
+use crate::output::{Output, TemporaryDirectory, temporary_directory};
 use crate::progress::Progress;
 use crate::recovered::say_recovered;
+use crate::stored;
 use digest::Digest;
 use reads::{GetFigures, Readable};
 use report::{Report, three_digits};
@@ -50,9 +52,18 @@ pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outc
     let progress = Progress::new(json);
     let metrics = options.metrics.map(Server::start).transpose()?;
     let (acks, metrics) = (acks.as_ref(), metrics.as_ref());
-    let report = match options.machine {
-        Machine::Memory => run_memory(options, acks, metrics, progress)?,
-        Machine::Persistent => run_persistent(options, acks, metrics, progress)?,
+    let config = || storage_config_of(options);
+    let report = match (options.machine, options.storage) {
+        (Machine::Memory, _) => run_memory(options, acks, metrics, progress)?,
+        (Machine::Persistent, Kept::Log) => run_persistent(options, acks, metrics, progress)?,
+        (Machine::Persistent, Kept::Fjall) => {
+            let open = |dir: &Path| stored::open_fjall(dir, config());
+            run_stored(options, acks, metrics, progress, open)?
+        }
+        (Machine::Persistent, Kept::Redb) => {
+            let open = |dir: &Path| stored::open_redb(dir, config());
+            run_stored(options, acks, metrics, progress, open)?
+        }
     };
     report.print(json, out)?;
     match report.complaint() {
@@ -71,6 +82,17 @@ fn check_usage(options: &RunOptions) -> Outcome {
         return Err(Failure::usage(
             "--machine memory keeps nothing on disk: it goes without --dir",
         ));
+    }
+    if options.storage != Kept::Log {
+        if options.machine == Machine::Memory {
+            return Err(Failure::usage(
+                "--machine memory keeps nothing: it goes without --storage",
+            ));
+        }
+        if options.segment_bytes.is_some() || options.io.is_some() {
+            let what = "--segment-bytes and --io are about the log: they go without --storage";
+            return Err(Failure::usage(what));
+        }
     }
     // The entries, all of them; the model; and, for the memory machine, the values.
     let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
@@ -104,14 +126,7 @@ fn run_persistent(
     metrics: Option<&Server>,
     progress: Progress,
 ) -> Outcome<Report> {
-    let mut temporary = None;
-    let dir = match &options.dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let made = temporary_directory("sprag-run-", None)?;
-            temporary.insert(made).path().join("data")
-        }
-    };
+    let (dir, _temporary) = directory(options)?;
     let config = config_of(&dir, options);
     let machine = {
         let _spinner = progress.spinner("opening");
@@ -133,6 +148,56 @@ fn run_persistent(
     let after = Checked::of(&machine, last.filter(|_| whole))?;
     drop(machine);
     Ok(job.report(options, open_time, &after, Some(&dir)))
+}
+
+/// As [`run_persistent`], of a machine over another storage.
+fn run_stored<S: Storage>(
+    options: &RunOptions,
+    acks: Option<&Output>,
+    metrics: Option<&Server>,
+    progress: Progress,
+    open: impl Fn(&Path) -> Outcome<StorageMachine<S>>,
+) -> Outcome<Report> {
+    let (dir, _temporary) = directory(options)?;
+    let machine = {
+        let _spinner = progress.spinner("opening");
+        open(&dir)?
+    };
+    let (job, reader) = Job::run(machine, options, acks, metrics, progress).map_err(|error| {
+        Failure::about(format!("{}: {}", dir.display(), one_line(&*error)), &*error)
+    })?;
+    drop(reader);
+    let _spinner = progress.spinner("opening again and checking");
+    let started = Instant::now();
+    let machine = open(&dir)?;
+    let open_time = started.elapsed();
+    let after = Checked::of(&machine, machine.applied().map(|last| last.index))?;
+    drop(machine);
+    Ok(job.report(options, open_time, &after, Some(&dir)))
+}
+
+/// The directory of a run, and what removes it if it is a temporary one. It must not be another storage's.
+fn directory(options: &RunOptions) -> Outcome<(PathBuf, Option<TemporaryDirectory>)> {
+    let Some(dir) = &options.dir else {
+        let made = temporary_directory("sprag-run-", None)?;
+        return Ok((made.path().join("data"), Some(made)));
+    };
+    let found = stored::kept_in(dir)?;
+    let is_there = dir.read_dir().is_ok_and(|mut names| names.next().is_some());
+    if is_there && found != options.storage {
+        let (dir, found) = (dir.display(), found.name());
+        let message = format!("{dir}: its state is in {found}; run it with --storage {found}");
+        return Err(message.into());
+    }
+    Ok((dir.clone(), None))
+}
+
+fn storage_config_of(options: &RunOptions) -> StorageConfig {
+    let config = StorageConfig::default();
+    match options.durability {
+        Some(durability) => config.sync_writes(durability == AckOn::Sync),
+        None => config,
+    }
 }
 
 /// The profile's options, or the defaults, and over them what was asked for.
@@ -259,6 +324,7 @@ impl Job {
         let log = stats.log_writer;
         let mut report = Report {
             machine: if dir.is_some() { "persistent" } else { "memory" },
+            storage: dir.map(|_| options.storage.name()),
             dir: dir.map(|dir| dir.display().to_string()),
             profile: options.profile.map(Profile::name),
             durability: stats.durability.map(|durability| match durability {

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use histogram::Histogram;
 use sprag::error::ReadError;
-use sprag::{MemoryStateMachine, PersistentStateMachine, StateMachine, Value};
+use sprag::{
+    MemoryStateMachine, PersistentStateMachine, StateMachine, Storage, StorageMachine, Value,
+};
 
 use super::workload::key_of;
 use super::zipf::{Random, mix};
@@ -26,8 +28,8 @@ pub(super) trait Readable: StateMachine {
 }
 
 macro_rules! readable {
-    ($machine:ident) => {
-        impl Readable for $machine {
+    ($machine:ident $(, $of:ident: $storage:ident)?) => {
+        impl $(<$of: $storage>)? Readable for $machine $(<$of>)? {
             fn get_with<R>(
                 &self,
                 key: &[u8],
@@ -49,6 +51,7 @@ macro_rules! readable {
 
 readable!(MemoryStateMachine);
 readable!(PersistentStateMachine);
+readable!(StorageMachine, S: Storage);
 
 /// How long gets took.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,6 +12,8 @@ use crate::text::{Maybe, line, size};
 #[derive(Serialize, Clone, Debug)]
 pub(super) struct Report {
     pub(super) machine: &'static str,
+    /// What keeps the state on disk.
+    pub(super) storage: Option<&'static str>,
     pub(super) dir: Option<String>,
     pub(super) profile: Option<&'static str>,
     pub(super) durability: Option<&'static str>,
@@ -187,6 +189,7 @@ mod tests {
     fn good() -> Report {
         Report {
             machine: "persistent",
+            storage: None,
             dir: None,
             profile: None,
             durability: None,

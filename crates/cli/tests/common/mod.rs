@@ -37,15 +37,18 @@ pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Comma
     let mut command = Command::new(env!("CARGO_BIN_EXE_sprag"));
     let arguments: Vec<OsString> = arguments.into_iter().map(|s| s.as_ref().to_owned()).collect();
     command.args(&arguments).stdin(Stdio::null());
-    if is_run(&arguments) && !arguments.iter().any(|argument| argument == "--io") {
+    if asks_for_io(&arguments) {
         command.args(["--io", io::asked_name()]);
     }
     command
 }
 
-/// Whether it is the command that takes a back-end, and reports it.
-fn is_run(arguments: &[OsString]) -> bool {
+/// Whether it is the command that takes a back-end, and reports it: none is named, and it has a log.
+fn asks_for_io(arguments: &[OsString]) -> bool {
+    let is_other = |pair: &[OsString]| pair[0] == "--storage" && pair[1] != "log";
     arguments.first().is_some_and(|first| first == "run")
+        && !arguments.iter().any(|argument| argument == "--io")
+        && !arguments.windows(2).any(is_other)
 }
 
 /// Runs the command to its end.
@@ -77,7 +80,7 @@ pub fn fail<S: AsRef<OsStr>>(status: i32, arguments: impl IntoIterator<Item = S>
 pub fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Value {
     let arguments: Vec<OsString> = arguments.into_iter().map(|s| s.as_ref().to_owned()).collect();
     let report: Value = serde_json::from_slice(&succeed(&arguments)).unwrap();
-    if is_run(&arguments) && !arguments.iter().any(|argument| argument == "--io") {
+    if asks_for_io(&arguments) {
         io::check_name(report["io_backend"].as_str().unwrap(), io::asked(), || None);
     }
     report
