@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ApplyConfig, CompactionPolicy, Durability, IoBackend, PersistentConfig};
+use crate::machine::storage::StorageConfig;
 use crate::sync::thread;
 
-/// A purpose that options are set for. [`apply_config`](Profile::apply_config) and
-/// [`persistent_config`](Profile::persistent_config) give the options, and so do constructors of their names, such as
-/// [`ApplyConfig::low_latency`]. Every builder method works on the result.
+/// A purpose that options are set for. [`apply_config`](Profile::apply_config),
+/// [`persistent_config`](Profile::persistent_config) and [`storage_config`](Profile::storage_config) give the options, and
+/// so do constructors of their names, such as [`ApplyConfig::low_latency`]. Every builder method works on the result.
 ///
 /// `docs/tuning.md` has one table of what each profile sets, and the measured effect of each beside the default.
 ///
@@ -101,6 +102,21 @@ impl Profile {
             Self::SmallCluster => config.segment_bytes(16 << 20).retain_entries(10_000),
             Self::MediumCluster => config.retain_entries(100_000),
             Self::LargeCluster => config.expected_keys(1 << 20).retain_entries(1_000_000),
+        }
+    }
+}
+
+impl Profile {
+    /// The options of a machine over another storage.
+    pub fn storage_config(self) -> StorageConfig {
+        let config = StorageConfig::default();
+        match self {
+            Self::LowLatency => config.enable_cache(true),
+            Self::HighThroughput => config.batch_size(1024).enable_cache(true),
+            Self::MemoryEfficient | Self::SmallCluster => config,
+            Self::Durable => config.sync_writes(true),
+            Self::MediumCluster => config.enable_cache(true).max_cache_size(5000),
+            Self::LargeCluster => config.batch_size(1024).enable_cache(true),
         }
     }
 }
@@ -220,6 +236,44 @@ impl PersistentConfig {
     #[must_use]
     pub fn large_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::LargeCluster.persistent_config(path)
+    }
+}
+
+impl StorageConfig {
+    /// For short waits: the read cache, and all else as by default.
+    pub fn low_latency() -> Self {
+        Profile::LowLatency.storage_config()
+    }
+
+    /// For most entries a second: `batch_size` of 1,024, and the read cache. The entries of a batch are acknowledged
+    /// together.
+    pub fn high_throughput() -> Self {
+        Profile::HighThroughput.storage_config()
+    }
+
+    /// For little memory: the default, which has no read cache. Most memory is the storage's own: lower its cache too.
+    pub fn memory_efficient() -> Self {
+        Profile::MemoryEfficient.storage_config()
+    }
+
+    /// For what must survive: `sync_writes`, which is the default. Snapshots are for the caller to take.
+    pub fn durable() -> Self {
+        Profile::Durable.storage_config()
+    }
+
+    /// For a node of three to five: the default.
+    pub fn small_cluster() -> Self {
+        Profile::SmallCluster.storage_config()
+    }
+
+    /// For a node of five to ten: the read cache, of 5,000 entries at most.
+    pub fn medium_cluster() -> Self {
+        Profile::MediumCluster.storage_config()
+    }
+
+    /// For a node of more than ten, or of much work: `batch_size` of 1,024, and the read cache of 10,000 entries.
+    pub fn large_cluster() -> Self {
+        Profile::LargeCluster.storage_config()
     }
 }
 

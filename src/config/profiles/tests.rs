@@ -126,15 +126,21 @@ fn of_machine(config: &PersistentConfig) -> Vec<Shown> {
     ]
 }
 
-fn options(apply: &ApplyConfig, machine: &PersistentConfig) -> Vec<Shown> {
-    [of_manager(apply), of_machine(machine)].concat()
+fn options(apply: &ApplyConfig, machine: &PersistentConfig, storage: &StorageConfig) -> Vec<Shown> {
+    let number = |text: String| text.parse().map_or(text, count);
+    let storage = storage.shown().map(|(name, value)| (name, number(value)));
+    [of_manager(apply), of_machine(machine), storage.to_vec()].concat()
+}
+
+fn options_of(profile: Profile) -> Vec<Shown> {
+    options(&profile.apply_config(), &profile.persistent_config("data"), &profile.storage_config())
 }
 
 /// The table: a row for each option that a profile sets, and a cell only where it is not the default.
 fn table() -> String {
-    let defaults = options(&ApplyConfig::new(), &PersistentConfig::new("data"));
-    let profiles = Profile::ALL
-        .map(|profile| options(&profile.apply_config(), &profile.persistent_config("data")));
+    let defaults =
+        options(&ApplyConfig::new(), &PersistentConfig::new("data"), &StorageConfig::default());
+    let profiles = Profile::ALL.map(options_of);
     let names = Profile::ALL.map(|profile| format!("`{}`", profile.name().replace('-', "_")));
     let mut table = format!("| option | default | {} |\n|---|---|", names.join(" | "));
     table += &"---|".repeat(names.len());
@@ -164,20 +170,25 @@ fn the_table_of_the_documents_is_what_the_profiles_set() {
 
 #[test]
 fn every_profile_has_constructors_of_its_name() {
-    type Apply = fn() -> ApplyConfig;
-    type Machine = fn(&'static str) -> PersistentConfig;
-    let constructors: [(Apply, Machine); 7] = [
-        (ApplyConfig::low_latency, PersistentConfig::low_latency),
-        (ApplyConfig::high_throughput, PersistentConfig::high_throughput),
-        (ApplyConfig::memory_efficient, PersistentConfig::memory_efficient),
-        (ApplyConfig::durable, PersistentConfig::durable),
-        (ApplyConfig::small_cluster, PersistentConfig::small_cluster),
-        (ApplyConfig::medium_cluster, PersistentConfig::medium_cluster),
-        (ApplyConfig::large_cluster, PersistentConfig::large_cluster),
+    type Constructors =
+        (fn() -> ApplyConfig, fn(&'static str) -> PersistentConfig, fn() -> StorageConfig);
+    macro_rules! named {
+        ($name:ident) => {
+            (ApplyConfig::$name, PersistentConfig::$name, StorageConfig::$name)
+        };
+    }
+    let constructors: [Constructors; 7] = [
+        named!(low_latency),
+        named!(high_throughput),
+        named!(memory_efficient),
+        named!(durable),
+        named!(small_cluster),
+        named!(medium_cluster),
+        named!(large_cluster),
     ];
-    for (profile, (apply, machine)) in Profile::ALL.into_iter().zip(constructors) {
-        let of_profile = options(&profile.apply_config(), &profile.persistent_config("data"));
-        assert_eq!(options(&apply(), &machine("data")), of_profile, "{}", profile.name());
+    for (profile, (apply, machine, storage)) in Profile::ALL.into_iter().zip(constructors) {
+        let named = options(&apply(), &machine("data"), &storage());
+        assert_eq!(named, options_of(profile), "{}", profile.name());
     }
 }
 

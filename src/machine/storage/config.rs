@@ -107,6 +107,23 @@ impl StorageConfig {
         self
     }
 
+    /// Every option and its value, for the table of the profiles.
+    #[cfg(test)]
+    pub(crate) fn shown(&self) -> [(&'static str, String); 7] {
+        let Self { batch_size, batch_interval, sync_writes, limits, enable_cache, cache_limits } =
+            self;
+        let CacheLimits { entries, bytes } = cache_limits;
+        [
+            ("StorageConfig::batch_size", batch_size.to_string()),
+            ("StorageConfig::batch_interval", format!("{} s", batch_interval.as_secs_f64())),
+            ("sync_writes", sync_writes.to_string()),
+            ("StorageConfig::limits", format!("{limits:?}")),
+            ("enable_cache", enable_cache.to_string()),
+            ("max_cache_size", entries.to_string()),
+            ("max_cache_bytes", format!("{} MiB", bytes >> 20)),
+        ]
+    }
+
     /// The cache that is asked for.
     pub(super) fn cache(&self) -> Option<ReadCache> {
         self.enable_cache.then(|| ReadCache::new(self.cache_limits))

@@ -193,7 +193,7 @@ fn directory(options: &RunOptions) -> Outcome<(PathBuf, Option<TemporaryDirector
 }
 
 fn storage_config_of(options: &RunOptions) -> StorageConfig {
-    let config = StorageConfig::default();
+    let config = options.profile.map_or_else(StorageConfig::default, Profile::storage_config);
     match options.durability {
         Some(durability) => config.sync_writes(durability == AckOn::Sync),
         None => config,
