@@ -18,6 +18,13 @@ fn bucket_of(value: u64) -> usize {
     (bits as usize).min(BUCKETS - 1)
 }
 
+/// The bucket of a time, and its nanoseconds.
+fn bucket_of_time(took: Duration) -> (usize, u64) {
+    let whole_ns = took.as_secs().saturating_mul(1_000_000_000);
+    let took_ns = whole_ns.saturating_add(u64::from(took.subsec_nanos()));
+    (bucket_of(took_ns.div_ceil(NANOS_PER_MICRO)), took_ns)
+}
+
 /// The greatest value of a bucket; `None` for the last, which has no bound.
 fn bound_of(bucket: usize) -> Option<u64> {
     (bucket + 1 < BUCKETS).then(|| 1 << bucket)
@@ -108,6 +115,15 @@ impl Cells {
         if value > self.max.load(Ordering::Relaxed) {
             self.max.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// The same where several may record at once.
+    fn record_shared(&self, bucket: usize, value: u64) {
+        if let Some(count) = self.buckets.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sum.fetch_add(value, Ordering::Relaxed);
+        self.max.fetch_max(value, Ordering::Relaxed);
     }
 
     fn load(&self) -> Counts {
@@ -266,9 +282,14 @@ pub(crate) struct TimeRecorder(Cells);
 
 impl TimeRecorder {
     pub(crate) fn record(&self, took: Duration) {
-        let whole_ns = took.as_secs().saturating_mul(1_000_000_000);
-        let took_ns = whole_ns.saturating_add(u64::from(took.subsec_nanos()));
-        self.0.record(bucket_of(took_ns.div_ceil(NANOS_PER_MICRO)), took_ns);
+        let (bucket, took_ns) = bucket_of_time(took);
+        self.0.record(bucket, took_ns);
+    }
+
+    /// The same where several may record at once: for what is rare.
+    pub(crate) fn record_shared(&self, took: Duration) {
+        let (bucket, took_ns) = bucket_of_time(took);
+        self.0.record_shared(bucket, took_ns);
     }
 
     pub(crate) fn histogram(&self) -> TimeHistogram {
@@ -328,6 +349,11 @@ pub struct TimeStats {
     /// How long the log writer waited for the file of the next segment, each time it went on to one. It is made ready
     /// ahead of time, so this is short where the disk keeps up.
     pub segment_wait: TimeHistogram,
+    /// One commit of a batch by the storage of a machine over one; with `sync_writes`, and without a log of ours, the
+    /// sync is in it.
+    pub storage_commit: TimeHistogram,
+    /// One sync that such a storage is asked for apart from a commit: to flush, to close, or for a waiter.
+    pub storage_sync: TimeHistogram,
     /// Opening the directory: its newest snapshot read, and its log replayed. One time, or none without a log.
     pub recovery: TimeHistogram,
 }
@@ -388,6 +414,22 @@ mod tests {
         let recorder = TimeRecorder::default();
         recorder.record(Duration::from_secs(1000));
         assert_eq!(recorder.histogram().percentile(100.0), Some(Duration::from_secs(1000)));
+    }
+
+    #[test]
+    fn what_several_record_at_once_is_counted_once_each() {
+        let recorder = TimeRecorder::default();
+        std::thread::scope(|scope| {
+            for thread in 1..=4 {
+                let recorder = &recorder;
+                scope.spawn(move || {
+                    (0..1000).for_each(|_| recorder.record_shared(Duration::from_micros(thread)));
+                });
+            }
+        });
+        let histogram = recorder.histogram();
+        assert_eq!((histogram.count(), histogram.sum()), (4000, Duration::from_millis(10)));
+        assert_eq!(histogram.max(), Duration::from_micros(4));
     }
 
     #[test]

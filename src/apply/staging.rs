@@ -131,11 +131,11 @@ impl<M: StateMachine> Applying<'_, M> {
         let what =
             || format!("its storage did not commit the batch of entries {first} to {}", mark - 1);
         let durable = call_storage(first, what, || {
-            let durable = staging.commit()?;
+            let durable = self.latency.commit_storage(staging)?;
             // A storage that was asked to sync, and did not: nothing would be acknowledged.
             let must_sync = self.is_alone && !durable && self.progress.rule() == AckRule::Durable;
             if must_sync {
-                staging.sync()?;
+                self.latency.sync_storage(staging)?;
             }
             Ok(durable || must_sync)
         })?;
@@ -144,6 +144,7 @@ impl<M: StateMachine> Applying<'_, M> {
         worker.move_to(mark);
         // Before the mark: it frees the slots, and tells the futures.
         self.cells.fill_to(mark, self.slots);
+        self.latency.applies(mark);
         if self.is_alone {
             self.progress.stored_to(mark, durable);
         } else {
@@ -245,7 +246,7 @@ impl<M: StateMachine> Engine<M> {
     pub(super) fn commit_records(&self, first: u64) -> Result<(), Poison> {
         let Some(staging) = self.machine.staging() else { return Ok(()) };
         let what = || format!("its storage did not commit the batch of records from {first} on");
-        call_storage(first, what, || staging.commit()).map(drop)
+        call_storage(first, what, || self.latency.commit_storage(staging)).map(drop)
     }
 
     /// Blocks until the storage has committed `index`, and makes that durable.
@@ -277,7 +278,8 @@ impl<M: StateMachine> Engine<M> {
             Some(last) => format!("its storage did not make entries {first} to {last} durable"),
             None => "its storage did not sync".to_owned(),
         };
-        call_storage(first, what, || staging.sync()).map_err(|poison| self.fail(poison))?;
+        let sync = || self.latency.sync_storage(staging);
+        call_storage(first, what, sync).map_err(|poison| self.fail(poison))?;
         self.progress.stored_durably_to(stored);
         Ok(())
     }

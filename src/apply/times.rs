@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::latency::Latency;
-use crate::machine::StateMachine;
+use crate::machine::storage::Staging;
+use crate::machine::{Fatal, StateMachine};
 use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
 
 /// One submission is timed on its way to the state at a time, and none that begins sooner after the one before.
@@ -29,6 +30,10 @@ pub(crate) struct EngineTimes {
     pub(crate) snapshot: TimeRecorder,
     /// Recorded by the holder of the turn to write snapshots.
     pub(crate) compaction: TimeRecorder,
+    /// Recorded in the worker's place.
+    storage_commit: TimeRecorder,
+    /// Recorded there, and by the holder of the turn to sync.
+    storage_sync: TimeRecorder,
 }
 
 /// The submission that is timed on its way to the state.
@@ -85,6 +90,22 @@ impl Latency {
         probe.mark.store(NONE, Ordering::Release);
     }
 
+    /// Has the storage of a machine commit. For the holder of the worker's place.
+    pub(super) fn commit_storage(&self, staging: &dyn Staging) -> Result<bool, Fatal> {
+        let began = self.now();
+        let durable = staging.commit()?;
+        self.times.storage_commit.record(self.since(began));
+        Ok(durable)
+    }
+
+    /// Has the storage of a machine sync.
+    pub(super) fn sync_storage(&self, staging: &dyn Staging) -> Result<(), Fatal> {
+        let began = self.now();
+        staging.sync()?;
+        self.times.storage_sync.record_shared(self.since(began));
+        Ok(())
+    }
+
     /// Entries from `mark` on are gone from the log, and are never applied. For the holder of the appender.
     pub(super) fn forget_submission_from(&self, mark: u64) {
         let probe = &self.times.probe;
@@ -131,6 +152,8 @@ impl<M: StateMachine> Engine<M> {
             apply_range: self.workers.apply_times(),
             snapshot: own.snapshot.histogram(),
             compaction: own.compaction.histogram(),
+            storage_commit: own.storage_commit.histogram(),
+            storage_sync: own.storage_sync.histogram(),
             ..TimeStats::default()
         };
         if let Some(log) = &self.log {

@@ -253,14 +253,13 @@ impl<M: StateMachine> Applying<'_, M> {
         range: &Descriptor,
         partition: Partition,
     ) -> Result<u64, Poison> {
-        if !state.sampling.takes(range.count) {
-            return self.run(state, range, partition);
-        }
-        let began = self.latency.now();
+        let began = state.sampling.takes(range.count).then(|| self.latency.now());
         let rejected = self.run(state, range, partition)?;
-        let took = self.latency.since(began);
-        worker.times.record(took);
-        state.sampling.timed(took);
+        if let Some(began) = began {
+            let took = self.latency.since(began);
+            worker.times.record(took);
+            state.sampling.timed(took);
+        }
         Ok(rejected)
     }
 

@@ -85,6 +85,8 @@ const FIGURES: &[(&str, &str)] = &[
     ("TimeStats.snapshot", "snapshots_and_compactions_take_what_the_machine_takes"),
     ("TimeStats.compaction", "snapshots_and_compactions_take_what_the_machine_takes"),
     ("TimeStats.segment_wait", "the_log_writer_waits_for_a_segment_that_is_not_ready"),
+    ("TimeStats.storage_commit", "a_slow_storage_shows_in_the_times_of_its_commits_and_syncs"),
+    ("TimeStats.storage_sync", "a_slow_storage_shows_in_the_times_of_its_commits_and_syncs"),
     ("TimeStats.recovery", "opening_a_directory_takes_what_its_disk_takes"),
     ("CompactionStats.done", "snapshots_and_compactions_are_counted"),
     ("CompactionStats.failed", "a_compaction_that_fails_is_counted_until_one_is_done"),

@@ -1,4 +1,4 @@
-//! A disk that takes its time, by the clock of the engine or by the system's.
+//! A disk and a storage that take their time, by the clock of the engine or by the system's.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sprag::disk::{Access, Disk, DiskFile, Mapping, WriteQueue};
 use sprag::testing::HandClock;
+use sprag::testing::storage::MemoryStorage;
+use sprag::{Storage, StorageBatch, StorageError, Table};
 
 /// What the operations of a [`SlowDisk`] take, in nanoseconds of the engine's clock.
 #[derive(Debug, Default)]
@@ -106,5 +108,57 @@ impl DiskFile for SlowFile {
 
     fn map(&self, bytes: usize) -> io::Result<Mapping> {
         self.file.map(bytes)
+    }
+}
+
+/// A storage whose commits and syncs take the engine's time: commits with a sync take both.
+pub(crate) struct SlowStorage {
+    pub(crate) storage: MemoryStorage,
+    pub(crate) delays: Arc<Delays>,
+}
+
+impl Storage for SlowStorage {
+    type Snapshot = <MemoryStorage as Storage>::Snapshot;
+
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn tables(&self) -> Result<Vec<Table>, StorageError> {
+        self.storage.tables()
+    }
+
+    fn create_table(&self, table: Table) -> Result<(), StorageError> {
+        self.storage.create_table(table)
+    }
+
+    fn remove_table(&self, table: Table) -> Result<(), StorageError> {
+        self.storage.remove_table(table)
+    }
+
+    fn get(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, StorageError> {
+        self.storage.get(table, key, read)
+    }
+
+    fn commit(&self, batch: &StorageBatch, sync: bool) -> Result<bool, StorageError> {
+        self.delays.pass(&self.delays.write_ns);
+        if sync {
+            self.delays.pass(&self.delays.sync_ns);
+        }
+        self.storage.commit(batch, sync)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.delays.pass(&self.delays.sync_ns);
+        self.storage.sync()
+    }
+
+    fn snapshot(&self) -> Result<Self::Snapshot, StorageError> {
+        self.storage.snapshot()
     }
 }

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sprag::error::SnapshotError;
+use sprag::testing::storage::MemoryStorage;
 use sprag::testing::{HandClock, SimDisk, Stepped};
 use sprag::{
     Durability, Entry, Fatal, Footprint, Journaled, LogId, Partition, Payload, PayloadRef,
     PersistentConfig, PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
-    TimeHistogram,
+    StorageConfig, TimeHistogram,
 };
 
 use crate::common::{LONG, Scratch, apply_config, manage};
-use crate::slow::{Delays, SlowDisk};
+use crate::slow::{Delays, SlowDisk, SlowStorage};
 use crate::{Own, memory, one_worker, opaque};
 
 const MS: Duration = Duration::from_millis(1);
@@ -226,6 +227,34 @@ fn the_log_writer_waits_for_a_segment_that_is_not_ready() {
     assert_eq!(fill_a_segment(false), (1, 9 * MS));
     assert_eq!(fill_a_segment(true), (2, 9 * MS), "the background made it ready");
     assert_eq!(fill_a_segment(false), (3, 18 * MS));
+}
+
+#[test]
+fn a_slow_storage_shows_in_the_times_of_its_commits_and_syncs() {
+    let on_storage = |sync_writes| {
+        let delays = Arc::new(Delays::default());
+        let clock = delays.clock.clone();
+        let storage = SlowStorage { storage: MemoryStorage::new(), delays: Arc::clone(&delays) };
+        let config = StorageConfig::default().sync_writes(sync_writes);
+        let machine = PersistentStateMachine::with_storage(storage, config).unwrap();
+        let engine = Stepped::with_clock(machine, one_worker(), clock).unwrap();
+        Delays::set(&delays.write_ns, 3 * MS);
+        Delays::set(&delays.sync_ns, 50 * MS);
+        let entries = [1, 2, 3].map(|index| Entry::put(index, 1, b"key", b"value"));
+        let _ = engine.apply_entries(&entries).unwrap();
+        engine.advance(MS);
+        engine.run_until_idle();
+        engine
+    };
+    let times = on_storage(true).stats().times;
+    assert_eq!(shown(&times.storage_commit), (1, 53 * MS));
+    assert_eq!(shown(&times.submit_to_applied), (1, 54 * MS), "applied is committed");
+    assert_eq!(times.storage_sync.count(), 0);
+    let engine = on_storage(false);
+    assert_eq!(shown(&engine.stats().times.storage_commit), (1, 3 * MS));
+    engine.flush_pending(LONG).unwrap();
+    let times = engine.stats().times;
+    assert_eq!((shown(&times.storage_sync), times.log_sync.count()), ((1, 50 * MS), 0));
 }
 
 #[test]
