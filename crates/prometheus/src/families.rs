@@ -174,6 +174,12 @@ families! {
         |stats, out| out.times(&stats.times.snapshot);
     Histogram "sprag_compaction" in SECONDS, [], "Time of a compaction that succeeded":
         |stats, out| of_log(stats, |out| out.times(&stats.times.compaction), out);
+    Histogram "sprag_storage_commit" in SECONDS, [],
+        "Time of a commit of a batch by a storage that is not the log, with the sync that goes with it":
+        |stats, out| of_storage(stats, |out| out.times(&stats.times.storage_commit), out);
+    Histogram "sprag_storage_sync" in SECONDS, [],
+        "Time of a sync of such a storage apart from a commit":
+        |stats, out| of_storage(stats, |out| out.times(&stats.times.storage_sync), out);
     Histogram "sprag_recovery" in SECONDS, [], "Time of opening the directory":
         |stats, out| of_log(stats, |out| out.times(&stats.times.recovery), out);
 
@@ -338,7 +344,16 @@ fn of_log(
     put: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
     out: &mut Samples<'_>,
 ) -> fmt::Result {
-    if stats.durability.is_some() { put(out) } else { Ok(()) }
+    if stats.recovery.is_some() { put(out) } else { Ok(()) }
+}
+
+/// Only for a machine over a storage that is not the log, from its first commit on.
+fn of_storage(
+    stats: &ApplyStats,
+    put: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
+    out: &mut Samples<'_>,
+) -> fmt::Result {
+    if stats.times.storage_commit.count() > 0 { put(out) } else { Ok(()) }
 }
 
 /// Nothing for what there is not.
@@ -361,7 +376,7 @@ fn memory(stats: &ApplyStats, out: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn disk(stats: &ApplyStats, out: &mut Samples<'_>) -> fmt::Result {
-    if stats.durability.is_some() {
+    if stats.recovery.is_some() {
         out.whole(&[("kind", "segments")], stats.disk.segment_bytes)?;
         out.whole(&[("kind", "spare_segments")], stats.disk.spare_bytes)?;
         out.whole(&[("kind", "snapshot")], stats.disk.snapshot_bytes)?;

@@ -22,6 +22,8 @@ pub(super) struct Times {
     snapshot: Took,
     compaction: Took,
     segment_wait: Took,
+    storage_commit: Took,
+    storage_sync: Took,
     recovery: Took,
 }
 
@@ -95,6 +97,8 @@ impl Times {
             snapshot: took(|times| &times.snapshot),
             compaction: took(|times| &times.compaction),
             segment_wait: took(|times| &times.segment_wait),
+            storage_commit: took(|times| &times.storage_commit),
+            storage_sync: took(|times| &times.storage_sync),
             recovery: Took::of(&after.recovery),
         }
     }
@@ -108,6 +112,8 @@ impl Times {
             ("to applied", &self.submit_to_applied),
             ("apply range", &self.apply_range),
             ("segment wait", &self.segment_wait),
+            ("commit", &self.storage_commit),
+            ("sync", &self.storage_sync),
             ("snapshot", &self.snapshot),
             ("compaction", &self.compaction),
         ];

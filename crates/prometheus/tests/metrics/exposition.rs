@@ -9,7 +9,7 @@ use sprag::{ApplyConfig, ApplyManager, Entry, Journaled};
 use sprag_prometheus::{SpragCollector, described};
 
 use crate::scrape::Scrape;
-use crate::{Cached, LONG, memory, persistent, promtool, registry, registry_of, text};
+use crate::{Cached, LONG, memory, persistent, promtool, registry, registry_of, stored, text};
 
 #[test]
 fn promtool_accepts_a_scrape() {
@@ -68,6 +68,8 @@ fn a_scrape_has_the_metrics_of_the_table_and_no_others() {
     let collector = SpragCollector::new();
     collector.add("on disk", manager.stats_reader()).unwrap();
     collector.add("cached", cached.stats_reader()).unwrap();
+    let stored = stored();
+    collector.add("stored", stored.stats_reader()).unwrap();
     let scrape = Scrape::of(&registry(&collector));
     let described = described();
     for metric in &described {

@@ -8,7 +8,7 @@ use sprag::{
 use sprag_prometheus::SpragCollector;
 
 use crate::scrape::Scrape;
-use crate::{Cached, LONG, memory, persistent, registry, registry_of};
+use crate::{Cached, LONG, memory, persistent, registry, registry_of, stored};
 
 /// A figure by the name of the list, where a scrape has it, and what it must be.
 type Figure = (&'static str, fn(&Scrape) -> Option<f64>, fn(&ApplyStats) -> Option<f64>);
@@ -154,6 +154,19 @@ fn every_figure_of_the_three_lists_is_found_in_a_scrape() {
     let scrape = Scrape::of(&registry_of(&cached));
     assert_eq!(scrape.sum("sprag_memory_bytes", &[("kind", "machine")]), Some(4096.0));
     assert_eq!(scrape.sum("sprag_disk_bytes", &[("kind", "machine")]), Some(8192.0));
+}
+
+#[test]
+fn a_machine_over_a_storage_has_the_times_of_the_storage_and_none_of_a_log() {
+    let manager = stored();
+    let (scrape, times) = (Scrape::of(&registry_of(&manager)), manager.stats().times);
+    let commits = scrape.sum("sprag_storage_commit_seconds_count", &[]);
+    assert_eq!(commits, Some(times.storage_commit.count() as f64));
+    assert_eq!(scrape.sum("sprag_storage_sync_seconds_count", &[]), Some(0.0));
+    assert_eq!(scrape.sum("sprag_log_write_seconds_count", &[]), None);
+    let dir = tempfile::tempdir().unwrap();
+    let scrape = Scrape::of(&registry_of(&persistent(&dir)));
+    assert_eq!(scrape.sum("sprag_storage_commit_seconds_count", &[]), None);
 }
 
 #[test]

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
+use sprag::testing::storage::MemoryStorage;
 use sprag::{
-    ApplyConfig, ApplyManager, Fatal, MemoryConfig, MemoryStateMachine, Partition,
+    ApplyConfig, ApplyManager, Entry, Fatal, MemoryConfig, MemoryStateMachine, Partition,
     PersistentConfig, PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats,
+    StorageConfig, StorageMachine,
 };
 use sprag_prometheus::SpragCollector;
 
@@ -54,6 +56,15 @@ fn registry_of<M: StateMachine>(manager: &ApplyManager<M>) -> Registry {
     let collector = SpragCollector::new();
     collector.add("test", manager.stats_reader()).unwrap();
     registry(&collector)
+}
+
+/// A machine over a storage that is not our log, with one entry.
+fn stored() -> ApplyManager<StorageMachine<MemoryStorage>> {
+    let config = StorageConfig::default();
+    let machine = PersistentStateMachine::with_storage(MemoryStorage::new(), config).unwrap();
+    let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+    manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
+    manager
 }
 
 fn registry(collector: &SpragCollector) -> Registry {
