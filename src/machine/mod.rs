@@ -291,7 +291,7 @@ pub struct StateMachineStats {
     pub disk_bytes: Option<u64>,
     /// Entries in the read cache; `None` where there is none.
     pub cache_size: Option<u64>,
-    /// Bytes of the read cache: keys, values, and 128 bytes for each entry; `None` where there is none.
+    /// Bytes of the read cache: keys, values, and 192 bytes for each entry; `None` where there is none.
     pub cache_bytes: Option<u64>,
     /// Gets that the read cache answered; `None` where there is none.
     pub cache_hits: Option<u64>,

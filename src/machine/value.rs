@@ -76,6 +76,13 @@ impl Value {
     }
 }
 
+/// A copy.
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::copied(bytes)
+    }
+}
+
 impl Deref for Value {
     type Target = [u8];
 

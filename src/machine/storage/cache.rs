@@ -56,7 +56,7 @@ const STAMPS: usize = 8_192;
 pub struct CacheLimits {
     /// Most entries, at least 1.
     pub entries: usize,
-    /// Most bytes: keys, values, and 128 bytes for each entry. At most 1 TiB.
+    /// Most bytes: keys, values, and 192 bytes for each entry. At most 1 TiB.
     pub bytes: u64,
 }
 
@@ -65,7 +65,7 @@ pub struct CacheLimits {
 pub struct CacheStats {
     /// Entries in the cache.
     pub entries: u64,
-    /// What they take: keys, values, and 128 bytes each.
+    /// What they take: keys, values, and 192 bytes each.
     pub bytes: u64,
     /// Lookups that found a value.
     pub hits: u64,

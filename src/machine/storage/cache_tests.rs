@@ -14,7 +14,7 @@ use crate::Value;
 const STATE: Table = Table::State(1);
 const LIMITS: CacheLimits = CacheLimits { entries: 1_000, bytes: 8 << 20 };
 /// What an entry takes beside key and value.
-const ENTRY: u64 = 128;
+const ENTRY: u64 = 192;
 
 /// A storage in memory: what the cache stands before.
 #[derive(Default)]

@@ -97,7 +97,7 @@ impl StorageConfig {
         self
     }
 
-    /// The most bytes in the read cache, default 64 MiB; 1 MiB to 1 TiB. Keys and values count, and 128 bytes for each entry. It
+    /// The most bytes in the read cache, default 64 MiB; 1 MiB to 1 TiB. Keys and values count, and 192 bytes for each entry. It
     /// counts only with [`enable_cache`](StorageConfig::enable_cache).
     ///
     /// A value that takes more than 3/4 of one of its parts is not kept; there are up to 16 parts, of 1 MiB at least. By default

@@ -1,0 +1,137 @@
+//! What is read, in which order.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+pub(crate) struct Workload {
+    pub(crate) name: String,
+    pub(crate) gets: Vec<u32>,
+}
+
+const KEYS: u32 = 100_000;
+const GETS: usize = 1_000_000;
+
+/// SplitMix64.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        (self.next() % u64::from(bound)) as u32
+    }
+}
+
+/// Ranks whose shares fall with a power of the rank. From the sums of all shares, so exact for any exponent.
+pub(crate) struct Zipf(Vec<f64>);
+
+impl Zipf {
+    pub(crate) fn new(keys: u32, exponent: f64) -> Self {
+        let mut sum = 0.0;
+        let share = |rank| {
+            sum += f64::from(rank).powf(-exponent);
+            sum
+        };
+        Self((1..=keys).map(share).collect())
+    }
+
+    pub(crate) fn next(&self, random: &mut Random) -> u32 {
+        let all = self.0.last().unwrap();
+        let at = random.next() as f64 / u64::MAX as f64 * all;
+        self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as u32
+    }
+}
+
+pub(crate) fn made_up() -> Vec<Workload> {
+    let zipf = |exponent, seed| {
+        let (zipf, mut random) = (Zipf::new(KEYS, exponent), Random(seed));
+        (0..GETS).map(|_| zipf.next(&mut random)).collect()
+    };
+    let cycle = |keys| (0..keys).cycle().take(GETS).collect();
+    let trace = read_trace(&write_trace(&database())).unwrap();
+    let workload = |name: &str, gets| Workload { name: name.to_owned(), gets };
+    vec![
+        workload("zipf 0.8", zipf(0.8, 1)),
+        workload("zipf 0.99", zipf(0.99, 2)),
+        workload("scan: all keys in order, ten times", cycle(KEYS)),
+        workload("loop over 20% of the keys, then zipf", loop_then_zipf()),
+        workload("mixed: zipf 0.99, half of the gets in scans", mixed()),
+        workload("trace in the ARC format, made up", trace),
+    ]
+}
+
+/// Half a loop, which a cache that is a little too small for it should not lose as a whole; half zipf over all keys.
+fn loop_then_zipf() -> Vec<u32> {
+    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random(3));
+    let around = (0..KEYS / 5).cycle().take(GETS / 2);
+    around.chain((0..GETS / 2).map(|_| zipf.next(&mut random))).collect()
+}
+
+/// Scans of 10,000 keys in a row, from anywhere, between as many gets of hot keys.
+fn mixed() -> Vec<u32> {
+    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random(4));
+    let mut gets = Vec::with_capacity(GETS);
+    while gets.len() < GETS {
+        for _ in 0..10_000 {
+            gets.push(zipf.next(&mut random));
+        }
+        let start = random.below(KEYS);
+        gets.extend((start..start + 10_000).map(|key| key % KEYS));
+    }
+    gets
+}
+
+/// As a database reads its file: short runs of hot blocks whose place moves, now and then a long run, and a loop.
+fn database() -> Vec<u32> {
+    let (zipf, mut random) = (Zipf::new(KEYS / 8, 0.9), Random(5));
+    let mut gets = Vec::with_capacity(GETS);
+    while gets.len() < GETS {
+        // The hot blocks move on as the file grows.
+        let moved = (gets.len() / 50_000) as u32 * 400;
+        match random.below(1_000) {
+            0 => {
+                let start = random.below(KEYS);
+                gets.extend((start..start + 5_000).map(|key| key % KEYS));
+            }
+            1 => gets.extend((50_000..54_000).cycle().take(12_000)),
+            _ => {
+                let start = (zipf.next(&mut random) * 8 + moved) % KEYS;
+                gets.extend(start..(start + 1 + random.below(8)).min(KEYS));
+            }
+        }
+    }
+    gets
+}
+
+pub(crate) fn distinct(gets: &[u32]) -> usize {
+    gets.iter().collect::<HashSet<_>>().len()
+}
+
+/// Lines of `start count ignored number`: `count` blocks in a row are read, from `start` on.
+pub(crate) fn read_trace(text: &str) -> Result<Vec<u32>, String> {
+    let mut gets = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(start)), Some(Ok(count))) = (fields.next(), fields.next()) else {
+            return Err(format!("{line:?} does not begin with two numbers"));
+        };
+        gets.extend(start..start.checked_add(count).ok_or("a block number above 2^32")?);
+    }
+    Ok(gets)
+}
+
+/// The same the other way round.
+pub(crate) fn write_trace(gets: &[u32]) -> String {
+    let mut text = String::new();
+    let runs = gets.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    for (number, run) in runs.enumerate() {
+        writeln!(text, "{} {} 0 {number}", run[0], run.len()).unwrap();
+    }
+    text
+}
