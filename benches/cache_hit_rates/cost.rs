@@ -7,7 +7,9 @@ use std::time::Instant;
 use sprag::machine::storage::cache::{CacheLimits, ReadCache};
 use sprag::machine::storage::{StorageBatch, Table};
 
-use super::workloads::{Random, Zipf};
+use sprag::testing::Random;
+
+use super::workloads::Zipf;
 
 const KEYS: u32 = 10_000;
 const ROUNDS: usize = 1_000_000;
@@ -68,7 +70,7 @@ pub(crate) fn print_memory() {
 }
 
 pub(crate) fn print() {
-    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random(1));
+    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random::new(1));
     let keys: Vec<_> = (0..ROUNDS).map(|_| zipf.next(&mut random).to_le_bytes()).collect();
     println!("\n{:<44} {:>8}", "cost, of 10,000 keys, zipf 0.99", "ns each");
     for len in [16, 128, 1_024] {

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use sprag::testing::Random;
+
 pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) gets: Vec<u32>,
@@ -11,21 +13,8 @@ pub(crate) struct Workload {
 const KEYS: u32 = 100_000;
 const GETS: usize = 1_000_000;
 
-/// SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        (self.next() % u64::from(bound)) as u32
-    }
+fn below(random: &mut Random, bound: u32) -> u32 {
+    (random.next_u64() % u64::from(bound)) as u32
 }
 
 /// Ranks whose shares fall with a power of the rank. From the sums of all shares, so exact for any exponent.
@@ -43,14 +32,14 @@ impl Zipf {
 
     pub(crate) fn next(&self, random: &mut Random) -> u32 {
         let all = self.0.last().unwrap();
-        let at = random.next() as f64 / u64::MAX as f64 * all;
+        let at = random.next_u64() as f64 / u64::MAX as f64 * all;
         self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as u32
     }
 }
 
 pub(crate) fn made_up() -> Vec<Workload> {
     let zipf = |exponent, seed| {
-        let (zipf, mut random) = (Zipf::new(KEYS, exponent), Random(seed));
+        let (zipf, mut random) = (Zipf::new(KEYS, exponent), Random::new(seed));
         (0..GETS).map(|_| zipf.next(&mut random)).collect()
     };
     let cycle = |keys| (0..keys).cycle().take(GETS).collect();
@@ -68,20 +57,20 @@ pub(crate) fn made_up() -> Vec<Workload> {
 
 /// Half a loop, which a cache that is a little too small for it should not lose as a whole; half zipf over all keys.
 fn loop_then_zipf() -> Vec<u32> {
-    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random(3));
+    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random::new(3));
     let around = (0..KEYS / 5).cycle().take(GETS / 2);
     around.chain((0..GETS / 2).map(|_| zipf.next(&mut random))).collect()
 }
 
 /// Scans of 10,000 keys in a row, from anywhere, between as many gets of hot keys.
 fn mixed() -> Vec<u32> {
-    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random(4));
+    let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random::new(4));
     let mut gets = Vec::with_capacity(GETS);
     while gets.len() < GETS {
         for _ in 0..10_000 {
             gets.push(zipf.next(&mut random));
         }
-        let start = random.below(KEYS);
+        let start = below(&mut random, KEYS);
         gets.extend((start..start + 10_000).map(|key| key % KEYS));
     }
     gets
@@ -89,20 +78,20 @@ fn mixed() -> Vec<u32> {
 
 /// As a database reads its file: short runs of hot blocks whose place moves, now and then a long run, and a loop.
 fn database() -> Vec<u32> {
-    let (zipf, mut random) = (Zipf::new(KEYS / 8, 0.9), Random(5));
+    let (zipf, mut random) = (Zipf::new(KEYS / 8, 0.9), Random::new(5));
     let mut gets = Vec::with_capacity(GETS);
     while gets.len() < GETS {
         // The hot blocks move on as the file grows.
         let moved = (gets.len() / 50_000) as u32 * 400;
-        match random.below(1_000) {
+        match below(&mut random, 1_000) {
             0 => {
-                let start = random.below(KEYS);
+                let start = below(&mut random, KEYS);
                 gets.extend((start..start + 5_000).map(|key| key % KEYS));
             }
             1 => gets.extend((50_000..54_000).cycle().take(12_000)),
             _ => {
                 let start = (zipf.next(&mut random) * 8 + moved) % KEYS;
-                gets.extend(start..(start + 1 + random.below(8)).min(KEYS));
+                gets.extend(start..(start + 1 + below(&mut random, 8)).min(KEYS));
             }
         }
     }

@@ -5,8 +5,11 @@
 //!
 //! - `batches`: writing batches of 100 and 1,000, beside a loop that does the same. Each round runs all
 //!   in turn; the median of 7 rounds counts.
+//! - `cache KEYS`: gets and batches over so many keys, with the read cache and without it.
 //! - `sizes KEYS`: a state of so many keys: batches, gets that hit and miss, a scan, disk and memory, opening
 //!   again, and opening after a kill.
+
+mod cache;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -58,7 +61,10 @@ struct Machine<S: Storage> {
 
 impl<S: Storage> Machine<S> {
     fn new(storage: S, batch: usize, sync: bool) -> Self {
-        let config = StorageConfig::default().batch_size(batch).sync_writes(sync);
+        Self::with(storage, StorageConfig::default().batch_size(batch).sync_writes(sync))
+    }
+
+    fn with(storage: S, config: StorageConfig) -> Self {
         let machine = PersistentStateMachine::with_storage(storage, config).unwrap();
         let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
         let next = manager.applied().map_or(1, |last| last.index + 1);
@@ -270,8 +276,9 @@ pub fn main(target: &impl Target) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["batches", ..] => batches(target),
+        ["cache", keys, ..] => cache::measure(target, keys.parse().unwrap()),
         ["sizes", keys, ..] => sizes(target, keys.parse().unwrap()),
         // `cargo test --benches` runs it with other arguments.
-        _ => println!("say `batches`, or `sizes KEYS`"),
+        _ => println!("say `batches`, `cache KEYS` or `sizes KEYS`"),
     }
 }

@@ -418,7 +418,7 @@ impl Race {
 fn gets_and_commits_at_once_never_go_back_nor_bring_a_deleted_value_back() {
     for limits in [LIMITS, CacheLimits { entries: 3, bytes: 1 << 20 }] {
         let cache = ReadCache::new(limits);
-        assert_eq!(Race::run(&cache, 1_500), 0);
+        assert_eq!(Race::run(&cache, 700), 0);
         let stats = cache.stats();
         assert!(stats.hits > 0 && stats.misses > 0, "{stats:?}");
         assert!(stats.entries <= limits.entries as u64);
