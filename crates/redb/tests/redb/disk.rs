@@ -70,8 +70,12 @@ impl Disk {
 
     pub fn cutting_at(operation: u64) -> Self {
         let disk = Self::new();
-        disk.0.lock().unwrap().cut_at = Some(operation);
+        disk.cut_at(operation);
         disk
+    }
+
+    pub fn cut_at(&self, operation: u64) {
+        self.0.lock().unwrap().cut_at = Some(operation);
     }
 
     /// A disk that says that it has synced and has not.

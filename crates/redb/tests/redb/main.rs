@@ -3,11 +3,13 @@
 
 mod contract;
 mod disk;
+mod install;
 mod kill;
 mod machine;
 mod memory;
 mod opening;
 mod power_cut;
+mod suite;
 mod syncing;
 
 use std::collections::BTreeMap;
