@@ -41,7 +41,9 @@ impl Limits {
 
 /// When an acknowledgement is given, and so what a crash can take back.
 ///
-/// A crash of the *process* loses nothing that was written, in any mode: the kernel has it.
+/// A crash of the *process* loses nothing that was written, in any mode: the kernel has it. Over another storage without
+/// a log of ours, the storage says what such a crash loses
+/// ([`StorageConfig::sync_writes`](crate::StorageConfig::sync_writes)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {

@@ -68,7 +68,7 @@ impl StorageConfig {
     /// Whether each batch is on stable storage before its entries are acknowledged, default true.
     ///
     /// With false a power cut may lose acknowledged entries: as many as the storage had not synced by itself, never out of
-    /// order. [`flush_pending`](crate::ApplyManager::flush_pending) and [`close`](crate::ApplyManager::close) sync all the
+    /// order. A storage that keeps unsynced batches in the memory of the process, as redb does, loses them to a kill too. [`flush_pending`](crate::ApplyManager::flush_pending) and [`close`](crate::ApplyManager::close) sync all the
     /// same. It has no meaning for a machine under [`Journaled`](crate::Journaled), whose log syncs.
     pub fn sync_writes(mut self, sync: bool) -> Self {
         self.sync_writes = sync;

@@ -32,11 +32,7 @@ impl Subject for CutOff {
         Ok(RedbStorage::with_backend(disk.clone(), config)?)
     }
 
-    fn crash(
-        &self,
-        place: Place,
-        storage: RedbStorage,
-    ) -> Result<Option<Place>, StorageError> {
+    fn crash(&self, place: Place, storage: RedbStorage) -> Result<Option<Place>, StorageError> {
         let mut random = self.0.lock().unwrap();
         let keep = [0, 50, 100][random.below(3)];
         // Before the storage is dropped, which syncs.
