@@ -17,6 +17,7 @@ use common::{filled, flip, fresh, succeed};
 
 const PAGE: &str = include_str!("../../../docs/operations.md");
 const METRICS: &str = include_str!("../../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../../docs/metrics/alerts.yml");
 /// Before a block: its directory is a damaged one, and its commands may end with 1.
 const DAMAGED: &str = "<!-- run on a damaged directory -->";
 
@@ -90,7 +91,7 @@ fn commands_within_the_text_are_commands() {
 }
 
 #[test]
-fn every_metric_that_the_page_names_is_one() {
+fn every_metric_that_the_page_names_is_one_and_every_alert_has_a_row() {
     let metrics: BTreeSet<_> = METRICS
         .lines()
         .filter_map(|line| line.strip_prefix("| `sprag_"))
@@ -104,6 +105,9 @@ fn every_metric_that_the_page_names_is_one() {
         seen += 1;
     }
     assert!(seen >= 15, "{seen} metrics");
+    let alerts = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let missing: Vec<_> = alerts.filter(|name| !PAGE.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty() && ALERTS.contains("- alert: "), "no row: {missing:?}");
     for reason in sprag::error::Poison::REASONS {
         assert!(PAGE.contains(&format!("`{reason}`")), "{reason} has no row");
     }

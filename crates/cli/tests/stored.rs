@@ -147,6 +147,10 @@ fn the_main_job_comes_to_the_same_state_in_every_storage_and_goes_on_there() {
         }
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    for storage in ALL {
+        let durable = run(&["--storage", storage]);
+        assert_eq!(durable["durability"], object!("sync"));
+    }
     for arguments in [
         ["run", "--storage", "redb", "--machine", "memory"],
         ["run", "--storage", "redb", "--segment-bytes", "65536"],
