@@ -443,7 +443,10 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
     fn stats(&self) -> StateMachineStats {
         let record = lock(&self.committed).record;
         let cache = self.cache.as_ref().map(|cache| cache.stats());
+        let storage = self.storage.stats();
         StateMachineStats {
+            memory_bytes: storage.memory_bytes,
+            disk_bytes: storage.disk_bytes,
             cache_size: cache.map(|stats| stats.entries),
             cache_bytes: cache.map(|stats| stats.bytes),
             cache_hits: cache.map(|stats| stats.hits),

@@ -164,6 +164,10 @@ fn a_machine_over_a_storage_has_the_times_of_the_storage_and_none_of_a_log() {
     assert_eq!(commits, Some(times.storage_commit.count() as f64));
     assert_eq!(scrape.sum("sprag_storage_sync_seconds_count", &[]), Some(0.0));
     assert_eq!(scrape.sum("sprag_log_write_seconds_count", &[]), None);
+    // What the storage says that it takes.
+    let bytes = scrape.sum("sprag_memory_bytes", &[("kind", "machine")]);
+    assert_eq!(bytes, manager.stats().machine.memory_bytes.map(|bytes| bytes as f64));
+    assert!(bytes > Some(0.0));
     let dir = tempfile::tempdir().unwrap();
     let scrape = Scrape::of(&registry_of(&persistent(&dir)));
     assert_eq!(scrape.sum("sprag_storage_commit_seconds_count", &[]), None);
