@@ -186,6 +186,24 @@ pub enum OpenError {
         /// What the log has at that index.
         found: Option<LogId>,
     },
+    /// The state machine keeps its state in a storage, and the storage is behind the log: entries between the two are in
+    /// neither. Nothing was changed. Give the machine the storage that it was closed with, or a directory with a snapshot of
+    /// another node ([`restore`](fn@crate::restore)).
+    #[error(
+        "the storage of the state machine has {}, and the log begins after entry {purged}: entries {} to {purged} are in \
+         neither; open it with the storage that it was closed with, or restore a snapshot",
+        match applied {
+            Some(applied) => format!("entries up to {applied}"),
+            None => "no entry".to_owned(),
+        },
+        applied.map_or(0, |applied| applied + 1)
+    )]
+    StorageBehind {
+        /// The last entry that the storage has.
+        applied: Option<u64>,
+        /// The last entry that is gone from the log.
+        purged: u64,
+    },
     /// A snapshot that the log cannot do without cannot be used.
     #[error(transparent)]
     Snapshot(SnapshotError),

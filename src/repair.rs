@@ -237,7 +237,7 @@ pub(crate) fn repair_on_disk(
     if let Some(place) = &result.begins_late {
         return Err(place.clone().into());
     }
-    if let Some(base) = meta.base.last.filter(|_| newest.is_none()) {
+    if let Some(base) = meta.base.last.filter(|_| newest.is_none() && !meta.is_kept) {
         // Nothing has what is before the log.
         let missing = || Corrupt {
             file: snapshot_name(base.index),

@@ -117,6 +117,7 @@ pub(crate) fn restore_on_disk(
         committed: Some(log_id.index),
         is_monotone: contiguity == Contiguity::Monotone,
         state: Some(snapshot.kind()),
+        is_kept: false,
         ..fresh
     };
     meta_file.store_twice(&meta).map_err(|error| OpenError::io("writing", META_FILE, error))?;

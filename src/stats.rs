@@ -61,7 +61,7 @@ pub struct ApplyStats {
     pub acknowledged: Option<u64>,
     /// Index of the newest durable snapshot; `None` also for a machine without a log.
     pub snapshot: Option<u64>,
-    /// Last index that is gone from the log; never above `snapshot`.
+    /// Last index that is gone from the log; never above `snapshot`, or what the storage of a machine over one has durably.
     pub purged: Option<u64>,
     /// The longest call of a waker that a future left, since the manager was made. The thread that moved the watermark makes
     /// the call: a worker, the log writer, or a caller.

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::watermark::encode;
 use super::worker::Step;
 use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
@@ -106,14 +107,16 @@ impl<M: StateMachine> Engine<M> {
         let applied = self.progress.applied_mark();
         let free = log.free_below(applied, self.progress.submitted_mark());
         let sealed_bytes = log.sealed_bytes_below(free);
-        let snapshot = self.snapshot_mark.load(Ordering::Acquire);
+        // A machine over a storage writes no snapshot for it.
+        let (snapshot, snapshot_bytes) = match self.machine.staging() {
+            Some(_) => (encode(log.base().last.map(|last| last.index)), 0),
+            None => (
+                self.snapshot_mark.load(Ordering::Acquire),
+                self.snapshot_bytes.load(Ordering::Acquire),
+            ),
+        };
         let entries = applied.saturating_sub(snapshot.max(self.progress.base()));
-        policy.is_due(&Facts {
-            sealed_bytes,
-            snapshot_bytes: self.snapshot_bytes.load(Ordering::Acquire),
-            entries,
-            since_last,
-        })
+        policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
     }
 
     /// One step of filling the store from the snapshot it was opened from: one chunk. A damaged one is the engine's end:

@@ -119,11 +119,15 @@ impl<M: StateMachine> Engine<M> {
         self.prepare_to_start_over(log, image.image().segment())?;
         let mut known = false;
         let mut changed = false;
+        let is_kept = self.machine.staging().is_some();
         let finished = received.finish(|snapshot| {
             let log_id = self.check_installable(snapshot)?;
             if appending.appender.log_id(log_id.index) == Some(log_id) {
                 known = true;
                 return Err(SnapshotError::Stale { snapshot: log_id.index, committed: None });
+            }
+            if is_kept {
+                return Ok(());
             }
             let places = self.workers.take_places();
             let loaded = self.load(snapshot);
@@ -142,6 +146,9 @@ impl<M: StateMachine> Engine<M> {
             }
             other => other?,
         };
+        if is_kept {
+            self.load_kept(&snapshot, &**log.disk())?;
+        }
         let log_id = snapshot.log_id().unwrap_or_default();
         let base =
             log.start_over(image.image().segment(), log_id).map_err(|poison| self.fail(poison))?;
@@ -207,7 +214,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    pub(super) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.machine.views() {
             Some(views) => views.load(snapshot).map_err(|error| match error {
                 // The storage under the machine may have the one state or the other.

@@ -204,7 +204,8 @@ impl<M: StateMachine> ApplyManager<M> {
         log_error(self.engine.sync_log(timeout))
     }
 
-    /// Gives up the log through `index`, which the newest snapshot must cover: whole segments, and none that has one of the
+    /// Gives up the log through `index`, which the newest snapshot must cover (of a machine over a storage: which the
+    /// storage must have applied, and is made to sync if need be): whole segments, and none that has one of the
     /// last [`retain_entries`](crate::PersistentConfig::retain_entries). So some of it may stay, and go with a later call.
     ///
     /// Waits a minute at most for the log to be durable, and reads once more what it gives up, as
@@ -219,6 +220,9 @@ impl<M: StateMachine> ApplyManager<M> {
         let _turn = self.engine.lock_snapshots();
         if self.engine.is_closed() {
             return Err(LogError::Closed);
+        }
+        if let Some(staging) = self.engine.machine.staging() {
+            return self.engine.purge_kept(staging, self.log()?, index);
         }
         let newest = self.engine.newest_snapshot()?;
         let covered = newest.as_ref().and_then(|newest| newest.log_id());

@@ -12,6 +12,7 @@ mod cuts;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;
+mod kept;
 pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod log_calls;

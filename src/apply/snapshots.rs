@@ -100,6 +100,8 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Takes a snapshot and gives up the part of the log that it covers: whole segments, but for the last
     /// [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply goes on meanwhile.
     ///
+    /// Of a machine over a storage no snapshot is written: the storage syncs, and the log goes that it then has.
+    ///
     /// # Errors
     ///
     /// [`SnapshotError`]. If the snapshot cannot be written the log stays as it is; a failure to move the log's beginning
@@ -386,6 +388,9 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         self.check_open()?;
         self.end_segment(self.log_for_snapshots()?)?;
+        if let Some(staging) = self.machine.staging() {
+            return self.compact_kept(staging, self.log_for_snapshots()?, began);
+        }
         let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
         let log = self.log_for_snapshots()?;
         let before = log.base();
@@ -466,7 +471,7 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// Not before: a truncation that is on its way to the log writer may take back entries from before a place that still
     /// counts as one to begin at. None that comes later reaches below what is committed.
-    fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
+    pub(super) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
         log.start_below(log.free_below(index + 1, submitted))
             // Of a segment that has begun since, what is before it may not be durable.
@@ -502,14 +507,24 @@ impl<M: StateMachine> Engine<M> {
             views.let_go(snapshot, u32::try_from(below).unwrap_or(u32::MAX))?;
         }
         if let Some(start) = start {
-            let last =
-                decode(start.mark).and_then(|index| self.lock_appender().appender.log_id(index));
-            let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
-            let base = start.base(last);
-            log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;
-            self.lock_appender().appender.forget_before(&base);
+            self.move_beginning(log, covered, start)?;
         }
         log.remove_snapshots_below(covered.index);
+        Ok(())
+    }
+
+    /// Moves the beginning of the log to `start`; the state up to `covered`, which is beyond, is durable elsewhere.
+    pub(super) fn move_beginning(
+        &self,
+        log: &Log,
+        covered: LogId,
+        start: SegmentStart,
+    ) -> Result<(), SnapshotError> {
+        let last = decode(start.mark).and_then(|index| self.lock_appender().appender.log_id(index));
+        let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
+        let base = start.base(last);
+        log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;
+        self.lock_appender().appender.forget_before(&base);
         Ok(())
     }
 }

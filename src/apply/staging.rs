@@ -3,7 +3,6 @@
 //! Between the two, no one sees the entries: cursor, watermarks and replies move when the commit has returned. The
 //! worker commits when a batch is full, when its ring has run dry, before the mark of a view, and at once inline.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::slots::SlotRing;
 use crate::machine::storage::Staging;
-use crate::machine::{Fatal, Partition, StateMachine};
+use crate::machine::{Partition, StateMachine, call_storage, sync_applied};
 use crate::sync::atomic::Ordering;
 
 /// What a worker applied and the storage has not committed.
@@ -49,28 +48,11 @@ pub(super) fn begin_staging<M: StateMachine>(
     if !is_alone {
         return Ok(None);
     }
-    let applied = machine.applied();
-    if let Some(last) = applied.filter(|_| staging.durable() != applied) {
-        let what = || "its storage did not sync what it had".to_owned();
-        call_storage(last.index, what, || staging.sync()).map_err(OpenError::Replay)?;
-    }
+    sync_applied(staging, machine.applied())?;
     Ok(Some(match staging.durability() {
         Durability::Sync => AckRule::Durable,
         Durability::Periodic(_) | Durability::Os => AckRule::Written,
     }))
-}
-
-/// Runs a call to the storage; a failure and a panic become a poison that names `index`.
-pub(crate) fn call_storage<T>(
-    index: u64,
-    what: impl FnOnce() -> String,
-    call: impl FnOnce() -> Result<T, Fatal>,
-) -> Result<T, Poison> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(fatal)) => Err(Poison::Fatal { index, message: format!("{}: {fatal}", what()) }),
-        Err(_panic) => Err(Poison::Panic { index }),
-    }
 }
 
 impl Descriptor {

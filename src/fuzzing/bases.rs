@@ -52,6 +52,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
         },
         is_monotone: false,
         state: None,
+        is_kept: false,
         clean_close: false,
         base: LogBase { segment: 1, ..LogBase::default() },
         incarnation: 0,

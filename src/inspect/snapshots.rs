@@ -140,7 +140,8 @@ impl Looked {
             places.into_iter().for_each(&mut *found);
         }
         // Beside a writer, the snapshot may be newer than the META that was read before it, or gone with it.
-        if let Some(base) = meta.base.last.filter(|_| !reached && !self.is_beside_a_writer()) {
+        let is_missing = !reached && !meta.is_kept && !self.is_beside_a_writer();
+        if let Some(base) = meta.base.last.filter(|_| is_missing) {
             found(Corrupt {
                 file: snapshot_name(base.index),
                 offset: 0,

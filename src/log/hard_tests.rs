@@ -292,6 +292,7 @@ const V1: Meta = Meta {
     commit_mode: crate::log::meta::CommitMode::AsAppended,
     is_monotone: false,
     state: None,
+    is_kept: false,
     clean_close: false,
     base: crate::log::meta::LogBase { segment: 0, sequence: 0, chain: 0, last: None },
     incarnation: 1,

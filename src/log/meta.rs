@@ -13,7 +13,8 @@
 //!     75     1  whether there is a log id before the base: 0 or 1
 //!     76     1  its leader tag's length
 //!     77     1  what its snapshots hold: 1 key-value entries, 2 a blob, 0 not known
-//!     78     2  0
+//!     78     1  whether the state machine keeps its state in a storage of its own: 0 or 1
+//!     79     1  0
 //!     80     8  log base: segment number
 //!     88     8  log base: sequence of the last frame before it, 0 for none
 //!     96     8  log base: checksum of that frame, for the chain
@@ -129,6 +130,8 @@ pub(crate) struct Meta {
     /// What snapshots of the state machine hold, which it was last written with: another kind of machine would make another
     /// state of the same log. `None`: an earlier build has made it, which did not keep it.
     pub(crate) state: Option<SnapshotKind>,
+    /// Whether the state machine keeps its state in a storage of its own: the log may begin where no snapshot ends.
+    pub(crate) is_kept: bool,
     /// Whether the last writable open was closed with everything durable.
     pub(crate) clean_close: bool,
     /// Where the log starts.
@@ -150,6 +153,7 @@ impl fmt::Debug for Meta {
             .field("commit_mode", &self.commit_mode)
             .field("is_monotone", &self.is_monotone)
             .field("state", &self.state)
+            .field("is_kept", &self.is_kept)
             .field("clean_close", &self.clean_close)
             .field("base", &self.base)
             .field("incarnation", &self.incarnation)
@@ -309,6 +313,7 @@ impl Meta {
             },
             is_monotone: false,
             state: None,
+            is_kept: false,
             clean_close: false,
             base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
             incarnation: 0,
@@ -333,6 +338,7 @@ impl Meta {
         let flags = [u8::from(self.clean_close), has_last, tag_bytes, state];
         put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
         put(&mut out, at(74), &flags);
+        put(&mut out, at(78), &[u8::from(self.is_kept)]);
         put(&mut out, at(80), &self.base.segment.to_le_bytes());
         put(&mut out, at(88), &self.base.sequence.to_le_bytes());
         put(&mut out, at(96), &self.base.chain.to_le_bytes());
@@ -373,6 +379,7 @@ impl Meta {
             commit_mode,
             is_monotone: bytes[at(73)] == 1,
             state: SnapshotKind::of_code(bytes[at(77)]),
+            is_kept: bytes[at(78)] == 1,
             clean_close: bytes[at(74)] == 1,
             base: LogBase {
                 segment: u64_at(bytes, at(80)),
@@ -410,6 +417,7 @@ pub(crate) mod tests {
             commit_mode: CommitMode::AsAppended,
             is_monotone: false,
             state: None,
+            is_kept: false,
             clean_close: false,
             base: LogBase::default(),
             incarnation: 1,

@@ -37,6 +37,7 @@ use crate::poison::PoisonCell;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 use crate::snapshot::{Snapshot, SnapshotKind};
 
+mod kept;
 mod settle;
 
 /// Closed frames that may wait for the log writer.
@@ -57,6 +58,8 @@ pub(crate) struct LogOpening {
     is_end_proved: bool,
     /// The snapshot that the machine starts from, and its length.
     snapshot: Option<(LogId, u64)>,
+    /// The last entry that the machine's own storage has.
+    kept: Option<LogId>,
     /// Snapshots that do not read back.
     damaged_snapshots: Vec<String>,
     /// Files that are not the engine's.
@@ -67,12 +70,13 @@ pub(crate) struct LogOpening {
 }
 
 impl LogOpening {
-    /// Reads META, or draws what a new one will hold, and maps the segments; for a machine whose snapshots hold `state`.
+    /// Reads META, or draws what a new one will hold, and maps the segments; for a machine whose snapshots hold `state`;
+    /// and which keeps its state in a storage, if `is_kept`.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         config: PersistentConfig,
         writable: bool,
-        state: SnapshotKind,
+        (state, is_kept): (SnapshotKind, bool),
     ) -> Result<Self, OpenError> {
         let began = Instant::now();
         check_config(&config)?;
@@ -100,6 +104,11 @@ impl LogOpening {
         if found != state {
             return Err(OpenError::OtherState { found: found.holds(), asked: state.holds() });
         }
+        if content.is_kept && !is_kept {
+            let found = "what a storage beside the directory has";
+            return Err(OpenError::OtherState { found, asked: state.holds() });
+        }
+        content.is_kept = is_kept;
         let table = Arc::new(SegmentTable::new(config.pinned_images));
         for number in files.segments {
             if number >= content.base.segment
@@ -118,6 +127,7 @@ impl LogOpening {
             poison: Arc::default(),
             is_end_proved: false,
             snapshot: None,
+            kept: None,
             damaged_snapshots: Vec::new(),
             foreign: files.foreign,
             older_meta: None,
@@ -157,6 +167,8 @@ impl LogOpening {
                 names.push(name);
                 break;
             }
+            // What the storage has more of is only there to be sent.
+            let lazily = lazily || self.has(index);
             match self.check_snapshot(&name, index, lazily) {
                 Ok(snapshot) => {
                     self.snapshot = snapshot.log_id().map(|log_id| (log_id, snapshot.bytes()));
@@ -174,6 +186,8 @@ impl LogOpening {
         }
         match (base, first_error) {
             (None, _) => Ok(None),
+            (Some(base), _) if self.has(base.index) => Ok(None),
+            (Some(base), None) if self.content.is_kept => Err(self.is_behind(base)),
             (Some(_), Some(error)) => Err(OpenError::of_snapshot(error)),
             (Some(base), None) => Err(Corrupt {
                 file: snapshot_name(base.index),
@@ -239,9 +253,9 @@ impl LogOpening {
             Some((.., damage)) => options.by_meta(&self.content, damage),
             None => options,
         };
-        let snapshot = self.snapshot.map(|(log_id, _)| log_id);
-        let options = ScanOptions { snapshot, ..options };
+        let options = ScanOptions { snapshot: self.start(), ..options };
         let content = self.content;
+        self.check_kept_at_base()?;
         let had = machine.applied();
         let mut notes = Notes::at(&content.base);
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
@@ -253,6 +267,7 @@ impl LogOpening {
         })?;
         self.check_meta(&result)?;
         self.check_end(&result)?;
+        self.check_kept_in_log(&result, &notes)?;
         if let Some(base) = self.base_of_installed(&result) {
             // Nothing was applied: all of this log is before what the machine has.
             self.start_over(base)?;
@@ -263,8 +278,9 @@ impl LogOpening {
         if let Some(place) = result.begins_late {
             return Err(place.into());
         }
+        replay.finish()?;
         // What a snapshot has was committed.
-        let committed = committed.max(self.snapshot.map(|(log_id, _)| log_id.index));
+        let committed = committed.max(self.start().map(|log_id| log_id.index));
         if by_commit {
             // Only now is it known how far the log is committed, and what of it was truncated before it was.
             let committed_mark = committed.map_or(0, |index| index + 1);
@@ -272,6 +288,7 @@ impl LogOpening {
                 let truncations = notes.truncations.clone();
                 let mut replay = Replay::phase(machine, &phase, truncations, content.is_monotone);
                 scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
+                replay.finish()?;
             }
         }
         if let Some(applied) = had.filter(|had| Some(had.index) > committed) {
@@ -289,7 +306,12 @@ impl LogOpening {
     /// Refuses, or read-only remembers, a META that is not the newest one there was.
     fn check_meta(&mut self, result: &ScanResult) -> Result<(), OpenError> {
         let Some((.., damage)) = &self.meta else { return Ok(()) };
-        let older = OlderMeta::of_scan(&self.content, damage, result).map(OlderMeta::place);
+        let result = ScanResult {
+            // A log that was closed may have been left by a storage that went on without it.
+            lacks_snapshot: result.lacks_snapshot.filter(|lacks| self.is_of_snapshot(*lacks)),
+            ..result.clone()
+        };
+        let older = OlderMeta::of_scan(&self.content, damage, &result).map(OlderMeta::place);
         if !self.writable {
             self.older_meta = self.older_meta.take().or(older);
             return Ok(());

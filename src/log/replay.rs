@@ -12,7 +12,9 @@ use super::slots::SlotRing;
 use crate::codec::{self, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
-use crate::machine::{Failed, Footprint, Partition, Range, StateMachine, apply_range};
+use crate::machine::{
+    Failed, Footprint, Partition, Range, StateMachine, apply_range, call_storage,
+};
 
 /// Entries handed to the machine at once.
 const CHUNK: u32 = 1024;
@@ -31,6 +33,8 @@ pub(crate) struct Replay<'a, M> {
     records: RangeInclusive<u64>,
     /// Whether the log may hold other entries than were applied.
     is_monotone: bool,
+    /// Of a machine over a storage: how many entries it applied and did not commit, and the first of them.
+    staged: (u64, u64),
 }
 
 /// What of a log was truncated later on, so that a pass that knows it leaves that out.
@@ -74,6 +78,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             truncations,
             records,
             is_monotone: false,
+            staged: (0, 0),
         }
     }
 
@@ -143,7 +148,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             }
             let footprint = catch_unwind(AssertUnwindSafe(|| self.machine.footprint(&payload)))
                 .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?;
-            if (footprint == Footprint::All && chunk.count > 0) || chunk.count == CHUNK {
+            if (footprint == Footprint::All && chunk.count > 0) || chunk.count == self.chunk_max() {
                 self.apply(&chunk)?;
                 chunk = chunk.after(frame.header.first().at(index));
             }
@@ -183,7 +188,31 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         };
         apply_range(self.machine, &range, Partition::WHOLE).map_err(failed)?;
         self.applied_mark = chunk.first.index + u64::from(chunk.count);
+        if let Some(staging) = self.machine.staging() {
+            let (entries, first) = self.staged;
+            let first = if entries == 0 { chunk.first.index } else { first };
+            self.staged = (entries + u64::from(chunk.count), first);
+            if self.staged.0 >= staging.batch_size() as u64 {
+                self.finish()?;
+            }
+        }
         Ok(())
+    }
+
+    /// How many entries may be applied before a machine over a storage commits.
+    fn chunk_max(&self) -> u32 {
+        let Some(staging) = self.machine.staging() else { return CHUNK };
+        let room = (staging.batch_size() as u64).saturating_sub(self.staged.0);
+        u32::try_from(room).unwrap_or(CHUNK).clamp(1, CHUNK)
+    }
+
+    /// Commits what a machine over a storage applied.
+    pub(crate) fn finish(&mut self) -> Result<(), OpenError> {
+        let (entries, first) = std::mem::take(&mut self.staged);
+        let Some(staging) = self.machine.staging().filter(|_| entries > 0) else { return Ok(()) };
+        let last = self.applied_mark - 1;
+        let what = || format!("its storage did not commit the batch of entries {first} to {last}");
+        call_storage(first, what, || staging.commit()).map(drop).map_err(OpenError::Replay)
     }
 }
 

@@ -86,9 +86,14 @@ fn seed_of_a_directory() -> u64 {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("data");
     let disk = RealDisk::open(&path, OpenMode::Write { create: true }).unwrap();
-    LogOpening::new(Arc::new(disk), PersistentConfig::new(&path), true, SnapshotKind::KeyValue)
-        .unwrap()
-        .hash_seed()
+    LogOpening::new(
+        Arc::new(disk),
+        PersistentConfig::new(&path),
+        true,
+        (SnapshotKind::KeyValue, false),
+    )
+    .unwrap()
+    .hash_seed()
 }
 
 #[test]

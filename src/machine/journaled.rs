@@ -7,7 +7,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
+use super::storage::Staging;
+use super::{
+    Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views,
+    sync_applied,
+};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
@@ -81,6 +85,10 @@ impl<M: StateMachine> Journaled<M> {
     /// `machine`: all of it, or what comes after the entry that `machine` says it has
     /// [applied](StateMachine::applied).
     ///
+    /// A machine over a storage ([`PersistentStateMachine::with_storage`](crate::PersistentStateMachine::with_storage)) is durable
+    /// by itself. What its storage has counts as committed; where that is beyond the end of the log, the log starts over
+    /// behind it. The storage syncs when the log is given up, and else leaves syncs to the log.
+    ///
     /// Costs one pass over the log, and what `machine` takes to apply it. What a crash tore at its end is cut (see
     /// [`recovery`](Journaled::recovery)); damage to anything that was durable is refused.
     /// [`expected_keys`](PersistentConfig::expected_keys) means nothing here: how much room `machine` takes is its own.
@@ -91,7 +99,8 @@ impl<M: StateMachine> Journaled<M> {
     /// [`PersistentStateMachine::open`](crate::PersistentStateMachine::open). [`OpenError::Replay`] names
     /// the entry at which `machine` panicked or failed; [`OpenError::OtherLog`] is a `machine` with state that is not of
     /// this log; [`OpenError::OtherState`] one of the other kind (key-value, or one's own) than the directory is of;
-    /// [`OpenError::Config`] one that has a log of its own.
+    /// [`OpenError::Config`] one that has a log of its own; [`OpenError::StorageBehind`] one whose storage ends before the log
+    /// begins.
     pub fn open(config: PersistentConfig, machine: M) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
@@ -143,9 +152,17 @@ impl<M: StateMachine> Journaled<M> {
             Some(_) => SnapshotKind::KeyValue,
             None => SnapshotKind::Blob,
         };
-        let mut opening = LogOpening::new(disk, config, writable, state)?;
+        let staging = machine.staging();
+        let mut opening = LogOpening::new(disk, config, writable, (state, staging.is_some()))?;
         // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
         opening.share_poison(own.poison());
+        if let Some(staging) = staging {
+            staging.leave_syncs_to_log();
+            staging.begin();
+            // The log may begin behind what the storage has, and nothing else has it then.
+            sync_applied(staging, machine.applied())?;
+            opening.keeps(machine.applied());
+        }
         let state = Counted {
             applied: Mutex::new(machine.applied()),
             count: AtomicU64::new(0),
@@ -154,6 +171,9 @@ impl<M: StateMachine> Journaled<M> {
         };
         if let Some((snapshot, _)) = opening.newest_snapshot(false)? {
             state.open_from(&snapshot)?;
+            if state.machine.staging().is_some() {
+                opening.keeps(state.applied());
+            }
         }
         let log = opening.replay(&state)?;
         let recovery = log.recovery.clone();
@@ -273,8 +293,8 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     #[inline]
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
         match payload {
-            // It is kept here, and is a barrier whatever the machine makes of it.
-            PayloadRef::Membership(_) => Footprint::All,
+            // It is kept here, and is a barrier whatever the machine makes of it. A storage keeps its own.
+            PayloadRef::Membership(_) if self.machine.staging().is_none() => Footprint::All,
             payload => self.machine.footprint(payload),
         }
     }
@@ -301,7 +321,22 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     }
 
     fn applied(&self) -> Option<LogId> {
-        *self.lock_applied()
+        match self.machine.staging() {
+            // What it was given last may not be committed.
+            Some(_) => self.machine.applied(),
+            None => *self.lock_applied(),
+        }
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        self.machine.staging()
+    }
+
+    fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
+        match self.machine.staging() {
+            Some(_) => self.machine.last_membership(),
+            None => self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 
     fn reply_bytes_max(&self) -> usize {
@@ -359,7 +394,7 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
     }
 
     fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
-        self.state.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.last_membership()
     }
 
     fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
@@ -369,6 +404,10 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
 
     fn views(&self) -> Option<&dyn Views> {
         self.state.machine.views()
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        self.state.staging()
     }
 
     fn journal(&self) -> Journal {

@@ -37,7 +37,7 @@ pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
 pub use range::{Entries, EntryRef, Range, Replies};
-pub(crate) use range::{Failed, apply_range};
+pub(crate) use range::{Failed, apply_range, call_storage, sync_applied};
 pub use value::Value;
 pub use view::{View, ViewIter, Views};
 

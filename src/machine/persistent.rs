@@ -109,7 +109,7 @@ impl PersistentStateMachine {
         writable: bool,
     ) -> Result<Self, OpenError> {
         let expected_keys = config.expected_keys;
-        let mut opening = LogOpening::new(disk, config, writable, SnapshotKind::KeyValue)?;
+        let mut opening = LogOpening::new(disk, config, writable, (SnapshotKind::KeyValue, false))?;
         let table = Arc::clone(opening.table());
         let state = KeyValue::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
         let mut pieces = Vec::new();

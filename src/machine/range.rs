@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::storage::Staging;
 use super::{Fatal, Partition, StateMachine};
 use crate::codec::{self, PayloadRef};
 use crate::entry::{LogId, Reply};
-use crate::error::{Corrupt, Poison};
+use crate::error::{Corrupt, OpenError, Poison};
 use crate::log::slots::SlotRing;
 
 /// Consecutive entries of one term, to be applied.
@@ -240,4 +241,24 @@ pub(crate) fn apply_range<M: StateMachine>(
             Err(Poison::Fatal { index, message }.into())
         }
     }
+}
+
+/// Runs a call to the storage; a failure and a panic become a poison that names `index`.
+pub(crate) fn call_storage<T>(
+    index: u64,
+    what: impl FnOnce() -> String,
+    call: impl FnOnce() -> Result<T, Fatal>,
+) -> Result<T, Poison> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(fatal)) => Err(Poison::Fatal { index, message: format!("{}: {fatal}", what()) }),
+        Err(_panic) => Err(Poison::Panic { index }),
+    }
+}
+
+/// Has a storage make durable what it had when it was opened, up to `applied`.
+pub(crate) fn sync_applied(staging: &dyn Staging, applied: Option<LogId>) -> Result<(), OpenError> {
+    let Some(last) = applied.filter(|_| staging.durable() != applied) else { return Ok(()) };
+    let what = || "its storage did not sync what it had".to_owned();
+    call_storage(last.index, what, || staging.sync()).map_err(OpenError::Replay)
 }

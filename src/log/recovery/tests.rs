@@ -27,6 +27,7 @@ fn meta(durable_sequence: u64) -> Meta {
         commit_mode: CommitMode::AsAppended,
         is_monotone: false,
         state: None,
+        is_kept: false,
         clean_close: false,
         base: LogBase::default(),
         incarnation: 1,

@@ -1,0 +1,103 @@
+//! Our log under a machine that keeps its state in a storage: the storage takes the place of a snapshot.
+//!
+//! The log is given up to what the storage has made durable, and no snapshot is written for that. A snapshot that is
+//! installed is durable in the directory before the storage takes it over, so that the next open completes what a crash cut
+//! short.
+
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::snapshots::{CompactionReport, SnapshotReport, snapshot_error};
+use crate::disk::Disk;
+use crate::entry::LogId;
+use crate::error::{LogError, Poison, SnapshotError};
+use crate::log::Log;
+use crate::machine::storage::Staging;
+use crate::machine::{StateMachine, call_storage};
+use crate::snapshot::Snapshot;
+use crate::snapshot::format::snapshot_name;
+
+/// How long the log may take to make durable what it has.
+const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl<M: StateMachine> Engine<M> {
+    /// Gives up the log that the storage has, in whole segments. The caller has the turn.
+    pub(super) fn compact_kept(
+        &self,
+        staging: &dyn Staging,
+        log: &Log,
+        began: Instant,
+    ) -> Result<CompactionReport, SnapshotError> {
+        let before = log.base();
+        if let Some(durable) = self.sync_kept(staging, None)? {
+            self.give_up_kept(log, durable, durable.index)?;
+        }
+        let base = log.base();
+        Ok(CompactionReport {
+            snapshot: SnapshotReport::default(),
+            purged: base.last.map(|last| last.index),
+            segments: base.segment - before.segment,
+            elapsed: began.elapsed(),
+        })
+    }
+
+    /// Gives up the log through `index`, which the storage must have. The caller has the turn.
+    pub(super) fn purge_kept(
+        &self,
+        staging: &dyn Staging,
+        log: &Log,
+        index: u64,
+    ) -> Result<(), LogError> {
+        match self.sync_kept(staging, Some(index))? {
+            Some(durable) if durable.index >= index => Ok(self.give_up_kept(log, durable, index)?),
+            _ => Err(LogError::NotCovered { index }),
+        }
+    }
+
+    /// The last entry that is durable in the storage; syncs, unless `index` is.
+    fn sync_kept(
+        &self,
+        staging: &dyn Staging,
+        index: Option<u64>,
+    ) -> Result<Option<LogId>, SnapshotError> {
+        let durable = staging.durable();
+        if index.is_some() && durable.map(|durable| durable.index) >= index {
+            return Ok(durable);
+        }
+        let first = durable.map_or(0, |durable| durable.index + 1);
+        let what = || format!("its storage did not sync what it has from entry {first} on");
+        call_storage(first, what, || staging.sync()).map_err(|poison| self.fail(poison))?;
+        Ok(staging.durable())
+    }
+
+    /// Moves the log's beginning to the last segment before which only entries up to `index` are, all of which the storage
+    /// has durably, as it has `durable`.
+    fn give_up_kept(&self, log: &Log, durable: LogId, index: u64) -> Result<(), SnapshotError> {
+        self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+        match self.start_for(log, index) {
+            Some(start) => self.move_beginning(log, durable, start),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the storage take over the state of a snapshot that is durable in the directory. Where it has no room for it,
+    /// nothing has changed, and the snapshot goes.
+    pub(super) fn load_kept(
+        &self,
+        snapshot: &Snapshot,
+        disk: &dyn Disk,
+    ) -> Result<(), SnapshotError> {
+        let places = self.workers.take_places();
+        let loaded = self.load(snapshot);
+        drop(places);
+        let Err(error) = loaded else { return Ok(()) };
+        let name = snapshot.log_id().map(|log_id| snapshot_name(log_id.index));
+        if let Some(name) = name.filter(|_| error.is_disk_full()) {
+            let removed = disk.remove(&name).and_then(|()| disk.sync_dir());
+            let Err(source) = removed else { return Err(error) };
+            return Err(self.fail(Poison::io("removing", name, source)).into());
+        }
+        // The next open takes it over.
+        Err(self.fail(Poison::Snapshot { message: error.to_string() }).into())
+    }
+}
