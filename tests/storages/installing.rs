@@ -16,6 +16,15 @@ use super::{Machine, TIMEOUT, manage, open};
 /// A value so long that a snapshot with a few of them is loaded in several batches.
 const LONG: usize = 5 << 19;
 
+/// Ends the loops of other threads, also when this one panics.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Gives a state to a manager: keys `k0` and up with values of `bytes` bytes, a note and a membership.
 fn fill<M: StateMachine>(manager: &ApplyManager<M>, from: u64, keys: u64, bytes: usize, mark: u8) {
     let value = vec![mark; bytes];
@@ -203,12 +212,12 @@ fn check_reads(machine: &Machine) {
                 assert_eq!(machine.len().unwrap(), 40);
             }
         });
+        let _stop = Stop(&done);
         for round in 0..200 {
             machine.restore(&mut &states[round % 2][..]).unwrap();
             let value = machine.get(b"k0").unwrap().unwrap();
             assert_eq!(value[0], [b'a', b'b'][round % 2], "what was installed is read at once");
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert_eq!(bytes_of(machine), states[1]);
 }
@@ -226,10 +235,11 @@ fn a_view_is_of_its_index_while_apply_and_installations_go_on() {
             }
             views
         });
+        let stop = Stop(&done);
         for _ in 0..300 {
             manager.propose(Command::increment(b"n", 1), TIMEOUT).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         let views = views.join().unwrap();
         let (new, snapshot) = snapshot_of(4, 10, b'n', 1000);
         manager.restore(&snapshot, TIMEOUT).unwrap();

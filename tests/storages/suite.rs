@@ -38,7 +38,7 @@ impl Subject for Memory {
 
 #[test]
 fn the_storage_in_memory_conforms() {
-    Suite::new().check(&Memory).unwrap();
+    Suite::new().logs(1000).entries(16).check(&Memory).unwrap();
 }
 
 struct Example;
