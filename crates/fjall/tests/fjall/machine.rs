@@ -4,8 +4,8 @@ use std::path::Path;
 
 use sprag_fjall::FjallStorage;
 
+use crate::over_storage::{kill, memory};
 use crate::small;
-use crate::storages::{kill, memory};
 
 fn open(directory: &Path) -> FjallStorage {
     FjallStorage::open(directory.join("state"), small().write_buffer_bytes(10_000)).unwrap()

@@ -13,7 +13,7 @@ use sprag::machine::storage::{Storage, StorageBatch, Table};
 use sprag::testing::Random;
 use sprag_fjall::{FjallStorage, OpenError};
 
-use crate::storages::{PATIENT, applied, entry, manage};
+use crate::over_storage::{PATIENT, applied, entry, manage};
 use crate::{STATE, Scratch, all, get, small};
 
 /// The files of a directory: name, content up to the last byte that is not zero, length.

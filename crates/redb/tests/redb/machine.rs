@@ -1,37 +1,11 @@
 //! A key-value machine over redb, stand-alone: what a power cut leaves of it.
 
-use std::time::Duration;
-
-use sprag::machine::storage::StorageMachine;
+use sprag::StorageConfig;
 use sprag::testing::Random;
-use sprag::{ApplyConfig, ApplyManager, Entry, PersistentStateMachine, StorageConfig};
 use sprag_redb::{RedbConfig, RedbStorage};
 
 use crate::disk::Disk;
-
-pub const PATIENT: Duration = Duration::from_secs(60);
-
-pub type Manager = ApplyManager<StorageMachine<RedbStorage>>;
-
-/// The engine over a storage; `None` where the storage, or a machine over it, does not open.
-pub fn manage(storage: RedbStorage, config: StorageConfig) -> Option<Manager> {
-    let machine = PersistentStateMachine::with_storage(storage, config).ok()?;
-    Some(ApplyManager::new(machine, ApplyConfig::new()).unwrap())
-}
-
-/// Every entry adds one to this key, so its value is how many were applied.
-pub fn entry(index: u64) -> Entry<'static> {
-    Entry::increment(index, 1, b"count", 1)
-}
-
-/// How many entries were applied, by the log id of the storage and by what they did.
-pub fn applied(manager: &Manager) -> u64 {
-    let by_log_id = manager.applied().map_or(0, |last| last.index);
-    let value = manager.machine().get(b"count").unwrap();
-    let by_state = value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap());
-    assert_eq!(by_log_id, by_state, "an entry is applied once");
-    by_log_id
-}
+use crate::over_storage::{PATIENT, applied, entry, manage};
 
 fn config() -> RedbConfig {
     RedbConfig::new().sync_every(None).cache_bytes(64 << 10)

@@ -8,6 +8,8 @@ mod kill;
 mod machine;
 mod memory;
 mod opening;
+#[path = "../../../../tests/common/storage/mod.rs"]
+mod over_storage;
 mod power_cut;
 mod suite;
 mod syncing;
