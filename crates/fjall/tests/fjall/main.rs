@@ -8,6 +8,7 @@ mod opening;
 mod over_storage;
 mod power_cut;
 mod settings;
+mod suite;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};

@@ -18,7 +18,7 @@ use crate::{STATE, Scratch, all, get, small};
 
 /// The files of a directory: name, content up to the last byte that is not zero, length.
 #[derive(Clone)]
-struct Image(Vec<(PathBuf, Option<Vec<u8>>, u64)>);
+pub struct Image(Vec<(PathBuf, Option<Vec<u8>>, u64)>);
 
 /// The content of a file up to the last byte that is not zero, and its length.
 fn trimmed(path: &Path) -> (Vec<u8>, u64) {
@@ -34,7 +34,7 @@ fn trimmed(path: &Path) -> (Vec<u8>, u64) {
 }
 
 impl Image {
-    fn of(path: &Path) -> Self {
+    pub fn of(path: &Path) -> Self {
         let (mut files, mut folders) = (Vec::new(), vec![path.to_path_buf()]);
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
@@ -52,7 +52,7 @@ impl Image {
         Self(files)
     }
 
-    fn write(&self, path: &Path) {
+    pub fn write(&self, path: &Path) {
         fs::create_dir(path).unwrap();
         for (name, content, len) in &self.0 {
             let Some(content) = content else {
