@@ -8,7 +8,7 @@ use sprag::{
 use sprag_redb::{RedbConfig, RedbStorage};
 
 use crate::disk::Disk;
-use crate::machine::{Manager, PATIENT, manage};
+use crate::over_storage::{Manager, PATIENT, manage};
 
 fn config() -> RedbConfig {
     // A small cache, so that pages are written while the snapshot is loaded.
@@ -37,12 +37,12 @@ fn snapshot() -> (Vec<u8>, Snapshot) {
     (bytes, Snapshot::open(file.path()).unwrap())
 }
 
-fn open(disk: &Disk) -> Option<Manager> {
+fn open(disk: &Disk) -> Option<Manager<RedbStorage>> {
     let storage = RedbStorage::with_backend(disk.clone(), config()).ok()?;
     manage(storage, StorageConfig::default())
 }
 
-fn bytes_of(manager: &Manager) -> Vec<u8> {
+fn bytes_of(manager: &Manager<RedbStorage>) -> Vec<u8> {
     let mut bytes = Vec::new();
     manager.machine().snapshot(&mut bytes).unwrap();
     bytes
