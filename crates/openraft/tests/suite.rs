@@ -6,8 +6,11 @@ mod common;
 use common::{Data, Kind, KvStore, open_store};
 use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
-use sprag::{IoBackend, Journaled, MemoryStateMachine, PersistentStateMachine};
+use sprag::testing::storage::MemoryStorage;
+use sprag::{IoBackend, Journaled, MemoryStateMachine, PersistentStateMachine, StorageMachine};
+use sprag_fjall::FjallStorage;
 use sprag_openraft::{KeyValue, LogStore, StateMachineStore};
+use sprag_redb::RedbStorage;
 use tempfile::TempDir;
 
 /// Makes a store in a directory of its own.
@@ -80,4 +83,19 @@ fn the_memory_machine_passes_over_a_ring() {
     for workers in [1, 4] {
         passes::<Journaled<MemoryStateMachine>>(workers, IoBackend::Uring);
     }
+}
+
+#[test]
+fn a_machine_over_a_storage_in_memory_passes() {
+    passes::<Journaled<StorageMachine<MemoryStorage>>>(1, IoBackend::Pwrite);
+}
+
+#[test]
+fn a_machine_over_redb_passes() {
+    passes::<Journaled<StorageMachine<RedbStorage>>>(1, IoBackend::Pwrite);
+}
+
+#[test]
+fn a_machine_over_fjall_passes() {
+    passes::<Journaled<StorageMachine<FjallStorage>>>(1, IoBackend::Pwrite);
 }

@@ -11,11 +11,14 @@ use std::path::Path;
 
 use openraft::declare_raft_types;
 use sprag::error::OpenError;
+use sprag::testing::storage::MemoryStorage;
 use sprag::{
     ApplyConfig, IoBackend, Journaled, MemoryConfig, MemoryStateMachine, PersistentConfig,
-    PersistentStateMachine, StateMachine,
+    PersistentStateMachine, StateMachine, Storage, StorageConfig, StorageMachine,
 };
+use sprag_fjall::{FjallConfig, FjallStorage};
 use sprag_openraft::{KeyValue, Request, Response, SnapshotFile, Store};
+use sprag_redb::{RedbConfig, RedbStorage};
 
 declare_raft_types!(
     /// A key-value node.
@@ -24,21 +27,48 @@ declare_raft_types!(
 
 /// A key-value machine that nodes are tested with.
 pub trait Kind: StateMachine {
-    fn open(config: PersistentConfig) -> Result<Self, OpenError>
+    /// `beside` is a place for what is not in the log's directory.
+    fn open(config: PersistentConfig, beside: &Path) -> Result<Self, OpenError>
     where
         Self: Sized;
 }
 
 impl Kind for PersistentStateMachine {
-    fn open(config: PersistentConfig) -> Result<Self, OpenError> {
+    fn open(config: PersistentConfig, _beside: &Path) -> Result<Self, OpenError> {
         Self::open(config)
     }
 }
 
 impl Kind for Journaled<MemoryStateMachine> {
-    fn open(config: PersistentConfig) -> Result<Self, OpenError> {
+    fn open(config: PersistentConfig, _beside: &Path) -> Result<Self, OpenError> {
         Self::open(config, MemoryStateMachine::new(MemoryConfig::default())?)
     }
+}
+
+impl Kind for Journaled<StorageMachine<MemoryStorage>> {
+    fn open(config: PersistentConfig, _beside: &Path) -> Result<Self, OpenError> {
+        over(config, MemoryStorage::new())
+    }
+}
+
+impl Kind for Journaled<StorageMachine<RedbStorage>> {
+    fn open(config: PersistentConfig, beside: &Path) -> Result<Self, OpenError> {
+        over(config, RedbStorage::open(beside, RedbConfig::new()).unwrap())
+    }
+}
+
+impl Kind for Journaled<StorageMachine<FjallStorage>> {
+    fn open(config: PersistentConfig, beside: &Path) -> Result<Self, OpenError> {
+        over(config, FjallStorage::open(beside, FjallConfig::new()).unwrap())
+    }
+}
+
+fn over<S: Storage>(
+    config: PersistentConfig,
+    storage: S,
+) -> Result<Journaled<StorageMachine<S>>, OpenError> {
+    let machine = PersistentStateMachine::with_storage(storage, StorageConfig::default())?;
+    Journaled::open(config, machine)
 }
 
 pub type KvStore<M> = Store<Data, KeyValue<M>>;
@@ -58,7 +88,7 @@ pub fn small() -> PersistentConfig {
 
 /// Opens a store, and sees to it that its log is written in the way that is asked for.
 pub fn open_store<M: Kind>(path: &Path, workers: usize, io: IoBackend) -> KvStore<M> {
-    let machine = M::open(config(path).io(io)).unwrap();
+    let machine = M::open(config(path).io(io), &path.with_extension("storage")).unwrap();
     let store = Store::new(machine, apply_config(workers)).unwrap();
     let stats = store.handle.stats();
     let expected = if io == IoBackend::Uring { "io_uring" } else { "pwrite" };
