@@ -81,6 +81,7 @@ pub mod inspect;
 mod log;
 pub mod machine;
 mod poison;
+mod progress;
 mod repair;
 mod restore;
 pub mod snapshot;
@@ -99,8 +100,6 @@ pub use apply::manager::{ApplyManager, Reader};
 pub use apply::propose::Proposal;
 pub use apply::retry::RetryPolicy;
 pub use apply::snapshots::{CompactionReport, SnapshotReport};
-pub use apply::waiter::Acknowledged;
-pub use apply::watermark::Stage;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
@@ -121,6 +120,8 @@ pub use machine::{
     Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
+pub use progress::waiter::Acknowledged;
+pub use progress::watermark::Stage;
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};

@@ -10,12 +10,12 @@ use crate::apply::cores::{PinOutcome, PinnedThread};
 use crate::apply::engine::Engine;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
-use crate::apply::watermark::decode;
 use crate::config::Durability;
 use crate::error::Poison;
 use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::machine::{StateMachine, StateMachineStats};
+use crate::progress::watermark::decode;
 use crate::times::TimeStats;
 
 pub use reader::StatsReader;

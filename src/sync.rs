@@ -29,6 +29,8 @@ pub(crate) mod thread {
 
 #[cfg(any(loom, shuttle))]
 mod parking;
+pub(crate) mod signal;
+pub(crate) mod spin;
 #[cfg(loom)]
 mod under_loom;
 #[cfg(loom)]

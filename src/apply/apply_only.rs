@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
-use super::watermark::Stage;
 use crate::codec;
 use crate::config::CommitMode;
 use crate::entry::{Entry, LogId, Reply};
@@ -16,6 +15,7 @@ use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
 use crate::log::apply_only::RecordPlace;
 use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
+use crate::progress::watermark::Stage;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 

@@ -4,11 +4,11 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::watermark::encode;
 use super::worker::Step;
 use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
 use crate::machine::StateMachine;
+use crate::progress::watermark::encode;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 

@@ -13,10 +13,7 @@ use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
 use super::rooms::slots_for;
-use super::signal::Signal;
 use super::staging::begin_staging;
-use super::waiter;
-use super::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use super::worker::{Applying, Step, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
@@ -30,7 +27,10 @@ use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
+use crate::progress::waiter;
+use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard, thread};
 
 /// How often a caller who waits for a frame looks, while the log writer's thread is at it.

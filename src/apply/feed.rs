@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use super::ring::{Descriptor, Rings};
-use super::watermark::Progress;
 use crate::codec::{self, PayloadRef};
 use crate::error::Poison;
 use crate::log::appender::{Appender, Run};
@@ -14,6 +13,7 @@ use crate::log::image::EntryOffset;
 use crate::log::slots::SlotRing;
 use crate::log::table::SegmentBytes;
 use crate::machine::Footprint;
+use crate::progress::watermark::Progress;
 
 /// What feeding needs to know.
 pub(crate) struct Feeding<'a, F> {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::snapshots::SnapshotReport;
-use super::watermark::{Stage, decode, encode};
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
 use crate::log::Log;
@@ -19,6 +18,7 @@ use crate::log::format::segment_name;
 use crate::log::meta::LogBase;
 use crate::log::table::SegmentTable;
 use crate::machine::StateMachine;
+use crate::progress::watermark::{Stage, decode, encode};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
 

@@ -7,7 +7,6 @@ use super::engine::{Appending, Engine};
 use super::known::Submitted;
 use super::manager::ApplyManager;
 use super::submit::Mode;
-use super::watermark::{decode, encode};
 use crate::config::{CommitMode, Contiguity};
 use crate::entry::{Entry, LogId};
 use crate::error::{LogError, SubmitError, WaitError};
@@ -15,6 +14,7 @@ use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
 use crate::machine::StateMachine;
+use crate::progress::watermark::{decode, encode};
 
 /// What the log holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

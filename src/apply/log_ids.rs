@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::retry::Deadline;
-use super::waiter::Acknowledged;
-use super::watermark::{Progress, Stage};
 use crate::entry::LogId;
 use crate::error::WaitError;
 use crate::log::terms::Held;
 use crate::machine::StateMachine;
+use crate::progress::waiter::Acknowledged;
+use crate::progress::watermark::{Progress, Stage};
 
 impl<M: StateMachine> ApplyManager<M> {
     /// Blocks until a named watermark covers the entry with this log id, submitted or not.

@@ -1,4 +1,4 @@
-//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`], [`watermark`], [`waiters`], [`waiter`].
+//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`]; then [`progress`](crate::progress).
 //!
 //! [`manager`] is the public face, [`engine`] what the threads share and the steps they take, [`threads`] the loops
 //! over those steps.
@@ -8,7 +8,6 @@ pub(crate) mod cells;
 pub(crate) mod claims;
 pub(crate) mod compaction;
 pub(crate) mod cores;
-mod cuts;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;
@@ -22,15 +21,11 @@ mod log_read_tests;
 pub(crate) mod manager;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;
-mod order;
-mod places;
 pub(crate) mod propose;
 pub(crate) mod retry;
 pub(crate) mod ring;
 mod rooms;
-pub(crate) mod signal;
 pub(crate) mod snapshots;
-mod spin;
 pub(crate) mod staging;
 pub(crate) mod submit;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -38,9 +33,6 @@ mod thread_tests;
 pub(crate) mod threads;
 pub(crate) mod times;
 pub(crate) mod views;
-pub(crate) mod waiter;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod waiter_tests;
-pub(crate) mod waiters;
-pub(crate) mod watermark;
 pub(crate) mod worker;

@@ -11,11 +11,11 @@ use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::retry::Deadline;
 use super::submit::{Mode, Submission};
-use super::waiter::Acknowledged;
-use super::watermark::Stage;
 use crate::entry::{Entry, LogId, Payload, Reply};
 use crate::error::{Poison, ProposeError, SubmitError, WaitError};
 use crate::machine::StateMachine;
+use crate::progress::waiter::Acknowledged;
+use crate::progress::watermark::Stage;
 
 /// The log id of the first entry of a log that the engine numbers.
 const FIRST: LogId = LogId::new(1, 1);

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
 use super::submit::{Mode, Submission};
-use super::watermark::Stage;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError};
 use crate::machine::StateMachine;
+use crate::progress::watermark::Stage;
 use crate::sync::thread;
 
 /// How [`ApplyManager::apply_with_retry`] retries.

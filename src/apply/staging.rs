@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::ring::Descriptor;
-use super::waiter;
-use super::watermark::{AckRule, Stage, decode};
 use super::worker::{Applying, Step, Worker, WorkerState};
 use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::slots::SlotRing;
 use crate::machine::storage::Staging;
 use crate::machine::{Partition, StateMachine, call_storage, sync_applied};
+use crate::progress::waiter;
+use crate::progress::watermark::{AckRule, Stage, decode};
 use crate::sync::atomic::Ordering;
 
 /// What a worker applied and the storage has not committed.

@@ -7,12 +7,12 @@ use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::known::{Comparing, Submitted};
 use super::ring::Descriptor;
-use super::watermark::decode;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Poison, SubmitError};
 use crate::log::appender::Plan;
 use crate::machine::StateMachine;
+use crate::progress::watermark::decode;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 

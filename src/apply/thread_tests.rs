@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
 use super::threads;
-use super::watermark::Stage;
 use super::worker::Step;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
 use crate::error::{LogError, OpenError, Poison, SnapshotError, WaitError};
+use crate::progress::watermark::Stage;
 use crate::snapshot::SnapshotReceiver;
 use crate::testing::SimDisk;
 use crate::{

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::cores::{Core, PinOutcome, PinnedThread};
 use super::engine::Engine;
-use super::spin::Spin;
 use super::worker::Step;
 use crate::error::Poison;
 use crate::machine::StateMachine;
 use crate::sync::atomic::Ordering;
 use crate::sync::looks;
+use crate::sync::spin::Spin;
 use crate::sync::thread::{self, JoinHandle};
 
 /// Yields of a thread that has looked for work often enough, before it sleeps.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::ring::Descriptor;
-use super::watermark::{Stage, decode};
 use super::worker::{Step, WorkerState};
 use crate::disk::holders::Holder;
 use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
 use crate::machine::{StateMachine, View, Views};
+use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::waiter::Acknowledged;
-use super::watermark::{AckRule, Progress, Stage, StartMarks};
+use crate::apply::engine::Engine;
 use crate::config::CommitMode;
 use crate::error::{Poison, WaitError};
+use crate::progress::waiter::Acknowledged;
+use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::testing::{SimDisk, Stepped};
 use crate::{
     ApplyConfig, ApplyManager, Contiguity, Entry, MemoryConfig, MemoryStateMachine,
@@ -252,10 +252,10 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
     progress.submit_to(3);
     progress.commit_to(2);
     progress.apply_to(2);
-    let mut kept = super::waiter::Wait::begin(&progress, 1, Stage::Applied);
-    let mut replaced = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
-    let mut registers = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
-    let mut not_there = super::waiter::Wait::begin(&progress, 3, Stage::Applied);
+    let mut kept = crate::progress::waiter::Wait::begin(&progress, 1, Stage::Applied);
+    let mut replaced = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    let mut registers = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    let mut not_there = crate::progress::waiter::Wait::begin(&progress, 3, Stage::Applied);
     progress.truncate_to(0, 2);
     let outcome = registers.look_as_thread();
     assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
@@ -264,7 +264,7 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
     assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
     kept.settle().unwrap().unwrap();
     assert!(not_there.settle().is_none());
-    let mut later = super::waiter::Wait::begin(&progress, 2, Stage::Applied);
+    let mut later = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     later.settle().unwrap().unwrap();
     progress.submit_to(4);
     progress.commit_to(4);

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use crate::apply::watermark::{AckRule, Progress, StartMarks};
 use crate::apply::worker::Step;
 use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
@@ -18,6 +17,7 @@ use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
+use crate::progress::watermark::{AckRule, Progress, StartMarks};
 
 pub(crate) mod appender;
 pub(crate) mod apply_only;

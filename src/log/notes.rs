@@ -14,8 +14,8 @@ use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
 use super::table::SegmentTable;
 use super::terms::TermRuns;
-use crate::apply::watermark::decode;
 use crate::error::OpenError;
+use crate::progress::watermark::decode;
 
 /// What replay learns about the log on its way.
 #[derive(Debug, Default)]

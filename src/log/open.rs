@@ -23,7 +23,6 @@ use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
-use crate::apply::watermark::StartMarks;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
@@ -34,6 +33,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
+use crate::progress::watermark::StartMarks;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 use crate::snapshot::{Snapshot, SnapshotKind};
 

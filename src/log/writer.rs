@@ -17,11 +17,11 @@ use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
 use super::times::LogTimes;
-use crate::apply::watermark::{self, Progress};
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
+use crate::progress::watermark::{self, Progress};
 
 /// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
 /// never for a directory that takes a few entries.

@@ -11,11 +11,11 @@ use super::{FIRST, FOREVER, LAST, Toy, put};
 use crate::apply::engine::Engine;
 use crate::apply::submit::Mode;
 use crate::apply::threads;
-use crate::apply::watermark::Stage;
 use crate::apply::worker::Step;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::SubmitError;
+use crate::progress::watermark::Stage;
 use crate::sync::atomic::Ordering;
 use crate::sync::canary;
 

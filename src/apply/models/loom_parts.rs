@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use loom::thread;
 
 use super::FOREVER;
-use crate::apply::signal::Signal;
-use crate::apply::waiter::{self, Acknowledged, Wait};
-use crate::apply::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::error::{Poison, WaitError};
+use crate::progress::waiter::{self, Acknowledged, Wait};
+use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::canary;
+use crate::sync::signal::Signal;
 use crate::sync::thread::{Thread, current, park};
 use crate::sync::{ArrayQueue, Mutex};
 
@@ -78,14 +78,14 @@ fn a_waiter_that_registers_while_the_mark_moves_wakes() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_waiters_fence_its_wake_up_is_lost() {
-    let _canary = canary::leave_out("apply/waiters.rs");
+    let _canary = canary::leave_out("progress/waiters.rs");
     check(3, a_mark_moves_while_a_thread_begins_to_wait);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_movers_fence_the_wake_up_is_lost() {
-    let _canary = canary::leave_out("apply/watermark.rs");
+    let _canary = canary::leave_out("progress/watermark.rs");
     check(3, a_mark_moves_while_a_thread_begins_to_wait);
 }
 
@@ -137,14 +137,14 @@ fn a_mark_moves_under_a_lock_while_a_task_registers() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_waiters_fence_a_task_is_not_woken() {
-    let _canary = canary::leave_out("apply/waiters.rs");
+    let _canary = canary::leave_out("progress/waiters.rs");
     check(3, a_mark_moves_under_a_lock_while_a_task_registers);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_movers_fence_a_task_is_not_woken() {
-    let _canary = canary::leave_out("apply/watermark.rs");
+    let _canary = canary::leave_out("progress/watermark.rs");
     check(3, a_mark_moves_under_a_lock_while_a_task_registers);
 }
 
@@ -279,7 +279,7 @@ fn a_thread_that_goes_to_sleep_while_work_comes_wakes() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_signals_fences_a_wake_up_is_lost() {
-    let _canary = canary::leave_out("apply/signal.rs");
+    let _canary = canary::leave_out("sync/signal.rs");
     check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
 }
 
@@ -310,7 +310,7 @@ fn a_thread_that_goes_to_sleep_for_good_while_a_deadline_comes_wakes() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_without_the_signals_fences_a_deadline_is_slept_through() {
-    let _canary = canary::leave_out("apply/signal.rs");
+    let _canary = canary::leave_out("sync/signal.rs");
     check(3, a_deadline_comes_while_a_thread_goes_to_sleep);
 }
 

@@ -145,14 +145,14 @@ fn so_it_is_with_few_preemptions_at_bad_places() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_a_worker_that_is_not_woken_is_found() {
-    let _canary = canary::leave_out("apply/signal.rs");
+    let _canary = canary::leave_out("sync/signal.rs");
     shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn canary_a_waiter_that_is_not_woken_is_found() {
-    let _canary = canary::leave_out("apply/waiters.rs");
+    let _canary = canary::leave_out("progress/waiters.rs");
     shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
 }
 

@@ -252,7 +252,7 @@ impl Progress {
 
     /// No mark of the log moves while this is held.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn hold_log_marks(&self) -> impl Sized {
+    pub(crate) fn hold_log_marks(&self) -> impl Sized {
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

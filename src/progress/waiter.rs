@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::order::WaiterId;
 use super::places::Target;
-use super::spin::Spin;
 use super::waiters::Seen;
 use super::watermark::{Progress, Stage, decode};
 use crate::error::WaitError;
+use crate::sync::spin::Spin;
 use crate::sync::{looks, thread};
 
 /// One wait under way.

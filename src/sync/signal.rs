@@ -58,7 +58,7 @@ impl Signal {
 
     /// How often the thread was woken, once it sleeps.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn wakes_when_asleep(&self) -> Option<u64> {
+    pub(crate) fn wakes_when_asleep(&self) -> Option<u64> {
         let asleep = self.asleep.load(Ordering::Acquire);
         asleep.then(|| self.wakes.load(Ordering::Relaxed))
     }

@@ -361,7 +361,7 @@ impl Waiters {
 
     /// Waiters that there is room for without an allocation, and so many tickets.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn capacity(&self) -> (usize, usize) {
+    pub(crate) fn capacity(&self) -> (usize, usize) {
         let list = self.lock();
         let orders = list.threads.iter().chain(&list.tasks);
         (list.places.capacity(), orders.map(Order::capacity).sum())

@@ -1,0 +1,10 @@
+//! How far an engine is, and who waits for it: [`watermark`] moves, [`waiter`] waits, [`waiters`] keeps who waits.
+//!
+//! [`waiters`] finds its waiters by index ([`order`]) and by id ([`places`]); [`cuts`] has the latest truncations.
+
+mod cuts;
+mod order;
+mod places;
+pub(crate) mod waiter;
+pub(crate) mod waiters;
+pub(crate) mod watermark;
