@@ -27,14 +27,14 @@ pub(crate) enum RangeKind {
     /// A single entry that concerns all partitions.
     Barrier,
     /// No entry: the place at which a view is taken.
-    Mark,
+    ViewToken,
 }
 
 impl Descriptor {
-    /// The mark of a view: everything before `first` is in it.
-    pub(crate) fn mark(first: u64) -> Self {
+    /// The view token: everything before `first` is in it.
+    pub(crate) fn view_token(first: u64) -> Self {
         let (frame, start, end) = (FrameOffset::FIRST, EntryOffset::FIRST, EntryOffset::FIRST);
-        Self { first, count: 0, segment: 0, frame, start, end, kind: RangeKind::Mark }
+        Self { first, count: 0, segment: 0, frame, start, end, kind: RangeKind::ViewToken }
     }
 
     pub(crate) fn is_barrier(&self) -> bool {

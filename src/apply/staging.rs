@@ -1,7 +1,7 @@
 //! Batches: a machine over a storage applies entries, and its storage commits many of them at once.
 //!
 //! Between the two, no one sees the entries: cursor, watermarks and replies move when the commit has returned. The
-//! worker commits when a batch is full, when its ring has run dry, before the mark of a view, and at once inline.
+//! worker commits when a batch is full, when its ring has run dry, before the view token, and at once inline.
 
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};

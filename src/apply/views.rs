@@ -1,4 +1,4 @@
-//! Views of the state at one exact index, taken while apply goes on: a mark travels the rings like an entry.
+//! Views of the state at one exact index, taken while apply goes on: a view token travels the rings like an entry.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -16,7 +16,7 @@ use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 
-/// How often whoever takes a view looks whether the workers have come to its mark.
+/// How often whoever takes a view looks whether the workers have come to its token.
 const LOOK: Duration = Duration::from_micros(50);
 
 impl<M: StateMachine> ApplyManager<M> {
@@ -47,11 +47,11 @@ impl<M: StateMachine> Engine<M> {
         let hold = self.table.hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
         views.begin_view()?;
-        while !self.push_mark()? {
+        while !self.push_view_token()? {
             self.pass_time();
         }
         self.workers.notify();
-        while views.marked() < self.workers.count() {
+        while views.partitions_reached() < self.workers.count() {
             self.progress.poison.check()?;
             self.pass_time();
         }
@@ -140,8 +140,8 @@ impl<M: StateMachine> Engine<M> {
         let _failed = self.feed_now();
     }
 
-    /// Puts the mark behind what the workers were given; false if there is no room for it now.
-    fn push_mark(&self) -> Result<bool, Poison> {
+    /// Puts the view token behind what the workers were given; false if there is no room for it now.
+    fn push_view_token(&self) -> Result<bool, Poison> {
         let mut appending = self.lock_appender();
         self.progress.poison.check()?;
         let unfed = appending.appender.unfed().front().map(|run| run.first);
@@ -149,7 +149,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(false);
         }
         let first = unfed.unwrap_or_else(|| self.progress.committed_mark());
-        self.rings.push(Descriptor::mark(first.min(self.progress.committed_mark())));
+        self.rings.push(Descriptor::view_token(first.min(self.progress.committed_mark())));
         Ok(true)
     }
 
@@ -222,9 +222,9 @@ impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
     }
 }
 
-/// The mark of a view has come to `partition`.
-pub(super) fn mark_view(views: Option<&dyn Views>, partition: crate::machine::Partition) {
+/// The worker of `partition` has reached the view token.
+pub(super) fn reach_view_token(views: Option<&dyn Views>, partition: crate::machine::Partition) {
     if let Some(views) = views {
-        views.mark_view(partition);
+        views.reach_view_token(partition);
     }
 }

@@ -13,7 +13,7 @@ use super::latency::Latency;
 use super::ring::{Descriptor, RangeKind, Rings};
 use super::staging::Staged;
 use super::times::RangeSampling;
-use super::views::mark_view;
+use super::views::reach_view_token;
 use crate::error::Poison;
 use crate::log::format::opening_log_id;
 use crate::log::slots::SlotRing;
@@ -216,11 +216,11 @@ impl<M: StateMachine> Applying<'_, M> {
     ) -> Result<(), Poison> {
         let partition = Partition::new(worker.id, self.workers.count());
         match (range.kind, self.machine.staging()) {
-            (RangeKind::Mark, staging) => {
+            (RangeKind::ViewToken, staging) => {
                 if let Some(staging) = staging {
                     self.commit(staging, worker, state)?;
                 }
-                mark_view(self.machine.views(), partition);
+                reach_view_token(self.machine.views(), partition);
             }
             (_, Some(staging)) => return self.stage(staging, worker, state, range),
             (RangeKind::Barrier, None) if worker.id != 0 => {}
@@ -315,7 +315,7 @@ impl<M: StateMachine> Applying<'_, M> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(false),
         };
-        // The mark of a view may be on its way although all entries are applied, and must come before this one.
+        // The view token may be on its way although all entries are applied, and must come before this one.
         if !self.rings.is_empty(id) || state.pending.is_some() {
             return Ok(false);
         }

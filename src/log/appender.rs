@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
 use super::image::{Closing, EntryOffset, FrameOffset, HALF_HEADER_BYTES, ImageWriter};
-use super::index::{LogIndex, Mark};
+use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::pool::ImagePool;
 use super::queue::{ClosedFrame, LogQueue};
@@ -434,8 +434,8 @@ impl Appender {
         let entries_start = self.active.end();
         if kind == FrameKind::Entries && self.to_writer.is_some() {
             let segment = self.active.image().segment();
-            let mark = Mark { first_index: log_id.index, segment, offset: offset.get() };
-            self.position.index.push(mark);
+            let waypoint = Waypoint { first_index: log_id.index, segment, offset: offset.get() };
+            self.position.index.push(waypoint);
         }
         let submitted_ns = (kind == FrameKind::Entries).then_some(self.submitted_ns);
         self.open =

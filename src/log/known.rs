@@ -41,7 +41,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
         database_id: &DatabaseId,
         places: &KnownPlaces,
     ) -> Result<Result<u64, Difference>, NotRead> {
-        for from in &places.marks {
+        for from in &places.waypoints {
             let before = self.entries.partition_point(|entry| entry.log_id.index < from.1);
             let (Some(next), Some(last)) = (
                 self.entries.get(self.at),

@@ -8,7 +8,7 @@ use super::apply_only::{Phase, Record};
 use super::compact::SegmentStart;
 use super::format::{FRAME_HEADER_BYTES, FrameKind};
 use super::image::{EntryOffset, FrameOffset};
-use super::index::{LogIndex, Mark};
+use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
@@ -76,7 +76,7 @@ impl Notes {
         let at = |offset: u64| u32::try_from(offset).map_err(beyond);
         let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
         let (segment, offset) = (at(frame.segment)?, at(frame.offset)?);
-        self.index.push(Mark { first_index: header.opening.first_index, segment, offset });
+        self.index.push(Waypoint { first_index: header.opening.first_index, segment, offset });
         let run = Run {
             first: header.opening.first_index,
             count: header.count,

@@ -7,7 +7,7 @@ use super::appender::known::{KnownPlaces, Span};
 use super::format::{
     DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id, segment_name,
 };
-use super::index::Mark;
+use super::index::Waypoint;
 use super::table::{SegmentBytes, SegmentTable};
 use super::unmapped::NotRead;
 use crate::codec::{self, PayloadRef};
@@ -72,15 +72,15 @@ pub(crate) fn read_places(
 ) -> Result<LogEntries, NotRead> {
     let mut out = LogEntries::default();
     let mut next = *wanted.start();
-    let marked_last = places.marked_last.map(|last| last.min(*wanted.end()));
-    for from in &places.marks {
-        let Some(last) = marked_last.filter(|last| next <= *last) else { break };
+    let waypoint_last = places.waypoint_last.map(|last| last.min(*wanted.end()));
+    for from in &places.waypoints {
+        let Some(last) = waypoint_last.filter(|last| next <= *last) else { break };
         if !read(table, database_id, *from, next..=last, bytes_max, &mut out)? {
             break;
         }
         next = from.1;
     }
-    if marked_last.is_some_and(|last| {
+    if waypoint_last.is_some_and(|last| {
         last >= *wanted.start() && out.last().is_none_or(|read| read.index < last)
     }) {
         // No more of them fit, or none of them is wanted.
@@ -106,12 +106,12 @@ pub(crate) fn read_places(
     Ok(out)
 }
 
-/// Copies the entries of `wanted` that are in frames from `mark` on and below `until`, as many as fit `bytes_max` (but
+/// Copies the entries of `wanted` that are in frames from `waypoint` on and below `until`, as many as fit `bytes_max` (but
 /// at least one). Whether there may be more of them, from `until` on.
 fn read(
     table: &SegmentTable,
     database_id: &DatabaseId,
-    from: (Mark, u64),
+    from: (Waypoint, u64),
     wanted: RangeInclusive<u64>,
     bytes_max: usize,
     out: &mut LogEntries,
@@ -125,16 +125,16 @@ fn read(
     })
 }
 
-/// Gives `visit` the entries of `wanted` that are in frames from `mark` on and below `until`, in order, until it returns
+/// Gives `visit` the entries of `wanted` that are in frames from `waypoint` on and below `until`, in order, until it returns
 /// false. Whether there may be more of them, from `until` on.
 pub(crate) fn walk(
     table: &SegmentTable,
     database_id: &DatabaseId,
-    (mark, until): (Mark, u64),
+    (waypoint, until): (Waypoint, u64),
     wanted: RangeInclusive<u64>,
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
 ) -> Result<bool, NotRead> {
-    let mut at = mark;
+    let mut at = waypoint;
     let mut sequence = None;
     loop {
         let bad = |what| Corrupt {
@@ -145,11 +145,11 @@ pub(crate) fn walk(
         };
         let segment = table.get(at.segment).ok_or_else(|| bad("the segment is gone"))?;
         let Some((header, body)) = frame(&segment, at, database_id, sequence)? else {
-            // The segment ends here; the next one goes on. A mark is of a frame that was written.
+            // The segment ends here; the next one goes on. A waypoint is of a frame that was written.
             if at.offset == 0 || sequence.is_none() {
                 return Err(bad("a frame that was written does not read back").into());
             }
-            at = Mark { segment: at.segment + 1, offset: 0, ..at };
+            at = Waypoint { segment: at.segment + 1, offset: 0, ..at };
             continue;
         };
         if crc32c::crc32c(&body) != header.body_crc {
@@ -218,7 +218,7 @@ type Frame<'a> = (FrameHeader, Cow<'a, [u8]>);
 /// The frame at a position, if it is the one that follows frame `after`.
 fn frame<'a>(
     segment: &'a SegmentBytes,
-    at: Mark,
+    at: Waypoint,
     database_id: &DatabaseId,
     after: Option<u64>,
 ) -> Result<Option<Frame<'a>>, NotRead> {

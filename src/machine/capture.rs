@@ -1,6 +1,6 @@
 //! A view in the making: the slots of a store as they were at one index, copied while later entries are applied.
 //!
-//! A mark goes through the rings like an entry. When a worker comes to it, everything before it is in the worker's
+//! A view token goes through the rings like an entry. When a worker reaches it, everything before it is in the worker's
 //! shards and nothing after it is: from then on the worker copies a shard before it first writes to it, and whoever
 //! takes the view copies those that nobody wrote to. A shard is copied once, under its lock, and its generation says
 //! that it was.
@@ -41,10 +41,10 @@ pub(crate) struct Captured<C> {
 pub(crate) struct Capture<C> {
     /// Of the view that is, or was last, taken; from 1.
     generation: AtomicU64,
-    /// By partition: the generation of the last mark its worker came to. Written by whoever is the worker, and read by
+    /// By partition: the generation of the last view token that its worker reached. Written by whoever is the worker, and read by
     /// it: of two who are so one after the other, the worker's place, or a barrier, orders the accesses.
-    marked: Box<[CachePadded<AtomicU64>]>,
-    /// How many partitions have come to the mark.
+    reached: Box<[CachePadded<AtomicU64>]>,
+    /// How many partitions have reached the view token.
     came: AtomicUsize,
     gathered: Mutex<Gathered<C>>,
     /// The most processor time that one copy has taken of a worker, and the most time by the clock.
@@ -81,7 +81,7 @@ impl<C> Capture<C> {
     pub(crate) fn new(partitions_max: usize) -> Self {
         Self {
             generation: AtomicU64::new(0),
-            marked: (0..partitions_max).map(|_| CachePadded::default()).collect(),
+            reached: (0..partitions_max).map(|_| CachePadded::default()).collect(),
             came: AtomicUsize::new(0),
             gathered: Mutex::new(Gathered { head: None, shards: Vec::new() }),
             longest_cpu_ns: AtomicU64::new(0),
@@ -96,7 +96,7 @@ impl<C> Capture<C> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a view, before its mark is put into the rings. `room` is for the copies of each shard: memory that was
+    /// Begins a view, before its token is put into the rings. `room` is for the copies of each shard: memory that was
     /// touched, as a worker that had to ask for it waited milliseconds for the allocator and the kernel.
     pub(crate) fn begin(&self, room: Vec<ShardCopy<C>>) {
         *self.lock() = Gathered { head: None, shards: room };
@@ -109,27 +109,27 @@ impl<C> Capture<C> {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The worker of `partition` has come to the mark. `head` is of the worker that keeps it: the first.
-    pub(crate) fn mark(&self, partition: usize, head: Option<Head>) {
+    /// The worker of `partition` has reached the view token. `head` is of the worker that keeps it: the first.
+    pub(crate) fn reach_token(&self, partition: usize, head: Option<Head>) {
         if let Some(head) = head {
             self.lock().head = Some(head);
         }
-        if let Some(marked) = self.marked.get(partition) {
-            marked.store(self.generation(), Ordering::Relaxed);
+        if let Some(reached) = self.reached.get(partition) {
+            reached.store(self.generation(), Ordering::Relaxed);
         }
         // Release: who sees all come may copy the shards of each.
         self.came.fetch_add(1, Ordering::Release);
     }
 
-    /// How many partitions have come to the mark.
-    pub(crate) fn came(&self) -> usize {
+    /// How many partitions have reached the view token.
+    pub(crate) fn partitions_reached(&self) -> usize {
         self.came.load(Ordering::Acquire)
     }
 
     /// Shards below this generation are to be copied before the worker of `partition` writes to them.
     #[inline]
-    pub(crate) fn marked(&self, partition: usize) -> u64 {
-        self.marked.get(partition).map_or(0, |marked| marked.load(Ordering::Relaxed))
+    pub(crate) fn reached_token(&self, partition: usize) -> u64 {
+        self.reached.get(partition).map_or(0, |reached| reached.load(Ordering::Relaxed))
     }
 
     /// Has `copy` fill the room of a shard. The caller has the shard's lock.

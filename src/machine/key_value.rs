@@ -241,19 +241,19 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// See [`Views`](super::Views).
-    pub(crate) fn mark_view(&self, partition: Partition) {
+    pub(crate) fn reach_view_token(&self, partition: Partition) {
         // Whoever applies for the first partition runs all barriers and keeps `applied`: these are exact now.
         let head = (partition.id() == 0).then(|| Head {
             applied: self.applied(),
             membership: lock(&self.membership).clone(),
             notes: lock(&self.notes).clone(),
         });
-        self.store.capture.mark(partition.id(), head);
+        self.store.capture.reach_token(partition.id(), head);
     }
 
     /// See [`Views`](super::Views).
-    pub(crate) fn marked(&self) -> usize {
-        self.store.capture.came()
+    pub(crate) fn partitions_reached(&self) -> usize {
+        self.store.capture.partitions_reached()
     }
 
     /// See [`Views`](super::Views).
@@ -376,7 +376,7 @@ impl<C: Cell> KeyValue<C> {
     ) -> Result<(), Fatal> {
         let count = u32::try_from(partition.count()).unwrap_or(TOUCH_AHEAD_MAX);
         let ahead = TOUCH_AHEAD.saturating_mul(count).min(TOUCH_AHEAD_MAX);
-        let generation = self.store.capture.marked(partition.id());
+        let generation = self.store.capture.reached_token(partition.id());
         let filling = self.fill.get();
         let filling = filling.as_deref();
         let (mut touched, mut peeked, mut applied) = (0, 0, 0);

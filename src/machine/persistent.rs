@@ -192,7 +192,7 @@ impl PersistentStateMachine {
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let hold = self.table.hold();
         self.begin_view()?;
-        self.mark_view(Partition::WHOLE);
+        self.reach_view_token(Partition::WHOLE);
         Ok(self.finish_view(hold)?)
     }
 

@@ -128,12 +128,12 @@ macro_rules! key_value_reads {
                 self.state.begin_view()
             }
 
-            fn mark_view(&self, partition: super::Partition) {
-                self.state.mark_view(partition);
+            fn reach_view_token(&self, partition: super::Partition) {
+                self.state.reach_view_token(partition);
             }
 
-            fn marked(&self) -> usize {
-                self.state.marked()
+            fn partitions_reached(&self) -> usize {
+                self.state.partitions_reached()
             }
 
             fn finish_view(

@@ -25,13 +25,13 @@ const VALUES_AHEAD: usize = 16;
 /// How the engine takes views of a machine; of the built-in ones only.
 #[doc(hidden)]
 pub trait Views: Send + Sync {
-    /// Before the mark is put into the rings: all of the snapshot that the machine was opened from is in its store then.
+    /// Before the view token is put into the rings: all of the snapshot that the machine was opened from is in its store then.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn begin_view(&self) -> Result<(), SnapshotError>;
-    /// The worker of `partition` has come to the mark.
-    fn mark_view(&self, partition: Partition);
+    /// The worker of `partition` has reached the view token.
+    fn reach_view_token(&self, partition: Partition);
     /// How many have.
-    fn marked(&self) -> usize;
+    fn partitions_reached(&self) -> usize;
     /// All have: copies what no worker has copied.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError>;

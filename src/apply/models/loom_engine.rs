@@ -191,8 +191,8 @@ fn a_view_is_taken_while_entries_are_applied() {
     while engine.step_worker(0) == Step::Worked {}
     check_applied(&engine, 3);
     assert_eq!(engine.machine.applied_in(0), [1, 2]);
-    let at_mark = engine.machine.at_mark();
-    assert!(at_mark == [Some(1)] || at_mark == [Some(2)], "{at_mark:?}");
+    let at_token = engine.machine.at_token();
+    assert!(at_token == [Some(1)] || at_token == [Some(2)], "{at_token:?}");
 }
 
 #[test]

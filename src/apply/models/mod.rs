@@ -44,8 +44,8 @@ fn put(index: u64, key: &[u8]) -> Entry<'_> {
 #[derive(Debug)]
 struct Toy {
     partitions: Vec<Applied>,
-    /// How many partitions the mark of a view has come to.
-    marked: AtomicU64,
+    /// How many partitions the view token has come to.
+    reached: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -54,20 +54,20 @@ struct Applied {
     last: AtomicU64,
     /// What really happened. No thread is stopped while it holds this.
     all: std::sync::Mutex<Vec<u64>>,
-    /// How many of these there were when the mark of a view came.
-    at_mark: std::sync::Mutex<Option<usize>>,
+    /// How many of these there were when the view token came.
+    at_token: std::sync::Mutex<Option<usize>>,
 }
 
 impl Toy {
     fn new(partitions: usize) -> Self {
         let partitions = (0..partitions).map(|_| Applied::default()).collect();
-        Self { partitions, marked: AtomicU64::new(0) }
+        Self { partitions, reached: AtomicU64::new(0) }
     }
 
-    /// How many entries each partition had been given when the mark of a view came to it.
+    /// How many entries each partition had been given when the view token came to it.
     #[cfg(loom)]
-    fn at_mark(&self) -> Vec<Option<usize>> {
-        self.partitions.iter().map(|applied| *applied.at_mark.lock().unwrap()).collect()
+    fn at_token(&self) -> Vec<Option<usize>> {
+        self.partitions.iter().map(|applied| *applied.at_token.lock().unwrap()).collect()
     }
 
     /// The indexes a partition was given, in the order in which it was given them.
@@ -118,21 +118,21 @@ impl StateMachine for Toy {
     }
 }
 
-/// Writes down where the mark came, and copies nothing.
+/// Writes down where the view token came, and copies nothing.
 impl Views for Toy {
     fn begin_view(&self) -> Result<(), SnapshotError> {
-        self.marked.store(0, Ordering::Relaxed);
+        self.reached.store(0, Ordering::Relaxed);
         Ok(())
     }
 
-    fn mark_view(&self, partition: Partition) {
+    fn reach_view_token(&self, partition: Partition) {
         let applied = &self.partitions[partition.id()];
-        *applied.at_mark.lock().unwrap() = Some(applied.all.lock().unwrap().len());
-        self.marked.fetch_add(1, Ordering::Release);
+        *applied.at_token.lock().unwrap() = Some(applied.all.lock().unwrap().len());
+        self.reached.fetch_add(1, Ordering::Release);
     }
 
-    fn marked(&self) -> usize {
-        usize::try_from(self.marked.load(Ordering::Acquire)).unwrap()
+    fn partitions_reached(&self) -> usize {
+        usize::try_from(self.reached.load(Ordering::Acquire)).unwrap()
     }
 
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {

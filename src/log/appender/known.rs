@@ -1,6 +1,6 @@
 //! Where the entries are that the log has already: to read them, and to compare what is submitted again.
 //!
-//! Frames that the log writer has completed are found by their headers, from the marks of the index on. The appender
+//! Frames that the log writer has completed are found by their headers, from the waypoints of the index on. The appender
 //! notes all later frames, and all frames of a memory journal, as spans.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Appender, OpenFrame};
 use crate::log::format::FrameKind;
 use crate::log::image::{EntryOffset, FrameOffset};
-use crate::log::index::Mark;
+use crate::log::index::Waypoint;
 use crate::log::table::{SegmentBytes, SegmentTable};
 
 /// Most frames that are noted. A log has fewer between the appender and the log writer; a memory journal compares
@@ -77,10 +77,10 @@ impl Spans {
 /// Where to read a run of entries, in the order of their indexes. It stays readable without the appender.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPlaces {
-    /// Marks to walk frames from, each with the first index that is not to be read from there.
-    pub(crate) marks: Vec<(Mark, u64)>,
-    /// The last entry that is asked for and is in a frame from these marks on.
-    pub(crate) marked_last: Option<u64>,
+    /// Waypoints to walk frames from, each with the first index that is not to be read from there.
+    pub(crate) waypoints: Vec<(Waypoint, u64)>,
+    /// The last entry that is asked for and is in a frame from these waypoints on.
+    pub(crate) waypoint_last: Option<u64>,
     /// Frames after these.
     pub(crate) spans: Vec<(Span, Arc<SegmentBytes>)>,
 }
@@ -102,18 +102,18 @@ impl Appender {
         let held = |span: Span| Some((span, self.table.get(span.segment)?));
         let spans = all().filter(overlaps).filter_map(held).collect();
         let index = &self.position.index;
-        let mut marks = Vec::new();
+        let mut waypoints = Vec::new();
         let mut next = first.max(index.first(base_segment).unwrap_or(u64::MAX));
         while next <= last
-            && let Some((mark, until)) = index.locate(next)
-            && mark.first_index < spans_first
+            && let Some((waypoint, until)) = index.locate(next)
+            && waypoint.first_index < spans_first
         {
-            marks.push((mark, until.min(spans_first)));
+            waypoints.push((waypoint, until.min(spans_first)));
             next = until;
         }
         let before_spans = spans_first.checked_sub(1).and_then(|index| self.last_held(index));
-        let marked_last = before_spans.map(|log_id| log_id.index.min(last));
-        KnownPlaces { marks, marked_last, spans }
+        let waypoint_last = before_spans.map(|log_id| log_id.index.min(last));
+        KnownPlaces { waypoints, waypoint_last, spans }
     }
 
     /// Notes the frame that is closed.

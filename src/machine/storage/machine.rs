@@ -9,7 +9,7 @@ use super::cache::ReadCache;
 use super::meta::{Membership, StateRecord};
 use super::open::{Opened, open};
 use super::stage::{Stage, failed};
-use super::views::Marked;
+use super::views::TokenReached;
 use super::{Staging, Storage, StorageConfig, StorageError, StorageStats, Table};
 use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
@@ -53,7 +53,7 @@ pub struct StorageMachine<S: Storage> {
     /// Our log syncs: commits need not.
     log_syncs: AtomicBool,
     /// One view is taken at a time.
-    pub(super) marked: Marked<S::Snapshot>,
+    pub(super) token: TokenReached<S::Snapshot>,
     pub(super) journal: Journal,
 }
 
@@ -119,7 +119,7 @@ impl PersistentStateMachine {
             applied_count: AtomicU64::new(0),
             engine_commits: AtomicBool::new(false),
             log_syncs: AtomicBool::new(false),
-            marked: Marked::new(),
+            token: TokenReached::new(),
             journal,
         })
     }

@@ -18,13 +18,13 @@ use crate::snapshot::{Snapshot, SnapshotKind};
 const LOAD_BYTES: usize = 4 << 20;
 const LOAD_ENTRIES: usize = 8192;
 
-/// The mark of a view, and what the worker found at it.
-pub(super) struct Marked<P> {
+/// The view token, and what the worker found at it.
+pub(super) struct TokenReached<P> {
     came: AtomicUsize,
     taken: Mutex<Option<Result<P, SnapshotError>>>,
 }
 
-impl<P> Marked<P> {
+impl<P> TokenReached<P> {
     pub(super) fn new() -> Self {
         Self { came: AtomicUsize::new(0), taken: Mutex::new(None) }
     }
@@ -54,7 +54,7 @@ impl<S: Storage> StorageMachine<S> {
     }
 
     /// What the storage has with everything applied so far in it. The caller is in the worker's place.
-    fn take_marked(&self) -> Result<S::Snapshot, SnapshotError> {
+    fn take_at_token(&self) -> Result<S::Snapshot, SnapshotError> {
         self.commit_or_fail(&mut lock(&self.stage))?;
         self.storage.snapshot().map_err(|source| self.snapshot_error(source))
     }
@@ -166,27 +166,27 @@ impl<S: Storage> StorageMachine<S> {
 
 impl<S: Storage> Views for StorageMachine<S> {
     fn begin_view(&self) -> Result<(), SnapshotError> {
-        *lock(&self.marked.taken) = None;
-        self.marked.came.store(0, Ordering::Relaxed);
+        *lock(&self.token.taken) = None;
+        self.token.came.store(0, Ordering::Relaxed);
         Ok(())
     }
 
-    fn mark_view(&self, partition: Partition) {
+    fn reach_view_token(&self, partition: Partition) {
         if partition.owns(0) {
-            let taken = self.take_marked();
-            *lock(&self.marked.taken) = Some(taken);
+            let taken = self.take_at_token();
+            *lock(&self.token.taken) = Some(taken);
         }
         // Release: a caller that sees all come sees what was taken.
-        self.marked.came.fetch_add(1, Ordering::Release);
+        self.token.came.fetch_add(1, Ordering::Release);
     }
 
-    fn marked(&self) -> usize {
-        self.marked.came.load(Ordering::Acquire)
+    fn partitions_reached(&self) -> usize {
+        self.token.came.load(Ordering::Acquire)
     }
 
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
-        let taken = lock(&self.marked.taken).take();
-        let taken = taken.ok_or(Poison::Internal("a view has no mark"))??;
+        let taken = lock(&self.token.taken).take();
+        let taken = taken.ok_or(Poison::Internal("a view has no token"))??;
         Ok(View::stored(self.stored(taken)?, Some(hold)))
     }
 
