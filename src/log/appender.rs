@@ -29,7 +29,7 @@ mod segments;
 /// What a frame can cost beside its entries: its header and the padding before it.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
 /// Kept free at the end of every segment, so that a log that is full can still record truncations.
-pub(crate) const SLACK_BYTES: usize = 32 * HEADER_BYTES;
+pub(crate) const SEGMENT_SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
 /// Numbers that a memory journal's images are given in turn; more than there can be images.
 const MEMORY_SEGMENTS: u32 = 1024;
@@ -267,14 +267,15 @@ impl Appender {
                 return Err(SubmitError::Full { pending });
             }
         }
-        let needed = plan.bytes + SLACK_BYTES;
+        let needed = plan.bytes + SEGMENT_SLACK_BYTES;
         if needed <= self.active.room() || self.next_fits(needed) {
             return Ok(());
         }
         let largest =
             if self.to_writer.is_some() { self.pool.image_bytes() } else { self.pool.largest() };
         if needed > largest {
-            let (size, limit) = (plan.bytes as u64, largest.saturating_sub(SLACK_BYTES) as u64);
+            let (size, limit) =
+                (plan.bytes as u64, largest.saturating_sub(SEGMENT_SLACK_BYTES) as u64);
             return Err(SubmitError::TooLarge { what: "bytes of one submission", size, limit });
         }
         self.free_retired(applied_mark);
@@ -384,7 +385,7 @@ impl Appender {
             && open.opening.first_index + u64::from(open.count) == log_id.index
             && open.count < self.config.frame_entries_max
             && self.active.end() - open.entries_start + bytes <= self.config.frame_bytes_max
-            && self.active.end() + bytes + SLACK_BYTES <= self.active.image().capacity()
+            && self.active.end() + bytes + SEGMENT_SLACK_BYTES <= self.active.image().capacity()
     }
 
     /// Opens a frame for entries of `log_id`'s term, in the next segment if an entry of `bytes` does not fit this one.
@@ -395,7 +396,7 @@ impl Appender {
         bytes: usize,
     ) -> Option<()> {
         self.close_frame();
-        if self.active.room() < HEADER_BYTES + bytes + SLACK_BYTES {
+        if self.active.room() < HEADER_BYTES + bytes + SEGMENT_SLACK_BYTES {
             self.roll()?;
         }
         self.start_frame(kind, log_id)
@@ -498,7 +499,8 @@ impl Appender {
                 if number as usize >= SegmentTable::SEGMENTS_MAX {
                     return None;
                 }
-                self.next = self.pool.begin(number, HEADER_BYTES + SLACK_BYTES, &[]).ok().flatten();
+                self.next =
+                    self.pool.begin(number, HEADER_BYTES + SEGMENT_SLACK_BYTES, &[]).ok().flatten();
             }
             self.roll()?;
         }

@@ -33,7 +33,6 @@ pub(crate) mod known;
 #[cfg(test)]
 mod lost_frame_tests;
 pub(crate) mod meta;
-mod notes;
 pub(crate) mod open;
 pub(crate) mod pool;
 pub(crate) mod queue;
@@ -43,6 +42,7 @@ pub(crate) mod replay;
 pub(crate) mod segment;
 pub(crate) mod slots;
 pub(crate) mod table;
+mod tally;
 pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;

@@ -8,11 +8,10 @@ use std::sync::{
 };
 use std::time::Instant;
 
-use super::appender::{Appender, AppenderConfig, LogPosition, Run, SLACK_BYTES};
+use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_BYTES};
 use super::format::{META_FILE, SEGMENT_BYTES_MAX, segment_name};
 use super::hard::HardFile;
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
-use super::notes::Notes;
 use super::pool::ImagePool;
 use super::queue::LogQueue;
 use super::recovery::files::{ForeignFiles, list_files};
@@ -21,6 +20,7 @@ use super::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
 use super::table::{SegmentBytes, SegmentTable};
+use super::tally::Tally;
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
 use crate::clock::Clock;
@@ -257,17 +257,17 @@ impl LogOpening {
         let content = self.content;
         self.check_kept_at_base()?;
         let had = machine.applied();
-        let mut notes = Notes::at(&content.base);
+        let mut tally = Tally::at(&content.base);
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
         let mut replay =
             Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
         let result = scan(&*self.disk, &content, options, &mut |frame| {
-            notes.frame(frame)?;
+            tally.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
         })?;
         self.check_meta(&result)?;
         self.check_end(&result)?;
-        self.check_kept_in_log(&result, &notes)?;
+        self.check_kept_in_log(&result, &tally)?;
         if let Some(base) = self.base_of_installed(&result) {
             // Nothing was applied: all of this log is before what the machine has.
             self.start_over(base)?;
@@ -284,8 +284,8 @@ impl LogOpening {
         if by_commit {
             // Only now is it known how far the log is committed, and what of it was truncated before it was.
             let committed_mark = committed.map_or(0, |index| index + 1);
-            for phase in notes.phases(committed_mark) {
-                let truncations = notes.truncations.clone();
+            for phase in tally.phases(committed_mark) {
+                let truncations = tally.truncations.clone();
                 let mut replay = Replay::phase(machine, &phase, truncations, content.is_monotone);
                 scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
                 replay.finish()?;
@@ -297,10 +297,10 @@ impl LogOpening {
         // The state may be past the log, by records that are not of it.
         let submitted = last.map(|last| last.index).max(committed);
         let start = StartMarks { submitted, committed, applied: committed };
-        let unfed = notes.unfed(start.applied, &self.table);
+        let unfed = tally.unfed(start.applied, &self.table);
         let unfed =
             unfed.ok_or(OpenError::Replay(Poison::Internal("an uncommitted frame is gone")))?;
-        self.finish(result, notes, start, unfed)
+        self.finish(result, tally, start, unfed)
     }
 
     /// Refuses, or read-only remembers, a META that is not the newest one there was.
@@ -357,7 +357,7 @@ impl LogOpening {
     fn finish(
         mut self,
         result: ScanResult,
-        notes: Notes,
+        tally: Tally,
         start: StartMarks,
         unfed: VecDeque<Run>,
     ) -> Result<Arc<Log>, OpenError> {
@@ -375,7 +375,7 @@ impl LogOpening {
         let mut writing = None;
         if self.writable {
             self.settle(&result, &mut hard)?;
-            writing = Some(self.writing(&result, notes, start, unfed)?);
+            writing = Some(self.writing(&result, tally, start, unfed)?);
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
@@ -428,7 +428,7 @@ impl LogOpening {
     fn writing(
         &self,
         result: &ScanResult,
-        notes: Notes,
+        tally: Tally,
         start: StartMarks,
         unfed: VecDeque<Run>,
     ) -> Result<Writing, OpenError> {
@@ -469,8 +469,8 @@ impl LogOpening {
         let active = active.map_err(error("allocating memory for"))?.ok_or_else(too_long)?;
         let queue = Arc::new(LogQueue::new(QUEUED_FRAMES_MAX));
         let shared = Arc::new(WriterShared::default());
-        notes.starts.iter().for_each(|start| shared.starts.push(*start));
-        for record in &notes.records {
+        tally.starts.iter().for_each(|start| shared.starts.push(*start));
+        for record in &tally.records {
             shared.starts.record(record.segment, record.last.index + 1);
         }
         let mark = tail.last.map_or(0, |last| last.index + 1);
@@ -505,9 +505,9 @@ impl LogOpening {
             next_sequence: tail.next_sequence,
             last: tail.last,
             committed_mark: start.committed.map_or(0, |index| index + 1),
-            skipped: notes.skipped(),
-            terms: notes.terms,
-            index: notes.index,
+            skipped: tally.skipped(),
+            terms: tally.terms,
+            index: tally.index,
             unfed,
         };
         let appender_config = AppenderConfig {
@@ -548,7 +548,7 @@ fn map_segment(
 fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     let longest = usize::try_from(SEGMENT_BYTES_MAX).unwrap_or(usize::MAX) / 4096 * 4096;
     config.limits.check()?;
-    within("segment_bytes", config.segment_bytes, 4 * SLACK_BYTES, longest)?;
+    within("segment_bytes", config.segment_bytes, 4 * SEGMENT_SLACK_BYTES, longest)?;
     within("segment_images", config.segment_images, 2, 1 << 10)?;
     within("pinned_images", config.pinned_images, 0, 1 << 10)?;
     within("spare_segments", config.spare_segments, 0, 1 << 10)?;

@@ -86,12 +86,12 @@ pub(crate) struct HeapCell {
 }
 
 /// Bytes a buffer may have beyond twice what the value needs, before it is given back for a smaller one.
-const SLACK_BYTES: usize = 64;
+const VALUE_SLACK_BYTES: usize = 64;
 
 impl HeapCell {
     #[inline]
     fn write(&mut self, value: &[u8]) {
-        let wasteful = self.bytes.len() > 2 * value.len() + SLACK_BYTES;
+        let wasteful = self.bytes.len() > 2 * value.len() + VALUE_SLACK_BYTES;
         if !wasteful
             && let Some(buffer) = Arc::get_mut(&mut self.bytes)
             && let Some(target) = buffer.get_mut(..value.len())

@@ -1,7 +1,7 @@
 //! `import`: a Redis command stream becomes entries.
 //!
 //! The way of a command: [`stream`] frames it, [`command`] understands it, [`group`] decides what it does and gathers it
-//! with others, [`engine`] submits a group as one atomic batch with the note ([`mark`]) of how far it reaches.
+//! with others, [`engine`] submits a group as one atomic batch with the note ([`position`]) of how far it reaches.
 
 mod command;
 mod decisive;
@@ -14,9 +14,9 @@ mod kind;
 mod manifest;
 #[cfg(any(fuzzing, test))]
 mod map;
-mod mark;
 #[cfg(test)]
 mod meaning_tests;
+mod position;
 mod set;
 mod source;
 mod stop;
@@ -45,7 +45,7 @@ use stream::{Position, Stream};
 pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcome {
     // The input first: without it no directory is made.
     let Source { shown, path, parts, bytes } = Source::open(&import.file)?;
-    let note = mark::name(import.name.as_deref(), path.as_deref());
+    let note = position::name(import.name.as_deref(), path.as_deref());
     let has_position = import.name.is_some() || path.is_some();
     let (names, readers): (Vec<_>, Vec<_>) =
         parts.into_iter().map(|part| (part.name, part.reader)).unzip();

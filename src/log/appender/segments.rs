@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Appender, SLACK_BYTES};
+use super::{Appender, SEGMENT_SLACK_BYTES};
 use crate::entry::LogId;
 use crate::log::image::ImageWriter;
 use crate::log::meta::LogBase;
@@ -28,7 +28,7 @@ impl Appender {
     pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<u32> {
         let number = self.segment_after(used_min).filter(|_| self.to_writer.is_some())?;
         if self.next.is_none() && (number as usize) < SegmentTable::SEGMENTS_MAX {
-            self.next = self.pool.begin(number, SLACK_BYTES, &[]).ok().flatten();
+            self.next = self.pool.begin(number, SEGMENT_SLACK_BYTES, &[]).ok().flatten();
         }
         self.next.as_ref()?;
         self.close_frame();

@@ -4,8 +4,8 @@
 //! Where the log ends before it, the log lost a tail that was not synced, and starts over behind the entry. Another entry at
 //! that index is of another log; a storage that ends before the log begins has lost entries that nothing else has.
 
-use super::super::notes::Notes;
 use super::super::recovery::scan::ScanResult;
+use super::super::tally::Tally;
 use super::LogOpening;
 use crate::entry::LogId;
 use crate::error::OpenError;
@@ -57,13 +57,13 @@ impl LogOpening {
     pub(super) fn check_kept_in_log(
         &self,
         result: &ScanResult,
-        notes: &Notes,
+        tally: &Tally,
     ) -> Result<(), OpenError> {
         let lacks = result.lacks_snapshot.filter(|lacks| Some(*lacks) == self.kept);
         let last = result.tail.last.map(|last| last.index);
         match lacks {
             Some(applied) if Some(applied.index) <= last && !self.is_of_snapshot(applied) => {
-                Err(OpenError::OtherLog { applied, found: notes.terms.log_id(applied.index) })
+                Err(OpenError::OtherLog { applied, found: tally.terms.log_id(applied.index) })
             }
             _ => Ok(()),
         }

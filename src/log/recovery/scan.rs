@@ -6,9 +6,9 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FrameHeader, FrameKind, segment_name};
 use crate::log::meta::{Meta, MetaDamage};
+use crate::log::recovery::decision::Outcome;
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
-use crate::log::recovery::table::Outcome;
 use crate::log::recovery::walk::{Found, Walk};
 
 /// How a log is read.

@@ -11,9 +11,9 @@ use crate::log::format::{
 use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::meta::Meta;
 use crate::log::recovery::chain::Chain;
+use crate::log::recovery::decision::{Check, Finding, Incarnation, Outcome, decide};
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::scan::SegmentSummary;
-use crate::log::recovery::table::{Check, Finding, Incarnation, Outcome, decide};
 
 const HEADER_BYTES: u64 = FRAME_HEADER_BYTES as u64;
 

@@ -13,7 +13,7 @@ use sprag::{
 };
 
 use super::group::{Group, Keys, Refused, State, Visit};
-use super::mark;
+use super::position;
 use super::stream::Position;
 use crate::error::{Outcome, about, opening};
 use crate::recovered::say_recovered;
@@ -161,7 +161,7 @@ impl Target for Engine {
         let reader = opened.manager.reader();
         let note = reader.note(self.note_name.as_bytes()).map_err(opened.about())?;
         let Some(note) = note else { return Ok(None) };
-        match mark::decode(&note) {
+        match position::decode(&note) {
             Some(position) => Ok(Some(position)),
             None => {
                 let what = &opened.what;
@@ -177,7 +177,7 @@ impl Target for Engine {
             Some(last) => last.at(last.index.saturating_add(1)),
             None => LogId::new(1, 1),
         };
-        let (commands, value) = (group.commands(), mark::encode(reached));
+        let (commands, value) = (group.commands(), position::encode(reached));
         let note = Note { name: note_name.as_bytes(), value: &value };
         let batch = Command::Batch { commands: &commands, note: Some(note) };
         opened.take(Entry::new(log_id, Payload::Command(batch)), group.counts())?;

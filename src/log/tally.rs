@@ -19,7 +19,7 @@ use crate::progress::watermark::decode;
 
 /// What replay learns about the log on its way.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(super) struct Tally {
     pub(super) starts: Vec<SegmentStart>,
     /// Last index of the log so far, plus one.
     pub(super) mark: u64,
@@ -34,14 +34,14 @@ pub(super) struct Notes {
     pub(super) truncations: Truncations,
 }
 
-impl Notes {
+impl Tally {
     pub(super) fn at(base: &LogBase) -> Self {
-        let mut notes =
+        let mut tally =
             Self { mark: base.last.map_or(0, |last| last.index + 1), ..Self::default() };
         if let Some(last) = base.last {
-            notes.terms.push(last);
+            tally.terms.push(last);
         }
-        notes
+        tally
     }
 
     pub(super) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
