@@ -27,9 +27,10 @@ use crate::log::slots::SlotRing;
 use crate::log::table::SegmentTable;
 use crate::log::{JournalParts, Log};
 use crate::machine::{Footprint, StateMachine};
+use crate::progress::lifecycle::Lifecycle;
 use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard, thread};
 
@@ -73,10 +74,6 @@ pub(crate) struct Engine<M> {
     /// The last frame with an entry that the log took behind the state, which records had brought further. The marks of the
     /// log cover such an entry from the beginning, so whoever needs it written goes by this.
     pub(crate) behind_sequence: AtomicU64,
-    /// No more submissions.
-    pub(crate) closed: AtomicBool,
-    /// Threads end when they have nothing to do.
-    pub(crate) stopping: AtomicBool,
     /// What pinning threads has come to.
     pinned: std::sync::Mutex<Vec<PinnedThread>>,
     /// Replies that were rejections.
@@ -149,8 +146,6 @@ impl<M: StateMachine> Engine<M> {
             background_signal: Signal::default(),
             compaction_signal: Signal::default(),
             compaction: Compaction::new(),
-            closed: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
             pinned: std::sync::Mutex::default(),
             rejected: AtomicU64::new(0),
             memory,
@@ -571,9 +566,16 @@ impl<M: StateMachine> Engine<M> {
         Some(holders.hold(holder))
     }
 
-    /// Refuses calls after the end, and after a failure.
+    /// How far the end of this engine is.
+    #[inline]
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        &self.progress.lifecycle
+    }
+
+    /// Whether calls that would change anything are refused.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.lifecycle().is_closing()
     }
 }
 

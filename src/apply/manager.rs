@@ -17,7 +17,6 @@ use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{Stage, decode};
 use crate::stats::StatsReader;
-use crate::sync::atomic::Ordering;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
@@ -34,10 +33,9 @@ pub struct ApplyManager<M: StateMachine> {
     pub(crate) stats_reader: StatsReader,
 }
 
-/// How far the end of a manager is.
+/// What came of the close.
 #[derive(Debug, Default)]
 struct End {
-    has_begun: bool,
     outcome: Option<Result<(), CloseError>>,
     /// Counts the manager as what keeps the directory open.
     holding: Option<Holding>,
@@ -300,9 +298,30 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// As [`close`](ApplyManager::close); [`CloseError::Wait`] also if another call is not done in time.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), CloseError> {
+        let lifecycle = self.engine.lifecycle();
+        if lifecycle.is_of_a_parent() {
+            // The parent's engine goes on: nothing is closed, and no waker is called.
+            return self.note_outcome(Err(CloseError::Poisoned(LockLost::Forked.into())));
+        }
+        // Looked at before the lock: the call that closes holds it, and others wait no longer than their timeout.
+        if lifecycle.is_closing() {
+            return self.wait_for_outcome(timeout);
+        }
+        // A waker may close the manager as well: it is called when the outcome is there and no lock is held.
+        let _tasks = self.engine.wakes_tasks();
+        let began = Instant::now();
+        if !self.engine.refuse_submissions() {
+            return self.wait_for_outcome(timeout.saturating_sub(began.elapsed()));
+        }
+        let outcome = self.shut_down(timeout, began);
+        self.note_outcome(outcome)
+    }
+
+    /// Waits for the outcome of the call that closes.
+    fn wait_for_outcome(&self, timeout: Duration) -> Result<(), CloseError> {
         let began = Instant::now();
         let mut end = self.lock_end();
-        while end.has_begun {
+        loop {
             if let Some(outcome) = &end.outcome {
                 return outcome.clone();
             }
@@ -313,13 +332,10 @@ impl<M: StateMachine> ApplyManager<M> {
             let waited = self.ended.wait_timeout(end, left);
             end = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        end.has_begun = true;
-        drop(end);
-        // A waker may close the manager as well: it is called when the outcome is there and no lock is held. A child of
-        // `fork` calls none: they are the parent's.
-        let is_child = self.lock_threads().are_of_the_parent();
-        let _tasks = (!is_child).then(|| self.engine.wakes_tasks());
-        let outcome = self.shut_down(timeout);
+    }
+
+    /// Tells every call that closes what came of it.
+    fn note_outcome(&self, outcome: Result<(), CloseError>) -> Result<(), CloseError> {
         let mut end = self.lock_end();
         end.outcome = Some(outcome.clone());
         if let Some(holding) = &mut end.holding {
@@ -338,13 +354,8 @@ impl<M: StateMachine> ApplyManager<M> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shut_down(&self, timeout: Duration) -> Result<(), CloseError> {
+    fn shut_down(&self, timeout: Duration, began: Instant) -> Result<(), CloseError> {
         let mut threads = self.lock_threads();
-        if threads.are_of_the_parent() {
-            return Err(CloseError::Poisoned(LockLost::Forked.into()));
-        }
-        let began = Instant::now();
-        self.engine.refuse_submissions();
         let flushed = if self.engine.config.by_hand.is_none() {
             self.flush(timeout)
         } else {
@@ -355,7 +366,7 @@ impl<M: StateMachine> ApplyManager<M> {
             _ => timeout.saturating_sub(began.elapsed()).max(END_TIMEOUT_MIN),
         };
         let ended = threads.stop(&self.engine, left);
-        self.engine.progress.waiters.close();
+        self.engine.progress.end();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
             other => CloseError::Wait(other),
@@ -415,13 +426,13 @@ impl<M: StateMachine> ApplyManager<M> {
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
         let mut threads = self.lock_threads();
-        if threads.are_of_the_parent() {
+        if self.engine.lifecycle().is_of_a_parent() {
             // A copy that `fork` made. The parent's engine goes on, and its files are the parent's to write.
             threads.forget();
             return;
         }
         self.stats_reader.end(self.engine.config.close_timeout);
-        if self.engine.stopping.load(Ordering::Acquire) || self.engine.is_closed() {
+        if self.engine.is_closed() {
             threads.stop(&self.engine, self.engine.config.close_timeout);
             return;
         }

@@ -337,7 +337,7 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<Written, SnapshotError> {
         let log = self.log_for_snapshots()?;
         let (began, began_at) = (Instant::now(), self.latency.now());
-        let stopping = || self.stopping.load(Ordering::Relaxed);
+        let stopping = || self.lifecycle().is_stopping();
         let Some(log_id) = state.log_id() else {
             let report = SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() };
             return Ok(Written { report, snapshot: None, start: None });
@@ -462,7 +462,7 @@ impl<M: StateMachine> Engine<M> {
         let log = self.log_for_snapshots()?;
         self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
         let start = self.start_for(log, index);
-        self.check_sources(log, start, &|| self.stopping.load(Ordering::Relaxed))?;
+        self.check_sources(log, start, &|| self.lifecycle().is_stopping())?;
         self.give_up_log(log, covered, start, snapshot)
     }
 

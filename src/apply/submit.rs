@@ -327,11 +327,10 @@ impl<M: StateMachine> Engine<M> {
         Err(SubmitError::Gap { expected, got: index })
     }
 
-    /// No submission after this one.
-    pub(crate) fn refuse_submissions(&self) {
-        // Under the lock: whoever is inside finishes first, whoever comes later sees it.
-        let appending = self.lock_appender();
-        self.closed.store(true, Ordering::Release);
-        drop(appending);
+    /// Takes no submission after this call. True for the one call that closes the engine.
+    pub(crate) fn refuse_submissions(&self) -> bool {
+        // Under the lock: a submission that has it finishes first, and each later one sees the phase.
+        let _appending = self.lock_appender();
+        self.lifecycle().begin_closing()
     }
 }

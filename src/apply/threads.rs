@@ -10,7 +10,6 @@ use super::engine::Engine;
 use super::worker::Step;
 use crate::error::Poison;
 use crate::machine::StateMachine;
-use crate::sync::atomic::Ordering;
 use crate::sync::looks;
 use crate::sync::spin::Spin;
 use crate::sync::thread::{self, JoinHandle};
@@ -32,19 +31,12 @@ const END_LOOK: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Vec<JoinHandle<()>>,
-    /// The process that they are of.
-    process: u32,
 }
 
 impl Threads {
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { handles: Vec::new(), process: std::process::id() }
-    }
-
-    /// Whether the caller is in a child that `fork` made: it has the handles, and none of the threads.
-    pub(crate) fn are_of_the_parent(&self) -> bool {
-        self.process != std::process::id()
+        Self { handles: Vec::new() }
     }
 
     /// Lets go of the handles without asking anything of the threads, which are another process's.
@@ -120,7 +112,7 @@ impl Threads {
     /// Ends all threads, and waits for them at most so long: one may be stuck in a state machine, and is left to itself then.
     /// Whether all have ended.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
-        engine.stopping.store(true, Ordering::SeqCst);
+        engine.lifecycle().begin_stopping();
         let began = Instant::now();
         loop {
             // A thread that has looked for work just before the flag was set sleeps once more.
@@ -210,7 +202,7 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     let Some(worker) = engine.workers.get(id) else { return };
     worker.signal.attach();
     let mut spin = Spin::long();
-    while !engine.stopping.load(Ordering::Relaxed) {
+    while !engine.lifecycle().is_stopping() {
         let step = engine.step_worker(id);
         engine.progress.wake_tasks();
         if step == Step::Worked {
@@ -242,13 +234,13 @@ pub(super) fn worker_wakes<M: StateMachine>(
     let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
     (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
         || engine.progress.has_due_tasks()
-        || engine.stopping.load(Ordering::Relaxed)
+        || engine.lifecycle().is_stopping()
 }
 
 fn log_writer<M: StateMachine>(engine: &Engine<M>) {
     engine.writer_signal.attach();
     let mut spin = Spin::brief();
-    while !engine.stopping.load(Ordering::Relaxed) {
+    while !engine.lifecycle().is_stopping() {
         let step = engine.step_writer();
         engine.progress.wake_tasks();
         if step == Step::Worked {
@@ -266,7 +258,7 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
                 let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
                 (engine.writer_has_work() && !lingers)
                     || (longest.is_none() && timed && !engine.has_failed())
-                    || engine.stopping.load(Ordering::Relaxed)
+                    || engine.lifecycle().is_stopping()
             });
         }
     }
@@ -274,14 +266,14 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
 
 fn background<M: StateMachine>(engine: &Engine<M>) {
     engine.background_signal.attach();
-    while !engine.stopping.load(Ordering::Relaxed) {
+    while !engine.lifecycle().is_stopping() {
         let step = engine.step_background();
         engine.progress.wake_tasks();
         if step == Step::Idle {
             engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
                 engine.background_has_work()
                     || engine.progress.has_due_tasks()
-                    || engine.stopping.load(Ordering::Relaxed)
+                    || engine.lifecycle().is_stopping()
             });
         }
     }
@@ -289,13 +281,13 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
 
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
     engine.compaction_signal.attach();
-    while !engine.stopping.load(Ordering::Relaxed) {
+    while !engine.lifecycle().is_stopping() {
         let idle = engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle;
         engine.progress.wake_tasks();
         if idle {
             // Also to look at the clock, for a policy that goes by it.
             engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
-                engine.compaction_is_due() || engine.stopping.load(Ordering::Relaxed)
+                engine.compaction_is_due() || engine.lifecycle().is_stopping()
             });
         }
     }

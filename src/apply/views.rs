@@ -155,7 +155,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Waits a moment for the workers; where there are none of their own, takes their steps.
     fn pass_time(&self) {
-        if self.config.by_hand.is_none() && !self.stopping.load(Ordering::Acquire) {
+        if self.config.by_hand.is_none() && !self.lifecycle().is_stopping() {
             self.workers.notify();
             thread::park_timeout(LOOK);
             return;

@@ -156,7 +156,7 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
         engine.step_worker(0);
     });
     probed(&stepped(config(), ApplyConfig::new()), 1, "the end", |engine| {
-        engine.engine.progress.waiters.close();
+        engine.engine.progress.end();
         engine.step_worker(0);
     });
 }

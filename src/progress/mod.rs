@@ -1,8 +1,10 @@
 //! How far an engine is, and who waits for it: [`watermark`] moves, [`waiter`] waits, [`waiters`] keeps who waits.
+//! [`lifecycle`] says how far the engine's end is.
 //!
 //! [`waiters`] finds its waiters by index ([`order`]) and by id ([`places`]); [`cuts`] has the latest truncations.
 
 mod cuts;
+pub(crate) mod lifecycle;
 mod order;
 mod places;
 pub(crate) mod waiter;

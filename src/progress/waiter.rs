@@ -81,6 +81,7 @@ impl<'a> Wait<'a> {
     /// Poison and the end are looked at before the mark, so that a mark reached before them still counts.
     fn outcome(&mut self, seen: Seen) -> Option<Result<(), WaitError>> {
         let poison = self.progress.poison.get();
+        let has_ended = self.progress.lifecycle.has_ended();
         if seen.truncated {
             return Some(Err(self.truncated()));
         }
@@ -93,7 +94,7 @@ impl<'a> Wait<'a> {
         if let Some(poison) = poison {
             return Some(Err(WaitError::Poisoned(poison.clone())));
         }
-        seen.closed.then_some(Err(WaitError::Closed { index: self.index }))
+        has_ended.then_some(Err(WaitError::Closed { index: self.index }))
     }
 
     fn truncated(&self) -> WaitError {

@@ -41,8 +41,6 @@ enum Due {
 /// What a waiter finds when it looks under the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// The manager has ended.
-    pub(crate) closed: bool,
     /// What it waits for was truncated.
     pub(crate) truncated: bool,
     /// It was woken because its stage covered its index.
@@ -77,7 +75,6 @@ struct List {
     told: VecDeque<WaiterId>,
     /// Each task is to be woken, whatever it waits for.
     over: bool,
-    closed: bool,
 }
 
 impl Default for Waiters {
@@ -230,20 +227,10 @@ impl Waiters {
         }
     }
 
-    /// Unparks every thread, and has the waker of every task called, to find out why: a failure.
+    /// Unparks every thread, and has the waker of every task called, to find out why: a failure, or the end.
     pub(crate) fn wake_all(&self) {
-        self.end(false);
-    }
-
-    /// The same at the end of the manager. Later waits for what was not reached fail at once.
-    pub(crate) fn close(&self) {
-        self.end(true);
-    }
-
-    fn end(&self, closed: bool) {
         let mut list = self.lock();
         list.over = true;
-        list.closed |= closed;
         // A task that comes later finds out by itself.
         if list.tasks.iter().any(|order| !order.is_empty()) {
             self.tells_tasks.store(true, Ordering::Relaxed);
@@ -281,7 +268,7 @@ impl Waiters {
         let id = list.places.add(index, stage, target);
         list.queue(kind, stage, Ticket { index, id });
         self.lower(kind, stage, index);
-        let seen = Seen { closed: list.closed, truncated, reached: false };
+        let seen = Seen { truncated, reached: false };
         drop(list);
         // Pairs with the fence in `Progress::moved`.
         fence(Ordering::SeqCst);
@@ -461,10 +448,8 @@ impl List {
     }
 
     fn seen(&mut self, id: WaiterId) -> Seen {
-        let closed = self.closed;
         let place = self.places.get(id);
         Seen {
-            closed,
             truncated: place.as_ref().is_some_and(|place| place.truncated),
             reached: place.is_some_and(|place| place.reached),
         }

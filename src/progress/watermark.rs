@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use super::lifecycle::Lifecycle;
 use super::waiters::Waiters;
 use crate::error::Poison;
 use crate::poison::PoisonCell;
@@ -72,7 +73,7 @@ pub(crate) struct StartMarks {
     pub(crate) applied: Option<u64>,
 }
 
-/// All watermarks of one engine, its waiters and its poison.
+/// All watermarks of one engine, its waiters, its poison, and how far its end is.
 #[derive(Debug)]
 pub(crate) struct Progress {
     rule: AckRule,
@@ -91,6 +92,7 @@ pub(crate) struct Progress {
     log: Mutex<LogMarks>,
     pub(crate) waiters: Waiters,
     pub(crate) poison: Arc<PoisonCell>,
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// Truncations that the log writer has not completed yet: what it completes before them counts only up to where they cut.
@@ -115,6 +117,7 @@ impl Progress {
             log: Mutex::new(LogMarks::default()),
             waiters: Waiters::default(),
             poison,
+            lifecycle: Lifecycle::new(),
         }
     }
 
@@ -332,6 +335,15 @@ impl Progress {
     /// Latches the first failure, and unparks every thread to it. The caller sees to the tasks, as after a move.
     pub(crate) fn fail(&self, poison: Poison) {
         self.poison.set(poison);
+        self.waiters.wake_all();
+    }
+
+    /// Ends the life of the engine: every waiter learns that nothing more comes, those that register later at once.
+    /// The caller sees to the tasks, as after a move.
+    pub(crate) fn end(&self) {
+        // A waiter registers, and looks at the phase afterwards. It registers under the lock of the waiters: either it
+        // has the lock before `wake_all`, which wakes it, or it sees the phase.
+        self.lifecycle.end();
         self.waiters.wake_all();
     }
 }

@@ -12,20 +12,29 @@ use crate::apply::engine::Engine;
 use crate::apply::submit::Mode;
 use crate::apply::threads;
 use crate::apply::worker::Step;
+use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::SubmitError;
 use crate::progress::watermark::Stage;
-use crate::sync::atomic::Ordering;
 use crate::sync::canary;
 
-fn engine(workers: usize) -> Arc<Engine<Toy>> {
-    let config = ApplyConfig::new()
+fn config(workers: usize) -> ApplyConfig {
+    ApplyConfig::new()
         .worker_count(NonZeroUsize::new(workers).unwrap())
         .pipeline_depth(4)
         .batch_size(1)
-        .pin_workers(false);
-    Arc::new(Engine::new(Toy::new(workers), config, workers).unwrap())
+        .pin_workers(false)
+}
+
+fn engine(workers: usize) -> Arc<Engine<Toy>> {
+    Arc::new(Engine::new(Toy::new(workers), config(workers), workers).unwrap())
+}
+
+/// With one worker, whose steps a thread takes that waits for the worker.
+fn engine_by_hand() -> Arc<Engine<Toy>> {
+    let config = config(1).by_hand(Clock::Manual(Arc::default()));
+    Arc::new(Engine::new(Toy::new(1), config, 1).unwrap())
 }
 
 fn spawn(
@@ -179,9 +188,7 @@ fn inline_apply_never_meets_any_of_two_workers() {
 
 /// An entry is applied inline, or by the worker, while another takes a view.
 fn a_view_is_taken_while_entries_are_applied() {
-    let engine = engine(1);
-    // Whoever takes the view takes the worker's steps, too.
-    engine.stopping.store(true, Ordering::SeqCst);
+    let engine = engine_by_hand();
     engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
     let other = spawn(&engine, |engine| {
         drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
@@ -204,9 +211,7 @@ fn the_mark_of_a_view_is_in_its_place_beside_inline_apply() {
 #[test]
 fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
     check(2, || {
-        let engine = engine(1);
-        // Whoever holds takes the worker's steps, too.
-        engine.stopping.store(true, Ordering::SeqCst);
+        let engine = engine_by_hand();
         engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
         let other = spawn(&engine, |engine| {
             drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
@@ -253,7 +258,7 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
         let worker = spawn(&engine, |engine| threads::worker(engine, 0));
         engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
         engine.wait(1, Stage::Applied, FOREVER).unwrap();
-        engine.stopping.store(true, Ordering::SeqCst);
+        engine.lifecycle().begin_stopping();
         engine.workers.notify();
         worker.join().unwrap();
         check_applied(&engine, 2);

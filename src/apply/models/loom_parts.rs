@@ -355,7 +355,7 @@ fn of_two_failures_all_see_the_same() {
 fn the_end_of_the_manager_reaches_whoever_begins_to_wait() {
     check(3, || {
         let progress = progress(AckRule::Applied);
-        let closing = spawn(&progress, |progress| progress.waiters.close());
+        let closing = spawn(&progress, |progress| progress.end());
         let outcome = waiter::wait(&progress, 0, Stage::Applied, FOREVER);
         assert!(matches!(outcome, Err(WaitError::Closed { index: 0 })));
         closing.join().unwrap();
@@ -368,7 +368,7 @@ fn a_mark_reached_before_the_end_still_counts() {
         let progress = progress(AckRule::Applied);
         let closing = spawn(&progress, |progress| {
             progress.apply_to(1);
-            progress.waiters.close();
+            progress.end();
         });
         waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
         closing.join().unwrap();
