@@ -1,4 +1,4 @@
-//! The allocator, which counts: `sprag run` says how many allocations an entry takes.
+//! A counting allocator: `sprag run` reports how many allocations an entry takes.
 #![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -6,29 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 
-/// How often [`Counting`] was asked for memory.
+/// Number of times that [`Counting`] was asked for memory.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// mimalloc, with every allocation of every thread counted.
+/// mimalloc, with a count of every allocation of every thread.
 #[derive(Debug)]
 pub struct Counting;
 
-/// Allocations of all threads since the start, growing and shrinking in place included.
+/// Number of allocations of all threads since the start. Growing and shrinking in place count too.
 pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed)
 }
 
 fn count() {
-    // Relaxed: a tally that orders nothing; whoever compares two readings has joined or waited in between.
+    // Relaxed: the tally orders nothing. A reader of two values has joined or waited in between.
     ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
 }
 
-// SAFETY: each method hands its arguments unchanged to mimalloc's allocator, which keeps the contract, and adds only to
-// an atomic, which neither allocates nor unwinds.
+// SAFETY: each method hands its arguments unchanged to mimalloc's allocator, which keeps the
+// contract. Beside that it only adds to an atomic, which neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promise about `layout` is the one asked for here.
+        // SAFETY: the caller promises about `layout` what mimalloc asks for here.
         unsafe { MiMalloc.alloc(layout) }
     }
 
@@ -40,7 +40,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         count();
-        // SAFETY: every block of ours is one of mimalloc's, of this layout; the rest is the caller's promise.
+        // SAFETY: every block of ours is one of mimalloc's, of this layout. The rest is the
+        // caller's promise.
         unsafe { MiMalloc.realloc(block, layout, bytes) }
     }
 
@@ -61,7 +62,8 @@ mod tests {
     #[global_allocator]
     static ALLOCATOR: Counting = Counting;
 
-    /// The fewest allocations counted around `work`: other tests of this process can only add to a count.
+    /// The fewest allocations counted around several runs of `work`. Other tests of this process
+    /// can only add to a count.
     fn fewest(mut work: impl FnMut()) -> u64 {
         let counts = (0..10_000).map(|_| {
             let before = allocations();
@@ -71,7 +73,7 @@ mod tests {
         counts.min().unwrap_or(u64::MAX)
     }
 
-    /// Runs the test again in a process of its own, where no other test allocates; false there.
+    /// Runs the test again in its own process, where no other test allocates. Returns false there.
     fn is_run_alone_instead(test: &str) -> bool {
         const ALONE: &str = "SPRAG_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {

@@ -1,4 +1,4 @@
-//! What can be asked for, and the help that teaches it.
+//! The commands, their options, and the help that teaches them.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -61,14 +61,17 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run the main job: N entries through the apply manager, timed, and everything checked afterwards.
+    /// Run the main job: send N entries through the apply manager, time them, and check everything
+    /// afterwards.
     ///
-    /// Puts K keys first (untimed: the warm-up), generates N puts, zipfian 0.99 over these keys, and submits them flat
-    /// out. Timed from the first submission to the last acknowledgement. Then random gets are measured, the machine is
-    /// closed and opened again, and index, number of keys and a digest of the whole state are compared with what they
-    /// were and with a model of what they must be. Exit status 1 if anything differs.
+    /// Puts K keys first, untimed, as a warm-up. Then generates N puts, zipfian 0.99 over these
+    /// keys, and submits them flat out. The clock runs from the first submission to the last
+    /// acknowledgement. Then measures random gets, closes the machine and opens it again. Compares
+    /// index, number of keys and a digest of the whole state with the values before closing, and
+    /// with a model. Exit status 1 if anything differs.
     ///
-    /// The entries are generated before the clock starts, and take about V + 130 bytes of memory each.
+    /// The command generates the entries before the clock starts. They take about V + 130 bytes of
+    /// memory each.
     Run(RunOptions),
     /// Set a key to a value, durably.
     Put(Put),
@@ -76,88 +79,105 @@ pub(crate) enum Command {
     Delete(KeyOf),
     /// Add to the decimal number under a key, durably, and print the result. A missing key counts as 0.
     Incr(Incr),
-    /// Compare the value of a key and, if it is the expected one, set or delete it, durably.
+    /// Set or delete a key, durably, if it has the expected value.
     ///
-    /// Exit status 1 if the key has another value: nothing is changed then.
+    /// Exit status 1 if the key has another value: then nothing is changed.
     Cas(Cas),
     /// Do several commands as one durable entry: all of them, or none if one is rejected.
     ///
-    /// A command is a JSON object on a line, as `dump` prints them: {"kind":"put","key":"a","value":"1"},
-    /// {"kind":"delete","key":"a"}, {"kind":"increment","key":"n","by":1} or
-    /// {"kind":"compare_and_set","key":"a","expected":"1","new":null}, where null is: no value. Bytes that are not UTF-8 are
-    /// {"base64":".."}.
+    /// Each line is one command, a JSON object as `dump` prints it:
+    /// {"kind":"put","key":"a","value":"1"}, {"kind":"delete","key":"a"},
+    /// {"kind":"increment","key":"n","by":1} or
+    /// {"kind":"compare_and_set","key":"a","expected":"1","new":null}. The value null means: no
+    /// value. Bytes that are not UTF-8 are {"base64":".."}.
     Batch(Batch),
     /// Print the value of a key, and a newline. Exit status 1 if the key has no value.
     ///
-    /// With --prefix it prints every key that begins with KEY and its value, sorted, as JSON lines. DIR may be a snapshot file.
+    /// With --prefix, prints every key that begins with KEY and its value, sorted, as JSON lines.
+    /// DIR may be a snapshot file.
     Get(Get),
     /// Print the keys of a directory or of a snapshot file, sorted, one a line.
     ///
-    /// A key that holds a line end takes several lines; with --json each is one JSON string, or {"base64":".."}.
+    /// A key that holds a line end takes several lines. With --json each key is one JSON string, or
+    /// {"base64":".."}.
     Keys(Keys),
-    /// Follow a directory: print each entry as JSON, as `dump` does, when it is committed, also beside a writer.
+    /// Follow a directory: print each entry as JSON when it is committed, also beside a writer.
     ///
-    /// Begins with the next entry, or with --from I. Ends by ^C, with exit status 0, or after --count N entries. Entries that
-    /// a compaction gave up before they were read are named by one line: {"kind":"compacted","from":..,"to":..}.
+    /// Begins with the next entry, or with --from I. Ends by ^C, with exit status 0, or after
+    /// --count N entries. A compaction may give up entries before they are read. One line names
+    /// them: {"kind":"compacted","from":..,"to":..}.
     Watch(Watch),
-    /// Open a directory read-only and say how far it goes: last index, snapshot, keys, torn end, disk, memory.
+    /// Open a directory read-only and print how far it goes: last index, snapshot, keys, torn end,
+    /// disk, memory.
     ///
-    /// Of a snapshot file: of what index it is, its keys and its length.
+    /// For a snapshot file: its index, its number of keys and its length.
     Stats(Dir),
     /// Print the whole state of a directory, or of a snapshot file, sorted by key.
     ///
-    /// As JSON lines, {"key":"..","value":".."}, where a key or value that is not UTF-8 is {"base64":".."}; or as SET
-    /// commands in the Redis protocol, for `redis-cli --pipe`.
+    /// The format is JSON lines, {"key":"..","value":".."}, where a key or value that is not UTF-8
+    /// is {"base64":".."}. With --format resp it is SET commands in the Redis protocol, for
+    /// `redis-cli --pipe`.
     Export(Export),
     /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a command a line.
     ///
-    /// Takes SET (without an expiry), SETNX, MSET, MSETNX, GETSET, GETDEL, APPEND, DEL, UNLINK, INCR, INCRBY, DECR, DECRBY,
-    /// FLUSHALL, FLUSHDB, SELECT 0, and MULTI with EXEC as one atomic batch. Anything else stops the import with its name
-    /// and byte offset: all before it is durable and nothing after it is applied. The same import again goes on where the
-    /// last one ended and counts nothing twice. FLUSHALL and FLUSHDB delete every key of the directory.
+    /// Takes SET (without an expiry), SETNX, MSET, MSETNX, GETSET, GETDEL, APPEND, DEL, UNLINK,
+    /// INCR, INCRBY, DECR, DECRBY, FLUSHALL, FLUSHDB, SELECT 0, and MULTI with EXEC as one atomic
+    /// batch. Any other command stops the import, which prints its name and byte offset. Everything
+    /// before it is durable; nothing after it is applied. Running the same import again continues
+    /// where the last one ended, and counts nothing twice. FLUSHALL and FLUSHDB delete every key of
+    /// the directory.
     ///
-    /// FILE may also be a manifest of Redis 7 or the directory it is in. A base file in RDB form is not read.
+    /// FILE may also be a manifest of Redis 7, or the directory that holds the manifest. A base
+    /// file in RDB form is not read.
     Import(Import),
-    /// Write the state at one index to a snapshot: into the directory or, with --out, to a file.
+    /// Write a snapshot of the state at one index: into the directory or, with --out, to a file.
     ///
-    /// In the directory the next open starts from it; the log stays as it is (see `compact`). With --out the directory is
-    /// only read, also beside a writer, and the file is whole or not there: written under a temporary name beside
-    /// it, synced, and renamed over the snapshot that has that name. `export` reads it, and `restore` makes a directory of it.
+    /// Without --out, the next open of the directory starts from the snapshot; the log stays as it
+    /// is (see `compact`). With --out, the command only reads the directory, also beside a writer.
+    /// It writes the file under a temporary name, syncs it, and renames it over an older snapshot
+    /// of that name, so the file is whole or not there. `export` reads the file, and `restore`
+    /// makes a directory of it.
     Snapshot(Snapshot),
-    /// Make a new directory whose state is that of a snapshot file.
+    /// Make a new directory with the state of a snapshot file.
     ///
-    /// The whole file is verified first. DIR must not exist, or be empty, or be what an interrupted restore left. The log of
-    /// it goes on after the snapshot's index. It has no vote: to a consensus group it is a new node.
+    /// The command verifies the whole file first. DIR must not exist, or be empty, or be the
+    /// remains of an interrupted restore. The log of the new directory continues after the
+    /// snapshot's index. The directory has no vote: to a consensus group it is a new node.
     Restore(Restore),
-    /// Write a snapshot into the directory and give up the log that it covers, in whole segments.
+    /// Write a snapshot into the directory, and give up the whole segments of the log that it
+    /// covers.
     Compact(Dir),
-    /// Read every byte of a directory, its snapshots too, and name all damage: file, offset, first index lost.
+    /// Read every byte of a directory and its snapshots, and name all damage: file, offset, first
+    /// index lost.
     ///
-    /// DIR may be a snapshot file.
-    /// Exit status 1 if anything that was durable is damaged. A torn end is not damage: a crash leaves one, nothing known
-    /// to be durable is in it, and the next open for writing cuts it. It may hold an acknowledged last group that was
-    /// damaged after the crash and, of runs that did not sync, acknowledged entries.
+    /// DIR may be a snapshot file. Exit status 1 if anything durable is damaged. A torn end is not
+    /// damage. A crash leaves one, it holds nothing known to be durable, and the next open for
+    /// writing cuts it. A torn end may hold an acknowledged last group that was damaged after the
+    /// crash. After runs that did not sync, it may hold acknowledged entries.
     Verify(Dir),
-    /// Say what is in a directory: META, segments, snapshots, watermarks and, with --frames, every frame.
+    /// Print what a directory holds: META, segments, snapshots, watermarks and, with --frames,
+    /// every frame.
     ///
     /// DIR may be a snapshot file.
     ///
-    /// Of META there is how entries commit and whether their indexes may have gaps (contiguity: strict or monotone), which
-    /// an opening has to agree with.
+    /// For META, the command prints how entries commit and whether indexes may have gaps
+    /// (contiguity: strict or monotone). An opening has to agree with both.
     Inspect(Inspect),
-    /// Show what repairing a damaged directory would lose and, with --yes, cut its log at the damage.
+    /// Show what a repair of a damaged directory would lose. With --yes, cut its log at the damage.
     ///
-    /// The files that are changed are copied first, into DIR-backup-1 (or the next number that is free). Exit status 0
-    /// if nothing is damaged or it was repaired, 1 if it is damaged.
+    /// With --yes, copies the files that it changes first, into DIR-backup-1 (or the next free
+    /// number). Exit status 0 if nothing is damaged or the repair is done, 1 if the directory is
+    /// damaged.
     Repair(Repair),
-    /// Measure what snapshots cost here.
+    /// Measure the cost of snapshots on this machine.
     Bench(Bench),
-    /// Print the entries of the log as JSON lines, in index order, without those that were truncated.
+    /// Print the entries of the log as JSON lines, in index order, without truncated entries.
     ///
-    /// Each line has "index", "term", "kind" and the fields of that kind. An entry that is not known to be committed, and
-    /// so not part of the state, has "committed":false. The others are enough to build the state from where the log has
-    /// everything: after a compaction what is before it is in the snapshot, and what an adapter applied beside the log
-    /// (frames of kind "apply_only" of `inspect --frames`) is left out.
+    /// Each line has "index", "term", "kind" and the fields of that kind. An entry that is not
+    /// known to be committed is not part of the state, and has "committed":false. The other entries
+    /// are enough to build the state if the log holds all of them. After a compaction the earlier
+    /// state is in the snapshot. Entries that an adapter applied beside the log are left out
+    /// (frames of kind "apply_only" of `inspect --frames`).
     Dump(Dump),
     /// Make shell completions and man pages.
     #[command(hide = true)]
@@ -165,7 +185,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The name and the directory of a command that is about our log, and about no other storage.
+    /// The name and the directory of a command that works on our log only; `None` for commands that
+    /// work on any storage.
     pub(crate) fn of_log(&self) -> Option<(&'static str, &Path)> {
         Some(match self {
             Self::Watch(watch) => ("watch", &watch.of.dir),
@@ -190,31 +211,33 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum BenchWhat {
-    /// What a snapshot costs, idle and under load, beside sorting, gathering, writing and syncing the same bytes.
+    /// Measure a snapshot, idle and under load, beside sorting, gathering, writing and syncing the
+    /// same bytes.
     ///
-    /// Loads N keys of 16 bytes, takes snapshots, compacts, and opens again, in a temporary directory. Under load the
-    /// last figures are of overwrites at R a second, and as fast as they go.
+    /// Loads N keys of 16 bytes, takes snapshots, compacts, and opens again, in a temporary
+    /// directory. The figures under load are taken with overwrites at R a second, and with
+    /// overwrites as fast as the engine takes them.
     Snapshot(BenchSnapshot),
-    /// What opening a directory takes until the first read, and until all keys are in memory.
+    /// Measure an open of a directory: until the first read, and until all keys are in memory.
     Open(Dir),
 }
 
 /// Options of `bench snapshot`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchSnapshot {
-    /// How many keys.
+    /// Number of keys.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
     pub(crate) entries: u32,
     /// Length of a value, in bytes.
     #[arg(long, value_name = "V", default_value_t = 100, value_parser = value_bytes)]
     pub(crate) value_bytes: usize,
-    /// How often each figure is taken; the median counts.
+    /// Number of times that each figure is taken; the median counts.
     #[arg(long, value_name = "ROUNDS", default_value_t = 5, value_parser = rounds)]
     pub(crate) rounds: usize,
-    /// Entries a second of the load that is held back.
+    /// Entries a second of the load that has a fixed rate.
     #[arg(long, value_name = "R", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) rate: u64,
-    /// Where the temporary directory is made; default: in $TMPDIR.
+    /// Directory in which the temporary directory is made; default: $TMPDIR.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -235,7 +258,7 @@ fn rounds(text: &str) -> Result<usize, &'static str> {
 pub(crate) struct Repair {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// Repair it, and lose what a run without this shows.
+    /// Carry the repair out, and lose what a run without this option shows.
     #[arg(long)]
     pub(crate) yes: bool,
     /// Repair a damaged HARD too, though the node may then vote twice.
@@ -278,7 +301,7 @@ pub(crate) struct Keys {
     /// The data directory, or a snapshot file.
     #[arg(value_name = "DIR|FILE")]
     pub(crate) from: PathBuf,
-    /// Only keys that begin with this.
+    /// Print only keys that begin with this prefix.
     #[arg(value_name = "PREFIX", default_value = "")]
     pub(crate) prefix: OsString,
 }
@@ -296,10 +319,10 @@ pub(crate) struct Cas {
     /// The key must have no value.
     #[arg(long)]
     pub(crate) absent: bool,
-    /// The value that it gets.
+    /// The value to set.
     #[arg(long, value_name = "VALUE")]
     pub(crate) new: Option<OsString>,
-    /// It is deleted.
+    /// Delete the key.
     #[arg(long)]
     pub(crate) delete: bool,
 }
@@ -332,7 +355,7 @@ pub(crate) struct Watch {
 pub(crate) struct Put {
     #[command(flatten)]
     pub(crate) of: KeyOf,
-    /// The value: up to 16 MiB, of any bytes; `-`: what standard input gives, as it is.
+    /// The value: up to 16 MiB, of any bytes; `-`: all of standard input.
     #[arg(value_name = "VALUE")]
     pub(crate) value: OsString,
 }
@@ -342,7 +365,7 @@ pub(crate) struct Put {
 pub(crate) struct Incr {
     #[command(flatten)]
     pub(crate) of: KeyOf,
-    /// What to add; negative to subtract.
+    /// The number to add; a negative one subtracts.
     #[arg(value_name = "BY", default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) by: i64,
 }
@@ -352,7 +375,8 @@ pub(crate) struct Incr {
 pub(crate) struct Snapshot {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// The file to write, and not into the directory; `-`: standard output. A FIFO or a device is written to as it is.
+    /// The file to write instead of a snapshot in the directory; `-`: standard output. A FIFO or a
+    /// device is written to as it is.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// With --out, replace a file that is no snapshot, or write over a block device.
@@ -369,13 +393,13 @@ pub(crate) struct Restore {
     /// The directory to make; its parent must exist.
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// What keeps the state of the new directory.
+    /// The storage that keeps the state of the new directory.
     #[arg(long, value_enum, default_value_t = Kept::Log)]
     pub(crate) storage: Kept,
-    /// Entries are to commit by a consensus engine's word, and not as they are appended.
+    /// Let entries commit by a consensus engine's word, and not when they are appended.
     #[arg(long, conflicts_with = "storage")]
     pub(crate) by_commit: bool,
-    /// Indexes may have gaps, as the directory of an adapter has it (sprag-openraft, say).
+    /// Let indexes have gaps, as in the directory of an adapter (sprag-openraft, for example).
     #[arg(long, requires = "by_commit")]
     pub(crate) monotone: bool,
 }
@@ -386,7 +410,7 @@ pub(crate) struct Export {
     /// The data directory, or a snapshot file.
     #[arg(value_name = "DIR|FILE")]
     pub(crate) from: PathBuf,
-    /// How to print it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub(crate) format: Format,
 }
@@ -396,15 +420,17 @@ pub(crate) struct Export {
 pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// The file to read: a command stream, a Redis 7 manifest or its directory; `-`: standard input.
+    /// The file to read: a command stream, a Redis 7 manifest or its directory; `-`: standard
+    /// input.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Count commands that are not supported, and go on without them. Expiries are left out, and their values put.
-    /// Commands that change what later ones mean (SWAPDB, RENAME, SETRANGE and others) stop the import all the same.
+    /// Count commands that are not supported, and continue without them. An expiry is left out, and
+    /// its value is put. Commands that change the meaning of later ones (SWAPDB, RENAME, SETRANGE
+    /// and others) still stop the import.
     #[arg(long)]
     pub(crate) skip_unknown: bool,
-    /// What the position of this import is kept under; default: the absolute path of the file, and one name for all that
-    /// comes by standard input or another pipe.
+    /// Name under which the position of this import is kept; default: the absolute path of the
+    /// file. All input by standard input or another pipe shares one default name.
     #[arg(long, value_name = "NAME", value_parser = import_name)]
     pub(crate) name: Option<String>,
 }
@@ -414,7 +440,7 @@ fn import_name(text: &str) -> Result<String, &'static str> {
     if fits { Ok(text.to_owned()) } else { Err("must be of 1 to 1024 bytes") }
 }
 
-/// How a state is printed.
+/// Output formats of a state.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
     /// One JSON object a line.
@@ -428,7 +454,7 @@ pub(crate) enum Format {
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) of: Dir,
-    /// Every frame too, truncations and entries for the state only (apply-only) included.
+    /// Print every frame too, with truncations and entries for the state only (apply-only).
     #[arg(long)]
     pub(crate) frames: bool,
 }
@@ -449,53 +475,57 @@ pub(crate) struct Dump {
 /// Options of `run`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct RunOptions {
-    /// How many entries to time.
+    /// Number of entries to time.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) entries: u64,
-    /// The data directory; default: a temporary one (in $TMPDIR), removed afterwards. One that has entries is gone on
-    /// with from its last index.
+    /// The data directory; default: a temporary one (in $TMPDIR), removed afterwards. In a
+    /// directory that has entries, the run continues after its last index.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Which state machine.
+    /// The state machine.
     #[arg(long, value_enum, default_value_t = Machine::Persistent)]
     pub(crate) machine: Machine,
-    /// What the persistent machine keeps its state in. Options of the log have no meaning for the others.
+    /// The storage in which the persistent machine keeps its state. Options of the log have no
+    /// meaning for the other storages.
     #[arg(long, value_enum, default_value_t = Kept::Log)]
     pub(crate) storage: Kept,
-    /// The engine's options, as the library sets them for a purpose; default: the engine's defaults. Other options that
-    /// are given count before it. Room is made for --keys keys in any case.
+    /// The engine's options for a purpose, as the library sets them; default: the engine's
+    /// defaults. Options given beside it take precedence. The run makes room for --keys keys in any
+    /// case.
     #[arg(long, value_name = "NAME", value_parser = profile())]
     pub(crate) profile: Option<Profile>,
-    /// Threads that apply; default: the profile's, or 4, but no more than leave a core each to the submitter and the log writer.
+    /// Number of worker threads; default: the profile's, or 4, reduced so that the submitter and
+    /// the log writer have a core each.
     #[arg(long, value_name = "W", value_parser = workers)]
     pub(crate) workers: Option<NonZeroUsize>,
-    /// Entries of one submission.
+    /// Number of entries in one submission.
     #[arg(long, value_name = "B", default_value_t = NonZeroUsize::new(128).unwrap_or(NonZeroUsize::MIN))]
     pub(crate) batch: NonZeroUsize,
     /// Length of a value, in bytes.
     #[arg(long, value_name = "V", default_value_t = 100, value_parser = value_bytes)]
     pub(crate) value_bytes: usize,
-    /// How many keys there are; each has 16 bytes.
+    /// Number of keys; each has 16 bytes.
     #[arg(long, value_name = "K", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
     pub(crate) keys: u32,
-    /// When an entry is acknowledged: when it is on stable storage, or when the kernel has it; default: the profile's, or
-    /// sync.
+    /// The moment that acknowledges an entry: it is on stable storage, or the kernel has it;
+    /// default: the profile's, or sync.
     #[arg(long, value_enum)]
     pub(crate) durability: Option<AckOn>,
-    /// How the log is written; where an io_uring is refused it is pwrite, and the report says which it was; default: the
-    /// profile's, or auto.
+    /// How the log is written; default: the profile's, or auto. Where the kernel refuses an
+    /// io_uring, pwrite is used; the report names the one used.
     #[arg(long, value_enum)]
     pub(crate) io: Option<Io>,
-    /// Append the acknowledged index to this file, one a line, as it moves (at most once a millisecond).
+    /// Append the acknowledged index to this file, one a line, whenever it moves (at most once a
+    /// millisecond).
     #[arg(long, value_name = "F")]
     pub(crate) ack_file: Option<PathBuf>,
-    /// Serve the engine's metrics to a Prometheus while it runs, at http://ADDRESS/metrics.
+    /// Serve the engine's metrics to Prometheus during the run, at http://ADDRESS/metrics.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
-    /// With --ack-file, append to a file that holds something other than such lines.
+    /// With --ack-file, append even if the file holds other lines than indexes.
     #[arg(long, requires = "ack_file")]
     pub(crate) force: bool,
-    /// Most entries submitted and not acknowledged; default: the profile's, or
+    /// Maximum of entries that are submitted and not acknowledged; default: the profile's, or
     /// 65,536.
     #[arg(long, value_name = "P")]
     pub(crate) pipeline: Option<NonZeroUsize>,
@@ -503,10 +533,10 @@ pub(crate) struct RunOptions {
     /// 64 MiB.
     #[arg(long, value_name = "S", value_parser = segment_bytes)]
     pub(crate) segment_bytes: Option<usize>,
-    /// How many gets to time one by one.
+    /// Number of gets to time one by one.
     #[arg(long, value_name = "G", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(crate) gets: u64,
-    /// What the random choices start from; the same seed makes the same entries.
+    /// Seed of the random choices; the same seed makes the same entries.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -534,7 +564,7 @@ fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {
     workers.ok_or("must be 1 to 64")
 }
 
-/// Which state machine a run feeds.
+/// The state machines that a run can feed.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Machine {
     /// All state in memory, nothing on disk.
@@ -543,7 +573,7 @@ pub(crate) enum Machine {
     Persistent,
 }
 
-/// What a state is kept in.
+/// The storages that can keep a state.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kept {
     /// The log of sprag, and snapshots.
@@ -555,7 +585,7 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
-    /// Its name, as `--storage` takes it.
+    /// The name of the storage, as `--storage` takes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
@@ -565,23 +595,23 @@ impl Kept {
     }
 }
 
-/// When a run's entries are acknowledged.
+/// The moments that can acknowledge an entry of a run.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AckOn {
-    /// When they are on stable storage.
+    /// The entry is on stable storage.
     Sync,
-    /// When the kernel has them, which syncs every 100 ms.
+    /// The kernel has the entry; the engine syncs every 100 ms.
     Periodic,
-    /// When the kernel has them, which syncs when it likes.
+    /// The kernel has the entry, and syncs when it likes.
     Os,
 }
 
-/// How a run writes its log.
+/// The ways in which a run can write its log.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Io {
-    /// What is best for who waits for each entry: pwrite.
+    /// The best for a caller that waits for each entry: pwrite.
     Auto,
-    /// An io_uring: ahead flat out, and with large values.
+    /// An io_uring: faster flat out, and with large values.
     Uring,
     /// pwrite and fdatasync.
     Pwrite,

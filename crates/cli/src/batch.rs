@@ -1,6 +1,6 @@
-//! `batch`: commands, one JSON object a line, as one atomic entry.
+//! The `batch` command: several commands, one JSON object a line, as one atomic entry.
 //!
-//! The objects are those that `dump` prints for a command, without its index.
+//! The objects are the ones that `dump` prints for a command, without the index.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +15,8 @@ use crate::edit::{apply, check_key, unexpected};
 use crate::error::{Failure, Kind, Outcome, about, about_file};
 use crate::text::line;
 
-/// A line that is longer holds no command: a value of 16 MiB has this many in base64, or as `\u00xx` escapes.
+/// Longest line that can hold a command: a value of 16 MiB has this many bytes in base64, or as
+/// `\u00xx` escapes.
 const LINE_BYTES_MAX: u64 = 128 << 20;
 
 pub(crate) fn batch(batch: &Batch, json: bool, out: &mut dyn Write) -> Outcome {
@@ -53,7 +54,7 @@ struct BatchJson {
     commands: u32,
 }
 
-/// Reads all lines. Empty ones are passed over.
+/// Reads all lines. Empty lines are passed over.
 fn read(name: &str, mut input: impl BufRead) -> Outcome<Vec<Line>> {
     let (mut lines, mut text) = (Vec::new(), Vec::new());
     for number in 1_u64.. {
@@ -70,7 +71,8 @@ fn read(name: &str, mut input: impl BufRead) -> Outcome<Vec<Line>> {
             Failure::new(Kind::Input, message).of_file(name)
         };
         let parsed: Line = serde_json::from_slice(&text).map_err(|error| {
-            // Its line is one of this text, which has one.
+            // serde counts the lines of this one-line text; the message names the line of the file
+            // instead.
             let place = format!(" at line {} column {}", error.line(), error.column());
             wrong(format!("{}, column {}", error.to_string().replace(&place, ""), error.column()))
         })?;
@@ -80,7 +82,7 @@ fn read(name: &str, mut input: impl BufRead) -> Outcome<Vec<Line>> {
     Ok(lines)
 }
 
-/// One command.
+/// One line of the input: a command.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
@@ -104,7 +106,8 @@ enum Line {
     },
 }
 
-/// A field that may be null and must be there: one that was forgotten would mean that the key must be absent.
+/// A field that may be null but must be there. A forgotten field would otherwise mean that the key
+/// must be absent.
 fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
     Option::deserialize(deserializer)
 }
@@ -133,7 +136,7 @@ impl Line {
     }
 }
 
-/// A string, or `{"base64": ".."}`.
+/// Bytes in JSON: a string, or `{"base64": ".."}`.
 struct Data(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Data {

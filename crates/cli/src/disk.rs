@@ -1,11 +1,11 @@
-//! What a directory takes on disk.
+//! Disk space that a directory takes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What the files in and below a directory take, holes apart. A file that cannot be asked counts as nothing: it is a figure
-/// only.
+/// Bytes that the files in and below a directory take on disk, holes excluded. A file without
+/// readable metadata counts as 0, because the result is only a figure in a report.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     let (mut bytes, mut folders) = (0, vec![dir.to_owned()]);
     while let Some(folder) = folders.pop() {

@@ -1,4 +1,4 @@
-//! `dump`: the entries of a log, as JSON lines.
+//! The `dump` command: the entries of a log, as JSON lines.
 
 use std::io::{self, Write};
 
@@ -23,13 +23,13 @@ pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
     whole(dir, seen.unreadable.as_ref())
 }
 
-/// One JSON object, as a line; the failure is that of the output.
+/// Writes one JSON object as a line; a failure is always one of the output.
 pub(crate) fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }
 
-/// An entry, for machines.
+/// An entry as a JSON object.
 #[derive(Serialize)]
 pub(crate) struct EntryJson<'a> {
     index: u64,

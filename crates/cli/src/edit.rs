@@ -1,4 +1,4 @@
-//! `put`, `delete`, `incr` and `cas`: one durable entry each.
+//! The `put`, `delete`, `incr` and `cas` commands: one durable entry each.
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -22,9 +22,10 @@ use crate::text::line;
 const VALUE_BYTES_MAX: usize = 16 << 20;
 /// The longest key.
 const KEY_BYTES_MAX: usize = 64 << 10;
-/// Long enough for a slow disk: a command that gives up says so, and its entry may be there all the same.
+/// Timeout of a command, long enough for a slow disk. A command that gives up says so; its entry
+/// may still become durable.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Room for few keys at first: the tables grow with what is in the log.
+/// Number of keys to make room for at first; the tables grow with the log's content.
 const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn put(put: &Put, json: bool, out: &mut dyn Write) -> Outcome {
@@ -51,7 +52,7 @@ struct PutJson {
     replaced: bool,
 }
 
-/// All of standard input.
+/// Reads all of standard input as a value.
 fn value_of_input() -> Outcome<Vec<u8>> {
     let mut value = Vec::new();
     let most = VALUE_BYTES_MAX as u64;
@@ -114,14 +115,14 @@ struct IncrJson {
     value: i64,
 }
 
-/// The key of a call, which must be one.
+/// The key argument of a call, checked.
 pub(crate) fn key_of(of: &KeyOf) -> Outcome<&[u8]> {
     let key = of.key.as_bytes();
     check_key(key)?;
     Ok(key)
 }
 
-/// Refuses what is no key.
+/// Refuses bytes that cannot be a key.
 pub(crate) fn check_key(key: &[u8]) -> Outcome {
     match key.len() {
         0 => Err(Failure::usage("the key is empty: a key has at least 1 byte")),
@@ -157,7 +158,7 @@ pub(crate) fn apply_to<M: StateMachine>(
     Ok((log_id.index, reply))
 }
 
-/// Opens the directory. Another command that has it open is waited for, but not for long.
+/// Opens the directory, waiting for a short time while another command has it open.
 fn open(dir: &Path) -> Result<PersistentStateMachine, OpenError> {
     let open =
         || PersistentStateMachine::open(PersistentConfig::new(dir).expected_keys(EXPECTED_KEYS));
@@ -165,7 +166,7 @@ fn open(dir: &Path) -> Result<PersistentStateMachine, OpenError> {
     opened.inspect(|machine| say_recovered(dir, machine.recovery()))
 }
 
-/// What a reply says that is not the one to a command that was done.
+/// The error for a reply that does not confirm the command.
 pub(crate) fn unexpected(reply: Reply) -> Box<dyn std::error::Error> {
     let what = match reply {
         Reply::Rejected(Rejection::NotANumber) => {

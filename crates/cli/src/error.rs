@@ -1,4 +1,4 @@
-//! How a failure becomes one line on stderr.
+//! Failures of commands, and their one line on stderr.
 
 use std::error::Error;
 use std::fmt;
@@ -9,43 +9,43 @@ use serde::Serialize;
 use sprag::StorageError;
 use sprag::error::{Corrupt, OpenError, Poison, SnapshotError};
 
-/// What every command ends with.
+/// Result of every command.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What kind of failure it is, for programs. The names are those of the JSON object.
+/// Kind of a failure, for programs. The names are those of the JSON object.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// The call is wrong, whatever the files hold.
+    /// The call is wrong, independent of what the files hold.
     Usage,
-    /// A file or directory is not there.
+    /// A file or directory is missing.
     Missing,
     /// The key has no value.
     NoValue,
-    /// The condition of a `cas` does not hold, or a command was rejected by the state.
+    /// The condition of a `cas` does not hold, or the state rejected a command.
     Rejected,
     /// Another process has the directory open.
     Locked,
-    /// What was durable is damaged.
+    /// Durable data is damaged.
     Damaged,
     DiskFull,
     Permission,
-    /// What was given to be read is wrong: an input, a file that is no snapshot.
+    /// The data to read is wrong: an input, or a file that is no snapshot.
     Input,
     /// The system refused to read or write.
     Io,
-    /// Anything else.
+    /// Any other failure.
     Failed,
 }
 
-/// A failure in one sentence, and what a program can tell of it.
+/// A failure in one sentence, and its details for programs.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
     place: Place,
 }
 
-/// Of what kind a failure is, and where. What is not known is `None`.
+/// Kind and place of a failure. Unknown parts are `None`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Place {
     pub(crate) kind: Option<Kind>,
@@ -59,12 +59,12 @@ impl Failure {
         Self { message: message.into(), place: Place { kind: Some(kind), ..Place::default() } }
     }
 
-    /// A call that is wrong, whatever the files hold: exit status 2.
+    /// A wrong call, independent of what the files hold: exit status 2.
     pub(crate) fn usage(message: impl Into<String>) -> Box<dyn Error> {
         Self::new(Kind::Usage, message).into()
     }
 
-    /// With the file that it is about.
+    /// Adds the file that the failure is about.
     pub(crate) fn of_file(mut self, file: impl fmt::Display) -> Self {
         self.place.file = Some(file.to_string());
         self
@@ -77,13 +77,13 @@ impl Failure {
         Self { message, place }
     }
 
-    /// What is wrong with an input at an offset.
+    /// An error in an input, at an offset.
     pub(crate) fn input(message: String, file: &str, offset: u64) -> Self {
         let (file, offset) = (Some(file.to_owned()), Some(offset));
         Self { message, place: Place { kind: Some(Kind::Input), file, offset, index: None } }
     }
 
-    /// A message about `error`, with what can be told of that.
+    /// A message about `error`, with the kind and place found in `error`.
     pub(crate) fn about(message: String, error: &(dyn Error + 'static)) -> Box<dyn Error> {
         Self { message, place: Place::of(error) }.into()
     }
@@ -98,7 +98,7 @@ impl fmt::Display for Failure {
 impl Error for Failure {}
 
 impl Place {
-    /// What an error and its causes tell.
+    /// The kind and place that an error and its causes tell.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut place = Self::default();
         let mut next = Some(error);
@@ -197,7 +197,8 @@ impl Place {
         Self { kind: Some(kind), file: file.cloned(), ..Self::default() }
     }
 
-    /// Takes what is not known yet: outer errors know best.
+    /// Fills the parts that are not known yet from `other`; the outer error's parts take
+    /// precedence.
     fn fill(&mut self, other: Self) {
         self.kind = self.kind.or(other.kind);
         self.offset = self.offset.or(other.offset.filter(|_| self.file.is_none()));
@@ -206,7 +207,7 @@ impl Place {
     }
 }
 
-/// Whether there is no room for what was to be written.
+/// Whether the disk has no room for the write.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -214,14 +215,14 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// A failure to open `dir`, in the words of the command and not of the library.
+/// Wraps a failure to open `dir` in the words of the command instead of the library's.
 pub(crate) fn opening(dir: &Path) -> impl Fn(OpenError) -> Box<dyn Error> {
     let dir = dir.display().to_string();
     move |error| match error {
         OpenError::Missing { path } => {
             Failure::new(Kind::Missing, format!("{path}: no such directory")).of_file(path).into()
         }
-        // The output's failure, not the directory's.
+        // A broken pipe is a failure of the output, not of the directory.
         OpenError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => source.into(),
         error => {
             let text = error.to_string();
@@ -231,14 +232,14 @@ pub(crate) fn opening(dir: &Path) -> impl Fn(OpenError) -> Box<dyn Error> {
     }
 }
 
-/// Any other failure, with what it was about before it.
+/// Wraps any other failure; the message begins with `what`.
 pub(crate) fn about<E: Error + 'static>(
     what: impl std::fmt::Display,
 ) -> impl FnOnce(E) -> Box<dyn Error> {
     move |error| Failure::about(format!("{what}: {}", one_line(&error)), &error)
 }
 
-/// A failure of reading or writing a file by its path.
+/// Wraps a failure of reading or writing a file with the file's path.
 pub(crate) fn about_file(file: &Path) -> impl FnOnce(io::Error) -> Box<dyn Error> {
     let file = file.display().to_string();
     move |error| {
@@ -267,7 +268,7 @@ impl<'a> FailureJson<'a> {
     }
 }
 
-/// The error and its causes, as far as they say something new.
+/// The error and its causes in one line, without repetitions.
 pub(crate) fn one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -281,7 +282,7 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
     plain(&line)
 }
 
-/// A text without line ends and without what a terminal would obey.
+/// The text without line ends and control characters that a terminal would obey.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -294,7 +295,7 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// Whether the reader of our output has gone.
+/// Whether the error says that the reader of our output has gone.
 pub(crate) fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

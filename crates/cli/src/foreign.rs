@@ -1,4 +1,4 @@
-//! How files of a directory that are not the engine's are shown.
+//! Printing of files in a directory that are not the engine's.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use sprag::ForeignFiles;
 
 use crate::error::Outcome;
 
-/// One line a name; names are quoted, as they may hold anything.
+/// Prints one line for each name, quoted, because a name may hold any bytes.
 pub(crate) fn print_foreign(foreign: &ForeignFiles, out: &mut dyn Write) -> Outcome {
     for name in &foreign.taken {
         writeln!(
@@ -25,7 +25,7 @@ pub(crate) fn print_foreign(foreign: &ForeignFiles, out: &mut dyn Write) -> Outc
     Ok(())
 }
 
-/// The same, for machines.
+/// Foreign files as a JSON object.
 #[derive(Serialize)]
 pub(crate) struct ForeignJson<'a> {
     count: u64,
@@ -34,7 +34,7 @@ pub(crate) struct ForeignJson<'a> {
 }
 
 impl<'a> ForeignJson<'a> {
-    /// `None` if there are none.
+    /// Returns `None` if there are no foreign files.
     pub(crate) fn new(foreign: &'a ForeignFiles) -> Option<Self> {
         let ForeignFiles { count, names, taken, .. } = foreign;
         (!foreign.is_empty()).then_some(Self { count: *count, names, taken })

@@ -1,6 +1,7 @@
-//! `generate`: shell completions and man pages, made of the same description that parses the arguments.
+//! The `generate` command: shell completions and man pages, made from the description that parses
+//! the arguments.
 //!
-//! The subcommand is hidden from the help: packagers call it once, and users do not.
+//! The help hides this subcommand: packagers call it once, and users do not need it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use crate::args::Args;
 use crate::error::{Outcome, about_file};
 use crate::output::make_directory;
 
-/// The name that completions and pages are for.
+/// Name of the program in completions and pages.
 const NAME: &str = "sprag";
 
 /// Options of `generate`.
@@ -35,7 +36,7 @@ enum What {
     },
     /// Write a man page of each command into a directory, which is made if it is missing.
     Man {
-        /// The directory. Pages that it holds under the same names are replaced.
+        /// The directory. Pages of the same names are replaced.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
@@ -49,13 +50,14 @@ pub(crate) fn generate(generate: &Generate, out: &mut dyn Write) -> Outcome {
 }
 
 fn completions(shell: Shell, out: &mut dyn Write) -> Outcome {
-    // The generator panics where its output fails, so it gets one that cannot.
+    // The generator panics where its output fails, so it writes into memory first.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut without_hidden(&Args::command()), NAME, &mut script);
     Ok(out.write_all(&script)?)
 }
 
-/// The command without the subcommands that the help hides: the generator for bash would offer them.
+/// The command without the subcommands that the help hides; the generator for bash would offer
+/// them.
 fn without_hidden(command: &Command) -> Command {
     let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
     Command::new(NAME)
@@ -83,7 +85,8 @@ fn pages_of(command: &Command, out: &Path) -> Outcome {
     fs::write(&path, page).map_err(about_file(&path))
 }
 
-/// The sections of a page. `Man::render` would set the examples as running text, under the heading EXTRA.
+/// Writes the sections of a page. `Man::render` would set the examples as running text, under the
+/// heading EXTRA.
 fn render(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;

@@ -1,7 +1,8 @@
-//! `import`: a Redis command stream becomes entries.
+//! The `import` command: a Redis command stream becomes entries.
 //!
-//! The way of a command: [`stream`] frames it, [`command`] understands it, [`group`] decides what it does and gathers it
-//! with others, [`engine`] submits a group as one atomic batch with the note ([`position`]) of how far it reaches.
+//! A command passes these modules in order. [`stream`] frames it, and [`command`] parses it.
+//! [`group`] decides what it does and gathers it with others. [`engine`] submits a group as one
+//! atomic batch, with the note ([`mark`]) of how far the group reaches.
 
 mod command;
 mod decisive;
@@ -43,7 +44,7 @@ use stop::{Stop, What};
 use stream::{Position, Stream};
 
 pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcome {
-    // The input first: without it no directory is made.
+    // Open the input first: without an input, no directory is made.
     let Source { shown, path, parts, bytes } = Source::open(&import.file)?;
     let note = position::name(import.name.as_deref(), path.as_deref());
     let has_position = import.name.is_some() || path.is_some();
@@ -56,7 +57,7 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     importer.resume(&Shown { name: &shown, has_position })?;
     let stopped = importer.run(|offset| bar.at(offset))?;
     drop(bar);
-    // A stop is told by the part it is in, and the offset there.
+    // A stop names its part of the input, and the offset in that part.
     let stopped = stopped.map(|stop| {
         let (part, start) = importer.stream.part_of(stop.offset);
         (names.get(part).cloned().unwrap_or(shown), stop.after(start))
@@ -73,17 +74,18 @@ pub(crate) fn import(import: &Import, json: bool, out: &mut dyn Write) -> Outcom
     }
 }
 
-/// How an input is named in a message.
+/// Name of an input in messages.
 struct Shown<'a> {
     name: &'a str,
-    /// Whether its position is kept under a name of its own, and not under that of all that comes by a pipe.
+    /// Whether the position of the input has its own name. All input by pipes shares one name
+    /// otherwise.
     has_position: bool,
 }
 
-/// How many commands of each name were passed over.
+/// Number of commands of each name that were passed over.
 type Skipped = BTreeMap<stop::Name, u64>;
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Default)]
 struct Summary {
     commands: u64,
@@ -93,30 +95,31 @@ struct Summary {
     offset: u64,
 }
 
-/// A MULTI that is not yet executed.
+/// A MULTI that has not been executed yet.
 struct Multi {
     offset: u64,
     bytes: usize,
     unit: Vec<(u64, Request)>,
-    /// What was passed over in it. Counted when it ends: one that is cut off is read again, as a whole.
+    /// Commands of the MULTI that were passed over. The import counts them when the MULTI ends,
+    /// because a MULTI that is cut off is read again as a whole.
     skipped: Skipped,
 }
 
-/// An import under way.
+/// An import in progress.
 struct Importer<R, T> {
     engine: T,
     stream: Stream<R>,
     skips_unknown: bool,
     multi: Option<Multi>,
     group: Group,
-    /// The end of the last command (or MULTI) that is in an entry, in the group, or is to be passed over.
+    /// End of the last command (or MULTI) that is in an entry, in the group, or passed over.
     reached: Position,
-    /// What the last submitted note says.
+    /// Offset in the note that was submitted last.
     noted: u64,
     summary: Summary,
 }
 
-/// What ends an import early.
+/// Reason that ends an import early.
 type Halt = Refused<Box<dyn Error>>;
 
 impl<R: Read, T: Target> Importer<R, T> {
@@ -126,7 +129,7 @@ impl<R: Read, T: Target> Importer<R, T> {
         Self { engine, stream, skips_unknown, multi: None, group, reached, noted: 0, summary }
     }
 
-    /// Passes over what was imported before, if it is still what the input starts with.
+    /// Skips what was imported before, if the input still starts with it.
     fn resume(&mut self, shown: &Shown<'_>) -> Outcome {
         let Some(before) = self.engine.reached()? else { return Ok(()) };
         let Shown { name, has_position } = shown;
@@ -147,8 +150,8 @@ impl<R: Read, T: Target> Importer<R, T> {
         Err(format!("{name}: {what}, and {differs}; give another input another --name").into())
     }
 
-    /// Imports until the end, or to what stops it. All before that is durable then.
-    /// `reached` is called with each offset.
+    /// Imports until the end, or until a command stops the import. Everything before that command
+    /// is durable then. Calls `reached` with each offset.
     fn run(&mut self, reached: impl FnMut(u64)) -> Outcome<Option<Stop>> {
         let stop = match self.take_all(reached) {
             Ok(()) => None,
@@ -210,7 +213,7 @@ impl<R: Read, T: Target> Importer<R, T> {
                     Some(multi) => *multi.skipped.entry(name).or_default() += 1,
                     None => self.passed_over([(name, 1)]),
                 }
-                // What it leaves is done all the same.
+                // The part that is supported is still done.
                 if let Some(request) = part {
                     self.take(offset, Parsed::Data(request))?;
                 }
@@ -245,7 +248,8 @@ impl<R: Read, T: Target> Importer<R, T> {
         }
     }
 
-    /// Adds what belongs together to the group, or to a new one where it is too much for this.
+    /// Adds requests that belong together to the group, or to a new group if this one has too
+    /// little room.
     fn add(&mut self, unit: Vec<(u64, Request)>) -> Result<(), Halt> {
         if let [(_, Request { action: Action::DeleteAll, .. })] = unit.as_slice() {
             return self.delete_all();
@@ -259,10 +263,10 @@ impl<R: Read, T: Target> Importer<R, T> {
         Ok(())
     }
 
-    /// Deletes every key, in as many entries as it takes.
+    /// Deletes every key, in several entries if necessary.
     ///
-    /// All but the last note what was reached before it. After a crash between them it is done again, and deletes the
-    /// keys that are left.
+    /// All entries but the last note the offset before the command. After a crash between them, the
+    /// import does the command again and deletes the remaining keys.
     fn delete_all(&mut self) -> Result<(), Halt> {
         self.submit().map_err(Refused::State)?;
         let keys = self.engine.keys().map_err(Refused::State)?;
@@ -279,7 +283,7 @@ impl<R: Read, T: Target> Importer<R, T> {
         Ok(())
     }
 
-    /// Makes the group an entry, and with it the note of what was reached.
+    /// Submits the group as an entry, together with the note of the offset reached.
     fn submit(&mut self) -> Outcome {
         if self.reached.offset > self.noted {
             self.engine.submit(&self.group, self.reached)?;
@@ -290,7 +294,7 @@ impl<R: Read, T: Target> Importer<R, T> {
         Ok(())
     }
 
-    /// Says which MULTI it is in; one that is cut off is so as a whole.
+    /// Adds the MULTI that the stop is in. A MULTI that is cut off stops at its own start.
     fn in_multi(&self, stop: Stop) -> Stop {
         match (&self.multi, &stop.what) {
             (Some(multi), What::CutOff) => What::CutOff.at(multi.offset),
@@ -376,7 +380,7 @@ struct SummaryJson<'a> {
 #[derive(Serialize)]
 struct StoppedJson<'a> {
     file: &'a str,
-    /// In that file.
+    /// Offset in that file.
     offset: u64,
     reason: String,
 }

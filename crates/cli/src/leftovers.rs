@@ -1,7 +1,8 @@
-//! Temporary files and directories that go away also if the command is interrupted.
+//! Temporary files and directories that are removed even if the command is interrupted.
 //!
-//! A signal that ends the process (SIGINT, SIGTERM, SIGHUP) is taken by a thread, which removes them and then lets the signal
-//! do what it does. It is started with the first of them; a command without any has no such thread.
+//! A thread takes a signal that ends the process (SIGINT, SIGTERM, SIGHUP), removes the files, and
+//! then lets the signal act. The first leftover starts the thread; a command without leftovers has
+//! no such thread.
 
 use std::fs;
 use std::io;
@@ -13,19 +14,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// What is to be removed. The thread that removes it keeps the lock until the process ends.
+/// Paths to remove. The thread that removes them keeps the lock until the process ends.
 static PATHS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static WATCHING: OnceLock<()> = OnceLock::new();
-/// The engine may be making files in a directory while it is being removed.
+/// Number of attempts to remove a directory: the engine may be making files in it at the same time.
 const TRIES: u32 = 1000;
 
-/// Keeps a path on the list of what goes away if the process is interrupted.
+/// A path that is removed if the process is interrupted.
 #[derive(Debug)]
 pub(crate) struct Leftover(PathBuf);
 
 impl Leftover {
     pub(crate) fn new(path: &Path) -> Self {
-        // Without the thread an interruption leaves the file: no reason not to do the work.
+        // Without the thread, an interruption leaves the file. That is no reason to refuse the
+        // work.
         WATCHING.get_or_init(|| drop(watch()));
         paths().push(path.to_owned());
         Self(path.to_owned())
@@ -38,7 +40,8 @@ impl Drop for Leftover {
     }
 }
 
-/// Waits for the end of the process if it is being interrupted: what fails then is no failure to report.
+/// Waits for the end of the process if it is being interrupted. A failure during an interruption is
+/// not reported.
 pub(crate) fn settle() {
     drop(paths());
 }
@@ -49,7 +52,7 @@ fn paths() -> MutexGuard<'static, Vec<PathBuf>> {
 
 fn watch() -> io::Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    // One that the caller ignores, as nohup does SIGHUP, stays ignored.
+    // A signal that the caller ignores, as nohup ignores SIGHUP, stays ignored.
     let taken =
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(&status, *signal));
     let mut signals = Signals::new(taken)?;
@@ -63,7 +66,7 @@ fn watch() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the process was told to ignore a signal, by what `/proc/self/status` says.
+/// Whether the process ignores a signal, according to `/proc/self/status`.
 fn is_ignored(status: &str, signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

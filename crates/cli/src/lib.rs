@@ -1,6 +1,6 @@
 //! The `sprag` command: runs the main job, changes and reads a data directory, and looks into one.
 //!
-//! A library only so that the fuzzer reaches what the command is made of; there is no interface here for anybody else.
+//! The crate is a library only for the fuzzer. It offers no interface to other users.
 
 #[doc(hidden)]
 pub mod alloc;
@@ -43,7 +43,7 @@ use args::{Args, Command};
 use error::{FailureJson, Kind, Outcome, Place};
 use stdout::Stdout;
 
-/// What a fuzzer of the import calls.
+/// Entry point of the fuzz target of the import.
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub use import::fuzzing;
@@ -59,20 +59,20 @@ pub fn main() -> ExitCode {
     let mut out = Stdout::new();
     let outcome = execute(args, &mut out);
     leftovers::settle();
-    // What was printed before a failure belongs above its message.
+    // Output from before a failure belongs above its message.
     let written = out.finish();
     match (outcome, written) {
-        // The reader of the output has seen enough of it.
+        // The reader of the output has closed it.
         (_, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         (Err(error), Ok(())) if error::is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        // What a command makes of it may name something else.
+        // A failed command may name another file in its message.
         (_, Err(error)) => fail(&*error::about("writing to standard output")(error), json),
         (Err(error), Ok(())) => fail(&*error, json),
         (Ok(()), Ok(())) => ExitCode::SUCCESS,
     }
 }
 
-/// Says what has failed, as one line on standard error.
+/// Prints the failure as one line on standard error.
 fn fail(error: &(dyn std::error::Error + 'static), json: bool) -> ExitCode {
     let place = Place::of(error);
     let is_usage = place.kind == Some(Kind::Usage);
@@ -87,7 +87,7 @@ fn say_json(message: &str, place: Place) -> io::Result<()> {
     writeln!(io::stderr(), "{object}")
 }
 
-/// Prints what the parser of the arguments has to say: help, or what is wrong with them.
+/// Prints the message of the argument parser: help, or an error of the arguments.
 fn refuse(error: &clap::Error) -> ExitCode {
     let is_option = |argument: &std::ffi::OsString| argument != OsStr::new("--");
     let mut options = std::env::args_os().skip(1).take_while(is_option);

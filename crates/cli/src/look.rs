@@ -1,4 +1,4 @@
-//! `verify` and `inspect`: what is in the files.
+//! The `verify` and `inspect` commands: the content of the files.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -212,7 +212,7 @@ fn contiguity(contiguity: Contiguity) -> &'static str {
     }
 }
 
-/// What kind of state machine a directory is of.
+/// Kind of the state machine of a directory.
 fn machine(state: Option<SnapshotKind>) -> &'static str {
     match state {
         Some(SnapshotKind::KeyValue) => "key-value",

@@ -1,4 +1,4 @@
-//! The process of the `sprag` command, and its allocator: a library sets none.
+//! The process of the `sprag` command, and its allocator; a library sets no allocator.
 
 use std::process::ExitCode;
 

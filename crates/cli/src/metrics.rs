@@ -1,8 +1,9 @@
-//! `run --metrics`: the figures of the engine over HTTP, for a Prometheus to scrape.
+//! The `run --metrics` server: the engine's figures over HTTP, for Prometheus to scrape.
 //!
-//! One thread serves one request after another. A request and its answer have two seconds each, so a client that stalls
-//! holds up the next one for no longer. The servers in crates have a pool of threads and no such limit (tiny_http), or bring
-//! an async runtime; only the parser is worth taking.
+//! One thread serves one request after another. A request and its answer have two seconds each, so
+//! a client that stalls delays the next one by no more. The servers in crates have a pool of
+//! threads and no such limit (tiny_http), or need an async runtime. So only the parser of requests
+//! is a crate.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -19,7 +20,7 @@ use sprag_prometheus::{EngineNameTaken, SpragCollector};
 
 use crate::error::{Outcome, about};
 
-/// How long a request, and how long its answer, may take.
+/// Time limit of a request, and of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest head of a request.
 const HEAD_BYTES_MAX: usize = 8192;
@@ -28,7 +29,7 @@ const HEADERS_MAX: usize = 64;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The server; it ends when this is dropped.
+/// The server; dropping it ends its thread.
 pub(crate) struct Server {
     collector: SpragCollector,
     address: SocketAddr,
@@ -37,7 +38,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens at `address` and says where; with port 0 the system chooses one.
+    /// Listens at `address` and prints the address used; with port 0 the system chooses a port.
     pub(crate) fn start(address: SocketAddr) -> Outcome<Self> {
         let failed = || about::<io::Error>(format!("--metrics {address}"));
         let listener = TcpListener::bind(address).map_err(failed())?;
@@ -50,12 +51,12 @@ impl Server {
         let serve = move || serve(&listener, &registry, &is_over);
         let thread = thread::Builder::new().name("sprag-metrics".to_owned());
         let thread = thread.spawn(serve).map_err(failed())?;
-        // The command goes on, whether anything reads this or not.
+        // The command continues even if standard error is closed.
         let _unread = writeln!(io::stderr(), "sprag: metrics at http://{address}/metrics");
         Ok(Self { collector, address, stopping, thread: Some(thread) })
     }
 
-    /// Serves the figures of an engine too, until it is dropped.
+    /// Serves the figures of another engine, until the result is dropped.
     pub(crate) fn add(&self, name: &str, reader: StatsReader) -> Result<(), EngineNameTaken> {
         self.collector.add(name, reader)
     }
@@ -64,7 +65,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // It waits for a client, so it is given one.
+        // The thread waits for a client, so this connects as one.
         let address = match self.address.ip() {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -72,7 +73,7 @@ impl Drop for Server {
         };
         let woken =
             TcpStream::connect_timeout(&(address, self.address.port()).into(), PATIENCE).is_ok();
-        // If it could not be woken, the end of the process ends it.
+        // If waking the thread failed, the end of the process ends it.
         if let Some(thread) = self.thread.take().filter(|_| woken) {
             let _panicked = thread.join();
         }
@@ -83,17 +84,17 @@ fn serve(listener: &TcpListener, registry: &Registry, stopping: &AtomicBool) {
     let mut scrape = String::new();
     while !stopping.load(Ordering::Acquire) {
         match listener.accept() {
-            // A client that has gone, or stalls, has no use for what failed.
+            // A client that has gone, or stalls, cannot use an error message.
             Ok((client, _)) => {
                 let _gone = answer(&client, registry, &mut scrape);
             }
-            // Out of descriptors, say: it may pass.
+            // The process may be out of descriptors, which may pass.
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
     }
 }
 
-/// What a request asks for.
+/// Meaning of a request.
 enum Asked {
     Metrics { is_openmetrics: bool },
     Wrong { status: &'static str, says: &'static str },
@@ -133,7 +134,8 @@ fn answer(client: &TcpStream, registry: &Registry, scrape: &mut String) -> io::R
     }
 }
 
-/// Reads what is left of a request that was not read whole: closing before that would take the answer back.
+/// Reads the rest of a request that was not read whole. Closing before that would discard the
+/// answer.
 fn take_the_rest(mut client: &TcpStream, deadline: Instant) -> io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     let mut rest = [0; HEAD_BYTES_MAX];
@@ -188,7 +190,7 @@ fn asked(request: &httparse::Request<'_, '_>) -> Asked {
     Asked::Metrics { is_openmetrics }
 }
 
-/// The time until `deadline`; an error once it has passed.
+/// Time left until `deadline`; an error after it has passed.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }

@@ -1,7 +1,9 @@
-//! A file that a command writes by the name the user gave: what is there is looked at before anything is made.
+//! Output files that the user names. The command looks at an existing file before it makes
+//! anything.
 //!
-//! A FIFO or a device is written to as it is. A link is followed, and stays. A regular file gives way only if it is of
-//! the kind that the command writes, or has no bytes, or with `--force`. What lies in a data directory never does.
+//! A command writes to a FIFO or a device directly. It follows a link, which stays. A regular file
+//! is replaced only if it is of the kind that the command writes, or is empty, or with `--force`. A
+//! file in a data directory is never replaced.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -19,33 +21,34 @@ use thiserror::Error;
 
 use crate::leftovers::Leftover;
 
-/// How long a FIFO is waited for that no process reads.
+/// Time that a command waits for a reader of a FIFO.
 const READER_WAIT_MAX: Duration = Duration::from_secs(5);
 const READER_LOOK_EVERY: Duration = Duration::from_millis(10);
-/// As many links as the kernel follows.
+/// Number of links that the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// What a command writes.
+/// Kind of content that a command writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Content {
-    /// Its name in messages, with its article.
+    /// Name of the content in messages, with its article.
     pub(crate) name: &'static str,
-    /// Whether a file that is there is one of these. Read from its start.
+    /// Whether an existing file has this kind of content. The function reads from the start of the
+    /// file.
     pub(crate) is_same: fn(&mut File) -> io::Result<bool>,
 }
 
-/// Where a command writes to. Nothing was opened for writing yet.
+/// Destination of a command's output. Nothing has been opened for writing yet.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// Standard output, by the name `-` or by another of its names.
     Standard,
     /// A FIFO or a device.
     Straight(PathBuf),
-    /// A regular file, or none yet; the path leads through no link any more.
+    /// A regular file, or a missing one; the path contains no links any more.
     File(PathBuf),
 }
 
-/// Why a command does not write by that name.
+/// Reason why a command does not write to a name.
 #[derive(Debug, Error)]
 pub(crate) enum OutputError {
     #[error(
@@ -67,8 +70,8 @@ pub(crate) enum OutputError {
 }
 
 impl Output {
-    /// Decides where what is written by the name `path` goes. `own` is a directory that the command may yet make into a
-    /// data directory.
+    /// Decides where output to `path` goes. `own` is a directory that the command may later make
+    /// into a data directory.
     pub(crate) fn decide(
         path: &Path,
         content: Content,
@@ -117,7 +120,7 @@ impl Output {
         Ok(Self::File(target))
     }
 
-    /// Opens it to append to it; a file that is not there yet is made.
+    /// Opens the output for appending; a missing file is created.
     pub(crate) fn append(&self) -> io::Result<File> {
         match self {
             Self::Standard => standard_output(),
@@ -126,7 +129,8 @@ impl Output {
         }
     }
 
-    /// Writes all of it anew. A file is whole under its name, and durable, or what was there before stays.
+    /// Writes the whole output anew. A file is whole under its name, and durable, or the earlier
+    /// content stays.
     pub(crate) fn write<R, E: From<io::Error>>(
         &self,
         fill: impl FnOnce(&mut dyn Write) -> Result<R, E>,
@@ -141,7 +145,7 @@ impl Output {
     }
 }
 
-/// Opens a FIFO or a device. A FIFO that no process reads is waited for, but not for ever.
+/// Opens a FIFO or a device. Waits for a reader of a FIFO, but not forever.
 fn open_straight(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let began = Instant::now();
@@ -178,7 +182,7 @@ fn straight<R, E: From<io::Error>>(
     let result = fill(&mut file)?;
     file.flush()?;
     match file.get_ref().sync_all() {
-        // What has no storage of its own, such as a pipe.
+        // An output without storage, such as a pipe, cannot be synced.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(result),
         synced => Ok(synced.map(|()| result)?),
     }
@@ -205,14 +209,16 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether it is standard output by another name. A character device takes what several write to it: it is no other name.
+/// Whether the file is standard output under another name. A character device accepts several
+/// writers, so it counts as a device.
 fn is_standard_output(found: &Metadata) -> bool {
     let standard = standard_output().and_then(|out| out.metadata());
     let is_same = standard.is_ok_and(|out| (out.dev(), out.ino()) == (found.dev(), found.ino()));
     is_same && (!found.file_type().is_char_device() || io::stdout().is_terminal())
 }
 
-/// What `path` leads to, which may not exist. Refuses one of which a link, or the end, lies in a data directory.
+/// Resolves `path` to a file, which may not exist. Refuses a path that leads through or into a data
+/// directory.
 fn resolved(path: &Path, own: Option<&Path>) -> Result<PathBuf, OutputError> {
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -230,7 +236,8 @@ fn resolved(path: &Path, own: Option<&Path>) -> Result<PathBuf, OutputError> {
     Err(OutputError::Io { action: "following the links of", path, source })
 }
 
-/// The directory of `target`, to which `path` leads, with its links resolved. It must be in no data directory.
+/// The directory of `target`, to which `path` leads, with its links resolved. It must not be in a
+/// data directory.
 fn outside(path: &Path, target: &Path, own: Option<&Path>) -> Result<PathBuf, OutputError> {
     let shown = || path.display().to_string();
     let parent = parent_of(target);
@@ -252,8 +259,8 @@ fn outside(path: &Path, target: &Path, own: Option<&Path>) -> Result<PathBuf, Ou
     }
 }
 
-/// Makes the directory at `path`, to write files into, unless it is there. Its parent must exist. Neither may be in a data
-/// directory.
+/// Makes the directory at `path`, for files, unless it exists. Its parent must exist. Neither
+/// directory may be in a data directory.
 pub(crate) fn make_directory(path: &Path) -> Result<(), OutputError> {
     outside(path, path, None)?;
     match fs::create_dir(path) {
@@ -264,7 +271,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), OutputError> {
     }
 }
 
-/// A directory that is removed when it is dropped, and when the process is interrupted.
+/// A directory that is removed when the value is dropped, and when the process is interrupted.
 #[derive(Debug)]
 pub(crate) struct TemporaryDirectory {
     directory: TempDir,
@@ -277,7 +284,8 @@ impl TemporaryDirectory {
     }
 }
 
-/// A temporary directory in `folder`, or where the system has them, and in no data directory.
+/// Makes a temporary directory in `folder`, or in the system's place for them, outside of every
+/// data directory.
 pub(crate) fn temporary_directory(
     prefix: &str,
     folder: Option<&Path>,

@@ -1,14 +1,15 @@
-//! Progress of long work, on stderr, when somebody is looking.
+//! Progress of long work, on stderr, if that is a terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a bar is drawn while entries are timed: rarely, because drawing allocates and takes the submitter's time.
+/// Interval of drawing a bar while entries are timed. It is long, because drawing allocates and
+/// takes the submitter's time.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether anything is shown at all.
+/// Whether progress is shown.
 #[derive(Clone, Copy)]
 pub(crate) struct Progress {
     shown: bool,
@@ -19,7 +20,7 @@ impl Progress {
         Self { shown: !json && std::io::stderr().is_terminal() }
     }
 
-    /// Something that takes an unknown time.
+    /// A spinner for work of unknown length.
     pub(crate) fn spinner(self, what: &str) -> Bar {
         let bar = self.bar_of(None, "{spinner} {msg} ({elapsed})");
         if self.shown {
@@ -29,7 +30,7 @@ impl Progress {
         Bar { bar, drawn: Instant::now() }
     }
 
-    /// Something with `entries` steps.
+    /// A bar for work of `entries` steps.
     pub(crate) fn entries(self, what: &str, entries: u64) -> Bar {
         let bar = self.bar_of(Some(entries), "{msg} {wide_bar} {human_pos}/{human_len}");
         if self.shown {
@@ -38,7 +39,7 @@ impl Progress {
         Bar { bar, drawn: Instant::now() }
     }
 
-    /// Something that goes through `bytes` bytes; `None` if it is not known how many there are.
+    /// A bar for reading `bytes` bytes; `None` if their number is not known.
     pub(crate) fn bytes(self, what: &str, bytes: Option<u64>) -> Bar {
         let template = match bytes {
             Some(_) => {
@@ -59,7 +60,7 @@ impl Progress {
             false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(len, target);
-        // A template is a constant that parses; without it the default style is shown.
+        // The template is a constant that parses. Without it the default style is shown.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -67,14 +68,14 @@ impl Progress {
     }
 }
 
-/// A bar that goes away when it is dropped.
+/// A bar that is removed when it is dropped.
 pub(crate) struct Bar {
     bar: ProgressBar,
     drawn: Instant,
 }
 
 impl Bar {
-    /// Moves it, if it was not moved just now.
+    /// Moves the bar, unless it was moved just before.
     pub(crate) fn at(&mut self, position: u64) {
         if !self.bar.is_hidden() && self.drawn.elapsed() >= DRAW_EVERY {
             self.bar.set_position(position);

@@ -1,4 +1,5 @@
-//! `get`, `keys`, `stats` and `export`: the state of a directory, opened read-only, or of a snapshot file.
+//! The `get`, `keys`, `stats` and `export` commands: the state of a directory, opened read-only, or
+//! of a snapshot file.
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -39,7 +40,7 @@ pub(crate) fn get(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
     state.whole()
 }
 
-/// Every key that begins with the one given, and its value, as JSON lines.
+/// Prints every key that begins with the given one, and its value, as JSON lines.
 fn get_prefix(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
     let state = State::open(&get.of.dir, json)?;
     let mut found = false;
@@ -171,7 +172,7 @@ pub(crate) fn export(export: &Export, out: &mut dyn Write) -> Outcome {
     state.whole()
 }
 
-/// `SET key value` as a Redis client sends it.
+/// Writes `SET key value` as a Redis client sends it.
 fn resp_set(out: &mut dyn Write, key: &[u8], value: &[u8]) -> Outcome {
     write!(out, "*3\r\n$3\r\nSET\r\n${}\r\n", key.len())?;
     out.write_all(key)?;

@@ -1,4 +1,5 @@
-//! What opening for writing found and went on from: one line each on stderr, as `verify` would have said it.
+//! Notes on stderr about what opening for writing found and mended, one line each, in the words of
+//! `verify`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,7 +8,7 @@ use sprag::RecoveryReport;
 
 use crate::text::torn;
 
-/// Says what was wrong with the directory, if anything was.
+/// Prints what was wrong with the directory, if anything was.
 pub(crate) fn say_recovered(dir: &Path, report: &RecoveryReport) {
     let mut said = Vec::new();
     if report.meta_slot_damaged {
@@ -20,7 +21,7 @@ pub(crate) fn say_recovered(dir: &Path, report: &RecoveryReport) {
         said.push(format!("{file} is damaged; the state was read without it"));
     }
     for what in said {
-        // The command goes on, whether anything reads this or not.
+        // The command continues even if standard error is closed.
         let _unread = writeln!(io::stderr(), "sprag: {}: {what}", dir.display());
     }
 }

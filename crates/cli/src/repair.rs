@@ -1,4 +1,5 @@
-//! `repair`: what a damaged directory would lose, and, told to, cutting its log at the damage.
+//! The `repair` command: what a damaged directory would lose and, with `--yes`, cutting its log at
+//! the damage.
 
 use std::io::Write;
 
@@ -31,7 +32,7 @@ pub(crate) fn repair(repair: &Repair, json: bool, out: &mut dyn Write) -> Outcom
         return Ok(());
     }
     if repair.yes {
-        // What HARD holds is a vote: dropping it takes a word of its own.
+        // HARD holds a vote, so dropping it takes its own option.
         let message = format!(
             "{dir}: HARD is damaged, and without it a node may vote twice: nothing was changed; \
              --forget-hard-state repairs it all the same"

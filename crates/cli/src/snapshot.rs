@@ -1,4 +1,5 @@
-//! `snapshot`, `restore` and `compact`: the state of a directory as one file, back again, and giving up the log before it.
+//! The `snapshot`, `restore` and `compact` commands: a state as one file, back again, and giving up
+//! the log before it.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
@@ -22,9 +23,9 @@ use crate::state::open_directory;
 use crate::stored;
 use crate::text::{line, size};
 
-/// Long enough for a slow disk to close.
+/// Timeout of closing, long enough for a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Room for few keys at first: the tables grow with what is in the log.
+/// Number of keys to make room for at first; the tables grow with the log's content.
 const EXPECTED_KEYS: usize = 1024;
 
 pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> Outcome {
@@ -58,7 +59,7 @@ pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> 
     };
     let name = || dir.join(format!("{:016x}.snap", log_id.index));
     let file = snapshot.out.clone().unwrap_or_else(name);
-    // Standard output has the snapshot.
+    // Standard output carries the snapshot, so the report goes to standard error.
     let mut stderr = io::stderr();
     let is_taken = output.is_some_and(|(_, output)| output == Output::Standard);
     let out: &mut dyn Write = if is_taken { &mut stderr } else { out };
@@ -93,7 +94,7 @@ impl SnapshotJson {
     }
 }
 
-/// A snapshot begins with these bytes.
+/// First bytes of a snapshot file.
 const SNAPSHOT_MAGIC: &[u8] = b"SPRGSNAP";
 
 const SNAPSHOT: Content = Content {
@@ -105,7 +106,7 @@ const SNAPSHOT: Content = Content {
     },
 };
 
-/// Decides where a snapshot by the name `path` goes, before anything is made.
+/// Decides where a snapshot to `path` goes, before any file is made.
 fn decide(path: &Path, force: bool) -> Outcome<Output> {
     let output = Output::decide(path, SNAPSHOT, None, force)?;
     if output == Output::Standard && io::stdout().is_terminal() {
@@ -114,8 +115,8 @@ fn decide(path: &Path, force: bool) -> Outcome<Output> {
     Ok(output)
 }
 
-/// Writes the state to a file anywhere, with the directory opened to be read only. A regular file is whole under its name
-/// or what was there before.
+/// Writes the state to any file, with the directory opened read-only. A regular file is whole under
+/// its name, or keeps its earlier content.
 fn export_file(dir: &Path, path: &Path, output: &Output, json: bool) -> Outcome<SnapshotReport> {
     let began = Instant::now();
     let view = view_of(dir, json)?;
@@ -138,12 +139,12 @@ fn view_of(dir: &Path, json: bool) -> Outcome<View> {
         return machine.view(dir);
     }
     let machine = open_directory(dir, json)?;
-    // A snapshot of a part of the state would pass for all of it.
+    // A snapshot of a part of the state would look like one of all of it.
     whole(dir, machine.recovery().unreadable.as_ref())?;
     machine.view_read_only().map_err(about(dir.display()))
 }
 
-/// What kept a snapshot from being written: making it, or the file it goes to.
+/// Reason why a snapshot was not written: making it failed, or the file did.
 enum Failure {
     Snapshot(SnapshotError),
     Io(io::Error),
@@ -165,7 +166,7 @@ pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Out
     let Restore { file, dir, storage, by_commit, monotone } = restore;
     let mode = if *by_commit { CommitMode::ByCommit } else { CommitMode::OnAppend };
     let contiguity = if *monotone { Contiguity::Monotone } else { Contiguity::Strict };
-    // What is wrong with the file is not the directory's fault.
+    // Check the file first: its errors are not the directory's.
     if std::fs::metadata(file).map_err(about_file(file))?.is_dir() {
         let what = "a directory; give a snapshot file (sprag snapshot DIR --out FILE writes one)";
         return Err(format!("{}: {what}", file.display()).into());
@@ -195,7 +196,7 @@ pub(crate) fn restore(restore: &Restore, json: bool, out: &mut dyn Write) -> Out
     Ok(writeln!(out, "{dir}: restored to {log_id}, {keys} keys, {bytes}")?)
 }
 
-/// A failure to make `dir` from `file`, which names the one that it is about first.
+/// Wraps a failure to make `dir` from `file`. The message first names the one that failed.
 fn opening_from(file: &Path, dir: &Path) -> impl Fn(OpenError) -> Box<dyn std::error::Error> {
     let about_file = file.display().to_string();
     let about_dir = opening(dir);
@@ -264,7 +265,7 @@ struct CompactJson {
     ms: u128,
 }
 
-/// Opens the directory for writing, the way it commits. It must exist.
+/// Opens the directory for writing, in its own commit mode. The directory must exist.
 fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>> {
     let _spinner = Progress::new(json).spinner("opening");
     let found = sprag::inspect::meta(dir).map_err(opening(dir))?;
@@ -282,17 +283,17 @@ fn open(dir: &Path, json: bool) -> Outcome<ApplyManager<PersistentStateMachine>>
     ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))
 }
 
-/// Refuses a directory of another state machine than the built-in one: a key-value state would take the place of what
-/// the log holds.
+/// Refuses a directory of another state machine than the built-in one: a key-value state would
+/// replace the log's own state.
 fn refuse_foreign_state(dir: &Path) -> Outcome {
     let Some(meta) = sprag::inspect::meta(dir).map_err(opening(dir))? else { return Ok(()) };
     let what = match meta.state {
         Some(SnapshotKind::KeyValue) => return Ok(()),
         Some(_) => {
-            "it is of a state machine of somebody's own: only its program can take a snapshot"
+            "it is of another state machine than the built-in one: only its program can take a snapshot"
         }
         None => {
-            "an earlier build has made it, and did not record of what state machine it is: open it with its program first"
+            "an earlier build made it, and did not record its state machine: open it with its own program first"
         }
     };
     Err(format!("{}: {what}", dir.display()).into())

@@ -1,4 +1,4 @@
-//! `stats`, `verify` and `inspect` of a snapshot file.
+//! The `stats`, `verify` and `inspect` commands for a snapshot file.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::error::Outcome;
 use crate::progress::Progress;
 use crate::text::{Maybe, line, size};
 
-/// What is in the file, for `stats` and `inspect`.
+/// Prints the header of the file, for `stats` and `inspect`.
 pub(crate) fn show(file: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     let snapshot = Snapshot::open(file)?;
     print(file, &snapshot, None, json, out)

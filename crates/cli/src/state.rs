@@ -1,4 +1,4 @@
-//! A state to be read: that of a directory, or that in a snapshot file.
+//! A readable state: of a directory, or in a snapshot file.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::look::whole;
 use crate::progress::Progress;
 use crate::stored::{self, Stored};
 
-/// What is read.
+/// A state that commands read.
 pub(crate) struct State {
     path: PathBuf,
     from: From,
@@ -23,11 +23,11 @@ enum From {
     File(Snapshot),
 }
 
-/// What is called with each key and value.
+/// Callback for each key and value.
 type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Outcome;
 
 impl State {
-    /// Opens a directory to read it, or a snapshot file of the key-value machine.
+    /// Opens a directory read-only, or a snapshot file of the key-value machine.
     pub(crate) fn open(path: &Path, json: bool) -> Outcome<Self> {
         let from = if path.is_file() {
             From::File(open_snapshot(path)?)
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Goes through the keys that begin with `prefix`, sorted.
+    /// Calls `each` for the keys that begin with `prefix`, sorted.
     pub(crate) fn each(&self, prefix: &[u8], each: Each<'_>) -> Outcome {
         match &self.from {
             From::Directory(machine) => {
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-/// Opens a directory to read it.
+/// Opens a directory read-only.
 pub(crate) fn open_directory(dir: &Path, json: bool) -> Outcome<PersistentStateMachine> {
     let _spinner = Progress::new(json).spinner("reading the log");
     PersistentStateMachine::open_read_only(dir).map_err(opening(dir))

@@ -1,14 +1,14 @@
-//! Standard output: what is printed to a terminal has nothing in it that the terminal would obey, and a failure to write
-//! is remembered, whatever the command makes of it.
+//! Standard output. Text printed to a terminal contains nothing that the terminal would obey. A
+//! failed write is remembered, even if the command ignores it.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Standard output, or what stands for it.
+/// Standard output, or a substitute in tests.
 pub(crate) struct Stdout<W: Write> {
     out: BufWriter<W>,
-    /// For a terminal.
+    /// Escapes text; set if the output is a terminal.
     escaper: Option<Escaper>,
     failure: Option<io::Error>,
 }
@@ -27,10 +27,10 @@ impl<W: Write> Stdout<W> {
         Self { out: BufWriter::with_capacity(BUFFER_BYTES, out), escaper, failure: None }
     }
 
-    /// Writes what is left, and gives the first failure there was.
+    /// Writes the buffered rest, and returns the first failure of any write.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let last = self.flush();
-        // What could not be written is not tried again when the buffer is dropped.
+        // Dropping the buffer must not retry a failed write.
         let _unwritten = self.out.into_parts();
         match self.failure {
             Some(error) => Err(error),
@@ -65,11 +65,11 @@ impl<W: Write> Write for Stdout<W> {
     }
 }
 
-/// Turns bytes into text that can be printed. Line ends and tabs stay; control characters and what is not UTF-8 become
-/// `\x1b` and the like.
+/// Turns bytes into printable text. Line ends and tabs stay. Control characters and bytes that are
+/// not UTF-8 become `\x1b` and the like.
 #[derive(Default)]
 struct Escaper {
-    /// The start of a character whose other bytes have not come yet.
+    /// First bytes of a character whose other bytes have not arrived.
     begun: Vec<u8>,
 }
 
@@ -100,7 +100,7 @@ impl Escaper {
         }
     }
 
-    /// What was begun and does not go on.
+    /// The escaped bytes of an unfinished character.
     fn rest(&mut self) -> String {
         let mut text = String::new();
         push_bytes(&mut text, &std::mem::take(&mut self.begun));
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(shown(&[bytes], false), bytes);
         let text = "a\\x1b[2J\tb\\x7f\\x0d\n\\xff\\xc2\\x9b\u{e4}";
         assert_eq!(shown(&[bytes], true), text.as_bytes());
-        // Also if the bytes of a character come one by one, or only its first ones do.
+        // The bytes of a character may arrive one by one, or only its first ones.
         let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(shown(&pieces, true), text.as_bytes());
         assert_eq!(shown(&[b"a\xe2\x82"], true), b"a\\xe2\\x82");

@@ -1,7 +1,7 @@
-//! Directories of other storages than our log: told apart by what is in them, and opened.
+//! Directories of other storages than our log: recognising them by their content, and opening them.
 //!
-//! A directory of fjall is fjall's own. One of redb has a file of redb in it. Both storages lock what they open, for reading
-//! too, so no command reads them beside a writer.
+//! A directory of fjall belongs to fjall alone. A directory of redb holds redb's file. Both
+//! storages lock what they open, also for reading, so no command reads them beside a writer.
 
 use std::error::Error;
 use std::fs;
@@ -26,15 +26,17 @@ use crate::edit;
 use crate::error::{Failure, Outcome, about, opening};
 use crate::text::{Maybe, line, size};
 
-/// How long another process is waited for that has the directory open: as long as a command takes, and a `watch` reads.
+/// Time that a command waits for another process that has the directory open: as long as a command
+/// or a read of `watch` takes.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOCK_LOOK_EVERY: Duration = Duration::from_millis(10);
-/// redb's file in its directory.
+/// Name of redb's file in its directory.
 const REDB_FILE: &str = "state.redb";
-/// Long enough for a slow disk.
+/// Timeout, long enough for a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the state in a directory is kept in. A directory that is missing, or holds neither storage, counts as our log's.
+/// The storage that keeps the state of a directory. A directory that is missing, or holds neither
+/// storage, counts as our log's.
 pub(crate) fn kept_in(dir: &Path) -> Outcome<Kept> {
     if dir.join(REDB_FILE).is_file() {
         return Ok(Kept::Redb);
@@ -43,7 +45,7 @@ pub(crate) fn kept_in(dir: &Path) -> Outcome<Kept> {
     Ok(if is_fjall { Kept::Fjall } else { Kept::Log })
 }
 
-/// Refuses a directory of another storage to a command that is about our log.
+/// Refuses a directory of another storage, for a command that works on our log only.
 pub(crate) fn log_only(command: &str, dir: &Path) -> Outcome {
     let kept = kept_in(dir)?;
     if kept == Kept::Log {
@@ -58,7 +60,7 @@ pub(crate) fn log_only(command: &str, dir: &Path) -> Outcome {
     .into())
 }
 
-/// Opens the machine over fjall in `dir`, which is made if it is missing.
+/// Opens the machine over fjall in `dir`, and makes a missing directory.
 pub(crate) fn open_fjall(
     dir: &Path,
     config: StorageConfig,
@@ -69,7 +71,7 @@ pub(crate) fn open_fjall(
     let storage = when_unlocked(open, is_locked).map_err(failed)?;
     if storage.cut_bytes() > 0 {
         let cut = storage.cut_bytes();
-        // The command goes on, whether anything reads this or not.
+        // The command continues even if standard error is closed.
         let _unread = writeln!(
             io::stderr(),
             "sprag: {}: fjall's journal had a torn end, which was cut: {cut} bytes",
@@ -79,7 +81,7 @@ pub(crate) fn open_fjall(
     PersistentStateMachine::with_storage(storage, config).map_err(opening(dir))
 }
 
-/// Opens the machine over redb in `dir`, which is made if it is missing.
+/// Opens the machine over redb in `dir`, and makes a missing directory.
 pub(crate) fn open_redb(dir: &Path, config: StorageConfig) -> Outcome<StorageMachine<RedbStorage>> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -100,7 +102,7 @@ pub(crate) fn open_redb(dir: &Path, config: StorageConfig) -> Outcome<StorageMac
     PersistentStateMachine::with_storage(storage, config).map_err(opening(dir))
 }
 
-/// Opens, and waits for another command that has it open, but not for long.
+/// Calls `open`, and retries for a short time while another command has the directory open.
 pub(crate) fn when_unlocked<T, E>(
     open: impl Fn() -> Result<T, E>,
     is_locked: impl Fn(&E) -> bool,
@@ -116,13 +118,14 @@ pub(crate) fn when_unlocked<T, E>(
     }
 }
 
-/// A storage's own failure to open. Its text names what it is about.
+/// A failure of a storage to open. Its text names the file or directory.
 fn failed<E: Error + 'static>(error: E) -> Box<dyn Error> {
     Failure::about(crate::error::one_line(&error), &error)
 }
 
-/// Makes a directory of this storage with the state of a snapshot: its last entry, keys, and bytes of the snapshot. `None`
-/// for our log, which is restored in another way.
+/// Makes a directory of this storage with the state of a snapshot. Returns its last entry, the
+/// number of keys, and the bytes of the snapshot. Returns `None` for our log, which another
+/// function restores.
 pub(crate) fn restore(
     storage: Kept,
     snapshot: &Snapshot,
@@ -152,23 +155,23 @@ pub(crate) fn restore(
     Ok(Some((log_id, snapshot.len(), snapshot.bytes())))
 }
 
-/// A machine over a storage, whichever that is.
+/// A machine over any storage.
 pub(crate) trait Stored {
     /// The last entry in the state.
     fn applied(&self) -> Option<LogId>;
     /// The value of a key.
     fn get(&self, dir: &Path, key: &[u8]) -> Outcome<Option<Vec<u8>>>;
-    /// The state as it is, sorted.
+    /// The current state, sorted.
     fn view(&self, dir: &Path) -> Outcome<View>;
     /// Applies one command durably, after the last entry.
     fn apply(self: Box<Self>, dir: &Path, command: Command<'_>) -> Outcome<(u64, Reply)>;
-    /// Takes the state of a snapshot.
+    /// Replaces the state by that of a snapshot.
     fn restore(self: Box<Self>, dir: &Path, snapshot: &Snapshot) -> Outcome<SnapshotReport>;
-    /// Prints what `stats` shows.
+    /// Prints the output of `stats`.
     fn show(&self, dir: &Path, json: bool, out: &mut dyn Write) -> Outcome;
 }
 
-/// Opens a directory of another storage; `None` for one of our log.
+/// Opens a directory of another storage; `None` for a directory of our log.
 pub(crate) fn open(dir: &Path) -> Outcome<Option<Box<dyn Stored>>> {
     let kept = kept_in(dir)?;
     open_as(kept, dir)

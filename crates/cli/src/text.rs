@@ -1,4 +1,4 @@
-//! How bytes, indexes and sizes are printed.
+//! Printing of bytes, indexes and sizes.
 
 use std::fmt;
 use std::io::Write;
@@ -10,7 +10,8 @@ use sprag::Cut;
 
 use crate::error::Outcome;
 
-/// Bytes as a JSON string if they are UTF-8, else as `{"base64": ".."}`: nothing is lost either way.
+/// Bytes as a JSON string if they are UTF-8, and otherwise as `{"base64": ".."}`. Both forms are
+/// lossless.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
@@ -27,7 +28,7 @@ impl Serialize for Bytes<'_> {
     }
 }
 
-/// One JSON object, as a line.
+/// Writes one JSON object as a line.
 pub(crate) fn line(out: &mut dyn Write, value: &impl Serialize) -> Outcome {
     // serde_json hides the kind of an output's failure behind its own error.
     serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
@@ -39,7 +40,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A number, or a dash where there is none.
+/// A number, or a dash for `None`.
 pub(crate) struct Maybe<T>(pub(crate) Option<T>);
 
 impl<T: fmt::Display> fmt::Display for Maybe<T> {
@@ -51,12 +52,12 @@ impl<T: fmt::Display> fmt::Display for Maybe<T> {
     }
 }
 
-/// A number of bytes, for people.
+/// A number of bytes, in a readable unit.
 pub(crate) fn size(bytes: u64) -> impl fmt::Display {
     indicatif::BinaryBytes(bytes)
 }
 
-/// A torn end, for people.
+/// A torn end, in words.
 pub(crate) fn torn(cut: Option<&Cut>) -> String {
     cut.map_or_else(
         || "none".to_owned(),
@@ -69,7 +70,7 @@ pub(crate) fn torn(cut: Option<&Cut>) -> String {
     )
 }
 
-/// A torn end, for machines.
+/// A torn end as a JSON object.
 #[derive(serde::Serialize)]
 pub(crate) struct CutJson<'a> {
     file: &'a str,

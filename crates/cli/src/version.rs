@@ -1,10 +1,10 @@
-//! What `--version` says.
+//! The text of `--version`.
 
 use std::sync::OnceLock;
 
 use sprag::inspect::{FORMAT_VERSIONS, FormatVersions};
 
-/// The version of the command, the commit it was built from (if git knew it), and the formats it writes.
+/// The version of the command, its commit (if the build knew it), and the formats that it writes.
 pub(crate) fn text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {

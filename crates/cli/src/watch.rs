@@ -1,7 +1,8 @@
-//! `watch`: the entries of a directory as they are applied, beside its writer.
+//! The `watch` command: the entries of a directory as they are applied, beside its writer.
 //!
-//! The files say that something has changed by their times; only then is the log read. It is read from its start each
-//! time: for logs of some hundred MiB between two compactions.
+//! The times of the files tell whether something has changed; only then the command reads the log.
+//! It reads the log from its start each time, which suits logs of some hundred MiB between two
+//! compactions.
 
 use std::fs;
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ use crate::error::{Outcome, about, opening};
 use crate::look::whole;
 use crate::text::line;
 
-/// How often the files are looked at.
+/// Interval at which the command checks the files.
 const EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) fn watch(watch: &Watch, out: &mut dyn Write) -> Outcome {
@@ -54,15 +55,15 @@ pub(crate) fn watch(watch: &Watch, out: &mut dyn Write) -> Outcome {
 
 struct Watcher<'a> {
     dir: &'a Path,
-    /// The lowest index that was not printed.
+    /// The lowest index that has not been printed.
     next: u64,
-    /// How many entries are still to be printed; `None`: until it is interrupted.
+    /// Number of entries that are still to be printed; `None` for no limit.
     left: Option<u64>,
-    /// What the files were when the log was read.
+    /// State of the files when the log was read last.
     seen: Option<Vec<Seen>>,
 }
 
-/// What tells that a file was written to.
+/// Attributes of a file that change when it is written.
 type Seen = (std::ffi::OsString, u64, i64, i64);
 
 impl Watcher<'_> {
@@ -86,19 +87,20 @@ impl Watcher<'_> {
         });
         (self.next, self.left) = (next, left);
         match read {
-            // A writer that is opening or closing it: at the next look.
+            // A writer is opening or closing the directory; the next look succeeds.
             Err(OpenError::Locked { .. }) => Ok(()),
             Err(error) => Err(opening(self.dir)(error)),
             Ok(read) => {
                 whole(self.dir, read.unreadable.as_ref())?;
-                // What the writer does meanwhile changes the times again.
+                // A change by the writer during this look changes the times again.
                 self.seen = Some(found);
                 Ok(())
             }
         }
     }
 
-    /// Entries that were given up before they were read: by a compaction, or an installed snapshot.
+    /// Reports entries that were given up before they were read, by a compaction or an installed
+    /// snapshot.
     fn say_what_is_gone(&mut self, out: &mut dyn Write) -> Outcome {
         let meta = match sprag::inspect::meta(self.dir) {
             Err(OpenError::Locked { .. }) => return Ok(()),
@@ -124,7 +126,7 @@ fn files(dir: &Path) -> io::Result<Vec<Seen>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // One that was removed meanwhile is no longer there the next time.
+        // A file that was removed meanwhile is missing in the next look.
         if let Ok(found) = entry.metadata() {
             files.push((entry.file_name(), found.len(), found.mtime(), found.mtime_nsec()));
         }

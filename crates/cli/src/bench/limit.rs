@@ -1,4 +1,5 @@
-//! The least that a snapshot can cost: the same bytes, sorted, gathered, written and synced by nothing but that.
+//! The lower bound of a snapshot's cost: the same bytes, sorted, gathered, written and synced, and
+//! nothing else.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,10 +10,10 @@ use crate::error::{Outcome, about};
 use crate::run::workload::{KEY_BYTES, key_of};
 use crate::run::zipf::Random;
 
-/// How much is written at once.
+/// Number of bytes that one write takes.
 const WRITE_BYTES: usize = 4 << 20;
 
-/// Keys with the place of their values, in the order of no table, and the values in another order.
+/// Keys with the places of their values, both in random order.
 pub(super) struct Limit {
     slots: Vec<([u8; KEY_BYTES], u32)>,
     values: Vec<u8>,
@@ -28,7 +29,7 @@ impl Limit {
                 slots.swap(at as usize, random.below(at + 1) as usize);
             }
         };
-        // The order of writing, and then that of the table.
+        // Shuffle the order of writing, and then the order of the table.
         shuffle(&mut slots);
         (0..keys).zip(&mut slots).for_each(|(place, slot)| slot.1 = place);
         shuffle(&mut slots);
@@ -36,7 +37,7 @@ impl Limit {
         Self { slots, values, value_bytes }
     }
 
-    /// Writes as many bytes as a snapshot has to a file, durably, and says how long all of it took.
+    /// Writes as many bytes as a snapshot has to a file, durably. Returns the total time.
     pub(super) fn run(&self, path: &Path, bytes: u64) -> Outcome<Duration> {
         let failed = |error| about::<std::io::Error>(path.display())(error);
         let slots = self.slots.clone();
@@ -58,7 +59,7 @@ impl Limit {
         }
         file.write_all(&buffer).map_err(failed)?;
         written += buffer.len() as u64;
-        // What a snapshot has beside keys and values: records and an index.
+        // A snapshot has records and an index beside keys and values.
         let rest = usize::try_from(bytes.saturating_sub(written))?;
         buffer.clear();
         buffer.resize(WRITE_BYTES, 1);

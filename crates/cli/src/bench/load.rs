@@ -11,20 +11,20 @@ use crate::error::{Outcome, about};
 use crate::run::workload::{KEY_BYTES, key_of};
 use crate::run::zipf::Random;
 
-/// Entries of one submission.
+/// Number of entries in one submission.
 const BATCH: usize = 128;
 
-/// How fast entries are submitted.
+/// The speed at which entries are submitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
-    /// So many a second, if the engine takes them.
+    /// This many entries a second, if the engine takes them.
     PerSecond(u64),
-    /// As fast as it takes them.
+    /// As fast as the engine takes entries.
     FlatOut,
 }
 
 pub(super) struct Load {
-    /// In the order they are put first.
+    /// The key numbers, in the order of their first puts.
     numbers: Vec<u32>,
     value: Vec<u8>,
     random: Random,
@@ -41,7 +41,7 @@ impl Load {
         Self { numbers, value: vec![b'v'; value_bytes], random, next: 1 }
     }
 
-    /// Puts every key, in an order that is not theirs.
+    /// Puts every key, in a shuffled order.
     pub(super) fn every_key(&mut self, manager: &Manager) -> Outcome {
         let mut done = 0;
         while done < self.numbers.len() {
@@ -53,7 +53,8 @@ impl Load {
         Ok(())
     }
 
-    /// Overwrites keys for as long as `going` says so; how many entries were applied a second.
+    /// Overwrites keys for as long as `going` says so. Returns the number of entries applied a
+    /// second.
     pub(super) fn overwrite(
         &mut self,
         manager: &Manager,
@@ -66,7 +67,7 @@ impl Load {
         let mut keys = [[0; KEY_BYTES]; BATCH];
         while going() {
             if let Pace::PerSecond(rate) = pace {
-                // What is behind is made up for: the pace is a mean over the whole time.
+                // A late submission catches up: the pace is a mean over the whole time.
                 let due = Duration::from_nanos((self.next - before) * 1_000_000_000 / rate.max(1));
                 if let Some(early) =
                     due.checked_sub(began.elapsed()).filter(|early| !early.is_zero())
@@ -92,7 +93,8 @@ impl Load {
             match manager.apply_entries(&entries) {
                 Ok(_) => break,
                 Err(SubmitError::Full { pending }) => {
-                    // Half of the pipeline is then free, and the other half keeps it busy meanwhile.
+                    // Wait for half of the pipeline to become free; the other half keeps the engine
+                    // busy meanwhile.
                     manager.wait_for_apply(self.next.saturating_sub(1 + pending / 2), TIMEOUT)?;
                 }
                 Err(other) => return Err(about("submitting")(other)),

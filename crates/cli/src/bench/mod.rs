@@ -1,6 +1,7 @@
-//! `bench`: what snapshots cost, beside the least that they could.
+//! The `bench` command: the cost of snapshots, beside their lower bound.
 //!
-//! [`limit`] is that least, [`load`] makes the entries, [`open`] times an open in a process of its own.
+//! [`limit`] measures the lower bound, [`load`] makes the entries, and [`open`] times an open in a
+//! separate process.
 
 mod limit;
 mod load;
@@ -30,7 +31,7 @@ use report::{Report, median, milliseconds, ratio};
 type Manager = ApplyManager<PersistentStateMachine>;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the load runs without a snapshot, to be compared with.
+/// Time that the load runs without a snapshot, for comparison.
 const ALONE: Duration = Duration::from_secs(1);
 
 pub(crate) fn bench(bench: &Bench, json: bool, out: &mut dyn Write) -> Outcome {
@@ -41,7 +42,7 @@ pub(crate) fn bench(bench: &Bench, json: bool, out: &mut dyn Write) -> Outcome {
 }
 
 fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
-    // The engine, and the bytes that the limit sorts, gathers and writes, twice.
+    // Memory for the engine, and twice for the bytes that the limit sorts, gathers and writes.
     let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
     let bytes = u64::from(options.entries).saturating_mul(memory::KEY_BYTES + 2 * record_bytes);
     memory::check(bytes, "--entries and --value-bytes")?;
@@ -132,9 +133,9 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
     })
 }
 
-/// A snapshot under load.
+/// Figures of a snapshot under load.
 struct Under {
-    /// Entries applied a second, without one and during it.
+    /// Entries applied a second without a snapshot, and during one.
     alone: f64,
     during: f64,
     snapshot: Duration,
@@ -146,7 +147,7 @@ impl Under {
     }
 }
 
-/// Runs the load for a while, and then for as long as a snapshot takes.
+/// Runs the load for [`ALONE`], and then for as long as a snapshot takes.
 fn under_load(manager: &Manager, load: &mut Load, pace: Pace) -> Outcome<Under> {
     let began = Instant::now();
     let alone = load.overwrite(manager, pace, &|| began.elapsed() < ALONE)?;
@@ -164,7 +165,7 @@ fn under_load(manager: &Manager, load: &mut Load, pace: Pace) -> Outcome<Under> 
     })
 }
 
-/// Opens the directory in a new process: nothing of this one's memory is in the figures.
+/// Opens the directory in a new process, so that this process's memory is not in the figures.
 fn open_apart(dir: &Path) -> Outcome<Opened> {
     let program = std::env::current_exe().map_err(about("finding this program"))?;
     let output = Command::new(program).args(["--json", "bench", "open"]).arg(dir).output();

@@ -1,4 +1,4 @@
-//! One open of a directory, timed, in a process that has done nothing else.
+//! One timed open of a directory, in a process that has done nothing else.
 
 use std::fs;
 use std::io::Write;
@@ -13,18 +13,18 @@ use super::report::milliseconds;
 use crate::error::{Outcome, about, opening};
 use crate::text::line;
 
-/// How often to look whether all keys are in the tables.
+/// Interval at which the bench checks whether all keys are in the tables.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What an open took.
+/// Figures of one open.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug)]
 pub(super) struct Opened {
-    /// Until a get has returned.
+    /// Time until a get has returned.
     pub(super) first_read_ms: f64,
-    /// Until all keys are in the tables.
+    /// Time until all keys are in the tables.
     pub(super) complete_ms: f64,
     pub(super) keys: usize,
-    /// Anonymous memory that it took, fixed buffers included.
+    /// Anonymous memory that the open took, fixed buffers included.
     pub(super) rss_anon_bytes: f64,
 }
 
@@ -71,7 +71,7 @@ impl Opened {
     }
 }
 
-/// Anonymous memory of this process that is in memory; 0 where the system does not say.
+/// Resident anonymous memory of this process in bytes; 0 where the system does not say.
 fn rss_anon_bytes() -> Outcome<f64> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));

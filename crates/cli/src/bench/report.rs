@@ -1,4 +1,4 @@
-//! What a bench of snapshots says.
+//! The report of a bench of snapshots.
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,28 +10,31 @@ use crate::text::{line, size};
 
 pub(super) use crate::run::report::three_digits;
 
-/// Every figure; the names are those of the JSON object. Times are medians over the rounds.
+/// Every figure of the bench; the field names are those of the JSON object. Times are medians over
+/// the rounds.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub(super) struct Report {
     pub(super) entries: u32,
     pub(super) value_bytes: usize,
     pub(super) rounds: usize,
-    /// The engine's snapshot, made durable, while nothing is applied.
+    /// A durable snapshot by the engine, while nothing is applied.
     pub(super) snapshot_idle_ms: f64,
     /// Sorting, gathering, writing and syncing the same bytes, and nothing else.
     pub(super) limit_ms: f64,
     pub(super) idle_to_limit: f64,
-    /// The longest that a worker stopped to copy a shard: processor time, and by the clock.
+    /// Longest stop of a worker to copy a shard, in processor time; the field after it has the time
+    /// by the clock.
     pub(super) longest_stall_us: f64,
     pub(super) longest_stall_wall_us: f64,
-    /// 999 of 1,000 of these stops took at most this.
+    /// Upper limit of 999 of 1,000 of these stops.
     pub(super) stall_p999_us: f64,
     pub(super) stall_wall_p999_us: f64,
-    /// Entries applied a second of a load at `apply_rate` while a snapshot was taken, of those without.
+    /// Entries applied a second while a snapshot was taken, divided by those without one; the load
+    /// runs at `apply_rate`.
     pub(super) apply_ratio_during: f64,
     pub(super) apply_rate: u64,
     pub(super) snapshot_during_ms: f64,
-    /// The same with a load as fast as it goes.
+    /// The same ratio with a load as fast as the engine takes it.
     pub(super) apply_ratio_during_flat_out: f64,
     pub(super) apply_rate_flat_out: f64,
     pub(super) snapshot_during_flat_out_ms: f64,
@@ -43,9 +46,10 @@ pub(super) struct Report {
     pub(super) load_seconds: f64,
     pub(super) snapshot_bytes: u64,
     pub(super) bytes_per_entry: f64,
-    /// The tables, over the keys.
+    /// Bytes of the tables, divided by the number of keys.
     pub(super) resident_bytes_per_entry: f64,
-    /// The anonymous memory that an open takes more than one of an empty directory, over the keys.
+    /// Anonymous memory of an open, less that of opening an empty directory, divided by the number
+    /// of keys.
     pub(super) rss_anon_bytes_per_entry: f64,
 }
 

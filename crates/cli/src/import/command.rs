@@ -1,4 +1,4 @@
-//! What the words of a command ask for.
+//! Parsing of one command: from words to a request.
 
 use super::decisive;
 use super::set::{Condition, Options};
@@ -15,7 +15,7 @@ type Bytes = Vec<u8>;
 /// One command of the stream.
 #[derive(Debug)]
 pub(super) enum Parsed {
-    /// One that reads or changes data.
+    /// A command that reads or changes data.
     Data(Request),
     /// MULTI.
     Begin,
@@ -25,23 +25,25 @@ pub(super) enum Parsed {
     Discard,
     /// SELECT 0, which changes nothing.
     SelectZero,
-    /// One that is not imported, and may be left out if so asked. `part` is what must be done all the same then.
+    /// A command that is not imported, and may be left out with `--skip-unknown`. `part` is the
+    /// request that must still be done then.
     Unknown { name: Name, why: What, part: Option<Request> },
 }
 
-/// What is done to the data. All of a request happens or nothing of it.
+/// A change of the data. All of a request happens, or nothing of it.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) name: Name,
     pub(super) action: Action,
 }
 
-/// What a request does.
+/// Kind of a request.
 #[derive(Debug)]
 pub(super) enum Action {
     /// SET, MSET, GETSET.
     Set(Vec<(Bytes, Bytes)>),
-    /// SETNX, MSETNX, SET with NX or XX: all if every key is there (`present`) or none is, else nothing.
+    /// SETNX, MSETNX, SET with NX or XX: puts all pairs if every key is there (`present`) or if no
+    /// key is there, and otherwise nothing.
     SetIf { pairs: Vec<(Bytes, Bytes)>, present: bool },
     /// DEL, UNLINK, GETDEL.
     Delete(Vec<Bytes>),
@@ -53,7 +55,7 @@ pub(super) enum Action {
     Append(Bytes, Bytes),
 }
 
-/// Understands a command.
+/// Parses the words of a command.
 pub(super) fn parse(words: Words<'_>) -> Result<Parsed, What> {
     const NO_NAME: What = What::Malformed("a word that is no command's name");
     let name = Name::new(words.name()).ok_or(NO_NAME)?;
@@ -117,7 +119,8 @@ pub(super) fn parse(words: Words<'_>) -> Result<Parsed, What> {
     Ok(Parsed::Data(Request { name, action }))
 }
 
-/// A command that is not imported: left out if so asked, unless what follows would mean something else without it.
+/// A command that is not imported. `--skip-unknown` leaves it out, unless later commands would mean
+/// something else without it.
 fn unknown(name: Name, arguments: &[&[u8]]) -> Result<Parsed, What> {
     let why = decisive::why(name.as_str());
     match why.or_else(|| decisive::why_it_stores(name.as_str(), arguments)) {
@@ -128,7 +131,7 @@ fn unknown(name: Name, arguments: &[&[u8]]) -> Result<Parsed, What> {
 
 fn set(name: Name, key: &[u8], value: &[u8], options: &[&[u8]]) -> Result<Parsed, What> {
     let pair = (checked(&name, key)?, value.to_vec());
-    // To leave it out would leave an older value, on which later commands build.
+    // Leaving the command out would keep an older value, and later commands may build on that.
     let Some(options) = Options::parse(options) else { return Err(What::UnsupportedOptions(name)) };
     let action = match options.condition {
         Condition::Always => Action::Set(vec![pair]),
@@ -141,7 +144,8 @@ fn set(name: Name, key: &[u8], value: &[u8], options: &[&[u8]]) -> Result<Parsed
     }
 }
 
-/// A put whose expiry may be left out. The put may not: an older value would stay.
+/// A put whose expiry may be left out. The put itself must stay, because an older value would
+/// remain otherwise.
 fn expiring(name: Name, action: Action) -> Parsed {
     let part = Some(Request { name: name.clone(), action });
     Parsed::Unknown { why: What::Expiry(name.clone()), name, part }
@@ -153,7 +157,8 @@ fn pairs(name: &Name, arguments: &[&[u8]]) -> Result<Vec<(Bytes, Bytes)>, What> 
 }
 
 fn select(database: &[u8]) -> Result<Parsed, What> {
-    // Not to be left out like an unknown command: what follows would land in the wrong database.
+    // This command stops the import even with `--skip-unknown`: later commands would reach the
+    // wrong database.
     if database == b"0" { Ok(Parsed::SelectZero) } else { Err(What::Database) }
 }
 
@@ -173,7 +178,7 @@ fn number(name: &Name, text: &[u8]) -> Result<i64, What> {
 }
 
 impl Request {
-    /// About the bytes it takes in an entry.
+    /// Approximate number of bytes that the action takes in an entry.
     pub(super) fn bytes(&self) -> usize {
         match &self.action {
             Action::Set(pairs) | Action::SetIf { pairs, .. } => {
@@ -182,11 +187,12 @@ impl Request {
             Action::Append(key, value) => OVERHEAD_BYTES + key.len() + value.len(),
             Action::Delete(keys) => keys.iter().map(|key| OVERHEAD_BYTES + key.len()).sum(),
             Action::Increment(key, _) => OVERHEAD_BYTES + key.len(),
-            // How many keys there are, the state says later.
+            // The number of keys is known only when the state is read.
             Action::DeleteAll => OVERHEAD_BYTES,
         }
     }
 }
 
-/// What a command takes in an entry beside key and value, at most: its header, and the number of an increment.
+/// Upper limit of the bytes a command takes in an entry beside key and value: its header, and the
+/// number of an increment.
 pub(super) const OVERHEAD_BYTES: usize = 16;

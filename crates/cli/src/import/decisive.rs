@@ -1,6 +1,8 @@
-//! Commands that must not be left out, because what follows them would mean something else.
+//! Commands that must not be left out, because later commands would mean something else without
+//! them.
 
-/// Why an import stops at a command of this name also if it may leave out what it does not know; `None` if it need not.
+/// The reason why an import stops at this command even with `--skip-unknown`; `None` if it may go
+/// on.
 pub(super) fn why(name: &str) -> Option<&'static str> {
     match name {
         "SWAPDB" | "MOVE" | "RENAME" | "RENAMENX" | "COPY" | "RESTORE" | "RESTORE-ASKING"
@@ -19,7 +21,8 @@ pub(super) fn why(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why an import stops at `name`, a command that stores its result only if its arguments say so; `None` if they do not.
+/// The reason why an import stops at `name`, a command that stores its result depending on its
+/// arguments; `None` if it may go on.
 pub(super) fn why_it_stores(name: &str, arguments: &[&[u8]]) -> Option<&'static str> {
     let stores = |argument: &&[u8]| {
         argument.eq_ignore_ascii_case(b"STORE") || argument.eq_ignore_ascii_case(b"STOREDIST")

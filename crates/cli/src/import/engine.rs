@@ -1,6 +1,7 @@
-//! The directory's side of an import: groups become entries, each with the note of how far it reaches.
+//! The directory's side of an import: groups become entries, each with the note of how far it
+//! reaches.
 //!
-//! A directory that is not there is made with the first entry: an import that has none leaves no directory.
+//! The first entry makes a missing directory, so an import without entries leaves none.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,42 +19,42 @@ use super::stream::Position;
 use crate::error::{Outcome, about, opening};
 use crate::recovered::say_recovered;
 
-/// Long enough for a slow disk.
+/// Timeout for the engine, long enough for a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Room for few keys at first: the tables grow.
+/// Number of keys to make room for at first; the tables grow.
 const EXPECTED_KEYS: usize = 64 << 10;
 
-/// Where an import goes.
+/// Destination of an import.
 pub(super) trait Target: State<Error = Box<dyn std::error::Error>> {
-    /// How far the input was imported before; `None` if it was not.
+    /// Position up to which the input was imported before; `None` on the first import.
     fn reached(&self) -> Outcome<Option<Position>>;
 
-    /// Submits a group as one entry that says how far it reaches.
+    /// Submits a group as one entry, with the position that the group reaches.
     fn submit(&mut self, group: &Group, reached: Position) -> Outcome;
 
-    /// Waits until all that was submitted is on stable storage.
+    /// Waits until everything submitted is on stable storage.
     fn flush(&self) -> Outcome;
 }
 
-/// A directory that is imported into.
+/// Directory that receives an import.
 pub(super) struct Engine {
     dir: PathBuf,
     note_name: String,
-    /// `None` for a directory that is not there yet. Nothing is in it.
+    /// The engine; `None` while the directory does not exist. Nothing is in it.
     opened: Option<Opened>,
 }
 
-/// The engine of a directory that is there.
+/// The engine of an existing directory.
 struct Opened {
     manager: ApplyManager<PersistentStateMachine>,
     last: Option<LogId>,
     what: String,
-    /// Whether anything was submitted that may not be in the state yet.
+    /// Whether a submitted entry may not be in the state yet.
     pending: bool,
 }
 
 impl Engine {
-    /// Opens the directory if it is there. If it is not, its parent must be.
+    /// Opens the directory if it exists. Otherwise its parent must exist.
     pub(super) fn open(dir: &Path, note_name: String) -> Outcome<Self> {
         let mut engine = Self { dir: dir.to_owned(), note_name, opened: None };
         match std::fs::metadata(dir) {
@@ -63,7 +64,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Makes the directory, if it is not there, and opens it.
+    /// Makes the directory, if it is missing, and opens it.
     fn opened(&mut self) -> Outcome<&mut Opened> {
         match &mut self.opened {
             Some(opened) => Ok(opened),
@@ -77,14 +78,14 @@ impl Engine {
         }
     }
 
-    /// An engine that is open already, for tests.
+    /// Wraps an open engine, for tests.
     #[cfg(test)]
     pub(super) fn of(machine: PersistentStateMachine, note_name: String) -> Outcome<Self> {
         let opened = Some(Opened::new(machine, "dir".to_owned())?);
         Ok(Self { dir: PathBuf::new(), note_name, opened })
     }
 
-    /// Closes the directory. A successful import makes it, though nothing was in the input.
+    /// Closes the directory. A successful import makes the directory, even if the input was empty.
     pub(super) fn close(mut self, succeeded: bool) -> Outcome {
         if succeeded {
             self.opened()?;
@@ -96,7 +97,7 @@ impl Engine {
     }
 }
 
-/// What the first entry would meet, said before the input is read.
+/// Checks, before the input is read, what would fail at the first entry.
 fn check_parent(dir: &Path) -> Outcome {
     let parent = match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -119,7 +120,8 @@ impl Opened {
         Ok(Self { manager, last, what, pending: false })
     }
 
-    /// Submits an entry; one that might be rejected is waited for, so that nothing comes after it if it is.
+    /// Submits an entry. An entry that may be rejected is waited for, so that nothing is submitted
+    /// after a rejected one.
     fn take(&self, entry: Entry<'_>, answered: bool) -> Outcome {
         if !answered {
             match self.manager.apply_entries(&[entry]) {
@@ -138,7 +140,7 @@ impl Opened {
         }
     }
 
-    /// Waits until all that was submitted is in the state.
+    /// Waits until everything submitted is in the state.
     fn settle(&self) -> Outcome {
         match self.last {
             Some(last) if self.pending => {

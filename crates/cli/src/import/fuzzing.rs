@@ -1,6 +1,8 @@
-//! The body of the fuzz target `import`, as a plain function, so that what a fuzzer finds is a test on stable too.
+//! The body of the fuzz target `import`, as a plain function, so that each finding is also a test
+//! on the stable toolchain.
 //!
-//! It takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what it compares with.
+//! The body takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what the
+//! body compares the import with.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "an oracle: what does not hold is a panic")]
 
@@ -20,7 +22,8 @@ use self::pieces::{End, Pieces};
 use self::run::{Run, run};
 use super::map::Map;
 
-/// Takes bytes for a command stream, or for a script that writes one, and for the ways of importing it.
+/// Takes bytes for a command stream, or for a script that writes one, and for the ways of importing
+/// it.
 pub fn import(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = input.u8();
@@ -38,17 +41,17 @@ pub fn import(data: &[u8]) {
     }
 }
 
-/// How a stream is imported, beside in one go.
+/// Ways in which a stream is imported, beside all at once.
 struct Ways {
     /// Whether unknown commands are passed over.
     skips: bool,
-    /// How much its reads return.
+    /// Numbers of bytes that the reads return.
     sizes: [u8; 3],
-    /// Where it is cut.
+    /// Offset at which the stream is cut.
     cut: usize,
-    /// What is there instead of the rest.
+    /// End of the source after the cut.
     end: End,
-    /// After how many entries the import crashes.
+    /// Number of entries after which the import crashes.
     crash: usize,
 }
 
@@ -69,7 +72,7 @@ fn pieces_make_no_difference(whole: &Run, stream: &[u8], ways: &Ways) {
 }
 
 fn a_cut_counts_nothing_twice(whole: &Run, stream: &[u8], ways: &Ways) {
-    // Cuts of a long stream are fewer than its bytes, and everywhere in it.
+    // The cuts of a long stream are fewer than its bytes, and spread over all of it.
     let part = &stream[..(ways.cut * (1 + stream.len() / (1 << 16))) % (stream.len() + 1)];
     let first = run(Map::default(), Pieces::new(part, ways.sizes, ways.end), ways.skips);
     match ways.end {

@@ -1,7 +1,8 @@
-//! Commands that become one entry, and what they make of the keys they touch.
+//! Gathering of commands into one entry, and their effect on the keys they touch.
 //!
-//! What a command does is decided here, over the state and what is gathered before it, so that an entry never holds a
-//! command that the engine would reject: a rejected batch is rejected whole.
+//! This module decides what a command does, over the state and the commands gathered before it. So
+//! an entry never holds a command that the engine would reject; a rejected batch would be rejected
+//! whole.
 
 use std::collections::HashMap;
 
@@ -11,37 +12,37 @@ use super::command::{Action, OVERHEAD_BYTES, Request, VALUE_BYTES_MAX};
 use super::stop::{Stop, What};
 use super::stream::decimal;
 
-/// A group of this many commands is an entry. With 512, a sync of 1 ms is 2 us a command.
+/// Number of commands that makes a group an entry. With 512, a sync of 1 ms is 2 us a command.
 const COMMANDS_MAX: usize = 512;
-/// And so is one of this many bytes.
+/// Number of bytes that makes a group an entry.
 const BYTES_MAX: usize = 256 << 10;
-/// The most bytes of one entry: the engine's limit, less than the note and headers take.
+/// The most bytes of one entry: the engine's limit, less the note and headers.
 pub(super) const ENTRY_BYTES_MAX: usize = (32 << 20) - (8 << 10);
 
-/// The state that a group comes on top of.
+/// The state below a group.
 pub(super) trait State {
     type Error;
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
     fn contains(&self, key: &[u8]) -> Result<bool, Self::Error>;
 
-    /// The keys of this moment, to be gone through while the state changes.
+    /// The keys of this moment, for a walk while the state changes.
     fn keys(&self) -> Result<Box<dyn Keys<Self::Error>>, Self::Error>;
 }
 
-/// What is called with each key.
+/// Callback for each key.
 pub(super) type Visit<'a, E> = dyn FnMut(&[u8]) -> Result<(), Refused<E>> + 'a;
 
-/// The keys of a state at one moment. They take no more memory than a view of it.
+/// The keys of a state at one moment. It takes no more memory than a view of the state.
 pub(super) trait Keys<E> {
-    /// Calls `each` for every key, until it fails.
+    /// Calls `each` for every key, until a call fails.
     fn visit(&self, each: &mut Visit<'_, E>) -> Result<(), Refused<E>>;
 }
 
-/// Why a unit was not taken.
+/// Reason why a unit was not taken.
 #[derive(Debug)]
 pub(super) enum Refused<E> {
-    /// Because of what the input says.
+    /// The input is wrong.
     Input(Stop),
     /// The state could not be read.
     State(E),
@@ -61,10 +62,10 @@ enum Change {
     Increment { key: Vec<u8>, by: i64 },
 }
 
-/// What a key is after the group's changes.
+/// State of a key after the group's changes.
 #[derive(Clone, Copy, Debug)]
 enum Now {
-    /// The value that this change puts.
+    /// This change puts the value.
     Put(usize),
     Number(i64),
     Absent,
@@ -84,23 +85,23 @@ impl Group {
         self.changes.is_empty()
     }
 
-    /// Whether it holds all a group should.
+    /// Whether the group has reached its limits.
     pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Whether a unit should rather start a group of its own.
+    /// Whether the unit should start a new group.
     pub(super) fn is_crowded_by(&self, unit: &[(u64, Request)]) -> bool {
         let bytes: usize = unit.iter().map(|(_, request)| request.bytes()).sum();
-        // What a MULTI appends to may be long, and all of it has to fit.
-        // And so does one that deletes whatever there is.
+        // A MULTI may append to a long value or delete any number of keys, and all of it has to fit
+        // into one entry.
         let grows =
             |request: &Request| matches!(request.action, Action::Append(..) | Action::DeleteAll);
         let grows = unit.len() > 1 && unit.iter().any(|(_, request)| grows(request));
         !self.is_empty() && (grows || self.bytes + bytes > BYTES_MAX)
     }
 
-    /// Whether an entry of it could, as far as the engine knows, be rejected.
+    /// Whether the engine could reject an entry of this group, as far as the engine knows.
     pub(super) fn counts(&self) -> bool {
         self.counts
     }
@@ -121,15 +122,15 @@ impl Group {
         self.changes.clear();
     }
 
-    /// Takes requests (with their offsets) that belong together: all of them or, with an error, none. After an error
-    /// it may be submitted, but nothing more be taken.
+    /// Takes requests (with their offsets) that belong together: all of them or, with an error,
+    /// none. After an error the group may be submitted, but takes no more requests.
     pub(super) fn add<S: State>(
         &mut self,
         unit: Vec<(u64, Request)>,
         state: &S,
     ) -> Result<(), Refused<S::Error>> {
         let (first, start) = (unit.first().map_or(0, |(offset, _)| *offset), self.changes.len());
-        // An earlier unit's value must not grow by one that may still be refused.
+        // The unit may still be refused, so it must not extend a value of an earlier unit.
         let extends_from = if unit.len() > 1 { start } else { 0 };
         let mut taken = Ok(());
         for (offset, request) in unit {
@@ -195,7 +196,7 @@ impl Group {
         Ok(())
     }
 
-    /// Deletes every key there is after the group, in the same entry.
+    /// Deletes every key that exists after the group, in the same entry.
     fn delete_all<S: State>(&mut self, offset: u64, state: &S) -> Result<(), Refused<S::Error>> {
         let added = self.overlay.iter().filter(|(_, now)| !matches!(now, Now::Absent));
         let added: Vec<_> = added.map(|(key, _)| key.clone()).collect();
@@ -212,7 +213,8 @@ impl Group {
         })
     }
 
-    /// Adds a delete that belongs to no unit; whether the group is then long enough to be an entry.
+    /// Adds a delete that belongs to no unit. Returns whether the group is then long enough to be
+    /// an entry.
     pub(super) fn add_delete(&mut self, key: &[u8]) -> bool {
         self.delete(key.to_vec());
         self.bytes >= BYTES_MAX

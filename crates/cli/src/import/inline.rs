@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-/// Splits `line` (without its end) into words: their bytes one after the other in `text`, their places in `words`.
+/// Splits `line` (without its end) into words. Their bytes go one after the other into `text`,
+/// their places into `words`.
 ///
-/// Words are separated by white space. Between double quotes `\n`, `\r`, `\t`, `\a`, `\b`, `\xHH` stand for a byte and any other
-/// escaped byte for itself; between single quotes only `\'` does. A closing quote ends its word. A vertical tab or a form
-/// feed is white space before a word and after a quote, and part of a word that has begun. Redis takes a zero byte for
-/// the end of the line and drops what follows, which nobody can have meant: it is refused.
+/// Words are separated by white space. Between double quotes, `\n`, `\r`, `\t`, `\a`, `\b`, `\xHH`
+/// stand for a byte and any other escaped byte for itself. Between single quotes, only `\'` is an
+/// escape. A closing quote ends its word. A vertical tab or a form feed is white space before a
+/// word and after a quote, and part of a word that has begun. Redis takes a zero byte for the end
+/// of the line and drops the rest; that is never intended, so this function refuses it.
 pub(super) fn split(
     line: &[u8],
     text: &mut Vec<u8>,
@@ -53,7 +55,7 @@ fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Result<&'a [u8], &'static
     Ok(rest)
 }
 
-/// C's `isspace`, which Redis goes by.
+/// The characters of C's `isspace`, as Redis uses it.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
@@ -102,7 +104,7 @@ fn unescape(byte: u8) -> u8 {
     }
 }
 
-/// The value of a hexadecimal digit, which the caller has made sure of.
+/// The value of a hexadecimal digit; the caller has checked that it is one.
 fn digit(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',

@@ -1,9 +1,9 @@
-//! What an input is that is no command stream, by its first bytes.
+//! Recognition of inputs that are no command stream, by their first bytes.
 
-/// How the RDB form begins, whatever its version.
+/// First bytes of the RDB form, in every version.
 pub(super) const RDB: &[u8] = b"REDIS0";
 
-/// What to say of an RDB file.
+/// Message about an RDB file.
 pub(super) const RDB_IS: &str = "an RDB file or preamble, which sprag does not read (with aof-use-rdb-preamble no, \
                                  BGREWRITEAOF writes a command stream)";
 
@@ -31,12 +31,12 @@ const KINDS: [(&[u8], &str); 18] = [
 const SEGMENT_IS: &str =
     "it is a file of a sprag directory (sprag export DIR --format resp prints a command stream)";
 
-/// Whether `head` is too short to tell: it is how one of the kinds begins, and not yet all that it takes.
+/// Whether `head` is too short to decide: it is a proper prefix of one of the kinds.
 pub(super) fn is_begun_by(head: &[u8]) -> bool {
     KINDS.iter().any(|(magic, _)| head.len() < magic.len() && magic.starts_with(head))
 }
 
-/// What an input is that begins with `head`; `None` if it may be a command stream.
+/// The kind of an input that begins with `head`; `None` if it may be a command stream.
 pub(super) fn of(head: &[u8]) -> Option<&'static str> {
     let kind = KINDS.iter().find(|(magic, _)| head.starts_with(magic));
     kind.map(|(_, what)| *what)

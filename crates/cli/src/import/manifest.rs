@@ -1,7 +1,7 @@
-//! The manifest of Redis 7, which says of what files its append-only file consists.
+//! The manifest of Redis 7, which lists the files of an append-only file.
 //!
-//! A line is `file NAME seq NUMBER type LETTER`, with a name quoted as in an inline command if it has to be. Type `b` is
-//! the base, `i` an increment, `h` one that is given up.
+//! A line is `file NAME seq NUMBER type LETTER`; the name is quoted as in an inline command if
+//! necessary. Type `b` is the base, `i` an increment, `h` a file that was given up.
 
 use super::inline;
 use super::stream::decimal;
@@ -31,7 +31,7 @@ pub(super) fn files(text: &[u8]) -> Result<Vec<String>, String> {
     Ok(base)
 }
 
-/// Type, number and name of the file that a line is of. Fields of later versions are passed over.
+/// Type, number and name of the file in a line. Fields of later versions are passed over.
 fn file(line: &[u8]) -> Result<(u8, i64, String), &'static str> {
     let (mut text, mut words) = (Vec::new(), Vec::new());
     inline::split(line, &mut text, &mut words)?;

@@ -1,4 +1,4 @@
-//! A target that is a map: what every entry does to it is looked at as it comes.
+//! A target that is a map, and checks every entry as it arrives.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "an oracle: what does not hold is a panic")]
 
@@ -15,14 +15,14 @@ use crate::error::Outcome;
 
 pub(super) type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Keys and values, and how far the input got into them.
+/// Keys and values, and the position reached in the input.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Map {
     pub(super) keys: Keys,
     pub(super) note: Option<Position>,
-    /// The offset of each entry that was taken.
+    /// Offsets of the entries that were taken.
     pub(super) taken: Vec<u64>,
-    /// How many more entries are taken before there is a failure; `None` for all.
+    /// Number of entries that are taken before a failure; `None` for no failure.
     pub(super) fails_after: Option<usize>,
 }
 
@@ -81,9 +81,10 @@ impl Target for Map {
             bytes += key.len() + value_bytes;
         }
         assert!(bytes <= ENTRY_BYTES_MAX, "an entry of {bytes} bytes");
-        // After a refused increment one is waited for that need not be.
+        // After a refused increment, the import may wait for an entry without need.
         assert!(group.counts() || !counts, "an entry that counts is waited for");
-        // Part of what deletes every key notes what was reached before it: it is done again as a whole.
+        // An entry that is part of deleting every key notes the offset before the command, which is
+        // then done again as a whole.
         let before = self.note.map_or(0, |before| before.offset);
         let deletes = group.commands().iter().all(|one| matches!(one, Command::Delete { .. }));
         assert!(before < reached.offset || before == reached.offset && deletes, "notes rise");
@@ -97,7 +98,8 @@ impl Target for Map {
     }
 }
 
-/// What the engine makes of an increment; where it would reject one, and with it the whole entry, it is a panic.
+/// Increments as the engine does. Panics where the engine would reject the increment, and with it
+/// the whole entry.
 fn increment(keys: &mut Keys, key: &[u8], by: i64) {
     let found =
         keys.get(key).map_or("0".to_owned(), |text| String::from_utf8(text.clone()).unwrap());

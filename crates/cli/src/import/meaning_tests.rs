@@ -1,4 +1,4 @@
-//! What each command means to an import, and what an input is that is none.
+//! Tests of each command's meaning to an import, and of inputs that are no command stream.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -6,7 +6,7 @@ use super::map::{Keys, Map};
 use super::tests::{Dribble, SHOWN, array, import, import_into};
 use super::*;
 
-/// Every row of the table in docs/import.md, with the commands it names.
+/// The rows of the table in docs/import.md, with the commands that each names.
 fn decisions() -> Vec<(&'static str, Vec<&'static str>)> {
     let page = include_str!("../../../../docs/import.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| **"));
@@ -123,7 +123,8 @@ fn a_flush_deletes_every_key_there_is_then() {
     assert!(stop.is_none());
     assert_eq!(model.keys, keys_of(&[("a", "2"), ("old", "1")]));
     assert_eq!((summary.commands, model.note.unwrap().offset), (4, input.len() as u64));
-    // In a MULTI, with what the MULTI itself puts, and as one entry.
+    // In a MULTI, the deletes cover the keys that the MULTI itself puts, and all of it is one
+    // entry.
     let input: &[u8] =
         b"MULTI\nSET a 1\nDEL z\nFLUSHDB SYNC\nAPPEND a x\nflushall\nAPPEND old y\nEXEC\n";
     let (stop, _, model) = import_into(before.clone(), input, false);
@@ -134,7 +135,8 @@ fn a_flush_deletes_every_key_there_is_then() {
     assert!(stop.is_some() && model.keys == before.keys);
 }
 
-/// More keys than an entry of a group holds: the deletes are several entries, and each may be the last before a crash.
+/// An input with more keys than an entry of a group holds: the deletes are several entries, and
+/// each may be the last before a crash.
 #[test]
 fn a_flush_of_many_keys_is_done_again_after_a_crash_in_it() {
     let many = |bytes: usize, count: u32| -> Keys {
@@ -157,7 +159,7 @@ fn a_flush_of_many_keys_is_done_again_after_a_crash_in_it() {
         assert!(stop.is_none());
         assert_eq!(model.keys, keys_of(&[("n", "1")]), "crashed after {crash} entries");
     }
-    // As a part of a MULTI it is one entry, or none.
+    // As a part of a MULTI, a flush is one entry, or none.
     let input: &[u8] = b"MULTI\nFLUSHALL\nINCR n\nEXEC\n";
     let (stop, summary, _) = import_into(before, input, false);
     assert!(stop.is_none() && summary.entries == 1);
@@ -184,7 +186,7 @@ fn zeros_at_the_end_are_named_as_such() {
                 What::Zeros { from, bytes } => {
                     assert_eq!((from, bytes), ((whole.len() + cut) as u64, zeros as u64));
                 }
-                // Zeros may be what a value begins with.
+                // A value may begin with zeros.
                 What::CutOff => assert!(zeros < 8, "{zeros} zeros after {cut} bytes"),
                 what => panic!("{zeros} zeros after {cut} bytes: {what}"),
             }
@@ -241,13 +243,13 @@ fn parts_are_one_input_and_a_stop_is_told_by_its_part() {
     assert_eq!((summary.commands, &model.keys), (5, &keys_of(&[("a", "5")])));
     let (_, one) = import(&whole);
     assert_eq!(model.note, one.note);
-    // What was imported of the first parts is not again.
+    // The first parts are not imported again.
     for some in 0..parts.len() {
         let (_, (_, map)) = import_parts(&parts[..some], Map::default());
         let (_, (_, map)) = import_parts(&parts, map);
         assert_eq!(map.keys, keys_of(&[("a", "5")]), "{some} parts first");
     }
-    // A command is of one part only.
+    // A command may not span two parts.
     let (place, (_, model)) = import_parts(&[b"SET a 1\nSET b ", b"2\n"], Map::default());
     assert_eq!((place, model.keys.len()), (Some((0, 0)), 1));
 }

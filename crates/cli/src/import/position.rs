@@ -1,4 +1,4 @@
-//! The note that says how far an input was imported.
+//! The note that records how far an input was imported.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::stream::Position;
 /// The first byte of a note of this form.
 const VERSION: u8 = 1;
 
-/// The name of the note of an input: of the name that was given, or else of its absolute path.
+/// Name of an input's note: of the given name, or else of its absolute path.
 pub(super) fn name(given: Option<&str>, path: Option<&Path>) -> String {
     match (given, path) {
         (Some(given), _) => format!("import:name:{given}"),
@@ -19,7 +19,7 @@ pub(super) fn name(given: Option<&str>, path: Option<&Path>) -> String {
     }
 }
 
-/// The value of the note.
+/// Encodes the value of the note.
 pub(super) fn encode(position: Position) -> Vec<u8> {
     let mut value = vec![VERSION];
     value.extend_from_slice(&position.offset.to_le_bytes());
@@ -27,7 +27,7 @@ pub(super) fn encode(position: Position) -> Vec<u8> {
     value
 }
 
-/// What a note says; `None` if it is of no form known here.
+/// Decodes a note; `None` if its form is unknown.
 pub(super) fn decode(value: &[u8]) -> Option<Position> {
     let (&VERSION, rest) = value.split_first()? else { return None };
     let (offset, checksum) = rest.split_first_chunk()?;

@@ -2,7 +2,7 @@
 
 use super::stream::decimal;
 
-/// On what the put depends.
+/// Condition of the put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Condition {
     Always,
@@ -12,7 +12,8 @@ pub(super) enum Condition {
     IfPresent,
 }
 
-/// What the options of a `SET` ask for. GET asks only for a reply, and KEEPTTL keeps what there is none of here.
+/// Options of a `SET`. GET asks only for a reply, and KEEPTTL keeps an expiry, which no key has
+/// here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Options {
     pub(super) condition: Condition,
@@ -21,7 +22,8 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Understands what follows key and value; `None` if a server would refuse it, or if it is of a later version.
+    /// Parses the words after key and value; `None` if a server would refuse them, or if they are
+    /// of a later version.
     pub(super) fn parse(words: &[&[u8]]) -> Option<Self> {
         let mut options = Self { condition: Condition::Always, expires: false };
         let mut keeps = false;

@@ -1,4 +1,4 @@
-//! What an import reads: a file, standard input or another pipe, or the files of a manifest.
+//! Inputs of an import: a file, standard input or another pipe, or the files of a manifest.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 use super::{kind, manifest};
 use crate::error::{Outcome, about};
 
-/// A manifest that is longer is none: a line has some 60 bytes.
+/// Longest manifest: a line has some 60 bytes.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
-/// As many bytes as it takes to tell a manifest or an RDB file.
+/// Number of bytes that suffice to recognise a manifest or an RDB file.
 const HEAD_BYTES: u64 = 8;
 
 /// An input.
 pub(super) struct Source {
-    /// How messages name it.
+    /// Name of the input in messages.
     pub(super) shown: String,
-    /// What its position is kept under; `None` for a pipe, which has no name that lasts.
+    /// Key of the input's position; `None` for a pipe, which has no lasting name.
     pub(super) path: Option<PathBuf>,
-    /// The files it consists of, in order.
+    /// Files of the input, in order.
     pub(super) parts: Vec<Part>,
-    /// How long it is, if that is known.
+    /// Length of the input, if it is known.
     pub(super) bytes: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Part {
 }
 
 impl Source {
-    /// Opens what `file` names. What can be told of it before it is read is told here.
+    /// Opens the input that `file` names. Reports every error that is visible before reading.
     pub(super) fn open(file: &Path) -> Outcome<Self> {
         let shown = file.display().to_string();
         if file == Path::new("-") {
@@ -44,7 +44,7 @@ impl Source {
             return Self::directory(file, &shown);
         }
         if !metadata.is_file() && is_standard_input(file) {
-            // A socket, say, cannot be opened again.
+            // A socket, for example, cannot be opened again.
             return Ok(Self::pipe(shown, Box::new(io::stdin())));
         }
         let mut opened = File::open(file).map_err(about(&shown))?;
@@ -66,7 +66,7 @@ impl Source {
         Self { shown, path: None, parts, bytes: None }
     }
 
-    /// The directory in which Redis 7 keeps its append-only file, or the one above it.
+    /// Opens the directory in which Redis 7 keeps its append-only file, or the directory above it.
     fn directory(directory: &Path, shown: &str) -> Outcome<Self> {
         if directory.join("META").is_file() {
             let what =
@@ -112,12 +112,12 @@ impl Source {
     }
 }
 
-/// Whether a path is one of those by which the system calls standard input.
+/// Whether the path is one of the system's names for standard input.
 fn is_standard_input(file: &Path) -> bool {
     ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| file == Path::new(name))
 }
 
-/// The first bytes of a file that can be read from its start again.
+/// The first bytes of a file that can be read again from its start.
 fn head(file: &mut File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     file.take(HEAD_BYTES).read_to_end(&mut head)?;

@@ -1,24 +1,25 @@
-//! Why an import stops: what is wrong with the input, and at which byte of it.
+//! Reasons why an import stops: the error of the input, and its byte offset.
 
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
-/// What is wrong with the input, and where. Lengths and offsets only, never keys or values.
+/// An error of the input, and its place. It holds only lengths and offsets, never keys or values.
 #[derive(Debug, Error)]
 pub(crate) struct Stop {
-    /// Where the command starts that cannot be imported; for an input that is cut off, where its whole part ends.
+    /// Offset of the command that cannot be imported. For an input that is cut off: the end of its
+    /// whole part.
     pub(crate) offset: u64,
-    /// Where the MULTI starts that it is in, of which nothing is applied.
+    /// Offset of the MULTI around the command; nothing of that MULTI is applied.
     pub(crate) multi: Option<u64>,
-    /// What it is.
+    /// The error.
     #[source]
     pub(crate) what: What,
 }
 
 impl Stop {
-    /// The same, with offsets from `start` on.
+    /// The same stop, with offsets counted from `start`.
     pub(crate) fn after(mut self, start: u64) -> Self {
         self.offset = self.offset.saturating_sub(start);
         self.multi = self.multi.map(|multi| multi.saturating_sub(start));
@@ -41,7 +42,7 @@ impl fmt::Display for Stop {
     }
 }
 
-/// What is wrong with the input.
+/// An error of the input.
 #[derive(Debug, Error)]
 pub(crate) enum What {
     #[error("{0} is not supported (--skip-unknown goes on without it)")]
@@ -88,7 +89,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// With where it is, outside of a MULTI.
+    /// Adds the offset, for a command outside of a MULTI.
     pub(crate) fn at(self, offset: u64) -> Stop {
         Stop { offset, multi: None, what: self }
     }
@@ -101,8 +102,8 @@ pub(crate) struct Name(String);
 impl Name {
     const BYTES_MAX: usize = 32;
 
-    /// `None` for what no command is called: in a stream that is out of step it may be anybody's data, and is not
-    /// shown.
+    /// Returns `None` for a word that cannot be a command's name. A stream out of step may show
+    /// user data there, so it is not printed.
     pub(crate) fn new(word: &[u8]) -> Option<Self> {
         let fits = (1..=Self::BYTES_MAX).contains(&word.len()) && word[0].is_ascii_alphabetic();
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);

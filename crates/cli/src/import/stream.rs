@@ -1,8 +1,10 @@
-//! The input as commands: arrays of bulk strings, and inline commands, with the offset and a checksum of what was read.
+//! Decoding of the input into commands: arrays of bulk strings, and inline commands. The stream
+//! counts the offset and a checksum of the bytes read.
 //!
-//! Redis-protocol decodes a frame. What it leaves to its caller is done here before it sees one: no length is believed
-//! before it is checked (nor nested arrays, which it takes recursively), the line end after a bulk string is looked at,
-//! and a long command that comes in pieces is walked once, not from its start again with every piece.
+//! The crate redis-protocol decodes a frame. This module does what the crate leaves to its caller.
+//! It checks each length before it is used, and refuses nested arrays, which the crate decodes
+//! recursively. It checks the line end after a bulk string. It walks a long command that comes in
+//! pieces once, and not again from its start with every piece.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -19,19 +21,21 @@ use super::{inline, kind};
 pub(super) const ARGUMENT_BYTES_MAX: usize = 16 << 20;
 /// The most arguments of a command, as in Redis.
 const ARGUMENTS_MAX: i64 = 1 << 20;
-/// The longest command: twice the longest entry, so that what could be one is never refused here.
+/// The longest command: twice the longest entry, so that no command that fits an entry is refused
+/// here.
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 /// The longest inline command, as in Redis.
 const LINE_BYTES_MAX: usize = 64 << 10;
 /// The longest `*N` or `$N` line: a sign and digits of an `i64`, and slack.
 const HEADER_BYTES_MAX: usize = 32;
-/// How much is read at once. The buffer grows by what has come, never by what a length says will.
+/// Number of bytes that one read asks for. The buffer grows by bytes that have arrived, never by an
+/// announced length.
 const READ_BYTES: usize = 256 << 10;
 
-/// What a command is that zeros were found in, and then something else.
+/// Error of a command in which other bytes follow zeros.
 const CUT_BY_ZEROS: &str = "zero bytes in a command";
 
-/// How far an input was read, and a checksum of all up to there.
+/// Offset up to which an input was read, and a checksum of everything before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
     pub(super) offset: u64,
@@ -40,22 +44,22 @@ pub(super) struct Position {
 
 /// Commands, read from `source` one after the other, and then from the sources after it.
 pub(super) struct Stream<R> {
-    /// `None` before the first.
+    /// The current source; `None` before the first.
     source: Option<R>,
-    /// What comes after it. No command is in two sources.
+    /// The sources after the current one. No command spans two sources.
     sources: VecDeque<R>,
-    /// Where each source that was begun begins in the whole input.
+    /// Offset in the whole input of each source that was begun.
     starts: Vec<u64>,
-    /// What one read fills.
+    /// Buffer of one read.
     chunk: Box<[u8]>,
     buffer: Vec<u8>,
-    /// What of the buffer is the command read last; what is before it is done with.
+    /// Range of the last command in the buffer; earlier bytes are finished.
     command: Range<usize>,
-    /// The words of an inline command, unquoted; those of an array are in the buffer.
+    /// The words of an inline command, unquoted. The words of an array are in the buffer.
     line: Vec<u8>,
     is_inline: bool,
     words: Vec<Range<usize>>,
-    /// The end of the command read last, in the whole input.
+    /// End of the last command, as an offset in the whole input.
     end: u64,
     hash: Xxh3,
 }
@@ -66,7 +70,7 @@ impl<R: Read> Stream<R> {
         Self::of_parts([source])
     }
 
-    /// The commands of several sources, which are one input.
+    /// A stream of several sources, which are one input.
     pub(super) fn of_parts(sources: impl IntoIterator<Item = R>) -> Self {
         Self {
             source: None,
@@ -83,23 +87,24 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// Which of its parts an offset is in, and where that begins.
+    /// The number of the part that contains an offset, and the start of that part.
     pub(super) fn part_of(&self, offset: u64) -> (usize, u64) {
         let part = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
         (part, self.starts.get(part).copied().unwrap_or(0))
     }
 
-    /// How far it was read: the end of the last command.
+    /// Position of the stream: the end of the last command.
     pub(super) fn position(&self) -> Position {
         Position { offset: self.end, checksum: self.hash.digest() }
     }
 
-    /// Where the next command starts.
+    /// Offset of the next command.
     pub(super) fn offset(&self) -> u64 {
         self.end
     }
 
-    /// Reads over the first `offset` bytes; where it got to, which is less if the input ends before.
+    /// Skips the first `offset` bytes. Returns the position reached, which is lower if the input
+    /// ends before.
     pub(super) fn skip(&mut self, offset: u64) -> Result<Position, Stop> {
         while self.end < offset {
             if self.ahead().is_empty() && !self.fill_between()? {
@@ -111,7 +116,8 @@ impl<R: Read> Stream<R> {
         Ok(self.position())
     }
 
-    /// Reads the next command, and says where it starts; `None` at the end. Its words are [`Stream::words`].
+    /// Reads the next command, and returns its start; `None` at the end. [`Stream::words`] returns
+    /// its words.
     pub(super) fn next(&mut self) -> Result<Option<u64>, Stop> {
         loop {
             if self.ahead().is_empty() && !self.fill_between()? {
@@ -134,7 +140,8 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// The words of the command read last: its name and its arguments. Not empty after [`Stream::next`] found one.
+    /// The words of the last command: its name and its arguments. They are not empty after
+    /// [`Stream::next`] found a command.
     pub(super) fn words(&self) -> Words<'_> {
         let text = match self.is_inline {
             true => self.line.as_slice(),
@@ -143,19 +150,20 @@ impl<R: Read> Stream<R> {
         Words { text, places: &self.words }
     }
 
-    /// What was read of the input and not yet taken as a command.
+    /// Bytes of the input that were read and not yet taken as a command.
     fn ahead(&self) -> &[u8] {
         self.buffer.get(self.command.end..).unwrap_or_default()
     }
 
-    /// Takes the next `bytes` of what is ahead as one command.
+    /// Takes the next `bytes` bytes ahead as one command.
     fn accept(&mut self, bytes: usize) {
         self.command = self.command.end..self.command.end + bytes;
         self.hash.update(self.buffer.get(self.command.clone()).unwrap_or_default());
         self.end += bytes as u64;
     }
 
-    /// Reads more between two commands, of the next source if one ends here; `false` at the end of the last one.
+    /// Reads more between two commands, from the next source if the current one ends here. Returns
+    /// `false` at the end of the last source.
     fn fill_between(&mut self) -> Result<bool, Stop> {
         loop {
             if self.fill()? {
@@ -167,9 +175,10 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// Reads more; `false` at the end of the source.
+    /// Reads more; returns `false` at the end of the source.
     fn fill(&mut self) -> Result<bool, Stop> {
-        // What is moved is part of one command, and moved once: the next time nothing is before it.
+        // The moved bytes belong to one command, and move once: the next time nothing is before
+        // them.
         self.buffer.drain(..self.command.end);
         self.command = 0..0;
         let bytes = self.read()?;
@@ -189,7 +198,7 @@ impl<R: Read> Stream<R> {
         outcome.map_err(|error| self.stop(What::Read(error)))
     }
 
-    /// Refuses, at its start, a source that is known to be something else.
+    /// Refuses, at its start, a source of another known kind.
     fn check_kind(&mut self) -> Result<(), Stop> {
         while kind::is_begun_by(self.ahead()) && self.fill()? {}
         match kind::of(self.ahead()) {
@@ -198,14 +207,14 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// What is wrong with the byte at `at` of what is ahead: `what` says, unless it and all after it are zeros. A crash
-    /// leaves such an end where the size of a file was on disk before its content.
+    /// The error of the byte at `at` ahead: `what`, unless this byte and all after it are zeros. A
+    /// crash leaves zeros at the end if the size of a file reached the disk before its content.
     fn malformed(&mut self, at: usize, what: &'static str) -> Stop {
         let rest = self.ahead().get(at..).unwrap_or_default();
         if rest.is_empty() || rest.iter().any(|byte| *byte != 0) {
             return self.stop(What::Malformed(what));
         }
-        // Those before it, which were taken for part of a value.
+        // Zeros before it, which were taken for part of a value.
         let before = self.ahead().get(..at).unwrap_or_default();
         let before = before.iter().rev().take_while(|byte| **byte == 0).count();
         let from = self.end + (at - before) as u64;
@@ -222,12 +231,13 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// At the command that is being read.
+    /// A stop at the command that is being read.
     fn stop(&self, what: What) -> Stop {
         what.at(self.end)
     }
 
-    /// At the end of the source, within a command in which the first zero byte that can not be in one is at `zero`.
+    /// A stop at the end of the source, within a command. `zero` is the place of the first zero
+    /// byte that cannot be part of a command.
     fn cut_off(&mut self, zero: Option<usize>) -> Stop {
         let only_zeros = |zero: &usize| self.ahead().iter().skip(*zero).all(|byte| *byte == 0);
         match zero.filter(only_zeros) {
@@ -258,7 +268,7 @@ impl<R: Read> Stream<R> {
                     self.words.push(start..end);
                 }
             }
-            // `*-1`, which Redis passes over like `*0`.
+            // Redis passes over `*-1`, as over `*0`.
             Ok(Some((RangeFrame::Null, used))) if used == bytes => {}
             _ => return Err(self.stop(What::Malformed("the array does not decode"))),
         }
@@ -266,7 +276,8 @@ impl<R: Read> Stream<R> {
         Ok(())
     }
 
-    /// The bytes of the array that is next, all of them ahead and every length in it in its limits.
+    /// Number of bytes of the next array. All of them are ahead then, and every length in it is
+    /// within its limits.
     fn walk_array(&mut self) -> Result<usize, Stop> {
         let (count, mut at) = self.header(0, b'*', "an array expected")?;
         if count > ARGUMENTS_MAX {
@@ -288,7 +299,7 @@ impl<R: Read> Stream<R> {
                 return Err(self.stop(What::TooLarge { what, limit: COMMAND_BYTES_MAX }));
             }
             if let Err(stop) = self.require(at) {
-                // Where the value is whole, and zeros are where its end would be.
+                // The value is whole here, and zeros stand in place of its end.
                 let is_zero = self.ahead().get(at - 2) == Some(&0);
                 return Err(if is_zero { self.malformed(at - 2, CUT_BY_ZEROS) } else { stop });
             }
@@ -301,7 +312,7 @@ impl<R: Read> Stream<R> {
         Ok(at)
     }
 
-    /// The number of the header line at `at`, and where what follows it starts.
+    /// The number in the header line at `at`, and the offset after the line.
     fn header(
         &mut self,
         at: usize,
@@ -339,7 +350,8 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// Reads an inline command, an empty line or an annotation (`#...`), which an append-only file may have.
+    /// Reads an inline command, an empty line or an annotation (`#...`), which an append-only file
+    /// may have.
     fn read_line(&mut self) -> Result<(), Stop> {
         let mut searched = 0;
         let end = loop {
@@ -391,15 +403,15 @@ impl<'a> Words<'a> {
         self.places.first().and_then(|place| self.text.get(place.clone())).unwrap_or_default()
     }
 
-    /// What follows the name.
+    /// The words after the name.
     pub(super) fn arguments(&self) -> Vec<&'a [u8]> {
         let places = self.places.iter().skip(1);
         places.filter_map(|place| self.text.get(place.clone())).collect()
     }
 }
 
-/// The `i64` that `text` is the one decimal form of, by the rules of Redis: an optional minus sign, digits without
-/// leading zeros, nothing else.
+/// Parses the only decimal form of an `i64`, by the rules of Redis: an optional minus sign, digits
+/// without leading zeros, nothing else.
 pub(super) fn decimal(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let number: i64 = text.parse().ok()?;

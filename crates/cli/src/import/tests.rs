@@ -13,7 +13,7 @@ use super::*;
 /// An input without a name.
 pub(super) const SHOWN: Shown<'_> = Shown { name: "input", has_position: true };
 
-/// As the engine does it, where it is known to be possible.
+/// Increments as the engine does, where the increment is known to be possible.
 fn increment(keys: &mut Keys, key: &[u8], by: i64) {
     let found = keys.get(key).map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
     keys.insert(key.to_vec(), (found + by).to_string().into_bytes());
@@ -37,7 +37,8 @@ pub(super) fn import(bytes: &[u8]) -> (Option<Stop>, Map) {
     (stop, model)
 }
 
-/// The words of the array at the start of `bytes`, and its length: for whole, well-formed input only.
+/// The words of the array at the start of `bytes`, and its length. The input must be whole and
+/// well-formed.
 fn naive_array(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
     let line = |at: usize| {
         let len = bytes[at..].iter().position(|byte| *byte == b'\r').unwrap();
@@ -76,7 +77,8 @@ fn naive_apply(keys: &mut Keys, words: &[&[u8]]) {
     }
 }
 
-/// Where each unit (a command, or a MULTI with its EXEC or DISCARD) of a stream of arrays ends, and the state there.
+/// The end of each unit (a command, or a MULTI with its EXEC or DISCARD) of a stream of arrays, and
+/// the state there.
 fn naive_units(bytes: &[u8]) -> Vec<(usize, Keys)> {
     let (mut at, mut keys, mut queue) = (0, Keys::new(), None::<Vec<Vec<&[u8]>>>);
     let mut units = vec![(0, Keys::new())];
@@ -109,7 +111,7 @@ pub(super) fn array(words: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// Arrays of the words of each line.
+/// Encodes the words of each line as arrays.
 fn arrays(lines: &[&str]) -> Vec<u8> {
     let words = |line: &&str| array(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
     lines.iter().flat_map(words).collect()
@@ -117,7 +119,7 @@ fn arrays(lines: &[&str]) -> Vec<u8> {
 
 const FIXTURE: &[u8] = include_bytes!("../../tests/fixtures/redis-7.0.15.aof");
 
-/// A little of everything, small enough to be cut everywhere with a real engine.
+/// A stream with every kind of command, small enough to be cut everywhere with a real engine.
 fn everything() -> Vec<u8> {
     arrays(&[
         "SELECT 0",
@@ -163,7 +165,8 @@ fn a_real_append_only_file_is_what_a_naive_reading_makes_of_it() {
     assert!(model.taken.len() < units.len() / 100, "commands are grouped");
 }
 
-/// Cuts the fixture at `cut` and imports what is left from the unit boundary `from` on, over the state there.
+/// Cuts the fixture at `cut`, and imports the rest from the unit boundary `from` on, over the state
+/// there.
 fn cut_keeps_whole_units(units: &[(usize, Keys)], from: usize, cut: usize) {
     let (start, before) = &units[from];
     let (end, keys) = &units[units.partition_point(|(end, _)| *end <= cut) - 1];
@@ -184,7 +187,7 @@ fn cut_keeps_whole_units(units: &[(usize, Keys)], from: usize, cut: usize) {
 fn a_real_append_only_file_cut_at_any_byte_keeps_whole_units_and_says_where_it_ends() {
     let units = naive_units(FIXTURE);
     for cut in 0..=FIXTURE.len() {
-        // Eight units before the cut are enough for every state the parser can be in; all of them take minutes.
+        // Eight units before the cut cover every state of the parser; all units would take minutes.
         let from = units.partition_point(|(end, _)| *end <= cut).saturating_sub(8);
         cut_keeps_whole_units(&units, from, cut);
     }
@@ -193,7 +196,7 @@ fn a_real_append_only_file_cut_at_any_byte_keeps_whole_units_and_says_where_it_e
     }
 }
 
-/// Gives its bytes one, two, three, ... at a time.
+/// A reader that returns one, two, three, ... bytes at a time.
 pub(super) struct Dribble<'a>(pub(super) &'a [u8], pub(super) usize);
 
 impl Read for Dribble<'_> {
@@ -250,7 +253,7 @@ fn an_input_cut_anywhere_and_then_whole_is_imported_once_by_a_real_engine() {
     }
 }
 
-/// What is imported of `lines`, and why it stops.
+/// Imports `lines`. Returns why the import stops, and the keys.
 fn lines(lines: &[&str]) -> (Option<String>, Keys) {
     let bytes: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let (stop, model) = import(bytes.as_bytes());
@@ -381,10 +384,10 @@ fn lengths_are_checked_before_they_are_believed() {
         let stop = import(count.as_bytes()).0.unwrap().to_string();
         assert!(stop.starts_with("byte 0: not a Redis command stream"), "{count}: {stop}");
     }
-    // A thousand arrays in each other, which a recursive parser would follow.
+    // A thousand nested arrays, which a recursive parser would follow.
     let stop = import("*1\r\n".repeat(100_000).as_bytes()).0.unwrap();
     assert!(stop.to_string().contains("a bulk string expected"));
-    // Nothing but a length: the memory for it is not taken, so that this ends at once.
+    // An announced length takes no memory, so this ends at once.
     assert!(matches!(import(b"*1048576\r\n$16777216\r\n").0.unwrap().what, What::CutOff));
 }
 

@@ -1,4 +1,4 @@
-//! The file that follows the acknowledged index, for whoever watches a run from outside.
+//! The file that follows the acknowledged index, for an observer outside of the process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crate::output::{Content, Output, OutputError};
 
-/// How often the index is looked at.
+/// Interval at which the follower reads the index.
 const EVERY: Duration = Duration::from_millis(1);
 
-/// What the submitter tells: one more than the last index it has submitted. Stored after the submission was taken.
+/// One more than the last index that the submitter has submitted. The submitter stores it after the
+/// engine has taken the submission.
 pub(crate) type SubmittedMark = AtomicU64;
 
-/// So much of a file is looked at to know it for one of ours.
+/// Number of bytes that are read to recognise a file of acknowledged indexes.
 const LOOKED_AT_BYTES: usize = 4096;
 
 const ACKS: Content = Content { name: "acknowledged indexes", is_same: is_ack_file };
@@ -33,20 +34,23 @@ fn is_ack_file(file: &mut File) -> io::Result<bool> {
     let is_whole_line = |line: &[u8]| (1..=20).contains(&line.len());
     let mut lines = start[..read].split(|byte| *byte == b'\n');
     let digits = start[..read].iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n');
-    // The last one may go on behind what was looked at, or be what an interrupted write left.
+    // The last line may continue after the bytes read, or be the rest of an interrupted write.
     Ok(digits && lines.next().is_some_and(is_whole_line))
 }
 
-/// Decides whether the acknowledged indexes may go to `path`, before anything is made; `own` is the directory of the run.
+/// Decides whether the acknowledged indexes may go to `path`, before any file is made. `own` is the
+/// directory of the run.
 pub(crate) fn decide(path: &Path, own: Option<&Path>, force: bool) -> Result<Output, OutputError> {
     Output::decide(path, ACKS, own, force)
 }
 
-/// Appends the acknowledged index to `file`, one a line, whenever it has moved, until `stop`, and then once more. `known`
-/// is one more than the index acknowledged before: that is no news.
+/// Appends the acknowledged index to `file`, one a line, whenever it has moved, until `stop`, and
+/// then once more. `known` is one more than the index acknowledged before, which is not written
+/// again.
 ///
-/// `pending` gives the entries submitted and not acknowledged. The index written is never ahead of the acknowledged one:
-/// all that was submitted later than `submitted` says is among the pending, and so makes it smaller. Allocates nothing.
+/// `pending` returns the number of entries submitted and not acknowledged. The written index is
+/// never ahead of the acknowledged one. Entries submitted after `submitted` was read are among the
+/// pending ones, and so make the written index smaller. The loop allocates nothing.
 pub(crate) fn follow(
     mut file: File,
     mut known: u64,
@@ -59,7 +63,7 @@ pub(crate) fn follow(
         let mark = submitted.load(Ordering::Acquire).saturating_sub(pending());
         if mark > known {
             known = mark;
-            // One write(2) a line: whoever reads sees whole lines only.
+            // Each line is one write(2), so a reader sees whole lines only.
             let mut line = Line::default();
             line.index(mark - 1);
             file.write_all(line.bytes())?;

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub(crate) struct Digest(Xxh3);
 
 impl Digest {
-    /// The next key, which sorts after the one before, and its value.
+    /// Adds the next key and its value; keys are added in order.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
         for part in [key, value] {
             self.0.update(&(part.len() as u64).to_le_bytes());
@@ -18,7 +18,7 @@ impl Digest {
         }
     }
 
-    /// Of a sorted state.
+    /// The digest of a sorted state.
     pub(crate) fn of(state: &[(Box<[u8]>, Value)]) -> Self {
         let mut digest = Self::default();
         state.iter().for_each(|(key, value)| digest.add(key, value));

@@ -1,7 +1,7 @@
-//! `run`: the main job.
+//! The `run` command: the main job.
 //!
-//! In the order of its steps: [`workload`] makes the entries, [`submit`] times them (with [`ack_file`] looking on),
-//! [`reads`] times gets, and [`report`] says how it went after everything was checked here.
+//! The steps in order: [`workload`] makes the entries, [`submit`] times them (while [`ack_file`]
+//! follows), [`reads`] times gets, this module checks the result, and [`report`] prints it.
 
 mod ack_file;
 mod digest;
@@ -42,7 +42,7 @@ use times::Times;
 use workload::{KEY_BYTES, Workload};
 use zipf::mix;
 
-/// How often the kernel syncs under `--durability periodic`.
+/// Interval of the kernel's syncs under `--durability periodic`.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outcome {
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &RunOptions, json: bool, out: &mut dyn Write) -> Outc
     }
 }
 
-/// What the parser cannot see.
+/// Checks the rules between options that the parser cannot check.
 fn check_usage(options: &RunOptions) -> Outcome {
     if options.pipeline.is_some_and(|pipeline| pipeline < options.batch) {
         let what = "--pipeline must be at least --batch: a submission is taken whole or not at all";
@@ -94,7 +94,7 @@ fn check_usage(options: &RunOptions) -> Outcome {
             return Err(Failure::usage(what));
         }
     }
-    // The entries, all of them; the model; and, for the memory machine, the values.
+    // Memory for all entries, the model and, for the memory machine, the values.
     let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
     let entry_bytes = record_bytes + size_of::<sprag::Entry<'_>>() as u64;
     let values = if options.machine == Machine::Memory { record_bytes } else { 0 };
@@ -115,7 +115,8 @@ fn run_memory(
     let open_time = started.elapsed();
     let (job, reader) = Job::run(machine, options, acks, metrics, progress)?;
     let _spinner = progress.spinner("checking");
-    // There is nothing to open again: what the closed machine holds is looked at once more.
+    // A memory machine cannot be opened again, so the state of the closed machine is checked once
+    // more.
     let after = Checked::of(&*reader, job.stats.applied)?;
     Ok(job.report(options, open_time, &after, None))
 }
@@ -136,7 +137,7 @@ fn run_persistent(
     let (job, reader) = Job::run(machine, options, acks, metrics, progress).map_err(|error| {
         Failure::about(format!("{}: {}", dir.display(), one_line(&*error)), &*error)
     })?;
-    // It keeps the directory locked.
+    // The reader keeps the directory locked.
     drop(reader);
     let _spinner = progress.spinner("opening again and checking");
     let started = Instant::now();
@@ -150,7 +151,7 @@ fn run_persistent(
     Ok(job.report(options, open_time, &after, Some(&dir)))
 }
 
-/// As [`run_persistent`], of a machine over another storage.
+/// Runs as [`run_persistent`] does, with a machine over another storage.
 fn run_stored<S: Storage>(
     options: &RunOptions,
     acks: Option<&Output>,
@@ -176,7 +177,8 @@ fn run_stored<S: Storage>(
     Ok(job.report(options, open_time, &after, Some(&dir)))
 }
 
-/// The directory of a run, and what removes it if it is a temporary one. It must not be another storage's.
+/// The directory of a run, and the guard that removes a temporary one. It must not belong to
+/// another storage.
 fn directory(options: &RunOptions) -> Outcome<(PathBuf, Option<TemporaryDirectory>)> {
     let Some(dir) = &options.dir else {
         let made = temporary_directory("sprag-run-", None)?;
@@ -200,7 +202,7 @@ fn storage_config_of(options: &RunOptions) -> StorageConfig {
     }
 }
 
-/// The profile's options, or the defaults, and over them what was asked for.
+/// The profile's options, or the defaults, with the given options over them.
 fn config_of(dir: &Path, options: &RunOptions) -> PersistentConfig {
     let config = match options.profile {
         Some(profile) => profile.persistent_config(dir),
@@ -238,7 +240,7 @@ fn apply_config_of(options: &RunOptions) -> ApplyConfig {
     }
 }
 
-/// A state, reduced to what is compared.
+/// The parts of a state that are compared.
 struct Checked {
     index: Option<u64>,
     len: usize,
@@ -253,7 +255,7 @@ impl Checked {
     }
 }
 
-/// Everything of a run up to the close.
+/// Results of a run up to the close.
 struct Job {
     submitted: Submitted,
     gets: GetFigures,
@@ -272,7 +274,7 @@ impl Job {
         progress: Progress,
     ) -> Outcome<(Self, Reader<M>)> {
         let last = machine.applied();
-        // A run that goes on in a directory writes other values than the one before.
+        // A run that continues in a directory writes other values than the run before.
         let seed = mix(options.seed).wrapping_add(last.map_or(0, |last| last.index + 1));
         let mut workload = Workload::new(options.keys, options.value_bytes, seed);
         let others = others(&machine, &workload)?;
@@ -393,7 +395,7 @@ fn others(machine: &impl Readable, workload: &Workload) -> Outcome<BTreeMap<Vec<
     Ok(others.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
 }
 
-/// Does `work` while the acknowledged index is written to the file asked for, if one is.
+/// Does `work` while the acknowledged index is written to the file asked for, if there is one.
 fn watched<M: Readable>(
     manager: &ApplyManager<M>,
     last: Option<LogId>,
@@ -401,7 +403,7 @@ fn watched<M: Readable>(
     acks: Option<&Output>,
     work: impl FnOnce(&AtomicU64) -> Outcome<Submitted>,
 ) -> Outcome<Submitted> {
-    // The entries of an empty directory begin with index 1: there is no entry 0 to be acknowledged.
+    // The entries of an empty directory begin with index 1, so no entry 0 can be acknowledged.
     let known = last.map_or(1, |last| last.index + 1);
     let (mark, stop) = (AtomicU64::new(known), AtomicBool::new(false));
     let Some((acks, path)) = acks.zip(options.ack_file.as_ref()) else { return work(&mark) };
@@ -411,7 +413,8 @@ fn watched<M: Readable>(
         let follow = || ack_file::follow(file, known, &mark, || manager.pending_count(), &stop);
         let follower = scope.spawn(follow);
         let outcome = {
-            // Also when `work` panics: the scope would wait for the follower for good.
+            // The guard also runs when `work` panics; otherwise the scope would wait for the
+            // follower forever.
             let _stop = StopOnDrop(&stop);
             work(&mark)
         };

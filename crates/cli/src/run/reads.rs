@@ -1,4 +1,4 @@
-//! Gets, timed apart from the entries, and what else of a machine is read.
+//! Timed gets, apart from the entries, and other reads of a machine.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -53,28 +53,28 @@ readable!(MemoryStateMachine);
 readable!(PersistentStateMachine);
 readable!(StorageMachine, S: Storage);
 
-/// How long gets took.
+/// Durations of gets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GetFigures {
-    /// How many were timed one by one.
+    /// Number of gets that were timed one by one.
     pub(super) count: u64,
-    /// Median, 90, 99 and 99.9 of 100, and the longest; the clock's own time is in it.
+    /// Median, percentiles 90, 99 and 99.9, and maximum; the clock's own time is included.
     pub(super) p50_ns: u64,
     pub(super) p90_ns: u64,
     pub(super) p99_ns: u64,
     pub(super) p999_ns: u64,
     pub(super) max_ns: u64,
-    /// Of as many gets that were not timed one by one.
+    /// Gets a second, of as many gets that were not timed one by one.
     pub(super) per_second: f64,
 }
 
-/// Gets of 2^36 ns (69 s) and longer are not told apart.
+/// Number of bits of the longest time: gets of 2^36 ns (69 s) and longer are counted alike.
 const LONGEST_BITS: u8 = 36;
-/// Keys chosen before the clock starts, at a time.
+/// Number of keys that are chosen at a time, before the clock starts.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Gets `count` keys one by one with a clock around each, and as many without; keys are chosen evenly, and every byte
-/// of every value is read.
+/// Times `count` gets one by one, and then as many without a clock around each. Keys are chosen
+/// uniformly, and every byte of every value is read.
 #[allow(clippy::cast_precision_loss, reason = "a rate")]
 pub(super) fn gets(
     machine: &impl Readable,
@@ -96,7 +96,7 @@ pub(super) fn gets(
             get(machine, key)?;
         }
         untimed_seconds += started.elapsed().as_secs_f64();
-        // Other keys, so that the caches are as cold as before.
+        // Choose other keys, so that the caches are as cold as before.
         let chosen: Vec<_> = chosen.iter().map(|_| key_of(random.below(keys))).collect();
         for key in &chosen {
             let started = Instant::now();
@@ -131,7 +131,7 @@ fn get(machine: &impl Readable, key: &[u8]) -> Outcome {
     }
 }
 
-/// A sum that every byte has a part in.
+/// A sum that depends on every byte.
 fn touch(value: &[u8]) -> u64 {
     let (words, rest) = value.as_chunks::<8>();
     let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));

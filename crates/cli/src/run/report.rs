@@ -1,4 +1,4 @@
-//! What a run says in the end.
+//! The report of a run.
 
 use std::io::Write;
 
@@ -8,11 +8,11 @@ use super::times::Times;
 use crate::error::Outcome;
 use crate::text::{Maybe, line, size};
 
-/// Every figure of a run; the names are those of the JSON object.
+/// Every figure of a run; the field names are those of the JSON object.
 #[derive(Serialize, Clone, Debug)]
 pub(super) struct Report {
     pub(super) machine: &'static str,
-    /// What keeps the state on disk.
+    /// Storage that keeps the state on disk.
     pub(super) storage: Option<&'static str>,
     pub(super) dir: Option<String>,
     pub(super) profile: Option<&'static str>,
@@ -47,7 +47,7 @@ pub(super) struct Report {
     pub(super) get_max_ns: u64,
     pub(super) allocations: u64,
     pub(super) allocations_per_entry: f64,
-    /// These three of the timed part; what was written last may not be synced yet.
+    /// This and the next two figures are of the timed part; the last writes may not be synced yet.
     pub(super) log_writes: u64,
     pub(super) log_syncs: u64,
     pub(super) log_bytes: u64,
@@ -67,7 +67,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// The first thing that is not as it must be.
+    /// The first figure that differs from its expected value.
     pub(super) fn complaint(&self) -> Option<String> {
         let last = self.first_index.checked_add(self.entries).map(|end| end - 1);
         let differs =
@@ -177,7 +177,7 @@ impl Report {
     }
 }
 
-/// Rounded to three digits behind the point.
+/// Rounds to three digits after the point.
 pub(crate) fn three_digits(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

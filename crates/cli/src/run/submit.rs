@@ -1,4 +1,4 @@
-//! Submitting flat out, and the clock around it.
+//! Submission flat out, and the clock around it.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::alloc::allocations;
 use crate::error::{Failure, Outcome, about};
 use crate::progress::{Bar, Progress};
 
-/// How long nothing may move before a run gives up.
+/// Time without progress after which a run gives up.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
-/// Keys whose preload is in memory at once, if their values are short.
+/// Number of keys whose preload is in memory at once, if their values are short.
 const PRELOAD_AT_ONCE: u32 = 1 << 16;
-/// And how many bytes of them are, if not.
+/// Number of bytes of preload in memory at once, if their values are long.
 const PRELOAD_BYTES: usize = 64 << 20;
 
 /// The timed part of a run.
@@ -24,19 +24,19 @@ const PRELOAD_BYTES: usize = 64 << 20;
 pub(super) struct Submitted {
     /// Index of the first timed entry.
     pub(super) first: u64,
-    /// From the first submission to the last acknowledgement.
+    /// Time from the first submission to the last acknowledgement.
     pub(super) took: Duration,
-    /// Submissions refused as full.
+    /// Number of submissions that were refused as full.
     pub(super) fulls: u64,
-    /// Of all threads, meanwhile.
+    /// Number of allocations of all threads in the timed part.
     pub(super) allocations: u64,
-    /// What the log writer had done before.
+    /// The log writer's figures before the timed part.
     pub(super) log_before: LogWriterStats,
-    /// Where time went before.
+    /// The histograms of times before the timed part.
     pub(super) times_before: TimeStats,
 }
 
-/// Submits slices of entries and lets others know how far it is.
+/// Submits slices of entries, and publishes how far it is.
 pub(super) struct Submitter<'a, M: StateMachine> {
     pub(super) manager: &'a ApplyManager<M>,
     pub(super) batch: usize,
@@ -45,7 +45,7 @@ pub(super) struct Submitter<'a, M: StateMachine> {
 }
 
 impl<M: StateMachine> Submitter<'_, M> {
-    /// Puts every key once, from index `next.index` on; the log id after them.
+    /// Puts every key once, from index `next.index` on. Returns the next log id.
     pub(super) fn preload(&self, workload: &Workload, next: LogId) -> Outcome<LogId> {
         let keys = workload.keys();
         let mut bar = self.progress.entries("preload", u64::from(keys));
@@ -63,7 +63,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         Ok(next)
     }
 
-    /// Submits `entries`, of which there is at least one, waits for the last, and says how long that took.
+    /// Submits `entries`, at least one, waits for the last, and times that.
     pub(super) fn timed(&self, entries: &[Entry<'_>]) -> Outcome<Submitted> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Err("there are no entries to run".into());
@@ -82,7 +82,8 @@ impl<M: StateMachine> Submitter<'_, M> {
         Ok(Submitted { first, took, fulls, allocations, log_before, times_before })
     }
 
-    /// How often it was full. The bar stands at `done` before.
+    /// Submits the entries, and returns how often the engine was full. The bar stands at `done`
+    /// before.
     fn submit(&self, entries: &[Entry<'_>], done: u64, bar: &mut Bar) -> Outcome<u64> {
         let mut fulls = 0;
         let mut done = done;
@@ -94,7 +95,8 @@ impl<M: StateMachine> Submitter<'_, M> {
                     Err(SubmitError::Full { pending }) => {
                         fulls += 1;
                         bar.at(done);
-                        // Half of the pipeline is then free, and the other half keeps it busy meanwhile.
+                        // Wait for half of the pipeline to become free; the other half keeps the
+                        // engine busy meanwhile.
                         let half_back = first.saturating_sub(1 + pending / 2);
                         self.manager.wait_for_apply(half_back, TIMEOUT)?;
                     }

@@ -1,4 +1,4 @@
-//! Where the time of a run went.
+//! Histograms of the time that a run took in each part.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sprag::{SizeHistogram, TimeHistogram, TimeStats};
 use super::report::three_digits;
 use crate::error::Outcome;
 
-/// The histograms of the timed part of a run, and how long opening took before it.
+/// The histograms of the timed part of a run, and the duration of the opening before it.
 #[derive(Serialize, Clone, Debug, Default)]
 pub(super) struct Times {
     log_write: Took,
@@ -27,7 +27,8 @@ pub(super) struct Times {
     recovery: Took,
 }
 
-/// A histogram in a few figures; percentiles are bounds of buckets, and less than twice the exact ones.
+/// A histogram in a few figures. Percentiles are bounds of buckets, and less than twice the exact
+/// ones.
 #[derive(Serialize, Clone, Copy, Debug, Default)]
 struct Took {
     count: u64,
@@ -82,7 +83,7 @@ impl Size {
 }
 
 impl Times {
-    /// What came between two readings.
+    /// The times between two readings.
     pub(super) fn between(before: &TimeStats, after: &TimeStats) -> Self {
         let took = |of: fn(&TimeStats) -> &TimeHistogram| Took::of(&of(after).since(of(before)));
         let sized = |of: fn(&TimeStats) -> &SizeHistogram| Size::of(&of(after).since(of(before)));
@@ -103,7 +104,7 @@ impl Times {
         }
     }
 
-    /// A line for each that has anything, for people.
+    /// Prints a line for each part that has any times.
     pub(super) fn print(&self, out: &mut dyn Write) -> Outcome {
         let times = [
             ("log write", &self.log_write),

@@ -1,4 +1,4 @@
-//! The entries of a run, made before the clock starts, and the state they must lead to.
+//! The entries of a run, made before the clock starts, and the state that they must lead to.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,19 @@ use super::zipf::{Random, Zipf, mix};
 /// Length of every key of a run.
 pub(crate) const KEY_BYTES: usize = 16;
 const EXPONENT: f64 = 0.99;
-/// How many entries are made between two looks at the clock of the progress bar.
+/// Number of entries that are made between two updates of the progress bar.
 const SAID_EVERY: usize = 4096;
 
-/// Which keys and values a run writes. A value is a function of the seed and of the write's number, so that none has to
-/// be kept.
+/// The keys and values that a run writes. A value is a function of the seed and of the write's
+/// number, so the workload keeps no values.
 #[derive(Debug)]
 pub(crate) struct Workload {
     seed: u64,
     value_bytes: usize,
-    /// Which key is how popular: rank - 1 to key number. A random order, so that popular keys lie apart.
+    /// Key number of each popularity: the rank less 1 is the position. The order is random, so
+    /// popular keys lie apart.
     key_of_rank: Vec<u32>,
-    /// By key number: the write that it must have its value from. Writes 0 to K - 1 are the preload.
+    /// For each key number, the write that determines its value. Writes 0 to K - 1 are the preload.
     last_write: Vec<u64>,
 }
 
@@ -43,18 +44,18 @@ impl Workload {
         Self { seed, value_bytes, key_of_rank, last_write }
     }
 
-    /// How many keys there are.
+    /// Number of keys.
     pub(crate) fn keys(&self) -> u32 {
-        // As it was made from a u32.
+        // The length fits, because it was made from a u32.
         u32::try_from(self.last_write.len()).unwrap_or(u32::MAX)
     }
 
-    /// What a key and its value take.
+    /// Bytes of a key and its value.
     pub(crate) fn record_bytes(&self) -> usize {
         KEY_BYTES + self.value_bytes
     }
 
-    /// The first writes: one of each of these keys.
+    /// The first writes: one for each of these keys.
     pub(crate) fn preload(&self, keys: std::ops::Range<u32>) -> Writes {
         let mut writes = Writes::with_room_for(keys.len(), self.value_bytes);
         for number in keys {
@@ -63,8 +64,8 @@ impl Workload {
         writes
     }
 
-    /// The writes after them, of keys by popularity; the model knows of them from now on.
-    /// `made` is called with how many there are so far, now and then.
+    /// The writes after the preload, of keys by popularity; the model includes them from now on.
+    /// Calls `made` now and then, with the number of writes made so far.
     pub(crate) fn updates(&mut self, count: usize, mut made: impl FnMut(u64)) -> Writes {
         let zipf = Zipf::new(self.keys(), EXPONENT);
         let mut random = Random::new(mix(self.seed ^ 0x7a69_7066));
@@ -85,8 +86,8 @@ impl Workload {
         Random::new(mix(mix(self.seed).wrapping_add(write)))
     }
 
-    /// The digest and the number of keys of the state that must be there now; `others` are keys that are not of this
-    /// workload and were there before.
+    /// The digest and the number of keys of the expected state. `others` are keys from before that
+    /// the workload does not write.
     pub(crate) fn model(&self, others: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Digest, usize) {
         let mut digest = Digest::default();
         let count = others.len();
@@ -109,7 +110,7 @@ impl Workload {
         (digest, self.last_write.len() + count)
     }
 
-    /// Whether a key is one of this workload's.
+    /// Whether a key belongs to this workload.
     pub(crate) fn has(&self, key: &[u8]) -> bool {
         let digits = key.strip_prefix(b"key-").filter(|digits| digits.len() == KEY_BYTES - 4);
         let number = digits
@@ -119,7 +120,7 @@ impl Workload {
     }
 }
 
-/// The key of a number: numbers and keys sort alike.
+/// The key of a number; keys sort as their numbers do.
 pub(crate) fn key_of(number: u32) -> [u8; KEY_BYTES] {
     let mut key = *b"key-000000000000";
     let mut left = number;
@@ -133,7 +134,7 @@ pub(crate) fn key_of(number: u32) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Appends `len` printable characters that only `random` decides.
+/// Appends `len` printable characters from `random`.
 fn fill(out: &mut Vec<u8>, len: usize, random: &mut Random) {
     const ALPHABET: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
     let mut left = len;
@@ -158,7 +159,7 @@ impl Writes {
         fill(&mut self.bytes, value_bytes, random);
     }
 
-    /// The writes as puts, the first of index `first`.
+    /// The writes as puts; the first has the index `first`.
     pub(crate) fn entries(&self, first: u64, term: u64) -> Vec<Entry<'_>> {
         let records = self.bytes.chunks_exact(self.record_bytes);
         (first..)

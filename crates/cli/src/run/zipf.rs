@@ -1,6 +1,7 @@
-//! Zipf-distributed ranks: rank k is drawn with a probability proportional to 1 / k^exponent.
+//! Zipf-distributed ranks: the probability of rank k is proportional to 1 / k^exponent.
 
-/// A small, fast generator of random numbers (splitmix64): the same seed, the same numbers, on every machine.
+/// A small, fast generator of random numbers (splitmix64). The same seed gives the same numbers on
+/// every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -14,24 +15,24 @@ impl Random {
         mix(self.0)
     }
 
-    /// 0.0 to 1.0, without the latter.
+    /// A number from 0.0 to 1.0, without 1.0.
     #[allow(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// 0 to `limit`, without the latter.
+    /// A number from 0 to `limit`, without `limit`.
     #[allow(
         clippy::cast_possible_truncation,
         reason = "the high half of the product is below `limit`"
     )]
     pub(crate) fn below(&mut self, limit: u32) -> u32 {
-        // 2^-32 of bias for a limit of 2^32: nothing that a workload can show.
+        // The bias is 2^-32 for a limit of 2^32, which no workload can show.
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u32
     }
 }
 
-/// Spreads the bits of a number; no two numbers become the same.
+/// Spreads the bits of a number; two different numbers stay different.
 pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -50,7 +51,7 @@ pub(crate) struct Zipf {
 }
 
 impl Zipf {
-    /// `exponent` above 0.
+    /// Makes the distribution; `exponent` must be above 0.
     pub(crate) fn new(ranks: u32, exponent: f64) -> Self {
         let ranks = f64::from(ranks);
         let mut zipf = Self {
@@ -85,12 +86,12 @@ impl Zipf {
         }
     }
 
-    /// x^-exponent.
+    /// The weight x^-exponent.
     fn weight(&self, x: f64) -> f64 {
         (-self.exponent * x.ln()).exp()
     }
 
-    /// The integral of `weight` from 1 to x, written so that it holds for an exponent of 1 too.
+    /// The integral of `weight` from 1 to x, in a form that also holds for an exponent of 1.
     fn integral(&self, x: f64) -> f64 {
         let ln = x.ln();
         let scaled = (1.0 - self.exponent) * ln;
@@ -127,7 +128,7 @@ mod tests {
             let sum: f64 = weights.iter().sum();
             for (rank, weight) in (1..).zip(weights) {
                 let expected = weight / sum * f64::from(DRAWS);
-                // Five standard deviations.
+                // Allow five standard deviations.
                 let slack = 5.0 * expected.sqrt() + 1.0;
                 let got = f64::from(seen[rank]);
                 assert!(

@@ -1,4 +1,5 @@
-//! Fuzzer bytes, taken from the front. What is asked for beyond their end is zeros, so that every input means something.
+//! Fuzzer bytes, taken from the front. Beyond their end come zeros, so that every input means
+//! something.
 
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
@@ -21,14 +22,14 @@ impl<'a> Input<'a> {
         u16::from_le_bytes([self.u8(), self.u8()])
     }
 
-    /// The next `len` bytes, or as many as there are.
+    /// The next `len` bytes, or all remaining bytes if there are fewer.
     pub(super) fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (head, rest) = self.bytes.split_at(len.min(self.bytes.len()));
         self.bytes = rest;
         head
     }
 
-    /// Everything that is left.
+    /// All remaining bytes.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         self.bytes(usize::MAX)
     }

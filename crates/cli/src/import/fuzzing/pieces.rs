@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-/// What is at the end of a source.
+/// End of a source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Nothing.
+    /// The source ends.
     Silence,
     /// A read that fails.
     Failure,
@@ -13,7 +13,8 @@ pub(super) enum End {
 
 pub(super) struct Pieces<'a> {
     left: &'a [u8],
-    /// In turn: the bytes that a read returns, less one; the largest is an interrupted read before that.
+    /// Cycle of sizes: each read returns this number of bytes, less one. The largest size stands
+    /// for an interrupted read first.
     sizes: [u8; 3],
     reads: usize,
     was_interrupted: bool,

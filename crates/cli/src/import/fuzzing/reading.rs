@@ -10,13 +10,13 @@ use self::words::words;
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 type Words = Vec<Vec<u8>>;
 
-/// Why a stream is not read on.
+/// Reason why a stream is not read further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Why {
     Unsupported,
-    /// It must not be left out.
+    /// The command must not be left out.
     Decisive,
-    /// Only a part of it may be left out.
+    /// Only a part of the command may be left out.
     InPart,
     Options,
     Database,
@@ -34,7 +34,7 @@ pub(super) enum Why {
     Read,
 }
 
-/// And where.
+/// Reason and place of a stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stopped {
     pub(super) offset: u64,
@@ -42,20 +42,20 @@ pub(super) struct Stopped {
     pub(super) why: Why,
 }
 
-/// What is wrong with the command at an offset.
+/// Offset of a command, and its error.
 type Wrong = (usize, Why);
 
 pub(super) struct Reading<'a> {
     stream: &'a [u8],
     skips: bool,
-    /// The end of the last unit: a command, or a MULTI with its end.
+    /// End of the last unit: a command, or a MULTI with its end.
     pub(super) reached: u64,
     pub(super) keys: Keys,
     pub(super) commands: u64,
     pub(super) skipped: BTreeMap<String, u64>,
 }
 
-/// The state where the unit ends that ends at `offset`.
+/// The state after the unit that ends at `offset`.
 pub(super) fn state_at(stream: &[u8], skips: bool, offset: u64) -> Keys {
     let mut reading = Reading::new(stream, skips);
     while reading.reached < offset {
@@ -65,7 +65,7 @@ pub(super) fn state_at(stream: &[u8], skips: bool, offset: u64) -> Keys {
     reading.keys
 }
 
-/// What a command is to the stream.
+/// Role of a command in the stream.
 enum Role {
     Data,
     Multi,
@@ -73,7 +73,7 @@ enum Role {
     Discard,
     Nothing,
     Unknown(Why),
-    /// What is left of it if it is passed over.
+    /// The remaining command if this one is passed over.
     Part(Words),
 }
 
@@ -83,7 +83,8 @@ impl<'a> Reading<'a> {
         Self { stream, skips, reached: 0, keys, commands: 0, skipped }
     }
 
-    /// Reads one unit and does what it says, or nothing of it; `false` at the end of the stream.
+    /// Reads one unit and does what it says, or nothing of it. Returns `false` at the end of the
+    /// stream.
     pub(super) fn next_unit(&mut self) -> Result<bool, Stopped> {
         let mut multi = None;
         self.unit(&mut multi).map_err(|(offset, why)| match (why, multi) {
@@ -174,7 +175,7 @@ fn capitals(name: &[u8]) -> String {
     String::from_utf8_lossy(name).to_ascii_uppercase()
 }
 
-/// What is wrong with a command wherever it stands, or else what it is.
+/// The role of a command, or its error independent of its place.
 fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
     let (name, arguments) = (&words[0], &words[1..]);
     let plain =
@@ -249,7 +250,7 @@ fn role(words: &[Vec<u8>]) -> Result<Role, Why> {
     Ok(Role::Data)
 }
 
-/// Those whose loss would change what later ones do.
+/// Names of commands without which later commands would do something else.
 const DECISIVE: [&str; 35] = [
     "SWAPDB",
     "MOVE",
@@ -296,7 +297,7 @@ fn check_key(key: &[u8]) -> Result<(), Why> {
     }
 }
 
-/// A SET with options: one that expires is only a part of what it says.
+/// A SET with options; without its expiry, it is only a part of the command.
 fn set(arguments: &[Vec<u8>]) -> Result<Role, Why> {
     check_key(&arguments[0])?;
     let options: Vec<_> = arguments[2..].iter().map(|word| capitals(word)).collect();
@@ -326,7 +327,7 @@ fn set(arguments: &[Vec<u8>]) -> Result<Role, Why> {
     if times > 0 { Ok(Role::Part(put)) } else { Ok(Role::Data) }
 }
 
-/// Does what a command of data says.
+/// Carries out a command of data.
 fn apply(keys: &mut Keys, words: &[Vec<u8>]) -> Result<(), Why> {
     let (name, arguments) = (capitals(&words[0]), &words[1..]);
     match name.as_str() {
@@ -363,15 +364,16 @@ fn apply(keys: &mut Keys, words: &[Vec<u8>]) -> Result<(), Why> {
     Ok(())
 }
 
-/// How far INCR, INCRBY, DECR or DECRBY goes. What is taken off must have a counterpart that can be added.
+/// The number that INCR, INCRBY, DECR or DECRBY adds. The number that is subtracted must have a
+/// counterpart that can be added.
 fn step(name: &str, arguments: &[Vec<u8>]) -> Result<i128, Why> {
     let by = arguments.get(1).map_or(Ok(1), |text| number(text))?;
     let by = if name.starts_with("DECR") { -by } else { by };
     if by > i128::from(i64::MAX) { Err(Why::Rejected) } else { Ok(by) }
 }
 
-/// The number that Redis reads here: a minus sign or none, digits of which the first is not 0 unless it is the only
-/// one and not negative, 64 bits.
+/// Parses a number as Redis does: an optional minus sign, then digits, in 64 bits. The first digit
+/// is not 0, except in "0" itself.
 fn number(text: &[u8]) -> Result<i128, Why> {
     let (sign, digits) = match text {
         [b'-', digits @ ..] => (-1, digits),

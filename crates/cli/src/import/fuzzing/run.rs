@@ -1,4 +1,4 @@
-//! One import into a map, and what it is compared with.
+//! One import into a map, and the comparisons of its result.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,7 +10,7 @@ use super::super::{Importer, Shown, Summary};
 use super::reading::{self, Stopped, Why};
 use crate::error::Outcome;
 
-/// What became of an import.
+/// Result of an import.
 pub(super) struct Run {
     pub(super) outcome: Outcome<Option<Stop>>,
     pub(super) summary: Summary,
@@ -31,7 +31,7 @@ pub(super) fn run(map: Map, source: impl Read, skips: bool) -> Run {
 }
 
 impl Run {
-    /// Why it ended early; it is an import that neither was refused nor failed.
+    /// Why the import ended early. Panics if the import was refused or failed.
     pub(super) fn stopped(&self) -> Option<Stopped> {
         let stop = self.outcome.as_ref().unwrap().as_ref()?;
         Some(Stopped { offset: stop.offset, multi: stop.multi, why: why(&stop.what) })
@@ -42,7 +42,7 @@ impl Run {
         assert_eq!(self.stopped(), stopped);
     }
 
-    /// The source failed where `stream` ends, instead of ending there.
+    /// Checks that the source failed where `stream` ends, instead of ending there.
     pub(super) fn is_a_plain_reading_that_fails_after(&self, stream: &[u8], skips: bool) {
         let found = self.stopped().unwrap();
         match self.took_what_a_plain_reading_takes(stream, skips) {
@@ -50,7 +50,7 @@ impl Run {
                 assert_eq!(found.why, Why::Read);
                 assert_eq!(found.multi.unwrap_or(found.offset), cut_off.offset);
             }
-            // Whether there are more zeros, only the end of the source says.
+            // Only the end of the source says whether there are more zeros.
             Some(zeros) if zeros.why == Why::Zeros => {
                 assert_eq!(found, Stopped { why: Why::Read, ..zeros });
             }
@@ -87,7 +87,7 @@ impl Run {
         skipped.map(|(name, count)| (name.as_str().to_owned(), *count)).collect()
     }
 
-    /// The same was done by imports one after the other, and nothing twice.
+    /// Checks that several imports in a row did the same as this one, and nothing twice.
     pub(super) fn is_the_sum_of(&self, runs: &[&Run]) {
         let Some(last) = runs.last() else { return };
         assert_eq!(last.stopped(), self.stopped());

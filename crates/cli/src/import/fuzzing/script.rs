@@ -1,12 +1,14 @@
-//! Command streams written from few bytes: whole commands in every form, so that a fuzzer gets past the framing, and long
-//! ones, so that a stream is more than one entry. What a mutation of bytes reaches (lengths, line ends) is left to it.
+//! Command streams written from few bytes. Whole commands in every form let a fuzzer get past the
+//! framing, and long streams make more than one entry. Mutations of bytes cover lengths and line
+//! ends.
 
 use super::Input;
 
-/// A stream that is longer is not added to: enough for an entry to be full, in commands and in bytes.
+/// Length from which on a stream does not grow: enough to fill an entry, in commands and in bytes.
 const STREAM_BYTES_MAX: usize = 320 << 10;
 
-/// Names, and of each argument what it is: a key, a value, one of the options, or itself.
+/// Names of commands, with the kind of each argument: a key, a value, one of the options, or
+/// itself.
 const COMMANDS: [(&str, &str); 38] = [
     ("SET", "kv"),
     ("SETNX", "kv"),
@@ -59,20 +61,20 @@ const OPTIONS: [(u8, &str); 7] = [
     (b'X', "XX"),
 ];
 
-/// The operations after the commands.
+/// Operation that repeats; the operations of the commands come before it.
 pub(super) const REPEAT: u8 = COMMAND_COUNT;
 pub(super) const DAMAGE: u8 = REPEAT + 1;
 pub(super) const RAW: u8 = DAMAGE + 1;
 pub(super) const NOTHING: u8 = RAW + 1;
 const OPERATION_COUNT: u8 = NOTHING + 1;
 
-/// The operation that writes this command, which must be one of the table.
+/// The operation that writes this command, which must be in the table.
 pub(super) fn operation(name: &str, arguments: &str) -> u8 {
     let of_it = |command: &(&str, &str)| *command == (name, arguments);
     u8::try_from(COMMANDS.iter().position(of_it).unwrap()).unwrap()
 }
 
-/// The stream that `script` is a script of.
+/// The stream that `script` describes.
 pub(super) fn write(script: &mut Input<'_>) -> Vec<u8> {
     let (mut stream, mut last) = (Vec::new(), 0..0);
     while !script.is_empty() && stream.len() < STREAM_BYTES_MAX {
@@ -129,7 +131,7 @@ fn words((name, arguments): (&str, &str), script: &mut Input<'_>) -> Vec<Vec<u8>
     words
 }
 
-/// Mostly one of few, so that commands meet.
+/// A key, mostly one of few, so that commands meet.
 fn key(script: &mut Input<'_>) -> Vec<u8> {
     match script.u8() {
         255 => vec![b'k'; 64 << 10],
@@ -142,7 +144,7 @@ fn key(script: &mut Input<'_>) -> Vec<u8> {
     }
 }
 
-/// Mostly a number, so that it counts.
+/// A value, mostly a number, so that it counts.
 fn value(script: &mut Input<'_>) -> Vec<u8> {
     match script.u8() {
         255 => vec![b'v'; 130 << 10],
@@ -176,7 +178,7 @@ fn line(stream: &mut Vec<u8>, words: &[Vec<u8>], form: fn(&[u8]) -> Vec<u8>) {
     stream.extend(b"\r\n");
 }
 
-/// As `redis-cli` shows it: what is no printable character is escaped.
+/// A word as `redis-cli` shows it: other than printable characters are escaped.
 fn quoted(word: &[u8]) -> Vec<u8> {
     let mut text = vec![b'"'];
     for byte in word {
@@ -191,12 +193,12 @@ fn quoted(word: &[u8]) -> Vec<u8> {
     text
 }
 
-/// As it is, which may be several words or lines.
+/// A word as it is, which may become several words or lines.
 fn bare(word: &[u8]) -> Vec<u8> {
     word.to_vec()
 }
 
-/// Between single quotes, which a line end in it breaks.
+/// A word between single quotes, which a line end in it breaks.
 fn single(word: &[u8]) -> Vec<u8> {
     let mut text = vec![b'\''];
     for byte in word {

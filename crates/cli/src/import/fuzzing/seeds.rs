@@ -1,4 +1,4 @@
-//! Where the fuzzer starts: pieces of what a Redis server wrote, streams written here, and scripts.
+//! Seeds of the fuzzer: pieces of a Redis server's output, streams written here, and scripts.
 
 use super::script::{DAMAGE, NOTHING, RAW, REPEAT, array, operation};
 
@@ -12,12 +12,12 @@ pub struct Seed {
 }
 
 const FIXTURE: &[u8] = include_bytes!("../../../tests/fixtures/redis-7.0.15.aof");
-/// Longer ones teach the fuzzer nothing more, and it cuts them at 4,096.
+/// Longest piece: longer ones teach the fuzzer nothing more, and it cuts them at 4,096.
 const PIECE_BYTES_MAX: usize = 1500;
-/// A fixture's pieces from all over it, this many apart.
+/// Distance between the pieces taken from a fixture.
 const PIECES_APART: usize = 7;
 
-/// All of them, the same in every run.
+/// All seeds, the same in every run.
 #[must_use]
 pub fn seeds() -> Vec<Seed> {
     let mut seeds = fixture();
@@ -26,7 +26,7 @@ pub fn seeds() -> Vec<Seed> {
     seeds
 }
 
-/// An input: the flags, sizes of reads, where it is cut, where it crashes, and the rest.
+/// One seed: the flags, sizes of reads, the cut, the crash, and the rest.
 fn seed(name: String, flags: u8, cut: u16, bytes: &[u8]) -> Seed {
     let sizes = [[0, 6, 255], [40, 40, 40]][usize::from(cut % 2)];
     let head = [&[flags][..], &sizes, &cut.to_le_bytes(), &[0]].concat();
@@ -57,7 +57,7 @@ fn fixture() -> Vec<Seed> {
         .collect()
 }
 
-/// Commands as arrays and as lines, with one thing wrong or nothing.
+/// Commands as arrays and as lines, each with one error or none.
 fn streams() -> Vec<Seed> {
     const LINES: [(&str, &str); 20] = [
         ("plain", "SET a 1;APPEND a 2;INCR a;DEL b;SETNX b 3;MSET c 4 d 5;DECRBY c 9;UNLINK d x"),
@@ -119,7 +119,7 @@ fn streams() -> Vec<Seed> {
     seeds
 }
 
-/// Scripts of every operation, and such that make several entries.
+/// Scripts of every operation, and scripts that make several entries.
 fn scripts() -> Vec<Seed> {
     let of = operation;
     let (multi, exec) = ([of("MULTI", ""), 7], [of("EXEC", ""), 7]);
@@ -145,7 +145,7 @@ fn scripts() -> Vec<Seed> {
         let cut = u16::try_from(number * 1001 + 40).unwrap();
         seeds.push(seed(format!("script-{name}"), [2, 7][number % 2], cut, script));
     }
-    // Every operation once, each form once, over the same two keys.
+    // Write every operation once in each form, over the same two keys.
     for form in 0..4 {
         let every: Vec<u8> =
             (0..REPEAT).flat_map(|command| [command, 0, 101, 1, 102, 2, 103, form]).collect();

@@ -1,4 +1,5 @@
-//! Every committed seed and every input that was found, on stable; and that the oracle sees what it is there for.
+//! Runs of every committed seed and every input found, on the stable toolchain, and canaries of the
+//! oracle.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +29,7 @@ fn imports_hold_for_every_input_kept() {
     let seeds = inputs(&folder("seeds"));
     assert!(seeds.len() >= 50, "{} seeds", seeds.len());
     for (name, bytes) in inputs(&folder("regressions")).iter().chain(&seeds) {
-        // Shown if it fails.
+        // The name is shown if the test fails.
         println!("import {name}");
         import(bytes);
     }
@@ -37,7 +38,7 @@ fn imports_hold_for_every_input_kept() {
     }
 }
 
-/// `SPRAG_WRITE_SEEDS=1 cargo test seeds_of_the_import` writes them anew.
+/// Run `SPRAG_WRITE_SEEDS=1 cargo test seeds_of_the_import` to write the seeds anew.
 #[test]
 fn the_committed_seeds_of_the_import_are_what_the_code_makes() {
     let folder = folder("seeds");

@@ -1,14 +1,15 @@
-//! The words of the command that a stream starts with.
+//! Splitting of the first command of a stream into words.
 
 use super::{Why, Words};
 
 const LINE_BYTES_MAX: usize = 64 << 10;
 const ARGUMENT_BYTES_MAX: i128 = 16 << 20;
 const ARGUMENTS_MAX: i128 = 1 << 20;
-/// A header line that has not ended by then is none.
+/// Longest header line; a line without an end by then is no header.
 const HEADER_BYTES_MAX: usize = 32;
 
-/// The words, and how many bytes they and all around them take. No words: nothing is asked for.
+/// The words, and the number of bytes of the whole command. A command without words asks for
+/// nothing.
 pub(super) fn words(stream: &[u8]) -> Result<(Words, usize), Why> {
     if stream[0] == b'*' { array(stream) } else { line(stream) }
 }
@@ -40,7 +41,7 @@ fn array(stream: &[u8]) -> Result<(Words, usize), Why> {
     Ok((words, at))
 }
 
-/// What is wrong at a byte, or that there are only zeros from it on.
+/// The error at a byte, or `Zeros` if only zeros follow.
 fn or_zeros(stream: &[u8], at: usize, why: Why) -> Why {
     match stream.get(at..) {
         Some(rest @ [_, ..]) if rest.iter().all(|byte| *byte == 0) => Why::Zeros,
@@ -48,7 +49,7 @@ fn or_zeros(stream: &[u8], at: usize, why: Why) -> Why {
     }
 }
 
-/// The place of the first zero byte, or the end.
+/// Position of the first zero byte, or the end.
 fn zero(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())
 }
@@ -93,15 +94,15 @@ fn line(stream: &[u8]) -> Result<(Words, usize), Why> {
     Ok((words, end + 1))
 }
 
-/// Where a line is while it is split, byte by byte.
+/// State of the splitter after a byte of the line.
 enum State {
     Between,
     Bare,
     Double,
-    /// After a backslash between double quotes.
+    /// State after a backslash between double quotes.
     Escape,
     Single,
-    /// After a closing quote.
+    /// State after a closing quote.
     Closed,
 }
 
