@@ -1,4 +1,5 @@
-//! Endless overwrites of the same keys, with compaction by itself: what the disk takes, and whether the rate sags.
+//! Endless overwrites of the same keys, with automatic compaction: disk space, and whether the rate
+//! falls.
 //!
 //! `cargo bench --bench compaction -- MILLIONS KEYS` (default 50 and 100,000; values of 100 bytes, keys of 16).
 
@@ -93,7 +94,7 @@ fn overwrite(manager: &ApplyManager<PersistentStateMachine>, first: u64, count: 
     manager.wait_for_apply(index - 1, LONG).unwrap();
 }
 
-/// What the files of a directory take, as the file system counts it.
+/// Bytes that the files of a directory take, according to the file system.
 fn disk_bytes(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(files) = fs::read_dir(directory.join("data")) else { return 0 };

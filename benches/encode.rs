@@ -1,5 +1,6 @@
-//! Encoding 128 puts of 16-byte keys and 100-byte values: into a frame, with the hash of each key and the checksum of
-//! the whole; beside the bare copy and checksum of the same bytes. Then the whole way, into a memory machine.
+//! Encoding 128 puts of 16-byte keys and 100-byte values into a frame, with the hash of each key
+//! and the checksum of the whole, beside a bare copy and checksum of the same bytes. A second
+//! benchmark measures the whole way, into a memory machine.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
@@ -59,7 +60,7 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Submission to state, one call of 128 entries after the other, as fast as the pipeline takes them.
+/// Submission to state, one call of 128 entries after another, as fast as the pipeline takes them.
 fn apply(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memory machine");
     group.throughput(Throughput::Elements(ENTRIES));

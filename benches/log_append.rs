@@ -1,7 +1,7 @@
-//! Durable groups of 1, 16, 128 and 1,024 puts, one group at a time: through the engine, beside a bare `pwrite` and
-//! `fdatasync` of as many bytes in a preallocated file of the same directory.
+//! Durable groups of 1, 16, 128 and 1,024 puts, one group at a time. The engine is compared with a
+//! bare `pwrite` and `fdatasync` of as many bytes in a preallocated file of the same directory.
 //!
-//! Both sync every group. The directory is below `target/`: what is measured is the disk that is on.
+//! Both sync every group. The directory is below `target/`, so the bench measures that disk.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
@@ -17,7 +17,8 @@ use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateM
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const GROUPS: [u64; 4] = [1, 16, 128, 1024];
-/// A put of 16 and 100 bytes encoded, and the header of a frame, of which there is one for 128 entries.
+/// Bytes of an encoded put with 16 and 100 bytes; a frame header, once for 128 entries, is not
+/// included.
 const ENTRY_BYTES: u64 = 8 + 16 + 100;
 const FRAME_HEADER_BYTES: u64 = 128;
 const FRAME_ENTRIES: u64 = 128;
@@ -29,7 +30,7 @@ fn group_bytes(entries: u64) -> u64 {
     (frames * FRAME_HEADER_BYTES + entries * ENTRY_BYTES).next_multiple_of(64)
 }
 
-/// Files that are made as the engine makes its segments: space reserved, then synced.
+/// Files made as the engine makes its segments: reserved, then synced.
 struct Raw<'a> {
     directory: &'a Path,
     file: File,

@@ -1,4 +1,5 @@
-//! The log's write paths against each other, through the whole engine: one in flight and flat out, interleaved.
+//! The write paths of the log, compared through the whole engine: one entry in flight, and flat
+//! out, interleaved.
 //!
 //! `cargo bench --bench log_io -- ROUNDS MS` prints medians over the rounds; figures are in `docs/io.md`.
 
@@ -14,7 +15,7 @@ use sprag::{
 const BACKENDS: [IoBackend; 2] = [IoBackend::Pwrite, IoBackend::Uring];
 const LONG: Duration = Duration::from_secs(60);
 
-/// Entries per second, median microseconds to the acknowledgement, bytes of a group.
+/// Entries per second, median microseconds to the acknowledgement, and bytes of a group.
 type Figures = [f64; 3];
 
 fn main() {

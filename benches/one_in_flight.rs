@@ -1,7 +1,8 @@
 //! The latency of one entry in flight at a memory machine: applied inline by the caller, and by a worker's thread.
 //!
-//! `cargo bench --bench one_in_flight -- ROUNDS` (default 8, the first of which is dropped). The two take turns, 100,000 calls
-//! each; prints the median of the rounds and, in brackets, the least and the greatest.
+//! `cargo bench --bench one_in_flight -- ROUNDS` (default 8, the first of which is dropped). The
+//! two take turns, 100,000 calls each. The bench prints the median of the rounds and, in brackets,
+//! the least and the greatest.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs, reason = "a bench")]
 
@@ -20,7 +21,7 @@ struct Engine {
     name: &'static str,
     manager: ApplyManager<MemoryStateMachine>,
     next: u64,
-    /// p50, p99, p99.9 and the longest call of each round, in nanoseconds.
+    /// p50, p99, p99.9 and maximum of each round, in nanoseconds.
     rounds: Vec<[u64; 4]>,
 }
 

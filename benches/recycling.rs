@@ -1,5 +1,6 @@
-//! One durable put at a time, by turns: in segments whose files are new and in recycled ones, beside a bare `pwrite` and
-//! `fdatasync` of as many bytes in a file whose space is reserved, and in one that was written before.
+//! One durable put at a time, by turns, in segments with new files and with recycled ones. Beside
+//! them stands a bare `pwrite` and `fdatasync` of as many bytes, in a reserved file and in one that
+//! was written before.
 //!
 //! `cargo bench --bench recycling -- ROUNDS VALUE_BYTES` (default 3,000 and 100; keys of 16 bytes).
 
@@ -17,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: usize = 64 << 20;
-/// A header, and a put but for its value.
+/// Bytes of a frame header and of a put without its value.
 const FRAME_BYTES: usize = 128 + 8 + 16;
 const KEYS: u64 = 10_000;
 
@@ -47,7 +48,7 @@ impl Engine {
         began.elapsed()
     }
 
-    /// Fills a segment, and gives up what there is.
+    /// Fills a segment, and gives up the log so far.
     fn fill_and_compact(&mut self) {
         let (first, count) = (self.next, (SEGMENT_BYTES / (self.value.len() + 60)) as u64);
         let keys: Vec<[u8; 16]> = (0..KEYS).map(|key| u128::from(key).to_be_bytes()).collect();

@@ -1,6 +1,8 @@
-//! A million puts that the log has already, submitted again in calls of 1,000 and as one: compared with what it has.
+//! A million puts that the log already has, submitted again in calls of 1,000 and as one call: the
+//! engine compares them with the log.
 //!
-//! Beside it are the same calls on a machine whose log has given the entries up, which compares nothing.
+//! Beside it are the same calls on a machine whose log has given the entries up, so nothing is
+//! compared.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 

@@ -1,5 +1,6 @@
-//! From one thread to another and back: a bare `ArrayQueue` in each direction, beside a synchronous call whose worker
-//! is another thread; and descriptors of 32 bytes flat out, beside ranges of 128 entries that do nothing.
+//! Round trips between two threads, and descriptors flat out. A bare `ArrayQueue` in each direction
+//! stands beside a synchronous call whose worker is another thread. Descriptors of 32 bytes stand
+//! beside ranges of 128 entries that do nothing.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
@@ -20,12 +21,12 @@ use sprag::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As large as the engine's own.
+/// Descriptor of the same size as the engine's.
 type Descriptor = [u64; 4];
 const RANGE: u64 = 128;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Applies nothing: what is left is the way there.
+/// A machine that applies nothing, so only the hand-off is measured.
 struct Nothing;
 
 impl StateMachine for Nothing {
@@ -63,7 +64,7 @@ impl Echo {
         let run = move || {
             while !stopped.load(Ordering::Relaxed) {
                 match from.pop() {
-                    // The first word says whether an answer is wanted.
+                    // The first word of a descriptor asks for an answer.
                     Some(descriptor) if descriptor[0] == 1 => to.push(descriptor).unwrap(),
                     Some(_) => {}
                     None => std::hint::spin_loop(),

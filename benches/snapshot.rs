@@ -1,7 +1,8 @@
-//! Snapshot files: writing one, beside gathering, writing and syncing the same bytes by hand; and reading it.
+//! Snapshot files: writing one, beside gathering, writing and syncing the same bytes by hand, and
+//! reading one.
 //!
-//! `cargo bench --bench snapshot -- ROUNDS MIB` prints medians over the rounds, which alternate; figures are in
-//! `docs/benchmarks.md`. Files go to the directory of the `TMPDIR` variable.
+//! `cargo bench --bench snapshot -- ROUNDS MIB` prints medians over the rounds, which alternate.
+//! Figures are in `docs/benchmarks.md`. Files go to the directory of the `TMPDIR` variable.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 
@@ -21,7 +22,7 @@ const KEY_BYTES: usize = 16;
 const CHUNK_BYTES: usize = 4 << 20;
 const GETS: usize = 1_000_000;
 
-/// Keys and values that lie anywhere but in order, as those of a running machine do.
+/// Keys and values in random places, as in a running machine.
 struct State {
     keys: Vec<[u8; KEY_BYTES]>,
     values: Vec<Box<[u8]>>,
@@ -53,8 +54,8 @@ fn below(random: &mut u64, limit: usize) -> usize {
     usize::try_from(*random >> 33).unwrap() % limit
 }
 
-/// The least that writing a state takes: a buffer of 4 MiB filled in key order and written, then the sync; also a table
-/// of the same length as the records'. No checksum, no format.
+/// The lower bound of writing a state: fill a buffer of 4 MiB in key order, write it, and sync. A
+/// table as long as the records' is written too. There is no checksum and no format.
 fn by_hand(directory: &Path, state: &State) -> u64 {
     let path = directory.join("by-hand");
     let mut file = File::create(&path).unwrap();
@@ -96,7 +97,7 @@ fn main() {
 fn writing(rounds: usize, directory: &Path, state: &State) {
     let mut figures = [Vec::new(), Vec::new()];
     for round in 0..2 * rounds {
-        // Which one goes first alternates.
+        // The order of the two alternates.
         let which = (round + round / 2) % 2;
         let started = Instant::now();
         let bytes = if which == 0 {

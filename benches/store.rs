@@ -1,5 +1,6 @@
-//! Random gets and overwrites over a million keys of 16 bytes with values of 100, beside a bare, presized
-//! `hashbrown::HashTable` doing the same with the same kind of hash: what locks, commands and replies cost on top.
+//! Random gets and overwrites over a million keys of 16 bytes with values of 100. A bare, presized
+//! `hashbrown::HashTable` does the same with the same kind of hash, so the difference is the cost
+//! of locks, commands and replies.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
@@ -18,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const KEYS: u64 = 1_000_000;
 const FRAME_ENTRIES: u64 = 128;
-/// Enough frames that they do not fit a cache either.
+/// Number of frames, so many that they do not fit a cache either.
 const FRAMES: u64 = 2_000;
 
 type Key = [u8; 16];
@@ -29,7 +30,7 @@ fn key(number: u64) -> Key {
     key
 }
 
-/// Keys in an order that no prefetcher knows.
+/// Keys in an order that no prefetcher can predict.
 struct Random(u64);
 
 impl Random {

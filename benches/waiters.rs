@@ -1,7 +1,9 @@
-//! What a waiter costs, by how many others there are: registering, and being woken. 1,000 to 1,000,000 futures wait, each for
-//! an index of its own in rising or in random order, or all for the same one. Then the entries are applied.
+//! The cost of a waiter, by the number of other waiters: registering, and being woken. 1,000 to
+//! 1,000,000 futures wait, for different indexes in rising or in random order, or all for the same
+//! one. Then the entries are applied.
 //!
-//! `cargo bench --bench waiters -- WAITERS_MAX` (default 1,000,000). Prints nanoseconds a waiter, the best of several rounds.
+//! `cargo bench --bench waiters -- WAITERS_MAX` (default 1,000,000). It prints nanoseconds a
+//! waiter, the best of several rounds.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Counts its calls.
+/// A waker that counts its calls.
 #[derive(Default)]
 struct Count(AtomicU64);
 
@@ -39,7 +41,7 @@ impl Wake for Count {
     }
 }
 
-/// Which index each waiter waits for.
+/// The indexes that the waiters wait for.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Indexes {
     Rising,
@@ -64,7 +66,7 @@ impl Engine {
         self.next += count;
     }
 
-    /// Nanoseconds a waiter: registering, and being woken beyond what applying takes.
+    /// Nanoseconds a waiter: registering, and being woken, without the time of applying.
     fn round(&mut self, waiters: u64, indexes: Indexes, applying: f64) -> (f64, f64) {
         let last = self.next + waiters - 1;
         let mut order: Vec<u64> = match indexes {
@@ -106,7 +108,7 @@ fn main() {
     let given = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
     let waiters_max: u64 = given.unwrap_or(1_000_000);
     let mut engine = Engine::new();
-    // An entry's own cost, which the waking of its waiter comes on top of.
+    // The cost of an entry without waiters, which is subtracted.
     engine.apply(1 << 20);
     let began = Instant::now();
     engine.apply(1 << 20);

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let machine = PersistentStateMachine::open(PersistentConfig::new(&directory))?;
     let manager = ApplyManager::new(machine, ApplyConfig::new())?;
-    // Each returns when its command is in the state, and on stable storage.
+    // Each call returns when its command is in the state, and on stable storage.
     manager.propose(Command::put(b"color", b"green"), timeout)?;
     let reply = manager.propose(Command::increment(b"visits", 42), timeout)?;
     assert_eq!(reply, Reply::Counter(42));

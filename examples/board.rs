@@ -17,7 +17,7 @@ const TEXT_MAX: usize = 64;
 #[derive(Default)]
 pub(crate) struct Board(pub(crate) Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
 
-/// A payload is a writer, a colon, and the message.
+/// Parses a payload: a writer, a colon, and the message.
 fn parse<'a>(payload: &PayloadRef<'a>) -> Option<(&'a [u8], &'a [u8])> {
     let PayloadRef::Opaque(bytes) = payload else { return None };
     let colon = bytes.iter().position(|byte| *byte == b':')?;
@@ -55,7 +55,8 @@ impl StateMachine for Board {
 
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // How many there are, so that a part of them is not taken for all.
+        // Write the number first, so that a reader can tell a part of the messages from all of
+        // them.
         out.write(&(board.len() as u64).to_le_bytes())?;
         for part in board.iter().flat_map(|(writer, text)| [writer, text]) {
             out.write(&(part.len() as u64).to_le_bytes())?;
@@ -92,7 +93,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join(format!("board-{}", std::process::id()));
     let timeout = Duration::from_secs(10);
     for run in 0..3 {
-        // All that was acknowledged is there, however the run before ended.
+        // Everything acknowledged is there, however the run before ended.
         let board = Journaled::open(PersistentConfig::new(&directory), Board::default())?;
         let manager = ApplyManager::new(board, ApplyConfig::new())?;
         let next = manager.applied().map_or(1, |last| last.index + 1);
@@ -103,7 +104,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
         let before = if run == 0 { String::new() } else { format!("message {}", run - 1) };
         assert_eq!(reply.as_bytes(), Some(before.as_bytes()));
         if run == 1 {
-            // Gives up the log so far: the next run starts from a snapshot.
+            // Give up the log so far: the next run starts from a snapshot.
             manager.compact()?;
         }
         manager.close(timeout)?;

@@ -1,8 +1,9 @@
-//! A state machine of one's own: a bank, on disk. Run it with `cargo run --example custom_state_machine`, again and again:
-//! it goes on where it was, also if it was killed.
+//! A state machine written by the embedder: a bank, on disk. Run it with `cargo run --example
+//! custom_state_machine`, several times: it continues where it was, also after a kill.
 //!
-//! A deposit concerns one account, so deposits to different accounts are applied in parallel. A transfer concerns two,
-//! which may be of different partitions: it is a barrier, and runs alone at its place in the order.
+//! A deposit concerns one account, so deposits to different accounts are applied in parallel. A
+//! transfer concerns two accounts, which may be of different partitions. So it is a barrier, and
+//! runs alone at its place in the order.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,12 +18,12 @@ use sprag::{
     StateMachine,
 };
 
-/// How many accounts there are.
+/// Number of accounts.
 pub const ACCOUNTS: u64 = 100;
-/// Where a deposit comes from.
+/// Sender of a deposit.
 pub const NOWHERE: u64 = u64::MAX;
 
-/// `[from, to, amount]`.
+/// An order: `[from, to, amount]`.
 pub type Order = [u64; 3];
 
 /// The bytes of an order.
@@ -31,7 +32,7 @@ pub fn encode(order: Order) -> Vec<u8> {
     order.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-/// An order of the log; `None` for whatever else a log may hold.
+/// Decodes an order of the log; `None` for any other entry.
 #[must_use]
 pub fn decode(payload: &PayloadRef<'_>) -> Option<Order> {
     let PayloadRef::Opaque(bytes) = payload else { return None };
@@ -39,10 +40,10 @@ pub fn decode(payload: &PayloadRef<'_>) -> Option<Order> {
     <[[u8; 8]; 3]>::try_from(words).ok().map(|words| words.map(u64::from_le_bytes))
 }
 
-/// Balances by account.
+/// The state: balances by account.
 ///
-/// Atomics, because partitions are applied by different threads; relaxed, because the manager orders what concerns the
-/// same account.
+/// The balances are atomics, because different threads apply the partitions. They are relaxed,
+/// because the manager orders entries that concern the same account.
 pub struct Bank {
     balances: Vec<AtomicU64>,
 }
@@ -64,7 +65,8 @@ impl Bank {
         at.and_then(|at| self.balances.get(at)).ok_or(Rejection::Custom(404))
     }
 
-    /// The balance of the receiver afterwards; a rejected order changes nothing.
+    /// Runs an order, and returns the receiver's balance afterwards. A rejected order changes
+    /// nothing.
     fn run(&self, [from, to, amount]: Order) -> Result<u64, Rejection> {
         let receiver = self.account(to)?;
         let sum =
@@ -83,7 +85,8 @@ impl Bank {
 }
 
 impl StateMachine for Bank {
-    /// A function of the payload alone: never of the balances, nor of which accounts there are.
+    /// The footprint depends on the payload alone, never on the balances, nor on which accounts
+    /// there are.
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
         match decode(payload) {
             Some([NOWHERE, to, _]) => Footprint::key(&to.to_le_bytes()),
@@ -115,7 +118,7 @@ impl StateMachine for Bank {
         Ok(out.write(&bytes)?)
     }
 
-    /// All of it is read and looked at before any of it is taken.
+    /// Restores the balances: reads and checks all bytes before it takes any of them.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
         let bytes = source.read_all(8 * self.balances.len())?;
         if bytes.len() != 8 * self.balances.len() {
@@ -130,28 +133,28 @@ impl StateMachine for Bank {
     }
 }
 
-/// What customers ask for; a consensus engine would have their orders from the network.
+/// An order of a customer. Under a consensus engine, orders would come from the network.
 #[must_use]
 pub fn order(index: u64) -> Order {
     let random = |salt: u64| (index ^ salt << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     let to = random(1) % ACCOUNTS;
-    // Every seventh is a transfer, of which some ask for more than there is.
+    // Every seventh order is a transfer; some ask for more than there is.
     let from = if index.is_multiple_of(7) { random(2) % ACCOUNTS } else { NOWHERE };
     [from, to, random(3) % 50]
 }
 
-/// A small bank needs no segments of 64 MiB, nor the memory for their images.
+/// Options for a small bank, which needs no segments of 64 MiB, nor the memory for their images.
 #[must_use]
 pub fn config(directory: &Path) -> PersistentConfig {
     PersistentConfig::new(directory).segment_bytes(64 << 10)
 }
 
-/// The example: opens the bank in `directory`, runs `orders` more orders, and closes it. Appends to the file
-/// `acknowledged` the index of each order it may tell the customer is done.
+/// The example: opens the bank in `directory`, runs `orders` more orders, and closes it. Appends to
+/// the file `acknowledged` the index of each order that the bank may confirm to the customer.
 ///
 /// # Errors
 ///
-/// Whatever goes wrong.
+/// Any failure of opening, applying or closing.
 pub fn run(
     directory: PathBuf,
     orders: u64,
@@ -180,10 +183,10 @@ pub fn run(
         })?;
         next += payloads.len() as u64;
         if let Some(file) = &mut file {
-            // In one write, so that a line is there whole or not at all, whenever the process is killed.
+            // Write the line in one call, so that a kill leaves all of it or nothing.
             file.write_all(format!("{}\n", next - 1).as_bytes())?;
         }
-        // Now and then the balances are written down as they are, and the orders before need not be kept.
+        // Take a snapshot now and then, so that earlier orders need not be kept.
         if next / 1000 > (next - payloads.len() as u64) / 1000 {
             manager.compact()?;
         }
@@ -193,7 +196,7 @@ pub fn run(
     Ok(manager.close(timeout)?)
 }
 
-/// `custom_state_machine [DIRECTORY [ORDERS [ACKNOWLEDGED_FILE]]]`
+/// Runs `custom_state_machine [DIRECTORY [ORDERS [ACKNOWLEDGED_FILE]]]`.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let directory = arguments.next().map(PathBuf::from);

@@ -1,7 +1,7 @@
 //! A storage for the key-value machine: sorted maps in memory. Run it with `cargo run --example storage`.
 //!
-//! A storage of your own takes the place of the maps; `sprag::testing::storage::Suite` says whether it does what the machine
-//! relies on.
+//! A storage of yours replaces the maps. `sprag::testing::storage::Suite` checks whether it does
+//! what the machine relies on.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,10 +14,10 @@ use sprag::{
 };
 
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
-/// A snapshot shares the maps; a batch copies a map that is shared before it changes it.
+/// The tables. A snapshot shares the maps; a batch copies a shared map before it changes it.
 type Tables = BTreeMap<Table, Arc<Keys>>;
 
-/// Clones are the same storage.
+/// A storage in memory; clones are the same storage.
 #[derive(Clone, Default)]
 pub struct MapStorage(Arc<RwLock<Tables>>);
 
@@ -57,7 +57,7 @@ impl Storage for MapStorage {
         self.snapshot()?.get(table, key, read)
     }
 
-    /// Memory is all the stable storage there is: what is committed is as safe as it gets.
+    /// Commits a batch. Memory is the only storage here, so a committed batch counts as durable.
     fn commit(&self, batch: &StorageBatch, _sync: bool) -> Result<bool, StorageError> {
         self.change(|tables| {
             for (table, key, value) in batch.writes() {
@@ -84,7 +84,8 @@ impl Storage for MapStorage {
 pub struct MapSnapshot(Tables);
 
 impl MapSnapshot {
-    /// The keys between two bounds. `BTreeMap::range` panics where the bounds exclude each other, so they are compared first.
+    /// The pairs between two bounds. `BTreeMap::range` panics where the bounds exclude each other,
+    /// so they are compared first.
     fn range<'a>(
         &'a self,
         table: Table,

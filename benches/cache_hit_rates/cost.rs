@@ -1,4 +1,5 @@
-//! What a hit, a miss with its fill, and a commit through the cache cost, and what an entry takes.
+//! Costs of a hit, of a miss with its fill, of a commit through the cache, and of an entry's
+//! memory.
 
 use std::hint::black_box;
 use std::thread;
@@ -26,7 +27,7 @@ fn filled(value_len: usize) -> ReadCache {
     cache
 }
 
-/// Nanoseconds each, the best of five rounds.
+/// Nanoseconds for each call, the best of five rounds.
 fn best_ns(count: usize, mut run: impl FnMut()) -> f64 {
     let round = |()| {
         let start = Instant::now();
@@ -36,16 +37,17 @@ fn best_ns(count: usize, mut run: impl FnMut()) -> f64 {
     [(); 5].map(round).into_iter().fold(f64::INFINITY, f64::min)
 }
 
-/// Bytes of memory that this process has.
+/// Resident memory of this process, in bytes.
 fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages.unwrap_or(0_u64) * 4_096
 }
 
-/// What each entry takes beside its key and value, once a cache has pushed out twice as many as it has.
+/// Prints the memory of an entry beside its key and value, after a cache has evicted twice as many
+/// entries as it holds.
 pub(crate) fn print_memory() {
-    // None is dropped: the next one would take its memory.
+    // Keep every cache: the next one would reuse its memory.
     let mut caches = Vec::new();
     for value_len in [0, 16, 100, 1_000] {
         let entries = 80_000;
@@ -55,7 +57,7 @@ pub(crate) fn print_memory() {
         for key in 0..4 * entries as u64 {
             let key = key.to_le_bytes();
             if let Err(fill) = cache.look_up(&key) {
-                // A copy of its own, as of what a storage gives.
+                // Copy the value, as a storage does.
                 fill.keep(&key, &sprag::Value::from(&*value));
             }
         }

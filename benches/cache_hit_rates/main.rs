@@ -1,11 +1,11 @@
-//! How often the read cache has what is asked for, beside a plain LRU and beside the best that any cache could do, and
-//! what a hit costs.
+//! Hit rates of the read cache, beside a plain LRU and the best that any cache could do, and the
+//! cost of a hit.
 //!
-//! `cargo bench --bench cache_hit_rates -- [--svg FILE] [--write-trace FILE] [TRACE...]`. Each TRACE is a file in the
-//! format of the ARC traces; without one, the workloads are made up from fixed seeds, so every run gives the same
-//! figures within the cache's random hashing.
+//! `cargo bench --bench cache_hit_rates -- [--svg FILE] [--write-trace FILE] [TRACE...]`. Each
+//! TRACE is a file in the format of the ARC traces. Without one, the workloads are made from fixed
+//! seeds, so every run gives the same figures within the cache's random hashing.
 //!
-//! - `--svg FILE` draws the curves; `docs/images/cache-hit-rates.svg` is made by it.
+//! - `--svg FILE` draws the curves; `docs/images/cache-hit-rates.svg` is such a file.
 //! - `--write-trace FILE` writes the last workload as such a trace.
 
 #![allow(
@@ -43,7 +43,7 @@ struct Curves {
     best: Vec<f64>,
 }
 
-/// Hits of the read cache; its values are empty.
+/// Number of hits of the read cache; its values are empty.
 fn hits_of_ours(gets: &[u32], entries: usize) -> usize {
     let cache = ReadCache::new(CacheLimits { entries, bytes: 1 << 30 });
     let mut hits = 0;

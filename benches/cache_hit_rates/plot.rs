@@ -6,7 +6,7 @@ use super::Curves;
 
 const COLUMNS: usize = 2;
 const PANEL: (f64, f64) = (470.0, 280.0);
-/// Room for the numbers of the axes around a panel's curves.
+/// Margins for the numbers of the axes around a panel's curves.
 const MARGIN: (f64, f64, f64, f64) = (46.0, 34.0, 14.0, 40.0);
 const LEGEND_HEIGHT: f64 = 36.0;
 const COLORS: [(&str, &str, &str); 3] = [

@@ -2,10 +2,10 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-/// Hits of an LRU of each size, all in one pass: a get hits where fewer different keys than the size were read since
-/// the last get of its key (Mattson and others, 1970).
+/// Number of hits of an LRU of each size, all in one pass (Mattson and others, 1970). A get hits if
+/// fewer different keys than the size were read since the last get of its key.
 pub(crate) fn hits_of_lru(gets: &[u32], sizes: &[usize]) -> Vec<usize> {
-    // A tree of sums over the gets; 1 at the last get of each key.
+    // A tree of sums over the gets; it holds 1 at the last get of each key.
     let mut sums = vec![0_u32; gets.len() + 1];
     let add = |sums: &mut [u32], at: usize, value: u32| {
         let mut at = at + 1;
@@ -25,7 +25,7 @@ pub(crate) fn hits_of_lru(gets: &[u32], sizes: &[usize]) -> Vec<usize> {
     let (mut last, mut hits) = (HashMap::new(), vec![0; sizes.len()]);
     for (at, key) in gets.iter().enumerate() {
         if let Some(earlier) = last.insert(key, at) {
-            // The key itself included.
+            // The distance includes the key itself.
             let distance = before(&sums, at) - before(&sums, earlier);
             for (hits, size) in hits.iter_mut().zip(sizes) {
                 *hits += usize::from(distance <= *size);
@@ -37,7 +37,7 @@ pub(crate) fn hits_of_lru(gets: &[u32], sizes: &[usize]) -> Vec<usize> {
     hits
 }
 
-/// For each get, which is the next one of its key; `None` where there is none.
+/// For each get, the number of the next get of its key; `None` for the last one.
 pub(crate) fn next_uses(gets: &[u32]) -> Vec<Option<usize>> {
     let (mut next, mut seen) = (vec![None; gets.len()], HashMap::new());
     for (at, key) in gets.iter().enumerate().rev() {
@@ -46,10 +46,10 @@ pub(crate) fn next_uses(gets: &[u32]) -> Vec<Option<usize>> {
     next
 }
 
-/// Hits of a cache that knows the future (Belady, 1966): it keeps the keys that are read again soonest, and does not
-/// take in what is read again later than all that it has.
+/// Number of hits of a cache that knows the future (Belady, 1966). It keeps the keys that are read
+/// again soonest, and does not take in a key that is read later than all of these.
 pub(crate) fn hits_of_best(next: &[Option<usize>], size: usize) -> usize {
-    // What is kept is known by when it is read next.
+    // The kept keys are sorted by their next get.
     let (mut kept, mut by_next) = (vec![false; next.len()], BinaryHeap::new());
     let (mut count, mut hits) = (0, 0);
     for (at, next) in next.iter().enumerate() {
@@ -62,7 +62,7 @@ pub(crate) fn hits_of_best(next: &[Option<usize>], size: usize) -> usize {
         by_next.push(next);
         count += 1;
         if count > size {
-            // Those that are over are behind all that are to come.
+            // Keys whose last get is over come behind all future ones.
             kept[by_next.pop().unwrap()] = false;
             count -= 1;
         }

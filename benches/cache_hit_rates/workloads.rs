@@ -1,4 +1,4 @@
-//! What is read, in which order.
+//! Workloads: sequences of keys that are read.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -17,7 +17,8 @@ fn below(random: &mut Random, bound: u32) -> u32 {
     (random.next_u64() % u64::from(bound)) as u32
 }
 
-/// Ranks whose shares fall with a power of the rank. From the sums of all shares, so exact for any exponent.
+/// Ranks whose shares fall with a power of the rank. The sums of all shares are exact for any
+/// exponent.
 pub(crate) struct Zipf(Vec<f64>);
 
 impl Zipf {
@@ -55,14 +56,15 @@ pub(crate) fn made_up() -> Vec<Workload> {
     ]
 }
 
-/// Half a loop, which a cache that is a little too small for it should not lose as a whole; half zipf over all keys.
+/// Half a loop over more keys than the cache holds, of which it should not lose all; half zipf over
+/// all keys.
 fn loop_then_zipf() -> Vec<u32> {
     let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random::new(3));
     let around = (0..KEYS / 5).cycle().take(GETS / 2);
     around.chain((0..GETS / 2).map(|_| zipf.next(&mut random))).collect()
 }
 
-/// Scans of 10,000 keys in a row, from anywhere, between as many gets of hot keys.
+/// Scans of 10,000 keys in a row from random places, between as many gets of hot keys.
 fn mixed() -> Vec<u32> {
     let (zipf, mut random) = (Zipf::new(KEYS, 0.99), Random::new(4));
     let mut gets = Vec::with_capacity(GETS);
@@ -76,7 +78,8 @@ fn mixed() -> Vec<u32> {
     gets
 }
 
-/// As a database reads its file: short runs of hot blocks whose place moves, now and then a long run, and a loop.
+/// Reads of a database's file: short runs of hot blocks whose place moves, some long runs, and a
+/// loop.
 fn database() -> Vec<u32> {
     let (zipf, mut random) = (Zipf::new(KEYS / 8, 0.9), Random::new(5));
     let mut gets = Vec::with_capacity(GETS);
@@ -102,7 +105,7 @@ pub(crate) fn distinct(gets: &[u32]) -> usize {
     gets.iter().collect::<HashSet<_>>().len()
 }
 
-/// Lines of `start count ignored number`: `count` blocks in a row are read, from `start` on.
+/// Parses lines of `start count ignored number`: `count` blocks in a row are read, from `start` on.
 pub(crate) fn read_trace(text: &str) -> Result<Vec<u32>, String> {
     let mut gets = Vec::new();
     for line in text.lines() {
@@ -115,7 +118,7 @@ pub(crate) fn read_trace(text: &str) -> Result<Vec<u32>, String> {
     Ok(gets)
 }
 
-/// The same the other way round.
+/// Writes gets in the format that [`read_trace`] parses.
 pub(crate) fn write_trace(gets: &[u32]) -> String {
     let mut text = String::new();
     let runs = gets.chunk_by(|one, next| one.checked_add(1) == Some(*next));

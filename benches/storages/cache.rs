@@ -1,4 +1,4 @@
-//! Gets and batches of a machine with the read cache, and without it.
+//! Gets and batches of a machine, with the read cache and without it.
 
 use sprag::StorageConfig;
 use sprag::machine::storage::Storage;
@@ -6,7 +6,7 @@ use sprag::testing::Random;
 
 use super::{Machine, Pair, ROUNDS, Target, VALUE_BYTES, each, key, median, timed};
 
-/// Fewer than the cache holds.
+/// Number of hot keys, which all fit the cache.
 const HOT_KEYS: u64 = 5_000;
 const GETS: usize = 200_000;
 

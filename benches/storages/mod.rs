@@ -1,13 +1,13 @@
-//! What a machine over a storage costs beside a bare loop over the same storage, and the figures of a
+//! The cost of a machine over a storage, beside a bare loop over the same storage, and figures of a
 //! storage alone. The crates of storages include this file.
 //!
-//! The first argument says what to measure:
+//! The first argument names the measurement:
 //!
-//! - `batches`: writing batches of 100 and 1,000, beside a loop that does the same. Each round runs all
-//!   in turn; the median of 7 rounds counts.
-//! - `cache KEYS`: gets and batches over so many keys, with the read cache and without it.
-//! - `sizes KEYS`: a state of so many keys: batches, gets that hit and miss, a scan, disk and memory, opening
-//!   again, and opening after a kill.
+//! - `batches`: writing batches of 100 and 1,000, beside a loop that does the same. Each round runs
+//!   all in turn; the median of 7 rounds counts.
+//! - `cache KEYS`: gets and batches over this many keys, with the read cache and without it.
+//! - `sizes KEYS`: a state of this many keys. It measures batches, gets that hit and miss, a scan,
+//!   disk and memory, opening again, and opening after a kill.
 
 mod cache;
 
@@ -20,7 +20,7 @@ use sprag::{ApplyConfig, ApplyManager, Entry, PersistentStateMachine, Stage, Sto
 
 const PATIENT: Duration = Duration::from_secs(600);
 const ROUNDS: usize = 7;
-/// Keys that are there before a comparison begins.
+/// Number of keys in the storage before a comparison begins.
 const KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 100;
 
@@ -34,7 +34,7 @@ pub trait Bare {
     fn sync(&mut self);
 }
 
-/// How a storage and the bare loop over it open a directory.
+/// A storage and the bare loop over it, each of which can open a directory.
 pub trait Target {
     type Storage: Storage;
     type Bare: Bare;
@@ -44,7 +44,7 @@ pub trait Target {
 
 fn key(number: u64) -> [u8; 16] {
     let mut key = [b'k'; 16];
-    // Spread, so that neighbours in a batch are none in the tree.
+    // Spread the numbers, so that neighbours in a batch are not neighbours in the tree.
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     key
 }
@@ -71,7 +71,7 @@ impl<S: Storage> Machine<S> {
         Self { manager, next }
     }
 
-    /// Submits the batches, a few ahead of what is applied, and waits for the last one.
+    /// Submits the batches, a few ahead of apply, and waits for the last one.
     fn run(&mut self, batches: &[Vec<Pair>]) {
         let mut lasts = Vec::new();
         for (number, batch) in batches.iter().enumerate() {
@@ -173,8 +173,8 @@ fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
-/// Fills a directory and says what it took. The process that fills ends without closing anything, as after a
-/// kill.
+/// Fills a directory and prints the time and space. The process ends without closing anything, as
+/// after a kill.
 fn fill(target: &impl Target, directory: &Path, keys: u64) {
     let mut machine = Machine::new(target.storage(directory), 1000, false);
     let mut random = Random::new(2);
@@ -222,11 +222,11 @@ fn fill(target: &impl Target, directory: &Path, keys: u64) {
     println!("| memory by its own account, MiB | {} |", mib(stats.memory_bytes));
     println!("| peak resident memory of the process, MiB | {} |", peak_mib());
     machine.run(&[pairs(&mut random, 10)]);
-    // As a kill does: nothing is closed.
+    // Exit without closing anything, as a kill does.
     std::process::exit(0);
 }
 
-/// Applies a few batches that are synced each, and ends as `fill` does.
+/// Applies a few batches, each synced, and ends as `fill` does.
 fn overwrite(target: &impl Target, directory: &Path) {
     for (batch, count) in [(100, 30), (1000, 10)] {
         let mut machine = Machine::new(target.storage(directory), batch, true);
@@ -278,7 +278,7 @@ pub fn main(target: &impl Target) {
         ["batches", ..] => batches(target),
         ["cache", keys, ..] => cache::measure(target, keys.parse().unwrap()),
         ["sizes", keys, ..] => sizes(target, keys.parse().unwrap()),
-        // `cargo test --benches` runs it with other arguments.
+        // `cargo test --benches` runs this with other arguments.
         _ => println!("say `batches`, `cache KEYS` or `sizes KEYS`"),
     }
 }

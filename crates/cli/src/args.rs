@@ -11,31 +11,35 @@ use sprag::Profile;
 
 use crate::generate::Generate;
 
-/// Run and look into sprag, the engine under a Raft node that turns committed log entries into durable state.
+/// Run and inspect sprag, the engine under a Raft node: it turns committed log entries into durable
+/// state.
 #[derive(Parser, Debug)]
 #[command(
     name = "sprag",
     version = crate::version::text(),
     arg_required_else_help = true,
     after_help = "\
-A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `cas`,
-`batch`, `import` and `run` create it if it is missing,
-`restore` makes a new one; `snapshot` (without --out), `compact` and `bench open` write to one that is there; `repair --yes`
-cuts a damaged one. All other commands only read it, and never change a byte. They read beside a writer too, but for
-`repair`, which wants the directory to be closed; and up to the damage of one that is damaged (they say so, and exit
-with 1), but for `snapshot --out`, which makes nothing of a part. While one of them reads a closed directory, nobody can
-open it to write: let it end first.
+A data directory (DIR) belongs to one writer at a time. `put`, `delete`, `incr`, `cas`, `batch`,
+`import` and `run` create a missing directory; `restore` always makes a new one. `snapshot` (without
+--out), `compact` and `bench open` write to an existing directory. `repair --yes` cuts a damaged one.
 
-`run --storage` and `restore --storage` make directories of fjall or redb. `stats`, `get`, `keys`, `export`, `snapshot --out`,
-`put`, `delete`, `incr`, `cas` and `batch` know them by what is in them; they take the directory for themselves, reading
-included. The other commands are about the log of sprag.
+All other commands only read the directory, and never change a byte. They also read beside a writer,
+except for `repair`, which needs a closed directory. They read a damaged directory up to the damage,
+say so, and exit with 1; only `snapshot --out` then writes nothing. While a command reads a closed
+directory, no program can open it for writing: let the command end first.
 
-`verify`, `inspect`, `dump` and `repair` are for every directory, and `restore` for every snapshot. The others are for the
-key-value machine only, and refuse a directory that records a state machine of somebody's own; those that apply
-entries (`put`, `delete`, `incr`, `cas`, `batch`, `import`, `run`) refuse the log of a consensus engine too.
+`run --storage` and `restore --storage` make directories of fjall or redb. `stats`, `get`, `keys`,
+`export`, `snapshot --out`, `put`, `delete`, `incr`, `cas` and `batch` recognise such a directory by
+its content. They lock it, for reading too. The other commands work on the log of sprag only.
 
-Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong usage. With --json that
-line is an object: error, kind and, where they are known, file, offset and index.
+`verify`, `inspect`, `dump` and `repair` take every directory, and `restore` takes every snapshot.
+The other commands serve the key-value machine only, and refuse a directory that records another
+state machine. Commands that apply entries (`put`, `delete`, `incr`, `cas`, `batch`, `import`,
+`run`) also refuse the log of a consensus engine.
+
+Exit status: 0 done; 1 the data is bad or the work failed (one line on stderr says why); 2 wrong
+usage. With --json that line is an object: error, kind and, where they are known, file, offset and
+index.
 
 Examples:
   sprag run                            the main job: a million entries into a temporary directory, timed and checked
@@ -44,9 +48,9 @@ Examples:
   sprag get data name                  print its value
   sprag keys data user:                the keys that begin with user:
   sprag verify data                    read every byte, and name all damage
-  sprag repair data                    what repairing a damaged directory would lose
+  sprag repair data                    show what a repair would lose
   sprag export data > state.jsonl      the state, sorted by key
-  sprag import data appendonly.aof     what a Redis append-only file holds
+  sprag import data appendonly.aof     import a Redis append-only file
   sprag snapshot data --out day.snap   back up: the state, in one file, also beside a writer
   sprag restore day.snap copy          a new directory from it
   sprag restore day.snap b --storage redb    the same, kept in redb"

@@ -216,7 +216,7 @@ fn contiguity(contiguity: Contiguity) -> &'static str {
 fn machine(state: Option<SnapshotKind>) -> &'static str {
     match state {
         Some(SnapshotKind::KeyValue) => "key-value",
-        Some(_) => "somebody's own",
+        Some(_) => "custom",
         None => "not recorded",
     }
 }

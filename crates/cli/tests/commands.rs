@@ -1,4 +1,4 @@
-//! Every command does what its help says, and says what is wrong when it cannot.
+//! Tests that every command does what its help says, and says what is wrong when it cannot.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -111,7 +111,7 @@ fn usage_errors_have_a_status_of_their_own() {
     }
 }
 
-/// What is on standard error as JSON, with an exit status.
+/// Runs the command, which must fail with `status`, and parses its standard error as JSON.
 fn json_failure(status: i32, arguments: &[&str]) -> serde_json::Value {
     let output = sprag(arguments);
     assert_eq!(output.status.code(), Some(status), "{arguments:?}");
@@ -171,7 +171,8 @@ fn a_file_that_is_to_be_restored_and_is_missing_is_named() {
     );
 }
 
-/// Runs the command with a terminal as its output and its standard error; what is shown there.
+/// Runs the command with a terminal as its output and its standard error. Returns the bytes shown
+/// there.
 fn on_a_terminal(arguments: &[&str]) -> Vec<u8> {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -182,7 +183,7 @@ fn on_a_terminal(arguments: &[&str]) -> Vec<u8> {
     let mut child = command(arguments);
     child.stdout(terminal.try_clone().unwrap()).stderr(terminal);
     let mut running = child.spawn().unwrap();
-    // With it go the only other handles of the terminal, so that the reading ends.
+    // Dropping the child closes the other handles of the terminal, so the read ends.
     drop(child);
     let mut shown = Vec::new();
     let _hung_up = fs::File::from(controller).read_to_end(&mut shown);
@@ -258,7 +259,7 @@ fn a_directory_that_others_may_write_to_or_have_open_is_read_only() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
     let manager = open(&dir, 1);
     assert!(fail(1, ["put", text(&dir), "key", "value"]).contains("already open"));
-    // Reading goes on beside a writer.
+    // Reading continues beside a writer.
     succeed(["verify", text(&dir)]);
     drop(manager);
     succeed(["verify", text(&dir)]);
@@ -329,7 +330,7 @@ fn a_reader_changes_no_byte_and_no_time_of_any_file() {
             "{verified}"
         );
     }
-    // Opening for writing cuts it, says so, and goes on.
+    // Opening for writing cuts the torn end, says so, and continues.
     let put = sprag(["put", text(&dir), "key", "value"]);
     assert_eq!((put.status.code(), &put.stdout[..]), (Some(0), &b"put at index 301 (new)\n"[..]));
     let said = String::from_utf8(put.stderr).unwrap();

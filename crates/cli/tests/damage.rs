@@ -1,4 +1,5 @@
-//! Damage below the durable watermark: named by `verify`, refused for writing, and never touched.
+//! Tests of damage below the durable watermark: `verify` names it, writing refuses it, and no
+//! command changes it.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -25,7 +26,8 @@ fn a_flipped_byte_is_named_and_refused_and_left_as_it_is() {
     .unwrap();
     assert!(frames.iter().any(|frame| frame.file != frames[0].file), "several segments");
     let last = frames.len() - 1;
-    // Header and body of first, middle and last frames, and of the first of a later segment.
+    // Flip bits in header and body of the first, middle and last frame, and of the first frame of a
+    // later segment.
     let rolled = frames.iter().position(|frame| frame.file != frames[0].file).unwrap();
     for at in [0, 1, 700, rolled - 1, rolled, last - 1, last] {
         let frame = &frames[at];
@@ -35,7 +37,8 @@ fn a_flipped_byte_is_named_and_refused_and_left_as_it_is() {
             let before = content(&dir);
 
             let message = fail(1, ["verify", text(&dir)]);
-            // Nothing before the first frame says which index it must have, but its own header if that holds.
+            // Nothing before the first frame says which index it must have. Its own header does, if
+            // it is intact.
             let index = (at > 0 || into >= 128).then_some(frame.first.index);
             let place = format!("{} is damaged at offset {}", frame.file, frame.offset);
             let index_part = index.map_or(String::new(), |index| format!(", index {index}: "));
@@ -59,7 +62,7 @@ fn a_flipped_byte_is_named_and_refused_and_left_as_it_is() {
     assert_eq!(json(["stats", text(&dir), "--json"])["last_index"], 1500);
 }
 
-/// A refused open for writing takes the lock, which is no byte of anybody's.
+/// Content of all files but the lock file: a refused open for writing takes the lock.
 fn content_bytes(
     content: &[(std::path::PathBuf, Vec<u8>, [i64; 4], u64)],
 ) -> Vec<(&std::path::PathBuf, &Vec<u8>, [i64; 4])> {
@@ -95,7 +98,7 @@ fn a_missing_segment_and_a_damaged_meta_are_named() {
     }
 }
 
-/// What `verify` calls damaged, a command that writes says too, where it can go on.
+/// A command that writes names the damage that `verify` names, if it can go on.
 #[test]
 fn a_command_that_writes_says_what_it_went_on_from() {
     for at in [70, 4096 + 70] {

@@ -1,4 +1,4 @@
-//! Every query of the dashboard, asked of a real Prometheus that scrapes a real run.
+//! A test that asks every query of the dashboard of a real Prometheus, which scrapes a real run.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -20,7 +20,7 @@ use std::{fs, thread};
 use common::{command, fresh};
 use serde_json::Value;
 
-/// A process that the end of the test ends.
+/// A process that ends with the test.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -37,10 +37,10 @@ impl Ended {
     }
 }
 
-/// The body of what a server answers; `None` while there is none.
+/// The body of a server's answer; `None` while there is none.
 fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    // An answer without chunks, after which the server closes.
+    // HTTP/1.0 gives an answer without chunks, after which the server closes.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -60,7 +60,7 @@ fn query(address: &str, expression: &str) -> Option<Value> {
     serde_json::from_str(&get(address, &path)?).ok()
 }
 
-/// How many series a query has.
+/// Number of series in an answer.
 fn series(answer: &Value) -> usize {
     answer["data"]["result"].as_array().map_or(0, Vec::len)
 }
@@ -78,7 +78,7 @@ fn queries() -> Vec<(String, String)> {
             queries.push((title.to_owned(), target["expr"].as_str().unwrap().to_owned()));
         }
     }
-    // The variables are filled by queries too.
+    // Queries fill the variables too.
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let filled = variables.iter().filter_map(|variable| variable["query"]["query"].as_str());
     for text in filled {
@@ -110,7 +110,7 @@ fn prometheus(dir: &Path, target: &str) -> (Ended, String) {
     );
     let file = dir.join("prometheus.yml");
     fs::write(&file, config).unwrap();
-    // A port that was free a moment ago.
+    // Take a port that was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut server = Command::new("prometheus");
     server.arg(format!("--config.file={}", file.display()));
@@ -129,7 +129,7 @@ fn every_query_of_the_dashboard_has_an_answer_from_a_prometheus_that_scrapes_a_r
     let (scratch, dir) = fresh();
     let (mut run, target) = run(&dir);
     let (mut server, address) = prometheus(scratch.path(), &target);
-    // Until it has ten scrapes of a run whose entries were applied.
+    // Wait for ten scrapes of a run whose entries were applied.
     let scraped = "count_over_time(sprag_applied_entries_total[1m]) >= 10 \
                    and sprag_applied_entries_total > 0";
     while query(&address, scraped).is_none_or(|answer| series(&answer) == 0) {
@@ -149,7 +149,7 @@ fn every_query_of_the_dashboard_has_an_answer_from_a_prometheus_that_scrapes_a_r
         let is_empty = ["sprag_cache_", "sprag_storage_"].iter().any(|of| filled.contains(of));
         assert_eq!(series(&answer) == 0, is_empty, "{title}: {filled}: {answer}");
     }
-    // The rules as they are load in a server, and a healthy run fires none.
+    // A server loads the rules as they are, and a healthy run fires none.
     let rules = get(&address, "/api/v1/rules?type=alert").unwrap();
     let rules: Value = serde_json::from_str(&rules).unwrap();
     let groups = rules["data"]["groups"].as_array().unwrap();

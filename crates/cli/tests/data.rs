@@ -1,4 +1,5 @@
-//! Changing and reading data by the command: `cas`, `batch`, `put -`, `keys`, prefixes, `watch`, and snapshot files.
+//! Tests of changing and reading data by the command: `cas`, `batch`, `put -`, `keys`, prefixes,
+//! `watch`, and snapshot files.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -22,7 +23,7 @@ fn given(arguments: &[&str], input: &[u8]) -> Output {
     let mut command = command(arguments);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
-    // A command that ends early does not read all of it.
+    // A command that ends early does not read all of its input.
     let _closed = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -170,7 +171,7 @@ fn keys_and_prefixes_are_those_of_a_directory_and_of_a_snapshot_file() {
     }
     let stats = json(["stats", text(&dir), "--json"]);
     assert!(stats["disk_bytes"].as_u64().unwrap() >= 4096);
-    // Damage is named, with the place.
+    // `get` names the damage and its place.
     let bytes = fs::read(&file).unwrap();
     common::flip(&file, bytes.len() as u64 / 3);
     let output = sprag(["verify", "--json", text(&file)]);
@@ -201,7 +202,7 @@ fn watch_follows_what_is_applied_beside_a_writer_until_it_is_interrupted() {
         serde_json::from_str::<Value>(&line).unwrap_or(Value::Null)
     };
     assert_eq!((&next()["index"], &next()["index"]), (&object!(4), &object!(5)));
-    // One that stays open, and commands that come and go.
+    // Test a writer that stays open, and commands that open and close.
     let manager = open(&dir, 1);
     for index in 6..=8 {
         let entry = sprag::Entry::put(index, 1, b"k", b"v");
@@ -222,7 +223,7 @@ fn watch_follows_what_is_applied_beside_a_writer_until_it_is_interrupted() {
     assert_eq!(next(), Value::Null, "no half line");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    // It ends by itself after so many, and of a directory it only reads nothing changes.
+    // The watch ends after its count, and changes nothing in a directory that it only reads.
     assert_eq!(lines(&succeed(["watch", text(&dir), "--from", "1", "--count", "3"])).len(), 3);
     fail(1, ["watch", "no/directory"]);
     fail(2, ["watch", text(&dir), "--count", "0"]);

@@ -1,4 +1,4 @@
-//! `export` equals, byte for byte, what a small model of its own makes of `dump`.
+//! A test that `export` equals, byte for byte, what a small independent model makes of `dump`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -20,7 +20,8 @@ use sprag::{Command, Entry, LogId, Note, Payload};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The model: what one line of a dump does to a state. It knows nothing of the engine but its documents.
+/// The model: the effect of one line of a dump on a state. It is written from the engine's
+/// documents only.
 fn apply(state: &mut State, entry: &Value) -> Option<()> {
     let key = || bytes(&entry["key"]);
     match entry["kind"].as_str().unwrap() {
@@ -58,7 +59,7 @@ fn apply(state: &mut State, entry: &Value) -> Option<()> {
     Some(())
 }
 
-/// A number as Redis writes it, and nothing else.
+/// Parses a number in the form that Redis writes, and in no other.
 fn number(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: i64 = text.parse().ok()?;
@@ -83,7 +84,7 @@ fn exported(state: &State) -> String {
     state.iter().map(line).collect()
 }
 
-/// Numbers that look random and are the same every time.
+/// A generator that gives the same numbers every time.
 struct Random(u64);
 
 impl Random {
@@ -159,7 +160,7 @@ fn run(workers: usize, entries: u64) -> Vec<u8> {
     let (_temporary, dir) = fresh();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut index = 1_u64;
-    // Two opens, so that the second goes on over a replayed state.
+    // Open twice, so that the second run continues from a replayed state.
     for _ in 0..2 {
         let manager = open(&dir, workers);
         for _ in 0..entries / 2 {

@@ -1,4 +1,4 @@
-//! A full disk is named as such, and what was acknowledged before is there.
+//! Tests of a full disk: the message names it, and everything acknowledged before is there.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -77,7 +77,7 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     assert!(last >= acknowledged, "{last} is less than {acknowledged}");
     assert_eq!(stats["keys"], 100);
 
-    // A directory that cannot even be begun: it takes little, so there is nothing left for it.
+    // A directory needs little room, so fill the disk completely before making one.
     let filler = path.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
     while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
@@ -88,7 +88,7 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     drop(rest);
     std::fs::remove_file(&filler).unwrap();
 
-    // A backup that does not fit leaves nothing, and what has its name stays.
+    // A backup that does not fit leaves no file, and an existing file of its name stays.
     let backup = path.join("backup.snap");
     std::fs::write(&backup, b"SPRGSNAP: the one before").unwrap();
     let large = temporary.path().join("large");
@@ -108,7 +108,7 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     succeed(["snapshot", text(&large), "--out", text(&file)]);
     let message = fail(1, ["restore", text(&file), text(&path.join("restored"))]);
     assert!(message.contains("the disk is full"), "{message}");
-    // A little room is enough to make more.
+    // Compaction makes room, and needs only a little.
     succeed(["compact", text(&dir)]);
     assert_eq!(json(["verify", text(&dir), "--json"])["clean"], true);
 

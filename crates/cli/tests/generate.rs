@@ -1,4 +1,4 @@
-//! Completions and man pages cover every command.
+//! Tests that completions and man pages cover every command.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -39,7 +39,7 @@ fn the_subcommand_that_generates_is_hidden_and_explains_itself() {
 fn every_command_and_option_has_its_man_page() {
     let (_temporary, dir) = fresh();
     assert_eq!(succeed(["generate", "man", "--out", text(&dir)]), b"");
-    // Again, over the pages that are there.
+    // Write the pages again, over the existing ones.
     succeed(["generate", "man", "--out", text(&dir)]);
     let pages = fs::read_dir(&dir).unwrap();
     let pages: BTreeSet<_> =
@@ -88,7 +88,7 @@ fn each_shell_gets_completions_that_know_every_command() {
     }
 }
 
-/// What a shell makes of a script; `None` where the shell is not installed.
+/// Runs a script in a shell; `None` where the shell is not installed.
 fn run_in(shell: &str, arguments: &[&str]) -> Option<std::process::Output> {
     let mut command = Command::new(shell);
     let output = command.args(arguments).stdin(Stdio::null()).output();

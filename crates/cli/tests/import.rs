@@ -1,4 +1,4 @@
-//! `sprag import`, as it is called.
+//! Tests of `sprag import` by its command line.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ fn sprag(arguments: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A command that ends early does not read all of it.
+    // A command that ends early does not read all of its input.
     let _closed = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -57,7 +57,7 @@ fn state(dir: &Path) -> Keys {
     state.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 
-/// The bulk strings that `bytes` are.
+/// Splits `bytes` into its bulk strings.
 fn bulk_strings(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut strings = Vec::new();
     while let Some(rest) = bytes.strip_prefix(b"$") {
@@ -91,7 +91,7 @@ fn the_append_only_file_of_a_redis_server_becomes_its_keys_and_values() {
     }
     assert_eq!(found.len(), expected.len());
 
-    // Again, by another path to the same file: counters are not counted twice.
+    // Import again, by another path to the same file: counters are not counted twice.
     let again = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/../tests/fixtures/redis-7.0.15.aof");
     let output = sprag(&["import", "--json", data.to_str().unwrap(), again], b"");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -166,7 +166,7 @@ fn what_sprag_exports_it_imports() {
     assert_eq!(state(&other), expected());
 }
 
-/// What a shell makes of a line, with `$S` for the command.
+/// Runs a line in a shell, with `$S` for the command.
 fn shell(within: &Path, line: &str) -> Output {
     Command::new("bash")
         .args(["-c", line])
@@ -195,7 +195,7 @@ fn every_kind_of_pipe_is_read_and_shares_a_position_until_it_has_a_name() {
         let keys = state(&dir.path().join(format!("d{number}")));
         assert_eq!(keys, [(b"a".to_vec(), b"1".to_vec())].into(), "{line}");
     }
-    // The same again by another pipe is the same input; another input wants a name.
+    // Another pipe counts as the same input; another input needs a name.
     assert!(shell(dir.path(), "$S import d0 - <x.aof").status.success());
     let other = shell(dir.path(), "echo INCR b | $S import d0 <(cat)");
     assert_eq!(other.status.code(), Some(1));
@@ -206,7 +206,7 @@ fn every_kind_of_pipe_is_read_and_shares_a_position_until_it_has_a_name() {
     assert_eq!(keys, [("a", "1"), ("b", "1")].map(|(k, v)| (k.into(), v.into())).into());
 }
 
-/// Writes a directory as Redis 7 has it.
+/// Writes a directory in the form of Redis 7.
 fn redis_7(dir: &Path, base: &str) {
     let files = dir.join("appendonlydir");
     std::fs::create_dir(&files).unwrap();
@@ -237,7 +237,7 @@ fn a_redis_7_directory_or_manifest_is_the_files_it_names_in_their_order() {
         assert!(output.status.success(), "{output:?}");
         assert_eq!(state(&data), expected, "{}", from.display());
     }
-    // The last file grows, and the import goes on there; a stop is told by the file.
+    // The last file grows, and the import continues there. A stop names the file.
     let last = files.join("a.aof.3.incr.aof");
     let whole = std::fs::read_to_string(&last).unwrap();
     std::fs::write(&last, format!("{whole}INCR a\r\nSWAPDB 0 1\r\n")).unwrap();
@@ -286,7 +286,7 @@ fn what_can_not_be_imported_is_named_and_makes_no_directory() {
             assert!(!at("data").exists(), "{what}");
         }
     }
-    // An empty input is a whole one.
+    // An empty input is complete.
     assert!(shell(dir.path(), "$S import data e.manifest && $S verify data").status.success());
     let missing = shell(dir.path(), "$S import no/data swap");
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no: no such directory"));
@@ -311,7 +311,7 @@ fn a_flush_deletes_all_keys_of_the_directory_in_entries_of_bounded_length() {
     assert!(flush.output.status.success(), "{}", flush.error());
     assert!(flush.number("entries") > 5 && flush.number("commands") == 2);
     assert_eq!(state(dir.path()), [(b"a".to_vec(), b"3".to_vec())].into());
-    // Which import did what is no key.
+    // The note of an import is no key.
     let again = import(dir.path(), b"FLUSHDB\nSETNX a 3\n", &["--name", "flush"]);
     assert_eq!((again.number("commands"), again.number("entries")), (0, 0));
     assert!(sprag(&["verify", dir.path().to_str().unwrap()], b"").status.success());

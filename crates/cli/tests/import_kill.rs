@@ -1,4 +1,5 @@
-//! `kill -9` at any moment of an import, and the same import again, until it is done: as if nothing had happened.
+//! Tests with `kill -9` at any moment of an import, and the same import again until it is done: the
+//! result is that of one import.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -22,15 +23,15 @@ use serde_json::{Value, json as object};
 const COMMANDS: u64 = 10_000;
 const KILLS: u32 = 16;
 
-/// Commands of which none can be left out, repeated, or swapped with another unseen: each counts in `all`, and most in
-/// what they leave behind, too.
+/// Commands whose loss, repetition or swap always shows: each counts in `all`, and most change
+/// another key too.
 fn input(random: &mut Random) -> String {
     let mut text = String::new();
     for number in 0..COMMANDS {
         let key = random.below(200);
         match random.below(8) {
             0 => writeln!(text, "SET s{key} {number}"),
-            // Kept short by the one above.
+            // The command above keeps the values short.
             1 | 2 => writeln!(text, "APPEND s{key} .{number}"),
             3 => writeln!(text, "INCRBY n{key} {}", random.below(1000)),
             4 => writeln!(text, "DEL d{key}"),
@@ -48,7 +49,8 @@ fn import(dir: &Path, file: &Path) -> Value {
     json(["import", "--json", text(dir), text(file)])
 }
 
-/// What can be told of a directory from outside: all keys and values, and how many entries made them.
+/// The visible outcome of a directory: all keys and values, and the number of entries that made
+/// them.
 fn outcome(dir: &Path) -> (Vec<u8>, Value) {
     let stats = json(["stats", text(dir), "--json"]);
     (succeed(["export", text(dir)]), stats["last_index"].clone())
@@ -71,19 +73,20 @@ fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_o
 
     let started = Instant::now();
     import(&whole, &file);
-    // To open it, and to read the input up to where it was.
+    // Time to open the directory, and to read the input up to its position.
     let resuming = started.elapsed();
 
     let (mut kills, mut done) = (0, 0);
     let mut dir = temporary.path().join(format!("killed-{done}"));
-    // However slow the machine is: until one import was done in spite of the kills.
+    // Repeat until one import was done in spite of the kills, however slow the machine is.
     while kills < KILLS || done == 0 {
         let mut child = command(["import", "--json", text(&dir), text(&file)])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // While the directory is made, opened, or the input passed over; else while it is imported.
+        // Kill while the directory is made or opened, or the input passed over; or else during the
+        // import.
         let delay_us = match random.below(3) {
             0 => random.below(resuming.as_micros() as u64),
             _ => resuming.as_micros() as u64 / 2 + random.below(length.as_micros() as u64),
@@ -108,7 +111,7 @@ fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_o
     check(&dir, &file, &expected);
 }
 
-/// As if it had never been killed; and done: once more is nothing more.
+/// Checks that the result is that of an import without kills, and that another import adds nothing.
 fn check(dir: &Path, file: &Path, expected: &(Vec<u8>, Value)) {
     succeed(["verify", text(dir)]);
     let found = outcome(dir);

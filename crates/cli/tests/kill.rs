@@ -1,4 +1,4 @@
-//! `kill -9` at any moment of a run: what was acknowledged is there.
+//! Tests with `kill -9` at any moment of a run: acknowledged entries are there.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -40,7 +40,7 @@ fn start(dir: &Path, file: &Path, entries: &str) -> Child {
     .unwrap()
 }
 
-/// Waits until more than `index` is acknowledged, or the run ends.
+/// Waits until an index above `index` is acknowledged, or the run ends.
 fn wait_for(child: &mut Child, file: &Path, index: u64) {
     let started = Instant::now();
     while last_acknowledged(file).unwrap_or(0) <= index {
@@ -63,7 +63,7 @@ fn check(dir: &Path, file: &Path) {
     let last = stats["last_index"].as_u64();
     assert!(last >= acknowledged, "{last:?} is less than {acknowledged:?}");
     assert_eq!(stats["applied_index"].as_u64(), last);
-    // It goes on from there.
+    // The next command continues from there.
     let put = json(["put", text(dir), "key", "value", "--json"]);
     assert_eq!(put["index"].as_u64(), Some(last.map_or(1, |last| last + 1)));
     assert_eq!(succeed(["get", text(dir), "key"]), b"value\n");
@@ -78,7 +78,8 @@ fn what_was_acknowledged_survives_kill_9() {
         let (temporary, dir) = fresh();
         let file = temporary.path().join("acknowledged");
         let is_early = round < 6;
-        // Early: while the directory is made and the first entries go in. Else: in the timed part.
+        // An early kill hits the making of the directory or the first entries. A later one hits the
+        // timed part.
         let mut child = start(&dir, &file, if is_early { "5000000" } else { "400000" });
         let delay_us = if is_early {
             random.below(if round < 4 { 15_000 } else { 300_000 })

@@ -1,4 +1,4 @@
-//! `run --metrics`: what the endpoint answers, to whom, and that it ends with the run.
+//! Tests of `run --metrics`: the endpoint's answers, its clients, and its end with the run.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 
 use common::{command, fail};
 
-/// A run that goes on until the test ends it, and the address of its metrics.
+/// A run that continues until the test ends it, and the address of its metrics.
 struct Run {
     child: Child,
     address: String,
@@ -71,7 +71,7 @@ fn metrics_are_served_in_the_format_that_is_asked_for_and_to_get_only() {
     let long = format!("GET /metrics HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(8192 - 28));
     assert_eq!(status(&long), "HTTP/1.1 431 Request Header Fields Too Large");
 
-    // The engine is there once the workload is made.
+    // The engine exists once the workload is made.
     let request = "GET /metrics HTTP/1.1\r\n\r\n";
     while !run.ask(request).contains("sprag_log_index{engine=\"run\",mark=\"applied\"}") {}
 }

@@ -1,4 +1,4 @@
-//! Every command line of `docs/operations.md` does what the page says.
+//! Tests that every command line of `docs/operations.md` does what the page says.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -18,7 +18,7 @@ use common::{filled, flip, fresh, succeed};
 const PAGE: &str = include_str!("../../../docs/operations.md");
 const METRICS: &str = include_str!("../../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../../docs/metrics/alerts.yml");
-/// Before a block: its directory is a damaged one, and its commands may end with 1.
+/// Marks a block whose directory is damaged, and whose commands may end with 1.
 const DAMAGED: &str = "<!-- run on a damaged directory -->";
 
 /// A block of commands.
@@ -58,7 +58,7 @@ fn every_command_line_of_the_page_runs() {
     for Block { commands, is_damaged } in blocks() {
         let (_temporary, data) = fresh();
         make_data(&data, is_damaged);
-        // Reading what is damaged ends with 1; a wrong call would end with 2.
+        // A command that reads damage ends with 1; a wrong call would end with 2.
         let statuses = if is_damaged { "trap '[ $? = 1 ] || exit 9' ERR" } else { "set -e" };
         let script = format!("set -u -o pipefail\n{statuses}\n{commands}\n");
         let mut bash = Command::new("bash");

@@ -1,4 +1,4 @@
-//! What a command does to a file that it is told to write.
+//! Tests of what a command does to the file that it is told to write.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -130,7 +130,7 @@ fn a_fifo_or_a_device_is_written_to_and_stays_what_it_is() {
     let file = temporary.path().join("x.snap");
     assert!(snapshot_to(&dir, &file).status.success());
     assert_eq!(bytes, fs::read(&file).unwrap());
-    // A link to the device, so that the device itself cannot be replaced whatever the command does.
+    // Use a link to the device, so that the command cannot replace the device itself.
     let null = temporary.path().join("null");
     symlink("/dev/null", &null).unwrap();
     assert!(snapshot_to(&dir, &null).status.success());
@@ -199,11 +199,11 @@ fn a_file_of_other_content_gives_way_only_with_force() {
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     succeed(["snapshot", text(&dir), "--out", text(&file), "--force"]);
     assert!(fs::read(&file).unwrap().starts_with(MAGIC));
-    // A snapshot is no ack file; with force the lines come behind it.
+    // A snapshot is no file of acknowledged indexes; with --force the lines are appended.
     assert!(fail(1, run).contains("--force"));
     succeed(run.into_iter().chain(["--force"]));
     assert!(fs::read(&file).unwrap().starts_with(MAGIC));
-    // What has no bytes loses none.
+    // An empty file has nothing to lose.
     fs::write(&file, "").unwrap();
     succeed(["snapshot", text(&dir), "--out", text(&file)]);
     let message = fail(1, ["snapshot", text(&dir), "--out", text(temporary.path())]);
@@ -227,14 +227,14 @@ fn standard_output_gets_the_snapshot_and_standard_error_the_report() {
         let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
         assert_eq!(report["bytes"], whole.len());
     }
-    // Into a file that the shell made: it is the same file, from its start.
+    // The shell has made the file, and the command writes the same file from its start.
     let out = temporary.path().join("by-shell.snap");
     let mut by_shell = command(["snapshot", text(&dir), "--out", "/dev/stdout"]);
     let by_shell = by_shell.stdout(fs::File::create(&out).unwrap()).stderr(Stdio::null());
     assert!(by_shell.status().unwrap().success());
     assert_eq!(fs::read(&out).unwrap(), whole);
     assert!(!Path::new("-").exists());
-    // A reader that has gone has no snapshot.
+    // A reader that closes early gets no whole snapshot.
     let mut cut = command(["snapshot", text(&dir), "--out", "-"]);
     let mut cut = cut.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(cut.stdout.take());

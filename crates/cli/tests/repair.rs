@@ -1,4 +1,5 @@
-//! `sprag repair`, as it is called: it looks unless it is told, copies before it cuts, and leaves alone what is not its own.
+//! Tests of `sprag repair` by its command line: it only looks unless it is told, copies before it
+//! cuts, and changes no other files.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -17,10 +18,11 @@ use common::{TIMEOUT, content, fail, filled, flip, fresh, json, open, sprag, suc
 use serde_json::{Value, json as object};
 
 const ENTRIES: u64 = 1500;
-/// The entry that is damaged; a frame an entry.
+/// Index of the damaged entry; each frame has one entry.
 const DAMAGED: u64 = 700;
 
-/// A directory of several segments with a flipped bit in the body of an entry; the damaged file and where its frame is.
+/// Makes a directory of several segments, and flips a bit in the body of an entry. Returns the
+/// damaged file and the offset of its frame.
 fn damaged(dir: &Path) -> (String, u64) {
     filled(dir, ENTRIES);
     let mut place = None;
@@ -43,7 +45,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The report, whatever the exit status, and that.
+/// The report of a repair, its exit status, and its error output.
 fn repair(dir: &Path, options: &[&str]) -> (Value, Option<i32>, String) {
     let output = sprag(["repair", text(dir), "--json"].iter().chain(options));
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -93,7 +95,7 @@ fn told_to_it_backs_up_cuts_at_the_damage_and_the_directory_opens_again() {
     let kept = backup(&dir, 1).canonicalize().unwrap();
     assert_eq!(report["backup"], object!(text(&kept)));
 
-    // Copied as it was: everything that is not as it was.
+    // The backup has every file that changed, as it was.
     let (after, copies) = (files(&dir), files(&kept));
     let mut changed = 0;
     for (name, bytes) in &before {
@@ -111,7 +113,7 @@ fn told_to_it_backs_up_cuts_at_the_damage_and_the_directory_opens_again() {
     assert_eq!(put["index"], object!(DAMAGED));
     assert_eq!(succeed(["get", text(&dir), "key"]), b"value\n");
 
-    // Whole now: told again, it does nothing.
+    // The directory is whole now, so another repair does nothing.
     let (report, status, _) = repair(&dir, &["--yes"]);
     assert_eq!((status, &report["damaged"]), (Some(0), &object!(false)));
     assert!(!backup(&dir, 2).exists());
@@ -126,7 +128,7 @@ fn the_copies_put_back_are_the_directory_as_it_was() {
     for (name, bytes) in files(&backup(&dir, 1)) {
         fs::write(dir.join(name), bytes).unwrap();
     }
-    // The lock file of the backup is one of its own, and empty.
+    // The lock file of the backup is new, and empty.
     assert!(files(&dir) == before);
     assert_eq!(repair(&dir, &[]).0["log"]["index"], object!(DAMAGED));
 }
@@ -157,7 +159,7 @@ fn a_damaged_vote_is_forgotten_only_on_a_word_of_its_own() {
     manager.close(TIMEOUT).unwrap();
     let file = dir.join("HARD");
     let whole = fs::read(&file).unwrap();
-    // The slot that has the second one.
+    // Find the slot with the second value.
     let at = whole.windows(6).position(|window| window == b"second").unwrap();
     flip(&file, at as u64);
     let before = files(&dir);

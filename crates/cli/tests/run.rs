@@ -1,4 +1,4 @@
-//! The main job: its figures, its checks, and going on where it left off.
+//! Tests of the main job: its figures, its checks, and continuing where it left off.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -66,7 +66,7 @@ fn check_times(report: &Value) {
     ] {
         let took = &times[name];
         let count = took["count"].as_u64().unwrap();
-        // By time or by the system, the log may be synced meanwhile or not.
+        // By time or by the system, the log may be synced in the timed part or not.
         assert!(if is_there { count > 0 } else { count == 0 || has_log }, "{name} of {times}");
         let figures = ["p50_us", "p90_us", "p99_us", "max_us"];
         assert!(figures.is_sorted_by_key(|key| (took[key].as_f64().unwrap() * 1e3) as u64));
@@ -103,7 +103,7 @@ fn both_machines_are_verified_with_one_worker_and_two_and_come_to_the_same_state
                 assert_eq!(report["io_backend"], object!("memory"));
                 assert_eq!(report["durable_index"], object!(null));
             } else {
-                // Which of them, `json` has checked.
+                // `json` has checked which back-end it is.
                 let backend = report["io_backend"].as_str().unwrap();
                 assert!(["io_uring", "pwrite"].contains(&backend), "{backend}");
                 assert_eq!(report["durable_index"], object!(21_000));
@@ -262,7 +262,7 @@ fn an_interrupted_run_leaves_no_temporary_directory() {
         let mut child =
             child.env("TMPDIR", temporary.path()).stdout(Stdio::null()).spawn().unwrap();
         let made = || fs::read_dir(temporary.path()).unwrap().next().map(|entry| entry.unwrap());
-        // As late as when the log is being written.
+        // Interrupt as late as when the log is being written.
         while !made().is_some_and(|made| made.path().join("data/META").exists()) {
             assert!(child.try_wait().unwrap().is_none(), "it has ended by itself");
             thread::sleep(Duration::from_millis(1));

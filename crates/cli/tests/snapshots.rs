@@ -1,4 +1,5 @@
-//! `snapshot`, `restore` and `compact`, and what the other commands say of directories that have snapshots.
+//! Tests of `snapshot`, `restore` and `compact`, and of the other commands on directories with
+//! snapshots.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -32,7 +33,7 @@ fn snapshots(dir: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// Several segments, of which a compaction leaves the last.
+/// Number of entries: they fill several segments, of which a compaction leaves the last.
 const ENTRIES: u64 = 2500;
 
 #[test]
@@ -61,7 +62,7 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert!(message.contains("has a log already"), "{message}");
     assert_eq!(succeed(["get", text(&copy), "new"]), b"value\n");
 
-    // One over the other: the name has the old one or the new one.
+    // A snapshot replaces another one; the name always has the old one or the new one.
     succeed(["snapshot", text(&copy), "--out", text(&file)]);
     assert_eq!(succeed(["export", text(&file)]), succeed(["export", text(&copy)]));
     let by_commit = temporary.path().join("by-commit");
@@ -70,7 +71,7 @@ fn a_backup_of_a_directory_restores_to_the_same_state_and_goes_on() {
     assert_eq!(inspected["meta"]["commit_mode"], "by commit");
     assert_eq!(inspected["committed_index"], ENTRIES + 1);
     succeed(["compact", text(&by_commit)]);
-    // As an adapter has it.
+    // Open the directory as an adapter does.
     let adapter_s = temporary.path().join("monotone");
     succeed(["restore", text(&file), text(&adapter_s), "--by-commit", "--monotone"]);
     let meta = sprag::inspect::meta(&adapter_s).unwrap().unwrap();
@@ -137,7 +138,7 @@ fn damage_of_a_snapshot_is_named_and_nothing_is_made_of_a_damaged_one() {
     assert!(message.contains("corrupt at offset 4096"), "{message}");
     assert!(!copy.exists());
     assert!(fail(1, ["export", text(&path)]).contains("corrupt"));
-    // The log has everything still.
+    // The log still has all entries.
     let stats = json(["stats", text(&dir), "--json"]);
     assert_eq!(stats["last_index"], ENTRIES);
     assert_eq!(stats["damaged_snapshots"], object!([name]));
@@ -183,7 +184,7 @@ fn a_backup_is_taken_beside_a_writer_and_never_of_a_part() {
     assert_eq!(fs::read(&file).unwrap(), before);
 }
 
-/// A machine of somebody's own, whose commands look like those of the built-in one.
+/// An embedder's machine, whose commands look like those of the built-in one.
 #[derive(Debug)]
 struct Ledger;
 
@@ -208,7 +209,10 @@ fn a_directory_of_another_machine_is_not_taken_for_one_of_keys_and_values() {
         &["snapshot", text(&dir), "--out", text(&file)],
     ] {
         let message = fail(1, arguments);
-        assert!(message.contains("it is of a state machine of somebody's own"), "{message}");
+        assert!(
+            message.contains("it is of another state machine than the built-in one"),
+            "{message}"
+        );
     }
     for arguments in [&["get", text(&dir), "account"][..], &["export", text(&dir)]] {
         let message = fail(1, arguments);
@@ -216,8 +220,8 @@ fn a_directory_of_another_machine_is_not_taken_for_one_of_keys_and_values() {
     }
     assert!(content(&dir) == before && !file.exists());
     let said = String::from_utf8(succeed(["inspect", text(&dir)])).unwrap();
-    assert!(said.contains("state machine     somebody's own"));
-    assert_eq!(json(["inspect", text(&dir), "--json"])["meta"]["state_machine"], "somebody's own");
+    assert!(said.contains("state machine     custom"));
+    assert_eq!(json(["inspect", text(&dir), "--json"])["meta"]["state_machine"], "custom");
 }
 
 #[test]
@@ -277,7 +281,7 @@ fn a_kill_at_any_moment_leaves_a_directory_with_everything_in_it() {
             let restored = succeed(["export", text(&copy)]);
             assert!(restored.is_empty() || restored == state, "round {round}");
             if restored.is_empty() {
-                // What an interrupted restore left is no obstacle to the next.
+                // The rest of an interrupted restore does not prevent the next one.
                 succeed(["snapshot", text(&dir), "--out", text(&file)]);
                 succeed(["restore", text(&file), text(&copy)]);
                 assert_eq!(succeed(["export", text(&copy)]), state);

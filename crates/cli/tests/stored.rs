@@ -1,4 +1,5 @@
-//! Directories of fjall and redb: told apart by what is in them, read and changed as those of our log.
+//! Tests of directories of fjall and redb: recognised by their content, and read and changed as
+//! directories of our log.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -18,7 +19,8 @@ use serde_json::{Value, json as object};
 const STORAGES: [&str; 2] = ["fjall", "redb"];
 const ALL: [&str; 3] = ["log", "fjall", "redb"];
 
-/// Makes `dir` a directory of `storage` with a little state, from a snapshot of a directory of the log.
+/// Makes `dir` a directory of `storage` with a little state, from a snapshot of a directory of the
+/// log.
 fn make(folder: &Path, dir: &Path, storage: &str) {
     let (log, file) = (folder.join("seed"), folder.join("seed.snap"));
     succeed(["put", text(&log), "name", "value"]);
@@ -73,7 +75,7 @@ fn a_state_moves_from_any_storage_to_any_other_and_is_the_same_file_again() {
     succeed(["snapshot", text(&at("from-log")), "--out", text(&file)]);
     let expected = (fs::read(&file).unwrap(), succeed(["export", text(&file)]));
     let mut file = file;
-    // Every ordered pair of storages is in it.
+    // The walk contains every ordered pair of storages.
     for (step, storage) in
         ["fjall", "redb", "log", "redb", "fjall", "log", "log"].into_iter().enumerate()
     {
@@ -118,7 +120,7 @@ fn a_command_about_the_log_says_that_a_directory_has_none() {
     }
 }
 
-/// The figures of a short run.
+/// Runs the main job shortly, and returns its figures.
 fn run(arguments: &[&str]) -> Value {
     let common =
         ["run", "--json", "--entries", "3000", "--keys", "500", "--gets", "100"].as_slice();

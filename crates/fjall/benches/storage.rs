@@ -36,7 +36,7 @@ impl Bare for Loop {
         for (key, value) in pairs {
             batch.insert(&self.state, &key[..], &value[..]);
         }
-        // As long as the machine's record.
+        // This record is as long as the machine's.
         let record = [log_id.to_le_bytes(); 8].concat();
         batch.insert(&self.meta, &b"state"[..], record);
         batch.commit().unwrap();
@@ -53,7 +53,7 @@ impl Target for Fjall {
 
     fn storage(&self, directory: &Path) -> FjallStorage {
         let is_sized = std::env::args().any(|argument| argument == "sizes");
-        // The bare loop syncs when it is told to.
+        // The bare loop syncs only when it is told to.
         let config = FjallConfig::new();
         let config = if is_sized { config } else { config.sync_every(None) };
         FjallStorage::open(directory.join("state"), config).unwrap()

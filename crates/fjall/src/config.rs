@@ -1,13 +1,14 @@
-//! What a storage may take and how it syncs.
+//! Limits of a storage, and the times at which it syncs.
 
 use std::time::Duration;
 
 use fjall::{KeyspaceCreateOptions, KvSeparationOptions};
 
-/// fjall takes no smaller limit for its journals.
+/// The smallest limit that fjall accepts for its journals.
 pub(crate) const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 
-/// How a [`FjallStorage`](crate::FjallStorage) uses memory and disk, and when it syncs on its own.
+/// The options of a [`FjallStorage`](crate::FjallStorage): memory, disk, and when it syncs on its
+/// own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FjallConfig {
@@ -34,51 +35,51 @@ impl Default for FjallConfig {
 }
 
 impl FjallConfig {
-    /// 64 MiB of cache, 64 MiB of write buffer a table, 512 MiB of journals, values from 1 KiB on
-    /// apart, a sync each second.
+    /// Makes the defaults: 64 MiB of cache, 64 MiB of write buffer a table, 512 MiB of journals,
+    /// values from 1 KiB on kept apart, and a sync each second.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes of blocks that fjall keeps in memory for reads, of all tables together. Default: 64 MiB.
-    /// A read of a block that is not among them reads a file.
+    /// Bytes of blocks that fjall keeps in memory for reads, of all tables together. Default: 64
+    /// MiB. A read of a block outside of the cache reads a file.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// Bytes that a table takes in memory before they are written to a sorted file. Default: 64 MiB.
-    /// A table has four such buffers at most: the one that takes writes, which may grow to twice the size, and
-    /// three that are being written. The value is kept with a table when the
-    /// table is made; another value counts for tables that are made later.
+    /// Bytes that a table takes in memory before they are written to a sorted file. Default: 64
+    /// MiB. A table has four such buffers at most: the one that takes writes, which may grow to
+    /// twice the size, and three that are being written. A table keeps the value that it was made
+    /// with; a change counts for tables that are made later.
     #[must_use]
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
         self.write_buffer_bytes = bytes;
         self
     }
 
-    /// Bytes of journals from which on fjall writes the write buffers that hold the oldest journal
-    /// back. Default: 512 MiB. The least is 64 MiB; less counts as 64 MiB. Opening reads the journals,
-    /// so fewer bytes open faster.
+    /// Sets the bytes of journals at which fjall writes out the write buffers that keep the oldest
+    /// journal alive. Default: 512 MiB. The least is 64 MiB; less counts as 64 MiB. Opening reads
+    /// the journals, so fewer bytes open faster.
     #[must_use]
     pub fn journal_bytes(mut self, bytes: u64) -> Self {
         self.journal_bytes = bytes.max(JOURNAL_BYTES_MIN);
         self
     }
 
-    /// Length in bytes from which on a value is kept apart from its key, in a file that compactions
-    /// of keys do not rewrite. Default: 1 KiB. `None` keeps every value with its key. The value is
-    /// kept with a table when the table is made.
+    /// Sets the length in bytes from which a value is kept apart from its key, in a file that
+    /// compactions of keys do not rewrite. Default: 1 KiB. `None` keeps every value with its key. A
+    /// table keeps the value that it was made with.
     #[must_use]
     pub fn separate_from(mut self, bytes: Option<u32>) -> Self {
         self.separate_from = bytes;
         self
     }
 
-    /// How often a thread of the storage syncs what was committed without `sync`. Default: 1 second.
-    /// `None` starts no thread; then only the caller syncs.
+    /// Sets the interval at which a thread of the storage syncs batches that were committed without
+    /// `sync`. Default: 1 second. `None` starts no thread; then only the caller syncs.
     #[must_use]
     pub fn sync_every(mut self, interval: Option<Duration>) -> Self {
         self.sync_every = interval;
@@ -93,7 +94,7 @@ impl FjallConfig {
         self
     }
 
-    /// What a new table is made with.
+    /// The options of a new table.
     pub(crate) fn table(&self) -> KeyspaceCreateOptions {
         let separation = self
             .separate_from

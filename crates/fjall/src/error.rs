@@ -1,4 +1,4 @@
-//! What fjall says, in the words of the storage seam.
+//! Errors of fjall, translated for the storage seam.
 
 use std::any::Any;
 use std::io;
@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use fjall::LsmError;
 use sprag::machine::storage::StorageError;
 
-/// A directory could not be opened as a storage.
+/// Reason why a directory could not be opened as a storage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The directory that the storage's directory would be in is missing.
+    /// The parent of the storage's directory is missing.
     #[error("{path}: the directory above it does not exist; create that first")]
     NoParent {
         /// The directory of the storage.
         path: PathBuf,
     },
-    /// A file is at the path.
+    /// The path names a file.
     #[error("{path} is a file; name a directory")]
     IsFile {
         /// The file.
@@ -37,7 +37,7 @@ pub enum OpenError {
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// Something in it that fjall does not make.
+        /// Name of a file or directory that fjall does not make.
         found: String,
     },
     /// The directory is a fjall database of another program.
@@ -58,36 +58,36 @@ pub enum OpenError {
         /// The version of the format.
         version: u8,
     },
-    /// What was read is not what was written.
+    /// The bytes read differ from the bytes written.
     #[error("{path} is damaged: {message}; restore it from a snapshot")]
     Damaged {
         /// The directory.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the damage.
         message: String,
     },
-    /// The disk refused; a full disk is among these.
+    /// The disk failed; a full disk is one such failure.
     #[error("{what} {path} failed: {source}")]
     Io {
-        /// What was being done, as "opening".
+        /// The operation that failed, for example "opening".
         what: &'static str,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Anything else that fjall said.
+    /// Any other error of fjall.
     #[error("opening {path} failed: {message}")]
     Failed {
         /// The directory.
         path: PathBuf,
-        /// What fjall said.
+        /// fjall's message.
         message: String,
     },
 }
 
 impl OpenError {
-    /// Whether there is no room on the disk.
+    /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -96,7 +96,7 @@ impl OpenError {
         }
     }
 
-    /// What fjall said while it opened `path`.
+    /// The error for fjall's `error` while it opened `path`.
     pub(crate) fn of(path: PathBuf, error: fjall::Error) -> Self {
         match error {
             fjall::Error::Locked => Self::Locked { path },
@@ -112,7 +112,8 @@ impl OpenError {
         }
     }
 
-    /// fjall panicked while it opened `path`. It does so over some kinds of damage.
+    /// The error for a panic of fjall while it opened `path`. fjall panics over some kinds of
+    /// damage.
     pub(crate) fn of_panic(path: PathBuf, panic: &(dyn Any + Send)) -> Self {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -126,7 +127,7 @@ pub(crate) fn is_full(kind: io::ErrorKind) -> bool {
     matches!(kind, FileTooLarge | QuotaExceeded | StorageFull)
 }
 
-/// What fjall said while `what` was being done. fjall puts no key and no value into its messages.
+/// The error for fjall's `error` during `what`. fjall puts no key and no value into its messages.
 pub(crate) fn storage_error(what: &'static str, error: fjall::Error) -> StorageError {
     use fjall::Error;
     match error {
@@ -149,7 +150,7 @@ pub(crate) fn storage_error(what: &'static str, error: fjall::Error) -> StorageE
     }
 }
 
-/// For `map_err`: what any call of fjall said while `what` was being done.
+/// An argument for `map_err`: the error for a failure of fjall during `what`.
 pub(crate) fn failed(what: &'static str) -> impl Fn(fjall::Error) -> StorageError {
     move |error| storage_error(what, error)
 }

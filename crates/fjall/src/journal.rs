@@ -1,12 +1,13 @@
-//! A look at fjall's journals before fjall opens them: what a crash has torn is cut, damage is
-//! refused.
+//! A check of fjall's journals before fjall opens them: it cuts what a crash has torn, and refuses
+//! damage.
 //!
 //! fjall writes each batch to its active journal as a start (number of items, sequence number), the
-//! items, and an end (checksum of the items, magic bytes). At open it cuts the journal at the first
-//! thing that it cannot read, whatever comes after; and where a batch reads well but its checksum
-//! differs, it refuses to open. A power cut may leave the second in an honest journal: the pages of
-//! a batch reach the disk in any order, and a page that is missing inside a large value reads as
-//! zeros. The first may hide damage to batches that were durable. So this module looks first:
+//! items, and an end (checksum of the items, magic bytes). At open, fjall cuts the journal at the
+//! first unreadable place, whatever follows. Where a batch reads well but has another checksum,
+//! fjall refuses to open. A power cut may leave such a checksum in an honest journal. The pages of
+//! a batch reach the disk in any order, and a missing page inside a large value reads as zeros.
+//! Cutting at the first unreadable place may hide damage to durable batches. So this module checks
+//! first:
 //!
 //! - A sealed journal was synced before its successor was made. A batch in it that is not whole is
 //!   damage.
@@ -22,18 +23,19 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::OpenError;
 
-/// What fjall ends a batch with, after the checksum.
+/// The bytes at the end of a batch, after the checksum.
 const END_MAGIC: [u8; 4] = *b"FJL\x03";
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
 
-/// The file that is in the directory while batches may have been committed without sync.
+/// Name of the marker file that is in the directory while batches may have been committed without
+/// sync.
 pub(crate) const UNSYNCED: &str = "sprag-unsynced";
 
-/// Checks the journals in `path`, and cuts what is torn off the active one. Returns the bytes that
-/// were cut.
+/// Checks the journals in `path`, and cuts a torn end off the active one. Returns the number of
+/// bytes cut.
 pub(crate) fn check(path: &Path) -> Result<u64, OpenError> {
     let failed =
         |source| OpenError::Io { what: "reading the journals of", path: path.into(), source };
@@ -80,16 +82,16 @@ fn journals(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Where the whole batches at the start of a journal end.
+/// The end of the whole batches at the start of a journal.
 struct End {
     offset: u64,
-    /// Sequence number of the last of them.
+    /// Sequence number of the last whole batch.
     sequence: Option<u64>,
-    /// Where the batch after them ends if only its checksum is wrong.
+    /// End of the batch after them, if only its checksum is wrong.
     mismatch: Option<u64>,
 }
 
-/// What stands at one place of a journal.
+/// The content at one place of a journal.
 enum Found {
     Whole { sequence: u64 },
     Mismatch,
@@ -128,7 +130,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Reads one batch. An error is one of the disk; the end of the file is no batch.
+/// Reads one batch. An error is one of the disk; the end of the file counts as no batch.
 fn batch(reader: &mut impl Read) -> io::Result<Found> {
     match read_batch(reader) {
         Ok(found) => Ok(found),
@@ -150,7 +152,8 @@ fn read_batch(reader: &mut impl Read) -> io::Result<Found> {
         checksum.update(&[tag]);
         match tag {
             ITEM => {
-                // Kind, compression, keyspace, and the lengths of key, value and value in the file.
+                // The head holds kind, compression, keyspace, and the lengths of key, value and
+                // value in the file.
                 let head: [u8; 20] = take(reader)?;
                 checksum.update(&head);
                 let [.., k0, k1, _, _, _, _, v0, v1, v2, v3] = head;
@@ -176,7 +179,7 @@ fn take<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Reads over `len` bytes, piece by piece: a length in a torn batch may be anything.
+/// Reads over `len` bytes, piece by piece, because a length in a torn batch may have any value.
 fn pass(reader: &mut impl Read, mut len: u64, checksum: &mut Xxh3) -> io::Result<()> {
     let mut piece = [0; 1 << 12];
     while len > 0 {
@@ -189,7 +192,7 @@ fn pass(reader: &mut impl Read, mut len: u64, checksum: &mut Xxh3) -> io::Result
     Ok(())
 }
 
-/// Whether anything but zeros follows: fjall makes a journal longer than what it has written.
+/// Whether anything but zeros follows; fjall makes a journal longer than its content.
 fn has_bytes_after(journal: &Path, offset: u64) -> io::Result<bool> {
     let mut file = File::open(journal)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -206,10 +209,10 @@ fn has_bytes_after(journal: &Path, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Whether a whole batch of a later sequence number is anywhere after the torn one.
+/// Whether a whole batch of a later sequence number follows the torn one.
 fn has_batch_after(journal: &Path, end: &End) -> io::Result<bool> {
     let mut file = File::open(journal)?;
-    // What a value of the torn batch holds is none of the journal's, even if it looks so.
+    // Bytes inside a value of the torn batch may look like a batch, so the search starts after it.
     file.seek(SeekFrom::Start(end.mismatch.unwrap_or(end.offset)))?;
     let mut rest = Vec::new();
     file.read_to_end(&mut rest)?;
@@ -227,7 +230,7 @@ fn has_batch_after(journal: &Path, end: &End) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Cuts the journal, durably. Returns the bytes up to the last one that is not zero.
+/// Cuts the journal, durably. Returns the number of bytes up to the last one that is not zero.
 fn cut(journal: &Path, offset: u64) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(journal)?;
     file.seek(SeekFrom::Start(offset))?;

@@ -1,9 +1,10 @@
-//! Keys that are too long for fjall, which takes 65,535 bytes, one less than the seam allows.
+//! Keys of 65,536 bytes. The seam allows them, and fjall takes one byte less.
 //!
-//! A key of 65,535 bytes has a directory as its value in the table's keyspace: the value of that key
-//! itself, if it has one, and the last bytes of the longer keys that begin with it. The values of
-//! those are in a second keyspace of the table, under the directory's number and the last byte.
-//! So the order of keys is kept, and shorter keys cost nothing.
+//! A key of 65,535 bytes has a directory as its value in the table's keyspace. The directory holds
+//! the value of that key itself, if it has one, and the last bytes of the longer keys that begin
+//! with it. The values of the longer keys are in a second keyspace of the table, under the
+//! directory's number and the last byte. So the order of keys is kept, and shorter keys cost
+//! nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,12 +22,12 @@ pub(crate) const KEY_LEN_MAX: usize = LONG + 1;
 const SUFFIXES: usize = 256;
 const HEAD_LEN: usize = 8 + SUFFIXES / 8 + 1;
 
-/// What fjall keeps under a key of `LONG` bytes.
+/// The value that fjall keeps under a key of `LONG` bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Directory {
-    /// The first part of the keys in the second keyspace; `None` if no longer key is there.
+    /// The first part of the keys in the second keyspace; `None` without longer keys.
     number: Option<u64>,
-    /// A bit for each last byte that a longer key has.
+    /// One bit for each last byte of a longer key.
     suffixes: [u8; SUFFIXES / 8],
     value: Option<Vec<u8>>,
 }
@@ -112,7 +113,8 @@ fn longer_value(
     Ok(true)
 }
 
-/// The bounds of a scan in fjall's keys: those of `LONG` bytes may take in a directory more.
+/// Translates the bounds of a scan into fjall's keys; bounds of `LONG` bytes may include one more
+/// directory.
 pub(crate) fn bound(bound: Bound<&[u8]>) -> Bound<&[u8]> {
     match bound {
         Bound::Included(key) | Bound::Excluded(key) => match key.split_at_checked(LONG) {
@@ -150,7 +152,7 @@ pub(crate) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     }
 }
 
-/// The part of a scan that one directory is.
+/// The part of a scan that lies in one directory.
 pub(crate) struct Scan<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) longer: Option<&'a Keyspace>,
@@ -200,17 +202,17 @@ impl Scan<'_> {
     }
 }
 
-/// What a batch does to long keys. Several of its writes may change one directory.
+/// Effects of a batch on long keys. Several of its writes may change one directory.
 #[derive(Default)]
 pub(crate) struct Writes {
     directories: BTreeMap<(Table, Vec<u8>), (Keyspace, Directory)>,
-    /// The next number of a directory, by table.
+    /// The next free number of a directory, by table.
     numbers: BTreeMap<Table, u64>,
 }
 
 impl Writes {
-    /// Adds a write of a key of `LONG` bytes or more. One thread commits, so what is read here is what
-    /// the batch changes. `longer` makes the second keyspace if need be.
+    /// Adds a write of a key of `LONG` bytes or more. One thread commits, so the batch changes
+    /// exactly what this function reads. `longer` makes the second keyspace if it is missing.
     pub(crate) fn add(
         &mut self,
         table: Table,

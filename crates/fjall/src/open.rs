@@ -1,4 +1,4 @@
-//! Opening a directory as a database of ours.
+//! Opening a directory as a database of this storage.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -12,26 +12,26 @@ use crate::config::FjallConfig;
 use crate::error::OpenError;
 use crate::journal;
 
-/// fjall's names of what it makes in a directory.
+/// Name of the folder in which fjall keeps its keyspaces.
 pub(crate) const KEYSPACES: &str = "keyspaces";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
 const FIRST_JOURNAL: &str = "0.jnl";
-/// What the file `version` begins with; the version follows.
+/// First bytes of the file `version`; the version follows.
 const MAGIC: &[u8] = b"FJL";
 const VERSION_LEN: usize = 4;
 
 pub(crate) struct Opened {
     pub(crate) database: Database,
-    /// Bytes of a torn batch that were cut off the journal.
+    /// Number of bytes of a torn batch that were cut off the journal.
     pub(crate) cut_bytes: u64,
 }
 
-/// Whether a fjall database is in the directory.
+/// Whether the directory holds a fjall database.
 ///
 /// # Errors
 ///
-/// What the system says, but for a directory that does not exist.
+/// Returns the system's error, except for a directory that does not exist.
 pub fn is_fjall(path: impl AsRef<Path>) -> io::Result<bool> {
     match fs::read(path.as_ref().join(VERSION)) {
         Ok(version) => Ok(version.starts_with(MAGIC)),
@@ -50,8 +50,8 @@ pub(crate) fn open(path: &Path, config: FjallConfig) -> Result<Opened, OpenError
     };
     let mut cut_bytes = 0;
     if refuse_foreign(path)? {
-        // fjall takes the lock again. Between the two another process may open the directory; then
-        // fjall says that it is locked.
+        // fjall takes the lock again. Between the two, another process may open the directory; then
+        // fjall reports it as locked.
         let _lock = lock(path)?;
         clear_if_half_made(path).map_err(io("clearing"))?;
         cut_bytes = journal::check(path)?;
@@ -68,7 +68,7 @@ pub(crate) fn open(path: &Path, config: FjallConfig) -> Result<Opened, OpenError
         Ok(Err(error)) => return Err(OpenError::of(path.into(), error)),
         Err(panic) => return Err(OpenError::of_panic(path.into(), &*panic)),
     };
-    // fjall has synced what it found, so all of it is durable.
+    // fjall has synced everything it found, so all of it is durable.
     match fs::remove_file(path.join(journal::UNSYNCED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io("opening")(error)),
         _ => Ok(Opened { database, cut_bytes }),
@@ -95,7 +95,7 @@ fn make_directory(path: &Path) -> Result<(), OpenError> {
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io("making")(error)),
-        // Else a power cut could take the directory, with batches in it that are durable.
+        // Without this sync, a power cut could remove the directory, with durable batches in it.
         _ => sync_directory(parent).map_err(io("syncing the directory above")),
     }
 }
@@ -104,7 +104,8 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Refuses a directory in which is what fjall does not make. False: the directory is empty.
+/// Refuses a directory with content that fjall does not make. Returns false if the directory is
+/// empty.
 fn refuse_foreign(path: &Path) -> Result<bool, OpenError> {
     let io = |source| OpenError::Io { what: "reading", path: path.into(), source };
     if is_fjall(path).map_err(io)? {
@@ -132,7 +133,8 @@ fn refuse_foreign(path: &Path) -> Result<bool, OpenError> {
     Ok(is_begun)
 }
 
-/// A directory that fjall does not make where its keyspaces are. It would abort the process.
+/// A directory among fjall's keyspaces that fjall does not make. It would make fjall abort the
+/// process.
 fn foreign_keyspace(path: &Path) -> io::Result<Option<String>> {
     let entries = match fs::read_dir(path.join(KEYSPACES)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -149,7 +151,7 @@ fn foreign_keyspace(path: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Takes fjall's lock, so that no other process has the directory open meanwhile.
+/// Takes fjall's lock, so that no other process opens the directory meanwhile.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { what: "locking", path: path.into(), source };
     let file = OpenOptions::new()
@@ -165,8 +167,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Removes what fjall had begun to make when a crash came: it writes `version` last, and does not go
-/// on with a directory that lacks it.
+/// Removes the files of a database whose making a crash interrupted. fjall writes `version` last,
+/// and does not continue with a directory that lacks it.
 fn clear_if_half_made(path: &Path) -> io::Result<()> {
     let version = match fs::read(path.join(VERSION)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -184,11 +186,12 @@ fn clear_if_half_made(path: &Path) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Bytes that everything below `path` takes on disk. What vanishes meanwhile does not count.
+/// Bytes that everything below `path` takes on disk. Files that vanish during the walk do not
+/// count.
 pub(crate) fn disk_bytes(path: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
 
-    /// What `st_blocks` counts in, whatever the file system.
+    /// Unit of `st_blocks`, on every file system.
     const BLOCK_BYTES: u64 = 512;
     let (mut bytes, mut folders) = (0, vec![PathBuf::from(path)]);
     while let Some(folder) = folders.pop() {

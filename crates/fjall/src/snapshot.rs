@@ -9,16 +9,16 @@ use sprag::machine::storage::{ScanEach, StorageError, StorageSnapshot, Table};
 use crate::error::failed;
 use crate::long;
 
-/// A table and where it is kept.
+/// A table and its keyspaces.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) table: Table,
     pub(crate) keyspace: Keyspace,
-    /// Where the values of keys of 64 KiB are; made with the first such key.
+    /// Keyspace for the values of keys of 64 KiB; the first such key makes it.
     pub(crate) longer: Option<Keyspace>,
 }
 
-/// The tables that exist. There are a few, so a search goes through them.
+/// The tables that exist. There are a few, so a linear search is enough.
 pub(crate) type Places = Vec<Place>;
 
 pub(crate) fn place(places: &Places, table: Table) -> Option<&Place> {
@@ -27,8 +27,8 @@ pub(crate) fn place(places: &Places, table: Table) -> Option<&Place> {
 
 /// All tables of a [`FjallStorage`](crate::FjallStorage) as they were at one moment.
 ///
-/// While it lives, fjall keeps what it shows on disk, also of tables that are removed, and the
-/// directory stays locked.
+/// While the snapshot lives, the directory stays locked, and fjall keeps the snapshot's files on
+/// disk, also of removed tables.
 #[derive(Clone)]
 pub struct FjallSnapshot {
     pub(crate) snapshot: Snapshot,

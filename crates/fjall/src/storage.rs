@@ -1,4 +1,4 @@
-//! The storage itself.
+//! The storage type.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,21 +22,23 @@ use crate::open::{self, KEYSPACES};
 use crate::snapshot::{FjallSnapshot, Place, Places, place};
 use crate::syncer::Syncer;
 
-/// What the name of a table's second keyspace starts with; see `long`.
+/// First part of the name of a table's second keyspace; see `long`.
 const LONGER: &str = "long-";
-/// fjall's commit waits, without an end if its threads have failed, while a table has 4 full write
-/// buffers or 30 files that no compaction has seen. This storage waits before, and asks for failures.
+/// Number of full write buffers at which this storage waits. fjall's own commit waits while a table
+/// has 4 full write buffers or 30 files that no compaction has seen, and forever if its threads
+/// have failed. This storage waits earlier, and checks for failures.
 const FULL_BUFFERS_MAX: usize = 3;
 const NEW_FILES_MAX: usize = 26;
 const WAIT: Duration = Duration::from_millis(2);
-/// With less room than this a failure of fjall's threads is taken for one of a full disk.
+/// Free bytes on the disk below which a failure of fjall's threads counts as a full disk.
 const FULL_BELOW_BYTES: u64 = 8 << 20;
 
 /// A fjall database as the storage of a state machine; see the [crate](crate).
 ///
-/// It closes when it is dropped. What was not synced then is lost only if the system fails.
+/// The storage closes when it is dropped. Batches that were not synced then are lost only if the
+/// system fails.
 pub struct FjallStorage {
-    // Dropped first: its thread uses the rest.
+    // Dropped first, because its thread uses the other fields.
     _syncer: Option<Syncer>,
     shared: Arc<Shared>,
     sync_every: Option<Duration>,
@@ -47,17 +49,18 @@ struct Shared {
     database: Database,
     path: PathBuf,
     config: FjallConfig,
-    /// What reads see: everything after the last whole batch. fjall's own snapshots may show half of
-    /// a batch that is on its way into the tables, for its threads raise the sequence number that
-    /// snapshots are taken at. So this one is replaced after each batch, and snapshots are its clones.
+    /// The snapshot that reads use: everything up to the last whole batch. fjall's own snapshots
+    /// may show half of a batch that is being written, because fjall's threads raise the sequence
+    /// number of snapshots. So this snapshot is replaced after each batch, and snapshots are its
+    /// clones.
     current: ArcSwap<FjallSnapshot>,
-    /// One commit, creation or removal at a time.
+    /// Lock that admits one commit, creation or removal at a time.
     writer: Mutex<()>,
-    /// Something was committed and not synced since the last sync began.
+    /// Whether something was committed and not synced since the last sync began.
     is_unsynced: AtomicBool,
-    /// The file that says so to the next open exists.
+    /// Whether the marker file for unsynced batches exists.
     is_marked: AtomicBool,
-    /// Why the thread that syncs has stopped: fjall says it only once.
+    /// The error that stopped the syncing thread; fjall reports it only once.
     sync_failure: OnceLock<(io::ErrorKind, String)>,
 }
 
@@ -75,13 +78,13 @@ impl FjallStorage {
     /// Opens the database in a directory, and makes both if they are missing. The directory's parent
     /// must exist. The directory is made for its owner only (mode 0700).
     ///
-    /// What a crash has torn off the end of the journal is cut; see
+    /// Opening cuts off what a crash has torn at the end of the journal; see
     /// [`cut_bytes`](Self::cut_bytes). Opening reads the journals, which have
     /// [`journal_bytes`](FjallConfig::journal_bytes) at most.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]. The directory is then as it was, but for what a crash had torn.
+    /// [`OpenError`]. The directory stays as it was, except for a torn end.
     pub fn open(path: impl AsRef<Path>, config: FjallConfig) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let opened = open::open(path, config)?;
@@ -116,15 +119,15 @@ impl FjallStorage {
         Ok(Self { _syncer: syncer, shared, sync_every, cut_bytes })
     }
 
-    /// Bytes that opening cut off the journal: batches that a crash had left half written, none of
-    /// which was durable.
+    /// Bytes that opening cut off the journal: batches that a crash left half written, none of them
+    /// durable.
     #[must_use]
     pub fn cut_bytes(&self) -> u64 {
         self.cut_bytes
     }
 }
 
-/// The tables of the database. Removes what a crash has left of one that was being removed.
+/// The tables of the database. Removes the rest of a table whose removal a crash interrupted.
 fn places_of(path: &Path, database: &Database) -> Result<Places, OpenError> {
     let of = |error| OpenError::of(path.into(), error);
     let mut places = Places::new();
@@ -136,7 +139,7 @@ fn places_of(path: &Path, database: &Database) -> Result<Places, OpenError> {
             let keyspace = name.to_string();
             return Err(OpenError::ForeignTable { path: path.into(), keyspace });
         };
-        // It exists, so the options count for nothing.
+        // The keyspace exists, so the options have no effect.
         let keyspace = database.keyspace(name, Default::default).map_err(of)?;
         match is_longer {
             None => places.push(Place { table, keyspace, longer: None }),
@@ -157,14 +160,15 @@ impl Shared {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows everything that is in the tables now to reads. Called with the writer's place, so no
-    /// batch is on its way.
+    /// Makes everything in the tables visible to reads. The caller holds the writer's lock, so no
+    /// batch is being written.
     fn show(&self, places: Arc<Places>) {
         let snapshot = self.database.snapshot();
         self.current.store(Arc::new(FjallSnapshot { snapshot, places }));
     }
 
-    /// What fjall said. It keeps the cause of an earlier failure to itself, so look for one.
+    /// The error for a failure of fjall. fjall reports the cause of an earlier failure only once,
+    /// so this function looks for one.
     fn failed(&self, what: &'static str, error: Error) -> StorageError {
         if !matches!(error, Error::Poisoned) {
             return storage_error(what, error);
@@ -184,7 +188,8 @@ impl Shared {
         }
     }
 
-    /// Syncs if anything is unsynced. False: it failed, and the storage takes no more batches.
+    /// Syncs if anything is unsynced. Returns false if the sync failed; the storage then takes no
+    /// more batches.
     fn sync_in_time(&self) -> bool {
         if !self.is_unsynced.swap(false, Ordering::AcqRel) {
             return true;
@@ -202,13 +207,14 @@ impl Shared {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.is_unsynced.store(false, Ordering::Release);
-        // The journal was made with its length, so its data is all that there is to sync; where it has
-        // grown, the system syncs the length with the data.
+        // The journal was made with its full length, so syncing data is enough. Where it has grown,
+        // the system syncs the length with the data.
         let synced = self.database.persist(PersistMode::SyncData);
         synced.map_err(|error| self.failed("syncing", error))
     }
 
-    /// Says to the next open that several batches may be torn. Before the first one that may be.
+    /// Marks the directory for the next open: several batches may be torn. Called before the first
+    /// unsynced batch.
     fn mark_unsynced(&self) -> Result<(), StorageError> {
         if self.is_marked.load(Ordering::Acquire) {
             return Ok(());
@@ -230,14 +236,14 @@ impl Shared {
         let keyspaces =
             places.iter().flat_map(|place| [Some(&place.keyspace), place.longer.as_ref()]);
         for keyspace in keyspaces.flatten() {
-            // A thread closes a full buffer when it comes to that. Till then the buffer grows.
+            // A thread closes a full buffer some time later. Until then the buffer grows.
             if keyspace.tree.active_memtable().size() / 2 > self.config.write_buffer_bytes {
                 keyspace.rotate_memtable().map_err(failed)?;
             }
             while keyspace.sealed_memtable_count() >= FULL_BUFFERS_MAX
                 || keyspace.tree.l0_run_count() >= NEW_FILES_MAX
             {
-                // Nothing is to be written here; it says whether a thread has failed.
+                // This call writes nothing; it returns an error if a thread of fjall has failed.
                 self.database.persist(PersistMode::Buffer).map_err(failed)?;
                 thread::sleep(WAIT);
             }
@@ -245,12 +251,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a keyspace, durably: fjall passes over a journal's writes to one that is gone.
+    /// Makes a keyspace, durably. At open, fjall ignores a journal's writes to a missing keyspace.
     fn create(&self, name: &str) -> Result<Keyspace, StorageError> {
         let what = "making a table";
         let made = self.database.keyspace(name, || self.config.table());
         let keyspace = made.map_err(|error| self.failed(what, error))?;
-        // fjall syncs the keyspace's directory, and not the one that it is in.
+        // fjall syncs the keyspace's directory, but not the parent of that.
         let synced = File::open(self.path.join(KEYSPACES)).and_then(|folder| folder.sync_all());
         synced.map_err(|source| StorageError::Io { what, source })?;
         Ok(keyspace)
@@ -272,7 +278,7 @@ impl Shared {
         Ok(made)
     }
 
-    /// The writes as fjall takes them.
+    /// The writes in the form that fjall takes.
     fn batch(&self, batch: &StorageBatch) -> Result<OwnedWriteBatch, StorageError> {
         let current = self.current.load();
         let mut writes = OwnedWriteBatch::with_capacity(self.database.clone(), batch.len());
@@ -343,7 +349,7 @@ impl Storage for FjallStorage {
         let _writer = shared.lock();
         let current = shared.current.load();
         let Some(place) = place(&current.places, table) else { return Ok(()) };
-        // fjall makes the removal durable at once; batches that came before it must not be lost after.
+        // fjall makes the removal durable at once, so earlier batches must be durable before.
         shared.sync()?;
         for keyspace in [Some(&place.keyspace), place.longer.as_ref()].into_iter().flatten() {
             let removed = shared.database.delete_keyspace(keyspace.clone());
@@ -430,7 +436,7 @@ mod tests {
         batch.put(Table::Meta, b"key", b"value");
         storage.commit(&batch, false).unwrap();
         let is_unsynced = || storage.shared.is_unsynced.load(Ordering::Acquire);
-        // It may take long where the machine is busy; without the thread it never ends.
+        // The sync may take long on a busy machine; without the thread it never happens.
         while is_unsynced() {
             thread::sleep(Duration::from_millis(1));
         }

@@ -1,20 +1,20 @@
-//! The thread that syncs what was committed without `sync`.
+//! The thread that syncs batches committed without `sync`.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The thread, which ends when this is dropped.
+/// Handle of the thread; dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Syncer {
-    /// Hangs up to end the thread.
+    /// Dropping this sender ends the thread.
     close: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
-    /// Calls `sync` each `interval` until it says that it failed.
+    /// Starts a thread that calls `sync` each `interval`, until `sync` reports a failure.
     pub(crate) fn start(
         interval: Duration,
         sync: impl Fn() -> bool + Send + 'static,
@@ -32,7 +32,7 @@ impl Drop for Syncer {
     fn drop(&mut self) {
         self.close = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread is one of fjall's; the next write meets it.
+            // A panic of the thread comes from fjall; the next write reports it.
             let _ = thread.join();
         }
     }

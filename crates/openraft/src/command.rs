@@ -1,4 +1,5 @@
-//! A key-value command and its response as owned, serializable types: what a client of a key-value node sends and gets.
+//! A key-value command and its response as owned, serializable types, for clients of a key-value
+//! node.
 
 use serde::{Deserialize, Serialize};
 use sprag::{BatchRejection, Command, CommandRef, Rejection, Reply};
@@ -10,35 +11,35 @@ use crate::types::KeyValueData;
 pub enum Request {
     /// See [`Command::Put`].
     Put {
-        /// Which key.
+        /// The key.
         key: Vec<u8>,
-        /// Its value from now on.
+        /// The new value.
         value: Vec<u8>,
     },
     /// See [`Command::Delete`].
     Delete {
-        /// Which key.
+        /// The key.
         key: Vec<u8>,
     },
     /// See [`Command::Increment`].
     Increment {
-        /// Which key.
+        /// The key.
         key: Vec<u8>,
-        /// What to add.
+        /// The number to add.
         by: i64,
     },
     /// See [`Command::CompareAndSet`].
     CompareAndSet {
-        /// Which key.
+        /// The key.
         key: Vec<u8>,
-        /// The value it must have, or be absent.
+        /// The expected value; `None`: the key must be absent.
         expected: Option<Vec<u8>>,
-        /// Its value afterwards, or it is removed.
+        /// The new value; `None` removes the key.
         new: Option<Vec<u8>>,
     },
-    /// See [`Command::Batch`]. A batch holds no batch: with one inside it is rejected.
+    /// See [`Command::Batch`]. A batch with another batch inside is rejected.
     Batch {
-        /// What to run, in order.
+        /// The commands, in order.
         commands: Vec<Request>,
     },
 }
@@ -71,10 +72,10 @@ impl Request {
 impl KeyValueData for Request {
     fn command<'a>(&'a self, batch: &'a mut Vec<Command<'a>>) -> Command<'a> {
         let Self::Batch { commands } = self else {
-            // It is no batch.
+            // The match above has handled batches.
             return self.single().unwrap_or(Command::Batch { commands: &[], note: None });
         };
-        // A batch in a batch becomes one that sprag refuses.
+        // A nested batch becomes a batch that sprag refuses.
         let nested = Command::Batch { commands: &[], note: None };
         batch.extend(commands.iter().map(|command| command.single().unwrap_or(nested)));
         Command::Batch { commands: batch, note: None }
@@ -98,7 +99,7 @@ impl KeyValueData for Request {
     }
 }
 
-/// A [`Reply`] that can be sent.
+/// A [`Reply`] as an owned, serializable type.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Response {
@@ -120,7 +121,7 @@ pub enum Response {
     Swapped,
     /// See [`Reply::Batch`].
     Batch {
-        /// How many commands there were.
+        /// Number of commands.
         commands: u32,
     },
     /// See [`Reply::Custom`].
@@ -131,14 +132,14 @@ pub enum Response {
     AlreadyApplied,
     /// See [`Reply::Rejected`].
     Rejected {
-        /// Why.
+        /// The reason.
         reason: Reason,
-        /// Of a command in a batch: its position.
+        /// Position of the rejected command in its batch.
         position: Option<u32>,
     },
 }
 
-/// Why a command was rejected; see [`Rejection`].
+/// Reasons of rejections; see [`Rejection`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Reason {
@@ -148,8 +149,9 @@ pub enum Reason {
     Overflow,
     /// See [`Rejection::Mismatch`].
     Mismatch,
-    /// See [`Rejection::Unsupported`]; also of a command that cannot be in a log (an empty key, a batch in a batch, a value that
-    /// is too long), and of a reason that this release does not know.
+    /// See [`Rejection::Unsupported`]. It also stands for a command that cannot be in a log (an
+    /// empty key, a batch in a batch, a value that is too long), and for a reason that this release
+    /// does not know.
     Unsupported,
     /// See [`Rejection::Custom`].
     Custom(u32),

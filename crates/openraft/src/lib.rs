@@ -1,9 +1,9 @@
 //! sprag under openraft: log, state machine and snapshots of a node, in one data directory.
 //!
-//! The log of openraft *is* the log of the engine. A command's bytes go to disk once, when they are appended; applying
-//! moves no value, and neither does the state machine need a sync of its own.
+//! The log of openraft *is* the log of the engine. A command's bytes go to disk once, when they are
+//! appended. Applying moves no value, and the state machine needs no sync.
 //!
-//! [`Store::new`] takes a machine that was opened with [`config`], and gives the two halves that
+//! [`Store::new`] takes a machine that was opened with [`config`]. It returns the two halves that
 //! [`openraft::Raft::new`] takes:
 //!
 //! ```
@@ -35,9 +35,9 @@
 //! | a snapshot | of the entry at which openraft asked for it; built, read and sent beside apply |
 //! | `purge` | done at once for openraft; the files go when a snapshot covers whole segments |
 //!
-//! An application is an [`Application`]: [`KeyValue`] with commands of the key-value machines, or [`Opaque`] with any data
-//! that serde can serialize and a state machine of its own. Openraft must be built without its feature
-//! `single-term-leader`: a log id has the leader's node in it.
+//! An application is an [`Application`]. [`KeyValue`] takes commands of the key-value machines.
+//! [`Opaque`] takes any data that serde can serialize, and your own state machine. Openraft must be
+//! built without its feature `single-term-leader`: a log id has the leader's node in it.
 
 #![allow(clippy::result_large_err, reason = "openraft's StorageError is what its traits return")]
 

@@ -1,4 +1,4 @@
-//! The log: openraft's entries are appended to sprag's, once, and read back from it.
+//! The log store: openraft's entries are appended to sprag's log, once, and read back from there.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,17 +20,17 @@ use crate::types::{
 };
 use tokio::sync::RwLockReadGuard;
 
-/// Most bytes of entries that are read from the log at once.
+/// Most bytes of entries that one call reads from the log.
 const READ_BYTES_MAX: usize = 4 << 20;
 
-/// The log of one node. One is made by [`Store::new`](crate::Store::new).
+/// The log of one node. [`Store::new`](crate::Store::new) makes it.
 #[derive(Debug)]
 pub struct LogStore<C: Types, A: Application<C>> {
     shared: Arc<Shared<C, A>>,
     flusher: Flusher<C>,
 }
 
-/// Reads the log, for one that sends it to other nodes.
+/// A reader of the log, which openraft uses to send entries to other nodes.
 #[derive(Debug)]
 pub struct LogReader<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
 
@@ -40,7 +40,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
         Ok(Self { shared, flusher })
     }
 
-    /// Appends as many of `entries` as there is room for; how many that are.
+    /// Appends as many of `entries` as there is room for. Returns their number.
     fn submit(&self, entries: &[Entry<C>]) -> Result<usize, StorageError<C::NodeId>> {
         let refused = |error: &(dyn std::error::Error + 'static)| {
             StorageError::from_io_error(
@@ -81,16 +81,16 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
         Ok(taken)
     }
 
-    /// Lets a snapshot that is on its way be installed first, as openraft may go on with the log before it is; then none is
-    /// while the guard is there.
+    /// Waits for the installation of a snapshot that is on its way, because openraft may continue
+    /// with the log before that. The returned guard keeps later installations out.
     ///
-    /// It waits as long as it takes: what is appended over the gap would go when the snapshot takes the log's place, and was
-    /// acknowledged by then.
+    /// The wait has no limit. Entries appended across the gap would be acknowledged, and lost when
+    /// the snapshot replaces the log.
     async fn after_install(&self) -> Result<RwLockReadGuard<'_, ()>, StorageError<C::NodeId>> {
         let mut installs = self.shared.installs.subscribe();
         loop {
             let newest = *installs.borrow_and_update();
-            // First of all: while a snapshot is being installed the log's own lock is taken.
+            // Take the guard first: an installation takes the log's own lock.
             let guard = self.shared.installing.read().await;
             let purged = self.shared.purged().map(|purged| purged.index);
             if purged <= self.shared.end()? {
@@ -106,7 +106,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
                     error,
                 ));
             }
-            // The state machine's half is dropped after it has said so.
+            // The state machine's half reports its end before it is dropped.
             let _changed = installs.changed().await;
         }
     }
@@ -136,7 +136,8 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         Ok(self.shared.lock_kept().vote.clone())
     }
 
-    /// Kept here, and on disk by the next frame of the log, which says what was committed when it was written.
+    /// Keeps the committed index in memory. The next frame of the log puts it on disk, because a
+    /// frame records what was committed when it was written.
     async fn save_committed(
         &mut self,
         committed: Option<LogId<C::NodeId>>,
@@ -200,14 +201,15 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let Ok(_not_while_installing) = self.shared.installing.try_read() else {
-            // Making it durable would wait for the installation, whose snapshot has all of it anyway.
+            // Making the purge durable would wait for the installation, and the snapshot has all of
+            // it anyway.
             self.shared.purge_in_memory(log_id);
             return Ok(());
         };
         let shared = Arc::clone(&self.shared);
         let index = log_id.index;
         if blocking(ErrorSubject::Logs, move || shared.purge(log_id)).await? {
-            // What is under a snapshot by now; the rest goes with a later purge.
+            // Purge what a snapshot covers by now; a later purge takes the rest.
             let shared = Arc::clone(&self.shared);
             drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
                 Ok(()) | Err(LogError::NotCovered { .. }) => {}
@@ -252,7 +254,7 @@ impl<C: Types, A: Application<C>> RaftLogReader<C> for LogReader<C, A> {
     }
 }
 
-/// The last log id that is gone, and the last that is there (or gone).
+/// The last purged log id, and the last log id of the log (or the last purged one).
 type Ends<N> = (Option<LogId<N>>, Option<LogId<N>>);
 
 impl<C: Types, A: Application<C>> Shared<C, A> {
@@ -283,7 +285,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok((self.purged().max(base), last))
     }
 
-    /// Up to here the log is gone for openraft.
+    /// The last log id that openraft has purged.
     fn purged(&self) -> Option<LogId<C::NodeId>> {
         let in_memory = self.lock_purged_in_memory().clone();
         self.lock_kept().purged.clone().max(in_memory)
@@ -294,11 +296,11 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         *purged = purged.take().max(Some(log_id));
     }
 
-    /// Gives up the log through `log_id`; whether that is durable.
+    /// Purges the log through `log_id`. Returns whether the purge is durable.
     ///
-    /// It is only where the state has all that goes. Openraft purges past the end of the log while the snapshot that it
-    /// does so for is on its way: until that is installed, and is the log's base by itself, a restart goes on
-    /// with the log that is there.
+    /// A purge is durable only if the state has all purged entries. Openraft purges past the end of
+    /// the log while a snapshot for the gap is on its way. Until that snapshot is installed and
+    /// becomes the log's base, a restart continues with the existing log.
     fn purge(&self, log_id: LogId<C::NodeId>) -> Result<bool, StorageError<C::NodeId>> {
         if self.applied()? < Some(log_id.clone()) {
             self.purge_in_memory(log_id);
@@ -311,12 +313,12 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(true)
     }
 
-    /// Makes room in the log's buffers: they are free again when what is in them is durable.
+    /// Waits for room in the log's buffers; they become free when their entries are durable.
     fn make_room(&self) -> Result<(), StorageError<C::NodeId>> {
         self.sync().map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Write, &error))
     }
 
-    /// Entries of the log; with `limited`, as many as are read at once.
+    /// Reads entries of the log; with `limited`, as many as one call reads.
     async fn read(
         self: &Arc<Self>,
         (first, end): (u64, u64),
@@ -334,7 +336,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
         loop {
             match self.try_read(first, end, limited) {
-                // It went since the log was asked where it begins and ends.
+                // The entry was purged after the log had reported its bounds.
                 Err((_, LogError::NotInLog { .. })) => {}
                 Err((at, error)) => {
                     return Err(failed(ErrorSubject::LogIndex(at), ErrorVerb::Read, &error));
@@ -344,8 +346,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         }
     }
 
-    /// Those of the entries that are there. With `limited`, as many as are read at once from the first of them on, or none
-    /// if that is gone: who sends them on takes what it gets for what follows each other.
+    /// Reads the existing entries of the range. With `limited`, reads as many as one call may, or
+    /// none if the first entry is gone. A sender takes the result for consecutive entries.
     fn try_read(
         &self,
         first: u64,
@@ -385,7 +387,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     }
 }
 
-/// The first index, and the one after the last.
+/// The first index of a range, and the index after its last.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let first = match range.start_bound() {
         Bound::Included(first) => *first,
@@ -400,9 +402,10 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (first, end)
 }
 
-/// Whether no node anywhere could have such an entry, whatever its options are.
+/// Whether no node could have such an entry, whatever its options are.
 ///
-/// Only then may it be left out: what a leader has in its log, and this node is told to have no room for, is this node's end.
+/// Only such an entry may be left out. An entry that the leader has, and that this node has no room
+/// for, must stop this node.
 fn is_never_an_entry(error: &EntryError) -> bool {
     let longest = Limits::default();
     match *error {
@@ -414,7 +417,7 @@ fn is_never_an_entry(error: &EntryError) -> bool {
     }
 }
 
-/// An entry of openraft as one of sprag.
+/// Converts an entry of openraft into one of sprag.
 pub(crate) fn to_entry<'a, C: Types, A: Application<C>>(
     entry: &'a Entry<C>,
     scratch: &'a mut Scratch<'a>,
@@ -430,7 +433,7 @@ pub(crate) fn to_entry<'a, C: Types, A: Application<C>>(
     Ok(sprag::Entry::new(to_sprag(&entry.log_id), payload))
 }
 
-/// The inverse.
+/// Converts an entry of the log into one of openraft.
 fn from_entry<C: Types, A: Application<C>>(
     log_id: sprag::LogId,
     payload: &PayloadRef<'_>,
@@ -443,8 +446,8 @@ fn from_entry<C: Types, A: Application<C>>(
     Ok(Entry { log_id: from_sprag(log_id)?, payload })
 }
 
-/// A thread that waits for the disk, so that the runtime's need not: entries that are appended while it waits for those
-/// before share the next sync.
+/// A thread that waits for the disk, so that the runtime's threads need not. Entries appended
+/// during a wait share the next sync.
 #[derive(Debug)]
 struct Flusher<C: Types> {
     queue: Option<mpsc::Sender<LogFlushed<C>>>,
@@ -470,14 +473,14 @@ impl<C: Types> Flusher<C> {
 
     fn flush(&self, callback: LogFlushed<C>) {
         if let Some(queue) = &self.queue {
-            // The thread is there as long as this is.
+            // The thread lives as long as this value.
             let _sent = queue.send(callback);
         }
     }
 }
 
 impl<C: Types> Drop for Flusher<C> {
-    /// When it returns the thread has let go of the engine.
+    /// Waits until the thread has released the engine.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {

@@ -1,4 +1,5 @@
-//! Snapshots on their way: a file of sprag, read by openraft in pieces on one node and written in pieces on another.
+//! Snapshots in transfer: one node's openraft reads a file of sprag in pieces, and another node's
+//! writes it in pieces.
 
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
@@ -16,10 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::types::{DataError, Types, from_sprag, membership};
 
-/// The `SnapshotData` of a node: a snapshot that is there, to be read, or one that arrives, to be written.
+/// The `SnapshotData` of a node: an existing snapshot to read, or an arriving one to write.
 ///
-/// Its bytes are those of the snapshot's file, which checks itself: openraft's transport carries them as they are, and
-/// nothing that arrived damaged is installed.
+/// The bytes are those of the snapshot's file, which contains its checksums. Openraft's transport
+/// carries them unchanged, and no damaged snapshot is installed.
 #[derive(Debug)]
 pub struct SnapshotFile {
     side: Side,
@@ -28,7 +29,7 @@ pub struct SnapshotFile {
 
 #[derive(Debug)]
 enum Side {
-    /// The state before the first entry: openraft may ask for its snapshot, and never sends it.
+    /// The state before the first entry. Openraft may ask for its snapshot, and never sends it.
     Nothing,
     Reading(Snapshot),
     Receiving {
@@ -37,10 +38,10 @@ enum Side {
     },
 }
 
-/// How often one that is to be received looks whether the one before it is installed.
+/// Interval at which a new transfer checks whether the snapshot before it is installed.
 const BUSY_LOOK: Duration = Duration::from_millis(1);
 
-/// A write under way: of so many bytes, from there.
+/// A write in progress: the number of bytes, and their offset.
 #[derive(Debug)]
 struct Job {
     position: u64,
@@ -59,12 +60,13 @@ pub(crate) struct Arriving {
 
 #[derive(Debug)]
 enum Arrival {
-    /// Nothing has come. What came before it may be on its way to be installed, and is not to be disturbed.
+    /// No byte has arrived. An earlier snapshot may be waiting for its installation, and must not
+    /// be disturbed.
     Awaited,
     Receiving(SnapshotReceiver),
-    /// All has come: it is installed next.
+    /// All bytes have arrived, and the installation is next.
     Complete(SnapshotReceiver),
-    /// Another one has taken its place, or it was installed.
+    /// Another snapshot has replaced this one, or it was installed.
     Gone,
 }
 
@@ -79,7 +81,7 @@ impl Arriving {
         self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another one takes its place, unless all of it has come.
+    /// Lets another snapshot replace this one, unless it is complete.
     pub(crate) fn give_way(&self) {
         let mut arrival = self.lock();
         if !matches!(*arrival, Arrival::Complete(_)) {
@@ -127,22 +129,22 @@ impl Arriving {
     }
 }
 
-/// What there is to be installed.
+/// Content to install.
 pub(crate) enum Content {
-    /// A snapshot that is there, of this node or another one.
+    /// An existing snapshot, of this node or another one.
     Snapshot(Snapshot),
-    /// One that has arrived; `None` if another one has taken its place.
+    /// A received snapshot; `None` if another one has replaced it.
     Received(Option<SnapshotReceiver>),
 }
 
 impl SnapshotFile {
-    /// A snapshot, from its beginning.
+    /// A snapshot to read, from its beginning.
     #[must_use]
     pub fn reading(snapshot: Snapshot) -> Self {
         Self { side: Side::Reading(snapshot), position: 0 }
     }
 
-    /// The snapshot, unless it is one that is arriving.
+    /// The snapshot; `None` while it is arriving.
     #[must_use]
     pub fn snapshot(&self) -> Option<&Snapshot> {
         match &self.side {
@@ -155,7 +157,8 @@ impl SnapshotFile {
         Self { side: Side::Nothing, position: 0 }
     }
 
-    /// One that arrives, for which `begin` makes room when the first of it does; that may be busy for so long.
+    /// A snapshot to receive. `begin` makes room for it when its first bytes arrive; `begin` may
+    /// report busy for as long as `patience`.
     pub(crate) fn receiving(begin: Begin, patience: Duration) -> (Self, Weak<Arriving>) {
         let arrival = Mutex::new(Arrival::Awaited);
         let arriving = Arc::new(Arriving { arrival, begin, patience });
@@ -202,7 +205,7 @@ impl AsyncRead for SnapshotFile {
 }
 
 impl AsyncWrite for SnapshotFile {
-    /// The bytes go to the page cache on a thread that may wait.
+    /// Writes the bytes to the page cache, on a thread that may wait.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -222,7 +225,7 @@ impl AsyncWrite for SnapshotFile {
             let written = ready!(Pin::new(&mut job.done).poll(context));
             let is_ours = (job.position, job.len) == (position, len);
             *writing = None;
-            // Else somebody gave up waiting for another one.
+            // Otherwise an earlier caller gave up waiting for its job.
             if is_ours {
                 written.map_err(io::Error::other).and_then(|written| written)?;
                 self.position += len as u64;
@@ -232,11 +235,11 @@ impl AsyncWrite for SnapshotFile {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A write is done when it returns; durable it becomes when it is installed.
+        // A write is done when it returns; the installation makes it durable.
         Poll::Ready(Ok(()))
     }
 
-    /// All of it has come: nothing takes its place any more.
+    /// Marks the snapshot as complete: no other one replaces it any more.
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Side::Receiving { arriving, .. } = &self.side {
             arriving.complete();
@@ -262,7 +265,8 @@ impl AsyncSeek for SnapshotFile {
     }
 }
 
-/// What openraft has to know of a snapshot. Equal snapshots have equal ids, whichever node wrote them.
+/// The metadata of a snapshot for openraft. Equal snapshots have equal ids, whichever node wrote
+/// them.
 pub(crate) fn meta<C: Types>(
     snapshot: &Snapshot,
 ) -> Result<SnapshotMeta<C::NodeId, C::Node>, DataError> {
@@ -278,7 +282,7 @@ pub(crate) fn meta<C: Types>(
     })
 }
 
-/// A membership, and the entry it came with.
+/// A membership, and the log id of its entry.
 pub(crate) fn stored<C: Types>(
     log_id: sprag::LogId,
     bytes: &[u8],

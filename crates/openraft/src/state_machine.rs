@@ -1,4 +1,5 @@
-//! The state machine: what openraft says is committed is applied from the log, where its bytes are already.
+//! The state machine store: committed entries are applied from the log, which already has their
+//! bytes.
 
 use std::sync::{Arc, PoisonError};
 
@@ -15,19 +16,21 @@ use crate::snapshot::{self, Content, SnapshotFile};
 use crate::store::{Installs, NO_LIMIT, Shared, blocking, failed};
 use crate::types::{Application, Scratch, Types, to_sprag};
 
-/// The state machine of one node. One is made by [`Store::new`](crate::Store::new).
+/// The state machine of one node. [`Store::new`](crate::Store::new) makes it.
 #[derive(Debug)]
 pub struct StateMachineStore<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
 
-/// Writes a snapshot, beside apply.
+/// A builder that writes a snapshot, beside apply.
 #[derive(Debug)]
 pub struct SnapshotBuilder<C: Types, A: Application<C>> {
     shared: Arc<Shared<C, A>>,
-    /// The state to write; `None` for a machine of which no views are taken: it is held up while it is written.
+    /// The state to write; `None` for a machine without views, which stops applying while its
+    /// snapshot is written.
     view: Option<Result<View, ViewError>>,
 }
 
-/// How many of the pauses after a snapshot that could not be written are as long as the patience with a slow disk.
+/// Number of pauses after a failed snapshot that together last as long as the patience with a slow
+/// disk.
 const BUILD_PAUSES: u32 = 6;
 
 impl<C: Types, A: Application<C>> StateMachineStore<C, A> {
@@ -37,7 +40,7 @@ impl<C: Types, A: Application<C>> StateMachineStore<C, A> {
 }
 
 impl<C: Types, A: Application<C>> Drop for StateMachineStore<C, A> {
-    /// Whoever waits for a snapshot to be installed would wait for ever.
+    /// Wakes waiters for an installation, which would otherwise wait forever.
     fn drop(&mut self) {
         self.0.installs.send_replace(Installs::Ended);
     }
@@ -118,7 +121,7 @@ impl<C: Types, A: Application<C>> RaftSnapshotBuilder<C> for SnapshotBuilder<C, 
         let build = move || shared.build(view);
         let (snapshot, failed) = blocking(ErrorSubject::Snapshot(None), build).await?;
         if failed {
-            // Openraft asks for the next one soon. Nothing else waits for this.
+            // Openraft soon asks for the next snapshot. No other task waits for this one.
             let mut installs = self.shared.installs.subscribe();
             let ended = installs.wait_for(|hope| *hope == Installs::Ended);
             let _over = tokio::time::timeout(self.shared.patience / BUILD_PAUSES, ended).await;
@@ -132,7 +135,8 @@ fn snapshot_failed<C: Types>(verb: ErrorVerb, error: &SnapshotError) -> StorageE
 }
 
 impl<C: Types, A: Application<C>> Shared<C, A> {
-    /// Applies entries from the log, as far as it holds them; what it does not hold is given to it for the state only.
+    /// Applies entries from the log, as far as the log holds them. The machine gets the other
+    /// entries for the state only.
     fn apply(&self, entries: &[Entry<C>]) -> Result<Vec<C::R>, StorageError<C::NodeId>> {
         let mut responses = Vec::with_capacity(entries.len());
         let mut replies = Vec::new();
@@ -154,7 +158,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(responses)
     }
 
-    /// Puts in the replies of commands that could not be entries.
+    /// Fills in the replies of commands that could not be entries.
     fn tell_rejected(&self, entries: &[Entry<C>], replies: &mut [Reply]) {
         let mut rejected = self.lock_rejected();
         if rejected.is_empty() {
@@ -171,7 +175,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         self.manager.log_id(log_id.index).ok().flatten() == Some(to_sprag(log_id))
     }
 
-    /// Applies entries that the log holds; false if there is a gap before them, over which nothing is committed.
+    /// Applies entries that the log holds. Returns false if a gap before them prevents their
+    /// commit.
     fn apply_held(
         &self,
         entries: &[Entry<C>],
@@ -204,8 +209,9 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
     }
 
-    /// Writes a snapshot; the newest there is then, and whether this one failed. A full disk costs this one, and not the node,
-    /// which openraft ends for an error: an older snapshot is no news to it, and it asks again.
+    /// Writes a snapshot. Returns the newest snapshot after that, and whether this one failed. A
+    /// full disk costs this snapshot only. An error would make openraft end the node; an older
+    /// snapshot makes it ask again.
     fn build(
         &self,
         view: Option<Result<View, ViewError>>,
@@ -213,7 +219,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         let written = match view {
             Some(view) => view.map_err(SnapshotError::from).and_then(|view| {
                 match self.manager.snapshot_of(view) {
-                    // Another one came between, and goes further.
+                    // Another snapshot was written meanwhile, and covers more.
                     Err(SnapshotError::Stale { .. }) => Ok(()),
                     written => written.map(|_report| ()),
                 }
@@ -233,7 +239,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             snapshot: Box::new(SnapshotFile::nothing()),
         };
         let newest = match self.newest() {
-            // For want of what the other lacked, too.
+            // This build failed as the one before did.
             Err(_) if failed => None,
             newest => newest?,
         };
@@ -250,8 +256,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(Some(Snapshot { meta, snapshot: Box::new(SnapshotFile::reading(newest)) }))
     }
 
-    /// One arrives at a time: the next one takes the place of one that has not come in full. One that has is installed
-    /// after this, and the next one begins when that is done.
+    /// Begins to receive a snapshot. One arrives at a time: a new one replaces one that is not
+    /// complete. A complete snapshot is installed first; the next transfer begins after that.
     fn begin_receiving(self: &Arc<Self>) -> Box<SnapshotFile> {
         let mut current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = current.upgrade() {
@@ -278,7 +284,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             Content::Received(None) => Err(SnapshotError::OtherSnapshot),
         };
         match installed {
-            // The state is further than that already.
+            // The state already covers the snapshot.
             Ok(_) | Err(SnapshotError::Stale { .. }) => {}
             Err(error) => return Err(snapshot_failed::<C>(ErrorVerb::Write, &error)),
         }
@@ -289,7 +295,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         }
         let newest = self.newest()?.and_then(|newest| newest.meta.last_log_id);
         if newest < meta.last_log_id {
-            // The log had all of it: it was applied from there, and openraft wants to see a snapshot.
+            // The log had all entries of the snapshot, and they were applied from there. Openraft
+            // still expects a snapshot.
             self.manager
                 .snapshot()
                 .map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;

@@ -1,4 +1,5 @@
-//! What the log and the state machine of one node share: the engine, and what is kept beside its log.
+//! State that the log and the state machine of one node share: the engine, and values kept beside
+//! its log.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,38 +19,43 @@ use crate::snapshot::Arriving;
 use crate::state_machine::StateMachineStore;
 use crate::types::{Application, NodeTag, Types, decode, encode, to_sprag};
 
-/// How long a call waits for the disk before it says so and waits on. A wait that gave up would cancel nothing, and end the
-/// node; what will never be done shows as a poisoned engine.
+/// Time that a call waits for the disk before it logs that and continues to wait. A call that gave
+/// up would cancel nothing, and end the node. An operation that can never finish shows as a
+/// poisoned engine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For what cannot be waited for again, as its replies would be lost.
+/// Timeout of waits that cannot be repeated, because their replies would be lost.
 pub(crate) const NO_LIMIT: Duration = Duration::MAX;
 
-/// The options of a data directory for a node: the defaults of sprag, with a log that openraft commits.
+/// Makes the options of a node's data directory: sprag's defaults, with a log that openraft
+/// commits.
 ///
-/// A command that no node could have (an empty key, a batch in a batch, more than the highest limits) is rejected. One that only this
-/// node has no room for, as its limits are lowered or its segments shorter than the longest entry, stops it: have
-/// the same of both on all nodes, and segments longer than what clients may send.
+/// A command that no node can take (an empty key, a batch in a batch, more than the highest limits)
+/// is rejected. A command that only this node has no room for stops the node: its limits are lower,
+/// or its segments shorter than the longest entry. Give all nodes the same limits and segment
+/// lengths, and make segments longer than what clients may send.
 ///
-/// Change what you like of it but [`commit_mode`](PersistentConfig::commit_mode) and
-/// [`contiguity`](PersistentConfig::contiguity), set no [`compaction`](PersistentConfig::compaction) policy (openraft has its
-/// own), and open the machine with it.
+/// You may change every option but [`commit_mode`](PersistentConfig::commit_mode) and
+/// [`contiguity`](PersistentConfig::contiguity). Set no
+/// [`compaction`](PersistentConfig::compaction) policy, because openraft has its own. Open the
+/// machine with the result.
 pub fn config(path: impl Into<std::path::PathBuf>) -> PersistentConfig {
     PersistentConfig::new(path).commit_mode(CommitMode::ByCommit).contiguity(Contiguity::Monotone)
 }
 
-/// One node's storage, in the two halves that openraft takes, and a reader for the application.
+/// One node's storage: the two halves that openraft takes, and a handle for the application.
 #[derive(Debug)]
 pub struct Store<C: Types, A: Application<C>> {
-    /// For [`Raft::new`](openraft::Raft::new).
+    /// The log, for [`Raft::new`](openraft::Raft::new).
     pub log: LogStore<C, A>,
-    /// For [`Raft::new`](openraft::Raft::new).
+    /// The state machine, for [`Raft::new`](openraft::Raft::new).
     pub state_machine: StateMachineStore<C, A>,
-    /// For the application: reads the state, and says how the engine is.
+    /// The handle for the application: it reads the state and the engine's figures.
     pub handle: Handle<C, A>,
 }
 
-/// The application's side of a node's storage; cheap to clone, usable from any thread, also while openraft has the store.
+/// The application's side of a node's storage. It is cheap to clone and usable from any thread,
+/// also while openraft has the store.
 #[derive(Debug)]
 pub struct Handle<C: Types, A: Application<C>>(Arc<Shared<C, A>>);
 
@@ -60,7 +66,8 @@ impl<C: Types, A: Application<C>> Clone for Handle<C, A> {
 }
 
 impl<C: Types, A: Application<C>> Handle<C, A> {
-    /// The state machine, to read what is applied here. A read that has to see everything committed asks openraft first
+    /// The state machine, for reads of entries that this node has applied. A read that must see
+    /// everything committed asks openraft first
     /// ([`ensure_linearizable`](openraft::Raft::ensure_linearizable)).
     #[must_use]
     pub fn machine(&self) -> &A::Machine {
@@ -73,13 +80,15 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
         self.0.manager.stats()
     }
 
-    /// Blocks until a named watermark of this node covers the entry with this log id, and not another entry of its index.
+    /// Blocks until a watermark of this node covers the entry with this log id. Another entry of
+    /// the same index does not count.
     ///
     /// # Errors
     ///
-    /// [`WaitError`], as [`ApplyManager::wait_for_log_id`] has it: [`Replaced`](WaitError::Replaced) and
-    /// [`Truncated`](WaitError::Truncated) if another leader's entry took the index, [`NoLongerKnown`](WaitError::NoLongerKnown)
-    /// below what the log remembers.
+    /// Returns [`WaitError`], as [`ApplyManager::wait_for_log_id`] does. It is
+    /// [`Replaced`](WaitError::Replaced) or [`Truncated`](WaitError::Truncated) if another leader's
+    /// entry took the index, and [`NoLongerKnown`](WaitError::NoLongerKnown) below what the log
+    /// remembers.
     pub fn wait_for_log_id(
         &self,
         log_id: &LogId<C::NodeId>,
@@ -89,16 +98,16 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
         self.0.manager.wait_for_log_id(to_sprag(log_id), stage, timeout)
     }
 
-    /// The same as a future, for [`Stage::Acknowledged`]: applied here, and as safe as the durability mode asks. It does not
-    /// keep the store.
+    /// A future that waits for [`Stage::Acknowledged`]: the entry is applied here, and as safe as
+    /// the durability mode asks. The future does not keep the store open.
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged_log_id(&self, log_id: &LogId<C::NodeId>) -> AcknowledgedLogId {
         self.0.manager.acknowledged_log_id(to_sprag(log_id))
     }
 
-    /// Completes when everything of the store is dropped, this handle and its clones included, and the directory is free
-    /// (but for a [`Value`](sprag::Value), a [`View`](sprag::View) or a [`SnapshotFile`](crate::SnapshotFile) that somebody
-    /// holds).
+    /// A future that completes when the store and all its handles are dropped, and the directory is
+    /// free. A [`Value`](sprag::Value), [`View`](sprag::View) or
+    /// [`SnapshotFile`](crate::SnapshotFile) that is still alive keeps the directory locked.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut gone = self.0.gone.subscribe();
         async move { while gone.changed().await.is_ok() {} }
@@ -108,7 +117,7 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
     ///
     /// # Errors
     ///
-    /// [`ViewError`], as [`ApplyManager::view`] has it.
+    /// Returns [`ViewError`], as [`ApplyManager::view`] does.
     pub fn view(&self) -> Result<View, ViewError> {
         self.0.manager.view()
     }
@@ -117,12 +126,14 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
 impl<C: Types, A: Application<C>> Store<C, A> {
     /// Takes over a machine that was opened with [`config`], and starts its workers.
     ///
-    /// The directory stays locked until both halves, what openraft made of them, and all handles are dropped.
+    /// The directory stays locked until both halves, openraft's copies of them, and all handles are
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; [`OpenError::Config`] for a machine without a log, or that was not opened with such options, or with a
-    /// [`compaction`](PersistentConfig::compaction) policy, or whose hard state is not of such a node.
+    /// Returns [`OpenError`]. It is [`OpenError::Config`] for a machine without a log, with other
+    /// options than [`config`] gives, or with a [`compaction`](PersistentConfig::compaction)
+    /// policy. It is the same error if the hard state belongs to another kind of node.
     pub fn new(machine: A::Machine, apply: ApplyConfig) -> Result<Self, OpenError> {
         Self::with_patience(machine, apply, PATIENCE)
     }
@@ -149,7 +160,8 @@ impl<C: Types, A: Application<C>> Store<C, A> {
             Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,
             None => Kept::default(),
         };
-        // What the state does not have is not gone, whatever was said before: the log has it, or nobody here.
+        // An entry that the state lacks is not purged, whatever openraft was told before: the log
+        // has it, or no file here does.
         let applied = manager.machine().applied().map(|applied| applied.index);
         kept.purged = kept.purged.filter(|purged| Some(purged.index) <= applied);
         let shared = Arc::new(Shared {
@@ -171,15 +183,16 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     }
 }
 
-/// What is kept in the hard state.
+/// The content of the hard state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub(crate) struct Kept<N: NodeTag> {
     pub(crate) vote: Option<Vote<N>>,
-    /// As of the last time that something else here changed. The log's own frames say it too, and for good.
+    /// The committed log id when another field here changed last. The frames of the log record it
+    /// too, and lastingly.
     pub(crate) committed: Option<LogId<N>>,
-    /// Up to here the log is gone for openraft; of the log itself only whole segments go, when a snapshot covers them. Never
-    /// past the state.
+    /// The last log id that openraft has purged. The log itself removes only whole segments that a
+    /// snapshot covers. The value is never past the state.
     pub(crate) purged: Option<LogId<N>>,
 }
 
@@ -189,12 +202,12 @@ impl<N: NodeTag> Default for Kept<N> {
     }
 }
 
-/// What there is to hope for where a snapshot is waited for.
+/// Prospects of a snapshot that is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Installs {
-    /// It may come.
+    /// A snapshot may still be installed.
     Possible,
-    /// Installing one failed, or openraft has given up the state machine.
+    /// An installation failed, or openraft has dropped the state machine.
     Ended,
 }
 
@@ -202,18 +215,22 @@ pub(crate) struct Shared<C: Types, A: Application<C>> {
     pub(crate) manager: ApplyManager<A::Machine>,
     pub(crate) patience: Duration,
     pub(crate) kept: Mutex<Kept<C::NodeId>>,
-    /// Held from a change of `kept` until it is durable.
+    /// Lock that is held from a change of `kept` until the change is durable.
     saving: Mutex<()>,
-    /// As [`Kept::purged`], of what the state does not have yet: a restart must not know of it.
+    /// The purged log id as [`Kept::purged`] has it, for entries that the state does not have yet.
+    /// A restart must not know of it.
     purged_in_memory: Mutex<Option<LogId<C::NodeId>>>,
-    /// Indexes of commands that cannot be entries, and are in the log as entries without data, until they are applied and the
-    /// client is told. A node that did not take them from the client has nobody to tell.
+    /// Indexes of commands that cannot be entries. The log has them as entries without data until
+    /// they are applied and the client has its answer. A node that did not take the command from a
+    /// client has no client to answer.
     rejected: Mutex<BTreeSet<u64>>,
-    /// The last snapshot that began to arrive. Openraft may begin with the next before it lets go of this one.
+    /// The last snapshot that began to arrive. Openraft may begin with the next one before it
+    /// releases this one.
     pub(crate) arriving: Mutex<Weak<Arriving>>,
-    /// Written while a snapshot is being installed, read while entries are appended.
+    /// Locked for writing while a snapshot is installed, and for reading while entries are
+    /// appended.
     pub(crate) installing: RwLock<()>,
-    /// Written when something was applied or installed, or when nothing more will be.
+    /// Notified when something was applied or installed, or when nothing more will be.
     pub(crate) installs: watch::Sender<Installs>,
     /// Dropped last, when the engine has ended.
     pub(crate) gone: watch::Sender<()>,
@@ -238,13 +255,14 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is kept, durably. Waits for what was appended before.
+    /// Changes the hard state, durably. Waits for everything appended before.
     pub(crate) fn keep(
         &self,
         change: impl FnOnce(&mut Kept<C::NodeId>),
         subject: ErrorSubject<C::NodeId>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        // Of two changes the one that has both is saved last: an older vote must not come back.
+        // The lock makes the later of two changes the last one saved, so that an older vote cannot
+        // return.
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = {
             let mut kept = self.lock_kept();
@@ -261,7 +279,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         self.patiently(|patience| self.manager.sync(patience))
     }
 
-    /// Does again what took too long, however often.
+    /// Repeats a call that timed out, without a limit.
     pub(crate) fn patiently<T>(
         &self,
         call: impl Fn(Duration) -> Result<T, LogError>,
@@ -277,7 +295,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     }
 }
 
-/// An error of this storage as openraft's. Sprag's errors carry indexes and lengths, never keys or values.
+/// Converts an error of this storage into openraft's. Sprag's errors carry indexes and lengths,
+/// never keys or values.
 pub(crate) fn failed<N: NodeTag>(
     subject: ErrorSubject<N>,
     verb: ErrorVerb,
@@ -286,7 +305,7 @@ pub(crate) fn failed<N: NodeTag>(
     StorageIOError::new(subject, verb, AnyError::new(error)).into()
 }
 
-/// Runs what may wait on a thread on which waiting is allowed.
+/// Runs a blocking call on a thread that may block.
 pub(crate) async fn blocking<N: NodeTag, T: Send + 'static>(
     subject: ErrorSubject<N>,
     run: impl FnOnce() -> Result<T, StorageError<N>> + Send + 'static,

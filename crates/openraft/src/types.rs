@@ -1,4 +1,5 @@
-//! How openraft's types become those of sprag: log ids, memberships, and the application's own data.
+//! Conversions of openraft's types to those of sprag: log ids, memberships, and the application's
+//! data.
 
 use std::marker::PhantomData;
 
@@ -10,8 +11,8 @@ use thiserror::Error;
 
 use crate::snapshot::SnapshotFile;
 
-/// The type configurations this adapter works with: openraft's own entries, snapshots that are files of sprag, and node
-/// ids that fit a leader tag. Implemented for every one that fits.
+/// Type configurations that this adapter supports: openraft's own entries, snapshots that are files
+/// of sprag, and node ids that fit a leader tag. Every fitting configuration implements it.
 pub trait Types:
     RaftTypeConfig<Entry = Entry<Self>, SnapshotData = SnapshotFile, NodeId: NodeTag>
 {
@@ -22,26 +23,26 @@ impl<C> Types for C where
 {
 }
 
-/// Why data did not become an entry, or an entry data.
+/// Reason why data could not become an entry, or an entry could not become data.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The application's data could not be encoded or decoded.
     #[error("the application's data: {0}")]
     Serde(#[from] postcard::Error),
-    /// The log holds an entry that this application does not write.
+    /// The log holds an entry that this application cannot have written.
     #[error("the log holds an entry of another application")]
     Foreign,
-    /// A node id in the log is none of this cluster's.
+    /// The log holds a leader tag that is no node id of this cluster.
     #[error("the log holds a leader tag that is no node id of this cluster")]
     Leader,
 }
 
 /// A node id that can be part of a log id.
 pub trait NodeTag: NodeId {
-    /// As at most 16 bytes.
+    /// The id as at most 16 bytes.
     fn to_tag(&self) -> LeaderTag;
-    /// The inverse; `None` for bytes that `to_tag` does not give.
+    /// The id of a tag; `None` for bytes that `to_tag` cannot return.
     fn from_tag(tag: LeaderTag) -> Option<Self>;
 }
 
@@ -61,14 +62,15 @@ macro_rules! number_tags {
 
 number_tags!(u8, u16, u32, u64, u128);
 
-/// What belongs to an application: its state machine, and how its data become entries of the log and come back.
+/// An application: its state machine, and the conversions between its data and entries of the log.
 ///
-/// [`KeyValue`] and [`Opaque`] are two that do for most.
+/// [`KeyValue`] and [`Opaque`] suit most applications.
 pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     /// The state machine, with a log of sprag.
     type Machine: StateMachine;
 
-    /// What an entry with this data carries. `scratch` holds what does not lie in `data` itself.
+    /// The payload of an entry with this data. `scratch` holds parts that do not lie in `data`
+    /// itself.
     ///
     /// # Errors
     ///
@@ -76,18 +78,19 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     /// empty, is rejected, and the node goes on.)
     fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError>;
 
-    /// The inverse: for followers that are sent what was read from the log.
+    /// The data of a payload, for entries that are read from the log and sent to followers.
     ///
     /// # Errors
     ///
-    /// [`DataError`].
+    /// Returns [`DataError`].
     fn data(payload: &PayloadRef<'_>) -> Result<C::D, DataError>;
 
-    /// What the client is told. Of entries without data too, whose reply is [`Reply::Applied`].
+    /// The client's response. It is also called for entries without data, whose reply is
+    /// [`Reply::Applied`].
     fn response(reply: Reply) -> C::R;
 }
 
-/// Room for what an entry borrows.
+/// Buffers for data that an entry borrows.
 #[derive(Debug, Default)]
 pub struct Scratch<'a> {
     /// Encoded data.
@@ -98,10 +101,10 @@ pub struct Scratch<'a> {
 
 /// Data that is a command of the key-value machines.
 pub trait KeyValueData: Sized {
-    /// The command; those of a batch go to `batch`, from which it borrows them.
+    /// The command. The commands of a batch go into `batch`, from which the result borrows them.
     fn command<'a>(&'a self, batch: &'a mut Vec<Command<'a>>) -> Command<'a>;
 
-    /// The inverse, of a command in the log.
+    /// The data of a command in the log.
     fn from_command(command: &CommandRef<'_>) -> Option<Self>;
 }
 
@@ -159,31 +162,31 @@ where
     }
 }
 
-/// Data as [`Opaque`] puts it into the log. Equal data have equal bytes.
+/// Encodes data as [`Opaque`] puts it into the log. Equal data have equal bytes.
 ///
 /// # Errors
 ///
-/// [`DataError::Serde`].
+/// Returns [`DataError::Serde`].
 pub fn encode<T: Serialize>(data: &T) -> Result<Vec<u8>, DataError> {
     Ok(postcard::to_stdvec(data)?)
 }
 
-/// The inverse of [`encode`].
+/// Decodes data that [`encode`] made.
 ///
 /// # Errors
 ///
-/// [`DataError::Serde`].
+/// Returns [`DataError::Serde`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DataError> {
     Ok(postcard::from_bytes(bytes)?)
 }
 
-/// A log id of sprag, with the node in the leader tag.
+/// Converts a log id of openraft; the leader tag holds the node.
 pub(crate) fn to_sprag<N: NodeTag>(log_id: &openraft::LogId<N>) -> sprag::LogId {
     let leader = log_id.leader_id.node_id.to_tag();
     sprag::LogId { index: log_id.index, term: log_id.leader_id.term, leader }
 }
 
-/// The inverse.
+/// Converts a log id of sprag into openraft's.
 pub(crate) fn from_sprag<N: NodeTag>(
     log_id: sprag::LogId,
 ) -> Result<openraft::LogId<N>, DataError> {
@@ -191,7 +194,7 @@ pub(crate) fn from_sprag<N: NodeTag>(
     Ok(openraft::LogId::new(CommittedLeaderId::new(log_id.term, node), log_id.index))
 }
 
-/// The membership in bytes that [`encode`] made.
+/// Decodes a membership that [`encode`] made.
 pub(crate) fn membership<C: Types>(
     bytes: &[u8],
 ) -> Result<Membership<C::NodeId, C::Node>, DataError> {

@@ -1,4 +1,5 @@
-//! Who waits for what: slow machines and disks end no node, and nothing of the runtime stands still for an installation.
+//! Tests of waits: slow machines and disks end no node, and no runtime thread waits for an
+//! installation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::num::NonZeroUsize;
@@ -18,18 +19,19 @@ use sprag::{ApplyConfig, Fatal, Journaled, Partition, Range, Replies, Reply, Sta
 use crate::{Opaque, Response, SnapshotFile, Store, config};
 
 declare_raft_types!(
-    /// A node whose machine keeps nothing.
+    /// A node whose machine keeps no state.
     Node: D = u64, R = Response, SnapshotData = SnapshotFile
 );
 
 type NodeStore = Store<Node, Opaque<Journaled<Held>>>;
 
-/// Longer than any test holds a gate closed: whoever comes to its end was waited for by whoever was to open it.
+/// Longer than any test holds a gate closed. A wait of this length means that two sides wait for
+/// each other.
 const STUCK: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Gate {
-    /// Whether it is closed, and whether somebody has come to it since.
+    /// Whether the gate is closed, and whether a thread has arrived at it since.
     state: Mutex<(bool, bool)>,
     moved: Condvar,
 }
@@ -44,7 +46,7 @@ impl Gate {
         self.moved.notify_all();
     }
 
-    /// Whether it was opened.
+    /// Waits until the gate is open. Returns whether it was opened in time.
     fn pass(&self) -> bool {
         let mut state = self.state.lock().unwrap();
         state.1 = true;
@@ -60,7 +62,7 @@ impl Gate {
     }
 }
 
-/// A machine that is held up at a gate.
+/// A machine that stops at a gate.
 #[derive(Default)]
 struct Held(Arc<Gate>);
 
@@ -98,7 +100,7 @@ fn open(disk: &SimDisk, gate: &Arc<Gate>) -> NodeStore {
     let machine = Held(Arc::clone(gate));
     let machine = Journaled::open_on_disk(disk.open(true).unwrap(), options, machine).unwrap();
     let apply = ApplyConfig::new().worker_count(NonZeroUsize::MIN).pin_workers(false);
-    // The most impatient there can be.
+    // Zero is the shortest patience possible.
     Store::with_patience(machine, apply, Duration::ZERO).unwrap()
 }
 
@@ -107,7 +109,7 @@ fn entries(indexes: std::ops::Range<u64>) -> Vec<Entry<Node>> {
     indexes.map(entry).collect()
 }
 
-/// A snapshot of entry 49, of another node.
+/// A snapshot of entry 49 from another node.
 async fn sent() -> Snapshot<Node> {
     let mut store = open(&SimDisk::new(1), &Arc::default());
     store.log.blocking_append(entries(0..50)).await.unwrap();

@@ -1,4 +1,5 @@
-//! A cluster of three in one process, on simulated disks whose power fails: what was acknowledged is there, and all agree.
+//! Tests of a cluster of three in one process, on simulated disks whose power fails: acknowledged
+//! writes are there, and all nodes agree.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -66,19 +67,20 @@ impl Cluster {
         self.nodes.insert(id, Node { raft, handle: store.handle });
     }
 
-    /// The power of a node fails, whatever it is at: of what was not synced some is on disk and some is not.
+    /// Cuts the power of a node at any moment: some unsynced writes are on disk and some are not.
     async fn cut(&mut self, id: u64) {
         self.disks[&id].power_cut_random();
         self.network.disconnect(id);
         let node = self.nodes.remove(&id).unwrap();
-        // Its storage is dead: it ends by itself, or is told to.
+        // The node's storage is dead, so the node ends by itself or is told to.
         let _ended = node.raft.shutdown().await;
         let closed = node.handle.closed();
         drop(node);
         tokio::time::timeout(PATIENCE, closed).await.unwrap();
     }
 
-    /// The power of all fails at the same moment, and comes back: what is there is what was synced, as nobody has the rest.
+    /// Cuts the power of all nodes at the same moment. Only synced writes remain, because no node
+    /// has the rest.
     async fn cut_all(&mut self) {
         for disk in self.disks.values() {
             disk.power_cut_random();
@@ -91,7 +93,7 @@ impl Cluster {
         }
     }
 
-    /// Who leads, as node 1 sees it: between two elections nobody does.
+    /// The leader according to node 1; waits while an election has none.
     async fn leader(&self) -> u64 {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -104,12 +106,12 @@ impl Cluster {
         panic!("nobody leads");
     }
 
-    /// Puts until it is acknowledged.
+    /// Repeats a put until it is acknowledged.
     async fn put(&self, key: &str, value: &str) {
         self.client_write(&Request::put(key, value)).await;
     }
 
-    /// Proposes until there is an answer.
+    /// Repeats a proposal until there is an answer.
     async fn client_write(&self, request: &Request) -> Response {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -124,7 +126,7 @@ impl Cluster {
         panic!("nobody answers");
     }
 
-    /// All three, at the same index.
+    /// The states of all three nodes at the same index.
     async fn states(&self) -> BTreeMap<u64, BTreeMap<Vec<u8>, Vec<u8>>> {
         let started = Instant::now();
         loop {
@@ -145,7 +147,7 @@ impl Cluster {
     }
 }
 
-/// The same numbers on every run; what they decide depends on the threads all the same.
+/// A generator with the same numbers in every run; their effects still depend on the threads.
 struct Random(u64);
 
 impl Random {
@@ -201,7 +203,7 @@ async fn a_follower_that_was_away_catches_up_by_the_log_or_by_a_snapshot() {
     for (writes, by_snapshot) in [(15, false), (500, true)] {
         let leader = cluster.leader().await;
         let away = (1..=3).find(|id| *id != leader).unwrap();
-        // So that each has applied something.
+        // Wait until each node has applied something.
         cluster.states().await;
         let had = cluster.nodes[&away].handle.machine().applied().unwrap().index;
         cluster.cut(away).await;
@@ -213,7 +215,7 @@ async fn a_follower_that_was_away_catches_up_by_the_log_or_by_a_snapshot() {
             purged.is_some_and(|purged| purged.index > had)
         };
         let started = Instant::now();
-        // Whoever leads: who snapshots and purges does so behind the writes.
+        // Any node may lead. A node that snapshots and purges does so later than the writes.
         while by_snapshot && !cluster.nodes.values().all(gone) {
             assert!(started.elapsed() < PATIENCE, "no node purges what it missed");
             tokio::time::sleep(Duration::from_millis(10)).await;

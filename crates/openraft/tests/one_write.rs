@@ -1,4 +1,4 @@
-//! A command goes to disk once: bytes and syncs, counted where the simulated disk takes them.
+//! Tests that a command goes to disk once: bytes and syncs, counted at the simulated disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -37,8 +37,8 @@ fn open(disk: &SimDisk) -> Kv {
     Store::new(machine.unwrap(), apply_config(1)).unwrap()
 }
 
-/// What was done since the counts were reset: bytes written, and syncs of files. The next segment is made ready in the
-/// background; its allocation is no write, and its sync is of an empty file.
+/// Bytes written and syncs of files since the counts were reset. The next segment is made in the
+/// background. Its allocation is no write, and its sync is of an empty file.
 fn written(disk: &SimDisk) -> (u64, u64) {
     let trace = disk.trace();
     let bytes = trace.iter().filter(|line| line.starts_with("write "));
@@ -52,14 +52,14 @@ fn ratio(bytes: u64, commands: u64) -> f64 {
     bytes as f64 / (commands * PAYLOAD_BYTES) as f64
 }
 
-/// Appends and applies batches; bytes a byte of payload, and syncs.
+/// Appends and applies batches. Returns bytes written per byte of payload, and syncs.
 async fn batches(
     disk: &SimDisk,
     log: &mut impl RaftLogStorageExt<Types>,
     state_machine: &mut impl RaftStateMachine<Types>,
     batch: u64,
 ) -> (f64, u64) {
-    // The first segment is taken into use.
+    // The first entry makes the log take its first segment into use.
     let first = Entry { log_id: log_id(1, 1, 0), payload: EntryPayload::Blank };
     log.blocking_append([first.clone()]).await.unwrap();
     state_machine.apply([first]).await.unwrap();
@@ -88,7 +88,8 @@ async fn a_batch_is_one_sync_and_little_more_than_its_payload_and_the_usual_way_
             "batches of {batch}: {bytes:.3} bytes a byte of payload, {syncs} syncs of {BATCHES} batches"
         );
         assert!(bytes <= 1.2, "{bytes}");
-        // A frame holds 128 entries; the log writer may take the first before the next is closed.
+        // A frame holds 128 entries. The log writer may take the first frame before the next is
+        // closed.
         let most = BATCHES * batch.div_ceil(128) + 2;
         assert!((BATCHES..=most).contains(&syncs), "{syncs}: one a frame, and the next segment's");
         let disk = SimDisk::new(batch);
@@ -99,7 +100,8 @@ async fn a_batch_is_one_sync_and_little_more_than_its_payload_and_the_usual_way_
     }
 }
 
-/// Three nodes with these stores, and single writes through the leader; bytes and syncs of each node, the leader's first.
+/// Runs three nodes with these stores, and single writes through the leader. Returns bytes and
+/// syncs of each node, the leader's first.
 async fn single_writes<L: RaftLogStorage<Types>, S: RaftStateMachine<Types>>(
     open: impl Fn(&SimDisk) -> (L, S),
 ) -> Vec<(u64, u64)> {
@@ -109,7 +111,7 @@ async fn single_writes<L: RaftLogStorage<Types>, S: RaftStateMachine<Types>>(
         let disk = SimDisk::new(id);
         let (log, state_machine) = open(&disk);
         let config = Config {
-            // Nobody else leads, however slow the machine is.
+            // No other node may lead, however slow the machine is.
             enable_elect: id == 1,
             snapshot_policy: SnapshotPolicy::Never,
             ..Config::default()
@@ -151,7 +153,8 @@ async fn a_single_write_is_one_sync_on_each_of_three_nodes_and_two_the_usual_way
     });
     for (bytes, syncs) in ours.await {
         println!("a node: {} bytes and {syncs} syncs for {COMMANDS} commands", bytes / COMMANDS);
-        // A frame's header for each, and the padding to the next frame; a follower may take two in one append.
+        // Each write has a frame's header and the padding to the next frame; a follower may take
+        // two in one append.
         assert!(bytes / COMMANDS <= 3 * PAYLOAD_BYTES, "{bytes}");
         assert!(syncs <= COMMANDS + 2, "{syncs}");
     }
@@ -160,6 +163,6 @@ async fn a_single_write_is_one_sync_on_each_of_three_nodes_and_two_the_usual_way
         println!("  the usual way: {} bytes and {syncs} syncs", bytes / COMMANDS);
         assert!(bytes / COMMANDS >= 2 * PAYLOAD_BYTES, "{bytes}");
     }
-    // A follower that was held up takes several in one append; the leader has one after the other.
+    // A slow follower takes several entries in one append; the leader appends one after another.
     assert!(theirs[0].1 >= 2 * COMMANDS, "{theirs:?}");
 }

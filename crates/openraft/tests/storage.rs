@@ -1,5 +1,6 @@
-//! What openraft's suite leaves out: entries with data and their replies, reopening, power cuts, snapshots under load,
-//! truncation of what was durable, installing over a state, an application of one's own.
+//! Tests that openraft's suite leaves out. They cover entries with data and their replies,
+//! reopening, power cuts, and snapshots under load. They also cover truncation of durable entries,
+//! installing over a state, and an application with its own machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -253,7 +254,7 @@ async fn a_snapshot_is_of_the_entry_at_which_it_was_asked_for_however_late_it_is
         let built = building.await.unwrap().unwrap();
         assert_eq!(built.meta.last_log_id, Some(log_id(1, 1, first + 24)));
     }
-    // Built after more was applied, it has nothing of that.
+    // The snapshot was requested before more entries were applied, so it has none of them.
     let mut builder = store.state_machine.get_snapshot_builder().await;
     let entries = puts(1, 1000..1050, "later");
     append(&mut store, entries.clone()).await;
@@ -277,7 +278,8 @@ async fn a_snapshot_takes_the_place_of_a_state_and_the_log_goes_on_after_it() {
     let mut follower = open(&disk);
     append(&mut follower, puts(1, 0..20, "follower")).await;
     apply(&mut follower, puts(1, 0..10, "follower")).await;
-    // As openraft does: a conflicting tail goes, the log may be purged first, and the bytes come in chunks.
+    // As openraft does: a conflicting tail is truncated, the log may be purged first, and the bytes
+    // come in chunks.
     follower.log.truncate(log_id(1, 1, 10)).await.unwrap();
     follower.log.purge(log_id(4, 1, 299)).await.unwrap();
     let mut given_up = follower.state_machine.begin_receiving_snapshot().await.unwrap();
@@ -312,7 +314,7 @@ async fn a_purge_past_the_log_s_end_is_forgotten_with_the_snapshot_that_was_neve
         let state = follower.log.get_log_state().await.unwrap();
         assert_eq!(state.last_log_id, Some(log_id(4, 1, 299)), "as openraft has it");
         if vote_follows {
-            // The hard state is written, and does not have it.
+            // The hard state is written, and does not contain it.
             follower.log.save_vote(&Vote::new(5, 2)).await.unwrap();
         }
         disk.power_cut_keeping(0);
@@ -375,7 +377,7 @@ fn a_machine_that_was_opened_in_another_way_is_refused() {
     refused(small().compaction(CompactionPolicy::default()));
 }
 
-/// Sends a snapshot in small chunks, all of it or an error after `end` bytes.
+/// Sends a snapshot in small chunks: all of it, or an error after `end` bytes.
 async fn copy(from: &SnapshotFile, to: &mut SnapshotFile, end: u64) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
     let mut from = SnapshotFile::reading(from.snapshot().unwrap().clone());
@@ -473,11 +475,11 @@ async fn an_entry_appended_while_a_snapshot_is_on_its_way_is_not_lost_with_the_l
 }
 
 declare_raft_types!(
-    /// A node that adds up pairs.
+    /// A node that sums up pairs.
     pub Sums: D = (String, u64), R = Response, SnapshotData = SnapshotFile
 );
 
-/// The sum of all second halves whose first half is "add".
+/// A machine with the sum of all second halves whose first half is "add".
 #[derive(Default)]
 struct Sum(AtomicU64);
 
@@ -524,7 +526,7 @@ impl StateMachine for Sum {
         source: &mut dyn sprag::snapshot::SnapshotSource,
     ) -> Result<(), sprag::error::SnapshotError> {
         let mut sum = [0; 8];
-        // A short read would be a defect of the test's own tiny state.
+        // A short read would be a defect of the test's own small state.
         assert_eq!(source.read(&mut sum).unwrap(), 8);
         self.0.store(u64::from_le_bytes(sum), Ordering::Relaxed);
         Ok(())

@@ -13,7 +13,7 @@ use sprag_openraft::{KeyValue, LogStore, StateMachineStore};
 use sprag_redb::RedbStorage;
 use tempfile::TempDir;
 
-/// Makes a store in a directory of its own.
+/// A builder that makes each store in a new directory.
 struct Builder {
     workers: usize,
     io: IoBackend,

@@ -1,4 +1,4 @@
-//! The collector: engines with their names, and what a scrape of them writes.
+//! The collector: engines with their names, and the output of a scrape.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,8 @@ use thiserror::Error;
 use crate::families::FAMILIES;
 use crate::samples::Samples;
 
-/// Reads the figures of engines when it is scraped; cheap to clone, and each clone has the same engines.
+/// A collector of engines' figures, which it reads when it is scraped. It is cheap to clone, and
+/// each clone has the same engines.
 ///
 /// Every series has the label `engine` with the name that the engine was added by. A dropped engine is left out of the next
 /// scrape. A scrape costs one [`ApplyManager::stats`](sprag::ApplyManager::stats) for each engine.
@@ -26,7 +27,8 @@ struct Engine {
     reader: StatsReader,
 }
 
-/// The collector has a running engine of this name; choose another one, or drop that engine first.
+/// Error of [`SpragCollector::add`]: the collector has a running engine of this name. Choose
+/// another name, or drop that engine first.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the collector has an engine named {name:?} already, which is open: choose another name")]
 pub struct EngineNameTaken {
@@ -35,17 +37,18 @@ pub struct EngineNameTaken {
 }
 
 impl SpragCollector {
-    /// A collector without engines.
+    /// Makes a collector without engines.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an engine. It takes the place of an engine of the same name that was dropped.
+    /// Adds an engine. It replaces an engine of the same name that was dropped.
     ///
     /// # Errors
     ///
-    /// [`EngineNameTaken`] for the name of another engine that is not dropped; nothing was added.
+    /// Returns [`EngineNameTaken`] if an engine that is not dropped has the name; nothing was added
+    /// then.
     pub fn add(&self, name: impl Into<String>, reader: StatsReader) -> Result<(), EngineNameTaken> {
         let name = name.into();
         let mut engines = self.lock();
@@ -57,7 +60,7 @@ impl SpragCollector {
         Ok(())
     }
 
-    /// Leaves an engine out of the scrapes to come; whether there was one of this name.
+    /// Leaves an engine out of later scrapes. Returns whether there was one of this name.
     pub fn remove(&self, name: &str) -> bool {
         let mut engines = self.lock();
         let before = engines.len();
@@ -69,8 +72,8 @@ impl SpragCollector {
         self.engines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The figures of all engines that are open. A state machine may take its time to give its own, so the list is not
-    /// locked meanwhile.
+    /// The figures of all engines that are open. A state machine may take time to return its
+    /// figures, so the list is not locked meanwhile.
     fn read(&self) -> Vec<(Arc<str>, ApplyStats)> {
         let engines = self.lock().clone();
         let read = |engine: Engine| Some((engine.name, engine.reader.stats()?));
@@ -82,7 +85,7 @@ impl Collector for SpragCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let engines = self.read();
         for family in FAMILIES {
-            // A family without a sample is left out: a metric that no engine has.
+            // A family without a sample is left out: no engine has that metric.
             let mut count = Samples::counting();
             engines.iter().try_for_each(|(_, stats)| (family.read)(stats, &mut count))?;
             if count.is_empty() {

@@ -1,4 +1,5 @@
-//! The table of metrics: what each is called, and what it reads. `docs/metrics.md` is held to it by a test.
+//! The table of metrics: the name of each, and the figure that it reads. A test compares
+//! `docs/metrics.md` with it.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use crate::samples::Samples;
 
 /// One metric.
 pub(crate) struct Family {
-    /// Without the suffix of its unit, and without `_total` or `_info`.
+    /// Name without the suffix of its unit, and without `_total` or `_info`.
     pub(crate) name: &'static str,
     pub(crate) unit: Option<Unit>,
     pub(crate) kind: MetricType,
@@ -21,7 +22,7 @@ pub(crate) struct Family {
     pub(crate) read: fn(&ApplyStats, &mut Samples<'_>) -> fmt::Result,
 }
 
-/// A metric as a scrape shows it; for the test of the documentation.
+/// A metric as a scrape shows it, for the test of the documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Its full name.
@@ -34,7 +35,7 @@ pub struct Described {
     pub help: &'static str,
 }
 
-/// Every metric.
+/// Returns every metric.
 #[must_use]
 pub fn described() -> Vec<Described> {
     let described = |family: &Family| {
@@ -72,7 +73,7 @@ macro_rules! families {
 }
 
 families! {
-    // How far entries are.
+    // Indexes of the log.
     Gauge "sprag_log_index", ["mark"],
         "Last index that a mark has reached, 0 before the first; the lag between two is their difference":
         marks;
@@ -148,7 +149,7 @@ families! {
             out.info(&[backend, ("durability", durability), ("fallback", fallback)])
         };
 
-    // Where time goes.
+    // Times.
     Histogram "sprag_log_write" in SECONDS, [],
         "Time of a write of a group of frames to the log; one that is written and synced in one request counts as a sync":
         |stats, out| of_log(stats, |out| out.times(&stats.times.log_write), out);
@@ -183,7 +184,7 @@ families! {
     Histogram "sprag_recovery" in SECONDS, [], "Time of opening the directory":
         |stats, out| of_log(stats, |out| out.times(&stats.times.recovery), out);
 
-    // Failure.
+    // Failures.
     Gauge "sprag_poisoned", ["reason"],
         "1 for the kind of the first failure, after which the engine acknowledges nothing":
         |stats, out| {
@@ -209,13 +210,13 @@ families! {
             of_log(stats, |out| out.flag(&[], stats.compaction.last_error.is_some()), out)
         };
 
-    // What it takes.
+    // Memory and disk.
     Gauge "sprag_memory" in BYTES, ["kind"],
         "Memory by what it is for; keys and values in memory are not counted":
         memory;
     Gauge "sprag_disk" in BYTES, ["kind"], "Files by what they are for": disk;
 
-    // What opening found.
+    // Recovery at opening.
     Gauge "sprag_recovery_index", ["mark"],
         "Last index that opening found in the log, replayed, found in the snapshot, or purged; 0 for none":
         recovery_marks;
@@ -338,7 +339,7 @@ fn durability(durability: Durability) -> &'static str {
     }
 }
 
-/// Nothing for a machine without a log.
+/// Writes a figure of the log; writes nothing for a machine without a log.
 fn of_log(
     stats: &ApplyStats,
     put: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
@@ -347,7 +348,7 @@ fn of_log(
     if stats.recovery.is_some() { put(out) } else { Ok(()) }
 }
 
-/// Only for a machine over a storage that is not the log, from its first commit on.
+/// Writes a figure of a storage that is not the log, from its first commit on.
 fn of_storage(
     stats: &ApplyStats,
     put: impl FnOnce(&mut Samples<'_>) -> fmt::Result,
@@ -356,7 +357,7 @@ fn of_storage(
     if stats.times.storage_commit.count() > 0 { put(out) } else { Ok(()) }
 }
 
-/// Nothing for what there is not.
+/// Writes a value if there is one.
 fn maybe<T>(value: Option<T>, put: impl FnOnce(T) -> fmt::Result) -> fmt::Result {
     value.map_or(Ok(()), put)
 }

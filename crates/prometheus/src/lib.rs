@@ -1,8 +1,8 @@
 //! The figures of sprag engines as Prometheus metrics.
 //!
-//! A [`SpragCollector`] reads [`ApplyManager::stats`](sprag::ApplyManager::stats) when it is scraped. No thread runs between
-//! scrapes, and an engine does not know that it is watched. `docs/metrics.md` lists every metric; `docs/metrics/` has a
-//! dashboard and alert rules.
+//! A [`SpragCollector`] reads [`ApplyManager::stats`](sprag::ApplyManager::stats) when it is
+//! scraped. No thread runs between scrapes, and scraping needs nothing of an engine but its
+//! counters. `docs/metrics.md` lists every metric; `docs/metrics/` has a dashboard and alert rules.
 //!
 //! ```
 //! use prometheus_client::encoding::text;

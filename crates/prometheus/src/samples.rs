@@ -1,4 +1,4 @@
-//! The samples of one metric, written as they are read; nothing is collected in between.
+//! The samples of one metric, written as they are read, without a collection in between.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use sprag::{SizeHistogram, TimeHistogram};
 
 use crate::families::Family;
 
-/// More than a histogram has buckets, so that a scrape needs no memory for them.
+/// More than the number of buckets of a histogram, so that a scrape needs no memory for them.
 const BUCKETS_MAX: usize = 64;
 
-/// Label and value.
+/// Name and value of a label.
 pub(crate) type Label<'l> = (&'static str, &'l str);
 
-/// Takes the samples of one family.
+/// A writer of one family's samples.
 pub(crate) struct Samples<'e> {
-    /// `None`: they are counted only.
+    /// Encoder of the samples; `None` to count them only.
     encoder: Option<(MetricEncoder<'e>, &'static Family)>,
     engine: &'e str,
     count: usize,
@@ -35,7 +35,7 @@ impl<'e> Samples<'e> {
         Self { encoder: Some((encoder, family)), engine: "", count: 0 }
     }
 
-    /// The samples from here on are of this engine.
+    /// Sets the engine of all samples from here on.
     pub(crate) fn of_engine(&mut self, name: &'e str) {
         self.engine = name;
     }
@@ -44,35 +44,35 @@ impl<'e> Samples<'e> {
         self.count == 0
     }
 
-    /// A whole number: of a counter, or of a gauge.
+    /// Writes a whole number, of a counter or of a gauge.
     pub(crate) fn whole(&mut self, labels: &[Label<'_>], value: u64) -> fmt::Result {
         self.put(labels, |encoder, kind| match (kind, i64::try_from(value)) {
             (MetricType::Counter, _) => ConstCounter::new(value).encode(encoder),
             (_, Ok(value)) => ConstGauge::new(value).encode(encoder),
-            // The format has floats only, so nothing is lost that a server would have kept.
+            // The format has floats only, so a server would lose the same digits.
             #[allow(clippy::cast_precision_loss, reason = "as the format has it")]
             (_, Err(_)) => ConstGauge::new(value as f64).encode(encoder),
         })
     }
 
-    /// Another number, of a gauge.
+    /// Writes a fractional number, of a gauge.
     pub(crate) fn real(&mut self, labels: &[Label<'_>], value: f64) -> fmt::Result {
         self.put(labels, |encoder, _| ConstGauge::new(value).encode(encoder))
     }
 
-    /// Whether something is so, as 1 or 0.
+    /// Writes a condition as 1 or 0.
     pub(crate) fn flag(&mut self, labels: &[Label<'_>], value: bool) -> fmt::Result {
         self.whole(labels, u64::from(value))
     }
 
-    /// A histogram of times, in seconds.
+    /// Writes a histogram of times, in seconds.
     pub(crate) fn times(&mut self, times: &TimeHistogram) -> fmt::Result {
         let bound = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |at| at.as_secs_f64());
         let buckets = times.buckets().map(|(at, count)| (bound(at), count));
         self.histogram(times.sum().as_secs_f64(), times.count(), buckets)
     }
 
-    /// A histogram of sizes.
+    /// Writes a histogram of sizes.
     #[allow(clippy::cast_precision_loss, reason = "as the format has it")]
     pub(crate) fn sizes(&mut self, sizes: &SizeHistogram) -> fmt::Result {
         let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |at| at as f64);
@@ -109,7 +109,7 @@ impl<'e> Samples<'e> {
         encode(encoder.encode_family(&labels)?, family.kind)
     }
 
-    /// What does not change while a process runs: labels of a sample whose value is 1.
+    /// Writes constants of a process, as labels of a sample whose value is 1.
     pub(crate) fn info(&mut self, labels: &[Label<'_>]) -> fmt::Result {
         self.count += 1;
         let Some((encoder, family)) = &mut self.encoder else { return Ok(()) };

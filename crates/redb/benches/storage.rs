@@ -34,7 +34,7 @@ impl Loop {
                 state.insert(&key[..], &value[..]).unwrap();
             }
             let mut meta = transaction.open_table(META).unwrap();
-            // As long as the machine's record.
+            // This record is as long as the machine's.
             let record = [log_id.to_le_bytes(); 8].concat();
             meta.insert(&b"state"[..], &record[..]).unwrap();
         }
@@ -64,7 +64,7 @@ impl Bare for Loop {
     }
 }
 
-/// Syncs when the loop does: neither by time nor by bytes.
+/// Options for a storage that syncs when the loop does: neither by time nor by bytes.
 fn config() -> RedbConfig {
     RedbConfig::new().sync_every(None).unsynced_bytes(u64::MAX)
 }

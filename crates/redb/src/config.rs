@@ -1,8 +1,8 @@
-//! What a storage may take and how it syncs.
+//! Limits of a storage, and the times at which it syncs.
 
 use std::time::Duration;
 
-/// How a [`RedbStorage`](crate::RedbStorage) uses memory and when it syncs on its own.
+/// The options of a [`RedbStorage`](crate::RedbStorage): memory, and when it syncs on its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RedbConfig {
@@ -26,7 +26,8 @@ impl Default for RedbConfig {
 }
 
 impl RedbConfig {
-    /// 64 MiB of cache; a sync after 64 MiB of batches without one, and 1 second after the first.
+    /// Makes the defaults: 64 MiB of cache; a sync after 64 MiB of batches without one, and 1
+    /// second after the first.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -40,34 +41,34 @@ impl RedbConfig {
         self
     }
 
-    /// Bytes of keys and values that batches without `sync` may have together before one of them is
-    /// synced all the same. Default: 64 MiB. Zero syncs every batch.
+    /// Sets the bytes of keys and values that batches without `sync` may have together. The batch
+    /// that exceeds them is synced all the same. Default: 64 MiB. Zero syncs every batch.
     #[must_use]
     pub fn unsynced_bytes(mut self, bytes: u64) -> Self {
         self.unsynced_bytes = bytes;
         self
     }
 
-    /// How long after the first batch without `sync` a thread of the storage syncs. Default: 1 second.
-    /// `None` starts no thread; then only [`unsynced_bytes`](Self::unsynced_bytes) and the caller
-    /// sync.
+    /// Sets the time after the first batch without `sync` after which a thread of the storage
+    /// syncs. Default: 1 second. `None` starts no thread; then only
+    /// [`unsynced_bytes`](Self::unsynced_bytes) and the caller sync.
     #[must_use]
     pub fn sync_every(mut self, interval: Option<Duration>) -> Self {
         self.sync_every = interval;
         self
     }
 
-    /// Whether a batch with `sync` records the free pages of the file. Default: no. With the record,
-    /// opening after a crash takes the same time whatever the size of the file; each such batch costs
-    /// a second sync.
+    /// Sets whether a batch with `sync` records the free pages of the file. Default: no. With the
+    /// record, opening after a crash takes the same time whatever the size of the file; each such
+    /// batch costs a second sync.
     #[must_use]
     pub fn quick_repair(mut self, is_on: bool) -> Self {
         self.quick_repair = is_on;
         self
     }
 
-    /// Whether opening checks the checksum of every page. Default: no. The check reads the whole
-    /// file.
+    /// Sets whether opening checks the checksum of every page. Default: no. The check reads the
+    /// whole file.
     #[must_use]
     pub fn verify_on_open(mut self, is_on: bool) -> Self {
         self.verify_on_open = is_on;

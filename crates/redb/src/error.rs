@@ -1,21 +1,21 @@
-//! What redb says, in the words of the storage seam.
+//! Errors of redb, translated for the storage seam.
 
 use std::io;
 use std::path::PathBuf;
 
 use sprag::machine::storage::StorageError;
 
-/// A file could not be opened as a storage.
+/// Reason why a file could not be opened as a storage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The directory that the file would be in is missing.
+    /// The directory of the file is missing.
     #[error("{path}: the directory of the file does not exist; create it first")]
     NoParent {
         /// The file.
         path: PathBuf,
     },
-    /// A directory is at the path.
+    /// The path names a directory.
     #[error("{path} is a directory; name a file in it")]
     IsDirectory {
         /// The directory.
@@ -49,36 +49,36 @@ pub enum OpenError {
         /// The version of the format.
         version: u8,
     },
-    /// What was read is not what was written.
+    /// The bytes read differ from the bytes written.
     #[error("{name} is damaged: {message}; restore it from a snapshot")]
     Damaged {
         /// The file.
         name: String,
-        /// What redb said.
+        /// redb's message.
         message: String,
     },
-    /// The disk refused; a full disk is among these.
+    /// The disk failed; a full disk is one such failure.
     #[error("{what} {name} failed: {source}")]
     Io {
-        /// What was being done, as "opening".
+        /// The operation that failed, for example "opening".
         what: &'static str,
         /// The file.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Anything else that redb said.
+    /// Any other error of redb.
     #[error("opening {name} failed: {message}")]
     Failed {
         /// The file.
         name: String,
-        /// What redb said.
+        /// redb's message.
         message: String,
     },
 }
 
 impl OpenError {
-    /// Whether there is no room on the disk.
+    /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -90,7 +90,7 @@ impl OpenError {
         }
     }
 
-    /// What redb said while it opened the file of this name.
+    /// The error for redb's `error` while it opened the file of this name.
     pub(crate) fn of(name: &str, error: redb::Error) -> Self {
         let name = name.to_owned();
         match error {
@@ -98,7 +98,7 @@ impl OpenError {
                 Self::Locked { name }
             }
             redb::Error::UpgradeRequired(version) => Self::Version { name, version },
-            // This is how redb says that the file does not start as a redb file does.
+            // redb reports a file without its first bytes in this way.
             redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
                 Self::NotRedb { name }
             }
@@ -112,7 +112,7 @@ impl OpenError {
 }
 
 impl From<OpenError> for StorageError {
-    /// The same, without the name of the file in errors of the system and of damage.
+    /// Converts the error, without the name of the file in errors of the system and of damage.
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Io { what, source, .. } => Self::Io { what, source },
@@ -122,7 +122,7 @@ impl From<OpenError> for StorageError {
     }
 }
 
-/// What redb said while `what` was being done. redb puts no key and no value into its messages.
+/// The error for redb's `error` during `what`. redb puts no key and no value into its messages.
 pub(crate) fn storage_error(what: &'static str, error: redb::Error) -> StorageError {
     match error {
         redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
@@ -138,7 +138,7 @@ pub(crate) fn storage_error(what: &'static str, error: redb::Error) -> StorageEr
     }
 }
 
-/// For `map_err`: what any call of redb said while `what` was being done.
+/// An argument for `map_err`: the error for a failure of redb during `what`.
 pub(crate) fn failed<E: Into<redb::Error>>(what: &'static str) -> impl Fn(E) -> StorageError {
     move |error| storage_error(what, error.into())
 }

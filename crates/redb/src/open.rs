@@ -1,4 +1,4 @@
-//! Opening a file, or a backend, as a database of ours.
+//! Opening a file, or a backend, as a database of this storage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,11 +20,11 @@ use crate::config::RedbConfig;
 use crate::error::OpenError;
 use crate::snapshot::definition;
 
-/// Length of what redb starts a file with, which it writes after everything else of a new file.
+/// Length of redb's first bytes in a file, which redb writes last into a new file.
 const MAGIC_LEN: usize = 9;
 /// The header of a redb file is in its first page.
 const PAGE_LEN: usize = 4096;
-/// A file that redb has not finished making is shorter than this.
+/// Length that a file exceeds once redb has finished making it.
 const NEW_FILE_LEN_MAX: u64 = 2 << 20;
 
 pub(crate) struct Opened {
@@ -63,7 +63,7 @@ pub(crate) fn file(path: &Path, config: RedbConfig) -> Result<Opened, OpenError>
         .mode(0o600)
         .open(path)
         .map_err(io("opening"))?;
-    // Else a power cut could take the file itself, with batches in it that are durable.
+    // Without this sync, a power cut could remove the file, with durable batches in it.
     File::open(parent)
         .and_then(|parent| parent.sync_all())
         .map_err(io("syncing the directory of"))?;
@@ -90,7 +90,7 @@ pub(crate) fn backend(
         }
     });
     let shared = Shared(Arc::clone(&backend));
-    // redb may panic over a damaged file. Nothing of what it had made outlives the closure.
+    // redb may panic over a damaged file. Nothing that redb made outlives the closure.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = builder.create_with_backend(shared)?;
         match foreign_table(&database)? {
@@ -116,14 +116,14 @@ pub(crate) fn backend(
     }
 }
 
-/// Empties a file that redb had begun to make when a crash came. redb writes its magic number last
-/// and takes a file that has a length and no magic number for one of another program.
+/// Empties a file whose making a crash interrupted. redb writes its magic number last, and takes a
+/// file with a length and no magic number for another program's.
 fn clear_if_half_made(backend: &dyn StorageBackend) -> Result<(), BackendError> {
     let whole = (Bound::Unbounded, Bound::Unbounded);
     if !is_half_made(backend)? {
         return Ok(());
     }
-    // Another process may be making the file; then redb says that it is locked.
+    // Another process may be making the file; then redb reports it as locked.
     let is_locked = match backend.try_lock_range(whole.0, whole.1) {
         Ok(false) => return Ok(()),
         Ok(true) => true,
@@ -177,14 +177,14 @@ fn foreign_table(database: &Database) -> Result<Option<String>, redb::Error> {
         match transaction.open_table(definition(name)) {
             Ok(_) => {}
             Err(redb::TableError::Storage(error)) => return Err(error.into()),
-            // Its keys or values are no plain bytes.
+            // The keys or values of this table have another type than bytes.
             Err(_) => return Ok(Some(name.to_owned())),
         }
     }
     Ok(None)
 }
 
-/// A backend that is looked at beside redb.
+/// A backend that this module reads beside redb.
 #[derive(Debug)]
 struct Shared(Arc<dyn StorageBackend>);
 

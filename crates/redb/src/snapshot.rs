@@ -1,4 +1,4 @@
-//! Reading everything as it was committed at one moment.
+//! Reads of everything as it was committed at one moment.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, OnceLock};
@@ -14,8 +14,8 @@ pub(crate) type Bytes = &'static [u8];
 
 type OpenTable = ReadOnlyTable<Bytes, Bytes>;
 
-/// Tables that a moment keeps open: the records, the notes and the state of one generation, and those
-/// of the next one during an installation.
+/// Number of tables that a moment keeps open: the records, the notes and the state of one
+/// generation, and those of the next one during an installation.
 const TABLES_OPEN_MAX: usize = 6;
 
 /// Name of `table` in redb.
@@ -23,29 +23,29 @@ pub(crate) fn name(table: Table) -> String {
     table.to_string()
 }
 
-/// `name` as redb wants it.
+/// The definition of the table with this name, in redb's types.
 pub(crate) fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
     TableDefinition::new(name)
 }
 
-/// A read transaction with the tables that were looked at. The fields drop in their order: the
-/// database goes last.
+/// A read transaction with the tables that were read. The fields drop in their order: the database
+/// goes last.
 pub(crate) struct Moment {
-    /// Each cell is set once. A missing table stays missing, as a transaction never changes.
+    /// Each cell is set once. A missing table stays missing, because a transaction never changes.
     open: [OnceLock<(Table, Option<OpenTable>)>; TABLES_OPEN_MAX],
     transaction: ReadTransaction,
-    /// The file stays open, and locked, as long as it is read.
+    /// Keeps the file open and locked while it is read.
     _database: Arc<Database>,
 }
 
 impl Moment {
-    /// Everything as it is committed now.
+    /// Begins a read transaction over everything committed now.
     pub(crate) fn now(database: &Arc<Database>) -> Result<Self, StorageError> {
         let transaction = database.begin_read().map_err(failed("beginning to read"))?;
         Ok(Self { open: Default::default(), transaction, _database: Arc::clone(database) })
     }
 
-    /// Calls `read` with the table, or gives `missing` if there is none. No lock is held.
+    /// Calls `read` with the table, or returns `missing` if there is none. It holds no lock.
     fn with_table<T>(
         &self,
         table: Table,
@@ -64,7 +64,7 @@ impl Moment {
             Err(error) => return Err(failed("opening a table")(error)),
         };
         let result = opened.as_ref().map_or(Ok(missing), read);
-        // Another thread may have taken the cell; a table may then be in two cells.
+        // Another thread may have taken the cell, so a table may be in two cells.
         let mut opened = Some((table, opened));
         for cell in &self.open {
             let Some(value) = opened.take() else { break };
@@ -89,8 +89,8 @@ impl Moment {
     }
 }
 
-/// All tables of a [`RedbStorage`](crate::RedbStorage) as they were at one moment: a read transaction
-/// of redb. It keeps the file open, and the pages of its moment in it.
+/// All tables of a [`RedbStorage`](crate::RedbStorage) as they were at one moment: a read
+/// transaction of redb. The snapshot keeps the file open, and the pages of its moment in it.
 #[derive(Clone)]
 pub struct RedbSnapshot(pub(crate) Arc<Moment>);
 
@@ -167,7 +167,7 @@ impl StorageSnapshot for RedbSnapshot {
 
 type Pair = (redb::AccessGuard<'static, Bytes>, redb::AccessGuard<'static, Bytes>);
 
-/// Breaks with an error of redb, and with none where `each` breaks.
+/// Breaks with an error of redb, or without one where `each` breaks.
 fn visit(
     pair: Result<Pair, redb::StorageError>,
     each: ScanEach<'_>,

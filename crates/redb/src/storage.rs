@@ -18,16 +18,17 @@ use crate::syncer::{Syncer, Unsynced};
 
 /// A [`Storage`] in one file of redb. The [crate's page](crate) says what a crash takes back.
 ///
-/// Dropping it syncs. The file stays open, and locked, until the last snapshot is dropped too.
+/// Dropping the storage syncs it. The file stays open, and locked, until the last snapshot is
+/// dropped too.
 #[derive(Debug)]
 pub struct RedbStorage {
-    /// Dropped, and so ended, before the last sync.
+    /// Dropped before the last sync, which ends its thread.
     syncer: Option<Syncer>,
     core: Arc<Core>,
 }
 
 impl RedbStorage {
-    /// Opens the file at `path`, which only its owner can read; makes it if it is missing. Its
+    /// Opens the file at `path`, readable by its owner only, and makes it if it is missing. Its
     /// directory must exist.
     ///
     /// After a crash redb repairs the file first; the [crate's page](crate) says when that reads all
@@ -41,8 +42,8 @@ impl RedbStorage {
         Self::over(open::file(path, config)?, &path.display().to_string(), config)
     }
 
-    /// Opens what `backend` stores; makes it if that is empty. For tests, and for other places than a
-    /// file.
+    /// Opens the content of `backend`, and makes a new database in an empty one. It serves tests,
+    /// and other places than a file.
     ///
     /// # Errors
     ///
@@ -79,7 +80,7 @@ impl RedbStorage {
         Ok(Self { syncer, core })
     }
 
-    /// Whether redb repaired the file at this open, because a crash had left it open.
+    /// Whether this open repaired the file because a crash had left it open.
     #[must_use]
     pub fn was_repaired(&self) -> bool {
         self.core.opened.was_repaired
@@ -89,7 +90,7 @@ impl RedbStorage {
 impl Drop for RedbStorage {
     fn drop(&mut self) {
         self.syncer = None;
-        // redb does the same when the last snapshot is dropped, which may be never.
+        // redb also syncs when the last snapshot is dropped, which may never happen.
         if let Err(error) = self.core.sync() {
             tracing::warn!(%error, "what redb had not synced is lost if the process ends");
         }
@@ -97,11 +98,12 @@ impl Drop for RedbStorage {
 }
 
 struct Core {
-    /// What gets read: replaced after every write transaction, before its caller hears of it.
+    /// The moment that reads use. It is replaced after every write transaction, before the
+    /// transaction's caller returns.
     current: ArcSwap<Moment>,
     opened: Opened,
     config: RedbConfig,
-    /// Held during a write transaction.
+    /// Lock that is held during a write transaction.
     writer: Mutex<Writer>,
     unsynced: Arc<Unsynced>,
 }
@@ -114,20 +116,20 @@ impl std::fmt::Debug for Core {
 
 #[derive(Debug, Default)]
 struct Writer {
-    /// Something is committed and not durable.
+    /// Whether something is committed and not durable.
     is_behind: bool,
     /// Bytes of keys and values in the batches since the last durable transaction.
     unsynced_bytes: u64,
-    /// What the syncing thread met; the next caller gets it.
+    /// Failure of the syncing thread; the next caller gets it.
     failure: Option<StorageError>,
 }
 
-/// How a write transaction ends.
+/// The ways in which a write transaction ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// In the memory of the process.
+    /// The transaction stays in the memory of the process.
     Unsynced,
-    /// On stable storage.
+    /// The transaction is on stable storage.
     Synced { quick_repair: bool },
 }
 
@@ -144,8 +146,8 @@ impl Core {
         writer.failure.take().map_or(Ok(writer), Err)
     }
 
-    /// Runs `change` in a write transaction, and ends it as `change` says. Whether everything is
-    /// durable then.
+    /// Runs `change` in a write transaction, and ends it in the way that `change` returns. Returns
+    /// whether everything is durable then.
     fn write(
         &self,
         writer: &mut Writer,
@@ -199,7 +201,7 @@ impl Core {
         Ok(())
     }
 
-    /// For the syncing thread: whether to go on.
+    /// Syncs, for the syncing thread. Returns whether the thread should continue.
     fn sync_by_time(&self) -> bool {
         let Err(error) = self.sync() else { return true };
         tracing::error!(%error, "redb could not sync");
@@ -210,7 +212,7 @@ impl Core {
     }
 }
 
-/// Bytes of the keys and values of `batch`, all of them written.
+/// Writes all of `batch`, and returns the bytes of its keys and values.
 fn put_all(transaction: &WriteTransaction, batch: &StorageBatch) -> Result<u64, redb::Error> {
     let mut bytes = 0;
     // A batch names few tables.
@@ -258,7 +260,8 @@ impl Storage for RedbStorage {
         Ok(())
     }
 
-    /// Reads all pages of the table to find them, in one write transaction: batches wait meanwhile.
+    /// Removes a table. It reads all pages of the table to find them, in one write transaction;
+    /// batches wait meanwhile.
     fn remove_table(&self, table: Table) -> Result<(), StorageError> {
         let what = "removing a table";
         let mut writer = self.core.writer(what)?;
@@ -301,7 +304,7 @@ impl Storage for RedbStorage {
 }
 
 impl Opened {
-    /// What the file takes on disk; its length where it is not a file.
+    /// Bytes that the file takes on disk; its length for a backend without a file.
     fn disk_bytes(&self) -> Option<u64> {
         match &self.path {
             Some(path) => blocks(path),
@@ -311,6 +314,6 @@ impl Opened {
 }
 
 fn blocks(path: &PathBuf) -> Option<u64> {
-    // `blocks` counts 512 bytes each, whatever the file system.
+    // `blocks` counts 512 bytes each, on every file system.
     Some(fs::metadata(path).ok()?.blocks() * 512)
 }

@@ -1,10 +1,10 @@
-//! The thread that syncs what was committed without `sync`.
+//! The thread that syncs batches committed without `sync`.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Since when something is committed and not durable.
+/// Time since when something is committed and not durable.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
     state: Mutex<State>,
@@ -18,7 +18,7 @@ struct State {
 }
 
 impl Unsynced {
-    /// Says that something is not durable any more. Does nothing if that is known.
+    /// Records that something is not durable any more. Does nothing if that is already recorded.
     pub(crate) fn begin(&self) {
         let mut state = self.lock();
         if state.since.is_none() {
@@ -27,7 +27,7 @@ impl Unsynced {
         }
     }
 
-    /// Says that everything is durable. The thread notices when its time is over.
+    /// Records that everything is durable. The thread notices when its waiting time is over.
     pub(crate) fn end(&self) {
         self.lock().since = None;
     }
@@ -37,7 +37,8 @@ impl Unsynced {
         self.changed.notify_one();
     }
 
-    /// Waits until something has been unsynced for `interval`. False: the storage is being closed.
+    /// Waits until something has been unsynced for `interval`. Returns false when the storage is
+    /// being closed.
     fn wait(&self, interval: Duration) -> bool {
         let mut state = self.lock();
         loop {
@@ -62,7 +63,7 @@ impl Unsynced {
     }
 }
 
-/// The thread, which ends when this is dropped.
+/// Handle of the thread; dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Syncer {
     unsynced: Arc<Unsynced>,
@@ -70,7 +71,8 @@ pub(crate) struct Syncer {
 }
 
 impl Syncer {
-    /// Calls `sync` each time something has been unsynced for `interval`, until it says that it failed.
+    /// Starts a thread that calls `sync` each time something has been unsynced for `interval`,
+    /// until `sync` reports a failure.
     pub(crate) fn start(
         unsynced: Arc<Unsynced>,
         interval: Duration,
@@ -88,7 +90,7 @@ impl Drop for Syncer {
     fn drop(&mut self) {
         self.unsynced.close();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread is one of redb's; the next write meets it.
+            // A panic of the thread comes from redb; the next write reports it.
             let _ = thread.join();
         }
     }

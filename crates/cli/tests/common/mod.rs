@@ -1,4 +1,4 @@
-//! What the tests of the command share.
+//! Helpers of the command's tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 #[path = "../../../../tests/common/io.rs"]
@@ -17,22 +17,22 @@ use tempfile::TempDir;
 
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A temporary directory and a path in it at which nothing is yet.
+/// A temporary directory, and a path in it at which nothing exists.
 pub fn fresh() -> (TempDir, PathBuf) {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("data");
     (temporary, path)
 }
 
-/// Whether this process ignores a signal, and so do those it starts: as what a shell puts into the background does
-/// with an interrupt. The command leaves such a signal ignored.
+/// Whether this process and its children ignore a signal, as background processes of a shell ignore
+/// an interrupt. The command leaves such a signal ignored.
 pub fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
 }
 
-/// The command, to be started.
+/// A process of the command, not started yet.
 pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sprag"));
     let arguments: Vec<OsString> = arguments.into_iter().map(|s| s.as_ref().to_owned()).collect();
@@ -43,7 +43,8 @@ pub fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Comma
     command
 }
 
-/// Whether it is the command that takes a back-end, and reports it: none is named, and it has a log.
+/// Whether the test should choose a back-end: the command takes one, none is named, and it has a
+/// log.
 fn asks_for_io(arguments: &[OsString]) -> bool {
     let is_other = |pair: &[OsString]| pair[0] == "--storage" && pair[1] != "log";
     arguments.first().is_some_and(|first| first == "run")
@@ -56,7 +57,7 @@ pub fn sprag<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output 
     command(arguments).output().unwrap()
 }
 
-/// Runs the command, which must succeed in silence on stderr; its output.
+/// Runs the command, which must succeed without a word on stderr. Returns its output.
 pub fn succeed<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Vec<u8> {
     let output = sprag(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -64,7 +65,7 @@ pub fn succeed<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Vec<u
     output.stdout
 }
 
-/// Runs the command, which must fail with this exit status; its one line on stderr.
+/// Runs the command, which must fail with this exit status. Returns its one line on stderr.
 pub fn fail<S: AsRef<OsStr>>(status: i32, arguments: impl IntoIterator<Item = S>) -> String {
     let output = sprag(arguments);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -109,7 +110,7 @@ pub fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>, [i64; 4], u64)> {
 
 pub type Manager = ApplyManager<PersistentStateMachine>;
 
-/// Small segments, so that small tests have several.
+/// Length of small segments, so that small tests have several.
 pub const SEGMENT_BYTES: usize = 256 << 10;
 
 pub fn open(path: &Path, workers: usize) -> Manager {
@@ -119,11 +120,11 @@ pub fn open(path: &Path, workers: usize) -> Manager {
     io::manage(machine, config)
 }
 
-/// Numbers of no importance.
+/// A generator of random numbers.
 pub struct Random(pub u64);
 
 impl Random {
-    /// Other ones each time; which ones is said.
+    /// Seeds the generator from the time, and prints the seed.
     pub fn of_now() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let seed = now.as_nanos() as u64 | 1;
@@ -139,7 +140,7 @@ impl Random {
     }
 }
 
-/// A directory with `entries` puts, one a frame, closed cleanly.
+/// Makes a directory with `entries` puts, one a frame, closed cleanly.
 pub fn filled(path: &Path, entries: u64) {
     let manager = open(path, 1);
     for index in 1..=entries {

@@ -1,4 +1,4 @@
-//! What every storage does, of fjall.
+//! The contract of every storage, checked on fjall.
 
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use sprag_fjall::FjallStorage;
 
 use crate::{Model, STATE, Scratch, all, get, of_model, pairs, put, small};
 
-/// Keys that are near each other: short ones, and such as fjall does not take.
+/// Keys that are near each other: short ones, and ones too long for fjall.
 fn key(random: &mut Random) -> Vec<u8> {
     let byte = |random: &mut Random| [0, 1, 128, 255][random.below(4)];
     if random.below(4) > 0 {
@@ -93,7 +93,7 @@ fn random_batches_leave_what_a_map_has_between_any_bounds_and_after_opening_agai
             assert!(pairs(&snapshot, STATE, Included(high), Included(low)).is_empty());
         }
     }
-    // A scan ends where its caller ends it, wherever that is.
+    // The caller may end a scan anywhere.
     for count in [1, model.len() / 2, model.len()] {
         let mut seen = Vec::new();
         let mut some = |key: &[u8], _: &[u8]| {
@@ -131,7 +131,7 @@ fn a_batch_changes_several_tables_at_once() {
     assert_eq!(get(&storage, Table::Meta, b"key"), Some(b"again".to_vec()));
     batch.clear();
     assert!(!storage.commit(&batch, false).unwrap() && storage.commit(&batch, true).unwrap());
-    // What no machine asks for is an error, and changes nothing.
+    // A wrong write that no machine makes is an error, and changes nothing.
     for (table, key) in [(Table::State(9), &b"key"[..]), (STATE, b""), (STATE, &[1; 65_537])] {
         batch.clear();
         batch.put(STATE, b"beside", b"value");
@@ -172,7 +172,7 @@ fn a_snapshot_keeps_its_moment_while_batches_and_removals_go_on() {
     storage.create_table(Table::State(2)).unwrap();
     let newer = storage.snapshot().unwrap();
     storage.remove_table(STATE).unwrap();
-    // Buffers are written and files are merged meanwhile.
+    // The rounds make fjall write buffers and merge files.
     let mut random = Random::new(4);
     for round in 0..60_u8 {
         let mut batch = StorageBatch::new();
@@ -233,7 +233,7 @@ fn tables_come_and_go() {
 fn readers_see_whole_batches_in_order_while_batches_are_committed() {
     const ROUNDS: u64 = 3000;
     let scratch = Scratch::new();
-    // fjall's threads write many files, and raise the number that its own snapshots are taken at.
+    // fjall's threads write many files, and raise the sequence number of fjall's own snapshots.
     let config = small().write_buffer_bytes(20_000);
     let storage = FjallStorage::open(scratch.path(), config).unwrap();
     storage.create_table(STATE).unwrap();
@@ -258,7 +258,7 @@ fn readers_see_whole_batches_in_order_while_batches_are_committed() {
                 batch.put(STATE, &[key], &round.to_be_bytes());
             }
             storage.commit(&batch, round % 1000 == 0).unwrap();
-            // Each takes a sequence number of fjall, as a batch does.
+            // Each such write takes a sequence number of fjall, as a batch does.
             if round % 300 == 0 {
                 storage.create_table(Table::State(round)).unwrap();
             }

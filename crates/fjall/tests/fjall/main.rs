@@ -18,11 +18,11 @@ use sprag::machine::storage::{Storage, StorageBatch, StorageSnapshot, Table};
 use sprag_fjall::{FjallConfig, FjallStorage};
 use tempfile::TempDir;
 
-/// Where the tests put most of what they write.
+/// The table that most tests write.
 const STATE: Table = Table::State(1);
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-/// What a table should hold.
+/// Expected content of a table.
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A place for a storage, removed when dropped.
@@ -30,7 +30,8 @@ struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        // In memory if that can be: these tests cut journals themselves, and a sync is a call like another.
+        // Use memory if possible: these tests cut journals themselves, and a sync in memory is
+        // still a call.
         let in_memory = Path::new("/dev/shm");
         Self(tempfile::tempdir_in(in_memory).or_else(|_| tempfile::tempdir()).unwrap())
     }
@@ -44,7 +45,7 @@ impl Scratch {
     }
 }
 
-/// Opened with little of everything, and with the table of the tests.
+/// Opens a storage with small limits, and with the table of the tests.
 fn open(path: &Path) -> FjallStorage {
     let storage = FjallStorage::open(path, small()).unwrap();
     storage.create_table(STATE).unwrap();

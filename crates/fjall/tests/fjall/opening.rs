@@ -1,4 +1,4 @@
-//! What opening makes of what it finds.
+//! Tests of opening, by what the directory holds.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -72,7 +72,7 @@ fn a_directory_is_open_once_also_while_a_snapshot_of_it_lives() {
 
 #[test]
 fn a_directory_that_a_crash_left_half_made_is_made_again() {
-    // The order in which fjall makes them.
+    // fjall makes the files in this order.
     type Step = (&'static str, Option<&'static [u8]>);
     let steps: [Step; 5] = [
         ("lock", Some(b"")),
@@ -121,7 +121,7 @@ fn the_journals_need_their_room_and_a_full_disk_is_called_so() {
     };
     assert!(full.is_disk_full());
     assert!(!OpenError::Locked { path: "state".into() }.is_disk_full());
-    // fjall panics over less than 64 MiB.
+    // fjall panics with a limit below 64 MiB.
     let scratch = Scratch::new();
     FjallStorage::open(scratch.path(), FjallConfig::new().journal_bytes(1).worker_threads(0))
         .unwrap();

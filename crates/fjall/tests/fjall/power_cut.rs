@@ -1,8 +1,8 @@
-//! What a power cut leaves: a prefix of the batches, none of them in part. What was not synced may be
-//! missing in any part; what was synced is there.
+//! Tests of power cuts: a cut leaves a prefix of the batches, none of them in part. Any part of the
+//! unsynced batches may be missing; synced batches are there.
 //!
-//! A cut is made of a copy of the directory while the storage is open, in whose journal some of what
-//! was written since the last sync is put back to zeros.
+//! A cut is a copy of the directory while the storage is open. In the journal of the copy, parts
+//! written since the last sync become zeros again.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -24,7 +24,7 @@ pub struct Image(Vec<(PathBuf, Option<Vec<u8>>, u64)>);
 fn trimmed(path: &Path) -> (Vec<u8>, u64) {
     let mut content = fs::read(path).unwrap();
     let len = content.len() as u64;
-    // Whole blocks first: that is quick.
+    // Compare whole blocks first, because that is fast.
     let zeros = [0; 4096];
     while content.ends_with(&zeros) {
         content.truncate(content.len() - zeros.len());
@@ -65,14 +65,14 @@ impl Image {
         }
     }
 
-    /// The journal of this number.
+    /// The journal with this number.
     fn journal(&mut self, number: u32) -> &mut Vec<u8> {
         let name = PathBuf::from(format!("{number}.jnl"));
         let found = self.0.iter_mut().find(|(path, _, _)| *path == name);
         found.and_then(|(_, content, _)| content.as_mut()).unwrap()
     }
 
-    /// Opens a copy that was changed.
+    /// Opens a changed copy.
     fn open<T>(
         &self,
         change: impl FnOnce(&mut Self),
@@ -86,13 +86,14 @@ impl Image {
     }
 }
 
-/// Batch number `round`: it writes its number to two tables, a key of its own, and a large value.
+/// Batch number `round`. It writes its number to two tables, a key under that number, and a large
+/// value.
 fn batch(round: u64, random: &mut Random) -> StorageBatch {
     let mut batch = StorageBatch::new();
     batch.put(Table::Meta, b"last", &round.to_be_bytes());
     batch.put(STATE, &round.to_be_bytes(), &random.bytes(100));
     if round.is_multiple_of(3) {
-        // fjall compresses it in the journal.
+        // fjall compresses this value in the journal.
         batch.put(STATE, b"large", &[1; 6000]);
     } else {
         batch.put(STATE, b"large", &random.bytes(3000));
@@ -101,7 +102,8 @@ fn batch(round: u64, random: &mut Random) -> StorageBatch {
     batch
 }
 
-/// The number of the last batch that is there. Nothing is there of later ones, and all of it is.
+/// The number of the last batch in the storage. Checks that this batch is whole, and that nothing
+/// of later ones is there.
 fn last(storage: &impl Storage) -> u64 {
     let last = get(storage, Table::Meta, b"last");
     let last = last.map_or(0, |last| u64::from_be_bytes(last.try_into().unwrap()));
@@ -114,8 +116,8 @@ fn last(storage: &impl Storage) -> u64 {
     last
 }
 
-/// A storage with `synced` batches that are synced and `unsynced` ones that are not, as it is on disk
-/// then; where each batch ends in the journal.
+/// The files of a storage with `synced` synced batches and `unsynced` other ones, and the end of
+/// each batch in the journal.
 fn written(synced: u64, unsynced: u64) -> (Image, Vec<usize>) {
     let scratch = Scratch::new();
     let storage = scratch.open();
@@ -126,7 +128,7 @@ fn written(synced: u64, unsynced: u64) -> (Image, Vec<usize>) {
             storage.commit(&batch(round, &mut random), round <= synced).unwrap(),
             round <= synced
         );
-        // The end of a batch is fjall's magic, whose last byte is 3.
+        // A batch ends with fjall's magic, whose last byte is 3.
         ends.push(trimmed(&scratch.path().join("0.jnl")).0.len());
     }
     (Image::of(&scratch.path()), ends)
@@ -144,7 +146,7 @@ fn a_journal_cut_anywhere_gives_the_whole_batches_before_the_cut() {
         image.open(truncate, |storage| {
             let storage = storage.unwrap();
             assert_eq!(last(&storage), expected, "cut at {cut}");
-            // It goes on from there, and what it cut does not come back.
+            // The storage continues from there, and the cut batches do not come back.
             storage.commit(&batch(expected + 1, &mut random), true).unwrap();
             assert_eq!(last(&storage), expected + 1);
         });
@@ -157,7 +159,7 @@ fn pages_that_did_not_reach_the_disk_cost_the_batches_from_them_on() {
     let (image, ends) = written(3, 4);
     let mut random = Random::new(5);
     for round in 0..20 {
-        // Sectors of what was not synced; the one in which the synced part ends has that part.
+        // Take the unsynced sectors; the sector in which the synced part ends keeps that part.
         let mut first = usize::MAX;
         let mut lose = |image: &mut Image| {
             let journal = image.journal(0);
@@ -176,7 +178,7 @@ fn pages_that_did_not_reach_the_disk_cost_the_batches_from_them_on() {
             |_| {},
             |storage| {
                 let storage = storage.unwrap();
-                // A sector that was all zeros before is no loss.
+                // A sector of zeros loses nothing.
                 assert!((expected..=7).contains(&last(&storage)), "round {round} from {first}");
                 assert!(last(&storage) >= 3, "what was synced is there");
             },
@@ -186,7 +188,7 @@ fn pages_that_did_not_reach_the_disk_cost_the_batches_from_them_on() {
 
 #[test]
 fn a_batch_that_is_torn_inside_a_value_is_cut_though_it_reads_well() {
-    // fjall alone refuses to open it, for the checksum.
+    // fjall alone refuses to open this journal, because of the checksum.
     let (image, ends) = written(4, 1);
     let at = ends[5] - 600;
     let tear = |image: &mut Image| image.journal(0)[at..at + 200].fill(0);
@@ -202,7 +204,7 @@ fn a_batch_that_is_torn_inside_a_value_is_cut_though_it_reads_well() {
 fn damage_to_a_synced_batch_is_refused_where_whole_batches_follow() {
     let (image, ends) = written(5, 0);
     for damaged in 1..5 {
-        // In the frame of a batch and in a value: fjall alone cuts the first, silently.
+        // Damage the frame of a batch and a value; fjall alone would silently cut at the frame.
         for at in [ends[damaged - 1], ends[damaged - 1] + 20, ends[damaged] - 60] {
             let damage = |image: &mut Image| image.journal(0)[at] ^= 0x40;
             image.open(damage, |storage| {
@@ -214,11 +216,11 @@ fn damage_to_a_synced_batch_is_refused_where_whole_batches_follow() {
             });
         }
     }
-    // Batches of which several may be torn are cut from the first on.
+    // Where several batches may be torn, the cut is before the first one.
     let (image, ends) = written(2, 3);
     let damage = |image: &mut Image| image.journal(0)[ends[3] - 60] ^= 0x40;
     image.open(damage, |storage| assert_eq!(last(&storage.unwrap()), 2));
-    // After an opening, all that it found is durable, and torn batches are the last ones again.
+    // After an opening everything found is durable, so only the last batches can be torn again.
     let scratch = Scratch::new();
     image.write(&scratch.path());
     let storage = FjallStorage::open(scratch.path(), small()).unwrap();
@@ -235,9 +237,9 @@ fn a_sealed_journal_that_is_not_whole_is_refused() {
     let storage = scratch.open();
     storage.create_table(Table::Meta).unwrap();
     let mut random = Random::new(1);
-    // It keeps the first journal, for this table has no full buffer.
+    // fjall keeps the first journal, because this table has no full buffer.
     storage.commit(&batch(1, &mut random), false).unwrap();
-    // fjall takes another journal after 64 MB.
+    // fjall begins another journal after 64 MB.
     while !scratch.path().join("1.jnl").exists() {
         let mut large = StorageBatch::new();
         large.put(STATE, b"large", &random.bytes(8 << 20));
@@ -269,7 +271,7 @@ fn a_power_cut_takes_nothing_acknowledged_of_a_machine_and_nothing_is_applied_tw
     for _ in 0..10 {
         let cut = ends[0] + random.below(ends[6] - ends[0] + 1);
         let acknowledged = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
-        // The end is lost, or a part before the end.
+        // Either the end is lost, or a part before the end.
         let until = if random.below(2) == 0 { ends[6] } else { (cut + 20).min(ends[6]) };
         let lose = |image: &mut Image| {
             let next = ends.iter().copied().find(|end| *end > cut).unwrap_or(ends[6]);

@@ -1,4 +1,4 @@
-//! What the settings do, and what the statistics say.
+//! Tests of the settings' effects, and of the statistics.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ fn the_statistics_have_the_bytes_on_disk_and_in_memory() {
         assert_eq!(get(&storage, STATE, &[round]).map(|value| value.len()), Some(50_000));
     }
     let memory = storage.stats().memory_bytes.unwrap();
-    // The cache, and write buffers of 256 KiB; the last may be waiting for fjall's threads.
+    // Memory is the cache and write buffers of 256 KiB; the last buffer may be waiting for fjall's
+    // threads.
     assert!((100_000..4 << 20).contains(&memory), "{memory}");
     assert!(stats.compactions_running.is_some());
 }
@@ -46,7 +47,8 @@ fn large_values_lie_in_files_apart_unless_that_is_switched_off() {
             let files = std::fs::read_dir(keyspace.join(folder)).into_iter().flatten().flatten();
             files.filter_map(|file| Some(file.metadata().ok()?.len())).collect::<Vec<_>>()
         };
-        // A write buffer that is being written has a file of values for a moment, also if none gets into it.
+        // A write buffer that is being written has a file of values for a moment, even if it stays
+        // empty.
         let is_as_set = || {
             let apart = lengths("blobs");
             let whole_value = apart.iter().any(|length| *length > 2000);

@@ -18,7 +18,7 @@ impl Subject for Fjall {
     }
 
     fn open(&self, place: &Scratch) -> Result<FjallStorage, StorageError> {
-        // One thread of fjall's, as a thousand storages are opened.
+        // One worker thread is enough, because the suite opens a thousand storages.
         FjallStorage::open(place.path(), small().worker_threads(1)).map_err(|error| {
             StorageError::Failed { what: "opening the storage", message: error.to_string() }
         })
@@ -29,7 +29,7 @@ impl Subject for Fjall {
         place: Scratch,
         storage: FjallStorage,
     ) -> Result<Option<Scratch>, StorageError> {
-        // What is on disk while the storage is open is what a kill leaves.
+        // A kill leaves what is on disk while the storage is open.
         let found = Scratch::new();
         Image::of(&place.path()).write(&found.path());
         drop(storage);
@@ -42,7 +42,7 @@ fn fjall_conforms_alone_and_under_a_machine() {
     Suite::new().logs(2).check(&Fjall).unwrap();
 }
 
-/// Half of the logs of the next test, which runs beside this one.
+/// Runs half of the logs of the next test, at the same time as that.
 #[test]
 fn random_logs_give_what_a_machine_in_memory_gives() {
     Suite::new().seed(1).logs(500).entries(8).check_machine(&Fjall).unwrap();

@@ -1,5 +1,6 @@
-//! Three nodes in one process, each on a directory of its own: writes, a leader that is killed and comes back, a node whose
-//! directory is lost and that comes back by a snapshot. At the end all have the same state at the same index.
+//! Three nodes in one process, each with its own directory. Clients write, a leader is killed and
+//! comes back, and a node loses its directory and comes back by a snapshot. At the end all nodes
+//! have the same state at the same index.
 //!
 //! ```sh
 //! cargo run -p sprag-openraft --example three_nodes
@@ -42,7 +43,8 @@ impl Cluster {
             heartbeat_interval: 100,
             election_timeout_min: 300,
             election_timeout_max: 600,
-            // What is in a snapshot does not stay in the log for long: a lost node has to be sent a snapshot.
+            // The log keeps few entries below a snapshot, so a node that lost its directory needs a
+            // snapshot.
             snapshot_policy: SnapshotPolicy::LogsSinceLast(500),
             max_in_snapshot_log_to_keep: 100,
             ..Config::default()
@@ -61,7 +63,7 @@ impl Cluster {
 
     async fn start(&mut self, id: u64) -> Result<()> {
         let options = sprag_openraft::config(self.path(id)).segment_bytes(1 << 20);
-        // Opening reads the log: not on a thread of the runtime.
+        // Opening reads the log, so it runs outside of the runtime's threads.
         let store = tokio::task::spawn_blocking(move || {
             let machine = PersistentStateMachine::open(options)?;
             Store::<Types, App>::new(machine, ApplyConfig::new())
@@ -74,7 +76,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a node away, and waits until its directory is free.
+    /// Stops a node, and waits until its directory is free.
     async fn stop(&mut self, id: u64) -> Result<()> {
         self.network.disconnect(id);
         let Some(node) = self.nodes.remove(&id) else { return Ok(()) };
@@ -84,8 +86,9 @@ impl Cluster {
         Ok(tokio::time::timeout(PATIENCE, closed).await?)
     }
 
-    /// Kills a node: it comes back on what its files held while it ran. Its process is this one, which goes on, so the node
-    /// is stopped behind that; but nothing of what a stop closes, syncs or marks is there when it starts again.
+    /// Kills a node: it restarts from a copy of its files taken while it ran. All nodes share this
+    /// process, so the node is also stopped. The restart sees nothing that a stop closes, syncs or
+    /// marks.
     async fn kill(&mut self, id: u64) -> Result<()> {
         self.network.disconnect(id);
         let (path, left) = (self.path(id), self.directory.join(format!("killed-{id}")));
@@ -95,7 +98,7 @@ impl Cluster {
         Ok(std::fs::rename(&left, &path)?)
     }
 
-    /// What `step` comes to, or an error that says where each node is, if it takes too long.
+    /// The result of `step`, or an error with the state of each node if `step` takes too long.
     async fn within<T, E>(&self, what: &str, step: impl Future<Output = Result<T, E>>) -> Result<T>
     where
         E: Error + Send + Sync + 'static,
@@ -109,12 +112,12 @@ impl Cluster {
         Err(format!("{what} takes longer than {PATIENCE:?}").into())
     }
 
-    /// A node that leads: a quorum says so.
+    /// The id of a node that leads, confirmed by a quorum.
     async fn leader(&self) -> Result<u64> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             for (id, node) in &self.nodes {
-                // A node that only believes to lead may get no answer.
+                // A node that wrongly believes to lead may get no answer.
                 let asked = node.raft.ensure_linearizable();
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
                     return Ok(*id);
@@ -135,8 +138,9 @@ impl Cluster {
         Ok(last)
     }
 
-    /// Proposes a command until it is applied; the index of the entry. (A command that is tried again after a timeout may
-    /// have been applied the first time too: a client for whom that matters sends a compare-and-set.)
+    /// Proposes a command until it is applied. Returns the index of the entry. (A command that is
+    /// tried again after a timeout may be applied twice. A client for whom that matters sends a
+    /// compare-and-set.)
     async fn propose(&self, request: Request) -> Result<u64> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -147,10 +151,10 @@ impl Cluster {
                 Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-        Err("nobody takes the write".into())
+        Err("no node takes the write".into())
     }
 
-    /// Waits until every node has applied the entry, and says where each is.
+    /// Waits until every node has applied the entry, and prints the watermarks of each node.
     async fn settle(&self, what: &str, index: u64) -> Result<()> {
         println!("{what}:");
         for (id, node) in &self.nodes {
@@ -164,7 +168,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Each node's digest, at the same index: what is still on its way (a new leader's first entry, say) is waited for.
+    /// Digests of all nodes at the same index. The function waits for entries on their way, such as
+    /// a new leader's first entry.
     async fn equal_digests(&self) -> Result<BTreeMap<u64, (Option<u64>, u64)>> {
         let started = Instant::now();
         loop {
@@ -194,7 +199,8 @@ impl Cluster {
     }
 }
 
-/// Copies a node's directory while it runs. META last, so that the copy does not know more than what else is in it.
+/// Copies a node's directory while it runs. META is copied last, so that the copy's META does not
+/// know more than the other files.
 fn copy_while_written(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir(to)?;
     std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
@@ -203,7 +209,7 @@ fn copy_while_written(from: &Path, to: &Path) -> Result<()> {
     names.sort_by_key(|name| name == "META");
     for name in names {
         match std::fs::copy(from.join(&name), to.join(&name)) {
-            // Removed since, as nothing needs it any more.
+            // The node removed this file since, because nothing needs it any more.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             copied => drop(copied?),
         }
@@ -246,7 +252,7 @@ async fn run(directory: &Path) -> Result<()> {
 
     let old = cluster.leader().await?;
     cluster.kill(old).await?;
-    // The others notice after an election timeout.
+    // The other nodes notice the loss after an election timeout.
     let new = cluster.leader().await?;
     println!("the leader, node {old}, was killed; node {new} leads");
     cluster.write(2, 400).await?;
@@ -258,7 +264,7 @@ async fn run(directory: &Path) -> Result<()> {
     cluster.stop(lost).await?;
     std::fs::remove_dir_all(cluster.path(lost))?;
     println!("the directory of node {lost} was lost");
-    // It has forgotten its vote: it is a member again only when it has caught up.
+    // The node has forgotten its vote, so it may become a member again only after it has caught up.
     let others: BTreeSet<u64> = NODES.into_iter().filter(|id| *id != lost).collect();
     let change = cluster.leading().await?.change_membership(others, false);
     cluster.within("taking it out", change).await?;

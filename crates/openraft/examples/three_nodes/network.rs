@@ -1,4 +1,5 @@
-//! A network inside of one process: a node calls another one's functions. What a real one would serialize, it hands over.
+//! A network inside one process: a node calls another node's functions. It hands over values that a
+//! real network would serialize.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,19 +29,19 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the node can be reached.
+    /// Makes the node reachable.
     pub(crate) fn connect(&self, id: u64, raft: Raft<Types>) {
         self.nodes().insert(id, raft);
     }
 
-    /// From now on it cannot.
+    /// Makes the node unreachable.
     #[allow(dead_code, reason = "a test that shares this file stops no node")]
     pub(crate) fn disconnect(&self, id: u64) -> Option<Raft<Types>> {
         self.nodes().remove(&id)
     }
 }
 
-/// The way from one node to another.
+/// A connection from one node to another.
 pub(crate) struct Connection {
     network: Network,
     target: u64,
@@ -68,7 +69,7 @@ impl Connection {
 
     fn failed<E: std::error::Error>(&self, error: RaftError<u64, E>) -> Failure<E> {
         match error {
-            // A node that is going down says nothing; a process that died would not either.
+            // A node that is going down sends no answer, as a dead process would.
             RaftError::Fatal(Fatal::Stopped | Fatal::Panicked | Fatal::StorageError(_)) => {
                 let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
                 NetworkError::new(&reset).into()

@@ -1,4 +1,4 @@
-//! What the tests share: the types of a key-value node, and how its store is opened.
+//! Helpers of the tests: the types of a key-value node, and opening its store.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -25,9 +25,9 @@ declare_raft_types!(
     pub Data: D = Request, R = Response, SnapshotData = SnapshotFile
 );
 
-/// A key-value machine that nodes are tested with.
+/// A kind of key-value machine that nodes are tested with.
 pub trait Kind: StateMachine {
-    /// `beside` is a place for what is not in the log's directory.
+    /// Opens the machine. `beside` is a place for files outside of the log's directory.
     fn open(config: PersistentConfig, beside: &Path) -> Result<Self, OpenError>
     where
         Self: Sized;
@@ -81,20 +81,20 @@ pub fn config(path: &Path) -> PersistentConfig {
     sprag_openraft::config(path).segment_bytes(256 << 10).expected_keys(256)
 }
 
-/// The same for a simulated disk: small, as all of it is in memory.
+/// Makes options for a simulated disk: small, because all of it is in memory.
 pub fn small() -> PersistentConfig {
     config(Path::new("simulated")).segment_bytes(64 << 10)
 }
 
-/// Opens a store, and sees to it that its log is written in the way that is asked for.
+/// Opens a store, and checks that its log is written in the way that is asked for.
 pub fn open_store<M: Kind>(path: &Path, workers: usize, io: IoBackend) -> KvStore<M> {
     let machine = M::open(config(path).io(io), &path.with_extension("storage")).unwrap();
     let store = Store::new(machine, apply_config(workers)).unwrap();
     let stats = store.handle.stats();
     let expected = if io == IoBackend::Uring { "io_uring" } else { "pwrite" };
     match stats.io_fallback {
-        // A kernel or a container may give no ring: then it is the other way, and the stats say why.
-        // A gate that asks for rings by this variable wants to see them.
+        // A kernel or a container may refuse a ring. Then the log is written in the other way, and
+        // the stats say why. A gate that asks for rings by this variable requires them.
         Some(_) if io == IoBackend::Uring && std::env::var_os("SPRAG_TEST_IO").is_none() => {
             assert_eq!(stats.io_backend, "pwrite");
         }

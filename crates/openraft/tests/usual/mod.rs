@@ -1,7 +1,8 @@
-//! A store made the usual way, to compare with: the log in a file, synced at each append; the state in a file of its own,
-//! synced at each apply. It writes what it must for that, and nothing else: no header but a length and a checksum.
+//! A store made in the usual way, for comparison: the log in one file, synced at each append, and
+//! the state in another, synced at each apply. It writes only what it must for that: its header is
+//! a length and a checksum.
 //!
-//! For counting writes only: it reads nothing back, and has no snapshots.
+//! The store only counts writes: it reads nothing back, and has no snapshots.
 #![allow(clippy::result_large_err, reason = "openraft's StorageError is what its traits return")]
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ impl File {
 
     fn append(&mut self, record: &[u8]) {
         let length = u32::try_from(record.len()).unwrap().to_le_bytes();
-        // Where a checksum would be.
+        // These bytes stand in place of a checksum.
         let bytes = [&length[..], &[0; 4], record].concat();
         self.file.write_all_at(&bytes, self.end).unwrap();
         self.end += bytes.len() as u64;
@@ -178,7 +179,7 @@ impl RaftStateMachine<Types> for UsualState {
                 _ => Response::Applied,
             });
         }
-        // Applied is part of the state.
+        // The applied log id is part of the state.
         self.file.append(&encode(&self.applied).unwrap());
         self.file.sync();
         Ok(responses)

@@ -1,4 +1,4 @@
-//! The format, the names, and the table of the documentation.
+//! Tests of the format, the names, and the table of the documentation.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ fn both_text_formats_have_the_same_samples() {
     let mut other = String::new();
     openmetrics::encode(&mut other, &registry).unwrap();
     assert!(other.ends_with("# EOF\n"));
-    // One writes a bound of a bucket as 0.000001, the other as 1e-06.
+    // One formatter writes the bound of a bucket as 0.000001, the other as 1e-06.
     let samples = |text: &str| -> BTreeSet<String> {
         let samples = Scrape::parse(text).samples.into_iter().map(|mut sample| {
             if let Some(bound) = sample.labels.get_mut("le") {
@@ -49,7 +49,7 @@ fn both_text_formats_have_the_same_samples() {
     assert!(differ.is_empty(), "{differ:?}");
 }
 
-/// The label names that samples have of what a scrape says one metric is.
+/// The label names of all samples that belong to one metric of a scrape.
 fn labels_of(scrape: &Scrape, name: &str) -> BTreeSet<String> {
     let of_it = |sample: &&crate::scrape::Sample| {
         let suffix = sample.name.strip_prefix(name);
@@ -74,7 +74,7 @@ fn a_scrape_has_the_metrics_of_the_table_and_no_others() {
     let described = described();
     for metric in &described {
         let name = &metric.name;
-        // A series for each thread that is to be pinned, of which there may be none.
+        // This metric has a series for each thread that is to be pinned, and there may be none.
         if name == "sprag_thread_pinned" && !scrape.types.contains_key(name) {
             continue;
         }
@@ -146,7 +146,7 @@ fn a_scraped_directory_opens_again_at_once() {
     persistent(&dir).close(LONG).unwrap();
 }
 
-/// Panics at the first entry.
+/// A machine that panics at the first entry.
 struct Panics;
 
 impl sprag::StateMachine for Panics {
@@ -183,7 +183,7 @@ fn what_recovery_cut_is_shown() {
     for index in 1..=5 {
         manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
     }
-    // As a crash leaves it: copied while it is open, and torn in the last frame.
+    // Copy the open directory, as a crash leaves it, and tear its last frame.
     let copy = tempfile::tempdir().unwrap();
     for file in fs::read_dir(dir.path()).unwrap() {
         let file = file.unwrap();

@@ -1,7 +1,9 @@
-//! Incidents are played on engines and recorded by scrapes. The alert that names the cause fires, and no other.
+//! Tests that play incidents on engines and record them by scrapes. Only the alert that names the
+//! cause may fire.
 //!
-//! What a scrape shows is taken for a sample of every 15 seconds, so that seconds of an incident are minutes of the rules.
-//! The rules compare times and counts only by their ratio, or look whether they move, so this changes nothing for them.
+//! Each scrape counts as a sample of every 15 seconds, so seconds of an incident are minutes of the
+//! rules. The rules compare times and counts only by their ratio, or check whether they move, so
+//! the scale does not matter to them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +24,7 @@ use crate::scrape::Scrape;
 use crate::slow_disk::SlowDisk;
 use crate::{LONG, promtool, registry_of};
 
-/// Scrapes of an incident: 15 minutes of the rules.
+/// Number of scrapes of an incident: 15 minutes of the rules.
 const SCRAPES: usize = 60;
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -35,17 +37,18 @@ fn record(scrape: &Scrape, at: usize, recording: &mut Recording) {
             write!(labels, ",{name}=\"{value}\"").unwrap();
             labels
         });
-        // As a Prometheus labels them.
+        // Label the series as Prometheus does.
         let series = format!("{}{{job=\"sprag\",instance=\"node\"{labels}}}", sample.name);
         let values = recording.entry(series).or_insert_with(|| vec!["_".to_owned(); at]);
         values.push(sample.value.to_string());
     }
 }
 
-/// Scrapes an engine under load: entries are put again and again, and `beside` is called once a scrape.
+/// Scrapes an engine under load. Entries are put again and again, and `beside` is called once a
+/// scrape.
 ///
-/// With `moves` the next scrape waits until entries were written and applied, so that a busy computer does not look like
-/// an engine that is stuck.
+/// With `moves` the next scrape waits until entries were written and applied, so that a busy
+/// computer does not look like a stuck engine.
 fn play<M: StateMachine>(
     manager: &ApplyManager<M>,
     moves: bool,
@@ -78,7 +81,7 @@ fn play<M: StateMachine>(
     recording
 }
 
-/// Puts a key as the next entry; waits a little where there is no room.
+/// Puts a key as the next entry, and waits a little if the engine is full.
 fn put<M: StateMachine>(manager: &ApplyManager<M>, value: &[u8]) {
     let next = manager.stats().submitted.map_or(1, |index| index + 1);
     match manager.apply_entries(&[Entry::put(next, 1, &(next % 100).to_le_bytes(), value)]) {
@@ -95,7 +98,7 @@ fn config() -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(1 << 20).compaction(None)
 }
 
-/// The alerts that fire over the time of a recording, as a real `promtool` sees it with the rules as they are.
+/// The alerts that fire during a recording, according to a real `promtool` with the real rules.
 fn alerts(recording: &Recording, expected: Option<&str>) -> Option<String> {
     let mut test = format!(
         "rule_files: [{:?}]\nevaluation_interval: 15s\ntests:\n  - interval: 15s\n    input_series:\n",
@@ -135,7 +138,7 @@ fn slow_syncs() -> Recording {
     recording
 }
 
-/// Stays in an entry until it is let go.
+/// A gate that holds an entry until it is opened.
 #[derive(Default)]
 struct Gate {
     is_open: Mutex<bool>,
@@ -165,7 +168,7 @@ fn stuck_apply() -> Recording {
     let gate = Arc::new(Gate::default());
     let disk = SimDisk::new(1).open(true).unwrap();
     let machine = Journaled::open_on_disk(disk, config(), Stuck(Arc::clone(&gate))).unwrap();
-    // What is applied by the caller would keep the caller.
+    // An entry that the caller applies would hold the caller.
     let manager = ApplyManager::new(machine, apply_config().inline_apply(false)).unwrap();
     let recording = play(&manager, false, |_, _| {});
     *gate.is_open.lock().unwrap() = true;
@@ -178,7 +181,8 @@ fn no_room_for_a_compaction() -> Recording {
     let disk = SimDisk::new(1);
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config()).unwrap();
     let manager = ApplyManager::new(machine, apply_config()).unwrap();
-    // Beyond the first segment, whose file grows; the next one is there, and takes all of the incident.
+    // Fill the first segment, whose file grows. The next segment exists, and takes all of the
+    // incident.
     while manager.stats().disk.segments < 2 {
         put(&manager, &[7; 4096]);
     }
@@ -194,7 +198,7 @@ fn no_room_for_a_compaction() -> Recording {
     })
 }
 
-/// A case: its name, what plays it, and the alert that must fire.
+/// A case: its name, the function that plays it, and the alert that must fire.
 type Incident = (&'static str, fn() -> Recording, Option<&'static str>);
 
 const INCIDENTS: [Incident; 4] = [
@@ -221,13 +225,14 @@ fn each_incident_fires_the_alert_that_names_its_cause_and_no_other() {
             save(&recording, &directory, name);
         }
         assert_eq!(alerts(&recording, *alert), None, "{name}");
-        // The test sees more than nothing: the opposite is not so.
+        // The test can fail: the opposite expectation does not hold.
         let opposite = if alert.is_some() { None } else { Some("SpragPoisoned") };
         assert!(alerts(&recording, opposite).is_some(), "{name}");
     }
 }
 
-/// For a look at the dashboard: the recording with times, as `promtool tsdb create-blocks-from openmetrics` reads it.
+/// Writes the recording with times, as `promtool tsdb create-blocks-from openmetrics` reads it, for
+/// a look at the dashboard.
 fn save(recording: &Recording, directory: &str, name: &str) {
     let mut text = String::new();
     for (series, values) in recording {

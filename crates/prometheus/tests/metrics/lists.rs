@@ -1,4 +1,5 @@
-//! The three lists of figures that a state machine and an apply manager promise, each found in a scrape.
+//! Tests of the three lists of figures that a state machine and an apply manager promise: each
+//! figure is in a scrape.
 
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{
@@ -10,7 +11,7 @@ use sprag_prometheus::SpragCollector;
 use crate::scrape::Scrape;
 use crate::{Cached, LONG, memory, persistent, registry, registry_of, stored};
 
-/// A figure by the name of the list, where a scrape has it, and what it must be.
+/// A figure: its name in the list, where a scrape has it, and its expected value.
 type Figure = (&'static str, fn(&Scrape) -> Option<f64>, fn(&ApplyStats) -> Option<f64>);
 
 /// The statistics of a persistent state machine.
@@ -37,7 +38,7 @@ const MACHINE: &[Figure] = &[
     ),
 ];
 
-/// Those of its read cache, where it has one.
+/// The statistics of the machine's read cache, where it has one.
 const CACHE: &[Figure] = &[
     (
         "cache_size",
@@ -108,7 +109,7 @@ const MANAGER: &[Figure] = &[
     ),
 ];
 
-/// The calls that watch its pipeline.
+/// The calls that observe the manager's pipeline.
 const CALLS: &[Figure] = &[
     (
         "pipeline_utilization",
@@ -140,7 +141,7 @@ fn every_figure_of_the_three_lists_is_found_in_a_scrape() {
     for index in 1..=30 {
         manager.apply(&Entry::put(index, 1, &index.to_le_bytes(), b"value"), LONG).unwrap();
     }
-    // One rejection: of what is no number.
+    // Make one rejection: an increment of a value that is no number.
     manager.apply(&Entry::increment(31, 1, &1u64.to_le_bytes(), 1), LONG).unwrap();
     manager.snapshot().unwrap();
     let stats = manager.stats();
@@ -164,7 +165,7 @@ fn a_machine_over_a_storage_has_the_times_of_the_storage_and_none_of_a_log() {
     assert_eq!(commits, Some(times.storage_commit.count() as f64));
     assert_eq!(scrape.sum("sprag_storage_sync_seconds_count", &[]), Some(0.0));
     assert_eq!(scrape.sum("sprag_log_write_seconds_count", &[]), None);
-    // What the storage says that it takes.
+    // The storage's own figure of its memory.
     let bytes = scrape.sum("sprag_memory_bytes", &[("kind", "machine")]);
     assert_eq!(bytes, manager.stats().machine.memory_bytes.map(|bytes| bytes as f64));
     assert!(bytes > Some(0.0));

@@ -1,4 +1,4 @@
-//! What a scrape shows, and what Prometheus makes of it.
+//! Tests of a scrape's output, and of what Prometheus makes of it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
 
 mod exposition;
@@ -20,10 +20,10 @@ use sprag::{
 };
 use sprag_prometheus::SpragCollector;
 
-/// Longer than anything takes.
+/// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A machine that says what a read cache would.
+/// A machine that reports figures of a read cache.
 struct Cached;
 
 impl StateMachine for Cached {

@@ -1,11 +1,11 @@
-//! `promtool`, where it is installed.
+//! Calls of `promtool`, where it is installed.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Whether it is there; says if it is not.
+/// Whether `promtool` is installed; prints a note if it is not.
 pub(crate) fn is_there() -> bool {
     let found = Command::new("promtool").arg("--version").output().is_ok();
     if !found {
@@ -14,7 +14,7 @@ pub(crate) fn is_there() -> bool {
     found
 }
 
-/// What it says of `input`, if it does not like it.
+/// The complaint of `promtool` about `input`, if there is one.
 pub(crate) fn complaint(arguments: &[&str], input: &str) -> Option<String> {
     let mut promtool = Command::new("promtool");
     promtool.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -23,7 +23,7 @@ pub(crate) fn complaint(arguments: &[&str], input: &str) -> Option<String> {
     let output = child.wait_with_output().unwrap();
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (printed, failed) = (said(&output.stdout), said(&output.stderr));
-    // A lint is no failure of its own.
+    // A lint alone is no failure.
     let is_fine = output.status.success() && failed.is_empty();
     (!is_fine).then(|| format!("{printed}{failed}"))
 }

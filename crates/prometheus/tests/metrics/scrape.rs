@@ -1,4 +1,4 @@
-//! A scrape, read back.
+//! A parsed scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ impl Scrape {
         scrape
     }
 
-    /// The sum of the samples of a metric that have these labels, beside others.
+    /// The sum of the samples of a metric that have at least these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let has = |sample: &&Sample| {
             let labeled =
@@ -61,7 +61,7 @@ impl Scrape {
 }
 
 impl Sample {
-    /// Label values of these tests have no quotes in them.
+    /// Parses a line; label values of these tests contain no quotes.
     fn parse(line: &str) -> Self {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));

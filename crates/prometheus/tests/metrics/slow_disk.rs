@@ -1,4 +1,4 @@
-//! A simulated disk whose syncs of the log take their time, by the system's clock.
+//! A simulated disk with slow syncs of the log, by the system's clock.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +18,7 @@ pub(crate) struct SlowDisk {
 struct SlowQueue {
     queue: Box<dyn WriteQueue>,
     sync: Duration,
-    /// The writes in flight that are synced.
+    /// The pending writes that have been synced.
     synced: BTreeSet<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What every storage does, of redb.
+//! The contract of every storage, checked on redb.
 
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::ControlFlow;
@@ -92,7 +92,7 @@ fn keys_come_in_the_order_of_their_bytes_between_any_bounds() {
             assert!(pairs(&snapshot, STATE, Included(high), Included(low)).is_empty());
         }
     }
-    // A scan ends where its caller ends it.
+    // The caller may end a scan anywhere.
     let mut seen = Vec::new();
     let mut first_two = |key: &[u8], _: &[u8]| {
         seen.push(key.to_vec());
@@ -137,7 +137,7 @@ fn a_snapshot_keeps_its_moment_while_batches_and_removals_go_on() {
     let newer = storage.snapshot().unwrap();
     storage.remove_table(STATE).unwrap();
     storage.sync().unwrap();
-    // Pages that the snapshots need must not be reused.
+    // redb must not reuse pages that the snapshots need.
     for round in 0..50_u8 {
         batch.clear();
         batch.put(Table::State(2), &[round], &[round; 3000]);

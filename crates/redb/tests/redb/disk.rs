@@ -1,4 +1,4 @@
-//! A backend in memory that forgets at a power cut what was not synced.
+//! A backend in memory that forgets unsynced operations at a power cut.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -6,29 +6,29 @@ use std::sync::{Arc, Mutex};
 use redb::StorageBackend;
 use sprag::testing::Random;
 
-/// A disk writes so many bytes at once, or none of them.
+/// Number of bytes that a disk writes as a whole or not at all.
 const SECTOR: usize = 512;
 
-/// Clones are the same disk.
+/// A simulated disk; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What a power cut leaves in any case.
+    /// The content that every power cut leaves.
     synced: Vec<u8>,
-    /// What a read sees.
+    /// The content that a read returns.
     current: Vec<u8>,
-    /// What came since the last sync.
+    /// Operations since the last sync.
     pending: Vec<Operation>,
-    /// Writes, changes of the length and syncs so far.
+    /// Number of writes, changes of the length and syncs so far.
     operations: u64,
     syncs: u64,
-    /// The power fails at this operation.
+    /// Number of the operation at which the power fails.
     cut_at: Option<u64>,
-    /// Syncs do nothing.
+    /// Whether syncs do nothing.
     lies: bool,
-    /// The disk is full from this operation on.
+    /// Number of the operation from which on the disk is full.
     full_at: Option<u64>,
 }
 
@@ -78,7 +78,7 @@ impl Disk {
         self.0.lock().unwrap().cut_at = Some(operation);
     }
 
-    /// A disk that says that it has synced and has not.
+    /// Makes a disk that reports syncs without doing them.
     pub fn lying() -> Self {
         let disk = Self::new();
         disk.0.lock().unwrap().lies = true;
@@ -102,13 +102,14 @@ impl Disk {
         self.0.lock().unwrap().current.len() as u64
     }
 
-    /// What another process would find after this one.
+    /// The disk as another process would find it after this one.
     pub fn reopened(&self) -> Self {
         let current = self.0.lock().unwrap().current.clone();
         Self::of(current)
     }
 
-    /// What is there after a power cut: of each unsynced sector, `keep` percent.
+    /// The disk after a power cut: each unsynced sector survives with a probability of `keep`
+    /// percent.
     pub fn after_a_cut(&self, random: &mut Random, keep: usize) -> Self {
         let inner = self.0.lock().unwrap();
         let mut bytes = inner.synced.clone();
@@ -137,7 +138,7 @@ impl Inner {
         Ok(())
     }
 
-    /// An operation that the power may fail in: what it writes counts as pending then.
+    /// Runs an operation in which the power may fail; its write is pending then.
     fn change(&mut self, operation: Operation) -> io::Result<()> {
         self.check()?;
         if self.full_at.is_some() {

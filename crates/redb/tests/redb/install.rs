@@ -1,4 +1,4 @@
-//! A power cut at every write of an installation.
+//! Tests with a power cut at every write of an installation.
 
 use sprag::testing::Random;
 use sprag::{
@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::over_storage::{Manager, PATIENT, manage};
 
 fn config() -> RedbConfig {
-    // A small cache, so that pages are written while the snapshot is loaded.
+    // A small cache makes redb write pages while the snapshot is loaded.
     RedbConfig::new().sync_every(None).cache_bytes(64 << 10)
 }
 
@@ -25,7 +25,7 @@ fn fill<M: StateMachine>(manager: &ApplyManager<M>, keys: u64, mark: u8) {
     manager.apply(&membership, PATIENT).unwrap();
 }
 
-/// The bytes of a snapshot of some state, and the snapshot.
+/// The bytes of a snapshot of some state, and the snapshot itself.
 fn snapshot() -> (Vec<u8>, Snapshot) {
     let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();

@@ -1,4 +1,4 @@
-//! SIGKILL at any moment of a process with a machine over redb.
+//! Tests with SIGKILL at any moment of a process with a machine over redb.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A key-value machine over redb, stand-alone: what a power cut leaves of it.
+//! Tests of power cuts under a stand-alone key-value machine over redb.
 
 use sprag::StorageConfig;
 use sprag::testing::Random;
@@ -13,7 +13,7 @@ fn config() -> RedbConfig {
 
 const ENTRIES: u64 = 8;
 
-/// Applies entries until the power fails; the last one that was acknowledged.
+/// Applies entries until the power fails, and returns the last acknowledged one.
 fn run(disk: &Disk) -> u64 {
     let mut acknowledged = 0;
     let Ok(storage) = RedbStorage::with_backend(disk.clone(), config()) else { return 0 };
@@ -43,7 +43,7 @@ fn a_power_cut_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
             let recovered = applied(&manager);
             let case = format!("cut at {cut_at}, {keep} percent kept");
             assert!(recovered >= acknowledged, "{case}: {recovered} of {acknowledged}");
-            // A caller gives again what it does not know of.
+            // A caller submits the entries again that may be lost.
             for index in acknowledged + 1..=ENTRIES {
                 manager.apply(&entry(index), PATIENT).unwrap();
             }

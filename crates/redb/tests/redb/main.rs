@@ -19,7 +19,7 @@ use std::ops::{Bound, ControlFlow};
 
 use sprag::machine::storage::{Storage, StorageBatch, StorageSnapshot, Table};
 
-/// Where the tests put most of what they write.
+/// The table that most tests write.
 const STATE: Table = Table::State(1);
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -64,7 +64,7 @@ fn put(storage: &impl Storage, key: &[u8], value: &[u8], sync: bool) -> bool {
     storage.commit(&batch, sync).unwrap()
 }
 
-/// What a table should hold.
+/// Expected content of a table.
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn of_model(model: &Model) -> Pairs {

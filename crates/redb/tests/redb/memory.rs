@@ -1,4 +1,4 @@
-//! A state larger than memory, in a process that may not take as much memory as the state has.
+//! A test of a state larger than the memory that its process may take.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a path may hold, and what opening says about it.
+//! Tests of opening, by what the path holds.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -94,7 +94,7 @@ fn a_redb_file_of_another_program_is_refused() {
 #[test]
 fn a_file_that_a_crash_left_half_made_is_made_anew() {
     let (_directory, path) = scratch();
-    // redb gives the file its length, then writes the header without its first bytes.
+    // redb gives the file its length first, and then writes the header without its first bytes.
     for header in [vec![], [vec![0; 9], vec![7; 300]].concat()] {
         let content = [header, vec![0; 70_000]].concat();
         fs::write(&path, content).unwrap();
@@ -103,7 +103,7 @@ fn a_file_that_a_crash_left_half_made_is_made_anew() {
     }
 }
 
-/// A file with some state in it, closed.
+/// The bytes of a closed file with some state.
 fn filled() -> Vec<u8> {
     let disk = Disk::new();
     let config = RedbConfig::new().sync_every(None);

@@ -1,4 +1,4 @@
-//! A power cut at every operation of a run, with any of the sectors that were not synced.
+//! Tests with a power cut at every operation of a run, which keeps any of the unsynced sectors.
 
 use sprag::machine::storage::{Storage, StorageBatch, StorageError, Table};
 use sprag::testing::Random;
@@ -10,11 +10,11 @@ use crate::{Model, STATE, all, get, of_model};
 const BATCHES: u64 = 9;
 
 fn config() -> RedbConfig {
-    // A small cache, so that pages are written before their transaction ends.
+    // A small cache makes redb write pages before their transaction ends.
     RedbConfig::new().sync_every(None).cache_bytes(64 << 10).unsynced_bytes(40_000)
 }
 
-/// The writes of batch `number`: a number in a table of its own, and some keys of the state.
+/// The writes of batch `number`: its number in a separate table, and some keys of the state.
 fn batch_of(number: u64, model: &mut Model) -> StorageBatch {
     let mut random = Random::new(number);
     let mut batch = StorageBatch::new();
@@ -41,12 +41,12 @@ fn batch_of(number: u64, model: &mut Model) -> StorageBatch {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
-    /// The last batch that was begun.
+    /// Number of the last batch that was begun.
     begun: u64,
     durable: u64,
 }
 
-/// Opens what is on the disk and goes on until a failure.
+/// Opens what is on the disk, and commits batches until a failure.
 fn run(disk: &Disk, syncs: bool, progress: &mut Progress) -> Result<(), StorageError> {
     let Ok(storage) = RedbStorage::with_backend(disk.clone(), config()) else { return Ok(()) };
     storage.create_table(Table::Meta)?;
@@ -71,8 +71,8 @@ fn run(disk: &Disk, syncs: bool, progress: &mut Progress) -> Result<(), StorageE
     Ok(())
 }
 
-/// Number of the last batch that a storage over the disk has, if it has whole batches in order and all
-/// of those that were durable.
+/// Number of the last batch that a storage over the disk has. Checks that batches are whole and in
+/// order, and that no durable batch is missing.
 fn check(disk: &Disk, progress: Progress) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let open = |disk: Disk, config| {
@@ -91,7 +91,7 @@ fn check(disk: &Disk, progress: Progress) -> Result<u64, String> {
     if all(&storage.snapshot().unwrap(), STATE) != of_model(&model) {
         return Err(format!("the state is not that of {number} batches"));
     }
-    // It goes on from there, and the whole file is sound.
+    // The storage continues from there, and the whole file is sound.
     for table in [Table::Meta, STATE] {
         storage.create_table(table).map_err(|error| failed(&error))?;
     }
@@ -113,7 +113,7 @@ fn cut_everywhere(syncs: bool) -> (u64, u64) {
     for cut_at in 1..=whole.operations() {
         let disk = Disk::cutting_at(cut_at);
         let mut progress = Progress::default();
-        // It fails where the power does.
+        // The run fails where the power does.
         let _ = run(&disk, syncs, &mut progress);
         lost += progress.begun - progress.durable;
         for keep in [0, 50, 100] {

@@ -1,4 +1,4 @@
-//! The suite for storages, over a file and over a disk that is cut off.
+//! The suite for storages, over a file and over a disk whose power is cut.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use crate::disk::Disk;
 
-/// Storages in memory, which lose at a crash what any power cut may take.
+/// Storages in memory that lose at a crash whatever a power cut may take.
 struct CutOff(Mutex<Random>);
 
-/// The disk of a storage; another one after each opening, as a disk is opened once.
+/// The disk of a storage; each opening replaces it, because a disk is opened once.
 type Place = Mutex<Disk>;
 
 impl Subject for CutOff {
@@ -35,7 +35,7 @@ impl Subject for CutOff {
     fn crash(&self, place: Place, storage: RedbStorage) -> Result<Option<Place>, StorageError> {
         let mut random = self.0.lock().unwrap();
         let keep = [0, 50, 100][random.below(3)];
-        // Before the storage is dropped, which syncs.
+        // Take the content before the storage is dropped, which syncs.
         let left = place.lock().unwrap().after_a_cut(&mut random, keep);
         drop(storage);
         Ok(Some(Mutex::new(left)))

@@ -1,4 +1,4 @@
-//! When what was committed without `sync` becomes durable, and what a full disk does.
+//! Tests of the moments at which unsynced batches become durable, and of a full disk.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ fn by_hand() -> RedbConfig {
     RedbConfig::new().sync_every(None)
 }
 
-/// What a power cut now leaves of `key`.
+/// The value of `key` that a power cut at this moment leaves.
 fn after_a_cut(disk: &Disk, key: &[u8]) -> Option<Vec<u8>> {
     let disk = disk.after_a_cut(&mut Random::new(1), 0);
     get(&RedbStorage::with_backend(disk, by_hand()).unwrap(), STATE, key)
