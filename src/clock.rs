@@ -1,4 +1,4 @@
-//! Time, from outside: real, or moved by hand by the simulator.
+//! Time, passed in from outside: the system's, or moved by hand by the simulator.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 /// A clock that only goes forward.
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
-    /// The system's monotonic clock, since the engine was made.
+    /// The system's monotonic clock, counted from the engine's start.
     Real(Instant),
-    /// Nanoseconds, moved by whoever holds the other end.
+    /// Nanoseconds, which the owner of the other handle moves.
     Manual(Arc<AtomicU64>),
 }
 
@@ -18,7 +18,7 @@ impl Clock {
         Self::Real(Instant::now())
     }
 
-    /// Since the clock was made.
+    /// The time since the clock was made.
     pub(crate) fn now(&self) -> Duration {
         match self {
             Self::Real(start) => start.elapsed(),

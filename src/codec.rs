@@ -1,4 +1,5 @@
-//! One encoded entry: how it is written into a frame, and how a worker reads it there.
+//! The encoding of one entry: how a submission writes it into a frame, and how a worker reads it
+//! there.
 //!
 //! ```text
 //! offset  size  field
@@ -11,13 +12,14 @@
 //!               u32 count [u16 name length - 1, u32 value length, name, value] commands (8)
 //! ```
 //!
-//! All numbers are little-endian; nothing is aligned. A command of a batch is encoded as an entry of its own is.
+//! All numbers are little-endian; nothing is aligned. A command of a batch is encoded like an
+//! entry.
 
 use thiserror::Error;
 
 use crate::entry::{Command, Entry, Note, Payload};
 
-/// Bytes before the key.
+/// Number of bytes before the key.
 pub(crate) const HEADER_BYTES: usize = 8;
 /// The longest key the format can hold.
 pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
@@ -60,7 +62,7 @@ impl Default for Limits {
     }
 }
 
-/// Why an entry cannot be encoded: it is the caller's to mend, and nothing was taken.
+/// Reason why an entry cannot be encoded. The caller can mend it, and nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryError {
@@ -70,25 +72,25 @@ pub enum EntryError {
     /// A key (or the name of a note) is longer than the limit.
     #[error("the key has {bytes} bytes, more than the limit of {limit}")]
     KeyTooLong {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// The limit in force.
+        /// The limit in force, in bytes.
         limit: usize,
     },
     /// A value is longer than the limit.
     #[error("the value has {bytes} bytes, more than the limit of {limit}")]
     ValueTooLong {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// The limit in force.
+        /// The limit in force, in bytes.
         limit: usize,
     },
     /// The whole entry is longer than the limit.
     #[error("the entry has {bytes} bytes encoded, more than the limit of {limit}")]
     EntryTooLong {
-        /// Its encoded length.
+        /// Its encoded length in bytes.
         bytes: usize,
-        /// The limit in force.
+        /// The limit in force, in bytes.
         limit: usize,
     },
     /// A batch holds a batch.
@@ -99,12 +101,13 @@ pub enum EntryError {
     },
 }
 
-/// Why bytes are not an encoded entry. A checksum has passed by then: the writer was wrong, or is of another version.
+/// Reason why bytes are not an encoded entry. The bytes have passed a checksum by then, so the
+/// writer was wrong or has another version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not an entry: {0}")]
 pub struct DecodeError(&'static str);
 
-/// Where a value's bytes are: in which segment, how far into it, how many.
+/// The place of a value's bytes: the segment, the offset in it, and the length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Place {
     pub(crate) segment: u32,
@@ -112,12 +115,12 @@ pub(crate) struct Place {
     pub(crate) len: u32,
 }
 
-/// A value, and where it lies.
+/// A value, and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueRef<'a> {
-    /// The bytes.
+    /// The value's bytes.
     pub bytes: &'a [u8],
-    /// Where they are in the log, for the machine that keeps places instead of bytes.
+    /// Place of the bytes in the log, for the machine that keeps places instead of bytes.
     pub(crate) place: Place,
 }
 
@@ -139,30 +142,30 @@ pub enum PayloadRef<'a> {
 pub enum CommandRef<'a> {
     /// See [`Command::Put`].
     Put {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// Its value from now on.
+        /// The new value.
         value: ValueRef<'a>,
     },
     /// See [`Command::Delete`].
     Delete {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
     },
     /// See [`Command::Increment`].
     Increment {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// What to add.
+        /// The number to add.
         by: i64,
     },
     /// See [`Command::CompareAndSet`].
     CompareAndSet {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// The value it must have, or be absent.
+        /// The expected value; `None`: the key must be absent.
         expected: Option<&'a [u8]>,
-        /// Its value afterwards, or it is removed.
+        /// The new value; `None` removes the key.
         new: Option<ValueRef<'a>>,
     },
     /// See [`Command::Batch`].
@@ -170,7 +173,7 @@ pub enum CommandRef<'a> {
 }
 
 impl<'a> CommandRef<'a> {
-    /// The one key the command is about; `None` for a batch.
+    /// The key of the command; `None` for a batch.
     #[must_use]
     pub fn key(&self) -> Option<&'a [u8]> {
         match *self {
@@ -183,7 +186,7 @@ impl<'a> CommandRef<'a> {
     }
 }
 
-/// A decoded batch: its commands are decoded one by one as it is iterated.
+/// A decoded batch, whose iterator decodes the commands one by one.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchRef<'a> {
     count: u32,
@@ -194,7 +197,7 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// How many commands it holds.
+    /// Number of commands.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.count
@@ -206,13 +209,14 @@ impl<'a> BatchRef<'a> {
         self.count == 0
     }
 
-    /// The note to keep beside the state.
+    /// The note that the batch keeps beside the state.
     #[must_use]
     pub fn note(&self) -> Option<Note<'a>> {
         self.note
     }
 
-    /// The commands in order; ends early if one cannot be decoded, which decoding the batch has ruled out.
+    /// The commands in order. The iterator ends early at a command that cannot be decoded, which
+    /// decoding the batch has ruled out.
     pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
         let (mut rest, segment, mut offset) = (self.commands, self.segment, self.offset);
         (0..self.count).map_while(move |_| {
@@ -224,7 +228,7 @@ impl<'a> BatchRef<'a> {
     }
 }
 
-/// The bytes `entry` takes encoded, after checking it against `limits`.
+/// Checks `entry` against `limits`, and returns its encoded length in bytes.
 pub(crate) fn encoded_len(entry: &Entry<'_>, limits: &Limits) -> Result<usize, EntryError> {
     let bytes = match &entry.payload {
         Payload::Noop => HEADER_BYTES,
@@ -299,7 +303,7 @@ fn checked_value(value: &[u8], limits: &Limits) -> Result<usize, EntryError> {
     }
 }
 
-/// Encodes `entry` into `out`, which has exactly the length [`encoded_len`] gave.
+/// Encodes `entry` into `out`, whose length must be the result of [`encoded_len`].
 #[inline]
 pub(crate) fn encode(entry: &Entry<'_>, out: &mut [u8]) {
     let mut cursor = Cursor { out };
@@ -311,7 +315,7 @@ pub(crate) fn encode(entry: &Entry<'_>, out: &mut [u8]) {
     }
 }
 
-/// Writes forward into a buffer that is known to be large enough.
+/// A writer into a buffer that is known to be large enough.
 struct Cursor<'a> {
     out: &'a mut [u8],
 }
@@ -391,9 +395,11 @@ impl Cursor<'_> {
     }
 }
 
-/// Decodes the entry at the start of `bytes`, which lie at `offset` of `segment`; also gives its length.
+/// Decodes the entry at the start of `bytes`, which lie at `offset` of `segment`. Returns the entry
+/// and its length.
 ///
-/// Every length is checked against the bytes that are there before it is used, commands of a batch included.
+/// Every length is checked against the existing bytes before it is used, also in commands of a
+/// batch.
 #[inline]
 pub(crate) fn decode(
     bytes: &[u8],
@@ -413,7 +419,8 @@ pub(crate) fn decode(
     Ok((payload, raw.len()))
 }
 
-/// As [`decode`], and every command of a batch is decoded once too: what recovery does before it trusts a frame.
+/// Decodes as [`decode`] does, and also decodes every command of a batch once. Recovery calls it
+/// before it trusts a frame.
 pub(crate) fn decode_deep(
     bytes: &[u8],
     segment: u32,
@@ -445,7 +452,7 @@ fn decode_command(
     Ok((raw.command(segment, offset)?, raw.len()))
 }
 
-/// The parts every kind has.
+/// The parts that every kind of entry has.
 struct Raw<'a> {
     kind: u8,
     flags: u8,
@@ -475,7 +482,7 @@ impl<'a> Raw<'a> {
         HEADER_BYTES + self.key.len() + self.area.len()
     }
 
-    /// A value that starts `skip` bytes into the area.
+    /// The value that starts `skip` bytes into the area.
     #[inline]
     #[allow(
         clippy::cast_possible_truncation,

@@ -1,13 +1,15 @@
-//! What comes in (entries and commands) and what comes out of each (a reply).
+//! Inputs of an engine (entries and commands) and the output of each entry (a reply).
 //!
-//! These are the caller's own, borrowed types: nothing here owns bytes. A submission encodes them once, into the
-//! frame that workers apply from and the log writes (see `src/codec.rs`).
+//! Entries and commands borrow from the caller: none of these types owns bytes. A submission
+//! encodes them once, into the frame that workers apply from and that the log writes (see
+//! `src/codec.rs`).
 
 use std::fmt;
 
 /// The opaque tag some consensus engines carry beside the term, such as the id of the leader's node.
 ///
-/// At most [`LeaderTag::MAX_BYTES`] bytes; sprag stores and returns it, and never looks inside.
+/// A tag has at most [`LeaderTag::MAX_BYTES`] bytes. sprag stores and returns it, and never
+/// interprets it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LeaderTag {
     len: u8,
@@ -21,7 +23,7 @@ impl LeaderTag {
     /// The tag of an engine that has none.
     pub const EMPTY: Self = Self { len: 0, bytes: [0; Self::MAX_BYTES] };
 
-    /// A tag of up to 16 bytes; `None` if `bytes` is longer.
+    /// Makes a tag of up to 16 bytes; `None` if `bytes` is longer.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let len = u8::try_from(bytes.len()).ok()?;
@@ -51,16 +53,17 @@ impl fmt::Debug for LeaderTag {
 /// The identity of one log entry: its index, the term it was proposed in, and the leader's tag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct LogId {
-    /// Position in the log. Engines that start at 0 work, and so do those that start at 1. `u64::MAX` is refused.
+    /// Position in the log. Engines that start at 0 work, and so do engines that start at 1.
+    /// `u64::MAX` is refused.
     pub index: u64,
     /// The term (or epoch) of the leader that proposed the entry; never falls along the log.
     pub term: u64,
-    /// What the consensus engine keeps beside the term; [`LeaderTag::EMPTY`] if nothing.
+    /// The leader tag of the consensus engine; [`LeaderTag::EMPTY`] without one.
     pub leader: LeaderTag,
 }
 
 impl LogId {
-    /// A log id without a leader tag.
+    /// Makes a log id without a leader tag.
     #[must_use]
     pub const fn new(index: u64, term: u64) -> Self {
         Self { index, term, leader: LeaderTag::EMPTY }
@@ -86,58 +89,59 @@ impl fmt::Display for LogId {
 /// One committed (or, for [`append`](crate::ApplyManager::append), proposed) item of the replicated log.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Which entry it is.
+    /// The identity of the entry.
     pub log_id: LogId,
-    /// What it asks for.
+    /// The content of the entry.
     pub payload: Payload<'a>,
 }
 
 impl<'a> Entry<'a> {
-    /// An entry of any payload.
+    /// Makes an entry of any payload.
     #[must_use]
     pub const fn new(log_id: LogId, payload: Payload<'a>) -> Self {
         Self { log_id, payload }
     }
 
-    /// An entry that runs `command`.
+    /// Makes an entry that runs `command`.
     #[must_use]
     pub const fn command(index: u64, term: u64, command: Command<'a>) -> Self {
         Self { log_id: LogId::new(index, term), payload: Payload::Command(command) }
     }
 
-    /// An entry that sets `key` to `value`.
+    /// Makes an entry that sets `key` to `value`.
     #[must_use]
     pub const fn put(index: u64, term: u64, key: &'a [u8], value: &'a [u8]) -> Self {
         Self::command(index, term, Command::put(key, value))
     }
 
-    /// An entry that removes `key`.
+    /// Makes an entry that removes `key`.
     #[must_use]
     pub const fn delete(index: u64, term: u64, key: &'a [u8]) -> Self {
         Self::command(index, term, Command::delete(key))
     }
 
-    /// An entry that adds `by` to the decimal number under `key`.
+    /// Makes an entry that adds `by` to the decimal number under `key`.
     #[must_use]
     pub const fn increment(index: u64, term: u64, key: &'a [u8], by: i64) -> Self {
         Self::command(index, term, Command::increment(key, by))
     }
 
-    /// An entry that moves the applied index and nothing else (a new leader's first entry, for instance).
+    /// Makes an entry that only moves the applied index (a new leader's first entry, for instance).
     #[must_use]
     pub const fn noop(index: u64, term: u64) -> Self {
         Self { log_id: LogId::new(index, term), payload: Payload::Noop }
     }
 }
 
-/// What an entry carries.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
-    /// Nothing: the applied index moves.
+    /// No content: only the applied index moves.
     Noop,
     /// A membership of the consensus group, kept with the state and returned by `membership()`.
     Membership(&'a [u8]),
-    /// Bytes for a state machine of the user's own; a key-value machine replies with a rejection.
+    /// Bytes for a state machine that the embedder wrote; a key-value machine replies with a
+    /// rejection.
     Opaque(&'a [u8]),
     /// A command of the built-in key-value machines.
     Command(Command<'a>),
@@ -145,19 +149,20 @@ pub enum Payload<'a> {
 
 /// A command of the built-in key-value state machines.
 ///
-/// Keys are 1 byte to 64 KiB, values 0 bytes to 16 MiB, both of any bytes; a configuration may set lower limits.
+/// Keys are 1 byte to 64 KiB and values 0 bytes to 16 MiB, with any bytes. A configuration may set
+/// lower limits.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
     /// Set `key` to `value`. Replies [`Reply::Put`].
     Put {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// Its value from now on.
+        /// The new value.
         value: &'a [u8],
     },
     /// Remove `key`. Replies [`Reply::Deleted`].
     Delete {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
     },
     /// Add `by` to the number under `key` (a missing key counts as 0). Replies [`Reply::Counter`].
@@ -165,27 +170,28 @@ pub enum Command<'a> {
     /// The value is a decimal `i64`, written as Redis writes it: an optional minus sign and digits without leading
     /// zeros. Anything else is [`Rejection::NotANumber`]; a result outside of `i64` is [`Rejection::Overflow`].
     Increment {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// What to add; negative to subtract.
+        /// The number to add; negative to subtract.
         by: i64,
     },
-    /// Replace the value of `key` if it is what the caller believes. Replies [`Reply::Swapped`] or
+    /// Replace the value of `key` if it is the expected one. Replies [`Reply::Swapped`] or
     /// [`Rejection::Mismatch`].
     CompareAndSet {
-        /// Which key.
+        /// The key.
         key: &'a [u8],
-        /// The value it must have; `None`: it must be absent.
+        /// The expected value; `None`: the key must be absent.
         expected: Option<&'a [u8]>,
-        /// Its value afterwards; `None`: it is removed.
+        /// The new value; `None` removes the key.
         new: Option<&'a [u8]>,
     },
-    /// Several commands as one: all of them or, if one is rejected, none. Replies [`Reply::Batch`] or
-    /// [`Rejection::InBatch`]. A batch holds no batch.
+    /// Several commands as one: all of them happen or, if one is rejected, none. Replies
+    /// [`Reply::Batch`] or [`Rejection::InBatch`]. A batch cannot hold a batch.
     Batch {
-        /// What to run, in order; each sees what those before it did.
+        /// The commands, in order; each sees the effects of the ones before it.
         commands: &'a [Command<'a>],
-        /// A note to keep beside the state, atomically with the batch (a position of an import, say).
+        /// A note that is kept beside the state, atomically with the batch (the position of an
+        /// import, for instance).
         note: Option<Note<'a>>,
     },
 }
@@ -226,10 +232,10 @@ impl<'a> From<Command<'a>> for Payload<'a> {
     }
 }
 
-/// A small named value kept beside the state, set by a batch and read by `note(name)`.
+/// A small named value kept beside the state; a batch sets it, and `note(name)` reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note<'a> {
-    /// Its name: 1 byte to 64 KiB. Notes are apart from keys.
+    /// Its name: 1 byte to 64 KiB. Notes and keys have separate names.
     pub name: &'a [u8],
     /// Its value.
     pub value: &'a [u8],
@@ -237,44 +243,45 @@ pub struct Note<'a> {
 
 /// The deterministic result of one entry.
 ///
-/// It is a function of the log up to that entry and of nothing else: the same on every node.
+/// A reply is a function of the log up to its entry, and so the same on every node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Reply {
-    /// A [`Payload::Noop`] or [`Payload::Membership`] took its place.
+    /// A [`Payload::Noop`] or [`Payload::Membership`] took its place in the order.
     Applied,
-    /// A put was done.
+    /// A put is done.
     Put {
         /// Whether the key had a value before.
         replaced: bool,
     },
-    /// A delete was done.
+    /// A delete is done.
     Deleted {
         /// Whether the key had a value before.
         existed: bool,
     },
-    /// An increment was done; the number now.
+    /// An increment is done; this is the new number.
     Counter(i64),
-    /// A compare-and-set found what it expected.
+    /// A compare-and-set found the expected value.
     Swapped,
-    /// Every command of a batch was done.
+    /// Every command of a batch is done.
     Batch {
-        /// How many there were.
+        /// Number of commands.
         commands: u32,
     },
-    /// A number that a state machine of the user's own replies.
+    /// A number that an embedder's state machine replies.
     Custom(u64),
-    /// Bytes that a state machine of the user's own replies: at most as many as its
-    /// [`reply_bytes_max`](crate::StateMachine::reply_bytes_max). They are allocated where the reply is
-    /// copied out for its caller.
+    /// Bytes that an embedder's state machine replies: at most its
+    /// [`reply_bytes_max`](crate::StateMachine::reply_bytes_max). The copy for the caller allocates
+    /// them.
     Bytes(Box<[u8]>),
-    /// The entry had been applied before this submission; its reply of then is not kept.
+    /// The entry was applied before this submission; its first reply is not kept.
     AlreadyApplied,
-    /// The entry changed nothing, and this is why. A rejection is a result, not an error: every node gets the same.
+    /// The entry changed nothing, for this reason. A rejection is a result, not an error: every
+    /// node gets the same one.
     Rejected(Rejection),
 }
 
-/// Why a command changed nothing.
+/// Reason why a command changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -284,20 +291,21 @@ pub enum Rejection {
     Overflow,
     /// The key did not have the expected value.
     Mismatch,
-    /// The machine does not run this kind of payload (an opaque one on a key-value machine, say).
+    /// The machine does not run this kind of payload (an opaque one on a key-value machine, for
+    /// instance).
     Unsupported,
-    /// A state machine of the user's own says why, by a code of its own.
+    /// A code that an embedder's state machine gives as its reason.
     Custom(u32),
     /// A command of a batch was rejected, and with it the batch.
     InBatch {
-        /// Its position in the batch, from 0.
+        /// Position of the command in the batch, from 0.
         position: u32,
-        /// Why it was rejected.
+        /// Reason of the rejection.
         reason: BatchRejection,
     },
 }
 
-/// Why a command inside of a batch was rejected.
+/// Reason why a command inside of a batch was rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum BatchRejection {
@@ -319,7 +327,7 @@ impl From<BatchRejection> for Rejection {
     }
 }
 
-/// The tag of [`Reply::Bytes`] in the first word. Its length stands where others have a position.
+/// The tag of [`Reply::Bytes`] in the first word. Its length takes the place of a position.
 const BYTES_TAG: u64 = 11;
 
 impl Reply {
@@ -332,8 +340,8 @@ impl Reply {
         }
     }
 
-    /// As two words, so that a reply lives in two atomics: tag, detail and position in the first, a number in the
-    /// second. The bytes of a [`Reply::Bytes`] are kept beside them.
+    /// The reply as two words, for two atomics: tag, detail and position in the first, a number in
+    /// the second. The bytes of a [`Reply::Bytes`] are kept beside them.
     pub(crate) fn to_words(&self) -> [u64; 2] {
         let head = |tag: u64, detail: u64, position: u64| tag | detail << 8 | position << 32;
         match *self {
@@ -359,24 +367,25 @@ impl Reply {
         }
     }
 
-    /// The words of a reply of so many bytes, which are at most [`REPLY_BYTES_MAX`].
+    /// The words of a reply of `bytes` bytes, at most [`REPLY_BYTES_MAX`].
     ///
     /// [`REPLY_BYTES_MAX`]: crate::log::slots::REPLY_BYTES_MAX
     pub(crate) fn words_of_bytes(len: usize) -> [u64; 2] {
         [BYTES_TAG | (len as u64) << 32, 0]
     }
 
-    /// How long the bytes are, if the words are those of a [`Reply::Bytes`].
+    /// Length of the bytes, if the words are those of a [`Reply::Bytes`].
     pub(crate) fn bytes_len([head, _]: [u64; 2]) -> Option<usize> {
         (head & 0xff == BYTES_TAG).then(|| usize::try_from(head >> 32).unwrap_or(usize::MAX))
     }
 
-    /// Whether the first word is that of a rejection.
+    /// Whether the first word belongs to a rejection.
     pub(crate) fn is_rejection(head: u64) -> bool {
         matches!(head & 0xff, 9 | 10)
     }
 
-    /// The inverse of [`Reply::to_words`], but for [`Reply::Bytes`]; `None` for words that no reply has.
+    /// Decodes the result of [`Reply::to_words`], except for [`Reply::Bytes`]; `None` for words
+    /// that no reply has.
     pub(crate) fn from_words([head, number]: [u64; 2]) -> Option<Self> {
         let detail = head >> 8 & 0xff;
         let position = u32::try_from(head >> 32).ok()?;

@@ -1,4 +1,4 @@
-//! What can go wrong, one enum per family of calls.
+//! Errors, one enum for each family of calls.
 //!
 //! Errors carry indexes, offsets and lengths, never keys or values. Every enum is `#[non_exhaustive]`.
 
@@ -23,11 +23,11 @@ pub use lock::LockLost;
 pub use poison::Poison;
 pub(crate) use poison::{is_disk_full, is_out_of_descriptors, what_limit};
 
-/// Why a data directory could not be opened.
+/// Reason why a data directory could not be opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is no such directory, and creating it was not asked for.
+    /// The directory is missing, and the options do not create it.
     #[error("{path}: no such directory (create it by opening with create(true))")]
     Missing {
         /// The path given.
@@ -39,39 +39,40 @@ pub enum OpenError {
         /// The path given.
         path: String,
     },
-    /// Another user owns the directory, and so could change what is in it: it is opened to be read only.
+    /// Another user owns the directory, and so could change its files. It can be opened read-only.
     #[error(
         "{path}: owned by user {owner}, not by user {user}; sprag writes only to directories of its own user, and reads any"
     )]
     ForeignOwner {
         /// The path given.
         path: String,
-        /// Who owns it.
+        /// User id of the owner.
         owner: u32,
-        /// Who this process runs as.
+        /// User id of this process.
         user: u32,
     },
-    /// Others may write to the directory: it is opened to be read only.
+    /// Other users may write to the directory. It can be opened read-only.
     #[error("{path}: others may write to it (mode {mode:03o}); run: chmod go-w on it")]
     WritableByOthers {
         /// The path given.
         path: String,
-        /// Its permission bits.
+        /// Permission bits of the directory.
         mode: u32,
     },
-    /// Another process has it open, also one that only reads it, or this process still has. `holder` says which of these it
-    /// is, and what of this process to drop: a manager, or a [`Reader`](crate::Reader), [`Value`](crate::Value),
-    /// [`View`](crate::View), [`Snapshot`](crate::Snapshot) or snapshot that is being received, kept after `close()`.
+    /// Another process has the directory open, even if it only reads it, or this process still has.
+    /// `holder` says which of these it is. For this process it names the value to drop: a manager,
+    /// or a [`Reader`](crate::Reader), [`Value`](crate::Value), [`View`](crate::View),
+    /// [`Snapshot`](crate::Snapshot) or incoming snapshot that was kept after `close()`.
     #[error("{path}: already open: {holder}")]
     Locked {
         /// The path given.
         path: String,
-        /// What holds it.
+        /// Description of the holder.
         holder: String,
     },
-    /// The directory holds no log, and a file that is not sprag's and does not appear by itself. So it is in use for
-    /// something else: nothing is made in it. Beside a log, foreign files are passed over and reported
-    /// ([`ForeignFiles`](crate::ForeignFiles)).
+    /// The directory holds no log, but holds a file that is not sprag's and does not appear by
+    /// itself. So another program uses it, and nothing is made in it. Beside a log, foreign files
+    /// are ignored and reported ([`ForeignFiles`](crate::ForeignFiles)).
     #[error(
         "{path}: not a data directory: it has no log, and holds {file:?}, which is not a file of sprag; give a new directory or an empty one"
     )]
@@ -81,8 +82,9 @@ pub enum OpenError {
         /// The file's name.
         file: String,
     },
-    /// A name that the engine needs is of something that the engine did not make: a directory, a link, another
-    /// program's file. Nothing is written until it is moved away. Reading works without it.
+    /// A name that the engine needs belongs to something that the engine did not make: a directory,
+    /// a link, another program's file. Nothing is written until it is moved away. Reading works
+    /// without it.
     #[error(
         "{path}: {file:?} has the name of a file of sprag and is none; move it out of the directory (reading works meanwhile)"
     )]
@@ -102,10 +104,11 @@ pub enum OpenError {
         /// The data directory that it lies in.
         directory: String,
     },
-    /// The directory was moved or replaced, or its lock file was, while it was being opened. Nothing was written.
+    /// The directory or its lock file was moved or replaced while it was being opened. Nothing was
+    /// written.
     #[error(transparent)]
     LockLost(#[from] LockLost),
-    /// There is a log or a state in the directory already, and nothing may take its place.
+    /// The directory already has a log or a state, which a restore must not replace.
     #[error(
         "{path}: has a log already; restore into a directory that does not exist yet, or is empty"
     )]
@@ -113,50 +116,51 @@ pub enum OpenError {
         /// The path given.
         path: String,
     },
-    /// A file's format version is not one this release reads.
+    /// A file has a format version that this release does not read.
     #[error("{file} has format version {found}; this release reads version {supported}")]
     UnknownVersion {
-        /// Which file.
+        /// The file.
         file: String,
-        /// The version in it.
+        /// The version in the file.
         found: u16,
         /// The version this release reads.
         supported: u16,
     },
-    /// The directory was made for the other way of committing.
+    /// The directory was made for the other commit mode.
     #[error("the directory commits {found}, not {asked}; open it the way it was created")]
     CommitMode {
-        /// How it was created.
+        /// Mode that it was created with.
         found: &'static str,
-        /// How it was opened.
+        /// Mode that it was opened with.
         asked: &'static str,
     },
-    /// The directory was made for the other rule of which indexes follow each other.
+    /// The directory was made for the other rule of contiguity.
     #[error(
         "the indexes of the directory rise {found}, not {asked}; open it the way it was created"
     )]
     Contiguity {
-        /// How it was created.
+        /// Rule that it was created with.
         found: &'static str,
-        /// How it was opened.
+        /// Rule that it was opened with.
         asked: &'static str,
     },
-    /// The directory was made by another kind of state machine: of the same log, this one would make another state.
-    /// Nothing was changed.
+    /// The directory was made by another kind of state machine, and this one would make another
+    /// state of the same log. Nothing was changed.
     ///
-    /// Only key-value machines and machines of one's own are told apart. Two of one's own are not: begin the bytes of
-    /// [`snapshot`](crate::StateMachine::snapshot) with what they are of, and a version.
+    /// The check only distinguishes key-value machines from machines of embedders. Two machines of
+    /// embedders look alike: begin the bytes of [`snapshot`](crate::StateMachine::snapshot) with a
+    /// name of their content, and a version.
     #[error(
         "snapshots of the directory's state machine hold {found}, and those of this one {asked}; open it with the machine \
          that it was made with"
     )]
     OtherState {
-        /// What snapshots of the machine hold that has made it.
+        /// Content of snapshots of the machine that made the directory.
         found: &'static str,
-        /// What those of the machine hold that was to open it.
+        /// Content of snapshots of the machine that tried to open it.
         asked: &'static str,
     },
-    /// Bytes that were durable do not read back. Nothing was changed.
+    /// Bytes that were durable cannot be read back. Nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     /// The log has a torn end, and the strict option refuses to cut it.
@@ -164,31 +168,33 @@ pub enum OpenError {
         "strict open: the log ends in {bytes} torn bytes at {file} offset {offset}; open without strict to cut them"
     )]
     Torn {
-        /// Which segment.
+        /// The segment.
         file: String,
-        /// Where the last whole frame ends.
+        /// Offset of the end of the last whole frame.
         offset: u64,
-        /// How many bytes would be cut.
+        /// Number of bytes that would be cut.
         bytes: u64,
     },
     /// A state machine panicked or failed while the log was replayed into it.
     #[error("replaying the log failed: {0}")]
     Replay(Poison),
-    /// The state machine came with state of its own, and the log has not committed its last entry, or has another one
-    /// in its place. Nothing was changed. Give it the log that state is of, or an empty machine.
+    /// The state machine came with its own state, and the log has not committed the state's last
+    /// entry, or has another entry in its place. Nothing was changed. Give the machine the log that
+    /// its state comes from, or an empty machine.
     #[error("the state machine has applied {applied}, but the log has {}", match found {
         Some(found) => format!("{found} there: it is of another log"),
         None => "not committed that entry".to_owned(),
     })]
     OtherLog {
-        /// The last entry the machine says it has applied.
+        /// The last entry that the machine reports as applied.
         applied: LogId,
-        /// What the log has at that index.
+        /// The log's entry at that index.
         found: Option<LogId>,
     },
-    /// The state machine keeps its state in a storage, and the storage is behind the log: entries between the two are in
-    /// neither. Nothing was changed. Give the machine the storage that it was closed with, or a directory with a snapshot of
-    /// another node ([`restore`](fn@crate::restore)).
+    /// The state machine keeps its state in a storage that is behind the log's first entry: the
+    /// entries between are in neither. Nothing was changed. Give the machine the storage that it
+    /// was closed with, or a directory with a snapshot of another node
+    /// ([`restore`](fn@crate::restore)).
     #[error(
         "the storage of the state machine has {}, and the log begins after entry {purged}: entries {} to {purged} are in \
          neither; open it with the storage that it was closed with, or restore a snapshot",
@@ -201,42 +207,42 @@ pub enum OpenError {
     StorageBehind {
         /// The last entry that the storage has.
         applied: Option<u64>,
-        /// The last entry that is gone from the log.
+        /// The last entry that was purged from the log.
         purged: u64,
     },
-    /// A snapshot that the log cannot do without cannot be used.
+    /// A snapshot that the log depends on cannot be used.
     #[error(transparent)]
     Snapshot(SnapshotError),
     /// The storage under a state machine failed.
     #[error("{storage}: {source}")]
     Storage {
-        /// What the storage is called.
+        /// Name of the storage.
         storage: &'static str,
-        /// What it said.
+        /// The storage's error.
         source: StorageError,
     },
     /// An option is out of its range.
     #[error("{option}: {message}")]
     Config {
-        /// Which option.
+        /// Name of the option.
         option: &'static str,
-        /// What is wrong with it.
+        /// Description of the error.
         message: String,
     },
-    /// The operating system refused.
+    /// The operating system failed an operation.
     #[error("{action} {file} failed{}: {source}", what_limit(source))]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// To which file.
+        /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl OpenError {
-    /// Wraps an I/O error with what was being done to which file.
+    /// Wraps an I/O error with the operation and the file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         match LockLost::of(&source) {
             Some(lost) => Self::LockLost(lost),
@@ -244,7 +250,7 @@ impl OpenError {
         }
     }
 
-    /// A snapshot that the log cannot do without does not read back.
+    /// The error for an unreadable snapshot that the log depends on.
     pub(crate) fn of_snapshot(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Io { action, file, source } => Self::Io { action, file, source },
@@ -258,7 +264,7 @@ impl OpenError {
         }
     }
 
-    /// A failure that would poison a running engine, met before there is one.
+    /// The error for a failure that would poison a running engine, met before there is one.
     pub(crate) fn before_start(poison: Poison) -> Self {
         match poison {
             Poison::Io { action, file, source } => {
@@ -272,28 +278,29 @@ impl OpenError {
     }
 }
 
-/// Damage to bytes that were known to be durable.
+/// Damage of bytes that were known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{file} is corrupt at offset {offset}{}: {what}; it was durable before, so nothing was cut (`sprag verify` shows all damage)",
     index.map_or(String::new(), |index| format!(", index {index}"))
 )]
 pub struct Corrupt {
-    /// Which file of the directory.
+    /// The damaged file of the directory.
     pub file: String,
-    /// Where the damaged part starts.
+    /// Offset of the damaged part.
     pub offset: u64,
-    /// The first index that cannot be read, if it is known.
+    /// The first index that cannot be read; `None` if it is unknown.
     pub index: Option<u64>,
-    /// What does not hold.
+    /// Description of the damage.
     pub what: &'static str,
 }
 
-/// Why a wait ended without what was waited for.
+/// Reason why a wait ended without success.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// Time ran out. Nothing was cancelled: what was submitted is still under way, and may be waited for again.
+    /// Time ran out. Nothing was cancelled: submitted entries are still in progress, and can be
+    /// waited for again.
     #[error(
         "timed out after {waited:?} waiting for index {index} (reached {reached:?}, submitted {submitted:?}); \
          nothing was cancelled, what was submitted is still under way"
@@ -301,11 +308,11 @@ pub enum WaitError {
     Timeout {
         /// The index waited for.
         index: u64,
-        /// How far the awaited watermark was.
+        /// Position of the awaited watermark.
         reached: Option<u64>,
-        /// How far submissions were.
+        /// Last submitted index.
         submitted: Option<u64>,
-        /// For how long.
+        /// Time waited.
         waited: Duration,
     },
     /// The entry was removed by `truncate_after` before it was committed.
@@ -314,16 +321,17 @@ pub enum WaitError {
         /// The index waited for.
         index: u64,
     },
-    /// Another entry has the index of the log id waited for, or the log passes over the index. The entry waited for was
-    /// truncated, or never came: submit what it asked for again.
+    /// Another entry has the index of the awaited log id, or the log skips the index. The awaited
+    /// entry was truncated, or never came: submit its content again.
     #[error("the entry waited for at index {index} is not in the log: {}", instead(found.as_ref()))]
     Replaced {
         /// The index of the log id waited for.
         index: u64,
-        /// What the log has at its index; `None`: no entry, and none will come.
+        /// The log's entry at that index; `None`: there is none, and none will come.
         found: Option<LogId>,
     },
-    /// The log id is from before what the log remembers: a snapshot covers its index, and with it this entry or another one.
+    /// The log id is older than what the log remembers. A snapshot covers its index, with this
+    /// entry or another one.
     #[error(
         "whether the entry waited for at index {index} was applied is no longer known: the log begins after it"
     )]
@@ -331,7 +339,7 @@ pub enum WaitError {
         /// The index of the log id waited for.
         index: u64,
     },
-    /// The machine keeps no log, so nothing of it becomes durable.
+    /// The machine keeps no log, so none of its entries becomes durable.
     #[error("index {index} never becomes durable: this state machine keeps no log")]
     NeverDurable {
         /// The index waited for.
@@ -352,66 +360,66 @@ fn instead(found: Option<&LogId>) -> String {
     found.map_or("the index is left out".to_owned(), |found| format!("the log has {found}"))
 }
 
-/// Why a call on the log failed.
+/// Reason why a call on the log failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
     /// Committed entries are never truncated.
     #[error("cannot truncate to {asked:?}: {committed} is committed")]
     BelowCommitted {
-        /// The index to keep, at most.
+        /// The highest index that was to be kept.
         asked: Option<u64>,
-        /// What is committed.
+        /// The committed index.
         committed: u64,
     },
-    /// No durable snapshot covers the index, so the log is the only place it is in.
+    /// No durable snapshot covers the index, so it is only in the log.
     #[error("cannot purge through {index}: no durable snapshot covers it")]
     NotCovered {
-        /// The index asked for.
+        /// The highest index that was to be purged.
         index: u64,
     },
-    /// A range reaches outside of what the log holds.
+    /// A range reaches outside of the log.
     #[error("the log does not hold index {index} (it holds {first:?} to {last:?})")]
     NotInLog {
-        /// The first index that is not there.
+        /// The first index that is missing.
         index: u64,
         /// First index of the log.
         first: Option<u64>,
         /// Last index of the log.
         last: Option<u64>,
     },
-    /// A hard state longer than its slot.
+    /// The hard state is longer than its slot.
     #[error("the hard state has {bytes} bytes, more than the limit of {limit}")]
     HardStateTooLarge {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// The most there can be.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// What was asked for did not reach the disk in time; it is still under way.
+    /// The request did not reach the disk in time; it is still in progress.
     #[error("the log is slow: {0}")]
     Timeout(WaitError),
-    /// The log's buffers are full; try again when something is durable.
+    /// The log's buffers are full; try again when an entry has become durable.
     #[error("the log is full right now; nothing was changed, try again")]
     Full,
-    /// The snapshot that covers what is to be given up, or giving it up, failed.
+    /// Writing the snapshot for a purge, or the purge itself, failed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// The machine keeps no log of ours.
+    /// The machine keeps no log of this library.
     #[error("this state machine keeps no log")]
     NoLog,
     /// The directory was opened read-only.
     #[error("the directory was opened read-only")]
     ReadOnly,
-    /// Stored bytes do not read back.
+    /// Stored bytes cannot be read back.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
-    /// The operating system refused a read.
+    /// The operating system failed a read.
     #[error("reading {file} failed{}: {source}", what_limit(source))]
     Io {
-        /// Which file.
+        /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The manager is closed.
@@ -422,33 +430,33 @@ pub enum LogError {
     Poisoned(#[from] Poison),
 }
 
-/// Why a read of the state failed.
+/// Reason why a read of the state failed.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The engine has failed; what it holds may be ahead of what is durable.
+    /// The engine has failed; its state may be ahead of the durable entries.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
-    /// A part of the snapshot that the directory was opened from does not read back.
+    /// A part of the snapshot that the directory was opened from cannot be read back.
     #[error("{0}")]
     Snapshot(Arc<SnapshotError>),
     /// The storage under the state machine failed.
     #[error("{storage}: {source}")]
     Storage {
-        /// What the storage is called.
+        /// Name of the storage.
         storage: &'static str,
-        /// What it said.
+        /// The storage's error.
         source: Arc<StorageError>,
     },
-    /// The operating system refused to read a segment that it gives no mapping for.
+    /// The operating system failed to read a segment that it cannot map.
     #[error("reading {file} failed{}: {source}", what_limit(source))]
     Io {
-        /// Which file.
+        /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// A value's place could not be resolved. This is a defect of sprag; please report it.
+    /// The place of a value could not be resolved. This is a defect of sprag; please report it.
     #[error("a value's place is gone (segment {segment}, offset {offset})")]
     Misplaced {
         /// The segment of the place.
@@ -467,18 +475,19 @@ impl ReadError {
     }
 }
 
-/// Why there is no view.
+/// Reason why there is no view.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// Only the built-in key-value machines can be viewed, and by [`view_read_only`] only one that was opened so.
+    /// Only the built-in key-value machines have views, and [`view_read_only`] only serves a
+    /// machine that was opened read-only.
     ///
     /// [`view_read_only`]: crate::PersistentStateMachine::view_read_only
     #[error(
         "no views this way: a manager views the built-in machines, view_read_only one opened to be read"
     )]
     Unsupported,
-    /// A part of the snapshot that the directory was opened from does not read back.
+    /// A part of the snapshot that the directory was opened from cannot be read back.
     #[error("{0}")]
     Snapshot(Arc<SnapshotError>),
     /// The storage under the machine failed.
@@ -499,12 +508,13 @@ impl From<SnapshotError> for ViewError {
     }
 }
 
-/// Why a close was not clean.
+/// Reason why a close was not clean.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not everything was acknowledged in time, or a thread had not ended. The threads end as soon as they can, and keep the directory locked until
-    /// then; the next open recovers what had been written.
+    /// Not everything was acknowledged in time, or a thread had not ended. The threads end as soon
+    /// as they can, and keep the directory locked until then. The next open recovers everything
+    /// written.
     #[error("closing: {0}")]
     Wait(WaitError),
     /// The engine has failed.

@@ -1,6 +1,8 @@
-//! The bodies of the fuzz targets in `fuzz/`, as plain functions, so that what a fuzzer finds is a test on stable too.
+//! The bodies of the fuzz targets in `fuzz/`, as plain functions, so that each finding is also a
+//! test on the stable toolchain.
 //!
-//! Each takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what each one compares with.
+//! Each takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what each
+//! one compares with.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,9 +1,11 @@
-//! Looking at a data directory from outside: is it whole, what is in it, which entries does it hold.
+//! Inspection of a data directory from outside: whether it is whole, what it holds, and which
+//! entries.
 //!
-//! For tools and tests; the `sprag` command is built on this. A directory is opened read-only and nothing of it is
-//! changed, ever: no file is created, no byte is written, a torn end stays as it is. One that is damaged is read up to
-//! the damage (and by [`verify`] past it); of one that is open for writing somewhere, what is whole at the moment of
-//! reading is what there is, and the frames being written are its end.
+//! The module serves tools and tests; the `sprag` command is built on it. A directory is opened
+//! read-only and never changed: no file is created, no byte is written, and a torn end stays as it
+//! is. A damaged directory is read up to the damage (and by [`verify`] past it). A directory that
+//! is open for writing is read as it is at the moment of reading. The frames being written are its
+//! end.
 //!
 //! ```
 //! use sprag::{ApplyConfig, ApplyManager, Entry, PersistentConfig, PersistentStateMachine};
@@ -52,22 +54,24 @@ use crate::log::meta::{LogBase as Base, Meta, MetaDamage, MetaFile};
 use crate::log::recovery::freeze::{Looks, look_again};
 use crate::log::recovery::scan::ScanOptions;
 
-/// The data directory that `folder` is, or in which it lies at any depth; `None` if it is and lies in none. Links are
-/// resolved.
+/// The data directory that `folder` is, or in which it lies at any depth; `None` if there is none.
+/// Links are resolved.
 ///
-/// For tools that write a file by a name the user gives: a data directory is for the engine's files only. It is known by
-/// META or HARD; `folder` itself is also known by a segment, or by META beside LOCK, whatever they hold.
+/// It serves tools that write a file by a name from the user: a data directory is for the engine's
+/// files only. META or HARD mark a data directory. `folder` itself is also recognised by a segment,
+/// or by META beside LOCK, whatever they hold.
 ///
-/// Costs a few system calls for `folder` and each directory above it, and reading the names of `folder`.
+/// The call costs a few system calls for `folder` and each directory above it, and reads the names
+/// of `folder`.
 ///
 /// # Errors
 ///
-/// There is no such folder, or it cannot be looked up.
+/// Returns the system's error if there is no such folder, or it cannot be looked up.
 pub fn enclosing_data_directory(folder: impl AsRef<Path>) -> io::Result<Option<PathBuf>> {
     around::enclosing(folder.as_ref())
 }
 
-/// A directory opened to be looked at, and its META, if it was ever completed.
+/// A directory that was opened for inspection, and its META, if it was ever completed.
 struct Looked {
     disk: Arc<dyn Disk>,
     meta: Option<(Meta, MetaDamage)>,
@@ -95,13 +99,13 @@ impl Looked {
         }
     }
 
-    /// Where the log begins; `None` before anything was completed.
+    /// The start of the log; `None` before anything was completed.
     fn base(&self) -> Option<Base> {
         self.meta.as_ref().map(|(meta, _)| meta.base)
     }
 
-    /// `seen`, unless the log begins elsewhere by now: its front may have been given up while it was read, and what was
-    /// given to a sink cannot be taken back.
+    /// Returns `seen`, unless the log's start has moved. A compaction may have removed its front
+    /// during the read, and entries given to a sink cannot be taken back.
     fn if_it_stayed<T>(&self, path: &Path, seen: Result<T, OpenError>) -> Result<T, OpenError> {
         if !self.is_beside_a_writer() || Self::at(path)?.base() == self.base() {
             return seen;
@@ -110,7 +114,7 @@ impl Looked {
         Err(OpenError::io("reading the log of", path.display().to_string(), moved))
     }
 
-    /// Where the log begins, and the incarnation of the opening that wrote it last.
+    /// The start of the log, and the incarnation of the last opening for writing.
     fn era(&self) -> Option<(Base, u64)> {
         self.meta.as_ref().map(|(meta, _)| (meta.base, meta.incarnation))
     }
@@ -120,8 +124,8 @@ impl Looked {
     }
 }
 
-/// Looks; beside a writer again, as long as the log begins elsewhere afterwards or was opened anew: what was to be read may
-/// have been removed meanwhile, or be newer than the META by which it was read.
+/// Calls `read`, and repeats it if the log's start moved or a writer opened the log meanwhile.
+/// Files may have been removed then, or be newer than the META by which they were read.
 fn while_it_stays<T>(
     path: &Path,
     look: impl Fn(&Looked) -> Result<T, OpenError>,
@@ -141,7 +145,7 @@ fn while_it_stays<T>(
     }
 }
 
-/// The caller's own failure, carried out through the reading of the log.
+/// The error for a failure of the caller's sink, carried out through the read of the log.
 fn sink_failed(source: std::io::Error) -> OpenError {
     OpenError::io("writing", "what was read", source)
 }

@@ -1,5 +1,5 @@
-//! sprag: the engine under a Raft node that turns committed log entries into durable state, in log order, fast, and
-//! never backwards.
+//! sprag is the engine under a Raft node. It turns committed log entries into durable state, in log
+//! order, fast, and never backwards.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,21 +27,24 @@
 //!
 //! # What it guarantees
 //!
-//! 1. **Order.** State and replies are those of applying the log one entry at a time, in index order, for every number of
-//!    workers, batch size and timing.
-//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an entry the log has already is
-//!    not applied twice.
-//! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives a power cut. The other
-//!    modes say what they may lose.
-//! 4. **All or nothing.** Of a submission every entry is taken or none. A full pipeline is an error that took nothing.
-//! 5. **Failure.** The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the engine: nothing is
-//!    acknowledged afterwards, and opening the directory again recovers everything that was.
-//! 6. **No silent corruption.** A torn end is cut and reported. Damage to what was known to be durable is
-//!    [refused](error::Corrupt), with file, offset and index: at open or, of a snapshot that is all there is, when a part of it
-//!    is first used ([`ReadError::Snapshot`](error::ReadError::Snapshot)).
-//! 7. **Bounded memory.** What an engine takes beside keys and values is known when it is made
-//!    ([`ApplyManager::memory_bytes`]); running out of it is back-pressure. While they live, views and snapshots being written
-//!    take 56 to 64 bytes a key more, and long keys.
+//! 1. **Order.** State and replies equal those of applying the log one entry at a time, in index
+//!    order. This holds for every number of workers, batch size and timing.
+//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an
+//!    entry that the log already has is not applied twice.
+//! 3. **Acknowledgement.** An entry acknowledged under [`Durability::Sync`], the default, survives
+//!    a power cut. The other modes say what they may lose.
+//! 4. **All or nothing.** A submission takes every entry or none. A full pipeline is an error that
+//!    took nothing.
+//! 5. **Failure.** The first failed write or sync, or a panic in a state machine,
+//!    [poisons](error::Poison) the engine. It acknowledges nothing afterwards, and opening the
+//!    directory again recovers everything acknowledged.
+//! 6. **No silent corruption.** A torn end is cut and reported. Damage to bytes that were known to
+//!    be durable is [refused](error::Corrupt), with file, offset and index. An open refuses it or,
+//!    for the only snapshot, the first use of the damaged part
+//!    ([`ReadError::Snapshot`](error::ReadError::Snapshot)).
+//! 7. **Bounded memory.** The memory of an engine beside keys and values is known when it is made
+//!    ([`ApplyManager::memory_bytes`]). Running out of it is back-pressure. Views and snapshots
+//!    being written take 56 to 64 bytes a key more while they live, and long keys.
 //!
 //! # The map
 //!
@@ -61,11 +64,12 @@
 //! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
-//! Calls that wait for entries take a timeout; a timeout cancels nothing. Some that wait for the disk or for the workers take
-//! none: [`entries`](ApplyManager::entries), [`save_hard_state`](ApplyManager::save_hard_state),
-//! [`snapshot`](ApplyManager::snapshot) and its kin, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
-//! [`view`](ApplyManager::view); for the log they wait a minute at most. Errors carry indexes and lengths, never keys or values.
-//! No call panics, whatever it is given.
+//! Calls that wait for entries take a timeout; a timeout cancels nothing. Some calls that wait for
+//! the disk or for the workers take none: [`entries`](ApplyManager::entries),
+//! [`save_hard_state`](ApplyManager::save_hard_state), [`snapshot`](ApplyManager::snapshot) and its
+//! relatives, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
+//! [`view`](ApplyManager::view). They wait for the log a minute at most. Errors carry indexes and
+//! lengths, never keys or values. No call panics, whatever its arguments are.
 
 mod apply;
 mod clock;
@@ -128,7 +132,7 @@ pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::{ApplyStats, StatsReader};
 pub use times::{SizeHistogram, TimeHistogram, TimeStats};
 
-/// The README's examples, compiled and run with the documentation's.
+/// The README, whose examples are compiled and run with those of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;

@@ -3,12 +3,13 @@
 use crate::error::Poison;
 use crate::sync::OnceLock;
 
-/// Set once, read on every path. `OnceLock` makes the check one load of a line nobody writes.
+/// The failure is set once and read on every path. `OnceLock` makes the check one load of a line
+/// that no thread writes.
 #[derive(Debug, Default)]
 pub(crate) struct PoisonCell(OnceLock<Poison>);
 
 impl PoisonCell {
-    /// Latches `poison` if it is the first.
+    /// Records `poison` if it is the first failure.
     pub(crate) fn set(&self, poison: Poison) {
         if self.0.set(poison.clone()).is_ok() {
             tracing::error!(%poison, "the engine is poisoned");

@@ -1,23 +1,28 @@
-//! Repair: giving up what a damaged directory cannot give back, and nothing else, after a copy was put aside.
+//! Repair of a damaged directory: it gives up what cannot be read back, and nothing else, after
+//! making a copy.
 //!
-//! Opening never does this by itself: what is damaged was durable, so it may have been acknowledged, and to drop it
-//! is for somebody to decide who knows where else it is.
+//! Opening never repairs on its own. The damaged bytes were durable, so they may have been
+//! acknowledged. An operator must decide to drop them, who knows which other nodes have them.
 //!
-//! **What comes after what, and why.** The copies are complete and durable before the first byte is changed. Then
-//! segments behind the damage are removed, from the last to the first, and that is made durable; then everything behind
-//! the last good frame is overwritten with zeros, and that is made durable; then META is stored. Until META is stored,
-//! a crash leaves a log that holds as far as before and whose end is damaged as before, or is the torn end that
-//! the next open cuts: at the same place either way, as the frame after the last good one never becomes good.
+//! **The order of the steps, and why.** The copies are complete and durable before the first byte
+//! is changed. Then repair removes segments behind the damage, from the last to the first, and
+//! makes that durable. Then it overwrites everything behind the last good frame with zeros, and
+//! makes that durable. At last it stores META. Until META is stored, a crash leaves a log that
+//! holds as many good frames as before. Its end is damaged as before, or is a torn end that the
+//! next open cuts. The place is the same either way, because the frame after the last good one
+//! never becomes good.
 //!
-//! **Where a snapshot reaches beyond the damage** it has what the log lost, and a log that ended before it could not go on
-//! from it. So the log begins anew behind it, in a segment of its own: META is stored, and that is all of it. Segments
-//! below the new base are no part of the log, whether they were removed by then or not.
+//! **A snapshot that reaches beyond the damage** has what the log lost, and a log that ended before
+//! it could not continue from it. So the log begins anew behind the snapshot, in a new segment:
+//! storing META is the whole step. Segments below the new base do not belong to the log, whether
+//! they are removed by then or not.
 //!
-//! **Why what was cut cannot come back.** A frame behind the cut could do harm in two ways: be taken for the next frame
-//! once the log has grown up to it, or prove that frames were durable which are gone. Nothing non-zero is left behind
-//! the cut in any segment, so neither can be, and what is written there later is of a higher incarnation than any
-//! header that was there (META's is raised above all of them). META itself is such a proof, and has two slots: both
-//! are stored, so that a slot lost later does not bring back the watermark of before.
+//! **Why cut frames cannot come back.** A frame behind the cut could do harm in two ways. The log
+//! could take it for its next frame after growing up to it. Or it could prove that lost frames were
+//! durable. Repair leaves no non-zero byte behind the cut in any segment, so neither can happen.
+//! Later writes there have a higher incarnation than any earlier header, because repair raises
+//! META's incarnation above all of them. META itself is such a proof, and has two slots. Repair
+//! stores both, so that a slot lost later does not bring back the earlier watermark.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +43,7 @@ use crate::log::recovery::scan::{
 use crate::snapshot::Snapshot;
 use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 
-/// What [`repair`] may do.
+/// Options of [`repair`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RepairOptions {
     write: bool,
@@ -46,13 +51,13 @@ pub struct RepairOptions {
 }
 
 impl RepairOptions {
-    /// Only look.
+    /// Makes options that only look.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether to repair, and not only to say what that would lose. Default: false.
+    /// Sets whether to repair, and not only to report what a repair would lose. Default: false.
     #[must_use]
     pub fn write(mut self, write: bool) -> Self {
         self.write = write;
@@ -63,8 +68,9 @@ impl RepairOptions {
         self.write
     }
 
-    /// Whether a `HARD` that is damaged, missing or older than `META` says may be taken back to the hard state before, or to none. Default: false, as the node may
-    /// then vote twice in a term: its log and vote are better thrown away as a whole, and the node added as a new one.
+    /// Sets whether a damaged, missing or outdated `HARD` may be taken back to the hard state
+    /// before, or to none. Default: false, because the node may then vote twice in a term. It is
+    /// better to discard its log and vote, and to add the node as a new one.
     #[must_use]
     pub fn forget_hard_state(mut self, forget: bool) -> Self {
         self.forget_hard_state = forget;
@@ -72,37 +78,41 @@ impl RepairOptions {
     }
 }
 
-/// What [`repair`] found, and did.
+/// Findings and actions of [`repair`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// Damage of the log, and what is lost with it.
+    /// Damage of the log, and the entries lost with it.
     pub log: Option<LostLog>,
-    /// Where a slot of `META` is that does not read back. Repairing it from the other one loses no entry.
+    /// Offset of an unreadable slot of `META`. Repair from the other slot loses no entry.
     pub meta_slot: Option<u64>,
-    /// What shows that `META` is an older copy of itself, or one of another time. Where a frame or a snapshot is newer,
-    /// repairing it loses no entry.
+    /// Evidence that `META` is an older copy of itself, or a copy of another time. Where a frame or
+    /// a snapshot is newer, the repair loses no entry.
     pub meta: Option<Corrupt>,
     /// Damage of `HARD`.
     pub hard: Option<Corrupt>,
-    /// Damage of snapshots. They are removed where an older one, or the log, has what they had.
+    /// Damage of snapshots. Repair removes them where an older snapshot, or the log, has their
+    /// content.
     pub damaged_snapshots: Vec<Corrupt>,
-    /// The last entry that is whole, with all before it; the snapshot's, if that goes further.
+    /// The last entry such that it and all before it are whole; the snapshot's last entry, if that
+    /// is later.
     pub last: Option<LogId>,
-    /// A snapshot that has what the log lost up to this entry: the log is not cut, but begins anew behind it.
+    /// A snapshot that has what the log lost, up to this entry. The log is then not cut, but begins
+    /// anew behind the snapshot.
     pub snapshot: Option<LogId>,
     /// A torn end, which is no damage: the next open for writing cuts it.
     pub torn_end: Option<Cut>,
-    /// Whether the directory was repaired; always false without [`RepairOptions::write`], and where nothing is damaged.
+    /// Whether the directory was repaired. Always false without [`RepairOptions::write`], and where
+    /// nothing is damaged.
     pub repaired: bool,
-    /// Where the files are as they were before; `None` if nothing was changed.
+    /// Directory with copies of the original files; `None` if nothing was changed.
     pub backup: Option<PathBuf>,
-    /// Their names.
+    /// Names of the copied files.
     pub backed_up: Vec<String>,
 }
 
 impl RepairReport {
-    /// Whether anything is (or was, before it was repaired) damaged.
+    /// Whether anything is damaged, or was before the repair.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         let beside = self.hard.is_some() || !self.damaged_snapshots.is_empty();
@@ -110,7 +120,7 @@ impl RepairReport {
     }
 }
 
-/// What cutting the log at its damage loses.
+/// Losses of cutting the log at its damage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LostLog {
@@ -118,29 +128,35 @@ pub struct LostLog {
     pub damage: Corrupt,
     /// Bytes behind the last good frame, over all segments.
     pub bytes: u64,
-    /// Frames behind it whose headers read back; the damaged one is among them if its header does.
+    /// Number of frames behind it with readable headers, including the damaged one if its header is
+    /// readable.
     pub frames: u64,
-    /// Entries in those frames.
+    /// Number of entries in those frames.
     pub entries: u64,
     /// First and last index of those entries.
     pub indexes: Option<(u64, u64)>,
-    /// Segments that go as a whole; the rest of the one before them is overwritten with zeros.
+    /// Segments that are removed as a whole; the rest of the segment before them is overwritten
+    /// with zeros.
     pub segments: Vec<String>,
 }
 
-/// Looks at the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first damage (or begins it
-/// anew behind a snapshot that goes further), so that it opens again. An older copy of `META` gets what the frames and snapshots say. The files that this changes are copied first, into a new directory `<path>-backup-<n>`.
+/// Checks the directory at `path` and, with [`RepairOptions::write`], cuts its log at the first
+/// damage, so that it opens again. Where a snapshot goes further, the log begins anew behind it
+/// instead. An older copy of `META` is brought up to the frames and snapshots. All files that
+/// repair changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
-/// Costs one pass over the log and the snapshots; repairing, another one, and the copies: room for the damaged segment and those after
-/// it (or all of the log, where a snapshot goes further), and for damaged snapshots.
-/// A crash on the way leaves a directory that can be repaired again, or that is repaired.
+/// A check costs one pass over the log and the snapshots. A repair costs another pass, and the
+/// copies: the damaged segment and later ones (or all of the log, where a snapshot goes further),
+/// and damaged snapshots. After a crash on the way, the directory is repaired or can be repaired
+/// again.
 ///
 /// # Errors
 ///
-/// [`OpenError`] for what is in the way. [`OpenError::Corrupt`] where there is no way: no slot of `META` reads back or an
-/// entry is committed that is nowhere, a
-/// file is too long for a segment, the log begins behind a snapshot that no whole one covers, or `HARD` is damaged and
-/// [`forget_hard_state`](RepairOptions::forget_hard_state) was not chosen; nothing was changed then.
+/// Returns [`OpenError`] with the obstacle. It is [`OpenError::Corrupt`] where no repair is
+/// possible, and nothing was changed then. No slot of `META` is readable, or a committed entry is
+/// nowhere. Or a file is too long for a segment, or the log begins behind a snapshot that no whole
+/// one covers. Or `HARD` is damaged, and [`forget_hard_state`](RepairOptions::forget_hard_state)
+/// was not chosen.
 ///
 /// # Examples
 ///
@@ -172,10 +188,10 @@ pub fn repair(path: impl AsRef<Path>, options: RepairOptions) -> Result<RepairRe
     })
 }
 
-/// Gives an empty directory for the copies, and what to call it.
+/// Returns an empty directory for the copies, and its path.
 pub(crate) type MakeBackup<'a> = dyn FnMut() -> Result<(Arc<dyn Disk>, PathBuf), OpenError> + 'a;
 
-/// As [`repair`], on any disk.
+/// Repairs as [`repair`] does, on any disk.
 pub(crate) fn repair_on_disk(
     disk: &Arc<dyn Disk>,
     options: RepairOptions,
@@ -210,14 +226,14 @@ pub(crate) fn repair_on_disk(
         lost.only_above(log_id.index, segments);
         (report.snapshot, report.last) = (Some(log_id), Some(log_id));
     }
-    // As opening does for one that was being installed, where META holds.
+    // Opening does the same for a snapshot that was being installed, where META is intact.
     if let Some(log_id) = result.lacks_snapshot
         && (report.meta.is_some() || report.meta_slot.is_some())
     {
         (report.snapshot, report.last) = (Some(log_id), Some(log_id));
     }
     if let Some(LaterLog { result, .. }) = &later_log {
-        // The log is whole: META does not know where it begins by now.
+        // The log is whole; only META's start of the log is outdated.
         (report.log, report.last) = (None, result.tail.last);
         report.torn_end = result.cut.clone().map(Into::into);
         report.meta = Some(OlderMeta::Incarnation(result.tail.incarnation_seen_max).place());
@@ -238,7 +254,7 @@ pub(crate) fn repair_on_disk(
         return Err(place.clone().into());
     }
     if let Some(base) = meta.base.last.filter(|_| newest.is_none() && !meta.is_kept) {
-        // Nothing has what is before the log.
+        // No file has the entries before the log.
         let missing = || Corrupt {
             file: snapshot_name(base.index),
             offset: 0,
@@ -247,9 +263,9 @@ pub(crate) fn repair_on_disk(
         };
         return Err(report.damaged_snapshots.pop().unwrap_or_else(missing).into());
     }
-    // A file can be filled with zeros and removed, but not be made shorter.
+    // A file can be filled with zeros and removed, but not shortened.
     check_lengths(disk)?;
-    // Those below the log's base are no part of it.
+    // Segments below the log's base do not belong to it.
     let of_snapshot = report.snapshot.is_some() && later_log.is_none();
     let first_changed = match (of_snapshot, &report.log) {
         (true, _) => Some(meta.base.segment),
@@ -287,12 +303,12 @@ pub(crate) fn repair_on_disk(
             }
         };
         if report.hard.is_none() {
-            // It is written again as it is: META must not say more of it than is durable.
+            // HARD is written again unchanged: META must not record more of it than is durable.
             let hard = HardFile::open(disk, &meta, true)?;
             disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))?;
             record = record.at(hard.settled_sequence());
         }
-        // The first store goes to the slot that does not count, a damaged one if there is one.
+        // The first store goes to the slot that does not count: a damaged one, if there is one.
         let content = Meta { hard: record, ..content };
         meta_file
             .store_twice(&content)
@@ -306,7 +322,7 @@ pub(crate) fn repair_on_disk(
     Ok(report)
 }
 
-/// The newest snapshot that is whole, and the damage of those that are not.
+/// The newest whole snapshot, and the damage of the others.
 fn look_at_snapshots(disk: &Arc<dyn Disk>) -> Result<(Option<LogId>, Vec<Corrupt>), OpenError> {
     let mut names = list_files(&**disk)?.snapshots;
     names.sort_unstable();
@@ -342,7 +358,7 @@ impl LostLog {
 }
 
 impl LostLog {
-    /// A snapshot has everything up to `index`; all `segments` go.
+    /// Changes the loss to entries above `index`, which a snapshot covers; all `segments` go.
     fn only_above(&mut self, index: u64, segments: Vec<u64>) {
         self.indexes = self.indexes.and_then(|(first, last)| {
             (last > index).then(|| (first.max(index.saturating_add(1)), last))
@@ -353,14 +369,14 @@ impl LostLog {
     }
 }
 
-/// Copies everything that is going to be changed.
+/// Copies every file that repair is going to change.
 fn back_up(
     disk: &dyn Disk,
     report: &mut RepairReport,
     first_changed: Option<u64>,
     make_backup: &mut MakeBackup<'_>,
 ) -> Result<(), OpenError> {
-    // META with everything else too: the copies are then a directory that can be looked at.
+    // Copy META in any case, so that the copies are a directory that can be inspected.
     let mut names = vec![META_FILE.to_owned()];
     if let Some(first_changed) = first_changed {
         let segments = list_files(disk)?.segments.into_iter();
@@ -374,7 +390,8 @@ fn back_up(
     let copied = names.iter().try_for_each(|name| copy(disk, &*backup, name));
     let synced = || backup.sync_dir().map_err(|e| OpenError::io("syncing", backup.describe(), e));
     if let Err(error) = copied.and_then(|()| synced()) {
-        // Half of a copy would pass for one, and have the room that the next try needs.
+        // Remove a partial copy: it would look like a whole one, and needs room that the next
+        // attempt needs.
         names.iter().for_each(|name| drop(backup.remove(name)));
         return Err(error);
     }
@@ -382,7 +399,7 @@ fn back_up(
     Ok(())
 }
 
-/// Copies a file and syncs it; what is all zeros is reserved and not written.
+/// Copies a file and syncs it. Ranges of zeros are reserved and not written.
 fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
     let failed = |action| move |source| OpenError::io(action, name, source);
     let copied = || format!("{}/{name}", to.describe());
@@ -409,14 +426,15 @@ fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
     target.sync_data().map_err(|e| OpenError::io("syncing", copied(), e))
 }
 
-/// Leaves nothing behind the last good frame; durably, and before META says so.
+/// Fills everything behind the last good frame with zeros, durably, before META records the new
+/// end.
 fn cut_log(disk: &dyn Disk, tail: &Tail) -> Result<(), OpenError> {
     remove_segments(disk, tail.segment.saturating_add(1))?;
     erase_after(disk, tail)?;
     Ok(())
 }
 
-/// Removes the segments from `first` on, from the last one to the first; durably.
+/// Removes the segments from `first` on, from the last to the first, durably.
 fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
     let segments = list_files(disk)?.segments.into_iter().filter(|number| *number >= first);
     for number in segments.rev() {
@@ -426,9 +444,10 @@ fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
     disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))
 }
 
-/// A log without a frame, which goes on from the snapshot of `log_id`, behind all `segments`.
+/// The META of a log without frames, which continues from the snapshot of `log_id`, behind all
+/// `segments`.
 fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> Meta {
-    // Above everything that was proved durable, so that nothing is missed there.
+    // The sequence is above everything that was proved durable, so that no frame counts as missing.
     let sequence = tail.durable_sequence_known.max(tail.next_sequence);
     let last_segment = segments.last().copied().unwrap_or(0).max(meta.base.segment);
     Meta {
@@ -446,7 +465,7 @@ fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> M
     }
 }
 
-/// Makes durable what was read and is not known to be.
+/// Makes durable what was read and may not be durable yet.
 fn make_durable(disk: &dyn Disk, result: &ScanResult) -> Result<(), OpenError> {
     let known = result.tail.durable_sequence_known;
     let doubtful = result.segments.iter().filter(|segment| segment.last_sequence > known);
@@ -456,15 +475,15 @@ fn make_durable(disk: &dyn Disk, result: &ScanResult) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// A log that begins behind a snapshot and is whole, where META says that it begins earlier.
+/// A whole log that begins behind a snapshot, while META says that it begins earlier.
 struct LaterLog {
-    /// Where it begins.
+    /// META with the start of that log.
     meta: Meta,
     result: ScanResult,
 }
 
-/// The log that begins right behind the snapshot of `log_id`, if it is whole and META is older than it: all of its frames are
-/// of later openings.
+/// The log that begins right behind the snapshot of `log_id`, if it is whole and newer than META:
+/// all of its frames come from later openings.
 fn log_behind(disk: &dyn Disk, meta: &Meta, log_id: LogId) -> Result<Option<LaterLog>, OpenError> {
     let segments = list_files(disk)?.segments.into_iter();
     for number in segments.rev().filter(|number| *number > meta.base.segment) {
@@ -495,22 +514,23 @@ fn log_behind(disk: &dyn Disk, meta: &Meta, log_id: LogId) -> Result<Option<Late
     Ok(None)
 }
 
-/// META of the log as it now ends, all of whose frames are durable.
+/// META for the log's new end; all of its frames are durable.
 fn repaired_meta(meta: &Meta, result: &ScanResult, cut: bool) -> Meta {
     let tail = &result.tail;
     Meta {
-        // By two: the slot that was lost may have been that of one more open.
+        // Add two, because the lost slot may have recorded one more open.
         incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
-        // Frames behind this one are those of the incarnation above, or none.
+        // Frames behind this one have the new incarnation, or do not exist.
         durable_sequence: tail.next_sequence - 1,
         clean_close: result.cut.is_none(),
-        // What was committed above the cut is gone, and other entries at those indexes are not committed by it.
+        // Committed entries above the cut are gone. New entries at those indexes must not count as
+        // committed.
         committed: if cut { tail.committed } else { tail.committed.max(meta.committed) },
         ..*meta
     }
 }
 
-/// What was repaired must open.
+/// Checks that the repaired directory opens.
 fn check(disk: &dyn Disk) -> Result<(), OpenError> {
     let opened = MetaFile::open(disk, false)?;
     if let Some((_, meta, _)) = opened {

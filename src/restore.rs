@@ -1,12 +1,13 @@
-//! Restore: a new data directory whose state is that of a snapshot file.
+//! Restore: makes a new data directory with the state of a snapshot file.
 //!
-//! **What comes after what, and why.** The whole file is verified before anything is created. `META` is made first and
-//! left without content, which reads as an empty directory; then the snapshot is written under a temporary name, synced,
-//! renamed, and the directory is synced; then `META` is stored, with a log base right after the snapshot's entry. So
-//! a crash at any point leaves an empty directory, into which the restore can be done again, or all of it.
+//! **The order of the steps, and why.** The whole file is verified before anything is created.
+//! Restore first makes `META` without content, which reads as an empty directory. It writes the
+//! snapshot under a temporary name, syncs and renames it, and syncs the directory. At last it
+//! stores `META`, with a log base right after the snapshot's entry. So a crash leaves a complete
+//! restore, or an empty directory into which the restore can be repeated.
 //!
-//! `META` is stored twice, into both of its slots: a directory that is whole must never look like one whose making was
-//! interrupted because one slot does not read back.
+//! Restore stores `META` twice, into both of its slots. Otherwise one unreadable slot would make a
+//! whole directory look like one that was never completed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,33 +25,35 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::file::copy_snapshot_file;
 use crate::snapshot::format::snapshot_name;
 
-/// What [`restore`] made.
+/// Result of [`restore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RestoreReport {
-    /// The last entry that is in the state; the log goes on after it.
+    /// The last entry in the state; the log continues after it.
     pub log_id: LogId,
-    /// Keys in the state; 0 for a machine of the user's own.
+    /// Number of keys in the state; 0 for an embedder's machine.
     pub keys: u64,
-    /// Length of the snapshot.
+    /// Length of the snapshot in bytes.
     pub bytes: u64,
 }
 
-/// Makes a data directory at `directory` whose state is that of the snapshot file at `snapshot`, and which commits as
-/// `commit_mode` says. It must not exist, or be empty (but for what file systems put
-/// there by themselves), or be what an interrupted restore left; its parent must exist.
+/// Makes a data directory at `directory` with the state of the snapshot file at `snapshot`, and
+/// with the given `commit_mode`. The directory must not exist, or be empty (except for what file
+/// systems put there), or be the rest of an interrupted restore. Its parent must exist.
 ///
-/// Costs reading the snapshot and writing it once. The whole of it is verified first. A crash on the way leaves a directory
-/// that reads as empty.
+/// The call reads the snapshot and writes it once. It verifies the whole snapshot first. A crash on
+/// the way leaves a directory that reads as empty.
 ///
-/// There is no hard state in it: to a consensus engine the node is a new one, and must be added as such.
+/// The directory has no hard state: to a consensus engine the node is a new one, and must be added
+/// as such.
 ///
 /// # Errors
 ///
 /// [`OpenError`]: [`OpenError::Corrupt`] for a damaged file, [`OpenError::NotEmpty`] for a directory that has a log,
-/// [`OpenError::InsideDataDirectory`] for one that lies in a data directory,
-/// [`OpenError::Snapshot`] for a file that is no snapshot, or one of the state before the first entry,
-/// [`OpenError::Config`] for [`Contiguity::Monotone`] without [`CommitMode::ByCommit`].
+/// Returns [`OpenError::InsideDataDirectory`] for a path in a data directory. Returns
+/// [`OpenError::Snapshot`] for a file that is no snapshot, or the snapshot of the state before the
+/// first entry. Returns [`OpenError::Config`] for [`Contiguity::Monotone`] without
+/// [`CommitMode::ByCommit`].
 ///
 /// # Examples
 ///
@@ -88,14 +91,14 @@ pub fn restore(
     restore_on_disk(&disk, &snapshot, log_id, commit_mode, contiguity)
 }
 
-/// Checks all of a snapshot; gives the entry it is of.
+/// Checks all of a snapshot, and returns its entry.
 pub(crate) fn verified(snapshot: &Snapshot) -> Result<LogId, OpenError> {
     snapshot.verify().map_err(OpenError::of_snapshot)?;
     let what = "restoring the state before the first entry: start with an empty directory";
     snapshot.log_id().ok_or(OpenError::Snapshot(SnapshotError::Unsupported { what }))
 }
 
-/// As [`restore`], of a snapshot that was verified and is of `log_id`, on any disk.
+/// Restores as [`restore`] does, from a verified snapshot of `log_id`, on any disk.
 pub(crate) fn restore_on_disk(
     disk: &dyn Disk,
     snapshot: &Snapshot,
@@ -125,7 +128,7 @@ pub(crate) fn restore_on_disk(
     Ok(RestoreReport { log_id, keys, bytes })
 }
 
-/// Removes the snapshots of a directory in which nothing was ever completed; durably, before it is completed.
+/// Removes the snapshots of a directory that was never completed, durably, before it is completed.
 pub(crate) fn remove_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
     let files = list_files(disk)?;
     for name in files.snapshots.iter().chain(&files.unfinished) {
@@ -134,7 +137,7 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
     disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))
 }
 
-/// A snapshot on a disk, for [`testing`](crate::testing).
+/// Restores a snapshot's bytes on a disk, for [`testing`](crate::testing).
 pub(crate) fn restore_bytes(
     disk: &Arc<dyn Disk>,
     bytes: &[u8],

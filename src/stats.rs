@@ -1,4 +1,4 @@
-//! Every figure of an engine, in one typed struct; reading it takes no lock on the path of an entry.
+//! The figures of an engine, in one typed struct. Reading it takes no lock on the path of an entry.
 
 mod reader;
 
@@ -20,38 +20,40 @@ use crate::times::TimeStats;
 
 pub use reader::StatsReader;
 
-/// What [`ApplyManager::stats`] returns: the figures of one moment, each exact, together only nearly so.
+/// The result of [`ApplyManager::stats`]. Each figure is exact; all of them together are of nearly
+/// the same moment.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ApplyStats {
-    /// Entries applied by this manager. Those of an installed snapshot do not count.
+    /// Entries applied by this manager. Entries of an installed snapshot do not count.
     pub total_applied: u64,
-    /// Of those, entries whose reply was a rejection.
+    /// Number of these whose reply was a rejection.
     pub total_failed: u64,
-    /// Entries that were not rejected, of all applied, 0.0 to 100.0; 100.0 before the first.
+    /// Percentage of applied entries that were not rejected, 0.0 to 100.0; 100.0 before the first.
     pub success_rate: f64,
-    /// From submission to acknowledgement, of every entry.
+    /// Time from submission to acknowledgement, over every entry.
     pub latency: LatencyStats,
-    /// The mean of it, in milliseconds.
+    /// Mean of that time, in milliseconds.
     pub average_latency_ms: f64,
-    /// Entries submitted and not acknowledged.
+    /// Number of entries submitted and not acknowledged.
     pub pending_count: u64,
-    /// Entries submitted and not applied.
+    /// Number of entries submitted and not applied.
     pub pipeline_size: u64,
-    /// Most entries that may be pending.
+    /// Maximum of pending entries.
     pub pipeline_capacity: u64,
-    /// Workers.
+    /// Number of workers.
     pub worker_count: usize,
-    /// Workers pinned to a core (which others may use too).
+    /// Number of workers pinned to a core (which other threads may use too).
     pub workers_pinned: u64,
-    /// Each thread that is to be pinned, to which core, and what came of it: the workers, and the log writer.
+    /// The workers and the log writer, if they are to be pinned: the core of each, and the result.
     pub pinned_threads: Vec<PinnedThread>,
     /// Last index accepted.
     pub submitted: Option<u64>,
-    /// Last index handed to the kernel, or committed in the storage of a machine over one; `None` also for a machine
-    /// without a log or a storage.
+    /// Last index handed to the kernel, or committed in the machine's storage. Always `None` for a
+    /// machine without a log and a storage.
     pub written: Option<u64>,
-    /// Last index on stable storage, in the log or in the machine's storage; `None` also for a machine without both.
+    /// Last index on stable storage, in the log or in the machine's storage. Always `None` for a
+    /// machine without both.
     pub durable: Option<u64>,
     /// Last index that may be applied.
     pub committed: Option<u64>,
@@ -59,57 +61,63 @@ pub struct ApplyStats {
     pub applied: Option<u64>,
     /// Last index that may be reported as done.
     pub acknowledged: Option<u64>,
-    /// Index of the newest durable snapshot; `None` also for a machine without a log.
+    /// Index of the newest durable snapshot. Always `None` for a machine without a log.
     pub snapshot: Option<u64>,
-    /// Last index that is gone from the log; never above `snapshot`, or what the storage of a machine over one has durably.
+    /// Last index purged from the log. It is never above `snapshot`, or above what the machine's
+    /// storage has durably.
     pub purged: Option<u64>,
-    /// The longest call of a waker that a future left, since the manager was made. The thread that moved the watermark makes
-    /// the call: a worker, the log writer, or a caller.
+    /// Longest call of a future's waker since the manager was made. The thread that moved the
+    /// watermark makes the call: a worker, the log writer, or a caller.
     pub waker_longest: Duration,
-    /// Calls of a waker that panicked. The waiter it belongs to may never look again; all others were woken.
+    /// Number of waker calls that panicked. The waiter of such a waker may never look again; all
+    /// others were woken.
     pub wakers_panicked: u64,
     /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
     pub io_backend: &'static str,
-    /// Why that is not the one that was asked for; `None` if it is.
+    /// Reason why the back-end is not the one asked for; `None` if it is.
     pub io_fallback: Option<String>,
-    /// When an acknowledgement is given; `None` for a machine without a log or a storage.
+    /// When an acknowledgement is given; `None` for a machine without a log and a storage.
     pub durability: Option<Durability>,
-    /// What the log writer did; zeros for a machine without a log.
+    /// Figures of the log writer; zeros for a machine without a log.
     pub log_writer: LogWriterStats,
-    /// Histograms of where time goes.
+    /// Histograms of times and sizes.
     pub times: TimeStats,
-    /// What opening the log found.
+    /// Findings of opening the log.
     pub recovery: Option<RecoveryReport>,
-    /// What compacting has come to.
+    /// Figures of compactions.
     pub compaction: CompactionStats,
-    /// Most memory the engine takes, keys and values apart, in bytes; the room for replies of bytes is in it. Views and
-    /// snapshots being written come on top: 56 to 64 bytes a key while they live.
+    /// Maximum of the engine's memory without keys and values, in bytes. It includes the room for
+    /// replies of bytes. Views and snapshots being written come on top, with 56 to 64 bytes a key
+    /// while they live.
     pub memory_bytes: usize,
-    /// What these bytes are for.
+    /// The same memory by its use.
     pub memory: MemoryStats,
-    /// What the log and its snapshots take on disk; zeros for a machine without a log.
+    /// Disk space of the log and its snapshots; zeros for a machine without a log.
     pub disk: DiskStats,
     /// The first failure, after which the engine acknowledges nothing; `None` while it works.
     pub poison: Option<Poison>,
-    /// The state machine's own figures; the engine counts the first three for any machine.
+    /// Figures of the state machine; the engine counts the first three for any machine.
     pub machine: StateMachineStats,
 }
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Every figure of the engine. Cheap, but for the machine's part (one short lock for each 512 keys).
+    /// Every figure of the engine. The call is cheap, except for the machine's part (one short lock
+    /// for each 512 keys).
     #[must_use]
     pub fn stats(&self) -> ApplyStats {
         self.engine.stats()
     }
 
-    /// A handle that reads [`stats`](ApplyManager::stats) from any thread and keeps nothing open: for a monitor.
+    /// A handle for a monitor: it reads [`stats`](ApplyManager::stats) from any thread, and keeps
+    /// nothing open.
     #[must_use]
     pub fn stats_reader(&self) -> StatsReader {
         self.stats_reader.clone()
     }
 
-    /// Starts the latency percentiles anew, so that the next [`stats`](ApplyManager::stats) tell of what comes after:
-    /// after a warm-up, say, or once for each interval of a monitor.
+    /// Restarts the latency percentiles, so that the next [`stats`](ApplyManager::stats) cover only
+    /// what comes after. Call it after a warm-up, for instance, or once for each interval of a
+    /// monitor.
     pub fn reset_latency(&self) {
         self.engine.latency.reset();
     }
@@ -121,7 +129,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn stats(&self) -> ApplyStats {
         let engine = self;
         let progress = &engine.progress;
-        // In this order: what is purged was in a snapshot before, and that was applied before.
+        // Read in this order: a purged entry was in a snapshot before, and was applied before that.
         let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
         let snapshot = decode(engine.snapshot_mark.load(Ordering::Acquire));
         let applied_mark = progress.applied_mark();

@@ -1,9 +1,11 @@
-//! What the apply side shares between threads and waits with, from one place, so that a model checker can stand in.
+//! Primitives of sharing and waiting between threads, in one place, so that a model checker can
+//! replace them.
 //!
-//! Normally these are the names of `std` and `crossbeam` and nothing else. Under `cfg(loom)` and `cfg(shuttle)` they are
-//! the checker's own, which decide about every interleaving; what the checkers do not have is built on what they have,
-//! and promises no more than the real thing does. There time stands still: a timeout never fires, so that a lost
-//! wake-up is a deadlock, which both report.
+//! In a normal build these are the names of `std` and `crossbeam` and nothing else. Under
+//! `cfg(loom)` and `cfg(shuttle)` they are the checker's types, which control every interleaving.
+//! What a checker lacks is built from what it has, and promises no more than the real type. In a
+//! model time stands still: a timeout never fires, so a lost wake-up is a deadlock, which both
+//! checkers report.
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use crossbeam_queue::ArrayQueue;
@@ -40,23 +42,24 @@ mod under_shuttle;
 #[cfg(shuttle)]
 pub(crate) use under_shuttle::*;
 
-/// How often to look before sleeping. A checker tries sleeping at once too, and has no use for the looks before it.
+/// Number of looks before sleeping. A checker also tries sleeping at once, and does not need the
+/// looks before it.
 pub(crate) const fn looks(normally: u32) -> u32 {
     if cfg!(any(loom, shuttle)) { 0 } else { normally }
 }
 
-/// What a model leaves out on purpose, to see that the checker finds what comes of it.
+/// Parts that a model leaves out on purpose, to prove that the checker finds the consequences.
 #[cfg(any(loom, shuttle))]
 pub(crate) mod canary {
     use std::cell::Cell;
     use std::panic::Location;
 
-    // The checkers run all of a model's threads on the thread of its test.
+    // The checkers run all of a model's threads on the test's thread.
     std::thread_local! {
         static LEFT_OUT: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
-    /// Puts back what was left out.
+    /// Guard that restores the omitted part when it is dropped.
     #[cfg(test)]
     #[derive(Debug)]
     pub(crate) struct LeftOut;
@@ -68,7 +71,8 @@ pub(crate) mod canary {
         }
     }
 
-    /// Leaves out what is called from `file` (fences under loom, unparking under shuttle) until the result is dropped.
+    /// Omits calls from `file` (fences under loom, unparking under shuttle) until the result is
+    /// dropped.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn leave_out(file: &'static str) -> LeftOut {
@@ -76,7 +80,7 @@ pub(crate) mod canary {
         LeftOut
     }
 
-    /// Whether a call is left out.
+    /// Whether a call is omitted.
     pub(super) fn is_left_out(caller: &Location<'_>) -> bool {
         LEFT_OUT.get().is_some_and(|file| caller.file().ends_with(file))
     }

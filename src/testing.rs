@@ -1,8 +1,8 @@
-//! For tests: an engine without threads, stepped by hand, over the simulated disk; and, in [`conformance`], a suite to
-//! run on a state machine of one's own.
+//! Tools for tests. An engine without threads is stepped by hand, over the simulated disk.
+//! [`conformance`] has a suite to run on an embedder's state machine.
 //!
-//! The steps are the ones the threads take, so what is proved here holds there; and as one thread takes them in an
-//! order that a seed decides, a seed reproduces a run to the byte.
+//! The steps are those of the threads, so proofs here hold there. One thread takes the steps in an
+//! order that a seed decides, so a seed reproduces a run to the byte.
 //!
 //! ```
 //! use std::num::NonZeroUsize;
@@ -51,11 +51,12 @@ pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 pub mod conformance;
 pub mod storage;
 
-/// As [`repair`](fn@crate::repair), on the simulated disk; the copies go to `backup`, which must be empty.
+/// Repairs as [`repair`](fn@crate::repair) does, on the simulated disk. The copies go to `backup`,
+/// which must be empty.
 ///
 /// # Errors
 ///
-/// As [`repair`](fn@crate::repair).
+/// Returns the errors of [`repair`](fn@crate::repair).
 pub fn repair_on_disk(
     disk: &SimDisk,
     backup: &SimDisk,
@@ -66,20 +67,21 @@ pub fn repair_on_disk(
     })
 }
 
-/// As [`verify`](fn@crate::inspect::verify), on the simulated disk, which must not be open for writing.
+/// Verifies as [`verify`](fn@crate::inspect::verify) does, on the simulated disk, which must not be
+/// open for writing.
 ///
 /// # Errors
 ///
-/// As [`verify`](fn@crate::inspect::verify).
+/// Returns the errors of [`verify`](fn@crate::inspect::verify).
 pub fn verify_on_disk(disk: &SimDisk) -> Result<VerifyReport, OpenError> {
     crate::inspect::verify_on_disk(disk.open(false)?)
 }
 
-/// As [`restore`](fn@crate::restore), of a snapshot's bytes, on the simulated disk.
+/// Restores as [`restore`](fn@crate::restore) does, from a snapshot's bytes, on the simulated disk.
 ///
 /// # Errors
 ///
-/// As [`restore`](fn@crate::restore).
+/// Returns the errors of [`restore`](fn@crate::restore).
 pub fn restore_on_disk(
     disk: &SimDisk,
     snapshot: &[u8],
@@ -88,22 +90,22 @@ pub fn restore_on_disk(
     crate::restore::restore_bytes(&disk.open(true)?, snapshot, commit_mode)
 }
 
-/// A clock that only its callers move. Clones are the same clock.
+/// A clock that only its callers move. Clones share the clock.
 #[derive(Clone, Debug, Default)]
 pub struct HandClock(Arc<AtomicU64>);
 
 impl HandClock {
-    /// Lets time pass.
+    /// Advances the time.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.0.fetch_add(nanos, Ordering::AcqRel);
     }
 }
 
-/// An apply manager whose threads are you.
+/// An apply manager without threads: its caller takes their steps.
 ///
-/// Calls that wait do not step by themselves: step until what you wait for is there. Inline apply is off, so that a
-/// synchronous call never does more than submit.
+/// Calls that wait do not step by themselves: step until the awaited event has happened. Inline
+/// apply is off, so a synchronous call only submits.
 #[derive(Debug)]
 pub struct Stepped<M: StateMachine> {
     manager: ApplyManager<M>,
@@ -115,16 +117,17 @@ impl<M: StateMachine> Stepped<M> {
     ///
     /// # Errors
     ///
-    /// As [`ApplyManager::new`].
+    /// Returns the errors of [`ApplyManager::new`].
     pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         Self::with_clock(machine, config, HandClock::default())
     }
 
-    /// As [`new`](Stepped::new), with a clock that others move too: a disk that takes its time, say, or a machine.
+    /// Makes the engine as [`new`](Stepped::new) does, with a clock that others move too, such as a
+    /// slow disk or a machine.
     ///
     /// # Errors
     ///
-    /// As [`ApplyManager::new`].
+    /// Returns the errors of [`ApplyManager::new`].
     pub fn with_clock(
         machine: M,
         config: ApplyConfig,
@@ -135,49 +138,52 @@ impl<M: StateMachine> Stepped<M> {
         Ok(Self { manager: ApplyManager::new(machine, config)?, clock })
     }
 
-    /// How many workers there are to step.
+    /// Number of workers.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.manager.engine.workers.count()
     }
 
-    /// Lets time pass: for lingers and [`Durability::Periodic`](crate::Durability::Periodic). It stands still otherwise.
+    /// Advances the time, for lingers and [`Durability::Periodic`](crate::Durability::Periodic).
+    /// Nothing else moves it.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
 
-    /// One step of a worker: at most one range. Whether it did anything.
+    /// Takes one step of a worker: at most one range. Returns whether it did anything.
     pub fn step_worker(&self, id: usize) -> bool {
         self.worked(self.manager.engine.step_worker(id))
     }
 
-    /// One step of the log writer: one group, or closing the open frame. Whether it did anything.
+    /// Takes one step of the log writer: one group, or closing the open frame. Returns whether it
+    /// did anything.
     pub fn step_log_writer(&self) -> bool {
         self.worked(self.manager.engine.step_writer())
     }
 
-    /// One step of the background: the next segment. Whether it did anything.
+    /// Takes one step of the background: the next segment. Returns whether it did anything.
     pub fn step_background(&self) -> bool {
         self.worked(self.manager.engine.step_background())
     }
 
-    /// One step of filling the store after an opening from a snapshot: one chunk. Whether it did anything.
+    /// Takes one step of filling the store after an opening from a snapshot: one chunk. Returns
+    /// whether it did anything.
     pub fn step_fill(&self) -> bool {
         self.worked(self.manager.engine.step_fill())
     }
 
-    /// One step of compaction: all of it, if it is due. Whether it did anything.
+    /// Takes one step of compaction: all of it, if it is due. Returns whether it did anything.
     pub fn step_compaction(&self) -> bool {
         self.worked(self.manager.engine.step_compaction())
     }
 
-    /// As the loops over the steps do it, wakers are called after each.
+    /// Calls the wakers after a step, as the threads' loops do.
     fn worked(&self, step: Step) -> bool {
         self.manager.engine.progress.wake_tasks();
         step == Step::Worked
     }
 
-    /// Steps everything but filling and compaction, round-robin, until nothing has anything to do.
+    /// Steps everything but filling and compaction, round-robin, until no step does anything.
     pub fn run_until_idle(&self) {
         loop {
             let mut worked = self.step_log_writer() | self.step_background();
@@ -190,12 +196,12 @@ impl<M: StateMachine> Stepped<M> {
         }
     }
 
-    /// The reply of an applied entry, as long as its slot is its own: for twice the pipeline's depth.
+    /// The reply of an applied entry, while its slot is valid: for twice the pipeline's depth.
     pub(crate) fn reply(&self, index: u64) -> Reply {
         self.manager.engine.slots.reply(index).unwrap_or(Reply::Applied)
     }
 
-    /// The manager, to be closed.
+    /// The manager, for closing it.
     #[must_use]
     pub fn into_manager(self) -> ApplyManager<M> {
         self.manager

@@ -1,13 +1,14 @@
-//! Histograms of where time goes, and of sizes, with fixed buckets in powers of two.
+//! Histograms of times and sizes, with fixed buckets in powers of two.
 //!
-//! An engine records a group, a range or a call, and never an entry. Recording is a few loads and stores: each
-//! histogram has one recorder at a time, which holds a lock anyway. Reading takes no lock.
+//! An engine records a group, a range or a call, and never a single entry. A recording is a few
+//! loads and stores. Each histogram has one recorder at a time, which holds a lock anyway. Reading
+//! takes no lock.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds 1, 2, 4 and so on up to 2^26, and one bucket for what is beyond.
+/// Number of buckets: upper bounds 1, 2, 4 and so on up to 2^26, and one bucket for larger values.
 const BUCKETS: usize = 28;
 
 const NANOS_PER_MICRO: u64 = 1000;
@@ -30,7 +31,7 @@ fn bound_of(bucket: usize) -> Option<u64> {
     (bucket + 1 < BUCKETS).then(|| 1 << bucket)
 }
 
-/// The counts that both kinds of histogram are made of.
+/// The counts of both kinds of histogram.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Counts {
     buckets: [u64; BUCKETS],
@@ -51,7 +52,8 @@ impl Counts {
         self.max = self.max.max(other.max);
     }
 
-    /// What was recorded after `earlier` was read, where the bounds of buckets are in so many units of the values.
+    /// The counts recorded after `earlier` was read. The bounds of buckets are `unit` times the
+    /// values.
     fn since(&self, earlier: &Self, unit: u64) -> Self {
         let mut since = *self;
         for (count, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
@@ -59,7 +61,8 @@ impl Counts {
         }
         since.sum = self.sum.saturating_sub(earlier.sum);
         if self.max == earlier.max {
-            // The greatest value may have come before: of the others only the bucket is known.
+            // The greatest value may have come before `earlier`; of the later values only the
+            // bucket is known.
             let greatest = since.buckets.iter().rposition(|count| *count > 0);
             let bound = greatest.map_or(Some(0), bound_of).unwrap_or(u64::MAX);
             since.max = bound.saturating_mul(unit).min(self.max);
@@ -93,7 +96,7 @@ impl Counts {
     }
 }
 
-/// The same where it is recorded.
+/// The counts as their recorder keeps them.
 #[derive(Debug, Default)]
 struct Cells {
     buckets: [AtomicU64; BUCKETS],
@@ -102,7 +105,7 @@ struct Cells {
 }
 
 impl Cells {
-    /// Two recorders at once would lose counts: callers record under a lock of theirs.
+    /// Records a value. Two recorders at once would lose counts, so callers hold a lock.
     #[inline]
     fn record(&self, bucket: usize, value: u64) {
         let add = |cell: &AtomicU64, value: u64| {
@@ -117,7 +120,7 @@ impl Cells {
         }
     }
 
-    /// The same where several may record at once.
+    /// Records a value where several threads may record at once.
     fn record_shared(&self, bucket: usize, value: u64) {
         if let Some(count) = self.buckets.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -137,40 +140,41 @@ impl Cells {
     }
 }
 
-/// How long something took each time, since the engine was made: counts in buckets from 1 us to 67 s, the sum, and the
-/// longest.
+/// Durations of one operation since the engine was made: counts in buckets from 1 us to 67 s, the
+/// sum, and the longest.
 ///
-/// It only grows, also when [`reset_latency`](crate::ApplyManager::reset_latency) is called, so that the difference of
-/// two readings is of the time between them. A reading beside a recording may have the count and not yet the sum.
+/// A histogram only grows, even when [`reset_latency`](crate::ApplyManager::reset_latency) is
+/// called. So the difference of two readings covers the time between them. A reading during a
+/// recording may have the count and not yet the sum.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeHistogram(Counts);
 
 impl TimeHistogram {
-    /// A histogram of one time.
+    /// Makes a histogram of one time.
     pub(crate) fn of(took: Duration) -> Self {
         let recorder = TimeRecorder::default();
         recorder.record(took);
         recorder.histogram()
     }
 
-    /// Adds what another one has.
+    /// Adds the counts of another histogram.
     pub(crate) fn add(&mut self, other: &Self) {
         self.0.add(&other.0);
     }
 
-    /// How many times were recorded.
+    /// Number of recorded times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.count()
     }
 
-    /// All of them together.
+    /// Sum of all times.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.0.sum)
     }
 
-    /// The longest; zero if there is none.
+    /// The longest time; zero if there is none.
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.0.max)
@@ -182,21 +186,23 @@ impl TimeHistogram {
         Duration::from_nanos(self.0.sum.checked_div(self.count()).unwrap_or(0))
     }
 
-    /// What was recorded since an earlier reading of the same histogram. [`max`](TimeHistogram::max) is then the bound of
-    /// a bucket, unless the longest of all is among it.
+    /// The times recorded since an earlier reading of the same histogram. Its
+    /// [`max`](TimeHistogram::max) is the bound of a bucket, unless the longest of all is one of
+    /// these.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self(self.0.since(&earlier.0, NANOS_PER_MICRO))
     }
 
-    /// Every bucket, in order: the longest time that belongs into it, and how many times are in it and in none before
-    /// it. The bounds are 1 us, 2 us, 4 us and so on up to 2^26 us; the last bucket has no bound.
+    /// Every bucket, in order: the longest time that belongs into it, and the number of times that
+    /// are in it and in none before it. The bounds are 1 us, 2 us, 4 us and so on up to 2^26 us;
+    /// the last bucket has no bound.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         self.0.buckets().map(|(bound, count)| (bound.map(Duration::from_micros), count))
     }
 
-    /// A time that at least so many of 100 took at most, and that is less than twice the exact one where this is more
-    /// than 1 us. `None` if nothing was recorded.
+    /// A time that at least `percent` of 100 times do not exceed. Above 1 us it is less than twice
+    /// the exact one. `None` if nothing was recorded.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<Duration> {
         let bound = self.0.percentile(percent)?;
@@ -212,25 +218,25 @@ impl fmt::Debug for TimeHistogram {
     }
 }
 
-/// How large something was each time, since the engine was made: counts in buckets from 1 to 2^26, the sum, and the
-/// largest. It only grows.
+/// Sizes since the engine was made: counts in buckets from 1 to 2^26, the sum, and the largest. The
+/// histogram only grows.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SizeHistogram(Counts);
 
 impl SizeHistogram {
-    /// How many sizes were recorded.
+    /// Number of recorded sizes.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.count()
     }
 
-    /// All of them together.
+    /// Sum of all sizes.
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.0.sum
     }
 
-    /// The largest; 0 if there is none.
+    /// The largest size; 0 if there is none.
     #[must_use]
     pub fn max(&self) -> u64 {
         self.0.max
@@ -246,21 +252,23 @@ impl SizeHistogram {
         }
     }
 
-    /// What was recorded since an earlier reading of the same histogram. [`max`](SizeHistogram::max) is then the bound of
-    /// a bucket, unless the largest of all is among it.
+    /// The sizes recorded since an earlier reading of the same histogram. Its
+    /// [`max`](SizeHistogram::max) is the bound of a bucket, unless the largest of all is one of
+    /// these.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self(self.0.since(&earlier.0, 1))
     }
 
-    /// Every bucket, in order: the largest size that belongs into it, and how many sizes are in it and in none before
-    /// it. The bounds are 1, 2, 4 and so on up to 2^26; the last bucket has no bound.
+    /// Every bucket, in order: the largest size that belongs into it, and the number of sizes that
+    /// are in it and in none before it. The bounds are 1, 2, 4 and so on up to 2^26; the last
+    /// bucket has no bound.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         self.0.buckets()
     }
 
-    /// A size that at least so many of 100 have at most, and that is less than twice the exact one. `None` if nothing
-    /// was recorded.
+    /// A size that at least `percent` of 100 sizes do not exceed, and that is less than twice the
+    /// exact one. `None` if nothing was recorded.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<u64> {
         let bound = self.0.percentile(percent)?;
@@ -276,7 +284,7 @@ impl fmt::Debug for SizeHistogram {
     }
 }
 
-/// Where times are recorded, by one thread at a time.
+/// A recorder of times, for one thread at a time.
 #[derive(Debug, Default)]
 pub(crate) struct TimeRecorder(Cells);
 
@@ -286,7 +294,7 @@ impl TimeRecorder {
         self.0.record(bucket, took_ns);
     }
 
-    /// The same where several may record at once: for what is rare.
+    /// Records a time where several threads may record at once, for rare events.
     pub(crate) fn record_shared(&self, took: Duration) {
         let (bucket, took_ns) = bucket_of_time(took);
         self.0.record_shared(bucket, took_ns);
@@ -297,7 +305,7 @@ impl TimeRecorder {
     }
 }
 
-/// Where sizes are recorded, by one thread at a time.
+/// A recorder of sizes, for one thread at a time.
 #[derive(Debug, Default)]
 pub(crate) struct SizeRecorder(Cells);
 
@@ -311,50 +319,55 @@ impl SizeRecorder {
     }
 }
 
-/// Where time goes in an engine, in [`ApplyStats::times`](crate::ApplyStats::times). Each histogram is of the time since
-/// the engine was made; those of what a machine does not have stay empty.
+/// Times and sizes of an engine's operations, in [`ApplyStats::times`](crate::ApplyStats::times).
+/// Each histogram begins when the engine is made. Histograms of parts that a machine lacks stay
+/// empty.
 ///
-/// Nothing here costs anything for each entry: clocks are read for a group, a range or a call. What takes so little
-/// time that reading the clock would show is sampled, and says so.
+/// No histogram costs anything for each entry: clocks are read for a group, a range or a call.
+/// Operations so short that reading the clock would show are sampled, as their docs say.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TimeStats {
-    /// One write of the log: from the moment the log writer hands a group of frames to the disk until the system has
-    /// it. A group that an io_uring writes and syncs in one request is not here: it is in `log_sync`, with both.
+    /// One write of the log: from the moment the log writer hands a group of frames to the disk
+    /// until the system has it. A group that an io_uring writes and syncs in one request counts in
+    /// `log_sync` instead, with both.
     pub log_write: TimeHistogram,
-    /// One sync of the log, from the end of the write before it until the disk has confirmed. It has
-    /// [`LogWriterStats::syncs`](crate::LogWriterStats::syncs) times. A slow disk shows here first.
+    /// One sync of the log, from the end of the write before it until the disk has confirmed. It
+    /// has [`LogWriterStats::syncs`](crate::LogWriterStats::syncs) times. A slow disk shows here
+    /// first.
     pub log_sync: TimeHistogram,
     /// Entries of a group, which is what one write of the log takes. It has
     /// [`LogWriterStats::groups`](crate::LogWriterStats::groups) sizes; a group may have no entry, but a truncation.
     pub group_entries: SizeHistogram,
     /// Bytes of a group, with the headers of its frames.
     pub group_bytes: SizeHistogram,
-    /// From the beginning of a submission until it is durable. One for each sync: of the first entry that it covers
-    /// and that none before it covered, which has waited the longest.
+    /// From the beginning of a submission until it is durable. Each sync gives one time: that of
+    /// the first newly covered entry, which has waited the longest.
     pub submit_to_durable: TimeHistogram,
     /// From the beginning of a submission until its last entry is in the state, for every partition. One submission at
     /// a time is timed, and at most one in 64 us. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) the wait
     /// for the commit is in it.
     pub submit_to_applied: TimeHistogram,
-    /// What one worker takes to apply its part of a range of up to
-    /// [`batch_size`](crate::ApplyConfig::batch_size) entries, also inline. A range of 5 us or more is timed if the one
-    /// before was such, else one in 64 entries. A slow state machine shows here first.
+    /// Time of one worker for its part of a range of up to
+    /// [`batch_size`](crate::ApplyConfig::batch_size) entries, also inline. A range of 5 us or more
+    /// is timed if the range before was as long; otherwise one range in 64 entries. A slow state
+    /// machine shows here first.
     pub apply_range: TimeHistogram,
-    /// Writing one snapshot, into the directory or to a sink; those for compactions are among them. One that fails does
-    /// not count.
+    /// Writing one snapshot, into the directory or to a sink, also for compactions. One that fails
+    /// does not count.
     pub snapshot: TimeHistogram,
     /// One compaction, its snapshot included. One that fails does not count.
     pub compaction: TimeHistogram,
-    /// How long the log writer waited for the file of the next segment, each time it went on to one. It is made ready
-    /// ahead of time, so this is short where the disk keeps up.
+    /// Time that the log writer waited for the file of the next segment, at each change of segment.
+    /// The file is made ahead of time, so this is short where the disk keeps up.
     pub segment_wait: TimeHistogram,
-    /// One commit of a batch by the storage of a machine over one; with `sync_writes`, and without a log of ours, the
-    /// sync is in it.
+    /// One commit of a batch by a machine's storage. With `sync_writes`, and without a log of ours,
+    /// it includes the sync.
     pub storage_commit: TimeHistogram,
-    /// One sync that such a storage is asked for apart from a commit: to flush, to close, or for a waiter.
+    /// One sync of such a storage apart from a commit: to flush, to close, or for a waiter.
     pub storage_sync: TimeHistogram,
-    /// Opening the directory: its newest snapshot read, and its log replayed. One time, or none without a log.
+    /// Opening the directory: reading its newest snapshot, and replaying its log. There is one
+    /// time, or none without a log.
     pub recovery: TimeHistogram,
 }
 
