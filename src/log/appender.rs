@@ -1,7 +1,8 @@
-//! The appender: entries in index order become frames in the active segment's image.
+//! The appender turns entries, in index order, into frames in the active segment's image.
 //!
-//! There is one, behind a lock that every submission takes; whoever holds it holds "the appender's place". Nothing
-//! here waits: what does not fit is refused before anything of it is visible.
+//! There is one appender, behind a lock that every submission takes. The lock's holder "has the
+//! appender's place". No method here waits: what does not fit is refused before any part of it is
+//! visible.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,12 +27,13 @@ use known::Spans;
 pub(crate) mod known;
 mod segments;
 
-/// What a frame can cost beside its entries: its header and the padding before it.
+/// Bytes that a frame can cost beside its entries: its header and the padding before it.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
 /// Kept free at the end of every segment, so that a log that is full can still record truncations.
 pub(crate) const SEGMENT_SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
-/// Numbers that a memory journal's images are given in turn; more than there can be images.
+/// Number of segment numbers that a memory journal's images take in turn; it exceeds the number of
+/// images.
 const MEMORY_SEGMENTS: u32 = 1024;
 
 /// Entries of one frame that wait to be handed to the workers.
@@ -43,13 +45,13 @@ pub(crate) struct Run {
     pub(crate) frame: FrameOffset,
     pub(crate) start: EntryOffset,
     pub(crate) end: EntryOffset,
-    /// A single entry that concerns all partitions.
+    /// Whether this is a single entry that concerns all partitions.
     pub(crate) barrier: bool,
-    /// Whether the entries have their slots; if not, barriers in the run are not known either.
+    /// Whether the entries have their slots. If not, barriers in the run are not known yet.
     pub(crate) slotted: bool,
 }
 
-/// The frame that takes entries now.
+/// The frame that currently takes entries.
 #[derive(Debug)]
 struct OpenFrame {
     opening: OpeningHalf,
@@ -60,46 +62,47 @@ struct OpenFrame {
     submitted_ns: Option<u64>,
 }
 
-/// What a submission needs, found out before anything is changed.
+/// The needs of a submission, computed before anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Entries at the front that the log has already, under the same log ids.
+    /// Number of entries at the front that the log already has, under the same log ids.
     pub(crate) known: usize,
-    /// Most bytes the others can take.
+    /// Most bytes that the other entries can take.
     pub(crate) bytes: usize,
-    /// Most frames the others can take.
+    /// Most frames that the other entries can take.
     pub(crate) frames: usize,
 }
 
-/// How the appender cuts the log into frames and ranges.
+/// Limits by which the appender cuts the log into frames and ranges.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AppenderConfig {
     pub(crate) limits: Limits,
     /// Most entries of a frame.
     pub(crate) frame_entries_max: u32,
-    /// Most bytes of entries in a frame that has more than one.
+    /// Most bytes of entries in a frame with more than one entry.
     pub(crate) frame_bytes_max: usize,
     /// Whether indexes may have gaps.
     pub(crate) is_monotone: bool,
 }
 
-/// Where a log goes on.
+/// The position from which a log continues.
 #[derive(Debug, Default)]
 pub(crate) struct LogPosition {
     pub(crate) incarnation: u64,
     pub(crate) next_sequence: u64,
     pub(crate) last: Option<LogId>,
-    /// What is committed, plus one.
+    /// The mark of the committed entries.
     pub(crate) committed_mark: u64,
     pub(crate) terms: TermRuns,
-    /// Between the first record that is not of the log and the last one: entries of the log that may not be applied.
+    /// The range from the first apply-only record to the last one; entries of the log in it may not
+    /// be applied.
     pub(crate) skipped: Option<Range<u64>>,
     pub(crate) index: LogIndex,
-    /// Entries that are in the log and not in the state: the uncommitted tail.
+    /// Entries in the log and not in the state: the uncommitted tail.
     pub(crate) unfed: VecDeque<Run>,
 }
 
-/// See the module.
+/// The appender; see the module.
 #[derive(Debug)]
 pub(crate) struct Appender {
     pub(super) config: AppenderConfig,
@@ -107,15 +110,16 @@ pub(crate) struct Appender {
     pool: Arc<ImagePool>,
     table: Arc<SegmentTable>,
     active: ImageWriter,
-    /// Taken from the pool for a submission that may need it.
+    /// An image taken from the pool for a submission that may need it.
     next: Option<ImageWriter>,
     open: Option<OpenFrame>,
-    /// `None`: memory only, frames are not written anywhere.
+    /// The queue to the log writer; `None` in memory, where frames are not written.
     to_writer: Option<Arc<LogQueue>>,
-    /// Memory only: images whose entries are all submitted, with the mark after which they are free.
+    /// In memory only: images whose entries are all submitted, with the mark from which they are
+    /// free.
     retired: VecDeque<(u64, u32)>,
     spans: Spans,
-    /// When the submission that is being appended began, by the engine's clock.
+    /// Start of the submission that is being appended, by the engine's clock.
     submitted_ns: u64,
 }
 
@@ -150,34 +154,34 @@ impl Appender {
         self.position.last
     }
 
-    /// The log id at `index`, as far back as is known.
+    /// The log id at `index`; `None` if it is from before what the appender remembers.
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         self.position.last.filter(|last| index <= last.index)?;
         self.position.terms.log_id(index)
     }
 
-    /// Entries appended from now on are of a submission that began then.
+    /// Records the start time of the submission whose entries are appended next.
     pub(crate) fn note_submission(&mut self, began_ns: u64) {
         self.submitted_ns = began_ns;
     }
 
-    /// Frames closed from now on say that entries before `mark` are committed.
+    /// Records in later frames that entries before `mark` are committed.
     pub(crate) fn note_committed(&mut self, mark: u64) {
         self.position.committed_mark = mark;
     }
 
-    /// Where the log's entries are.
+    /// The sparse index: the places of the log's entries.
     pub(crate) fn index(&self) -> &LogIndex {
         &self.position.index
     }
 
-    /// The log begins at `base` from now on.
+    /// Makes the log begin at `base`.
     pub(crate) fn forget_before(&mut self, base: &LogBase) {
         self.position.index.forget_below(u32::try_from(base.segment).unwrap_or(u32::MAX));
         self.position.terms.forget_below(base.last.map_or(0, |last| last.index));
     }
 
-    /// Entries that wait to be fed to the workers.
+    /// The entries that wait to be fed to the workers.
     pub(crate) fn unfed(&mut self) -> &mut VecDeque<Run> {
         &mut self.position.unfed
     }
@@ -186,7 +190,7 @@ impl Appender {
         &self.table
     }
 
-    /// Checks a submission against the log and the limits; changes nothing.
+    /// Checks a submission against the log and the limits, without changing anything.
     pub(crate) fn plan(&self, entries: &[Entry<'_>]) -> Result<Plan, SubmitError> {
         let mut plan = Plan { known: 0, bytes: 0, frames: 0 };
         let mut last = self.position.last;
@@ -217,8 +221,8 @@ impl Appender {
             last = Some(got);
         }
         if plan.bytes > 0 {
-            // Frames also end when their bytes are full (two neighbours together exceed the limit), and once at the
-            // end of a segment; each has an entry.
+            // A frame also ends when its bytes are full (two neighbours together exceed the limit),
+            // and once at the end of a segment. Each frame has an entry.
             plan.frames += plan.bytes / self.config.frame_bytes_max.max(1) * 2 + 1;
             plan.frames = plan.frames.min(entries.len() - plan.known);
         }
@@ -226,7 +230,7 @@ impl Appender {
         Ok(plan)
     }
 
-    /// Whether the log has this entry; an error if it has another one at its index.
+    /// Whether the log has this entry; an error if it has another one at the index.
     #[inline]
     fn is_known(&self, last: Option<LogId>, got: LogId) -> Result<bool, SubmitError> {
         if last.is_none_or(|last| got.index > last.index) {
@@ -237,7 +241,7 @@ impl Appender {
                 Err(SubmitError::Conflict { index: got.index, known, got })
             }
             None if self.position.index.first(0).is_some_and(|first| got.index > first) => {
-                // In a gap, which nothing fills later.
+                // The index lies in a gap, which no later entry fills.
                 let expected = last.map_or(0, |last| last.index.saturating_add(1));
                 Err(SubmitError::Gap { expected, got: got.index })
             }
@@ -245,7 +249,7 @@ impl Appender {
         }
     }
 
-    /// Makes sure that `plan` fits, without changing the log; all or nothing.
+    /// Makes room for all of `plan`, or for none of it, without changing the log.
     pub(crate) fn make_room(
         &mut self,
         plan: &Plan,
@@ -253,7 +257,7 @@ impl Appender {
         applied_mark: u64,
     ) -> Result<(), SubmitError> {
         if let Some(queue) = &self.to_writer {
-            // Two are kept for a truncation and for what is open.
+            // Two places are kept, for a truncation and for the open frame.
             let limit = queue.frames.capacity().saturating_sub(2);
             if plan.frames > limit {
                 let (size, limit) = (plan.frames as u64, limit as u64);
@@ -285,7 +289,7 @@ impl Appender {
             return Err(SubmitError::TooLarge { what: "segments", size: limit + 1, limit });
         }
         self.next = None;
-        // In memory only a few are in use at a time, and their numbers come round.
+        // In memory only a few images are in use at a time, and their numbers repeat.
         let number = if self.to_writer.is_some() { number } else { number % MEMORY_SEGMENTS };
         self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
             tracing::warn!(%error, "no memory for another segment image");
@@ -294,8 +298,8 @@ impl Appender {
         if self.next.is_some() { Ok(()) } else { Err(SubmitError::Full { pending }) }
     }
 
-    /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have passed, and queues them for the workers.
-    /// `slot_limit` is the first index whose slot is still taken.
+    /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have accepted, and
+    /// queues them for the workers. `slot_limit` is the first index whose slot is still taken.
     pub(crate) fn append(
         &mut self,
         entries: &[Entry<'_>],
@@ -347,7 +351,7 @@ impl Appender {
             run = match run {
                 Some(mut run)
                     if joins(&run, &entry_run, range_entries_max)
-                        // No run crosses it: what is below will not be applied.
+                        // No run crosses this mark, because entries below it will not be applied.
                         && entry_run.first != self.position.committed_mark =>
                 {
                     (run.count, run.end) = (run.count + 1, end);
@@ -365,7 +369,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Queues a run, joined to the last one where that is possible.
+    /// Queues a run, and joins it to the last one where possible.
     fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
         let Some(run) = run.filter(|run| !self.is_behind(run)) else { return };
         match self.position.unfed.back_mut() {
@@ -388,7 +392,8 @@ impl Appender {
             && self.active.end() + bytes + SEGMENT_SLACK_BYTES <= self.active.image().capacity()
     }
 
-    /// Opens a frame for entries of `log_id`'s term, in the next segment if an entry of `bytes` does not fit this one.
+    /// Opens a frame for entries of `log_id`'s term, in the next segment if this one has no room
+    /// for an entry of `bytes`.
     pub(super) fn open_frame(
         &mut self,
         kind: FrameKind,
@@ -402,7 +407,8 @@ impl Appender {
         self.start_frame(kind, log_id)
     }
 
-    /// Encodes an entry into the frame that was opened for it; the segment, and where in it the entry is.
+    /// Encodes an entry into the frame that was opened for it. Returns the segment, and the entry's
+    /// offset in it.
     pub(super) fn encode_into_open(
         &mut self,
         entry: &Entry<'_>,
@@ -415,7 +421,7 @@ impl Appender {
         Some((self.active.image().segment(), offset(start).ok()?, offset(start + bytes).ok()?))
     }
 
-    /// How long an entry is, if it is within the limits.
+    /// Checks an entry against the limits, and returns its encoded length.
     pub(super) fn encoded_len(&self, entry: &Entry<'_>) -> Result<usize, EntryError> {
         codec::encoded_len(entry, &self.config.limits)
     }
@@ -465,13 +471,13 @@ impl Appender {
         queue.push(frame);
     }
 
-    /// Ends the open frame; the sequence of the last frame of the log.
+    /// Ends the open frame. Returns the sequence of the last frame of the log.
     pub(crate) fn close_and_last_sequence(&mut self) -> u64 {
         self.close_frame();
         self.position.next_sequence.saturating_sub(1)
     }
 
-    /// The frame that took the last entry.
+    /// Sequence of the frame that took the last entry.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.position.next_sequence.saturating_sub(1)
     }
@@ -486,8 +492,8 @@ impl Appender {
         }
     }
 
-    /// Records that everything from `first_removed` on is gone; `None` if there is no room for the record right now.
-    /// Gives the frame sequence of the record.
+    /// Records that everything from `first_removed` on is gone; `None` if there is no room for the
+    /// record at the moment. Returns the frame sequence of the record.
     pub(crate) fn truncate(&mut self, first_removed: u64) -> Option<u64> {
         self.close_frame();
         if self.to_writer.as_ref().is_some_and(|queue| queue.frames.is_full()) {
@@ -545,7 +551,7 @@ fn joins(run: &Run, next: &Run, range_entries_max: u32) -> bool {
         && run.count + next.count <= range_entries_max
 }
 
-/// Whether an entry may follow the last one of the log.
+/// Checks that an entry may follow the last one of the log.
 #[inline]
 fn follow(last: Option<LogId>, got: LogId, is_monotone: bool) -> Result<(), SubmitError> {
     if got.index == u64::MAX {
@@ -558,7 +564,7 @@ fn follow(last: Option<LogId>, got: LogId, is_monotone: bool) -> Result<(), Subm
         Some(last) if got.term < last.term => {
             Err(SubmitError::TermRegression { index: got.index, last: last.term, got: got.term })
         }
-        // The first entry of all: consensus engines start at 0 or at 1.
+        // This is the first entry of the log: consensus engines start at 0 or at 1.
         None if got.index > 1 && !is_monotone => {
             Err(SubmitError::Gap { expected: 1, got: got.index })
         }

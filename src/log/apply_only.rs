@@ -1,8 +1,9 @@
-//! Entries that are applied and not of the log: an adapter's consensus engine may apply what this log does not hold under
-//! that log id, or out of turn. A record of their own keeps them, so that they come back at their place in the order.
+//! Apply-only records: entries that are applied and are not of the log. An adapter's consensus
+//! engine may apply an entry that this log does not hold under that log id, or out of turn. The
+//! records keep such entries, so that replay applies them at their place in the order.
 //!
-//! The log and the state then have positions of their own: the state jumps to a record's last entry, and what the log has
-//! up to there is never applied.
+//! The log and the state then have separate positions. The state jumps to a record's last entry,
+//! and earlier entries of the log that were not applied never are.
 
 use super::appender::{Appender, FRAME_OVERHEAD_BYTES, Plan, Run};
 use super::format::FrameKind;
@@ -14,21 +15,21 @@ use crate::codec;
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
 
-/// One of them, as it is found in the log.
+/// A record as it is found in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
-    /// Of its frame.
+    /// Sequence of its frame.
     pub(crate) sequence: u64,
-    /// Of its frame.
+    /// Segment of its frame.
     pub(crate) segment: u64,
-    /// Its last entry.
+    /// Log id of its last entry.
     pub(crate) last: LogId,
-    /// What of the log was applied before it, as a mark.
+    /// Mark of the log's entries that were applied before the record.
     pub(crate) before_mark: u64,
 }
 
 impl Record {
-    /// The record that a frame is.
+    /// The record in a frame; `None` for a frame of another kind.
     pub(crate) fn of(frame: &GoodFrame<'_>) -> Option<Self> {
         Some(Self {
             sequence: frame.header.opening.sequence,
@@ -43,23 +44,25 @@ impl Record {
     }
 }
 
-/// A step of replay, which takes a pass over the log: entries of the log, then records that follow each other.
+/// A phase of replay, which takes one pass over the log: entries of the log, then consecutive
+/// records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Phase {
-    /// Entries of the log up to this mark are applied.
+    /// Entries of the log below this mark are applied.
     pub(crate) committed_mark: u64,
-    /// Then the records with these frame sequences; 0 and 0 for none.
+    /// Frame sequences of the first and last record applied afterwards; 0 and 0 for none.
     pub(crate) records: (u64, u64),
 }
 
 impl Phase {
-    /// All steps, in order. Without records it is one.
+    /// All phases, in order. Without records there is one.
     pub(super) fn all(records: &[Record], committed_mark: u64) -> Vec<Self> {
         let mut phases: Vec<Self> = Vec::new();
         let mut reached = None;
         for record in records {
             match phases.last_mut() {
-                // Nothing of the log was applied between the two. (Those of one call all say what was before the first.)
+                // Nothing of the log was applied between the two. (Records of one call all name the
+                // position before the first.)
                 Some(phase) if reached >= Some(record.before_mark) => {
                     phase.records.1 = record.sequence;
                 }
@@ -75,7 +78,7 @@ impl Phase {
     }
 }
 
-/// Where a record is.
+/// Place of a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordPlace {
     pub(crate) segment: u32,
@@ -84,7 +87,8 @@ pub(crate) struct RecordPlace {
 }
 
 impl Appender {
-    /// Writes an entry, for which [`Appender::make_room`] has made room, into a frame of its own that is not of the log.
+    /// Writes an entry, for which [`Appender::make_room`] has made room, into a separate apply-only
+    /// frame.
     pub(crate) fn append_record(&mut self, entry: &Entry<'_>) -> Result<RecordPlace, Poison> {
         let ruled_out = || Poison::Internal("a record did not fit where room had been made");
         let bytes = self.encoded_len(entry).map_err(|_| ruled_out())?;
@@ -94,24 +98,26 @@ impl Appender {
         Ok(RecordPlace { segment, start, end })
     }
 
-    /// The last entry of the log at or below `index`, as far back as is known.
+    /// The last entry of the log at or below `index`; `None` if it is from before what the appender
+    /// remembers.
     pub(crate) fn last_held(&self, index: u64) -> Option<LogId> {
         let last = self.position.last?;
         if index >= last.index { Some(last) } else { self.position.terms.last_held(index) }
     }
 
-    /// What the log has at `index`; `None` beyond its end.
+    /// The content of the log at `index`; `None` beyond its end.
     pub(crate) fn held_at(&self, index: u64) -> Option<Held> {
         self.position.last.filter(|last| index <= last.index)?;
         Some(self.position.terms.held(index))
     }
 
-    /// Whether the state may have come past `index` by records, so that the log's entry there was not applied.
+    /// Whether records may have moved the state past `index`, so that the log's entry there was not
+    /// applied.
     pub(crate) fn is_skipped(&self, index: u64) -> bool {
         self.position.skipped.as_ref().is_some_and(|skipped| skipped.contains(&index))
     }
 
-    /// What records of these entries need.
+    /// The needs of records for these entries.
     pub(crate) fn plan_records(&self, entries: &[Entry<'_>]) -> Result<Plan, SubmitError> {
         let mut plan = Plan { known: 0, bytes: 0, frames: entries.len() + 1 };
         for entry in entries {
@@ -123,12 +129,13 @@ impl Appender {
         Ok(plan)
     }
 
-    /// Whether nothing of a run is to be applied: in a log with gaps the state may be past it, by records.
+    /// Whether no entry of a run is to be applied: in a log with gaps, records may have moved the
+    /// state past it.
     pub(super) fn is_behind(&self, run: &Run) -> bool {
         self.config.is_monotone && run.first < self.position.committed_mark
     }
 
-    /// What the log has below `mark` will not be applied.
+    /// Drops the log's entries below `mark` from those to be applied.
     pub(crate) fn skip_to(&mut self, mark: u64) -> Option<()> {
         let before = self.position.committed_mark;
         self.position.skipped.get_or_insert(before..mark).end = mark;
@@ -148,7 +155,8 @@ impl Appender {
 }
 
 impl Run {
-    /// The rest of it from `mark` on, which is in it or before it. `None`: its segment is gone.
+    /// The part of the run from `mark` on; the mark must be in the run or before it. Returns `None`
+    /// if its segment is gone.
     pub(crate) fn skip_to(mut self, mark: u64, table: &SegmentTable) -> Option<Self> {
         let segment = table.get(self.segment)?;
         let bytes = segment.entries(self.start, self.end).ok()?;
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn records_that_follow_each_other_share_a_step_and_others_wait_for_the_log() {
-        // The second and third are of one call.
+        // The second and third record are of one call.
         let records = [record(3, 2, 4), record(4, 5, 5), record(9, 5, 8), record(12, 11, 20)];
         let expected = [
             Phase { committed_mark: 2, records: (3, 9) },

@@ -1,7 +1,8 @@
-//! Giving up the front of the log: which segments may go once a snapshot covers them, and the step that lets them go.
+//! Giving up the front of the log: which segments a snapshot makes unnecessary, and the step that
+//! removes them.
 //!
-//! The log base moves in `META`, in one synced write; only then are files removed. A crash in between leaves files below
-//! the base, which the next writable open removes.
+//! The log base moves in `META`, in one synced write; only then are files removed. A crash between
+//! the two leaves files below the base, which the next writable open removes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,20 +20,20 @@ use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
 use crate::snapshot::format::parse_snapshot_name;
 
-/// Where a segment begins: what the base of the log would be if it began there.
+/// The start of a segment: the base of a log that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentStart {
     pub(crate) segment: u64,
-    /// The last frame before it.
+    /// Sequence of the last frame before the segment.
     pub(crate) sequence: u64,
     /// Checksum of that frame.
     pub(crate) chain: u64,
-    /// Last index of the log before it, plus one.
+    /// Mark of the log's last entry before the segment.
     pub(crate) mark: u64,
 }
 
 impl SegmentStart {
-    /// As the base of the log. `last` is the entry before it.
+    /// The start as a base of the log. `last` is the entry before it.
     pub(crate) fn base(&self, last: LogId) -> LogBase {
         LogBase {
             segment: self.segment,
@@ -45,12 +46,12 @@ impl SegmentStart {
 
 /// The starts of the log's segments after the first, in order. The log writer adds to them.
 ///
-/// A segment whose first frames take back entries of the one before is none of them: if the log began there, what is
-/// taken back would be from before its beginning.
+/// A segment whose first frames take back entries of the segment before is left out. A log that
+/// began there would take back entries from before its beginning.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentStarts {
     starts: Mutex<VecDeque<SegmentStart>>,
-    /// Where entries are that were applied and are not of the log: segment, and mark of the last.
+    /// Places of apply-only records: segment, and mark of the last entry.
     records: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -63,22 +64,22 @@ impl SegmentStarts {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Entries up to `mark` are in `segment` without being of the log.
+    /// Notes that apply-only entries up to `mark` are in `segment`.
     pub(crate) fn record(&self, segment: u64, mark: u64) {
         self.lock_records().push((segment, mark));
     }
 
-    /// The next segment begins.
+    /// Adds the start of the next segment.
     pub(crate) fn push(&self, start: SegmentStart) {
         self.lock().push_back(start);
     }
 
-    /// The frame of a truncation was written.
+    /// Removes the starts that a written truncation has made unusable.
     pub(crate) fn truncated(&self, first_removed: u64) {
         self.lock().retain(|start| start.mark <= first_removed);
     }
 
-    /// The last one before which only entries below `mark` are.
+    /// The last start before which only entries below `mark` are.
     pub(crate) fn below(&self, mark: u64) -> Option<SegmentStart> {
         let (starts, records) = (self.lock(), self.lock_records());
         let covered = |start: &&SegmentStart| {
@@ -89,13 +90,13 @@ impl SegmentStarts {
         starts.iter().rev().find(covered).copied()
     }
 
-    /// The log begins at `segment` from now on.
+    /// Removes the starts up to `segment`, where the log begins from now on.
     fn forget_to(&self, segment: u64) {
         self.lock().retain(|start| start.segment > segment);
         self.lock_records().retain(|(at, _)| *at >= segment);
     }
 
-    /// How many segments come before the one that [`SegmentStarts::below`] finds.
+    /// Number of segments before the one that [`SegmentStarts::below`] finds.
     fn count_below(&self, mark: u64) -> usize {
         let last = self.below(mark).map_or(0, |start| start.segment);
         self.lock().iter().filter(|start| start.segment <= last).count()
@@ -103,9 +104,10 @@ impl SegmentStarts {
 }
 
 impl Log {
-    /// Makes the log begin at `base`, which a durable snapshot covers, as it does all entries up to `covered`. Segments before it are gone
-    /// afterwards. A file that nobody reads is kept to be used again; of others the name is gone at once, and the bytes
-    /// when the last view or value that refers to them is.
+    /// Makes the log begin at `base`; a durable snapshot covers that and all entries up to
+    /// `covered`. Segments before the base are removed. A file without readers is kept for reuse.
+    /// Other files lose their name at once, and their bytes when the last view or value that refers
+    /// to them is dropped.
     pub(crate) fn move_base(&self, base: LogBase, covered: u64) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
@@ -126,17 +128,18 @@ impl Log {
             let segment = u32::try_from(number).unwrap_or(u32::MAX);
             match self.table.retire_file(segment) {
                 Retired::Free => writing.files.let_go(number),
-                // What still reads it keeps what it reads: the file loses its name only.
+                // Readers keep the bytes; only the file's name is removed.
                 Retired::Held => writing.files.remove(number),
-                // The next open removes it.
+                // The next open removes this file.
                 Retired::Named => {}
             }
         }
         Ok(())
     }
 
-    /// Reads the log from its base through the frame `sequence`, all of which is on disk, as opening does, and refuses what
-    /// does not hold: what is about to be given up is the only copy that says so.
+    /// Reads the log from its base through the frame `sequence`, as opening does, and refuses any
+    /// damage. All of these frames are on disk. The segments to be given up may be the only
+    /// evidence of damage.
     pub(crate) fn check_through(
         &self,
         sequence: u64,
@@ -146,7 +149,7 @@ impl Log {
         check_frames(&*self.disk, &meta, sequence, stopping)
     }
 
-    /// Removes all snapshots below `index`, of which there is a durable one.
+    /// Removes all snapshots below `index`, for which there is a durable one.
     pub(crate) fn remove_snapshots_below(&self, index: u64) {
         let names = self.disk.list().unwrap_or_default();
         let older = |name: &String| parse_snapshot_name(name).is_some_and(|older| older < index);
@@ -162,8 +165,9 @@ impl Log {
         }
     }
 
-    /// The log writer goes on in `segment`, which is after its own, with the frame that follows its last one; what the base
-    /// of a log is that begins there, after the entry `last`. Every frame is written, and nobody appends.
+    /// Moves the log writer to `segment`, which is after its current one; its frame sequence
+    /// continues. Returns the base of a log that begins there, after the entry `last`. The caller
+    /// makes sure that every frame is written and no thread appends.
     pub(crate) fn writer_starts_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
@@ -172,14 +176,14 @@ impl Log {
         Ok(start.base(last))
     }
 
-    /// How much of a segment has to be used to be worth ending early: a sixteenth.
+    /// Used bytes from which a segment is worth ending early: a sixteenth of its length.
     pub(crate) fn segment_used_min(&self) -> usize {
         let segment_bytes =
             self.writing.as_ref().map_or(0, |writing| writing.files.segment_bytes());
         usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
     }
 
-    /// Gives up the files that are kept to be used again, but for one; whether there were any.
+    /// Removes all spare files but one. Returns whether there were any.
     pub(crate) fn free_spares(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| writing.files.free_spares())
     }
@@ -192,22 +196,22 @@ impl Log {
         }
     }
 
-    /// The log writer should go on to segment `number` whether anything is written to it or not. All frames before it
-    /// are queued.
+    /// Asks the log writer to continue in segment `number`, even if nothing is written to it. All
+    /// frames before it are queued.
     pub(crate) fn want_segment(&self, number: u32) {
         if let Some(writing) = &self.writing {
             writing.shared.segment_wanted.store(number, Ordering::Release);
         }
     }
 
-    /// The segment the log writer is in.
+    /// The segment that the log writer writes to.
     pub(crate) fn writer_segment(&self) -> u32 {
         self.writing
             .as_ref()
             .map_or(u32::MAX, |writing| writing.shared.segment.load(Ordering::Acquire))
     }
 
-    /// Where the log begins.
+    /// The base of the log.
     pub(crate) fn base(&self) -> LogBase {
         *super::lock(&self.base)
     }
@@ -217,15 +221,16 @@ impl Log {
         self.writing.as_ref()?.shared.starts.below(mark)
     }
 
-    /// The length of all full segments that a snapshot of what is below `mark` would let go. Others are no reason for one:
-    /// they would be there after it as before.
+    /// Length in bytes of all full segments that a snapshot of the entries below `mark` would
+    /// release. Other segments are no reason for a snapshot, because they would stay.
     pub(crate) fn sealed_bytes_below(&self, mark: u64) -> u64 {
         self.writing.as_ref().map_or(0, |writing| {
             writing.shared.starts.count_below(mark) as u64 * writing.files.segment_bytes()
         })
     }
 
-    /// What may go from the log of the entries before `mark`, by `retain_entries`, if it ends at `submitted`.
+    /// The mark below which the log may be given up, by `retain_entries`, for entries before `mark`
+    /// and a log that ends at `submitted`.
     pub(crate) fn free_below(&self, mark: u64, submitted: u64) -> u64 {
         mark.min(submitted.saturating_sub(self.retain_entries))
     }
@@ -248,7 +253,8 @@ mod tests {
         assert_eq!(starts.below(10), None);
         assert_eq!(starts.below(11), Some(start(3, 11)));
         assert_eq!(starts.below(99), Some(start(5, 21)));
-        // The first of them takes back what is before it, so that nothing can begin there; the file goes with the others.
+        // The first frame of that segment takes back entries before it, so no log can begin there.
+        // Its file is removed with the others.
         assert_eq!([10, 11, 99].map(|mark| starts.count_below(mark)), [0, 2, 4]);
         starts.forget_to(4);
         assert_eq!((starts.below(20), starts.below(21)), (None, Some(start(5, 21))));

@@ -1,4 +1,4 @@
-//! Figures of a log: what its writer did, and what it takes of memory and on disk.
+//! Figures of a log: the work of its writer, its memory, and its disk space.
 
 use std::sync::atomic::Ordering;
 
@@ -8,32 +8,33 @@ use super::{Log, Writing};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogWriterStats {
-    /// Writes to the log since it was opened, as soon as they are done.
+    /// Number of completed writes to the log since it was opened.
     pub groups: u64,
-    /// Syncs of the log since it was opened, likewise.
+    /// Number of completed syncs of the log since it was opened.
     pub syncs: u64,
     /// Bytes of these writes.
     pub bytes: u64,
-    /// Last frame that is on stable storage.
+    /// Sequence of the last frame on stable storage.
     pub durable_sequence: u64,
-    /// Segments begun in files that segments before them had, since it was opened.
+    /// Number of segments since opening that took a recycled file.
     pub recycled_segments: u64,
 }
 
-/// What the memory of an engine is for, in bytes; reserved once, when the engine is made. The sum is
-/// [`ApplyStats::memory_bytes`](crate::ApplyStats::memory_bytes).
+/// Memory of an engine by its use, in bytes; all of it is reserved when the engine is made. The sum
+/// is [`ApplyStats::memory_bytes`](crate::ApplyStats::memory_bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Images of the log's segments: entries in them were not written, or are values that readers hold.
+    /// Images of the log's segments, with entries that are not written yet, or values that readers
+    /// hold.
     pub images: usize,
-    /// Frames on their way to the log writer, and where the last ones are.
+    /// Frames that wait for the log writer, and places of the last frames.
     pub log_queue: usize,
     /// One slot for each entry in flight, with its reply.
     pub slots: usize,
     /// The queues of the workers.
     pub rings: usize,
-    /// Times of submission, for the latency.
+    /// Times of submissions, for the latency.
     pub stamps: usize,
 }
 
@@ -44,15 +45,16 @@ impl MemoryStats {
     }
 }
 
-/// What the log and its snapshots take on disk. Counted by the engine, without a call of the system.
+/// Disk space of the log and its snapshots. The engine counts it without a system call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskStats {
-    /// Segments of the log.
+    /// Number of segments of the log.
     pub segments: u64,
-    /// Bytes of their files. The file of a log's first segment grows as it is filled, and counts as long as it may get.
+    /// Bytes of their files. The file of a log's first segment grows as it is filled, and counts
+    /// with its greatest length.
     pub segment_bytes: u64,
-    /// Bytes of the files that are kept to be used for segments to come.
+    /// Bytes of the files that are kept for reuse by later segments.
     pub spare_bytes: u64,
     /// Bytes of the newest snapshot; 0 for none.
     pub snapshot_bytes: u64,
@@ -72,7 +74,7 @@ impl Log {
         }
     }
 
-    /// What the files of the log take, but for snapshots.
+    /// The disk space of the log's files, without snapshots.
     pub(crate) fn disk_stats(&self) -> DiskStats {
         let Some(Writing { files, .. }) = &self.writing else { return DiskStats::default() };
         let segments = (files.last_taken() + 1).saturating_sub(self.base().segment);

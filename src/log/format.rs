@@ -1,10 +1,13 @@
-//! The bytes of a frame header, and the names of the files. Pure: `docs/format.md` has the same as tables.
+//! The bytes of a frame header, and the names of the files. This module does no I/O;
+//! `docs/format.md` has the same as tables.
 //!
-//! A header is two halves of 64 bytes. The appender writes the *opening* half when it opens the frame, the log writer
-//! the *closing* half when it takes it: only then are length, watermarks and chain known.
+//! A header is two halves of 64 bytes. The appender writes the *opening* half when it opens the
+//! frame. The log writer writes the *closing* half when it takes the frame, because only then are
+//! length, watermarks and chain known.
 //!
-//! Whatever the version, these never move: magic, version, incarnation, segment number, offset, and the header
-//! checksum with what it covers. So a release can tell a frame of a later version from a damaged one.
+//! These fields stay in place in every version: magic, version, incarnation, segment number,
+//! offset, and the header checksum with its range. So a release can tell a frame of a later version
+//! from a damaged one.
 
 use crc32c::{crc32c, crc32c_append};
 use thiserror::Error;
@@ -15,16 +18,16 @@ use crate::log::image::HALF_HEADER_BYTES;
 
 /// The first four bytes of every frame.
 pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
-/// The frame version this release writes, and the only one it reads.
+/// The frame version that this release writes, and the only one that it reads.
 pub(crate) const FRAME_VERSION: u16 = 1;
-/// Both halves of a frame header; the body follows at once.
+/// Length of both halves of a frame header; the body follows at once.
 pub(crate) const FRAME_HEADER_BYTES: usize = 2 * HALF_HEADER_BYTES;
-/// Frames start at multiples of this.
+/// Alignment of frame starts.
 pub(crate) const FRAME_ALIGN_BYTES: u64 = 64;
 /// The longest segment: every offset in it, rounded up to a frame start, is a `u32`.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = (4 << 30) - FRAME_ALIGN_BYTES;
 
-/// Where the header checksum is, and so how much of the header it covers.
+/// Offset of the header checksum, and so the number of header bytes that it covers.
 const HEADER_CRC_AT: usize = 124;
 const INCARNATION_AT: usize = 48;
 const SEGMENT_AT: usize = 96;
@@ -41,18 +44,18 @@ const _: () = {
     assert!(LeaderTag::MAX_BYTES == 16);
 };
 
-/// Tells the directories of the world apart; drawn at random when one is made, and part of every checksum of a header.
+/// Identity of a directory: drawn at random when it is made, and part of every header checksum.
 pub(crate) type DatabaseId = [u8; 16];
 
-/// What a frame does.
+/// Kind of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FrameKind {
-    /// Appends its entries.
+    /// The frame appends its entries.
     Entries,
-    /// Removes every entry at or above its first index. It has no body.
+    /// The frame removes every entry at or above its first index. It has no body.
     Truncation,
-    /// Applies its entries, which are not of the log: the state jumps to the last of them. Only where indexes may have
-    /// gaps.
+    /// The frame's entries are applied and are not of the log: the state jumps to the last of them.
+    /// This kind exists only where indexes may have gaps.
     ApplyOnly,
 }
 
@@ -66,25 +69,26 @@ impl FrameKind {
     }
 }
 
-/// What is known when a frame is opened.
+/// The header fields that are known when a frame is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OpeningHalf {
-    /// What it does.
+    /// The kind.
     pub(crate) kind: FrameKind,
-    /// Of the first entry; of a truncation, the first index removed.
+    /// Index of the first entry; in a truncation, the first index removed.
     pub(crate) first_index: u64,
-    /// Of all its entries.
+    /// Term of all its entries.
     pub(crate) term: u64,
-    /// Of all its entries.
+    /// Leader tag of all its entries.
     pub(crate) leader: LeaderTag,
-    /// From 1; one more for every frame, over truncations too.
+    /// Frame sequence: starts at 1, and rises by one for every frame, truncations included.
     pub(crate) sequence: u64,
-    /// Of the writable open that wrote the frame.
+    /// Incarnation of the writable open that wrote the frame.
     pub(crate) incarnation: u64,
 }
 
 impl OpeningHalf {
-    /// The 64 bytes for [`ImageWriter::open_frame`](crate::log::image::ImageWriter::open_frame).
+    /// Encodes the 64 bytes for
+    /// [`ImageWriter::open_frame`](crate::log::image::ImageWriter::open_frame).
     pub(crate) fn to_bytes(self) -> [u8; HALF_HEADER_BYTES] {
         let mut out = [0; HALF_HEADER_BYTES];
         put(&mut out, 0, &FRAME_MAGIC.to_le_bytes());
@@ -108,49 +112,49 @@ pub(crate) struct FrameHeader {
     pub(crate) opening: OpeningHalf,
     /// Length of the body, which follows the header.
     pub(crate) body_bytes: u32,
-    /// Entries in the body; 0 for a truncation.
+    /// Number of entries in the body; 0 for a truncation.
     pub(crate) count: u32,
-    /// [`FrameHeader::checksum`] of the frame before, wherever that is: the chain.
+    /// The chain: [`FrameHeader::checksum`] of the frame before, in any segment.
     pub(crate) previous: u64,
-    /// The highest frame sequence known to be durable when this was written; 0 for none.
+    /// The highest frame sequence known to be durable when the header was written; 0 for none.
     pub(crate) durable_sequence: u64,
-    /// The highest index known to be committed when this was written.
+    /// The highest index known to be committed when the header was written.
     pub(crate) committed: Option<u64>,
-    /// The segment it is in.
+    /// Number of the segment that contains the frame.
     pub(crate) segment: u64,
-    /// Where in the segment it starts.
+    /// Offset of the frame in the segment.
     pub(crate) offset: u64,
-    /// CRC-32C of the body; 0 where there is none.
+    /// CRC-32C of the body; 0 for a frame without a body.
     pub(crate) body_crc: u32,
 }
 
-/// Why 128 bytes are not the header of a frame.
+/// Reason why 128 bytes are not the header of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(crate) enum HeaderError {
-    /// They do not start as one.
+    /// The bytes do not start with the magic number.
     #[error("not a frame")]
     NotAFrame,
-    /// The checksum does not fit, or is that of another directory.
+    /// The checksum does not fit, or belongs to another directory.
     #[error("the header checksum does not fit")]
     Checksum,
-    /// The checksum fits, and the version is not ours.
+    /// The checksum fits, and the version is another one.
     #[error("frame version {0}")]
     Version(u16),
-    /// The checksum fits, and the kind is not known.
+    /// The checksum fits, and the kind is unknown.
     #[error("frame kind {0} is not known")]
     Kind(u8),
-    /// The checksum fits, and a field has a value no writer gives it.
+    /// The checksum fits, and a field has a value that no writer gives it.
     #[error("a header field is out of its range: {0}")]
     Field(&'static str),
 }
 
 impl FrameHeader {
-    /// The first 64 bytes.
+    /// Encodes the first 64 bytes.
     pub(crate) fn opening(&self) -> [u8; HALF_HEADER_BYTES] {
         self.opening.to_bytes()
     }
 
-    /// The last 64 bytes, the checksum of both halves in them.
+    /// Encodes the last 64 bytes, which contain the checksum of both halves.
     pub(crate) fn closing(&self, database_id: &DatabaseId) -> [u8; HALF_HEADER_BYTES] {
         let mut out = [0; HALF_HEADER_BYTES];
         let at = |offset: usize| offset - HALF_HEADER_BYTES;
@@ -168,7 +172,7 @@ impl FrameHeader {
         out
     }
 
-    /// Both halves.
+    /// Encodes both halves.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
@@ -177,14 +181,15 @@ impl FrameHeader {
         out
     }
 
-    /// What the next frame names as its `previous`. Costs a checksum over the header; where the closing half is at
-    /// hand, [`chain_of`] reads it from there.
+    /// The value that the next frame names as its `previous`. The call computes a checksum over the
+    /// header; [`chain_of`] reads it from a closing half instead.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn checksum(&self, database_id: &DatabaseId) -> u64 {
         chain_of(&self.closing(database_id))
     }
 
-    /// The header in `bytes`: the checksum first, then the version, then each field's range.
+    /// Parses the header in `bytes`: checks the checksum first, then the version, then each field's
+    /// range.
     pub(crate) fn parse(
         bytes: &[u8; FRAME_HEADER_BYTES],
         database_id: &DatabaseId,
@@ -250,7 +255,7 @@ impl FrameHeader {
         if !fits {
             return Err(HeaderError::Field("body length or entry count"));
         }
-        // The index u64::MAX is refused at the door.
+        // The submission refuses the index u64::MAX.
         if first_index == u64::MAX || first_index.checked_add(u64::from(self.count)).is_none() {
             return Err(HeaderError::Field("first index"));
         }
@@ -261,7 +266,8 @@ impl FrameHeader {
         Ok(())
     }
 
-    /// Header and body, without the padding after them. At most 32 MiB and 128 bytes once parsed.
+    /// Length of header and body, without the padding after them. At most 32 MiB and 128 bytes once
+    /// parsed.
     pub(crate) fn frame_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES as u64 + u64::from(self.body_bytes)
     }
@@ -279,30 +285,33 @@ impl FrameHeader {
     }
 }
 
-/// Log id of the first entry of the frame with this opening half, which is in memory, and so is not checked.
+/// Log id of the first entry of the frame with this opening half. The half is in memory, and so is
+/// not checked.
 pub(crate) fn opening_log_id(opening: &[u8]) -> Option<LogId> {
     let opening: &[u8; HALF_HEADER_BYTES] = opening.try_into().ok()?;
     let leader = LeaderTag::new(opening.get(24..24 + usize::from(opening[7]))?)?;
     Some(LogId { index: u64_at(opening, 8), term: u64_at(opening, 16), leader })
 }
 
-/// What the frame after the one with this closing half names as its `previous`: header CRC, then body CRC.
+/// The value that the next frame names as its `previous`: header CRC, then body CRC, of this
+/// closing half.
 pub(crate) fn chain_of(closing: &[u8; HALF_HEADER_BYTES]) -> u64 {
     let header_crc = u32_at(closing, HEADER_CRC_AT - HALF_HEADER_BYTES);
     u64::from(header_crc) << 32 | u64::from(u32_at(closing, 112 - HALF_HEADER_BYTES))
 }
 
-/// Segment number, offset and incarnation of a header whose checksum fits, whatever its version.
+/// Segment number, offset and incarnation of a header whose checksum fits, in any version.
 pub(crate) fn position_of(bytes: &[u8; FRAME_HEADER_BYTES]) -> (u64, u64, u64) {
     (u64_at(bytes, SEGMENT_AT), u64_at(bytes, OFFSET_AT), u64_at(bytes, INCARNATION_AT))
 }
 
-/// The file that holds META.
+/// Name of the file META.
 pub(crate) const META_FILE: &str = "META";
-/// The file that holds the hard state.
+/// Name of the file of the hard state.
 pub(crate) const HARD_FILE: &str = "HARD";
 
-/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers do.
+/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers
+/// do.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:016x}.seg")
 }
@@ -317,7 +326,7 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// A number that may be missing, as one word: one more than it, or 0. `u64::MAX` is no index.
+/// Encodes an optional number as one word: the number plus one, or 0. `u64::MAX` is no index.
 pub(crate) fn encode_option(number: Option<u64>) -> u64 {
     number.map_or(0, |number| number.saturating_add(1))
 }
@@ -366,7 +375,7 @@ mod tests {
         }
     }
 
-    /// `bytes` with `value` at `at`, under a checksum that fits.
+    /// Replaces the bytes at `at` by `value`, and recomputes the checksum.
     fn resealed(mut bytes: [u8; FRAME_HEADER_BYTES], at: usize, value: &[u8]) -> [u8; 128] {
         put(&mut bytes, at, value);
         let crc = crc32c_append(crc32c(&ID), &bytes[..HEADER_CRC_AT]);

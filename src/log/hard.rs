@@ -1,25 +1,30 @@
-//! HARD: what a consensus engine must not forget (its vote and the like), as bytes of its own. A two-slot file of eight
-//! sectors a slot. A vote forgotten is a vote cast twice, so everything here errs on the side of refusing.
+//! HARD: the state that a consensus engine must not forget (its vote, for example), as opaque
+//! bytes. It is a two-slot file with eight sectors a slot. A forgotten vote is a vote cast twice,
+//! so this module refuses in doubt.
 //!
-//! **Making it.** The first store writes both slots, syncs the directory, and then META is stored, which says from then on
-//! that HARD was made and how far its sequence had come. Only then does the call return. So:
+//! **Making the file.** The first store writes both slots and syncs the directory. Then META is
+//! stored, which from then on says that HARD was made, and its sequence. Only then does the call
+//! return. It follows:
 //!
-//! - Until that META is durable, nothing was acknowledged. A HARD that is missing, empty, torn in its first slot, or has its
-//!   first slot alone is then an interrupted creation.
-//! - From then on both slots are whole, or one is whole and the other one is being written. A missing HARD is damage, and so is
-//!   an empty slot.
+//! - Until that META is durable, nothing is acknowledged. Then a HARD that is missing, empty, torn
+//!   in its first slot, or has its first slot alone is an interrupted creation.
+//! - After that both slots are whole, or one is whole and the other one is being written. A missing
+//!   HARD is damage, and so is an empty slot.
 //!
-//! **Storing.** A store goes to the slot of the store two before, and is synced. Until it is, the other slot is whole, has
-//! what was acknowledged last, and is what a crash leaves. META records the sequence of the newest whole slot each time it
-//! is stored, after that slot was synced; so the newest whole slot is never below META's record.
+//! **Storing.** A store goes to the slot of the store two before it, and is synced. Until then the
+//! other slot is whole and has the last acknowledged content, so a crash leaves that. Each store of
+//! META records the sequence of the newest whole slot, after that slot was synced. So the newest
+//! whole slot is never below META's record.
 //!
-//! **Opening to write.** The newest whole slot may be in the page cache only. It is written again in its place and
-//! synced, with the same bytes, before anything else of HARD or META is written. A crash on the way leaves it as it was.
-//! Then the slot of a torn store is written with what counts, as the next store. Then META is stored.
+//! **Opening for writing.** The newest whole slot may be in the page cache only. Opening writes it
+//! again in its place, with the same bytes, and syncs it, before it writes anything else of HARD or
+//! META. A crash during that leaves it unchanged. Then the slot of a torn store gets the valid
+//! content, as the next store. At last META is stored.
 //!
-//! **A raised version.** META's version alone says by which rules HARD is read; no byte of HARD does. While META says that
-//! HARD is being rewritten in version 2, no store happens but those of the rewriting, which all have the same content. So a
-//! slot of either version whose sequence is not below META's record has it, whatever the other slot holds.
+//! **A raised version.** Only META's version says by which rules HARD is read; no byte of HARD
+//! does. While META says that HARD is being rewritten in version 2, the only stores are those of
+//! the rewriting, all with the same content. So a slot of either version whose sequence is not
+//! below META's record has that content, whatever the other slot holds.
 
 use std::io;
 use std::sync::Arc;
@@ -33,7 +38,7 @@ use crate::log::two_slot::{
     Slot, SlotLayout, SlotWriter, Stored, Versions, corrupt, newest, read_slots,
 };
 
-/// The longest hard state.
+/// The longest hard state, in bytes.
 pub(crate) const HARD_BYTES_MAX: usize = 3584;
 
 const _: () = assert!(HARD_BYTES_MAX == LAYOUT.payload_bytes_max());
@@ -41,19 +46,20 @@ const _: () = assert!(HARD_BYTES_MAX == LAYOUT.payload_bytes_max());
 static LAYOUT: SlotLayout =
     SlotLayout { file: HARD_FILE, magic: u32::from_le_bytes(*b"SPRH"), sectors: 8 };
 
-/// HARD, open, or yet to be made.
+/// HARD, open, or not yet made.
 #[derive(Debug)]
 pub(crate) struct HardFile {
     database_id: DatabaseId,
-    /// `None`: there is no file.
+    /// Writer of the slots; `None` without a file.
     writer: Option<SlotWriter>,
     payload: Option<Vec<u8>>,
-    /// Whether both slots are whole, one after the other.
+    /// Whether both slots are whole and consecutive.
     is_settled: bool,
 }
 
 impl HardFile {
-    /// Reads HARD by the rules that `meta` calls for, and with `writable` makes what counts durable. Damage is corrupt.
+    /// Reads HARD by the rules of `meta`'s version. With `writable`, makes the valid content
+    /// durable. Damage is reported as corrupt.
     pub(crate) fn open(disk: &dyn Disk, meta: &Meta, writable: bool) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
         let database_id = meta.database_id;
@@ -79,31 +85,33 @@ impl HardFile {
         Ok(Self { database_id, writer: Some(writer), payload, is_settled })
     }
 
-    /// No hard state: none that was ever stored, or none that could be read.
+    /// An empty hard state: none was ever stored, or none could be read.
     pub(crate) fn none(database_id: DatabaseId) -> Self {
         Self { database_id, writer: None, payload: None, is_settled: false }
     }
 
-    /// What was stored last.
+    /// The hard state that was stored last.
     pub(crate) fn load(&self) -> Option<&[u8]> {
         self.payload.as_deref()
     }
 
-    /// The sequence of the last store; 0 if there was none.
+    /// The sequence of the last store; 0 before the first.
     pub(crate) fn sequence(&self) -> u64 {
         self.writer.as_ref().map_or(0, SlotWriter::sequence)
     }
 
-    /// As [`HardFile::sequence`], if both slots are whole; else 0. Until then HARD is being made, or a store was torn, and META
-    /// must not say that it was made.
+    /// Returns [`HardFile::sequence`] if both slots are whole, and otherwise 0. Until then HARD is
+    /// being made, or a store was torn, and META must not record that HARD was made.
     pub(crate) fn settled_sequence(&self) -> u64 {
         if self.is_settled { self.sequence() } else { 0 }
     }
 
-    /// Replaces the hard state, at most [`HARD_BYTES_MAX`] bytes (else `InvalidInput`, and nothing was done), and
-    /// makes it durable. After any other error every further call must fail: the caller poisons the engine.
+    /// Replaces the hard state and makes it durable. It has at most [`HARD_BYTES_MAX`] bytes; more
+    /// are `InvalidInput`, and nothing is done. After any other error every further call must fail:
+    /// the caller poisons the engine.
     ///
-    /// Whether this was the first store: then the caller stores META, which says so, before it acknowledges.
+    /// Returns whether this was the first store. The caller then stores META, which records that,
+    /// before it acknowledges.
     pub(crate) fn store(&mut self, disk: &dyn Disk, payload: &[u8]) -> io::Result<bool> {
         if payload.len() > HARD_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -125,17 +133,17 @@ impl HardFile {
         Ok(is_first)
     }
 
-    /// Makes both slots whole, after an opening to write; before META is stored.
+    /// Makes both slots whole, after an opening for writing and before META is stored.
     pub(crate) fn settle(&mut self) -> Result<(), OpenError> {
         if self.is_settled { Ok(()) } else { self.store_again(1) }
     }
 
-    /// Writes both slots anew, in the version that is written. META says by now that this is being done.
+    /// Writes both slots anew, in the current version. META already says that this is being done.
     pub(crate) fn upgrade(&mut self) -> Result<(), OpenError> {
         self.store_again(2)
     }
 
-    /// Removes a file in which no store was ever complete; durably.
+    /// Removes, durably, a file in which no store was ever complete.
     pub(crate) fn remove_if_unused(&mut self, disk: &dyn Disk) -> Result<(), OpenError> {
         if self.payload.is_some() || self.writer.take().is_none() {
             return Ok(());
@@ -143,7 +151,7 @@ impl HardFile {
         remove(disk)
     }
 
-    /// Stores what counts once more, into so many slots; nothing if there is nothing.
+    /// Stores the valid content again, into `slots` slots; does nothing without content.
     fn store_again(&mut self, slots: usize) -> Result<(), OpenError> {
         let (Some(writer), Some(payload)) = (&mut self.writer, &self.payload) else {
             return Ok(());
@@ -187,12 +195,13 @@ fn take(slots: [Slot; 2], which: Option<usize>) -> Option<Stored> {
     }
 }
 
-/// Whether both slots are whole, one after the other.
+/// Whether both slots are whole and consecutive.
 fn is_settled(slots: &[Slot; 2]) -> bool {
     slots.iter().all(|slot| slot.sequence() > 0)
 }
 
-/// Which slot counts; `None` if none was ever complete. Whatever no crash leaves is corrupt.
+/// The slot that counts; `None` if none was ever complete. A content that no crash leaves is
+/// corrupt.
 fn judge(slots: &[Slot; 2], meta: &Meta) -> Result<Option<usize>, Corrupt> {
     let damaged = "a slot was damaged after it was complete";
     let record = meta.hard.sequence();
@@ -210,7 +219,7 @@ fn judge(slots: &[Slot; 2], meta: &Meta) -> Result<Option<usize>, Corrupt> {
     let sequence = slots[counts].sequence();
     let is_upgrading = matches!(meta.hard, HardRecord::Upgrading(_));
     if sequence == 0 {
-        // The first store goes to slot 1; anything in slot 0 came after that was complete.
+        // The first store goes to slot 1, so content in slot 0 came after that store was complete.
         let was_begun =
             matches!(slots[1], Slot::Empty | Slot::Torn { sequence: 1, .. } | Slot::Headless);
         if slots[0] != Slot::Empty {
@@ -225,7 +234,7 @@ fn judge(slots: &[Slot; 2], meta: &Meta) -> Result<Option<usize>, Corrupt> {
     let is_as_a_crash_leaves_it = match &slots[other] {
         Slot::Valid(stored) => stored.sequence + 1 == sequence,
         Slot::Torn { sequence: torn, .. } => *torn == sequence + 1,
-        // It was being made; for version 1 nothing says whether it had been.
+        // HARD was being made; version 1 does not record whether it had been made.
         Slot::Empty => sequence == 1 && record == 0,
         Slot::Headless => sequence == 1,
         Slot::Damaged { .. } => false,
@@ -240,7 +249,7 @@ fn judge(slots: &[Slot; 2], meta: &Meta) -> Result<Option<usize>, Corrupt> {
     Ok(Some(counts))
 }
 
-/// What is wrong with a slot that does not read back.
+/// The error of a slot that cannot be read back.
 fn what_of(slot: &Slot, otherwise: &'static str) -> &'static str {
     match slot {
         Slot::Damaged { may_be_torn: true } => {
@@ -250,12 +259,13 @@ fn what_of(slot: &Slot, otherwise: &'static str) -> &'static str {
     }
 }
 
-/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to none; gives what META
-/// has to record then. What was stored last may be forgotten by it: only for a repair that was told so.
+/// Takes a damaged HARD back to the hard state of its other slot or, where that is damaged too, to
+/// none. Returns what META must record then. The hard state stored last may be forgotten by this:
+/// only a repair with that option calls it.
 ///
-/// The caller stores META afterwards, in both slots. Until it has, HARD is damaged as before, or is whole and not below
-/// META's record, and can be repaired again. A HARD of version 1 is left as it is, for the next writable open to
-/// rewrite: META then says that it has to, and from which slot.
+/// The caller stores META afterwards, in both slots. Until then, HARD is damaged as before, or
+/// whole and not below META's record, and can be repaired again. A HARD of version 1 stays as it
+/// is, and the next writable open rewrites it. META then says so, and from which slot.
 pub(crate) fn mend(disk: &dyn Disk, meta: &Meta) -> Result<HardRecord, OpenError> {
     let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
     if !list_files(disk)?.hard {
@@ -277,7 +287,7 @@ pub(crate) fn mend(disk: &dyn Disk, meta: &Meta) -> Result<HardRecord, OpenError
         writer.rewrite()?;
         return Ok(HardRecord::Upgrading(stored.sequence));
     }
-    // First to the other slot, the damaged one.
+    // The first store goes to the other slot, the damaged one.
     for _slot in 0..2 {
         writer.store(&meta.database_id, &stored.payload).map_err(error("writing"))?;
     }

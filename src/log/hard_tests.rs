@@ -1,4 +1,4 @@
-//! HARD as each crash and each kind of damage leaves it.
+//! Tests of HARD after each crash and each kind of damage.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
@@ -20,7 +20,7 @@ fn recording(hard: HardRecord) -> Meta {
     Meta { hard, ..meta() }
 }
 
-/// META of a directory whose HARD has come to this sequence.
+/// META of a directory whose HARD has reached this sequence.
 fn at(sequence: u64) -> Meta {
     recording(HardRecord::Stored(sequence))
 }
@@ -35,7 +35,7 @@ fn open(disk: &MemoryDisk, meta: &Meta) -> HardFile {
     hard
 }
 
-/// Reads HARD, which is damaged: opening to write says the same.
+/// Checks that a damaged HARD is refused, for reading and for writing.
 fn assert_damaged(disk: &MemoryDisk, meta: &Meta, what: &str) -> Corrupt {
     let before = disk.bytes(HARD_FILE);
     let Err(OpenError::Corrupt(read)) = load(disk, meta) else { panic!("{what}: read") };
@@ -47,7 +47,7 @@ fn assert_damaged(disk: &MemoryDisk, meta: &Meta, what: &str) -> Corrupt {
     read
 }
 
-/// A HARD after these stores, and META as it is recorded after the last one.
+/// A HARD after these stores, and the META recorded after the last one.
 fn voted(votes: &[&[u8]]) -> (MemoryDisk, Meta) {
     let disk = MemoryDisk::default();
     let mut hard = open(&disk, &at(0));
@@ -57,7 +57,7 @@ fn voted(votes: &[&[u8]]) -> (MemoryDisk, Meta) {
     (disk, at(hard.sequence()))
 }
 
-/// `file` with some sectors of one slot as they are in `from`: those whose bits are set in `kept`.
+/// `file` with some sectors of one slot taken from `from`: those whose bits are set in `kept`.
 fn mixed(file: &[u8], from: &[u8], slot: usize, kept: usize) -> Vec<u8> {
     let mut bytes = file.to_vec();
     bytes.resize(2 * SLOT_BYTES, 0);
@@ -91,7 +91,7 @@ fn a_hard_state_of_any_length_reads_back_and_the_first_store_makes_both_slots() 
 
 #[test]
 fn a_store_torn_between_sectors_leaves_the_one_before() {
-    // As the third and later stores, and as the first two, into slots that hold nothing yet.
+    // Test third and later stores, and the first two, which go into empty slots.
     for (before, length) in [(2, 10), (2, 3000), (3, 3584), (4, 0)] {
         let (disk, meta) = voted(&vec![&b"first"[..]; before - 1]);
         let torn = disk.bytes(HARD_FILE);
@@ -104,7 +104,7 @@ fn a_store_torn_between_sectors_leaves_the_one_before() {
             let expected = if bytes == after { vec![7; length] } else { b"first".to_vec() };
             disk.set(HARD_FILE, bytes);
             assert_eq!(load(&disk, &meta).unwrap(), Some(expected.clone()), "{kept:08b}");
-            // Opened to write, both slots are whole again.
+            // After an opening for writing, both slots are whole again.
             let sequence = open(&disk, &meta).sequence();
             assert_eq!(load(&disk, &at(sequence)).unwrap(), Some(expected), "{kept:08b}");
         }
@@ -128,7 +128,7 @@ fn a_crash_while_the_file_is_made_leaves_no_hard_state_or_the_first() {
         let is_first = hard.store(&disk, b"vote").unwrap();
         assert_eq!(is_first, !is_made);
         assert_eq!(load(&disk, &at(hard.sequence())).unwrap(), Some(b"vote".to_vec()));
-        // Once META says that it was made, no crash leaves it like that.
+        // Once META says that HARD was made, no crash leaves such a file.
         disk.set(HARD_FILE, bytes.clone());
         if bytes != after {
             assert_damaged(&disk, &at(2), "made");
@@ -240,7 +240,7 @@ fn a_slot_of_another_directory_or_of_an_earlier_store_is_damage() {
     let (disk, meta) = voted(&[b"one", b"two", b"three"]);
     let whole = disk.bytes(HARD_FILE);
     assert!(HardFile::open(&disk, &Meta { database_id: [4; 16], ..meta }, false).is_err());
-    // The store before the newest is rolled back to the one three before.
+    // Roll the store before the newest back to the one three before.
     let (earlier, _) = voted(&[b"one"]);
     disk.set(HARD_FILE, mixed(&whole, &earlier.bytes(HARD_FILE), 0, 0));
     assert_eq!(load(&disk, &meta).unwrap().as_deref(), Some(&b"three"[..]));
@@ -427,7 +427,7 @@ fn while_hard_is_upgraded_any_slot_that_is_whole_has_what_counts() {
                 assert_eq!(load(&disk, &at(sequence)).unwrap().as_deref(), votes.last().copied());
             }
         }
-        // A slot of before that is all there is left is older than what META says.
+        // If an earlier slot is all that is left, it is older than META says.
         let older = version_1(&votes[..count - 1]);
         disk.set(HARD_FILE, older);
         assert_damaged(&disk, &upgrading, "an older copy");

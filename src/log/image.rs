@@ -1,10 +1,12 @@
-//! A segment in memory: the buffer that frames are encoded into, applied from, and written to disk from.
+//! A segment in memory: the buffer into which frames are encoded, and from which they are applied
+//! and written to disk.
 //!
-//! One [`ImageWriter`] appends; any number of threads read. What makes that sound, in short: bytes below `published`
-//! are never written again, but for the 64-byte *closing* half of each frame header, which is written once, by the
-//! holder of its [`Closing`] token, and which nobody may read before it is filled. Readers get at bytes in two ways:
-//! by an [`EntryOffset`] or a [`Place`], which only this module's parent mints, for bytes of entries (never a
-//! header); or by a range below `filled`, under which every closing half has been written.
+//! One [`ImageWriter`] appends, and any number of threads read. The soundness in short: bytes below
+//! `published` are never written again, except for the 64-byte *closing* half of each frame header.
+//! The holder of its [`Closing`] token writes that half once, and no thread may read it before it
+//! is filled. Readers reach bytes in two ways. An [`EntryOffset`] or a [`Place`], which only this
+//! module's parent makes, covers bytes of entries and never a header. A range below `filled` covers
+//! whole frames, because every closing half below it has been written.
 
 #![allow(unsafe_code, reason = "shared memory with one writer; see docs/unsafe.md")]
 
@@ -19,7 +21,7 @@ use memmap2::MmapMut;
 
 use crate::codec::Place;
 
-/// Bytes of each half of a frame header; frames start at multiples of it.
+/// Length of each half of a frame header; frames start at multiples of it.
 pub(crate) const HALF_HEADER_BYTES: usize = 64;
 
 /// A segment's bytes while they are in memory, page-aligned and as long as the segment.
@@ -27,24 +29,26 @@ pub(crate) struct Image {
     base: NonNull<u8>,
     capacity: usize,
     segment: u32,
-    /// Every byte below was written before this was stored (Release) and, closing halves apart, never is again until
-    /// the image is begun anew, which takes a unique reference.
+    /// Every byte below this offset was written before the offset was stored (Release). Except for
+    /// closing halves, none is written again until the image is begun anew, which takes a unique
+    /// reference.
     published: AtomicUsize,
-    /// Every closing half below was written before this was stored (Release).
+    /// Every closing half below this offset was written before the offset was stored (Release).
     filled: AtomicUsize,
-    /// Keeps the memory; not used otherwise, so that no reference to all of it ever exists.
+    /// Owns the memory; nothing else uses it, so no reference to the whole of it ever exists.
     _memory: MmapMut,
 }
 
-// SAFETY: all shared state but the bytes is atomic. Bytes are written only through the one `ImageWriter` (above
-// `published`) or the one `Closing` of their half header (which no reader may reach before `filled` covers it), and
-// read only below `published` or `filled`, each loaded with Acquire after the writer's Release.
+// SAFETY: all shared state except the bytes is atomic. Bytes are written in two ways only. The one
+// `ImageWriter` writes above `published`. The one `Closing` of a half header writes that half,
+// which no reader may reach before `filled` covers it. Bytes are read only below `published` or
+// `filled`, each loaded with Acquire after the writer's Release.
 unsafe impl Send for Image {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Image {}
 
 impl Image {
-    /// An image of `capacity` bytes, which the kernel provides as they are first touched.
+    /// Makes an image of `capacity` bytes, which the kernel provides as they are first touched.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {
         let mut memory = MmapMut::map_anon(capacity)?;
         let base = NonNull::new(memory.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -58,7 +62,7 @@ impl Image {
         })
     }
 
-    /// Asks the kernel for all pages now, so that the appender meets no page fault. Best effort.
+    /// Asks the kernel for all pages, so that the appender meets no page fault. Best effort.
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
         if let Err(error) = self._memory.advise(memmap2::Advice::PopulateWrite) {
@@ -66,16 +70,17 @@ impl Image {
         }
     }
 
-    /// Starts segment number `segment` in this image, with `content` as what the segment holds already.
+    /// Starts segment number `segment` in this image, with `content` as its first bytes.
     ///
-    /// `None` if anybody else refers to the image: its bytes may be in use.
+    /// Returns `None` if the image has another reference: its bytes may be in use.
     pub(crate) fn begin(mut image: Arc<Self>, segment: u32, content: &[u8]) -> Option<ImageWriter> {
         let unique = Arc::get_mut(&mut image)?;
         if content.len() > unique.capacity {
             return None;
         }
-        // SAFETY: the destination is `content.len() <= capacity` bytes of our own mapping, which nobody else refers
-        // to (`get_mut` succeeded), and which `content`, a live slice, cannot overlap.
+        // SAFETY: the destination is `content.len() <= capacity` bytes of our mapping. No other
+        // thread refers to it (`get_mut` succeeded), and `content`, a live slice, cannot overlap
+        // it.
         unsafe {
             std::ptr::copy_nonoverlapping(content.as_ptr(), unique.base.as_ptr(), content.len());
         }
@@ -86,25 +91,25 @@ impl Image {
         Some(ImageWriter { image, end })
     }
 
-    /// The number of the segment it holds.
+    /// The number of the segment in the image.
     pub(crate) fn segment(&self) -> u32 {
         self.segment
     }
 
-    /// How many bytes it has room for.
+    /// Length of the image in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// The bytes from the entry at `from` up to the end of an entry at `end`, both of one frame.
     ///
-    /// `None` if that is not published.
+    /// Returns `None` if they are not published.
     #[inline]
     pub(crate) fn entries(&self, from: EntryOffset, end: EntryOffset) -> Option<&[u8]> {
         self.published_bytes(from.0 as usize, (end.0 as usize).checked_sub(from.0 as usize)?)
     }
 
-    /// A value's bytes; `None` if the place is of another segment.
+    /// A value's bytes; `None` if the place belongs to another segment.
     #[inline]
     pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
         if place.segment != self.segment {
@@ -119,7 +124,8 @@ impl Image {
         self.published_bytes(frame.0 as usize, HALF_HEADER_BYTES)
     }
 
-    /// Callers have checked that the range holds no closing half: see the types they take.
+    /// Returns a published range. Callers have checked that it holds no closing half: see the types
+    /// that they take.
     #[inline]
     fn published_bytes(&self, start: usize, len: usize) -> Option<&[u8]> {
         if start.checked_add(len)? > self.published.load(Ordering::Acquire) {
@@ -127,24 +133,24 @@ impl Image {
         }
         // SAFETY: `start + len <= published <= capacity`, so both pointers are inside our mapping.
         let start = unsafe { self.base.as_ptr().add(start) };
-        // SAFETY: published bytes are initialized and, as the range holds no closing half, never written while `self`
-        // is borrowed (`begin` needs a unique reference).
+        // SAFETY: published bytes are initialized. The range holds no closing half, so they are not
+        // written while `self` is borrowed (`begin` needs a unique reference).
         Some(unsafe { slice::from_raw_parts(start, len) })
     }
 
-    /// Whole frames, headers and all; `None` unless every header in `start..end` is complete.
+    /// Whole frames with their headers; `None` unless every header in `start..end` is complete.
     pub(crate) fn frames(&self, start: usize, end: usize) -> Option<&[u8]> {
         if start > end || end > self.filled.load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: `start <= end <= filled <= capacity`: inside our mapping.
+        // SAFETY: `start <= end <= filled <= capacity`, so the pointer is inside our mapping.
         let first = unsafe { self.base.as_ptr().add(start) };
-        // SAFETY: below `filled` bytes are initialized, and neither entries nor headers are written again while
-        // `self` is borrowed.
+        // SAFETY: bytes below `filled` are initialized, and neither entries nor headers are written
+        // again while `self` is borrowed.
         Some(unsafe { slice::from_raw_parts(first, end - start) })
     }
 
-    /// As [`Image::frames`], held by a reference count.
+    /// Returns the same bytes as [`Image::frames`], held by a reference count.
     pub(crate) fn slice(image: &Arc<Self>, start: usize, end: usize) -> Option<ImageSlice> {
         image.frames(start, end)?;
         Some(ImageSlice { image: Arc::clone(image), start, end })
@@ -163,15 +169,16 @@ impl fmt::Debug for Image {
 
 const _: () = assert!(EntryOffset::FIRST.0 as usize == 2 * HALF_HEADER_BYTES);
 
-/// Where an entry starts (or the last one of a range ends) in its segment. Only the log mints them.
+/// The start of an entry in its segment (or the end of a range's last entry). Only the log makes
+/// such offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryOffset(u32);
 
 impl EntryOffset {
-    /// Of the first entry of a segment: its first frame is at its start, and begins with a header.
+    /// The offset of the first entry of a segment: its first frame begins at 0, with a header.
     pub(crate) const FIRST: Self = Self(128);
 
-    /// `offset` must be where the encoding of an entry starts or ends inside of one frame.
+    /// Makes an offset, which must be the start or end of an entry's encoding inside one frame.
     pub(in crate::log) fn mint(offset: u32) -> Self {
         Self(offset)
     }
@@ -181,15 +188,15 @@ impl EntryOffset {
     }
 }
 
-/// Where a frame starts in its segment. Only [`ImageWriter::open_frame`] mints them.
+/// The start of a frame in its segment. Only [`ImageWriter::open_frame`] makes such offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameOffset(u32);
 
 impl FrameOffset {
-    /// Of the first frame of a segment.
+    /// The offset of the first frame of a segment.
     pub(crate) const FIRST: Self = Self(0);
 
-    /// `offset` must be where a frame starts.
+    /// Makes an offset, which must be the start of a frame.
     pub(in crate::log) fn mint(offset: u32) -> Self {
         Self(offset)
     }
@@ -203,7 +210,7 @@ impl FrameOffset {
 #[derive(Debug)]
 pub(crate) struct ImageWriter {
     image: Arc<Image>,
-    /// Where the next byte goes; never below `published`, never above `capacity`.
+    /// Offset of the next byte; never below `published`, never above `capacity`.
     end: usize,
 }
 
@@ -213,18 +220,18 @@ impl ImageWriter {
         &self.image
     }
 
-    /// Where the next byte goes.
+    /// Offset of the next byte.
     pub(crate) fn end(&self) -> usize {
         self.end
     }
 
-    /// Bytes left, if the next thing is a frame.
+    /// Bytes left, if a frame comes next.
     pub(crate) fn room(&self) -> usize {
         self.image.capacity.saturating_sub(self.end.next_multiple_of(HALF_HEADER_BYTES))
     }
 
-    /// Starts a frame at the next multiple of 64 with the opening half of its header (padding is zeroed); `None` if
-    /// two halves do not fit.
+    /// Starts a frame at the next multiple of 64 with the opening half of its header; the padding
+    /// is zeroed. Returns `None` if two halves do not fit.
     pub(crate) fn open_frame(
         &mut self,
         opening: &[u8; HALF_HEADER_BYTES],
@@ -242,19 +249,21 @@ impl ImageWriter {
         Some((FrameOffset(offset), closing))
     }
 
-    /// The next `len` bytes, for the appender to write before it publishes; `None` if they do not fit.
+    /// Reserves the next `len` bytes, which the appender writes before it publishes; `None` if they
+    /// do not fit.
     #[inline]
     pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
         let end = self.end.checked_add(len)?;
         if end > self.image.capacity {
             return None;
         }
-        // SAFETY: `self.end <= end <= capacity`: inside our mapping.
+        // SAFETY: `self.end <= end <= capacity`, so the pointer is inside our mapping.
         let start = unsafe { self.image.base.as_ptr().add(self.end) };
         self.end = end;
-        // SAFETY: these bytes are at or above `published`, so no reader reaches them; they are handed out once, as
-        // `end` has moved past them, by the only writer, which the result borrows until the caller is done, and
-        // `publish` takes `&mut self` too. Mapped memory is initialized (zeros).
+        // SAFETY: these bytes are at or above `published`, so no reader reaches them. The only
+        // writer hands them out once, because `end` has moved past them. The result borrows the
+        // writer until the caller is done, and `publish` takes `&mut self` too. Mapped memory is
+        // initialized (zeros).
         Some(unsafe { slice::from_raw_parts_mut(start, len) })
     }
 
@@ -265,7 +274,7 @@ impl ImageWriter {
     }
 }
 
-/// The right to write the closing half of one frame header, once.
+/// A token with the right to write the closing half of one frame header, once.
 #[derive(Debug)]
 pub(crate) struct Closing {
     image: Arc<Image>,
@@ -273,20 +282,22 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// The image the frame is in.
+    /// The image of the frame.
     pub(crate) fn image(&self) -> &Arc<Image> {
         &self.image
     }
 
-    /// Completes the header, and with it everything below `frame_end`. Frames are completed in their order.
+    /// Completes the header, and with it everything below `frame_end`. Frames are completed in
+    /// their order.
     pub(crate) fn fill(self, closing: &[u8; HALF_HEADER_BYTES], frame_end: usize) {
         debug_assert!(self.image.filled.load(Ordering::Relaxed) <= self.start);
         debug_assert!(frame_end <= self.image.published.load(Ordering::Relaxed));
         // SAFETY: `open_frame` checked that the half is inside the mapping.
         let start = unsafe { self.image.base.as_ptr().add(self.start) };
-        // SAFETY: the half is inside our mapping and `closing` outside of it. Nobody reads it: entry offsets and
-        // places never cover a header, and `filled` is below it until the next line. Nobody else writes it: `self`
-        // is the only token for it and is consumed.
+        // SAFETY: the half is inside our mapping, and `closing` is outside of it. No thread reads
+        // the half: entry offsets and places never cover a header, and `filled` is below it until
+        // the next line. No other thread writes it: `self` is the only token for it, and is
+        // consumed.
         unsafe { std::ptr::copy_nonoverlapping(closing.as_ptr(), start, HALF_HEADER_BYTES) };
         self.image.filled.store(frame_end, Ordering::Release);
     }
@@ -301,17 +312,18 @@ pub struct ImageSlice {
 }
 
 impl ImageSlice {
-    /// Where in the image it starts: for a segment's image, its place in the file.
+    /// Offset of its start in the image; for a segment's image, also its offset in the file.
     pub(crate) fn start(&self) -> usize {
         self.start
     }
 
-    /// Where in the image it ends.
+    /// Offset of its end in the image.
     pub(crate) fn end(&self) -> usize {
         self.end
     }
 
-    /// Other bytes of the same image, up to the end of this at most, held as these are.
+    /// Other bytes of the same image, up to the end of this slice at most, with the same reference
+    /// count.
     pub(crate) fn within(&self, start: usize, end: usize) -> Option<Self> {
         if end > self.end {
             return None;

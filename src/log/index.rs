@@ -1,6 +1,7 @@
-//! Where in the log an index is: a sparse waypoint every 64 KiB of frames, so that reading starts close by.
+//! A sparse index of the log: a waypoint every 64 KiB of frames, so that a read starts near its
+//! index.
 
-/// A frame of live entries, and from which index on it is the place to start.
+/// A waypoint: a frame of live entries, and the index from which a read starts there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Waypoint {
     pub(crate) first_index: u64,
@@ -8,13 +9,13 @@ pub(crate) struct Waypoint {
     pub(crate) offset: u32,
 }
 
-/// Waypoints in the order of the log, which is also that of their indexes: a truncation takes those above it away, and the
-/// next frame after it always gets one.
+/// Waypoints in the order of the log, which is also the order of their indexes. A truncation
+/// removes the ones above it, and the next frame after it always gets one.
 #[derive(Debug, Default)]
 pub(crate) struct LogIndex {
     waypoints: Vec<Waypoint>,
     truncated: bool,
-    /// How often something was truncated: what was read across one may be of both sides.
+    /// Number of truncations. A read across a truncation may have entries from both sides of it.
     truncations: u64,
 }
 
@@ -33,7 +34,7 @@ impl LogIndex {
         }
     }
 
-    /// Everything from `first_removed` on is gone.
+    /// Removes everything from `first_removed` on.
     pub(crate) fn truncate(&mut self, first_removed: u64) {
         while self.waypoints.last().is_some_and(|last| last.first_index >= first_removed) {
             self.waypoints.pop();
@@ -42,24 +43,25 @@ impl LogIndex {
         self.truncations += 1;
     }
 
-    /// Nothing that was in the log is any more.
+    /// Removes everything.
     pub(crate) fn start_over(&mut self) {
         self.waypoints.clear();
         self.truncated = true;
         self.truncations += 1;
     }
 
-    /// How often something was truncated since the log was opened; starting over counts too.
+    /// Number of truncations since the log was opened; starting over counts too.
     pub(crate) fn truncations(&self) -> u64 {
         self.truncations
     }
 
-    /// The log begins at `segment` from now on.
+    /// Makes the index begin at `segment`.
     pub(crate) fn forget_below(&mut self, segment: u32) {
         self.waypoints.retain(|waypoint| waypoint.segment >= segment);
     }
 
-    /// The first index of a log that begins at `segment`, also before [`forget_below`](LogIndex::forget_below) says so.
+    /// The first index of a log that begins at `segment`, even before
+    /// [`forget_below`](LogIndex::forget_below) is called.
     pub(crate) fn first(&self, segment: u64) -> Option<u64> {
         let there = self.waypoints.iter().find(|waypoint| u64::from(waypoint.segment) >= segment);
         there.map(|waypoint| waypoint.first_index)

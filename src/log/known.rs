@@ -1,4 +1,4 @@
-//! Comparing what is submitted again with what the log has: log id and payload, in one forward pass.
+//! The comparison of resubmitted entries with the log: log id and payload, in one forward pass.
 
 use super::appender::known::KnownPlaces;
 use super::format::DatabaseId;
@@ -8,20 +8,22 @@ use super::unmapped::NotRead;
 use crate::codec::{self, Limits};
 use crate::entry::{Entry, LogId};
 
-/// A pass over known entries, as far as it has come. Entries that the log does not give are passed over.
+/// A pass over known entries, with its position. Entries that the log does not return are passed
+/// over.
 #[derive(Debug)]
 pub(crate) struct Comparison<'c, 'e> {
     entries: &'c [Entry<'e>],
-    /// The next entry to compare.
+    /// Position of the next entry to compare.
     at: usize,
-    /// How many are the same.
+    /// Number of equal entries.
     same: u64,
     conflict: Option<Difference>,
-    /// One entry encoded.
+    /// Buffer for the encoding of one entry.
     scratch: Vec<u8>,
 }
 
-/// What the log has at an index, and what was submitted there. The payload differs if the two are equal.
+/// The log's entry at an index, and the submitted one. If the two log ids are equal, the payloads
+/// differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Difference {
     pub(crate) known: LogId,
@@ -29,12 +31,12 @@ pub(crate) struct Difference {
 }
 
 impl<'c, 'e> Comparison<'c, 'e> {
-    /// Of `entries`, whose indexes rise and which are within the log's limits.
+    /// Begins a comparison of `entries`, whose indexes rise and which are within the log's limits.
     pub(crate) fn new(entries: &'c [Entry<'e>]) -> Self {
         Self { entries, at: 0, same: 0, conflict: None, scratch: Vec::new() }
     }
 
-    /// Reads the entries at `places`; how many are the same, or the first one that is another.
+    /// Reads the entries at `places`. Returns the number of equal entries, or the first difference.
     pub(crate) fn run(
         mut self,
         table: &SegmentTable,
@@ -61,7 +63,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
         Ok(self.conflict.map_or(Ok(self.same), Err))
     }
 
-    /// Compares an entry of the log; whether there is more to compare.
+    /// Compares an entry of the log. Returns whether there is more to compare.
     fn visit(&mut self, log_id: LogId, encoded: &[u8]) -> bool {
         let rest = self.entries.get(self.at..).unwrap_or_default();
         self.at += rest.iter().take_while(|entry| entry.log_id.index < log_id.index).count();
@@ -78,7 +80,8 @@ impl<'c, 'e> Comparison<'c, 'e> {
         true
     }
 
-    /// An entry has one encoding only, so equal bytes are an equal payload.
+    /// Whether an entry has this payload: each entry has only one encoding, so equal bytes mean
+    /// equal payloads.
     fn is_same_payload(&mut self, entry: &Entry<'_>, encoded: &[u8]) -> bool {
         let is_as_long = codec::encoded_len(entry, &Limits::default()) == Ok(encoded.len());
         is_as_long && {

@@ -1,4 +1,5 @@
-//! A frame that finds no place in the log writer's queue, which is ruled out, ends the engine and hangs nobody.
+//! Tests that a frame without a place in the log writer's queue, which cannot happen, ends the
+//! engine and blocks no thread.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -25,7 +26,7 @@ fn queue(engine: &Engine) -> Arc<LogQueue> {
     Arc::clone(&engine.engine.log.as_ref().unwrap().writing.as_ref().unwrap().queue)
 }
 
-/// Submits, a frame an entry, until there is no room; the last index taken.
+/// Submits entries, one a frame, until there is no room. Returns the last index taken.
 fn fill(engine: &Engine, first: u64) -> u64 {
     let mut next = first;
     loop {
@@ -48,7 +49,7 @@ fn a_lost_frame_poisons_and_closing_by_hand_says_so() {
     engine.run_until_idle();
     let last = fill(&engine, durable + 1);
     assert!(last > 8000, "{last}");
-    // The places that are kept free are taken by frames of another log.
+    // Frames of another log fill the reserved places.
     let lender = open(&other);
     fill(&lender, 1);
     let (queue, borrowed) = (queue(&engine), queue(&lender));
@@ -56,7 +57,7 @@ fn a_lost_frame_poisons_and_closing_by_hand_says_so() {
     while !queue.has_lost() {
         queue.push(borrowed.pop().unwrap());
     }
-    // Nothing is taken after it, though there is a place again.
+    // Nothing is taken after the loss, even though a place is free again.
     let waiting = std::iter::from_fn(|| queue.pop()).count();
     queue.push(borrowed.pop().unwrap());
     assert!(waiting > 8000 && queue.is_empty());

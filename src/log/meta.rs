@@ -1,8 +1,10 @@
-//! META: what has to be known of a directory before its log can be read. A two-slot file; each slot is one sector.
+//! META: the facts that must be known before a directory's log can be read. A two-slot file; each
+//! slot is one sector.
 //!
-//! It is stored into both slots when a directory is made, before any other file of it is durable (but for the snapshot of a
-//! restore), and again at every clean close. So an empty slot is damage, unless making the directory was cut short: then there
-//! is no segment and no HARD. After a clean close either slot alone says where the log ends.
+//! META is stored into both slots when a directory is made, before any other file of it is durable
+//! (except for the snapshot of a restore). Every clean close stores both slots again. So an empty
+//! slot is damage, unless making the directory was interrupted: then there is no segment and no
+//! HARD. After a clean close, either slot alone says where the log ends.
 //!
 //! ```text
 //! offset  size  field                         (the first 64 bytes of a slot: see `two_slot`)
@@ -45,9 +47,9 @@ use crate::log::two_slot::{
 use crate::snapshot::SnapshotKind;
 
 const PAYLOAD_BYTES: usize = 112;
-/// In version 1.
+/// Length of the payload in version 1.
 const PAYLOAD_BYTES_1: usize = 96;
-/// The first segment of a new log.
+/// Number of the first segment of a new log.
 const FIRST_SEGMENT: u64 = 1;
 
 const _: () = assert!(PAYLOAD_BYTES <= SECTOR_PAYLOAD_BYTES);
@@ -58,9 +60,9 @@ static LAYOUT: SlotLayout =
 /// When an entry commits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CommitMode {
-    /// When it is appended: stand-alone.
+    /// An entry commits when it is appended: stand-alone.
     AsAppended,
-    /// When `commit` says so: under a consensus engine.
+    /// An entry commits when `commit` says so: under a consensus engine.
     ByCommit,
 }
 
@@ -73,33 +75,34 @@ impl From<CommitMode> for config::CommitMode {
     }
 }
 
-/// Where the log starts.
+/// The start of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LogBase {
     /// The segment whose first frame is the log's first.
     pub(crate) segment: u64,
     /// Sequence of the last frame before the base; 0 for none.
     pub(crate) sequence: u64,
-    /// Checksum of that frame: what the first one must name as its previous.
+    /// Checksum of that frame, which the first frame must name as its previous.
     pub(crate) chain: u64,
     /// The last entry before the base. `None`: the log may start at any index.
     pub(crate) last: Option<LogId>,
 }
 
-/// What META says of HARD, and with that of which version META is.
+/// META's record of HARD, which also tells META's version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HardRecord {
-    /// META is of version 1, which says nothing. So is HARD.
+    /// META has version 1, which records nothing of HARD. HARD has version 1 too.
     Unknown,
-    /// HARD is being rewritten in version 2. Its newest whole slot had this sequence before; there is none if it is 0. META's
-    /// other slot may be of version 1.
+    /// HARD is being rewritten in version 2. This was the sequence of its newest whole slot before;
+    /// 0 for no slot. META's other slot may have version 1.
     Upgrading(u64),
-    /// HARD's newest whole slot had this sequence when META was stored, or a later one; 0 if HARD was not made.
+    /// The sequence of HARD's newest whole slot when META was stored, which may have risen since; 0
+    /// if HARD was not made.
     Stored(u64),
 }
 
 impl HardRecord {
-    /// The sequence that HARD's newest whole slot has at least.
+    /// The least sequence that HARD's newest whole slot can have.
     pub(crate) fn sequence(self) -> u64 {
         match self {
             Self::Unknown => 0,
@@ -107,7 +110,7 @@ impl HardRecord {
         }
     }
 
-    /// With a sequence that is known to be durable by now.
+    /// Updates the record to a sequence that is known to be durable.
     pub(crate) fn at(self, sequence: u64) -> Self {
         match self {
             Self::Stored(known) => Self::Stored(known.max(sequence)),
@@ -119,36 +122,38 @@ impl HardRecord {
 /// The content of META.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
-    /// Drawn when the directory was made.
+    /// Random identity, drawn when the directory was made.
     pub(crate) database_id: DatabaseId,
-    /// Of the store's key hash.
+    /// Seed of the store's key hash.
     pub(crate) hash_seed: u64,
     /// When an entry commits.
     pub(crate) commit_mode: CommitMode,
     /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
     pub(crate) is_monotone: bool,
-    /// What snapshots of the state machine hold, which it was last written with: another kind of machine would make another
-    /// state of the same log. `None`: an earlier build has made it, which did not keep it.
+    /// Content of the state machine's snapshots, as it was at the last write. Another kind of
+    /// machine would make another state of the same log. `None`: an earlier build made the
+    /// directory, and did not record it.
     pub(crate) state: Option<SnapshotKind>,
-    /// Whether the state machine keeps its state in a storage of its own: the log may begin where no snapshot ends.
+    /// Whether the state machine keeps its state in a separate storage: then the log may begin
+    /// where no snapshot ends.
     pub(crate) is_kept: bool,
     /// Whether the last writable open was closed with everything durable.
     pub(crate) clean_close: bool,
-    /// Where the log starts.
+    /// The start of the log.
     pub(crate) base: LogBase,
-    /// Of the last writable open; stored before its first append.
+    /// Incarnation of the last writable open, stored before its first append.
     pub(crate) incarnation: u64,
     /// Frames up to this sequence were durable; 0 for none.
     pub(crate) durable_sequence: u64,
     /// Entries up to this index were committed.
     pub(crate) committed: Option<u64>,
-    /// What is known of HARD.
+    /// Knowledge of HARD.
     pub(crate) hard: HardRecord,
 }
 
 impl fmt::Debug for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the seed: who knows it can choose keys that collide.
+        // The seed is left out: a client that knows it can choose colliding keys.
         f.debug_struct("Meta")
             .field("commit_mode", &self.commit_mode)
             .field("is_monotone", &self.is_monotone)
@@ -164,10 +169,11 @@ impl fmt::Debug for Meta {
     }
 }
 
-/// Whether the slot that does not count reads back.
+/// Damage of the slot that does not count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct MetaDamage {
-    /// Where in META a slot is that does not hold, or is empty. No crash leaves one; it may have been the newer.
+    /// Offset in META of a slot that is damaged or empty. No crash leaves one; it may have been the
+    /// newer slot.
     pub(crate) slot_offset: Option<u64>,
 }
 
@@ -178,8 +184,8 @@ pub(crate) struct MetaFile {
 }
 
 impl MetaFile {
-    /// Makes META durable with its first content, in both slots. It must be the first file of a directory to be made; what a
-    /// crash left of an earlier attempt (see [`MetaFile::open`]) is written over.
+    /// Makes META durable with its first content, in both slots. It must be the first file of a new
+    /// directory. The rest of an interrupted attempt (see [`MetaFile::open`]) is overwritten.
     pub(crate) fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
         let mut meta_file = Self::allocate(disk)?;
@@ -188,7 +194,8 @@ impl MetaFile {
         Ok(meta_file)
     }
 
-    /// Makes a META without content durable: with snapshots beside it, it still reads as an empty directory.
+    /// Makes a META without content durable: with snapshots beside it, the directory still reads as
+    /// empty.
     pub(crate) fn begin(disk: &dyn Disk) -> Result<Self, OpenError> {
         let meta_file = Self::allocate(disk)?;
         let error = |error| OpenError::io("syncing the directory of", META_FILE, error);
@@ -205,8 +212,8 @@ impl MetaFile {
         Ok(meta_file)
     }
 
-    /// Reads META. `None`: there is none, or one in which nothing was ever completed, and nothing else is there
-    /// either: the directory is empty, or making it was interrupted.
+    /// Reads META. Returns `None` if there is no META, or one that was never completed, and no
+    /// other file: the directory is empty, or making it was interrupted.
     pub(crate) fn open(
         disk: &dyn Disk,
         writable: bool,
@@ -216,8 +223,8 @@ impl MetaFile {
         if writable || files.foreign.taken.iter().any(|name| name == META_FILE) {
             files.refuse_taken(disk)?;
         }
-        // META is complete before any other file is made, but for the snapshot of a restore: that comes after a META
-        // without content.
+        // META is complete before any other file is made. The snapshot of a restore is an
+        // exception: it comes after a META without content.
         let was_complete = files.hard || !files.segments.is_empty();
         if !files.meta {
             return if was_complete || !files.snapshots.is_empty() {
@@ -232,8 +239,8 @@ impl MetaFile {
         let slots = read_slots(&*file, &LAYOUT, Versions::Either)?;
         let newest = newest(&slots);
         let Slot::Valid(stored) = &slots[newest] else {
-            // The first store goes to slot 1; anything in slot 0 came after that was complete. A restore is not complete
-            // before both are stored.
+            // The first store goes to slot 1, so content in slot 0 came after that store was
+            // complete. A restore is not complete before both are stored.
             if was_complete || slots[0] != Slot::Empty {
                 return Err(corrupt(&LAYOUT, 0, "no slot is valid").into());
             }
@@ -245,7 +252,7 @@ impl MetaFile {
         let other = 1 - newest;
         let may_be_first = stored.sequence == 1;
         let holds = match (&slots[other], meta.hard) {
-            // Version 1 was stored into one slot when a directory was made.
+            // Version 1 stored META into one slot when a directory was made.
             (Slot::Empty, HardRecord::Unknown) => may_be_first,
             (Slot::Empty, _) => may_be_first && !was_complete,
             (Slot::Valid(slot), hard) => {
@@ -264,7 +271,7 @@ impl MetaFile {
         self.writer.sequence()
     }
 
-    /// Writes the newest slot again as it is: it may be in the page cache only.
+    /// Writes the newest slot again unchanged, because it may be in the page cache only.
     pub(crate) fn rewrite(&self) -> Result<(), OpenError> {
         self.writer.rewrite()
     }
@@ -280,20 +287,20 @@ impl MetaFile {
         }
     }
 
-    /// As [`MetaFile::store`], into both slots: each alone then says it.
+    /// Stores as [`MetaFile::store`] does, into both slots, so that each alone is enough.
     pub(crate) fn store_twice(&mut self, meta: &Meta) -> io::Result<()> {
         self.store(meta)?;
         self.store(meta)
     }
 }
 
-/// Positions in the payload.
+/// Offsets in the payload.
 const fn at(offset: usize) -> usize {
     offset - PAYLOAD_AT
 }
 
 impl Meta {
-    /// What the META of a new directory holds.
+    /// The META of a new directory.
     pub(crate) fn fresh(
         disk: &dyn Disk,
         commit_mode: config::CommitMode,
@@ -353,7 +360,7 @@ impl Meta {
         out
     }
 
-    /// `None` if a field has a value that [`Meta::encode`] does not give it.
+    /// Decodes a payload; `None` if a field has a value that [`Meta::encode`] does not give it.
     fn decode(stored: &Stored) -> Option<Self> {
         let database_id = stored.database_id;
         let is_first_version = stored.version < VERSION_2;
@@ -396,7 +403,7 @@ impl Meta {
                 (false, sequence, _) => HardRecord::Upgrading(sequence),
             },
         };
-        // The index u64::MAX is refused at the door.
+        // A submission refuses the index u64::MAX.
         (meta.encode() == *bytes && last.index < u64::MAX).then_some(meta)
     }
 }
@@ -545,7 +552,7 @@ pub(crate) mod tests {
         let upgrading = Meta { hard: HardRecord::Upgrading(0), ..full() };
         file.store(&upgrading).unwrap();
         assert_eq!(open(&disk).unwrap(), Some((upgrading, MetaDamage::default())));
-        // Were it not upgrading, both would have been written anew before.
+        // Without an upgrade in progress, both slots would have been written anew before.
         let half = disk.bytes(META_FILE);
         file.store(&upgrading).unwrap();
         file.store(&full()).unwrap();

@@ -1,8 +1,9 @@
 //! The log: frames in segments, one appender, one log writer.
 //!
-//! In the order of an entry's way: [`appender`] encodes it into an [`image`], a [`queue`] hands its frame on, [`writer`] puts
-//! the frames on disk, [`segment`] has the files ready, [`table`] says where a segment's bytes are, [`reader`] reads entries back.
-//! [`open`] with [`recovery`] and [`replay`] is how a log comes back; [`format`], [`meta`] and [`hard`] are its bytes.
+//! An entry passes these modules in order. [`appender`] encodes it into an [`image`], a [`queue`]
+//! hands its frame on, and [`writer`] puts the frames on disk. [`segment`] has the files ready,
+//! [`table`] resolves a segment's bytes, and [`reader`] reads entries back. [`open`] with
+//! [`recovery`] and [`replay`] brings a log back; [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -64,9 +65,9 @@ use segment::SegmentFiles;
 use table::SegmentTable;
 use writer::{LogWriter, WriterShared};
 
-/// What the apply manager encodes entries into: our log, or memory only.
+/// The journal into which the apply manager encodes entries: our log, or memory only.
 ///
-/// A state machine of the user's own has [`Journal::memory`], the default of the trait.
+/// An embedder's state machine has [`Journal::memory`], the default of the trait.
 #[derive(Clone, Debug)]
 pub struct Journal(Kind);
 
@@ -85,14 +86,14 @@ pub(crate) struct MemoryJournal {
     pub(crate) poison: Arc<PoisonCell>,
 }
 
-/// Size of an image of a memory journal, and how many there are: enough to keep submitter and workers apart, small
-/// enough to stay in the cache.
+/// Length of an image of a memory journal, and their number: enough to keep submitter and workers
+/// apart, and small enough for the cache.
 const MEMORY_IMAGE_BYTES: usize = 1 << 20;
 const MEMORY_IMAGES: usize = 16;
-/// What entries larger than such an image may take in all.
+/// Bytes that all entries larger than such an image may take together.
 const MEMORY_OVERSIZE_BYTES: usize = 2 * (FRAME_BYTES_MAX + (1 << 20));
 
-/// What an engine is built on.
+/// The parts of a journal that an engine is built on.
 pub(crate) struct JournalParts {
     pub(crate) appender: Appender,
     pub(crate) log: Option<Arc<Log>>,
@@ -100,12 +101,12 @@ pub(crate) struct JournalParts {
     pub(crate) rule: AckRule,
     pub(crate) start: StartMarks,
     pub(crate) poison: Arc<PoisonCell>,
-    /// The log's part; the engine adds its own.
+    /// Memory of the log; the engine adds its own.
     pub(crate) memory: MemoryStats,
 }
 
 impl Journal {
-    /// Memory only: nothing is written anywhere, and entries are gone once they are applied.
+    /// Makes a journal in memory: nothing is written, and entries are gone once they are applied.
     #[must_use]
     pub fn memory() -> Self {
         Self::memory_with(MemoryJournal {
@@ -124,12 +125,12 @@ impl Journal {
         Self(Kind::Log(log))
     }
 
-    /// Whether it is on a disk.
+    /// Whether the journal is on a disk.
     pub(crate) fn is_log(&self) -> bool {
         matches!(self.0, Kind::Log(_))
     }
 
-    /// Whether it is on a disk, and was opened for writing.
+    /// Whether the journal is on a disk, and was opened for writing.
     pub(crate) fn is_writable(&self) -> bool {
         matches!(&self.0, Kind::Log(log) if log.writing.is_some())
     }
@@ -141,7 +142,7 @@ impl Journal {
         }
     }
 
-    /// Everything an engine needs; a log gives it once.
+    /// Returns everything an engine needs; a log returns it once.
     pub(crate) fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
         match &self.0 {
             Kind::Memory(journal) => journal.open(applied),
@@ -182,7 +183,7 @@ impl MemoryJournal {
     }
 }
 
-/// What opening a directory found.
+/// Findings of opening a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
@@ -190,28 +191,32 @@ pub struct RecoveryReport {
     pub last: Option<LogId>,
     /// The last entry replayed into the state.
     pub applied: Option<u64>,
-    /// Frames read.
+    /// Number of frames read.
     pub frames: u64,
-    /// The torn end that was cut, if there was one. Nothing known to be durable is in it. After a crash it may hold an
-    /// acknowledged last group that was damaged later and, under `Periodic` and `Os`, acknowledged entries.
+    /// The torn end that opening cut, if there was one. Nothing known to be durable is in it. After
+    /// a crash it may hold an acknowledged last group that was damaged later. Under `Periodic` and
+    /// `Os` it may also hold acknowledged entries.
     pub cut: Option<Cut>,
-    /// One of META's two slots does not read back. The other one does; no crash leaves this behind.
+    /// Whether one of META's two slots cannot be read back. The other one can; no crash leaves
+    /// this.
     pub meta_slot_damaged: bool,
-    /// Opened read-only: damage to what was durable. Of the log, reading ended there, and what is said here is of the part
-    /// before it; of `HARD`, the hard state is missing.
+    /// Damage of durable bytes, met by a read-only open. Reading the log ended there, and this
+    /// report covers the part before it. If `HARD` is damaged, the hard state is missing.
     pub unreadable: Option<Corrupt>,
-    /// The entry of the snapshot that opening started from; what the log has after it was replayed.
+    /// The entry of the snapshot that opening started from; later entries of the log were replayed.
     pub snapshot: Option<LogId>,
-    /// The last entry that is gone from the log, and in that snapshot.
+    /// The last entry that was purged from the log; the snapshot has it.
     pub purged: Option<LogId>,
-    /// Newer snapshots than that, which do not read back. The log had what they had.
+    /// Newer snapshots that cannot be read back. The log had what they had.
     pub damaged_snapshots: Vec<String>,
-    /// Opened read-only, while somebody was writing: what is here is the log up to some moment of the opening.
+    /// Whether another process was writing during a read-only open: the report covers the log up to
+    /// some moment of the opening.
     pub beside_a_writer: bool,
-    /// Files of the directory that are not the engine's. They were passed over, and nothing of them was changed.
+    /// Files of the directory that are not the engine's. Opening ignores them, and changes nothing
+    /// of them.
     pub foreign: ForeignFiles,
-    /// Why the directory itself could not be locked, beside its file `LOCK`; `None` if it is. Another process can then
-    /// open it once `LOCK` is removed or replaced.
+    /// Reason why the directory itself could not be locked, beside its file `LOCK`; `None` if it is
+    /// locked. Another process can then open it once `LOCK` is removed or replaced.
     pub directory_lock_refused: Option<String>,
 }
 
@@ -219,18 +224,18 @@ pub struct RecoveryReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cut {
-    /// The segment it starts in.
+    /// The segment in which it starts.
     pub file: String,
-    /// Where in that segment.
+    /// Offset in that segment.
     pub offset: u64,
-    /// To the last byte that is not zero, over all segments.
+    /// Number of bytes up to the last one that is not zero, over all segments.
     pub bytes: u64,
     /// First and last index of whole frames among these bytes, if there are any.
     pub indexes: Option<(u64, u64)>,
 }
 
 impl RecoveryReport {
-    /// Adds what was found while the directory was copied, to be looked at beside its writer.
+    /// Adds findings from the copy of a directory that is read beside its writer.
     pub(crate) fn add_copied(&mut self, result: Option<recovery::scan::ScanResult>) {
         let Some(result) = result else { return };
         self.cut = result.cut.map(Into::into);
@@ -253,13 +258,13 @@ pub(crate) struct Log {
     disk: Arc<dyn Disk>,
     pub(crate) table: Arc<SegmentTable>,
     database_id: DatabaseId,
-    /// Held while META is stored: for those who change it.
+    /// META, locked while it is stored or changed.
     meta: Mutex<(Option<MetaFile>, Meta)>,
-    /// Where the log begins, as META on disk has it.
+    /// The base of the log, as META on disk has it.
     base: Mutex<LogBase>,
-    /// Taken before `meta` where both are.
+    /// HARD. This lock is taken before `meta` where both are taken.
     hard: Mutex<hard::HardFile>,
-    /// The sequence of HARD's last store that is durable. META records it; it is written with `hard` held.
+    /// Sequence of HARD's last durable store. META records it; writers hold `hard`.
     hard_sequence: AtomicU64,
     pub(crate) start: StartMarks,
     pub(crate) recovery: RecoveryReport,
@@ -268,11 +273,11 @@ pub(crate) struct Log {
     is_monotone: bool,
     durability: Durability,
     memory_bytes: usize,
-    /// The clean mark is on disk, or must not be any more.
+    /// Whether the clean mark is on disk, or must not be written any more.
     closed: AtomicBool,
-    /// `None`: read-only.
+    /// The parts for writing; `None` for a read-only log.
     writing: Option<Writing>,
-    /// The snapshot that it was opened from: its index and its length.
+    /// Index and length of the snapshot that the log was opened from.
     opened_from: Option<(u64, u64)>,
     opened_in: Duration,
     retain_entries: u64,
@@ -280,10 +285,10 @@ pub(crate) struct Log {
     compaction: Option<CompactionPolicy>,
 }
 
-/// What writing takes.
+/// The parts of a log that is open for writing.
 #[derive(Debug)]
 pub(crate) struct Writing {
-    /// Until an engine takes it.
+    /// The appender, until an engine takes it.
     appender: Mutex<Option<Appender>>,
     writer: Mutex<LogWriter>,
     queue: Arc<LogQueue>,
@@ -292,7 +297,7 @@ pub(crate) struct Writing {
     pool: Arc<ImagePool>,
     /// The name of the I/O back-end.
     backend: &'static str,
-    /// Why it is not the one that was asked for.
+    /// Reason why it is not the one asked for.
     io_fallback: Option<String>,
 }
 
@@ -357,22 +362,22 @@ impl Log {
         &self.disk
     }
 
-    /// The snapshot that it was opened from: its index and its length.
+    /// Index and length of the snapshot that the log was opened from.
     pub(crate) fn opened_from(&self) -> Option<(u64, u64)> {
         self.opened_from
     }
 
-    /// How long opening took.
+    /// Duration of the opening.
     pub(crate) fn opened_in(&self) -> Duration {
         self.opened_in
     }
 
-    /// When it compacts by itself.
+    /// The policy of automatic compaction.
     pub(crate) fn compaction_policy(&self) -> Option<&CompactionPolicy> {
         self.compaction.as_ref()
     }
 
-    /// How many of the last entries a compaction leaves in the log.
+    /// Number of the last entries that a compaction leaves in the log.
     pub(crate) fn retain_entries(&self) -> u64 {
         self.retain_entries
     }
@@ -382,12 +387,12 @@ impl Log {
         self.writing.as_ref().map_or("read-only", |writing| writing.backend)
     }
 
-    /// Why it is not the one that was asked for.
+    /// Reason why it is not the one asked for.
     pub(crate) fn io_fallback(&self) -> Option<&str> {
         self.writing.as_ref()?.io_fallback.as_deref()
     }
 
-    /// One step of the log writer, unless somebody else has its place.
+    /// Takes one step of the log writer, unless another thread has the writer's place.
     pub(crate) fn step_writer(&self, progress: &Progress) -> Result<Step, Poison> {
         let Some(writing) = &self.writing else { return Ok(Step::Idle) };
         let mut writer = match writing.writer.try_lock() {
@@ -399,7 +404,7 @@ impl Log {
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
 
-    /// Whether no thread is in the log writer's place at the moment.
+    /// Whether no thread has the log writer's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn writer_is_free(&self) -> bool {
         self.writing.as_ref().is_none_or(|writing| writing.writer.try_lock().is_ok())
@@ -412,52 +417,53 @@ impl Log {
         look(self)
     }
 
-    /// How long the log writer may sleep.
+    /// Longest time that the log writer may sleep.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         lock(&self.writing.as_ref()?.writer).next_due()
     }
 
-    /// Whether something is to be done when a time is over, if nothing else happens: [`Log::next_due`] says when.
+    /// Whether work becomes due by time alone: [`Log::next_due`] says when.
     pub(crate) fn waits_for_time(&self) -> bool {
         self.writing
             .as_ref()
             .is_some_and(|writing| writing.shared.waits_for_time.load(Ordering::Acquire))
     }
 
-    /// Whether less than a group waits for more to come.
+    /// Whether less than a group waits for more entries.
     pub(crate) fn is_lingering(&self) -> bool {
         self.writing
             .as_ref()
             .is_some_and(|writing| writing.shared.lingering.load(Ordering::Acquire))
     }
 
-    /// The open frame should be closed by whoever holds the appender.
+    /// Asks the holder of the appender to close the open frame.
     pub(crate) fn want_close(&self) {
         if let Some(writing) = &self.writing {
             writing.queue.want_close();
         }
     }
 
-    /// Whether there are frames to write, or writes in flight whose completions nobody waits for.
+    /// Whether there are frames to write, or writes in flight whose completions no thread waits
+    /// for.
     pub(crate) fn has_closed_frames(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| {
             !writing.queue.is_empty() || writing.shared.in_flight.load(Ordering::Acquire)
         })
     }
 
-    /// Frames up to this one should become durable, whatever the mode.
+    /// Asks for frames up to this one to become durable, in every mode.
     pub(crate) fn want_sync(&self, sequence: u64) {
         if let Some(writing) = &self.writing {
             writing.shared.sync_wanted.fetch_max(sequence, Ordering::AcqRel);
         }
     }
 
-    /// Whether frames should be made durable that are not.
+    /// Whether frames are not durable that should be.
     pub(crate) fn sync_is_due(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| writing.shared.sync_is_wanted())
     }
 
-    /// The last frame that is durable, with all before it.
+    /// Sequence of the last frame that is durable, with all before it.
     pub(crate) fn durable_sequence(&self) -> u64 {
         let shared = self.writing.as_ref().map(|writing| &writing.shared);
         shared.map_or(0, |shared| shared.durable_sequence.load(Ordering::Acquire))
@@ -468,8 +474,8 @@ impl Log {
         self.writing.as_ref().is_some_and(|writing| writing.files.is_wanted())
     }
 
-    /// Makes the next segment's file and image ready. No space or no memory yet is for the log writer to report, when
-    /// it gets there; a sync that failed is final.
+    /// Makes the next segment's file and image ready. The log writer reports missing space or
+    /// memory when it gets there; a failed sync is final.
     pub(crate) fn step_background(&self) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         writing.files.prepare()?;
@@ -479,7 +485,7 @@ impl Log {
         Ok(())
     }
 
-    /// Copies entries of `wanted` out from where they are.
+    /// Copies entries of `wanted` from their places.
     pub(crate) fn entries(
         &self,
         places: &KnownPlaces,
@@ -495,7 +501,7 @@ impl Log {
         lock(&self.hard).load().map(<[u8]>::to_vec)
     }
 
-    /// Makes a hard state durable. The caller has made durable what was appended before it.
+    /// Makes a hard state durable. The caller has made all earlier appends durable.
     pub(crate) fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         if self.writing.is_none() {
             return Err(LogError::ReadOnly);
@@ -512,7 +518,7 @@ impl Log {
         let is_first = hard.store(&*self.disk, state).map_err(failed(format::HARD_FILE))?;
         self.hard_sequence.store(hard.sequence(), Ordering::Release);
         if is_first {
-            // From here on a HARD that is missing is damage.
+            // From here on a missing HARD is damage.
             let mut meta = lock(&self.meta);
             let content = self.with_hard_sequence(meta.1);
             if let Some(file) = &mut meta.0 {
@@ -523,17 +529,18 @@ impl Log {
         Ok(())
     }
 
-    /// META's content with what is known of HARD by now.
+    /// META's content with the current record of HARD.
     fn with_hard_sequence(&self, content: Meta) -> Meta {
         let sequence = self.hard_sequence.load(Ordering::Acquire);
         Meta { hard: content.hard.at(sequence), ..content }
     }
 
-    /// Marks the log as closed with everything durable. Everything submitted must be durable; a poisoned log is left.
+    /// Marks the log as closed with everything durable. Everything submitted must be durable; a
+    /// poisoned log is left unchanged.
     pub(crate) fn close(&self, committed: Option<u64>) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
-        // A hard state that is being stored is stored before.
+        // Take the lock of HARD first, so that a store in progress ends before.
         let hard = lock(&self.hard);
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -547,7 +554,7 @@ impl Log {
             ..self.with_hard_sequence(meta.1)
         };
         let Some(file) = &mut meta.0 else { return Ok(()) };
-        // Into both slots: each alone says where the log ends.
+        // Store META into both slots, so that each alone says where the log ends.
         file.store_twice(&content).map_err(|source| {
             let poison = Poison::io("writing", format::META_FILE, source);
             self.poison.set(poison.clone());
@@ -561,10 +568,12 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         if !self.disk.is_of_this_process() {
-            // A copy that `fork` made: it writes nothing, and takes no lock that a thread of the parent may have held.
+            // This is a copy that `fork` made. It must write nothing, and take no lock that a
+            // thread of the parent may have held.
             return;
         }
-        // An engine closes the log itself. Without one, nothing was appended: what is durable is what was opened.
+        // An engine closes the log itself. Without an engine nothing was appended, so the log's end
+        // is the end found at opening, and durable.
         let unused = self.writing.as_ref().is_some_and(|writing| lock(&writing.appender).is_some());
         if unused && let Err(poison) = self.close(self.start.committed) {
             tracing::warn!(%poison, "the log could not be marked as closed");

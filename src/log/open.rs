@@ -1,4 +1,4 @@
-//! Opening a log: read META, replay the frames, make what is there durable, raise the incarnation, go on.
+//! Opening a log: read META, replay the frames, make them durable, raise the incarnation, continue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,38 +40,39 @@ use crate::snapshot::{Snapshot, SnapshotKind};
 mod kept;
 mod settle;
 
-/// Closed frames that may wait for the log writer.
+/// Number of closed frames that may wait for the log writer.
 const QUEUED_FRAMES_MAX: usize = 8192;
 
-/// A log whose META is read and whose segments can be read in place, before its frames are replayed.
+/// A log whose META is read and whose segments can be read in place, before its frames are
+/// replayed.
 #[derive(Debug)]
 pub(crate) struct LogOpening {
     disk: Arc<dyn Disk>,
     config: PersistentConfig,
     writable: bool,
     meta: Option<(MetaFile, Meta, MetaDamage)>,
-    /// What META will hold, or holds.
+    /// The content that META will have, or has.
     content: Meta,
     table: Arc<SegmentTable>,
     poison: Arc<PoisonCell>,
-    /// A slot of META is damaged, and what is left says where the log ends all the same.
+    /// Whether the end of the log is certain although a slot of META is damaged.
     is_end_proved: bool,
     /// The snapshot that the machine starts from, and its length.
     snapshot: Option<(LogId, u64)>,
-    /// The last entry that the machine's own storage has.
+    /// The last entry in the machine's storage.
     kept: Option<LogId>,
-    /// Snapshots that do not read back.
+    /// Names of snapshots that cannot be read back.
     damaged_snapshots: Vec<String>,
     /// Files that are not the engine's.
     foreign: ForeignFiles,
-    /// What shows that META is older than the rest. Only where nothing is written.
+    /// Evidence that META is older than the other files. Set only in a read-only open.
     older_meta: Option<Corrupt>,
     began: Instant,
 }
 
 impl LogOpening {
-    /// Reads META, or draws what a new one will hold, and maps the segments; for a machine whose snapshots hold `state`;
-    /// and which keeps its state in a storage, if `is_kept`.
+    /// Reads META, or makes the one of a new directory, and maps the segments. The machine's
+    /// snapshots hold `state`; it keeps its state in a storage if `is_kept`.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         config: PersistentConfig,
@@ -135,22 +136,23 @@ impl LogOpening {
         })
     }
 
-    /// Latches the log's first failure where somebody else sees it too.
+    /// Records the log's first failure in a cell that is shared with others.
     pub(crate) fn share_poison(&mut self, poison: &Arc<PoisonCell>) {
         self.poison = Arc::clone(poison);
     }
 
-    /// The newest snapshot that reads back: its state, with what the log has after it, is all there is. `None` if there
-    /// is none and the log has everything.
+    /// The newest readable snapshot; the state is that with the log's later entries. Returns `None`
+    /// if there is none and the log has everything.
     ///
-    /// Reads the whole of it, to check it; but not if `lazily`, where there is nothing else the state could be had from:
-    /// then each part is checked when it is first used. Whether it was checked.
+    /// Reads the whole snapshot to check it, except with `lazily`, where the state can come from
+    /// nowhere else. Then each part is checked when it is first used. Returns whether the snapshot
+    /// was checked.
     pub(crate) fn newest_snapshot(
         &mut self,
         lazily: bool,
     ) -> Result<Option<(Snapshot, bool)>, OpenError> {
         if self.meta.is_none() {
-            // What is there is of a restore that was interrupted.
+            // These snapshots belong to an interrupted restore.
             return Ok(None);
         }
         let base = self.content.base.last;
@@ -167,7 +169,7 @@ impl LogOpening {
                 names.push(name);
                 break;
             }
-            // What the storage has more of is only there to be sent.
+            // Where the storage has more, the snapshot only serves to be sent.
             let lazily = lazily || self.has(index);
             match self.check_snapshot(&name, index, lazily) {
                 Ok(snapshot) => {
@@ -175,7 +177,8 @@ impl LogOpening {
                     self.look_at_older(&names);
                     return Ok(Some((snapshot, !lazily)));
                 }
-                // Not for want of memory or of descriptors, where the next open would take another state for the newest.
+                // An error without damage, such as missing memory or descriptors, must not select
+                // an older snapshot, because the next open would select another one.
                 Err(error) if !error.is_damage() => return Err(OpenError::of_snapshot(error)),
                 Err(error) => {
                     tracing::warn!(%error, name, "a snapshot does not read back");
@@ -199,7 +202,7 @@ impl LogOpening {
         }
     }
 
-    /// Notes which of the snapshots that nothing is read from are damaged, as far as their indexes say.
+    /// Notes which of the unused snapshots are damaged, as far as their indexes tell.
     fn look_at_older(&mut self, names: &[String]) {
         for name in names {
             let of = Snapshot::open_on(&self.disk, name).map(|snapshot| snapshot.log_id());
@@ -233,7 +236,7 @@ impl LogOpening {
         Ok(snapshot)
     }
 
-    /// The seed of the store's hash.
+    /// Seed of the store's hash.
     pub(crate) fn hash_seed(&self) -> u64 {
         self.content.hash_seed
     }
@@ -242,7 +245,7 @@ impl LogOpening {
         &self.table
     }
 
-    /// Reads the log into `machine`, and makes it ready to go on (or, read-only, just reports).
+    /// Reads the log into `machine`, and makes it ready for writing (or, read-only, only reports).
     pub(crate) fn replay<M: StateMachine>(mut self, machine: &M) -> Result<Arc<Log>, OpenError> {
         let options = if self.writable {
             ScanOptions { strict: self.config.strict, ..ScanOptions::default() }
@@ -269,7 +272,7 @@ impl LogOpening {
         self.check_end(&result)?;
         self.check_kept_in_log(&result, &tally)?;
         if let Some(base) = self.base_of_installed(&result) {
-            // Nothing was applied: all of this log is before what the machine has.
+            // Nothing was applied: all of this log is before the machine's last entry.
             self.start_over(base)?;
             return self.replay(machine);
         }
@@ -279,10 +282,11 @@ impl LogOpening {
             return Err(place.into());
         }
         replay.finish()?;
-        // What a snapshot has was committed.
+        // Entries in a snapshot were committed.
         let committed = committed.max(self.start().map(|log_id| log_id.index));
         if by_commit {
-            // Only now is it known how far the log is committed, and what of it was truncated before it was.
+            // Only now the end of the committed entries is known, and which entries were truncated
+            // before they committed.
             let committed_mark = committed.map_or(0, |index| index + 1);
             for phase in tally.phases(committed_mark) {
                 let truncations = tally.truncations.clone();
@@ -294,7 +298,7 @@ impl LogOpening {
         if let Some(applied) = had.filter(|had| Some(had.index) > committed) {
             return Err(OpenError::OtherLog { applied, found: None });
         }
-        // The state may be past the log, by records that are not of it.
+        // Apply-only records may have moved the state past the log.
         let submitted = last.map(|last| last.index).max(committed);
         let start = StartMarks { submitted, committed, applied: committed };
         let unfed = tally.unfed(start.applied, &self.table);
@@ -303,11 +307,11 @@ impl LogOpening {
         self.finish(result, tally, start, unfed)
     }
 
-    /// Refuses, or read-only remembers, a META that is not the newest one there was.
+    /// Refuses a META that is not the newest one that existed. A read-only open only notes it.
     fn check_meta(&mut self, result: &ScanResult) -> Result<(), OpenError> {
         let Some((.., damage)) = &self.meta else { return Ok(()) };
         let result = ScanResult {
-            // A log that was closed may have been left by a storage that went on without it.
+            // A storage may have continued without a closed log.
             lacks_snapshot: result.lacks_snapshot.filter(|lacks| self.is_of_snapshot(*lacks)),
             ..result.clone()
         };
@@ -319,12 +323,14 @@ impl LogOpening {
         older.map_or(Ok(()), |place| Err(place.into()))
     }
 
-    /// The base of the log, if the snapshot is not of an entry of this log.
+    /// The base of the log, if the snapshot's entry is not of this log.
     ///
-    /// Then it was being installed when the process ended, after it was durable and before the base was moved. Read beside
-    /// a writer, it may also be newer than what was read of the log.
+    /// Such a snapshot was being installed when the process ended, after it was durable and before
+    /// the base was moved. During a read beside a writer, it may also be newer than the part of the
+    /// log that was read.
     fn base_of_installed(&self, result: &ScanResult) -> Option<LogBase> {
-        // Behind damage the log may have the snapshot's entry, and more: `lacks_snapshot` is `None` then.
+        // Behind damage the log may have the snapshot's entry, and more. In that case
+        // `lacks_snapshot` is `None`.
         let log_id = result.lacks_snapshot?;
         let tail = &result.tail;
         let last_segment = result.segments.iter().map(|segment| segment.number).max();
@@ -337,14 +343,15 @@ impl LogOpening {
         })
     }
 
-    /// Completes an installation: the log begins, empty, after the snapshot's entry.
+    /// Completes an installation: makes the log begin, empty, after the snapshot's entry.
     fn start_over(&mut self, base: LogBase) -> Result<(), OpenError> {
         self.content.base = base;
         self.content.committed = base.last.map(|last| last.index).max(self.content.committed);
         match &mut self.meta {
             Some((file, ..)) if self.writable => {
                 tracing::warn!(?base, "a snapshot was being installed: completing that");
-                // Its name may be in the cache only, and nothing else has what is before the base.
+                // The snapshot's name may be in the cache only, and nothing else has the entries
+                // before the base.
                 let synced = self.disk.sync_dir();
                 synced.map_err(|error| OpenError::io("syncing", ".", error))?;
                 let stored = file.store(&self.content);
@@ -424,7 +431,7 @@ impl LogOpening {
         }
     }
 
-    /// The appender and the log writer, at the end of the log.
+    /// Makes the appender and the log writer, at the end of the log.
     fn writing(
         &self,
         result: &ScanResult,
@@ -449,8 +456,8 @@ impl LogOpening {
             config.segment_bytes as u64,
             config.spare_segments,
         );
-        // The base they are below was stored in META again by now, so no power cut takes it back. They may have been mapped
-        // before it was known that they are.
+        // META with the base above these segments has been stored by now, so no power cut takes it
+        // back. The segments may have been mapped before that was known.
         for number in &result.obsolete {
             self.table.remove(u32::try_from(*number).unwrap_or(u32::MAX));
             files.let_go(*number);
@@ -461,7 +468,7 @@ impl LogOpening {
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
         content.truncate(read);
-        // A directory made with longer segments keeps its last one's length.
+        // In a directory made with longer segments, the last segment keeps its length.
         let image_bytes = config.segment_bytes;
         let images = config.segment_images + config.pinned_images;
         let pool = Arc::new(ImagePool::new(image_bytes, images, used.next_multiple_of(4096)));
@@ -536,7 +543,7 @@ fn map_segment(
     let error = |action| move |source| OpenError::io(action, name, source);
     let file = disk.open(name, Access::Read).map_err(error("opening"))?;
     let bytes = file.len().map_err(error("measuring"))?;
-    // One that is too long for a segment is not mapped: reading the log comes to it, and names it.
+    // A file too long for a segment is not mapped: reading the log reaches it, and names it.
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes > 0 && bytes as u64 <= SEGMENT_BYTES_MAX {
         let sealed = SegmentBytes::sealed(disk, segment, file, bytes);

@@ -1,4 +1,4 @@
-//! The images a journal has: how many there may be, and which are free.
+//! The images of a journal: their maximum, and which are free.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,20 +7,20 @@ use super::image::{Image, ImageWriter};
 
 /// A fixed number of images of one size, and a budget for larger ones.
 ///
-/// An image is free again when the pool holds the only reference to it: workers, writes in flight, readers and values
-/// each hold their own.
+/// An image is free again when the pool holds the only reference. Workers, writes in flight,
+/// readers and values each hold one.
 #[derive(Debug)]
 pub(crate) struct ImagePool {
     image_bytes: usize,
     images_max: usize,
-    /// Bytes that images above the usual size may take in all.
+    /// Bytes that images above the usual size may take together.
     oversize_bytes_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Every image of the usual size ever made, in use or not.
+    /// Every image of the usual size, in use or not.
     images: Vec<Arc<Image>>,
     oversize: Vec<Arc<Image>>,
 }
@@ -31,17 +31,17 @@ impl ImagePool {
         Self { image_bytes, images_max, oversize_bytes_max, state: Mutex::new(state) }
     }
 
-    /// The size of an image.
+    /// The usual size of an image, in bytes.
     pub(crate) fn image_bytes(&self) -> usize {
         self.image_bytes
     }
 
-    /// The most that ever fits into one image.
+    /// The most bytes that fit into one image of any size.
     pub(crate) fn largest(&self) -> usize {
         self.image_bytes.max(self.oversize_bytes_max)
     }
 
-    /// What the pool may take in all.
+    /// The most bytes that the pool takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.image_bytes * self.images_max + self.oversize_bytes_max
     }
@@ -89,7 +89,8 @@ impl ImagePool {
         Ok(writer)
     }
 
-    /// Makes one more image, with its pages, if there is none free and there may be more. Off the appender's path.
+    /// Makes one more image, with its pages, if none is free and the limit allows it. The
+    /// background calls it, off the appender's path.
     pub(crate) fn prepare(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let spare = state.images.iter().any(|image| Arc::strong_count(image) == 1);

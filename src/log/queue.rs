@@ -1,4 +1,4 @@
-//! The way from the appender to the log writer: frames that are closed, in order.
+//! The queue from the appender to the log writer: closed frames, in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,32 +7,35 @@ use crossbeam_queue::ArrayQueue;
 use super::format::OpeningHalf;
 use super::image::Closing;
 
-/// A frame that takes no more entries: the log writer's to complete and write.
+/// A frame that takes no more entries; the log writer completes and writes it.
 #[derive(Debug)]
 pub(crate) struct ClosedFrame {
     pub(crate) opening: OpeningHalf,
-    /// How many entries it has.
+    /// Number of entries in the frame.
     pub(crate) count: u32,
     pub(crate) closing: Closing,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Last index of the log after this frame, plus one.
+    /// Mark of the log's last entry after this frame.
     pub(crate) mark: u64,
-    /// What was committed when the frame was closed, plus one. Not when it is written: by then entries that replace
-    /// some of its own may be committed, and a truncation between them would contradict its header.
+    /// Mark of the committed entries when the frame was closed. The value at the time of writing
+    /// would be wrong. Entries that replace some of the frame's may be committed by then, and the
+    /// truncation between them would contradict the header.
     pub(crate) committed_mark: u64,
-    /// When the submission of its first entry began, by the engine's clock; `None` for what nobody submitted.
+    /// Start of the first entry's submission, by the engine's clock; `None` for frames without a
+    /// submission.
     pub(crate) submitted_ns: Option<u64>,
 }
 
-/// The way from the appender to the log writer.
+/// The queue from the appender to the log writer.
 #[derive(Debug)]
 pub(crate) struct LogQueue {
     pub(super) frames: ArrayQueue<ClosedFrame>,
-    /// A frame found no place. Nothing is taken after it: the log must not have a hole. The log writer, who sees this,
-    /// fails the engine; else all would wait for good for a frame that is nowhere.
+    /// Whether a frame found no place. Nothing is taken after such a frame, because the log must
+    /// not have a hole. The log writer sees this and fails the engine. Otherwise every waiter would
+    /// wait forever for the lost frame.
     lost: AtomicBool,
-    /// The log writer has nothing else to do: the open frame should be closed for it.
+    /// Asks the appender to close the open frame: the log writer has nothing else to do.
     pub(super) close_wanted: AtomicBool,
 }
 
@@ -42,15 +45,16 @@ impl LogQueue {
         Self { frames, lost: AtomicBool::new(false), close_wanted: AtomicBool::new(false) }
     }
 
-    /// From whoever holds the appender. There is a place: [`Appender::make_room`](super::appender::Appender::make_room) reserves one for every frame, and two
-    /// more.
+    /// Adds a frame; the caller holds the appender. There is a place for it:
+    /// [`Appender::make_room`](super::appender::Appender::make_room) reserves one for every frame,
+    /// and two more.
     pub(crate) fn push(&self, frame: ClosedFrame) {
         if self.has_lost() || self.frames.push(frame).is_err() {
             self.lost.store(true, Ordering::Release);
         }
     }
 
-    /// Whether a frame found no place all the same.
+    /// Whether a frame found no place in spite of the reservation.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -63,7 +67,7 @@ impl LogQueue {
         self.frames.is_empty()
     }
 
-    /// Asks whoever holds the appender to close the open frame before it lets go.
+    /// Asks the holder of the appender to close the open frame before it releases the appender.
     pub(crate) fn want_close(&self) {
         self.close_wanted.store(true, Ordering::Release);
     }

@@ -1,4 +1,5 @@
-//! Reading entries back from the log, for a consensus engine that sends them to a slow follower, and for tools.
+//! Reads of entries from the log, for a consensus engine that sends them to a slow follower, and
+//! for tools.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -18,24 +19,24 @@ use crate::error::Corrupt;
 #[derive(Clone, Default)]
 pub struct LogEntries {
     bytes: Vec<u8>,
-    /// Log id and where in `bytes` the entry starts.
+    /// Log ids of the entries, and the start of each in `bytes`.
     entries: Vec<(LogId, usize)>,
 }
 
 impl LogEntries {
-    /// How many there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Log id of the last one.
+    /// Log id of the last entry.
     #[must_use]
     pub fn last(&self) -> Option<LogId> {
         self.entries.last().map(|(log_id, _)| *log_id)
@@ -62,7 +63,7 @@ impl std::fmt::Debug for LogEntries {
     }
 }
 
-/// Copies entries of `wanted` from where they are: as many as fit `bytes_max`, and at least one.
+/// Copies entries of `wanted` from their places: as many as fit `bytes_max`, and at least one.
 pub(crate) fn read_places(
     table: &SegmentTable,
     database_id: &DatabaseId,
@@ -83,7 +84,7 @@ pub(crate) fn read_places(
     if waypoint_last.is_some_and(|last| {
         last >= *wanted.start() && out.last().is_none_or(|read| read.index < last)
     }) {
-        // No more of them fit, or none of them is wanted.
+        // No more entries fit, or none of the next ones is wanted.
         return Ok(out);
     }
     let mut is_full = false;
@@ -106,8 +107,8 @@ pub(crate) fn read_places(
     Ok(out)
 }
 
-/// Copies the entries of `wanted` that are in frames from `waypoint` on and below `until`, as many as fit `bytes_max` (but
-/// at least one). Whether there may be more of them, from `until` on.
+/// Copies the entries of `wanted` in frames from `mark` on and below `until`, as many as fit
+/// `bytes_max` (but at least one). Returns whether there may be more of them, from `until` on.
 fn read(
     table: &SegmentTable,
     database_id: &DatabaseId,
@@ -125,8 +126,8 @@ fn read(
     })
 }
 
-/// Gives `visit` the entries of `wanted` that are in frames from `waypoint` on and below `until`, in order, until it returns
-/// false. Whether there may be more of them, from `until` on.
+/// Calls `visit` with the entries of `wanted` in frames from `mark` on and below `until`, in order,
+/// until it returns false. Returns whether there may be more of them, from `until` on.
 pub(crate) fn walk(
     table: &SegmentTable,
     database_id: &DatabaseId,
@@ -145,7 +146,8 @@ pub(crate) fn walk(
         };
         let segment = table.get(at.segment).ok_or_else(|| bad("the segment is gone"))?;
         let Some((header, body)) = frame(&segment, at, database_id, sequence)? else {
-            // The segment ends here; the next one goes on. A waypoint is of a frame that was written.
+            // The segment ends here, and the next one continues. A waypoint always names a written
+            // frame.
             if at.offset == 0 || sequence.is_none() {
                 return Err(bad("a frame that was written does not read back").into());
             }
@@ -182,7 +184,8 @@ pub(crate) fn walk(
     }
 }
 
-/// Gives `visit` the entries of a frame that the log writer may not have completed, in order, until it returns false.
+/// Calls `visit` with the entries of a frame that the log writer may not have completed, in order,
+/// until it returns false.
 pub(crate) fn walk_span(
     span: &Span,
     segment: &SegmentBytes,
@@ -215,7 +218,7 @@ pub(crate) fn walk_span(
 /// A frame's header and its body.
 type Frame<'a> = (FrameHeader, Cow<'a, [u8]>);
 
-/// The frame at a position, if it is the one that follows frame `after`.
+/// The frame at a position, if it follows the frame `after`.
 fn frame<'a>(
     segment: &'a SegmentBytes,
     at: Waypoint,

@@ -1,10 +1,11 @@
-//! Recovery: what of the log is good, where it ends, and whether something is gone that must be there.
+//! Recovery: which part of the log is good, where it ends, and whether required data is missing.
 //!
-//! [`freeze`] reads one that somebody else may be writing to.
+//! [`freeze`] reads a log that another process may be writing.
 //!
-//! In the order a log is read: [`files`] finds and reads segments, [`chain`] says what the next frame must be,
-//! [`walk`] goes from frame to frame, [`survey`] looks at what is behind the last good one, [`decision`] decides, and
-//! [`scan`] and [`verify`] put these together. [`older`] compares META with what was found.
+//! A log passes these modules in order. [`files`] finds and reads segments, and [`chain`] says what
+//! the next frame must be. [`walk`] goes from frame to frame, and [`survey`] checks what is behind
+//! the last good one. [`table`] decides; [`scan`] and [`verify`] put these together. [`older`]
+//! compares META with the findings.
 
 pub(in crate::log) mod chain;
 pub(crate) mod decision;

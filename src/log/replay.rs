@@ -1,4 +1,5 @@
-//! Replay: the committed part of a log into a state machine, one thread, as the workers would.
+//! Replay: applies the committed part of a log to a state machine, on one thread, as the workers
+//! would.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -16,37 +17,38 @@ use crate::machine::{
     Failed, Footprint, Partition, Range, StateMachine, apply_range, call_storage,
 };
 
-/// Entries handed to the machine at once.
+/// Number of entries that the machine gets at once.
 const CHUNK: u32 = 1024;
 
 /// Applies frames as they are read.
 pub(crate) struct Replay<'a, M> {
     machine: &'a M,
     slots: SlotRing,
-    /// Entries above this mark are not committed.
+    /// Mark of the committed entries; later ones are not applied.
     committed_mark: u64,
-    /// What the machine had before, and the mark after it.
+    /// The machine's last entry before replay, or its last entry since.
     applied: Option<LogId>,
     applied_mark: u64,
     truncations: Truncations,
-    /// The records that are applied, by their frame sequences: see [`Phase`].
+    /// Frame sequences of the records that are applied: see [`Phase`].
     records: RangeInclusive<u64>,
     /// Whether the log may hold other entries than were applied.
     is_monotone: bool,
-    /// Of a machine over a storage: how many entries it applied and did not commit, and the first of them.
+    /// For a machine over a storage: the number of entries applied and not committed, and the first
+    /// of them.
     staged: (u64, u64),
 }
 
-/// What of a log was truncated later on, so that a pass that knows it leaves that out.
+/// The truncations of a log, by which a second pass leaves truncated entries out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Truncations {
-    /// Frame sequence and first index removed, both rising: a truncation that goes lower than an earlier one removes
-    /// everything that one did.
+    /// Frame sequence and first index removed, both rising. A truncation that goes lower than an
+    /// earlier one removes everything that the earlier one did.
     marks: VecDeque<(u64, u64)>,
 }
 
 impl Truncations {
-    /// Takes the next one of the log.
+    /// Adds the next truncation of the log.
     pub(crate) fn push(&mut self, sequence: u64, first_removed: u64) {
         while self.marks.back().is_some_and(|(_, mark)| *mark >= first_removed) {
             self.marks.pop_back();
@@ -54,7 +56,8 @@ impl Truncations {
         self.marks.push_back((sequence, first_removed));
     }
 
-    /// Entries of this frame at or above this mark are gone. Frames are asked for in their order.
+    /// Mark up to which entries of this frame are live; later ones were truncated. The caller asks
+    /// for frames in their order.
     fn live_mark(&mut self, sequence: u64) -> u64 {
         while self.marks.front().is_some_and(|(truncation, _)| *truncation < sequence) {
             self.marks.pop_front();
@@ -82,7 +85,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         }
     }
 
-    /// One step of the replay of a log that commits by `commit`.
+    /// One phase of the replay of a log that commits by `commit`.
     pub(crate) fn phase(
         machine: &'a M,
         phase: &Phase,
@@ -93,7 +96,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         Self { records: phase.records.0..=phase.records.1, is_monotone, ..replay }
     }
 
-    /// Applies what of `frame` is committed, and was not truncated before it was.
+    /// Applies the entries of `frame` that are committed, and were not truncated before.
     pub(crate) fn frame(&mut self, frame: &GoodFrame<'_>) -> Result<(), OpenError> {
         let sequence = frame.header.opening.sequence;
         let end_mark = match frame.header.opening.kind {
@@ -136,7 +139,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 {
                     return Err(OpenError::OtherLog { applied, found: Some(found) });
                 }
-                // What such a log has below a record was not applied.
+                // Such a log's entries below a record were not applied.
                 if let PayloadRef::Membership(bytes) = payload
                     && !self.is_monotone
                 {
@@ -181,7 +184,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             chunk.bytes_offset,
             &progress,
         );
-        // Where a chunk of the snapshot that an entry needs does not read back, the machine is not to blame.
+        // If a chunk of the snapshot cannot be read back, the machine is not to blame.
         let failed = |failed: Failed| match failed.damage {
             Some(place) => OpenError::Corrupt(*place),
             None => OpenError::Replay(failed.poison),
@@ -199,14 +202,14 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         Ok(())
     }
 
-    /// How many entries may be applied before a machine over a storage commits.
+    /// Number of entries that may be applied before a machine over a storage commits.
     fn chunk_max(&self) -> u32 {
         let Some(staging) = self.machine.staging() else { return CHUNK };
         let room = (staging.batch_size() as u64).saturating_sub(self.staged.0);
         u32::try_from(room).unwrap_or(CHUNK).clamp(1, CHUNK)
     }
 
-    /// Commits what a machine over a storage applied.
+    /// Commits the batch that a machine over a storage has applied.
     pub(crate) fn finish(&mut self) -> Result<(), OpenError> {
         let (entries, first) = std::mem::take(&mut self.staged);
         let Some(staging) = self.machine.staging().filter(|_| entries > 0) else { return Ok(()) };
@@ -225,7 +228,7 @@ struct Chunk<'a> {
     segment: u32,
     bytes_offset: u32,
     bytes: &'a [u8],
-    /// Bytes of `bytes` that belong to the chunk.
+    /// Offset in `bytes` of the chunk's first byte.
     skip: u32,
 }
 

@@ -1,10 +1,13 @@
-//! Segment files: made ready before they are needed, so that neither opening nor a commit waits for it.
+//! Segment files, made ready before they are needed, so that neither opening nor a commit waits for
+//! them.
 //!
-//! A file whose segment is no part of the log any more is kept, under its old name, below the log's base, and is used
-//! again: all its bytes were written before, so a sync has no extents to convert and no journal of the file system to wait for. Its bytes are not
-//! cleared. Every frame of them names the segment it was written for, so none passes for one of the new segment; what
-//! is left of a frame that was written over lies before such a frame, which tells recovery that it is no torn end. For that the
-//! last bytes of the file become one: a copy of its first frame's header, behind everything.
+//! The file of a segment that left the log is kept under its old name, below the log's base, and is
+//! reused. All its bytes were written before, so a sync has no extents to convert, and waits for no
+//! journal of the file system. The old bytes are not cleared. Every old frame names its own
+//! segment, so none is taken for a frame of the new one. The rest of an overwritten frame lies
+//! before such a frame, which tells recovery that it is no torn end. For that purpose the last
+//! bytes of the file become an old frame: a copy of the file's first frame header, behind
+//! everything.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,26 +18,26 @@ use super::recovery::files::is_no_segment;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 
-/// A log's first file begins with this length, so that a directory of few entries takes little space.
+/// Initial length of a log's first file, so that a directory of few entries takes little space.
 const FIRST_BYTES: u64 = 64 << 10;
-/// By what a file that began short becomes longer, until it is as long as a segment. Each time costs one change of the file
-/// system's metadata, of which a log has five over its life, with the defaults.
+/// Factor by which a short file grows, until it is as long as a segment. Each growth costs one
+/// change of the file system's metadata. With the defaults a log has five of them.
 const GROWTH: u64 = 4;
 
-/// Creates the files of a log, the next one ahead of time.
+/// Maker of the files of a log, the next one ahead of time.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
     disk: Arc<dyn Disk>,
     database_id: DatabaseId,
     segment_bytes: u64,
-    /// Numbers of files that may be used again; all are below the log's base, and nobody reads them.
+    /// Numbers of files that may be reused: all are below the log's base, and no thread reads them.
     spares: Mutex<Vec<u64>>,
     spares_max: usize,
-    /// How many files were.
+    /// Number of reused files.
     recycled: AtomicU64,
     /// The number of the log's last segment, for the figures.
     last_taken: AtomicU32,
-    /// The number that should be made ready; 0 for none.
+    /// The number of the segment to make ready; 0 for none.
     wanted: AtomicU32,
     /// The last number that was asked for.
     asked: AtomicU32,
@@ -44,7 +47,7 @@ pub(crate) struct SegmentFiles {
 #[derive(Debug, Default)]
 struct Ready {
     next: Option<(u32, Arc<dyn DiskFile>)>,
-    /// The last number that was taken: none up to it is made any more, however late somebody comes to that.
+    /// Highest segment number taken. A late `prepare` for it or a lower one does nothing.
     taken: u32,
 }
 
@@ -77,9 +80,9 @@ impl SegmentFiles {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the file of a segment below the log's base, which `META` names durably, and which nothing maps or
-    /// reads: kept to be used again, or removed if there are enough of those. One that cannot be removed is left to the
-    /// next open.
+    /// Releases the file of a segment below the log's base: keeps it for reuse, or removes it if
+    /// there are enough. `META` names the base durably, and nothing maps or reads the file. A file
+    /// that cannot be removed is left to the next open.
     pub(crate) fn let_go(&self, number: u64) {
         let mut spares = self.lock_spares();
         if spares.len() < self.spares_max {
@@ -90,7 +93,7 @@ impl SegmentFiles {
         }
     }
 
-    /// Removes the file of a segment that is no part of the log.
+    /// Removes the file of a segment that does not belong to the log.
     pub(crate) fn remove(&self, number: u64) {
         let name = segment_name(number);
         if let Err(error) = self.disk.remove(&name) {
@@ -98,7 +101,7 @@ impl SegmentFiles {
         }
     }
 
-    /// How many segments are in files that others had before.
+    /// Number of segments in reused files.
     pub(crate) fn recycled(&self) -> u64 {
         self.recycled.load(Ordering::Relaxed)
     }
@@ -108,7 +111,7 @@ impl SegmentFiles {
         u64::from(self.last_taken.load(Ordering::Relaxed))
     }
 
-    /// How many files are kept to be used again, the one that is ready for the next segment apart.
+    /// Number of files kept for reuse, without the one that is ready for the next segment.
     pub(crate) fn spares(&self) -> u64 {
         self.lock_spares().len() as u64
     }
@@ -128,8 +131,8 @@ impl SegmentFiles {
         }
     }
 
-    /// The file of segment `number`, in which the log ends when it is opened, and its length. One that is there keeps its
-    /// length, and a new one is short: see [`SegmentFiles::grow`].
+    /// The file of segment `number`, in which the log ends at opening, and its length. An existing
+    /// file keeps its length, and a new one is short: see [`SegmentFiles::grow`].
     pub(crate) fn take_last(&self, number: u32) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
         self.lock_ready().taken = number;
         self.last_taken.store(number, Ordering::Relaxed);
@@ -140,8 +143,8 @@ impl SegmentFiles {
         Ok((file, bytes))
     }
 
-    /// Reserves space in the file of segment `number` for what ends at `end`, and for more; its length after that. Where there
-    /// is no space, the write that comes next says so, or still fits.
+    /// Reserves space in the file of segment `number` up to `end`, and more. Returns the new
+    /// length. Without space, the next write reports it, or still fits.
     pub(crate) fn grow(&self, number: u32, file: &dyn DiskFile, end: u64) -> u64 {
         let mut bytes = FIRST_BYTES;
         while bytes < end {
@@ -164,20 +167,21 @@ impl SegmentFiles {
         }
     }
 
-    /// Length of a segment file.
+    /// Length of a segment file, in bytes.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segment_bytes
     }
 
-    /// Makes the file of segment `number` ready, if it is not. The inner error says why it cannot be made yet; a failed
-    /// sync is the engine's end.
+    /// Makes the file of segment `number` ready, unless it is. The inner error says why it cannot
+    /// be made yet; a failed sync ends the engine.
     pub(crate) fn have_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
         self.asked.store(number, Ordering::Relaxed);
         self.make_ready(number)
     }
 
     fn make_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
-        // Held while the file is made: if the log writer needs it meanwhile, it waits for it rather than making it too.
+        // Hold the lock while the file is made. A log writer that needs the file meanwhile waits,
+        // and does not make it too.
         let mut ready = self.lock_ready();
         let is_there = ready.next.as_ref().is_some_and(|(prepared, _)| *prepared == number);
         if is_there || number <= ready.taken {
@@ -199,8 +203,8 @@ impl SegmentFiles {
         self.wanted.load(Ordering::Acquire) != 0
     }
 
-    /// Makes ready what was asked for. A file that cannot be made yet is left to the log writer, which will meet the
-    /// reason when it gets there; a failed sync is the engine's end, as trying it again would prove nothing.
+    /// Makes the requested segment ready. The log writer reports a file that cannot be made when it
+    /// gets there. A failed sync ends the engine, because another attempt would prove nothing.
     pub(crate) fn prepare(&self) -> Result<(), Poison> {
         let number = self.wanted.swap(0, Ordering::AcqRel);
         if number == 0 {
@@ -212,14 +216,16 @@ impl SegmentFiles {
         Ok(())
     }
 
-    /// Space is reserved, not written: zero-filling the next segment beside the log writer cost half of the throughput
-    /// and gained nothing measurable on a single sync (`docs/benchmarks.md`).
+    /// Space is reserved, not written. Zero-filling the next segment beside the log writer cost
+    /// half of the throughput, and gained nothing measurable on a single sync
+    /// (`docs/benchmarks.md`).
     ///
-    /// A new file has `bytes` bytes, and one that is there has no fewer.
+    /// A new file has `bytes` bytes, and an existing one has no fewer.
     fn reserve(&self, number: u32, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let name = segment_name(u64::from(number));
         let file = match self.disk.open(&name, Access::Write) {
-            // It is not there: else it was made ready before, and not used, or is the one that the log ends in.
+            // The file does not exist. Otherwise it was made ready before and not used, or the log
+            // ends in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
                 Some(file) => file,
                 None => return self.create(&name, bytes),
@@ -230,15 +236,16 @@ impl SegmentFiles {
             let what = "it is not a file of sprag; move it out of the directory";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
-        // Of a recycled one, what somebody who copied the directory has left out.
+        // A recycled file may have holes after a sparse copy. `allocate` fills them.
         file.allocate(bytes.max(file.len()?))?;
         Ok(file)
     }
 
-    /// A new file with all of its space, or none: a file system that has not enough gives what it has, to the last block.
+    /// Makes a new file with all of its space, or none. A full file system may have given a part,
+    /// to the last block.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = match self.disk.open(name, Access::Create) {
-            // A spare has the name, and could not be opened by it: see `recycle_one`.
+            // A spare has this name, and could not be opened by it: see `recycle_one`.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.disk.open(name, Access::Write)?
             }
@@ -253,7 +260,7 @@ impl SegmentFiles {
         reserved.map(|()| file)
     }
 
-    /// Gives up the files that are kept to be used again, but for one, which the log itself may need next; whether there
+    /// Removes all spare files but one, which the log itself may need next. Returns whether there
     /// were any.
     pub(crate) fn free_spares(&self) -> bool {
         let spares: Vec<u64> = {
@@ -265,7 +272,7 @@ impl SegmentFiles {
         !spares.is_empty()
     }
 
-    /// A spare, under its new name; `None` if there is none that will do.
+    /// A spare file under its new name; `None` without a usable one.
     fn recycle(&self, name: &str) -> Option<Arc<dyn DiskFile>> {
         loop {
             let spare = self.lock_spares().pop()?;
@@ -297,11 +304,11 @@ impl SegmentFiles {
             return Ok(None);
         }
         file.write_all_at(&first, self.segment_bytes - FRAME_HEADER_BYTES as u64)?;
-        // The new name must not outlive a power cut without it.
+        // The new name must not survive a power cut without the copied header.
         file.sync_data()?;
         drop(file);
         self.disk.rename(&old_name, name)?;
-        // Anew: a file knows itself by the name it was opened by.
+        // Open the file again, because a file keeps the name by which it was opened.
         self.disk.open(name, Access::Write).map(Some)
     }
 
@@ -313,7 +320,7 @@ impl SegmentFiles {
     }
 }
 
-/// A failure on a segment's file, as the engine's end.
+/// The poison for a failure on a segment's file.
 pub(crate) fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
     Poison::io(action, segment_name(u64::from(segment)), source)
 }
@@ -333,7 +340,7 @@ mod tests {
         let number = files.wanted.swap(0, Ordering::AcqRel);
         drop(files.take(2).unwrap());
         drop(files.take(3).unwrap());
-        // Given up meanwhile.
+        // The segment was given up meanwhile.
         files.remove(2);
         files.make_ready(number).unwrap().unwrap();
         assert_eq!(disk.list().unwrap(), [segment_name(3)]);

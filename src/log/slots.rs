@@ -1,8 +1,10 @@
-//! Per-entry facts beside the frames: the footprint hash and place of each entry on its way, then its reply.
+//! Facts of each entry in flight, kept beside the frames: its footprint hash and place, and later
+//! its reply.
 //!
-//! A ring indexed by entry index. The appender fills an entry's slot before the index is handed to a worker; the
-//! worker that applies it stores the reply before its cursor passes it. Both hand-offs order the accesses (ring push
-//! and pop, cursor store and load), so the slots themselves are relaxed.
+//! The slots are a ring by entry index. The appender fills an entry's slot before a worker gets the
+//! index. The worker that applies the entry stores the reply before its cursor passes the index.
+//! Both hand-offs order the accesses (ring push and pop, cursor store and load), so the slots
+//! themselves are relaxed.
 
 use std::collections::TryReserveError;
 use std::fmt;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::image::EntryOffset;
 use crate::entry::Reply;
 
-/// The longest reply that a machine may declare.
+/// The longest reply that a machine may declare, in bytes.
 pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Default)]
@@ -26,17 +28,18 @@ struct Slot {
 pub(crate) struct SlotRing {
     slots: Box<[Slot]>,
     mask: u64,
-    /// The longest reply of bytes that is taken.
+    /// The longest accepted reply of bytes.
     reply_bytes_max: usize,
-    /// Room for such a reply beside each slot, `room_words` for each; nothing for a machine that
-    /// declares none, and while a log is replayed.
+    /// Room for such a reply beside each slot, `room_words` for each. It is empty for a machine
+    /// that declares none, and during replay.
     rooms: Box<[AtomicU64]>,
     room_words: usize,
 }
 
 impl fmt::Debug for SlotRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the slots: they are tens of megabytes of text, and hashes tell about keys and their seed.
+        // The slots are left out: they would be megabytes of text, and hashes tell about keys and
+        // their seed.
         f.debug_struct("SlotRing")
             .field("capacity", &self.capacity())
             .field("reply_bytes_max", &self.reply_bytes_max)
@@ -45,7 +48,7 @@ impl fmt::Debug for SlotRing {
 }
 
 impl SlotRing {
-    /// A ring for at least `entries` entries, without room for replies of bytes.
+    /// Makes a ring for at least `entries` entries, without room for replies of bytes.
     pub(crate) fn new(entries: usize) -> Self {
         let capacity = Self::capacity_for(entries);
         let slots: Box<[Slot]> = (0..capacity).map(|_| Slot::default()).collect();
@@ -57,12 +60,13 @@ impl SlotRing {
         entries.max(1).next_power_of_two()
     }
 
-    /// Bytes of memory that replies of at most `max` bytes take beside a ring for `entries` entries.
+    /// Bytes of memory that replies of at most `max` bytes take beside a ring for `entries`
+    /// entries.
     pub(crate) fn reply_rooms_bytes(entries: usize, max: usize) -> usize {
         Self::capacity_for(entries).saturating_mul(max.div_ceil(8).saturating_mul(8))
     }
 
-    /// Has room for a reply of at most `max` bytes beside each slot, all of it taken now.
+    /// Adds room for a reply of at most `max` bytes beside each slot, all of it allocated now.
     pub(crate) fn with_reply_rooms(self, max: usize) -> Result<Self, TryReserveError> {
         let room_words = max.div_ceil(8);
         let mut rooms: Vec<AtomicU64> = Vec::new();
@@ -72,23 +76,23 @@ impl SlotRing {
         Ok(Self { reply_bytes_max: max, rooms: rooms.into(), room_words, ..self })
     }
 
-    /// Takes replies of at most `max` bytes, and forgets their bytes: for replay, whose replies are
-    /// nobody's.
+    /// Accepts replies of at most `max` bytes, and drops their bytes: no caller waits for replies
+    /// of replay.
     pub(crate) fn forgetting_replies(self, max: usize) -> Self {
         Self { reply_bytes_max: max, ..self }
     }
 
-    /// How many entries may be in flight at once.
+    /// Number of entries that may be in flight at once.
     pub(crate) fn capacity(&self) -> u64 {
         self.mask + 1
     }
 
-    /// The longest reply of bytes that is taken.
+    /// The longest accepted reply of bytes.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         self.reply_bytes_max
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that the ring takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         std::mem::size_of_val(&*self.slots) + std::mem::size_of_val(&*self.rooms)
     }
@@ -104,7 +108,7 @@ impl SlotRing {
         &self.slots[self.place(index)]
     }
 
-    /// Sets where an entry is and what it concerns, and gives it the default reply.
+    /// Sets the place and footprint hash of an entry, and gives it the default reply.
     #[inline]
     pub(crate) fn fill(&self, index: u64, hash: u64, offset: u32) {
         let slot = self.slot(index);
@@ -127,7 +131,7 @@ impl SlotRing {
         (slot.hash.load(Ordering::Relaxed), slot.offset.load(Ordering::Relaxed) as u32)
     }
 
-    /// Where an entry that has its slot starts.
+    /// The start of an entry that has its slot.
     pub(crate) fn entry_offset(&self, index: u64) -> EntryOffset {
         EntryOffset::mint(self.read(index).1)
     }
@@ -139,8 +143,8 @@ impl SlotRing {
         slot.reply[1].store(number, Ordering::Relaxed);
     }
 
-    /// Stores the reply of an entry; false, and nothing is stored, if it is of more bytes than were
-    /// declared.
+    /// Stores the reply of an entry. Returns false, and stores nothing, if the reply has more bytes
+    /// than declared.
     #[inline]
     #[must_use]
     pub(crate) fn set_reply(&self, index: u64, reply: &Reply) -> bool {
@@ -151,7 +155,7 @@ impl SlotRing {
         true
     }
 
-    /// The same for a reply of bytes.
+    /// Stores a reply of bytes, with the same result.
     #[must_use]
     pub(crate) fn set_reply_bytes(&self, index: u64, bytes: &[u8]) -> bool {
         if bytes.len() > self.reply_bytes_max {
@@ -171,13 +175,13 @@ impl SlotRing {
         self.rooms.get(start..start + self.room_words).unwrap_or_default()
     }
 
-    /// Whether the reply of an entry is a rejection so far.
+    /// Whether the current reply of an entry is a rejection.
     #[inline]
     pub(crate) fn is_rejected(&self, index: u64) -> bool {
         Reply::is_rejection(self.slot(index).reply[0].load(Ordering::Relaxed))
     }
 
-    /// The reply of an applied entry. One of bytes is copied out, into memory of its own.
+    /// The reply of an applied entry. A reply of bytes is copied into newly allocated memory.
     pub(crate) fn reply(&self, index: u64) -> Option<Reply> {
         let slot = self.slot(index);
         let words = [slot.reply[0].load(Ordering::Relaxed), slot.reply[1].load(Ordering::Relaxed)];

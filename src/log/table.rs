@@ -1,4 +1,5 @@
-//! Which bytes a segment number stands for right now: an image in memory, a read-only mapping of its file, or the file.
+//! The segment table: the current bytes of each segment number, as an image in memory, a read-only
+//! mapping of the file, or the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
@@ -19,9 +20,9 @@ use crate::snapshot::ChunkSlice;
 /// The bytes of one segment.
 #[derive(Debug)]
 pub(crate) enum SegmentBytes {
-    /// Still (or just) written to: in memory.
+    /// The segment is (or was just) being written, and is in memory.
     Image(Arc<Image>, PinCount),
-    /// Sealed: read in place from its file.
+    /// The segment is sealed, and read in place from its mapped file.
     Mapped(
         Mapping,
         #[allow(
@@ -30,18 +31,19 @@ pub(crate) enum SegmentBytes {
         )]
         Arc<dyn Disk>,
     ),
-    /// Sealed, and the kernel gives no mapping: read from its file each time.
+    /// The segment is sealed and cannot be mapped, so each read reads the file.
     File(SegmentFile),
-    /// No segment: a piece of a snapshot, read in place.
+    /// A piece of a snapshot, read in place; no segment.
     Snapshot(ChunkSlice),
 }
 
-/// How many values handed out hold an image.
+/// Number of values in use that hold an image.
 #[derive(Debug, Default)]
 pub(crate) struct PinCount(AtomicUsize);
 
 impl SegmentBytes {
-    /// A sealed segment, `bytes` long: its file in place or, if the kernel gives no mapping, to be read.
+    /// A sealed segment of `bytes` bytes: its file mapped or, if the kernel gives no mapping, to be
+    /// read.
     pub(crate) fn sealed(
         disk: &Arc<dyn Disk>,
         segment: u32,
@@ -58,7 +60,7 @@ impl SegmentBytes {
         }
     }
 
-    /// The bytes at a place of this segment; `None` also if they are not in memory.
+    /// The bytes at a place of this segment; `None` if they are not in memory.
     #[inline]
     pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
         match self {
@@ -70,7 +72,7 @@ impl SegmentBytes {
         }
     }
 
-    /// Bytes that are mapped.
+    /// A range of mapped bytes.
     #[inline]
     fn range(&self, start: usize, len: usize) -> Option<&[u8]> {
         match self {
@@ -123,7 +125,7 @@ impl SegmentBytes {
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
-    /// Bytes of frames that are complete, headers and all.
+    /// Bytes of complete frames, with their headers.
     pub(crate) fn frames(&self, start: usize, len: usize) -> Result<Cow<'_, [u8]>, NotRead> {
         let end = start.checked_add(len).ok_or(NotRead::Gone)?;
         let bytes = match self {
@@ -135,7 +137,8 @@ impl SegmentBytes {
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
-    /// Whether every frame up to `end`, where one ends, is complete: its header has been written.
+    /// Whether every frame up to `end`, the end of a frame, is complete: its header has been
+    /// written.
     pub(crate) fn is_complete_to(&self, end: usize) -> bool {
         match self {
             Self::Image(image, _) => image.frames(end, end).is_some(),
@@ -143,7 +146,7 @@ impl SegmentBytes {
         }
     }
 
-    /// Where the entry starts that follows `bytes` of whole entries from `start`.
+    /// The start of the entry that follows `bytes` of whole entries from `start`.
     pub(crate) fn entry_after(start: EntryOffset, bytes: u32) -> EntryOffset {
         EntryOffset::mint(start.get().saturating_add(bytes))
     }
@@ -154,44 +157,45 @@ type Chunk = Box<[ArcSwapOption<SegmentBytes>]>;
 
 /// All live segments by number. Lookups take no lock.
 ///
-/// A caller that found a place under the store's shard lock may resolve it here while it holds that lock: whoever
-/// retires a segment first re-points every place into it, under those locks.
+/// A caller that found a place under the store's shard lock may resolve it here while it holds that
+/// lock. A thread that retires a segment first re-points every place into it, under those locks.
 pub(crate) struct SegmentTable {
     chunks: Box<[OnceLock<Chunk>]>,
-    /// How many distinct images may be held by values at a time; beyond that, values are copied out.
+    /// Number of distinct images that values may hold at a time. Beyond that, values are copied.
     pinned_images_max: usize,
     pinned_images: Arc<AtomicUsize>,
     next_piece: AtomicUsize,
     held: Mutex<Held>,
-    /// Segments that are read from their files and have them open: the last ones.
+    /// The segments that are read from files and have them open: the most recent ones.
     open_files: Mutex<VecDeque<Weak<SegmentBytes>>>,
 }
 
-/// What becomes of the file of a segment that is retired.
+/// Result of retiring a segment, for its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Retired {
-    /// Nothing reads it any more, nor ever will.
+    /// Nothing reads the file any more, and nothing will.
     Free,
-    /// What still reads it needs no name of it.
+    /// Readers remain, and do not need the file's name.
     Held,
-    /// What still reads it needs its name.
+    /// Readers remain, and need the file's name.
     Named,
 }
 
-/// Who may still refer to what no key refers to.
+/// Holds that may still refer to retired segments.
 #[derive(Debug, Default)]
 struct Held {
     /// The number of the next hold.
     next: u64,
-    /// Numbers of those that live.
+    /// Numbers of the live holds.
     live: BTreeSet<u64>,
-    /// With the number of the hold that was next: one with that number, or a later one, is of a state that no longer refers
-    /// to it. In the order of these numbers.
+    /// Retired segments, each with the number that the next hold had then. A hold with that number
+    /// or a later one does not refer to the segment. They are in the order of these numbers.
     retired: VecDeque<(u64, u32)>,
 }
 
-/// Keeps the segments of a log for as long as it lives, for a view. What is retired before it is made is none of its own, so
-/// that views that follow each other without a gap keep nothing for ever.
+/// A hold on the segments of a log, for a view: while it lives, the segments live. Segments retired
+/// before the hold was made are not covered, so overlapping views in succession keep nothing
+/// forever.
 #[derive(Debug)]
 pub struct SegmentHold {
     table: Arc<SegmentTable>,
@@ -201,7 +205,7 @@ pub struct SegmentHold {
 }
 
 impl SegmentHold {
-    /// The same, counted as what keeps the directory open.
+    /// The hold, counted as a holder of the directory.
     pub(crate) fn of(mut self, holding: Option<Holding>) -> Self {
         self.holding = holding;
         self
@@ -220,11 +224,11 @@ impl Drop for SegmentHold {
 }
 
 impl SegmentTable {
-    /// The most segments a log can have had over its life.
+    /// The most segments that a log can have over its life.
     pub(crate) const SEGMENTS_MAX: usize = CHUNK * CHUNK * 4;
-    /// So many segments that are read from their files keep them open.
+    /// Number of segments that keep their files open for reading.
     const OPEN_FILES_MAX: usize = 16;
-    /// The most pieces of snapshots there can be at a time; their numbers come after those of segments.
+    /// The most pieces of snapshots at a time; their numbers come after those of segments.
     const PIECES_MAX: usize = CHUNK * CHUNK * 4;
 
     pub(crate) fn new(pinned_images_max: usize) -> Self {
@@ -245,7 +249,8 @@ impl SegmentTable {
         self.chunks.get(segment as usize / CHUNK)?.get()?.get(segment as usize % CHUNK)
     }
 
-    /// Puts (or replaces) the bytes of a segment; what was there before lives until its last reader is done.
+    /// Puts (or replaces) the bytes of a segment. Replaced bytes live until their last reader is
+    /// done.
     pub(crate) fn set(&self, segment: u32, bytes: SegmentBytes) {
         let Some(chunk) = self.chunks.get(segment as usize / CHUNK) else { return };
         let chunk =
@@ -262,7 +267,7 @@ impl SegmentTable {
         }
     }
 
-    /// Puts a segment's bytes in the place of those that are there, unless the segment is forgotten by now.
+    /// Replaces a segment's bytes, unless the segment is already forgotten.
     pub(crate) fn replace(&self, segment: u32, bytes: SegmentBytes) {
         let Some(entry) = self.entry(segment) else { return };
         let current = entry.load();
@@ -271,7 +276,7 @@ impl SegmentTable {
         }
     }
 
-    /// Of what is read from its file, only the last ones keep it open.
+    /// Notes a segment that is read from its file; only the most recent ones keep theirs open.
     fn noted(&self, bytes: SegmentBytes) -> Arc<SegmentBytes> {
         let bytes = Arc::new(bytes);
         if let SegmentBytes::File(_) = *bytes {
@@ -287,12 +292,13 @@ impl SegmentTable {
         bytes
     }
 
-    /// Forgets a segment to which no key refers any more: now, or when the last view that may refer to it is gone.
+    /// Forgets a segment to which no key refers any more, now or when the last view that may refer
+    /// to it is dropped.
     pub(crate) fn retire(&self, segment: u32) {
         self.retire_file(segment);
     }
 
-    /// As [`SegmentTable::retire`], of one in a file: what becomes of the file.
+    /// Retires as [`SegmentTable::retire`] does, and returns what happens to the segment's file.
     pub(crate) fn retire_file(&self, segment: u32) -> Retired {
         let mut held = self.lock_held();
         if !held.live.is_empty() {
@@ -300,7 +306,8 @@ impl SegmentTable {
             held.retired.push_back((next, segment));
             return self.get(segment).map_or(Retired::Held, |bytes| Self::held_open(&bytes));
         }
-        // Whoever has loaded it without counting is counted when it is swapped out; nobody can load it after.
+        // A thread that has loaded the entry without counting is counted when the entry is swapped
+        // out. No thread can load it after that.
         match self.entry(segment).and_then(|entry| entry.swap(None)).map(Arc::try_unwrap) {
             Some(Ok(SegmentBytes::Mapped(..) | SegmentBytes::File(_))) => Retired::Free,
             Some(Err(bytes)) => Self::held_open(&bytes),
@@ -308,7 +315,7 @@ impl SegmentTable {
         }
     }
 
-    /// Readers are left: what is read by its name is opened for them.
+    /// Opens the file for the remaining readers, which read it by its name.
     fn held_open(bytes: &SegmentBytes) -> Retired {
         let SegmentBytes::File(file) = bytes else { return Retired::Held };
         match file.keep_open() {
@@ -334,7 +341,8 @@ impl SegmentTable {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece of a snapshot and gives the number that places in it have. `None` if there are too many.
+    /// Adds a piece of a snapshot, and returns the number for places in it. Returns `None` if there
+    /// are too many.
     pub(crate) fn add_piece(&self, piece: &ChunkSlice) -> Option<u32> {
         for _ in 0..Self::PIECES_MAX {
             let next = self.next_piece.fetch_add(1, Ordering::Relaxed) % Self::PIECES_MAX;
@@ -369,8 +377,9 @@ impl SegmentTable {
         guard.as_ref().ok_or(NotRead::Gone)?.read(place, read)
     }
 
-    /// Holds the bytes at `place` where they are. `None` if they are not in memory, or if it is an image and the budget for
-    /// holding images is used up: the caller then copies ([`SegmentTable::read`]).
+    /// Holds the bytes at `place` without a copy. Returns `None` if they are not in memory, or if
+    /// they are in an image and the budget of held images is used up. The caller then copies
+    /// ([`SegmentTable::read`]).
     pub(crate) fn pin(&self, place: Place) -> Option<PinnedBytes> {
         let bytes = self.get(place.segment)?;
         bytes.value(place)?;
@@ -385,7 +394,7 @@ impl SegmentTable {
         Some(PinnedBytes { bytes, place, budget })
     }
 
-    /// The first value of an image takes a unit of the budget, later ones share it.
+    /// Takes a unit of the budget for the first value of an image; later values share it.
     fn pin_image(&self, pins: &PinCount) -> bool {
         let shared = |count: usize| (count > 0).then_some(count + 1);
         if pins.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, shared).is_ok() {
@@ -396,7 +405,7 @@ impl SegmentTable {
             return false;
         }
         if pins.0.fetch_add(1, Ordering::AcqRel) > 0 {
-            // Somebody else pinned it first and paid for it.
+            // Another thread pinned the image first, and has taken the unit.
             self.pinned_images.fetch_sub(1, Ordering::AcqRel);
         }
         true
@@ -411,14 +420,14 @@ impl fmt::Debug for SegmentTable {
     }
 }
 
-/// Reads many places of one table: remembers the bytes of the segments it has come by, so that a place costs no look-up of
-/// its own.
+/// A reader of many places of one table. It remembers the bytes of recent segments, so that a place
+/// costs no look-up.
 ///
-/// It remembers what is mapped, and no image: those are few, and the log waits for them.
+/// It remembers mapped segments and no images, because images are few, and the log waits for them.
 #[derive(Debug)]
 pub(crate) struct TableReader<'t> {
     table: &'t SegmentTable,
-    /// By the last bits of the segment's number.
+    /// The remembered segments, by the last bits of their numbers.
     known: [Option<(u32, Arc<SegmentBytes>)>; TableReader::KNOWN],
 }
 

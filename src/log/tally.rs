@@ -1,4 +1,5 @@
-//! What reading a log tells about it beside its frames: terms, where indexes are, what was truncated, what is not applied.
+//! Findings of a pass over a log beside its frames: terms, places of indexes, truncations, and
+//! entries that are not applied.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,19 +18,20 @@ use super::terms::TermRuns;
 use crate::error::OpenError;
 use crate::progress::watermark::decode;
 
-/// What replay learns about the log on its way.
+/// The findings that replay collects.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) starts: Vec<SegmentStart>,
-    /// Last index of the log so far, plus one.
+    /// Mark of the log's last entry so far.
     pub(super) mark: u64,
     pub(super) terms: TermRuns,
     pub(super) index: LogIndex,
-    /// Frames of entries that may not be committed: all of a log that commits by `commit`, as long as they are live.
+    /// Frames of entries that may not be committed: all live frames of a log that commits by
+    /// `commit`.
     pub(super) frames: VecDeque<Run>,
     /// The segment of the last frame.
     pub(super) segment: Option<u64>,
-    /// What was applied without being of the log, in order.
+    /// The apply-only records, in order.
     pub(super) records: Vec<Record>,
     pub(super) truncations: Truncations,
 }
@@ -87,7 +89,7 @@ impl Tally {
             barrier: false,
             slotted: false,
         };
-        // What a later header says is committed is not fed again.
+        // Entries that a later header calls committed are not fed again.
         if let Some(committed) = header.committed {
             while self
                 .frames
@@ -115,7 +117,7 @@ impl Tally {
         }
     }
 
-    /// The runs above `applied`, the first of which may start in the middle of a frame.
+    /// The runs above `applied`; the first may start in the middle of a frame.
     pub(super) fn unfed(
         &self,
         applied: Option<u64>,
@@ -130,13 +132,14 @@ impl Tally {
         Some(unfed)
     }
 
-    /// From where the first record began to where the last one ended: entries of the log that may not be applied.
+    /// The range from the first record's start to the last one's end: entries of the log in it may
+    /// not be applied.
     pub(super) fn skipped(&self) -> Option<Range<u64>> {
         let ranges = self.records.iter().map(|record| record.before_mark..record.last.index + 1);
         ranges.reduce(|all, next| all.start.min(next.start)..all.end.max(next.end))
     }
 
-    /// In which steps what is committed is replayed.
+    /// The phases in which the committed entries are replayed.
     pub(super) fn phases(&self, committed_mark: u64) -> Vec<Phase> {
         Phase::all(&self.records, committed_mark)
     }

@@ -1,29 +1,30 @@
-//! Which term and leader every index of the log has, as far back as this opening of it knows.
+//! Term and leader of every index of the log, as far back as this opening knows.
 
 use crate::entry::{LeaderTag, LogId};
 
-/// Runs of one term and leader, by their first index. Terms change rarely, so this stays short.
+/// Runs of entries with one term and leader, by their first index. Terms change rarely, so this
+/// stays short.
 #[derive(Debug, Default)]
 pub(crate) struct TermRuns {
     runs: Vec<(u64, Run)>,
 }
 
-/// What the entries of a run have; `None`: there are none, it is a gap.
+/// Term and leader of a run's entries; `None` for a gap.
 type Run = Option<(u64, LeaderTag)>;
 
-/// What is at an index.
+/// The content of the log at an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Held {
-    /// This entry.
+    /// An entry.
     Entry(LogId),
-    /// No entry: the index is left out.
+    /// No entry: the log skips the index.
     Gap,
-    /// It is from before what is remembered.
+    /// Unknown: the index is from before what is remembered.
     Forgotten,
 }
 
 impl TermRuns {
-    /// The next entry of the log.
+    /// Adds the next entry of the log.
     #[inline]
     pub(crate) fn push(&mut self, log_id: LogId) {
         let held = Some((log_id.term, log_id.leader));
@@ -32,7 +33,7 @@ impl TermRuns {
         }
     }
 
-    /// The next entry of a log in which it may be that there is a gap after `last`.
+    /// Adds the next entry of a log that may have a gap after `last`.
     #[inline]
     pub(crate) fn push_after(&mut self, last: Option<LogId>, log_id: LogId) {
         if let Some(last) = last
@@ -43,7 +44,7 @@ impl TermRuns {
         self.push(log_id);
     }
 
-    /// What is at `index`, which the caller knows to be at most the last.
+    /// The content at `index`, which the caller knows to be at most the last.
     pub(crate) fn held(&self, index: u64) -> Held {
         let after = self.runs.partition_point(|(first, ..)| *first <= index);
         match after.checked_sub(1).and_then(|at| self.runs.get(at)) {
@@ -55,7 +56,8 @@ impl TermRuns {
         }
     }
 
-    /// The log id at `index`, which the caller knows to be at most the last; `None` if it is from before, or in a gap.
+    /// The log id at `index`, which the caller knows to be at most the last; `None` if it is
+    /// forgotten, or in a gap.
     pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
         match self.held(index) {
             Held::Entry(log_id) => Some(log_id),
@@ -63,17 +65,18 @@ impl TermRuns {
         }
     }
 
-    /// The log id of the last entry at or below `index`, which the caller knows to be at most the last.
+    /// The log id of the last entry at or below `index`, which the caller knows to be at most the
+    /// last.
     pub(crate) fn last_held(&self, index: u64) -> Option<LogId> {
         let after = self.runs.partition_point(|(first, ..)| *first <= index);
         match self.runs.get(after.checked_sub(1)?)? {
             (_, Some((term, leader))) => Some(LogId { index, term: *term, leader: *leader }),
-            // Before a gap there are entries.
+            // Entries precede a gap.
             (first, None) => self.log_id(first.checked_sub(1)?),
         }
     }
 
-    /// Forgets everything below `first_kept`, which the caller knows to be at most the last.
+    /// Forgets everything below `first_kept`, which the caller knows to be at most the last index.
     pub(crate) fn forget_below(&mut self, first_kept: u64) {
         let after = self.runs.partition_point(|(first, ..)| *first <= first_kept);
         self.runs.drain(..after.saturating_sub(1));

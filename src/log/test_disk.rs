@@ -1,4 +1,4 @@
-//! A directory in memory for unit tests: no faults but those a test sets by hand.
+//! A directory in memory for unit tests, without faults except those that a test sets.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -18,7 +18,7 @@ pub(crate) struct MemoryDisk {
 #[derive(Debug)]
 struct MemoryFile {
     bytes: Mutex<Vec<u8>>,
-    /// What the file claims to be long, if that is not its length.
+    /// The length that the file reports, if it is not its true length.
     claimed_len: Option<u64>,
     sync_fails: Arc<AtomicBool>,
 }

@@ -1,11 +1,12 @@
-//! What the log writer times.
+//! The times that the log writer records.
 
 use std::time::Duration;
 
 use super::{Log, Writing};
 use crate::times::{SizeRecorder, TimeRecorder, TimeStats};
 
-/// The histograms of [`TimeStats`] that the log writer records, in whose place there is one thread at a time.
+/// The histograms of [`TimeStats`] that the log writer records. One thread at a time has the
+/// writer's place.
 #[derive(Debug, Default)]
 pub(crate) struct LogTimes {
     pub(super) write: TimeRecorder,
@@ -17,7 +18,7 @@ pub(crate) struct LogTimes {
 }
 
 impl LogTimes {
-    /// A sync is done that covers the entry of a submission that began at `submitted_ns`.
+    /// Records a sync that covers the entry of a submission that began at `submitted_ns`.
     pub(super) fn durable_at(&self, now: Duration, submitted_ns: Option<u64>) {
         if let Some(submitted_ns) = submitted_ns {
             let since = Duration::from_nanos(submitted_ns);
