@@ -1,7 +1,9 @@
-//! A small record that is replaced whole: two slots of a file, written in turn, the newest whole one counts.
+//! A small record that is replaced as a whole: two slots of a file, written in turn, of which the
+//! newest whole one counts.
 //!
-//! Slot *n* of the file starts at 4096 *n*. Slot sequence *s* goes to slot *s* mod 2; the first is 1. A slot is a row of
-//! 512-byte sectors. Each sector says which store it is of, and has a checksum of its own:
+//! Slot *n* of the file starts at 4096 *n*. Slot sequence *s* goes to slot *s* mod 2; the first is 1.
+//! A slot is a row of 512-byte sectors. Each sector says which store it is of, and has a checksum
+//! of its own:
 //!
 //! ```text
 //! offset  size  field                           of each sector
@@ -17,14 +19,16 @@
 //!     64   448  payload, then zeros
 //! ```
 //!
-//! Magic, version, slot sequence and checksum of a slot's first sector never move, whatever the version.
+//! Magic, version, slot sequence and checksum of a slot's first sector stay in place in every
+//! version.
 //!
-//! **What a crash leaves of a store.** A disk writes a sector whole or not at all. So after a crash each sector of the slot
-//! that was being written is of the new store, or of the store two before, or zeros if the slot was never complete. Such a
-//! mixture is a torn store: nothing of it was acknowledged, and the other slot counts. A store that was torn and is done
-//! again has the same sequence; the payload's checksum in each sector tells its sectors from those of the first try.
-//! Whatever else a slot holds is damage. No byte that may be damaged decides which of the two it is: a sector counts
-//! as being of a store only if its checksum fits.
+//! **What a crash leaves of a store.** A disk writes a sector whole or not at all. So after a crash
+//! each sector of the slot being written belongs to the new store, or to the store two before. It
+//! is zeros if the slot was never complete. Such a mixture is a torn store: none of it was
+//! acknowledged, and the other slot counts. A torn store that is repeated has the same sequence. The
+//! payload's checksum in each sector tells its sectors from those of the first attempt. Any other
+//! content of a slot is damage. No byte that may be damaged decides between the two: a sector counts
+//! as part of a store only if its checksum fits.
 //!
 //! Version 1 had one header and one checksum a slot: see [`version_1`].
 
@@ -39,14 +43,14 @@ use crate::log::format::{DatabaseId, put, u16_at, u32_at, u64_at};
 
 pub(crate) mod version_1;
 
-/// What a disk writes whole or not at all.
+/// Number of bytes that a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: usize = 512;
-/// Where the payload starts in each sector.
+/// Offset of the payload in each sector.
 pub(crate) const PAYLOAD_AT: usize = 64;
-/// Payload that a sector has room for.
+/// Bytes of payload in a sector.
 pub(crate) const SECTOR_PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
 const CRC_AT: usize = 60;
-/// Where the second slot starts.
+/// Offset of the second slot.
 const SLOT_STRIDE_BYTES: u64 = 4096;
 
 /// Version 1 of a two-slot file.
@@ -54,19 +58,19 @@ pub(crate) const VERSION_1: u16 = 1;
 /// The version that is written.
 pub(crate) const VERSION_2: u16 = 2;
 
-/// What tells one two-slot file from another.
+/// Properties that distinguish one two-slot file from another.
 #[derive(Debug)]
 pub(crate) struct SlotLayout {
-    /// Its file's name.
+    /// Name of the file.
     pub(crate) file: &'static str,
     /// The first four bytes of a sector.
     pub(crate) magic: u32,
-    /// How many sectors a slot has, 1 to 8.
+    /// Number of sectors in a slot, 1 to 8.
     pub(crate) sectors: usize,
 }
 
 impl SlotLayout {
-    /// The longest payload.
+    /// The longest payload, in bytes.
     pub(crate) const fn payload_bytes_max(&self) -> usize {
         self.sectors * SECTOR_PAYLOAD_BYTES
     }
@@ -76,72 +80,72 @@ impl SlotLayout {
     }
 }
 
-/// One slot, read.
+/// One slot, as read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// All zeros: never written.
+    /// The slot is all zeros: it was never written.
     Empty,
-    /// A store that a crash cut short; nothing else leaves that.
+    /// The slot holds a store that a crash interrupted; nothing else leaves such a slot.
     Torn {
         /// The sequence of that store.
         sequence: u64,
-        /// The directory it belongs to.
+        /// The directory that the store belongs to.
         database_id: DatabaseId,
     },
-    /// Version 1 only: zeros in the first sector, and other bytes behind it.
+    /// In version 1 only: the first sector is zeros, and other bytes follow.
     Headless,
-    /// Anything else that does not read back.
+    /// The slot is damaged in any other way.
     Damaged {
-        /// Version 1 only: a crash may have left that too.
+        /// In version 1 only: whether a crash may have left the slot in this way.
         may_be_torn: bool,
     },
-    /// Whole.
+    /// The slot is whole.
     Valid(Stored),
 }
 
-/// What a whole slot holds.
+/// The content of a whole slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// The version it was written in.
     pub(crate) version: u16,
-    /// The higher one of two is the newer.
+    /// Slot sequence: the higher one of two is the newer.
     pub(crate) sequence: u64,
-    /// The directory it belongs to.
+    /// The directory that the slot belongs to.
     pub(crate) database_id: DatabaseId,
-    /// What was stored.
+    /// The stored payload.
     pub(crate) payload: Vec<u8>,
 }
 
 impl Slot {
-    /// The slot sequence; 0 if it is not whole.
+    /// The slot sequence; 0 if the slot is not whole.
     pub(crate) fn sequence(&self) -> u64 {
         if let Self::Valid(stored) = self { stored.sequence } else { 0 }
     }
 }
 
-/// Which of two slots counts if one is whole: the newer one.
+/// The slot that counts if one is whole: the newer one.
 pub(crate) fn newest(slots: &[Slot; 2]) -> usize {
     usize::from(slots[1].sequence() > slots[0].sequence())
 }
 
-/// Where a slot starts in its file.
+/// Offset of a slot in its file.
 pub(crate) fn slot_offset(slot: usize) -> u64 {
     slot as u64 * SLOT_STRIDE_BYTES
 }
 
-/// Which slots of a file hold, by the versions that it may be of.
+/// The versions that the slots of a file may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Versions {
-    /// Version 1 alone.
+    /// Both slots have version 1.
     One,
-    /// Version 2 alone.
+    /// Both slots have version 2.
     Two,
-    /// Each slot is of one or the other.
+    /// Each slot has one or the other version.
     Either,
 }
 
-/// Reads both slots. Fails for a slot of a later version whose checksum fits, even if the other slot is ours: a later
-/// release has written here.
+/// Reads both slots. Fails for a slot of a later version whose checksum fits, even if the other
+/// slot is of a known version: a later release has written the file.
 pub(crate) fn read_slots(
     file: &dyn DiskFile,
     layout: &'static SlotLayout,
@@ -164,7 +168,7 @@ pub(crate) fn read_slots(
     Ok([slot(0)?, slot(1)?])
 }
 
-/// The bytes of a slot; what the file is too short for reads as zeros.
+/// The bytes of a slot; bytes beyond the end of the file read as zeros.
 pub(crate) fn slot_bytes(
     file: &dyn DiskFile,
     number: usize,
@@ -176,7 +180,7 @@ pub(crate) fn slot_bytes(
     Ok(bytes)
 }
 
-/// Which store a sector is of. Two sectors of one store have the same.
+/// Identity of the store that a sector belongs to. Two sectors of one store have the same identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct StoreId {
     sequence: u64,
@@ -185,7 +189,7 @@ struct StoreId {
     payload_crc: u32,
 }
 
-/// One sector, read.
+/// One sector, as read.
 enum Sector {
     Zeros,
     Of(StoreId),
@@ -246,8 +250,8 @@ fn read_slot(bytes: &[u8], number: usize, layout: &'static SlotLayout) -> Result
         let StoreId { sequence, database_id, .. } = newest;
         return Ok(Slot::Valid(Stored { version: VERSION_2, sequence, database_id, payload }));
     }
-    // Every store goes to all sectors. So those that are not of the newest are all of the one before it here, which is two
-    // before, and was complete.
+    // Every store goes to all sectors. So the sectors that are not of the newest store are all of
+    // the store two before, which was complete.
     let before: Vec<_> =
         stores.iter().filter(|store| store.sequence != newest.sequence).copied().collect();
     let is_one_store = before.windows(2).all(|pair| pair[0] == pair[1]);
@@ -261,7 +265,8 @@ fn read_slot(bytes: &[u8], number: usize, layout: &'static SlotLayout) -> Result
     Ok(damaged)
 }
 
-/// Whether a slot sequence belongs into the slot `number`. After the last one there would be none for the next store.
+/// Whether a slot sequence belongs into the slot `number`. The last sequence is refused, because
+/// the next store would have none.
 fn is_placed(sequence: u64, number: usize) -> bool {
     (1..u64::MAX).contains(&sequence) && sequence % 2 == number as u64
 }
@@ -271,37 +276,37 @@ fn unknown_version(layout: &'static SlotLayout, found: u16) -> OpenError {
     OpenError::UnknownVersion { file, found, supported: VERSION_2 }
 }
 
-/// Names a slot as corrupt.
+/// The error for a corrupt slot.
 pub(crate) fn corrupt(layout: &'static SlotLayout, slot: usize, what: &'static str) -> Corrupt {
     Corrupt { file: layout.file.to_owned(), offset: slot_offset(slot), index: None, what }
 }
 
-/// The checksum of a sector (or of a slot of version 1) without the four bytes that hold it.
+/// The checksum of a sector (or of a slot of version 1), without the four bytes that hold it.
 fn crc_of(bytes: &[u8]) -> u32 {
     crc32c_append(crc32c(&bytes[..CRC_AT]), &bytes[CRC_AT + 4..])
 }
 
-/// The writing side of a two-slot file.
+/// The writer of a two-slot file.
 #[derive(Debug)]
 pub(crate) struct SlotWriter {
     file: Arc<dyn DiskFile>,
     layout: &'static SlotLayout,
-    /// Of the newest whole slot.
+    /// Sequence of the newest whole slot.
     sequence: u64,
-    /// Set while a store runs. After a failed store it is not known what the slot holds; the next store would write
-    /// over the one good slot.
+    /// Set while a store runs, and after a failed one. The content of the slot is unknown after a
+    /// failed store. Another store would overwrite the one good slot.
     failed: bool,
     bytes: Box<[u8]>,
 }
 
 impl SlotWriter {
-    /// Goes on after the slot of `sequence`, or starts with 0.
+    /// Makes a writer that continues after the slot of `sequence`, or starts with 0.
     pub(crate) fn new(file: Arc<dyn DiskFile>, layout: &'static SlotLayout, sequence: u64) -> Self {
         let bytes = vec![0; layout.slot_bytes()].into();
         Self { file, layout, sequence, failed: false, bytes }
     }
 
-    /// The sequence of the last store that is durable.
+    /// The sequence of the last durable store.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
@@ -316,14 +321,16 @@ impl SlotWriter {
         self.store_as(VERSION_2, database_id, payload)
     }
 
-    /// As [`SlotWriter::store`]. Version 1 only for slots of one sector, which differ in the header's fields alone.
+    /// Stores as [`SlotWriter::store`] does, in a given version. Version 1 is only for slots of one
+    /// sector, which differ in the header's fields alone.
     pub(crate) fn store_as(
         &mut self,
         version: u16,
         database_id: &DatabaseId,
         payload: &[u8],
     ) -> io::Result<()> {
-        // A slot of the number after would not be read: no engine gets there, but a file that was made up may.
+        // A slot of the number after could not be read. No engine gets there, but a forged file
+        // may.
         let next = self.sequence.checked_add(1).filter(|next| *next < u64::MAX);
         let next =
             next.ok_or_else(|| io::Error::other("the numbers of the file's slots are used up"))?;
@@ -360,8 +367,9 @@ impl SlotWriter {
         Ok(())
     }
 
-    /// Writes the newest slot again as it is, and syncs it. A store that a crash or a failed sync cut short may be in the page
-    /// cache only; a later sync alone would not write it. The other slot is what a crash meanwhile falls back on.
+    /// Writes the newest slot again unchanged, and syncs it. A store that a crash or a failed sync
+    /// interrupted may be in the page cache only, and a later sync alone would not write it. A
+    /// crash during the rewrite leaves the other slot whole.
     pub(crate) fn rewrite(&self) -> Result<(), OpenError> {
         let error = |action| move |source| OpenError::io(action, self.layout.file, source);
         let number = usize::from(self.sequence % 2 == 1);

@@ -1,8 +1,9 @@
 //! A sealed segment that is read by `pread`, because the kernel gives no mapping for it.
 //!
-//! A process may have a limited number of mappings and a limited address space, and a log may have any number of
-//! segments. A read opens the file by its name, so that many such segments need few descriptors; the last ones that were
-//! sealed stay open. Before a file loses its name it is opened for the readers that are left, and stays open from then on.
+//! A process may have a limited number of mappings and a limited address space, while a log may
+//! have any number of segments. A read opens the file by its name, so that many such segments need
+//! few descriptors; the most recently sealed ones stay open. Before a file loses its name, it is
+//! opened for its remaining readers, and stays open from then on.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use super::format::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Corrupt, LogError, Poison, ReadError, SubmitError};
 
-/// A segment's file, by its name or by a descriptor.
+/// A segment's file, reached by its name or by a descriptor.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     disk: Arc<dyn Disk>,
@@ -23,12 +24,14 @@ pub(crate) struct SegmentFile {
 #[derive(Debug)]
 struct Open {
     file: Option<Arc<dyn DiskFile>>,
-    /// Set before the name is removed: the file can be had from its descriptor alone.
+    /// Whether the file has lost, or is about to lose, its name, so that only the descriptor
+    /// reaches it.
     for_good: bool,
 }
 
 impl SegmentFile {
-    /// The first `bytes` bytes of segment `segment`. It stays open until [`SegmentFile::close`].
+    /// The first `bytes` bytes of segment `segment`. The file stays open until
+    /// [`SegmentFile::close`].
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         segment: u32,
@@ -51,7 +54,7 @@ impl SegmentFile {
             return Ok(Arc::clone(file));
         }
         match self.disk.open(&self.name(), Access::Read) {
-            // It lost its name since the look above, and was opened before that.
+            // The file lost its name since the check above, and was opened before that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lock_open().file.as_ref().map(Arc::clone).ok_or(error)
             }
@@ -77,7 +80,7 @@ impl SegmentFile {
         }
     }
 
-    /// Opens it for good: it is about to lose its name. An error leaves it as it is.
+    /// Opens the file for good, because it is about to lose its name. An error changes nothing.
     pub(crate) fn keep_open(&self) -> io::Result<()> {
         let file = self.opened()?;
         let mut open = self.lock_open();
@@ -86,7 +89,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Gives back its descriptor, if it has its name; it is read by that from now on.
+    /// Closes the descriptor, if the file still has its name; reads use the name from now on.
     pub(crate) fn close(&self) {
         let mut open = self.lock_open();
         // A segment that was given up before it was sealed lost its name while it was an image.
@@ -96,7 +99,7 @@ impl SegmentFile {
     }
 }
 
-/// Whether an error of mapping a file says that the kernel gives no more mappings, and nothing about the file.
+/// Whether an error of mapping a file comes from the kernel's limits, and not from the file.
 pub(crate) fn is_no_mapping(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let refusals = [Errno::NOMEM, Errno::AGAIN, Errno::NFILE, Errno::NODEV];
@@ -104,19 +107,19 @@ pub(crate) fn is_no_mapping(error: &io::Error) -> bool {
         || error.kind() == io::ErrorKind::OutOfMemory
 }
 
-/// Why bytes of the log were not read.
+/// Reason why bytes of the log were not read.
 #[derive(Debug)]
 pub(crate) enum NotRead {
-    /// Nothing is there.
+    /// The bytes are gone.
     Gone,
-    /// What is there does not hold.
+    /// The bytes are damaged.
     Corrupt(Corrupt),
-    /// The operating system refused.
+    /// The operating system failed.
     Io { file: String, source: Arc<io::Error> },
 }
 
 impl NotRead {
-    /// As the engine's end; `gone` says what it means that nothing is there.
+    /// Converts the error into poison; `gone` is the message for missing bytes.
     pub(crate) fn poison(self, gone: &'static str) -> Poison {
         match self {
             Self::Io { file, source } => Poison::Io { action: "reading", file, source },
@@ -124,7 +127,7 @@ impl NotRead {
         }
     }
 
-    /// As a place that does not hold; `place` is that place, if nothing is there.
+    /// Converts missing bytes into damage at `place`.
     pub(crate) fn or_corrupt(self, place: impl FnOnce() -> Corrupt) -> Self {
         match self {
             Self::Gone => Self::Corrupt(place()),
@@ -132,7 +135,7 @@ impl NotRead {
         }
     }
 
-    /// As a read of the state; `gone` is the error if nothing is there.
+    /// Converts the error into a failed read of the state; `gone` is the error for missing bytes.
     pub(crate) fn read_error(self, gone: ReadError) -> ReadError {
         match self {
             Self::Io { file, source } => ReadError::Io { file, source },
@@ -167,7 +170,7 @@ impl From<NotRead> for SubmitError {
     }
 }
 
-/// An error of its own that says the same.
+/// A copy of an I/O error, with the same kind and text.
 fn shared(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number),
@@ -195,13 +198,13 @@ mod tests {
         let name = segment_name(3);
         let (disk, file) = segment(3);
         file.keep_open().unwrap();
-        // It is told to close once many later ones are there, before its name goes or after.
+        // `close` is called once many later segments exist, before or after the name is removed.
         file.close();
         disk.remove(&name).unwrap();
         assert_eq!(file.read(8, 4).unwrap(), [7; 4]);
         file.close();
         assert_eq!(file.read(8, 4).unwrap(), [7; 4]);
-        // Its name went while it was in memory.
+        // This file lost its name while the segment was in memory.
         let (disk, file) = segment(3);
         disk.remove(&name).unwrap();
         file.close();

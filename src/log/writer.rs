@@ -1,7 +1,8 @@
-//! The log writer: closed frames become checksummed, chained bytes on disk, a group at a time.
+//! The log writer turns closed frames into checksummed, chained bytes on disk, a group at a time.
 //!
-//! Greedy group commit: while one group is written and synced, the next gathers in the appender. A step function; a
-//! thread loops over it, a caller who waits for durability may run it too, and the simulator drives it from one thread.
+//! Group commit is greedy: while one group is written and synced, the next gathers in the appender.
+//! The writer is a step function. A thread loops over it, a caller that waits for durability may
+//! also run it, and the simulator drives it from one thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,63 +24,66 @@ use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueu
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::progress::watermark::{self, Progress};
 
-/// The next segment is made ready when one in so many parts of this one is written: early enough at full speed, and
-/// never for a directory that takes a few entries.
+/// Divisor of a segment: the next segment is made ready when this part of the current one is
+/// written. That is early enough at full speed, and never happens for a directory with a few
+/// entries.
 const PREPARE_PART: u64 = 4;
 
-/// So many files of full segments stay open for a sync to come. Then the oldest is synced by itself, which the system has mostly
-/// written by then: where nobody asks for a sync, they would become as many as a process may have.
+/// Number of full segments' files that stay open for a later sync. Beyond it the oldest is synced
+/// separately; the system has mostly written it by then. Without the limit, and without syncs, the
+/// open files would reach the limit of the process.
 const UNSYNCED_MAX: usize = 16;
 
-/// How groups are formed and made durable.
+/// Options of forming groups and making them durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriterConfig {
     pub(crate) database_id: DatabaseId,
     pub(crate) durability: Durability,
     /// Most bytes of one write.
     pub(crate) group_bytes_max: usize,
-    /// How long less than `linger_entries` entries wait for more.
+    /// Time that fewer than `linger_entries` entries wait for more.
     pub(crate) linger: Duration,
     pub(crate) linger_entries: u64,
 }
 
-/// Where the log goes on, on disk.
+/// The position on disk from which the log continues.
 #[derive(Debug)]
 pub(crate) struct WriterPosition {
     pub(crate) segment: u32,
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Length of the file, for which its space is reserved. The log's first file begins short.
+    /// Length of the file, for which space is reserved. The log's first file begins short.
     pub(crate) file_bytes: u64,
-    /// Bytes of the segment that are written.
+    /// Number of written bytes of the segment.
     pub(crate) written_bytes: usize,
     /// Checksum of the last frame.
     pub(crate) chain: u64,
-    /// The last frame; all up to it are durable.
+    /// Sequence of the last frame; all frames up to it are durable.
     pub(crate) sequence: u64,
-    /// Last index of the log, plus one.
+    /// Mark of the log's last entry.
     pub(crate) mark: u64,
 }
 
-/// What others see of the log writer, and ask of it.
+/// State of the log writer that other threads read, and their requests to it.
 #[derive(Debug, Default)]
 pub(crate) struct WriterShared {
-    /// All frames up to this one are durable.
+    /// Sequence up to which all frames are durable.
     pub(crate) durable_sequence: AtomicU64,
-    /// Frames up to this sequence should be made durable now, whatever the mode. A sequence, because a truncation is
-    /// a frame too, and has no index of its own.
+    /// Sequence up to which frames should become durable now, in every mode. It is a sequence
+    /// because a truncation is a frame without an index.
     pub(crate) sync_wanted: AtomicU64,
-    /// Less than a group waits for more to come.
+    /// Whether less than a group waits for more entries.
     pub(crate) lingering: AtomicBool,
-    /// A step left something that is due when a time is over.
+    /// Whether a step left work that becomes due by time.
     pub(crate) waits_for_time: AtomicBool,
-    /// A step ended with writes in flight: somebody has to take the next one.
+    /// Whether a step ended with writes in flight, so that a thread must take the next step.
     pub(crate) in_flight: AtomicBool,
-    /// Where the segments begin.
+    /// The starts of the segments.
     pub(crate) starts: SegmentStarts,
-    /// The segment the log writer is in.
+    /// The segment that the log writer writes to.
     pub(crate) segment: AtomicU32,
-    /// The segment that the appender has gone on to without filling the one before; the log writer goes there also
-    /// if nothing is written to it. Stored after the last frame of the one before was queued.
+    /// The segment to which the appender has moved without filling the one before. The log writer
+    /// follows even if nothing is written there. The appender stores it after queueing the last
+    /// frame of the segment before.
     pub(crate) segment_wanted: AtomicU32,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
@@ -88,12 +92,13 @@ pub(crate) struct WriterShared {
 }
 
 impl WriterShared {
-    /// All frames up to this one are durable. Stored last: whoever waits for a frame finds the marks where it put them.
+    /// Records that all frames up to this one are durable. Stored last, so that a thread that waits
+    /// for the frame also sees the watermarks that it moved.
     fn durable_to(&self, sequence: u64) {
         self.durable_sequence.store(sequence, Ordering::Release);
     }
 
-    /// Syncs a file apart from any write.
+    /// Syncs a file separately from any write.
     fn sync_file(&self, segment: u32, file: &dyn DiskFile, clock: &Clock) -> Result<(), Poison> {
         let began = clock.now();
         file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
@@ -102,7 +107,7 @@ impl WriterShared {
         Ok(())
     }
 
-    /// Whether somebody waits for frames to become durable that are not yet.
+    /// Whether a thread waits for frames to become durable.
     pub(crate) fn sync_is_wanted(&self) -> bool {
         self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
     }
@@ -116,16 +121,17 @@ struct Group {
     mark: u64,
     bytes: u64,
     entries: u64,
-    /// When the submission of its first entry began.
+    /// Start of its first entry's submission.
     submitted_ns: Option<u64>,
-    /// When it was handed to the disk.
+    /// Time at which the disk got the write.
     handed_at: Duration,
     synced: bool,
     done: bool,
 }
 
 impl Group {
-    /// It was done at `now`. Without the time between, write and sync were one, and count as the sync.
+    /// Records the times of a write that was done at `now`. Without `written_at`, write and sync
+    /// were one request, and count as the sync.
     fn record_times(&self, written_at: Option<Duration>, now: Duration, times: &LogTimes) {
         if let Some(written_at) = written_at.or((!self.synced).then_some(now)) {
             times.write.record(written_at.saturating_sub(self.handed_at));
@@ -136,7 +142,7 @@ impl Group {
     }
 }
 
-/// A segment whose frames are all written, still in memory.
+/// A segment whose frames are all written, and which is still in memory.
 #[derive(Debug)]
 struct Sealed {
     segment: u32,
@@ -144,7 +150,7 @@ struct Sealed {
     bytes: usize,
 }
 
-/// See the module.
+/// The log writer; see the module.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     config: WriterConfig,
@@ -155,22 +161,23 @@ pub(crate) struct LogWriter {
     table: Arc<SegmentTable>,
     clock: Clock,
     position: WriterPosition,
-    /// Taken off the queue, and belongs to the next group.
+    /// A frame taken off the queue that belongs to the next group.
     carried: Option<ClosedFrame>,
     in_flight: VecDeque<Group>,
     next_token: u64,
-    /// Last frame and mark that were submitted; some of it may be in flight.
+    /// Sequence and mark of the last submitted frame; some frames up to it may be in flight.
     written: (u64, u64),
-    /// Last frame and mark that are in the kernel's hands, with everything before: what a sync covers.
+    /// Sequence and mark of the last frame such that it and all before it are in the kernel's
+    /// hands: a sync covers these.
     completed: (u64, u64),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,
-    /// When the submission began whose entry has been written and not synced for the longest.
+    /// Start of the submission whose entry has been written and not synced for the longest.
     unsynced_ns: Option<u64>,
     synced_at: Duration,
     gathering_since: Option<Duration>,
-    /// The first failure; nothing is done after it.
+    /// The first failure; the writer does nothing after it.
     failed: Option<Poison>,
 }
 
@@ -223,17 +230,19 @@ impl LogWriter {
         self.queue.backend()
     }
 
-    /// Why it is not the one that was asked for.
+    /// Reason why it is not the one asked for.
     pub(crate) fn io_fallback(&self) -> Option<&str> {
         self.queue.fallback()
     }
 
-    /// Writes what there is (and syncs it, as the mode asks); whether there was anything to do.
+    /// Writes the queued frames (and syncs them, as the mode asks). Returns whether there was
+    /// anything to do.
     ///
     /// The first failure is final: the caller poisons the engine with it and never steps again.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
         if let Some(failed) = &self.failed {
-            // Somebody took our place before the one who met the failure could say so: it is his that counts.
+            // Another thread took the writer's place before the thread that met the failure could
+            // report it. That report counts.
             return Err(failed.clone());
         }
         let stepped = self.step_on(progress);
@@ -254,20 +263,21 @@ impl LogWriter {
             return Ok(false);
         }
         while !lingers && self.in_flight.len() < self.queue.depth() && self.submit_group()? {}
-        // Blocks only with nothing left to submit, or no depth to do it in; frames that are closed meanwhile gather.
+        // Block only if nothing is left to submit, or no depth to submit it in; frames closed
+        // meanwhile gather.
         let mut worked = self.complete(progress, true)?;
         while self.complete(progress, false)? {}
         self.shared.in_flight.store(!self.in_flight.is_empty(), Ordering::Release);
         if !worked {
             self.frames.want_close();
         }
-        // There may be more to take.
+        // There may be more frames to take.
         worked |= self.sync_if_due(progress)?;
         self.map_sealed()?;
         Ok(worked)
     }
 
-    /// How long the thread may sleep if nobody calls; `None`: until somebody does.
+    /// Time that the thread may sleep if no call wakes it; `None`: until a call does.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         if let Some(since) = self.gathering_since {
             let waited = self.clock.now().saturating_sub(since);
@@ -281,7 +291,7 @@ impl LogWriter {
         }
     }
 
-    /// Whether [`LogWriter::next_due`] has an answer.
+    /// Whether [`LogWriter::next_due`] returns a time.
     fn waits_for_time(&self) -> bool {
         let periodic = matches!(self.config.durability, Durability::Periodic(_));
         self.gathering_since.is_some() || (periodic && self.is_unsynced())
@@ -300,7 +310,8 @@ impl LogWriter {
         if self.config.linger.is_zero() {
             return false;
         }
-        // The state may be past the log, by records that are not of it: nothing is written for what they have.
+        // Apply-only records may have moved the state past the log, and nothing is written for such
+        // entries.
         let written = self.written.1.max(progress.written_mark()).max(progress.base());
         let waiting = progress.submitted_mark().saturating_sub(written);
         let full = waiting >= self.config.linger_entries;
@@ -310,13 +321,14 @@ impl LogWriter {
         }
         let now = self.clock.now();
         let since = *self.gathering_since.get_or_insert(now);
-        // Over until a group is taken: the frame that entries waited in may have to be closed first.
+        // The linger ends when a group is taken: the frame in which entries waited may have to be
+        // closed first.
         now.saturating_sub(since) < self.config.linger
     }
 
-    /// Starts the next write; false if no frame is closed.
+    /// Starts the next write; returns false if no frame is closed.
     fn submit_group(&mut self) -> Result<bool, Poison> {
-        // Before the look at the queue, which then had all frames that come before it.
+        // Load this before the look at the queue, which then had all frames of the segment before.
         let wanted = self.shared.segment_wanted.load(Ordering::Acquire);
         let Some(first) = self.carried.take().or_else(|| self.frames.pop()) else {
             if wanted > self.position.segment && self.in_flight.is_empty() {
@@ -328,7 +340,7 @@ impl LogWriter {
         let image = Arc::clone(first.closing.image());
         if image.segment() != self.position.segment {
             if !self.in_flight.is_empty() {
-                // What is in flight belongs to the segment that ends here.
+                // The writes in flight belong to the segment that ends here.
                 self.carried = Some(first);
                 return Ok(false);
             }
@@ -339,7 +351,7 @@ impl LogWriter {
         let mut next = Some(first);
         while let Some(frame) = next {
             let other_segment = frame.closing.image().segment() != self.position.segment;
-            // Its end is in another segment's bytes then: nothing to compare with.
+            // If its end is in another segment's bytes, there is nothing to compare.
             let full = !other_segment
                 && frame.end - start > self.config.group_bytes_max
                 && self.position.written_bytes > start;
@@ -423,8 +435,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Takes a completion, if there is one or, with `wait`, if any write is in flight; marks move over the finished
-    /// groups at the front, and over no gap.
+    /// Takes a completion, if there is one or, with `wait`, if any write is in flight. Marks move
+    /// over the finished groups at the front, and over no gap.
     fn complete(&mut self, progress: &Progress, wait: bool) -> Result<bool, Poison> {
         if self.in_flight.is_empty() {
             return Ok(false);
@@ -444,7 +456,7 @@ impl LogWriter {
             && group.done
         {
             self.completed = (group.sequence, group.mark);
-            // Before whoever waits for the marks is woken.
+            // Count before the watermarks wake their waiters.
             self.shared.groups.fetch_add(1, Ordering::Relaxed);
             self.shared.syncs.fetch_add(u64::from(group.synced), Ordering::Relaxed);
             self.shared.bytes.fetch_add(group.bytes, Ordering::Relaxed);
@@ -472,10 +484,10 @@ impl LogWriter {
         Poison::io(action, file, source)
     }
 
-    /// Syncs what was only written, if the interval has passed or somebody asked.
+    /// Syncs what was only written, if the interval has passed or a thread asked for it.
     fn sync_if_due(&mut self, progress: &Progress) -> Result<bool, Poison> {
         if self.config.durability == Durability::Sync {
-            // Each group is its own sync, also those in flight.
+            // Each group is synced by its own write, also those in flight.
             return Ok(false);
         }
         let asked = self.sync_is_wanted();
@@ -483,10 +495,11 @@ impl LogWriter {
         if !unsynced || !(asked || self.interval_is_over()) {
             return Ok(false);
         }
-        // A sync covers only what has been written when it starts.
+        // A sync covers only writes that ended before it starts.
         while self.complete(progress, true)? {}
         self.shared.in_flight.store(false, Ordering::Release);
-        // Not before: a truncation may have been among them, and a mark of before it would count what it removed.
+        // Read after draining. A drained group may be a truncation; an older mark would count
+        // removed entries as durable.
         let (sequence, mark) = self.completed;
         let current = (self.position.segment, Arc::clone(&self.position.file));
         for (segment, file) in self.unsynced.drain(..).chain([current]) {
@@ -504,7 +517,8 @@ impl LogWriter {
         matches!(self.config.durability, Durability::Periodic(interval) if since() >= interval)
     }
 
-    /// Gives up the segment, all of whose frames are durable, and goes on in `segment`; the log ends at `mark` now.
+    /// Gives up the current segment, all of whose frames are durable, and continues in `segment`.
+    /// The log now ends at `mark`.
     pub(crate) fn start_over(&mut self, segment: u32, mark: u64) -> Result<SegmentStart, Poison> {
         if !self.in_flight.is_empty() || self.carried.is_some() || !self.frames.is_empty() {
             return Err(Poison::Internal("the log starts over while frames are on their way"));
@@ -524,7 +538,7 @@ impl LogWriter {
         })
     }
 
-    /// The segment is complete; goes on in the next file.
+    /// Completes the segment, and continues in the next file.
     fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
         let began = self.clock.now();
         let next = loop {
@@ -554,20 +568,20 @@ impl LogWriter {
             chain: self.position.chain,
             mark: self.written.1,
         });
-        // Last: whoever sees it finds where the segment begins.
+        // Stored last, so that a thread that sees it also finds the segment's start.
         self.shared.segment.store(segment, Ordering::Release);
         Ok(())
     }
 
-    /// Syncs the oldest file that waits for it, and lets go of it; whether there was one. Early, and for the files' sake only:
-    /// no mark moves by it.
+    /// Syncs the oldest file that waits for it, and closes it. Returns whether there was one. This
+    /// early sync only frees the descriptor; no watermark moves by it.
     fn sync_oldest(&mut self) -> Result<bool, Poison> {
         let Some((segment, file)) = self.unsynced.pop_front() else { return Ok(false) };
         self.shared.sync_file(segment, &*file, &self.clock)?;
         Ok(true)
     }
 
-    /// Sealed segments are read from their files from now on, and their images are free for the next.
+    /// Switches sealed segments from their images to their files, which frees the images.
     fn map_sealed(&mut self) -> Result<(), Poison> {
         for sealed in self.sealed.drain(..) {
             let Sealed { segment, file, bytes } = sealed;

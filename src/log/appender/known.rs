@@ -1,7 +1,8 @@
-//! Where the entries are that the log has already: to read them, and to compare what is submitted again.
+//! Places of the entries that the log already has, for reading them and for comparing resubmitted
+//! entries.
 //!
-//! Frames that the log writer has completed are found by their headers, from the waypoints of the index on. The appender
-//! notes all later frames, and all frames of a memory journal, as spans.
+//! Frames that the log writer has completed are found by their headers, from the waypoints of the
+//! index on. The appender notes all later frames as spans, and all frames of a memory journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use crate::log::image::{EntryOffset, FrameOffset};
 use crate::log::index::Waypoint;
 use crate::log::table::{SegmentBytes, SegmentTable};
 
-/// Most frames that are noted. A log has fewer between the appender and the log writer; a memory journal compares
-/// with its last frames only.
+/// Most spans that are noted. A log has fewer frames between the appender and the log writer; a
+/// memory journal compares with its last frames only.
 const SPANS_MAX: usize = 8192 + 64;
 
 /// The entries of one frame.
@@ -27,7 +28,7 @@ pub(crate) struct Span {
     pub(crate) end: EntryOffset,
 }
 
-/// Closed frames of entries, the newest last. Indexes rise.
+/// The spans of closed frames of entries, the newest last. Indexes rise.
 #[derive(Debug)]
 pub(super) struct Spans(VecDeque<Span>);
 
@@ -40,7 +41,7 @@ impl Spans {
         SPANS_MAX * size_of::<Span>()
     }
 
-    /// Notes the newest frame, and forgets those at the front that are gone or, on disk, complete.
+    /// Notes the newest frame. Forgets frames at the front that are gone or, on disk, complete.
     fn push(&mut self, span: Span, table: &SegmentTable, is_on_disk: bool) {
         while let Some(front) = self.0.front() {
             let is_needed = table.get(front.segment).is_some_and(|bytes| {
@@ -56,7 +57,7 @@ impl Spans {
         self.0.push_back(span);
     }
 
-    /// Everything from `first_removed` on is gone.
+    /// Removes everything from `first_removed` on.
     pub(super) fn truncate(&mut self, first_removed: u64) {
         while let Some(last) = self.0.back_mut() {
             if last.first >= first_removed {
@@ -74,7 +75,8 @@ impl Spans {
     }
 }
 
-/// Where to read a run of entries, in the order of their indexes. It stays readable without the appender.
+/// The places of a run of entries, in the order of their indexes. They stay readable without the
+/// appender.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPlaces {
     /// Waypoints to walk frames from, each with the first index that is not to be read from there.
@@ -86,13 +88,13 @@ pub(crate) struct KnownPlaces {
 }
 
 impl Appender {
-    /// What the notes about frames take in memory, in bytes.
+    /// Memory of the notes about frames, in bytes.
     pub(crate) const fn spans_bytes() -> usize {
         Spans::memory_bytes()
     }
 
-    /// Where entries of `first..=last` are, as far as their bytes are still to be had. The log begins at `base_segment`,
-    /// which the appender may not have been told yet.
+    /// The places of the entries of `first..=last`, as far as their bytes still exist. The log
+    /// begins at `base_segment`, which the appender may not know yet.
     pub(crate) fn known_places(&self, base_segment: u64, first: u64, last: u64) -> KnownPlaces {
         let open = self.open.as_ref().and_then(|open| self.span_of(open));
         let all = || self.spans.0.iter().copied().chain(open);
@@ -116,7 +118,7 @@ impl Appender {
         KnownPlaces { waypoints, waypoint_last, spans }
     }
 
-    /// Notes the frame that is closed.
+    /// Notes the frame that was closed.
     pub(super) fn note_span(&mut self, open: &OpenFrame) {
         if let Some(span) = self.span_of(open) {
             self.spans.push(span, &self.table, self.to_writer.is_some());

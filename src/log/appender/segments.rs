@@ -1,4 +1,4 @@
-//! From one segment to the next: full, ended early, or started over.
+//! Moving from one segment to the next: a full one, one ended early, and a log that starts over.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::log::terms::TermRuns;
 
 impl Appender {
-    /// Goes on in the image that was taken for it.
+    /// Continues in the image that was taken for the next segment.
     pub(super) fn roll(&mut self) -> Option<()> {
         let next = self.next.take()?;
         let full = std::mem::replace(&mut self.active, next);
@@ -23,7 +23,7 @@ impl Appender {
         Some(())
     }
 
-    /// Goes on in the next segment although this one has room, if `used_min` bytes of it are used and there is an image; the
+    /// Ends a segment early, if `used_min` bytes of it are used and there is an image. Returns the
     /// number of the next.
     pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<u32> {
         let number = self.segment_after(used_min).filter(|_| self.to_writer.is_some())?;
@@ -47,7 +47,7 @@ impl Appender {
         self.table.set(image.segment(), bytes);
     }
 
-    /// An image for the segment after the one in use; `None` if all are in use. For [`Appender::start_over`].
+    /// An image for the next segment, for [`Appender::start_over`]; `None` if all are in use.
     pub(crate) fn next_image(&mut self) -> io::Result<Option<ImageWriter>> {
         if self.to_writer.is_none() {
             return Ok(None);
@@ -56,8 +56,8 @@ impl Appender {
         self.pool.begin(self.active.image().segment() + 1, 0, &[])
     }
 
-    /// The log goes on after `last`; nothing before it is in it. For one on disk in the segment where `base` is, and in an
-    /// image for that. No frame is open, and all are written.
+    /// Makes the log continue after `last`, and drops everything before. A log on disk continues in
+    /// the segment of `base`, and in the given image. No frame is open, and all are written.
     pub(crate) fn start_over(&mut self, last: LogId, on_disk: Option<(LogBase, ImageWriter)>) {
         debug_assert!(self.open.is_none());
         if let Some((base, image)) = on_disk {
@@ -81,7 +81,7 @@ impl Appender {
         self.next.as_ref().is_some_and(|next| needed <= next.room())
     }
 
-    /// Memory only: lets go of images whose entries are all applied.
+    /// In memory only: releases images whose entries are all applied.
     pub(super) fn free_retired(&mut self, applied_mark: u64) {
         while let Some((mark, segment)) = self.retired.front().copied()
             && mark <= applied_mark

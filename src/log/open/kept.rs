@@ -1,8 +1,9 @@
-//! Opening for a machine that keeps its state in a storage, beside the directory.
+//! Opening for a machine that keeps its state in a separate storage.
 //!
-//! The storage's last entry counts as committed, as a snapshot's does. Where the log has that entry, replay goes on behind it.
-//! Where the log ends before it, the log lost a tail that was not synced, and starts over behind the entry. Another entry at
-//! that index is of another log; a storage that ends before the log begins has lost entries that nothing else has.
+//! The storage's last entry counts as committed, like that of a snapshot. Where the log has that
+//! entry, replay continues behind it. Where the log ends before it, the log has lost an unsynced
+//! tail, and starts over behind the entry. Another entry at that index means another log. A storage
+//! that ends before the log begins has lost entries that nothing else has.
 
 use super::super::recovery::scan::ScanResult;
 use super::super::tally::Tally;
@@ -11,8 +12,8 @@ use crate::entry::LogId;
 use crate::error::OpenError;
 
 impl LogOpening {
-    /// The machine keeps its state in a storage, which has everything up to `applied`. That was committed, as what a
-    /// snapshot has was.
+    /// Notes that the machine's storage has everything up to `applied`. These entries count as
+    /// committed, like those of a snapshot.
     pub(crate) fn keeps(&mut self, applied: Option<LogId>) {
         self.kept = applied;
     }
@@ -38,7 +39,7 @@ impl LogOpening {
         self.snapshot.is_some_and(|(snapshot, _)| snapshot == log_id)
     }
 
-    /// The storage has the entry before the log's beginning, and the same one.
+    /// Checks that the storage has the entry before the log's beginning, and not another one.
     pub(super) fn check_kept_at_base(&self) -> Result<(), OpenError> {
         let (Some(applied), Some(base)) = (self.kept, self.content.base.last) else {
             return Ok(());
@@ -52,8 +53,9 @@ impl LogOpening {
         Ok(())
     }
 
-    /// The log does not have another entry where the storage has its last one. If a snapshot of that entry is here, it was
-    /// being installed, and the log's entry was not committed.
+    /// Checks that the log does not have another entry at the index of the storage's last one. If a
+    /// snapshot of that entry is here, it was being installed, and the log's entry was not
+    /// committed.
     pub(super) fn check_kept_in_log(
         &self,
         result: &ScanResult,

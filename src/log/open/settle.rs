@@ -1,24 +1,28 @@
-//! What a writable open stores in META and HARD, and in which order.
+//! The stores of a writable open into META and HARD, and their order.
 //!
-//! **In every open.** HARD's newest slot was written again and synced when it was read. Now its other slot is made whole, its
-//! name durable, and then META is stored, with HARD's sequence. So META never says more of HARD than is durable.
+//! **In every open.** Reading HARD has written its newest slot again and synced it. Now its other
+//! slot is made whole and its name durable. Then META is stored, with HARD's sequence. So META
+//! never records more of HARD than is durable.
 //!
-//! **Where a directory may not have been complete** (there is neither a segment nor a HARD), META's newest slot is written
-//! again and synced, and then META is stored into both slots, before the first segment is made. An earlier store that failed
-//! may be in the page cache only; after a power cut an empty slot would then stand beside a later one, and pass for damage.
+//! **Where a directory may not have been complete** (it has neither a segment nor a HARD), META's
+//! newest slot is written again and synced. Then META is stored into both slots, before the first
+//! segment is made. A failed earlier store may be in the page cache only. After a power cut an
+//! empty slot would then stand beside a later one, and look like damage.
 //!
 //! **The first open of a directory of version 1** raises it:
 //!
-//! 1. HARD is removed if no store of it was ever complete. Its name is what a crash while it was made left.
-//! 2. META is stored in version 2 into both slots. It says that HARD is being rewritten, and from which sequence. From the
-//!    first of these stores on an earlier release refuses the directory by name.
-//! 3. Both slots of HARD are written, in version 2, with the content that counts.
-//! 4. META is stored into both slots, and says that HARD is of version 2.
+//! 1. HARD is removed if no store of it was ever complete. A crash during its making left the name.
+//! 2. META is stored in version 2 into both slots. It says that HARD is being rewritten, and from
+//!    which sequence. From the first of these stores on, an earlier release refuses the directory
+//!    with a message about the version.
+//! 3. Both slots of HARD are written, in version 2, with the valid content.
+//! 4. META is stored into both slots, and says that HARD has version 2.
 //!
-//! A crash before the first store of step 2 leaves version 1. One after it leaves a META whose newest slot says what step
-//! 3 may have come to; the next open begins with step 2 again. In step 3 one slot of HARD is whole at any time, with what
-//! counts: the first write goes to the slot that does not count, and the second one comes after the first was synced. In step 4
-//! both slots of HARD are whole and durable, so either META's slot is true.
+//! A crash before the first store of step 2 leaves version 1. A crash after it leaves a META whose
+//! newest slot says how far step 3 may have come; the next open repeats from step 2. In step 3 one
+//! slot of HARD is whole at any time, with the valid content. The first write goes to the slot that
+//! does not count, and the second one comes after the first was synced. In step 4 both slots of
+//! HARD are whole and durable, so either META's slot is true.
 
 use super::{LogOpening, map_segment};
 use crate::disk::Disk;
@@ -31,10 +35,11 @@ use crate::log::recovery::scan::{ScanResult, erase_after, rewrite};
 use crate::restore::remove_leftovers;
 
 impl LogOpening {
-    /// Makes everything that was read durable, and then says so in META, under a new incarnation.
+    /// Makes everything that was read durable, and then records that in META, under a new
+    /// incarnation.
     ///
-    /// What was not known to be durable is written again: a sync that failed before the crash may have left pages that
-    /// read well and are not on disk, and that no later sync would write.
+    /// Frames that may not be durable are written again. A sync that failed before the crash may
+    /// have left pages that read well and are not on disk, and no later sync would write them.
     pub(super) fn settle(
         &mut self,
         result: &ScanResult,
@@ -42,7 +47,7 @@ impl LogOpening {
     ) -> Result<(), OpenError> {
         let tail = &result.tail;
         let incarnation = self.content.incarnation.max(tail.incarnation_seen_max);
-        // The slot of META that is lost may have been that of one more open.
+        // The lost slot of META may have recorded one more open.
         let lost = u64::from(self.damaged_slot().is_some());
         let incarnation = incarnation.checked_add(1 + lost);
         let incarnation = incarnation.ok_or_else(|| Corrupt {
@@ -53,7 +58,8 @@ impl LogOpening {
         })?;
         let clean =
             self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
-        // Of what is removed or written over here, of what is used again, and of what the log goes on in.
+        // Check the files that are removed, overwritten or reused here, and the one in which the
+        // log continues.
         let later = result.segments.iter().map(|segment| segment.number);
         let unused = later.filter(|number| *number >= tail.segment);
         let unused = unused.chain(result.obsolete.iter().copied());
@@ -73,7 +79,8 @@ impl LogOpening {
                 continue;
             }
             if summary.number == tail.segment {
-                // Its image takes the mapping's place: nothing is written to what is mapped.
+                // The segment's image replaces the mapping, because a mapped file must not be
+                // written.
                 self.table.remove(segment);
             }
             if !clean && summary.last_sequence > tail.durable_sequence_known {
@@ -86,7 +93,8 @@ impl LogOpening {
         }
         self.disk.sync_dir().map_err(|error| OpenError::io("syncing", ".", error))?;
         if result.cut.is_some() {
-            // Not needed to keep the cut tail from coming back, but what is found there later is then of its own time.
+            // The incarnation alone keeps the cut tail from coming back. With the erase, later
+            // findings behind the tail are of their own time.
             erase_after(&*self.disk, tail)?;
         }
         self.content.clean_close = false;
@@ -99,17 +107,17 @@ impl LogOpening {
         Ok(())
     }
 
-    /// Where a slot of META is that does not hold.
+    /// Offset of a damaged slot of META.
     pub(super) fn damaged_slot(&self) -> Option<u64> {
         self.meta.as_ref().and_then(|(.., damage)| damage.slot_offset)
     }
 
-    /// Refuses to write to a log of which a lost slot of META may have known more than what is left does.
+    /// Refuses to write to a log if a lost slot of META may have known a later end.
     pub(super) fn check_end(&mut self, result: &ScanResult) -> Result<(), OpenError> {
         let Some(offset) = self.damaged_slot().filter(|_| self.writable) else { return Ok(()) };
         let sequence = self.meta.as_ref().map_or(0, |(file, ..)| file.sequence());
         if self.is_end_proved || is_end_proved(&self.content, sequence, result.tail.incarnation) {
-            // Also for a log that starts over, whose frames prove nothing.
+            // This also holds for a log that starts over, whose frames prove nothing.
             self.is_end_proved = true;
             return Ok(());
         }
@@ -119,7 +127,7 @@ impl LogOpening {
     }
 }
 
-/// Stores META with `content`, after HARD; gives META's file. `content` then has what was stored.
+/// Stores META with `content`, after HARD. Returns META's file. `content` then has what was stored.
 fn store_slots(
     disk: &dyn Disk,
     meta_file: Option<MetaFile>,
@@ -151,17 +159,23 @@ fn store_slots(
     Ok(file)
 }
 
-/// Whether `content`, with one slot of META damaged, tells as much as both did, so that the log may be opened to write.
-/// `sequence` is the slot sequence of the slot that is left, `incarnation` that of the log's last good frame.
+/// Whether `content`, with one slot of META damaged, tells as much as both slots did, so that the
+/// log may be opened for writing. `sequence` is the sequence of the remaining slot, and
+/// `incarnation` that of the log's last good frame.
 ///
-/// The slot that is left is the newest, or one store older: a second store would have gone over it.
+/// The remaining slot is the newest, or one store older: a second store would have overwritten it.
+/// It is enough in these cases:
 ///
-/// - It is the first of all. Then the one that is lost is the second, which says the same, or was not complete.
-/// - It is of a clean close. What follows a clean close is the next open's store, which says of the log what this one does.
-/// - A frame is of a later incarnation. Then the store that is lost is that of the open which began it. It says that what is
-///   before its first frame was durable, and so does that frame.
+/// - It is the first slot of all. Then the lost one is the second, which says the same or was not
+///   complete.
+/// - It is of a clean close. The next store is that of the next open, which says the same of the
+///   log.
+/// - A frame has a later incarnation. Then the lost store is that of the open with that
+///   incarnation. That store says that everything before the open's first frame was durable, and so
+///   does the frame.
 ///
-/// Else it may have been of a clean close, or of a compaction: it alone may have known where the log ends.
+/// Otherwise the lost slot may be of a clean close or of a compaction, and the only record of the
+/// log's end.
 fn is_end_proved(content: &Meta, sequence: u64, incarnation: u64) -> bool {
     let is_first = sequence == 1 && content.hard != HardRecord::Unknown;
     is_first || content.clean_close || incarnation > content.incarnation

@@ -1,4 +1,4 @@
-//! What the next frame must be, given all good ones before it.
+//! The requirements on the next frame, given all good frames before it.
 
 use crate::entry::LogId;
 use crate::error::Corrupt;
@@ -11,38 +11,40 @@ pub(in crate::log) struct Chain {
     base: LogBase,
     /// Whether every entry is committed as soon as it is there.
     commits_as_appended: bool,
-    /// Whether indexes may have gaps, and entries be applied that are not of the log.
+    /// Whether indexes may have gaps, and apply-only records exist.
     is_monotone: bool,
-    /// The last entry applied that way.
+    /// The last entry of an apply-only record.
     pub(in crate::log) applied_only: Option<LogId>,
-    /// Of the last good frame.
+    /// Sequence of the last good frame.
     pub(in crate::log) sequence: u64,
-    /// Of the last good frame; the next one names it.
+    /// Checksum of the last good frame, which the next one names.
     pub(in crate::log) checksum: u64,
-    /// Of the last good frame or, where META says that a later opening went on from here, of that opening. The next
-    /// frame is not older. What an opening cut can be completed by a torn write of the same bytes over it, header apart.
+    /// Incarnation of the last good frame or, where META says that a later opening continued from
+    /// here, of that opening. The next frame is not older. A torn write of the same bytes over a
+    /// cut frame could complete that frame, except for its header.
     pub(in crate::log) incarnation: u64,
-    /// META's: the frame after which its incarnation starts, and that incarnation.
+    /// The frame after which META's incarnation starts, and that incarnation.
     opened: (u64, u64),
     /// The last entry.
     pub(in crate::log) last: Option<LogId>,
-    /// The highest `committed` a good header claims.
+    /// The highest `committed` in a good header.
     pub(in crate::log) committed: Option<u64>,
-    /// The highest durable sequence META or a good header claims.
+    /// The highest durable sequence in META or a good header.
     pub(in crate::log) durable_sequence: u64,
-    /// Where each run of entries of one term and leader starts, so that a truncation finds the log id before it.
+    /// The start of each run of entries of one term and leader, so that a truncation finds the log
+    /// id before it.
     runs: Vec<LogId>,
-    /// The entry that a snapshot is of: see [`Chain::watch`].
+    /// The entry of a snapshot: see [`Chain::watch`].
     watched: Option<Watched>,
 }
 
-/// An entry, and whether it was met.
+/// An entry, and whether it was found.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     log_id: LogId,
-    /// The log has it, or begins right behind it.
+    /// Whether the log has the entry, or begins right behind it.
     is_in_log: bool,
-    /// A record says that it was applied.
+    /// Whether a record says that the entry was applied.
     is_recorded: bool,
 }
 
@@ -66,7 +68,7 @@ impl Chain {
         }
     }
 
-    /// Remembers whether `log_id`, which a snapshot is of, is met.
+    /// Begins to watch for `log_id`, the entry of a snapshot.
     pub(in crate::log) fn watch(&mut self, log_id: Option<LogId>) {
         self.watched = log_id.map(|log_id| Watched {
             log_id,
@@ -75,11 +77,12 @@ impl Chain {
         });
     }
 
-    /// The snapshot's entry, if this log, now read to its end, did not have it.
+    /// The snapshot's entry, if this log does not have it; the log has been read to its end.
     ///
-    /// A snapshot that an engine takes of its own state is written after the log is durable up to its entry. So one of
-    /// another entry was being installed, or is newer than the META by which the log was read. Where entries are applied
-    /// that are not of the log, a record names them, or META says that they were committed.
+    /// An engine writes a snapshot of its state after the log is durable up to the snapshot's
+    /// entry. So a snapshot of another entry was being installed, or is newer than the META by
+    /// which the log was read. For apply-only entries, a record names them, or META says that they
+    /// were committed.
     pub(in crate::log) fn lacks_snapshot(&self, meta: &Meta) -> Option<LogId> {
         let Watched { log_id, is_in_log, is_recorded } = self.watched?;
         let was_committed = meta.committed >= Some(log_id.index);
@@ -87,17 +90,17 @@ impl Chain {
         (!is_in_log && !is_applied).then_some(log_id)
     }
 
-    /// The sequence the next frame has.
+    /// The sequence of the next frame.
     pub(in crate::log) fn next_sequence(&self) -> u64 {
         self.sequence.saturating_add(1)
     }
 
-    /// The index the next entry has, if that is known.
+    /// The index of the next entry, if it is known.
     pub(in crate::log) fn next_index(&self) -> Option<u64> {
         self.last.map(|last| last.index.saturating_add(1))
     }
 
-    /// Whether a frame found at this place is the next one, body and incarnation apart.
+    /// Whether a frame found at this place is the next one, except for its body and incarnation.
     pub(in crate::log) fn continues(&self, header: &FrameHeader, place: (u64, u64)) -> bool {
         (header.segment, header.offset) == place
             && Some(header.opening.sequence) == self.sequence.checked_add(1)
@@ -113,7 +116,7 @@ impl Chain {
                     if self.is_monotone { first > last.index } else { first == last.index + 1 };
                 follows && header.opening.term >= last.term
             }
-            // It is not of the log; whether it may be there at all, `contradiction` says.
+            // Such a frame is not of the log; `contradiction` says whether it may be there at all.
             FrameKind::ApplyOnly => true,
             FrameKind::Truncation => {
                 first <= last.index + 1 && self.base.last.is_none_or(|base| first > base.index)
@@ -121,9 +124,9 @@ impl Chain {
         }
     }
 
-    /// What is wrong with META, or a header, once the whole log is read: an entry is committed that is neither in the log nor
-    /// before its base, so that what comes after it could never be applied. No crash leaves that, but somebody who put a
-    /// META of another time here.
+    /// The error of META, or of a header, once the whole log is read: a committed entry is neither
+    /// in the log nor before its base. Later entries could never be applied. No crash leaves this;
+    /// a META of another time that was copied here does.
     pub(in crate::log) fn begins_late(&self, meta: &Meta) -> Option<Corrupt> {
         let committed = self.committed.max(meta.committed);
         let first = self.runs.first().map(|run| run.index);
@@ -137,7 +140,7 @@ impl Chain {
         })
     }
 
-    /// What is wrong with a frame that is the next one and yet cannot be: its writer was.
+    /// The error of a frame that is the next one and cannot be, because its writer was wrong.
     pub(in crate::log) fn contradiction(&self, header: &FrameHeader) -> Option<&'static str> {
         if header.opening.kind == FrameKind::ApplyOnly {
             let rises =
@@ -153,7 +156,7 @@ impl Chain {
             .then_some("a truncation of what was committed")
     }
 
-    /// Takes the next frame.
+    /// Adds the next frame.
     pub(in crate::log) fn accept(&mut self, header: &FrameHeader, checksum: u64) {
         self.sequence = header.opening.sequence;
         self.checksum = checksum;
@@ -203,7 +206,7 @@ impl Chain {
         self.last = run.or(self.base.last.filter(|base| Some(base.index) == kept));
     }
 
-    /// Goes on as if the frame before `header` had been good: only to look for more damage.
+    /// Continues as if the frame before `header` had been good, only to look for more damage.
     pub(in crate::log) fn resume_before(&mut self, header: &FrameHeader) {
         self.sequence = header.opening.sequence - 1;
         self.checksum = header.previous;

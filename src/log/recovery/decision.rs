@@ -1,13 +1,14 @@
-//! The recovery decision: what becomes of the log at one place, given what is found there. Pure.
+//! The recovery table decides what becomes of the log at one place, given the finding there. This
+//! module does no I/O.
 //!
 //! The same table is in `docs/format.md`; the test below reads it there.
 
-/// Whether a check held.
+/// Result of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Check {
-    /// It held.
+    /// The check passed.
     Ok,
-    /// It did not, or could not be made.
+    /// The check failed, or could not be made.
     Bad,
 }
 
@@ -17,45 +18,46 @@ impl From<bool> for Check {
     }
 }
 
-/// The incarnation of what is found, next to that of the last good frame.
+/// The incarnation of the finding, compared with that of the last good frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Incarnation {
     /// The same or a later one.
     NotOlder,
-    /// An earlier one: left behind by something that was cut or recycled.
+    /// An earlier one: the rest of something that was cut or recycled.
     Older,
 }
 
-/// What is found where the next frame should be.
+/// The finding at the place of the next frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Finding {
     /// The header's checksum fits and its fields are in range.
     pub(crate) header: Check,
     /// The body's checksum fits.
     pub(crate) body: Check,
-    /// It is where it says it is, names the last good frame as its previous, and goes on from its sequence, index
-    /// and term.
+    /// Whether the frame is where it says, names the last good frame as its previous, and continues
+    /// its sequence, index and term.
     pub(crate) chain: Check,
-    /// Of the frame found.
+    /// Incarnation of the frame found.
     pub(crate) incarnation: Incarnation,
-    /// After it there is a valid header, not older than the last good frame.
+    /// Whether a valid header follows that is not older than the last good frame.
     pub(crate) later_valid_frame: bool,
-    /// META, a clean close, or the header of a frame before or after says that the sequence expected here was durable.
+    /// Whether META, a clean close, or the header of a frame before or after says that the expected
+    /// sequence was durable.
     pub(crate) at_or_below_durable: bool,
 }
 
-/// What to do about it.
+/// The action on a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// It is the next frame.
+    /// The frame is the next one.
     Replay,
-    /// The log ends before it. If something was there, that is reported.
+    /// The log ends before this place. Bytes that were there are reported.
     Cut,
-    /// Something durable is gone. Nothing is changed.
+    /// Durable bytes are gone. Nothing is changed.
     Corrupt,
 }
 
-/// The table.
+/// Decides by the table.
 pub(crate) const fn decide(finding: &Finding) -> Outcome {
     use Check::{Bad, Ok};
     use Incarnation::{NotOlder, Older};
@@ -63,33 +65,38 @@ pub(crate) const fn decide(finding: &Finding) -> Outcome {
     let Finding { header, body, chain, incarnation, later_valid_frame, at_or_below_durable } =
         *finding;
     match (header, body, chain, incarnation, later_valid_frame, at_or_below_durable) {
-        // Everything holds. Whether it was known to be durable no longer matters: it is there.
+        // Every check passed. Whether the frame was known to be durable does not matter: it is
+        // there.
         (Ok, Ok, Ok, NotOlder, _, _) => Replay,
 
-        // A durable frame's header does not read back: damage, or a write that was lost after its sync.
+        // A durable frame's header cannot be read: damage, or a write that was lost after its sync.
         (Bad, _, _, _, _, true) => Corrupt,
-        // Several groups were in flight, and a later one reached the disk where this one did not.
+        // Several groups were in flight. A later one reached the disk, and this one did not.
         (Bad, _, _, _, true, false) => Cut,
         // The end of the log: zeros, or the start of a frame whose header was not written whole.
         (Bad, _, _, _, false, false) => Cut,
 
         // A durable frame's body was damaged.
         (Ok, Bad, _, _, _, true) => Corrupt,
-        // The header's sector reached the disk and not all of the body; a later group did.
+        // The header's sector reached the disk, and not all of the body; a later group did.
         (Ok, Bad, _, _, true, false) => Cut,
-        // The same in the last group.
+        // The same happened in the last group.
         (Ok, Bad, _, _, false, false) => Cut,
 
-        // A whole frame that is not the next one stands where a durable one was: misdirected, lost, or swapped.
+        // A whole frame that is not the next one stands in place of a durable one: misdirected,
+        // lost, or swapped.
         (Ok, Ok, Bad, _, _, true) => Corrupt,
-        // Left behind by a cut or by the segment's last use, and the write over it never reached the disk; a later one did.
+        // A cut or the segment's last use left this frame. The write over it never reached the
+        // disk, and a later one did.
         (Ok, Ok, Bad, _, true, false) => Cut,
-        // Left behind, and nothing of ours after it: the usual end of a log that was cut once, or of a recycled segment.
+        // A cut or the segment's last use left this frame, and nothing of ours follows: the usual
+        // end.
         (Ok, Ok, Bad, _, false, false) => Cut,
 
-        // It claims to be the next frame, but from before the last good one, where a durable frame was.
+        // It claims to be the next frame, but is older than the last good one, in place of a
+        // durable frame.
         (Ok, Ok, Ok, Older, _, true) => Corrupt,
-        // A tail that was cut chains on by accident; it was cut, and stays so.
+        // A cut tail fits the chain by accident; it stays cut.
         (Ok, Ok, Ok, Older, true, false) => Cut,
         (Ok, Ok, Ok, Older, false, false) => Cut,
     }

@@ -1,4 +1,4 @@
-//! The files of a directory, and reading segments through one reused buffer.
+//! The files of a directory, and reads of segments through one reused buffer.
 
 use std::io;
 use std::sync::Arc;
@@ -10,39 +10,39 @@ use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
 use crate::log::format::{SEGMENT_BYTES_MAX, segment_name};
 use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
 
-/// How much is read at once in the end, unless a frame is longer.
+/// Bytes of a read after the first ones, unless a frame is longer.
 const READ_BYTES: u64 = 4 << 20;
-/// How much is read at first: a short log is no reason to read a long file.
+/// Bytes of the first read: a short log is no reason to read a long file.
 const READ_BYTES_FIRST: u64 = 64 << 10;
 
-/// What is in a directory.
+/// The files of a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    /// Whether META is there.
+    /// Whether META exists.
     pub(crate) meta: bool,
-    /// Whether HARD is there.
+    /// Whether HARD exists.
     pub(crate) hard: bool,
     /// Segment numbers, rising.
     pub(crate) segments: Vec<u64>,
     /// File names of snapshots.
     pub(crate) snapshots: Vec<String>,
-    /// File names of snapshots that were never finished.
+    /// File names of unfinished snapshots.
     pub(crate) unfinished: Vec<String>,
     /// Files that are not the engine's.
     pub(crate) foreign: ForeignFiles,
 }
 
-/// Files of a directory that are not the engine's. The engine passes over them, and changes none of them.
+/// Files of a directory that are not the engine's. The engine ignores them, and changes none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForeignFiles {
-    /// How many there are.
+    /// Number of such files.
     pub count: u64,
     /// The first of their names, sorted; at most 16.
     pub names: Vec<String>,
-    /// Names that the engine gives to its own files and that are of something else: a directory, a link, another
-    /// program's file. Reading goes on without them. Opening for writing is refused until they are moved away
-    /// ([`OpenError::NameTaken`]).
+    /// Names of the engine's own files that belong to something else: a directory, a link, another
+    /// program's file. Reading works without them. Opening for writing is refused until they are
+    /// moved away ([`OpenError::NameTaken`]).
     pub taken: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl ForeignFiles {
 }
 
 impl Files {
-    /// Refuses to write where a name that the engine gives is of something else.
+    /// Refuses to write where something else has a name that the engine gives.
     pub(crate) fn refuse_taken(&self, disk: &dyn Disk) -> Result<(), OpenError> {
         match self.foreign.taken.first() {
             Some(file) => Err(OpenError::NameTaken { path: disk.describe(), file: file.clone() }),
@@ -72,7 +72,7 @@ impl Files {
         }
     }
 
-    /// Says that there are foreign files, once an opening.
+    /// Logs that there are foreign files, once for each opening.
     pub(crate) fn warn(&self, disk: &dyn Disk) {
         let ForeignFiles { count, names, taken } = &self.foreign;
         if !self.foreign.is_empty() {
@@ -82,7 +82,7 @@ impl Files {
     }
 }
 
-/// Lists a directory. What is not the engine's is passed over, and reported.
+/// Lists a directory. Files that are not the engine's are ignored, and reported.
 pub(crate) fn list_files(disk: &dyn Disk) -> Result<Files, OpenError> {
     let mut files = Files::default();
     for Listed { name, is_file } in list(disk)? {
@@ -105,7 +105,7 @@ pub(crate) fn list_files(disk: &dyn Disk) -> Result<Files, OpenError> {
     Ok(files)
 }
 
-/// What [`list_files`] passes over.
+/// The files that [`list_files`] ignores.
 pub(in crate::log) fn foreign_files(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
     let mut listed = list(disk)?;
     listed.retain(|listed| !listed.is_file || Name::of(&listed.name) == Name::Foreign);
@@ -116,7 +116,7 @@ fn list(disk: &dyn Disk) -> Result<Vec<Listed>, OpenError> {
     disk.list_kinds().map_err(|e| OpenError::io("listing", disk.describe(), e))
 }
 
-/// Refuses a directory without a log that is in use for something else: it is no data directory.
+/// Refuses a directory without a log that another program uses: it is no data directory.
 pub(crate) fn refuse_claimed(disk: &dyn Disk) -> Result<(), OpenError> {
     let listed = list(disk)?;
     match claimed_by(listed.iter().map(|listed| &*listed.name)) {
@@ -125,9 +125,9 @@ pub(crate) fn refuse_claimed(disk: &dyn Disk) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses to remove, or to write over, a file that has the name of a segment or of an unfinished snapshot and was not
-/// written by the engine. A file of the engine begins with zeros, a frame's header or a snapshot's mark, and a segment
-/// is some pages long.
+/// Refuses to remove or overwrite a file that has the name of a segment or of an unfinished
+/// snapshot, and was not written by the engine. A file of the engine begins with zeros, a frame's
+/// header or a snapshot's mark, and a segment is some pages long.
 pub(crate) fn refuse_unowned(
     disk: &dyn Disk,
     database_id: &DatabaseId,
@@ -149,7 +149,7 @@ fn refuse_if(
     is_unowned: &dyn Fn(&dyn DiskFile) -> io::Result<bool>,
 ) -> Result<(), OpenError> {
     let file = match disk.open(&name, Access::Read) {
-        // It has another name elsewhere, under which it stays.
+        // The file has another name elsewhere, under which it stays.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
         opened => opened.map_err(|e| OpenError::io("opening", &*name, e))?,
     };
@@ -159,10 +159,10 @@ fn refuse_if(
     Ok(())
 }
 
-/// The length of every segment is a multiple of it.
+/// Divisor of every segment's length.
 const PAGE_BYTES: u64 = 4096;
 
-/// Whether a file that has the name of a segment was not written by the engine.
+/// Whether a file with the name of a segment was not written by the engine.
 pub(in crate::log) fn is_no_segment(
     file: &dyn DiskFile,
     database_id: &DatabaseId,
@@ -175,13 +175,13 @@ pub(in crate::log) fn is_no_segment(
     Ok(!is_blank && FrameHeader::parse(&first, database_id).is_err())
 }
 
-/// Whether a file that has the name of a snapshot was not written by the engine.
+/// Whether a file with the name of a snapshot was not written by the engine.
 pub(in crate::log) fn is_no_snapshot(file: &dyn DiskFile) -> io::Result<bool> {
     let first = beginning::<{ SNAPSHOT_MAGIC.len() }>(file)?;
     Ok(first != SNAPSHOT_MAGIC && first.iter().any(|byte| *byte != 0))
 }
 
-/// The first bytes of a file, with zeros for those that it does not have.
+/// The first bytes of a file; missing bytes are zeros.
 fn beginning<const N: usize>(file: &dyn DiskFile) -> io::Result<[u8; N]> {
     let mut first = [0; N];
     file.read_at(&mut first, 0)?;
@@ -194,7 +194,7 @@ pub(in crate::log) struct Segment {
     pub(in crate::log) number: u64,
     pub(in crate::log) name: String,
     file: Arc<dyn DiskFile>,
-    /// Its length when it was opened, at most [`SEGMENT_BYTES_MAX`].
+    /// Its length at opening, at most [`SEGMENT_BYTES_MAX`].
     pub(in crate::log) bytes: u64,
 }
 
@@ -211,7 +211,8 @@ impl Segment {
         Ok(Self { number, name, file, bytes })
     }
 
-    /// The bytes where its first header is; `None` if the file is too short for one. Reads no more than these.
+    /// The bytes of its first header; `None` if the file is too short for one. Reads no more than
+    /// these bytes.
     pub(in crate::log) fn first_header(
         &self,
     ) -> Result<Option<[u8; FRAME_HEADER_BYTES]>, OpenError> {
@@ -222,7 +223,7 @@ impl Segment {
     }
 }
 
-/// The header at the start of a segment, if it holds and is in its place.
+/// The header at the start of a segment, if it is good and in its place.
 pub(crate) fn first_frame(
     disk: &dyn Disk,
     database_id: &DatabaseId,
@@ -248,13 +249,14 @@ pub(in crate::log) struct Window {
     segment: Option<u64>,
     start: u64,
     filled: usize,
-    /// How much the last reading asked for. The next one asks for twice as much if it goes on from there.
+    /// Number of bytes that the last read asked for. A read that continues from there asks for
+    /// twice as many.
     asked: u64,
 }
 
 impl Window {
-    /// The `len` bytes at `offset`; `None` where the file is too short for them. The buffer never grows past what the
-    /// file holds, whatever `len` a damaged file asks for.
+    /// The `len` bytes at `offset`; `None` where the file is too short. The buffer never grows past
+    /// the length of the file, whatever `len` a damaged file asks for.
     pub(in crate::log) fn read(
         &mut self,
         segment: &Segment,
@@ -270,7 +272,7 @@ impl Window {
                 self.segment == Some(segment.number) && (have.start..=have.end).contains(&offset);
             self.asked = if goes_on { (2 * self.asked).min(READ_BYTES) } else { READ_BYTES_FIRST };
             let want = len.max(self.asked).min(left);
-            // At most a segment: below 4 GiB.
+            // The length is at most a segment's, which is below 4 GiB.
             let want = usize::try_from(want).unwrap_or(usize::MAX);
             if self.buffer.len() < want {
                 self.buffer.resize(want, 0);

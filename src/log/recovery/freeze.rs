@@ -1,8 +1,8 @@
-//! A consistent prefix of a log that somebody else may be writing to, copied frame by frame.
+//! A consistent prefix of a log that another process may be writing, copied frame by frame.
 //!
-//! Nothing read twice from such a directory need be the same, and nothing of it may be mapped. So each frame is read
-//! once, by `pread`, checked, and kept; what is opened then is the copy, which nobody changes. A frame that does not
-//! hold yet is the end of it.
+//! Two reads of such a directory may differ, and none of its files may be mapped. So each frame is
+//! read once, by `pread`, checked, and kept. The copy, which no process changes, is opened then. A
+//! frame that is not good yet is the end of the copy.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,16 +21,16 @@ use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::snapshot::Snapshot;
 use crate::sync::thread;
 
-/// Both slots of a two-slot file.
+/// Length of both slots of a two-slot file.
 const SLOTS_BYTES: usize = 2 * 4096;
-/// Looks that follow each other at once, and the pause between later ones.
+/// Number of looks without a pause; later looks have one.
 const QUICK_LOOKS: usize = 16;
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
-/// How long what a writer changes meanwhile is looked at again. A slot is written in one go: only a writer that does not get a
-/// processor leaves it half-way for longer than a moment.
+/// Time for which changing bytes are read again. A writer writes a slot in one call. Only a writer
+/// without a processor leaves a slot unfinished for longer than a moment.
 const LOOKS_TIME: Duration = Duration::from_secs(1);
 
-/// Looks at what a writer may be changing.
+/// A series of looks at bytes that a writer may be changing.
 pub(crate) struct Looks {
     taken: usize,
     began: Instant,
@@ -41,7 +41,7 @@ impl Looks {
         Self { taken: 0, began: Instant::now() }
     }
 
-    /// Whether to look again; waits a moment before most of them.
+    /// Whether to look again; waits a moment before most looks.
     pub(crate) fn again(&mut self) -> bool {
         self.taken += 1;
         if self.taken < QUICK_LOOKS {
@@ -55,8 +55,8 @@ impl Looks {
     }
 }
 
-/// What of a directory stays as it is while it is looked at: itself, or a copy if it may change, and then what
-/// copying found.
+/// An unchanging view of a directory: the directory itself, or a copy if it may change. With a
+/// copy, also returns the findings of copying.
 pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanResult>), OpenError> {
     if !disk.may_change() {
         return Ok((Arc::new(disk), None));
@@ -65,18 +65,19 @@ pub(crate) fn hold_still(disk: RealDisk) -> Result<(Arc<dyn Disk>, Option<ScanRe
     Ok((Arc::new(frozen), result))
 }
 
-/// Copies what there is; the scan it was copied by, unless nothing was ever completed in the directory.
+/// Copies the directory. Returns the scan that the copy was made by, unless the directory was never
+/// completed.
 ///
-/// Costs one pass over the log and the newest snapshot, and as much memory as they take.
+/// The call costs one pass over the log and the newest snapshot, and as much memory as they take.
 pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>), OpenError> {
     let mut looks = Looks::new();
     loop {
         let frozen = freeze_once(disk);
         let moved = match &frozen {
-            // A file that was there when the directory was listed: its writer has no more use for it.
+            // The file existed when the directory was listed, and its writer has removed it.
             Err(OpenError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
-            // The log begins elsewhere by now: what was read of it may have been removed meanwhile. Or it was opened again,
-            // and META was read before that, and frames after.
+            // The log's start has moved, so files may have been removed during the read. Or the log
+            // was opened again, and META was read before that, and frames after.
             Ok((_, Some((meta, _)))) => era(disk)? != Some((meta.base, meta.incarnation)),
             _ => false,
         };
@@ -86,7 +87,7 @@ pub(crate) fn freeze(disk: &dyn Disk) -> Result<(FrozenDisk, Option<ScanResult>)
     }
 }
 
-/// Where the log begins now, and the incarnation of the opening that writes it.
+/// The current start of the log, and the incarnation of its last opening for writing.
 fn era(disk: &dyn Disk) -> Result<Option<(LogBase, u64)>, OpenError> {
     look_again(disk, &mut || {
         let meta = MetaFile::open(disk, false)?;
@@ -99,7 +100,7 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     let mut frozen = FrozenDisk::beside(disk);
     frozen.list_foreign(foreign_files(disk)?);
     let files = list_files(disk)?;
-    // That they are there tells a directory that was completed from one that was not.
+    // The existence of segments tells a completed directory from an incomplete one.
     for number in &files.segments {
         frozen.insert(segment_name(*number), Vec::new());
     }
@@ -117,7 +118,8 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     else {
         return Ok((frozen, None));
     };
-    // Before the log, which has every entry that a snapshot has had since before that got its name.
+    // Snapshots come before the log. The log has had every entry of a snapshot since before the
+    // snapshot got its name.
     freeze_snapshots(disk, &mut frozen)?;
     let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let options = ScanOptions::looking_at(disk).by_meta(&meta, &damage);
@@ -133,9 +135,9 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     for (number, bytes) in segments {
         frozen.insert(segment_name(number), bytes);
     }
-    // Listed again: it may have been made before META was read, which then says so.
+    // List the files again: HARD may have been made before META was read, which then says so.
     if list_files(disk)?.hard {
-        // What is damaged is for whoever opens the copy to say.
+        // Damage is copied; the opening of the copy reports it.
         let read = look_again(disk, &mut || {
             frozen.insert(HARD_FILE.to_owned(), slots(disk, HARD_FILE)?);
             HardFile::open(&frozen, &meta, false).map(|_| ((), false))
@@ -148,7 +150,7 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     Ok((frozen, Some((meta, result))))
 }
 
-/// Copies the newest snapshot that reads back, and those after it. None of them ever changes.
+/// Copies the newest readable snapshot, and newer ones. A snapshot never changes.
 fn freeze_snapshots(disk: &dyn Disk, frozen: &mut FrozenDisk) -> Result<(), OpenError> {
     let mut names = list_files(disk)?.snapshots;
     names.sort_unstable();
@@ -182,8 +184,8 @@ fn slots(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, OpenError> {
     Ok(bytes)
 }
 
-/// Beside a writer, what looks damaged may be half-way through being written: `look` says so by `true` or by
-/// [`OpenError::Corrupt`], and is then asked again.
+/// Repeats `look` while it reports damage by `true` or by [`OpenError::Corrupt`]. Beside a writer,
+/// such a place may just be half written.
 pub(crate) fn look_again<T>(
     disk: &dyn Disk,
     look: &mut dyn FnMut() -> Result<(T, bool), OpenError>,

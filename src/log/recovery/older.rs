@@ -1,6 +1,8 @@
-//! A META that is older than what is beside it: a copy of another day, put back by a backup or left by a copying tool.
+//! Detection of an outdated META: a copy of another day, put back by a backup or left by a copying
+//! tool.
 //!
-//! It reads well, and what it says was true once. A later opening or a later snapshot shows that it is no longer.
+//! Such a META reads well, and was true once. A later opening or a later snapshot shows that it no
+//! longer is.
 
 use crate::entry::LogId;
 use crate::error::Corrupt;
@@ -8,21 +10,23 @@ use crate::log::format::META_FILE;
 use crate::log::meta::{Meta, MetaDamage};
 use crate::log::recovery::scan::ScanResult;
 
-/// What shows that META is older than the log or than a snapshot.
+/// Evidence that META is older than the log or than a snapshot.
 ///
-/// - META gets the incarnation of an opening before that appends its first frame. A frame of a later incarnation is of an
-///   opening that META does not know. Where a slot of META is damaged, that slot may have known it.
-/// - A snapshot that the log does not have is of an installation that a crash ended. A log that was closed has none.
+/// - META gets the incarnation of an opening before the opening appends its first frame. So a frame
+///   of a later incarnation belongs to an opening that META does not know. If a slot of META is
+///   damaged, that slot may have known it.
+/// - A snapshot that the log does not have belongs to an installation that a crash ended. A closed
+///   log has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OlderMeta {
-    /// A frame is of this incarnation, which is above META's.
+    /// A frame has this incarnation, which is above META's.
     Incarnation(u64),
-    /// A snapshot is of this entry, which the log that META calls closed does not have.
+    /// A snapshot has this entry, which the log that META calls closed does not have.
     Snapshot(LogId),
 }
 
 impl OlderMeta {
-    /// What a scan shows. `damage` is that of META's slots.
+    /// The evidence in a scan. `damage` is that of META's slots.
     pub(crate) fn of_scan(meta: &Meta, damage: &MetaDamage, result: &ScanResult) -> Option<Self> {
         if result.unreadable.is_some() {
             return None;
@@ -31,7 +35,7 @@ impl OlderMeta {
         Self::of(meta, slots_hold, result.tail.incarnation_seen_max, result.lacks_snapshot)
     }
 
-    /// What the highest incarnation seen shows, and a snapshot that the log does not have.
+    /// The evidence of the highest incarnation seen, and of a snapshot that the log does not have.
     pub(in crate::log) fn of(
         meta: &Meta,
         slots_hold: bool,
@@ -44,7 +48,7 @@ impl OlderMeta {
         lacks_snapshot.filter(|_| meta.clean_close).map(Self::Snapshot)
     }
 
-    /// The damage, in META's name.
+    /// The damage, under META's name.
     pub(crate) fn place(self) -> Corrupt {
         let (index, what) = match self {
             Self::Incarnation(_) => {

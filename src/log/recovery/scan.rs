@@ -1,4 +1,4 @@
-//! Reading the log when a directory is opened: every good frame in order, then where it ends and why.
+//! The scan of a log at opening: every good frame in order, then where the log ends and why.
 
 use crate::codec;
 use crate::disk::{Access, Disk};
@@ -11,54 +11,56 @@ use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
 use crate::log::recovery::walk::{Found, Walk};
 
-/// How a log is read.
+/// Options of a scan.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ScanOptions {
-    /// Refuse a log with a torn end ([`OpenError::Torn`]) where it would be cut.
+    /// Whether to refuse a log with a torn end ([`OpenError::Torn`]) where it would be cut.
     pub(crate) strict: bool,
-    /// What to do at damage: refuse the log, or read up to it and say where it is.
+    /// Action at damage: refuse the log, or read up to the damage and report it.
     pub(crate) on_damage: OnDamage,
-    /// Somebody is writing: what is not whole yet is the end, and no torn one.
+    /// Whether another process is writing: then an unfinished frame is the end, and no torn one.
     pub(crate) beside_a_writer: bool,
-    /// META, both of whose slots hold, says that the log was closed. If the log ends where that was, and no later opening
-    /// began to write behind its end, the rest of what is there is not read.
+    /// Whether META, with both slots good, says that the log was closed. If the log ends at that
+    /// place, and no later opening wrote behind it, the rest is not read.
     pub(crate) was_closed: bool,
-    /// The entry that the newest snapshot is of: [`ScanResult::lacks_snapshot`] says whether the log has it.
+    /// The entry of the newest snapshot: [`ScanResult::lacks_snapshot`] says whether the log has
+    /// it.
     pub(crate) snapshot: Option<LogId>,
 }
 
 impl ScanOptions {
-    /// To look at a directory: up to the damage, if there is any.
+    /// The options for inspecting a directory: up to the damage, if there is any.
     pub(crate) fn looking_at(disk: &dyn Disk) -> Self {
         let beside_a_writer = disk.is_beside_a_writer();
         Self { on_damage: OnDamage::StopThere, beside_a_writer, ..Self::default() }
     }
 
-    /// With what META says of the end of the log, if both of its slots hold. A writer is behind that end already.
+    /// The options with META's record of the log's end, if both of its slots are good. A writer may
+    /// already be behind that end.
     pub(crate) fn by_meta(self, meta: &Meta, damage: &MetaDamage) -> Self {
         let whole = damage.slot_offset.is_none();
         Self { was_closed: meta.clean_close && whole && !self.beside_a_writer, ..self }
     }
 }
 
-/// What a scan does at damage to what was durable.
+/// Action of a scan at damage of durable bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum OnDamage {
-    /// It fails with [`OpenError::Corrupt`].
+    /// The scan fails with [`OpenError::Corrupt`].
     #[default]
     Refuse,
-    /// It ends there, and [`ScanResult::unreadable`] says where and why.
+    /// The scan ends there, and [`ScanResult::unreadable`] says where and why.
     StopThere,
 }
 
-/// A frame that holds in every respect. Its entries decode.
+/// A frame that is good in every respect. Its entries decode.
 #[derive(Debug)]
 pub(crate) struct GoodFrame<'a> {
     /// Its header.
     pub(crate) header: FrameHeader,
-    /// The segment it is in.
+    /// The segment of the frame.
     pub(crate) segment: u64,
-    /// Where in the segment it starts; the body follows the header.
+    /// Offset of the frame in the segment; the body follows the header.
     pub(crate) offset: u64,
     /// Its header as it is on disk.
     pub(crate) header_bytes: &'a [u8],
@@ -66,60 +68,63 @@ pub(crate) struct GoodFrame<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Where the log goes on.
+/// The end of a log, from which it continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tail {
     /// The segment of the last good frame, or of the log base. Its file may be missing if there is no frame yet.
     pub(crate) segment: u64,
-    /// Where the last good frame ends; the next one starts at the next multiple of 64.
+    /// End of the last good frame; the next one starts at the next multiple of 64.
     pub(crate) offset: u64,
     /// The sequence of the next frame.
     pub(crate) next_sequence: u64,
-    /// The checksum of the last good frame: what the next one names as its previous.
+    /// The checksum of the last good frame, which the next one names as its previous.
     pub(crate) chain: u64,
-    /// The last entry, truncations applied.
+    /// The last entry, after truncations.
     pub(crate) last: Option<LogId>,
-    /// The incarnation of the last good frame, or META's where that says that nothing is newer.
+    /// The incarnation of the last good frame, or META's where META proves that nothing is newer.
     pub(crate) incarnation: u64,
-    /// The highest incarnation of any frame, stale ones too. The next incarnation is above this and META's.
+    /// The highest incarnation of any frame, including stale ones. The next incarnation is above
+    /// this and META's.
     pub(crate) incarnation_seen_max: u64,
-    /// The highest index known to be committed, by META or a good header, and in the log (or before its base).
+    /// The highest index known to be committed, by META or a good header, that is in the log (or
+    /// before its base).
     pub(crate) committed: Option<u64>,
-    /// The highest sequence known to be durable: META's, or a header's claim.
+    /// The highest sequence known to be durable, from META or from a header.
     pub(crate) durable_sequence_known: u64,
 }
 
-/// What was found after the end of the log and is not part of it: it was never acknowledged under `Sync`.
+/// Bytes after the end of the log that do not belong to it: none of them was acknowledged under
+/// `Sync`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CutReport {
-    /// The segment it starts in.
+    /// The segment in which they start.
     pub(crate) file: String,
-    /// Where the last good frame of that segment ends.
+    /// End of the last good frame of that segment.
     pub(crate) offset: u64,
-    /// From there to the last byte that is not zero, over all segments.
+    /// Number of bytes from there to the last one that is not zero, over all segments.
     pub(crate) bytes: u64,
-    /// Frame headers among these bytes that read back.
+    /// Number of readable frame headers among these bytes.
     pub(crate) frames_seen: u64,
     /// First and last index of those frames' entries.
     pub(crate) indexes: Option<(u64, u64)>,
 }
 
-/// One segment file from the log base on.
+/// A segment file of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentSummary {
-    /// Its number.
+    /// Number of the segment.
     pub(crate) number: u64,
-    /// The file's length.
+    /// Length of the file.
     pub(crate) file_bytes: u64,
-    /// Where its last good frame ends.
+    /// End of its last good frame.
     pub(crate) used_bytes: u64,
-    /// Good frames in it.
+    /// Number of good frames in it.
     pub(crate) frames: u64,
-    /// The sequence of the last of them; 0 if there is none.
+    /// Sequence of the last of them; 0 if there is none.
     pub(crate) last_sequence: u64,
-    /// First index of its entries, truncated ones included.
+    /// First index of its entries, including truncated ones.
     pub(crate) first_index: Option<u64>,
-    /// Highest index of its entries, truncated ones included.
+    /// Highest index of its entries, including truncated ones.
     pub(crate) last_index: Option<u64>,
 }
 
@@ -148,44 +153,48 @@ impl SegmentSummary {
     }
 }
 
-/// What reading the log found.
+/// Findings of reading the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ScanResult {
-    /// Where it goes on.
+    /// The position from which the log continues.
     pub(crate) tail: Tail,
-    /// What was dropped after it, if anything.
+    /// The bytes dropped after it, if any.
     pub(crate) cut: Option<CutReport>,
-    /// Every segment file from the log base on; those after the tail's hold nothing good.
+    /// Every segment file from the log base on; the ones after the tail's hold nothing good.
     pub(crate) segments: Vec<SegmentSummary>,
-    /// Numbers of segment files below the log base: a purge was interrupted, they may go.
+    /// Numbers of segment files below the log base: a purge was interrupted, and they may be
+    /// removed.
     pub(crate) obsolete: Vec<u64>,
-    /// Damage at which the scan was told to stop.
+    /// The damage at which the scan stopped.
     pub(crate) unreadable: Option<Unreadable>,
-    /// The log reads well, and is not the one that is told of: see [`Chain::begins_late`](super::chain::Chain::begins_late).
+    /// Error of a log that reads well and is not the one that META describes: see
+    /// [`Chain::begins_late`](super::chain::Chain::begins_late).
     pub(crate) begins_late: Option<Corrupt>,
     /// The snapshot's entry, if the log does not have it.
     pub(crate) lacks_snapshot: Option<LogId>,
 }
 
-/// Damage to what was durable, and what of the log is behind it.
+/// Damage of durable bytes, and the part of the log behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unreadable {
-    /// What does not hold, and where.
+    /// Place and kind of the damage.
     pub(crate) place: Corrupt,
-    /// Bytes from the last good frame to the last one that is not zero, over all segments.
+    /// Number of bytes from the last good frame to the last one that is not zero, over all
+    /// segments.
     pub(crate) bytes: u64,
-    /// Frame headers among them that read back.
+    /// Number of readable frame headers among them.
     pub(crate) frames: u64,
-    /// Entries in those frames, if these are whole.
+    /// Number of entries in those frames, if the frames are whole.
     pub(crate) entries: u64,
     /// First and last index of those entries.
     pub(crate) indexes: Option<(u64, u64)>,
 }
 
-/// Reads the log from its base and gives every good frame to `visit`, truncations too, in order.
+/// Reads the log from its base, and calls `visit` for every good frame in order, including
+/// truncations.
 ///
-/// Nothing is written. Costs one pass over the log and over what is behind its end; memory is one buffer, as long as
-/// the longest frame or 4 MiB. An error of `visit` ends the scan.
+/// Nothing is written. The call costs one pass over the log and over the bytes behind its end. Its
+/// memory is one buffer, as long as the longest frame or 4 MiB. An error of `visit` ends the scan.
 pub(crate) fn scan(
     disk: &dyn Disk,
     meta: &Meta,
@@ -212,8 +221,8 @@ pub(crate) fn scan(
     }
 }
 
-/// Gives what was found where the next frame should be; the inner error is damage that needs no evidence, as a
-/// checksum says that it was meant.
+/// Reads the good frames, and returns what was found at the place of the next one. The inner error
+/// is damage that needs no evidence, because a checksum proves that the bytes were meant.
 fn read_good_frames(
     walk: &mut Walk<'_>,
     visit: &mut dyn FnMut(&GoodFrame<'_>) -> Result<(), OpenError>,
@@ -258,14 +267,14 @@ fn finish(
     mut damage: Option<Corrupt>,
 ) -> Result<ScanResult, OpenError> {
     let expected = walk.chain.next_sequence();
-    // META may be an older copy of itself: then the log goes on behind the end that it knows.
+    // META may be an older copy of itself; then the log continues behind the end that META knows.
     let ends_as_closed = options.was_closed
         && damage.is_none()
         && expected == meta.durable_sequence.saturating_add(1)
         && walk.ends_here(here, meta.incarnation)?;
     let survey = if ends_as_closed { Survey::of_nothing(&walk) } else { Survey::of(&mut walk)? };
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);
-    // `here` is what is left when no good frame is found.
+    // `here` is the finding if no good frame is there.
     let corrupt = here.outcome(survey.later_frame, durable >= expected) == Outcome::Corrupt;
     if corrupt && damage.is_none() && !(options.beside_a_writer && walk.is_whole_by_now()?) {
         let lost_here = survey.first.is_some_and(|(number, _)| number == walk.number);
@@ -315,7 +324,8 @@ fn finish(
         last: chain.last,
         incarnation: chain.incarnation,
         incarnation_seen_max: survey.incarnation,
-        // A quorum may have committed what only our own disk lost; and no later frame may say what a record applied.
+        // A quorum may have committed entries that only our disk lost. No later frame may change
+        // what a record applied.
         committed: committed.max(applied_only).min(known),
         durable_sequence_known: durable,
     };
@@ -326,11 +336,12 @@ fn finish(
     Ok(ScanResult { tail, cut, segments, obsolete, unreadable, begins_late, lacks_snapshot })
 }
 
-/// Overwrites with zeros everything after the tail that is not zero, in all segments, and syncs each; gives how many
-/// bytes of files that took. For a writable open that was told to cut, before the first append: what is found behind
-/// a tail later on is then of that incarnation or of a recycled segment's past.
+/// Overwrites everything non-zero after the tail with zeros, in all segments, and syncs each.
+/// Returns the length of the files affected. A writable open that cuts calls it before its first
+/// append. Later findings behind a tail are then of that incarnation, or of a recycled segment's
+/// past.
 ///
-/// A crash in between leaves a log that is cut at the same place.
+/// A crash during it leaves a log that is cut at the same place.
 pub(crate) fn erase_after(disk: &dyn Disk, tail: &Tail) -> Result<u64, OpenError> {
     let mut window = Window::default();
     let mut erased = 0;
@@ -342,9 +353,10 @@ pub(crate) fn erase_after(disk: &dyn Disk, tail: &Tail) -> Result<u64, OpenError
     Ok(erased)
 }
 
-/// Writes the first `used_bytes` of a segment again, as they are, and syncs it.
+/// Writes the first `used_bytes` of a segment again, unchanged, and syncs it.
 ///
-/// A sync that failed before may have left pages that read well, are not on disk, and that no later sync would write.
+/// A failed sync may have left pages that read well and are not on disk, and no later sync would
+/// write them.
 pub(crate) fn rewrite(disk: &dyn Disk, name: &str, used_bytes: u64) -> Result<(), OpenError> {
     let error = |action| move |source| OpenError::io(action, name, source);
     let file = disk.open(name, Access::Write).map_err(error("opening"))?;

@@ -1,4 +1,5 @@
-//! What is behind the last good frame: evidence of what was durable, and what a cut would drop.
+//! A survey of the bytes behind the last good frame: evidence of what was durable, and what a cut
+//! would drop.
 
 use crate::error::OpenError;
 use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, u32_at};
@@ -6,31 +7,32 @@ use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;
 
-/// Everything that was found after the end of the log.
+/// Everything found after the end of the log.
 #[derive(Debug, Default)]
 pub(in crate::log) struct Survey {
     /// The highest durable sequence that a lost frame claims.
     pub(in crate::log) durable_sequence: u64,
-    /// Lost frames: in their place, and not older than the last good frame.
+    /// Number of lost frames: in their place, and not older than the last good frame.
     pub(in crate::log) frames: u64,
-    /// Entries in them, by their headers.
+    /// Number of entries in them, by their headers.
     pub(in crate::log) entries: u64,
     /// Whether one of them is after the place where the next frame should be.
     pub(in crate::log) later_frame: bool,
     /// First and last index of their entries.
     pub(in crate::log) indexes: Option<(u64, u64)>,
-    /// The highest incarnation of any header, stale ones too.
+    /// The highest incarnation of any header, including stale ones.
     pub(in crate::log) incarnation: u64,
-    /// Bytes from the end of the log to the last byte that a later append may have written, over all segments.
+    /// Bytes from the end of the log to the last byte that a later append may have written, over
+    /// all segments.
     pub(in crate::log) bytes: u64,
-    /// Where the first such byte is.
+    /// Segment and offset of the first such byte.
     pub(in crate::log) first: Option<(u64, u64)>,
 }
 
 /// One segment's share of [`Survey::bytes`].
 ///
-/// Non-zero bytes that belong to no header that reads back may be a torn append, or what is left of a stale frame whose
-/// header was written over. They count, unless a stale frame follows: then the file had another life before.
+/// Non-zero bytes without a readable header may be a torn append, or the rest of a stale frame with
+/// an overwritten header. They count, unless a stale frame follows: then the file was reused.
 #[derive(Debug, Default)]
 struct Extent {
     first: Option<u64>,
@@ -61,7 +63,8 @@ impl Extent {
         self.stale_end = self.stale_end.max(offset + bytes);
     }
 
-    /// 64 bytes (fewer at the end of the file) in which the last non-zero one ends at `end`.
+    /// Notes a step of 64 bytes (fewer at the end of the file) whose last non-zero byte ends at
+    /// `end`.
     fn non_zero(&mut self, offset: u64, end: u64) {
         if offset < self.lost_end {
             self.end = self.end.max(end.min(self.lost_end));
@@ -73,12 +76,13 @@ impl Extent {
 }
 
 impl Survey {
-    /// Nothing is there.
+    /// The survey of an end without any bytes.
     pub(in crate::log) fn of_nothing(walk: &Walk<'_>) -> Self {
         Self { incarnation: walk.chain.incarnation, ..Self::default() }
     }
 
-    /// Looks at everything from where the next frame should be: the rest of the current segment and all later ones.
+    /// Surveys everything from the place of the next frame on: the rest of the current segment and
+    /// all later ones.
     pub(in crate::log) fn of(walk: &mut Walk<'_>) -> Result<Self, OpenError> {
         let mut survey = Self::of_nothing(walk);
         let here = (walk.number, walk.next_offset());
@@ -109,7 +113,7 @@ impl Survey {
     }
 }
 
-/// The first frame from where the next one should be on that is in its place, not stale, and of a later sequence.
+/// The first frame from there on that is in its place, not stale, and of a later sequence.
 pub(in crate::log) fn next_lost_frame(
     walk: &mut Walk<'_>,
 ) -> Result<Option<FrameHeader>, OpenError> {
@@ -134,18 +138,20 @@ pub(in crate::log) fn next_lost_frame(
     Ok(found)
 }
 
-/// The segments from the current one on, and where to start in each.
+/// The segments from the current one on, and the start of the survey in each.
 fn places(walk: &Walk<'_>) -> Vec<(u64, u64)> {
     let (here, offset) = (walk.number, walk.next_offset());
     let later = walk.numbers.iter().filter(|number| **number >= here);
     let places = later.map(|number| (*number, if *number == here { offset } else { 0 }));
-    // Nothing was begun where a header does not fit; what is there is the rest of one that was written over.
+    // No frame can begin where a header does not fit; bytes there are the rest of an overwritten
+    // frame.
     places.filter(|(number, start)| *number != here || walk.has_room_at(*start)).collect()
 }
 
 type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut Extent) + 'a;
 
-/// Calls `on_header` for every step that is not zero; gives each segment's number, start and extent.
+/// Calls `on_header` for every step that is not zero. Returns each segment's number, start and
+/// extent.
 fn each_step(
     walk: &mut Walk<'_>,
     on_header: &mut OnHeader<'_>,
@@ -175,11 +181,11 @@ fn each_step(
     Ok(extents)
 }
 
-/// Whether to go on after a step.
+/// Callback for a step; returns whether to continue.
 type OnStep<'a> = dyn FnMut(u64, &[u8]) -> Result<bool, OpenError> + 'a;
 
-/// Goes over a segment in steps of 64 bytes, and calls `on_step` for those that are not all zero with up to 128 bytes,
-/// until it says `false`.
+/// Goes over a segment in steps of 64 bytes. Calls `on_step` with up to 128 bytes for each step
+/// that is not all zero, until it returns `false`.
 fn steps(
     window: &mut Window,
     segment: &Segment,
@@ -199,7 +205,7 @@ fn steps(
     Ok(())
 }
 
-/// The valid header at a step, and whether it is a lost frame's (else a stale one's).
+/// The valid header at a step, and whether it belongs to a lost frame (otherwise to a stale one).
 fn header_at(
     walk: &Walk<'_>,
     segment: &Segment,

@@ -1,4 +1,4 @@
-//! Damage of every kind, and what reading the log makes of it.
+//! Tests of every kind of damage, and of what reading the log makes of it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -37,7 +37,7 @@ fn meta(durable_sequence: u64) -> Meta {
     }
 }
 
-/// Three frames in one segment, two in the next; nothing claimed durable.
+/// Three frames in one segment, two in the next; no header claims that any is durable.
 fn five_frames() -> Writer {
     let mut log = Writer::new();
     log.entries(&["a", "bb"]).entries(&["ccc"]).entries(&["d", "e", "f"]).segment();
@@ -47,7 +47,7 @@ fn five_frames() -> Writer {
 
 type Seen = Vec<(u64, Vec<u8>)>;
 
-/// The sequences and bodies of the good frames, and what came of the scan.
+/// The sequences and bodies of the good frames, and the result of the scan.
 fn read(disk: &MemoryDisk, meta: &Meta) -> (Seen, Result<ScanResult, OpenError>) {
     read_with(disk, meta, ScanOptions::default())
 }
@@ -100,7 +100,7 @@ fn an_empty_directory_is_an_empty_log() {
     assert_eq!((&*place.file, place.what), ("0000000000000000.seg", "the file is missing"));
 }
 
-/// A good result is a prefix of the true log.
+/// Checks that the good frames are a prefix of the true log.
 fn assert_prefix(seen: &Seen, whole: &Seen) {
     assert!(whole.starts_with(seen), "not a prefix: {} frames", seen.len());
 }
@@ -122,7 +122,7 @@ fn every_flipped_bit_of_what_was_durable_is_corrupt_and_of_what_was_not_a_cut() 
             for durable in [0, 2, 5] {
                 let (seen, result) = read(&disk, &meta(durable));
                 let Some(frame) = frame else {
-                    // Padding: no byte of the log is concerned.
+                    // This is padding, so no byte of the log is affected.
                     assert_eq!(seen, whole);
                     assert_eq!(result.unwrap().cut, None);
                     continue;
@@ -200,7 +200,7 @@ fn headers_of_later_frames_prove_durability_without_meta() {
 
 #[test]
 fn frames_in_flight_may_be_lost_in_any_order_and_that_is_a_cut() {
-    // Defect 33: frames 1 and 2 are durable; 3, 4, 5 were in flight, each header saying so.
+    // Frames 1 and 2 are durable; 3, 4 and 5 were in flight, as each header says.
     let mut log = Writer::new();
     log.entries(&["a"]).entries(&["b"]);
     log.durable_sequence = 2;
@@ -224,7 +224,7 @@ fn frames_in_flight_may_be_lost_in_any_order_and_that_is_a_cut() {
         let cut = result.unwrap().cut;
         assert_eq!(cut.as_ref().map_or(0, |cut| cut.frames_seen), seen_later, "lost {lost:03b}");
         assert_eq!(cut.is_some(), seen_later > 0);
-        // The reverse: once they are durable, the same loss is corruption.
+        // The reverse: once these frames are durable, the same loss is corruption.
         corrupt(read(&disk, &meta(5)).1);
     }
 }
@@ -266,7 +266,7 @@ fn any_sectors_of_a_group_may_be_lost_and_what_was_durable_stays() {
 
 #[test]
 fn a_cut_tail_never_comes_back() {
-    // Defect 32: frame 2 is torn, frame 3 whole. The next incarnation writes the same entries again.
+    // Frame 2 is torn, and frame 3 is whole. The next incarnation writes the same entries again.
     let mut log = Writer::new();
     log.entries(&["a"]);
     let again = log.clone();
@@ -293,7 +293,7 @@ fn a_cut_tail_never_comes_back() {
     let result = result.unwrap();
     assert_eq!((seen.len(), result.cut), (2, None), "what is behind is stale, and no cut");
     assert_eq!((result.tail.next_sequence, result.tail.incarnation_seen_max), (3, 2));
-    // With the same incarnation the old frame 3 would be back: this test can fail.
+    // With the same incarnation the old frame 3 would be back, so this test can fail.
     assert_eq!(write_again(1).0.len(), 3);
 }
 
@@ -337,7 +337,7 @@ fn a_lost_misdirected_or_duplicated_frame_is_found() {
         assert_eq!(seen.len(), to, "{from} over {to}");
         result.unwrap();
     }
-    // A write that never reached the disk leaves what was there before: zeros.
+    // A write that never reached the disk leaves zeros.
     let disk = log.disk(64);
     let (_, start, end) = log.frames[1];
     let mut bytes = disk.bytes(&segment_name(0));
@@ -345,7 +345,7 @@ fn a_lost_misdirected_or_duplicated_frame_is_found() {
     disk.set(&segment_name(0), bytes);
     let place = corrupt(read(&disk, &meta(5)).1);
     assert_eq!((place.offset, place.index), (start as u64, Some(2)));
-    // A segment swapped for another, and one that is gone.
+    // One segment is replaced by another, and one is missing.
     let disk = log.disk(64);
     disk.set(&segment_name(1), disk.bytes(&segment_name(0)));
     assert_eq!(corrupt(read(&disk, &meta(5)).1).file, segment_name(1));
@@ -370,8 +370,8 @@ fn the_next_frame_in_the_wrong_place_is_not_the_next_frame() {
 
 #[test]
 fn a_lost_overwrite_breaks_the_chain() {
-    // Frame 1 was to be replaced by another of the same sequence and length, and the write was lost; frame 2 after
-    // it fits in everything but the checksum it names.
+    // Frame 1 was to be replaced by another of the same sequence and length, and the write was
+    // lost. Frame 2 after it fits in everything but the checksum that it names.
     let (mut old, mut new) = (Writer::new(), Writer::new());
     old.entries(&["a"]);
     new.entries(&["b"]).entries(&["c"]);
@@ -389,7 +389,7 @@ fn a_missing_segment_in_the_middle_is_named() {
     log.segment().entries(&["j"]);
     let disk = log.disk(64);
     disk.remove(&segment_name(1)).unwrap();
-    // The header in segment 2 proves that what was in segment 1 was durable.
+    // The header in segment 2 proves that the frames of segment 1 were durable.
     let place = corrupt(read(&disk, &meta(0)).1);
     let expected =
         Corrupt { file: segment_name(1), offset: 0, index: Some(6), what: "the file is missing" };
@@ -437,7 +437,7 @@ fn a_truncation_takes_the_log_back_to_the_id_before_it() {
     assert_eq!(last(log.clone().truncation(1)), Some(LogId::new(0, 1)));
     assert_eq!(last(log.clone().truncation(0)), None);
     assert_eq!(last(log.clone().truncation(2).entries(&["x"])), Some(LogId::new(2, 2)));
-    // The term may be one that would have been lower than what was removed, and the sequence goes on.
+    // A term below that of the removed entries is allowed, and the sequence continues.
     let mut lower = log.clone();
     lower.truncation(2).term = 1;
     lower.entries(&["x"]);

@@ -1,4 +1,5 @@
-//! Reading every byte of a directory to name all damage, where opening stops at the first.
+//! Verification: reads every byte of a directory to name all damage, where opening stops at the
+//! first.
 
 use std::cell::Cell;
 
@@ -17,29 +18,32 @@ use crate::log::recovery::walk::{FoundFrame, Walk};
 /// One damaged place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct VerifyFinding {
-    /// Where and what.
+    /// Place and kind of the damage.
     pub(crate) place: Corrupt,
-    /// Whether it was durable. If not, it is a torn end, and opening for writing cuts it.
+    /// Whether the bytes were durable. If not, the place is a torn end, and opening for writing
+    /// cuts it.
     pub(crate) was_durable: bool,
 }
 
-/// What was read.
+/// Figures of the bytes read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct VerifySummary {
-    /// Frames that hold.
+    /// Number of good frames.
     pub(crate) frames: u64,
-    /// Entries in them, truncated ones included.
+    /// Number of entries in them, including truncated ones.
     pub(crate) entries: u64,
-    /// Damaged places reported.
+    /// Number of damaged places reported.
     pub(crate) findings: u64,
 }
 
-/// Reads META, HARD and the whole log, and gives every damaged place to `report`. Goes on behind damage with the next
-/// frame header that reads back; the frames between are one finding. `snapshot` is the entry of the newest whole snapshot.
+/// Reads META, HARD and the whole log, and calls `report` for every damaged place. Behind damage,
+/// reading continues with the next readable frame header; the frames between are one finding.
+/// `snapshot` is the entry of the newest whole snapshot.
 ///
 /// # Errors
 ///
-/// Only what hides the rest: an I/O error, an unknown version, a directory that is none.
+/// Returns only errors that hide the rest: an I/O error, an unknown version, a path that is no
+/// directory.
 pub(crate) fn verify(
     disk: &dyn Disk,
     meta: &Meta,
@@ -49,7 +53,8 @@ pub(crate) fn verify(
     let mut summary = VerifySummary::default();
     let (mut reported, lost) = (None, Cell::new(false));
     let mut found = |place: Corrupt, was_durable| {
-        // The first frame of a segment is met twice: from the end of the one before, and where it is.
+        // The first frame of a segment is met twice: from the end of the segment before, and at its
+        // own place.
         let here = (place.file.clone(), place.offset);
         if reported.replace(here.clone()) == Some(here) {
             return;
@@ -93,7 +98,7 @@ pub(crate) fn verify(
             }
         }
         if disk.is_beside_a_writer() && walk.is_whole_by_now()? {
-            // It is being written: this is the end, as far as this reading goes.
+            // A writer is writing this place, so it is the end of this reading.
             break;
         }
         let next = next_lost_frame(&mut walk)?;
@@ -105,7 +110,7 @@ pub(crate) fn verify(
             (None, None) => break,
         }
     }
-    // Behind damage it is not known where the log begins, nor what it has.
+    // Behind damage the start and content of the log are unknown.
     if !lost.get() {
         let lacks_snapshot = walk.chain.lacks_snapshot(meta);
         let incarnation = incarnation.max(walk.chain.incarnation);
@@ -119,7 +124,7 @@ pub(crate) fn verify(
     Ok(VerifySummary { frames, entries, ..summary })
 }
 
-/// Whether both slots of META hold.
+/// Whether both slots of META are good.
 fn verify_slots(
     disk: &dyn Disk,
     meta: &Meta,

@@ -1,4 +1,4 @@
-//! From one good frame to the next, over segments.
+//! The walk from one good frame to the next, over segments.
 
 use crc32c::crc32c;
 
@@ -17,17 +17,17 @@ use crate::log::recovery::scan::SegmentSummary;
 
 const HEADER_BYTES: u64 = FRAME_HEADER_BYTES as u64;
 
-/// What is found where a frame may be.
+/// The finding at a place where a frame may be.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::log) struct Found {
     pub(in crate::log) offset: u64,
     pub(in crate::log) header: Option<FrameHeader>,
-    /// Of the header, for the chain.
+    /// Checksum of the header, for the chain.
     pub(in crate::log) checksum: u64,
     body: Check,
     chain: Check,
     incarnation: Incarnation,
-    /// Whether all bytes that a header would take are zero, or past the end of the file.
+    /// Whether all bytes of a header are zero, or past the end of the file.
     pub(in crate::log) is_zero: bool,
 }
 
@@ -44,7 +44,7 @@ impl Found {
         }
     }
 
-    /// The row of the table it is.
+    /// The outcome of the finding, by the recovery table.
     pub(in crate::log) fn outcome(&self, later_valid: bool, at_or_below_durable: bool) -> Outcome {
         decide(&Finding {
             header: self.header.is_some().into(),
@@ -56,7 +56,7 @@ impl Found {
         })
     }
 
-    /// Whether only the body does not hold: the chain can be followed past it.
+    /// Whether only the body is bad: the chain can be followed past it.
     pub(in crate::log) fn only_body_bad(&self) -> bool {
         self.header.is_some()
             && self.chain == Check::Ok
@@ -64,7 +64,8 @@ impl Found {
             && self.body == Check::Bad
     }
 
-    /// Whether nothing that was written to segment `number` stands there: zeros, or what its file had before.
+    /// Whether nothing that was written to segment `number` stands there: only zeros, or the file's
+    /// earlier content.
     fn is_vacant_in(&self, number: u64) -> bool {
         let is_stale = |header: FrameHeader| {
             self.incarnation == Incarnation::Older
@@ -73,7 +74,7 @@ impl Found {
         self.is_zero || self.header.is_some_and(is_stale)
     }
 
-    /// What does not hold, in words.
+    /// The error of the finding, in words.
     pub(in crate::log) fn complaint(&self) -> &'static str {
         match (self.header, self.chain, self.incarnation, self.body) {
             (None, ..) if self.is_zero => "there are zeros where a frame was",
@@ -96,18 +97,18 @@ pub(in crate::log) struct Walk<'d> {
     pub(in crate::log) numbers: Vec<u64>,
     /// Segment numbers below the log base.
     pub(in crate::log) obsolete: Vec<u64>,
-    /// The segment the walk is in.
+    /// The current segment's number.
     pub(in crate::log) number: u64,
-    /// `None`: its file is not there.
+    /// The current segment; `None` if its file is missing.
     segment: Option<Segment>,
-    /// Where the last good frame in it ends; 0 if there is none.
+    /// End of the last good frame in it; 0 if there is none.
     pub(in crate::log) end: u64,
-    /// Of the segments walked, the current one last.
+    /// Summaries of the segments walked, the current one last.
     pub(in crate::log) summaries: Vec<SegmentSummary>,
     pub(in crate::log) window: Window,
-    /// Damage is to be read past: what cannot be read is then as if it was not there.
+    /// Whether to read past damage: unreadable bytes then count as missing.
     tolerant: bool,
-    /// The first file that is no segment, whatever it holds; nothing from it on is read. Only if tolerant.
+    /// The first file that is no segment; nothing from it on is read. Set only in a tolerant walk.
     pub(in crate::log) barred: Option<Corrupt>,
 }
 
@@ -118,7 +119,7 @@ impl<'d> Walk<'d> {
         Ok(walk)
     }
 
-    /// As [`Walk::new`], to read what there is in spite of all damage.
+    /// Makes a walk as [`Walk::new`] does that reads as much as possible in spite of all damage.
     pub(in crate::log) fn tolerant(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let mut walk = Self { tolerant: true, ..Self::before(disk, meta)? };
         for (position, number) in walk.numbers.iter().enumerate() {
@@ -135,7 +136,7 @@ impl<'d> Walk<'d> {
         Ok(walk)
     }
 
-    /// At the log base, with nothing open.
+    /// A walk at the log base, with no file open.
     fn before(disk: &'d dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let mut obsolete = list_files(disk)?.segments;
         let numbers = obsolete.split_off(obsolete.partition_point(|n| *n < meta.base.segment));
@@ -155,22 +156,23 @@ impl<'d> Walk<'d> {
         })
     }
 
-    /// Whether what was taken for damage is whole by now: beside a writer a frame may be read before it is written, and
-    /// the header that proves it durable after. Everything is read afresh.
+    /// Whether a place that looked damaged is good by now. Beside a writer, a frame may be read
+    /// before it is written, and the header that proves it durable after. Everything is read again.
     pub(in crate::log) fn is_whole_by_now(&mut self) -> Result<bool, OpenError> {
         let segments = list_files(self.disk)?.segments;
         self.numbers = segments.into_iter().filter(|number| *number >= self.number).collect();
         self.window = Window::default();
         self.segment = self.open(self.number)?;
         let (number, end, summaries) = (self.number, self.end, self.summaries.len());
-        // What stands there by itself as damage, whatever else is known, ends the first look; not this one. The writer
-        // is changing the place: it was not whole at either look, and what is before it can be read all the same.
+        // A place that is damage by itself ends the first look, but not this one. The writer is
+        // changing the place: it was not whole at either look, and the frames before it can be
+        // read.
         let whole = match self.next() {
             Ok(found) => found.is_ok(),
             Err(OpenError::Corrupt(_)) => false,
             Err(other) => return Err(other),
         };
-        // Only looked at: the walk stays where it is.
+        // This was only a look: the walk stays where it is.
         if self.number != number {
             self.summaries.truncate(summaries);
             self.segment = self.open(number)?;
@@ -179,7 +181,7 @@ impl<'d> Walk<'d> {
         Ok(whole)
     }
 
-    /// Goes to a place of the log.
+    /// Moves to a place of the log.
     fn enter(&mut self, number: u64, end: u64) -> Result<(), OpenError> {
         if self.segment.as_ref().is_none_or(|segment| segment.number != number) {
             self.segment = self.open(number)?;
@@ -200,12 +202,13 @@ impl<'d> Walk<'d> {
         }
     }
 
-    /// Where the next frame goes in the current segment.
+    /// Offset of the next frame in the current segment.
     pub(in crate::log) fn next_offset(&self) -> u64 {
         self.end.next_multiple_of(FRAME_ALIGN_BYTES)
     }
 
-    /// The next good frame, here or at the start of the next segment, where the walk then is; otherwise what is here.
+    /// The next good frame, here or at the start of the next segment, to which the walk then moves.
+    /// Otherwise, the finding here.
     pub(in crate::log) fn next(&mut self) -> Result<Result<FoundFrame, Found>, OpenError> {
         let here = self.examine_here()?;
         if let Some(frame) = FoundFrame::if_good(&here) {
@@ -219,14 +222,14 @@ impl<'d> Walk<'d> {
         Ok(Ok(frame))
     }
 
-    /// Whether a header fits there in the current segment, as far as that is whole: one that was cut off is looked at to
-    /// its end.
+    /// Whether a header fits at the offset in the current segment. A segment that was cut off is
+    /// examined to its end.
     pub(in crate::log) fn has_room_at(&self, offset: u64) -> bool {
         let bytes = self.segment.as_ref().map_or(0, |segment| segment.bytes);
         offset + HEADER_BYTES <= bytes || !bytes.is_multiple_of(4096)
     }
 
-    /// What is where the next frame goes in the current segment.
+    /// The finding at the place of the next frame in the current segment.
     pub(in crate::log) fn examine_here(&mut self) -> Result<Found, OpenError> {
         let offset = self.next_offset();
         let Some(segment) = self.segment.take() else { return Ok(Found::nothing(offset, true)) };
@@ -267,10 +270,11 @@ impl<'d> Walk<'d> {
         })
     }
 
-    /// Whether nothing was written behind the end of the log, where a clean close by an opening of `incarnation` is the last
-    /// thing that is known of it. `here` is what is found where the next frame goes.
+    /// Whether nothing was written behind the end of the log, where a clean close by an opening of
+    /// `incarnation` is the last known event. `here` is the finding at the place of the next frame.
     ///
-    /// What a later opening appended begins there or at the start of a later segment. Reads one header a segment.
+    /// A later opening's frames begin there, or at the start of a later segment. The call reads one
+    /// header a segment.
     pub(in crate::log) fn ends_here(
         &self,
         here: &Found,
@@ -304,7 +308,7 @@ impl<'d> Walk<'d> {
         Ok(frame.and_then(|frame| frame.split_at_checked(FRAME_HEADER_BYTES)).unwrap_or_default())
     }
 
-    /// Goes past a frame of the current segment.
+    /// Moves past a frame of the current segment.
     pub(in crate::log) fn accept(&mut self, frame: &FoundFrame) {
         self.chain.accept(&frame.header, frame.checksum);
         self.end = frame.offset + frame.header.frame_bytes();
@@ -313,7 +317,7 @@ impl<'d> Walk<'d> {
         }
     }
 
-    /// Goes to a frame out of the chain's order, to look for more damage.
+    /// Moves to a frame out of the chain's order, to look for more damage.
     pub(in crate::log) fn resume_at(&mut self, header: &FrameHeader) -> Result<(), OpenError> {
         self.chain.resume_before(header);
         self.enter(header.segment, header.offset)
@@ -324,7 +328,8 @@ impl<'d> Walk<'d> {
         self.corrupt_at(self.number, offset, what)
     }
 
-    /// Names as corrupt what was found instead of the next frame; `lost_here`: lost frames follow in this segment.
+    /// The error for the finding in place of the next frame. `lost_here`: lost frames follow in
+    /// this segment.
     pub(in crate::log) fn blame(
         &mut self,
         here: &Found,
@@ -336,7 +341,7 @@ impl<'d> Walk<'d> {
         }
         let next = self.number.saturating_add(1);
         if !lost_here && self.numbers.last().is_some_and(|last| *last >= next) {
-            // The current segment may end here: then the frame was in the next one.
+            // If the current segment ends here, the frame was in the next one.
             let ends_here = here.is_vacant_in(self.number);
             match self.open(next)? {
                 None if ends_here => return Ok(self.corrupt_at(next, 0, missing)),
@@ -347,7 +352,7 @@ impl<'d> Walk<'d> {
                     let was_there = match (here.is_zero, ends_here) {
                         (true, _) => !there.is_zero,
                         (false, true) => !there.is_vacant_in(next),
-                        // Of a frame that was written over, maybe.
+                        // The rest may be of an overwritten frame.
                         (false, false) => sequence == Some(self.chain.next_sequence()),
                     };
                     if was_there {
@@ -359,8 +364,8 @@ impl<'d> Walk<'d> {
         Ok(self.corrupt_as(self.number, here))
     }
 
-    /// Names what was found in a segment. Where nothing before it says which index it starts with (it is the first frame
-    /// of all), a header that holds does.
+    /// The error for a finding in a segment. Nothing before the first frame of a log tells its
+    /// index; then a good header does.
     fn corrupt_as(&self, number: u64, found: &Found) -> Corrupt {
         let place = self.corrupt_at(number, found.offset, found.complaint());
         let header = found.header.filter(|_| found.only_body_bad());
@@ -372,7 +377,7 @@ impl<'d> Walk<'d> {
         Corrupt { file: segment_name(number), offset, index: self.chain.next_index(), what }
     }
 
-    /// As [`sight`], for this directory.
+    /// The header of [`sight`], for this directory.
     pub(in crate::log) fn sight(
         &self,
         bytes: &[u8; FRAME_HEADER_BYTES],
@@ -387,10 +392,10 @@ impl<'d> Walk<'d> {
     }
 }
 
-/// Reads the log from its base through the frame `sequence`, and fails where one of these does not hold. Ends early, as if
-/// there was nothing more, once `stopping` says so.
+/// Reads the log from its base through the frame `sequence`, and fails at the first bad one. Ends
+/// early, with success, once `stopping` is set.
 ///
-/// Costs one pass over them; memory is as for a scan.
+/// The call costs one pass over the frames, with the memory of a scan.
 pub(in crate::log) fn check_frames(
     disk: &dyn Disk,
     meta: &Meta,
@@ -407,7 +412,7 @@ pub(in crate::log) fn check_frames(
     Ok(())
 }
 
-/// A frame whose header can be followed.
+/// A frame with a valid header.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::log) struct FoundFrame {
     pub(in crate::log) header: FrameHeader,
@@ -417,19 +422,20 @@ pub(in crate::log) struct FoundFrame {
 
 impl FoundFrame {
     fn if_good(found: &Found) -> Option<Self> {
-        // What else is known does not matter to a frame that holds: see the table.
+        // For a good frame no other fact matters: see the table.
         if found.outcome(false, false) == Outcome::Replay { Self::unchecked(found) } else { None }
     }
 
-    /// The frame a valid header speaks of, whatever became of its body.
+    /// The frame of a valid header, whatever became of its body.
     pub(in crate::log) fn unchecked(found: &Found) -> Option<Self> {
         let header = found.header?;
         Some(Self { header, checksum: found.checksum, offset: found.offset })
     }
 }
 
-/// The valid header in `bytes`, wherever it belongs. A header that belongs right here, is not stale, and yet cannot
-/// be read for another reason than damage, is an error: a later release or a wrong one wrote it.
+/// The valid header in `bytes`, wherever it belongs. A header that belongs here and is not stale,
+/// but cannot be read for another reason than damage, is an error: a later or a wrong release wrote
+/// it.
 fn sight(
     bytes: &[u8; FRAME_HEADER_BYTES],
     database_id: &DatabaseId,

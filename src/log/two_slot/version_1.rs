@@ -1,16 +1,21 @@
 //! Slots of version 1, as earlier builds wrote them.
 //!
-//! One header at the start of the slot, as a sector of version 2 has it but for the fields at 6 and 36, which are zeros.
-//! One checksum, over the whole slot. The payload follows the header; zeros follow the payload, to the end of the slot.
+//! A slot has one header at its start, as a sector of version 2 has it, but with zeros in the
+//! fields at 6 and 36. One checksum, over the whole slot. The payload follows the header; zeros
+//! follow the payload, to the end of the slot.
 //!
-//! A slot of several sectors that does not read back may be torn or damaged. What its bytes tell of that:
+//! A slot of several sectors that cannot be read back may be torn or damaged. Its bytes tell this
+//! much:
 //!
-//! - If the checksum fits once everything behind the payload is taken as zeros, then header and payload are whole. What is
-//!   behind them is of the store two before, or rot; either way the payload is what was stored.
-//! - Zeros in the first sector, before other bytes, are what a torn store leaves in a slot that was never complete.
-//! - Else the first sector, or a payload that goes beyond it, does not hold. A payload that fits the first sector is never
-//!   torn, but its length is one of the bytes that may be damaged. So the slot counts as damaged; where its length field
-//!   says that the payload goes beyond the first sector, it is reported that a crash may have done it as well.
+//! - If the checksum fits once everything behind the payload counts as zeros, then header and
+//!   payload are whole. The bytes behind them are of the store two before, or damage; either way
+//!   the payload is the stored one.
+//! - A torn store in a slot that was never complete leaves zeros in the first sector, before other
+//!   bytes.
+//! - Otherwise the first sector is damaged, or a payload that goes beyond it. A payload that fits
+//!   the first sector is never torn, but its length is one of the bytes that may be damaged. So the
+//!   slot counts as damaged. Where its length field says that the payload goes beyond the first
+//!   sector, the report says that a crash may also have done it.
 
 use super::{
     CRC_AT, PAYLOAD_AT, SECTOR_BYTES, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, Stored, VERSION_1,

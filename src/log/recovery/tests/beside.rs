@@ -1,4 +1,4 @@
-//! Reading beside a writer, played by a disk that changes between two looks.
+//! Tests of reading beside a writer, which a disk plays by changing between two looks.
 
 use std::io;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use crate::log::recovery::freeze::freeze;
 use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::OnDamage;
 
-/// Lists its files once as they are, and from the second listing on as the writer has made them meanwhile.
+/// A disk that lists its files once unchanged, and from the second listing on as the writer has
+/// changed them.
 #[derive(Debug)]
 struct Changing {
     files: MemoryDisk,
     listed: AtomicBool,
-    /// Of the first segment.
+    /// Later content of the first segment.
     later: Vec<u8>,
-    /// Of META, if that changes too.
+    /// Later content of META, if that changes too.
     later_meta: Option<Vec<u8>>,
 }
 
@@ -62,8 +63,8 @@ impl Disk for Changing {
     }
 }
 
-/// Three frames, the last of which says that the second is durable; `change` is made to the second for the first look,
-/// and `later` for every look after it.
+/// Three frames, the last of which says that the second is durable. `change` alters the second for
+/// the first look, and `later` for every look after it.
 fn changing(change: impl Fn(&mut [u8]), later: impl Fn(&mut [u8])) -> (Changing, u64) {
     let mut log = Writer::new();
     log.entries(&["a"]).entries(&["b"]);
@@ -78,7 +79,7 @@ fn changing(change: impl Fn(&mut [u8]), later: impl Fn(&mut [u8])) -> (Changing,
     (disk, start as u64)
 }
 
-/// How many good frames, and where the damage is.
+/// Number of good frames, and the place of damage.
 fn look(disk: &dyn Disk) -> Result<(usize, Option<u64>), OpenError> {
     let options = ScanOptions::looking_at(disk);
     assert!(options.beside_a_writer && options.on_damage == OnDamage::StopThere);
@@ -116,19 +117,20 @@ fn a_place_that_is_damage_by_itself_at_the_second_look_is_not_whole_and_keeps_no
     };
     let (disk, start) = changing(torn, unknown_kind);
     assert_eq!(look(&disk).unwrap(), (1, Some(start)));
-    // A length that no frame can have.
+    // Set a length that no frame can have.
     let too_long = |frame: &mut [u8]| {
         put(frame, 64, &u32::MAX.to_le_bytes());
         reseal(frame);
     };
     let (disk, start) = changing(torn, too_long);
     assert_eq!(look(&disk).unwrap(), (1, Some(start)));
-    // At the first look too: then it is known without a second one.
+    // The place is bad at the first look too, so one look is enough.
     let (disk, start) = changing(unknown_kind, unknown_kind);
     assert_eq!(look(&disk).unwrap(), (1, Some(start)));
 }
 
-/// META is read, and then its writer closes, opens again and appends: the frame is no proof that META is an older copy.
+/// META is read, and then its writer closes, opens again and appends. The new frame does not prove
+/// that META is an older copy.
 #[test]
 fn a_writer_that_opens_again_while_it_is_read_makes_no_older_meta() {
     let mut log = Writer::new();
@@ -151,6 +153,6 @@ fn a_writer_that_opens_again_while_it_is_read_makes_no_older_meta() {
     let result = result.unwrap();
     assert_eq!((meta.incarnation, result.tail.next_sequence), (2, 3));
     assert_eq!(OlderMeta::of_scan(&meta, &damage, &result), None);
-    // By the META that was read first it would be one.
+    // By the META that was read first, it would be one.
     assert!(OlderMeta::of_scan(&closed, &damage, &result).is_some());
 }

@@ -1,4 +1,4 @@
-//! Which index damage is said to start at.
+//! Tests of the first index that damage is said to concern.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn damage_to_a_frame_names_the_first_index_it_loses() {
         bytes[end - 1] ^= 1;
         disk.set(&name, bytes);
         let place = corrupt(read(&disk, &meta(5)).1);
-        // The first frame too, before which there is none that could say it: its header does.
+        // Nothing before the first frame names its index; its own header does.
         assert_eq!((place.file, place.index), (name, Some([0, 2, 3, 6, 7][number])));
         assert_eq!(place.what, "a frame body does not read back");
     }

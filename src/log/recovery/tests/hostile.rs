@@ -1,4 +1,4 @@
-//! Headers that no writer of this version wrote, and lengths that nobody should believe.
+//! Tests of headers that no writer of this version wrote, and of lengths that must not be believed.
 
 use super::super::files::{Segment, Window};
 use super::*;
@@ -16,7 +16,7 @@ fn a_frame_of_another_version_is_refused_by_name_and_a_flipped_version_is_damage
     reseal(&mut log.segments[0][start..]);
     let error = read(&log.disk(0), &meta(1)).1.unwrap_err().to_string();
     assert_eq!(error, "0000000000000000.seg has format version 2; this release reads version 1");
-    // The version is not looked at where the frame is a stale one of somewhere else.
+    // The version does not matter in a stale frame of another place.
     log.segments[0][start + 96] = 7;
     reseal(&mut log.segments[0][start..]);
     assert_eq!(read(&log.disk(0), &meta(1)).0.len(), 1);
@@ -55,7 +55,7 @@ fn hostile_lengths_allocate_nothing() {
         let disk = hostile.disk(0);
         let (seen, result) = read(&disk, &meta(0));
         assert!(seen.is_empty());
-        // In range, it is a torn frame; out of range, no writer of ours wrote it.
+        // A length in range is a torn frame; no writer of ours wrote one out of range.
         assert_eq!(result.is_ok(), length == 32 << 20, "{length}");
         let segment = Segment::open(&disk, 0).unwrap();
         let mut window = Window::default();

@@ -1,4 +1,4 @@
-//! What verify says of damage, and that it goes on behind it.
+//! Tests that verify names damage, and continues behind it.
 
 use super::super::verify::{VerifyFinding, VerifySummary, verify};
 use super::*;
@@ -19,7 +19,7 @@ fn verify_names_all_damage_and_goes_on_behind_it() {
         verified(&disk, &meta(5)),
         (VerifySummary { frames: 5, entries: 9, findings: 0 }, vec![])
     );
-    // The body of frame 1, the header of frame 3, and a bit of the older META slot.
+    // Damage the body of frame 1, the header of frame 3, and a bit of the older META slot.
     let damage = |number: u64, at: usize| {
         let mut bytes = disk.bytes(&segment_name(number));
         bytes[at] ^= 4;
@@ -48,7 +48,7 @@ fn verify_names_the_first_frame_of_a_later_segment_once() {
     let disk = log.disk(128);
     MetaFile::create(&disk, &meta(5)).unwrap();
     let whole = disk.bytes(&segment_name(1));
-    // Its header, and its body.
+    // Damage its header, and then its body.
     for at in [50, 130] {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
@@ -97,7 +97,7 @@ fn what_is_committed_is_in_the_log_or_before_its_base() {
         let base = LogBase { last: Some(LogId::new(9, 1)), ..LogBase::default() };
         assert_eq!(index_said(&log, &Meta { base, ..meta }), None);
     }
-    // Where it begins is what truncations leave of it.
+    // The log begins with what truncations leave.
     log.truncation(10).next_index = 3;
     log.entries(&["c", "d"]);
     assert_eq!(index_said(&log, &Meta { committed: Some(3), ..by_commit }), None);
@@ -118,7 +118,7 @@ fn a_snapshot_is_of_the_log_if_its_entry_is_live_there_or_right_before_its_base(
     for (index, term, expected) in [(0, 1, false), (2, 1, false), (2, 2, true), (3, 1, true)] {
         assert_eq!(lacks(&log, &by_commit, LogId::new(index, term)), expected, "{index} {term}");
     }
-    // What a truncation removes is not there any more; what takes its place is another entry.
+    // A truncated entry is gone; another entry takes its place.
     log.truncation(1);
     assert!(
         !lacks(&log, &by_commit, LogId::new(0, 1)) && lacks(&log, &by_commit, LogId::new(1, 1))

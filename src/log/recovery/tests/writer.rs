@@ -1,4 +1,4 @@
-//! Logs, written as a log writer would.
+//! Logs for tests, written as a log writer would.
 
 use crc32c::crc32c;
 
@@ -8,11 +8,11 @@ use crate::entry::{Entry, LeaderTag};
 use crate::log::format::{FrameHeader, FrameKind, OpeningHalf, put, segment_name};
 use crate::log::test_disk::MemoryDisk;
 
-/// A log under way.
+/// A log being written.
 #[derive(Clone)]
 pub(super) struct Writer {
     pub(super) segments: Vec<Vec<u8>>,
-    /// Where each frame is: segment, start, end.
+    /// Segment, start and end of each frame.
     pub(super) frames: Vec<(usize, usize, usize)>,
     pub(super) sequence: u64,
     pub(super) chain: u64,
@@ -108,7 +108,7 @@ impl Writer {
         self
     }
 
-    /// On a disk, with `zeros` preallocated bytes behind each segment.
+    /// The log on a disk, with `zeros` preallocated bytes behind each segment.
     pub(super) fn disk(&self, zeros: usize) -> MemoryDisk {
         let disk = MemoryDisk::default();
         for (number, bytes) in self.segments.iter().enumerate() {
@@ -119,7 +119,7 @@ impl Writer {
     }
 }
 
-/// Makes the checksum of a header fit again.
+/// Recomputes the checksum of a header.
 pub(super) fn reseal(header: &mut [u8]) {
     let crc = crc32c::crc32c_append(crc32c(&ID), &header[..124]);
     put(header, 124, &crc.to_le_bytes());
