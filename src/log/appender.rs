@@ -29,7 +29,7 @@ mod segments;
 
 /// Bytes that a frame can cost beside its entries: its header and the padding before it.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = HEADER_BYTES + HALF_HEADER_BYTES - 1;
-/// Kept free at the end of every segment, so that a log that is full can still record truncations.
+/// Bytes kept free at the end of every segment, so that a full log can still record truncations.
 pub(crate) const SEGMENT_SLACK_BYTES: usize = 32 * HEADER_BYTES;
 
 /// Number of segment numbers that a memory journal's images take in turn; it exceeds the number of

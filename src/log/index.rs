@@ -23,7 +23,7 @@ pub(crate) struct LogIndex {
 const WAYPOINT_BYTES: u32 = 64 << 10;
 
 impl LogIndex {
-    /// A frame of entries was added to the log.
+    /// Notes that a frame of entries was added to the log.
     pub(crate) fn push(&mut self, waypoint: Waypoint) {
         let near = self.waypoints.last().is_some_and(|last| {
             last.segment == waypoint.segment && waypoint.offset - last.offset < WAYPOINT_BYTES
@@ -67,7 +67,8 @@ impl LogIndex {
         there.map(|waypoint| waypoint.first_index)
     }
 
-    /// Where to start reading for `index`, and the first index that is not to be read from there.
+    /// The waypoint from which to read `index`, and the first index that is not to be read from
+    /// there.
     pub(crate) fn locate(&self, index: u64) -> Option<(Waypoint, u64)> {
         let after = self.waypoints.partition_point(|waypoint| waypoint.first_index <= index);
         let waypoint = self.waypoints.get(after.checked_sub(1)?)?;

@@ -2,7 +2,7 @@
 //!
 //! A command passes these modules in order. [`stream`] frames it, and [`command`] parses it.
 //! [`group`] decides what it does and gathers it with others. [`engine`] submits a group as one
-//! atomic batch, with the note ([`mark`]) of how far the group reaches.
+//! atomic batch, with the note ([`position`]) of how far the group reaches.
 
 mod command;
 mod decisive;

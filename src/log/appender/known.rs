@@ -81,7 +81,7 @@ impl Spans {
 pub(crate) struct KnownPlaces {
     /// Waypoints to walk frames from, each with the first index that is not to be read from there.
     pub(crate) waypoints: Vec<(Waypoint, u64)>,
-    /// The last entry that is asked for and is in a frame from these waypoints on.
+    /// The last requested entry that is in a frame from these waypoints on.
     pub(crate) waypoint_last: Option<u64>,
     /// Frames after these.
     pub(crate) spans: Vec<(Span, Arc<SegmentBytes>)>,
