@@ -66,7 +66,7 @@ pub enum Durability {
 #[non_exhaustive]
 pub enum IoBackend {
     /// [`IoBackend::Pwrite`], in every durability mode: it is faster for a caller that waits, with
-    /// small groups. Flat out and with large values, [`IoBackend::Uring`] is faster (`docs/io.md`
+    /// small groups. Flat out and with large values, [`IoBackend::Uring`] is faster (`docs/benchmarks.md`
     /// has the figures).
     #[default]
     Auto,
@@ -580,7 +580,7 @@ impl PersistentConfig {
     pub(crate) fn io_tried(&self) -> IoBackend {
         match self.io {
             // pwrite is faster with one small group in flight, and equal flat out. The ring wins
-            // with large values (`docs/io.md`).
+            // with large values (`docs/benchmarks.md`).
             IoBackend::Auto => IoBackend::Pwrite,
             asked => asked,
         }

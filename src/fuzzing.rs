@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets in `fuzz/`, as plain functions, so that each finding is also a
 //! test on the stable toolchain.
 //!
-//! Each takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what each
+//! Each takes any bytes, and panics if a promise does not hold. `docs/testing.md` says what each
 //! one compares with.
 
 #![allow(

@@ -12,7 +12,7 @@ use crate::sync::thread;
 /// [`persistent_config`](Profile::persistent_config) and [`storage_config`](Profile::storage_config) give the options, and
 /// so do constructors of their names, such as [`ApplyConfig::low_latency`]. Every builder method works on the result.
 ///
-/// `docs/tuning.md` has one table of what each profile sets, and the measured effect of each beside the default.
+/// `docs/operating.md` has one table of what each profile sets, and the measured effect of each beside the default.
 ///
 /// ```no_run
 /// use sprag::{ApplyConfig, ApplyManager, PersistentConfig, PersistentStateMachine};
@@ -42,7 +42,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Every profile, in the order of the table in `docs/tuning.md`.
+    /// Every profile, in the order of the table in `docs/operating.md`.
     pub const ALL: [Self; 7] = [
         Self::LowLatency,
         Self::HighThroughput,

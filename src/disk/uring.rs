@@ -8,7 +8,7 @@
 //!
 //! Each write is its own sync (`RWF_DSYNC`), so that a group says nothing about another; the log writer only goes over
 //! groups without a gap. A small group that is alone is written and then synced, one after the other and never linked:
-//! in most rounds here that was several times faster (`docs/io.md`). What does not fit this (no file that can be
+//! in most rounds here that was several times faster (`docs/benchmarks.md`). What does not fit this (no file that can be
 //! written past the page cache, bytes that are not a segment's image) is written as [`pwrite`](super::pwrite) does, in
 //! its turn.
 

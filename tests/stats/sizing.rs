@@ -1,10 +1,10 @@
-//! The formula in `docs/operations.md` is what an engine takes.
+//! The formula in `docs/operating.md` is what an engine takes.
 
 use sprag::{ApplyConfig, MemoryStats, PersistentConfig, PersistentStateMachine};
 
 use crate::common::{LONG, Scratch, manage};
 
-const DOCUMENT: &str = include_str!("../../docs/operations.md");
+const DOCUMENT: &str = include_str!("../../docs/operating.md");
 
 /// The last number of the line that begins with `part`.
 fn number_of(part: &str) -> usize {

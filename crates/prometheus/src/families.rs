@@ -1,5 +1,5 @@
 //! The table of metrics: the name of each, and the figure that it reads. A test compares
-//! `docs/metrics.md` with it.
+//! `docs/operating.md` with it.
 
 use std::fmt;
 

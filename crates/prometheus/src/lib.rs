@@ -2,7 +2,7 @@
 //!
 //! A [`SpragCollector`] reads [`ApplyManager::stats`](sprag::ApplyManager::stats) when it is
 //! scraped. No thread runs between scrapes, and scraping needs nothing of an engine but its
-//! counters. `docs/metrics.md` lists every metric; `docs/metrics/` has a dashboard and alert rules.
+//! counters. `docs/operating.md` lists every metric; `docs/metrics/` has a dashboard and alert rules.
 //!
 //! ```
 //! use prometheus_client::encoding::text;

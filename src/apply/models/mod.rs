@@ -1,4 +1,4 @@
-//! Models of the apply side for the model checkers; `docs/model-checking.md` says how to run them.
+//! Models of the apply side for the model checkers; `docs/testing.md` says how to run them.
 //!
 //! Each is small, runs the engine's own code, and fails in any interleaving that breaks what it states. The canaries
 //! leave out one thing that it depends on, and pass because the checker finds what comes of that.

@@ -1,4 +1,4 @@
-//! What the profiles set is what `docs/tuning.md` says that they set.
+//! What the profiles set is what `docs/operating.md` says that they set.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -163,9 +163,9 @@ fn table() -> String {
 
 #[test]
 fn the_table_of_the_documents_is_what_the_profiles_set() {
-    let document = include_str!("../../../docs/tuning.md");
+    let document = include_str!("../../../docs/operating.md");
     let table = table();
-    assert!(document.contains(&table), "docs/tuning.md must have this table:\n{table}");
+    assert!(document.contains(&table), "docs/operating.md must have this table:\n{table}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl StorageConfig {
     }
 
     /// Whether the machine keeps values that were read in memory, default false: a storage has caches of its own, and this one
-    /// takes memory beside them. `docs/cache.md` says when it pays.
+    /// takes memory beside them. `docs/operating.md` says when it pays.
     ///
     /// Reads see what they would see without it. Without it the `cache_*` figures of the stats are `None`.
     pub fn enable_cache(mut self, enable: bool) -> Self {

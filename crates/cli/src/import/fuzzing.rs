@@ -1,7 +1,7 @@
 //! The body of the fuzz target `import`, as a plain function, so that each finding is also a test
 //! on the stable toolchain.
 //!
-//! The body takes any bytes, and panics if a promise does not hold. `docs/fuzzing.md` says what the
+//! The body takes any bytes, and panics if a promise does not hold. `docs/testing.md` says what the
 //! body compares the import with.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "an oracle: what does not hold is a panic")]

@@ -48,7 +48,7 @@ fn every_alert_has_a_unit_test_and_a_row_in_the_documentation() {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap();
     let (rules, tests) =
         (read(directory().join("alerts.yml")), read(directory().join("alerts_test.yml")));
-    let document = read(directory().join("../metrics.md"));
+    let document = read(directory().join("../operating.md"));
     let names: Vec<_> = rules.lines().filter_map(|line| line.split_once("- alert: ")).collect();
     assert!(names.len() >= 10, "{names:?}");
     for (_, name) in names {

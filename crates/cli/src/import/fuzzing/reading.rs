@@ -1,4 +1,4 @@
-//! A plain reading of a whole command stream, from `docs/import.md` and the protocol, that shares no code with the
+//! A plain reading of a whole command stream, from `docs/operating.md` and the protocol, that shares no code with the
 //! importer.
 
 mod words;
