@@ -19,6 +19,10 @@ use thiserror::Error;
 
 use crate::entry::{Command, Entry, Note, Payload};
 
+pub(crate) mod place;
+
+pub(crate) use place::{Encoded, Extent, PieceNumber, PiecePlace, Place};
+
 /// Number of bytes before the key.
 pub(crate) const HEADER_BYTES: usize = 8;
 /// The longest key the format can hold.
@@ -107,14 +111,6 @@ pub enum EntryError {
 #[error("not an entry: {0}")]
 pub struct DecodeError(&'static str);
 
-/// The place of a value's bytes: the segment, the offset in it, and the length.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Place {
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
-    pub(crate) len: u32,
-}
-
 /// A value, and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueRef<'a> {
@@ -191,9 +187,7 @@ impl<'a> CommandRef<'a> {
 pub struct BatchRef<'a> {
     count: u32,
     note: Option<Note<'a>>,
-    commands: &'a [u8],
-    segment: u32,
-    offset: u32,
+    commands: Encoded<'a>,
 }
 
 impl<'a> BatchRef<'a> {
@@ -218,11 +212,10 @@ impl<'a> BatchRef<'a> {
     /// The commands in order. The iterator ends early at a command that cannot be decoded, which
     /// decoding the batch has ruled out.
     pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
-        let (mut rest, segment, mut offset) = (self.commands, self.segment, self.offset);
+        let mut rest = self.commands;
         (0..self.count).map_while(move |_| {
-            let (command, bytes) = decode_command(rest, segment, offset).ok()?;
-            rest = rest.get(bytes..)?;
-            offset = offset.wrapping_add(u32::try_from(bytes).ok()?);
+            let (command, bytes) = decode_command(rest).ok()?;
+            rest = rest.skip(bytes)?;
             Some(command)
         })
     }
@@ -395,25 +388,18 @@ impl Cursor<'_> {
     }
 }
 
-/// Decodes the entry at the start of `bytes`, which lie at `offset` of `segment`. Returns the entry
-/// and its length.
+/// Decodes the entry at the start of `bytes`. Returns the entry and its length.
 ///
 /// Every length is checked against the existing bytes before it is used, also in commands of a
 /// batch.
 #[inline]
-pub(crate) fn decode(
-    bytes: &[u8],
-    segment: u32,
-    offset: u32,
-) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+pub(crate) fn decode(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
     let raw = Raw::read(bytes)?;
     let payload = match raw.kind {
-        PUT | DELETE | INCREMENT | COMPARE_AND_SET | BATCH => {
-            PayloadRef::Command(raw.command(segment, offset)?)
-        }
+        PUT | DELETE | INCREMENT | COMPARE_AND_SET | BATCH => PayloadRef::Command(raw.command()?),
         NOOP if raw.area.is_empty() => PayloadRef::Noop,
-        MEMBERSHIP => PayloadRef::Membership(raw.area),
-        OPAQUE => PayloadRef::Opaque(raw.area),
+        MEMBERSHIP => PayloadRef::Membership(raw.area.bytes()),
+        OPAQUE => PayloadRef::Opaque(raw.area.bytes()),
         _ => return Err(DecodeError("unknown kind")),
     };
     Ok((payload, raw.len()))
@@ -421,20 +407,16 @@ pub(crate) fn decode(
 
 /// Decodes as [`decode`] does, and also decodes every command of a batch once. Recovery calls it
 /// before it trusts a frame.
-pub(crate) fn decode_deep(
-    bytes: &[u8],
-    segment: u32,
-    offset: u32,
-) -> Result<(PayloadRef<'_>, usize), DecodeError> {
-    let (payload, len) = decode(bytes, segment, offset)?;
+pub(crate) fn decode_deep(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+    let (payload, len) = decode(bytes)?;
     if let PayloadRef::Command(CommandRef::Batch(batch)) = payload {
         let mut rest = batch.commands;
         for _ in 0..batch.count {
-            let (command, bytes) = decode_command(rest, segment, 0)?;
+            let (command, bytes) = decode_command(rest)?;
             if matches!(command, CommandRef::Batch(_)) {
                 return Err(DecodeError("a batch in a batch"));
             }
-            rest = rest.get(bytes..).ok_or(DecodeError("a batch cut short"))?;
+            rest = rest.skip(bytes).ok_or(DecodeError("a batch cut short"))?;
         }
         if !rest.is_empty() {
             return Err(DecodeError("bytes after the last command of a batch"));
@@ -443,13 +425,9 @@ pub(crate) fn decode_deep(
     Ok((payload, len))
 }
 
-fn decode_command(
-    bytes: &[u8],
-    segment: u32,
-    offset: u32,
-) -> Result<(CommandRef<'_>, usize), DecodeError> {
+fn decode_command(bytes: Encoded<'_>) -> Result<(CommandRef<'_>, usize), DecodeError> {
     let raw = Raw::read(bytes)?;
-    Ok((raw.command(segment, offset)?, raw.len()))
+    Ok((raw.command()?, raw.len()))
 }
 
 /// The parts that every kind of entry has.
@@ -457,24 +435,24 @@ struct Raw<'a> {
     kind: u8,
     flags: u8,
     key: &'a [u8],
-    area: &'a [u8],
+    area: Encoded<'a>,
 }
 
 impl<'a> Raw<'a> {
     #[inline]
-    fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let (head, rest) =
-            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(DecodeError("a header cut short"))?;
-        let [kind, flags, k0, k1, a0, a1, a2, a3] = *head;
+    fn read(bytes: Encoded<'a>) -> Result<Self, DecodeError> {
+        let cut = DecodeError("a header cut short");
+        let (head, rest) = bytes.split_at(HEADER_BYTES).ok_or(cut)?;
+        let [kind, flags, k0, k1, a0, a1, a2, a3] = *head.bytes().first_chunk().ok_or(cut)?;
         let has_key = matches!(kind, PUT | DELETE | INCREMENT | COMPARE_AND_SET);
         let key_bytes = usize::from(u16::from_le_bytes([k0, k1])) + usize::from(has_key);
         let area_bytes = u32::from_le_bytes([a0, a1, a2, a3]) as usize;
-        let (key, rest) = rest.split_at_checked(key_bytes).ok_or(DecodeError("a key cut short"))?;
-        let area = rest.get(..area_bytes).ok_or(DecodeError("an area cut short"))?;
+        let (key, rest) = rest.split_at(key_bytes).ok_or(DecodeError("a key cut short"))?;
+        let area = rest.first(area_bytes).ok_or(DecodeError("an area cut short"))?;
         if !has_key && key_bytes != 0 {
             return Err(DecodeError("a key where none belongs"));
         }
-        Ok(Self { kind, flags, key, area })
+        Ok(Self { kind, flags, key: key.bytes(), area })
     }
 
     #[inline]
@@ -482,75 +460,60 @@ impl<'a> Raw<'a> {
         HEADER_BYTES + self.key.len() + self.area.len()
     }
 
-    /// The value that starts `skip` bytes into the area.
     #[inline]
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "lengths are below 4 GiB: they were read as u32"
-    )]
-    fn value(&self, skip: usize, segment: u32, offset: u32) -> Result<ValueRef<'a>, DecodeError> {
-        let bytes = self.area.get(skip..).ok_or(DecodeError("a value cut short"))?;
-        let before = HEADER_BYTES + self.key.len() + skip;
-        let place =
-            Place { segment, offset: offset.wrapping_add(before as u32), len: bytes.len() as u32 };
-        Ok(ValueRef { bytes, place })
-    }
-
-    #[inline]
-    fn command(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
+    fn command(&self) -> Result<CommandRef<'a>, DecodeError> {
         let key = self.key;
         match self.kind {
-            PUT => Ok(CommandRef::Put { key, value: self.value(0, segment, offset)? }),
+            PUT => Ok(CommandRef::Put { key, value: self.area.value() }),
             DELETE if self.area.is_empty() => Ok(CommandRef::Delete { key }),
             INCREMENT => {
-                let by = self.area.try_into().map_err(|_| DecodeError("an increment's size"))?;
+                let by = self.area.bytes().try_into();
+                let by = by.map_err(|_| DecodeError("an increment's size"))?;
                 Ok(CommandRef::Increment { key, by: i64::from_le_bytes(by) })
             }
-            COMPARE_AND_SET => self.compare_and_set(segment, offset),
-            BATCH => self.batch(segment, offset),
+            COMPARE_AND_SET => self.compare_and_set(),
+            BATCH => self.batch(),
             _ => Err(DecodeError("unknown kind")),
         }
     }
 
-    fn compare_and_set(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
-        let (expected, skip) = if self.flags & EXPECTS != 0 {
-            let (head, rest) =
-                self.area.split_first_chunk::<4>().ok_or(DecodeError("a length cut short"))?;
-            let bytes = u32::from_le_bytes(*head) as usize;
-            let expected = rest.get(..bytes).ok_or(DecodeError("an expected value cut short"))?;
-            (Some(expected), 4 + bytes)
+    fn compare_and_set(&self) -> Result<CommandRef<'a>, DecodeError> {
+        let (expected, rest) = if self.flags & EXPECTS != 0 {
+            let cut = DecodeError("a length cut short");
+            let (head, rest) = self.area.split_at(4).ok_or(cut)?;
+            let bytes = u32::from_le_bytes(*head.bytes().first_chunk().ok_or(cut)?) as usize;
+            let cut = DecodeError("an expected value cut short");
+            let (expected, rest) = rest.split_at(bytes).ok_or(cut)?;
+            (Some(expected.bytes()), rest)
         } else {
-            (None, 0)
+            (None, self.area)
         };
-        let value = self.value(skip, segment, offset)?;
-        if self.flags & SETS == 0 && !value.bytes.is_empty() {
+        if self.flags & SETS == 0 && !rest.is_empty() {
             return Err(DecodeError("a new value where none belongs"));
         }
-        let new = (self.flags & SETS != 0).then_some(value);
+        let new = (self.flags & SETS != 0).then(|| rest.value());
         Ok(CommandRef::CompareAndSet { key: self.key, expected, new })
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the area's length was read as a u32")]
-    fn batch(&self, segment: u32, offset: u32) -> Result<CommandRef<'a>, DecodeError> {
+    fn batch(&self) -> Result<CommandRef<'a>, DecodeError> {
         let cut = DecodeError("a batch cut short");
-        let (count, mut rest) = self.area.split_first_chunk::<4>().ok_or(cut)?;
+        let (count, mut rest) = self.area.split_at(4).ok_or(cut)?;
         let mut note = None;
         if self.flags & HAS_NOTE != 0 {
-            let (&[n0, n1, v0, v1, v2, v3], after) = rest.split_first_chunk::<6>().ok_or(cut)?;
+            let (lengths, after) = rest.split_at(6).ok_or(cut)?;
+            let [n0, n1, v0, v1, v2, v3] = *lengths.bytes().first_chunk().ok_or(cut)?;
             let name_bytes = usize::from(u16::from_le_bytes([n0, n1])) + 1;
             let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
-            let (name, after) = after.split_at_checked(name_bytes).ok_or(cut)?;
-            let (value, after) = after.split_at_checked(value_bytes).ok_or(cut)?;
-            note = Some(Note { name, value });
+            let (name, after) = after.split_at(name_bytes).ok_or(cut)?;
+            let (value, after) = after.split_at(value_bytes).ok_or(cut)?;
+            note = Some(Note { name: name.bytes(), value: value.bytes() });
             rest = after;
         }
-        let before = HEADER_BYTES + (self.area.len() - rest.len());
-        let offset = offset.wrapping_add(before as u32);
-        let count = u32::from_le_bytes(*count);
+        let count = u32::from_le_bytes(*count.bytes().first_chunk().ok_or(cut)?);
         if count as usize > rest.len() / HEADER_BYTES {
             return Err(cut);
         }
-        Ok(CommandRef::Batch(BatchRef { count, note, commands: rest, segment, offset }))
+        Ok(CommandRef::Batch(BatchRef { count, note, commands: rest }))
     }
 }
 

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
-use crate::codec;
+use crate::codec::{self, Extent};
 use crate::config::CommitMode;
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
-use crate::log::apply_only::RecordPlace;
 use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
 use crate::progress::watermark::Stage;
 use crate::sync::atomic::Ordering;
@@ -201,8 +200,8 @@ impl<M: StateMachine> Engine<M> {
         let workers = self.workers.take_places();
         let mut mark = 0;
         for batch in places.chunks(self.staged_at_once()) {
-            for (log_id, place) in batch {
-                self.run_record(*log_id, place)?;
+            for (log_id, extent) in batch {
+                self.run_record(*log_id, *extent)?;
                 replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
                 mark = log_id.index + 1;
             }
@@ -220,20 +219,20 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Applies one entry in every worker's place.
-    fn run_record(&self, log_id: LogId, place: &RecordPlace) -> Result<(), Poison> {
+    fn run_record(&self, log_id: LogId, extent: Extent) -> Result<(), Poison> {
         let index = log_id.index;
         let gone = "the segment of a record is gone";
-        let segment = self.table.get(place.segment).ok_or(Poison::Internal(gone))?;
-        let bytes = segment.entries(place.start, place.end).map_err(|error| error.poison(gone))?;
-        let (payload, _) = codec::decode(&bytes, place.segment, place.start.get())
-            .map_err(|_| Poison::Internal("a record does not decode"))?;
+        let segment = self.table.get(extent.segment()).ok_or(Poison::Internal(gone))?;
+        let bytes = segment.entries(extent).map_err(|error| error.poison(gone))?;
+        let encoded = extent.over(&bytes).ok_or(Poison::Internal(gone))?;
+        let (payload, _) =
+            codec::decode(encoded).map_err(|_| Poison::Internal("a record does not decode"))?;
         let progress = Cell::new(index);
         let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
         let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-        self.slots.fill(index, hash, place.start.get());
+        self.slots.fill(index, hash, extent.start());
         let barrier = footprint == Footprint::All;
-        let (segment, start) = (place.segment, place.start.get());
-        let range = Range::new(&self.slots, log_id, 1, barrier, segment, &bytes, start, &progress);
+        let range = Range::new(&self.slots, log_id, 1, barrier, encoded, &progress);
         let rejected = apply_range(&self.machine, &range, Partition::WHOLE)?;
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
         Ok(())

@@ -6,12 +6,10 @@
 use std::time::Duration;
 
 use super::ring::{Descriptor, Rings};
-use crate::codec::{self, PayloadRef};
+use crate::codec::{self, Extent, PayloadRef};
 use crate::error::Poison;
 use crate::log::appender::{Appender, Run};
-use crate::log::image::EntryOffset;
 use crate::log::slots::SlotRing;
-use crate::log::table::SegmentBytes;
 use crate::machine::Footprint;
 use crate::progress::watermark::Progress;
 
@@ -37,8 +35,8 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             }
             let within = u32::try_from(limit - run.first).unwrap_or(u32::MAX);
             let count = run.count.min(within).min(self.range_entries_max);
-            let (range, end) = if run.slotted {
-                self.slotted(&run, count)
+            let (range, rest) = if run.slotted {
+                self.slotted(&run, count)?
             } else {
                 self.unslotted(appender, &run, count)?
             };
@@ -48,7 +46,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             } else if let Some(front) = appender.unfed().front_mut() {
                 front.first += u64::from(count);
                 front.count -= count;
-                front.start = end;
+                front.extent = rest;
             }
             self.rings.push(range);
             fed = true;
@@ -56,13 +54,14 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         Ok(fed)
     }
 
-    fn slotted(&self, run: &Run, count: u32) -> (Descriptor, EntryOffset) {
-        let end = if count == run.count {
-            run.end
+    /// The first `count` entries, and where the others are.
+    fn slotted(&self, run: &Run, count: u32) -> Result<(Descriptor, Extent), Poison> {
+        let (extent, rest) = if count == run.count {
+            (run.extent, Extent::NOWHERE)
         } else {
-            self.slots.entry_offset(run.first + u64::from(count))
+            self.slots.split(run.extent, run.first + u64::from(count))?
         };
-        (descriptor(run, count, end, run.barrier), end)
+        Ok((descriptor(run, count, extent, run.barrier), rest))
     }
 
     /// Entries that were appended long before they were committed get their slots now.
@@ -71,16 +70,15 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         appender: &Appender,
         run: &Run,
         count: u32,
-    ) -> Result<(Descriptor, EntryOffset), Poison> {
+    ) -> Result<(Descriptor, Extent), Poison> {
         let gone = "the segment of an uncommitted entry is gone";
-        let bytes = appender.table().get(run.segment).ok_or(Poison::Internal(gone))?;
-        let bytes = bytes.entries(run.start, run.end).map_err(|error| error.poison(gone))?;
-        let base = run.start.get();
-        let (mut taken, mut barrier, mut skip) = (0, false, 0_u32);
+        let undecoded = Poison::Internal("an uncommitted entry does not decode");
+        let bytes = appender.table().get(run.extent.segment()).ok_or(Poison::Internal(gone))?;
+        let bytes = bytes.entries(run.extent).map_err(|error| error.poison(gone))?;
+        let mut rest = run.extent.over(&bytes).ok_or(Poison::Internal(gone))?;
+        let (mut taken, mut barrier) = (0, false);
         while taken < count && !barrier {
-            let rest = bytes.get(skip as usize..).unwrap_or_default();
-            let (payload, len) = codec::decode(rest, run.segment, base + skip)
-                .map_err(|_| Poison::Internal("an uncommitted entry does not decode"))?;
+            let (payload, len) = codec::decode(rest).map_err(|_| undecoded.clone())?;
             let footprint = (self.footprint)(run.first + u64::from(taken), &payload);
             let hash = match footprint {
                 Footprint::Key(hash) => hash,
@@ -91,18 +89,17 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
                     0
                 }
             };
-            self.slots.fill(run.first + u64::from(taken), hash, base + skip);
+            self.slots.fill(run.first + u64::from(taken), hash, rest.offset());
             taken += 1;
-            skip += u32::try_from(len).unwrap_or(u32::MAX);
+            rest = rest.skip(len).ok_or_else(|| undecoded.clone())?;
         }
-        let end = SegmentBytes::entry_after(run.start, skip);
-        Ok((descriptor(run, taken, end, barrier), end))
+        let (extent, rest) = run.extent.split_at(rest.offset()).ok_or(undecoded)?;
+        Ok((descriptor(run, taken, extent, barrier), rest))
     }
 }
 
-fn descriptor(run: &Run, count: u32, end: EntryOffset, barrier: bool) -> Descriptor {
-    let Run { first, segment, frame, start, .. } = *run;
-    Descriptor { first, count, segment, frame, start, end, kind: barrier.into() }
+fn descriptor(run: &Run, count: u32, extent: Extent, barrier: bool) -> Descriptor {
+    Descriptor { first: run.first, count, extent, kind: barrier.into() }
 }
 
 /// Since when less than a full range has been waiting to be fed, if a linger is set.

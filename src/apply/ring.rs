@@ -3,7 +3,7 @@
 //! Every range goes to every worker, so each worker sees all of the log in order and no sequencer is needed. Only the
 //! holder of the appender pushes; only the owner of a partition pops.
 
-use crate::log::image::{EntryOffset, FrameOffset};
+use crate::codec::Extent;
 use crate::sync::ArrayQueue;
 
 /// Consecutive entries of one frame, ready to be applied. No payload: 32 bytes.
@@ -11,11 +11,8 @@ use crate::sync::ArrayQueue;
 pub(crate) struct Descriptor {
     pub(crate) first: u64,
     pub(crate) count: u32,
-    pub(crate) segment: u32,
-    /// Whose header has the term and leader of all of them.
-    pub(crate) frame: FrameOffset,
-    pub(crate) start: EntryOffset,
-    pub(crate) end: EntryOffset,
+    /// The header of its frame has the term and leader of all of them.
+    pub(crate) extent: Extent,
     pub(crate) kind: RangeKind,
 }
 
@@ -33,8 +30,7 @@ pub(crate) enum RangeKind {
 impl Descriptor {
     /// The view token: everything before `first` is in it.
     pub(crate) fn view_token(first: u64) -> Self {
-        let (frame, start, end) = (FrameOffset::FIRST, EntryOffset::FIRST, EntryOffset::FIRST);
-        Self { first, count: 0, segment: 0, frame, start, end, kind: RangeKind::ViewToken }
+        Self { first, count: 0, extent: Extent::NOWHERE, kind: RangeKind::ViewToken }
     }
 
     pub(crate) fn is_barrier(&self) -> bool {

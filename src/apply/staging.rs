@@ -57,11 +57,11 @@ pub(super) fn begin_staging<M: StateMachine>(
 
 impl Descriptor {
     /// Its first `count` entries, and the others. It has more than that.
-    fn split(&self, count: u32, slots: &SlotRing) -> (Self, Self) {
+    fn split(&self, count: u32, slots: &SlotRing) -> Result<(Self, Self), Poison> {
         let first = self.first + u64::from(count);
-        let at = slots.entry_offset(first);
-        let head = Self { count, end: at, ..*self };
-        (head, Self { first, count: self.count - count, start: at, ..*self })
+        let (head, rest) = slots.split(self.extent, first)?;
+        let head = Self { count, extent: head, ..*self };
+        Ok((head, Self { first, count: self.count - count, extent: rest, ..*self }))
     }
 }
 
@@ -79,7 +79,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let room = batch_size.saturating_sub(state.staged.entries).max(1);
         let range = match u32::try_from(room) {
             Ok(room) if room < range.count => {
-                let (head, rest) = range.split(room, self.slots);
+                let (head, rest) = range.split(room, self.slots)?;
                 state.pending = Some(rest);
                 head
             }

@@ -229,10 +229,7 @@ impl<M: StateMachine> Engine<M> {
             let range = Descriptor {
                 first: run.first,
                 count: run.count,
-                segment: run.segment,
-                frame: run.frame,
-                start: run.start,
-                end: run.end,
+                extent: run.extent,
                 kind: run.barrier.into(),
             };
             if !self.applying().apply_inline(&range)? {

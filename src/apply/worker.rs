@@ -271,31 +271,24 @@ impl<M: StateMachine> Applying<'_, M> {
         partition: Partition,
     ) -> Result<u64, Poison> {
         let segment = match state.segment.take() {
-            Some((number, segment)) if number == range.segment => segment,
+            Some((number, segment)) if number == range.extent.segment() => segment,
             _ => {
-                let segment = self.table.get(range.segment);
+                let segment = self.table.get(range.extent.segment());
                 segment.ok_or(Poison::Internal("the segment of a range is gone"))?
             }
         };
-        let bytes = segment.entries(range.start, range.end);
-        let bytes = bytes.map_err(|error| error.poison("a range is not published"))?;
+        let unpublished = "a range is not published";
+        let bytes = segment.entries(range.extent).map_err(|error| error.poison(unpublished))?;
+        let encoded = range.extent.over(&bytes).ok_or(Poison::Internal(unpublished))?;
         let undecoded = "a frame header in memory does not decode";
-        let opening = segment.opening(range.frame).map_err(|error| error.poison(undecoded))?;
+        let opening = segment.opening(range.extent).map_err(|error| error.poison(undecoded))?;
         let first = opening_log_id(&opening).ok_or(Poison::Internal(undecoded))?;
         let progress = Cell::new(range.first);
-        let range = Range::new(
-            self.slots,
-            first.at(range.first),
-            range.count,
-            range.is_barrier(),
-            range.segment,
-            &bytes,
-            range.start.get(),
-            &progress,
-        );
-        let rejected = apply_range(self.machine, &range, partition)?;
-        let number = range.segment();
-        state.segment = Some((number, segment));
+        let (slots, count, barrier) = (self.slots, range.count, range.is_barrier());
+        let first = first.at(range.first);
+        let entries = Range::new(slots, first, count, barrier, encoded, &progress);
+        let rejected = apply_range(self.machine, &entries, partition)?;
+        state.segment = Some((range.extent.segment(), segment));
         Ok(rejected)
     }
 

@@ -39,15 +39,15 @@ fn a_batch_decodes_to_what_was_encoded_and_places_point_at_the_bytes() {
     ];
     let note = Some(Note { name: b"n", value: b"v" });
     let bytes = encoded(Payload::Command(Command::Batch { commands: &commands, note }));
-    let (payload, len) = decode_deep(&bytes, 3, 1000).unwrap();
+    let (payload, len) = decode_deep(Encoded::elsewhere(&bytes)).unwrap();
     assert_eq!(len, bytes.len());
     let PayloadRef::Command(CommandRef::Batch(batch)) = payload else { panic!("not a batch") };
     assert_eq!(batch.note(), note);
     let decoded: Vec<_> = batch.commands().collect();
     assert_eq!(decoded.len(), 2);
     let at = |place: Place| {
-        assert_eq!(place.segment, 3);
-        &bytes[place.offset as usize - 1000..][..place.len as usize]
+        let at = place::Location::from(place);
+        &bytes[at.offset() as usize..][..at.len()]
     };
     match decoded[0] {
         CommandRef::Put { key, value } => {
@@ -67,9 +67,9 @@ fn a_batch_decodes_to_what_was_encoded_and_places_point_at_the_bytes() {
 #[test]
 fn every_kind_cut_anywhere_is_an_error_and_never_a_panic() {
     for bytes in all_kinds() {
-        assert_eq!(decode_deep(&bytes, 0, 0).map(|(_, len)| len), Ok(bytes.len()));
+        assert_eq!(decode_deep(Encoded::elsewhere(&bytes)).map(|(_, len)| len), Ok(bytes.len()));
         for cut in (0..bytes.len()).filter(|cut| bytes.len() < 2000 || cut % 997 == 0) {
-            assert!(decode_deep(&bytes[..cut], 0, 0).is_err(), "cut at {cut}");
+            assert!(decode_deep(Encoded::elsewhere(&bytes[..cut])).is_err(), "cut at {cut}");
         }
     }
 }

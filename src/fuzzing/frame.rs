@@ -4,8 +4,10 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::input::Input;
 use super::model::Op;
+use crate::codec::place::Location;
 use crate::codec::{
-    self, CommandRef, DecodeError, FRAME_BYTES_MAX, HEADER_BYTES, Limits, PayloadRef, ValueRef,
+    self, CommandRef, DecodeError, Encoded, FRAME_BYTES_MAX, HEADER_BYTES, Limits, PayloadRef,
+    Place, ValueRef,
 };
 use crate::entry::{Entry, LogId};
 use crate::log::format::{
@@ -13,10 +15,6 @@ use crate::log::format::{
 };
 
 pub(super) const ID: DatabaseId = *b"0123456789abcdef";
-
-/// Where the body is said to lie.
-const SEGMENT: u32 = 3;
-const OFFSET: u32 = 4096;
 
 /// The first byte says what is repaired: bit 0 magic and header checksum, bit 1 the body's length, bit 2 its checksum.
 /// The next 128 are the header, the rest the body.
@@ -71,22 +69,23 @@ fn check_header(bytes: &[u8; FRAME_HEADER_BYTES], is_sealed: bool) {
 
 /// Goes from entry to entry until one does not decode.
 fn check_body(body: &[u8]) {
-    let mut start = 0;
-    while let Some(rest) = body.get(start..).filter(|rest| !rest.is_empty()) {
-        let deep = codec::decode_deep(rest, SEGMENT, OFFSET + start as u32);
-        check_shallow(rest, OFFSET + start as u32, &deep);
+    let mut next = Some(Encoded::elsewhere(body));
+    while let Some(rest) = next.filter(|rest| !rest.is_empty()) {
+        let deep = codec::decode_deep(rest);
+        check_shallow(rest, &deep);
         let Ok((payload, len)) = deep else { break };
         assert!((HEADER_BYTES..=rest.len()).contains(&len), "an entry is inside of the input");
         check_places(body, &payload);
         check_again(&payload, len);
-        assert!(codec::decode_deep(&rest[..len - 1], 0, 0).is_err(), "cut short, and taken");
-        start += len;
+        let cut = rest.first(len - 1).unwrap();
+        assert!(codec::decode_deep(cut).is_err(), "cut short, and taken");
+        next = rest.skip(len);
     }
 }
 
 /// What a worker decodes is what recovery looked at.
-fn check_shallow(rest: &[u8], offset: u32, deep: &Result<(PayloadRef<'_>, usize), DecodeError>) {
-    match (codec::decode(rest, SEGMENT, offset), deep) {
+fn check_shallow(rest: Encoded<'_>, deep: &Result<(PayloadRef<'_>, usize), DecodeError>) {
+    match (codec::decode(rest), deep) {
         (Ok((one, one_len)), Ok((other, other_len))) => {
             assert_eq!(one_len, *other_len);
             assert_eq!(Op::decoded(&one), Op::decoded(other));
@@ -107,9 +106,10 @@ fn check_places(body: &[u8], payload: &PayloadRef<'_>) {
 
 fn check_command_places(body: &[u8], command: &CommandRef<'_>) {
     let check = |value: &ValueRef<'_>| {
-        assert_eq!(value.place.segment, SEGMENT);
-        assert_eq!(value.place.len as usize, value.bytes.len());
-        let start = (value.place.offset - OFFSET) as usize;
+        let at = Location::from(value.place);
+        assert_eq!(at.number(), Place::NOWHERE.segment(), "the input is in no segment");
+        assert_eq!(at.len(), value.bytes.len());
+        let start = at.offset() as usize;
         let there = body.get(start..start + value.bytes.len()).expect("inside of the input");
         assert_eq!(there.as_ptr(), value.bytes.as_ptr(), "a place is where the value lies");
     };
@@ -134,7 +134,7 @@ fn check_again(payload: &PayloadRef<'_>, len: usize) {
         let mut again = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
         assert_eq!(again.len(), len, "the encoding has one length");
         codec::encode(&entry, &mut again);
-        let (payload, _) = codec::decode_deep(&again, SEGMENT, OFFSET).unwrap();
+        let (payload, _) = codec::decode_deep(Encoded::elsewhere(&again)).unwrap();
         assert_eq!(Op::decoded(&payload), op);
     });
 }

@@ -10,7 +10,7 @@ use super::frame::ID;
 use super::input::Input;
 use super::model::{Op, State, state_after};
 use super::mutate::{Damaged, damage};
-use crate::codec;
+use crate::codec::{self, Encoded};
 use crate::config::CommitMode;
 use crate::disk::sim::SimDisk;
 use crate::entry::{Entry, LogId};
@@ -239,7 +239,9 @@ impl Log {
             }
             let mut rest = &body[..];
             for index in header.opening.first_index.. {
-                let Ok((payload, len)) = codec::decode_deep(rest, 0, 0) else { break };
+                let Ok((payload, len)) = codec::decode_deep(Encoded::elsewhere(rest)) else {
+                    break;
+                };
                 entries.insert(index, Op::decoded(&payload));
                 rest = &rest[len..];
             }

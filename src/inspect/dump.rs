@@ -6,11 +6,11 @@ use std::path::Path;
 
 use super::Looked;
 use super::summary::committed_of;
-use crate::codec::{self, PayloadRef};
+use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
-use crate::log::format::{FRAME_HEADER_BYTES, FrameKind, segment_name};
+use crate::log::format::{FrameKind, segment_name};
 use crate::log::recovery::scan::{GoodFrame, scan};
 
 /// One entry that is in the log and was not truncated.
@@ -117,15 +117,11 @@ fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), O
         index: Some(header.opening.first_index),
         what: "an entry does not decode, though its checksum fits",
     };
-    let segment = u32::try_from(frame.segment).map_err(|_| undecodable())?;
-    let offset = u32::try_from(frame.offset + FRAME_HEADER_BYTES as u64);
-    let mut offset = offset.map_err(|_| undecodable())?;
-    let mut body = frame.body;
+    let mut body = Encoded::elsewhere(frame.body);
     for position in 0..header.count {
-        let (payload, len) = codec::decode(body, segment, offset).map_err(|_| undecodable())?;
+        let (payload, len) = codec::decode(body).map_err(|_| undecodable())?;
         on_entry(header.first().at(header.opening.first_index + u64::from(position)), payload)?;
-        body = body.get(len..).ok_or_else(undecodable)?;
-        offset = offset.wrapping_add(u32::try_from(len).map_err(|_| undecodable())?);
+        body = body.skip(len).ok_or_else(undecodable)?;
     }
     Ok(())
 }

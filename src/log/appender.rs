@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
-use super::image::{Closing, EntryOffset, FrameOffset, HALF_HEADER_BYTES, ImageWriter};
+use super::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::pool::ImagePool;
@@ -18,7 +18,7 @@ use super::queue::{ClosedFrame, LogQueue};
 use super::slots::SlotRing;
 use super::table::SegmentTable;
 use super::terms::TermRuns;
-use crate::codec::{self, Limits, PayloadRef};
+use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Poison, SubmitError};
 use crate::machine::Footprint;
@@ -41,10 +41,7 @@ const MEMORY_SEGMENTS: u32 = 1024;
 pub(crate) struct Run {
     pub(crate) first: u64,
     pub(crate) count: u32,
-    pub(crate) segment: u32,
-    pub(crate) frame: FrameOffset,
-    pub(crate) start: EntryOffset,
-    pub(crate) end: EntryOffset,
+    pub(crate) extent: Extent,
     /// Whether this is a single entry that concerns all partitions.
     pub(crate) barrier: bool,
     /// Whether the entries have their slots. If not, barriers in the run are not known yet.
@@ -56,7 +53,7 @@ pub(crate) struct Run {
 struct OpenFrame {
     opening: OpeningHalf,
     count: u32,
-    offset: FrameOffset,
+    offset: u32,
     closing: Closing,
     entries_start: usize,
     submitted_ns: Option<u64>,
@@ -320,48 +317,29 @@ impl Appender {
                     .ok_or_else(|| ruled_out.clone())?;
             }
             let Some(open) = self.open.as_mut() else { return Err(ruled_out) };
-            let start = self.active.end();
-            let segment = self.active.image().segment();
-            let out = self.active.reserve(bytes).ok_or_else(|| ruled_out.clone())?;
+            let reserved = self.active.reserve_entry(bytes);
+            let (extent, out) = reserved.ok_or_else(|| ruled_out.clone())?;
             codec::encode(entry, out);
-            let (start, end) = (offset(start)?, offset(start + bytes)?);
             let slotted = log_id.index < slot_limit;
             let mut barrier = false;
             if slotted {
-                let (payload, _) = codec::decode(out, segment, start.get())
-                    .map_err(|_| Poison::Internal("an entry does not decode as encoded"))?;
+                let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
+                let undecoded = Poison::Internal("an entry does not decode as encoded");
+                let (payload, _) = decoded.ok_or(undecoded)?;
                 let footprint = footprint(log_id.index, &payload);
                 barrier = footprint == Footprint::All;
                 let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-                slots.fill(log_id.index, hash, start.get());
+                slots.fill(log_id.index, hash, extent.start());
             }
             open.count += 1;
             self.position.terms.push_after(self.position.last, log_id);
             self.position.last = Some(log_id);
-            let entry_run = Run {
-                first: log_id.index,
-                count: 1,
-                segment,
-                frame: open.offset,
-                start,
-                end,
-                barrier,
-                slotted,
-            };
-            run = match run {
-                Some(mut run)
-                    if joins(&run, &entry_run, range_entries_max)
-                        // No run crosses this mark, because entries below it will not be applied.
-                        && entry_run.first != self.position.committed_mark =>
-                {
-                    (run.count, run.end) = (run.count + 1, end);
-                    Some(run)
-                }
-                _ => {
-                    self.queue_run(run, range_entries_max);
-                    Some(entry_run)
-                }
-            };
+            let entry_run = Run { first: log_id.index, count: 1, extent, barrier, slotted };
+            // No run crosses this mark, because entries below it will not be applied.
+            let is_cut = entry_run.first == self.position.committed_mark;
+            if is_cut || !run.as_mut().is_some_and(|run| run.join(&entry_run, range_entries_max)) {
+                self.queue_run(run.replace(entry_run), range_entries_max);
+            }
         }
         self.active.publish();
         self.queue_run(run, range_entries_max);
@@ -372,12 +350,9 @@ impl Appender {
     /// Queues a run, and joins it to the last one where possible.
     fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
         let Some(run) = run.filter(|run| !self.is_behind(run)) else { return };
-        match self.position.unfed.back_mut() {
-            Some(last) if joins(last, &run, range_entries_max) => {
-                last.count += run.count;
-                last.end = run.end;
-            }
-            _ => self.position.unfed.push_back(run),
+        let last = self.position.unfed.back_mut();
+        if !last.is_some_and(|last| last.join(&run, range_entries_max)) {
+            self.position.unfed.push_back(run);
         }
     }
 
@@ -407,18 +382,13 @@ impl Appender {
         self.start_frame(kind, log_id)
     }
 
-    /// Encodes an entry into the frame that was opened for it. Returns the segment, and the entry's
-    /// offset in it.
-    pub(super) fn encode_into_open(
-        &mut self,
-        entry: &Entry<'_>,
-        bytes: usize,
-    ) -> Option<(u32, EntryOffset, EntryOffset)> {
+    /// Encodes an entry into the frame that was opened for it. Returns the entry's extent.
+    pub(super) fn encode_into_open(&mut self, entry: &Entry<'_>, bytes: usize) -> Option<Extent> {
         let open = self.open.as_mut()?;
-        let start = self.active.end();
-        codec::encode(entry, self.active.reserve(bytes)?);
+        let (extent, out) = self.active.reserve_entry(bytes)?;
+        codec::encode(entry, out);
         open.count += 1;
-        Some((self.active.image().segment(), offset(start).ok()?, offset(start + bytes).ok()?))
+        Some(extent)
     }
 
     /// Checks an entry against the limits, and returns its encoded length.
@@ -441,7 +411,7 @@ impl Appender {
         let entries_start = self.active.end();
         if kind == FrameKind::Entries && self.to_writer.is_some() {
             let segment = self.active.image().segment();
-            let waypoint = Waypoint { first_index: log_id.index, segment, offset: offset.get() };
+            let waypoint = Waypoint { first_index: log_id.index, segment, offset };
             self.position.index.push(waypoint);
         }
         let submitted_ns = (kind == FrameKind::Entries).then_some(self.submitted_ns);
@@ -457,13 +427,12 @@ impl Appender {
         self.note_span(&open);
         let Some(queue) = &self.to_writer else { return };
         let mark = self.position.last.map_or(0, |last| last.index + 1);
-        let start = open.offset.get() as usize;
         let frame = ClosedFrame {
             opening: open.opening,
             count: open.count,
             closing: open.closing,
-            start,
-            end: self.active.end(),
+            start: open.offset as usize,
+            body: self.active.body(),
             mark,
             committed_mark: self.position.committed_mark,
             submitted_ns: open.submitted_ns,
@@ -532,23 +501,21 @@ impl Appender {
     }
 }
 
-fn offset(at: usize) -> Result<EntryOffset, Poison> {
-    u32::try_from(at)
-        .map(EntryOffset::mint)
-        .map_err(|_| Poison::Internal("a segment image is larger than 4 GiB"))
-}
-
-/// Whether `next` continues `run` as one range.
-#[inline]
-fn joins(run: &Run, next: &Run, range_entries_max: u32) -> bool {
-    run.segment == next.segment
-        && run.frame == next.frame
-        && run.first + u64::from(run.count) == next.first
-        && run.end == next.start
-        && !run.barrier
-        && !next.barrier
-        && run.slotted == next.slotted
-        && run.count + next.count <= range_entries_max
+impl Run {
+    /// Adds `next`, if the two make one range. Returns whether it did.
+    #[inline]
+    fn join(&mut self, next: &Self, range_entries_max: u32) -> bool {
+        let Some(extent) = self.extent.joined(next.extent) else { return false };
+        let joins = self.first + u64::from(self.count) == next.first
+            && !self.barrier
+            && !next.barrier
+            && self.slotted == next.slotted
+            && self.count + next.count <= range_entries_max;
+        if joins {
+            (self.count, self.extent) = (self.count + next.count, extent);
+        }
+        joins
+    }
 }
 
 /// Checks that an entry may follow the last one of the log.

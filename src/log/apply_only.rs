@@ -7,11 +7,10 @@
 
 use super::appender::{Appender, FRAME_OVERHEAD_BYTES, Plan, Run};
 use super::format::FrameKind;
-use super::image::EntryOffset;
 use super::recovery::scan::GoodFrame;
-use super::table::{SegmentBytes, SegmentTable};
+use super::table::SegmentTable;
 use super::terms::Held;
-use crate::codec;
+use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
 
@@ -78,24 +77,16 @@ impl Phase {
     }
 }
 
-/// Place of a record.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordPlace {
-    pub(crate) segment: u32,
-    pub(crate) start: EntryOffset,
-    pub(crate) end: EntryOffset,
-}
-
 impl Appender {
     /// Writes an entry, for which [`Appender::make_room`] has made room, into a separate apply-only
-    /// frame.
-    pub(crate) fn append_record(&mut self, entry: &Entry<'_>) -> Result<RecordPlace, Poison> {
+    /// frame. Returns the entry's extent.
+    pub(crate) fn append_record(&mut self, entry: &Entry<'_>) -> Result<Extent, Poison> {
         let ruled_out = || Poison::Internal("a record did not fit where room had been made");
         let bytes = self.encoded_len(entry).map_err(|_| ruled_out())?;
         self.open_frame(FrameKind::ApplyOnly, entry.log_id, bytes).ok_or_else(ruled_out)?;
-        let (segment, start, end) = self.encode_into_open(entry, bytes).ok_or_else(ruled_out)?;
+        let extent = self.encode_into_open(entry, bytes).ok_or_else(ruled_out)?;
         self.close_frame();
-        Ok(RecordPlace { segment, start, end })
+        Ok(extent)
     }
 
     /// The last entry of the log at or below `index`; `None` if it is from before what the appender
@@ -158,16 +149,16 @@ impl Run {
     /// The part of the run from `mark` on; the mark must be in the run or before it. Returns `None`
     /// if its segment is gone.
     pub(crate) fn skip_to(mut self, mark: u64, table: &SegmentTable) -> Option<Self> {
-        let segment = table.get(self.segment)?;
-        let bytes = segment.entries(self.start, self.end).ok()?;
-        let mut skip = 0;
+        let segment = table.get(self.extent.segment())?;
+        let bytes = segment.entries(self.extent).ok()?;
+        let mut rest = self.extent.over(&bytes)?;
         while self.first < mark {
-            let (_, len) = codec::decode(bytes.get(skip..)?, self.segment, 0).ok()?;
-            skip += len;
+            let (_, len) = codec::decode(rest).ok()?;
+            rest = rest.skip(len)?;
             self.first += 1;
             self.count -= 1;
         }
-        self.start = SegmentBytes::entry_after(self.start, u32::try_from(skip).ok()?);
+        (_, self.extent) = self.extent.split_at(rest.offset())?;
         Some(self)
     }
 }

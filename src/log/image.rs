@@ -4,9 +4,9 @@
 //! One [`ImageWriter`] appends, and any number of threads read. The soundness in short: bytes below
 //! `published` are never written again, except for the 64-byte *closing* half of each frame header.
 //! The holder of its [`Closing`] token writes that half once, and no thread may read it before it
-//! is filled. Readers reach bytes in two ways. An [`EntryOffset`] or a [`Place`], which only this
-//! module's parent makes, covers bytes of entries and never a header. A range below `filled` covers
-//! whole frames, because every closing half below it has been written.
+//! is filled. Readers reach bytes in two ways. An [`Extent`] or a [`Place`](crate::codec::Place) is
+//! a proof that its bytes hold no closing half that is still to be written. A range below `filled`
+//! covers whole frames, because every closing half below it has been written.
 
 #![allow(unsafe_code, reason = "shared memory with one writer; see docs/unsafe.md")]
 
@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
-use crate::codec::Place;
+use crate::codec::Extent;
+use crate::codec::place::{Location, SEGMENTS_MAX};
 
 /// Length of each half of a frame header; frames start at multiples of it.
 pub(crate) const HALF_HEADER_BYTES: usize = 64;
@@ -49,7 +50,16 @@ unsafe impl Sync for Image {}
 
 impl Image {
     /// Makes an image of `capacity` bytes, which the kernel provides as they are first touched.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`io::ErrorKind::InvalidInput`] for 4 GiB or more, because offsets in a segment have
+    /// 32 bits, and otherwise the system's error.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {
+        if u32::try_from(capacity).is_err() {
+            let message = format!("an image of {capacity} bytes: a segment is smaller than 4 GiB");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         let mut memory = MmapMut::map_anon(capacity)?;
         let base = NonNull::new(memory.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
@@ -72,10 +82,12 @@ impl Image {
 
     /// Starts segment number `segment` in this image, with `content` as its first bytes.
     ///
-    /// Returns `None` if the image has another reference: its bytes may be in use.
+    /// Returns `None` if the image has another reference: its bytes may be in use. Also returns
+    /// `None` if the content does not fit, or if no segment can have the number. Higher numbers
+    /// belong to pieces of snapshots, whose places need no proof.
     pub(crate) fn begin(mut image: Arc<Self>, segment: u32, content: &[u8]) -> Option<ImageWriter> {
         let unique = Arc::get_mut(&mut image)?;
-        if content.len() > unique.capacity {
+        if content.len() > unique.capacity || segment >= SEGMENTS_MAX {
             return None;
         }
         // SAFETY: the destination is `content.len() <= capacity` bytes of our mapping. No other
@@ -88,7 +100,7 @@ impl Image {
         *unique.published.get_mut() = content.len();
         *unique.filled.get_mut() = content.len();
         let end = content.len();
-        Some(ImageWriter { image, end })
+        Some(ImageWriter { image, frame: end, body: end, end })
     }
 
     /// The number of the segment in the image.
@@ -101,31 +113,35 @@ impl Image {
         self.capacity
     }
 
-    /// The bytes from the entry at `from` up to the end of an entry at `end`, both of one frame.
-    ///
-    /// Returns `None` if they are not published.
+    /// Returns the bytes of entries, or `None` if they are of another segment or not published.
     #[inline]
-    pub(crate) fn entries(&self, from: EntryOffset, end: EntryOffset) -> Option<&[u8]> {
-        self.published_bytes(from.0 as usize, (end.0 as usize).checked_sub(from.0 as usize)?)
+    pub(crate) fn entries(&self, extent: Extent) -> Option<&[u8]> {
+        if extent.segment() != self.segment {
+            return None;
+        }
+        self.published_bytes(extent.start() as usize, extent.bytes())
     }
 
     /// A value's bytes; `None` if the place belongs to another segment.
     #[inline]
-    pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
-        if place.segment != self.segment {
+    pub(crate) fn value(&self, at: Location) -> Option<&[u8]> {
+        if at.number() != self.segment {
             return None;
         }
-        self.published_bytes(place.offset as usize, place.len as usize)
+        self.published_bytes(at.offset() as usize, at.len())
     }
 
-    /// The opening half of the header of the frame at `offset`.
+    /// The opening half of the header of the frame that the entries are in.
     #[inline]
-    pub(crate) fn opening(&self, frame: FrameOffset) -> Option<&[u8]> {
-        self.published_bytes(frame.0 as usize, HALF_HEADER_BYTES)
+    pub(crate) fn opening(&self, extent: Extent) -> Option<&[u8]> {
+        if extent.segment() != self.segment {
+            return None;
+        }
+        self.published_bytes(extent.frame() as usize, HALF_HEADER_BYTES)
     }
 
-    /// Returns a published range. Callers have checked that it holds no closing half: see the types
-    /// that they take.
+    /// Returns a published range. It comes from an [`Extent`] or a place of this segment, so it holds
+    /// no closing half that is still to be written.
     #[inline]
     fn published_bytes(&self, start: usize, len: usize) -> Option<&[u8]> {
         if start.checked_add(len)? > self.published.load(Ordering::Acquire) {
@@ -167,49 +183,14 @@ impl fmt::Debug for Image {
     }
 }
 
-const _: () = assert!(EntryOffset::FIRST.0 as usize == 2 * HALF_HEADER_BYTES);
-
-/// The start of an entry in its segment (or the end of a range's last entry). Only the log makes
-/// such offsets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct EntryOffset(u32);
-
-impl EntryOffset {
-    /// The offset of the first entry of a segment: its first frame begins at 0, with a header.
-    pub(crate) const FIRST: Self = Self(128);
-
-    /// Makes an offset, which must be the start or end of an entry's encoding inside one frame.
-    pub(in crate::log) fn mint(offset: u32) -> Self {
-        Self(offset)
-    }
-
-    pub(crate) fn get(self) -> u32 {
-        self.0
-    }
-}
-
-/// The start of a frame in its segment. Only [`ImageWriter::open_frame`] makes such offsets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FrameOffset(u32);
-
-impl FrameOffset {
-    /// The offset of the first frame of a segment.
-    pub(crate) const FIRST: Self = Self(0);
-
-    /// Makes an offset, which must be the start of a frame.
-    pub(in crate::log) fn mint(offset: u32) -> Self {
-        Self(offset)
-    }
-
-    pub(crate) fn get(self) -> u32 {
-        self.0
-    }
-}
-
 /// The one appender of an image.
 #[derive(Debug)]
 pub(crate) struct ImageWriter {
     image: Arc<Image>,
+    /// Offset of the frame that was opened last. Before the first, the end of the image's content.
+    frame: usize,
+    /// Offset of that frame's body. Before the first, the end of the image's content.
+    body: usize,
     /// Offset of the next byte; never below `published`, never above `capacity`.
     end: usize,
 }
@@ -231,22 +212,46 @@ impl ImageWriter {
     }
 
     /// Starts a frame at the next multiple of 64 with the opening half of its header; the padding
-    /// is zeroed. Returns `None` if two halves do not fit.
+    /// is zeroed. Returns the frame's offset, or `None` if two halves do not fit.
     pub(crate) fn open_frame(
         &mut self,
         opening: &[u8; HALF_HEADER_BYTES],
-    ) -> Option<(FrameOffset, Closing)> {
+    ) -> Option<(u32, Closing)> {
         let start = self.end.next_multiple_of(HALF_HEADER_BYTES);
         if start + 2 * HALF_HEADER_BYTES > self.image.capacity {
             return None;
         }
-        let offset = u32::try_from(start).ok()?;
         let padding = start - self.end;
         self.reserve(padding)?.fill(0);
         self.reserve(HALF_HEADER_BYTES)?.copy_from_slice(opening);
         let closing = Closing { image: Arc::clone(&self.image), start: self.end };
         self.end += HALF_HEADER_BYTES;
-        Some((FrameOffset(offset), closing))
+        (self.frame, self.body) = (start, self.end);
+        Some((offset_of(start), closing))
+    }
+
+    /// Reserves the next `len` bytes of the frame that was opened last, for an entry. Returns them and
+    /// their extent, or `None` if they do not fit.
+    #[inline]
+    pub(crate) fn reserve_entry(&mut self, len: usize) -> Option<(Extent, &mut [u8])> {
+        let end = self.end.checked_add(len).filter(|end| *end <= self.image.capacity)?;
+        let extent = self.extent(self.end, end);
+        Some((extent, self.reserve(len)?))
+    }
+
+    /// The extent of all bytes that were reserved in the frame that was opened last.
+    pub(crate) fn body(&self) -> Extent {
+        self.extent(self.body, self.end)
+    }
+
+    /// The extent from `start` to `end`, which is not below `self.body`, and reserved or about to be.
+    #[inline]
+    fn extent(&self, start: usize, end: usize) -> Extent {
+        let (frame, start, end) = (offset_of(self.frame), offset_of(start), offset_of(end));
+        // SAFETY: `open_frame` put the frame at `frame`, and what is reserved after it is its body: its closing half lies
+        // below `body`, and that of the next frame above all that is reserved before that is opened. Before the first
+        // frame, `frame` is where the content ends: a closing half lies at least 64 bytes after it, and none in `start..end`.
+        unsafe { Extent::new(self.image.segment, frame, start, end) }
     }
 
     /// Reserves the next `len` bytes, which the appender writes before it publishes; `None` if they
@@ -274,6 +279,16 @@ impl ImageWriter {
     }
 }
 
+/// Narrows an offset in an image.
+#[inline]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "an image is smaller than 4 GiB: `Image::new` refuses all others"
+)]
+fn offset_of(at: usize) -> u32 {
+    at as u32
+}
+
 /// A token with the right to write the closing half of one frame header, once.
 #[derive(Debug)]
 pub(crate) struct Closing {
@@ -295,9 +310,9 @@ impl Closing {
         // SAFETY: `open_frame` checked that the half is inside the mapping.
         let start = unsafe { self.image.base.as_ptr().add(self.start) };
         // SAFETY: the half is inside our mapping, and `closing` is outside of it. No thread reads
-        // the half: entry offsets and places never cover a header, and `filled` is below it until
-        // the next line. No other thread writes it: `self` is the only token for it, and is
-        // consumed.
+        // the half: extents and places never cover a half that is still to be written, and `filled`
+        // is below it until the next line. No other thread writes it: `self` is the only token for
+        // it, and is consumed.
         unsafe { std::ptr::copy_nonoverlapping(closing.as_ptr(), start, HALF_HEADER_BYTES) };
         self.image.filled.store(frame_end, Ordering::Release);
     }

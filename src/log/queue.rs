@@ -6,6 +6,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::format::OpeningHalf;
 use super::image::Closing;
+use crate::codec::Extent;
 
 /// A frame that takes no more entries; the log writer completes and writes it.
 #[derive(Debug)]
@@ -14,8 +15,10 @@ pub(crate) struct ClosedFrame {
     /// Number of entries in the frame.
     pub(crate) count: u32,
     pub(crate) closing: Closing,
+    /// Where in its segment it starts.
     pub(crate) start: usize,
-    pub(crate) end: usize,
+    /// Extent of its entries. The frame ends where they do.
+    pub(crate) body: Extent,
     /// Mark of the log's last entry after this frame.
     pub(crate) mark: u64,
     /// Mark of the committed entries when the frame was closed. The value at the time of writing
@@ -37,6 +40,13 @@ pub(crate) struct LogQueue {
     lost: AtomicBool,
     /// Asks the appender to close the open frame: the log writer has nothing else to do.
     pub(super) close_wanted: AtomicBool,
+}
+
+impl ClosedFrame {
+    /// Offset in its segment of the frame's end.
+    pub(crate) fn end(&self) -> usize {
+        self.body.end() as usize
+    }
 }
 
 impl LogQueue {

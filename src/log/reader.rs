@@ -11,7 +11,7 @@ use super::format::{
 use super::index::Waypoint;
 use super::table::{SegmentBytes, SegmentTable};
 use super::unmapped::NotRead;
-use crate::codec::{self, PayloadRef};
+use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::Corrupt;
 
@@ -45,7 +45,7 @@ impl LogEntries {
     /// Each entry's log id and payload, in order.
     pub fn iter(&self) -> impl Iterator<Item = (LogId, PayloadRef<'_>)> {
         self.entries.iter().filter_map(|(log_id, start)| {
-            let (payload, _) = codec::decode(self.bytes.get(*start..)?, 0, 0).ok()?;
+            let (payload, _) = codec::decode(Encoded::elsewhere(self.bytes.get(*start..)?)).ok()?;
             Some((*log_id, payload))
         })
     }
@@ -162,8 +162,8 @@ pub(crate) fn walk(
         let of_log = header.opening.kind == FrameKind::Entries;
         for position in 0..if of_log { header.count } else { 0 } {
             let index = header.opening.first_index + u64::from(position);
-            let (_, len) =
-                codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+            let (_, len) = codec::decode(Encoded::elsewhere(rest))
+                .map_err(|_| bad("an entry does not decode"))?;
             let (encoded, after) = rest.split_at(len);
             rest = after;
             if index >= until || index > *wanted.end() {
@@ -192,20 +192,21 @@ pub(crate) fn walk_span(
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
 ) -> Result<(), NotRead> {
     let bad = |what| Corrupt {
-        file: segment_name(u64::from(span.segment)),
-        offset: u64::from(span.start.get()),
+        file: segment_name(u64::from(span.extent.segment())),
+        offset: u64::from(span.extent.start()),
         index: Some(span.first),
         what,
     };
     let undecoded = || bad("a frame in memory does not decode");
-    let opening = segment.opening(span.frame).map_err(|error| error.or_corrupt(undecoded))?;
+    let opening = segment.opening(span.extent).map_err(|error| error.or_corrupt(undecoded))?;
     let log_id = opening_log_id(&opening).ok_or_else(undecoded)?;
-    let bytes = segment.entries(span.start, span.end);
+    let bytes = segment.entries(span.extent);
     let unpublished = || bad("a frame in memory is not published");
     let bytes = bytes.map_err(|error| error.or_corrupt(unpublished))?;
     let mut rest = &*bytes;
     for index in (span.first..).take(span.count as usize) {
-        let (_, len) = codec::decode(rest, 0, 0).map_err(|_| bad("an entry does not decode"))?;
+        let (_, len) =
+            codec::decode(Encoded::elsewhere(rest)).map_err(|_| bad("an entry does not decode"))?;
         let (encoded, after) = rest.split_at(len);
         rest = after;
         if !visit(log_id.at(index), encoded) {

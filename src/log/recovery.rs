@@ -9,6 +9,7 @@
 
 pub(in crate::log) mod chain;
 pub(crate) mod decision;
+mod extent;
 pub(crate) mod files;
 pub(crate) mod freeze;
 pub(crate) mod older;

@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::apply_only::Phase;
-use super::format::{FRAME_HEADER_BYTES, FrameKind};
+use super::format::FrameKind;
 use super::recovery::scan::GoodFrame;
 use super::slots::SlotRing;
-use crate::codec::{self, PayloadRef};
+use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::machine::{
@@ -110,26 +110,17 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             index: Some(frame.header.opening.first_index),
             what: "a frame does not fit its segment",
         };
-        let segment = u32::try_from(frame.segment).map_err(|_| undecodable())?;
-        let body_offset = u32::try_from(frame.offset + FRAME_HEADER_BYTES as u64);
-        let mut chunk = Chunk {
-            first: frame.header.first(),
-            count: 0,
-            barrier: false,
-            segment,
-            bytes_offset: body_offset.map_err(|_| undecodable())?,
-            bytes: frame.body,
-            skip: 0,
-        };
+        let extent = frame.extent().ok_or_else(undecodable)?;
+        let body = extent.over(frame.body).ok_or_else(undecodable)?;
+        let mut chunk =
+            Chunk { first: frame.header.first(), count: 0, barrier: false, body, skip: 0 };
         for position in 0..frame.header.count {
             let index = frame.header.opening.first_index + u64::from(position);
             if index >= end_mark {
                 break;
             }
-            let offset = chunk.bytes_offset + chunk.skip;
-            let rest = chunk.bytes.get(chunk.skip as usize..).unwrap_or_default();
-            let (payload, len) = codec::decode(rest, segment, offset).map_err(|_| undecodable())?;
-            let len = u32::try_from(len).map_err(|_| undecodable())?;
+            let rest = chunk.body.skip(chunk.skip).ok_or_else(undecodable)?;
+            let (payload, len) = codec::decode(rest).map_err(|_| undecodable())?;
             if index < self.applied_mark {
                 let found = frame.header.first().at(index);
                 if let Some(applied) = self.applied
@@ -146,23 +137,23 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                     self.machine.had_membership(found, bytes);
                 }
                 chunk.skip += len;
-                chunk = chunk.after(found.at(index + 1));
+                chunk = chunk.after(found.at(index + 1)).ok_or_else(undecodable)?;
                 continue;
             }
             let footprint = catch_unwind(AssertUnwindSafe(|| self.machine.footprint(&payload)))
                 .map_err(|_panic| OpenError::Replay(Poison::Panic { index }))?;
             if (footprint == Footprint::All && chunk.count > 0) || chunk.count == self.chunk_max() {
                 self.apply(&chunk)?;
-                chunk = chunk.after(frame.header.first().at(index));
+                chunk = chunk.after(frame.header.first().at(index)).ok_or_else(undecodable)?;
             }
             let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-            self.slots.fill(index, hash, offset);
+            self.slots.fill(index, hash, rest.offset());
             chunk.count += 1;
             chunk.skip += len;
             if footprint == Footprint::All {
                 chunk.barrier = true;
                 self.apply(&chunk)?;
-                chunk = chunk.after(frame.header.first().at(index + 1));
+                chunk = chunk.after(frame.header.first().at(index + 1)).ok_or_else(undecodable)?;
             }
         }
         self.apply(&chunk)
@@ -173,17 +164,8 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             return Ok(());
         }
         let progress = Cell::new(chunk.first.index);
-        let bytes = chunk.bytes.get(..chunk.skip as usize).unwrap_or_default();
-        let range = Range::new(
-            &self.slots,
-            chunk.first,
-            chunk.count,
-            chunk.barrier,
-            chunk.segment,
-            bytes,
-            chunk.bytes_offset,
-            &progress,
-        );
+        let Chunk { first, count, barrier, body, .. } = *chunk;
+        let range = Range::new(&self.slots, first, count, barrier, body, &progress);
         // If a chunk of the snapshot cannot be read back, the machine is not to blame.
         let failed = |failed: Failed| match failed.damage {
             Some(place) => OpenError::Corrupt(*place),
@@ -225,24 +207,15 @@ struct Chunk<'a> {
     first: LogId,
     count: u32,
     barrier: bool,
-    segment: u32,
-    bytes_offset: u32,
-    bytes: &'a [u8],
-    /// Offset in `bytes` of the chunk's first byte.
-    skip: u32,
+    /// The encoded entries from the chunk's first to the frame's last.
+    body: Encoded<'a>,
+    /// Number of bytes of `body` that belong to the chunk.
+    skip: usize,
 }
 
-impl<'a> Chunk<'a> {
-    /// The empty chunk that starts where this one ends.
-    fn after(self, first: LogId) -> Self {
-        Self {
-            first,
-            count: 0,
-            barrier: false,
-            bytes_offset: self.bytes_offset + self.skip,
-            bytes: self.bytes.get(self.skip as usize..).unwrap_or_default(),
-            skip: 0,
-            ..self
-        }
+impl Chunk<'_> {
+    /// The empty chunk that starts where this one ends; `None` if that is behind the frame.
+    fn after(self, first: LogId) -> Option<Self> {
+        Some(Self { first, count: 0, barrier: false, body: self.body.skip(self.skip)?, skip: 0 })
     }
 }

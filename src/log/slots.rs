@@ -10,8 +10,9 @@ use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::image::EntryOffset;
+use crate::codec::Extent;
 use crate::entry::Reply;
+use crate::error::Poison;
 
 /// The longest reply that a machine may declare, in bytes.
 pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
@@ -131,9 +132,12 @@ impl SlotRing {
         (slot.hash.load(Ordering::Relaxed), slot.offset.load(Ordering::Relaxed) as u32)
     }
 
-    /// The start of an entry that has its slot.
-    pub(crate) fn entry_offset(&self, index: u64) -> EntryOffset {
-        EntryOffset::mint(self.read(index).1)
+    /// Splits an extent before the entry at `index`, which has its slot.
+    pub(crate) fn split(&self, extent: Extent, index: u64) -> Result<(Extent, Extent), Poison> {
+        let (_, offset) = self.read(index);
+        extent
+            .split_at(offset)
+            .ok_or(Poison::Internal("a slot holds the offset of an entry outside of its range"))
     }
 
     #[inline]

@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 
-use super::image::{EntryOffset, FrameOffset, HALF_HEADER_BYTES, Image};
+use super::image::{HALF_HEADER_BYTES, Image};
 use super::unmapped::{NotRead, SegmentFile, is_no_mapping};
-use crate::codec::Place;
+use crate::codec::place::{Location, PIECES_MAX, SEGMENTS_MAX};
+use crate::codec::{Extent, PieceNumber};
 use crate::disk::holders::Holding;
 use crate::disk::{Disk, DiskFile, Mapping};
 use crate::snapshot::ChunkSlice;
@@ -62,12 +63,10 @@ impl SegmentBytes {
 
     /// The bytes at a place of this segment; `None` if they are not in memory.
     #[inline]
-    pub(crate) fn value(&self, place: Place) -> Option<&[u8]> {
+    pub(crate) fn value(&self, at: Location) -> Option<&[u8]> {
         match self {
-            Self::Image(image, _) => image.value(place),
-            Self::Mapped(..) | Self::Snapshot(_) => {
-                self.range(place.offset as usize, place.len as usize)
-            }
+            Self::Image(image, _) => image.value(at),
+            Self::Mapped(..) | Self::Snapshot(_) => self.range(at.offset() as usize, at.len()),
             Self::File(_) => None,
         }
     }
@@ -84,40 +83,35 @@ impl SegmentBytes {
 
     /// Runs `read` over the bytes at a place of this segment, which may have to be read first.
     #[inline]
-    fn read<R>(&self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Result<R, NotRead> {
-        match (self.value(place), self) {
+    fn read<R>(&self, at: Location, read: impl FnOnce(&[u8]) -> R) -> Result<R, NotRead> {
+        match (self.value(at), self) {
             (Some(bytes), _) => Ok(read(bytes)),
             (None, Self::File(file)) => {
-                file.read(place.offset as usize, place.len as usize).map(|bytes| read(&bytes))
+                file.read(at.offset() as usize, at.len()).map(|bytes| read(&bytes))
             }
             _ => Err(NotRead::Gone),
         }
     }
 
-    /// The encoded entries between two offsets of one frame.
+    /// Encoded entries of this segment.
     #[inline]
-    pub(crate) fn entries(
-        &self,
-        start: EntryOffset,
-        end: EntryOffset,
-    ) -> Result<Cow<'_, [u8]>, NotRead> {
-        let (from, to) = (start.get() as usize, end.get() as usize);
-        let len = to.checked_sub(from).ok_or(NotRead::Gone)?;
+    pub(crate) fn entries(&self, extent: Extent) -> Result<Cow<'_, [u8]>, NotRead> {
+        let (start, len) = (extent.start() as usize, extent.bytes());
         let bytes = match self {
-            Self::Image(image, _) => image.entries(start, end),
-            Self::Mapped(..) => self.range(from, len),
-            Self::File(file) => return file.read(from, len).map(Cow::Owned),
+            Self::Image(image, _) => image.entries(extent),
+            Self::Mapped(..) => self.range(start, len),
+            Self::File(file) => return file.read(start, len).map(Cow::Owned),
             Self::Snapshot(_) => None,
         };
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
 
-    /// The opening half of a frame's header.
+    /// The opening half of the header of the frame that entries of this segment are in.
     #[inline]
-    pub(crate) fn opening(&self, frame: FrameOffset) -> Result<Cow<'_, [u8]>, NotRead> {
-        let start = frame.get() as usize;
+    pub(crate) fn opening(&self, extent: Extent) -> Result<Cow<'_, [u8]>, NotRead> {
+        let start = extent.frame() as usize;
         let bytes = match self {
-            Self::Image(image, _) => image.opening(frame),
+            Self::Image(image, _) => image.opening(extent),
             Self::Mapped(..) => self.range(start, HALF_HEADER_BYTES),
             Self::File(file) => return file.read(start, HALF_HEADER_BYTES).map(Cow::Owned),
             Self::Snapshot(_) => None,
@@ -145,11 +139,6 @@ impl SegmentBytes {
             Self::Mapped(..) | Self::File(_) | Self::Snapshot(_) => true,
         }
     }
-
-    /// The start of the entry that follows `bytes` of whole entries from `start`.
-    pub(crate) fn entry_after(start: EntryOffset, bytes: u32) -> EntryOffset {
-        EntryOffset::mint(start.get().saturating_add(bytes))
-    }
 }
 
 const CHUNK: usize = 1024;
@@ -164,7 +153,7 @@ pub(crate) struct SegmentTable {
     /// Number of distinct images that values may hold at a time. Beyond that, values are copied.
     pinned_images_max: usize,
     pinned_images: Arc<AtomicUsize>,
-    next_piece: AtomicUsize,
+    next_piece: AtomicU32,
     held: Mutex<Held>,
     /// The segments that are read from files and have them open: the most recent ones.
     open_files: Mutex<VecDeque<Weak<SegmentBytes>>>,
@@ -225,20 +214,18 @@ impl Drop for SegmentHold {
 
 impl SegmentTable {
     /// The most segments that a log can have over its life.
-    pub(crate) const SEGMENTS_MAX: usize = CHUNK * CHUNK * 4;
+    pub(crate) const SEGMENTS_MAX: usize = SEGMENTS_MAX as usize;
     /// Number of segments that keep their files open for reading.
     const OPEN_FILES_MAX: usize = 16;
-    /// The most pieces of snapshots at a time; their numbers come after those of segments.
-    const PIECES_MAX: usize = CHUNK * CHUNK * 4;
 
     pub(crate) fn new(pinned_images_max: usize) -> Self {
         Self {
-            chunks: (0..(Self::SEGMENTS_MAX + Self::PIECES_MAX) / CHUNK)
+            chunks: (0..(SEGMENTS_MAX + PIECES_MAX) as usize / CHUNK)
                 .map(|_| OnceLock::new())
                 .collect(),
             pinned_images_max,
             pinned_images: Arc::new(AtomicUsize::new(0)),
-            next_piece: AtomicUsize::new(0),
+            next_piece: AtomicU32::new(0),
             held: Mutex::default(),
             open_files: Mutex::default(),
         }
@@ -343,22 +330,30 @@ impl SegmentTable {
 
     /// Adds a piece of a snapshot, and returns the number for places in it. Returns `None` if there
     /// are too many.
-    pub(crate) fn add_piece(&self, piece: &ChunkSlice) -> Option<u32> {
-        for _ in 0..Self::PIECES_MAX {
-            let next = self.next_piece.fetch_add(1, Ordering::Relaxed) % Self::PIECES_MAX;
-            let number = u32::try_from(Self::SEGMENTS_MAX + next).ok()?;
-            if self.entry(number).is_none_or(|entry| entry.load().is_none()) {
-                self.set(number, SegmentBytes::Snapshot(piece.clone()));
+    pub(crate) fn add_piece(&self, piece: &ChunkSlice) -> Option<PieceNumber> {
+        for _ in 0..PIECES_MAX {
+            let number = PieceNumber::nth(self.next_piece.fetch_add(1, Ordering::Relaxed));
+            if self.entry(number.get()).is_none_or(|entry| entry.load().is_none()) {
+                self.set(number.get(), SegmentBytes::Snapshot(piece.clone()));
                 return Some(number);
             }
         }
         None
     }
 
-    /// Whether places with this number are in a snapshot.
-    #[inline]
-    pub(crate) fn is_piece(segment: u32) -> bool {
-        segment as usize >= Self::SEGMENTS_MAX
+    /// Forgets a piece that no key refers to.
+    pub(crate) fn remove_piece(&self, piece: PieceNumber) {
+        self.remove(piece.get());
+    }
+
+    /// As [`SegmentTable::retire`], of a piece.
+    pub(crate) fn retire_piece(&self, piece: PieceNumber) {
+        self.retire(piece.get());
+    }
+
+    /// The bytes of a piece, held by a reference count.
+    pub(crate) fn piece(&self, piece: PieceNumber) -> Option<Arc<SegmentBytes>> {
+        self.get(piece.get())
     }
 
     /// The bytes of a segment, held by a reference count.
@@ -366,23 +361,23 @@ impl SegmentTable {
         self.entry(segment)?.load_full()
     }
 
-    /// Runs `read` over the bytes at `place`.
+    /// Runs `read` over the bytes at `at`.
     #[inline]
     pub(crate) fn read<R>(
         &self,
-        place: Place,
+        at: Location,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, NotRead> {
-        let guard = self.entry(place.segment).ok_or(NotRead::Gone)?.load();
-        guard.as_ref().ok_or(NotRead::Gone)?.read(place, read)
+        let guard = self.entry(at.number()).ok_or(NotRead::Gone)?.load();
+        guard.as_ref().ok_or(NotRead::Gone)?.read(at, read)
     }
 
-    /// Holds the bytes at `place` without a copy. Returns `None` if they are not in memory, or if
+    /// Holds the bytes at `at` without a copy. Returns `None` if they are not in memory, or if
     /// they are in an image and the budget of held images is used up. The caller then copies
     /// ([`SegmentTable::read`]).
-    pub(crate) fn pin(&self, place: Place) -> Option<PinnedBytes> {
-        let bytes = self.get(place.segment)?;
-        bytes.value(place)?;
+    pub(crate) fn pin(&self, at: Location) -> Option<PinnedBytes> {
+        let bytes = self.get(at.number())?;
+        bytes.value(at)?;
         let mut pins_image = false;
         if let SegmentBytes::Image(_, pins) = &*bytes {
             if !self.pin_image(pins) {
@@ -391,7 +386,7 @@ impl SegmentTable {
             pins_image = true;
         }
         let budget = pins_image.then(|| Arc::clone(&self.pinned_images));
-        Some(PinnedBytes { bytes, place, budget })
+        Some(PinnedBytes { bytes, at, budget })
     }
 
     /// Takes a unit of the budget for the first value of an image; later values share it.
@@ -438,20 +433,20 @@ impl<'t> TableReader<'t> {
         Self { table, known: [const { None }; Self::KNOWN] }
     }
 
-    /// Runs `read` over the bytes at `place`.
+    /// Runs `read` over the bytes at `at`.
     #[inline]
     pub(crate) fn read<R>(
         &mut self,
-        place: Place,
+        at: Location,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, NotRead> {
-        self.bytes(place.segment, |bytes| bytes.read(place, read)).unwrap_or(Err(NotRead::Gone))
+        self.bytes(at.number(), |bytes| bytes.read(at, read)).unwrap_or(Err(NotRead::Gone))
     }
 
-    /// Runs `read` over the bytes at `place` if they are in memory.
+    /// Runs `read` over the bytes at `at` if they are in memory.
     #[inline]
-    pub(crate) fn in_place<R>(&mut self, place: Place, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        self.bytes(place.segment, |bytes| bytes.value(place).map(read))?
+    pub(crate) fn in_place<R>(&mut self, at: Location, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.bytes(at.number(), |bytes| bytes.value(at).map(read))?
     }
 
     #[inline]
@@ -475,13 +470,13 @@ impl<'t> TableReader<'t> {
 #[derive(Debug)]
 pub(crate) struct PinnedBytes {
     bytes: Arc<SegmentBytes>,
-    place: Place,
+    at: Location,
     budget: Option<Arc<AtomicUsize>>,
 }
 
 impl PinnedBytes {
     pub(crate) fn as_slice(&self) -> &[u8] {
-        self.bytes.value(self.place).unwrap_or_default()
+        self.bytes.value(self.at).unwrap_or_default()
     }
 }
 
@@ -490,7 +485,7 @@ impl Clone for PinnedBytes {
         if let SegmentBytes::Image(_, pins) = &*self.bytes {
             pins.0.fetch_add(1, Ordering::AcqRel);
         }
-        Self { bytes: Arc::clone(&self.bytes), place: self.place, budget: self.budget.clone() }
+        Self { bytes: Arc::clone(&self.bytes), at: self.at, budget: self.budget.clone() }
     }
 }
 

@@ -7,8 +7,7 @@ use std::ops::Range;
 use super::appender::Run;
 use super::apply_only::{Phase, Record};
 use super::compact::SegmentStart;
-use super::format::{FRAME_HEADER_BYTES, FrameKind};
-use super::image::{EntryOffset, FrameOffset};
+use super::format::FrameKind;
 use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
@@ -71,21 +70,16 @@ impl Tally {
         }
         let first = header.first();
         self.terms.push_after(before.map(|index| first.at(index)), first);
-        let beyond = |_| OpenError::Config {
+        let extent = frame.extent().ok_or_else(|| OpenError::Config {
             option: "segment_bytes",
             message: format!("segment {} is beyond what can be addressed", frame.segment),
-        };
-        let at = |offset: u64| u32::try_from(offset).map_err(beyond);
-        let start = at(frame.offset + FRAME_HEADER_BYTES as u64)?;
-        let (segment, offset) = (at(frame.segment)?, at(frame.offset)?);
+        })?;
+        let (segment, offset) = (extent.segment(), extent.frame());
         self.index.push(Waypoint { first_index: header.opening.first_index, segment, offset });
         let run = Run {
             first: header.opening.first_index,
             count: header.count,
-            segment,
-            frame: FrameOffset::mint(offset),
-            start: EntryOffset::mint(start),
-            end: EntryOffset::mint(start + header.body_bytes),
+            extent,
             barrier: false,
             slotted: false,
         };

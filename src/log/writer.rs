@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::compact::{SegmentStart, SegmentStarts};
-use super::format::{
-    DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, chain_of, segment_name,
-};
-use super::image::{EntryOffset, Image};
+use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of, segment_name};
+use super::image::Image;
 use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
 use super::table::{SegmentBytes, SegmentTable};
@@ -353,7 +351,7 @@ impl LogWriter {
             let other_segment = frame.closing.image().segment() != self.position.segment;
             // If its end is in another segment's bytes, there is nothing to compare.
             let full = !other_segment
-                && frame.end - start > self.config.group_bytes_max
+                && frame.end() - start > self.config.group_bytes_max
                 && self.position.written_bytes > start;
             if other_segment || full {
                 self.carried = Some(frame);
@@ -401,12 +399,8 @@ impl LogWriter {
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
     fn complete_frame(&mut self, frame: ClosedFrame, image: &Arc<Image>) -> Result<(), Poison> {
-        let too_large = Poison::Internal("a frame reaches past 4 GiB");
-        let body_start = frame.start + FRAME_HEADER_BYTES;
-        let at = |offset: usize| u32::try_from(offset).map_err(|_| too_large.clone());
-        let body = image
-            .entries(EntryOffset::mint(at(body_start)?), EntryOffset::mint(at(frame.end)?))
-            .ok_or(Poison::Internal("a closed frame is not published"))?;
+        let body =
+            image.entries(frame.body).ok_or(Poison::Internal("a closed frame is not published"))?;
         let is_empty = frame.opening.kind == FrameKind::Truncation;
         if frame.opening.kind == FrameKind::ApplyOnly {
             let mark = frame.opening.first_index + u64::from(frame.count);
@@ -417,7 +411,7 @@ impl LogWriter {
         }
         let header = FrameHeader {
             opening: frame.opening,
-            body_bytes: at(body.len())?,
+            body_bytes: frame.body.end() - frame.body.start(),
             count: frame.count,
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
@@ -427,9 +421,10 @@ impl LogWriter {
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
         };
         let closing = header.closing(&self.config.database_id);
-        frame.closing.fill(&closing, frame.end);
+        let end = frame.end();
+        frame.closing.fill(&closing, end);
         self.position.chain = chain_of(&closing);
-        self.position.written_bytes = frame.end;
+        self.position.written_bytes = end;
         self.position.sequence = header.opening.sequence;
         self.written = (header.opening.sequence, frame.mark);
         Ok(())

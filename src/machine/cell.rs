@@ -7,8 +7,9 @@ use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
 use super::store::{CACHE_LINE_BYTES, prefetch_line};
 use super::value::{INLINE_BYTES_MAX, Value};
 use super::view::{Sorted, View};
-use crate::codec::{Place, ValueRef};
-use crate::error::ReadError;
+use crate::codec::place::Location;
+use crate::codec::{PiecePlace, Place, ValueRef};
+use crate::error::{Poison, ReadError};
 use crate::log::table::{SegmentHold, SegmentTable, TableReader};
 
 /// A value in a slot. All calls but `new` are made under the slot's shard lock.
@@ -23,6 +24,15 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
 
     /// A cell that holds `value`.
     fn new(value: ValueRef<'_>) -> Self;
+    /// A cell that refers to a value in a piece of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Poison::Internal`] from cells that hold the bytes: no state of such cells is filled by reference.
+    fn in_piece(place: PiecePlace) -> Result<Self, Poison> {
+        let _ = place;
+        Err(Poison::Internal("a state that holds its values was filled with places"))
+    }
     /// A cell that holds the decimal form of `number`.
     fn from_number(number: i64) -> Self;
     /// Holds `value` from now on.
@@ -41,7 +51,7 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
     /// Refers to `place` from now on, where the same bytes are, if it refers to the log before segment `below` or to a
     /// snapshot.
-    fn repoint(&mut self, place: Place, below: u32) {
+    fn repoint(&mut self, place: PiecePlace, below: u32) {
         let _ = (place, below);
     }
     /// What stays of a removed key while the store fills, if there is such a thing.
@@ -181,8 +191,10 @@ impl Cell for HeapCell {
 /// Where the bytes are, or a number whose bytes are nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PlaceCell {
-    /// In the log or in a snapshot.
+    /// In the log.
     Place(Place),
+    /// In a piece of a snapshot.
+    Piece(PiecePlace),
     /// The result of an increment: no entry holds it.
     Number(i64),
     /// No value: the key was removed, and the snapshot that the store is filled from has it.
@@ -192,8 +204,28 @@ pub(crate) enum PlaceCell {
 const _: () = assert!(size_of::<PlaceCell>() == 16);
 
 impl PlaceCell {
-    fn misplaced(place: Place) -> ReadError {
-        ReadError::Misplaced { segment: place.segment, offset: place.offset }
+    fn misplaced(at: Location) -> ReadError {
+        ReadError::Misplaced { segment: at.number(), offset: at.offset() }
+    }
+
+    /// Where the value is, if it is anywhere.
+    #[inline]
+    fn location(&self) -> Option<Location> {
+        match *self {
+            Self::Place(place) => Some(place.into()),
+            Self::Piece(place) => Some(place.into()),
+            Self::Number(_) | Self::Gone => None,
+        }
+    }
+
+    /// The bytes of what has no location. Callers have seen that a removed key is gone.
+    fn read_nowhere<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
+        match *self {
+            Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
+            Self::Place(_) | Self::Piece(_) | Self::Gone => {
+                Err(Self::misplaced(Place::NOWHERE.into()))
+            }
+        }
     }
 }
 
@@ -216,6 +248,10 @@ impl Cell for PlaceCell {
         *self = Self::Place(value.place);
     }
 
+    fn in_piece(place: PiecePlace) -> Result<Self, Poison> {
+        Ok(Self::Piece(place))
+    }
+
     fn set_number(&mut self, number: i64) {
         *self = Self::Number(number);
     }
@@ -226,13 +262,9 @@ impl Cell for PlaceCell {
         table: &Arc<SegmentTable>,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
-        match *self {
-            Self::Place(place) => {
-                table.read(place, read).map_err(|error| error.read_error(Self::misplaced(place)))
-            }
-            Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
-            // Whoever reads has seen that it is gone.
-            Self::Gone => Err(Self::misplaced(Place::default())),
+        match self.location() {
+            Some(at) => table.read(at, read).map_err(|error| error.read_error(Self::misplaced(at))),
+            None => self.read_nowhere(read),
         }
     }
 
@@ -246,40 +278,42 @@ impl Cell for PlaceCell {
         reader: &mut TableReader<'_>,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
-        match *self {
-            Self::Place(place) => {
-                reader.read(place, read).map_err(|error| error.read_error(Self::misplaced(place)))
+        match self.location() {
+            Some(at) => {
+                reader.read(at, read).map_err(|error| error.read_error(Self::misplaced(at)))
             }
-            Self::Number(number) => Ok(read(Decimal::new(number).as_bytes())),
-            Self::Gone => Err(Self::misplaced(Place::default())),
+            None => self.read_nowhere(read),
         }
     }
 
     fn len(&self) -> usize {
-        match self {
-            Self::Place(place) => place.len as usize,
-            Self::Number(number) => Decimal::new(*number).as_bytes().len(),
-            Self::Gone => 0,
+        match (self, self.location()) {
+            (_, Some(at)) => at.len(),
+            (Self::Number(number), None) => Decimal::new(*number).as_bytes().len(),
+            (Self::Place(_) | Self::Piece(_) | Self::Gone, None) => 0,
         }
     }
 
     #[inline]
     fn value(&self, table: &Arc<SegmentTable>) -> Result<Value, ReadError> {
-        if let Self::Place(place) = *self
-            && place.len as usize > INLINE_BYTES_MAX
-            && let Some(bytes) = table.pin(place)
+        if let Some(at) = self.location()
+            && at.len() > INLINE_BYTES_MAX
+            && let Some(bytes) = table.pin(at)
         {
             return Ok(Value::pinned(bytes));
         }
         self.with(table, Value::copied)
     }
 
-    fn repoint(&mut self, place: Place, below: u32) {
-        if let Self::Place(old) = self
-            && (old.segment < below || SegmentTable::is_piece(old.segment))
-        {
-            debug_assert_eq!(old.len, place.len, "the same value");
-            *old = place;
+    fn repoint(&mut self, place: PiecePlace, below: u32) {
+        let is_let_go_of = match *self {
+            Self::Place(old) => old.segment() < below,
+            Self::Piece(_) => true,
+            Self::Number(_) | Self::Gone => false,
+        };
+        if is_let_go_of {
+            debug_assert_eq!(self.len(), place.len as usize, "the same value");
+            *self = Self::Piece(place);
         }
     }
 
@@ -298,8 +332,8 @@ impl Cell for PlaceCell {
 
     #[inline]
     fn prefetch_value(&self, reader: &mut TableReader<'_>) {
-        if let Self::Place(place) = *self {
-            reader.in_place(place, |bytes| {
+        if let Some(at) = self.location() {
+            reader.in_place(at, |bytes| {
                 let first = bytes.as_ptr();
                 prefetch_line(first);
                 prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));
@@ -310,7 +344,7 @@ impl Cell for PlaceCell {
     fn number(&self, table: &Arc<SegmentTable>) -> Result<Option<i64>, ReadError> {
         match *self {
             Self::Number(number) => Ok(Some(number)),
-            Self::Place(_) | Self::Gone => self.with(table, parse),
+            Self::Place(_) | Self::Piece(_) | Self::Gone => self.with(table, parse),
         }
     }
 }
@@ -320,9 +354,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::codec::PieceNumber;
 
     fn of(bytes: &[u8]) -> ValueRef<'_> {
-        ValueRef { bytes, place: Place::default() }
+        ValueRef { bytes, place: Place::NOWHERE }
     }
 
     #[test]
@@ -358,10 +393,12 @@ mod tests {
     #[test]
     fn a_place_whose_segment_is_gone_is_an_error_and_not_a_missing_key() {
         let table = Arc::new(SegmentTable::new(1));
-        let place = Place { segment: 7, offset: 9, len: 200 };
-        let cell = PlaceCell::Place(place);
+        let piece = PieceNumber::nth(7);
+        let cell = PlaceCell::Piece(PiecePlace { piece, offset: 9, len: 200 });
         for result in [cell.value(&table).map(drop), cell.number(&table).map(drop)] {
-            assert!(matches!(result, Err(ReadError::Misplaced { segment: 7, offset: 9 })));
+            assert!(
+                matches!(result, Err(ReadError::Misplaced { segment, offset: 9 }) if segment == piece.get())
+            );
         }
     }
 }

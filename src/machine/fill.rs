@@ -16,8 +16,8 @@ use super::cell::Cell;
 use super::effect::{Effect, settle};
 use super::key_value::{Bytes, KeyValue, lock};
 use super::store::Change;
-use crate::codec::{Place, ValueRef};
-use crate::error::{ReadError, SnapshotError};
+use crate::codec::{PieceNumber, PiecePlace};
+use crate::error::{Poison, ReadError, SnapshotError};
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 
@@ -26,13 +26,13 @@ pub(crate) struct Filling {
     pub(crate) snapshot: Snapshot,
     table: Arc<SegmentTable>,
     /// By chunk: the number that places in it have, once it was checked.
-    pieces: Box<[OnceLock<u32>]>,
+    pieces: Box<[OnceLock<PieceNumber>]>,
     /// The chunk that is put into the store next. Whoever has this fills.
     next: Mutex<usize>,
     /// Keys whose tombstones are in the store.
     removed: Mutex<Vec<Bytes>>,
     /// The numbers that somebody else lets go of.
-    taken: OnceLock<Vec<u32>>,
+    taken: OnceLock<Vec<PieceNumber>>,
 }
 
 impl fmt::Debug for Filling {
@@ -50,26 +50,26 @@ impl Filling {
     fn with_pieces(
         snapshot: Snapshot,
         table: Arc<SegmentTable>,
-        pieces: Box<[OnceLock<u32>]>,
+        pieces: Box<[OnceLock<PieceNumber>]>,
     ) -> Self {
         let (next, removed, taken) = (Mutex::new(0), Mutex::default(), OnceLock::new());
         Self { snapshot, table, pieces, next, removed, taken }
     }
 
     /// One of a snapshot whose chunks have these numbers, in the place of this one.
-    pub(crate) fn another(&self, snapshot: &Snapshot, pieces: &[u32]) -> Self {
+    pub(crate) fn another(&self, snapshot: &Snapshot, pieces: &[PieceNumber]) -> Self {
         let pieces = pieces.iter().map(|piece| OnceLock::from(*piece)).collect();
         Self::with_pieces(snapshot.clone(), Arc::clone(&self.table), pieces)
     }
 
     /// Where in the snapshot a key's value is.
-    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<Place>, SnapshotError> {
+    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<PiecePlace>, SnapshotError> {
         let Some((chunk, offset, len)) = self.snapshot.locate(key)? else { return Ok(None) };
-        Ok(Some(Place { segment: self.piece(chunk)?, offset, len }))
+        Ok(Some(PiecePlace { piece: self.piece(chunk)?, offset, len }))
     }
 
     /// The number of a chunk, which is checked for it.
-    pub(crate) fn piece(&self, chunk: usize) -> Result<u32, SnapshotError> {
+    pub(crate) fn piece(&self, chunk: usize) -> Result<PieceNumber, SnapshotError> {
         let none = SnapshotError::Unsupported { what: "so many snapshots at once" };
         let Some(piece) = self.pieces.get(chunk) else { return Err(none) };
         if let Some(number) = piece.get() {
@@ -79,17 +79,17 @@ impl Filling {
         let kept = *piece.get_or_init(|| number);
         if kept != number {
             // Somebody else was here at once. Nobody has heard of this number.
-            self.table.remove(number);
+            self.table.remove_piece(number);
         }
         Ok(kept)
     }
 
     /// The numbers of all chunks that have one, for the caller to let go of.
-    pub(crate) fn take_pieces(&self) -> Vec<u32> {
+    pub(crate) fn take_pieces(&self) -> Vec<PieceNumber> {
         self.taken.get_or_init(|| self.known_pieces().collect()).clone()
     }
 
-    fn known_pieces(&self) -> impl Iterator<Item = u32> {
+    fn known_pieces(&self) -> impl Iterator<Item = PieceNumber> {
         self.pieces.iter().filter_map(|piece| piece.get().copied())
     }
 
@@ -117,7 +117,7 @@ impl Drop for Filling {
         {
             let taken: BTreeSet<_> = taken.iter().copied().collect();
             let late = self.known_pieces().filter(|piece| !taken.contains(piece));
-            late.for_each(|piece| self.table.retire(piece));
+            late.for_each(|piece| self.table.retire_piece(piece));
         }
     }
 }
@@ -201,12 +201,12 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// The numbers of the pieces that it was filled from, once.
-    pub(crate) fn take_filled_pieces(&self) -> Vec<u32> {
+    pub(crate) fn take_filled_pieces(&self) -> Vec<PieceNumber> {
         std::mem::take(&mut lock(&self.filled_pieces))
     }
 
     /// The same, without taking them.
-    pub(crate) fn filled_pieces(&self) -> Vec<u32> {
+    pub(crate) fn filled_pieces(&self) -> Vec<PieceNumber> {
         lock(&self.filled_pieces).clone()
     }
 
@@ -226,23 +226,25 @@ impl<C: Cell> KeyValue<C> {
         let place = filling.find(key);
         let place = place.map_err(|error| Fatal::of_read(&ReadError::of_snapshot(error)))?;
         if let Some(place) = place {
+            let cell = C::in_piece(place);
+            let cell = cell.map_err(|poison| Fatal::of_read(&ReadError::Poisoned(poison)))?;
             self.store.update(hash, key, 0, |slot| match slot {
                 // The filling may have ended since this range was begun, and have taken the key's tombstone with it.
                 // Under the shard's lock: a tombstone is removed only after it is said that the filling has ended.
-                None if self.fill.is_filling() => {
-                    (Change::Set(C::new(ValueRef { bytes: &[], place })), ())
-                }
+                None if self.fill.is_filling() => (Change::Set(cell), ()),
                 _ => (Change::Keep, ()),
             });
         }
         Ok(())
     }
 
-    fn put_if_vacant(&self, hash: u64, key: &[u8], value: ValueRef<'_>) {
+    fn put_if_vacant(&self, hash: u64, key: &[u8], place: PiecePlace) -> Result<(), Poison> {
+        let cell = C::in_piece(place)?;
         self.store.update(hash, key, 0, |slot| match slot {
             Some(_) => (Change::Keep, ()),
-            None => (Change::Set(C::new(value)), ()),
+            None => (Change::Set(cell), ()),
         });
+        Ok(())
     }
 
     /// Puts a chunk of the snapshot into the store. Whether there was anything left.
@@ -268,10 +270,11 @@ impl<C: Cell> KeyValue<C> {
             return Ok(false);
         }
         if *next < filling.snapshot.chunk_count() {
-            let segment = filling.piece(*next)?;
+            let piece = filling.piece(*next)?;
             for (key, offset, len) in filling.snapshot.chunk_records(*next)? {
-                let place = Place { segment, offset, len };
-                self.put_if_vacant(self.store.hash(key), key, ValueRef { bytes: &[], place });
+                let place = PiecePlace { piece, offset, len };
+                self.put_if_vacant(self.store.hash(key), key, place)
+                    .map_err(SnapshotError::Poisoned)?;
             }
             *next += 1;
         }

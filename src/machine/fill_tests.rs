@@ -97,7 +97,7 @@ fn what_a_reader_found_in_the_snapshot_may_go_before_it_is_read() {
             let hash = state.store.hash(b"n");
             let command = CommandRef::Increment { key: b"n", by: 1 };
             state.apply_command(hash, &command, 0, None).unwrap();
-            state.take_filled_pieces().into_iter().for_each(|piece| table.retire(piece));
+            state.take_filled_pieces().into_iter().for_each(|piece| table.retire_piece(piece));
         }
         super::super::cell::Cell::value(cell, &table)
     });
@@ -120,7 +120,7 @@ fn threads_that_first_use_a_chunk_together_leave_one_number_that_goes_with_the_f
             }
         });
         state.fill_all().unwrap();
-        state.take_filled_pieces().into_iter().for_each(|piece| table.retire(piece));
+        state.take_filled_pieces().into_iter().for_each(|piece| table.retire_piece(piece));
         drop(state);
         assert!(bytes.upgrade().is_none(), "a number nobody knows keeps the snapshot");
     }
@@ -162,7 +162,7 @@ fn a_snapshot_that_comes_while_another_fills_leaves_no_key_without_a_value() {
     assert!(!state.fill.is_filling() && !state.fill_some().unwrap());
     // A reader that was late has chunks of the old one checked.
     assert!(sorted.iter().all(|key| late.find(key).unwrap().is_some()));
-    state.take_filled_pieces().into_iter().for_each(|piece| table.retire(piece));
+    state.take_filled_pieces().into_iter().for_each(|piece| table.retire_piece(piece));
     drop(late);
     assert!(old_bytes.upgrade().is_none(), "and that keeps it no longer than the reader");
 }

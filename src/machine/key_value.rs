@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::capture::Head;
-use super::cell::Cell;
+use super::cell::{Cell, HeapCell, PlaceCell};
 use super::effect::{InStore, Overlay, Pending, evaluate};
 use super::fill::{Fill, Filling, settle_or_bury};
 use super::store::{Change, Store};
 use super::value::Value;
 use super::view::{Sorted, View};
 use super::{Fatal, Footprint, Partition, Range, Replies, StateMachineStats, hash_part};
-use crate::codec::{BatchRef, CommandRef, PayloadRef, Place, ValueRef};
+use crate::codec::{BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef};
 use crate::entry::{LogId, Rejection, Reply};
-use crate::error::{ReadError, SnapshotError};
+use crate::error::{Poison, ReadError, SnapshotError};
 use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::snapshot::writer::SnapshotMeta;
@@ -48,7 +48,7 @@ pub(crate) struct KeyValue<C: Cell> {
     applied_count: AtomicU64,
     pub(super) fill: Fill,
     /// Of the snapshot that it was filled from, or was to be.
-    pub(super) filled_pieces: Mutex<Vec<u32>>,
+    pub(super) filled_pieces: Mutex<Vec<PieceNumber>>,
 }
 
 impl<C: Cell> KeyValue<C> {
@@ -99,8 +99,8 @@ impl<C: Cell> KeyValue<C> {
         if let Some(filling) = self.fill.get() {
             // It was being filled all the time, so what was removed had a tombstone: the key is as the snapshot has it.
             let place = filling.find(key).map_err(ReadError::of_snapshot)?;
-            let found =
-                place.map(|place| read(&C::new(ValueRef { bytes: &[], place }))).transpose();
+            let cell = place.map(C::in_piece).transpose().map_err(ReadError::Poisoned)?;
+            let found = cell.as_ref().map(&mut read).transpose();
             // No lock is held: the place is gone if meanwhile the filling has ended and a newer snapshot taken over.
             if found.is_ok() || self.fill.is_filling() {
                 return found;
@@ -214,16 +214,16 @@ impl<C: Cell> KeyValue<C> {
     pub(crate) fn repoint(
         &self,
         snapshot: &Snapshot,
-        pieces: &[u32],
+        pieces: &[PieceNumber],
         below: u32,
     ) -> Result<(), SnapshotError> {
-        for (chunk, segment) in pieces.iter().copied().enumerate() {
+        for (chunk, piece) in pieces.iter().copied().enumerate() {
             for (key, offset, len) in snapshot.chunk_records(chunk)? {
                 let hash = self.store.hash(key);
                 self.store.update(hash, key, 0, |cell| {
                     // A key that was written to since then refers to the log that stays.
                     if let Some(cell) = cell {
-                        cell.repoint(Place { segment, offset, len }, below);
+                        cell.repoint(PiecePlace { piece, offset, len }, below);
                     }
                     (Change::Keep, ())
                 });
@@ -263,21 +263,28 @@ impl<C: Cell> KeyValue<C> {
         C::view(Sorted::new(capture.take(), self.context.clone(), Arc::clone(poison)), hold)
     }
 
-    /// Replaces the whole state by that of a snapshot, of which everything has been verified. `pieces` are the numbers of
-    /// its chunks, by which places name them. Nothing is applied meanwhile; of those who read, each finds the old value of
-    /// its key or the new one.
-    pub(crate) fn load(&self, snapshot: &Snapshot, pieces: &[u32]) -> Result<(), SnapshotError> {
+    /// Replaces the whole state by that of a snapshot, of which everything has been verified. `cell_of` makes the cell of a
+    /// value from its chunk's number, where in the chunk it is, and its bytes. Nothing is applied meanwhile; each read finds
+    /// the old value of its key or the new one.
+    fn load_with(
+        &self,
+        snapshot: &Snapshot,
+        pieces: &[PieceNumber],
+        cell_of: impl Fn(usize, u32, &[u8]) -> Result<C, SnapshotError>,
+    ) -> Result<(), SnapshotError> {
         snapshot.check_kind(SnapshotKind::KeyValue)?;
         let keys = usize::try_from(snapshot.len()).unwrap_or(usize::MAX);
         let new = self.store.empty_like(keys);
         for chunk in 0..snapshot.chunk_count() {
-            let segment = pieces.get(chunk).copied().unwrap_or(0);
             let bytes = snapshot.chunk_bytes(chunk)?;
             for (key, offset, len) in snapshot.chunk_records(chunk)? {
                 let start = offset as usize;
-                let bytes = bytes.get(start..start + len as usize).unwrap_or_default();
-                let value = ValueRef { bytes, place: Place { segment, offset, len } };
-                new.update(new.hash(key), key, 0, |_| (Change::Set(C::new(value)), ()));
+                let bytes = bytes.get(start..start + len as usize);
+                let outside =
+                    Poison::Internal("a value lies outside of the chunk that it was found in");
+                let bytes = bytes.ok_or(SnapshotError::Poisoned(outside))?;
+                let cell = cell_of(chunk, offset, bytes)?;
+                new.update(new.hash(key), key, 0, |_| (Change::Set(cell), ()));
             }
         }
         self.take_over(&new, snapshot, pieces);
@@ -291,7 +298,7 @@ impl<C: Cell> KeyValue<C> {
 
     /// The store is that of a snapshot from now on. If it was being filled from another, then as if it was being filled from
     /// this one meanwhile: whoever finds that a key is not there yet, or has no tombstone any more, looks into the right one.
-    fn take_over(&self, new: &Store<C>, snapshot: &Snapshot, pieces: &[u32]) {
+    fn take_over(&self, new: &Store<C>, snapshot: &Snapshot, pieces: &[PieceNumber]) {
         if let Some(filling) = self.fill.get() {
             // Whoever fills finishes his chunk first, and then finds that there is nothing left; and so it stays.
             let _turn = filling.turn();
@@ -498,6 +505,32 @@ impl<C: Cell> KeyValue<C> {
             self.set_note(note.name, note.value);
         }
         Ok(Reply::Batch { commands: batch.len() })
+    }
+}
+
+impl KeyValue<HeapCell> {
+    /// Replaces the whole state by that of a snapshot; see [`KeyValue::load_with`].
+    pub(crate) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.load_with(snapshot, &[], |_, _, bytes| {
+            Ok(HeapCell::new(ValueRef { bytes, place: Place::NOWHERE }))
+        })
+    }
+}
+
+impl KeyValue<PlaceCell> {
+    /// Replaces the whole state by that of a snapshot, whose chunks have these numbers; see [`KeyValue::load_with`].
+    pub(crate) fn load(
+        &self,
+        snapshot: &Snapshot,
+        pieces: &[PieceNumber],
+    ) -> Result<(), SnapshotError> {
+        self.load_with(snapshot, pieces, |chunk, offset, bytes| {
+            let no_number = Poison::Internal("a chunk of a snapshot was given no number");
+            let piece = pieces.get(chunk).copied().ok_or(SnapshotError::Poisoned(no_number))?;
+            let too_long = Poison::Internal("a value of a snapshot is longer than 4 GiB");
+            let len = u32::try_from(bytes.len()).map_err(|_| SnapshotError::Poisoned(too_long))?;
+            Ok(PlaceCell::Piece(PiecePlace { piece, offset, len }))
+        })
     }
 }
 

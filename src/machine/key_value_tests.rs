@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{self, Limits};
+use crate::codec::{self, Encoded, Limits};
 use crate::entry::{BatchRejection, Command, Entry, Note, Payload};
 use crate::log::image::{HALF_HEADER_BYTES, Image, ImageWriter};
 use crate::log::slots::SlotRing;
@@ -55,21 +55,24 @@ impl<C: Cell> Bed<C> {
             let start = bytes.len();
             bytes.resize(start + codec::encoded_len(&entry, &Limits::default()).unwrap(), 0);
             codec::encode(&entry, &mut bytes[start..]);
-            let (decoded, _) = codec::decode_deep(&bytes[start..], SEGMENT, 0).unwrap();
+            let (decoded, _) = codec::decode_deep(Encoded::elsewhere(&bytes[start..])).unwrap();
             let footprint = self.state.footprint(&decoded);
             barriers.push(footprint == Footprint::All);
             let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
             slots.fill(index, hash, (base + start) as u32);
         }
+        let mut encoded = Encoded::elsewhere(&bytes);
         if let Some(image) = &mut self.image {
-            image.reserve(bytes.len()).unwrap().copy_from_slice(&bytes);
+            let (extent, reserved) = image.reserve_entry(bytes.len()).unwrap();
+            reserved.copy_from_slice(&bytes);
             image.publish();
+            encoded = extent.over(&bytes).unwrap();
         }
         let mut start = 0;
         while start < barriers.len() {
             let run = barriers[start..].iter().take_while(|barrier| !**barrier).count();
             let (count, barrier) = if run == 0 { (1, true) } else { (run, false) };
-            self.apply(&slots, first + start as u64, count, barrier, (&bytes, base));
+            self.apply(&slots, first + start as u64, count, barrier, encoded);
             start += count;
         }
         (first..self.next_index).map(|index| slots.reply(index).unwrap()).collect()
@@ -81,19 +84,11 @@ impl<C: Cell> Bed<C> {
         first: u64,
         count: usize,
         barrier: bool,
-        (bytes, base): (&[u8], usize),
+        encoded: Encoded<'_>,
     ) {
         let progress = std::cell::Cell::new(0);
-        let range = Range::new(
-            slots,
-            LogId::new(first, 1),
-            count as u32,
-            barrier,
-            SEGMENT,
-            bytes,
-            base as u32,
-            &progress,
-        );
+        let first = LogId::new(first, 1);
+        let range = Range::new(slots, first, count as u32, barrier, encoded, &progress);
         let partitions = if barrier { 1 } else { self.partitions };
         // The last partition first: nothing may depend on who comes first.
         for id in (0..partitions).rev() {
@@ -373,7 +368,7 @@ fn a_batch_is_a_barrier_only_if_its_keys_or_its_note_reach_beyond_one_hash_part(
         let entry = Entry::command(0, 1, Command::Batch { commands: &commands, note });
         let mut bytes = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
         codec::encode(&entry, &mut bytes);
-        bed.state.footprint(&codec::decode(&bytes, 0, 0).unwrap().0)
+        bed.state.footprint(&codec::decode(Encoded::elsewhere(&bytes)).unwrap().0)
     };
     let first = Footprint::Key(bed.state.store.hash(&keys[0]));
     assert_eq!(footprint(&[&keys[0], near], None), first);
@@ -408,7 +403,8 @@ fn a_reader_never_sees_a_part_of_a_rejected_batch() {
         }
         let _finish = Finish(&done);
         let frame = encode_one(&batch);
-        let Ok((PayloadRef::Command(CommandRef::Batch(batch)), _)) = codec::decode(&frame, 0, 0)
+        let Ok((PayloadRef::Command(CommandRef::Batch(batch)), _)) =
+            codec::decode(Encoded::elsewhere(&frame))
         else {
             panic!("not a batch")
         };
@@ -445,7 +441,7 @@ fn a_value_handed_out_never_changes_and_user_code_may_call_back() {
     let state = &bed.state;
     let nested = state.get_with(b"k", |outer| {
         // A write under a read guard of the same shard would never return.
-        let place = Default::default();
+        let place = codec::Place::NOWHERE;
         let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"3", place } };
         state.apply_command(state.store.hash(b"k"), &put, 0, None).unwrap();
         (outer.len(), state.get(b"k").unwrap().unwrap().to_vec())
@@ -461,8 +457,8 @@ fn values_of_places_are_pinned_up_to_the_budget_and_copied_beyond() {
     let held = bed.state.get(b"k").unwrap().unwrap();
     let cell = bed.state.store.read(bed.state.store.hash(b"k"), b"k", |cell| cell.copied());
     let Some(PlaceCell::Place(place)) = cell else { panic!("not a place") };
-    assert_eq!(table.get(SEGMENT).unwrap().value(place), Some(&[7; 300][..]));
-    assert_eq!(held.as_ptr(), table.read(place, <[u8]>::as_ptr).unwrap(), "not copied");
+    assert_eq!(table.get(SEGMENT).unwrap().value(place.into()), Some(&[7; 300][..]));
+    assert_eq!(held.as_ptr(), table.read(place.into(), <[u8]>::as_ptr).unwrap(), "not copied");
 
     let none = Arc::new(SegmentTable::new(0));
     let bytes = Arc::clone(bed.image.as_ref().unwrap().image());
@@ -475,10 +471,13 @@ fn values_of_places_are_pinned_up_to_the_budget_and_copied_beyond() {
 #[test]
 fn a_retired_segment_makes_a_get_fail_and_apply_fatal() {
     let state = KeyValue::<PlaceCell>::new(0, 5, Arc::new(SegmentTable::new(1)));
-    let place = codec::Place { segment: 8, offset: 0, len: 1 };
+    let place = codec::Place::NOWHERE;
+    let nowhere = place.segment();
     let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"1", place } };
     state.apply_command(state.store.hash(b"k"), &put, 0, None).unwrap();
-    assert!(matches!(state.get(b"k"), Err(ReadError::Misplaced { segment: 8, .. })));
+    assert!(
+        matches!(state.get(b"k"), Err(ReadError::Misplaced { segment, .. }) if segment == nowhere)
+    );
     assert!(state.scan_sorted().is_err());
     assert!(state.get_into(b"k", &mut vec![]).is_err());
     let hash = state.store.hash(b"k");

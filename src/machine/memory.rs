@@ -122,7 +122,7 @@ impl MemoryStateMachine {
     }
 
     fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        self.state.load(snapshot, &[])
+        self.state.load(snapshot)
     }
 
     /// Values are on the heap: nothing refers to the log.
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn keys_are_spread_by_the_seed_given_or_else_at_random() {
-        let place = crate::codec::Place::default();
+        let place = crate::codec::Place::NOWHERE;
         let footprint = |config| {
             let put = CommandRef::Put { key: b"k", value: ValueRef { bytes: b"", place } };
             MemoryStateMachine::new(config).unwrap().footprint(&PayloadRef::Command(put))

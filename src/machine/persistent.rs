@@ -8,7 +8,7 @@ use super::key_value::KeyValue;
 use super::{
     Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, View, Views,
 };
-use crate::codec::PayloadRef;
+use crate::codec::{PayloadRef, PieceNumber};
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
@@ -33,7 +33,7 @@ pub struct PersistentStateMachine {
     state: KeyValue<PlaceCell>,
     table: Arc<SegmentTable>,
     /// The pieces of the snapshot that keys refer to.
-    pieces: Mutex<Vec<u32>>,
+    pieces: Mutex<Vec<PieceNumber>>,
     journal: Journal,
     recovery: RecoveryReport,
     /// One view is taken at a time.
@@ -111,7 +111,8 @@ impl PersistentStateMachine {
         let expected_keys = config.expected_keys;
         let mut opening = LogOpening::new(disk, config, writable, (SnapshotKind::KeyValue, false))?;
         let table = Arc::clone(opening.table());
-        let state = KeyValue::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
+        let state =
+            KeyValue::<PlaceCell>::new(expected_keys, opening.hash_seed(), Arc::clone(&table));
         let mut pieces = Vec::new();
         match opening.newest_snapshot(true)? {
             Some((snapshot, true)) => {
@@ -135,7 +136,7 @@ impl PersistentStateMachine {
         let pieces = add_pieces(&self.table, snapshot)?;
         if let Err(error) = self.state.load(snapshot, &pieces) {
             // The state is what it was.
-            pieces.into_iter().for_each(|piece| self.table.retire(piece));
+            pieces.into_iter().for_each(|piece| self.table.retire_piece(piece));
             return Err(error);
         }
         self.replace_pieces(pieces);
@@ -149,7 +150,7 @@ impl PersistentStateMachine {
             if stopping() {
                 return Err(SnapshotError::Closed);
             }
-            if let Some(bytes) = self.table.get(piece)
+            if let Some(bytes) = self.table.piece(piece)
                 && let SegmentBytes::Snapshot(chunk) = &*bytes
             {
                 chunk.check_again()?;
@@ -171,11 +172,11 @@ impl PersistentStateMachine {
         Ok(())
     }
 
-    fn replace_pieces(&self, pieces: Vec<u32>) {
+    fn replace_pieces(&self, pieces: Vec<PieceNumber>) {
         let mut current = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::replace(&mut *current, pieces);
         old.extend(self.state.take_filled_pieces());
-        old.into_iter().for_each(|piece| self.table.retire(piece));
+        old.into_iter().for_each(|piece| self.table.retire_piece(piece));
     }
 
     /// The whole state of a machine that was opened read-only, sorted by key: to write a snapshot of
@@ -211,7 +212,10 @@ impl PersistentStateMachine {
 }
 
 /// Checks every chunk of a snapshot, and gives each a number that places can have.
-fn add_pieces(table: &SegmentTable, snapshot: &Snapshot) -> Result<Vec<u32>, SnapshotError> {
+fn add_pieces(
+    table: &SegmentTable,
+    snapshot: &Snapshot,
+) -> Result<Vec<PieceNumber>, SnapshotError> {
     let mut pieces = Vec::with_capacity(snapshot.chunk_count());
     for chunk in 0..snapshot.chunk_count() {
         let none = SnapshotError::Unsupported { what: "so many snapshots at once" };
@@ -219,7 +223,7 @@ fn add_pieces(table: &SegmentTable, snapshot: &Snapshot) -> Result<Vec<u32>, Sna
             Ok(piece) => pieces.push(piece),
             Err(error) => {
                 // Nobody has heard of them.
-                pieces.into_iter().for_each(|piece| table.remove(piece));
+                pieces.into_iter().for_each(|piece| table.remove_piece(piece));
                 return Err(error);
             }
         }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
 use super::{Fatal, Footprint, Partition, Range, Replies};
-use crate::codec::{self, EntryError, Limits};
+use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::ReadError;
 use crate::log::slots::SlotRing;
@@ -67,7 +67,7 @@ impl Probe {
             }
             let out = &mut bytes[start..end];
             codec::encode(entry, out);
-            let decoded = codec::decode(out, 0, 0);
+            let decoded = codec::decode(Encoded::elsewhere(out));
             let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
             let hash = if let Ok(Footprint::Key(hash)) = footprint { hash } else { 0 };
             slots.fill(entry.log_id.index, hash, u32::try_from(start).unwrap_or(u32::MAX));
@@ -87,7 +87,7 @@ impl Probe {
     pub fn apply(&self, frame: &Frame) -> Result<(), Fatal> {
         let progress = Cell::new(0);
         let Frame { slots, bytes, first, count } = frame;
-        let range = Range::new(slots, *first, *count, false, 0, bytes, 0, &progress);
+        let range = Range::new(slots, *first, *count, false, Encoded::elsewhere(bytes), &progress);
         self.state.apply(&range, Partition::WHOLE, &mut Replies::new(slots))
     }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::storage::Staging;
 use super::{Fatal, Partition, StateMachine};
-use crate::codec::{self, PayloadRef};
+use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::{LogId, Reply};
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::log::slots::SlotRing;
@@ -19,28 +19,23 @@ pub struct Range<'a> {
     count: u32,
     /// A single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
-    segment: u32,
-    /// The encoded entries, and where in the segment they start.
-    bytes: &'a [u8],
-    bytes_offset: u32,
+    /// The encoded entries, and where they lie: a slot has an offset in the same segment.
+    encoded: Encoded<'a>,
     /// The index being applied, for whoever has to say where a panic happened.
     progress: &'a Cell<u64>,
 }
 
 impl<'a> Range<'a> {
-    #[allow(clippy::too_many_arguments, reason = "one caller in the manager, one in replay")]
     pub(crate) fn new(
         slots: &'a SlotRing,
         first: LogId,
         count: u32,
         barrier: bool,
-        segment: u32,
-        bytes: &'a [u8],
-        bytes_offset: u32,
+        encoded: Encoded<'a>,
         progress: &'a Cell<u64>,
     ) -> Self {
         progress.set(first.index);
-        Self { slots, first, count, barrier, segment, bytes, bytes_offset, progress }
+        Self { slots, first, count, barrier, encoded, progress }
     }
 
     /// Log id of the first entry, of whichever partition.
@@ -64,10 +59,6 @@ impl<'a> Range<'a> {
     #[must_use]
     pub fn is_barrier(&self) -> bool {
         self.barrier
-    }
-
-    pub(crate) fn segment(&self) -> u32 {
-        self.segment
     }
 
     /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
@@ -124,10 +115,8 @@ impl<'a> Iterator for Entries<'a> {
                 continue;
             }
             range.progress.set(index);
-            let decoded = (offset as usize)
-                .checked_sub(range.bytes_offset as usize)
-                .and_then(|skip| range.bytes.get(skip..))
-                .and_then(|bytes| codec::decode(bytes, range.segment, offset).ok());
+            let decoded =
+                range.encoded.from(offset).and_then(|encoded| codec::decode(encoded).ok());
             return Some(match decoded {
                 Some((payload, _)) => {
                     Ok(EntryRef { log_id: range.first.at(index), position, hash, payload })

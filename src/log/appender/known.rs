@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Appender, OpenFrame};
+use crate::codec::Extent;
 use crate::log::format::FrameKind;
-use crate::log::image::{EntryOffset, FrameOffset};
 use crate::log::index::Waypoint;
 use crate::log::table::{SegmentBytes, SegmentTable};
 
@@ -22,10 +22,7 @@ const SPANS_MAX: usize = 8192 + 64;
 pub(crate) struct Span {
     pub(crate) first: u64,
     pub(crate) count: u32,
-    pub(crate) segment: u32,
-    pub(crate) frame: FrameOffset,
-    pub(crate) start: EntryOffset,
-    pub(crate) end: EntryOffset,
+    pub(crate) extent: Extent,
 }
 
 /// The spans of closed frames of entries, the newest last. Indexes rise.
@@ -44,8 +41,8 @@ impl Spans {
     /// Notes the newest frame. Forgets frames at the front that are gone or, on disk, complete.
     fn push(&mut self, span: Span, table: &SegmentTable, is_on_disk: bool) {
         while let Some(front) = self.0.front() {
-            let is_needed = table.get(front.segment).is_some_and(|bytes| {
-                let end = front.end.get() as usize;
+            let is_needed = table.get(front.extent.segment()).is_some_and(|bytes| {
+                let end = front.extent.end() as usize;
                 !(is_on_disk && bytes.is_complete_to(end))
             });
             let is_over = !is_on_disk && self.0.len() >= SPANS_MAX;
@@ -101,7 +98,7 @@ impl Appender {
         let spans_first = all().next().map_or(u64::MAX, |span| span.first);
         let overlaps =
             |span: &Span| span.first <= last && span.first + u64::from(span.count) > first;
-        let held = |span: Span| Some((span, self.table.get(span.segment)?));
+        let held = |span: Span| Some((span, self.table.get(span.extent.segment())?));
         let spans = all().filter(overlaps).filter_map(held).collect();
         let index = &self.position.index;
         let mut waypoints = Vec::new();
@@ -129,14 +126,7 @@ impl Appender {
         if open.opening.kind != FrameKind::Entries || open.count == 0 {
             return None;
         }
-        let offset = |at| u32::try_from(at).ok().map(EntryOffset::mint);
-        Some(Span {
-            first: open.opening.first_index,
-            count: open.count,
-            segment: self.active.image().segment(),
-            frame: open.offset,
-            start: offset(open.entries_start)?,
-            end: offset(self.active.end())?,
-        })
+        let (first, count) = (open.opening.first_index, open.count);
+        Some(Span { first, count, extent: self.active.body() })
     }
 }

@@ -1,6 +1,6 @@
 //! The scan of a log at opening: every good frame in order, then where the log ends and why.
 
-use crate::codec;
+use crate::codec::{self, Encoded};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
@@ -252,7 +252,8 @@ pub(in crate::log) const UNDECODABLE: &str = "an entry does not decode, though i
 /// Whether `body` is exactly `count` entries.
 pub(in crate::log) fn decodes(mut body: &[u8], count: u32) -> bool {
     for _ in 0..count {
-        let rest = codec::decode_deep(body, 0, 0).ok().and_then(|(_, len)| body.get(len..));
+        let rest =
+            codec::decode_deep(Encoded::elsewhere(body)).ok().and_then(|(_, len)| body.get(len..));
         let Some(rest) = rest else { return false };
         body = rest;
     }

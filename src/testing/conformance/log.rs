@@ -1,7 +1,7 @@
 //! The log that a suite runs: payloads that own their bytes, and the entries they make.
 
 use super::Subject;
-use crate::codec::{self, CommandRef, Limits, PayloadRef};
+use crate::codec::{self, CommandRef, Encoded, Limits, PayloadRef};
 use crate::entry::{Command, Entry, LeaderTag, LogId, Payload};
 use crate::error::EntryError;
 use crate::testing::Random;
@@ -29,7 +29,7 @@ impl OwnedPayload {
     }
 
     fn decoded(&self) -> Option<PayloadRef<'_>> {
-        codec::decode(self.0.as_deref().ok()?, 0, 0).ok().map(|(payload, _)| payload)
+        codec::decode(Encoded::elsewhere(self.0.as_deref().ok()?)).ok().map(|(payload, _)| payload)
     }
 
     /// The commands of a batch, for [`OwnedPayload::borrow`] to point to.

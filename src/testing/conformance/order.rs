@@ -7,7 +7,7 @@ use super::log::{Log, with_entries};
 use super::reference::{Reference, check_poison, compare_applied, poisoned, stepped, submit};
 use super::{Check, Failure, Subject};
 use crate::ApplyManager;
-use crate::codec;
+use crate::codec::{self, Encoded};
 use crate::config::ApplyConfig;
 use crate::entry::Reply;
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
@@ -63,7 +63,7 @@ fn footprints<M: StateMachine>(
         let encoded = encoded.map_err(|error| failed(format!("not an entry: {error}")))?;
         let copy = [&vec![0; skip], encoded].concat();
         let bytes = copy.get(skip..).unwrap_or_default();
-        let decoded = codec::decode(bytes, 0, 0);
+        let decoded = codec::decode(Encoded::elsewhere(bytes));
         let (payload, _) = decoded.map_err(|error| failed(error.to_string()))?;
         found.push(machine.footprint(&payload));
     }
