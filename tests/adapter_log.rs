@@ -2,12 +2,10 @@
 //! nobody else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
-use common::machines::compare;
-use common::model::Model;
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, apply_config, manage, open, refused};
+use crate::common::machines::compare;
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Persistent, Scratch, apply_config, manage, open, refused};
 use sprag::error::{ApplyError, LogError, OpenError, SubmitError};
 use sprag::testing::SimDisk;
 use sprag::{

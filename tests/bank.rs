@@ -2,18 +2,18 @@
 //! killed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 #[path = "../examples/custom_state_machine.rs"]
 #[allow(unreachable_pub, dead_code, reason = "it is a program of its own; here it is looked at")]
-mod bank;
+mod example;
 
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use bank::{ACCOUNTS, Bank, NOWHERE, decode, encode, order};
-use common::{LONG, PATIENT, Scratch, apply_config, child, child_directory, eventually, manage};
+use self::example::{ACCOUNTS, Bank, NOWHERE, decode, encode, order};
+use crate::common::{
+    LONG, PATIENT, Scratch, apply_config, child, child_directory, eventually, manage,
+};
 use sprag::error::OpenError;
 use sprag::testing::Random;
 use sprag::testing::conformance::{OwnedPayload, Subject, Suite};
@@ -95,7 +95,7 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
     let (mut before, mut compacted) = (0, false);
     for round in 0..12 {
         let file = scratch.path().with_file_name("acknowledged");
-        let mut process = child("the_program", &scratch.path())
+        let mut process = child(module_path!(), "the_program", &scratch.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -108,9 +108,11 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
         assert!(reached, "round {round}: stuck at {} of {more}", acknowledged(&file));
 
         let acknowledged = acknowledged(&file);
-        let bank =
-            Journaled::open(bank::config(&scratch.path()).io(common::io::asked()), Bank::default())
-                .unwrap();
+        let bank = Journaled::open(
+            example::config(&scratch.path()).io(crate::common::io::asked()),
+            Bank::default(),
+        )
+        .unwrap();
         let applied = bank.applied().map_or(0, |last| last.index);
         assert!(applied >= acknowledged, "round {round}: {applied} of {acknowledged} came back");
         assert!(bank.balances().eq(books_of(applied)), "round {round}");
@@ -128,7 +130,7 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
 fn the_program() {
     let Some(directory) = child_directory() else { return };
     let acknowledged = directory.with_file_name("acknowledged");
-    bank::run(directory, u64::MAX / 2, Some(acknowledged)).unwrap();
+    example::run(directory, u64::MAX / 2, Some(acknowledged)).unwrap();
 }
 
 #[test]
@@ -136,7 +138,7 @@ fn the_program_goes_on_where_it_was() {
     let scratch = Scratch::new();
     let file = scratch.path().with_file_name("acknowledged");
     for _ in 0..3 {
-        bank::run(scratch.path(), 120, Some(file.clone())).unwrap();
+        example::run(scratch.path(), 120, Some(file.clone())).unwrap();
     }
     let lines: Vec<_> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
     assert_eq!(lines, ["50", "100", "120", "170", "220", "240", "290", "340", "360"]);
@@ -144,7 +146,7 @@ fn the_program_goes_on_where_it_was() {
     assert_eq!(bank.applied().map(|last| last.index), Some(360));
     // The same orders in one go come to the same.
     let once = Scratch::new();
-    bank::run(once.path(), 360, None).unwrap();
+    example::run(once.path(), 360, None).unwrap();
     let other = Journaled::open_read_only(once.path(), Bank::default()).unwrap();
     assert!(bank.balances().sum::<u64>() > 0 && bank.balances().eq(other.balances()));
 }

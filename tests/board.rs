@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../examples/board.rs"]
-mod board;
+mod example;
 
-use board::Board;
+use self::example::Board;
 use sprag::Payload;
 use sprag::error::OpenError;
 use sprag::testing::Random;
@@ -36,7 +36,7 @@ fn the_board_conforms() {
 
 #[test]
 fn the_program_runs() {
-    board::main().unwrap();
+    example::main().unwrap();
 }
 
 #[test]

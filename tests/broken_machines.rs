@@ -1,16 +1,14 @@
 //! What a state machine that panics or fails does to those who wait, and to the engine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::machines::{Gate, Hooked, meets, memory};
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{
+use crate::common::machines::{Gate, Hooked, meets, memory};
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{
     LONG, SHORT, Scratch, apply_config, block_on, child, child_directory, eventually, manage,
     within,
 };
@@ -249,7 +247,9 @@ fn child_fails_and_rests() {
 #[test]
 #[cfg(target_os = "linux")]
 fn after_a_failure_the_threads_of_the_engine_rest() {
-    let output = child("child_fails_and_rests", Scratch::new().path().as_path()).output().unwrap();
+    let output = child(module_path!(), "child_fails_and_rests", Scratch::new().path().as_path())
+        .output()
+        .unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
     let took = output.split("took ").nth(1).unwrap_or_else(|| panic!("{output}"));
     let took: u64 = took.split_whitespace().next().unwrap().parse().unwrap();

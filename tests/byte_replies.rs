@@ -1,13 +1,11 @@
 //! Replies of bytes: a machine of one's own answers with them, through every call that gives a reply.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
-use common::{LONG, Scratch, apply_config, manage};
+use crate::common::{LONG, Scratch, apply_config, manage};
 use sprag::error::{ApplyError, OpenError, Poison, WaitError};
 use sprag::{
     ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Footprint, Journaled, LogId, Partition,

@@ -1,8 +1,6 @@
 //! Closing a manager that others have too, and what keeps a directory locked after that.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Barrier, Mutex};
@@ -10,8 +8,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::machines::{Gate, Hooked, memory};
-use common::{LONG, Persistent, SHORT, Scratch, apply_config, block_on, manage, open};
+use crate::common::machines::{Gate, Hooked, memory};
+use crate::common::{LONG, Persistent, SHORT, Scratch, apply_config, block_on, manage, open};
 use sprag::error::{
     ApplyError, CloseError, LogError, OpenError, SnapshotError, SubmitError, WaitError,
 };

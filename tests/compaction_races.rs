@@ -1,13 +1,11 @@
 //! Compactions and views, one after the other, beside readers and a writer on threads of their own.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::generate::Dice;
-use common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage};
+use crate::common::generate::Dice;
+use crate::common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage};
 use sprag::error::{ApplyError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 

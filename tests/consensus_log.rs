@@ -1,16 +1,14 @@
 //! The log as a consensus engine's own: append, commit, truncate, read back, vote; and what of it a restart keeps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 use std::thread;
 
-use common::generate;
-use common::machines::{compare, memory};
-use common::model::Model;
-use common::ops::{Logged, Op, log_of, op_of, with_entries};
-use common::{
+use crate::common::generate;
+use crate::common::machines::{compare, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of, op_of, with_entries};
+use crate::common::{
     LONG, Persistent, Scratch, Watch, apply_config, block_on, eventually, manage, open, within,
 };
 use proptest::collection::vec;
@@ -439,7 +437,10 @@ fn entries_read_back_exactly_across_segments() {
         3 => Op::increment("counter", -5),
         4 => Op::put(index.to_be_bytes(), vec![index.to_le_bytes()[0]; 4000]),
         _ => Op::Batch {
-            commands: vec![common::ops::Cmd::put("a", "1"), common::ops::Cmd::increment("a", 1)],
+            commands: vec![
+                crate::common::ops::Cmd::put("a", "1"),
+                crate::common::ops::Cmd::increment("a", 1),
+            ],
             note: Some((b"n".to_vec(), vec![])),
         },
     });
@@ -447,7 +448,7 @@ fn entries_read_back_exactly_across_segments() {
     with_entries(&log, |entries| {
         manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()).unwrap();
     });
-    assert!(common::frames::segments(&scratch.path()).len() > 2);
+    assert!(crate::common::frames::segments(&scratch.path()).len() > 2);
     let check = |manager: &Persistent| {
         for bytes_max in [0, 1, 5000, 1 << 30] {
             assert_eq!(read_back(manager, 1, 300, bytes_max), log);

@@ -1,16 +1,14 @@
 //! Bytes that change behind the engine's back: a torn end is cut and said, anything else is refused and left alone.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::fs;
 
-use common::frames::{Frame, HEADER_BYTES, flip, forge, frames};
-use common::generate::Dice;
-use common::machines::compare;
-use common::model::Model;
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, child, child_directory, dir_bytes, open, refused};
+use crate::common::frames::{Frame, HEADER_BYTES, flip, forge, frames};
+use crate::common::generate::Dice;
+use crate::common::machines::compare;
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Persistent, Scratch, child, child_directory, dir_bytes, open, refused};
 use sprag::error::{Corrupt, LogError, OpenError};
 use sprag::{Durability, PersistentStateMachine};
 
@@ -229,7 +227,7 @@ fn a_segment_that_was_durable_and_is_gone_or_short_is_refused() {
             manager.apply_batch(batch, LONG, |_, _| ()).unwrap();
         });
         manager.close(LONG).unwrap();
-        let segments = common::frames::segments(&scratch.path());
+        let segments = crate::common::frames::segments(&scratch.path());
         assert!(segments.len() > 2);
         for segment in &segments[..segments.len() - 1] {
             let bytes = fs::read(segment).unwrap();
@@ -321,7 +319,7 @@ fn a_length_read_from_disk_is_checked_before_it_is_allocated() {
     if child_directory().is_some() {
         return lengths_that_lie();
     }
-    let mut command = child(name, Scratch::new().path().as_path());
+    let mut command = child(module_path!(), name, Scratch::new().path().as_path());
     // The allocator may take an arena for each thread.
     let output = command.env("MALLOC_ARENA_MAX", "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

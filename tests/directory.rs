@@ -1,8 +1,6 @@
 //! Who may open which directory, and what a wrong one says.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +8,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
-use common::{LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused};
+use crate::common::{
+    LONG, Scratch, apply_config, child, child_directory, dir_bytes, open, refused,
+};
 use sprag::error::OpenError;
 use sprag::inspect::enclosing_data_directory;
 use sprag::{
@@ -36,7 +36,7 @@ fn a_second_opener_is_refused_in_this_process_and_in_another() {
     let read_only = PersistentStateMachine::open_read_only(scratch.path());
     assert!(read_only.is_ok(), "reading beside a writer: {:?}", read_only.map(drop));
     let in_a_child = || {
-        let output = child("child_opens", &scratch.path()).output().unwrap();
+        let output = child(module_path!(), "child_opens", &scratch.path()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         let said = said.lines().find_map(|line| Some(line.split_once("outcome: ")?.1.to_owned()));
         said.unwrap_or_else(|| panic!("the child did not run"))
@@ -53,7 +53,8 @@ fn a_second_opener_is_refused_in_this_process_and_in_another() {
 #[test]
 fn child_opens() {
     let Some(directory) = child_directory() else { return };
-    match PersistentStateMachine::open(common::io::config(directory).segment_bytes(64 << 10)) {
+    match PersistentStateMachine::open(crate::common::io::config(directory).segment_bytes(64 << 10))
+    {
         Ok(_) => println!("outcome: opened"),
         Err(OpenError::Locked { .. }) => println!("outcome: locked"),
         Err(error) => println!("outcome: {error}"),
@@ -114,7 +115,7 @@ fn a_directory_that_is_not_there_or_none_is_said() {
     assert_eq!(fs::read(scratch.path()).unwrap(), b"a file");
     fs::remove_file(scratch.path()).unwrap();
     let deep = scratch.path().join("missing").join("data");
-    assert!(PersistentStateMachine::open(common::io::config(deep)).is_err());
+    assert!(PersistentStateMachine::open(crate::common::io::config(deep)).is_err());
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn a_user_with_read_permission_reads_a_directory_and_another_one_is_refused() {
     let path = scratch.path();
     set_mode(path.parent().unwrap(), 0o755);
     let run = |name: &str| {
-        let mut command = child(name, &path);
+        let mut command = child(module_path!(), name, &path);
         let output = command.uid(STRANGER).gid(STRANGER).output();
         match output {
             Ok(output) => output.status.success(),
@@ -346,7 +347,7 @@ fn a_foreign_name_beside_a_log_stops_nothing_and_is_reported() {
         let config = || scratch.config().segment_bytes(64 << 10);
         let manager = open(config());
         let mut index = 0;
-        let mut put = |manager: &common::Persistent| {
+        let mut put = |manager: &crate::common::Persistent| {
             for _ in 0..40 {
                 index += 1;
                 manager.apply(&Entry::put(index, 1, b"k", &[7; 3000]), LONG).unwrap();
@@ -481,7 +482,7 @@ fn no_directory_is_made_in_a_data_directory_at_any_depth() {
     let link = scratch.path().with_extension("link");
     symlink(scratch.path(), &link).unwrap();
     for path in [&sub, &deep, &link.join("sub"), &scratch.path().join("../data/sub")] {
-        let opened = PersistentStateMachine::open(common::io::config(path)).map(drop);
+        let opened = PersistentStateMachine::open(crate::common::io::config(path)).map(drop);
         let restored = restore(&snapshot, path, CommitMode::OnAppend, Contiguity::Strict).map(drop);
         for error in [opened.unwrap_err(), restored.unwrap_err()] {
             assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");

@@ -1,18 +1,16 @@
 //! What was acknowledged is there again, after a close, a drop, and a `kill -9` at any moment.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use common::generate::Dice;
-use common::machines::compare;
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, SHORT, Scratch, child, child_directory, eventually, open};
+use crate::common::generate::Dice;
+use crate::common::machines::compare;
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Persistent, SHORT, Scratch, child, child_directory, eventually, open};
 use sprag::error::ApplyError;
 use sprag::{Durability, Entry, PersistentConfig, PersistentStateMachine, Reply};
 
@@ -144,11 +142,11 @@ fn opening_again_and_again_changes_nothing() {
         assert!(machine.recovery().cut.is_none() && !machine.recovery().meta_slot_damaged);
         compare(&machine, &model).unwrap();
         drop(machine);
-        let before = common::dir_bytes(&scratch.path());
+        let before = crate::common::dir_bytes(&scratch.path());
         let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
         compare(&machine, &model).unwrap();
         drop(machine);
-        assert_eq!(common::dir_bytes(&scratch.path()), before, "reading changed a byte");
+        assert_eq!(crate::common::dir_bytes(&scratch.path()), before, "reading changed a byte");
     }
 }
 
@@ -177,7 +175,7 @@ fn kill_config(directory: impl Into<std::path::PathBuf>, round: u64) -> Persiste
         1 => Durability::Os,
         _ => Durability::Periodic(Duration::from_millis(2)),
     };
-    common::io::config(directory).segment_bytes(64 << 10).durability(durability)
+    crate::common::io::config(directory).segment_bytes(64 << 10).durability(durability)
 }
 
 const ROUND: &str = "SPRAG_TEST_ROUND";
@@ -211,7 +209,8 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
             scratch = Scratch::new();
             acknowledged = 0;
         }
-        let mut command = child("child_applies_until_it_is_killed", &scratch.path());
+        let mut command =
+            child(module_path!(), "child_applies_until_it_is_killed", &scratch.path());
         command.env(ROUND, round.to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -1,9 +1,7 @@
 //! META and HARD of a running engine: what is there after a crash at any moment, and that damage of either is named.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-mod common;
-
-use common::files::{Files, disk_with, files_of, write_to};
+use crate::common::files::{Files, disk_with, files_of, write_to};
 use sprag::error::{Corrupt, LogError, OpenError};
 use sprag::testing::{Fault, FaultError, Random, SimDisk, Stepped, repair_on_disk};
 use sprag::{
@@ -26,7 +24,7 @@ fn put(engine: &Engine, index: u64) {
 }
 
 fn close(engine: Engine) {
-    engine.into_manager().close(common::LONG).unwrap();
+    engine.into_manager().close(crate::common::LONG).unwrap();
 }
 
 fn vote(number: u8) -> Vec<u8> {
@@ -42,7 +40,7 @@ fn vote_on(disk: &SimDisk, votes: u8) -> (u8, u8) {
             return (number - 1, number);
         }
     }
-    drop(engine.into_manager().close(common::LONG));
+    drop(engine.into_manager().close(crate::common::LONG));
     (votes, votes)
 }
 

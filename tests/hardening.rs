@@ -6,8 +6,6 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -15,7 +13,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use common::{LONG, PATIENT, Scratch, apply_config, child, child_directory, manage, open, within};
+use crate::common::{
+    LONG, PATIENT, Scratch, apply_config, child, child_directory, manage, open, within,
+};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use sprag::error::{OpenError, Poison};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
@@ -24,7 +24,7 @@ use sprag::{
     PersistentStateMachine, RepairOptions,
 };
 
-fn put(manager: &common::Persistent, indexes: std::ops::RangeInclusive<u64>, bytes: usize) {
+fn put(manager: &crate::common::Persistent, indexes: std::ops::RangeInclusive<u64>, bytes: usize) {
     for index in indexes {
         let value = vec![index as u8 | 1; bytes];
         manager.apply(&Entry::put(index, 1, format!("{index}").as_bytes(), &value), LONG).unwrap();
@@ -43,7 +43,7 @@ fn the_umask_changes_no_permissions() {
         for umask in [0, 0o777] {
             rustix::process::umask(Mode::from_raw_mode(umask));
             let path = directory.join(format!("{umask:o}"));
-            let config = common::io::config(&path).segment_bytes(64 << 10);
+            let config = crate::common::io::config(&path).segment_bytes(64 << 10);
             let machine = PersistentStateMachine::open(config).unwrap();
             let manager = manage(machine, apply_config(1));
             put(&manager, 1..=100, 1000);
@@ -63,7 +63,7 @@ fn the_umask_changes_no_permissions() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
-    let mut command = child(name, scratch.path());
+    let mut command = child(module_path!(), name, scratch.path());
     if rustix::process::geteuid().is_root() {
         use std::os::unix::process::CommandExt;
         let nobody = 65_534;
@@ -176,7 +176,7 @@ fn a_hostile_length_neither_allocates_nor_hangs() {
         return hostile_lengths(&directory);
     }
     let scratch = tempfile::tempdir().unwrap();
-    let mut command = child(name, scratch.path());
+    let mut command = child(module_path!(), name, scratch.path());
     // The allocator may take an arena for each thread.
     command.env("MALLOC_ARENA_MAX", "1");
     let output = within(PATIENT, name, move || command.output().unwrap());
@@ -188,7 +188,7 @@ fn hostile_lengths(directory: &Path) {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let make = |name: &str| {
         let path = directory.join(name);
-        let config = common::io::config(&path).segment_bytes(64 << 10);
+        let config = crate::common::io::config(&path).segment_bytes(64 << 10);
         let manager = open(config.clone());
         put(&manager, 1..=5, 100);
         manager.save_hard_state(b"vote").unwrap();
@@ -274,7 +274,7 @@ fn each_directory_draws_a_hash_seed_of_its_own_and_does_not_show_it() {
 fn the_bytes_between_frames_and_behind_the_last_are_zero() {
     for io in [IoBackend::Pwrite, IoBackend::Uring] {
         let scratch = Scratch::new();
-        let manager = common::io::open_over(io, scratch.config(), apply_config(2));
+        let manager = crate::common::io::open_over(io, scratch.config(), apply_config(2));
         for round in 0..150 {
             put(&manager, round + 1..=round + 1, 1 + (round as usize * 37) % 900);
         }
@@ -303,7 +303,7 @@ fn nothing_is_left_of_many_opens_and_closes() {
     let name = "nothing_is_left_of_many_opens_and_closes";
     let Some(directory) = child_directory() else {
         let scratch = tempfile::tempdir().unwrap();
-        let output = child(name, scratch.path()).output().unwrap();
+        let output = child(module_path!(), name, scratch.path()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
         return;
@@ -317,10 +317,10 @@ fn nothing_is_left_of_many_opens_and_closes() {
     };
     let mut first = None;
     for round in 1..=1000 {
-        let config = common::io::config(&path).segment_bytes(64 << 10).expected_keys(64);
+        let config = crate::common::io::config(&path).segment_bytes(64 << 10).expected_keys(64);
         let io = if round % 2 == 0 { IoBackend::Pwrite } else { IoBackend::Uring };
         // A short pipeline is quickly made, without optimization too.
-        let manager = common::io::open_over(io, config, apply_config(2).pipeline_depth(64));
+        let manager = crate::common::io::open_over(io, config, apply_config(2).pipeline_depth(64));
         put(&manager, round..=round, 10);
         manager.close(LONG).unwrap();
         if round % 10 == 0 {
@@ -332,7 +332,7 @@ fn nothing_is_left_of_many_opens_and_closes() {
             let now = held();
             now.0 <= first.0 && now.1 <= first.1 && now.2 <= first.2
         };
-        assert!(common::eventually(LONG, no_more), "{:?}, more than {first:?}", held());
+        assert!(crate::common::eventually(LONG, no_more), "{:?}, more than {first:?}", held());
     }
 }
 
@@ -409,7 +409,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     said.error(manager.apply_entries(&[Entry::put(3, 0, KEY, VALUE)]));
     said.error(manager.apply_entries(&[Entry::put(2, 7, KEY, VALUE)]));
     said.error(manager.append(&[Entry::put(3, 1, &VALUE.repeat(10), KEY)]));
-    said.error(manager.wait_for_apply(99, common::SHORT));
+    said.error(manager.wait_for_apply(99, crate::common::SHORT));
     said.error(manager.truncate_after(Some(0)));
     said.debug(&manager.reader().get(KEY).unwrap());
     said.debug(&manager.entries(1..=2, 1 << 20).unwrap());

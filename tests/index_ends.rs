@@ -1,15 +1,13 @@
 //! The least and the greatest index: `u64::MAX` is no index, `u64::MAX - 1` is the last one, and 0 may be the first.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::machines::memory;
-use common::{LONG, Persistent, Scratch, apply_config, manage, open};
+use crate::common::machines::memory;
+use crate::common::{LONG, Persistent, Scratch, apply_config, manage, open};
 use sprag::error::{ApplyError, LogError, SubmitError, WaitError};
 use sprag::{ApplyManager, CommitMode, Contiguity, Entry, LogId, Stage, StateMachine};
 

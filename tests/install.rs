@@ -1,12 +1,10 @@
 //! Installing a snapshot of another node: the state jumps, the log starts over, and a crash leaves one or the other.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
-use common::machines::{compare, memory};
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Scratch, Watch, apply_config, manage};
+use crate::common::machines::{compare, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Scratch, Watch, apply_config, manage};
 use sprag::error::{SnapshotError, SubmitError, WaitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
@@ -261,7 +259,7 @@ fn a_snapshot_of_another_sort_of_machine_is_refused_and_changes_nothing() {
 
     let manager = ours.open();
     apply(&manager, &log[..100]);
-    let files = || common::dir_bytes(&ours.path()).into_iter().map(|(name, _)| name);
+    let files = || crate::common::dir_bytes(&ours.path()).into_iter().map(|(name, _)| name);
     let refused = manager.restore(&blob, LONG);
     assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
     assert!(manager.poison().is_none());

@@ -8,15 +8,13 @@
 )]
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{LONG, Persistent, Scratch, apply_config, child, child_directory, io};
+use crate::common::{LONG, Persistent, Scratch, apply_config, child, child_directory, io};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sprag::error::{Poison, SubmitError};
 use sprag::{Durability, Entry, IoBackend, PersistentConfig};
@@ -65,7 +63,7 @@ fn said(text: &str, word: &str) -> u64 {
 }
 
 fn run_child(test: &str, path: &Path, case: &str) -> String {
-    let output = child(test, path).env(CASE, case).output().unwrap();
+    let output = child(module_path!(), test, path).env(CASE, case).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::name_in;
 use sprag::{
     ApplyConfig, ApplyManager, ApplyStats, Durability, Entry, IoBackend, PersistentConfig,
     PersistentStateMachine,
@@ -215,7 +216,8 @@ fn forbid_rings() -> std::io::Result<()> {
 /// Runs `test` of this file in a child process, set up by `before`.
 fn in_child(test: &str, directory: &Path, before: fn() -> std::io::Result<()>) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture"]).env(CHILD, directory);
+    let test = name_in(module_path!(), test);
+    command.args([&*test, "--exact", "--nocapture"]).env(CHILD, directory);
     // SAFETY: `before` makes system calls only: no allocation, no lock.
     unsafe { command.pre_exec(before) };
     let output = command.output().unwrap();

@@ -2,12 +2,10 @@
 //! process, and that it is never given an entry twice, early, or of another log.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::Mutex;
 
-use common::machines::{Gate, gated};
-use common::{LONG, Scratch, apply_config, dir_bytes, manage, workers};
+use crate::common::machines::{Gate, gated};
+use crate::common::{LONG, Scratch, apply_config, dir_bytes, manage, workers};
 use sprag::error::{OpenError, Poison, ReadError, SnapshotError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{

@@ -1,14 +1,14 @@
 //! What is submitted again: the same is known, another entry is a conflict, and what is gone cannot be compared.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::machines::{KeyValueReads, memory};
-use common::{LONG, Persistent, Scratch, StopOnDrop, apply_config, eventually, manage, open};
+use crate::common::machines::{KeyValueReads, memory};
+use crate::common::{
+    LONG, Persistent, Scratch, StopOnDrop, apply_config, eventually, manage, open,
+};
 use sprag::error::{ApplyError, ProposeError, SubmitError};
 use sprag::{
     ApplyManager, Command, Contiguity, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload,

@@ -2,13 +2,11 @@
 //! the workers, the batch sizes, the calls, the hash seed, and the restarts in between.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
-use common::generate;
-use common::machines::{KeyValueReads, compare, memory};
-use common::model::Model;
-use common::ops::{Logged, Op, log_of_many_leaders, with_entries};
-use common::{LONG, Scratch, apply_config, manage};
+use crate::common::generate;
+use crate::common::machines::{KeyValueReads, compare, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of_many_leaders, with_entries};
+use crate::common::{LONG, Scratch, apply_config, manage};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sprag::error::{ApplyError, SubmitError};
@@ -331,7 +329,7 @@ fn an_oracle_with_two_entries_swapped_is_told_apart() {
         (
             "a batch and a put",
             vec![
-                Op::Batch { commands: vec![common::ops::Cmd::put("a", "1")], note: None },
+                Op::Batch { commands: vec![crate::common::ops::Cmd::put("a", "1")], note: None },
                 Op::put("a", "2"),
             ],
         ),
@@ -365,7 +363,7 @@ fn barriers_among_many_partitions_keep_their_place_in_the_order() {
     let mut ops = Vec::new();
     for round in 0..40_i64 {
         ops.extend(keys.iter().map(|key| Op::increment(key.clone(), 1)));
-        let expect = |key: &Vec<u8>| common::ops::Cmd::CompareAndSet {
+        let expect = |key: &Vec<u8>| crate::common::ops::Cmd::CompareAndSet {
             key: key.clone(),
             expected: Some((round + 1).to_string().into_bytes()),
             new: Some((round + 1).to_string().into_bytes()),

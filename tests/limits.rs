@@ -4,13 +4,11 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use common::{LONG, Scratch, child, child_directory};
+use crate::common::{LONG, Scratch, child, child_directory};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sprag::{
     ApplyConfig, ApplyManager, Durability, Entry, PersistentConfig, PersistentStateMachine,
@@ -21,7 +19,7 @@ type Manager = ApplyManager<PersistentStateMachine>;
 /// Runs the test `name` in a child process, which must succeed.
 fn in_a_child(name: &str) {
     let scratch = Scratch::new();
-    let output = child(name, &scratch.path()).output().unwrap();
+    let output = child(module_path!(), name, &scratch.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{said}\n{errors}", output.status);
@@ -35,7 +33,7 @@ fn limit(resource: Resource, current: Option<u64>) {
 }
 
 fn config(path: &Path, segment_bytes: usize) -> PersistentConfig {
-    common::io::config(path)
+    crate::common::io::config(path)
         .segment_bytes(segment_bytes)
         .expected_keys(256)
         .durability(Durability::Os)
@@ -45,7 +43,7 @@ fn config(path: &Path, segment_bytes: usize) -> PersistentConfig {
 fn open(config: PersistentConfig) -> Manager {
     let machine = PersistentStateMachine::open(config).unwrap();
     let one = NonZeroUsize::MIN;
-    common::io::manage(machine, ApplyConfig::new().worker_count(one).pipeline_depth(256))
+    crate::common::io::manage(machine, ApplyConfig::new().worker_count(one).pipeline_depth(256))
 }
 
 const VALUE_BYTES: usize = 7000;

@@ -20,7 +20,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::{LONG, Persistent, Scratch, child, child_directory, dir_bytes, eventually, refused};
+use crate::common::{
+    LONG, Persistent, Scratch, child, child_directory, dir_bytes, eventually, refused,
+};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sprag::error::{CloseError, LockLost, LogError, OpenError, Poison};
 use sprag::{Entry, PersistentStateMachine};
@@ -112,7 +114,7 @@ fn a_directory_that_is_moved_stays_locked_and_nothing_of_it_is_in_the_one_that_t
         let manager = scratch.open();
         put(&manager, 1);
         fs::rename(scratch.path(), &moved).unwrap();
-        let error = refused(common::io::config(&moved));
+        let error = refused(crate::common::io::config(&moved));
         assert!(is_locked(&error), "{error}");
         if replaced {
             let other = scratch.open();
@@ -122,7 +124,7 @@ fn a_directory_that_is_moved_stays_locked_and_nothing_of_it_is_in_the_one_that_t
         put(&manager, 2);
         assert_eq!(lost(manager.close(LONG)), LockLost::Directory);
         assert_eq!(keys(&moved), 2, "all that was acknowledged");
-        drop(common::open(scratch.config().create(true)));
+        drop(crate::common::open(scratch.config().create(true)));
         assert_eq!(keys(&scratch.path()), 0);
     }
 }
@@ -133,7 +135,7 @@ fn a_directory_that_is_opened_through_a_link_is_known_where_it_is() {
     drop(scratch.open());
     let link = scratch.path().with_file_name("link");
     std::os::unix::fs::symlink("data", &link).unwrap();
-    let manager = common::open(common::io::config(&link));
+    let manager = crate::common::open(crate::common::io::config(&link));
     put(&manager, 1);
     // The link leads elsewhere from now on, and the directory is where it was.
     fs::remove_file(&link).unwrap();
@@ -199,7 +201,7 @@ fn a_child_of_fork_that_drops_its_copy_of_a_machine_releases_and_writes_nothing(
     in_a_fork(|| drop(copy.take()));
     assert_eq!(dir_bytes(&scratch.path()), before);
     assert!(is_locked(&refused(scratch.config())));
-    let manager = common::manage(copy.unwrap(), common::apply_config(1));
+    let manager = crate::common::manage(copy.unwrap(), crate::common::apply_config(1));
     put(&manager, 1);
     manager.close(LONG).unwrap();
 }
@@ -257,7 +259,7 @@ fn a_child_of_fork_that_uses_its_copy_writes_nothing() {
 fn a_program_that_a_killed_process_had_started_keeps_no_lock() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    let mut holder = child("child_holds_and_starts_a_program", &scratch.path())
+    let mut holder = child(module_path!(), "child_holds_and_starts_a_program", &scratch.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -278,7 +280,7 @@ fn a_program_that_a_killed_process_had_started_keeps_no_lock() {
 #[test]
 fn child_holds_and_starts_a_program() {
     let Some(directory) = child_directory() else { return };
-    let manager = common::open(common::io::config(directory));
+    let manager = crate::common::open(crate::common::io::config(directory));
     let program =
         Command::new("sleep").arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     println!("started: {}", program.unwrap().id());

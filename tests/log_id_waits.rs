@@ -1,13 +1,13 @@
 //! Waiting for a log id: one entry satisfies it, and what the log has forgotten is said to be unknown.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::thread;
 use std::time::Duration;
 
-use common::machines::memory;
-use common::{LONG, Persistent, SHORT, Scratch, Watch, apply_config, block_on, manage, open};
+use crate::common::machines::memory;
+use crate::common::{
+    LONG, Persistent, SHORT, Scratch, Watch, apply_config, block_on, manage, open,
+};
 use sprag::error::WaitError;
 use sprag::{ApplyManager, Contiguity, Entry, LogId, Snapshot, Stage, StateMachine};
 

@@ -1,12 +1,10 @@
 //! Entries read back while the log's front is given up, and while its end is taken back, by other threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{PATIENT, Scratch, StopOnDrop, apply_config, manage, open};
+use crate::common::{PATIENT, Scratch, StopOnDrop, apply_config, manage, open};
 use sprag::error::{LogError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 

@@ -1,13 +1,11 @@
 //! Opening from a snapshot at once: reads and writes go on while the store fills, and nothing comes back.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
-use common::generate::Dice;
-use common::machines::{KeyValueReads, compare};
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Scratch, apply_config, copy_dir};
+use crate::common::generate::Dice;
+use crate::common::machines::{KeyValueReads, compare};
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Scratch, apply_config, copy_dir};
 use sprag::error::{OpenError, ReadError, SnapshotError, SubmitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{PersistentConfig, PersistentStateMachine};
@@ -149,9 +147,11 @@ fn everything_reads_and_applies_as_ever_at_any_moment_of_the_filling() {
 fn an_engine_with_threads_fills_by_itself() {
     let (base, tail) = (log(3, 1, 1500), log(4, 1501, 100));
     let scratch = compacted(&base, &tail);
-    let manager =
-        common::manage(PersistentStateMachine::open(config(&scratch)).unwrap(), apply_config(2));
-    assert!(common::eventually(LONG, || manager.stats().machine.unfilled_chunks == 0));
+    let manager = crate::common::manage(
+        PersistentStateMachine::open(config(&scratch)).unwrap(),
+        apply_config(2),
+    );
+    assert!(crate::common::eventually(LONG, || manager.stats().machine.unfilled_chunks == 0));
     let mut model = Model::after(&base);
     model.apply_all(&tail);
     compare(manager.machine(), &model).unwrap();
@@ -190,7 +190,7 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     let last = Model::after(&base).state;
     let (last, value) = last.iter().next_back().unwrap();
     assert_eq!(engine.machine().get(last).unwrap().as_deref(), Some(&value[..]), "another chunk");
-    let files = || common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let files = || crate::common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
     let before: Vec<_> = files().collect();
     assert!(engine.view().is_err() && engine.snapshot().is_err() && engine.compact().is_err());
     assert!(files().eq(before) && engine.poison().is_none(), "a snapshot of what is left");
@@ -207,7 +207,7 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
 #[test]
 fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
     let scratch = compacted(&log(9, 1, 1000), &[]);
-    let names = common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
+    let names = crate::common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
     let name = names.into_iter().find(|name| name.ends_with(".snap")).unwrap();
     let path = scratch.path().join(&name);
     let good = std::fs::read(&path).unwrap();
@@ -216,7 +216,7 @@ fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
         let mut bytes = good.clone();
         bytes[at] ^= 2;
         std::fs::write(&path, bytes).unwrap();
-        match common::refused(config(&scratch)) {
+        match crate::common::refused(config(&scratch)) {
             OpenError::Corrupt(place) => assert_eq!(place.file, name, "byte {at}"),
             error => panic!("byte {at}: {error}"),
         }

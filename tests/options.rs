@@ -1,16 +1,14 @@
 //! Every option does what its name says: one test sees the effect of each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use common::machines::{Gate, Hooked, gated, memory};
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{
+use crate::common::machines::{Gate, Hooked, gated, memory};
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{
     LONG, SHORT, Scratch, apply_config, eventually, manage, open, refused, within, workers,
 };
 use sprag::error::{EntryError, OpenError, SubmitError};
@@ -383,7 +381,7 @@ fn segment_bytes_is_the_length_of_a_segment() {
             submit(&manager, part).unwrap();
         }
         manager.close(LONG).unwrap();
-        let files = common::dir_bytes(&scratch.path());
+        let files = crate::common::dir_bytes(&scratch.path());
         let segments = files.iter().filter(|(name, _)| name.ends_with(".seg"));
         assert!(segments.clone().all(|(_, bytes)| bytes.len() <= segment_bytes));
         segments.count()
@@ -404,7 +402,7 @@ fn segment_images_and_pinned_images_are_memory() {
         let config = config.clone().segment_images(images).pinned_images(pinned);
         assert_eq!(config.memory_bytes(), (images + pinned) << 20);
         let scratch = Scratch::new();
-        let config = common::io::config(scratch.path()).segment_bytes(1 << 20);
+        let config = crate::common::io::config(scratch.path()).segment_bytes(1 << 20);
         let manager = open(config.segment_images(images).pinned_images(pinned));
         assert_eq!(manager.stats().memory_bytes, manager.memory_bytes());
         manager.memory_bytes()
@@ -505,10 +503,10 @@ fn commit_mode_is_fixed_when_the_directory_is_made() {
     {
         let scratch = Scratch::new();
         drop(open(scratch.config().commit_mode(made)));
-        let before = common::dir_bytes(&scratch.path());
+        let before = crate::common::dir_bytes(&scratch.path());
         let error = refused(scratch.config().commit_mode(asked));
         assert!(matches!(error, OpenError::CommitMode { .. }), "{error}");
-        assert_eq!(common::dir_bytes(&scratch.path()), before);
+        assert_eq!(crate::common::dir_bytes(&scratch.path()), before);
         drop(open(scratch.config().commit_mode(made)));
     }
 }

@@ -1,16 +1,14 @@
 //! Order, waiting, back-pressure, retries and stopping.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::machines::{Gate, Hooked, KeyValueReads, gated, memory};
-use common::model::Model;
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{LONG, PATIENT, SHORT, Scratch, Watch, apply_config, block_on, manage, within};
+use crate::common::machines::{Gate, Hooked, KeyValueReads, gated, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{LONG, PATIENT, SHORT, Scratch, Watch, apply_config, block_on, manage, within};
 use sprag::error::{ApplyError, CloseError, SubmitError, WaitError};
 use sprag::{
     ApplyManager, Entry, PersistentStateMachine, Range, Reply, RetryPolicy, Stage, StateMachine,

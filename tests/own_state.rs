@@ -1,11 +1,9 @@
 //! A machine that keeps its own state durable under `Journaled`: what is kept beside it comes back too, from wherever it is.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{LONG, Scratch, apply_config, dir_bytes, manage};
+use crate::common::{LONG, Scratch, apply_config, dir_bytes, manage};
 use sprag::error::OpenError;
 use sprag::{
     Entry, Fatal, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition, Payload,

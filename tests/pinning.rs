@@ -1,13 +1,11 @@
 //! Which cores the threads of engines run on.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 
-use common::machines::memory;
-use common::{LONG, Scratch, apply_config, eventually, manage};
+use crate::common::machines::memory;
+use crate::common::{LONG, Scratch, apply_config, eventually, manage};
 use sprag::{Entry, PersistentStateMachine, PinOutcome, PinnedThread};
 
 /// The core that each thread with this name may use, if it is one only.

@@ -1,15 +1,13 @@
 //! Proposing: the engine numbers, waits for room, and gives the reply, also through futures that are not polled.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::machines::{Gate, Hooked, KeyValueReads, gated, meets, memory};
-use common::{LONG, SHORT, Scratch, apply_config, block_on, manage, open};
+use crate::common::machines::{Gate, Hooked, KeyValueReads, gated, meets, memory};
+use crate::common::{LONG, SHORT, Scratch, apply_config, block_on, manage, open};
 use sprag::error::{Poison, ProposeError, SubmitError, WaitError};
 use sprag::{
     ApplyConfig, ApplyManager, Command, Entry, Fatal, Footprint, Journaled, LogId, Partition,

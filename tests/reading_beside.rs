@@ -6,8 +6,7 @@
     reason = "tests"
 )]
 
-#[path = "common/io.rs"]
-mod io;
+use crate::common::io;
 
 use std::fs;
 use std::path::Path;

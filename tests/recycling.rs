@@ -1,8 +1,6 @@
 //! Files of segments that a compaction gave up are used again, and nothing of what they had before comes back.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -10,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::io::open_over;
-use common::{LONG, Persistent, Scratch, apply_config, copy_dir, eventually, open};
+use crate::common::io::open_over;
+use crate::common::{LONG, Persistent, Scratch, apply_config, copy_dir, eventually, open};
 use sprag::disk::Disk;
 use sprag::error::OpenError;
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
@@ -260,11 +258,11 @@ fn a_file_that_somebody_linked_elsewhere_is_not_written_over() {
             fs::hard_link(ours, theirs).unwrap();
         }
     }
-    let before = common::dir_bytes(&elsewhere.path());
+    let before = crate::common::dir_bytes(&elsewhere.path());
     let manager = open(config(&scratch));
     put(&manager, 601, 1000);
     assert_eq!(recycled(&manager), 0);
-    assert_eq!(common::dir_bytes(&elsewhere.path()), before);
+    assert_eq!(crate::common::dir_bytes(&elsewhere.path()), before);
     has_all_to(manager.machine(), 1000);
 }
 
@@ -335,7 +333,7 @@ fn a_plain_reading_finds_the_frames_of_the_log_and_none_of_what_its_files_had_be
             continue;
         }
         let image = scratch.crash_image();
-        let found = common::frames::frames(&image.path());
+        let found = crate::common::frames::frames(&image.path());
         let machine = PersistentStateMachine::open(config(&image)).unwrap();
         assert_eq!(found.len() as u64, machine.recovery().frames, "after {last}");
         assert_eq!(found.last().unwrap().first_index, last);

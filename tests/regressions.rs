@@ -1,8 +1,7 @@
 //! What was once wrong here, found by reading: each named by the promise it broke.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[path = "common/io.rs"]
-mod io;
+use crate::common::io;
 
 use std::num::NonZeroUsize;
 use std::thread;

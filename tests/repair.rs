@@ -1,8 +1,7 @@
 //! Repair: nothing is changed unasked, nothing before the damage is lost, nothing behind it comes back, whenever it dies.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
-#[path = "common/io.rs"]
-mod io;
+use crate::common::io;
 
 use std::collections::BTreeMap;
 use std::fs;

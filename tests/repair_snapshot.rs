@@ -1,11 +1,9 @@
 //! Repair where a snapshot has what the log lost: the log begins anew behind it, and nothing up to it is lost.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::fs;
 
-use common::{LONG, Persistent, Scratch, apply_config, manage, refused};
+use crate::common::{LONG, Persistent, Scratch, apply_config, manage, refused};
 use sprag::disk::Access;
 use sprag::error::OpenError;
 use sprag::testing::{Fault, SimDisk, repair_on_disk};
@@ -81,18 +79,18 @@ fn assert_goes_on(scratch: &Scratch, last: u64) {
 fn what_a_snapshot_has_is_not_lost_with_the_log_below_it() {
     for index in [1, 100, SNAPSHOT] {
         let scratch = damaged(index);
-        let before = common::dir_bytes(&scratch.path());
+        let before = crate::common::dir_bytes(&scratch.path());
         let look = repair(scratch.path(), RepairOptions::new()).unwrap();
         assert_eq!(look.snapshot.map(|last| last.index), Some(SNAPSHOT));
         assert_eq!(look.last, look.snapshot);
         let lost = look.log.unwrap();
         assert_eq!(lost.indexes, Some((SNAPSHOT + 1, ENTRIES)));
         assert_eq!(lost.entries, ENTRIES - SNAPSHOT);
-        assert!(common::dir_bytes(&scratch.path()) == before);
+        assert!(crate::common::dir_bytes(&scratch.path()) == before);
 
         let report = repair(scratch.path(), RepairOptions::new().write(true)).unwrap();
         assert!(report.repaired);
-        let kept = common::dir_bytes(&report.backup.unwrap());
+        let kept = crate::common::dir_bytes(&report.backup.unwrap());
         let gone = before.iter().filter(|(name, _)| name.ends_with(".seg") || name == "META");
         for file in gone {
             assert!(kept.contains(file), "{} is kept", file.0);
@@ -146,7 +144,7 @@ fn on_a_simulated_disk(files: &[(String, Vec<u8>)]) -> SimDisk {
 #[test]
 fn a_power_cut_at_any_operation_leaves_one_to_repair_again_or_a_repaired_one() {
     let scratch = damaged(100);
-    let files = common::dir_bytes(&scratch.path());
+    let files = crate::common::dir_bytes(&scratch.path());
     let write = RepairOptions::new().write(true);
     let whole = on_a_simulated_disk(&files);
     repair_on_disk(&whole, &SimDisk::new(0), write).unwrap();

@@ -1,16 +1,14 @@
 //! Restoring a directory from a snapshot, and looking at directories that have snapshots.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::machines::compare;
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Scratch, StopOnDrop};
+use crate::common::machines::compare;
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Scratch, StopOnDrop};
 use sprag::error::{OpenError, ViewError};
 use sprag::inspect::{inspect, verify};
 use sprag::testing::{Fault, SimDisk, Stepped, restore_on_disk};
@@ -47,7 +45,8 @@ fn apply_by<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], entries:
 
 /// The bytes of a snapshot of `log`.
 fn snapshot_of(log: &[Logged]) -> Vec<u8> {
-    let manager = common::manage(common::machines::memory(), common::apply_config(1));
+    let manager =
+        crate::common::manage(crate::common::machines::memory(), crate::common::apply_config(1));
     apply(&manager, log);
     let mut out = Vec::new();
     manager.snapshot_to(&mut out).unwrap();

@@ -1,17 +1,15 @@
 //! Snapshots and compaction of a running engine, and opening from them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use common::generate::Dice;
-use common::machines::{compare, memory};
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, with_entries};
-use common::{LONG, Persistent, Scratch, apply_config, eventually, manage, refused};
+use crate::common::generate::Dice;
+use crate::common::machines::{compare, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, with_entries};
+use crate::common::{LONG, Persistent, Scratch, apply_config, eventually, manage, refused};
 use sprag::error::{LogError, OpenError, SnapshotError};
 use sprag::testing::Stepped;
 use sprag::{
@@ -83,7 +81,7 @@ fn a_directory_opens_from_its_snapshot_and_the_log_after_it() {
 #[test]
 fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else() {
     let (scratch, log) = (Scratch::new(), log(2, 1, 3000));
-    let manager = common::open(scratch.config().spare_segments(0));
+    let manager = crate::common::open(scratch.config().spare_segments(0));
     apply(&manager, &log[..2000]);
     let before = files(&scratch.path(), ".seg");
     assert!(before.len() > 5, "{before:?}");
@@ -118,7 +116,7 @@ fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else()
         manager.close(LONG).unwrap();
     }
     let image = Scratch::new();
-    common::copy_dir(&scratch.path(), &image.path());
+    crate::common::copy_dir(&scratch.path(), &image.path());
     let looking = PersistentStateMachine::open_read_only(image.path()).unwrap();
     compare(&looking, &Model::after(&log)).unwrap();
 }
@@ -436,11 +434,11 @@ fn has_rotten(result: Result<impl std::fmt::Debug, SnapshotError>, name: &str, a
 #[test]
 fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_stays() {
     let (scratch, log) = (Scratch::new(), log(11, 1, 1500));
-    let manager = common::open(scratch.config().compaction(None));
+    let manager = crate::common::open(scratch.config().compaction(None));
     apply(&manager, &log[..1000]);
     let before = files(&scratch.path(), ".seg");
-    let found = common::frames::frames(&scratch.path());
-    let first_index = |frame: &&common::frames::Frame| frame.name() == before[1];
+    let found = crate::common::frames::frames(&scratch.path());
+    let first_index = |frame: &&crate::common::frames::Frame| frame.name() == before[1];
     let frame = found.iter().filter(first_index).nth(1).unwrap();
     let at = (frame.offset + frame.bytes() - 3) as u64;
     rot(&frame.file, at);
@@ -471,7 +469,7 @@ fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_st
 fn a_value_that_rotted_in_the_snapshot_before_is_not_sealed_in_the_next_one() {
     let (scratch, log) = (Scratch::new(), log(12, 1, 900));
     for (reopened, last) in [(false, 850), (true, 900)] {
-        let manager = common::open(scratch.config().compaction(None));
+        let manager = crate::common::open(scratch.config().compaction(None));
         if !reopened {
             apply(&manager, &log[..800]);
             manager.compact().unwrap();

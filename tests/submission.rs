@@ -1,8 +1,6 @@
 //! What is taken at the door and what is refused: contiguity, all or nothing, timeouts, and the future.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +8,10 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::machines::{Gate, Hooked, KeyValueReads, compare, gated, memory};
-use common::model::Model;
-use common::ops::{Logged, Op, log_of, with_entries};
-use common::{
+use crate::common::machines::{Gate, Hooked, KeyValueReads, compare, gated, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Logged, Op, log_of, with_entries};
+use crate::common::{
     CountingWaker, LONG, Persistent, SHORT, Scratch, Watch, apply_config, block_on, eventually,
     manage, within,
 };

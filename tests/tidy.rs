@@ -137,11 +137,80 @@ fn every_integration_test_has_its_promise_in_docs_testing() {
         assert!(root().join(path).exists(), "{path} in docs/testing.md");
     }
     let mut found = 0;
-    for path in files("tests", "rs").iter().filter(|path| path.components().count() == 2) {
+    let roots = ["tests/main.rs", "tests/processes.rs"].map(Path::new);
+    let has_tests =
+        |path: &&PathBuf| path.components().count() == 2 && !roots.contains(&path.as_path());
+    for path in files("tests", "rs").iter().filter(has_tests) {
         assert!(named.contains(&path.display().to_string()), "{} has no row", path.display());
         found += 1;
     }
     assert!(found > 15, "{found} tests");
+}
+
+/// The file of each module that `file` declares, where `root` is the crate's.
+fn modules(file: &Path, root: &Path) -> Vec<PathBuf> {
+    let (text, folder) = (read(file), file.parent().unwrap());
+    let name = file.file_stem().unwrap();
+    let below = if file == root || name == "mod" { folder.to_owned() } else { folder.join(name) };
+    let mut path = None;
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+        let module = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod "));
+        if let Some(given) = line.strip_prefix("#[path = \"") {
+            path = given.strip_suffix("\"]").map(|given| folder.join(given));
+        } else if let Some((_, module)) = module {
+            let places = [below.join(format!("{module}.rs")), below.join(module).join("mod.rs")];
+            let place = places.into_iter().find(|place| crate::root().join(place).exists());
+            found.extend(path.take().or(place));
+        }
+    }
+    found
+}
+
+/// The files that the roots of test binaries have as modules, and the roots themselves.
+fn files_of_test_binaries(folder: &str) -> BTreeSet<PathBuf> {
+    let manifest = read(Path::new(folder).join("Cargo.toml"));
+    let tests = Path::new(folder).join("tests");
+    let roots: Vec<_> = if manifest.contains("autotests = false") {
+        let tests = manifest.split("[[test]]").skip(1);
+        let path = |test: &str| {
+            let line = test.lines().find_map(|line| line.strip_prefix("path = \""));
+            Path::new(folder).join(line.unwrap().trim_end_matches('"'))
+        };
+        tests.map(path).collect()
+    } else {
+        let file_of = |path: &PathBuf| path.components().count() == tests.components().count() + 1;
+        let root_of = |path: &PathBuf| file_of(path) || path.ends_with("main.rs");
+        files(tests.to_str().unwrap(), "rs").into_iter().filter(root_of).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for root in roots {
+        let mut open = vec![root.clone()];
+        while let Some(file) = open.pop() {
+            open.extend(modules(&file, &root));
+            seen.insert(file);
+        }
+    }
+    seen
+}
+
+#[test]
+fn no_file_of_tests_is_left_out_of_the_test_binaries() {
+    let mut folders = vec![String::new()];
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    folders.extend(crates.map(|path| format!("crates/{}", path.unwrap().file_name().display())));
+    let mut found = 0;
+    for folder in folders {
+        let run = files_of_test_binaries(&folder);
+        for path in files(Path::new(&folder).join("tests").to_str().unwrap(), "rs") {
+            // These are modules of the crates that have a storage.
+            if !path.starts_with("tests/common/storage") {
+                assert!(run.contains(&path), "{} is in no test binary", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 100, "{found} files");
 }
 
 #[test]

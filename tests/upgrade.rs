@@ -1,12 +1,10 @@
 //! Directories whose META and HARD are of version 1: read as they are, and raised by the first open for writing.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::files::{Files, disk_with, files_of, write_to};
+use crate::common::files::{Files, disk_with, files_of, write_to};
 use sprag::error::OpenError;
 use sprag::testing::{Fault, FaultError, Random, SimDisk, Stepped, repair_on_disk};
 use sprag::{ApplyConfig, CommitMode, PersistentConfig, PersistentStateMachine, RepairOptions};

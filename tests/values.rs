@@ -1,14 +1,12 @@
 //! What a get hands out: the very bytes, nobody else's, with no lock held.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::machines::{KeyValueReads, compare, memory};
-use common::model::Model;
-use common::ops::{Op, log_of, with_entries};
-use common::{LONG, PATIENT, Persistent, Scratch, apply_config, manage, within};
+use crate::common::machines::{KeyValueReads, compare, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Op, log_of, with_entries};
+use crate::common::{LONG, PATIENT, Persistent, Scratch, apply_config, manage, within};
 use sprag::{ApplyManager, Entry, MemoryStateMachine, Payload, Rejection, Reply};
 
 type Memory = ApplyManager<MemoryStateMachine>;

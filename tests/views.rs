@@ -1,18 +1,16 @@
 //! Views: the state at one exact index, taken while entries are applied.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-mod common;
-
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::generate::{self, Dice};
-use common::machines::{KeyValueReads, memory};
-use common::model::Model;
-use common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
-use common::{LONG, Scratch, StopOnDrop, apply_config, manage};
+use crate::common::generate::{self, Dice};
+use crate::common::machines::{KeyValueReads, memory};
+use crate::common::model::Model;
+use crate::common::ops::{Cmd, Logged, Op, log_of, log_of_many_leaders, with_entries};
+use crate::common::{LONG, Scratch, StopOnDrop, apply_config, manage};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sprag::error::{ApplyError, ReadError, SubmitError, ViewError};
@@ -191,9 +189,9 @@ fn check_ranges(machine: impl StateMachine) {
 
 #[test]
 fn only_the_built_in_machines_have_views() {
-    let gate = common::machines::Gate::shut();
+    let gate = crate::common::machines::Gate::shut();
     gate.open();
-    let manager = manage(common::machines::gated(memory(), &gate), apply_config(1));
+    let manager = manage(crate::common::machines::gated(memory(), &gate), apply_config(1));
     assert!(matches!(manager.view(), Err(ViewError::Unsupported)));
     assert_eq!(manager.machine().count().unwrap(), 0);
 }
@@ -201,7 +199,7 @@ fn only_the_built_in_machines_have_views() {
 #[test]
 fn how_long_workers_stop_for_views_is_in_the_stats() {
     let scratch = Scratch::new();
-    let manager = common::open(scratch.config());
+    let manager = crate::common::open(scratch.config());
     let put = |index: u64| {
         let key = (index % 300).to_be_bytes();
         submit(&manager, &[Entry::put(index, 1, &key, &[1; 50])], false);
@@ -215,7 +213,7 @@ fn how_long_workers_stop_for_views_is_in_the_stats() {
     };
     assert_eq!(copied(&manager), 0, "without a view nobody stops");
     let mut next = 601;
-    assert!(common::eventually(LONG, || {
+    assert!(crate::common::eventually(LONG, || {
         // A worker meets the mark, and a shard that was not copied for it yet.
         thread::scope(|scope| {
             let view = scope.spawn(|| manager.view().map(drop));

@@ -1,8 +1,6 @@
 //! Waiters among others: wakers that panic or block, threads and futures side by side, and many of them at once.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,8 +10,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use common::machines::memory;
-use common::{
+use crate::common::machines::memory;
+use crate::common::{
     LONG, Scratch, StopOnDrop, Watch, apply_config, block_on, eventually, manage, within,
 };
 use sprag::error::WaitError;
@@ -183,7 +181,7 @@ fn a_waker_blocks_the_caller() -> bool {
 #[test]
 fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
     let scratch = Scratch::new();
-    let manager = common::open(scratch.by_commit());
+    let manager = crate::common::open(scratch.by_commit());
     let noops = |indexes: std::ops::RangeInclusive<u64>| -> Vec<Entry<'_>> {
         indexes.map(|index| Entry::noop(index, 1)).collect()
     };

@@ -1,16 +1,14 @@
 //! The watermarks and their inequalities at every moment, per durability mode; and gets that never go back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::machines::{KeyValueReads, memory};
-use common::ops::{Op, log_of, with_entries};
-use common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage, open};
+use crate::common::machines::{KeyValueReads, memory};
+use crate::common::ops::{Op, log_of, with_entries};
+use crate::common::{LONG, Scratch, StopOnDrop, apply_config, eventually, manage, open};
 use sprag::{
     ApplyManager, ApplyStats, CommitMode, Durability, Entry, PersistentConfig,
     PersistentStateMachine, Stage, StateMachine,
@@ -251,5 +249,5 @@ fn a_get_never_goes_back_and_never_tears_over_a_log_that_rolls() {
     let config: PersistentConfig = scratch.config().durability(Durability::Os);
     let machine = PersistentStateMachine::open(config).unwrap();
     gets_never_go_back(&manage(machine, apply_config(2).batch_size(5)), 3000);
-    assert!(common::frames::segments(&scratch.path()).len() > 5);
+    assert!(crate::common::frames::segments(&scratch.path()).len() > 5);
 }

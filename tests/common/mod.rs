@@ -207,12 +207,18 @@ pub fn dir_bytes(path: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// A child process: this test binary again, running the one test `name` with `directory` as its argument.
-pub fn child(name: &str, directory: &Path) -> std::process::Command {
+/// A child process: this test binary again, running the one test `name` of `module` with `directory` as its argument.
+/// The module is the `module_path!()` of the test.
+pub fn child(module: &str, name: &str, directory: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", &name_in(module, name), "--nocapture", "--test-threads=1"]);
     command.env(CHILD_DIRECTORY, directory);
     command
+}
+
+/// How the test harness names the test `name` of `module`: by its path below the crate.
+pub fn name_in(module: &str, name: &str) -> String {
+    module.split_once("::").map_or(name.to_owned(), |(_, below)| format!("{below}::{name}"))
 }
 
 const CHILD_DIRECTORY: &str = "SPRAG_TEST_CHILD_DIRECTORY";

@@ -4,7 +4,7 @@ use sprag::CommitMode;
 use sprag::testing::Random;
 use sprag::testing::{Fault, SimDisk};
 
-use crate::{Engine, TIMEOUT, World, append, applied, assert_state, counter, submit};
+use super::{Engine, TIMEOUT, World, append, applied, assert_state, counter, submit};
 
 /// Entries of the workload. Compactions come every forty.
 const ENTRIES: u64 = 120;

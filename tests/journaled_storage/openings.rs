@@ -4,7 +4,7 @@ use sprag::error::OpenError;
 use sprag::testing::storage::MemoryStorage;
 use sprag::{CommitMode, LogId, PersistentStateMachine};
 
-use crate::{TIMEOUT, World, append, assert_state, has_snapshots, submit};
+use super::{TIMEOUT, World, append, assert_state, has_snapshots, submit};
 
 #[test]
 fn what_the_storage_has_is_not_replayed_and_the_rest_is() {
@@ -55,7 +55,7 @@ fn where_the_storage_is_ahead_of_the_logs_end_the_log_starts_over_after_it() {
         let mut world = World::new(3, mode);
         let engine = world.open();
         let by_commit = mode == CommitMode::ByCommit;
-        let go_on = |engine: &crate::Engine, from, to| {
+        let go_on = |engine: &super::Engine, from, to| {
             if by_commit {
                 append(engine, from, to, 1);
                 engine.commit(to).unwrap();

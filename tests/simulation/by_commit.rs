@@ -9,10 +9,10 @@ use sprag::error::{LogError, OpenError, SubmitError};
 use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{CommandRef, CommitMode, Durability, Entry, PayloadRef, PersistentStateMachine};
 
-use crate::history::State;
-use crate::random::{Random, for_seeds};
-use crate::snapshots::Take;
-use crate::world::{Node, Shape};
+use crate::simulation::history::State;
+use crate::simulation::random::{Random, for_seeds};
+use crate::simulation::snapshots::Take;
+use crate::simulation::world::{Node, Shape};
 
 /// A put, and the only one of its value.
 #[derive(Debug, PartialEq, Eq)]

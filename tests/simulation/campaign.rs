@@ -3,8 +3,8 @@
 use sprag::Durability;
 use sprag::testing::{Fault, FaultError};
 
-use crate::random::for_seeds;
-use crate::world::{Crash, World};
+use crate::simulation::random::for_seeds;
+use crate::simulation::world::{Crash, World};
 
 fn live(seed: u64, durability: Durability) -> Result<u64, String> {
     let mut world = World::random(seed);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sprag::testing::Fault;
 
-use crate::world::{Crash, Shape, World};
+use crate::simulation::world::{Crash, Shape, World};
 
 #[test]
 fn a_disk_that_never_syncs_is_caught() {

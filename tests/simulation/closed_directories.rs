@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{ApplyConfig, Entry, PersistentConfig, PersistentStateMachine};
 
-use crate::random::Random;
+use crate::simulation::random::Random;
 
 const SECTOR: usize = 512;
 const SNAPSHOT_FOOTER_BYTES: usize = 64;

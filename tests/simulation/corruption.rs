@@ -6,8 +6,8 @@ use sprag::error::OpenError;
 use sprag::testing::SimDisk;
 use sprag::{PersistentStateMachine, StateMachine};
 
-use crate::random::{Random, for_seeds};
-use crate::world::{Crash, Shape, World};
+use crate::simulation::random::{Random, for_seeds};
+use crate::simulation::world::{Crash, Shape, World};
 
 const SECTOR_BYTES: u64 = 512;
 

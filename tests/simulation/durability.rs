@@ -5,8 +5,8 @@ use std::time::Duration;
 use sprag::Durability;
 use sprag::testing::Fault;
 
-use crate::random::Random;
-use crate::world::{Crash, Shape, World};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Crash, Shape, World};
 
 /// Always due, and never: the interval itself is the clock's business.
 const MODES: [Durability; 3] = [

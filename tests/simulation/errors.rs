@@ -3,9 +3,9 @@
 use sprag::error::OpenError;
 use sprag::testing::{Fault, FaultError};
 
-use crate::process_crashes::at_every_operation;
-use crate::random::Random;
-use crate::world::{Crash, Node, Opened, Ran, Shape, World};
+use crate::simulation::process_crashes::at_every_operation;
+use crate::simulation::random::Random;
+use crate::simulation::world::{Crash, Node, Opened, Ran, Shape, World};
 
 fn small() -> Shape {
     Shape { value_bytes_max: 1500, ..Shape::plain() }

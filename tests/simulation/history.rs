@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use sprag::{Command, Entry, LogId, Payload};
 
-use crate::random::Random;
+use crate::simulation::random::Random;
 
 type Bytes = Rc<[u8]>;
 

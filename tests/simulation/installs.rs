@@ -7,8 +7,8 @@ use std::time::Duration;
 use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{CommitMode, Entry, PersistentStateMachine, Snapshot};
 
-use crate::random::Random;
-use crate::world::{Node, Shape};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Node, Shape};
 
 /// What both nodes have.
 const COMMON: u64 = 40;

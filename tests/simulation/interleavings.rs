@@ -16,9 +16,9 @@ use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{CommitMode, CompactionPolicy, Durability, PersistentConfig, Value, View};
 
 use self::checks::check_view;
-use crate::history::{Item, State};
-use crate::random::{Random, for_seeds};
-use crate::world::{SEGMENT_BYTES, Shape};
+use crate::simulation::history::{Item, State};
+use crate::simulation::random::{Random, for_seeds};
+use crate::simulation::world::{SEGMENT_BYTES, Shape};
 
 type Log = Vec<Rc<(u64, Item)>>;
 

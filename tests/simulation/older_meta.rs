@@ -6,8 +6,8 @@ use sprag::error::{Corrupt, OpenError};
 use sprag::testing::{SimDisk, repair_on_disk};
 use sprag::{PersistentStateMachine, RepairOptions, RepairReport, StateMachine};
 
-use crate::snapshots::Take;
-use crate::world::{Crash, Shape, World};
+use crate::simulation::snapshots::Take;
+use crate::simulation::world::{Crash, Shape, World};
 
 type Files = BTreeMap<String, Vec<u8>>;
 

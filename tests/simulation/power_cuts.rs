@@ -3,8 +3,8 @@
 use sprag::testing::{Fault, SimDisk};
 use sprag::{Entry, PersistentStateMachine};
 
-use crate::random::Random;
-use crate::world::{Crash, Node, Shape, World};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Crash, Node, Shape, World};
 
 /// Up to so many unsynced items, every subset of them is tried; of more, [`SAMPLES`].
 const EXHAUSTIVE_ITEMS: usize = 8;

@@ -2,8 +2,8 @@
 
 use sprag::testing::{Fault, FaultError};
 
-use crate::random::Random;
-use crate::world::{Crash, Ran, Shape, World};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Crash, Ran, Shape, World};
 
 /// Runs with `fault` at every operation there is; `then` is given each world, the operation, and how it ended.
 pub(crate) fn at_every_operation(

@@ -39,9 +39,8 @@ pub(crate) fn for_seeds(name: &str, seeds: u64, mut test: impl FnMut(u64) -> Res
     };
     let (count, mut crashes) = (range.end - range.start, 0);
     for seed in range {
-        let replay = format!(
-            "seed {seed}; replay: SPRAG_SIM_SEED={seed} cargo test --test simulation {name}"
-        );
+        let replay =
+            format!("seed {seed}; replay: SPRAG_SIM_SEED={seed} cargo test --test engine {name}");
         match catch_unwind(AssertUnwindSafe(|| test(seed))) {
             Ok(Ok(struck)) => crashes += struck,
             Ok(Err(violation)) => panic!("{violation}\n{replay}"),

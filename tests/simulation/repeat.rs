@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sprag::Durability;
 use sprag::testing::Fault;
 
-use crate::world::{Crash, World};
+use crate::simulation::world::{Crash, World};
 
 /// Every file, and what was done to the disk since the last crash.
 type Left = (BTreeMap<String, Vec<u8>>, Vec<String>);

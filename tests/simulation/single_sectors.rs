@@ -14,7 +14,9 @@ use sprag::error::OpenError;
 use sprag::testing::{SimDisk, Stepped, verify_on_disk};
 use sprag::{Entry, PersistentStateMachine, RecoveryReport, StateMachine};
 
-use crate::closed_directories::{Change, Files, Made, SHAPES, apply_config, config, files};
+use crate::simulation::closed_directories::{
+    Change, Files, Made, SHAPES, apply_config, config, files,
+};
 
 /// A disk with these files.
 fn disk_of(files: &Files) -> SimDisk {

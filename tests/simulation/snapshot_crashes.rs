@@ -6,10 +6,10 @@ use std::time::Duration;
 use sprag::testing::{Fault, FaultError};
 use sprag::{Durability, PersistentStateMachine, StateMachine};
 
-use crate::random::Random;
-use crate::snapshots::Step::{Apply, Close, Restart};
-use crate::snapshots::{Step, Take};
-use crate::world::{Crash, Ran, Shape, World};
+use crate::simulation::random::Random;
+use crate::simulation::snapshots::Step::{Apply, Close, Restart};
+use crate::simulation::snapshots::{Step, Take};
+use crate::simulation::world::{Crash, Ran, Shape, World};
 
 const SNAPSHOT: Step = Step::Take(Take::Snapshot);
 const COMPACTION: Step = Step::Take(Take::Compaction);

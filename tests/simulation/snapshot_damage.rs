@@ -6,9 +6,9 @@ use sprag::error::{OpenError, ReadError};
 use sprag::testing::SimDisk;
 use sprag::{Entry, PersistentStateMachine, StateMachine};
 
-use crate::random::Random;
-use crate::snapshots::Take;
-use crate::world::{Crash, Node, Shape, World};
+use crate::simulation::random::Random;
+use crate::simulation::snapshots::Take;
+use crate::simulation::world::{Crash, Node, Shape, World};
 
 /// Two compactions, the second of which moved the beginning of the log, and what came after it, closed or killed.
 fn compacted(closed: bool) -> World {

@@ -6,9 +6,9 @@ use sprag::error::SnapshotError;
 use sprag::testing::Stepped;
 use sprag::{ApplyConfig, LogId, MemoryConfig, MemoryStateMachine, PersistentStateMachine};
 
-use crate::history::{History, with_entries};
-use crate::random::Random;
-use crate::world::{Node, Opened, Ran, World};
+use crate::simulation::history::{History, with_entries};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Node, Opened, Ran, World};
 
 /// A call that writes a snapshot.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sprag::testing::{Fault, SimDisk};
 use sprag::{CommitMode, Durability, Entry, PersistentStateMachine};
 
-use crate::random::Random;
-use crate::world::{Node, Shape};
+use crate::simulation::random::Random;
+use crate::simulation::world::{Node, Shape};
 
 /// Entries that fill the first segment and a part of the second, the last of which is replaced.
 const LAST: u64 = 34;

@@ -12,9 +12,9 @@ use sprag::{
     ApplyConfig, Durability, PersistentConfig, PersistentStateMachine, Stage, StateMachine,
 };
 
-use crate::history::{History, with_entries};
-use crate::random::Random;
-use crate::snapshots::Take;
+use crate::simulation::history::{History, with_entries};
+use crate::simulation::random::Random;
+use crate::simulation::snapshots::Take;
 
 /// An engine, stepped by hand. Dropping it is the death of its process: it does not close, and a test that fails does
 /// not wait for it to.

@@ -10,9 +10,9 @@ use sprag::{
     PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
 };
 
+use super::{Own, fill, one_worker, opaque, stepped, stepped_with};
 use crate::common::frames::{HEADER_BYTES, flip, frames};
 use crate::common::{LONG, Scratch, apply_config, manage};
-use crate::{Own, fill, one_worker, opaque, stepped, stepped_with};
 
 #[test]
 fn the_log_writer_counts_what_it_wrote_and_synced() {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use sprag::testing::SimDisk;
 use sprag::{CommitMode, Entry, PersistentStateMachine};
 
+use super::{Own, one_worker, run, stepped, stepped_with};
 use crate::common::{LONG, Scratch, apply_config, manage};
-use crate::{Own, one_worker, run, stepped, stepped_with};
 
 #[test]
 fn latency_counts_every_entry_with_the_time_it_took() {

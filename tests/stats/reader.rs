@@ -13,8 +13,8 @@ use sprag::{
     StateMachineStats,
 };
 
+use super::{one_worker, stepped};
 use crate::common::{LONG, Scratch, StopOnDrop, apply_config, manage};
-use crate::{one_worker, stepped};
 
 #[test]
 fn a_stats_reader_reads_until_the_manager_is_dropped() {
@@ -87,12 +87,12 @@ fn a_machine_whose_figures_never_come_holds_up_a_drop_only_for_so_long() {
     let reading = thread::spawn(move || reader.stats().is_some());
     was_asked.recv().unwrap();
     drop(manager);
-    let error = Journaled::open(scratch.config(), crate::Own::default()).unwrap_err();
+    let error = Journaled::open(scratch.config(), super::Own::default()).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     assert!(error.to_string().contains("1 reader"), "{error}");
     let_go.send(()).unwrap();
     assert!(reading.join().unwrap());
-    Journaled::open(scratch.config(), crate::Own::default()).unwrap();
+    Journaled::open(scratch.config(), super::Own::default()).unwrap();
 }
 
 #[test]

@@ -13,9 +13,9 @@ use sprag::{
     StorageConfig, TimeHistogram,
 };
 
+use super::slow::{Delays, SlowDisk, SlowStorage};
+use super::{Own, memory, one_worker, opaque};
 use crate::common::{LONG, Scratch, apply_config, manage};
-use crate::slow::{Delays, SlowDisk, SlowStorage};
-use crate::{Own, memory, one_worker, opaque};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -7,14 +7,12 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use common::{command, content, fail, filled, fresh, json, open, sprag, succeed, text};
+use crate::common::{command, content, fail, filled, fresh, json, open, sprag, succeed, text};
 use serde_json::json as object;
 
 #[test]
@@ -136,7 +134,7 @@ fn with_json_a_failure_is_one_object_too() {
     assert_eq!(kind(1, &["put", name, "k", "v", "--json"]), "locked");
     drop(lock);
     let segments = sprag::inspect::inspect(&dir).unwrap().segments;
-    common::flip(&dir.join(&segments[0].file), 200);
+    crate::common::flip(&dir.join(&segments[0].file), 200);
     let damage = json_failure(1, &["verify", name, "--json"]);
     assert_eq!(
         (&damage["kind"], &damage["file"]),

@@ -8,9 +8,7 @@
     reason = "tests"
 )]
 
-mod common;
-
-use common::{content, fail, filled, flip, fresh, json, sprag, succeed, text};
+use crate::common::{content, fail, filled, flip, fresh, json, sprag, succeed, text};
 use sprag::inspect::FrameInfo;
 
 #[test]

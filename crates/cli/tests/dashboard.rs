@@ -8,8 +8,6 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -17,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
-use common::{command, fresh};
+use crate::common::{command, fresh};
 use serde_json::Value;
 
 /// A process that ends with the test.

@@ -8,13 +8,11 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Output, Stdio};
 
-use common::{command, fail, filled, fresh, json, open, sprag, succeed, text};
+use crate::common::{command, fail, filled, fresh, json, open, sprag, succeed, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json as object};
 
@@ -173,7 +171,7 @@ fn keys_and_prefixes_are_those_of_a_directory_and_of_a_snapshot_file() {
     assert!(stats["disk_bytes"].as_u64().unwrap() >= 4096);
     // `get` names the damage and its place.
     let bytes = fs::read(&file).unwrap();
-    common::flip(&file, bytes.len() as u64 / 3);
+    crate::common::flip(&file, bytes.len() as u64 / 3);
     let output = sprag(["verify", "--json", text(&file)]);
     assert_eq!(output.status.code(), Some(1));
     let failure = &lines(&output.stderr)[0];
@@ -206,10 +204,10 @@ fn watch_follows_what_is_applied_beside_a_writer_until_it_is_interrupted() {
     let manager = open(&dir, 1);
     for index in 6..=8 {
         let entry = sprag::Entry::put(index, 1, b"k", b"v");
-        manager.apply(&entry, common::TIMEOUT).unwrap();
+        manager.apply(&entry, crate::common::TIMEOUT).unwrap();
         assert_eq!(next()["index"], object!(index));
     }
-    manager.close(common::TIMEOUT).unwrap();
+    manager.close(crate::common::TIMEOUT).unwrap();
     for index in 9..=12 {
         succeed(["put", text(&dir), "key", &index.to_string()]);
         let entry = next();

@@ -8,13 +8,11 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{TIMEOUT, fresh, json, open, succeed, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::{TIMEOUT, fresh, json, open, succeed, text};
 use serde_json::Value;
 use sprag::{Command, Entry, LogId, Note, Payload};
 

@@ -7,12 +7,10 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{fail, fresh, json, last_acknowledged, succeed, text};
+use crate::common::{fail, fresh, json, last_acknowledged, succeed, text};
 
 /// A small file system in memory, unmounted when dropped.
 struct Mount(PathBuf);
@@ -92,15 +90,15 @@ fn a_full_disk_is_called_full_and_nothing_acknowledged_is_lost() {
     let backup = path.join("backup.snap");
     std::fs::write(&backup, b"SPRGSNAP: the one before").unwrap();
     let large = temporary.path().join("large");
-    common::filled(&large, 200);
-    let manager = common::open(&large, 1);
+    crate::common::filled(&large, 200);
+    let manager = crate::common::open(&large, 1);
     for index in 201..400_u64 {
         let value = vec![7; 60_000];
         let key = index.to_le_bytes();
         let entry = sprag::Entry::put(index, 1, &key, &value);
-        manager.apply(&entry, common::TIMEOUT).unwrap();
+        manager.apply(&entry, crate::common::TIMEOUT).unwrap();
     }
-    manager.close(common::TIMEOUT).unwrap();
+    manager.close(crate::common::TIMEOUT).unwrap();
     let message = fail(1, ["snapshot", text(&large), "--out", text(&backup)]);
     assert!(message.contains("the disk is full"), "{message}");
     assert_eq!(std::fs::read(&backup).unwrap(), b"SPRGSNAP: the one before");

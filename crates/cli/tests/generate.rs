@@ -7,13 +7,11 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::{fail, filled, fresh, succeed, text};
+use crate::common::{fail, filled, fresh, succeed, text};
 
 /// The commands that the help lists.
 fn commands() -> Vec<String> {

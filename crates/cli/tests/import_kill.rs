@@ -8,8 +8,6 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -17,7 +15,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Random, command, fresh, json, succeed, text};
+use crate::common::{Random, command, fresh, json, succeed, text};
 use serde_json::{Value, json as object};
 
 const COMMANDS: u64 = 10_000;

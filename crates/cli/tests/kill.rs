@@ -7,14 +7,12 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Random, command, fail, fresh, json, last_acknowledged, succeed, text};
+use crate::common::{Random, command, fail, fresh, json, last_acknowledged, succeed, text};
 
 fn start(dir: &Path, file: &Path, entries: &str) -> Child {
     command([

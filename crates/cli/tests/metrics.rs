@@ -7,13 +7,11 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
-use common::{command, fail};
+use crate::common::{command, fail};
 
 /// A run that continues until the test ends it, and the address of its metrics.
 struct Run {

@@ -7,13 +7,11 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{filled, flip, fresh, succeed};
+use crate::common::{filled, flip, fresh, succeed};
 
 const PAGE: &str = include_str!("../../../docs/operating.md");
 const ALERTS: &str = include_str!("../../../docs/metrics/alerts.yml");

@@ -7,8 +7,6 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -16,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 
-use common::{command, content, fail, filled, fresh, sprag, succeed, text};
+use crate::common::{command, content, fail, filled, fresh, sprag, succeed, text};
 
 const MAGIC: &[u8] = b"SPRGSNAP";
 

@@ -8,13 +8,13 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TIMEOUT, content, fail, filled, flip, fresh, json, open, sprag, succeed, text};
+use crate::common::{
+    TIMEOUT, content, fail, filled, flip, fresh, json, open, sprag, succeed, text,
+};
 use serde_json::{Value, json as object};
 
 const ENTRIES: u64 = 1500;

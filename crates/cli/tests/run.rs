@@ -7,15 +7,13 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use common::{command, fail, fresh, is_ignored, json, last_acknowledged, succeed, text};
+use crate::common::{command, fail, fresh, is_ignored, json, last_acknowledged, succeed, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json as object};
 

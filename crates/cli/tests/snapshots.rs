@@ -8,15 +8,13 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     TIMEOUT, command, content, fail, filled, flip, fresh, io, json, open, sprag, succeed, text,
 };
 use serde_json::json as object;

@@ -8,12 +8,10 @@
     reason = "tests"
 )]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{fail, fresh, json, sprag, succeed, text};
+use crate::common::{fail, fresh, json, sprag, succeed, text};
 use serde_json::{Value, json as object};
 
 const STORAGES: [&str; 2] = ["fjall", "redb"];

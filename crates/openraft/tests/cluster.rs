@@ -2,16 +2,12 @@
 //! writes are there, and all nodes agree.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-#[path = "../examples/three_nodes/network.rs"]
-mod network;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{apply_config, small};
-use network::{Network, Types};
+use crate::common::{apply_config, small};
+use crate::network::{Network, Types};
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
 use sprag::testing::SimDisk;
 use sprag::{PersistentStateMachine, StateMachine};

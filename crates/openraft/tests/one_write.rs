@@ -1,17 +1,12 @@
 //! Tests that a command goes to disk once: bytes and syncs, counted at the simulated disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-#[path = "../examples/three_nodes/network.rs"]
-mod network;
-mod usual;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{apply_config, small};
-use network::{Network, Types};
+use crate::common::{apply_config, small};
+use crate::network::{Network, Types};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log_id;
 use openraft::{BasicNode, Config, Entry, EntryPayload, Raft, SnapshotPolicy};
@@ -93,7 +88,7 @@ async fn a_batch_is_one_sync_and_little_more_than_its_payload_and_the_usual_way_
         let most = BATCHES * batch.div_ceil(128) + 2;
         assert!((BATCHES..=most).contains(&syncs), "{syncs}: one a frame, and the next segment's");
         let disk = SimDisk::new(batch);
-        let (mut log, mut state) = usual::open(&disk);
+        let (mut log, mut state) = crate::usual::open(&disk);
         let (bytes, syncs) = batches(&disk, &mut log, &mut state, batch).await;
         println!("  the usual way: {bytes:.3} bytes, {syncs} syncs");
         assert!(bytes > 2.0 && syncs == 2 * BATCHES, "{bytes} {syncs}");
@@ -158,7 +153,7 @@ async fn a_single_write_is_one_sync_on_each_of_three_nodes_and_two_the_usual_way
         assert!(bytes / COMMANDS <= 3 * PAYLOAD_BYTES, "{bytes}");
         assert!(syncs <= COMMANDS + 2, "{syncs}");
     }
-    let theirs = single_writes(usual::open).await;
+    let theirs = single_writes(crate::usual::open).await;
     for (bytes, syncs) in &theirs {
         println!("  the usual way: {} bytes and {syncs} syncs", bytes / COMMANDS);
         assert!(bytes / COMMANDS >= 2 * PAYLOAD_BYTES, "{bytes}");

@@ -3,11 +3,9 @@
 //! installing over a state, and an application with its own machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Data, KvStore, apply_config, small};
+use crate::common::{Data, KvStore, apply_config, small};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log_id;
 use openraft::{

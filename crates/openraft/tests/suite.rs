@@ -1,9 +1,7 @@
 //! Openraft's own suite, on every machine, number of workers and way to write the log.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod common;
-
-use common::{Data, Kind, KvStore, open_store};
+use crate::common::{Data, Kind, KvStore, open_store};
 use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
 use sprag::testing::storage::MemoryStorage;

@@ -10,7 +10,7 @@ use std::thread;
 use sprag::disk::{Access, Disk, DiskFile, WriteQueue};
 
 use super::World;
-use crate::world::Node;
+use crate::simulation::world::Node;
 
 thread_local! {
     /// Where the thread of such a call says that it stops, and hears that it may go on.

@@ -8,8 +8,8 @@ use sprag::{CommandRef, PayloadRef, PersistentStateMachine, View};
 
 use super::beside::Stopping;
 use super::{Change, World, apply};
-use crate::history::{Item, Op, State};
-use crate::world::Node;
+use crate::simulation::history::{Item, Op, State};
+use crate::simulation::world::Node;
 
 impl World {
     /// `None`: the fault struck on the way.

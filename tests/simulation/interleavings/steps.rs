@@ -10,8 +10,8 @@ use sprag::{ApplyConfig, MemoryConfig, MemoryStateMachine};
 
 use super::checks::check_view;
 use super::{Change, STEPS, TICK, World, weights};
-use crate::history::{Item, with_entries};
-use crate::world::Node;
+use crate::simulation::history::{Item, with_entries};
+use crate::simulation::world::Node;
 
 const LONG: Duration = Duration::from_secs(20);
 

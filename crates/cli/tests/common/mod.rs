@@ -1,5 +1,10 @@
 //! Helpers of the command's tests.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests; their modules share this"
+)]
 
 #[path = "../../../../tests/common/io.rs"]
 pub mod io;

@@ -4,6 +4,7 @@
 //!
 //! The store only counts writes: it reads nothing back, and has no snapshots.
 #![allow(clippy::result_large_err, reason = "openraft's StorageError is what its traits return")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,8 +1,6 @@
 //! Every figure of `stats()` has a test that makes it move by a known amount.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod disk;
 mod latency;
 mod reader;
@@ -16,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{LONG, Scratch, apply_config, manage};
+use crate::common::{LONG, Scratch, apply_config, manage};
 use sprag::error::SnapshotError;
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{
@@ -160,7 +158,7 @@ fn every_figure_has_a_test_that_moves_it() {
     assert!(untested.is_empty(), "write a test that moves them, and list it: {untested:?}");
     let gone: Vec<_> = listed.difference(&shown).collect();
     assert!(gone.is_empty(), "no figures any more: {gone:?}");
-    let sources = [include_str!("main.rs"), include_str!("disk.rs"), include_str!("latency.rs")];
+    let sources = [include_str!("mod.rs"), include_str!("disk.rs"), include_str!("latency.rs")];
     let source =
         [&sources[..], &[include_str!("reader.rs"), include_str!("times.rs")]].concat().concat();
     for (figure, test) in FIGURES {

@@ -3,14 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod canary;
-#[path = "../common/mod.rs"]
-mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::common::machines::KeyValueReads;
 use canary::{Broken, Machine, State};
-use common::machines::KeyValueReads;
 use sprag::disk::Disk;
 use sprag::error::OpenError;
 use sprag::testing::conformance::{

@@ -4,7 +4,7 @@
 //! fault, let the world run until it strikes, decide what the crash leaves, open again, and compare: the recovered state
 //! is the model's at exactly the recovered index, and nothing that was promised is missing.
 //!
-//! `SPRAG_SIM_SEEDS=100000 cargo test --release --test simulation campaign -- --nocapture` runs more of the random
+//! `SPRAG_SIM_SEEDS=100000 cargo test --release --test engine campaign -- --nocapture` runs more of the random
 //! ones; a failure names its seed, and `SPRAG_SIM_SEED=<seed>` with the test's name runs that one alone.
 
 #![allow(

@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "tests")]
 
 mod batched;
-#[path = "../common/mod.rs"]
-mod common;
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::common::{LONG, apply_config, eventually, manage, within};
 use batched::{Batched, Call, Seen};
-use common::{LONG, apply_config, eventually, manage, within};
 use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitError};
 use sprag::testing::Stepped;
 use sprag::{ApplyManager, Command, Durability, Entry, Reply, Stage};
@@ -196,7 +194,7 @@ fn what_is_only_submitted_waits_for_the_interval() {
     let mut future = pin!(manager.acknowledged(9));
     let mut context = Context::from_waker(Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending());
-    std::thread::sleep(common::SHORT);
+    std::thread::sleep(crate::common::SHORT);
     assert_eq!((seen.commits(), manager.stats().applied), (vec![], None));
     submit(&manager, 10, 10);
     assert!(eventually(LONG, || future.as_mut().poll(&mut context).is_ready()));
@@ -222,7 +220,7 @@ fn no_reply_and_no_mark_is_given_before_the_commit() {
         let stats = manager.stats();
         let marks = (stats.applied, stats.written, stats.acknowledged, stats.total_applied);
         assert_eq!(marks, (None, None, None, 0));
-        std::thread::sleep(common::SHORT);
+        std::thread::sleep(crate::common::SHORT);
         assert!(!caller.is_finished());
         seen.gate.open();
         assert_eq!(caller.join().unwrap().unwrap(), Reply::Counter(1));
