@@ -1,7 +1,7 @@
 //! Gets and batches of a machine, with the read cache and without it.
 
 use sprag::StorageConfig;
-use sprag::machine::storage::Storage;
+use sprag::machine::storage::{Storage, StorageMachine};
 use sprag::testing::Random;
 
 use super::{Machine, Pair, ROUNDS, Target, VALUE_BYTES, each, key, median, timed};
@@ -11,7 +11,7 @@ const HOT_KEYS: u64 = 5_000;
 const GETS: usize = 200_000;
 
 /// Microseconds for a get of one of `keys`, the median of the rounds.
-fn get<S: Storage>(machine: &Machine<S>, keys: u64) -> f64 {
+fn get<S: Storage>(machine: &Machine<StorageMachine<S>>, keys: u64) -> f64 {
     let (reader, mut random) = (machine.manager.machine(), Random::new(4));
     let mut times: Vec<_> = (0..ROUNDS)
         .map(|_| {
@@ -27,7 +27,7 @@ fn get<S: Storage>(machine: &Machine<S>, keys: u64) -> f64 {
 }
 
 /// Microseconds for an entry of batches that write `keys`.
-fn write<S: Storage>(machine: &mut Machine<S>, keys: u64) -> f64 {
+fn write<S: Storage>(machine: &mut Machine<StorageMachine<S>>, keys: u64) -> f64 {
     let mut random = Random::new(5);
     let mut times: Vec<_> = (0..ROUNDS)
         .map(|_| {

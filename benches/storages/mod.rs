@@ -11,12 +11,18 @@
 
 mod cache;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sprag::machine::storage::{Storage, StorageMachine};
 use sprag::testing::Random;
-use sprag::{ApplyConfig, ApplyManager, Entry, PersistentStateMachine, Stage, StorageConfig};
+use sprag::{
+    ApplyConfig, ApplyManager, Entry, PersistentStateMachine, Stage, StateMachine, StorageConfig,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PATIENT: Duration = Duration::from_secs(600);
 const ROUNDS: usize = 7;
@@ -32,6 +38,28 @@ pub trait Bare {
     fn batch(&mut self, pairs: &[Pair], log_id: u64, gets: bool, sync: bool);
     /// Puts everything on stable storage.
     fn sync(&mut self);
+}
+
+/// A machine whose figures at several sizes are measured.
+pub trait Measured {
+    type Machine: StateMachine;
+    /// Opens the state in `directory`, for batches of `batch` entries, each synced if `sync`.
+    fn open(&self, directory: &Path, batch: usize, sync: bool) -> Self::Machine;
+    /// Whether the machine has the key.
+    fn contains(machine: &Self::Machine, key: &[u8]) -> bool;
+}
+
+impl<T: Target> Measured for T {
+    type Machine = StorageMachine<T::Storage>;
+
+    fn open(&self, directory: &Path, batch: usize, sync: bool) -> Self::Machine {
+        let config = StorageConfig::default().batch_size(batch).sync_writes(sync);
+        PersistentStateMachine::with_storage(self.storage(directory), config).unwrap()
+    }
+
+    fn contains(machine: &Self::Machine, key: &[u8]) -> bool {
+        machine.contains(key).unwrap()
+    }
 }
 
 /// A storage and the bare loop over it, each of which can open a directory.
@@ -54,18 +82,23 @@ fn pairs(random: &mut Random, len: usize) -> Vec<Pair> {
     (0..len).map(|_| (key(number(random)), random.bytes(VALUE_BYTES))).collect()
 }
 
-struct Machine<S: Storage> {
-    manager: ApplyManager<StorageMachine<S>>,
+struct Machine<M: StateMachine> {
+    manager: ApplyManager<M>,
     next: u64,
 }
 
-impl<S: Storage> Machine<S> {
+impl<S: Storage> Machine<StorageMachine<S>> {
     fn new(storage: S, batch: usize, sync: bool) -> Self {
         Self::with(storage, StorageConfig::default().batch_size(batch).sync_writes(sync))
     }
 
     fn with(storage: S, config: StorageConfig) -> Self {
-        let machine = PersistentStateMachine::with_storage(storage, config).unwrap();
+        Self::over(PersistentStateMachine::with_storage(storage, config).unwrap())
+    }
+}
+
+impl<M: StateMachine> Machine<M> {
+    fn over(machine: M) -> Self {
         let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
         let next = manager.applied().map_or(1, |last| last.index + 1);
         Self { manager, next }
@@ -113,7 +146,7 @@ pub fn batches(target: &impl Target) {
     );
     println!("|---|---|---|---|---|---|---|");
     for (batch, sync, count) in
-        [(100, false, 200), (1000, false, 20), (100, true, 60), (1000, true, 10)]
+        [(100, false, 500), (1000, false, 50), (100, true, 100), (1000, true, 20)]
     {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| -> PathBuf {
@@ -173,10 +206,20 @@ fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
+/// What the files below a directory take on disk, in bytes.
+fn disk_bytes(directory: &Path) -> u64 {
+    let of = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() { disk_bytes(&entry.path()) } else { metadata.blocks() * 512 }
+    };
+    std::fs::read_dir(directory).unwrap().map(of).sum()
+}
+
 /// Fills a directory and prints the time and space. The process ends without closing anything, as
 /// after a kill.
-fn fill(target: &impl Target, directory: &Path, keys: u64) {
-    let mut machine = Machine::new(target.storage(directory), 1000, false);
+fn fill<T: Measured>(target: &T, directory: &Path, keys: u64) {
+    let mut machine = Machine::over(target.open(directory, 1000, false));
     let mut random = Random::new(2);
     let time = timed(|| {
         for first in (0..keys).step_by(50_000) {
@@ -209,17 +252,17 @@ fn fill(target: &impl Target, directory: &Path, keys: u64) {
         let time = timed(|| {
             for _ in 0..gets {
                 let number = first + random.next_u64() % keys;
-                found += usize::from(reader.contains(&key(number)).unwrap());
+                found += usize::from(T::contains(reader, &key(number)));
             }
         });
         assert_eq!(found, if first == 0 { gets } else { 0 });
         println!("| {name} | {:.2} |", each(time, gets));
     }
-    let stats = reader.storage_stats();
-    let mib = |bytes: Option<u64>| bytes.map_or(0, |bytes| bytes >> 20);
+    let stats = machine.manager.stats().machine;
+    let memory = stats.memory_bytes.unwrap();
     println!("| bytes of keys and values, MiB | {} |", (keys * (16 + VALUE_BYTES as u64)) >> 20);
-    println!("| disk, MiB | {} |", mib(stats.disk_bytes));
-    println!("| memory by its own account, MiB | {} |", mib(stats.memory_bytes));
+    println!("| disk, MiB | {} |", disk_bytes(directory) >> 20);
+    println!("| memory by its own account, MiB | {} |", memory >> 20);
     println!("| peak resident memory of the process, MiB | {} |", peak_mib());
     machine.run(&[pairs(&mut random, 10)]);
     // Exit without closing anything, as a kill does.
@@ -227,9 +270,9 @@ fn fill(target: &impl Target, directory: &Path, keys: u64) {
 }
 
 /// Applies a few batches, each synced, and ends as `fill` does.
-fn overwrite(target: &impl Target, directory: &Path) {
+fn overwrite(target: &impl Measured, directory: &Path) {
     for (batch, count) in [(100, 30), (1000, 10)] {
-        let mut machine = Machine::new(target.storage(directory), batch, true);
+        let mut machine = Machine::over(target.open(directory, batch, true));
         let mut random = Random::new(3);
         let work: Vec<_> = (0..count).map(|_| pairs(&mut random, batch)).collect();
         let time = timed(|| machine.run(&work));
@@ -243,7 +286,7 @@ fn overwrite(target: &impl Target, directory: &Path) {
     }
 }
 
-pub fn sizes(target: &impl Target, keys: u64) {
+pub fn sizes(target: &impl Measured, keys: u64) {
     if let Some(directory) = std::env::var_os("SPRAG_BENCH_FILL") {
         fill(target, Path::new(&directory), keys);
     }
@@ -263,7 +306,7 @@ pub fn sizes(target: &impl Target, keys: u64) {
         for end in [&format!("a kill amid {after}"), "a close"] {
             let mut machine = None;
             let time = timed(|| {
-                machine = Some(Machine::new(target.storage(directory.path()), 1000, false));
+                machine = Some(Machine::over(target.open(directory.path(), 1000, false)));
             });
             println!("| open after {end}, ms | {:.1} |", time.as_secs_f64() * 1e3);
             machine.unwrap().manager.close(PATIENT).unwrap();
