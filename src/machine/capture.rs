@@ -1,9 +1,10 @@
-//! A view in the making: the slots of a store as they were at one index, copied while later entries are applied.
+//! The making of a view: the slots of a store as they were at one index, copied while later entries
+//! are applied.
 //!
-//! A view token goes through the rings like an entry. When a worker reaches it, everything before it is in the worker's
-//! shards and nothing after it is: from then on the worker copies a shard before it first writes to it, and whoever
-//! takes the view copies those that nobody wrote to. A shard is copied once, under its lock, and its generation says
-//! that it was.
+//! A view token passes through the rings like an entry. When a worker reaches the token, its shards
+//! have everything before the token and nothing after it. From then on the worker copies a shard
+//! before it first writes to it. The thread that takes the view copies the shards that no worker
+//! has written to. Each shard is copied once, under its lock; its generation records that.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +20,10 @@ use super::key_value::Bytes;
 use super::store::Key;
 use crate::entry::LogId;
 
-/// The copies of one shard, in no order.
+/// The copies of one shard, in no particular order.
 pub(crate) type ShardCopy<C> = Vec<(Key, C)>;
 
-/// What belongs to a state beside its keys.
+/// The parts of a state beside its keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Head {
     pub(crate) applied: Option<LogId>,
@@ -30,32 +31,33 @@ pub(crate) struct Head {
     pub(crate) notes: BTreeMap<Bytes, Bytes>,
 }
 
-/// All that a view is made of.
+/// All parts of a view.
 #[derive(Debug)]
 pub(crate) struct Captured<C> {
     pub(crate) head: Head,
     pub(crate) shards: Vec<ShardCopy<C>>,
 }
 
-/// Where copies are gathered; one view at a time.
+/// The place where copies are gathered, for one view at a time.
 pub(crate) struct Capture<C> {
-    /// Of the view that is, or was last, taken; from 1.
+    /// Generation of the view being taken, or of the last one; from 1.
     generation: AtomicU64,
-    /// By partition: the generation of the last view token that its worker reached. Written by whoever is the worker, and read by
-    /// it: of two who are so one after the other, the worker's place, or a barrier, orders the accesses.
+    /// For each partition, the generation of the last view token that its worker reached. The
+    /// thread in the worker's place writes and reads it. For two threads in turn, the hand-over of
+    /// the worker's place, or a barrier, orders the accesses.
     reached: Box<[CachePadded<AtomicU64>]>,
-    /// How many partitions have reached the view token.
+    /// Number of partitions that have reached the view token.
     came: AtomicUsize,
     gathered: Mutex<Gathered<C>>,
-    /// The most processor time that one copy has taken of a worker, and the most time by the clock.
+    /// The most processor time that one copy took of a worker, and the most time by the clock.
     longest_cpu_ns: AtomicU64,
     longest_wall_ns: AtomicU64,
-    /// All copies that workers made: processor time, and time by the clock.
+    /// All copies by workers: processor time, and time by the clock.
     cpu_ns: Option<AtomicHistogram>,
     wall_ns: Option<AtomicHistogram>,
 }
 
-/// How long workers stopped to copy shards.
+/// Durations for which workers stopped to copy shards.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stalls {
     pub(crate) longest_cpu_ns: u64,
@@ -64,7 +66,8 @@ pub(crate) struct Stalls {
     pub(crate) p999_wall_ns: u64,
 }
 
-/// Up to 2^36 ns (69 seconds), in 2^5 steps for each doubling: 3 % of precision.
+/// Range of the histograms: up to 2^36 ns (69 seconds), in 2^5 steps for each doubling, a precision
+/// of 3 %.
 const RANGE_BITS: u8 = 36;
 
 fn histogram() -> Option<AtomicHistogram> {
@@ -73,7 +76,7 @@ fn histogram() -> Option<AtomicHistogram> {
 
 struct Gathered<C> {
     head: Option<Head>,
-    /// By shard: its copies or, until then, room for them.
+    /// For each shard, its copies or, until then, room for them.
     shards: Vec<ShardCopy<C>>,
 }
 
@@ -92,24 +95,26 @@ impl<C> Capture<C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered<C>> {
-        // Copies are added whole.
+        // Copies are added as a whole, so a panic leaves nothing half done.
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a view, before its token is put into the rings. `room` is for the copies of each shard: memory that was
-    /// touched, as a worker that had to ask for it waited milliseconds for the allocator and the kernel.
+    /// Begins a view, before its token is put into the rings. `room` holds the copies of each
+    /// shard. Its memory has been touched, because a worker that asked for it would wait
+    /// milliseconds for the allocator and the kernel.
     pub(crate) fn begin(&self, room: Vec<ShardCopy<C>>) {
         *self.lock() = Gathered { head: None, shards: room };
         self.came.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The generation of the view being taken, or taken last.
+    /// The generation of the view being taken, or of the last one.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The worker of `partition` has reached the view token. `head` is of the worker that keeps it: the first.
+    /// Notes that the worker of `partition` has reached the view token. `head` comes from the
+    /// worker that keeps it: the first.
     pub(crate) fn reach_token(&self, partition: usize, head: Option<Head>) {
         if let Some(head) = head {
             self.lock().head = Some(head);
@@ -117,22 +122,23 @@ impl<C> Capture<C> {
         if let Some(reached) = self.reached.get(partition) {
             reached.store(self.generation(), Ordering::Relaxed);
         }
-        // Release: who sees all come may copy the shards of each.
+        // Release: a thread that sees all partitions may copy the shards of each.
         self.came.fetch_add(1, Ordering::Release);
     }
 
-    /// How many partitions have reached the view token.
+    /// Number of partitions that have reached the view token.
     pub(crate) fn partitions_reached(&self) -> usize {
         self.came.load(Ordering::Acquire)
     }
 
-    /// Shards below this generation are to be copied before the worker of `partition` writes to them.
+    /// The generation below which shards must be copied before the worker of `partition` writes to
+    /// them.
     #[inline]
     pub(crate) fn reached_token(&self, partition: usize) -> u64 {
         self.reached.get(partition).map_or(0, |reached| reached.load(Ordering::Relaxed))
     }
 
-    /// Has `copy` fill the room of a shard. The caller has the shard's lock.
+    /// Lets `copy` fill the room of a shard. The caller holds the shard's lock.
     pub(crate) fn add(&self, shard: usize, copy: impl FnOnce(&mut ShardCopy<C>)) {
         let room = |gathered: &mut Gathered<C>| gathered.shards.get_mut(shard).map(std::mem::take);
         let mut copies = room(&mut self.lock()).unwrap_or_default();
@@ -142,7 +148,7 @@ impl<C> Capture<C> {
         }
     }
 
-    /// A worker has to stop, with the shard's lock held, to copy a shard.
+    /// Copies a shard in a worker, which holds the shard's lock meanwhile, and records the time.
     #[cold]
     pub(crate) fn copy_before_write(&self, shard: usize, copy: impl FnOnce(&mut ShardCopy<C>)) {
         let began = Instant::now();
@@ -162,7 +168,7 @@ impl<C> Capture<C> {
         self.longest_wall_ns.fetch_max(wall_ns, Ordering::Relaxed);
     }
 
-    /// How long these copies took.
+    /// The durations of these copies.
     pub(crate) fn stalls(&self) -> Stalls {
         let longest_cpu_ns = self.longest_cpu_ns.load(Ordering::Relaxed);
         let longest_wall_ns = self.longest_wall_ns.load(Ordering::Relaxed);
@@ -178,7 +184,7 @@ impl<C> Capture<C> {
         }
     }
 
-    /// What was gathered, once all partitions have come and all shards were copied.
+    /// The gathered view, once all partitions have reached the token and all shards were copied.
     pub(crate) fn take(&self) -> Captured<C> {
         let mut gathered = self.lock();
         let head = gathered.head.take().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a slot of the store holds for a value: the bytes, or where they are.
+//! The cell in a slot of the store: a value's bytes, or their place.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::codec::{PiecePlace, Place, ValueRef};
 use crate::error::{Poison, ReadError};
 use crate::log::table::{SegmentHold, SegmentTable, TableReader};
 
-/// A value in a slot. All calls but `new` are made under the slot's shard lock.
+/// A value in a slot. Every method but `new` is called under the slot's shard lock.
 pub(crate) trait Cell: Clone + Send + Sync + 'static {
-    /// What it takes to get from a cell to the bytes.
+    /// Data that leads from a cell to the bytes.
     type Context: Clone + fmt::Debug + Send + Sync + 'static;
-    /// The same for who reads many, one after the other.
+    /// Data for reading many cells in a row.
     type Reader<'c>;
 
     /// Whether writing to a cell touches memory outside of its slot.
     const REFERS: bool;
 
-    /// A cell that holds `value`.
+    /// Makes a cell that holds `value`.
     fn new(value: ValueRef<'_>) -> Self;
     /// A cell that refers to a value in a piece of a snapshot.
     ///
@@ -33,11 +33,11 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
         let _ = place;
         Err(Poison::Internal("a state that holds its values was filled with places"))
     }
-    /// A cell that holds the decimal form of `number`.
+    /// Makes a cell that holds the decimal form of `number`.
     fn from_number(number: i64) -> Self;
-    /// Holds `value` from now on.
+    /// Replaces the value by `value`.
     fn set(&mut self, value: ValueRef<'_>);
-    /// Holds the decimal form of `number` from now on.
+    /// Replaces the value by the decimal form of `number`.
     fn set_number(&mut self, number: i64);
     /// Runs `read` over the bytes.
     fn with<R>(
@@ -45,57 +45,59 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
         context: &Self::Context,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError>;
-    /// How many bytes there are.
+    /// Length of the value in bytes.
     fn len(&self) -> usize;
-    /// The bytes, to be kept after the lock is released.
+    /// The value, which stays valid after the lock is released.
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
-    /// Refers to `place` from now on, where the same bytes are, if it refers to the log before segment `below` or to a
-    /// snapshot.
+    /// Points the cell to `place`, which has the same bytes, if it points to the log before segment
+    /// `below` or to a snapshot.
     fn repoint(&mut self, place: PiecePlace, below: u32) {
         let _ = (place, below);
     }
-    /// What stays of a removed key while the store fills, if there is such a thing.
+    /// The cell that a removed key leaves while the store fills, if cells can express that.
     fn tombstone() -> Option<Self> {
         None
     }
-    /// Whether it is one: the key has no value.
+    /// Whether the cell is a tombstone: the key has no value.
     fn is_gone(&self) -> bool {
         false
     }
-    /// A view of such cells.
+    /// Makes a view of such cells.
     fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
-    /// Asks the processor for what a write to the cell is going to touch outside of its slot.
+    /// Prefetches the memory outside of the slot that a write to the cell will touch.
     fn prefetch(&self) {}
-    /// For [`Cell::read_with`].
+    /// Makes the data for [`Cell::read_with`].
     fn reader(context: &Self::Context) -> Self::Reader<'_>;
-    /// As [`Cell::with`], for who reads many.
+    /// Runs `read` over the bytes as [`Cell::with`] does, in a row of many reads.
     fn read_with<R>(
         &self,
         reader: &mut Self::Reader<'_>,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError>;
-    /// Asks the processor for the bytes, wherever they are.
+    /// Prefetches the value's bytes.
     fn prefetch_value(&self, reader: &mut Self::Reader<'_>) {
         let _ = reader;
         self.prefetch();
     }
-    /// The number the bytes are the decimal form of, if they are.
+    /// The number whose decimal form the bytes are; `None` for other bytes.
     fn number(&self, context: &Self::Context) -> Result<Option<i64>, ReadError> {
         self.with(context, parse)
     }
 }
 
-/// The bytes themselves, in a buffer that values handed out share.
+/// A cell with the bytes themselves, in a buffer that is shared with values in use.
 ///
-/// It is written in place while nobody shares it, else replaced: a value handed out never changes.
+/// The buffer is written in place while no value shares it, and replaced otherwise, so a value in
+/// use never changes.
 #[derive(Clone)]
 pub(crate) struct HeapCell {
     bytes: Arc<[u8]>,
-    /// How many of `bytes` are the value; not more than there are.
+    /// Length of the value, at most that of `bytes`.
     len: usize,
 }
 
-/// Bytes a buffer may have beyond twice what the value needs, before it is given back for a smaller one.
+/// Bytes that a buffer may have beyond twice the value's length before it is replaced by a smaller
+/// one.
 const VALUE_SLACK_BYTES: usize = 64;
 
 impl HeapCell {
@@ -128,7 +130,7 @@ impl Cell for HeapCell {
         Self { bytes: value.bytes.into(), len: value.bytes.len() }
     }
 
-    /// With room for any number, so that a counter is never moved again.
+    /// Makes the cell with room for any number, so that a counter is never moved again.
     fn from_number(number: i64) -> Self {
         let decimal = Decimal::new(number);
         let text = decimal.as_bytes();
@@ -172,7 +174,7 @@ impl Cell for HeapCell {
 
     #[inline]
     fn prefetch(&self) {
-        // The reference counts lie before the bytes, mostly in the line before.
+        // The reference counts lie before the bytes, mostly in the cache line before.
         let first = self.bytes.as_ptr();
         prefetch_line(first.wrapping_sub(1));
         prefetch_line(first.wrapping_add(CACHE_LINE_BYTES - 1));
@@ -188,16 +190,16 @@ impl Cell for HeapCell {
     }
 }
 
-/// Where the bytes are, or a number whose bytes are nowhere.
+/// A cell with the place of the bytes, or with a number whose bytes are in no entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PlaceCell {
     /// In the log.
     Place(Place),
     /// In a piece of a snapshot.
     Piece(PiecePlace),
-    /// The result of an increment: no entry holds it.
+    /// The value is the result of an increment, which no entry holds.
     Number(i64),
-    /// No value: the key was removed, and the snapshot that the store is filled from has it.
+    /// There is no value: the key was removed, and the snapshot that fills the store has it.
     Gone,
 }
 

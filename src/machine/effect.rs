@@ -1,6 +1,8 @@
-//! What a command does to its key, given what is there: the semantics of every command, once, as a pure function.
+//! The effect of a command on its key, given the current value: the semantics of every command,
+//! once, as a pure function.
 //!
-//! A batch runs over an [`Overlay`], so that nothing of it is in the store before all of it is known to be accepted.
+//! A batch runs over an [`Overlay`], so that the store has none of it before all of it is known to
+//! be accepted.
 
 use std::collections::HashMap;
 
@@ -13,29 +15,29 @@ use super::store::Change;
 use crate::codec::{CommandRef, ValueRef};
 use crate::entry::{BatchRejection, Reply};
 
-/// What a key becomes.
+/// The new state of a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Effect<'a> {
-    /// What it is.
+    /// The key stays as it is.
     Keep,
-    /// This value.
+    /// The key gets this value.
     Set(ValueRef<'a>),
-    /// The decimal form of this number.
+    /// The key gets the decimal form of this number.
     SetNumber(i64),
-    /// Absent.
+    /// The key is removed.
     Remove,
 }
 
-/// The value a command finds under its key.
+/// The current value of a command's key.
 pub(crate) trait Found {
     fn equals(&self, bytes: &[u8]) -> Result<bool, Fatal>;
     fn number(&self) -> Result<Option<i64>, Fatal>;
 }
 
-/// What a command does and replies, or why it does nothing.
+/// Effect and reply of a command, or the reason of its rejection.
 pub(crate) type Outcome<'a> = Result<(Effect<'a>, Reply), BatchRejection>;
 
-/// Runs one command, which is no batch, against what is `found` under its key.
+/// Runs one command, which is no batch, against the current value of its key.
 #[inline]
 pub(crate) fn evaluate<'a>(
     command: &CommandRef<'a>,
@@ -74,7 +76,7 @@ pub(crate) fn evaluate<'a>(
     })
 }
 
-/// A value found in the store.
+/// A value in the store.
 pub(crate) struct InStore<'c, C: Cell> {
     pub(crate) cell: &'c C,
     pub(crate) context: &'c C::Context,
@@ -96,7 +98,7 @@ impl<C: Cell> Found for InStore<'_, C> {
     }
 }
 
-/// Brings an effect into a slot: in place where there is a cell.
+/// Applies an effect to a slot, in place where there is a cell.
 #[inline]
 pub(crate) fn settle<C: Cell>(slot: Option<&mut C>, effect: Effect<'_>) -> Change<C> {
     match (effect, slot) {
@@ -115,7 +117,7 @@ pub(crate) fn settle<C: Cell>(slot: Option<&mut C>, effect: Effect<'_>) -> Chang
     }
 }
 
-/// A key that a batch has changed, and what it becomes in the end.
+/// A key that a batch has changed, and its new state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending<'a> {
     pub(crate) hash: u64,
@@ -159,20 +161,21 @@ impl Found for InBatch<'_> {
     }
 }
 
-/// Up to so many commands a batch allocates nothing, and its keys are searched one by one.
+/// Number of commands up to which a batch allocates nothing, and searches its keys one by one.
 pub(crate) const SMALL_BATCH: usize = 8;
 
-/// What a batch has changed so far, over the store.
+/// The changes of a batch so far, over the store.
 pub(crate) struct Overlay<'a> {
     few: [Option<Pending<'a>>; SMALL_BATCH],
     few_len: usize,
-    /// Used, with `by_key`, instead of `few` by a batch of more commands than `few` holds.
+    /// Replaces `few`, together with `by_key`, in a batch of more commands than `few` holds.
     many: Vec<Pending<'a>>,
     by_key: HashMap<&'a [u8], usize, RandomState>,
 }
 
 impl<'a> Overlay<'a> {
-    /// For a batch of `commands` commands, none of which is larger than the bytes it was decoded from.
+    /// Makes an overlay for `commands` commands, none of which is larger than the bytes it was
+    /// decoded from.
     pub(crate) fn new(commands: usize) -> Self {
         let many = if commands <= SMALL_BATCH { 0 } else { commands };
         Self {
@@ -183,7 +186,8 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// Runs `command` over what an earlier one left under `key`; `None` if none has changed it.
+    /// Runs `command` over the result of an earlier command for `key`; `None` if no earlier one has
+    /// changed the key.
     pub(crate) fn evaluate(
         &mut self,
         hash: u64,
@@ -197,7 +201,7 @@ impl<'a> Overlay<'a> {
         Some(evaluate(command, found.as_ref()))
     }
 
-    /// Remembers what `key` becomes. Whether it existed is taken from its first change.
+    /// Records the new state of `key`. `existed` is kept from the key's first change.
     pub(crate) fn record(&mut self, pending: Pending<'a>) {
         if matches!(pending.effect, Effect::Keep) {
             return;

@@ -1,8 +1,9 @@
-//! Opening at once: keys that are not in the store yet are looked up in the snapshot, while it fills in the background.
+//! Instant opening: keys that are not in the store yet are looked up in the snapshot, which fills
+//! the store in the background.
 //!
-//! Until all of the snapshot is in the store, a key that the store does not have may be in the snapshot, and a key that
-//! was removed stays as a tombstone, so that neither a look-up nor the fill brings it back. Whoever writes to a key puts
-//! it into the store first; the fill puts only where there is nothing.
+//! Until the store has all of the snapshot, a key that the store lacks may be in the snapshot. A
+//! removed key leaves a tombstone, so that neither a look-up nor the fill brings it back. A write
+//! to a key first puts the snapshot's value into the store; the fill only adds missing keys.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,17 +22,17 @@ use crate::error::{Poison, ReadError, SnapshotError};
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 
-/// A snapshot that is not all in the store.
+/// A snapshot that is not yet completely in the store.
 pub(crate) struct Filling {
     pub(crate) snapshot: Snapshot,
     table: Arc<SegmentTable>,
-    /// By chunk: the number that places in it have, once it was checked.
+    /// For each chunk, the number for places in it, once the chunk was checked.
     pieces: Box<[OnceLock<PieceNumber>]>,
-    /// The chunk that is put into the store next. Whoever has this fills.
+    /// The next chunk for the store. The holder of this lock fills.
     next: Mutex<usize>,
-    /// Keys whose tombstones are in the store.
+    /// Keys with tombstones in the store.
     removed: Mutex<Vec<Bytes>>,
-    /// The numbers that somebody else lets go of.
+    /// The numbers that another owner releases.
     taken: OnceLock<Vec<PieceNumber>>,
 }
 
@@ -56,19 +57,19 @@ impl Filling {
         Self { snapshot, table, pieces, next, removed, taken }
     }
 
-    /// One of a snapshot whose chunks have these numbers, in the place of this one.
+    /// The filling of another snapshot, whose chunks have these numbers, in place of this one.
     pub(crate) fn another(&self, snapshot: &Snapshot, pieces: &[PieceNumber]) -> Self {
         let pieces = pieces.iter().map(|piece| OnceLock::from(*piece)).collect();
         Self::with_pieces(snapshot.clone(), Arc::clone(&self.table), pieces)
     }
 
-    /// Where in the snapshot a key's value is.
+    /// The place of a key's value in the snapshot.
     pub(crate) fn find(&self, key: &[u8]) -> Result<Option<PiecePlace>, SnapshotError> {
         let Some((chunk, offset, len)) = self.snapshot.locate(key)? else { return Ok(None) };
         Ok(Some(PiecePlace { piece: self.piece(chunk)?, offset, len }))
     }
 
-    /// The number of a chunk, which is checked for it.
+    /// The number of a chunk; the chunk is checked first.
     pub(crate) fn piece(&self, chunk: usize) -> Result<PieceNumber, SnapshotError> {
         let none = SnapshotError::Unsupported { what: "so many snapshots at once" };
         let Some(piece) = self.pieces.get(chunk) else { return Err(none) };
@@ -78,13 +79,13 @@ impl Filling {
         let number = self.table.add_piece(&self.snapshot.chunk_slice(chunk)?).ok_or(none)?;
         let kept = *piece.get_or_init(|| number);
         if kept != number {
-            // Somebody else was here at once. Nobody has heard of this number.
+            // Another thread added the chunk at the same time. No other thread knows this number.
             self.table.remove_piece(number);
         }
         Ok(kept)
     }
 
-    /// The numbers of all chunks that have one, for the caller to let go of.
+    /// Takes the numbers of all numbered chunks, which the caller then releases.
     pub(crate) fn take_pieces(&self) -> Vec<PieceNumber> {
         self.taken.get_or_init(|| self.known_pieces().collect()).clone()
     }
@@ -93,17 +94,17 @@ impl Filling {
         self.pieces.iter().filter_map(|piece| piece.get().copied())
     }
 
-    /// A key has a tombstone from now on.
+    /// Notes that a key has a tombstone.
     pub(crate) fn removed(&self, key: &[u8]) {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner).push(key.into());
     }
 
-    /// The keys that have got one since the last call.
+    /// The keys that got a tombstone since the last call.
     pub(crate) fn take_removed(&self) -> Vec<Bytes> {
         std::mem::take(&mut self.removed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The right to fill, from this chunk on.
+    /// Locks the right to fill; the value is the next chunk.
     pub(crate) fn turn(&self) -> MutexGuard<'_, usize> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +112,7 @@ impl Filling {
 
 impl Drop for Filling {
     fn drop(&mut self) {
-        // Numbers that a reader asked for after that, and that no key refers to.
+        // Numbers that a reader requested after the take; no key refers to them.
         if let Some(taken) = self.taken.get()
             && taken.len() < self.known_pieces().count()
         {
@@ -122,21 +123,23 @@ impl Drop for Filling {
     }
 }
 
-/// Whether a state is all in its store.
+/// State of the filling of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Fill {
     filling: ArcSwapOption<Filling>,
-    /// Whether `filling` is set: one load on the way of a read. It is cleared after `filling` is, and that after the
-    /// last key was put into the store.
+    /// Whether `filling` is set, so that a read costs one load. It is cleared after `filling` is,
+    /// which is cleared after the last key was put into the store.
     is_filling: AtomicBool,
-    /// Held from before a filling ends until the tombstones it was the reason for are gone, which are no keys.
+    /// Lock that is held from before a filling ends until its tombstones, which are no keys, are
+    /// removed.
     pub(super) burying: Mutex<()>,
-    /// The log is being replayed: nobody looks at replies.
+    /// Whether the log is being replayed: then no caller reads replies.
     replaying: AtomicBool,
 }
 
 impl Fill {
-    /// Before anything is read or applied; or in the place of another, whose turn the caller has.
+    /// Begins a filling, before anything is read or applied, or replaces one whose turn the caller
+    /// holds.
     pub(crate) fn begin(&self, filling: Arc<Filling>) {
         self.filling.store(Some(filling));
         self.is_filling.store(true, Ordering::Release);
@@ -150,7 +153,8 @@ impl Fill {
         self.replaying.load(Ordering::Relaxed)
     }
 
-    /// Whether a key that the store does not have may be in a snapshot. Asked *before* the store is.
+    /// Whether a key that the store lacks may be in a snapshot. Callers must ask this *before* they
+    /// read the store.
     #[inline]
     pub(crate) fn is_filling(&self) -> bool {
         self.is_filling.load(Ordering::Acquire)
@@ -161,36 +165,38 @@ impl Fill {
         if self.is_filling() { self.filling.load_full() } else { None }
     }
 
-    /// Whether this is the one.
+    /// Whether this is the current filling.
     pub(crate) fn is(&self, filling: &Arc<Filling>) -> bool {
         self.get().is_some_and(|current| Arc::ptr_eq(&current, filling))
     }
 
-    /// The store has everything.
+    /// Ends the filling: the store has everything.
     pub(crate) fn end(&self) -> Option<Arc<Filling>> {
         let filling = self.filling.swap(None);
         self.is_filling.store(false, Ordering::Release);
         filling
     }
 
-    /// Chunks that are not in the store yet. One while the store still has tombstones to be rid of.
+    /// Number of chunks that are not in the store yet. It is one while the store still has
+    /// tombstones to remove.
     pub(crate) fn chunks_left(&self) -> u64 {
         let Some(filling) = self.get() else {
             return u64::from(matches!(self.burying.try_lock(), Err(TryLockError::WouldBlock)));
         };
-        // Somebody fills: then the last one he has not reached yet.
+        // A thread is filling; then use the chunk that it will reach last.
         let next = filling.next.try_lock().map_or(0, |next| *next);
         filling.pieces.len().saturating_sub(next).max(1) as u64
     }
 
-    /// Waits until no tombstones are left of a filling that has ended.
+    /// Waits until no tombstones of an ended filling are left.
     fn wait_until_buried(&self) {
         drop(lock(&self.burying));
     }
 }
 
 impl<C: Cell> KeyValue<C> {
-    /// The state is that of a snapshot, which is looked into until all of it is in the (empty) store.
+    /// Makes the state that of a snapshot. Reads use the snapshot until all of it is in the (empty)
+    /// store.
     pub(crate) fn begin_to_fill(&self, snapshot: Snapshot, table: Arc<SegmentTable>) {
         let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
         *lock(&self.notes) = notes.collect();
@@ -200,18 +206,18 @@ impl<C: Cell> KeyValue<C> {
         self.fill.begin(Arc::new(Filling::new(snapshot, table)));
     }
 
-    /// The numbers of the pieces that it was filled from, once.
+    /// Takes, once, the numbers of the pieces that the store was filled from.
     pub(crate) fn take_filled_pieces(&self) -> Vec<PieceNumber> {
         std::mem::take(&mut lock(&self.filled_pieces))
     }
 
-    /// The same, without taking them.
+    /// The numbers of the pieces that the store was filled from.
     pub(crate) fn filled_pieces(&self) -> Vec<PieceNumber> {
         lock(&self.filled_pieces).clone()
     }
 
-    /// Puts a key into the store as the snapshot has it, before it is written to; or, where what it was does not matter,
-    /// does nothing.
+    /// Puts a key's value from the snapshot into the store before a write to the key. Does nothing
+    /// where the old value does not matter.
     #[cold]
     pub(super) fn settle_key(
         &self,
@@ -229,8 +235,9 @@ impl<C: Cell> KeyValue<C> {
             let cell = C::in_piece(place);
             let cell = cell.map_err(|poison| Fatal::of_read(&ReadError::Poisoned(poison)))?;
             self.store.update(hash, key, 0, |slot| match slot {
-                // The filling may have ended since this range was begun, and have taken the key's tombstone with it.
-                // Under the shard's lock: a tombstone is removed only after it is said that the filling has ended.
+                // The filling may have ended since this range was begun, and removed the key's
+                // tombstone. The check is under the shard's lock, because a tombstone is removed
+                // only after the filling is marked as ended.
                 None if self.fill.is_filling() => (Change::Set(cell), ()),
                 _ => (Change::Keep, ()),
             });
@@ -247,14 +254,14 @@ impl<C: Cell> KeyValue<C> {
         Ok(())
     }
 
-    /// Puts a chunk of the snapshot into the store. Whether there was anything left.
+    /// Puts a chunk of the snapshot into the store. Returns whether there was anything left.
     pub(crate) fn fill_some(&self) -> Result<bool, SnapshotError> {
         let Some(filling) = self.fill.get() else { return Ok(false) };
         let mut turn = filling.turn();
         self.fill_chunk(&filling, &mut turn)
     }
 
-    /// Puts all that is left of the snapshot into the store.
+    /// Puts the rest of the snapshot into the store.
     pub(crate) fn fill_all(&self) -> Result<(), SnapshotError> {
         if let Some(filling) = self.fill.get() {
             let mut turn = filling.turn();
@@ -266,7 +273,7 @@ impl<C: Cell> KeyValue<C> {
 
     fn fill_chunk(&self, filling: &Arc<Filling>, next: &mut usize) -> Result<bool, SnapshotError> {
         if !self.fill.is(filling) {
-            // It ended while we waited for our turn.
+            // The filling ended while this thread waited for its turn.
             return Ok(false);
         }
         if *next < filling.snapshot.chunk_count() {
@@ -279,7 +286,8 @@ impl<C: Cell> KeyValue<C> {
             *next += 1;
         }
         if *next == filling.snapshot.chunk_count() {
-            // In this order: whoever finds that nothing fills any more finds what it was filled from.
+            // Keep this order: a thread that sees no filling must find the pieces that the store
+            // was filled from.
             *lock(&self.filled_pieces) = filling.take_pieces();
             let _burying = lock(&self.fill.burying);
             self.fill.end();
@@ -288,7 +296,7 @@ impl<C: Cell> KeyValue<C> {
         Ok(true)
     }
 
-    /// Removes the tombstones that a filling that has ended was the reason for.
+    /// Removes the tombstones of an ended filling.
     pub(super) fn bury(&self, filling: &Filling) {
         for key in filling.take_removed() {
             self.store.update(self.store.hash(&key), &key, 0, |slot| {
@@ -299,7 +307,7 @@ impl<C: Cell> KeyValue<C> {
     }
 }
 
-/// As [`settle`]; but while the store is filled, what is removed leaves a tombstone.
+/// Settles as [`settle`] does; while the store fills, a removal leaves a tombstone.
 #[inline]
 pub(super) fn settle_or_bury<C: Cell>(
     slot: Option<&mut C>,

@@ -1,4 +1,4 @@
-//! What happens to keys when the filling ends in the middle of a range.
+//! Tests of keys when the filling ends in the middle of a range.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,7 +15,7 @@ use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 
-/// A snapshot, and what lives as long as anything refers to it.
+/// A snapshot, and a weak reference that tells whether anything still refers to it.
 fn snapshot_of(entries: &[(String, &[u8])]) -> (Snapshot, Weak<[u8]>) {
     let mut bytes = Vec::new();
     let mut writer = SnapshotWriter::new(&mut bytes).with_chunk_bytes(700);
@@ -49,7 +49,7 @@ fn keys(value: &[u8]) -> Vec<(String, &[u8])> {
 fn a_key_removed_before_the_filling_ends_does_not_come_back_for_what_follows_in_the_same_range() {
     let (state, _table) = opened();
     let (key, hash) = (b"n", state.store.hash(b"n"));
-    // As a worker has it for all of a range.
+    // A worker holds this for the whole range.
     let filling = state.fill.get().unwrap();
     let apply = |command| state.apply_command(hash, &command, 0, Some(&filling)).unwrap();
     assert_eq!(apply(CommandRef::Delete { key }), Reply::Deleted { existed: true });
@@ -92,7 +92,8 @@ fn what_a_reader_found_in_the_snapshot_may_go_before_it_is_read() {
     let found = state.read(b"n", |cell| {
         looked += 1;
         if looked == 1 {
-            // The filling ends, and a compaction lets the snapshot go: the key is written to anew meanwhile.
+            // The filling ends, and a compaction releases the snapshot; meanwhile the key is
+            // written anew.
             state.fill_all().unwrap();
             let hash = state.store.hash(b"n");
             let command = CommandRef::Increment { key: b"n", by: 1 };
@@ -146,7 +147,7 @@ fn a_snapshot_that_comes_while_another_fills_leaves_no_key_without_a_value() {
     let held = sorted[32];
     let loading = thread::scope(|scope| {
         let loading = state.store.read(state.store.hash(held), held, |_| {
-            // Nobody gets past this shard while its lock is held.
+            // No thread gets past this shard while its lock is held.
             let loading = scope.spawn(|| state.load(&snapshot, &pieces));
             while value(sorted[0]) != [2; 60] {
                 thread::yield_now();
@@ -160,7 +161,7 @@ fn a_snapshot_that_comes_while_another_fills_leaves_no_key_without_a_value() {
     loading.unwrap();
     assert!(sorted.iter().all(|key| value(key) == [2; 60]));
     assert!(!state.fill.is_filling() && !state.fill_some().unwrap());
-    // A reader that was late has chunks of the old one checked.
+    // A late reader has chunks of the old snapshot checked.
     assert!(sorted.iter().all(|key| late.find(key).unwrap().is_some()));
     state.take_filled_pieces().into_iter().for_each(|piece| table.retire_piece(piece));
     drop(late);

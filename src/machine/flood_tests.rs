@@ -1,6 +1,8 @@
-//! Keys chosen to collide: they do under the seed they were chosen for, and under no other.
+//! Tests with keys chosen to collide: they do under the seed they were chosen for, and under no
+//! other.
 //!
-//! What is counted is work, and not time: keys compared on the way to each, and keys under one lock.
+//! The tests count work, and not time: keys compared on the way to each key, and keys under one
+//! lock.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
@@ -18,8 +20,9 @@ const KNOWN: u64 = 0x1234_5678_9abc_def0;
 
 type FloodKey = [u8; 16];
 
-/// All of one hash under [`KNOWN`]. Foldhash multiplies the halves of a short key, each mixed with a seed; who knows the
-/// first of those seeds makes the first half zero, whatever the second is.
+/// Keys that all have one hash under [`KNOWN`]. Foldhash multiplies the halves of a short key, each
+/// mixed with a seed. An attacker who knows the first seed makes the first half zero, whatever the
+/// second half is.
 fn chosen() -> impl Iterator<Item = FloodKey> + Clone {
     let cancels = KNOWN.rotate_left(32).rotate_right(16);
     (0..KEYS).map(move |number| {
@@ -30,7 +33,7 @@ fn chosen() -> impl Iterator<Item = FloodKey> + Clone {
     })
 }
 
-/// As many of nobody's choosing (splitmix64, Steele, Lea and Flood 2014).
+/// As many random keys (splitmix64, Steele, Lea and Flood 2014).
 fn ordinary() -> impl Iterator<Item = FloodKey> + Clone {
     let mix = |number: u64| {
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -46,14 +49,14 @@ fn ordinary() -> impl Iterator<Item = FloodKey> + Clone {
     })
 }
 
-/// What a set of keys makes of a store.
+/// The work that a set of keys causes in a store.
 #[derive(Debug)]
 struct Work {
-    /// Keys compared to find each of them once.
+    /// Number of keys compared to find each key once.
     compared: u64,
-    /// Keys of the fullest shard: what one lock guards.
+    /// Number of keys of the fullest shard, which one lock guards.
     shard_max: usize,
-    /// Keys of the fullest of the parts that workers share out: what one worker applies at least.
+    /// Number of keys in the fullest of the workers' parts: the least that one worker applies.
     part_max: usize,
 }
 
@@ -81,7 +84,7 @@ fn work(seed: u64, keys: impl Iterator<Item = FloodKey> + Clone) -> Work {
     Work { compared, shard_max, part_max }
 }
 
-/// The seed that a new directory draws.
+/// A seed as a new directory draws it.
 fn seed_of_a_directory() -> u64 {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("data");
@@ -109,7 +112,8 @@ fn keys_that_collide_under_a_known_seed_are_ordinary_under_a_directorys_own() {
     }
 }
 
-/// Else the test above would prove nothing. A few, as they take the square of their number.
+/// A canary, without which the test above would prove nothing. It uses few keys, because the work
+/// is the square of their number.
 #[test]
 fn canary_they_do_collide_under_the_seed_they_were_chosen_for() {
     let store = Store::<u64>::new(0, KNOWN);

@@ -1,4 +1,4 @@
-//! Any deterministic state machine, over our log.
+//! A wrapper that runs any deterministic state machine over our log.
 
 use std::fmt;
 use std::ops::Deref;
@@ -23,12 +23,14 @@ use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
 
-/// A state machine of any kind whose log is on disk: what it applies is durable, and it comes back by replay.
+/// A state machine of any kind with a log on disk: applied entries are durable, and replay brings
+/// the state back.
 ///
-/// The state itself stays where `M` has it. Opening hands `M` every committed entry that it does not have yet, in index
-/// order, on one thread, as [`Partition`] 0 of 1; an [`ApplyManager`](crate::ApplyManager) then goes on from there. `M` needs to
-/// write no I/O, and has to be a function of the log alone: see [`StateMachine`], and
-/// [`testing::conformance`](crate::testing::conformance) for a suite that looks for what is not.
+/// The state itself stays in `M`. Opening gives `M` every committed entry that it lacks, in index
+/// order, on one thread, as [`Partition`] 0 of 1. An [`ApplyManager`](crate::ApplyManager) then
+/// continues from there. `M` needs no I/O, and must be a function of the log alone: see
+/// [`StateMachine`]. [`testing::conformance`](crate::testing::conformance) has a suite that looks
+/// for violations.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,41 +83,47 @@ pub struct Journaled<M> {
 }
 
 impl<M: StateMachine> Journaled<M> {
-    /// Opens (or creates) the directory of `config`, locks it against other writers, and replays its log into
-    /// `machine`: all of it, or what comes after the entry that `machine` says it has
-    /// [applied](StateMachine::applied).
+    /// Opens (or creates) the directory of `config`, locks it against other writers, and replays
+    /// its log into `machine`. Replay covers all of the log, or the part after the last entry that
+    /// `machine` has [applied](StateMachine::applied).
     ///
-    /// A machine over a storage ([`PersistentStateMachine::with_storage`](crate::PersistentStateMachine::with_storage)) is durable
-    /// by itself. What its storage has counts as committed; where that is beyond the end of the log, the log starts over
-    /// behind it. The storage syncs when the log is given up, and else leaves syncs to the log.
+    /// A machine over a storage
+    /// ([`PersistentStateMachine::with_storage`](crate::PersistentStateMachine::with_storage)) is
+    /// durable by itself. Entries in its storage count as committed. If they go beyond the end of
+    /// the log, the log starts over behind them. The storage syncs before the log is given up, and
+    /// otherwise leaves syncs to the log.
     ///
-    /// Costs one pass over the log, and what `machine` takes to apply it. What a crash tore at its end is cut (see
-    /// [`recovery`](Journaled::recovery)); damage to anything that was durable is refused.
-    /// [`expected_keys`](PersistentConfig::expected_keys) means nothing here: how much room `machine` takes is its own.
+    /// The call costs one pass over the log, and the machine's time to apply it. A torn end that a
+    /// crash left is cut (see [`recovery`](Journaled::recovery)); damage of durable bytes is
+    /// refused. [`expected_keys`](PersistentConfig::expected_keys) has no effect here: `machine`
+    /// decides its own room.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; for what was changed on disk then see
-    /// [`PersistentStateMachine::open`](crate::PersistentStateMachine::open). [`OpenError::Replay`] names
-    /// the entry at which `machine` panicked or failed; [`OpenError::OtherLog`] is a `machine` with state that is not of
-    /// this log; [`OpenError::OtherState`] one of the other kind (key-value, or one's own) than the directory is of;
-    /// [`OpenError::Config`] one that has a log of its own; [`OpenError::StorageBehind`] one whose storage ends before the log
-    /// begins.
+    /// Returns [`OpenError`]; [`PersistentStateMachine::open`](crate::PersistentStateMachine::open)
+    /// says which files an error may have changed. [`OpenError::Replay`] names the entry at which
+    /// `machine` panicked or failed. [`OpenError::OtherLog`] means that the state of `machine`
+    /// comes from another log. [`OpenError::OtherState`] means that the directory belongs to the
+    /// other kind of machine (key-value, or an embedder's). [`OpenError::Config`] means that
+    /// `machine` has its own log. [`OpenError::StorageBehind`] means that its storage ends before
+    /// the log begins.
     pub fn open(config: PersistentConfig, machine: M) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
         Self::open_on(Arc::new(disk), config, true, machine)
     }
 
-    /// Opens a directory to look at the state its log makes of `machine`. No byte of it is changed.
+    /// Opens a directory read-only, for a look at the state that its log makes of `machine`. No
+    /// byte of the directory is changed.
     ///
-    /// What can be read is what [`PersistentStateMachine::open_read_only`](crate::PersistentStateMachine::open_read_only)
-    /// can: of a damaged directory the part up to the damage, of one that is open for writing the log up to some moment of
-    /// this call.
+    /// The readable part is that of
+    /// [`PersistentStateMachine::open_read_only`](crate::PersistentStateMachine::open_read_only). A
+    /// damaged directory is read up to the damage. A directory that is open for writing is read up
+    /// to some moment of this call.
     ///
     /// # Errors
     ///
-    /// As [`open`](Journaled::open), but for what is said above.
+    /// Returns the errors of [`open`](Journaled::open), except for the cases above.
     pub fn open_read_only(path: impl AsRef<Path>, machine: M) -> Result<Self, OpenError> {
         let config = PersistentConfig::new(path.as_ref());
         let (disk, copied) = hold_still(RealDisk::open(path.as_ref(), OpenMode::ReadBeside)?)?;
@@ -124,11 +132,11 @@ impl<M: StateMachine> Journaled<M> {
         Ok(journaled)
     }
 
-    /// As [`open`](Journaled::open), on any disk: the simulated one, for tests.
+    /// Opens as [`open`](Journaled::open) does, on any disk: the simulated one, for tests.
     ///
     /// # Errors
     ///
-    /// As [`open`](Journaled::open).
+    /// Returns the errors of [`open`](Journaled::open).
     pub fn open_on_disk(
         disk: Arc<dyn Disk>,
         config: PersistentConfig,
@@ -154,12 +162,13 @@ impl<M: StateMachine> Journaled<M> {
         };
         let staging = machine.staging();
         let mut opening = LogOpening::new(disk, config, writable, (state, staging.is_some()))?;
-        // A built-in machine refuses reads after its engine has failed, and looks at its own journal for that.
+        // A built-in machine refuses reads after its engine has failed, and checks its own journal
+        // for that.
         opening.share_poison(own.poison());
         if let Some(staging) = staging {
             staging.leave_syncs_to_log();
             staging.begin();
-            // The log may begin behind what the storage has, and nothing else has it then.
+            // The log may begin behind the storage's entries, which nothing else has then.
             sync_applied(staging, machine.applied())?;
             opening.keeps(machine.applied());
         }
@@ -180,26 +189,27 @@ impl<M: StateMachine> Journaled<M> {
         Ok(Self { state, journal: Journal::log(log), recovery })
     }
 
-    /// The machine, for reading; also what this dereferences to.
+    /// The machine, for reading; this type also dereferences to it.
     ///
-    /// After the engine has failed its state may be ahead of what is durable: [`read`](Journaled::read) says so.
+    /// After the engine has failed, the machine's state may be ahead of the durable entries;
+    /// [`read`](Journaled::read) returns an error then.
     #[must_use]
     pub fn machine(&self) -> &M {
         &self.state.machine
     }
 
-    /// The machine, for reading, unless the engine has failed. One check of a flag.
+    /// The machine, for reading, unless the engine has failed. The call checks one flag.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Poisoned`] after the engine has failed.
+    /// Returns [`ReadError::Poisoned`] after the engine has failed.
     #[inline]
     pub fn read(&self) -> Result<&M, ReadError> {
         self.journal.poison().check()?;
         Ok(&self.state.machine)
     }
 
-    /// What opening found: how far the log goes, and what was cut.
+    /// Findings of opening: the end of the log, and what was cut.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.recovery
@@ -215,7 +225,7 @@ impl<M> Deref for Journaled<M> {
 }
 
 impl<M> fmt::Debug for Journaled<M> {
-    /// Of the machine nothing: its state is the user's, and not for logs.
+    /// Shows nothing of the machine: its state belongs to the embedder, and not into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Journaled")
             .field("applied", &*self.state.lock_applied())
@@ -225,20 +235,20 @@ impl<M> fmt::Debug for Journaled<M> {
     }
 }
 
-/// A machine, and the last entry it was given: what the log goes by, however well the machine keeps count.
+/// A machine, and the last entry that it was given. The log uses this count, not the machine's.
 struct Counted<M> {
     machine: M,
     applied: Mutex<Option<LogId>>,
-    /// How many entries it was given.
+    /// Number of entries that the machine was given.
     count: AtomicU64,
     membership: Mutex<Membership>,
 }
 
-/// The newest membership, and the entry it came with.
+/// The newest membership, and the log id of its entry.
 type Membership = Option<(LogId, Vec<u8>)>;
 
 impl<M> Counted<M> {
-    /// Has at least what a snapshot has, which was verified.
+    /// Brings the state at least to a verified snapshot.
     fn open_from(&self, snapshot: &Snapshot) -> Result<(), OpenError>
     where
         M: StateMachine,
@@ -255,7 +265,7 @@ impl<M> Counted<M> {
             && has(found) == Some(applied.index)
             && found != Some(applied)
         {
-            // The log may have neither any more.
+            // The log may no longer have either of them.
             return Err(OpenError::OtherLog { applied, found });
         }
         if let Some((log_id, membership)) = snapshot.membership() {
@@ -264,7 +274,7 @@ impl<M> Counted<M> {
         Ok(())
     }
 
-    /// Replaces the state by that of a snapshot that was verified.
+    /// Replaces the state by that of a verified snapshot.
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>
     where
         M: StateMachine,
@@ -284,7 +294,7 @@ impl<M> Counted<M> {
     }
 
     fn lock_applied(&self) -> MutexGuard<'_, Option<LogId>> {
-        // It is replaced in one step: a panic under it leaves nothing half done.
+        // The value is replaced in one step, so a panic under the lock leaves nothing half done.
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -293,7 +303,8 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     #[inline]
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
         match payload {
-            // It is kept here, and is a barrier whatever the machine makes of it. A storage keeps its own.
+            // The wrapper keeps memberships, so each is a barrier, whatever the machine says. A
+            // storage keeps its own.
             PayloadRef::Membership(_) if self.machine.staging().is_none() => Footprint::All,
             payload => self.machine.footprint(payload),
         }
@@ -306,7 +317,8 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
         self.machine.apply(range, partition, replies)?;
-        // Every partition is given every range; one of them counts, and a barrier is given to one only.
+        // Every partition gets every range, so only one of them counts. Only one partition gets a
+        // barrier.
         if range.is_barrier()
             && let Some(Ok(entry)) = range.entries(partition).next()
             && let PayloadRef::Membership(bytes) = entry.payload
@@ -322,7 +334,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
 
     fn applied(&self) -> Option<LogId> {
         match self.machine.staging() {
-            // What it was given last may not be committed.
+            // The last entries that the machine was given may not be committed.
             Some(_) => self.machine.applied(),
             None => *self.lock_applied(),
         }

@@ -1,4 +1,5 @@
-//! The key-value state behind both built-in machines: commands applied to a store, and what is kept beside it.
+//! The key-value state behind both built-in machines: commands applied to a store, and the data
+//! beside it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,22 +22,22 @@ use crate::poison::PoisonCell;
 use crate::snapshot::writer::SnapshotMeta;
 use crate::snapshot::{Snapshot, SnapshotKind};
 
-/// How many of a partition's own entries ahead of the one being applied memory is touched for: the slot at so many,
-/// what it refers to at half of them. Over 1M keys it takes a put from 239 to 140 ns; 12 and 32 differ by less than the
-/// noise.
+/// Number of a partition's own entries ahead of the current one whose memory is prefetched: the
+/// slot at this distance, and the memory it refers to at half of it. Over 1M keys, prefetching
+/// takes a put from 239 to 140 ns; 12 and 32 differ by less than the noise.
 const TOUCH_AHEAD: u32 = 16;
-/// Entries of other partitions are stepped over, up to this many.
+/// Number of entries that the search ahead covers, including those of other partitions.
 const TOUCH_AHEAD_MAX: u32 = 64;
 /// The longest value that `get_into` copies under the shard's lock.
 const COPY_LOCKED_BYTES_MAX: usize = 4096;
 
-/// Bytes that are not changed, only replaced.
+/// Bytes that are replaced, and never changed.
 pub(crate) type Bytes = Box<[u8]>;
 
 /// A key-value state whose slots hold `C`.
 ///
-/// Reads may run at any time, on any thread. [`KeyValue::apply`] is called as [`StateMachine::apply`] is, and so are
-/// the calls that change what recovery finds.
+/// Reads may run at any time, on any thread. Calls of [`KeyValue::apply`] follow the rules of
+/// [`StateMachine::apply`], and so do the calls that change what recovery finds.
 ///
 /// [`StateMachine::apply`]: super::StateMachine::apply
 pub(crate) struct KeyValue<C: Cell> {
@@ -47,12 +48,12 @@ pub(crate) struct KeyValue<C: Cell> {
     applied: Mutex<Option<LogId>>,
     applied_count: AtomicU64,
     pub(super) fill: Fill,
-    /// Of the snapshot that it was filled from, or was to be.
+    /// The pieces of the snapshot that the store was filled from, or was to be.
     pub(super) filled_pieces: Mutex<Vec<PieceNumber>>,
 }
 
 impl<C: Cell> KeyValue<C> {
-    /// An empty state with room for `expected_keys`.
+    /// Makes an empty state with room for `expected_keys`.
     pub(crate) fn new(expected_keys: usize, hash_seed: u64, context: C::Context) -> Self {
         Self {
             store: Store::new(expected_keys, hash_seed),
@@ -74,7 +75,8 @@ impl<C: Cell> KeyValue<C> {
         mut read: impl FnMut(&C) -> Result<R, ReadError>,
     ) -> Result<Option<R>, ReadError> {
         let hash = self.store.hash(key);
-        // Before the store is asked: if it has everything now, what it does not have there is not.
+        // Load this before the store is read: if the store was complete then, a missing key has no
+        // value.
         let is_filling = self.fill.is_filling();
         let mut missing = false;
         let found = self.store.read(hash, key, |cell| match cell {
@@ -88,7 +90,7 @@ impl<C: Cell> KeyValue<C> {
         if missing && is_filling { self.read_while_filling(hash, key, read) } else { found }
     }
 
-    /// The store did not have the key while it was being filled.
+    /// Reads a key that the store lacked while it was being filled.
     #[cold]
     fn read_while_filling<R>(
         &self,
@@ -97,16 +99,18 @@ impl<C: Cell> KeyValue<C> {
         mut read: impl FnMut(&C) -> Result<R, ReadError>,
     ) -> Result<Option<R>, ReadError> {
         if let Some(filling) = self.fill.get() {
-            // It was being filled all the time, so what was removed had a tombstone: the key is as the snapshot has it.
+            // The store was being filled all the time, so a removed key had a tombstone. The
+            // snapshot has the key's value.
             let place = filling.find(key).map_err(ReadError::of_snapshot)?;
             let cell = place.map(C::in_piece).transpose().map_err(ReadError::Poisoned)?;
             let found = cell.as_ref().map(&mut read).transpose();
-            // No lock is held: the place is gone if meanwhile the filling has ended and a newer snapshot taken over.
+            // No lock is held. The place is gone if the filling ended meanwhile and a newer
+            // snapshot replaced this one.
             if found.is_ok() || self.fill.is_filling() {
                 return found;
             }
         }
-        // It has everything now.
+        // The store has everything now.
         self.store.read(hash, key, |cell| cell.filter(|cell| !cell.is_gone()).map(read).transpose())
     }
 
@@ -125,7 +129,8 @@ impl<C: Cell> KeyValue<C> {
         Ok(self.get(key)?.map(|value| read(&value)))
     }
 
-    /// Replaces what is in `out` by the value of a key, or by nothing; whether the key has a value.
+    /// Replaces the content of `out` by the value of a key, or by nothing. Returns whether the key
+    /// has a value.
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
         out.clear();
         let found = self.read(key, |cell| {
@@ -147,43 +152,44 @@ impl<C: Cell> KeyValue<C> {
         Ok(self.read(key, |_| Ok(()))?.is_some())
     }
 
-    /// How many keys have a value; exact while nothing is being applied. Puts all of a snapshot into the store first.
+    /// Number of keys with a value; exact while nothing is being applied. The call first puts all
+    /// of a snapshot into the store.
     pub(crate) fn len(&self) -> Result<usize, ReadError> {
         self.fill_all().map_err(ReadError::of_snapshot)?;
         Ok(self.store.len())
     }
 
-    /// The note of a name.
+    /// The note with this name.
     pub(crate) fn note(&self, name: &[u8]) -> Option<Vec<u8>> {
         lock(&self.notes).get(name).map(|value| value.to_vec())
     }
 
-    /// Sets a note as it was in what is being recovered.
+    /// Sets a note during recovery.
     pub(crate) fn set_note(&self, name: &[u8], value: &[u8]) {
         lock(&self.notes).insert(name.into(), value.into());
     }
 
-    /// The newest membership and the entry it came with.
+    /// The newest membership, and the log id of its entry.
     pub(crate) fn membership(&self) -> Option<(LogId, Vec<u8>)> {
         lock(&self.membership).as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
     }
 
-    /// Sets the membership as it was in what is being recovered.
+    /// Sets the membership during recovery.
     pub(crate) fn set_membership(&self, log_id: LogId, bytes: &[u8]) {
         *lock(&self.membership) = Some((log_id, bytes.into()));
     }
 
-    /// The last entry that is in the state; exact while nothing is being applied.
+    /// The last entry in the state; exact while nothing is being applied.
     pub(crate) fn applied(&self) -> Option<LogId> {
         *lock(&self.applied)
     }
 
-    /// Says which entry a recovered state ends with.
+    /// Sets the last entry of a recovered state.
     pub(crate) fn set_applied(&self, applied: Option<LogId>) {
         *lock(&self.applied) = applied;
     }
 
-    /// Every key and its value, sorted by key; of one index while nothing is being applied.
+    /// Every key and its value, sorted by key. All are of one index while nothing is being applied.
     pub(crate) fn scan_sorted(&self) -> Result<Vec<(Bytes, Value)>, ReadError> {
         let mut entries = Vec::with_capacity(self.len()?);
         let mut failed = None;
@@ -209,8 +215,8 @@ impl<C: Cell> KeyValue<C> {
         Ok(entries)
     }
 
-    /// Lets every key whose value is in the log before segment `below`, or in an older snapshot, refer to `snapshot`, which
-    /// has all of these values. Apply goes on meanwhile.
+    /// Points every key whose value is in the log before segment `below`, or in an older snapshot,
+    /// to `snapshot`, which has all of these values. Apply continues meanwhile.
     pub(crate) fn repoint(
         &self,
         snapshot: &Snapshot,
@@ -221,7 +227,7 @@ impl<C: Cell> KeyValue<C> {
             for (key, offset, len) in snapshot.chunk_records(chunk)? {
                 let hash = self.store.hash(key);
                 self.store.update(hash, key, 0, |cell| {
-                    // A key that was written to since then refers to the log that stays.
+                    // A key written since then refers to the part of the log that stays.
                     if let Some(cell) = cell {
                         cell.repoint(PiecePlace { piece, offset, len }, below);
                     }
@@ -242,7 +248,8 @@ impl<C: Cell> KeyValue<C> {
 
     /// See [`Views`](super::Views).
     pub(crate) fn reach_view_token(&self, partition: Partition) {
-        // Whoever applies for the first partition runs all barriers and keeps `applied`: these are exact now.
+        // The thread that applies for the first partition runs all barriers and keeps `applied`, so
+        // both are exact now.
         let head = (partition.id() == 0).then(|| Head {
             applied: self.applied(),
             membership: lock(&self.membership).clone(),
@@ -296,11 +303,12 @@ impl<C: Cell> KeyValue<C> {
         Ok(())
     }
 
-    /// The store is that of a snapshot from now on. If it was being filled from another, then as if it was being filled from
-    /// this one meanwhile: whoever finds that a key is not there yet, or has no tombstone any more, looks into the right one.
+    /// Replaces the store by that of a snapshot. If the store was being filled from another
+    /// snapshot, the filling is also replaced. A reader that misses a key or its tombstone then
+    /// looks into the right snapshot.
     fn take_over(&self, new: &Store<C>, snapshot: &Snapshot, pieces: &[PieceNumber]) {
         if let Some(filling) = self.fill.get() {
-            // Whoever fills finishes his chunk first, and then finds that there is nothing left; and so it stays.
+            // A thread that is filling finishes its chunk first, and then finds nothing left.
             let _turn = filling.turn();
             if self.fill.is(&filling) {
                 let filled = Arc::new(filling.another(snapshot, pieces));
@@ -315,7 +323,7 @@ impl<C: Cell> KeyValue<C> {
         self.store.take_over(new);
     }
 
-    /// What a snapshot of it says beside keys and values.
+    /// The parts of its snapshot beside keys and values.
     pub(crate) fn beside(&self) -> SnapshotMeta {
         SnapshotMeta {
             log_id: self.applied(),
@@ -324,12 +332,12 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
-    /// Bytes of memory the tables take; see [`Store::memory_bytes`].
+    /// Memory of the tables in bytes; see [`Store::memory_bytes`].
     pub(crate) fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
     }
 
-    /// The counts that both machines have.
+    /// The figures that both machines have.
     pub(crate) fn stats(&self) -> StateMachineStats {
         let stalls = self.store.capture.stalls();
         StateMachineStats {
@@ -359,7 +367,8 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
-    /// One partition's if all keys are of one hash part, however many partitions there are.
+    /// The footprint of a batch: one partition if all keys have the same hash part, whatever the
+    /// number of partitions.
     fn batch_footprint(&self, batch: &BatchRef<'_>) -> Footprint {
         if batch.note().is_some() {
             return Footprint::All;
@@ -425,13 +434,13 @@ impl<C: Cell> KeyValue<C> {
         if let Some(filling) = filling
             && !self.fill.is_filling()
         {
-            // It ended meanwhile, perhaps before it could see the last tombstones.
+            // The filling ended meanwhile, perhaps before it could see the last tombstones.
             self.bury(filling);
         }
         Ok(())
     }
 
-    /// Looks and acts under one take of the shard's lock.
+    /// Runs a command, with one take of the shard's lock for both look-up and change.
     #[inline]
     fn apply_command(
         &self,
@@ -442,7 +451,7 @@ impl<C: Cell> KeyValue<C> {
     ) -> Result<Reply, Fatal> {
         let Some(key) = command.key() else { return Err(Fatal::new("a command without a key")) };
         if let Some(filling) = filling {
-            // What a put replaces is nobody's business while the log is replayed.
+            // While the log is replayed, no caller asks what a put replaces.
             let blind = self.fill.is_replaying() && matches!(command, CommandRef::Put { .. });
             self.settle_key(filling, hash, key, blind)?;
         }
@@ -458,8 +467,8 @@ impl<C: Cell> KeyValue<C> {
         })
     }
 
-    /// Runs every command over an overlay first, and then writes each key once, under one lock after the other: a
-    /// reader never sees a part of a batch that is rejected.
+    /// Runs every command over an overlay first, and then writes each key once, under one lock
+    /// after another. So a reader never sees a part of a rejected batch.
     fn apply_batch(
         &self,
         batch: &BatchRef<'_>,
@@ -484,7 +493,7 @@ impl<C: Cell> KeyValue<C> {
             };
             match outcome {
                 Ok((effect, _)) => {
-                    // The store counts its keys by itself.
+                    // The store counts its keys itself.
                     overlay.record(Pending { hash, key, effect, existed: false });
                 }
                 Err(reason) => {
@@ -543,7 +552,7 @@ impl<C: Cell> fmt::Debug for KeyValue<C> {
     }
 }
 
-/// What these locks guard is replaced in one step, so a panic under one leaves nothing half done.
+/// Values under these locks are replaced in one step, so a panic leaves nothing half done.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,7 +16,7 @@ use crate::machine::cell::{HeapCell, PlaceCell};
 
 const SEGMENT: u32 = 3;
 
-/// A state, what it needs to find its values, and a way to feed it.
+/// A state, the context of its values, and a way to feed it.
 struct Bed<C: Cell> {
     state: KeyValue<C>,
     image: Option<ImageWriter>,
@@ -42,7 +42,8 @@ impl Bed<PlaceCell> {
 }
 
 impl<C: Cell> Bed<C> {
-    /// Encodes the payloads as one frame and applies it: barriers alone, the rest in ranges, partition by partition.
+    /// Encodes the payloads as one frame and applies it: barriers alone, the other entries in
+    /// ranges, partition by partition.
     fn run(&mut self, payloads: &[Payload<'_>]) -> Vec<Reply> {
         let first = self.next_index;
         self.next_index += payloads.len() as u64;
@@ -90,7 +91,7 @@ impl<C: Cell> Bed<C> {
         let first = LogId::new(first, 1);
         let range = Range::new(slots, first, count as u32, barrier, encoded, &progress);
         let partitions = if barrier { 1 } else { self.partitions };
-        // The last partition first: nothing may depend on who comes first.
+        // Begin with the last partition: the result must not depend on the order of partitions.
         for id in (0..partitions).rev() {
             let partition = Partition::new(id, partitions);
             self.state.apply(&range, partition, &mut Replies::new(slots)).unwrap();
@@ -139,7 +140,7 @@ enum Step {
     Opaque(Vec<u8>),
 }
 
-/// What the state is said to be, in the plainest words.
+/// The expected state, in the plainest form.
 #[derive(Clone, Default)]
 struct Model {
     keys: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -236,7 +237,7 @@ fn command() -> impl Strategy<Value = Owned> {
 
 fn step() -> impl Strategy<Value = Step> {
     let note = || prop::option::weighted(0.3, (key(), value()));
-    // Mostly commands that are accepted, or no long batch would be.
+    // Use mostly commands that are accepted; otherwise no long batch would be.
     let mild = prop_oneof![
         (key(), value()).prop_map(|(key, value)| Owned::Put(key, value)),
         key().prop_map(Owned::Delete),
@@ -388,7 +389,7 @@ fn a_reader_never_sees_a_part_of_a_rejected_batch() {
     let batch = Payload::Command(Command::Batch { commands: &commands, note: None });
     let started = AtomicBool::new(false);
     let done = AtomicBool::new(false);
-    // The state is shared, the bed is not: swap it out for the time of the threads.
+    // The state is shared, and the bed is not, so swap the state out for the time of the threads.
     let state = std::mem::replace(&mut bed.state, KeyValue::new(0, 0, ()));
     let state = Arc::new(state);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The memory state machine: all of the state on the heap, nothing on disk.
+//! The memory state machine: its whole state is on the heap, and nothing is on disk.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::log::{Journal, MemoryJournal};
 use crate::snapshot::writer::SnapshotWriter;
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
-/// How a [`MemoryStateMachine`] is made.
+/// Options of a [`MemoryStateMachine`].
 ///
 /// ```
 /// use sprag::machine::MemoryConfig;
@@ -52,26 +52,27 @@ impl MemoryConfig {
         self
     }
 
-    /// The largest key, value and entry taken; default: the most there can be.
+    /// Sets the largest key, value and entry; default: the format's limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What keys are spread by; default random, so that nobody can choose keys that collide. Neither state nor replies
-    /// depend on it. Set it to repeat a run exactly.
+    /// Sets the seed by which keys are spread; default: random, so that no client can choose
+    /// colliding keys. Neither state nor replies depend on it. Set it to repeat a run exactly.
     pub fn hash_seed(mut self, seed: u64) -> Self {
         self.hash_seed = Some(seed);
         self
     }
 
-    /// The most entries of a frame, default 128.
+    /// Sets the most entries of a frame, default 128.
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
         self
     }
 
-    /// The most bytes of a frame of several entries, default 256 KiB; a larger entry has a frame of its own.
+    /// Sets the most bytes of a frame with several entries, default 256 KiB. A larger entry has a
+    /// separate frame.
     pub fn frame_bytes(mut self, bytes: usize) -> Self {
         self.frame_bytes = bytes;
         self
@@ -85,24 +86,25 @@ impl MemoryConfig {
     }
 }
 
-/// A key-value state machine in memory; see [`Command`](crate::entry::Command) for what it does.
+/// A key-value state machine in memory; [`Command`](crate::entry::Command) lists its commands.
 ///
-/// Reads may be made from any thread at any time. Each returns its key's value after some entry between `applied` (at
-/// the call) and `committed`, and never goes back for a key. Several keys read one after the other may be of different
-/// entries.
+/// Any thread may read at any time. A read returns its key's value after some entry between
+/// `applied` (at the call) and `committed`, and never goes back for a key. Reads of several keys
+/// may be of different entries.
 #[derive(Debug)]
 pub struct MemoryStateMachine {
     state: KeyValue<HeapCell>,
-    /// For the poison check of reads.
+    /// The journal, whose poison reads check.
     journal: Journal,
 }
 
 impl MemoryStateMachine {
-    /// An empty machine, with the memory for the expected keys taken.
+    /// Makes an empty machine, and takes the memory for the expected keys.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Config`] for an option out of its range; [`OpenError::Io`] if the system gives no random seed.
+    /// Returns [`OpenError::Config`] for an option out of its range, and [`OpenError::Io`] if the
+    /// system gives no random seed.
     pub fn new(config: MemoryConfig) -> Result<Self, OpenError> {
         config.check()?;
         let hash_seed = match config.hash_seed {
@@ -125,7 +127,7 @@ impl MemoryStateMachine {
         self.state.load(snapshot)
     }
 
-    /// Values are on the heap: nothing refers to the log.
+    /// Values are on the heap, so nothing refers to the log.
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other machine's")]
     /// Values are in memory.
     fn check_what_is_read(&self, _stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
@@ -136,7 +138,7 @@ impl MemoryStateMachine {
         Ok(())
     }
 
-    /// Bytes of memory the tables take now; values and keys of more than 22 bytes come on top.
+    /// Memory of the tables in bytes; values, and keys of more than 22 bytes, come on top.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.state.memory_bytes()
@@ -176,7 +178,8 @@ impl StateMachine for MemoryStateMachine {
         Some(self)
     }
 
-    /// The bytes of a key-value snapshot file: those of [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to).
+    /// Writes the bytes of a key-value snapshot file, as
+    /// [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to) does.
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         let mut writer = SnapshotWriter::new(out);
         for (key, value) in self.state.scan_sorted()? {
@@ -185,8 +188,8 @@ impl StateMachine for MemoryStateMachine {
         writer.finish(&self.state.beside()).map(|_written| ())
     }
 
-    /// From the bytes of a key-value snapshot file, of which it takes as much memory while it reads them. The machine
-    /// then goes on after the entry that the snapshot is of.
+    /// Restores from the bytes of a key-value snapshot file, and takes as much memory while it
+    /// reads them. The machine then continues after the snapshot's entry.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
         self.load_snapshot(&Snapshot::of_source(source)?)
     }

@@ -1,10 +1,11 @@
-//! Decimal numbers as values: what an increment reads and writes.
+//! Decimal numbers as values, which an increment reads and writes.
 
-/// Bytes of the longest decimal `i64`, sign included.
+/// Length of the longest decimal `i64`, with its sign.
 pub(crate) const DECIMAL_BYTES_MAX: usize = 20;
 
-/// The `i64` that `text` is the one decimal form of, by the rules of Redis: an optional minus sign, digits without
-/// leading zeros, nothing else; `-0` is no number. `None` for anything else, or if it does not fit.
+/// Parses the only decimal form of an `i64`, by the rules of Redis: an optional minus sign, digits
+/// without leading zeros, nothing else. `-0` is no number. Returns `None` for any other text, or a
+/// number that does not fit.
 pub(crate) fn parse(text: &[u8]) -> Option<i64> {
     if text == b"0" {
         return Some(0);
@@ -16,7 +17,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<i64> {
     if !matches!(digits.first(), Some(b'1'..=b'9')) {
         return None;
     }
-    // Downwards, because `i64::MIN` has no positive counterpart.
+    // Count downwards, because `i64::MIN` has no positive counterpart.
     let below_zero = digits.iter().try_fold(0i64, |number, byte| {
         let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
         number.checked_mul(10)?.checked_sub(digit)
@@ -27,7 +28,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<i64> {
 /// The decimal form of a number, on the stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Decimal {
-    /// The text is what follows `start`, so that digits are written from the last to the first.
+    /// The text begins at `start`, so that digits are written from the last to the first.
     bytes: [u8; DECIMAL_BYTES_MAX],
     start: usize,
 }
@@ -49,7 +50,7 @@ impl Decimal {
         decimal
     }
 
-    /// At most 19 digits and a sign are pushed: `start` does not pass 0.
+    /// Adds a byte in front. At most 19 digits and a sign are added, so `start` does not pass 0.
     fn push_front(&mut self, byte: u8) {
         self.start -= 1;
         self.bytes[self.start] = byte;

@@ -1,4 +1,4 @@
-//! The persistent state machine: keys in memory, values where the log holds them.
+//! The persistent state machine: keys in memory, values in the log.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,14 +20,16 @@ use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::{Snapshot, SnapshotKind};
 
-/// A key-value state machine whose log is on disk; see [`Command`](crate::Command) for what it does.
+/// A key-value state machine with a log on disk; [`Command`](crate::Command) lists its commands.
 ///
-/// A key maps to the place of its value in the log, so a value is written once and read from where it was written. An
-/// [`ApplyManager`](crate::ApplyManager) feeds it; opened read-only it is there to be looked at.
+/// A key maps to the place of its value in the log. So a value is written once, and read from where
+/// it was written. An [`ApplyManager`](crate::ApplyManager) feeds the machine; a machine that was
+/// opened read-only is only read.
 ///
-/// Reads may be made from any thread at any time. Each returns its key's value after some entry between `applied` (at
-/// the call) and `committed`, and never goes back for a key. Several keys read one after the other may be of different
-/// entries. Stand-alone, a power cut may take back what was read but not yet acknowledged.
+/// Any thread may read at any time. A read returns its key's value after some entry between
+/// `applied` (at the call) and `committed`, and never goes back for a key. Reads of several keys
+/// may be of different entries. Stand-alone, a power cut may take back values that were read but
+/// not yet acknowledged.
 #[derive(Debug)]
 pub struct PersistentStateMachine {
     state: KeyValue<PlaceCell>,
@@ -36,45 +38,48 @@ pub struct PersistentStateMachine {
     pieces: Mutex<Vec<PieceNumber>>,
     journal: Journal,
     recovery: RecoveryReport,
-    /// One view is taken at a time.
+    /// Lock that admits one view at a time.
     viewing: Mutex<()>,
 }
 
 impl PersistentStateMachine {
     /// Opens (or creates) the directory of `config`, replays its log, and locks it against other writers.
     ///
-    /// Costs one pass over the log. What a crash tore at its end is cut (see
-    /// [`recovery`](PersistentStateMachine::recovery)); damage to anything that was durable is refused. But where the state
-    /// can be had from one snapshot only, each of its chunks is checked at its first use, by whatever call that is
+    /// The call costs one pass over the log. A torn end that a crash left is cut (see
+    /// [`recovery`](PersistentStateMachine::recovery)); damage of durable bytes is refused. If only
+    /// one snapshot has the state, each of its chunks is checked at its first use, by any call
     /// ([`ReadError::Snapshot`](crate::error::ReadError::Snapshot)).
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what is in the way. Nothing was changed then, but for a directory that was created, and the
-    /// installation of a snapshot that a crash had interrupted, which is completed before the log is replayed. An
-    /// [`OpenError::Io`] may come later, when a torn end is cut and files that are no part of the log are removed: what was
-    /// durable is there, and the next open does the rest.
+    /// Returns [`OpenError`] with the obstacle. Nothing was changed then, with two exceptions. A
+    /// missing directory may have been created. An installation that a crash interrupted is
+    /// completed before replay. An [`OpenError::Io`] may come later, when a torn end is cut and
+    /// files outside of the log are removed. Everything durable stays, and the next open does the
+    /// rest.
     pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
         let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
         Self::open_on(Arc::new(disk), config, true)
     }
 
-    /// Opens a directory to look at it. No byte of it is changed, no memory for writing is taken; a full disk does not
-    /// matter.
+    /// Opens a directory read-only. No byte of it is changed, and no memory for writing is taken; a
+    /// full disk does not matter.
     ///
-    /// A damaged directory is read up to the damage, and [`recovery`](PersistentStateMachine::recovery) says what could
-    /// not be read ([`RecoveryReport::unreadable`]). One that is open for writing is read up to some moment of this
-    /// call ([`RecoveryReport::beside_a_writer`]), all that was durable before the call included; its log and its newest
-    /// snapshot are then copied into memory, and stay as they were whatever the writer does.
+    /// A damaged directory is read up to the damage, and
+    /// [`recovery`](PersistentStateMachine::recovery) names the unreadable part
+    /// ([`RecoveryReport::unreadable`]). A directory that is open for writing is read up to some
+    /// moment of this call ([`RecoveryReport::beside_a_writer`]), including everything durable
+    /// before it. Its log and its newest snapshot are copied into memory, so the writer does not
+    /// change them.
     ///
-    /// While a directory that nobody writes to is open this way, it cannot be opened for writing
+    /// While a directory without a writer is open this way, it cannot be opened for writing
     /// ([`OpenError::Locked`]).
     ///
     /// # Errors
     ///
-    /// As [`open`](PersistentStateMachine::open), but for what is said above; without a `META` that reads back nothing
-    /// can be read.
+    /// Returns the errors of [`open`](PersistentStateMachine::open), except for the cases above. A
+    /// directory without a readable `META` cannot be read.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let config = PersistentConfig::new(path.as_ref());
         let disk = RealDisk::open(path.as_ref(), OpenMode::ReadBeside)?;
@@ -84,21 +89,22 @@ impl PersistentStateMachine {
         Ok(machine)
     }
 
-    /// As [`open_read_only`](PersistentStateMachine::open_read_only), on any disk that was opened to be read: the
-    /// simulated one, for tests.
+    /// Opens as [`open_read_only`](PersistentStateMachine::open_read_only) does, on any disk that
+    /// was opened for reading: the simulated one, for tests.
     ///
     /// # Errors
     ///
-    /// As [`open_read_only`](PersistentStateMachine::open_read_only).
+    /// Returns the errors of [`open_read_only`](PersistentStateMachine::open_read_only).
     pub fn open_read_only_on_disk(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
         Self::open_on(disk, PersistentConfig::new(""), false)
     }
 
-    /// As [`open`](PersistentStateMachine::open), on any disk: the simulated one, for tests.
+    /// Opens as [`open`](PersistentStateMachine::open) does, on any disk: the simulated one, for
+    /// tests.
     ///
     /// # Errors
     ///
-    /// As [`open`](PersistentStateMachine::open).
+    /// Returns the errors of [`open`](PersistentStateMachine::open).
     pub fn open_on_disk(disk: Arc<dyn Disk>, config: PersistentConfig) -> Result<Self, OpenError> {
         Self::open_on(disk, config, true)
     }
@@ -135,7 +141,7 @@ impl PersistentStateMachine {
     fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let pieces = add_pieces(&self.table, snapshot)?;
         if let Err(error) = self.state.load(snapshot, &pieces) {
-            // The state is what it was.
+            // The state is unchanged.
             pieces.into_iter().for_each(|piece| self.table.retire_piece(piece));
             return Err(error);
         }
@@ -160,11 +166,11 @@ impl PersistentStateMachine {
     }
 
     fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
-        // What is put into the store later on would refer to pieces that go.
+        // Later additions to the store would refer to pieces that are released here.
         self.state.fill_all()?;
         let pieces = add_pieces(&self.table, snapshot)?;
         if let Err(error) = self.state.repoint(snapshot, &pieces, below) {
-            // Some keys may refer to either: both stay until the next.
+            // Some keys may refer to either snapshot, so both stay until the next one.
             self.pieces.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces);
             return Err(error);
         }
@@ -179,13 +185,13 @@ impl PersistentStateMachine {
         old.into_iter().for_each(|piece| self.table.retire_piece(piece));
     }
 
-    /// The whole state of a machine that was opened read-only, sorted by key: to write a snapshot of
-    /// ([`View::snapshot_to`]), or to read ranges.
+    /// The whole state of a machine that was opened read-only, sorted by key. It serves to write a
+    /// snapshot ([`View::snapshot_to`]), or to read ranges.
     ///
     /// # Errors
     ///
-    /// [`ViewError::Unsupported`] if it was opened for writing: its state may be changing, and
-    /// [`ApplyManager::view`](crate::ApplyManager::view) is the call to make.
+    /// Returns [`ViewError::Unsupported`] for a machine that was opened for writing, because its
+    /// state may change; call [`ApplyManager::view`](crate::ApplyManager::view) instead.
     pub fn view_read_only(&self) -> Result<View, ViewError> {
         if self.journal.is_writable() {
             return Err(ViewError::Unsupported);
@@ -197,21 +203,21 @@ impl PersistentStateMachine {
         Ok(self.finish_view(hold)?)
     }
 
-    /// What opening found: how far the log goes, and what was cut.
+    /// Findings of opening: the end of the log, and what was cut.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.recovery
     }
 
-    /// Bytes of memory the tables take now; keys of more than 22 bytes come on top, and the images of the log's
-    /// segments ([`PersistentConfig::memory_bytes`]).
+    /// Memory of the tables in bytes. Keys of more than 22 bytes come on top, and the images of the
+    /// log's segments ([`PersistentConfig::memory_bytes`]).
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.state.memory_bytes()
     }
 }
 
-/// Checks every chunk of a snapshot, and gives each a number that places can have.
+/// Checks every chunk of a snapshot, and gives each a number for places in it.
 fn add_pieces(
     table: &SegmentTable,
     snapshot: &Snapshot,
@@ -222,7 +228,7 @@ fn add_pieces(
         match snapshot.chunk_slice(chunk).and_then(|slice| table.add_piece(&slice).ok_or(none)) {
             Ok(piece) => pieces.push(piece),
             Err(error) => {
-                // Nobody has heard of them.
+                // No other thread knows these numbers.
                 pieces.into_iter().for_each(|piece| table.remove_piece(piece));
                 return Err(error);
             }

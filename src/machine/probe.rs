@@ -1,4 +1,4 @@
-//! What benches of the store reach into; no part of the public API.
+//! Access for benches of the store; not part of the public API.
 
 use std::cell::Cell;
 
@@ -10,13 +10,13 @@ use crate::entry::{Entry, LogId};
 use crate::error::ReadError;
 use crate::log::slots::SlotRing;
 
-/// A state of bytes without a manager around it.
+/// A state with values on the heap, without a manager around it.
 #[derive(Debug)]
 pub struct Probe {
     state: KeyValue<HeapCell>,
 }
 
-/// Encoded entries, none of them a barrier, ready to be applied again and again.
+/// Encoded entries without barriers, ready to be applied any number of times.
 #[derive(Debug)]
 pub struct Frame {
     slots: SlotRing,
@@ -34,7 +34,7 @@ impl Frame {
 }
 
 impl Probe {
-    /// An empty state.
+    /// Makes an empty state.
     #[must_use]
     pub fn new(expected_keys: usize) -> Self {
         Self { state: KeyValue::new(expected_keys, 7, ()) }
@@ -44,7 +44,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// If an entry is malformed.
+    /// Returns an error if an entry is malformed.
     pub fn frame(&self, entries: &[Entry<'_>]) -> Result<Frame, EntryError> {
         let slots = SlotRing::new(entries.len());
         let mut frame = Frame { slots, bytes: Vec::new(), first: LogId::default(), count: 0 };
@@ -52,11 +52,12 @@ impl Probe {
         Ok(frame)
     }
 
-    /// As [`Probe::frame`], in the place of a frame of as many entries or more, without allocating.
+    /// Encodes as [`Probe::frame`] does, into a frame with as many entries or more, without
+    /// allocating.
     ///
     /// # Errors
     ///
-    /// If an entry is malformed.
+    /// Returns an error if an entry is malformed.
     pub fn refill(&self, frame: &mut Frame, entries: &[Entry<'_>]) -> Result<(), EntryError> {
         let Frame { slots, bytes, first, count } = frame;
         let mut start = 0;
@@ -83,7 +84,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// If it does not decode.
+    /// Returns an error if the frame does not decode.
     pub fn apply(&self, frame: &Frame) -> Result<(), Fatal> {
         let progress = Cell::new(0);
         let Frame { slots, bytes, first, count } = frame;
@@ -95,7 +96,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// None that a bench meets.
+    /// Returns no error that a bench can meet.
     #[inline]
     pub fn get_with<R>(
         &self,
@@ -105,11 +106,11 @@ impl Probe {
         self.state.get_with(key, read)
     }
 
-    /// Replaces `out` by a value.
+    /// Replaces the content of `out` by a value.
     ///
     /// # Errors
     ///
-    /// None that a bench meets.
+    /// Returns no error that a bench can meet.
     #[inline]
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
         self.state.get_into(key, out)

@@ -1,4 +1,4 @@
-//! A range of entries as a machine sees it, and where its replies go.
+//! A range of entries as a machine sees it, and the destination of its replies.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +17,11 @@ pub struct Range<'a> {
     /// Log id of the first entry.
     first: LogId,
     count: u32,
-    /// A single entry with [`Footprint::All`](crate::Footprint::All).
+    /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
     /// The encoded entries, and where they lie: a slot has an offset in the same segment.
     encoded: Encoded<'a>,
-    /// The index being applied, for whoever has to say where a panic happened.
+    /// The index being applied, by which a panic is located.
     progress: &'a Cell<u64>,
 }
 
@@ -38,19 +38,19 @@ impl<'a> Range<'a> {
         Self { slots, first, count, barrier, encoded, progress }
     }
 
-    /// Log id of the first entry, of whichever partition.
+    /// Log id of the first entry, of any partition.
     #[must_use]
     pub fn first(&self) -> LogId {
         self.first
     }
 
-    /// Log id of the last entry, of whichever partition.
+    /// Log id of the last entry, of any partition.
     #[must_use]
     pub fn last(&self) -> LogId {
         self.first.at(self.first.index + self.len() - 1)
     }
 
-    /// How many entries it has, of all partitions.
+    /// Number of entries, of all partitions.
     pub(crate) fn len(&self) -> u64 {
         u64::from(self.count)
     }
@@ -61,13 +61,15 @@ impl<'a> Range<'a> {
         self.barrier
     }
 
-    /// The entries of `partition`, in order. A barrier is given to whichever partition is asked for.
+    /// The entries of `partition`, in order. A barrier belongs to every partition that is asked
+    /// for.
     #[must_use]
     pub fn entries(&self, partition: Partition) -> Entries<'_> {
         Entries { range: self, partition, next: 0 }
     }
 
-    /// The footprint hash of the entry `position` places into the range, if it is of `partition`: to touch memory ahead.
+    /// The footprint hash of the entry at `position` in the range, if it belongs to `partition`.
+    /// Callers use it to prefetch memory.
     #[inline]
     #[must_use]
     pub fn hash_at(&self, position: u32, partition: Partition) -> Option<u64> {
@@ -82,17 +84,17 @@ impl<'a> Range<'a> {
 /// One entry of a range.
 #[derive(Debug)]
 pub struct EntryRef<'a> {
-    /// Which entry it is.
+    /// The entry's log id.
     pub log_id: LogId,
-    /// Its place in the range, from 0.
+    /// Position in the range, from 0.
     pub position: u32,
     /// The hash of its [`Footprint::Key`](crate::Footprint::Key); 0 for a barrier.
     pub hash: u64,
-    /// What it carries.
+    /// The entry's payload.
     pub payload: PayloadRef<'a>,
 }
 
-/// Iterates the entries of one partition; see [`Range::entries`].
+/// Iterator over the entries of one partition; see [`Range::entries`].
 #[derive(Debug)]
 pub struct Entries<'a> {
     range: &'a Range<'a>,
@@ -128,12 +130,12 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Where the replies of a range go.
+/// The destination of a range's replies.
 #[derive(Debug)]
 pub struct Replies<'a> {
     slots: &'a SlotRing,
     rejected: u64,
-    /// The first reply that was of more bytes than declared: of which entry, and how many.
+    /// Index and length of the first reply with more bytes than declared.
     too_long: Option<(u64, usize)>,
 }
 
@@ -142,10 +144,10 @@ impl<'a> Replies<'a> {
         Self { slots, rejected: 0, too_long: None }
     }
 
-    /// Sets the reply of an entry of the range being applied; the last one set counts.
+    /// Sets the reply of an entry of the current range; the last call counts.
     ///
-    /// A [`Reply::Bytes`] of more bytes than [`StateMachine::reply_bytes_max`] says is a mistake of the
-    /// machine. Nothing of it is cut: the engine fails at that entry, as if `apply` had returned
+    /// A [`Reply::Bytes`] with more bytes than [`StateMachine::reply_bytes_max`] is an error of the
+    /// machine. The reply is not cut: the engine fails at that entry, as if `apply` had returned
     /// [`Fatal`].
     #[inline]
     pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
@@ -157,7 +159,7 @@ impl<'a> Replies<'a> {
     }
 
     /// Sets the reply of an entry to a [`Reply::Bytes`], as [`set`](Replies::set) does, without
-    /// allocating: the bytes are copied into room that was taken when the engine was made.
+    /// allocating. The bytes are copied into room that the engine took when it was made.
     #[inline]
     pub fn set_bytes(&mut self, entry: &EntryRef<'_>, bytes: &[u8]) {
         let index = entry.log_id.index;
@@ -167,7 +169,7 @@ impl<'a> Replies<'a> {
         }
     }
 
-    /// Counts an entry once, however often its reply is set.
+    /// Counts a rejected entry once, however often its reply is set.
     #[inline]
     fn note_rejection(&mut self, index: u64, is: bool) {
         let was = self.slots.is_rejected(index);
@@ -183,9 +185,9 @@ impl<'a> Replies<'a> {
 /// A range that could not be applied.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// What becomes of an engine. It names the entry.
+    /// The poison for the engine. It names the entry.
     pub(crate) poison: Poison,
-    /// The damaged place of a file, if that is the reason.
+    /// The damaged place of a file, if that is the cause.
     pub(crate) damage: Option<Box<Corrupt>>,
 }
 
@@ -201,8 +203,8 @@ impl From<Failed> for Poison {
     }
 }
 
-/// Applies a range that was handed over, and says how many of its replies are rejections. A panic, a
-/// [`Fatal`] and a reply that is too long become a poison that names the entry.
+/// Applies a range that a worker or replay has taken. Returns the number of rejections. A panic, a
+/// [`Fatal`] and a reply that is too long become poison that names the entry.
 pub(crate) fn apply_range<M: StateMachine>(
     machine: &M,
     range: &Range<'_>,
@@ -232,7 +234,7 @@ pub(crate) fn apply_range<M: StateMachine>(
     }
 }
 
-/// Runs a call to the storage; a failure and a panic become a poison that names `index`.
+/// Runs a call to the storage; a failure and a panic become poison that names `index`.
 pub(crate) fn call_storage<T>(
     index: u64,
     what: impl FnOnce() -> String,
@@ -245,7 +247,7 @@ pub(crate) fn call_storage<T>(
     }
 }
 
-/// Has a storage make durable what it had when it was opened, up to `applied`.
+/// Makes a storage's content at opening durable, up to `applied`.
 pub(crate) fn sync_applied(staging: &dyn Staging, applied: Option<LogId>) -> Result<(), OpenError> {
     let Some(last) = applied.filter(|_| staging.durable() != applied) else { return Ok(()) };
     let what = || "its storage did not sync what it had".to_owned();

@@ -1,22 +1,23 @@
-//! What both built-in machines are read by, written once.
+//! The read calls that both built-in machines share.
 
 /// The read calls of a machine with a `state` of keys and values and a `journal`.
 macro_rules! key_value_reads {
     ($machine:ident) => {
         impl $machine {
-            /// Refuses reads after a failure: the state may be ahead of what is durable.
+            /// Refuses reads after a failure: the state may be ahead of the durable entries.
             #[inline]
             fn check(&self) -> Result<(), $crate::error::ReadError> {
                 Ok(self.journal.poison().check()?)
             }
 
-            /// The value of `key`; `None` if it has none. Copies up to 128 bytes, shares more.
+            /// The value of `key`; `None` if it has none. Values of up to 128 bytes are copied, and
+            /// longer ones are shared.
             ///
             /// # Errors
             ///
-            /// [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine has failed;
-            /// [`ReadError::Snapshot`](crate::error::ReadError::Snapshot) where a part of the snapshot that the directory was
-            /// opened from is needed, and does not read back.
+            /// Returns [`ReadError::Poisoned`](crate::error::ReadError::Poisoned) after the engine
+            /// has failed. Returns [`ReadError::Snapshot`](crate::error::ReadError::Snapshot) if
+            /// the read needs a part of the opened snapshot that cannot be read back.
             #[inline]
             pub fn get(
                 &self,
@@ -26,12 +27,12 @@ macro_rules! key_value_reads {
                 self.state.get(key)
             }
 
-            /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
-            /// meanwhile.
+            /// The result of `read` over the value of `key`; `None`, without a call of `read`, if
+            /// it has none. No lock is held meanwhile.
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn get_with<R>(
                 &self,
                 key: &[u8],
@@ -41,11 +42,12 @@ macro_rules! key_value_reads {
                 self.state.get_with(key, read)
             }
 
-            /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
+            /// Replaces the content of `out` by the value of `key` (by nothing if it has none).
+            /// Returns whether it has one.
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn get_into(
                 &self,
                 key: &[u8],
@@ -59,28 +61,29 @@ macro_rules! key_value_reads {
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn contains(&self, key: &[u8]) -> Result<bool, $crate::error::ReadError> {
                 self.check()?;
                 self.state.contains(key)
             }
 
-            /// How many keys have a value: exact while nothing is being applied. Takes a moment for each 512 keys.
-            /// After an opening from a snapshot it puts all that is left of that into the store first.
+            /// Number of keys with a value: exact while nothing is being applied. The call takes a
+            /// moment for each 512 keys. After an opening from a snapshot, it first puts the rest
+            /// of that into the store.
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn len(&self) -> Result<usize, $crate::error::ReadError> {
                 self.check()?;
                 self.state.len()
             }
 
-            /// Whether no key has a value. Costs what `len` does.
+            /// Whether no key has a value. The call costs as much as `len`.
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn is_empty(&self) -> Result<bool, $crate::error::ReadError> {
                 self.check()?;
                 Ok(self.state.len()? == 0)
@@ -90,7 +93,7 @@ macro_rules! key_value_reads {
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, $crate::error::ReadError> {
                 self.check()?;
                 Ok(self.state.note(name))
@@ -100,7 +103,7 @@ macro_rules! key_value_reads {
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn membership(
                 &self,
             ) -> Result<Option<($crate::LogId, Vec<u8>)>, $crate::error::ReadError> {
@@ -108,13 +111,14 @@ macro_rules! key_value_reads {
                 Ok(self.state.membership())
             }
 
-            /// All keys and their values, sorted by key: for exports and digests. One index only while nothing is
-            /// being applied. Takes memory for every key and for values of up to 128 bytes. After an opening from a snapshot it
-            /// puts all that is left of that into the store first.
+            /// All keys and their values, sorted by key: for exports and digests. All are of one
+            /// index only while nothing is being applied. The call takes memory for every key, and
+            /// for values of up to 128 bytes. After an opening from a snapshot, it first puts the
+            /// rest of that into the store.
             ///
             /// # Errors
             ///
-            /// As `get`.
+            /// Returns the errors of `get`.
             pub fn scan_sorted(
                 &self,
             ) -> Result<Vec<(Box<[u8]>, $crate::Value)>, $crate::error::ReadError> {

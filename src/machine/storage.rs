@@ -1,7 +1,9 @@
-//! The seam to other storages: what a store of keys and values does so that a state machine can stand on it.
+//! The seam to other storages: the operations of a store of keys and values that a state machine
+//! can stand on.
 //!
-//! A [`Storage`] knows tables, keys and values, and commits a [`StorageBatch`] as a whole. What a command
-//! does, how far the log is applied and what a snapshot looks like is the machine's business.
+//! A [`Storage`] has tables, keys and values, and commits a [`StorageBatch`] as a whole. The
+//! machine knows the meaning of commands, the applied position of the log, and the form of
+//! snapshots.
 
 #[doc(hidden)]
 pub mod cache;
@@ -30,17 +32,19 @@ pub use machine::StorageMachine;
 /// A table of a storage. Each table has its own keys, in the order of their bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Table {
-    /// A few short records: the format, which generation counts, the last applied log id, the membership.
+    /// A few short records: the format, the current generation, the last applied log id, the
+    /// membership.
     Meta,
     /// The notes of one generation of the state.
     Notes(u64),
-    /// Keys and values of one generation of the state. An installation fills the next generation beside the
-    /// one that counts.
+    /// Keys and values of one generation of the state. An installation fills the next generation
+    /// beside the current one.
     State(u64),
 }
 
 impl fmt::Display for Table {
-    /// A name that a storage can use for the table: `meta`, `notes-0000000000000001`, `state-0000000000000001`.
+    /// Writes the table's name for a storage: `meta`, `notes-0000000000000001`,
+    /// `state-0000000000000001`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Meta => f.write_str("meta"),
@@ -53,11 +57,11 @@ impl fmt::Display for Table {
 impl std::str::FromStr for Table {
     type Err = ();
 
-    /// The table of a name as it displays.
+    /// Parses a name that the table displays as.
     fn from_str(name: &str) -> Result<Self, ()> {
         let generation = |digits: &str| {
             let number = u64::from_str_radix(digits, 16).map_err(|_| ())?;
-            // Only the one name that it displays as.
+            // Accept only the one name that the table displays as.
             if digits == format!("{number:016x}") { Ok(number) } else { Err(()) }
         };
         match name.split_once('-') {
@@ -71,44 +75,45 @@ impl std::str::FromStr for Table {
 
 /// A store of keys and values that a state machine can stand on.
 ///
-/// Keys are 1 byte to 64 KiB long, values 0 bytes to 16 MiB. One thread commits at a time; reads and snapshots come
-/// from any thread, at any time.
+/// Keys are 1 byte to 64 KiB long, values 0 bytes to 16 MiB. One thread commits at a time; any
+/// thread may read and take snapshots at any time.
 pub trait Storage: Send + Sync + 'static {
-    /// What [`snapshot`](Storage::snapshot) gives.
+    /// The type of [`snapshot`](Storage::snapshot).
     type Snapshot: StorageSnapshot;
 
-    /// What this storage is called in messages and statistics: `fjall`, `redb`.
+    /// The name of this storage in messages and statistics, such as `fjall` or `redb`.
     fn name(&self) -> &'static str;
 
     /// The tables that exist, in any order.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn tables(&self) -> Result<Vec<Table>, StorageError>;
 
-    /// Makes a table that is missing; leaves one that exists as it is. A crash right after this may leave the table
-    /// or take it back.
+    /// Makes a missing table; leaves an existing one unchanged. A crash right after the call may
+    /// leave the table or take it back.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn create_table(&self, table: Table) -> Result<(), StorageError>;
 
-    /// Removes a table with everything in it; does nothing if it is missing. Snapshots that are alive keep what they
-    /// have. After a crash the table is there as a whole or partly; the machine asks for the removal again.
+    /// Removes a table with its content; does nothing if it is missing. Live snapshots keep their
+    /// content. After a crash the table exists as a whole or partly; the machine asks for the
+    /// removal again.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn remove_table(&self, table: Table) -> Result<(), StorageError>;
 
-    /// Calls `read` once with the value of `key` as last committed, and says whether there is one. A table that is
-    /// missing is empty.
+    /// Calls `read` once with the last committed value of `key`, if there is one. Returns whether
+    /// there is. A missing table counts as empty.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn get(
         &self,
         table: Table,
@@ -116,54 +121,58 @@ pub trait Storage: Send + Sync + 'static {
         read: &mut dyn FnMut(&[u8]),
     ) -> Result<bool, StorageError>;
 
-    /// Commits every write of `batch`, or none of them, also across a crash: gets see them when this returns. Batches
-    /// become durable in the order in which they were committed. With `sync`, this one and all before it are on stable
-    /// storage when this returns.
+    /// Commits every write of `batch`, or none of them, also across a crash. Gets see the writes
+    /// when this returns. Batches become durable in the order of their commits. With `sync`, this
+    /// one and all before it are on stable storage when this returns.
     ///
-    /// Returns whether that is so; it may be without `sync`. Every table that `batch` names exists.
+    /// Returns whether this batch and all before it are on stable storage, which may be true
+    /// without `sync`. The caller makes sure that every table in `batch` exists.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]. Whether the batch is in the storage is then unknown. The machine fails and is not used
-    /// again; the next open finds out. Only where the batch was of a snapshot being loaded, into tables that do not count yet,
-    /// the machine removes these and goes on.
+    /// Returns [`StorageError`] if the storage fails. Then it is unknown whether the storage has
+    /// the batch. The machine fails and is not used again; the next open finds out. A batch of a
+    /// snapshot that is being loaded, into tables that are not current yet, is an exception: the
+    /// machine removes these tables and continues.
     fn commit(&self, batch: &StorageBatch, sync: bool) -> Result<bool, StorageError>;
 
     /// Puts everything committed so far on stable storage.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn sync(&self) -> Result<(), StorageError>;
 
-    /// How often the storage syncs by itself what was committed without `sync`: `None` if it does not.
+    /// Interval at which the storage itself syncs batches committed without `sync`; `None` if it
+    /// does not.
     fn syncs_every(&self) -> Option<Duration> {
         None
     }
 
-    /// Everything as it is committed at this moment, for reading while later batches are committed.
+    /// A snapshot of everything committed at this moment, for reads while later batches are
+    /// committed.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn snapshot(&self) -> Result<Self::Snapshot, StorageError>;
 
-    /// What the storage knows about itself.
+    /// The storage's own figures.
     fn stats(&self) -> StorageStats {
         StorageStats::default()
     }
 }
 
-/// What a scan calls with each key and its value. The scan ends where it breaks.
+/// Callback of a scan for each key and its value. The scan ends where the callback breaks.
 pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// All tables of a storage as they were at one moment.
 pub trait StorageSnapshot: Send + Sync + 'static {
-    /// As [`Storage::get`], at that moment.
+    /// Reads as [`Storage::get`] does, at that moment.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn get(
         &self,
         table: Table,
@@ -171,12 +180,13 @@ pub trait StorageSnapshot: Send + Sync + 'static {
         read: &mut dyn FnMut(&[u8]),
     ) -> Result<bool, StorageError>;
 
-    /// Calls `each`, which may take long and may use the storage, with the keys between the bounds and their values, in the order of their bytes, until it breaks. A
-    /// table that is missing is empty; so is a range whose bounds exclude each other.
+    /// Calls `each` with the keys between the bounds and their values, in the order of their bytes,
+    /// until it breaks. `each` may take long and may use the storage. A missing table is empty, and
+    /// so is a range whose bounds exclude each other.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn scan(
         &self,
         table: Table,
@@ -185,11 +195,11 @@ pub trait StorageSnapshot: Send + Sync + 'static {
         each: ScanEach<'_>,
     ) -> Result<(), StorageError>;
 
-    /// The same from the last key to the first.
+    /// Scans the same range from the last key to the first.
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// Returns [`StorageError`] if the storage fails.
     fn scan_back(
         &self,
         table: Table,
@@ -199,27 +209,27 @@ pub trait StorageSnapshot: Send + Sync + 'static {
     ) -> Result<(), StorageError>;
 }
 
-/// What a storage knows about itself; `None` where it does not have the figure.
+/// Figures of a storage; `None` where it does not have the figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StorageStats {
-    /// Bytes it takes on disk.
+    /// Bytes on disk.
     pub disk_bytes: Option<u64>,
-    /// Bytes of memory its caches and write buffers take.
+    /// Bytes of memory of its caches and write buffers.
     pub memory_bytes: Option<u64>,
-    /// Compactions that are running.
+    /// Number of compactions that are running.
     pub compactions_running: Option<u64>,
 }
 
 impl StorageStats {
-    /// The figures that a storage knows.
+    /// Makes the figures that every storage can know.
     #[must_use]
     pub fn new(disk_bytes: Option<u64>, memory_bytes: Option<u64>) -> Self {
         Self { disk_bytes, memory_bytes, compactions_running: None }
     }
 }
 
-/// Writes that a storage commits as a whole. Each key of a table is in it at most once.
+/// Writes that a storage commits as a whole. Each key of a table is in the batch at most once.
 #[derive(Debug, Default)]
 pub struct StorageBatch {
     bytes: Vec<u8>,
@@ -232,23 +242,23 @@ struct Write {
     key_start: usize,
     key_len: usize,
     value_start: usize,
-    /// `None`: the key is removed.
+    /// Length of the value; `None`: the key is removed.
     value_len: Option<usize>,
 }
 
 impl StorageBatch {
-    /// A batch with no writes.
+    /// Makes a batch without writes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `key` gets `value`.
+    /// Adds a write that sets `key` to `value`.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.push(table, key, Some(value));
     }
 
-    /// `key` has no value any more, whether or not it had one.
+    /// Adds a write that removes the value of `key`, if it has one.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
         self.push(table, key, None);
     }
@@ -282,7 +292,8 @@ impl StorageBatch {
         self.value_of(self.writes.get(at)?)
     }
 
-    /// Replaces what write number `at` does to its key. The bytes of the value before stay until the batch is cleared.
+    /// Replaces the effect of write number `at` on its key. The bytes of the earlier value stay
+    /// until the batch is cleared.
     pub(crate) fn replace(&mut self, at: usize, value: Option<&[u8]>) {
         let value_start = self.push_value(value);
         if let Some(write) = self.writes.get_mut(at) {
@@ -290,12 +301,12 @@ impl StorageBatch {
         }
     }
 
-    /// Bytes of all keys and values, replaced ones included.
+    /// Bytes of all keys and values, including replaced ones.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Gives back memory beyond `bytes` bytes of keys and values.
+    /// Frees memory beyond `bytes` bytes of keys and values.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         self.bytes.shrink_to(bytes);
     }
@@ -312,13 +323,13 @@ impl StorageBatch {
         self.bytes.get(start..start + len).unwrap_or_default()
     }
 
-    /// How many writes there are.
+    /// Number of writes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.writes.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no writes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
@@ -331,36 +342,36 @@ impl StorageBatch {
     }
 }
 
-/// A storage failed.
+/// Failure of a storage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The disk refused; a full disk is among these.
+    /// The disk failed; a full disk is one such failure.
     #[error("{what} failed: {source}")]
     Io {
-        /// What was being done, as "committing a batch".
+        /// The operation that failed, for example "committing a batch".
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// What was read is not what was written.
+    /// The bytes read differ from the bytes written.
     #[error("the storage is damaged: {message}")]
     Corrupt {
-        /// What the storage said. No key or value is in it.
+        /// The storage's message. It contains no key and no value.
         message: String,
     },
-    /// Anything else that the storage said.
+    /// Any other error of the storage.
     #[error("{what} failed: {message}")]
     Failed {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What the storage said. No key or value is in it.
+        /// The storage's message. It contains no key and no value.
         message: String,
     },
 }
 
 impl StorageError {
-    /// Whether there is no room on the disk.
+    /// Whether the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -373,29 +384,34 @@ impl StorageError {
     }
 }
 
-/// How an engine has a machine commit many applied entries at once: of machines over a [`Storage`] only.
+/// The interface by which an engine lets a machine over a [`Storage`] commit many applied entries
+/// at once.
 ///
-/// Such a machine has one partition. The engine calls `apply` with ranges, and then `commit`; marks and replies move
-/// after the commit. All calls but `sync` and `durable` are made by the thread that holds the worker's place.
+/// Such a machine has one partition. The engine calls `apply` with ranges, and then `commit`;
+/// watermarks and replies move after the commit. The thread in the worker's place makes all calls
+/// except `sync` and `durable`.
 #[doc(hidden)]
 pub trait Staging: Send + Sync {
-    /// The engine calls `commit` from now on. Until then, as for a caller that knows only `apply`, each `apply` commits.
+    /// Tells the machine that the engine will call `commit`. Until then each `apply` commits, for
+    /// callers that only know `apply`.
     fn begin(&self) {}
-    /// Most entries that are applied before they are committed.
+    /// Most entries that are applied before a commit.
     fn batch_size(&self) -> usize;
-    /// How long fewer entries than that wait for more.
+    /// Time that fewer entries wait for more.
     fn batch_interval(&self) -> Duration;
-    /// When an acknowledgement is given where the engine has no log.
+    /// When an acknowledgement is given, in an engine without a log.
     fn durability(&self) -> Durability;
-    /// The engine has a log of ours, by which entries are durable: commits need no sync. Called once, at open.
+    /// Tells the machine that our log makes entries durable, so commits need no sync. It is called
+    /// once, at open.
     fn leave_syncs_to_log(&self);
-    /// Commits what was applied since the last call. Whether everything committed so far is durable.
+    /// Commits everything applied since the last call. Returns whether everything committed so far
+    /// is durable.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn commit(&self) -> Result<bool, Fatal>;
     /// Makes everything committed durable.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn sync(&self) -> Result<(), Fatal>;
-    /// The last entry that is durable in the storage.
+    /// The last durable entry in the storage.
     fn durable(&self) -> Option<LogId>;
 }
 

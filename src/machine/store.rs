@@ -1,7 +1,8 @@
-//! The sharded map under the key-value machines: key to value cell.
+//! The sharded map under the key-value machines, from key to value cell.
 //!
-//! It is [`dashmap::DashMap`], used only through its `raw-api` and with a hash that is computed once per entry, at
-//! submission. No guard leaves this file, and closures given to it are this crate's own, never a user's.
+//! It is [`dashmap::DashMap`], used only through its `raw-api`, with a hash that is computed once
+//! per entry, at submission. No guard leaves this file, and closures that it calls belong to this
+//! crate, never to an embedder.
 
 #![allow(unsafe_code, reason = "prefetch and iteration over raw tables; see docs/unsafe.md")]
 
@@ -16,7 +17,8 @@ use foldhash::quality::{FixedState, FoldHasher};
 use super::HASH_PARTS;
 use super::capture::{Capture, ShardCopy};
 
-/// Keys a shard is made for, at most: few enough that growing one, or copying it for a view, is a short stall.
+/// Most keys that a shard is made for: few enough that growing it, or copying it for a view, is a
+/// short stall.
 const SHARD_KEYS_MAX: usize = 512;
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "a hash is used as a usize");
@@ -25,7 +27,7 @@ const _: () = assert!(HASH_PARTS.is_power_of_two());
 
 /// A sharded map from keys to cells.
 pub(crate) struct Store<C> {
-    /// The hasher in it is never asked: hashes come from [`Store::hash`].
+    /// The map; its hasher is never used, because hashes come from [`Store::hash`].
     map: DashMap<Key, C, FixedState>,
     /// Foldhash resists chosen keys only if *all* its seeds are unknown; `FixedState` seeds one and publishes the rest.
     seeds: SharedSeed,
@@ -35,29 +37,29 @@ pub(crate) struct Store<C> {
     pub(crate) capture: Capture<C>,
 }
 
-/// The slots of a table, under its shard's lock.
+/// Iterates over the slots of a table, under its shard's lock.
 macro_rules! slots {
     ($table:expr) => {{
-        // SAFETY: the lock, of which `$table` is the guard, keeps the table where and as it is while it is borrowed, as
-        // it is by the expression that drives the iterator.
+        // SAFETY: the lock, of which `$table` is the guard, keeps the table in place and unchanged
+        // while it is borrowed. The expression that drives the iterator borrows it.
         let buckets = unsafe { $table.iter() };
         buckets.map(|bucket| {
-            // SAFETY: the iterator yields full buckets of the live table, and under the lock nobody has a mutable
-            // reference to one.
+            // SAFETY: the iterator yields full buckets of the live table, and under the lock no
+            // thread has a mutable reference to one.
             let (key, cell) = unsafe { bucket.as_ref() };
             (key, cell.get())
         })
     }};
 }
 
-/// What becomes of a key after [`Store::update`] has looked at it.
+/// Change of a key after the closure of [`Store::update`] has seen it.
 #[derive(Debug)]
 pub(crate) enum Change<C> {
-    /// Nothing more than was done to the cell in place.
+    /// No change beyond the one made to the cell in place.
     Keep,
-    /// It has this cell from now on.
+    /// The key gets this cell.
     Set(C),
-    /// It is removed.
+    /// The key is removed.
     Remove,
 }
 
@@ -65,7 +67,8 @@ impl<C: Send + Sync> Store<C> {
     /// Bytes of one slot of a table: key, cell and control byte.
     pub(crate) const SLOT_BYTES: usize = size_of::<(Key, SharedValue<C>)>() + 1;
 
-    /// An empty store with room for `expected_keys`, spread by a hash that depends on `hash_seed`.
+    /// Makes an empty store with room for `expected_keys`, spread by a hash that depends on
+    /// `hash_seed`.
     pub(crate) fn new(expected_keys: usize, hash_seed: u64) -> Self {
         let shards = shard_count(expected_keys);
         let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
@@ -92,7 +95,7 @@ impl<C: Send + Sync> Store<C> {
         store
     }
 
-    /// The hash of a key: what every other call takes beside the key.
+    /// The hash of a key, which every other call takes beside the key.
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.seeds);
@@ -103,16 +106,18 @@ impl<C: Send + Sync> Store<C> {
     /// Runs `read` over the cell of `key`, under the shard's read lock.
     #[inline]
     pub(crate) fn read<R>(&self, hash: u64, key: &[u8], read: impl FnOnce(Option<&C>) -> R) -> R {
-        // Nothing is loaded past a locked instruction: asked for before it, the three lines come at the same time.
+        // Prefetch first: no load passes a locked instruction. Requested before it, the three lines
+        // arrive at the same time.
         self.prefetch(hash);
         let table = self.map.shards()[self.shard(hash)].read();
         read(table.get(hash, |(known, _)| known.as_slice() == key).map(|(_, cell)| cell.get()))
     }
 
-    /// Runs `change` over the cell of `key` and does what it says, under one take of the shard's write lock.
+    /// Runs `change` over the cell of `key` and applies its result, under one take of the shard's
+    /// write lock.
     ///
-    /// A key that stays, or stays away, is probed for once. If the shard was last copied for a view before `generation`,
-    /// it is copied first.
+    /// A key that stays, or stays missing, is probed once. If the shard was last copied for a view
+    /// before `generation`, it is copied first.
     #[inline]
     pub(crate) fn update<R>(
         &self,
@@ -156,7 +161,8 @@ impl<C: Send + Sync> Store<C> {
         result
     }
 
-    /// Asks the processor for the memory that a look-up of `hash` is going to touch. Takes no lock, changes nothing.
+    /// Prefetches the memory that a look-up of `hash` will touch. The call takes no lock and
+    /// changes nothing.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
         let shard = self.shard(hash);
@@ -167,7 +173,8 @@ impl<C: Send + Sync> Store<C> {
         prefetch_line(next);
     }
 
-    /// Shows `look` the cell that `hash` most likely belongs to, if its shard is free: to prefetch what it refers to.
+    /// Shows `look` the cell that `hash` most likely belongs to, if its shard is free, so that
+    /// `look` can prefetch what it refers to.
     #[inline]
     pub(crate) fn peek(&self, hash: u64, look: impl FnOnce(&C)) {
         if let Some(table) = self.map.shards()[self.shard(hash)].try_read()
@@ -177,8 +184,8 @@ impl<C: Send + Sync> Store<C> {
         }
     }
 
-    /// Copies every entry by `copy`, under its shard's read lock, and hands each shard's copies to `each` outside
-    /// of it.
+    /// Copies every entry with `copy`, under its shard's read lock, and calls `each` with each
+    /// shard's copies outside of it.
     pub(crate) fn scan<T>(&self, copy: impl Fn(&Key, &C) -> T, mut each: impl FnMut(&mut Vec<T>)) {
         let mut copies = Vec::new();
         for shard in self.map.shards() {
@@ -197,7 +204,8 @@ impl<C: Send + Sync> Store<C> {
         C: Clone,
     {
         for (number, shard) in self.map.shards().iter().enumerate() {
-            // Whoever writes to the shard, and so may copy it, has its lock alone; there is one sweep at a time.
+            // A thread that writes to the shard, and so may copy it, has the lock exclusively.
+            // There is one sweep at a time.
             let table = shard.read();
             let copied = &self.hints[number].generation;
             if copied.load(Ordering::Relaxed) < generation {
@@ -210,8 +218,8 @@ impl<C: Send + Sync> Store<C> {
         }
     }
 
-    /// Room for a copy of every shard, and of some more keys in each, all of it touched. `blank` is a cell of no
-    /// matter.
+    /// Room for a copy of every shard, and for some more keys in each; all of the memory is
+    /// touched. `blank` is any cell.
     pub(crate) fn room(&self, blank: &C) -> Vec<ShardCopy<C>>
     where
         C: Clone,
@@ -225,14 +233,14 @@ impl<C: Send + Sync> Store<C> {
         self.map.shards().iter().map(|shard| room(shard.read().len())).collect()
     }
 
-    /// An empty store whose shards can take the place of this one's.
+    /// An empty store whose shards can replace this one's.
     pub(crate) fn empty_like(&self, expected_keys: usize) -> Self {
         let shards = self.shards();
         let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
         Self::with_shards(shards, capacity, SharedSeed::clone(&self.seeds), self.seed)
     }
 
-    /// Takes the keys of `other`, which has as many shards, in the place of its own, a shard at a time.
+    /// Replaces the keys by those of `other`, which has as many shards, a shard at a time.
     pub(crate) fn take_over(&self, other: &Self) {
         debug_assert_eq!(self.shards(), other.shards());
         for ((hint, shard), new) in self.hints.iter().zip(self.map.shards()).zip(other.map.shards())
@@ -243,17 +251,18 @@ impl<C: Send + Sync> Store<C> {
         }
     }
 
-    /// How many shards there are.
+    /// Number of shards.
     pub(crate) fn shards(&self) -> usize {
         self.hints.len()
     }
 
-    /// How many keys there are. Takes every shard's lock in turn: exact while nothing is being applied.
+    /// Number of keys. The call takes every shard's lock in turn: exact while nothing is being
+    /// applied.
     pub(crate) fn len(&self) -> usize {
         self.map.shards().iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// Bytes of memory the tables take, long keys and what cells refer to not counted.
+    /// Memory of the tables in bytes, without long keys and what cells refer to.
     pub(crate) fn memory_bytes(&self) -> usize {
         let tables: usize =
             self.map.shards().iter().map(|shard| shard.read().allocation_info().1.size()).sum();
@@ -278,32 +287,36 @@ fn copy<'a, C: Clone + 'a>(
 
 impl<C> fmt::Debug for Store<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the seed: who knows it can choose keys that collide.
+        // The seed is left out: a client that knows it can choose colliding keys.
         f.debug_struct("Store").field("shards", &self.hints.len()).finish_non_exhaustive()
     }
 }
 
-/// A power of two, so that a hash finds its shard by its bits; at least one a hash part.
+/// Number of shards: a power of two, so that bits of a hash choose the shard, and at least one for
+/// each hash part.
 fn shard_count(expected_keys: usize) -> usize {
     expected_keys.div_ceil(SHARD_KEYS_MAX).next_power_of_two().max(HASH_PARTS)
 }
 
-/// Keys fall into shards unevenly: four standard deviations of room leave about one shard in 30,000 to grow.
+/// Capacity of a shard. Keys fall into shards unevenly; with four standard deviations of room,
+/// about one shard in 30,000 grows.
 fn shard_capacity(expected_keys: usize, shards: usize) -> usize {
     let mean = expected_keys.div_ceil(shards);
     mean + 4 * mean.isqrt() + 2
 }
 
-/// Where a shard's table was last seen: good enough to prefetch by, and used for nothing else.
+/// Last known address of a shard's table, good enough for prefetching, and used for nothing else.
 ///
-/// It is set under the shard's write lock and read under none, so it may be of a table that has grown since; an
-/// address to prefetch may be wrong without harm. Relaxed, for the same reason.
+/// The hint is set under the shard's write lock and read without a lock, so the table may have
+/// grown since. A wrong address to prefetch does no harm. The accesses are relaxed for the same
+/// reason.
 #[derive(Debug, Default)]
 struct Hint {
-    /// Control bytes start here and go up; slots end here and go down.
+    /// Start of the control bytes, which go up; slots end here and go down.
     control: AtomicPtr<u8>,
     buckets: AtomicUsize,
-    /// Of the last view the shard was copied for. Read and written under the shard's lock only.
+    /// Generation of the last view that the shard was copied for. It is read and written under the
+    /// shard's lock only.
     generation: AtomicU64,
 }
 
@@ -316,8 +329,9 @@ impl Hint {
         }
     }
 
-    /// Asks the processor for the whole table. It is walked from its end, slot by slot and past empty ones, which the
-    /// processor does not foresee: 999 of 1,000 copies of some 500 keys then took 72 us at most, not 76.
+    /// Prefetches the whole table. The walk goes from the end, slot by slot and past empty ones,
+    /// which the processor does not foresee. With it, 999 of 1,000 copies of some 500 keys took 72
+    /// us at most, not 76.
     fn prefetch_all(&self, slot_bytes: usize) {
         let buckets = self.buckets.load(Ordering::Relaxed);
         let slots_bytes = buckets.wrapping_mul(slot_bytes);
@@ -325,7 +339,8 @@ impl Hint {
         prefetch_lines(control.wrapping_sub(slots_bytes), slots_bytes.wrapping_add(buckets));
     }
 
-    /// The control byte, the slot and the line beyond it where a probe for `hash` begins.
+    /// Addresses of the control byte, the slot and the line beyond it where a probe for `hash`
+    /// begins.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide, asserted above")]
     fn addresses(&self, hash: u64, slot_bytes: usize) -> [*const u8; 3] {
@@ -339,19 +354,19 @@ impl Hint {
 
 pub(super) const CACHE_LINE_BYTES: usize = 64;
 
-/// A hint to the processor; `address` may point anywhere.
+/// Prefetches a line; `address` may point anywhere.
 #[inline]
 pub(super) fn prefetch_line(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing a program could see and faults on no address; it needs SSE, which every
-        // x86-64 processor has.
+        // SAFETY: a prefetch reads nothing that a program could see, and faults on no address. It
+        // needs SSE, which every x86-64 processor has.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(all(target_arch = "aarch64", not(miri)))]
     {
-        // SAFETY: as above: PRFM is a hint that faults on no address and touches no register or flag.
+        // SAFETY: PRFM is a hint that faults on no address and touches no register or flag.
         unsafe {
             std::arch::asm!(
                 "prfm pldl1keep, [{address}]",
@@ -364,27 +379,28 @@ pub(super) fn prefetch_line(address: *const u8) {
     let _ = address;
 }
 
-/// The same for each line of `bytes` bytes from `start` on; up to a table that has grown far beyond what shards are made for.
+/// Prefetches each line of `bytes` bytes from `start` on; a table that has grown far beyond its
+/// planned size is prefetched in part.
 fn prefetch_lines(start: *const u8, bytes: usize) {
     for line in 0..bytes.div_ceil(CACHE_LINE_BYTES).min(PREFETCH_LINES_MAX) {
         prefetch_line(start.wrapping_add(line * CACHE_LINE_BYTES));
     }
 }
 
-/// 256 KiB: what the second cache holds.
+/// Number of lines in 256 KiB, the size of the second-level cache.
 const PREFETCH_LINES_MAX: usize = 4096;
 
 /// A key: up to 22 bytes in the slot itself, longer ones on the heap.
 #[derive(Clone)]
 pub(crate) enum Key {
-    /// The first `len` bytes.
+    /// The first `len` bytes are the key.
     Inline { len: u8, bytes: [u8; Key::INLINE_BYTES_MAX] },
-    /// All of them.
+    /// All bytes are the key.
     Boxed(Box<[u8]>),
 }
 
 impl Key {
-    /// The longest key without an allocation of its own.
+    /// Length of the longest key without a separate allocation.
     pub(crate) const INLINE_BYTES_MAX: usize = 22;
 
     pub(crate) fn new(key: &[u8]) -> Self {

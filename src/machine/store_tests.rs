@@ -42,7 +42,7 @@ fn every_shard_lies_in_exactly_one_hash_part() {
 fn a_slot_of_the_persistent_machine_takes_at_most_41_bytes() {
     assert_eq!(Store::<PlaceCell>::SLOT_BYTES, 41);
     let store = Store::<PlaceCell>::new(900_000, SEED);
-    // Tables are powers of two at 7/8 full at most: 900,000 keys and their headroom take 2^21 slots.
+    // Tables are powers of two, at most 7/8 full: 900,000 keys and their headroom take 2^21 slots.
     let slots = 1 << 21;
     assert!(
         store.memory_bytes() <= slots * 41 + store.hints.len() * (128 + 16 + size_of::<Hint>())

@@ -1,4 +1,4 @@
-//! A value handed out by a get.
+//! A value that a get returned.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use crate::log::table::PinnedBytes;
 
-/// The longest value that is copied out rather than shared: up to here a copy costs less than a reference count that
-/// several readers of one key would fight over.
+/// The longest value that is copied rather than shared. Up to this length a copy costs less than a
+/// reference count that several readers of one key contend for.
 pub(crate) const INLINE_BYTES_MAX: usize = 128;
 
-/// The bytes under a key, as they were when it was read; nothing changes them afterwards.
+/// The bytes of a key as they were when it was read; they never change.
 ///
-/// Values of up to 128 bytes are held by copy, longer ones are shared with the state machine: cloning never copies
-/// more than 128 bytes. Keeping a longer value of a persistent machine keeps the log segment it lies in (and, after
-/// `close()`, the directory's lock).
+/// Values of up to 128 bytes are copies, and longer ones are shared with the state machine, so
+/// cloning never copies more than 128 bytes. A longer value of a persistent machine keeps its log
+/// segment alive (and, after `close()`, the directory's lock).
 #[derive(Clone)]
 pub struct Value(Kind);
 
@@ -25,7 +25,7 @@ enum Kind {
         len: u8,
         bytes: [u8; INLINE_BYTES_MAX],
     },
-    /// The first `len` bytes; the buffer may be longer.
+    /// The value is the first `len` bytes; the buffer may be longer.
     Shared {
         bytes: Arc<[u8]>,
         len: usize,
@@ -34,7 +34,7 @@ enum Kind {
 }
 
 impl Value {
-    /// A copy of `bytes`, without allocation if they are few.
+    /// Copies `bytes`, without allocation if they are few.
     #[inline]
     pub(crate) fn copied(bytes: &[u8]) -> Self {
         let mut inline = [0; INLINE_BYTES_MAX];
@@ -47,12 +47,12 @@ impl Value {
         }
     }
 
-    /// The first `len` bytes of a buffer that nobody changes while it is shared.
+    /// The first `len` bytes of a buffer that no thread changes while it is shared.
     pub(crate) fn shared(bytes: Arc<[u8]>, len: usize) -> Self {
         Self(Kind::Shared { bytes, len })
     }
 
-    /// Shared bytes as they are: by copy if they are few.
+    /// The value of shared bytes: a copy if they are few.
     #[inline]
     pub(crate) fn held(bytes: &Arc<[u8]>) -> Self {
         if bytes.len() <= INLINE_BYTES_MAX {
@@ -62,7 +62,8 @@ impl Value {
         }
     }
 
-    /// The bytes to be shared: a copy where they are not shared yet, or are a part of more.
+    /// The bytes as a shared buffer: a copy if they are not shared yet, or are a part of a larger
+    /// buffer.
     pub(crate) fn to_shared(&self) -> Arc<[u8]> {
         match &self.0 {
             Kind::Shared { bytes, len } if bytes.len() == *len => Arc::clone(bytes),
@@ -70,13 +71,13 @@ impl Value {
         }
     }
 
-    /// Bytes held in their segment.
+    /// A value whose bytes stay in their segment.
     pub(crate) fn pinned(bytes: PinnedBytes) -> Self {
         Self(Kind::Pinned(bytes))
     }
 }
 
-/// A copy.
+/// Copies the bytes.
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Self {
         Self::copied(bytes)
@@ -102,7 +103,7 @@ impl AsRef<[u8]> for Value {
     }
 }
 
-/// Shows the length only: values do not belong into logs.
+/// Shows the length only, because values do not belong into logs.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Value({} bytes)", self.len())

@@ -1,4 +1,4 @@
-//! A view: the state at one exact index, for reading while apply goes on.
+//! A view: the state at one exact index, for reading while apply continues.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,51 +17,58 @@ use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::snapshot::Snapshot;
 
-/// How far ahead of the entry being read memory is touched for: neither slots nor values lie in the order of keys. With it
-/// the gathering is as fast as the machine's own memory: most of its time is in the prefetches, which wait for each other.
+/// Distance of the prefetch ahead of the entry being read: neither slots nor values lie in the
+/// order of keys. With it, gathering is as fast as the memory: most of its time is in the
+/// prefetches, which wait for each other.
 const SLOTS_AHEAD: usize = 32;
 const VALUES_AHEAD: usize = 16;
 
-/// How the engine takes views of a machine; of the built-in ones only.
+/// The interface by which the engine takes views of a built-in machine.
 #[doc(hidden)]
 pub trait Views: Send + Sync {
-    /// Before the view token is put into the rings: all of the snapshot that the machine was opened from is in its store then.
+    /// Prepares a view before its token is put into the rings. Afterwards the store has all of the
+    /// snapshot that the machine was opened from.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn begin_view(&self) -> Result<(), SnapshotError>;
-    /// The worker of `partition` has reached the view token.
+    /// Notes that the worker of `partition` has reached the view token.
     fn reach_view_token(&self, partition: Partition);
-    /// How many have.
+    /// Number of partitions that have reached the token.
     fn partitions_reached(&self) -> usize;
-    /// All have: copies what no worker has copied.
+    /// Completes the view after all partitions have reached the token: copies what no worker has
+    /// copied.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError>;
-    /// Puts a part of that snapshot there. Whether there was anything left.
+    /// Puts a part of the opened snapshot into the store. Returns whether there was anything left.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn fill_some(&self) -> Result<bool, SnapshotError>;
-    /// Replaces the state by that of a snapshot that was verified. Nothing is applied meanwhile.
+    /// Replaces the state by that of a verified snapshot. Nothing is applied meanwhile.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>;
-    /// The snapshots that values are read from are as they were written; whether values are read from the log too.
+    /// Checks that the snapshots that values are read from are unchanged. Returns whether values
+    /// are also read from the log.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn check_sources(&self, stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError>;
-    /// Lets go of the log before segment `below`, and of older snapshots: `snapshot` has what keys refer to there.
+    /// Releases the log before segment `below`, and older snapshots: `snapshot` has the values that
+    /// keys refer to there.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
     fn let_go(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError>;
 }
 
-/// The state of a key-value machine at one exact index: every key and value, the membership, the notes.
+/// A view of a key-value machine at one exact index: every key and value, the membership, the
+/// notes.
 ///
-/// It is taken while apply goes on ([`ApplyManager::view`](crate::ApplyManager::view)) and does not change. Keys are in
-/// the order of their bytes. Of a machine over a storage it is the storage's own snapshot, and takes no memory for keys; what it
-/// reads is copied. Of the others it takes 56 bytes a key of memory (64 of a memory machine) while it is held, keys of more than 22
-/// bytes come on top; values are shared with the machine, whose log keeps the segments they lie in.
+/// A view is taken while apply continues ([`ApplyManager::view`](crate::ApplyManager::view)) and
+/// does not change. Keys are in the order of their bytes. A view of a machine over a storage is the
+/// storage's own snapshot, takes no memory for keys, and copies what it reads. Other views take 56
+/// bytes a key of memory (64 for a memory machine) while they live, and keys of more than 22 bytes
+/// come on top. Their values are shared with the machine, whose log keeps the values' segments.
 #[derive(Debug)]
 pub struct View(
     Kind,
     #[allow(dead_code, reason = "held for the segments that places are in")] Option<SegmentHold>,
 );
 
-/// Does the same with each kind.
+/// Runs the same expression for each kind.
 macro_rules! either {
     ($kind:expr, $state:ident => $result:expr) => {
         match $kind {
@@ -85,7 +92,7 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// Slots of a store with their order.
+/// The slots of a store, with their order.
 pub(crate) struct Sorted<C: Cell> {
     head: Head,
     shards: Vec<ShardCopy<C>>,
@@ -94,7 +101,8 @@ pub(crate) struct Sorted<C: Cell> {
     poison: Arc<PoisonCell>,
 }
 
-/// Where a slot is, and the first bytes in which its key may differ from others, so that most comparisons end there.
+/// Position of a slot, and the first bytes in which its key may differ from others, so that most
+/// comparisons end there.
 #[derive(Clone, Copy)]
 struct Position {
     prefix: u64,
@@ -105,7 +113,7 @@ struct Position {
 impl<C: Cell> Sorted<C> {
     pub(crate) fn new(captured: Captured<C>, context: C::Context, poison: Arc<PoisonCell>) -> Self {
         let Captured { head, mut shards } = captured;
-        // A tombstone may outlast the filling it was there for by a moment.
+        // A tombstone may outlast its filling by a moment.
         shards.iter_mut().for_each(|copies| copies.retain(|(_, cell)| !cell.is_gone()));
         let mut keys = shards.iter().flatten().map(|(key, _)| key.as_slice());
         let first = keys.next().unwrap_or_default();
@@ -161,7 +169,7 @@ impl<C: Cell> Sorted<C> {
         Some(self.value(cell).map(|value| (Cow::Borrowed(key), value)))
     }
 
-    /// The places of the keys between these bounds.
+    /// The positions of the keys between these bounds.
     fn places(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range<usize> {
         let place = |key: &[u8], after: bool| {
             let at = self.lower_bound(key);
@@ -181,7 +189,7 @@ impl<C: Cell> Sorted<C> {
         start..end.max(start)
     }
 
-    /// Asks the processor for the slot at one place and for the value of another, which is nearer.
+    /// Prefetches the slot at one position, and the value at another, nearer one.
     #[inline]
     fn prefetch(&self, slot_at: usize, value_at: usize, reader: &mut C::Reader<'_>) {
         if let Some(slot) = self.order.get(slot_at).and_then(|position| self.slot(*position)) {
@@ -193,7 +201,7 @@ impl<C: Cell> Sorted<C> {
         }
     }
 
-    /// The first place whose key is not below `key`.
+    /// The first position whose key is not below `key`.
     fn lower_bound(&self, key: &[u8]) -> usize {
         self.order.partition_point(|position| self.key(*position) < key)
     }
@@ -224,7 +232,7 @@ impl<C: Cell> Sorted<C> {
     }
 }
 
-/// Up to eight bytes after the first `common`, as a number that sorts as they do.
+/// Up to eight bytes after the first `common`, as a number with the same order.
 fn prefix(key: &[u8], common: usize) -> u64 {
     let rest = key.get(common..).unwrap_or_default();
     let mut bytes = [0; 8];
@@ -251,7 +259,8 @@ impl View {
         either!(&self.0, state => state.head())
     }
 
-    /// The entry it is of: everything up to it is in the view, and nothing after it. `None`: before the first.
+    /// The view's entry: everything up to it is in the view, and nothing after it. `None`: the view
+    /// is from before the first entry.
     #[must_use]
     pub fn log_id(&self) -> Option<LogId> {
         self.head().applied
@@ -263,7 +272,7 @@ impl View {
         self.head().membership.as_ref().map(|(log_id, bytes)| (*log_id, &**bytes))
     }
 
-    /// The note of a name.
+    /// The note with this name.
     #[must_use]
     pub fn note(&self, name: &[u8]) -> Option<&[u8]> {
         self.head().notes.get(name).map(|value| &**value)
@@ -274,23 +283,24 @@ impl View {
         self.head().notes.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// How many keys there are.
+    /// Number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         either!(&self.0, state => state.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value of `key`. Costs a binary search, or a read of the storage.
+    /// The value of `key`. The call costs a binary search, or a read of the storage.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Poisoned`] after the engine has failed; [`ReadError::Storage`] if the storage fails.
+    /// Returns [`ReadError::Poisoned`] after the engine has failed, and [`ReadError::Storage`] if
+    /// the storage fails.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         either!(&self.0, state => state.get(key))
     }
@@ -301,8 +311,8 @@ impl View {
         self.range::<&[u8]>(..)
     }
 
-    /// Keys within `bounds` and their values, sorted by key; from either end. Bounds that exclude each other are an
-    /// empty range.
+    /// The keys within `bounds` and their values, sorted by key, from either end. Bounds that
+    /// exclude each other are an empty range.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -327,7 +337,7 @@ impl View {
         })
     }
 
-    /// Keys that begin with `prefix` and their values, sorted by key.
+    /// The keys that begin with `prefix` and their values, sorted by key.
     #[must_use]
     pub fn prefix(&self, prefix: &[u8]) -> ViewIter<'_> {
         match after_prefix(prefix) {
@@ -336,11 +346,12 @@ impl View {
         }
     }
 
-    /// Runs `each` over all keys and values, in order and where they are, until it fails: no value is copied.
+    /// Runs `each` over all keys and values, in order, until it fails. No value is copied.
     ///
     /// # Errors
     ///
-    /// What `each` gives, [`ReadError::Poisoned`] after the engine has failed, and [`ReadError::Storage`] if the storage fails.
+    /// Returns the error of `each`, [`ReadError::Poisoned`] after the engine has failed, or
+    /// [`ReadError::Storage`] if the storage fails.
     pub fn try_for_each<E: From<ReadError>>(
         &self,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
@@ -349,7 +360,7 @@ impl View {
     }
 }
 
-/// The first key that is greater than all that begin with `prefix`; `None` if no key is.
+/// The first key that is greater than all keys with `prefix`; `None` if there cannot be one.
 pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = prefix.get(..=last)?.to_vec();
@@ -357,11 +368,11 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// A key and its value, or why there are no more.
+/// A key and its value, or the error that ends the iteration.
 pub(crate) type ViewEntry<'a> = Result<(Cow<'a, [u8]>, Value), ReadError>;
 
-/// Keys and values of a [`View`], in order, from either end. Keys of a view of a storage are copies, and are read a page of at
-/// most 1 MiB at a time.
+/// Iterator over keys and values of a [`View`], in order, from either end. In a view of a storage,
+/// keys are copies, read in pages of at most 1 MiB.
 #[derive(Clone, Debug)]
 pub struct ViewIter<'a>(Entries<'a>);
 

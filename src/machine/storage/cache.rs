@@ -1,9 +1,10 @@
-//! A bounded cache of values before a storage that is slow to read.
+//! A bounded cache of values, for a storage with slow reads.
 //!
 //! # Never stale
 //!
-//! A get through the cache returns what the storage itself would have returned at some moment of the call.
-//! Each key has a *stamp*: an even number while the key is open, an odd one while a commit may be changing it.
+//! A get through the cache returns what the storage would have returned at some moment of the call.
+//! Each key has a *stamp*: an even number while the key is open, an odd one while a commit may be
+//! changing it.
 //!
 //! | the committer, one at a time | a reader |
 //! |---|---|
@@ -11,26 +12,29 @@
 //! | 2. commits the batch in the storage | 2. reads the storage, with no lock held |
 //! | 3. *opens* each key under the write lock: the entry that lost its value gets the new one, or goes; the stamp becomes the next even number | 3. *fills* under the write lock: it puts the value in only if the stamp is even and still the one that it took along |
 //!
-//! **Claim.** While no thread holds a shard's lock, each value in the shard is the one that the storage has committed
-//! last for its key.
+//! **Claim.** While no thread holds a shard's lock, each value in the shard is the last one that
+//! the storage committed for its key.
 //!
-//! - *A fill keeps it.* Stamps only rise. The stamp was even at the lookup and is the same at the fill, so no commit of
-//!   this key was between its closing and its opening at any time from the lookup to the fill. The storage did not
-//!   change the key in between. The value that the reader read in between is the last one committed.
-//! - *A closing keeps it*, because it only takes values away. After it the shard has no value for the key, and no fill
-//!   puts one in, before the opening. So the storage may change the key at any time in between.
-//! - *An opening keeps it.* The commit has ended, and the next one has not begun: there is one committer. So the value
-//!   that it puts in is the last one committed.
+//! - *A fill keeps it.* Stamps only rise. The stamp was even at the lookup and is the same at the
+//!   fill. So no commit of this key was between its closing and its opening at any time from the
+//!   lookup to the fill. The storage did not change the key during that time. So the value that the
+//!   reader read is the last one committed.
+//! - *A closing keeps it*, because it only removes values. Until the opening, the shard has no
+//!   value for the key, and no fill adds one. So the storage may change the key at any time in
+//!   between.
+//! - *An opening keeps it.* The commit has ended, and the next one has not begun, because there is
+//!   one committer. So the value that the opening adds is the last one committed.
 //!
-//! A hit is therefore a read of the storage at the moment of the lookup. If the gets of the storage never go back for a
-//! key, then neither do gets through the cache: they are gets of the storage, each at a moment within its call. A get
-//! that begins after a commit has returned sees that commit.
+//! A hit is therefore a read of the storage at the moment of the lookup. If the storage's gets
+//! never go back for a key, then gets through the cache do not either: each is a get of the storage
+//! at a moment within its call. A get that begins after a commit has returned sees that commit.
 //!
-//! Keys share stamps by their hash. A shared stamp refuses a fill that it could have taken, and never takes one that it
-//! should have refused. A commit that fails or panics leaves its keys closed for ever: the machine is poisoned then.
+//! Keys share stamps by their hash. A shared stamp may refuse a fill that was valid, and never
+//! accepts an invalid one. A commit that fails or panics leaves its keys closed forever: the
+//! machine is poisoned then.
 //!
-//! The models in `src/apply/models/loom_cache.rs` and the tests beside this file leave out one step at a time, and see
-//! a get go back.
+//! The models in `src/apply/models/loom_cache.rs` and the tests beside this file leave out one step
+//! at a time, and observe a get that goes back.
 
 mod shard;
 
@@ -43,12 +47,14 @@ use self::shard::{ENTRY_BYTES, Entry, Shard};
 use super::{StorageBatch, Table};
 use crate::Value;
 
-/// Most shards: each has a lock of its own.
+/// Maximum of shards; each has its own lock.
 const SHARDS_MAX: usize = 16;
-/// A shard has room for at least so many entries, and for so many bytes, or there are fewer shards.
+/// Least room of a shard in entries; a smaller cache has fewer shards. The next constant is the
+/// least room in bytes.
 const SHARD_ENTRIES_MIN: usize = 64;
 const SHARD_BYTES_MIN: u64 = 1 << 20;
-/// All shards together: 64 KiB. While a commit of 100 keys runs, one fill in 80 of other keys is refused.
+/// Number of stamps of all shards: 64 KiB of memory. While a commit of 100 keys runs, one fill in
+/// 80 of other keys is refused.
 const STAMPS: usize = 8_192;
 
 /// The limits of a [`ReadCache`]. Both hold at every moment.
@@ -60,23 +66,24 @@ pub struct CacheLimits {
     pub bytes: u64,
 }
 
-/// What a [`ReadCache`] has done, read without a lock: each figure for itself is exact, all together are not of one moment.
+/// Figures of a [`ReadCache`], read without a lock. Each figure is exact; together they are not of
+/// one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Entries in the cache.
+    /// Number of entries in the cache.
     pub entries: u64,
-    /// What they take: keys, values, and 192 bytes each.
+    /// Their bytes: keys, values, and 192 bytes each.
     pub bytes: u64,
-    /// Lookups that found a value.
+    /// Number of lookups that found a value.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Number of lookups that did not.
     pub misses: u64,
-    /// Entries that a limit has pushed out.
+    /// Number of entries that were evicted because of a limit.
     pub evictions: u64,
 }
 
 impl CacheStats {
-    /// Hits of all lookups, 0.0 to 100.0; 0.0 before the first lookup.
+    /// Percentage of hits among all lookups, 0.0 to 100.0; 0.0 before the first lookup.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]
     pub fn hit_rate(&self) -> f64 {
@@ -85,15 +92,16 @@ impl CacheStats {
     }
 }
 
-/// Values of a storage, kept in memory within two limits. See the module's documentation for how it stays true.
+/// Values of a storage, kept in memory within two limits. The module's documentation proves that
+/// they are current.
 ///
-/// What is pushed out is decided by `quick_cache` (a Clock-PRO that resists scans), for each shard by itself. Missing
-/// keys are not kept.
+/// `quick_cache` (a Clock-PRO that resists scans) chooses the entries to evict, for each shard
+/// separately. Missing keys are not kept.
 #[derive(Debug)]
 pub struct ReadCache {
     shards: Box<[CachePadded<Shard>]>,
     hasher: RandomState,
-    /// The step of the protocol that a test leaves out.
+    /// The step of the protocol that a test omits.
     #[cfg(test)]
     left_out: Option<Step>,
 }
@@ -107,7 +115,7 @@ pub(crate) enum Step {
     Compare,
 }
 
-/// The right to put a value into the cache that the storage is asked for after the lookup.
+/// A permit to put a value into the cache, after the storage was read.
 #[derive(Debug)]
 #[must_use = "a lookup that missed is for reading the storage next"]
 pub struct Fill<'c> {
@@ -118,22 +126,23 @@ pub struct Fill<'c> {
 }
 
 impl Fill<'_> {
-    /// Puts the value of `key` in, if no commit has begun to change the key since the lookup.
+    /// Adds the value of `key`, unless a commit has begun to change the key since the lookup.
     ///
-    /// `key` is the one that was looked up. `value` was read from the storage after the lookup.
+    /// `key` must be the key of the lookup. `value` must have been read from the storage after the
+    /// lookup.
     pub fn keep(self, key: &[u8], value: &Value) {
         self.shard.fill(self.hash, self.stamp, self.is_compared, key, value);
     }
 }
 
 impl ReadCache {
-    /// An empty cache.
+    /// Makes an empty cache.
     #[must_use]
     pub fn new(limits: CacheLimits) -> Self {
         let CacheLimits { entries, bytes } = limits;
         let by_bytes = usize::try_from(bytes / SHARD_BYTES_MIN).unwrap_or(SHARDS_MAX);
         let room = (entries / SHARD_ENTRIES_MIN).min(by_bytes).clamp(1, SHARDS_MAX);
-        // The largest power of two that is not above it.
+        // Round down to a power of two.
         let count = 1_usize << room.ilog2();
         let shards = (0..count).map(|at| {
             let entries = entries / count + usize::from(at < entries % count);
@@ -148,7 +157,7 @@ impl ReadCache {
         }
     }
 
-    /// A cache without one step of the protocol.
+    /// Makes a cache without one step of the protocol.
     #[cfg(test)]
     pub(crate) fn without(step: Step, limits: CacheLimits) -> Self {
         Self { left_out: Some(step), ..Self::new(limits) }
@@ -165,10 +174,11 @@ impl ReadCache {
         };
     }
 
-    /// The value of `key`, or the right to put it in after the storage has been asked.
+    /// The value of `key`, or a permit to add it after the storage was read.
     ///
-    /// Copies up to 128 bytes, shares more. Which table of the storage is asked has to be decided after this call:
-    /// [`during_switch`](ReadCache::during_switch) relies on it.
+    /// Values of up to 128 bytes are copied, and longer ones are shared. The caller must choose the
+    /// table of the storage after this call: [`during_switch`](ReadCache::during_switch) relies on
+    /// it.
     #[inline]
     pub fn look_up(&self, key: &[u8]) -> Result<Value, Fill<'_>> {
         let (shard, hash) = self.place(key);
@@ -178,7 +188,8 @@ impl ReadCache {
         })
     }
 
-    /// The value of `key` if the cache has it. Counts nothing, and is no reason to keep the key longer.
+    /// The value of `key`, if the cache has it. The call is not counted, and does not keep the key
+    /// longer in the cache.
     #[inline]
     #[must_use]
     pub fn peek(&self, key: &[u8]) -> Option<Value> {
@@ -186,13 +197,14 @@ impl ReadCache {
         shard.look_up(hash, key, false).ok()
     }
 
-    /// Runs `commit`, which changes the keys of `table` that are in `batch`, and no others.
+    /// Runs `commit`, which must change only the keys of `table` in `batch`.
     ///
-    /// One commit runs at a time. Entries of changed keys get the new values; a key that has none is not put in.
+    /// One commit runs at a time. Entries of changed keys get the new values; other changed keys
+    /// are not added.
     ///
     /// # Errors
     ///
-    /// Those of `commit`. The batch's keys are never kept again after one.
+    /// Returns the error of `commit`. After an error the batch's keys are never cached again.
     pub fn during_commit<R, E>(
         &self,
         batch: &StorageBatch,
@@ -224,7 +236,7 @@ impl ReadCache {
         for ((_, key, value), had_value) in writes.zip(had_value) {
             let (shard, hash) = self.place(key);
             if *had_value {
-                // Copied before the lock is taken.
+                // Copy before the lock is taken.
                 shard.open_with(hash, key, value.map(|value| Entry::new(hash, key, value)));
             } else {
                 shard.open(hash);
@@ -232,13 +244,13 @@ impl ReadCache {
         }
     }
 
-    /// Runs `switch`, which changes what any key's value is: another table counts from then on.
+    /// Runs `switch`, which may change the value of any key, because another table becomes current.
     ///
     /// The cache is empty afterwards. One commit or switch runs at a time.
     ///
     /// # Errors
     ///
-    /// Those of `switch`. Nothing is ever kept again after one.
+    /// Returns the error of `switch`. After an error nothing is ever cached again.
     pub fn during_switch<R, E>(&self, switch: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
         self.shards.iter().for_each(|shard| shard.close_all());
         let result = switch()?;
@@ -246,7 +258,7 @@ impl ReadCache {
         Ok(result)
     }
 
-    /// What the cache has done. Takes no lock.
+    /// Figures of the cache. The call takes no lock.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         let mut sum = CacheStats::default();
@@ -256,7 +268,7 @@ impl ReadCache {
         sum
     }
 
-    /// The most bytes that a key and its value may have to be kept.
+    /// The most bytes of a key and its value that can be cached.
     #[must_use]
     pub fn entry_bytes_max(&self) -> u64 {
         let least = self.shards.iter().map(|shard| shard.entry_bytes_max()).min();
@@ -268,7 +280,7 @@ impl ReadCache {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(key);
         let hash = hasher.finish();
-        // Bits that neither the shard's table nor its stamps use.
+        // Use bits that neither the shard's table nor its stamps use.
         #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
         let at = (hash >> 48) as usize & (self.shards.len() - 1);
         (&self.shards[at], hash)

@@ -1,4 +1,4 @@
-//! The read cache: its limits, its figures, and that no get goes back.
+//! Tests of the read cache: its limits, its figures, and that no get goes back.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
@@ -13,10 +13,10 @@ use crate::Value;
 
 const STATE: Table = Table::State(1);
 const LIMITS: CacheLimits = CacheLimits { entries: 1_000, bytes: 8 << 20 };
-/// What an entry takes beside key and value.
+/// Bytes of an entry beside key and value.
 const ENTRY: u64 = 192;
 
-/// A storage in memory: what the cache stands before.
+/// A storage in memory, for which the cache works.
 #[derive(Default)]
 struct Memory(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
 
@@ -37,7 +37,7 @@ impl Memory {
         Ok(())
     }
 
-    /// A get through `cache`, with `slowly` between the storage's answer and the fill.
+    /// Gets through `cache`, and calls `slowly` between the storage's answer and the fill.
     fn get_through(&self, cache: &ReadCache, key: &[u8], slowly: impl FnOnce()) -> Option<Value> {
         match cache.look_up(key) {
             Ok(value) => Some(value),
@@ -73,7 +73,7 @@ fn removing(key: &[u8]) -> StorageBatch {
     batch
 }
 
-/// Looks a key up that is not there, and puts it in.
+/// Looks up a missing key, and adds it.
 fn fill(cache: &ReadCache, key: &[u8], value: &[u8]) {
     cache.look_up(key).unwrap_err().keep(key, &Value::copied(value));
 }
@@ -99,7 +99,7 @@ fn every_figure_moves_by_what_was_done() {
     fill(&cache, b"c", b"");
     let stats = cache.stats();
     assert_eq!((stats.entries, stats.evictions, stats.misses), (2, 1, 3));
-    // What is taken out by a commit is not pushed out by a limit.
+    // A removal by a commit is no eviction.
     let storage = Memory::default();
     for key in [b"key", &b"b"[..], b"c"] {
         storage.commit_through(&cache, &removing(key));
@@ -168,7 +168,7 @@ fn a_value_that_would_push_out_nearly_all_others_is_not_kept() {
     fill(&cache, b"l", &vec![1; most + 1]);
     assert!(cache.peek(b"k").is_some() && cache.peek(b"l").is_none());
     assert_eq!(cache.stats().evictions, 0);
-    // One that grows beyond it goes.
+    // An entry that grows beyond the limit is removed.
     let storage = Memory::default();
     storage.put_through(&cache, b"k", &vec![2; most + 1]);
     assert_eq!((cache.peek(b"k").is_none(), sizes(cache.stats())), (true, (0, 0)));
@@ -181,7 +181,7 @@ fn long_values_are_shared_with_the_cache_and_not_copied() {
     cache.look_up(b"key").unwrap_err().keep(b"key", &value);
     let found = cache.look_up(b"key").unwrap();
     assert_eq!(found.as_ptr(), value.as_ptr());
-    // And outlive their place there.
+    // Values outlive their place in the cache.
     let storage = Memory::default();
     storage.commit_through(&cache, &removing(b"key"));
     assert_eq!((cache.peek(b"key"), found), (None, Value::copied(&[9; 10_000])));
@@ -209,7 +209,7 @@ fn a_commit_changes_what_is_kept_and_keeps_nothing_else() {
     assert_eq!(cache.peek(b"a").unwrap(), [1; 200]);
 }
 
-/// What the next get finds after a reader was slow: it read, then a commit ran, then it filled.
+/// The result of a get after a slow reader, which read, waited for a commit, and then filled.
 fn after_a_slow_reader(cache: &ReadCache, commit: &StorageBatch) -> Option<Value> {
     let storage = Memory::default();
     storage.commit(&putting(b"key", b"old")).unwrap();
@@ -222,13 +222,13 @@ fn a_reader_that_read_before_a_commit_brings_neither_an_old_value_nor_a_deleted_
     for (commit, then) in [(putting(b"key", b"new"), Some(&b"new"[..])), (removing(b"key"), None)] {
         let found = after_a_slow_reader(&ReadCache::new(LIMITS), &commit);
         assert_eq!(found.as_deref(), then);
-        // The canary: with the comparison of stamps left out this test sees it come back.
+        // The canary: without the comparison of stamps, the old value comes back.
         let found = after_a_slow_reader(&ReadCache::without(Step::Compare, LIMITS), &commit);
         assert_eq!(found.as_deref(), Some(&b"old"[..]));
     }
 }
 
-/// Two gets after another while a commit is between the storage's change and the cache's.
+/// Two consecutive gets while a commit is between the storage's change and the cache's.
 fn after_the_storage_has_changed(cache: &ReadCache) -> [Option<Value>; 2] {
     let storage = Memory::default();
     storage.commit(&putting(b"key", b"old")).unwrap();
@@ -252,7 +252,7 @@ fn no_get_goes_back_between_the_change_of_the_storage_and_that_of_the_cache() {
     let cache = ReadCache::new(LIMITS);
     assert_eq!(after_the_storage_has_changed(&cache), [new.clone(), new.clone()]);
     assert_eq!(cache.peek(b"key"), new, "the key has kept its place");
-    // The canary: with the closing left out this test sees a get go back.
+    // The canary: without the closing, a get goes back.
     let found = after_the_storage_has_changed(&ReadCache::without(Step::Close, LIMITS));
     assert_eq!(found, [new, Some(Value::copied(b"old"))]);
 }
@@ -291,7 +291,7 @@ fn a_switch_to_another_table_empties_the_cache_and_refuses_what_was_read_before(
         during.unwrap().keep(b"other", &Value::copied(b"old"));
         let kept = [b"key", &b"other"[..], b"kept"].map(|key| cache.peek(key).is_some());
         assert_eq!(kept, [by.is_some(), by.is_some(), false]);
-        // And then it is as any.
+        // After that the key is like any other.
         fill(&cache, b"kept", b"new");
         assert_eq!(cache.peek(b"kept").unwrap(), b"new");
     }
@@ -329,7 +329,7 @@ fn keys_that_are_often_read_outlive_a_scan_also_while_they_are_written() {
     assert!(kept >= 270, "{kept} of 300: a plain LRU keeps none");
 }
 
-/// Keys, each with a version that rises; those that three divides are deletions.
+/// Keys, each with a rising version; a version divisible by three is a deletion.
 const KEYS: usize = 6;
 
 #[derive(Default)]
@@ -337,7 +337,7 @@ struct Race {
     storage: Memory,
     /// The version that a commit has begun to write.
     begun: [AtomicU64; KEYS],
-    /// The version that was last committed.
+    /// The last committed version.
     committed: [AtomicU64; KEYS],
     /// The highest version that a get has seen.
     seen: [AtomicU64; KEYS],
@@ -355,7 +355,7 @@ impl Race {
                 if version.is_multiple_of(3) {
                     batch.remove(STATE, &[key as u8]);
                 } else {
-                    // Some are shared, some are copied.
+                    // Some values are shared, and some are copied.
                     let mut value = vec![0; if key % 2 == 0 { 8 } else { 200 }];
                     value[..8].copy_from_slice(&version.to_le_bytes());
                     batch.put(STATE, &[key as u8], &value);
@@ -390,7 +390,7 @@ impl Race {
             let found = self.storage.get_through(cache, &[key as u8], slowly);
             let version = match found {
                 Some(value) => u64::from_le_bytes(value[..8].try_into().unwrap()),
-                // The first deletion that it can be; version 0 is missing as well.
+                // This is the earliest possible deletion; version 0 is missing as well.
                 None => least.next_multiple_of(3),
             };
             if version < least || version > self.begun[key].load(Ordering::SeqCst) {
@@ -400,7 +400,7 @@ impl Race {
         }
     }
 
-    /// How many gets went back.
+    /// Number of gets that went back.
     fn run(cache: &ReadCache, rounds: u64) -> u64 {
         let race = Self::default();
         thread::scope(|scope| {

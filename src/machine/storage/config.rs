@@ -1,4 +1,4 @@
-//! How a machine over a storage is made.
+//! Options of a machine over a storage.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::error::OpenError;
 /// The longest [`StorageConfig::batch_interval`].
 const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
-/// The limits of [`StorageConfig::max_cache_bytes`].
+/// The least value of [`StorageConfig::max_cache_bytes`].
 const CACHE_BYTES_MIN: usize = 1 << 20;
 const CACHE_BYTES_MAX: usize = 1 << 40;
 
-/// How a [`StorageMachine`](super::StorageMachine) is made.
+/// Options of a [`StorageMachine`](super::StorageMachine).
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,32 +50,37 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
-    /// The most entries that the storage commits as one batch, default 128. A batch of 16 MiB ends before that.
+    /// Sets the most entries that the storage commits as one batch, default 128. A batch also ends
+    /// at 16 MiB.
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
         self
     }
 
-    /// How long fewer entries than [`batch_size`](StorageConfig::batch_size) wait for more before they are committed, default
-    /// 0: not at all. At most 60 seconds.
+    /// Sets how long fewer entries than [`batch_size`](StorageConfig::batch_size) wait for more
+    /// before they are committed. Default: 0, not at all. At most 60 seconds.
     ///
-    /// A synchronous caller, a flush, a view, a snapshot and a close do not wait for it.
+    /// Synchronous callers, flushes, views, snapshots and closes do not wait for it.
     pub fn batch_interval(mut self, interval: Duration) -> Self {
         self.batch_interval = interval;
         self
     }
 
-    /// Whether each batch is on stable storage before its entries are acknowledged, default true.
+    /// Sets whether each batch is on stable storage before its entries are acknowledged. Default:
+    /// true.
     ///
-    /// With false a power cut may lose acknowledged entries: as many as the storage had not synced by itself, never out of
-    /// order. A storage that keeps unsynced batches in the memory of the process, as redb does, loses them to a kill too. [`flush_pending`](crate::ApplyManager::flush_pending) and [`close`](crate::ApplyManager::close) sync all the
-    /// same. It has no meaning for a machine under [`Journaled`](crate::Journaled), whose log syncs.
+    /// With false, a power cut may lose acknowledged entries: as many as the storage had not synced
+    /// itself, never out of order. A storage that keeps unsynced batches in the memory of the
+    /// process, as redb does, also loses them to a kill.
+    /// [`flush_pending`](crate::ApplyManager::flush_pending) and
+    /// [`close`](crate::ApplyManager::close) sync all the same. The option has no meaning for a
+    /// machine under [`Journaled`](crate::Journaled), whose log syncs.
     pub fn sync_writes(mut self, sync: bool) -> Self {
         self.sync_writes = sync;
         self
     }
 
-    /// The largest key, value and entry taken; default: the most there can be.
+    /// Sets the largest key, value and entry; default: the format's limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -84,24 +89,26 @@ impl StorageConfig {
     /// Whether the machine keeps values that were read in memory, default false: a storage has caches of its own, and this one
     /// takes memory beside them. `docs/operating.md` says when it pays.
     ///
-    /// Reads see what they would see without it. Without it the `cache_*` figures of the stats are `None`.
+    /// Reads return the same with and without the cache. Without the cache, the `cache_*` figures
+    /// of the stats are `None`.
     pub fn enable_cache(mut self, enable: bool) -> Self {
         self.enable_cache = enable;
         self
     }
 
-    /// The most entries in the read cache, default 10,000; 1 to 2^32. It counts only with
-    /// [`enable_cache`](StorageConfig::enable_cache).
+    /// Sets the most entries in the read cache, default 10,000; 1 to 2^32. It has an effect only
+    /// with [`enable_cache`](StorageConfig::enable_cache).
     pub fn max_cache_size(mut self, entries: usize) -> Self {
         self.cache_limits.entries = entries;
         self
     }
 
-    /// The most bytes in the read cache, default 64 MiB; 1 MiB to 1 TiB. Keys and values count, and 192 bytes for each entry. It
-    /// counts only with [`enable_cache`](StorageConfig::enable_cache).
+    /// Sets the most bytes in the read cache, default 64 MiB; 1 MiB to 1 TiB. Keys and values
+    /// count, and 192 bytes for each entry. It has an effect only with
+    /// [`enable_cache`](StorageConfig::enable_cache).
     ///
-    /// A value that takes more than 3/4 of one of its parts is not kept; there are up to 16 parts, of 1 MiB at least. By default
-    /// that is 3 MiB.
+    /// The cache has up to 16 parts, of 1 MiB at least; a value above 3/4 of a part is not cached.
+    /// By default that limit is 3 MiB.
     pub fn max_cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_limits.bytes = bytes;
         self
@@ -124,7 +131,7 @@ impl StorageConfig {
         ]
     }
 
-    /// The cache that is asked for.
+    /// The configured cache.
     pub(super) fn cache(&self) -> Option<ReadCache> {
         self.enable_cache.then(|| ReadCache::new(self.cache_limits))
     }

@@ -1,4 +1,4 @@
-//! The key-value state machine whose keys and values another storage holds.
+//! The key-value state machine with its keys and values in another storage.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,59 +22,64 @@ use crate::machine::{
 };
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
-/// Entries of a frame in memory, and its bytes: as those of a [`MemoryStateMachine`](crate::MemoryStateMachine).
+/// Entries of a frame in memory; this and its bytes equal those of a
+/// [`MemoryStateMachine`](crate::MemoryStateMachine).
 const FRAME_ENTRIES_MAX: u32 = 128;
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
-/// A key-value state machine over a [`Storage`]; see [`Command`](crate::Command) for what it does. Made by
-/// [`PersistentStateMachine::with_storage`].
+/// A key-value state machine over a [`Storage`]; [`Command`](crate::Command) lists its commands.
+/// [`PersistentStateMachine::with_storage`] makes it.
 ///
-/// An entry is applied when a batch with it is committed in the storage, together with its log id: from then on reads see it,
-/// and its reply is there. Reads may be made from any thread at any time. Each returns its key's value as of the last
-/// batch committed, and never goes back for a key.
+/// An entry is applied when the storage has committed a batch with it, together with its log id.
+/// From then on reads see it, and its reply is there. Any thread may read at any time. A read
+/// returns its key's value as of the last committed batch, and never goes back for a key.
 ///
-/// There is one partition, so an engine needs no more than one worker for it.
+/// There is one partition, so an engine needs only one worker for it.
 pub struct StorageMachine<S: Storage> {
     pub(super) storage: S,
     config: StorageConfig,
-    /// The worker's own: nothing but the thread in the worker's place, or in all workers' places, takes it.
+    /// The worker's stage: only a thread in the worker's place, or in all workers' places, locks
+    /// it.
     pub(super) stage: Mutex<Stage>,
     pub(super) committed: Mutex<Committed>,
-    /// Of the keys and values of the generation that counts.
+    /// Cache of the keys and values of the current generation.
     pub(super) cache: Option<Arc<ReadCache>>,
-    /// The generation in `committed`. It moves, with Release, after the storage has committed the switch, and before a
-    /// table of the generation before is removed: a read that missed a removed table sees it moved.
+    /// The generation in `committed`. It moves, with Release, after the storage has committed the
+    /// switch, and before a table of the earlier generation is removed. So a read that misses a
+    /// removed table sees the move.
     pub(super) generation: AtomicU64,
     /// The last entry known to be on stable storage.
     pub(super) durable: Mutex<Option<LogId>>,
     applied_count: AtomicU64,
-    /// The engine calls `commit`.
+    /// Whether the engine calls `commit`.
     engine_commits: AtomicBool,
-    /// Our log syncs: commits need not.
+    /// Whether our log syncs, so that commits need not.
     log_syncs: AtomicBool,
-    /// One view is taken at a time.
+    /// The view token; one view is taken at a time.
     pub(super) token: TokenReached<S::Snapshot>,
     pub(super) journal: Journal,
 }
 
-/// What the records in the storage say.
+/// The content of the storage's records.
 pub(super) struct Committed {
     pub(super) record: StateRecord,
     pub(super) membership: Option<Membership>,
 }
 
 impl PersistentStateMachine {
-    /// A key-value state machine whose keys and values `storage` holds, instead of a log of this library; it goes on
-    /// where the storage is ([`StateMachine::applied`]).
+    /// Makes a key-value state machine with its keys and values in `storage`, instead of a log of
+    /// this library. It continues where the storage is ([`StateMachine::applied`]).
     ///
-    /// Costs a few reads and a sync, whatever the number of keys; where an installation of a snapshot was interrupted, also
-    /// removing what it left. `storage` belongs to the machine from then on: nothing else may write to its tables.
+    /// The call costs a few reads and a sync, whatever the number of keys. After an interrupted
+    /// installation of a snapshot, it also removes what that left. `storage` then belongs to the
+    /// machine: nothing else may write to its tables.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Config`] for an option out of its range; [`OpenError::Storage`] if the storage fails;
-    /// [`OpenError::UnknownVersion`] for one that a later release has written; [`OpenError::Corrupt`] for one whose records
-    /// do not read back, or that holds keys and no record of ours. Nothing was changed then.
+    /// Returns [`OpenError::Config`] for an option out of its range, and [`OpenError::Storage`] if
+    /// the storage fails. Returns [`OpenError::UnknownVersion`] for a storage that a later release
+    /// has written. Returns [`OpenError::Corrupt`] for records that cannot be read back, or keys
+    /// without a record of ours. Nothing was changed then.
     ///
     /// # Examples
     ///
@@ -125,19 +130,22 @@ impl PersistentStateMachine {
     }
 }
 
-/// Reading.
+/// The read calls.
 impl<S: Storage> StorageMachine<S> {
-    /// Refuses reads after a failure: what is in the storage is not known until it is opened again.
+    /// Refuses reads after a failure: the content of the storage is unknown until it is opened
+    /// again.
     #[inline]
     fn check(&self) -> Result<(), ReadError> {
         Ok(self.journal.poison().check()?)
     }
 
-    /// The value of `key`; `None` if it has none. Copies it, or shares it with the [read cache](StorageConfig::enable_cache).
+    /// The value of `key`; `None` if it has none. The value is copied, or shared with the [read
+    /// cache](StorageConfig::enable_cache).
     ///
     /// # Errors
     ///
-    /// [`ReadError::Poisoned`] after the engine has failed; [`ReadError::Storage`] if the storage fails.
+    /// Returns [`ReadError::Poisoned`] after the engine has failed, and [`ReadError::Storage`] if
+    /// the storage fails.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         match &self.cache {
             Some(cache) => self.get_cached(cache, key),
@@ -145,7 +153,8 @@ impl<S: Storage> StorageMachine<S> {
         }
     }
 
-    /// `read` comes after the lookup, and so does its choice of the generation: the cache relies on it.
+    /// Gets through the cache. The read and its choice of the generation come after the lookup: the
+    /// cache relies on it.
     fn get_cached(&self, cache: &ReadCache, key: &[u8]) -> Result<Option<Value>, ReadError> {
         self.check()?;
         match cache.look_up(key) {
@@ -160,12 +169,12 @@ impl<S: Storage> StorageMachine<S> {
         }
     }
 
-    /// What `read` makes of the value of `key`; `None`, and `read` is not called, if it has none. No lock is held
-    /// meanwhile.
+    /// The result of `read` over the value of `key`; `None`, without a call of `read`, if it has
+    /// none. No lock is held meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`get`](StorageMachine::get).
+    /// Returns the errors of [`get`](StorageMachine::get).
     pub fn get_with<R>(
         &self,
         key: &[u8],
@@ -174,11 +183,12 @@ impl<S: Storage> StorageMachine<S> {
         Ok(self.get(key)?.map(|value| read(&value)))
     }
 
-    /// Replaces what is in `out` by the value of `key` (by nothing if it has none) and says whether it has one.
+    /// Replaces the content of `out` by the value of `key` (by nothing if it has none). Returns
+    /// whether it has one.
     ///
     /// # Errors
     ///
-    /// As [`get`](StorageMachine::get).
+    /// Returns the errors of [`get`](StorageMachine::get).
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, ReadError> {
         out.clear();
         let mut copy = |value: &[u8]| {
@@ -199,7 +209,7 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// # Errors
     ///
-    /// As [`get`](StorageMachine::get).
+    /// Returns the errors of [`get`](StorageMachine::get).
     pub fn contains(&self, key: &[u8]) -> Result<bool, ReadError> {
         match &self.cache {
             Some(cache) => Ok(self.get_cached(cache, key)?.is_some()),
@@ -207,11 +217,11 @@ impl<S: Storage> StorageMachine<S> {
         }
     }
 
-    /// How many keys have a value. It is counted, not looked up.
+    /// Number of keys with a value. The machine counts it, and does not read the storage.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Poisoned`] after the engine has failed.
+    /// Returns [`ReadError::Poisoned`] after the engine has failed.
     pub fn len(&self) -> Result<usize, ReadError> {
         self.check()?;
         Ok(usize::try_from(lock(&self.committed).record.keys).unwrap_or(usize::MAX))
@@ -221,7 +231,7 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// # Errors
     ///
-    /// As [`len`](StorageMachine::len).
+    /// Returns the errors of [`len`](StorageMachine::len).
     pub fn is_empty(&self) -> Result<bool, ReadError> {
         Ok(self.len()? == 0)
     }
@@ -230,7 +240,7 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// # Errors
     ///
-    /// As [`get`](StorageMachine::get).
+    /// Returns the errors of [`get`](StorageMachine::get).
     pub fn note(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         self.read(Table::Notes, name, <[u8]>::to_vec)
     }
@@ -239,7 +249,7 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// # Errors
     ///
-    /// As [`len`](StorageMachine::len).
+    /// Returns the errors of [`len`](StorageMachine::len).
     pub fn membership(&self) -> Result<Option<(LogId, Vec<u8>)>, ReadError> {
         self.check()?;
         Ok(self.committed_membership())
@@ -250,7 +260,7 @@ impl<S: Storage> StorageMachine<S> {
     ///
     /// # Errors
     ///
-    /// As [`get`](StorageMachine::get).
+    /// Returns the errors of [`get`](StorageMachine::get).
     #[allow(clippy::type_complexity, reason = "as the call of the built-in machines")]
     pub fn scan_sorted(&self) -> Result<Vec<(Box<[u8]>, Value)>, ReadError> {
         self.check()?;
@@ -269,13 +279,14 @@ impl<S: Storage> StorageMachine<S> {
         &self.storage
     }
 
-    /// What the storage knows about itself.
+    /// The storage's own figures.
     #[must_use]
     pub fn storage_stats(&self) -> StorageStats {
         self.storage.stats()
     }
 
-    /// Runs `read` over a value of the generation that counts. It may run more than once; the last time counts.
+    /// Runs `read` over a value of the current generation. `read` may run more than once; the last
+    /// result counts.
     fn read<R>(
         &self,
         table: fn(u64) -> Table,
@@ -296,7 +307,7 @@ impl<S: Storage> StorageMachine<S> {
             if generation == before {
                 return got.map(|_| found).map_err(|source| self.read_error(source));
             }
-            // A snapshot was installed meanwhile, and the table may be going.
+            // A snapshot was installed meanwhile, and the table may be in removal.
         }
     }
 
@@ -310,9 +321,9 @@ impl<S: Storage> StorageMachine<S> {
     }
 }
 
-/// Committing.
+/// The commit calls.
 impl<S: Storage> StorageMachine<S> {
-    /// Commits what is staged, and says whether everything committed is durable.
+    /// Commits the staged changes. Returns whether everything committed is durable.
     pub(super) fn commit_staged(&self, stage: &mut Stage) -> Result<bool, Fatal> {
         if stage.has_failed {
             return Err(Fatal::new("the storage failed before; open it again"));
@@ -393,7 +404,8 @@ impl<S: Storage> Staging for StorageMachine<S> {
 }
 
 impl<S: Storage> StateMachine for StorageMachine<S> {
-    /// One partition, and no barriers: a batch of entries is committed as a whole.
+    /// Every entry has one footprint, and none is a barrier: a batch of entries is committed as a
+    /// whole.
     #[inline]
     fn footprint(&self, _payload: &PayloadRef<'_>) -> Footprint {
         Footprint::Key(0)
@@ -415,7 +427,7 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
         let mut applied = 0;
         for entry in range.entries(partition) {
             let entry = entry?;
-            // Also if the storage panics.
+            // Set this first, for the case that the storage panics.
             stage.has_failed = true;
             let reply = stage.apply(&self.storage, &entry)?;
             stage.has_failed = false;
@@ -468,13 +480,15 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
         Some(self)
     }
 
-    /// The bytes of a key-value snapshot file: those of [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to).
+    /// Writes the bytes of a key-value snapshot file, as
+    /// [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to) does.
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         self.view()?.snapshot_to(out).map(|_report| ())
     }
 
-    /// From the bytes of a key-value snapshot file, of which it takes as much memory while it reads them. The machine
-    /// then goes on after the entry that the snapshot is of. The storage needs room for the old state and the new one.
+    /// Restores from the bytes of a key-value snapshot file, and takes as much memory while it
+    /// reads them. The machine then continues after the snapshot's entry. The storage needs room
+    /// for the old state and the new one.
     fn restore(&self, source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
         self.load_snapshot(&Snapshot::of_source(source)?)
     }
@@ -493,7 +507,8 @@ impl<S: Storage> fmt::Debug for StorageMachine<S> {
     }
 }
 
-/// What these locks guard is replaced in one step, or says itself that it is not whole.
+/// Values under these locks are replaced in one step, or record themselves that they are
+/// incomplete.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

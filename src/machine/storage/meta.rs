@@ -1,4 +1,5 @@
-//! The records of [`Table::Meta`]: which generation counts, how far the log is applied, and the membership.
+//! The records of [`Table::Meta`]: the current generation, the applied position of the log, and the
+//! membership.
 //!
 //! ```text
 //! state:       magic (8) | version (2) | kind (1) | log id present (1) | zero (4) | generation (8) | keys (8)
@@ -7,7 +8,8 @@
 //! log id:      index (8) | term (8) | leader tag (16) | bytes of the tag (1)
 //! ```
 //!
-//! Numbers are little-endian. Whatever the version, magic, version and the checksum at the end never move.
+//! Numbers are little-endian. Magic, version and the checksum at the end stay in place in every
+//! version.
 
 use crc32c::crc32c;
 
@@ -22,7 +24,7 @@ pub(super) const STATE_KEY: &[u8] = b"state";
 pub(super) const MEMBERSHIP_KEY: &[u8] = b"membership";
 
 const MAGIC: &[u8; 8] = b"SPRGSTOR";
-/// The version this release writes, and the only one it reads.
+/// The version that this release writes, and the only one that it reads.
 const VERSION: u16 = 1;
 const CRC_BYTES: usize = 4;
 const LOG_ID_BYTES: usize = 33;
@@ -31,21 +33,21 @@ const STATE_BYTES: usize = 72;
 
 const _: () = assert!(LOG_ID_AT + LOG_ID_BYTES + 3 + CRC_BYTES == STATE_BYTES);
 
-/// What the record of the state says.
+/// The content of the record of the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StateRecord {
-    /// Of the tables that count.
+    /// Generation of the current tables.
     pub(crate) generation: u64,
-    /// The last entry that is in them.
+    /// The last entry in the state.
     pub(crate) applied: Option<LogId>,
-    /// Keys in the state.
+    /// Number of keys in the state.
     pub(crate) keys: u64,
 }
 
-/// A membership and the entry it came with.
+/// A membership, and the log id of its entry.
 pub(crate) type Membership = (LogId, Box<[u8]>);
 
-/// Why a record is refused.
+/// Reason why a record is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
     Damaged(&'static str),
@@ -54,7 +56,7 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    /// As opening says it of the record `key` of the storage called `storage`.
+    /// The error of opening for the record `key` of the storage called `storage`.
     pub(super) fn into_open_error(self, storage: &str, key: &[u8]) -> OpenError {
         let file = place(storage, key);
         match self {
@@ -67,7 +69,7 @@ impl Refused {
         }
     }
 
-    /// As a read says it.
+    /// The error of a read.
     pub(super) fn into_storage_error(self) -> StorageError {
         let what = match self {
             Self::Damaged(what) => what,
@@ -78,7 +80,7 @@ impl Refused {
     }
 }
 
-/// What to call a record in errors.
+/// Name of a record in errors.
 fn place(storage: &str, key: &[u8]) -> String {
     format!("{storage}: record {:?} of table {}", String::from_utf8_lossy(key), Table::Meta)
 }
@@ -137,7 +139,7 @@ impl StateRecord {
     }
 }
 
-/// Adds the record of a membership to a batch, or removes it.
+/// Adds the record of a membership to a batch, or removes the record.
 pub(super) fn put_membership(batch: &mut StorageBatch, membership: Option<(LogId, &[u8])>) {
     match membership {
         Some((log_id, bytes)) => {
@@ -187,7 +189,7 @@ fn decode_log_id(bytes: &[u8; LOG_ID_BYTES]) -> Result<LogId, Refused> {
     Ok(LogId { index, term: u64::from_le_bytes(array(bytes, 8)?), leader: tag })
 }
 
-/// What is before the checksum, if it fits.
+/// The bytes before the checksum, if it fits.
 fn checked(bytes: &[u8]) -> Result<&[u8], Refused> {
     match bytes.split_last_chunk::<CRC_BYTES>() {
         Some((body, crc)) if crc32c(body) == u32::from_le_bytes(*crc) => Ok(body),
@@ -201,7 +203,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Refused> {
     part.copied().ok_or(Refused::Damaged("a record is too short"))
 }
 
-/// A read of a record: the storage failed, or it does not hold one that can be read.
+/// Failure of reading a record: the storage failed, or the record is unreadable.
 #[derive(Debug)]
 pub(crate) enum MetaError {
     Storage(StorageError),
@@ -224,12 +226,12 @@ impl MetaError {
     }
 }
 
-/// The record of the state; `None` if there is none.
+/// Reads the record of the state; `None` if there is none.
 pub(crate) fn read_state(snapshot: &dyn StorageSnapshot) -> Result<Option<StateRecord>, MetaError> {
     read_record(snapshot, STATE_KEY, StateRecord::decode)
 }
 
-/// The record of the membership; `None` if there is none.
+/// Reads the record of the membership; `None` if there is none.
 pub(crate) fn read_membership(
     snapshot: &dyn StorageSnapshot,
 ) -> Result<Option<Membership>, MetaError> {

@@ -1,4 +1,4 @@
-//! Opening: which of the tables count, and which are left from something that was interrupted.
+//! Opening a storage: finds the current tables, and the rest of interrupted operations.
 
 use std::ops::{Bound, ControlFlow};
 
@@ -9,15 +9,15 @@ use crate::error::{Corrupt, OpenError};
 /// The generation of a state that was never replaced.
 const FIRST_GENERATION: u64 = 1;
 
-/// What was found, or made, in a storage.
+/// The content that opening found or made.
 pub(super) struct Opened {
     pub(super) record: StateRecord,
     pub(super) membership: Option<Membership>,
-    /// The highest generation of a table that was there.
+    /// The highest generation of any table found.
     pub(super) last_generation: u64,
 }
 
-/// Reads the records, or makes them; then removes what does not count, and syncs.
+/// Reads the records, or makes them; then removes tables that are not current, and syncs.
 pub(super) fn open(storage: &impl Storage) -> Result<Opened, OpenError> {
     let name = storage.name();
     let failed = |source| OpenError::Storage { storage: name, source };
@@ -36,7 +36,7 @@ pub(super) fn open(storage: &impl Storage) -> Result<Opened, OpenError> {
         None => (create(storage).map_err(failed)?, None),
     };
     let (state, notes) = (Table::State(record.generation), Table::Notes(record.generation));
-    // A crash may have taken back a table that nothing was put into.
+    // A crash may have taken back a table without content.
     storage.create_table(state).and_then(|()| storage.create_table(notes)).map_err(failed)?;
     let generations = tables.iter().map(|table| match table {
         Table::Meta => 0,
@@ -48,12 +48,13 @@ pub(super) fn open(storage: &impl Storage) -> Result<Opened, OpenError> {
             storage.remove_table(table).map_err(failed)?;
         }
     }
-    // What a process that was killed has committed without a sync is here, and need not be on stable storage.
+    // Batches that a killed process committed without a sync are here, and may not be on stable
+    // storage.
     storage.sync().map_err(failed)?;
     Ok(Opened { record, membership, last_generation })
 }
 
-/// The state before the first entry. It is on stable storage before anything else is.
+/// Makes the state before the first entry. The state is on stable storage before anything else is.
 fn create(storage: &impl Storage) -> Result<StateRecord, StorageError> {
     let record = StateRecord { generation: FIRST_GENERATION, applied: None, keys: 0 };
     storage.create_table(Table::Meta)?;
@@ -63,8 +64,8 @@ fn create(storage: &impl Storage) -> Result<StateRecord, StorageError> {
     Ok(record)
 }
 
-/// Refuses a storage with keys, but no record that says what they are: a crash leaves no such thing, as the record is the
-/// first that becomes durable.
+/// Refuses a storage with keys and without a record of their state. No crash leaves that, because
+/// the record becomes durable first.
 fn refuse_foreign(
     snapshot: &impl StorageSnapshot,
     tables: &[Table],

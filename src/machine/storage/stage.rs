@@ -1,4 +1,4 @@
-//! What is applied and not yet committed: each changed key once, in the batch that is going to be committed.
+//! The stage: applied changes that are not committed yet, each changed key once, in the next batch.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -15,32 +15,33 @@ use crate::machine::effect::{Effect, InBytes, Outcome, Overlay, Pending, evaluat
 use crate::machine::number::Decimal;
 use crate::machine::{EntryRef, Fatal};
 
-/// A batch of so many bytes is committed before it has all the entries it could have.
+/// Bytes at which a batch is committed before it has its maximum of entries.
 pub(super) const STAGED_BYTES_MAX: usize = 16 << 20;
-/// Sets notes apart from keys of the same bytes.
+/// Makes the hashes of notes differ from those of keys with the same bytes.
 const NOTES: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Changes over what is committed. The thread in the worker's place has it.
+/// Changes over the committed state. The thread in the worker's place has the stage.
 pub(super) struct Stage {
     batch: StorageBatch,
-    /// By hash: which write of the batch a key or a note has.
+    /// For each hash, the write of the batch for a key or a note.
     index: HashTable<(u64, usize)>,
     hasher: RandomState,
-    /// What the records say when the batch is committed.
+    /// The content of the records when the batch is committed.
     record: StateRecord,
-    /// Set by an entry of the batch.
+    /// Membership that an entry of the batch has set.
     membership: Option<(LogId, Vec<u8>)>,
-    /// The highest generation that tables were ever made of since the storage was opened.
+    /// The highest generation of any table made since the storage was opened.
     last_generation: u64,
-    /// Asked before the storage is.
+    /// The cache, which is read before the storage.
     cache: Option<Arc<ReadCache>>,
-    /// Entries were applied since the last commit.
+    /// Whether entries were applied since the last commit.
     is_dirty: bool,
-    /// A call did not come to its end: what is staged, or whether it was committed, is not known.
+    /// Whether a call did not finish: then it is unknown what is staged, or whether it was
+    /// committed.
     pub(super) has_failed: bool,
 }
 
-/// Where a command finds what a key has.
+/// The place of a key's current value.
 enum Place {
     /// In this write of the batch.
     Staged(usize),
@@ -48,7 +49,8 @@ enum Place {
 }
 
 impl Stage {
-    /// Over a storage with this record, whose tables are of generations up to `last_generation`.
+    /// Makes a stage over a storage with this record, whose tables have generations up to
+    /// `last_generation`.
     pub(super) fn new(
         record: StateRecord,
         last_generation: u64,
@@ -72,7 +74,7 @@ impl Stage {
         self.is_dirty
     }
 
-    /// Whether it should be committed before more is added.
+    /// Whether the stage should be committed before more is added.
     pub(super) fn is_full(&self) -> bool {
         self.batch.bytes() >= STAGED_BYTES_MAX
     }
@@ -81,18 +83,18 @@ impl Stage {
         self.record
     }
 
-    /// A generation that no table was made of.
+    /// A generation without any table.
     pub(super) fn next_generation(&mut self) -> u64 {
         self.last_generation += 1;
         self.last_generation
     }
 
-    /// The membership that the batch brings.
+    /// The membership in the batch.
     pub(super) fn membership(&self) -> Option<(LogId, &[u8])> {
         self.membership.as_ref().map(|(log_id, bytes)| (*log_id, &**bytes))
     }
 
-    /// The batch with the records of the last entry applied.
+    /// The batch, completed with the records of the last entry applied.
     pub(super) fn finished(&mut self) -> &StorageBatch {
         if let Some((log_id, bytes)) = &self.membership {
             put_membership(&mut self.batch, Some((*log_id, bytes)));
@@ -101,7 +103,7 @@ impl Stage {
         &self.batch
     }
 
-    /// Nothing is staged, over a storage with this record.
+    /// Empties the stage, over a storage with this record.
     pub(super) fn clear(&mut self, record: StateRecord) {
         self.batch.clear();
         self.batch.shrink_to(STAGED_BYTES_MAX);
@@ -111,13 +113,13 @@ impl Stage {
         self.is_dirty = false;
     }
 
-    /// Everything up to this entry is applied.
+    /// Notes that everything up to this entry is applied.
     pub(super) fn applied_to(&mut self, log_id: LogId) {
         self.record.applied = Some(log_id);
         self.is_dirty = true;
     }
 
-    /// Applies one entry; its reply.
+    /// Applies one entry, and returns its reply.
     pub(super) fn apply(
         &mut self,
         storage: &impl Storage,
@@ -154,7 +156,7 @@ impl Stage {
         }
     }
 
-    /// Runs every command over an overlay first: nothing of a batch that is rejected is staged.
+    /// Runs every command over an overlay first, so nothing of a rejected batch is staged.
     fn apply_batch(
         &mut self,
         storage: &impl Storage,
@@ -166,7 +168,7 @@ impl Stage {
             let Some(key) = command.key() else { return Err(Fatal::new("a batch in a batch")) };
             let hash = self.hash(key);
             let (outcome, existed) = match overlay.evaluate(hash, key, &command) {
-                // Whether it existed was recorded with its first change.
+                // The key's first change has recorded whether it existed.
                 Some(outcome) => (outcome?, false),
                 None => self.evaluate(storage, hash, key, &command)?,
             };
@@ -189,7 +191,7 @@ impl Stage {
         Ok(Reply::Batch { commands: batch.len() })
     }
 
-    /// Runs a command over what its key has, and says whether it has anything.
+    /// Runs a command over the current value of its key. Also returns whether the key has a value.
     fn evaluate<'a>(
         &self,
         storage: &impl Storage,
@@ -202,7 +204,7 @@ impl Stage {
             let found = self.batch.value(at).map(InBytes);
             return Ok((evaluate(command, found.as_ref())?, found.is_some()));
         }
-        // The worker that applies is the one that commits: no commit is changing the cache now.
+        // The worker that applies also commits, so no commit is changing the cache now.
         if let Some(value) = self.cache.as_ref().and_then(|cache| cache.peek(key)) {
             return Ok((evaluate(command, Some(&InBytes(&value)))?, true));
         }
@@ -217,7 +219,7 @@ impl Stage {
         }
     }
 
-    /// Stages what a key becomes.
+    /// Stages the new state of a key.
     fn settle(&mut self, change: &Pending<'_>) {
         let table = Table::State(self.record.generation);
         let number;
@@ -266,7 +268,7 @@ impl Stage {
     }
 }
 
-/// The end of a machine whose storage failed.
+/// The error of a machine whose storage failed.
 pub(super) fn failed(storage: &impl Storage, error: &StorageError) -> Fatal {
     let room =
         if error.is_disk_full() { "; make room and open it again" } else { "; open it again" };

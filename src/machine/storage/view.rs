@@ -1,4 +1,4 @@
-//! A view of a state that a storage holds: the storage's own snapshot, read in pages.
+//! A view of a state in a storage: the storage's own snapshot, read in pages.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,9 +15,10 @@ use crate::machine::capture::Head;
 use crate::machine::view::ViewEntry;
 use crate::poison::PoisonCell;
 
-/// Entries of the first page of an iterator; each page is twice as long as the one before.
+/// Number of entries in the first page of an iterator; each page is twice as long as the one
+/// before.
 const FIRST_PAGE_ENTRIES: usize = 16;
-/// Entries of a page, and bytes of them, at most; but one entry there is.
+/// Most entries of a page; this and the limit of bytes still allow one entry.
 const PAGE_ENTRIES_MAX: usize = 512;
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -27,7 +28,7 @@ pub(crate) struct Stored {
     table: Table,
     keys: u64,
     snapshot: Box<dyn StorageSnapshot>,
-    /// What the storage is called.
+    /// Name of the storage.
     storage: &'static str,
     poison: Arc<PoisonCell>,
 }
@@ -36,7 +37,7 @@ pub(crate) struct Stored {
 type Entry = (Box<[u8]>, Value);
 
 impl Stored {
-    /// Reads what stands beside the keys; the notes are kept in memory.
+    /// Reads the data beside the keys; the notes are kept in memory.
     pub(crate) fn new(
         snapshot: impl StorageSnapshot,
         storage: &'static str,
@@ -79,7 +80,7 @@ impl Stored {
         Ok(found)
     }
 
-    /// Runs `each` over all keys and values, in order, where they are.
+    /// Runs `each` over all keys and values, in order, without copying them.
     pub(crate) fn try_for_each<E: From<ReadError>>(
         &self,
         each: &mut impl FnMut(&[u8], &[u8]) -> Result<(), E>,
@@ -102,7 +103,7 @@ impl Stored {
         Err(self.failed(StorageError::Corrupt { message }).into())
     }
 
-    /// Keys between these bounds, in pages.
+    /// The keys between these bounds, in pages.
     pub(crate) fn pages(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pages<'_> {
         Pages {
             stored: self,
@@ -142,25 +143,26 @@ fn excludes_all(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     }
 }
 
-/// Which end of a range a page is read from.
+/// The end of a range from which a page is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Front,
     Back,
 }
 
-/// Keys and values of a range, from either end, read a page at a time.
+/// Keys and values of a range, from both ends, read a page at a time.
 #[derive(Clone)]
 pub(crate) struct Pages<'a> {
     stored: &'a Stored,
-    /// What is between these bounds was not read.
+    /// The bounds of the part that has not been read.
     from: Bound<Box<[u8]>>,
     to: Bound<Box<[u8]>>,
-    /// Read and not given yet, each in the order in which it was read: keys before `from`, and keys after `to`.
+    /// Pairs read and not returned yet, each in reading order: keys before `from`, and keys after
+    /// `to`.
     front: VecDeque<Entry>,
     back: VecDeque<Entry>,
     page_entries: usize,
-    /// Nothing is left between the bounds.
+    /// Whether nothing is left between the bounds.
     is_read: bool,
 }
 
@@ -171,7 +173,7 @@ impl<'a> Pages<'a> {
         {
             return Some(Err(error));
         }
-        // Where the front has no more, the last that was read from the back is next.
+        // If the front is empty, the next pair is the last one read from the back.
         self.give(|pages| pages.front.pop_front().or_else(|| pages.back.pop_back()))
     }
 
@@ -229,7 +231,7 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    /// The most entries that there can be left.
+    /// Upper limit of the entries that are left.
     pub(crate) fn len_max(&self) -> usize {
         if self.is_read { self.front.len() + self.back.len() } else { self.stored.len() }
     }

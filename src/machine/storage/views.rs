@@ -1,4 +1,5 @@
-//! Views of a running machine, and putting a snapshot of another node in the place of its state.
+//! Views of a running machine, and the installation of another node's snapshot in place of its
+//! state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,11 +15,11 @@ use crate::log::table::SegmentHold;
 use crate::machine::{Partition, View, Views};
 use crate::snapshot::{Snapshot, SnapshotKind};
 
-/// Bytes, and entries, of the batches in which a snapshot is loaded.
+/// Bytes of the batches in which a snapshot is loaded; the next constant is their entries.
 const LOAD_BYTES: usize = 4 << 20;
 const LOAD_ENTRIES: usize = 8192;
 
-/// The view token, and what the worker found at it.
+/// The view token, and the snapshot that the worker took at it.
 pub(super) struct TokenReached<P> {
     came: AtomicUsize,
     taken: Mutex<Option<Result<P, SnapshotError>>>,
@@ -31,12 +32,13 @@ impl<P> TokenReached<P> {
 }
 
 impl<S: Storage> StorageMachine<S> {
-    /// The state as of the last batch committed, as a view that does not change. Costs the storage's own snapshot, and
-    /// memory for the notes.
+    /// A view of the state as of the last committed batch, which does not change. The call costs
+    /// the storage's own snapshot, and memory for the notes.
     ///
     /// # Errors
     ///
-    /// [`ViewError::Read`] if the storage fails, [`ViewError::Poisoned`] after the engine has failed.
+    /// Returns [`ViewError::Read`] if the storage fails, and [`ViewError::Poisoned`] after the
+    /// engine has failed.
     pub fn view(&self) -> Result<View, ViewError> {
         self.journal.poison().check()?;
         let snapshot = self.storage.snapshot().map_err(|source| self.snapshot_error(source))?;
@@ -53,13 +55,14 @@ impl<S: Storage> StorageMachine<S> {
         ReadError::Storage { storage, source: Arc::new(source) }.into()
     }
 
-    /// What the storage has with everything applied so far in it. The caller is in the worker's place.
+    /// A snapshot of the storage with everything applied so far. The caller is in the worker's
+    /// place.
     fn take_at_token(&self) -> Result<S::Snapshot, SnapshotError> {
         self.commit_or_fail(&mut lock(&self.stage))?;
         self.storage.snapshot().map_err(|source| self.snapshot_error(source))
     }
 
-    /// Commits what is staged, where a failure is not the engine's to see.
+    /// Commits the stage, where the engine would not see a failure.
     fn commit_or_fail(&self, stage: &mut Stage) -> Result<(), SnapshotError> {
         if !stage.is_dirty() && !stage.has_failed {
             return Ok(());
@@ -68,17 +71,18 @@ impl<S: Storage> StorageMachine<S> {
         committed.map(|_| ()).map_err(|fatal| self.end(fatal.to_string()))
     }
 
-    /// Fails for good: what is in the storage is not known.
+    /// Fails for good: the content of the storage is unknown.
     fn end(&self, message: String) -> SnapshotError {
         let poison = Poison::Snapshot { message };
         self.journal.poison().set(poison.clone());
         self.journal.poison().get().cloned().unwrap_or(poison).into()
     }
 
-    /// Replaces the state by that of a snapshot, of which everything has been verified. Nothing is applied meanwhile.
+    /// Replaces the state by that of a verified snapshot. Nothing is applied meanwhile.
     ///
-    /// The snapshot is loaded into tables of a new generation, beside those that count. One batch, with a sync, then says that
-    /// these count. Batches become durable in their order, so whoever finds that batch has all that was loaded.
+    /// The snapshot is loaded into tables of a new generation, beside the current ones. One batch,
+    /// with a sync, then makes these current. Batches become durable in their order, so a storage
+    /// with that batch has everything loaded before.
     pub(super) fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         snapshot.check_kind(SnapshotKind::KeyValue)?;
         let mut stage = lock(&self.stage);
@@ -119,7 +123,7 @@ impl<S: Storage> StorageMachine<S> {
         Ok(())
     }
 
-    /// The tables of another generation count from now on, also after a crash.
+    /// Makes the tables of another generation current, also after a crash.
     fn switch(
         &self,
         stage: &mut Stage,
@@ -153,7 +157,8 @@ impl<S: Storage> StorageMachine<S> {
         Ok(())
     }
 
-    /// Removes tables that do not count. What cannot be removed now is removed by the next open.
+    /// Removes tables that are not current. The next open removes tables that cannot be removed
+    /// now.
     fn remove_tables(&self, generation: u64) {
         for table in [Table::State(generation), Table::Notes(generation)] {
             if let Err(error) = self.storage.remove_table(table) {
@@ -176,7 +181,7 @@ impl<S: Storage> Views for StorageMachine<S> {
             let taken = self.take_at_token();
             *lock(&self.token.taken) = Some(taken);
         }
-        // Release: a caller that sees all come sees what was taken.
+        // Release: a caller that sees this count also sees the snapshot.
         self.token.came.fetch_add(1, Ordering::Release);
     }
 
@@ -198,7 +203,7 @@ impl<S: Storage> Views for StorageMachine<S> {
         self.load_snapshot(snapshot)
     }
 
-    /// Values are in the storage, which answers for them.
+    /// Values are in the storage, which verifies them itself.
     fn check_sources(&self, _stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
         Ok(false)
     }

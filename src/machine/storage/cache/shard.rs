@@ -1,4 +1,4 @@
-//! A part of the cache: entries and stamps under one lock, and the eviction of `quick_cache`.
+//! A shard of the cache: entries and stamps under one lock, with the eviction of `quick_cache`.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -12,26 +12,28 @@ use super::CacheStats;
 use crate::machine::value::Value;
 use crate::sync::{RwLock, RwLockWriteGuard};
 
-/// What an entry takes beside its key and value: its place, those of keys that are remembered without their values, both
-/// allocations, and what tables keep free. Measured: 172 to 207 (`benches/cache_hit_rates`).
+/// Bytes of an entry beside its key and value: its place, places of keys that are remembered
+/// without values, both allocations, and free places of tables. Measured: 172 to 207
+/// (`benches/cache_hit_rates`).
 pub(super) const ENTRY_BYTES: u64 = 192;
 
-/// Keys that are remembered without their values, of the entries that there is room for: a key that comes back is then
-/// kept as one that is read often. With the crate's 0.5 a loop of 4,000 keys in a cache of 4,780 hit 18 % instead of
-/// 64 %, for 0.3 % more hits of a zipfian load (`benches/cache_hit_rates`).
+/// Share of keys that are remembered without their values, of the entries that there is room for. A
+/// key that comes back is then kept as a frequent one. With the crate's 0.5 a loop of 4,000 keys in
+/// a cache of 4,780 hit 18 % instead of 64 %, for 0.3 % more hits of a zipfian load
+/// (`benches/cache_hit_rates`).
 const GHOSTS: f64 = 0.85;
 
-/// A stamp with which no fill is taken.
+/// A stamp with which no fill is accepted.
 const CLOSED: u64 = 1;
 
-/// Weights are bytes in this fraction, so that the weight that stands for one entry is a precise one.
+/// Weights are bytes in units of this fraction, so that the weight of one entry is precise.
 const WEIGHT_OF_BYTE: u64 = 1 << 16;
 
-/// One lock's share of the cache.
+/// The part of the cache under one lock.
 pub(super) struct Shard {
     state: RwLock<State>,
-    // Beside the lock, to whose line a lookup has just written. No order hangs on these counters, so they are not
-    // those of the model checkers.
+    // These counters share the cache line of the lock, to which a lookup has just written. No order
+    // depends on them, so they are not the model checkers' types.
     hits: AtomicU64,
     misses: AtomicU64,
     evictions: AtomicU64,
@@ -42,21 +44,21 @@ pub(super) struct Shard {
 
 struct State {
     entries: Entries,
-    /// What the entries take.
+    /// Bytes of the entries.
     bytes: u64,
-    /// Odd while a commit may be changing a key with this stamp. Stamps only rise.
+    /// The stamps: odd while a commit may be changing a key with this stamp. Stamps only rise.
     stamps: Box<[u64]>,
 }
 
 type Entries = Cache<Key, Held, Weights, BuildHasherDefault<Known>, Collect>;
 
-/// A key that knows its hash: it is hashed once for each call, and not again when its entry is pushed out.
+/// A key with its hash, so that a call hashes it once, and its eviction does not hash it again.
 struct Key {
     hash: u64,
     bytes: Box<[u8]>,
 }
 
-/// `None`: a commit may be changing it.
+/// The value; `None`: a commit may be changing it.
 type Held = Option<Arc<[u8]>>;
 
 /// A key and its value, allocated before a lock is taken.
@@ -89,7 +91,7 @@ impl Hash for Key {
     }
 }
 
-/// A key that is looked for.
+/// A key to look up.
 struct Sought<'k> {
     hash: u64,
     bytes: &'k [u8],
@@ -107,7 +109,7 @@ impl Equivalent<Key> for Sought<'_> {
     }
 }
 
-/// Hands a hash through.
+/// A hasher that returns a given hash.
 #[derive(Default)]
 struct Known(u64);
 
@@ -130,19 +132,19 @@ fn bytes_of(key: &Key, value: &Held) -> u64 {
     (key.bytes.len() + value) as u64 + ENTRY_BYTES
 }
 
-/// An entry weighs its bytes, or the share of one entry where that is more.
+/// Weights of entries: the bytes of an entry, or the share of one entry where that is more.
 ///
-/// One capacity so keeps both limits, and it is the least weight that does. Where entries of very different sizes are
-/// together, the cache may be full at half of both.
+/// So one capacity keeps both limits, and it is the least weight that does. With entries of very
+/// different sizes, the cache may be full at half of both limits.
 #[derive(Clone)]
 struct Weights {
-    /// The least weight that more than the most entries have not all room with.
+    /// The least weight such that the capacity cannot hold more than the maximum of entries.
     of_entry: u64,
 }
 
 impl Weights {
     fn new(entries_max: usize, capacity: u64) -> Self {
-        // More than capacity / (entries_max + 1): so many would be too heavy.
+        // This is above capacity / (entries_max + 1), so one entry more would be too heavy.
         Self { of_entry: capacity / (entries_max as u64).saturating_add(1) + 1 }
     }
 }
@@ -153,7 +155,8 @@ impl Weighter<Key, Held> for Weights {
     }
 }
 
-/// Hands out what leaves the cache, so that it is counted, and freed after the lock is released.
+/// Hands out entries that leave the cache, so that they are counted, and freed after the lock is
+/// released.
 #[derive(Clone)]
 struct Collect;
 
@@ -186,12 +189,12 @@ impl Lifecycle<Key, Held> for Collect {
 }
 
 impl Shard {
-    /// `stamps` is a power of two.
+    /// Makes a shard; `stamps` must be a power of two.
     pub(super) fn new(entries_max: usize, bytes_max: u64, stamps: usize) -> Self {
         debug_assert!(stamps.is_power_of_two());
         let capacity = bytes_max.saturating_mul(WEIGHT_OF_BYTE);
-        // As many entries as there can be of the smallest size: the room for keys that are remembered without their
-        // values is chosen by it.
+        // Expect as many entries as there can be of the smallest size. The room for keys without
+        // values depends on it.
         let by_bytes = usize::try_from(bytes_max / ENTRY_BYTES).unwrap_or(usize::MAX);
         let entries_expected = entries_max.min(by_bytes);
         let options = OptionsBuilder::new()
@@ -204,7 +207,7 @@ impl Shard {
         let weights = Weights::new(entries_max, capacity);
         let mut entries =
             Cache::with_options(options, weights, BuildHasherDefault::default(), Collect);
-        // Else the places double as they fill, and up to half of them are never used.
+        // Without this the table doubles as it fills, and up to half of its places are never used.
         entries.reserve(entries_expected);
         let state = State { entries, bytes: 0, stamps: vec![0; stamps].into() };
         Self {
@@ -214,7 +217,7 @@ impl Shard {
             evictions: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            // The crate refuses what is heavier than 97 % of its capacity.
+            // The crate refuses an entry heavier than 97 % of its capacity.
             entry_bytes_max: bytes_max / 4 * 3,
         }
     }
@@ -223,7 +226,8 @@ impl Shard {
         self.entry_bytes_max
     }
 
-    /// The value, or the stamp. Only what is `counted` is a reason to keep the key longer.
+    /// The value, or the stamp of the key. Only a `counted` lookup keeps the key longer in the
+    /// cache.
     #[inline]
     pub(super) fn look_up(&self, hash: u64, key: &[u8], counted: bool) -> Result<Value, u64> {
         let sought = Sought { hash, bytes: key };
@@ -241,7 +245,7 @@ impl Shard {
         found
     }
 
-    /// Puts a value in if the key is open and its stamp is `stamp`.
+    /// Adds a value if the key is open and its stamp is `stamp`.
     pub(super) fn fill(&self, hash: u64, stamp: u64, compared: bool, key: &[u8], value: &Value) {
         let bytes = (key.len() + value.len()) as u64 + ENTRY_BYTES;
         if bytes > self.entry_bytes_max || compared && stamp % 2 == 1 {
@@ -260,9 +264,10 @@ impl Shard {
         }
     }
 
-    /// No fill puts the key's value in from now on, and no lookup finds it. Whether it was there.
+    /// Closes a key: no fill adds its value from now on, and no lookup finds it. Returns whether it
+    /// was in the cache.
     pub(super) fn close(&self, hash: u64, key: &[u8]) -> bool {
-        // Freed here, after the lock was released.
+        // The value is freed here, after the lock was released.
         self.take(hash, key).is_some()
     }
 
@@ -276,14 +281,15 @@ impl Shard {
         Some(taken)
     }
 
-    /// Fills are taken again.
+    /// Opens a key: fills are accepted again.
     pub(super) fn open(&self, hash: u64) {
         if let Some(mut state) = self.write() {
             state.open(hash);
         }
     }
 
-    /// Fills are taken again. The entry that lost its value gets the new one, or goes.
+    /// Opens a key: fills are accepted again. The entry that lost its value gets the new one, or is
+    /// removed.
     pub(super) fn open_with(&self, hash: u64, key: &[u8], new: Option<Entry>) {
         let sought = Sought { hash, bytes: key };
         let new = new.filter(|entry| entry.bytes() <= self.entry_bytes_max);
@@ -291,8 +297,8 @@ impl Shard {
         let removed;
         let Some(mut state) = self.write() else { return };
         state.open(hash);
-        // It may have been pushed out meanwhile, or, where another key of the batch has opened the stamp that both
-        // share, have been filled.
+        // The entry may have been evicted meanwhile. Or another key of the batch has opened the
+        // shared stamp, and a fill followed.
         let Some(held) = state.entries.peek(&sought) else { return };
         let held_bytes = key.len() as u64 + held.as_ref().map_or(0, |value| value.len() as u64);
         if let Some(entry) = new {
@@ -311,7 +317,7 @@ impl Shard {
         self.publish(&state);
     }
 
-    /// Every key is closed, and the shard is empty.
+    /// Closes every key, and empties the shard.
     pub(super) fn close_all(&self) {
         let Some(mut state) = self.write() else { return };
         state.stamps.iter_mut().for_each(|stamp| *stamp |= 1);
@@ -320,7 +326,7 @@ impl Shard {
         self.publish(&state);
     }
 
-    /// Fills of every key are taken again.
+    /// Opens every key: fills are accepted again.
     pub(super) fn open_all(&self) {
         if let Some(mut state) = self.write() {
             state.stamps.iter_mut().for_each(|stamp| *stamp += *stamp & 1);
@@ -335,13 +341,14 @@ impl Shard {
         sum.evictions += self.evictions.load(Ordering::Relaxed);
     }
 
-    /// Sizes for readers without a lock.
+    /// Publishes the sizes for readers without a lock.
     fn publish(&self, state: &State) {
         self.entries.store(state.entries.len() as u64, Ordering::Relaxed);
         self.bytes.store(state.bytes, Ordering::Relaxed);
     }
 
-    /// `None` after a panic under the lock: the shard is not used again then. Nothing foreign runs under it.
+    /// Locks the shard; `None` after a panic under the lock, after which the shard is not used
+    /// again. No foreign code runs under the lock.
     fn write(&self) -> Option<RwLockWriteGuard<'_, State>> {
         self.state.write().ok()
     }
@@ -350,13 +357,14 @@ impl Shard {
 impl State {
     #[inline]
     fn stamp_at(&self, hash: u64) -> usize {
-        // Bits that neither the table nor the choice of the shard uses.
+        // Use bits that neither the table nor the choice of the shard uses.
         #[allow(clippy::cast_possible_truncation, reason = "the lowest bits count")]
         let at = (hash >> 32) as usize & (self.stamps.len() - 1);
         at
     }
 
-    /// The next even number. Another key of the batch that shares the stamp may have opened it already.
+    /// Raises the stamp to the next even number. Another key of the batch that shares the stamp may
+    /// have opened it already.
     fn open(&mut self, hash: u64) {
         let at = self.stamp_at(hash);
         self.stamps[at] += self.stamps[at] & 1;
