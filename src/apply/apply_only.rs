@@ -1,5 +1,5 @@
-//! Applying what a consensus engine says is committed, with the replies; and, for adapters, entries that the log does not
-//! hold.
+//! Applying what a consensus engine has committed, with replies, and, for adapters, entries that
+//! the log does not hold.
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
@@ -18,24 +18,26 @@ use crate::progress::watermark::Stage;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
-/// Records that are written, and synced, at once.
+/// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
-/// How long the log may take to make them durable.
+/// Time that the log may take to make them durable.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often whoever finds the log full looks again.
+/// Interval at which a caller that found the log full looks again.
 const FULL_LOOK: Duration = Duration::from_micros(200);
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Commits the log up to the end of `indexes`, waits until that is applied, and copies out the replies: one for each
-    /// of `indexes`, [`Reply::AlreadyApplied`] for what was applied before the call. `replies` is cleared first.
+    /// Commits the log up to the end of `indexes`, waits until that is applied, and copies the
+    /// replies. There is one for each of `indexes`: [`Reply::AlreadyApplied`] for an entry that was
+    /// applied before the call. `replies` is cleared first.
     ///
-    /// It does not wait for anything to be durable: a consensus engine commits what a quorum has.
+    /// The call does not wait for durability: a consensus engine commits what a quorum has.
     ///
     /// # Errors
     ///
-    /// [`ApplyError`]; after a timeout the entries are committed all the same. As for [`commit`](ApplyManager::commit), the
-    /// log must have been opened with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
+    /// Returns [`ApplyError`]; after a timeout the entries are committed all the same. As for
+    /// [`commit`](ApplyManager::commit), the log must have been opened with
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
     pub fn apply_committed(
         &self,
         indexes: RangeInclusive<u64>,
@@ -47,7 +49,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let (mut first, last) = indexes.into_inner();
         let most = (self.engine.config.pipeline_depth as u64).max(1);
         while first <= last {
-            // What slots there are for replies.
+            // Limit the call to the slots that exist for replies.
             let end = last.min(first.saturating_add(most - 1));
             let left = timeout.saturating_sub(began.elapsed());
             self.engine.apply_committed(first..=end, left, replies)?;
@@ -57,13 +59,15 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Applies entries that the log does not hold, or holds under other log ids: the state jumps to the last of them, and
-    /// what the log has up to there is not applied any more. They are durable on return, and come back when the
-    /// directory is opened, at their place in the order. `replies` is cleared and then holds one reply for each.
+    /// Applies entries that the log does not hold, or holds under other log ids. The state jumps to
+    /// the last of them, and the log's earlier entries that were not applied never are. The entries
+    /// are durable on return, and opening the directory applies them again at their place in the
+    /// order. `replies` is cleared and then holds one reply for each entry.
     ///
-    /// For the adapter of a consensus engine that vouches for the order, and only for a log opened with
-    /// [`Contiguity::Monotone`](crate::Contiguity::Monotone). Indexes rise, and may leave some out. Costs a sync, and holds
-    /// up everything else meanwhile: it is not how a running cluster applies.
+    /// It serves the adapter of a consensus engine that guarantees the order, and needs a log
+    /// opened with [`Contiguity::Monotone`](crate::Contiguity::Monotone). Indexes must rise, and
+    /// may have gaps. The call costs a sync, and holds up everything else meanwhile, so a running
+    /// cluster must not apply in this way.
     ///
     /// # Errors
     ///
@@ -97,7 +101,8 @@ impl<M: StateMachine> Engine<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let (first, last) = (*indexes.start(), *indexes.end());
-        // At once: who has claimed, and waits for the appender then, keeps the slots that its holder may wait for.
+        // Lock only for a moment. A caller that has claimed and waits for the appender keeps slots
+        // that this holder may wait for.
         let (claim, applied_before, committed) = {
             let mut appending = self.lock_appender();
             let applied_before = self.progress.applied_mark();
@@ -141,12 +146,13 @@ impl<M: StateMachine> Engine<M> {
                     replies.extend(known.iter().map(|_| Reply::AlreadyApplied));
                     break (appending, new);
                 }
-                // What fills the log is only appended, and is gone from memory when it is durable.
+                // Only appends fill the log, and their memory is free when they are durable.
                 Err(SubmitError::Full { .. }) if !left().is_zero() => {
                     drop(appending);
                     self.sync_log(left())
                         .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
-                    // What is durable is let go a moment later; and it may be memory that is short.
+                    // Memory is free a moment after its entries are durable, and memory itself may
+                    // be short.
                     thread::park_timeout(FULL_LOOK);
                 }
                 Err(error) => return Err(refused(error)),
@@ -176,7 +182,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Makes records of the entries durable, then applies them. A failure is the engine's end: they may be in the log.
+    /// Makes records of the entries durable, then applies them. A failure ends the engine, because
+    /// the records may be in the log.
     fn write_and_run(
         &self,
         log: &Log,
@@ -189,7 +196,7 @@ impl<M: StateMachine> Engine<M> {
             places.push((entry.log_id, appending.appender.append_record(entry)?));
         }
         let sequence = appending.appender.close_and_last_sequence();
-        // They are in the log: there is no way back, however slow the disk is.
+        // The records are in the log, so the call must go on, however slow the disk is.
         loop {
             match self.sync_log_to(log, sequence, LOG_TIMEOUT) {
                 Ok(()) => break,
@@ -212,13 +219,13 @@ impl<M: StateMachine> Engine<M> {
         let gone = Poison::Internal("the segment of an uncommitted entry is gone");
         appending.appender.skip_to(mark).ok_or(gone)?;
         self.note_jump(mark, entries.len() as u64);
-        // What the log has up to there, and was not committed, is never applied.
+        // Earlier entries of the log that were not committed are never applied.
         self.latency.forget_submission_from(self.progress.committed_mark());
         self.progress.apply_only_to(mark);
         Ok(())
     }
 
-    /// Applies one entry in every worker's place.
+    /// Applies one entry, with every worker's place taken.
     fn run_record(&self, log_id: LogId, extent: Extent) -> Result<(), Poison> {
         let index = log_id.index;
         let gone = "the segment of a record is gone";
@@ -239,7 +246,7 @@ impl<M: StateMachine> Engine<M> {
     }
 }
 
-/// Each is above the one before, and the first at or above `applied`.
+/// Checks that each entry is above the one before, and the first at or above `applied`.
 fn check_rising(applied: u64, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
     let mut expected = applied;
     for entry in entries {

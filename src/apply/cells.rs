@@ -1,8 +1,9 @@
-//! Replies that futures want: each moves to a cell of the future's own when its entry is applied.
+//! Reply cells: each reply that a future wants moves to the future's cell when its entry is
+//! applied.
 //!
-//! So a future that is never polled, or is leaked, keeps no slot, and no other call waits for it. The thread that is
-//! about to raise `applied` moves the replies below the new mark first: a future that sees its entry acknowledged finds
-//! its reply.
+//! So a future that is never polled, or is leaked, keeps no slot, and no other call waits for it. A
+//! thread that is about to raise `applied` first moves the replies below the new mark. So a future
+//! that sees its entry acknowledged finds its reply.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
@@ -12,7 +13,7 @@ use crate::log::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, OnceLock};
 
-/// Where the reply of one entry goes.
+/// The cell for the reply of one entry.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyCell(OnceLock<Reply>);
 
@@ -23,12 +24,12 @@ impl ReplyCell {
     }
 }
 
-/// The cells of entries that are not applied yet: no more than the pipeline is deep.
+/// The cells of entries that are not applied yet: at most as many as the pipeline is deep.
 #[derive(Debug)]
 pub(crate) struct ReplyCells {
-    /// Index of the first; [`NONE`] if there is none, so that workers need not take the lock. A thread that reads an index
-    /// (Acquire) at or above its mark sees all replies below that mark in their cells: it is stored after them (Release
-    /// fence).
+    /// Lowest index with a cell; [`NONE`] if there is none, so that workers need not take the lock.
+    /// It is stored after the cells are filled (Release fence). A thread that reads an index
+    /// (Acquire) at or above its mark sees all replies below that mark in their cells.
     lowest: AtomicU64,
     waiting: Mutex<VecDeque<(u64, Arc<ReplyCell>)>>,
 }
@@ -44,20 +45,20 @@ impl ReplyCells {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a cell for the entry at `index`, which is above all others. The caller holds the appender, and has shown the entry
-    /// to no worker.
+    /// Adds a cell for the entry at `index`, which is above all others. The caller holds the
+    /// appender, and no worker has the entry yet.
     pub(crate) fn add(&self, index: u64) -> Arc<ReplyCell> {
         let cell = Arc::<ReplyCell>::default();
         let mut waiting = self.lock();
         debug_assert!(waiting.back().is_none_or(|(last, _)| *last < index));
         waiting.push_back((index, Arc::clone(&cell)));
-        // Relaxed: the hand-over of the entry to a worker shows this to the worker, too.
+        // Relaxed: the hand-over of the entry to a worker makes this visible to the worker.
         self.lowest.fetch_min(index, Ordering::Relaxed);
         cell
     }
 
-    /// Moves the replies of all entries below `mark`, which every partition has applied. The caller raises `applied` to
-    /// `mark` afterwards, and so frees their slots.
+    /// Moves the replies of all entries below `mark`, which every partition has applied. The caller
+    /// raises `applied` to `mark` afterwards, which frees their slots.
     #[inline]
     pub(crate) fn fill_to(&self, mark: u64, slots: &SlotRing) {
         if self.lowest.load(Ordering::Acquire) < mark {
@@ -69,7 +70,7 @@ impl ReplyCells {
     fn fill_slow(&self, mark: u64, slots: &SlotRing) {
         let mut waiting = self.lock();
         while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| *index < mark) {
-            // A future that was dropped wants no reply.
+            // A dropped future wants no reply.
             if Arc::strong_count(&cell) > 1 {
                 let reply = slots.reply(index).unwrap_or(Reply::Applied);
                 let first = cell.0.set(reply).is_ok();
@@ -77,7 +78,7 @@ impl ReplyCells {
             }
         }
         let lowest = waiting.front().map_or(NONE, |(index, _)| *index);
-        // Pairs with the load in `fill_to`.
+        // This fence pairs with the load in `fill_to`.
         fence(Ordering::Release);
         self.lowest.store(lowest, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Replies that somebody still wants: their slots are not reused before they are copied out.
+//! Claims on replies: a slot is not reused before a claimed reply is copied out.
 
 use std::fmt;
 use std::sync::PoisonError;
@@ -6,10 +6,10 @@ use std::sync::PoisonError;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// The first indexes of the synchronous calls under way.
+/// The first indexes of the synchronous calls in progress.
 #[derive(Debug)]
 pub(crate) struct Claims {
-    /// The least of them; `u64::MAX` if there is none.
+    /// The lowest of them; `u64::MAX` if there is none.
     oldest: AtomicU64,
     claimed: Mutex<Vec<u64>>,
 }
@@ -19,14 +19,14 @@ impl Claims {
         Self { oldest: AtomicU64::new(u64::MAX), claimed: Mutex::new(Vec::with_capacity(64)) }
     }
 
-    /// The first index whose reply is still wanted; `u64::MAX` if none is.
+    /// The lowest index whose reply is still wanted; `u64::MAX` if there is none.
     #[inline]
     pub(crate) fn oldest(&self) -> u64 {
         self.oldest.load(Ordering::Acquire)
     }
 
-    /// Keeps replies from `first` on; taken under the appender's lock, before the entries are visible. `owner` is told when
-    /// they are not kept any more.
+    /// Claims the replies from `first` on. The caller holds the appender's lock, and the entries
+    /// are not visible yet. `owner` is told when the claim ends.
     pub(crate) fn claim<'a>(&'a self, first: u64, owner: &'a dyn Released) -> Claim<'a> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         claimed.push(first);
@@ -49,14 +49,15 @@ impl Claims {
     }
 }
 
-/// Whose claims they are.
+/// The owner of claims.
 pub(crate) trait Released {
-    /// Replies from `first` on are not kept any more by one claim: their slots may be what entries wait for.
+    /// Tells the owner that a claim on the replies from `first` on has ended. Entries may be
+    /// waiting for their slots.
     fn released(&self, first: u64);
 }
 
-/// Held by a synchronous call until it has its replies, or gives up. Not dropped while the caller holds the appender, but
-/// after a failure.
+/// A claim, held by a synchronous call until it has its replies or gives up. The caller must not
+/// hold the appender when it drops the claim, except after a failure.
 pub(crate) struct Claim<'a> {
     claims: &'a Claims,
     first: u64,

@@ -1,4 +1,4 @@
-//! Compaction by itself: when the log has become long enough for a snapshot to pay.
+//! Automatic compaction: runs when the log has become so long that a snapshot pays.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -12,36 +12,36 @@ use crate::progress::watermark::encode;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 
-/// How long to wait after the first failure; doubled after each further one.
+/// Pause after the first failure; each further failure doubles it.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
-/// What compacting has come to so far.
+/// Figures of compactions so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionStats {
-    /// Compactions that were done, those asked for included.
+    /// Number of compactions that succeeded, including those by a call.
     pub done: u64,
-    /// Compactions that failed.
+    /// Number of compactions that failed.
     pub failed: u64,
-    /// Of those, compactions that failed because the disk (or a quota) was full.
+    /// Number of these that failed because the disk (or a quota) was full.
     pub failed_disk_full: u64,
-    /// Why the last one failed, if none was done since.
+    /// Error of the last failure, if no compaction has succeeded since.
     pub last_error: Option<String>,
 }
 
-/// Between compactions.
+/// State that is kept between compactions.
 #[derive(Debug)]
 pub(crate) struct Compaction(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     stats: CompactionStats,
-    /// The last one, or the start.
+    /// Time of the last compaction, or of the start.
     last: Instant,
-    /// Not before then, after a failure.
+    /// After a failure: the earliest time of the next attempt, and the pause.
     not_before: Option<(Instant, Duration)>,
-    /// The machine has no snapshots.
+    /// Whether the machine has no snapshots.
     never: bool,
 }
 
@@ -60,7 +60,7 @@ impl Compaction {
         self.with(|state| state.stats.clone())
     }
 
-    /// One has ended.
+    /// Records the end of a compaction.
     pub(crate) fn note<T>(&self, result: &Result<T, SnapshotError>) {
         self.with(|state| match result {
             Ok(_) => {
@@ -81,12 +81,12 @@ impl Compaction {
         });
     }
 
-    /// Whether the last one failed.
+    /// Whether the last compaction failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.with(|state| state.not_before.is_some())
     }
 
-    /// How long ago the last one was; `None` if it is not to be tried now.
+    /// Time since the last compaction; `None` if none is to be tried now.
     fn since_last(&self) -> Option<Duration> {
         self.with(|state| {
             let held_back = state.not_before.is_some_and(|(until, _)| Instant::now() < until);
@@ -96,7 +96,7 @@ impl Compaction {
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// Whether the policy asks for a compaction now.
+    /// Whether the policy requires a compaction now.
     pub(crate) fn compaction_is_due(&self) -> bool {
         let Some(log) = &self.log else { return false };
         let Some(policy) = log.compaction_policy() else { return false };
@@ -107,7 +107,7 @@ impl<M: StateMachine> Engine<M> {
         let applied = self.progress.applied_mark();
         let free = log.free_below(applied, self.progress.submitted_mark());
         let sealed_bytes = log.sealed_bytes_below(free);
-        // A machine over a storage writes no snapshot for it.
+        // Compacting a machine over a storage writes no snapshot.
         let (snapshot, snapshot_bytes) = match self.machine.staging() {
             Some(_) => (encode(log.base().last.map(|last| last.index)), 0),
             None => (
@@ -119,8 +119,8 @@ impl<M: StateMachine> Engine<M> {
         policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
     }
 
-    /// One step of filling the store from the snapshot it was opened from: one chunk. A damaged one is the engine's end:
-    /// there is nothing else to have its keys from.
+    /// Takes one step of filling the store from the snapshot it was opened from: one chunk. A
+    /// damaged chunk ends the engine, because its keys are nowhere else.
     pub(crate) fn step_fill(&self) -> Step {
         let Some(views) = self.machine.views() else { return Step::Idle };
         if self.progress.poison.get().is_some() {
@@ -136,13 +136,14 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// One step of compaction: all of one, if it is due. It waits for the log and the workers; a failure fails it alone.
+    /// Takes one step of compaction: a whole compaction, if one is due. It waits for the log and
+    /// the workers; a failure concerns only this compaction.
     pub(crate) fn step_compaction(&self) -> Step {
         if !self.compaction_is_due() {
             return Step::Idle;
         }
         let turn = self.lock_snapshots();
-        // Somebody else's compaction may have been what we waited for.
+        // Another thread's compaction may have run during the wait.
         if !self.compaction_is_due() {
             return Step::Worked;
         }
@@ -154,7 +155,7 @@ impl<M: StateMachine> Engine<M> {
     }
 }
 
-/// What a policy goes by.
+/// The facts that a policy is applied to.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     sealed_bytes: u64,
@@ -171,7 +172,7 @@ impl CompactionPolicy {
         reason = "a ratio of lengths"
     )]
     fn is_due(&self, facts: &Facts) -> bool {
-        // Whole segments are given up, so without a sealed one nothing would be gained.
+        // Only whole segments are given up, so nothing would be gained without a sealed one.
         if facts.entries == 0 || facts.sealed_bytes == 0 {
             return false;
         }

@@ -1,39 +1,41 @@
-//! Which cores threads are pinned to: those of the user's list, or the least used ones of the process.
+//! Choice of the cores that threads are pinned to: the user's list, or the least used cores of the
+//! process.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use core_affinity::CoreId;
 
-/// What pinning a thread of an engine has come to.
+/// Result of pinning a thread of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PinnedThread {
     /// The thread's name: `sprag-apply-0`, `sprag-log`.
     pub thread: String,
-    /// The core it was to be pinned to, by the system's number; `None` if the system names no core to choose from.
+    /// The core for the thread, by the system's number; `None` if the system names no core to
+    /// choose from.
     pub core: Option<usize>,
-    /// What came of it.
+    /// The result.
     pub outcome: PinOutcome,
 }
 
-/// See [`PinnedThread`].
+/// Results of pinning; see [`PinnedThread`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PinOutcome {
-    /// The thread has not begun.
+    /// The thread has not started.
     Starting,
-    /// The thread runs on that core only. Others may use the core too.
+    /// The thread runs on that core only. Other threads may use the core too.
     Pinned,
-    /// The thread runs wherever the system lets it, for this reason.
+    /// The system places the thread, for this reason.
     Failed(String),
 }
 
-/// How many threads of this process were pinned to a core, by its number. A process has few engines, and they come and go
-/// seldom.
+/// Number of threads of this process that are pinned to each core. A process has few engines, and
+/// seldom starts or ends one.
 static USED: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-/// A core that a thread was given, counted as used until it is dropped.
+/// A core for one thread, counted as used until it is dropped.
 #[derive(Debug)]
 pub(super) struct Core(usize);
 
@@ -44,8 +46,8 @@ impl Core {
         Self(core)
     }
 
-    /// Of the cores that the process may use the one that the fewest threads were given; of several the last one: callers
-    /// and the log writer, which the system places, have the others.
+    /// The usable core to which the fewest threads are pinned; of several, the last one. The system
+    /// tends to place callers and the log writer on the others.
     pub(super) fn least_used() -> Option<Self> {
         let mut used = used();
         let count = |core: &usize| used.get(core).copied().unwrap_or(0);
@@ -58,7 +60,7 @@ impl Core {
         self.0
     }
 
-    /// Pins the calling thread to it.
+    /// Pins the calling thread to the core.
     pub(super) fn pin(&self) -> PinOutcome {
         let cores = allowed();
         if !cores.contains(&self.0) {

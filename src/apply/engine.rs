@@ -1,4 +1,4 @@
-//! An engine: everything of one apply manager that its threads share, and the steps they take.
+//! An engine: the state that the threads of one apply manager share, and the steps that they take.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,10 +34,11 @@ use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard, thread};
 
-/// How often a caller who waits for a frame looks, while the log writer's thread is at it.
+/// Interval at which a caller that waits for a frame looks, while another thread has the log
+/// writer's place.
 const SYNC_LOOK: Duration = Duration::from_micros(50);
 
-/// See the module.
+/// The engine of one apply manager; see the module.
 #[derive(Debug)]
 pub(crate) struct Engine<M> {
     pub(crate) machine: M,
@@ -54,41 +55,42 @@ pub(crate) struct Engine<M> {
     /// How many wait for, or have, a moment at which nothing is applied: above 0 nothing is fed, nor applied inline. Counted
     /// outside of the appender's lock, looked at under it.
     pub(crate) holding: AtomicU64,
-    /// One view is taken at a time.
+    /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
-    /// So is one snapshot; whoever has this may move the log's beginning.
+    /// Lock that admits one snapshot at a time; its holder may move the log's beginning.
     pub(crate) snapshotting: Mutex<()>,
-    /// And one sync of a storage that has no log of ours.
+    /// Lock that admits one sync at a time of a storage without our log.
     pub(crate) syncing: Mutex<()>,
     /// The receiver of a snapshot, if there is one.
     pub(crate) receiving: std::sync::Mutex<Weak<()>>,
-    /// Index of the newest durable snapshot, plus one.
+    /// Mark of the newest durable snapshot's entry.
     pub(crate) snapshot_mark: AtomicU64,
-    /// Its length.
+    /// Length of the newest durable snapshot in bytes.
     pub(crate) snapshot_bytes: AtomicU64,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
     pub(crate) compaction_signal: Signal,
     pub(crate) compaction: Compaction,
     pub(crate) latency: Latency,
-    /// The last frame with an entry that the log took behind the state, which records had brought further. The marks of the
-    /// log cover such an entry from the beginning, so whoever needs it written goes by this.
+    /// Sequence of the newest frame with entries at or below `applied`: an apply-only record moved
+    /// the state past them. Durability waits use this, because watermarks already cover these
+    /// entries.
     pub(crate) behind_sequence: AtomicU64,
-    /// What pinning threads has come to.
+    /// Results of pinning the threads.
     pinned: std::sync::Mutex<Vec<PinnedThread>>,
-    /// Replies that were rejections.
+    /// Number of replies that were rejections.
     pub(crate) rejected: AtomicU64,
     pub(crate) memory: MemoryStats,
-    /// What was applied before this engine was made.
+    /// Mark of the entries applied before this engine was made.
     pub(crate) start_mark: u64,
-    /// How many entries the machine was given before, by replay.
+    /// Number of entries that replay gave to the machine.
     pub(crate) replayed: u64,
-    /// Indexes that the applied mark went over without an entry being applied: an installed snapshot has them,
-    /// or a record jumped over them.
+    /// Number of indexes that the applied mark passed without an entry being applied: an installed
+    /// snapshot has them, or a record jumped over them.
     pub(crate) jumped: AtomicU64,
 }
 
-/// What whoever holds the appender's place holds.
+/// State that belongs to the holder of the appender's place.
 #[derive(Debug)]
 pub(crate) struct Appending {
     pub(crate) appender: Appender,
@@ -98,14 +100,15 @@ pub(crate) struct Appending {
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
         let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
-        // What is over a storage is one partition.
+        // A machine over a storage has one partition.
         let workers = if machine.staging().is_some() { 1 } else { workers };
         let start = machine.applied();
         let replayed = machine.stats().applied_count;
         let JournalParts { appender, log, table, rule, start, poison, memory } =
             machine.journal().open(start)?;
         let rule = begin_staging(&machine, log.is_none())?.unwrap_or(rule);
-        // Twice the pipeline: replies not copied out yet hold no submission back that the pipeline has room for.
+        // The slots are twice the pipeline, so that uncopied replies do not hold back a submission
+        // that fits the pipeline.
         let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
         if let Some(log) = &log {
@@ -159,32 +162,34 @@ impl<M: StateMachine> Engine<M> {
         self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many entries this engine has applied.
+    /// Number of entries that this engine has applied.
     pub(crate) fn applied_count(&self) -> u64 {
         loop {
             let jumped = self.jumped.load(Ordering::Acquire);
             let before = self.start_mark.max(self.progress.base());
             let applied = self.progress.applied_mark().saturating_sub(before);
-            // A jump is noted before the mark moves: what it went over is never counted as applied.
+            // A jump is noted before the mark moves, so the indexes it passes are never counted as
+            // applied.
             if self.jumped.load(Ordering::Acquire) == jumped {
                 return applied.saturating_sub(jumped);
             }
         }
     }
 
-    /// The applied mark is about to go to `mark`, with `applied` entries; the caller holds the appender, and nothing is
-    /// on its way.
+    /// Notes that the applied mark is about to jump to `mark`, with `applied` entries. The caller
+    /// holds the appender, and no entry is in the rings.
     pub(crate) fn note_jump(&self, mark: u64, applied: u64) {
         let before = self.progress.applied_mark().max(self.progress.base());
         let jumped = mark.saturating_sub(before).saturating_sub(applied);
         self.jumped.fetch_add(jumped, Ordering::Release);
     }
 
-    /// The last entry in the state, for who holds the appender.
+    /// The last entry in the state, for a caller that holds the appender.
     pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
         let index = decode(self.progress.applied_mark())?;
-        // A record that is not of the log may have brought the state to an index that the log has under
-        // another log id, or does not have. Machines over our log know it, and others have no records.
+        // An apply-only record may have moved the state to an index that the log lacks, or has
+        // under another log id. Machines over our log know their last entry, and other machines
+        // have no records.
         let own = self.log.as_ref().and_then(|_| self.machine.applied());
         own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
     }
@@ -193,14 +198,16 @@ impl<M: StateMachine> Engine<M> {
         u32::try_from(self.config.batch_size).unwrap_or(u32::MAX).max(1)
     }
 
-    /// First index whose slot is still taken: by an entry not yet applied, or a reply not yet copied out.
+    /// First index whose slot is taken: by an entry not yet applied, or by a reply not yet copied
+    /// out.
     pub(crate) fn slot_limit(&self) -> u64 {
         let applied = self.progress.applied_mark().max(self.progress.base());
         let oldest = applied.min(self.claims.oldest());
         oldest.saturating_add(self.slots.capacity())
     }
 
-    /// Hands committed entries to the workers, as far as there is room; the caller holds the appender.
+    /// Hands committed entries to the workers, as far as there is room. The caller holds the
+    /// appender.
     pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
         if self.is_held() {
             return Ok(false);
@@ -224,13 +231,14 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.committed_mark().min(through) <= slot_limit {
             return Ok(fed);
         }
-        // Pairs with the fence in `released`: of a commit and the end of a claim at once, one sees the other.
+        // This fence pairs with the one in `released`: of a commit and the end of a claim at the
+        // same time, one sees the other.
         fence(Ordering::SeqCst);
         let slot_limit_now = self.slot_limit().min(through);
         Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
     }
 
-    /// Hands committed entries to the workers whatever they would wait for; a failure has poisoned the engine.
+    /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
     pub(crate) fn feed_now(&self) -> Result<(), Poison> {
         let mut appending = self.lock_appender();
         let fed = self.feed(&mut appending, true);
@@ -240,7 +248,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// The same up to `slot_limit`, also while it is held.
+    /// Feeds up to `slot_limit`, even during a pause.
     pub(crate) fn feed_to(
         &self,
         appending: &mut Appending,
@@ -259,13 +267,14 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// Whether somebody waits for the workers to have nothing to do; the caller holds the appender.
+    /// Whether a thread waits for the workers to be idle. The caller holds the appender.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         self.holding.load(Ordering::Relaxed) > 0
     }
 
-    /// Runs what asks the machine for footprints; a panic of the machine is the engine's end, and names the entry.
+    /// Runs `work`, which asks the machine for footprints. A panic of the machine ends the engine,
+    /// and the poison names the entry.
     pub(crate) fn guarded<T>(
         &self,
         run: impl FnOnce(&dyn Fn(u64, &PayloadRef<'_>) -> Footprint) -> Result<T, Poison>,
@@ -294,7 +303,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Latches the first failure; gives it back.
+    /// Records the first failure, and returns it.
     pub(crate) fn fail(&self, poison: Poison) -> Poison {
         self.progress.fail(poison.clone());
         self.notify_threads();
@@ -306,13 +315,15 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.get().is_some()
     }
 
-    /// Calls the wakers of tasks once all locks that are taken after it are released.
+    /// A guard that calls the wakers of tasks when it is dropped, after all locks that are taken
+    /// later are released.
     #[inline]
     pub(crate) fn wakes_tasks(&self) -> WakesTasks<'_> {
         WakesTasks(&self.progress)
     }
 
-    /// A mark was moved by a caller that holds a lock for long: a thread of the engine calls the wakers.
+    /// Leaves the wakers to a thread of the engine: the caller moved a mark, and holds a lock for
+    /// long.
     pub(crate) fn leave_tasks(&self) {
         if !self.progress.has_due_tasks() {
             return;
@@ -323,7 +334,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Every thread of the engine looks what there is to do.
+    /// Wakes every thread of the engine to look for work.
     pub(crate) fn notify_threads(&self) {
         self.workers.notify();
         self.writer_signal.notify();
@@ -331,7 +342,7 @@ impl<M: StateMachine> Engine<M> {
         self.compaction_signal.notify();
     }
 
-    /// One step of worker `id`; a failure has poisoned the engine.
+    /// Takes one step of worker `id`. A failure has poisoned the engine.
     pub(crate) fn step_worker(&self, id: usize) -> Step {
         if self.progress.poison.get().is_some() {
             return Step::Idle;
@@ -354,12 +365,13 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Whether entries are committed that no worker may have been given yet.
+    /// Whether there may be committed entries that no worker has got.
     pub(crate) fn has_unfed(&self) -> bool {
         self.progress.committed_mark() > self.progress.applied_mark()
     }
 
-    /// A worker ran dry: if nobody holds the appender, it feeds; whoever holds it feeds before letting go.
+    /// Feeds a worker that ran dry, if no thread holds the appender. A holder of the appender feeds
+    /// before it releases it.
     pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.appender.try_lock() {
             Ok(mut appending) => self.feed(&mut appending, false)?,
@@ -374,7 +386,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(if fed { Step::Worked } else { Step::Idle })
     }
 
-    /// One step of the log writer, by whoever gets its place; a failure has poisoned the engine.
+    /// Takes one step of the log writer, in the place that one thread at a time has. A failure has
+    /// poisoned the engine.
     pub(crate) fn step_writer(&self) -> Step {
         let Some(log) = &self.log else { return Step::Idle };
         if self.progress.poison.get().is_some() {
@@ -385,7 +398,7 @@ impl<M: StateMachine> Engine<M> {
                 self.latency.note(self.progress.acknowledged_mark());
                 if log.background_wanted() {
                     self.background_signal.notify();
-                    // So often, too, a segment is full.
+                    // A segment fills about as often.
                     self.compaction_signal.notify();
                 }
                 Step::Worked
@@ -403,8 +416,8 @@ impl<M: StateMachine> Engine<M> {
         self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
     }
 
-    /// The log writer has nothing closed to write: closes the open frame, unless somebody holds the appender, who does
-    /// it before letting go.
+    /// Closes the open frame when the log writer has no closed one. If a thread holds the appender,
+    /// that thread closes it before it releases the appender.
     fn close_open_frame(&self) -> Step {
         match self.appender.try_lock() {
             Ok(mut appending) => appending.appender.close_if_wanted(),
@@ -430,7 +443,7 @@ impl<M: StateMachine> Engine<M> {
         self.log.as_ref().is_some_and(|log| log.background_wanted()) && !self.has_failed()
     }
 
-    /// One step of the background: the next segment's file and image.
+    /// Takes one step of the background: the next segment's file and image.
     pub(crate) fn step_background(&self) -> Step {
         match &self.log {
             Some(log) if self.background_has_work() => {
@@ -443,7 +456,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Asks that everything that is in the log now becomes durable, whatever the mode; the last frame of it.
+    /// Asks for everything in the log to become durable, in every mode. Returns the sequence of the
+    /// last frame.
     pub(crate) fn want_sync(&self, log: &Log) -> u64 {
         let sequence = self.lock_appender().appender.close_and_last_sequence();
         log.want_sync(sequence);
@@ -451,7 +465,7 @@ impl<M: StateMachine> Engine<M> {
         sequence
     }
 
-    /// Blocks until everything that is in the log now is durable, truncations too.
+    /// Blocks until everything in the log is durable, including truncations.
     pub(crate) fn sync_log(&self, timeout: Duration) -> Result<(), WaitError> {
         let Some(log) = &self.log else { return Ok(()) };
         let sequence = self.want_sync(log);
@@ -488,7 +502,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// Blocks until `stage` covers `index`; writes the log itself meanwhile, if nobody else is at it.
+    /// Blocks until `stage` covers `index`. Writes the log itself meanwhile, if no other thread
+    /// does.
     pub(crate) fn wait(
         &self,
         index: u64,
@@ -517,9 +532,9 @@ impl<M: StateMachine> Engine<M> {
         waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
     }
 
-    /// Makes durable what the log took behind the state.
+    /// Makes entries durable that an apply-only record passed.
     fn sync_what_is_behind(&self, timeout: Duration) -> Result<(), WaitError> {
-        // Acquire: the entry that somebody waits for was appended before it asks.
+        // Acquire: the awaited entry was appended before its waiter asks.
         let behind = self.behind_sequence.load(Ordering::Acquire);
         match &self.log {
             Some(log) if log.durable_sequence() < behind => self.sync_log(timeout),
@@ -527,7 +542,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Saves two thread hops: the caller would only sleep until the log writer's thread has done the same.
+    /// Writes the log in place of the log writer's thread. This saves two thread hops: otherwise
+    /// the caller would only sleep until that thread has done the same.
     fn help_writer(&self, index: u64, stage: Stage, timeout: Duration) {
         let started = Instant::now();
         let rule = self.progress.rule();
@@ -545,8 +561,8 @@ impl<M: StateMachine> Engine<M> {
         self.leave_writer();
     }
 
-    /// Whoever wrote in the log writer's place leaves it to its thread: what there is to do now, and what there will be
-    /// when an interval is over. The thread may have gone to sleep before anything waited for that.
+    /// Hands the log writer's place back to its thread: the work that is due now, and the work that
+    /// becomes due by time. The thread may have gone to sleep before any work was due by time.
     pub(super) fn leave_writer(&self) {
         if self.writer_has_work() {
             self.writer_signal.notify();
@@ -555,18 +571,18 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// What pinning threads has come to.
+    /// Results of pinning the threads.
     pub(crate) fn lock_pinned(&self) -> std::sync::MutexGuard<'_, Vec<PinnedThread>> {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what keeps the directory open.
+    /// Counts a holder of the directory.
     pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
         let holders = self.log.as_ref()?.disk().holders()?;
         Some(holders.hold(holder))
     }
 
-    /// How far the end of this engine is.
+    /// The phase of this engine's end.
     #[inline]
     pub(crate) fn lifecycle(&self) -> &Lifecycle {
         &self.progress.lifecycle
@@ -580,7 +596,8 @@ impl<M: StateMachine> Engine<M> {
 }
 
 impl<M: StateMachine> Released for Engine<M> {
-    /// What waits for slots is fed. The workers may all sleep, and nobody else comes.
+    /// Feeds entries that wait for slots. The workers may all be asleep, and no other thread would
+    /// feed.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
         let limit = first.saturating_add(self.slots.capacity());

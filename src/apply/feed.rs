@@ -1,7 +1,7 @@
-//! Feeding: committed entries go to the workers' rings, in order, as far as there is room.
+//! Feeding: committed entries go into the workers' rings, in order, as far as there is room.
 //!
-//! Whoever holds the appender feeds: a submission, a commit, or a worker that ran dry. What does not fit stays queued,
-//! so that committing never waits.
+//! The holder of the appender feeds: a submission, a commit, or a worker that ran dry. Entries that
+//! do not fit stay queued, so a commit never waits.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::log::slots::SlotRing;
 use crate::machine::Footprint;
 use crate::progress::watermark::Progress;
 
-/// What feeding needs to know.
+/// The inputs of feeding.
 pub(crate) struct Feeding<'a, F> {
     pub(crate) progress: &'a Progress,
     pub(crate) rings: &'a Rings,
     pub(crate) slots: &'a SlotRing,
     pub(crate) range_entries_max: u32,
-    /// First index whose slot is still taken by an entry that is not done with it.
+    /// First index whose slot is still in use.
     pub(crate) slot_limit: u64,
     pub(crate) footprint: F,
 }
 
 impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
-    /// Hands over what is committed and fits; whether anything was.
+    /// Hands over committed entries that fit. Returns whether there were any.
     pub(crate) fn feed(&self, appender: &mut Appender) -> Result<bool, Poison> {
         let limit = self.progress.committed_mark().min(self.slot_limit);
         let mut fed = false;
@@ -64,7 +64,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         Ok((descriptor(run, count, extent, run.barrier), rest))
     }
 
-    /// Entries that were appended long before they were committed get their slots now.
+    /// Gives slots to entries that were appended long before their commit.
     fn unslotted(
         &self,
         appender: &Appender,
@@ -82,7 +82,8 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             let footprint = (self.footprint)(run.first + u64::from(taken), &payload);
             let hash = match footprint {
                 Footprint::Key(hash) => hash,
-                // A barrier is a range of its own: it waits for the next one unless it is the first.
+                // A barrier needs a separate range: it waits for the next one unless it is the
+                // first entry.
                 Footprint::All if taken > 0 => break,
                 Footprint::All => {
                     barrier = true;
@@ -102,22 +103,23 @@ fn descriptor(run: &Run, count: u32, extent: Extent, barrier: bool) -> Descripto
     Descriptor { first: run.first, count, extent, kind: barrier.into() }
 }
 
-/// Since when less than a full range has been waiting to be fed, if a linger is set.
+/// Time since when less than a full range has been waiting, if a linger is set.
 #[derive(Debug, Default)]
 pub(crate) struct Linger {
     since: Option<Duration>,
-    /// What is below this mark was flushed, and waits for nothing but room.
+    /// Mark of the flushed entries, which wait for nothing but room.
     flushed: u64,
 }
 
 impl Linger {
-    /// Whatever is committed up to `mark` is not to wait for more, also where there is no room for it now.
+    /// Ends the wait of everything committed up to `mark`, even where there is no room for it now.
     pub(crate) fn flush_to(&mut self, mark: u64) {
         self.flushed = self.flushed.max(mark);
     }
 
-    /// Up to which mark to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long
-    /// enough. `None`: they wait. With `whole`, what full ranges leave over waits, too.
+    /// The mark up to which entries of `from..to` are fed now: they are a full range, were flushed,
+    /// or have waited long enough. Returns `None` if they wait. With `whole`, the rest beyond full
+    /// ranges also waits.
     pub(crate) fn feeds_to(
         &mut self,
         from: u64,
@@ -134,7 +136,8 @@ impl Linger {
         Some(if whole && from >= self.flushed { to - over } else { to })
     }
 
-    /// Whether to feed the entries `from..to` now: they are a full range, were flushed, or have waited for long enough.
+    /// Whether the entries `from..to` are fed now: they are a full range, were flushed, or have
+    /// waited long enough.
     fn is_over(
         &mut self,
         from: u64,

@@ -1,8 +1,10 @@
-//! Installing a snapshot: the state jumps to an entry beyond the log's end, and the log starts over after it.
+//! Installing a snapshot: the state jumps to an entry beyond the log's end, and the log starts over
+//! after it.
 //!
-//! The order of the steps is what makes a crash leave the old state or the new one: the snapshot becomes durable under its
-//! name; from then on an open that finds it beyond the end of the log completes what was begun. Then the log's base moves
-//! in `META`; then files go.
+//! The order of the steps makes a crash leave the old state or the new one. First the snapshot
+//! becomes durable under its name. From then on, an open that finds it beyond the end of the log
+//! completes the installation. Then the log's base moves in `META`, and after that files are
+//! removed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -27,11 +29,13 @@ const COPY_BYTES: usize = 1 << 20;
 
 impl<M: StateMachine> ApplyManager<M> {
     /// Begins to receive a snapshot of another node, in pieces ([`Snapshot::pieces`]), for
-    /// [`install`](ApplyManager::install). One at a time; one that is dropped leaves nothing.
+    /// [`install`](ApplyManager::install). There is one receiver at a time; a dropped one leaves
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Busy`] while another one is there; [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
+    /// Returns [`SnapshotError::Busy`] while there is another receiver, and
+    /// [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
     /// [`restore`](ApplyManager::restore).
     pub fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
         self.engine.check_open()?;
@@ -39,23 +43,28 @@ impl<M: StateMachine> ApplyManager<M> {
         SnapshotReceiver::new(Arc::clone(log.disk()), &self.engine.receiving)
     }
 
-    /// Verifies all of a received snapshot and puts it in the place of state and log: the next entry is the one after it.
+    /// Verifies all of a received snapshot, and replaces state and log by it: the next entry is the
+    /// one after it.
     ///
-    /// What the log has beyond what is committed is gone, and whoever waits for it gets
-    /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's last entry, under the same
-    /// log id, then nothing of it is gone: entries up to there are committed, and applied instead.
+    /// Uncommitted entries of the log are removed, and their waiters get
+    /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's
+    /// last entry, under the same log id, no entry is removed: entries up to there are committed
+    /// and applied instead.
     ///
-    /// Reads go on meanwhile, and find the old value of a key or the new one; submissions and commits wait. `timeout` is for
-    /// what is committed to be applied, and for the log to write what it has; verifying and loading the snapshot take as long
-    /// as they take.
+    /// Reads continue meanwhile, and find the old value of a key or the new one. Submissions and
+    /// commits wait. `timeout` limits the wait for committed entries to be applied and for the log
+    /// to be written. Verifying and loading the snapshot have no limit.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]; what was received is dropped with each, and has to be received again. [`SnapshotError::Io`] when
-    /// `timeout` is over, [`SnapshotError::Stale`] for a snapshot that goes no further than what is committed,
-    /// [`SnapshotError::OtherKind`] for one of another sort of machine, [`SnapshotError::OtherDirectory`] for one that
-    /// another manager received. If it does not verify, or cannot be written, or there is no room for the log to go on in,
-    /// nothing has changed; a failure later on poisons the engine, and the next open has the old state or the new one.
+    /// Returns [`SnapshotError`]; with every error the received snapshot is dropped, and must be
+    /// received again. It is [`SnapshotError::Io`] when `timeout` is over, and
+    /// [`SnapshotError::Stale`] if the snapshot goes no further than the committed entries. It is
+    /// [`SnapshotError::OtherKind`] for a snapshot of another kind of machine, and
+    /// [`SnapshotError::OtherDirectory`] for one that another manager received. If the snapshot
+    /// fails verification, cannot be written, or there is no room for the new log, nothing has
+    /// changed. A later failure poisons the engine, and the next open has the old state or the new
+    /// one.
     pub fn install(
         &self,
         received: SnapshotReceiver,
@@ -65,12 +74,12 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.install(received, timeout)
     }
 
-    /// As [`install`](ApplyManager::install), from a snapshot that is open here: it is copied into the directory first, if
-    /// there is one.
+    /// Installs as [`install`](ApplyManager::install) does, from a snapshot that is open here. If
+    /// there is a directory, the snapshot is copied into it first.
     ///
     /// # Errors
     ///
-    /// As [`install`](ApplyManager::install).
+    /// Returns the errors of [`install`](ApplyManager::install).
     pub fn restore(
         &self,
         snapshot: &Snapshot,
@@ -101,13 +110,14 @@ impl<M: StateMachine> Engine<M> {
             return Err(SnapshotError::OtherDirectory);
         }
         let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Also what was committed meanwhile, of which somebody waits for the replies.
+        // Apply everything committed meanwhile, too, because callers wait for its replies.
         let held = self.hold_appender_applied(timeout);
         let mut appending = held.map_err(super::snapshots::snapshot_error)?;
         if self.is_closed() {
             return Err(SnapshotError::Closed);
         }
-        // All that the log has is written before anything changes: no write is in flight to a file that goes.
+        // Write all of the log before anything changes, so that no write is in flight to a file
+        // that is removed.
         let sequence = appending.appender.close_and_last_sequence();
         let left = timeout.saturating_sub(began.elapsed());
         self.sync_log_to(log, sequence, left).map_err(super::snapshots::snapshot_error)?;
@@ -132,7 +142,8 @@ impl<M: StateMachine> Engine<M> {
             let places = self.workers.take_places();
             let loaded = self.load(snapshot);
             drop(places);
-            // Reads see it from here on, and after a failure nothing but opening anew tells what is durable.
+            // Reads see the new state from here on. After a failure, only a new opening tells what
+            // is durable.
             changed = loaded.is_ok();
             loaded
         });
@@ -162,7 +173,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
     }
 
-    /// Makes ready the file in which the log is to go on, while a full disk is no more than this call's failure.
+    /// Makes the file ready in which the log will continue, while a full disk is only a failure of
+    /// this call.
     fn prepare_to_start_over(&self, log: &Log, segment: u32) -> Result<(), SnapshotError> {
         if segment as usize >= SegmentTable::SEGMENTS_MAX {
             let what = "so many segments over the life of a log";
@@ -172,7 +184,7 @@ impl<M: StateMachine> Engine<M> {
         ready.map_err(|error| SnapshotError::io("creating", segment_name(segment.into()), error))
     }
 
-    /// The same for a machine that keeps no log.
+    /// Installs a snapshot in a machine that keeps no log.
     fn restore_in_memory(
         &self,
         snapshot: &Snapshot,
@@ -197,7 +209,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
     }
 
-    /// It is of this sort of machine, and goes further than what is committed.
+    /// Checks that the snapshot is of this kind of machine, and goes further than the committed
+    /// entries.
     fn check_installable(&self, snapshot: &Snapshot) -> Result<LogId, SnapshotError> {
         snapshot.check_kind(match self.machine.views() {
             Some(_) => SnapshotKind::KeyValue,
@@ -217,7 +230,7 @@ impl<M: StateMachine> Engine<M> {
     pub(super) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.machine.views() {
             Some(views) => views.load(snapshot).map_err(|error| match error {
-                // The storage under the machine may have the one state or the other.
+                // The storage under the machine may have either state.
                 SnapshotError::Poisoned(poison) => self.fail(poison).into(),
                 other => other,
             })?,
@@ -234,7 +247,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// The log has the entry itself, so it has all that the snapshot is made of.
+    /// Commits the log up to the snapshot's entry, because the log has that entry, and so
+    /// everything in the snapshot.
     fn commit_instead(
         &self,
         index: u64,
@@ -251,7 +265,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
     }
 
-    /// All marks are those of a log that ends with this entry, applied and durable.
+    /// Moves all marks to a log that ends with this entry, applied and durable.
     fn jump_to(&self, log_id: LogId) {
         let mark = log_id.index + 1;
         self.latency.truncated(self.progress.committed_mark());
@@ -263,7 +277,7 @@ impl<M: StateMachine> Engine<M> {
 }
 
 impl Log {
-    /// The log is empty and goes on after `last`, in a segment of its own: the base moves there.
+    /// Empties the log, which continues after `last` in a new segment: the base moves there.
     fn start_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
         let base = self.writer_starts_over(segment, last)?;
         self.move_base(base, last.index)?;

@@ -1,8 +1,8 @@
-//! Our log under a machine that keeps its state in a storage: the storage takes the place of a snapshot.
+//! Our log under a machine that keeps its state in a storage, which replaces snapshots.
 //!
-//! The log is given up to what the storage has made durable, and no snapshot is written for that. A snapshot that is
-//! installed is durable in the directory before the storage takes it over, so that the next open completes what a crash cut
-//! short.
+//! The log is given up as far as the storage is durable, and no snapshot is written for that. A
+//! snapshot to install is durable in the directory before the storage takes it over, so that the
+//! next open can complete an interrupted installation.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,12 @@ use crate::machine::{StateMachine, call_storage};
 use crate::snapshot::Snapshot;
 use crate::snapshot::format::snapshot_name;
 
-/// How long the log may take to make durable what it has.
+/// Time that the log may take to become durable.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<M: StateMachine> Engine<M> {
-    /// Gives up the log that the storage has, in whole segments. The caller has the turn.
+    /// Gives up the log that the storage has, in whole segments. The caller has the turn of
+    /// snapshots.
     pub(super) fn compact_kept(
         &self,
         staging: &dyn Staging,
@@ -41,7 +42,8 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// Gives up the log through `index`, which the storage must have. The caller has the turn.
+    /// Gives up the log through `index`, which the storage must have. The caller has the turn of
+    /// snapshots.
     pub(super) fn purge_kept(
         &self,
         staging: &dyn Staging,
@@ -54,7 +56,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// The last entry that is durable in the storage; syncs, unless `index` is.
+    /// The last durable entry in the storage; syncs unless `index` is durable.
     fn sync_kept(
         &self,
         staging: &dyn Staging,
@@ -70,8 +72,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(staging.durable())
     }
 
-    /// Moves the log's beginning to the last segment before which only entries up to `index` are, all of which the storage
-    /// has durably, as it has `durable`.
+    /// Moves the log's beginning to the last segment before which only entries up to `index` are.
+    /// The storage has all of them durably, up to `durable`.
     fn give_up_kept(&self, log: &Log, durable: LogId, index: u64) -> Result<(), SnapshotError> {
         self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
         match self.start_for(log, index) {
@@ -80,8 +82,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Has the storage take over the state of a snapshot that is durable in the directory. Where it has no room for it,
-    /// nothing has changed, and the snapshot goes.
+    /// Makes the storage take over the state of a snapshot that is durable in the directory. If the
+    /// storage has no room for it, nothing has changed, and the snapshot is removed.
     pub(super) fn load_kept(
         &self,
         snapshot: &Snapshot,
@@ -97,7 +99,7 @@ impl<M: StateMachine> Engine<M> {
             let Err(source) = removed else { return Err(error) };
             return Err(self.fail(Poison::io("removing", name, source)).into());
         }
-        // The next open takes it over.
+        // The next open takes the snapshot over.
         Err(self.fail(Poison::Snapshot { message: error.to_string() }).into())
     }
 }

@@ -1,7 +1,8 @@
-//! What is submitted and is in the log already: compared, before anything of the submission is taken.
+//! Comparison of resubmitted entries with the log, before anything of the submission is taken.
 //!
-//! The comparison runs without the appender's lock, so a truncation, an installation or a compaction may change the log
-//! meanwhile. Its result counts only if the log's [`Extent`] is the same afterwards, under the lock.
+//! The comparison runs without the appender's lock, so a truncation, an installation or a
+//! compaction may change the log meanwhile. Its result counts only if the log's [`Extent`] is the
+//! same afterwards, under the lock.
 
 use super::engine::{Appending, Engine};
 use crate::entry::Entry;
@@ -11,24 +12,25 @@ use crate::log::known::{Comparison, Difference};
 use crate::log::unmapped::NotRead;
 use crate::machine::StateMachine;
 
-/// What came of a submission.
+/// Result of a submission.
 #[must_use = "entries that are not new have changed nothing"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Submitted {
-    /// Entries that the log took.
+    /// Number of entries that the log took.
     pub new: u64,
-    /// Entries that the log has already, with the same log ids and the same payloads.
+    /// Number of entries that the log already has, with the same log ids and the same payloads.
     pub known_same: u64,
-    /// Entries at or below the log's end that could not be compared, because their bytes are gone: they are covered by a
-    /// snapshot or, of a machine without a log, their memory is in use again. They have changed nothing.
+    /// Number of entries at or below the log's end that could not be compared, because their bytes
+    /// are gone. A snapshot covers them or, in a machine without a log, their memory is in use
+    /// again. These entries have changed nothing.
     pub unverifiable: u64,
 }
 
-/// How often the log may change during a comparison. The next comparison holds the appender.
+/// Number of changes of the log that a comparison tolerates. The next attempt holds the appender.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// What tells whether entries went from the log.
+/// Facts that tell whether entries were removed from the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Extent {
     truncations: u64,
@@ -41,7 +43,8 @@ type Compared = Result<Result<u64, Difference>, NotRead>;
 #[derive(Debug)]
 pub(super) struct Comparing {
     attempts: u32,
-    /// Entries at the front that were compared, how the log was then, and what came of it.
+    /// Number of entries at the front that were compared, the extent of the log then, and the
+    /// result.
     compared: Option<(usize, Extent, Compared)>,
 }
 
@@ -52,8 +55,8 @@ impl Comparing {
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// How many of `known`, entries that the log has already, are the same, if that is known by now: else `None`, and the
-    /// caller lets go of the appender and calls [`Engine::compare_known`].
+    /// The number of the `known` entries that are the same, if it is known. Otherwise `None`, and
+    /// the caller releases the appender and calls [`Engine::compare_known`].
     pub(super) fn known_same(
         &self,
         appending: &Appending,
@@ -65,11 +68,11 @@ impl<M: StateMachine> Engine<M> {
         }
         let extent = self.extent(appending);
         match comparing.compared.take() {
-            // What another thread submitted meanwhile was not compared.
+            // Entries that another thread submitted meanwhile were not compared.
             Some((count, before, compared)) if before == extent && count == known.len() => {
                 return outcome(compared).map(Some);
             }
-            // An earlier entry differs, whatever came behind it.
+            // An earlier entry differs, whatever follows it.
             Some((_, before, Ok(Err(difference)))) if before == extent => {
                 return outcome(Ok(Err(difference))).map(Some);
             }
@@ -78,8 +81,9 @@ impl<M: StateMachine> Engine<M> {
         if comparing.attempts < ATTEMPTS_MAX {
             return Ok(None);
         }
-        // The appender is held, so nothing is truncated or installed. A compaction may still move the log's base: each
-        // time over at least one segment, and no segment is added meanwhile. So this ends.
+        // The appender is held, so nothing is truncated or installed. A compaction may still move
+        // the log's base, each time by at least one segment, and no segment is added meanwhile. So
+        // the loop ends.
         loop {
             let extent = self.extent(appending);
             let compared = self.compare(known, &Self::known_places(appending, extent, known));
@@ -89,7 +93,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Compares entries that the log has already; the caller holds no lock.
+    /// Compares entries that the log already has. The caller holds no lock.
     pub(super) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
         comparing.attempts += 1;
         let appending = self.lock_appender();
@@ -107,7 +111,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     fn compare(&self, known: &[Entry<'_>], places: &KnownPlaces) -> Compared {
-        // Without a log there is no frame that would be read by its header.
+        // Without a log, no frame is read by its header.
         let database_id = self.log.as_ref().map_or(&[0; 16], |log| log.database_id());
         Comparison::new(known).run(&self.table, database_id, places)
     }
@@ -166,7 +170,7 @@ mod tests {
                 assert_eq!(same(&mut comparing).unwrap(), None);
             }
         }
-        // The last attempt has the appender.
+        // The last attempt holds the appender.
         let conflict = same(&mut comparing).unwrap_err();
         assert!(matches!(conflict, SubmitError::Conflict { index: 2, .. }), "{conflict:?}");
     }

@@ -1,7 +1,9 @@
-//! How long entries take from submission to acknowledgement: real percentiles, no lock on a hot path.
+//! Latency of entries from submission to acknowledgement: real percentiles, without a lock on a hot
+//! path.
 //!
-//! A submission leaves a stamp in a ring, and an acknowledgement takes off the stamps that it covers. The clock is read
-//! once for each of the two, never for an entry. What is acknowledged before its submission returns leaves no stamp.
+//! A submission leaves a stamp in a ring, and an acknowledgement removes the stamps that it covers.
+//! The clock is read once for each of the two, never for an entry. Entries that are acknowledged
+//! before their submission returns leave no stamp.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -14,44 +16,45 @@ use histogram::AtomicHistogram;
 use super::times::EngineTimes;
 use crate::clock::Clock;
 
-/// Percentiles of the latency from submission to acknowledgement, in nanoseconds, since the manager was made or
-/// [`reset_latency`](crate::ApplyManager::reset_latency) was called.
+/// Percentiles of the latency from submission to acknowledgement, in nanoseconds. They begin when
+/// the manager is made or [`reset_latency`](crate::ApplyManager::reset_latency) is called.
 ///
-/// Each entry counts, with the time that its submission took: `count` is the number of entries that were acknowledged,
-/// but for `unmeasured`.
+/// Each entry counts, with the time of its submission: `count` is the number of acknowledged
+/// entries without the `unmeasured` ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyStats {
-    /// How many entries were measured.
+    /// Number of entries that were measured.
     pub count: u64,
-    /// Entries that are not measured. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) more submissions can wait
-    /// for their commit than the [`pipeline_depth`](crate::ApplyConfig::pipeline_depth); those beyond it count here. Always 0
-    /// under `OnAppend`.
+    /// Number of entries that were not measured. Under
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) more submissions than the
+    /// [`pipeline_depth`](crate::ApplyConfig::pipeline_depth) can wait for their commit; the ones
+    /// beyond it count here. Always 0 under `OnAppend`.
     pub unmeasured: u64,
     /// Arithmetic mean.
     pub mean_ns: u64,
     /// Median.
     pub p50_ns: u64,
-    /// 90 of 100 took at most this.
+    /// Upper limit of 90 of 100 entries.
     pub p90_ns: u64,
-    /// 99 of 100 took at most this.
+    /// Upper limit of 99 of 100 entries.
     pub p99_ns: u64,
-    /// 999 of 1,000 took at most this.
+    /// Upper limit of 999 of 1,000 entries.
     pub p999_ns: u64,
-    /// The longest.
+    /// Maximum.
     pub max_ns: u64,
 }
 
-/// When a submission was made, and which entries it had.
+/// Time and entries of a submission.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
-    /// One more than its last index.
+    /// Mark of its last entry.
     mark: u64,
     count: u64,
     at_ns: u64,
 }
 
-/// The same where it is shared. `tail` and `head` order the accesses.
+/// A stamp in shared memory. `tail` and `head` order the accesses.
 #[derive(Debug, Default)]
 struct StampCell {
     mark: AtomicU64,
@@ -59,21 +62,24 @@ struct StampCell {
     at_ns: AtomicU64,
 }
 
-/// The least number of stamps there is room for.
+/// Least number of stamps that the ring has room for.
 const STAMPS_MIN: usize = 64;
 
 /// Stamps in the order of the log, in a ring of fixed size.
 struct Stamps {
     cells: Box<[StampCell]>,
-    /// How many were ever put in. Stored with Release by the holder of the appender, after the cell.
+    /// Number of stamps ever added. Stored with Release by the holder of the appender, after the
+    /// cell.
     tail: CachePadded<AtomicU64>,
-    /// How many were ever taken off. Stored with Release by the holder of the turn, after it has read the cell.
+    /// Number of stamps ever removed. Stored with Release by the holder of the turn, after it has
+    /// read the cell.
     head: CachePadded<AtomicU64>,
 }
 
 impl fmt::Debug for Stamps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the cells: there are as many as the pipeline is deep, and the manager's output is for a log line.
+        // The cells are left out: there are as many as the pipeline is deep, and the output is for
+        // a log line.
         f.debug_struct("Stamps")
             .field("tail", &self.tail)
             .field("head", &self.head)
@@ -112,10 +118,10 @@ impl Stamps {
         }
     }
 
-    /// Puts one in; false if there is no room. For the holder of the appender.
+    /// Adds a stamp; returns false if there is no room. The caller holds the appender.
     fn push(&self, stamp: Stamp) -> bool {
         let tail = self.tail.load(Ordering::Relaxed);
-        // Acquire: who takes a stamp off has read it before its cell is used again.
+        // Acquire: a thread that removes a stamp has read it before its cell is reused.
         if tail - self.head.load(Ordering::Acquire) == self.cells.len() as u64 {
             return false;
         }
@@ -124,7 +130,7 @@ impl Stamps {
         true
     }
 
-    /// The oldest, if `mark` covers it: it is taken off. For who has the turn.
+    /// Removes and returns the oldest stamp, if `mark` covers it. The caller has the turn.
     fn pop_covered(&self, mark: u64) -> Option<Stamp> {
         let head = self.head.load(Ordering::Relaxed);
         if head == self.tail.load(Ordering::Acquire) {
@@ -138,7 +144,7 @@ impl Stamps {
         Some(stamp)
     }
 
-    /// Forgets what is above `mark`. For who has the turn and the appender.
+    /// Removes stamps above `mark`. The caller has the turn and the appender.
     fn truncate(&self, mark: u64) {
         let head = self.head.load(Ordering::Relaxed);
         let mut tail = self.tail.load(Ordering::Relaxed);
@@ -156,27 +162,30 @@ impl Stamps {
     }
 }
 
-/// See the module.
+/// The latency of one engine; see the module.
 #[derive(Debug)]
 pub(crate) struct Latency {
     clock: Clock,
     stamps: Stamps,
-    /// Whose turn it is to take stamps off. Tried, never waited for, but by a submission that finds the ring full.
+    /// The turn to remove stamps. Threads try it and do not wait for it, except for a submission
+    /// that finds the ring full.
     turn: Mutex<()>,
-    /// The highest mark that was noted: whoever has the turn takes stamps off for those who found it taken, too.
+    /// The highest noted mark, up to which the holder of the turn also removes stamps for threads
+    /// that found it taken.
     noted: CachePadded<AtomicU64>,
-    /// How often stamps were to be taken off. Whoever has the turn looks again if it has changed meanwhile.
+    /// Number of requests to remove stamps. The holder of the turn looks again if the number has
+    /// changed meanwhile.
     looks: AtomicU64,
     histogram: Option<AtomicHistogram>,
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
     unmeasured: AtomicU64,
-    /// Histograms of other ways, by the same clock.
+    /// Histograms of other times, by the same clock.
     pub(crate) times: EngineTimes,
 }
 
 impl Latency {
-    /// Measures up to `submissions` at once.
+    /// Makes room for `submissions` submissions at once.
     pub(crate) fn new(clock: Clock, submissions: usize) -> Self {
         Self {
             clock,
@@ -184,7 +193,8 @@ impl Latency {
             turn: Mutex::default(),
             noted: CachePadded::default(),
             looks: AtomicU64::new(0),
-            // 2^6 steps for each doubling: 1.6 % of precision, up to 2^40 ns (18 minutes).
+            // The histogram has 2^6 steps for each doubling: a precision of 1.6 %, up to 2^40 ns
+            // (18 minutes).
             histogram: AtomicHistogram::new(6, 40).ok(),
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
@@ -193,12 +203,12 @@ impl Latency {
         }
     }
 
-    /// The engine's time.
+    /// The current time of the engine.
     pub(crate) fn now(&self) -> Duration {
         self.clock.now()
     }
 
-    /// How long ago a moment of the engine's time is.
+    /// Time since a moment of the engine's time.
     pub(crate) fn since(&self, began: Duration) -> Duration {
         self.now().saturating_sub(began)
     }
@@ -212,8 +222,9 @@ impl Latency {
         std::mem::size_of_val(&*self.stamps.cells)
     }
 
-    /// `count` entries up to `mark` were submitted by a call that began at `at_ns`, and are not known to be acknowledged.
-    /// The caller holds the appender, and can tell what is acknowledged.
+    /// Leaves a stamp for `count` entries up to `mark`, submitted by a call that began at `at_ns`,
+    /// and not known to be acknowledged. The caller holds the appender, and passes the acknowledged
+    /// mark.
     #[inline]
     pub(crate) fn submitted(
         &self,
@@ -228,7 +239,8 @@ impl Latency {
         }
     }
 
-    /// What is acknowledged may not have been taken off yet, nor even noted: then it is now.
+    /// Makes room in a full ring: acknowledged entries may not have been removed, or even noted,
+    /// and now are.
     #[cold]
     fn submitted_when_full(&self, stamp: Stamp, acknowledged: u64) {
         self.noted.fetch_max(acknowledged, Ordering::Relaxed);
@@ -239,13 +251,14 @@ impl Latency {
         }
     }
 
-    /// `count` entries are acknowledged, of a call that began at `at_ns` and left no stamp.
+    /// Records `count` acknowledged entries of a call that began at `at_ns` and left no stamp.
     #[inline]
     pub(crate) fn done(&self, count: u64, at_ns: u64) {
         self.record(self.now_ns().saturating_sub(at_ns), count);
     }
 
-    /// Everything up to `mark` is acknowledged. Costs a load if that was known before.
+    /// Notes that everything up to `mark` is acknowledged. The call costs a load if that was noted
+    /// before.
     #[inline]
     pub(crate) fn note(&self, mark: u64) {
         if mark > self.noted.load(Ordering::Relaxed) {
@@ -253,12 +266,13 @@ impl Latency {
         }
     }
 
-    /// The same for a caller who has left a stamp since `mark` may have been noted.
+    /// Notes the same for a caller that has left a stamp since `mark` may have been noted.
     pub(crate) fn note_late(&self, mark: u64) {
         self.noted.fetch_max(mark, Ordering::Relaxed);
         self.looks.fetch_add(1, Ordering::Relaxed);
         loop {
-            // Either we have the turn, or whoever has it sees after it that we came.
+            // Either this thread has the turn, or the holder of the turn sees afterwards that this
+            // thread came.
             fence(Ordering::SeqCst);
             let Ok(turn) = self.turn.try_lock() else { return };
             let looks = self.looks.load(Ordering::Relaxed);
@@ -270,17 +284,18 @@ impl Latency {
         }
     }
 
-    /// Everything up to `mark` is acknowledged, and is measured on return: for who reads the figures. Whoever moved the
-    /// mark may not have come to note it.
+    /// Notes that everything up to `mark` is acknowledged, and has it measured on return, for a
+    /// reader of the figures. The thread that moved the mark may not have noted it yet.
     pub(crate) fn settle(&self, mark: u64) {
         self.noted.fetch_max(mark, Ordering::Relaxed);
         self.take_off(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
-        // For those who found the turn taken.
+        // Look again for threads that found the turn taken.
         self.note_late(mark);
     }
 
-    /// Everything above `mark` is gone from the log; nobody submits meanwhile. It is never acknowledged, and what takes its
-    /// place must not wait for it.
+    /// Removes stamps above `mark`, whose entries are gone from the log. No thread submits
+    /// meanwhile. These entries are never acknowledged, and their successors must not wait for
+    /// them.
     pub(crate) fn truncated(&self, mark: u64) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.stamps.truncate(mark);
@@ -301,13 +316,13 @@ impl Latency {
             let _beyond_range = histogram.add(took_ns.min((1 << 40) - 1), count);
         }
         self.sum_ns.fetch_add(took_ns.saturating_mul(count), Ordering::Relaxed);
-        // It hardly ever moves, and a load costs less.
+        // The maximum hardly ever moves, and a load costs less.
         if took_ns > self.max_ns.load(Ordering::Relaxed) {
             self.max_ns.fetch_max(took_ns, Ordering::Relaxed);
         }
     }
 
-    /// Starts anew. What is acknowledged meanwhile may be counted before or after.
+    /// Restarts the figures. Entries acknowledged meanwhile may count before or after.
     pub(crate) fn reset(&self) {
         if let Some(histogram) = &self.histogram {
             let _counted_so_far = histogram.drain();
@@ -383,7 +398,7 @@ mod tests {
         latency.note(2);
         drop(turn);
         assert_eq!(latency.stats().count, 0);
-        // Whoever has the turn looks again after it; here it is somebody with less to tell.
+        // The holder of the turn looks again after it; here that thread has a lower mark.
         latency.note(1);
         assert_eq!(latency.stats().count, 0, "that was known");
         latency.note_late(1);
@@ -408,7 +423,7 @@ mod tests {
             latency.submitted(mark, 1, 0, || 0);
         }
         nanos.store(4, Ordering::Relaxed);
-        // The mark has moved, and whoever moved it has not come to note it.
+        // The mark has moved, and the thread that moved it has not noted it yet.
         latency.submitted(full + 1, 1, 0, || 1);
         assert_eq!((latency.stats().count, latency.stats().unmeasured), (1, 0));
         latency.submitted(full + 6, 5, 0, || 1);

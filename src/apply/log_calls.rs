@@ -1,4 +1,4 @@
-//! The calls of a consensus engine whose log this is.
+//! The calls of a consensus engine that uses this log.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::log::reader::LogEntries;
 use crate::machine::StateMachine;
 use crate::progress::watermark::{decode, encode};
 
-/// What the log holds.
+/// The extent of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogState {
@@ -24,52 +24,56 @@ pub struct LogState {
     pub first: Option<u64>,
     /// The last entry of the log, committed or not.
     pub last: Option<LogId>,
-    /// What may be applied.
+    /// Last index that may be applied.
     pub committed: Option<u64>,
-    /// What is on stable storage.
+    /// Last index on stable storage.
     pub durable: Option<u64>,
-    /// The last index that is gone from the log, covered by a snapshot.
+    /// Last index that was purged from the log; a snapshot covers it.
     pub purged: Option<u64>,
 }
 
-/// How a log was opened: what an adapter has to rely on.
+/// The options of an open log that an adapter relies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// How entries come to be committed.
+    /// When entries are committed.
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,
-    /// Whether the engine gives up the front of the log by itself.
+    /// Whether the engine gives up the front of the log on its own.
     pub compacts: bool,
 }
 
-/// How long a call that needs the log on disk waits for it.
+/// Time that a call waits for the log to be on disk.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Appends proposed entries to the log; they are applied when [`commit`](ApplyManager::commit) says so.
+    /// Appends proposed entries to the log; they are applied after
+    /// [`commit`](ApplyManager::commit).
     ///
-    /// Returns at once; `wait_until(index, Stage::Durable, ..)` waits until a vote for them may be given.
+    /// The call returns at once. `wait_until(index, Stage::Durable, ..)` waits until a vote for the
+    /// entries may be given.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`]; all of `entries` are taken or none. Only for a log opened with
-    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). Entries that the log has already are compared with what it has,
-    /// as in [`apply_entries`](ApplyManager::apply_entries).
+    /// Returns [`SubmitError`]; all of `entries` are taken or none. The log must have been opened
+    /// with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). Entries that the log already has
+    /// are compared with it, as in [`apply_entries`](ApplyManager::apply_entries).
     pub fn append(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
         let taken = self.engine.submit(entries, Mode::Append)?;
         Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
-    /// Lets entries up to `index` be applied, and waits for none of that; going back is ignored.
+    /// Commits entries up to `index`, and does not wait for their apply. A lower index than before
+    /// is ignored.
     ///
-    /// As a submission it takes its turn: while a snapshot is installed or [`apply_only`](ApplyManager::apply_only) runs, it waits
-    /// until that is done.
+    /// The call takes its turn like a submission: during an installation of a snapshot, or
+    /// [`apply_only`](ApplyManager::apply_only), it waits for the end of that.
     ///
     /// # Errors
     ///
-    /// [`SubmitError::NotAppended`] past the end of the log, and as [`append`](ApplyManager::append).
+    /// Returns [`SubmitError::NotAppended`] past the end of the log, and the errors of
+    /// [`append`](ApplyManager::append).
     pub fn commit(&self, index: u64) -> Result<(), SubmitError> {
         self.engine.commit(index)
     }
@@ -79,11 +83,11 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.log.as_deref().ok_or(LogError::NoLog)
     }
 
-    /// How the log was opened.
+    /// The options that the log was opened with.
     ///
     /// # Errors
     ///
-    /// As [`log_state`](ApplyManager::log_state).
+    /// Returns the errors of [`log_state`](ApplyManager::log_state).
     pub fn log_options(&self) -> Result<LogOptions, LogError> {
         let log = self.log()?;
         let contiguity = Contiguity::of(log.is_monotone());
@@ -91,11 +95,12 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(LogOptions { commit_mode: log.commit_mode(), contiguity, compacts })
     }
 
-    /// Where the log starts and ends.
+    /// The start and end of the log.
     ///
     /// # Errors
     ///
-    /// [`LogError::NoLog`], [`LogError::Poisoned`].
+    /// Returns [`LogError::NoLog`] for a machine without a log, and [`LogError::Poisoned`] after a
+    /// failure.
     pub fn log_state(&self) -> Result<LogState, LogError> {
         let log = self.log()?;
         let appending = self.engine.lock_appender();
@@ -114,20 +119,22 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// As [`log_state`](ApplyManager::log_state).
+    /// Returns the errors of [`log_state`](ApplyManager::log_state).
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
         self.log()?;
         Ok(self.engine.lock_appender().appender.log_id(index))
     }
 
-    /// Copies entries of the log out, from the start of `range`: as many as fit `bytes_max`, at least one.
+    /// Copies entries of the log, from the start of `range`: as many as fit `bytes_max`, and at
+    /// least one.
     ///
-    /// Waits for nothing: entries that the log writer has not written yet are copied from memory. Costs one read of at most
-    /// 64 KiB to find the first.
+    /// The call does not wait: entries that the log writer has not written yet are copied from
+    /// memory. It costs one read of at most 64 KiB to find the first entry.
     ///
     /// # Errors
     ///
-    /// [`LogError::NotInLog`] if the log does not hold the whole range, or no more; [`LogError::Corrupt`] if it does not read back.
+    /// Returns [`LogError::NotInLog`] if the log does not hold the whole range, and
+    /// [`LogError::Corrupt`] if it cannot be read back.
     pub fn entries(
         &self,
         range: RangeInclusive<u64>,
@@ -151,15 +158,16 @@ impl<M: StateMachine> ApplyManager<M> {
             let truncated = after.truncations != before.truncations;
             let given_up = after.segment != before.segment;
             let whole = found.as_ref().is_ok_and(|found| !found.is_empty());
-            // What went while it was read is not damaged: look again whether it is there.
+            // Entries that were removed during the read are not damaged, so look again whether they
+            // exist.
             if !truncated && (!given_up || whole) {
                 return found;
             }
         }
     }
 
-    /// Removes everything after `keep` (`None`: everything) from the log. Those who wait for it get
-    /// [`WaitError::Truncated`].
+    /// Removes everything after `keep` (`None`: everything) from the log. Waiters for these entries
+    /// get [`WaitError::Truncated`].
     ///
     /// # Errors
     ///
@@ -189,31 +197,34 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Blocks until everything appended or truncated before the call is on stable storage, whatever the durability mode.
-    /// Nothing is waited for to be applied; and that it was committed by [`commit`](ApplyManager::commit) is said by the
-    /// frames that follow, and on stable storage with these.
+    /// Blocks until everything appended or truncated before the call is on stable storage, whatever
+    /// the durability mode. Does not wait for apply. The commit index becomes durable only with a
+    /// later frame.
     ///
-    /// What was appended before one call is one sync, as far as it is not under way: callers on several threads share it.
+    /// Appends before the call share one sync, as far as it has not started; calls of several
+    /// threads share it too.
     ///
     /// # Errors
     ///
-    /// [`LogError::Timeout`], which cancels nothing; [`LogError::Poisoned`].
+    /// Returns [`LogError::Timeout`], which cancels nothing, or [`LogError::Poisoned`].
     pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
         self.log()?;
         let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(timeout))
     }
 
-    /// Gives up the log through `index`, which the newest snapshot must cover (of a machine over a storage: which the
-    /// storage must have applied, and is made to sync if need be): whole segments, and none that has one of the
-    /// last [`retain_entries`](crate::PersistentConfig::retain_entries). So some of it may stay, and go with a later call.
+    /// Purges the log through `index`, in whole segments. The newest snapshot must cover `index`; a
+    /// machine's storage must have applied it, and is synced if necessary. Segments with one of the
+    /// last [`retain_entries`](crate::PersistentConfig::retain_entries) stay. So a part may stay
+    /// until a later call.
     ///
-    /// Waits a minute at most for the log to be durable, and reads once more what it gives up, as
-    /// [`compact`](ApplyManager::compact) does.
+    /// The call waits a minute at most for the log to become durable, and reads the given-up part
+    /// once more, as [`compact`](ApplyManager::compact) does.
     ///
     /// # Errors
     ///
-    /// [`LogError::NotCovered`] if the newest snapshot is of an entry before `index`; [`LogError::Snapshot`].
+    /// Returns [`LogError::NotCovered`] if the newest snapshot's entry is before `index`, or
+    /// [`LogError::Snapshot`].
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log()?;
         let _tasks = self.engine.wakes_tasks();
@@ -234,23 +245,24 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// The hard state (vote and the like) saved last.
+    /// The hard state (vote, for example) that was saved last.
     ///
     /// # Errors
     ///
-    /// As [`log_state`](ApplyManager::log_state).
+    /// Returns the errors of [`log_state`](ApplyManager::log_state).
     pub fn hard_state(&self) -> Result<Option<Vec<u8>>, LogError> {
         Ok(self.log()?.hard_state())
     }
 
-    /// Makes a hard state of at most 3,584 bytes durable, after everything appended or truncated before the call, for
-    /// which it waits up to a minute.
+    /// Makes a hard state of at most 3,584 bytes durable. Everything appended or truncated before
+    /// the call becomes durable first; the call waits up to a minute for that.
     ///
-    /// Costs one write and one sync. The first one in a directory costs three of each, as it makes the file `HARD`.
+    /// The call costs one write and one sync. The first one in a directory costs three of each,
+    /// because it makes the file `HARD`.
     ///
     /// # Errors
     ///
-    /// [`LogError::HardStateTooLarge`]; any failure to write poisons the engine.
+    /// Returns [`LogError::HardStateTooLarge`]; any failed write poisons the engine.
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         let log = self.log()?;
         let _tasks = self.engine.wakes_tasks();
@@ -262,11 +274,11 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 }
 
-/// Where a log begins and ends, and what tells whether that has changed.
+/// Start and end of a log, and a count that tells whether they have changed.
 struct Extent {
     first: Option<u64>,
     last: Option<u64>,
-    /// Where it begins.
+    /// Number of its first segment.
     segment: u64,
     truncations: u64,
 }
@@ -276,7 +288,7 @@ impl<M: StateMachine> Engine<M> {
         Extent::of(&self.lock_appender(), log)
     }
 
-    /// The same, and where the entries of `range` are at that moment.
+    /// The extent of the log, and the places of the entries of `range` at that moment.
     fn log_extent_and_places(
         &self,
         log: &Log,
@@ -292,7 +304,7 @@ impl<M: StateMachine> Engine<M> {
 
 impl Extent {
     fn of(appending: &Appending, log: &Log) -> Self {
-        // The base moves before anything goes, and the appender hears of it last.
+        // The base moves before anything is removed, and the appender learns it last.
         let segment = log.base().segment;
         let index = appending.appender.index();
         let last = appending.appender.last().map(|last| last.index);
@@ -300,10 +312,10 @@ impl Extent {
     }
 }
 
-/// What came of waiting for the log to reach the disk.
+/// Converts the result of a wait for the log's durability.
 fn log_error(waited: Result<(), WaitError>) -> Result<(), LogError> {
     match waited {
-        // What was truncated meanwhile needs no waiting for.
+        // Truncated entries need no wait.
         Ok(()) | Err(WaitError::Truncated { .. }) => Ok(()),
         Err(WaitError::Poisoned(poison)) => Err(poison.into()),
         Err(WaitError::Closed { .. }) => Err(LogError::Closed),

@@ -1,6 +1,7 @@
-//! Waiting for a log id: for one entry, and not for whatever entry has its index in the end.
+//! Waiting for a log id: for one entry, and not for any entry that takes its index in the end.
 //!
-//! The log is asked for the log id before the wait for its index and, unless that settled it, once more afterwards.
+//! The log is asked for the log id before the wait for its index. Unless that settled it, it is
+//! asked once more afterwards.
 
 use std::fmt;
 use std::future::Future;
@@ -22,14 +23,16 @@ use crate::progress::watermark::{Progress, Stage};
 impl<M: StateMachine> ApplyManager<M> {
     /// Blocks until a named watermark covers the entry with this log id, submitted or not.
     ///
-    /// [`wait_until`](ApplyManager::wait_until) waits for an index: it is satisfied by the entry that has the index in the
-    /// end. This call is satisfied by one entry only. It takes the appender's lock for a moment, once or twice.
+    /// [`wait_until`](ApplyManager::wait_until) waits for an index: it is satisfied by the entry
+    /// that has the index in the end. This call is satisfied by one entry only. It takes the
+    /// appender's lock for a moment, once or twice.
     ///
     /// # Errors
     ///
-    /// [`WaitError::Replaced`] if another entry has the index, or the log passes over it; [`WaitError::Truncated`] if the
-    /// entry was truncated meanwhile; [`WaitError::NoLongerKnown`] for an entry below what the log remembers, which may
-    /// have been applied or not. A timeout cancels nothing.
+    /// Returns [`WaitError::Replaced`] if another entry has the index, or the log skips it. Returns
+    /// [`WaitError::Truncated`] if the entry was truncated meanwhile. Returns
+    /// [`WaitError::NoLongerKnown`] for an entry below what the log remembers, which may have been
+    /// applied or not. A timeout cancels nothing.
     pub fn wait_for_log_id(
         &self,
         log_id: LogId,
@@ -48,8 +51,8 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// A future that completes when the entry with this log id is acknowledged; as
-    /// [`wait_for_log_id`](ApplyManager::wait_for_log_id), and bound to no runtime.
+    /// A future that completes when the entry with this log id is acknowledged. It acts as
+    /// [`wait_for_log_id`](ApplyManager::wait_for_log_id), and is bound to no runtime.
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged_log_id(&self, log_id: LogId) -> AcknowledgedLogId
     where
@@ -63,26 +66,26 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 }
 
-/// Where the entry of a log id is.
+/// Position of a log id's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    /// Beyond the log's end.
+    /// The index is beyond the log's end.
     Ahead,
-    /// In the log.
+    /// The entry is in the log.
     Here,
-    /// In the log and committed: it stays.
+    /// The entry is in the log and committed, so it stays.
     Committed,
     /// Another entry has the index or, in a log with gaps, none ever will.
     Replaced(Option<LogId>),
-    /// Below what the log remembers.
+    /// The index is below what the log remembers.
     Forgotten,
 }
 
-/// What a look into the log found.
+/// Result of a look into the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Look {
     place: Place,
-    /// How often the log had been truncated.
+    /// Number of truncations of the log at that time.
     truncations: u64,
 }
 
@@ -95,8 +98,8 @@ impl Look {
         }
     }
 
-    /// What a wait for the index, which began after this look, says about the entry; `None`: look and wait again. `after`
-    /// looks once more.
+    /// The outcome for the entry of a wait for its index, which began after this look; `None`: look
+    /// and wait again. `after` looks once more.
     fn outcome(
         self,
         index: u64,
@@ -104,14 +107,15 @@ impl Look {
         after: impl FnOnce() -> Self,
     ) -> Option<Result<(), WaitError>> {
         match (self.place, waited) {
-            // Another entry may have come and gone at the index, and this one may come yet.
+            // Another entry may have come and gone at the index, and this entry may still come.
             (Place::Ahead, Err(WaitError::Truncated { .. })) => None,
             (Place::Committed, waited) | (_, waited @ Err(_)) => Some(waited),
             (place, Ok(())) => {
                 let after = after();
                 Some(match after.place {
                     Place::Ahead => Err(WaitError::Truncated { index }),
-                    // The log has given it up since it was reached, and nothing was truncated.
+                    // The log has given the entry up since it was reached, and nothing was
+                    // truncated.
                     Place::Forgotten
                         if place == Place::Here && after.truncations == self.truncations =>
                     {
@@ -136,7 +140,7 @@ impl<M: StateMachine> Engine<M> {
         let appender = &appending.appender;
         let of_state = matches!(stage, Stage::Applied | Stage::Acknowledged);
         let place = match appender.held_at(index) {
-            // Records that are not of the log brought the state past this index.
+            // Apply-only records moved the state past this index.
             _ if of_state && appender.is_skipped(index) => Place::Forgotten,
             Some(Held::Entry(known)) if known != log_id => Place::Replaced(Some(known)),
             Some(Held::Entry(_)) if index < self.progress.committed_mark() => Place::Committed,
@@ -156,11 +160,12 @@ impl<M: StateMachine> LogIds for Engine<M> {
     }
 }
 
-/// Completes when the entry with a log id is acknowledged; made by
-/// [`ApplyManager::acknowledged_log_id`](crate::ApplyManager::acknowledged_log_id).
+/// Future that completes when the entry with a log id is acknowledged;
+/// [`ApplyManager::acknowledged_log_id`](crate::ApplyManager::acknowledged_log_id) makes it.
 ///
-/// Bound to no runtime. Dropping it cancels only the waiting. It keeps neither the manager nor a directory's lock: once
-/// these are gone it gives [`WaitError::Closed`] for an entry that was not committed when it was last looked for.
+/// The future is bound to no runtime. Dropping it cancels only the wait. It keeps neither the
+/// manager nor a directory's lock. Once these are gone, it returns [`WaitError::Closed`] for an
+/// entry that was not committed at the last look.
 pub struct AcknowledgedLogId {
     log_id: LogId,
     before: Look,
@@ -205,7 +210,7 @@ impl Future for AcknowledgedLogId {
     }
 }
 
-/// Whether the outcome of a wait for an index leaves open what it says about an entry.
+/// Whether the outcome of a wait for an index does not decide the wait for an entry.
 fn is_of_the_index(waited: &Result<(), WaitError>) -> bool {
     matches!(waited, Ok(()) | Err(WaitError::Truncated { .. }))
 }

@@ -1,4 +1,5 @@
-//! Reading the log while the log writer lets entries gather: nothing here waits for it, and no thread runs but the test's.
+//! Tests of log reads while the log writer lets entries gather: no read waits for it, and only the
+//! test's thread runs.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -66,7 +67,7 @@ fn what_was_just_appended_is_read_without_a_step_of_the_log_writer() {
     assert!(matches!(node.entries(80..=91, 100), Err(LogError::NotInLog { index: 91, .. })));
 }
 
-/// The other calls whose bytes are in memory, or that make the log writer go on at once.
+/// Other calls find their bytes in memory, or make the log writer continue at once.
 #[test]
 fn no_other_call_waits_for_entries_to_gather() {
     let (node, mut log) = (node(Contiguity::Strict), Vec::new());
@@ -161,7 +162,7 @@ fn a_log_reads_back_as_it_was_appended_wherever_the_log_writer_is() {
                         |kept: &[Kept]| -> usize { kept.iter().map(|kept| kept.1.len()).sum() };
                     assert!(
                         read.len() == expected.len()
-                            // An entry takes at most so much beside its value.
+                            // Bytes that an entry takes at most beside its value.
                             || bytes(&expected[..=read.len()]) + 40 * (read.len() + 1) > bytes_max,
                         "{contiguity:?} {seed}: {} of {}",
                         read.len(),

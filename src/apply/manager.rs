@@ -19,42 +19,46 @@ use crate::progress::watermark::{Stage, decode};
 use crate::stats::StatsReader;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
-/// Feeds a state machine from a log: in order, in batches, by worker threads, and says what is done.
+/// An apply manager feeds a state machine from a log: in order, in batches, by worker threads. It
+/// reports how far it is.
 ///
-/// All calls but [`close`](ApplyManager::close) take `&self` and may be made from any thread
-/// ([`shutdown`](ApplyManager::shutdown) closes by `&self`); submissions are taken one at a time, in index order. Entries are copied once, into the log's memory; nothing is kept of the caller's.
+/// All calls but [`close`](ApplyManager::close) take `&self` and may be made from any thread;
+/// [`shutdown`](ApplyManager::shutdown) closes by `&self`. Submissions are taken one at a time, in
+/// index order. Entries are copied once, into the log's memory; no reference to the caller's bytes
+/// is kept.
 #[derive(Debug)]
 pub struct ApplyManager<M: StateMachine> {
     pub(crate) engine: Arc<Engine<M>>,
     threads: Mutex<Threads>,
     end: Mutex<End>,
-    /// The outcome of the close is there.
+    /// Signals that the outcome of the close is known.
     ended: Condvar,
     pub(crate) stats_reader: StatsReader,
 }
 
-/// What came of the close.
+/// Result of the close.
 #[derive(Debug, Default)]
 struct End {
     outcome: Option<Result<(), CloseError>>,
-    /// Counts the manager as what keeps the directory open.
+    /// Counts the manager as a holder of the directory.
     holding: Option<Holding>,
 }
 
-/// How long threads that have nothing left to do get to end, whatever is left of a close's timeout.
+/// Time that idle threads get to end, whatever is left of a close's timeout.
 const END_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
-/// Most workers an engine can have.
+/// Most workers of an engine.
 const WORKERS_MAX: usize = 64;
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Takes `machine` over and starts the threads: the workers; if the machine has a log of ours, the log writer and one
-    /// that makes segments ready; and if it compacts by itself, or still fills its store from a snapshot, one for that.
+    /// Takes `machine` over, and starts the threads: the workers, and for a machine with our log
+    /// the log writer and one that makes segments ready. A further thread compacts, and fills a
+    /// store that was opened from a snapshot.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Config`] for an option out of its range, or a machine that is read-only or has a manager already;
-    /// [`OpenError::Io`] if a thread or memory is not to be had.
+    /// Returns [`OpenError::Config`] for an option out of its range, or a machine that is read-only
+    /// or has a manager. Returns [`OpenError::Io`] if the system has no thread or memory left.
     pub fn new(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         let refuse = |option, message: String| Err(OpenError::Config { option, message });
         if config.pipeline_depth == 0 || config.pipeline_depth > 1 << 28 {
@@ -77,7 +81,8 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(Self::of(engine, threads))
     }
 
-    /// Without threads and not by hand: whoever waits for the log writes it.
+    /// Makes a manager without threads that is not stepped by hand: a thread that waits for the log
+    /// writes it.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn without_threads(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
         let config = config.close_timeout(Duration::ZERO);
@@ -92,7 +97,7 @@ impl<M: StateMachine> ApplyManager<M> {
         Self { engine, threads: Mutex::new(threads), end, ended: Condvar::new(), stats_reader }
     }
 
-    /// A cheap handle for reading the machine, from any thread, also after the manager is closed.
+    /// A cheap handle for reading the machine from any thread, also after the manager is closed.
     #[must_use]
     pub fn reader(&self) -> Reader<M> {
         let holding = self.engine.holding(Holder::Reader);
@@ -105,35 +110,40 @@ impl<M: StateMachine> ApplyManager<M> {
         &self.engine.machine
     }
 
-    /// The last entry that is in the state, for every partition; `None` before the first. Takes its turn with
-    /// submissions: [`stats`](ApplyManager::stats) has the index alone, without that.
+    /// The last entry that is in the state, for every partition; `None` before the first. The call
+    /// takes its turn with submissions: [`stats`](ApplyManager::stats) has the index alone, without
+    /// a turn.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
         self.engine.applied_in(&self.engine.lock_appender())
     }
 
-    /// Submits committed entries and returns at once: they are in the log's memory, on their way.
+    /// Submits committed entries and returns at once: they are then in the log's memory.
     ///
-    /// Indexes follow each other and what was submitted before; the first of an empty log is 0 or 1. Repeating a call is
-    /// safe: entries that the log has already, with the same log ids and payloads, change nothing. They are compared with
-    /// what the log has (some 50 ns an entry), without keeping other submissions out. [`Submitted`] says how many were new.
+    /// Each index follows the one before it, across submissions too; the first of an empty log is 0
+    /// or 1. A repeated call is safe: entries that the log already has, with the same log ids and
+    /// payloads, change nothing. They are compared with the log (some 50 ns an entry), and other
+    /// submissions continue meanwhile. [`Submitted`] tells how many entries were new.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`]; all of `entries` are taken or, with an error, none (but for [`SubmitError::Poisoned`], after
-    /// which only opening anew tells). [`SubmitError::Conflict`] for an index that another entry has.
+    /// Returns [`SubmitError`]; all of `entries` are taken or, with an error, none. After
+    /// [`SubmitError::Poisoned`] only a new opening tells. It is [`SubmitError::Conflict`] for an
+    /// index that another entry has.
     pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
         let taken = self.engine.submit(entries, Mode::Async)?;
         Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
-    /// Applies one entry and waits until it is acknowledged; its reply.
+    /// Applies one entry and waits until it is acknowledged. Returns its reply.
     ///
-    /// When nothing else is pending the caller applies and writes it by itself, without a hop to another thread.
+    /// When nothing else is pending, the caller applies and writes the entry itself, without a hop
+    /// to another thread.
     ///
     /// # Errors
     ///
-    /// [`ApplyError`]. After a timeout the entry is still under way: it may be waited for, or submitted again.
+    /// Returns [`ApplyError`]. After a timeout the entry is still in progress: it can be waited
+    /// for, or submitted again.
     pub fn apply(&self, entry: &Entry<'_>, timeout: Duration) -> Result<Reply, ApplyError> {
         let entries = std::slice::from_ref(entry);
         let mut reply = Reply::Applied;
@@ -148,7 +158,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// As [`apply`](ApplyManager::apply); `replies` is empty then.
+    /// Returns the errors of [`apply`](ApplyManager::apply); `replies` is empty then.
     pub fn apply_entries_sync(
         &self,
         entries: &[Entry<'_>],
@@ -179,24 +189,24 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Blocks until `index` is acknowledged: applied, and as safe as the durability mode asks. Any index, submitted or
-    /// not, by any number of waiters.
+    /// Blocks until `index` is acknowledged: applied, and as safe as the durability mode requires.
+    /// Any number of callers may wait for any index, submitted or not.
     ///
     /// # Errors
     ///
-    /// [`WaitError`]; a timeout cancels nothing.
+    /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn wait_for_apply(&self, index: u64, timeout: Duration) -> Result<(), WaitError> {
         self.engine.wait(index, Stage::Acknowledged, timeout)
     }
 
     /// Blocks until a named watermark covers `index`.
     ///
-    /// Waiting for [`Stage::Durable`] makes everything submitted so far durable, whatever the durability mode; what is
-    /// submitted later becomes so when the mode says.
+    /// A wait for [`Stage::Durable`] makes everything submitted so far durable, in every durability
+    /// mode. Later submissions become durable as the mode says.
     ///
     /// # Errors
     ///
-    /// [`WaitError`]; a timeout cancels nothing.
+    /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
         if stage == Stage::Durable
             && let Some(log) = &self.engine.log
@@ -207,30 +217,31 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.wait(index, stage, timeout)
     }
 
-    /// A future that completes when `index` is acknowledged; bound to no runtime.
+    /// A future that completes when `index` is acknowledged. It is bound to no runtime.
     ///
-    /// The thread that moved the watermark calls the waker: a worker, the log writer, or a caller. It holds no lock then,
-    /// and has unparked the threads that wait. A waker that blocks delays that thread, and nothing that needs none of its
-    /// work. A waker that panics is counted, and harms no other waiter; see [`ApplyStats`](crate::ApplyStats).
+    /// The thread that moved the watermark calls the waker: a worker, the log writer, or a caller.
+    /// It holds no lock then, and has unparked the threads that wait. A waker that blocks delays
+    /// that thread, and nothing that does not need its work. A panic of a waker is counted, and
+    /// harms no other waiter; see [`ApplyStats`](crate::ApplyStats).
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged(&self, index: u64) -> Acknowledged {
         Acknowledged::new(Arc::clone(&self.engine.progress), index)
     }
 
-    /// Blocks until everything submitted before the call is acknowledged and (if there is a log) on stable storage,
-    /// whatever the durability mode.
+    /// Blocks until everything submitted before the call is acknowledged and (if there is a log) on
+    /// stable storage, in every durability mode.
     ///
-    /// Entries that are appended and not committed become durable; they are not waited for to be applied.
+    /// Appended and uncommitted entries become durable, and are not waited for to be applied.
     ///
     /// # Errors
     ///
-    /// [`WaitError`]; a timeout cancels nothing.
+    /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
         let _tasks = self.engine.wakes_tasks();
         self.flush(timeout)
     }
 
-    /// As [`ApplyManager::flush_pending`]; wakers are left to the caller.
+    /// Flushes as [`ApplyManager::flush_pending`] does; the caller wakes the tasks.
     fn flush(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
         let progress = &self.engine.progress;
@@ -247,13 +258,13 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// Entries submitted and not yet acknowledged.
+    /// Number of entries submitted and not yet acknowledged.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
         self.engine.progress.pending()
     }
 
-    /// Pending entries of the pipeline's depth, 0.0 to 100.0.
+    /// Percentage of pending entries in the pipeline's depth, 0.0 to 100.0.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]
     pub fn pipeline_utilization(&self) -> f64 {
@@ -261,53 +272,58 @@ impl<M: StateMachine> ApplyManager<M> {
         (self.pending_count() as f64 * 100.0 / depth).min(100.0)
     }
 
-    /// Whether a submission of one entry would be refused as full, as far as the pipeline's depth goes.
+    /// Whether a submission of one entry would be refused as full, by the pipeline's depth alone.
     #[must_use]
     pub fn is_pipeline_full(&self) -> bool {
         self.pending_count() >= self.engine.config.pipeline_depth as u64
     }
 
-    /// What a [`StateMachine`] and its engine may take in memory, keys and values apart, in bytes; and but for views, and
-    /// snapshots being written.
+    /// Most memory of a [`StateMachine`] and its engine in bytes, without keys and values, views,
+    /// and snapshots being written.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.engine.memory.sum()
     }
 
-    /// Stops taking entries, waits until everything submitted is acknowledged and durable, marks the log as closed, and
-    /// ends the threads. Readers go on reading. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) what is committed
-    /// is acknowledged; what is only appended becomes durable, and stays in the log.
+    /// Closes the engine: stops taking entries, waits until everything submitted is acknowledged
+    /// and durable, marks the log as closed, and ends the threads. Readers continue to read. Under
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) committed entries are acknowledged;
+    /// appended entries become durable, and stay in the log.
     ///
     /// # Errors
     ///
-    /// [`CloseError::Wait`] if that is not done in time, or a thread is still inside of the state machine then: the manager
-    /// is given up all the same, the next open recovers what had been written; [`CloseError::Poisoned`] if the engine failed
-    /// before.
+    /// Returns [`CloseError::Wait`] if that takes longer than `timeout`, or a thread is still
+    /// inside of the state machine. The manager is given up all the same, and the next open
+    /// recovers everything written. Returns [`CloseError::Poisoned`] if the engine failed before.
     pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
         self.shutdown(timeout)
     }
 
-    /// Closes as [`close`](ApplyManager::close) does, where others have the manager too, as in an `Arc`.
+    /// Closes as [`close`](ApplyManager::close) does, for a manager that others share, as in an
+    /// `Arc`.
     ///
-    /// The first call closes. A call beside it or after it waits for the outcome of the first, and returns the same. Calls
-    /// that would change anything return `Closed` from then on; reads go on. The directory stays locked until the manager and
-    /// what was handed out of it are dropped, and an open meanwhile says what holds it
-    /// ([`OpenError::Locked`](crate::error::OpenError::Locked)).
+    /// The first call closes. Another call waits for the outcome of the first, and returns the
+    /// same. Calls that would change anything return `Closed` from then on; reads continue. The
+    /// directory stays locked until the manager and everything obtained from it are dropped. An
+    /// open meanwhile names the holder ([`OpenError::Locked`](crate::error::OpenError::Locked)).
     ///
     /// # Errors
     ///
-    /// As [`close`](ApplyManager::close); [`CloseError::Wait`] also if another call is not done in time.
+    /// Returns the errors of [`close`](ApplyManager::close); [`CloseError::Wait`] also if another
+    /// call takes longer than `timeout`.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), CloseError> {
         let lifecycle = self.engine.lifecycle();
         if lifecycle.is_of_a_parent() {
-            // The parent's engine goes on: nothing is closed, and no waker is called.
+            // The parent's engine continues, so nothing is closed, and no waker is called.
             return self.note_outcome(Err(CloseError::Poisoned(LockLost::Forked.into())));
         }
-        // Looked at before the lock: the call that closes holds it, and others wait no longer than their timeout.
+        // Check this before the lock: the call that closes holds the lock, and other calls wait no
+        // longer than their timeout.
         if lifecycle.is_closing() {
             return self.wait_for_outcome(timeout);
         }
-        // A waker may close the manager as well: it is called when the outcome is there and no lock is held.
+        // A waker may close the manager as well, so wakers run when the outcome is known and no
+        // lock is held.
         let _tasks = self.engine.wakes_tasks();
         let began = Instant::now();
         if !self.engine.refuse_submissions() {
@@ -334,7 +350,7 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// Tells every call that closes what came of it.
+    /// Tells every call that closes the outcome.
     fn note_outcome(&self, outcome: Result<(), CloseError>) -> Result<(), CloseError> {
         let mut end = self.lock_end();
         end.outcome = Some(outcome.clone());
@@ -371,10 +387,11 @@ impl<M: StateMachine> ApplyManager<M> {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
             other => CloseError::Wait(other),
         })?;
-        // A caller may be writing a snapshot, or moving the log's beginning: the end of the threads ends that soon.
+        // A caller may be writing a snapshot, or moving the log's beginning. The end of the threads
+        // soon ends that.
         let turn = self.engine.lock_snapshots_within(timeout.saturating_sub(began.elapsed()));
         let Some(_turn) = turn.filter(|_| ended) else {
-            // It may still write: the log is not marked as closed.
+            // That caller may still write, so the log is not marked as closed.
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));
         };
         let committed = decode(self.engine.progress.committed_mark());
@@ -391,7 +408,7 @@ impl<M: StateMachine> ApplyManager<M> {
         WaitError::Timeout { index: submitted.unwrap_or(0), reached, submitted, waited }
     }
 
-    /// Without threads, the closing thread takes the steps.
+    /// Takes the steps in the closing thread, in an engine without threads.
     fn drain_by_hand(&self) -> Result<(), WaitError> {
         let progress = &self.engine.progress;
         let log = self.engine.log.as_ref();
@@ -416,7 +433,7 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
     }
 
-    /// The first failure, if the engine has failed.
+    /// The first failure; `None` while the engine works.
     #[must_use]
     pub fn poison(&self) -> Option<Poison> {
         self.engine.progress.poison.get().cloned()
@@ -427,7 +444,8 @@ impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
         let mut threads = self.lock_threads();
         if self.engine.lifecycle().is_of_a_parent() {
-            // A copy that `fork` made. The parent's engine goes on, and its files are the parent's to write.
+            // This is a copy that `fork` made. The parent's engine continues, and only the parent
+            // may write its files.
             threads.forget();
             return;
         }
@@ -443,16 +461,18 @@ impl<M: StateMachine> Drop for ApplyManager<M> {
     }
 }
 
-/// The requirement's number of workers, where there are cores for so many.
+/// The requirement's number of workers, on a machine with enough cores.
 const WORKERS_DEFAULT: usize = 4;
 
-/// Reads the state machine of an [`ApplyManager`]; cheap to clone, usable from any thread.
+/// A reader of an [`ApplyManager`]'s state machine. It is cheap to clone, and usable from any
+/// thread.
 ///
-/// It keeps the machine (and, if there is one, the lock of its directory) alive after the manager is gone.
+/// It keeps the machine (and the lock of its directory, if there is one) alive after the manager is
+/// gone.
 #[derive(Debug)]
 pub struct Reader<M> {
     engine: Arc<Engine<M>>,
-    /// Counts the reader as what keeps the directory open.
+    /// Counts the reader as a holder of the directory.
     holding: Option<Holding>,
 }
 

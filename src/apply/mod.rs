@@ -1,7 +1,8 @@
-//! The way of an entry, in order: [`submit`], [`feed`], [`ring`], [`worker`]; then [`progress`](crate::progress).
+//! The apply pipeline. An entry passes [`submit`], [`feed`], [`ring`] and [`worker`], and then
+//! [`progress`](crate::progress).
 //!
-//! [`manager`] is the public face, [`engine`] what the threads share and the steps they take, [`threads`] the loops
-//! over those steps.
+//! [`manager`] is the public face. [`engine`] has the state that threads share and the steps they
+//! take, and [`threads`] the loops over those steps.
 
 pub(crate) mod apply_only;
 pub(crate) mod cells;

@@ -1,4 +1,4 @@
-//! Proposing: the engine numbers the entry. For callers that have no consensus engine and no log of their own.
+//! Proposals: the engine numbers the entry. They serve callers without a consensus engine or a log.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,11 +21,13 @@ use crate::progress::watermark::Stage;
 const FIRST: LogId = LogId::new(1, 1);
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Appends a command (or any payload) as the next entry, and waits until it is acknowledged; its reply.
+    /// Appends a command (or any payload) as the next entry, and waits until it is acknowledged.
+    /// Returns its reply.
     ///
-    /// The engine gives the entry its log id: the next index, and the term of the log's last entry, or index 1 and term 1
-    /// in a new log. Any number of threads may propose at once. While the pipeline is full the call waits for room. When
-    /// nothing else is pending the caller applies and writes the entry itself, without a hop to another thread.
+    /// The engine chooses the log id: the next index, and the term of the log's last entry. In a
+    /// new log it is index 1 and term 1. Any number of threads may propose at once. While the
+    /// pipeline is full the call waits for room. When nothing else is pending, the caller applies
+    /// and writes the entry itself, without a hop to another thread.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -39,9 +41,11 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`ProposeError`]; `timeout` is for all of it. With [`ProposeError::Taken`] the entry is under way: its log id is in the
-    /// error, and [`wait_for_log_id`](ApplyManager::wait_for_log_id) waits on. With all others nothing was taken. A log opened
-    /// with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) refuses the call: its consensus engine numbers the entries.
+    /// Returns [`ProposeError`]; `timeout` limits the whole call. With [`ProposeError::Taken`] the
+    /// entry is in progress: the error has its log id, and
+    /// [`wait_for_log_id`](ApplyManager::wait_for_log_id) waits for it. With every other error
+    /// nothing was taken. A log opened with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit)
+    /// refuses the call: its consensus engine numbers the entries.
     pub fn propose<'p>(
         &self,
         payload: impl Into<Payload<'p>>,
@@ -56,19 +60,22 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(self.engine.slots.reply(index).unwrap_or(Reply::Applied))
     }
 
-    /// As [`propose`](ApplyManager::propose), but returns as soon as the entry is taken: the future gives the reply once the
-    /// entry is acknowledged. The future is bound to no runtime.
+    /// Proposes as [`propose`](ApplyManager::propose) does, and returns as soon as the entry is
+    /// taken. The future returns the reply once the entry is acknowledged. The future is bound to
+    /// no runtime.
     ///
-    /// `room_timeout` is how long the call may block its thread while the pipeline is full; with [`Duration::ZERO`] it never
-    /// blocks. Nothing limits how long the future waits: a runtime's own timeout does, and cancels nothing.
+    /// `room_timeout` limits how long the call may block its thread while the pipeline is full;
+    /// with [`Duration::ZERO`] it never blocks. The future's wait has no limit: a runtime's timeout
+    /// limits it, and cancels nothing.
     ///
-    /// The entry is under way whether the future is polled, dropped or leaked. Its reply moves into memory that belongs to
-    /// the future (one allocation) when the entry is applied, so a future that is not polled delays no other call.
+    /// The entry is in progress, whether the future is polled, dropped or leaked. Its reply moves
+    /// into memory of the future (one allocation) when the entry is applied, so a future that is
+    /// not polled delays no other call.
     ///
     /// # Errors
     ///
-    /// The future gives [`ProposeError`], also for an entry that was refused; [`Proposal::log_id`] says at once whether it was
-    /// taken.
+    /// The future returns [`ProposeError`], also for an entry that was refused;
+    /// [`Proposal::log_id`] tells at once whether it was taken.
     pub fn propose_async<'p>(
         &self,
         payload: impl Into<Payload<'p>>,
@@ -89,7 +96,7 @@ impl<M: StateMachine> ApplyManager<M> {
         Proposal { state }
     }
 
-    /// The index that the next proposed entry gets, unless another thread submits first.
+    /// The index of the next proposed entry, unless another thread submits first.
     #[must_use]
     pub fn next_index(&self) -> u64 {
         self.engine.progress.submitted_mark().max(FIRST.index)
@@ -117,7 +124,7 @@ impl<M: StateMachine> ApplyManager<M> {
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// Takes `payload` as the next entry; [`SubmitError::Full`] if there is no room right now.
+    /// Takes `payload` as the next entry; [`SubmitError::Full`] if there is no room at the moment.
     fn propose(
         &self,
         payload: Payload<'_>,
@@ -138,7 +145,7 @@ impl<M: StateMachine> Engine<M> {
         let taken = self.take(appending, &entries, (plan, 0), mode, began_ns);
         match taken {
             Ok(submission) => Ok((log_id, submission)),
-            // The engine had not failed before: it failed with the entry.
+            // The engine had not failed before, so it failed with this entry.
             Err(SubmitError::Poisoned(poison)) => {
                 Err(ProposeError::Taken { log_id, source: WaitError::Poisoned(poison) })
             }
@@ -147,16 +154,17 @@ impl<M: StateMachine> Engine<M> {
     }
 }
 
-/// Of the last entry's term and leader. `u64::MAX` is no index, and is refused as such.
+/// The log id after the last entry, with its term and leader. `u64::MAX` is no index, and is
+/// refused as such.
 fn next_log_id(appending: &Appending) -> LogId {
     let last = appending.appender.last();
     last.map_or(FIRST, |last| last.at(last.index.saturating_add(1)))
 }
 
-/// The reply to a proposed entry, once that is acknowledged; made by
-/// [`ApplyManager::propose_async`](crate::ApplyManager::propose_async).
+/// A future for the reply of a proposed entry;
+/// [`ApplyManager::propose_async`](crate::ApplyManager::propose_async) makes it.
 ///
-/// Bound to no runtime. The entry is under way whatever becomes of the future.
+/// The future is bound to no runtime. The entry is in progress, whatever happens to the future.
 #[derive(Debug)]
 #[must_use = "it says whether the entry was taken, and what came of it"]
 pub struct Proposal {

@@ -1,4 +1,4 @@
-//! Batches of any length, and retries of what nothing has seen.
+//! Batches of any length, and retries of submissions of which nothing was taken.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,17 @@ use crate::machine::StateMachine;
 use crate::progress::watermark::Stage;
 use crate::sync::thread;
 
-/// How [`ApplyManager::apply_with_retry`] retries.
+/// Policy of [`ApplyManager::apply_with_retry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Most submissions in all; at least 1.
+    /// Maximum of submissions in all; at least 1.
     pub attempts_max: u32,
-    /// Sleep before the second submission; doubled before each further one, with a random quarter more or less.
+    /// Pause before the second submission. Each further pause is doubled, with a random quarter
+    /// more or less.
     pub backoff: Duration,
-    /// Longest sleep.
+    /// Longest pause.
     pub backoff_max: Duration,
-    /// How long to wait for the acknowledgement once it was taken.
+    /// Time to wait for the acknowledgement after the submission was taken.
     pub timeout: Duration,
 }
 
@@ -34,17 +35,19 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A full pipeline is looked at again at least this often: what frees it may be memory, not an acknowledgement.
+/// Longest wait before the next look at a full pipeline, which may become free by memory instead of
+/// an acknowledgement.
 const FULL_WAIT: Duration = Duration::from_millis(5);
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Applies any number of entries: submits them in parts, waits whenever the pipeline is full, and at the end until
-    /// all are acknowledged. `sink` gets each entry's index and reply, in order. How many entries there were.
+    /// Applies any number of entries: submits them in parts, waits while the pipeline is full, and
+    /// at the end until all are acknowledged. Calls `sink` with each entry's index and reply, in
+    /// order. Returns the number of entries.
     ///
     /// # Errors
     ///
-    /// [`ApplyError`], whose `submitted_through` says how far entries were taken: those are under way. `sink` has seen
-    /// a prefix of them.
+    /// Returns [`ApplyError`], whose `submitted_through` names the last entry taken: entries up to
+    /// it are in progress. `sink` has seen a prefix of them.
     pub fn apply_batch<'e>(
         &self,
         entries: impl IntoIterator<Item = Entry<'e>>,
@@ -52,7 +55,8 @@ impl<M: StateMachine> ApplyManager<M> {
         mut sink: impl FnMut(u64, Reply),
     ) -> Result<u64, ApplyError> {
         let deadline = Deadline::new(timeout);
-        // A quarter of the pipeline at a time: one part is filled while others are on their way.
+        // Submit a quarter of the pipeline at a time: one part is filled while others are in
+        // progress.
         let part = (self.engine.config.pipeline_depth / 4).clamp(1, 1024);
         let mut entries = entries.into_iter();
         let mut parts: [Vec<Entry<'e>>; 2] = [Vec::with_capacity(part), Vec::with_capacity(part)];
@@ -69,7 +73,7 @@ impl<M: StateMachine> ApplyManager<M> {
                 filled => {
                     let taken = self.submit_when_room(filled, &deadline);
                     taken.map_err(|error| {
-                        // Of its halves some may have been taken, which nobody waits for now.
+                        // Some of its halves may have been taken, and no caller waits for them now.
                         self.engine.writer_signal.notify();
                         error.through(submitted_through)
                     })?
@@ -79,7 +83,7 @@ impl<M: StateMachine> ApplyManager<M> {
                 submitted_through = Some(submission.last);
                 self.engine.writer_signal.notify();
             }
-            // While this part is on its way, the one before it is answered.
+            // While this part is in progress, take the replies of the part before.
             if let Some(before) = claimed.take() {
                 self.answer(&parts[(turn + 1) % 2], &before, &deadline, &mut replies, &mut sink)
                     .map_err(|error| error.through(submitted_through))?;
@@ -92,7 +96,8 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// Submits a part once there is room for it; one that can never fit whole goes in halves.
+    /// Submits a part once there is room for it. A part that can never fit as a whole is split into
+    /// halves.
     fn submit_when_room<'s>(
         &'s self,
         part: &[Entry<'_>],
@@ -132,7 +137,7 @@ impl<M: StateMachine> ApplyManager<M> {
             thread::sleep(pause);
             return;
         }
-        // Whatever comes of it, the caller looks again.
+        // The caller looks again, whatever the result is.
         let half = self.engine.progress.pending() / 2;
         let _looked = self.engine.wait(next + half, Stage::Acknowledged, pause);
     }
@@ -156,14 +161,15 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(())
     }
 
-    /// Submits entries, again after a pause as long as the pipeline is full, and waits until they are acknowledged.
+    /// Submits entries, repeats a submission that was refused as full after a pause, and waits
+    /// until all are acknowledged.
     ///
-    /// Only a submission that was refused as full is repeated: nothing of it was seen by anybody. Whatever else goes
-    /// wrong is final. `replies` is cleared and then holds one reply for each entry.
+    /// Only a submission that was refused as full is repeated: no part of it was taken. Every other
+    /// error is final. `replies` is cleared and then holds one reply for each entry.
     ///
     /// # Errors
     ///
-    /// [`ApplyError`]; [`SubmitError::Full`] after the last attempt.
+    /// Returns [`ApplyError`], with [`SubmitError::Full`] after the last attempt.
     pub fn apply_with_retry(
         &self,
         entries: &[Entry<'_>],
@@ -187,15 +193,15 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 }
 
-/// A quarter more or less, so that callers refused together do not come back together. The clock's low bits are random
-/// enough for that.
+/// The pause, changed by up to a quarter, so that callers refused together do not return together.
+/// The clock's low bits are random enough for that.
 fn jittered(pause: Duration) -> Duration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let noise = now.map_or(0, |since| since.subsec_nanos() % 512);
     pause.checked_mul(768 + noise).map_or(pause, |scaled| scaled / 1024)
 }
 
-/// When a call's time is up.
+/// The end of a call's time.
 pub(super) struct Deadline {
     started: Instant,
     timeout: Duration,
@@ -216,7 +222,7 @@ impl Deadline {
 }
 
 impl ApplyError {
-    /// Says how far the call's entries were taken, unless that is said already.
+    /// Adds how far the call's entries were taken, unless the error already tells.
     fn through(mut self, index: Option<u64>) -> Self {
         let (Self::Submit { submitted_through, .. } | Self::Wait { submitted_through, .. }) =
             &mut self;

@@ -1,12 +1,13 @@
 //! The rings between the appender and the workers: one `ArrayQueue` of index ranges for each worker.
 //!
-//! Every range goes to every worker, so each worker sees all of the log in order and no sequencer is needed. Only the
-//! holder of the appender pushes; only the owner of a partition pops.
+//! Every worker gets every range, so each sees the whole log in order, and no sequencer is needed.
+//! Only the holder of the appender pushes; only the owner of a partition pops.
 
 use crate::codec::Extent;
 use crate::sync::ArrayQueue;
 
-/// Consecutive entries of one frame, ready to be applied. No payload: 32 bytes.
+/// Consecutive entries of one frame, ready to be applied. A descriptor holds no payload, and has 32
+/// bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
     pub(crate) first: u64,
@@ -16,7 +17,7 @@ pub(crate) struct Descriptor {
     pub(crate) kind: RangeKind,
 }
 
-/// What a range is.
+/// Kind of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RangeKind {
     /// Entries, each of one partition.
@@ -28,7 +29,7 @@ pub(crate) enum RangeKind {
 }
 
 impl Descriptor {
-    /// The view token: everything before `first` is in it.
+    /// Makes the view token: the view has everything before `first`.
     pub(crate) fn view_token(first: u64) -> Self {
         Self { first, count: 0, extent: Extent::NOWHERE, kind: RangeKind::ViewToken }
     }
@@ -55,7 +56,8 @@ impl Rings {
         Self((0..workers).map(|_| ArrayQueue::new(ranges)).collect())
     }
 
-    /// Whether every ring takes one more. It stays true until the (single) pusher pushes.
+    /// Whether every ring has room for one more range. It stays true until the (single) pusher
+    /// pushes.
     #[inline]
     pub(crate) fn have_room(&self) -> bool {
         self.0.iter().all(|ring| !ring.is_full())
@@ -81,7 +83,7 @@ impl Rings {
         self.0.get(worker).is_none_or(ArrayQueue::is_empty)
     }
 
-    /// Bytes of memory they take.
+    /// Memory of the rings in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.0.iter().map(|ring| ring.capacity() * (size_of::<Descriptor>() + 8)).sum()
     }

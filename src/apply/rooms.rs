@@ -3,10 +3,11 @@
 use crate::error::OpenError;
 use crate::log::slots::{REPLY_BYTES_MAX, SlotRing};
 
-/// Most memory that the replies of bytes of one engine may take.
+/// Most memory that the replies of bytes of one engine may take, in bytes.
 const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 
-/// The slots of `entries` entries in flight, with room for the replies that the machine declares.
+/// Makes the slots of `entries` entries in flight, with room for the replies that the machine
+/// declares.
 pub(super) fn slots_for(entries: usize, reply_bytes_max: usize) -> Result<SlotRing, OpenError> {
     let refuse = |message| Err(OpenError::Config { option: "reply_bytes_max", message });
     if reply_bytes_max > REPLY_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! Snapshots of a running engine, and giving up the part of the log that one covers.
+//! Snapshots of a running engine, and giving up the part of the log that a snapshot covers.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,55 +23,58 @@ use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
-/// How often whoever compacts looks whether the log writer has come to the next segment.
+/// Interval at which a compaction checks whether the log writer has reached the next segment.
 const LOOK: Duration = Duration::from_micros(50);
 
-/// How long the log may take to make durable what a snapshot has.
+/// Time that the log may take to make a snapshot's entries durable.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often, in entries, whoever writes a snapshot looks whether the engine is being closed.
+/// Interval, in entries, at which writing a snapshot checks whether the engine is being closed.
 const LOOK_ENTRIES: u32 = 4096;
 
-/// What [`ApplyManager::snapshot`] wrote.
+/// Report of [`ApplyManager::snapshot`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SnapshotReport {
-    /// The entry it is of: everything up to it is in the snapshot, and nothing after it. `None`: there is none yet,
-    /// and nothing was written to a directory.
+    /// The snapshot's entry: everything up to it is in the snapshot, and nothing after it. `None`:
+    /// there is no entry yet, and no snapshot was written to a directory.
     pub log_id: Option<LogId>,
-    /// Keys in it; 0 for a machine of the user's own.
+    /// Number of keys; 0 for an embedder's machine.
     pub keys: u64,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: u64,
-    /// How long it took.
+    /// Duration of the snapshot.
     pub elapsed: Duration,
 }
 
-/// What [`ApplyManager::compact`] did.
+/// Report of [`ApplyManager::compact`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionReport {
     /// The snapshot that was written for it.
     pub snapshot: SnapshotReport,
-    /// The last entry that is gone from the log.
+    /// The last entry that was purged from the log.
     pub purged: Option<u64>,
-    /// Segments that are gone.
+    /// Number of segments that were removed.
     pub segments: u64,
-    /// How long it took in all.
+    /// Duration of the whole compaction.
     pub elapsed: Duration,
 }
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Writes the state at one exact index, that of the moment of the call, into the data directory, and makes it durable.
-    /// Apply goes on meanwhile (a machine of the user's own is held up while its
-    /// [`snapshot`](StateMachine::snapshot) runs). The next open starts from it.
+    /// Writes the state at the index of the moment of the call into the data directory, and makes
+    /// it durable. Apply continues meanwhile. (An embedder's machine stops applying while its
+    /// [`snapshot`](StateMachine::snapshot) runs.) The next open starts from the snapshot.
     ///
-    /// The log stays as it is: see [`compact`](ApplyManager::compact). So does the snapshot before this one, and no older. Costs a view, and writing every key and value once.
+    /// The log stays as it is: see [`compact`](ApplyManager::compact). The snapshot before this one
+    /// stays too, and older ones are removed. The call costs a view, and writing every key and
+    /// value once.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]; the engine goes on, and the directory has no half of it. [`SnapshotError::Corrupt`] if values are in
-    /// a snapshot that does not read back any more: see [`compact`](ApplyManager::compact).
+    /// Returns [`SnapshotError`]; the engine continues, and the directory has no partial snapshot.
+    /// It is [`SnapshotError::Corrupt`] if values are in a snapshot that can no longer be read
+    /// back: see [`compact`](ApplyManager::compact).
     pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
@@ -79,11 +82,11 @@ impl<M: StateMachine> ApplyManager<M> {
         self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
-    /// Writes the state at one exact index to `out`: the bytes of a snapshot file.
+    /// Writes the bytes of a snapshot file, with the state at one exact index, to `out`.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]; the engine goes on.
+    /// Returns [`SnapshotError`]; the engine continues.
     pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
@@ -97,40 +100,47 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(report(log_id, summary, began))
     }
 
-    /// Takes a snapshot and gives up the part of the log that it covers: whole segments, but for the last
-    /// [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply goes on meanwhile.
+    /// Takes a snapshot and gives up the part of the log that it covers: whole segments, without
+    /// the last [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply
+    /// continues meanwhile.
     ///
-    /// Of a machine over a storage no snapshot is written: the storage syncs, and the log goes that it then has.
+    /// For a machine over a storage no snapshot is written: the storage syncs, and the log is given
+    /// up as far as the storage has it.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`]. If the snapshot cannot be written the log stays as it is; a failure to move the log's beginning
-    /// poisons the engine. [`SnapshotError::Corrupt`] names damage to what would be given up: a segment of the log, or the
-    /// snapshot before. Everything stays then, and opening finds the damage too; the engine goes on, and each compaction
-    /// fails. It costs reading once more all that is given up.
+    /// Returns [`SnapshotError`]. If the snapshot cannot be written, the log stays as it is. A
+    /// failure to move the log's beginning poisons the engine. [`SnapshotError::Corrupt`] names
+    /// damage of the part to be given up: a segment of the log, or the snapshot before. Then
+    /// everything stays, and opening finds the damage too. The engine continues, and each
+    /// compaction fails. The check reads once more everything that is given up.
     pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         self.engine.compact()
     }
 
-    /// The newest snapshot in the data directory, to be read in place or sent; `None` before the first.
+    /// The newest snapshot in the data directory, for reading in place or sending; `None` before
+    /// the first.
     ///
-    /// Waits for no snapshot that is being written. What it returns stays readable after a newer one has replaced it, and
-    /// keeps the directory locked.
+    /// The call does not wait for a snapshot that is being written. The result stays readable after
+    /// a newer snapshot has replaced it, and keeps the directory locked.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`] if it does not read back; [`SnapshotError::Unsupported`] for a machine without a log.
+    /// Returns [`SnapshotError`] if the snapshot cannot be read back, and
+    /// [`SnapshotError::Unsupported`] for a machine without a log.
     pub fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         self.engine.newest_snapshot()
     }
 
-    /// As [`snapshot`](ApplyManager::snapshot), of a [`view`](ApplyManager::view) that was taken of this engine before: for
-    /// who has to fix the index in one place, and writes in another.
+    /// Writes a snapshot as [`snapshot`](ApplyManager::snapshot) does, from a
+    /// [`view`](ApplyManager::view) of this engine that was taken before. It serves callers that
+    /// fix the index in one place and write in another.
     ///
     /// # Errors
     ///
-    /// As [`snapshot`](ApplyManager::snapshot); [`SnapshotError::Stale`] if there is a newer snapshot by now.
+    /// Returns the errors of [`snapshot`](ApplyManager::snapshot), and [`SnapshotError::Stale`] if
+    /// there is a newer snapshot.
     pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.lock_snapshots();
@@ -152,27 +162,28 @@ fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotRe
     SnapshotReport { log_id, keys: entries, bytes, elapsed: began.elapsed() }
 }
 
-/// What becomes of the log that a snapshot covers.
+/// What happens to the log that a snapshot covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Covered {
     Stays,
-    /// As much of it as may go.
+    /// As much of it as possible is given up.
     Goes,
 }
 
-/// A snapshot that was written.
+/// A written snapshot.
 struct Written {
     report: SnapshotReport,
-    /// `None`: of nothing, so there is none.
+    /// Its entry and the snapshot; `None` for an empty state, of which there is none.
     snapshot: Option<(LogId, Snapshot)>,
-    /// Where the log may begin: what is before was read back.
+    /// The new start of the log; everything before it was read back.
     start: Option<SegmentStart>,
 }
 
-/// A state that stands still while it is written.
+/// A state that does not change while it is written.
 enum Still<'a, M: StateMachine> {
     View(View),
-    /// The last entry in it is this one, and nothing is applied until the places are let go.
+    /// The last entry in the state is this one, and nothing is applied until the places are
+    /// released.
     Held(&'a M, Option<LogId>, Cell<Option<HeldPlaces<'a, M>>>),
 }
 
@@ -210,7 +221,7 @@ impl<M: StateMachine> Still<'_, M> {
             Self::Held(machine, _, places) => {
                 let mut writer = writer.blob();
                 let written = machine.snapshot(&mut writer);
-                // It has said all it has to: nobody has to stand still for what the disk takes.
+                // The machine has written everything, so the workers need not wait for the disk.
                 drop(places.take());
                 written?;
                 if stopping() {
@@ -223,11 +234,12 @@ impl<M: StateMachine> Still<'_, M> {
 }
 
 impl View {
-    /// Writes the state of this view to `out`: the bytes of a snapshot file.
+    /// Writes the bytes of a snapshot file, with the state of this view, to `out`.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Io`] with what `out` says, [`SnapshotError::Poisoned`] after the engine has failed.
+    /// Returns [`SnapshotError::Io`] with the error of `out`, and [`SnapshotError::Poisoned`] after
+    /// the engine has failed.
     pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
         let summary = self.write(SnapshotWriter::new(out), &self.meta(), &|| false)?;
@@ -260,7 +272,7 @@ impl View {
     }
 }
 
-/// Whose turn it is to write a snapshot, or to give up some of the log.
+/// The turn to write a snapshot, or to give up a part of the log.
 pub(super) type Turn<'a> = crate::sync::MutexGuard<'a, ()>;
 
 impl<M: StateMachine> Engine<M> {
@@ -268,7 +280,7 @@ impl<M: StateMachine> Engine<M> {
         self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same, if it is there in time.
+    /// The turn, if it is free in time.
     pub(super) fn lock_snapshots_within(&self, timeout: Duration) -> Option<Turn<'_>> {
         let began = Instant::now();
         loop {
@@ -281,7 +293,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Refuses to change snapshots or the log after the end. The caller has the turn, without which the log is not closed.
+    /// Refuses to change snapshots or the log after the end. The caller has the turn, without which
+    /// the log is not closed.
     pub(super) fn check_open(&self) -> Result<(), SnapshotError> {
         if self.is_closed() { Err(SnapshotError::Closed) } else { Ok(()) }
     }
@@ -292,7 +305,7 @@ impl<M: StateMachine> Engine<M> {
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
     }
 
-    /// Runs `write` with the state as it is at one index.
+    /// Runs `write` with the state at one index.
     fn with_state<R>(
         &self,
         write: impl FnOnce(&Still<'_, M>) -> Result<R, SnapshotError>,
@@ -315,7 +328,7 @@ impl<M: StateMachine> Engine<M> {
         self.or_without_spares(|| self.with_state(|state| self.write_snapshot_of(state, covered)))
     }
 
-    /// Runs `write`; if the disk is full, once more without the files that are only kept to be used again.
+    /// Runs `write`. If the disk is full, removes the spare files and runs it once more.
     fn or_without_spares(
         &self,
         write: impl Fn() -> Result<Written, SnapshotError>,
@@ -329,7 +342,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// The same of a state that stands still.
+    /// Writes a snapshot of an unchanging state.
     fn write_snapshot_of(
         &self,
         state: &Still<'_, M>,
@@ -348,17 +361,19 @@ impl<M: StateMachine> Engine<M> {
         let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
             let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
-            // A snapshot that outlives entries of the log would be of a log that never was.
+            // A snapshot must not have entries that the log could lose: it would be of a log that
+            // never existed.
             self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
             if covered == Covered::Goes {
                 start = self.start_for(log, log_id.index);
             }
-            // And one that has damaged values under checksums of its own would hide what happened to them.
+            // A snapshot must not copy damaged values under new checksums, which would hide the
+            // damage.
             self.check_sources(log, start, &stopping)?;
             Ok(summary)
         })?;
         let before = self.snapshot_mark.swap(encode(Some(log_id.index)), Ordering::AcqRel);
-        // The one before stays, to fall back on, until a compaction.
+        // The snapshot before stays until a compaction, as a fallback.
         if let Some(before) = decode(before).filter(|before| *before < log_id.index) {
             log.remove_snapshots_below(before);
         }
@@ -373,7 +388,7 @@ impl<M: StateMachine> Engine<M> {
         self.compact_in(&self.lock_snapshots())
     }
 
-    /// The same for who has the turn.
+    /// Compacts, for a caller that has the turn.
     pub(super) fn compact_in(&self, _turn: &Turn<'_>) -> Result<CompactionReport, SnapshotError> {
         let began_at = self.latency.now();
         let result = self.compact_now();
@@ -406,18 +421,21 @@ impl<M: StateMachine> Engine<M> {
         })
     }
 
-    /// Has the log go on in a new segment, so that it can begin right behind a snapshot that is taken after this: an open then
-    /// has no part of a segment to read that the snapshot covers. As far as it can be; without it the log begins earlier.
+    /// Makes the log continue in a new segment, so that it can begin right behind a snapshot taken
+    /// after this. An open then reads no part of a segment that the snapshot covers. This may fail;
+    /// then the log begins earlier.
     fn end_segment(&self, log: &Log) -> Result<(), SnapshotError> {
         let used_min = log.segment_used_min();
-        // Nor where the snapshot may fail again: the segment could not be given up, and its room would be lost each time.
+        // Skip it also where the snapshot may fail again: the segment could not be given up, and
+        // its room would be lost each time.
         if log.retain_entries() > 0 || self.compaction.has_failed() {
             return Ok(());
         }
         let Some(number) = self.lock_appender().appender.segment_after(used_min) else {
             return Ok(());
         };
-        // Before the appender's place is taken, and not by the log writer, to whom a full disk would be the end.
+        // Do this before the appender's place is taken, and not in the log writer, for which a full
+        // disk would be the end.
         if let Err(error) = log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
             tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
@@ -438,21 +456,23 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// The newest snapshot. Waits for nobody who is writing the next one.
+    /// The newest snapshot. The call does not wait for a writer of the next one.
     pub(super) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let log = self.log_for_snapshots()?;
         loop {
             let mark = self.snapshot_mark.load(Ordering::Acquire);
             let Some(index) = decode(mark) else { return Ok(None) };
             let opened = Snapshot::open_on(log.disk(), &snapshot_name(index));
-            // One that was the newest may be gone by the time it is opened, and never before another has become that.
+            // A snapshot may be removed before it is opened, but only after another has become the
+            // newest.
             if opened.is_ok() || self.snapshot_mark.load(Ordering::Acquire) == mark {
                 return opened.map(Some);
             }
         }
     }
 
-    /// As [`ApplyManager::purge`], up to an entry that `snapshot`, which is of `covered`, has.
+    /// Purges as [`ApplyManager::purge`] does, up to an entry in `snapshot`, whose entry is
+    /// `covered`.
     pub(super) fn purge(
         &self,
         index: u64,
@@ -466,19 +486,20 @@ impl<M: StateMachine> Engine<M> {
         self.give_up_log(log, covered, start, snapshot)
     }
 
-    /// Where the log may begin once a snapshot covers it up to `index`, which is committed, and the log has been synced since it
-    /// was.
+    /// The possible start of the log once a snapshot covers it up to `index`, which is committed.
+    /// The log has been synced since the commit.
     ///
-    /// Not before: a truncation that is on its way to the log writer may take back entries from before a place that still
-    /// counts as one to begin at. None that comes later reaches below what is committed.
+    /// The sync must come first. A truncation in the log writer's queue may take back entries
+    /// before a place that still counts as a possible start. A later truncation cannot reach below
+    /// the committed index.
     pub(super) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
         log.start_below(log.free_below(index + 1, submitted))
-            // Of a segment that has begun since, what is before it may not be durable.
+            // Entries before a segment that began since may not be durable.
             .filter(|start| start.sequence <= log.durable_sequence())
     }
 
-    /// What the machine's values may have been copied from, and is about to go, is as it was written.
+    /// Checks that the sources of the machine's values that are about to be removed are unchanged.
     fn check_sources(
         &self,
         log: &Log,
@@ -513,7 +534,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// Moves the beginning of the log to `start`; the state up to `covered`, which is beyond, is durable elsewhere.
+    /// Moves the beginning of the log to `start`. The state up to `covered`, which is beyond, is
+    /// durable elsewhere.
     pub(super) fn move_beginning(
         &self,
         log: &Log,

@@ -1,7 +1,8 @@
-//! Batches: a machine over a storage applies entries, and its storage commits many of them at once.
+//! Staging: a machine over a storage applies entries, and its storage commits many of them at once.
 //!
-//! Between the two, no one sees the entries: cursor, watermarks and replies move when the commit has returned. The
-//! worker commits when a batch is full, when its ring has run dry, before the view token, and at once inline.
+//! Between apply and commit no reader sees the entries: cursor, watermarks and replies move when
+//! the commit has returned. The worker commits when a batch is full, when its ring has run dry, and
+//! before the view token. An inline apply commits at once.
 
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -18,16 +19,16 @@ use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage, decode};
 use crate::sync::atomic::Ordering;
 
-/// What a worker applied and the storage has not committed.
+/// Entries that a worker applied and the storage has not committed.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    /// Index of its first entry.
+    /// Index of the first entry.
     first: u64,
-    /// How many entries it has.
+    /// Number of entries.
     entries: u64,
-    /// The mark to which it takes the state.
+    /// Mark of the last entry.
     mark: u64,
-    /// How many of its replies are rejections.
+    /// Number of replies that are rejections.
     rejected: u64,
 }
 
@@ -37,8 +38,9 @@ impl Staged {
     }
 }
 
-/// Tells a machine over a storage that the engine commits; gives the rule of acknowledgements where the storage alone says
-/// what is durable. The marks of such an engine begin with all that is applied durable: the storage sees to that.
+/// Tells a machine over a storage that the engine commits. Returns the rule of acknowledgements
+/// where only the storage decides durability. The marks of such an engine begin with everything
+/// applied as durable: the storage guarantees that.
 pub(super) fn begin_staging<M: StateMachine>(
     machine: &M,
     is_alone: bool,
@@ -56,7 +58,8 @@ pub(super) fn begin_staging<M: StateMachine>(
 }
 
 impl Descriptor {
-    /// Its first `count` entries, and the others. It has more than that.
+    /// Splits the range into its first `count` entries and the rest. The range must have more
+    /// entries than `count`.
     fn split(&self, count: u32, slots: &SlotRing) -> Result<(Self, Self), Poison> {
         let first = self.first + u64::from(count);
         let (head, rest) = slots.split(self.extent, first)?;
@@ -66,8 +69,8 @@ impl Descriptor {
 }
 
 impl<M: StateMachine> Applying<'_, M> {
-    /// Applies as much of `range` as the batch has room for, and commits the batch if it is full. The rest of the range
-    /// is pending then.
+    /// Applies as much of `range` as the batch has room for, and commits a full batch. The rest of
+    /// the range is pending then.
     pub(super) fn stage(
         &self,
         staging: &dyn Staging,
@@ -99,7 +102,8 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(())
     }
 
-    /// Commits what is staged, and moves cursor, replies and marks. Whether anything was.
+    /// Commits the staged entries, and moves cursor, replies and marks. Returns whether there were
+    /// any.
     pub(super) fn commit(
         &self,
         staging: &dyn Staging,
@@ -114,7 +118,7 @@ impl<M: StateMachine> Applying<'_, M> {
             || format!("its storage did not commit the batch of entries {first} to {}", mark - 1);
         let durable = call_storage(first, what, || {
             let durable = self.latency.commit_storage(staging)?;
-            // A storage that was asked to sync, and did not: nothing would be acknowledged.
+            // The storage was asked to sync and did not, so nothing would be acknowledged.
             let must_sync = self.is_alone && !durable && self.progress.rule() == AckRule::Durable;
             if must_sync {
                 self.latency.sync_storage(staging)?;
@@ -124,7 +128,7 @@ impl<M: StateMachine> Applying<'_, M> {
         state.staged = Staged::default();
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
         worker.move_to(mark);
-        // Before the mark: it frees the slots, and tells the futures.
+        // Do this before the mark moves, which frees the slots and wakes the futures.
         self.cells.fill_to(mark, self.slots);
         self.latency.applies(mark);
         if self.is_alone {
@@ -135,7 +139,8 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(true)
     }
 
-    /// The ring of worker `id` has run dry: commits what the worker has staged. Blocked if another thread has its place.
+    /// Commits the staged entries of worker `id`, whose ring has run dry. Returns blocked if
+    /// another thread has the worker's place.
     pub(super) fn commit_dry(&self, id: usize) -> Result<Step, Poison> {
         let (Some(staging), Some(worker)) = (self.machine.staging(), self.workers.get(id)) else {
             return Ok(Step::Idle);
@@ -149,7 +154,7 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
 
-    /// Applies what is left of a range that was split, and commits.
+    /// Applies the rest of a range that was split, and commits.
     pub(super) fn finish_inline(
         &self,
         worker: &Worker,
@@ -164,11 +169,12 @@ impl<M: StateMachine> Applying<'_, M> {
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// Worker `id` ran dry: feeds it or, if there is nothing to feed it with now, commits what it has staged.
+    /// Feeds worker `id`, which ran dry, or commits its staged entries if there is nothing to feed.
     pub(super) fn feed_or_commit(&self, id: usize) -> Result<Step, Poison> {
         match self.feed_dry()? {
             Step::Worked => Ok(Step::Worked),
-            // A thread may hold the appender until all is committed, so this does not wait for the appender.
+            // Another thread may hold the appender until all is committed, so do not wait for the
+            // appender.
             step => match self.applying().commit_dry(id)? {
                 Step::Idle => Ok(step),
                 other => Ok(other),
@@ -176,12 +182,12 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// The storage of a machine that has no log of ours: the storage alone says what is durable.
+    /// The storage of a machine without our log, which alone decides durability.
     pub(super) fn lone_storage(&self) -> Option<&dyn Staging> {
         self.machine.staging().filter(|_| self.log.is_none())
     }
 
-    /// When an acknowledgement is given; `None` where it is as soon as an entry is applied.
+    /// When an acknowledgement is given; `None` for an acknowledgement at apply.
     pub(crate) fn durability(&self) -> Option<Durability> {
         match &self.log {
             Some(log) => Some(log.durability()),
@@ -189,29 +195,29 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// How long less than a full batch waits to be fed.
+    /// Time that less than a full batch waits to be fed.
     pub(super) fn linger(&self) -> Duration {
         let timeout = self.config.batch_timeout;
         self.machine.staging().map_or(timeout, |staging| staging.batch_interval().max(timeout))
     }
 
-    /// How many entries are a full batch, for the linger.
+    /// Number of entries in a full batch, for the linger.
     pub(super) fn full_batch(&self) -> u64 {
         let entries = match self.machine.staging() {
             None => self.config.batch_size,
-            // A pipeline that is full takes nothing more to wait for.
+            // A full pipeline accepts no more entries to wait for.
             Some(staging) => staging.batch_size().clamp(1, self.config.pipeline_depth),
         };
         entries as u64
     }
 
-    /// Whether a synchronous caller may apply, and so commit, by itself. Not where each commit syncs: several callers share
-    /// a sync only if their entries gather in the ring.
+    /// Whether a synchronous caller may apply, and so commit, itself. It may not where each commit
+    /// syncs: callers share a sync only if their entries gather in the ring.
     pub(super) fn may_commit_inline(&self) -> bool {
         self.lone_storage().is_none_or(|staging| staging.durability() != Durability::Sync)
     }
 
-    /// A caller of a machine over a storage waits: its entries do not wait for more.
+    /// Ends the linger, because a caller of a machine over a storage waits.
     pub(super) fn end_linger(&self) -> Result<(), Poison> {
         if self.machine.staging().is_none() || self.linger().is_zero() || !self.has_unfed() {
             return Ok(());
@@ -219,12 +225,12 @@ impl<M: StateMachine> Engine<M> {
         self.feed_now()
     }
 
-    /// How many records may be applied before they are committed.
+    /// Number of records that may be applied before a commit.
     pub(super) fn staged_at_once(&self) -> usize {
         self.machine.staging().map_or(usize::MAX, |staging| staging.batch_size().max(1))
     }
 
-    /// Records from `first` on are applied, in the worker's place: a storage commits them.
+    /// Commits records from `first` on, which were applied in the worker's place.
     pub(super) fn commit_records(&self, first: u64) -> Result<(), Poison> {
         let Some(staging) = self.machine.staging() else { return Ok(()) };
         let what = || format!("its storage did not commit the batch of records from {first} on");
@@ -240,7 +246,7 @@ impl<M: StateMachine> Engine<M> {
         waiter::wait(&self.progress, index, Stage::Durable, left)
     }
 
-    /// Has a storage without a log of ours make durable what it has committed, unless entries up to `mark` are durable. A
+    /// Makes the commits of a storage without our log durable, unless entries up to `mark` are. A
     /// failure has poisoned the engine.
     pub(crate) fn sync_storage(&self, mark: u64) -> Result<(), Poison> {
         let Some(staging) = self.lone_storage() else { return Ok(()) };
@@ -250,7 +256,7 @@ impl<M: StateMachine> Engine<M> {
         let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.progress.poison.check()?;
         let durable = self.progress.durable_mark();
-        // Another caller's sync may have been what this one waited for.
+        // Another caller's sync during the wait may have been enough.
         if durable >= mark {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Submitting: the first step of an entry's way, all or nothing.
+//! Submission: the first step of an entry, all or nothing.
 
 use std::sync::Arc;
 
@@ -16,44 +16,45 @@ use crate::progress::watermark::decode;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
-/// What was taken.
+/// A submission that was taken.
 #[derive(Debug)]
 pub(crate) struct Submission<'a> {
-    /// Last index of the entries given, whether they were new or known.
+    /// Last index of the given entries, new or known.
     pub(crate) last: u64,
-    /// How many were new.
+    /// Counts of new and known entries.
     pub(crate) submitted: Submitted,
-    /// Entries up to this mark were in the state before.
+    /// Mark of the entries that were applied before.
     pub(crate) applied_before: u64,
-    /// Keeps the replies until they are copied out; only of synchronous calls.
+    /// Claim on the replies until they are copied; only for synchronous calls.
     pub(crate) claim: Option<Claim<'a>>,
-    /// Where the last entry's reply goes; only of [`Mode::Future`].
+    /// Cell for the last entry's reply; only for [`Mode::Future`].
     pub(crate) cell: Option<Arc<ReplyCell>>,
 }
 
 impl<'a> Submission<'a> {
-    /// Makes this one stand for `earlier`, the entries right before it, too.
+    /// Extends this submission by `earlier`, whose entries come right before it.
     pub(crate) fn join(&mut self, earlier: Submission<'a>) {
         self.applied_before = self.applied_before.min(earlier.applied_before);
         self.claim = earlier.claim;
     }
 }
 
-/// How a submission goes on once it is in the log.
+/// The way of a submission after it is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
-    /// Committed as it is appended.
+    /// The entries commit as they are appended.
     Async,
-    /// So too, and the caller waits: it may apply and write by itself, and its replies are kept.
+    /// The entries commit as they are appended, and the caller waits. It may apply and write them
+    /// itself, and their replies are kept.
     Sync,
-    /// Committed as it is appended, and the last entry's reply goes to a cell.
+    /// The entries commit as they are appended, and the last entry's reply goes to a cell.
     Future,
-    /// Only appended; `commit` comes later.
+    /// The entries are only appended; `commit` comes later.
     Append,
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// Takes all of `entries`, or none of them. `None` if there are none.
+    /// Takes all of `entries`, or none of them. Returns `None` if there are no entries.
     pub(crate) fn submit(
         &self,
         entries: &[Entry<'_>],
@@ -79,7 +80,8 @@ impl<M: StateMachine> Engine<M> {
         self.take(appending, entries, (plan, known_same), mode, began_ns).map(Some)
     }
 
-    /// Takes `entries`, of which there is one at least, as `plan` says. So many of the known ones are the same.
+    /// Takes `entries`, at least one, according to `plan`. `known_same` of the known ones are the
+    /// same.
     pub(super) fn take(
         &self,
         mut appending: MutexGuard<'_, Appending>,
@@ -130,7 +132,8 @@ impl<M: StateMachine> Engine<M> {
                     let may_inline =
                         self.config.inline_apply && !self.is_held() && self.may_commit_inline();
                     let inline = mode == Mode::Sync && may_inline && idle;
-                    // A synchronous caller of a machine over a storage waits for no batch to fill.
+                    // A synchronous caller of a machine over a storage does not wait for a batch to
+                    // fill.
                     let now = mode == Mode::Sync && self.machine.staging().is_some();
                     self.hand_over(&mut appending, inline, now)
                 }
@@ -144,16 +147,17 @@ impl<M: StateMachine> Engine<M> {
             self.latency.submitted(last + 1, new.len() as u64, began_ns, acknowledged);
         }
         drop(appending);
-        // By a worker, or by the log writer, before it had a stamp.
+        // A worker or the log writer acknowledged it before it had a stamp.
         if !done && acknowledged() > last {
             self.latency.note_late(acknowledged());
         }
-        // What was applied inline left the workers nothing: waking one would only have it contend for the next call's locks.
+        // An inline apply left the workers no work: a woken worker would only contend for the next
+        // call's locks.
         if mode != Mode::Append && self.progress.applied_mark() <= last {
             self.workers.notify();
         }
         if mode != Mode::Sync {
-            // A synchronous caller writes by itself, or wakes the log writer, when it waits.
+            // A synchronous caller writes the log itself, or wakes the log writer when it waits.
             self.writer_signal.notify();
         }
         Ok(submission)
@@ -179,7 +183,8 @@ impl<M: StateMachine> Engine<M> {
         Err(SubmitError::CommitMode { call, mode: found.describe() })
     }
 
-    /// The pipeline's depth, and the slots of replies not yet copied out. What is only appended takes neither.
+    /// Checks the pipeline's depth, and the slots of replies not yet copied. Entries that are only
+    /// appended need neither.
     fn check_room(&self, new: u64, last: u64, mode: Mode) -> Result<(), SubmitError> {
         if mode == Mode::Append || new == 0 {
             return Ok(());
@@ -206,14 +211,16 @@ impl<M: StateMachine> Engine<M> {
         last: u64,
         mode: Mode,
     ) -> Result<(), Poison> {
-        // A log that commits later fills slots when it feeds: they are not the appender's to reserve.
+        // A log that commits later fills slots when it feeds, so the appender need not reserve
+        // them.
         let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
         self.guarded(|footprint| {
             let slots = &self.slots;
             appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
         })?;
-        // Behind the state, by records that are not of the log, nothing is submitted that marks could tell of.
+        // An entry behind the state, which records moved, is not submitted: the marks could not
+        // describe it.
         let submitted = self.progress.submitted_mark();
         if new.first().is_some_and(|first| first.log_id.index < submitted) {
             let sequence = appending.appender.last_sequence();
@@ -223,7 +230,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// Applies at once if nobody else has anything to do, else hands over to the workers.
+    /// Applies inline if no other thread has anything to do, and otherwise hands over to the
+    /// workers.
     fn hand_over(&self, appending: &mut Appending, inline: bool, now: bool) -> Result<(), Poison> {
         while inline && let Some(run) = appending.appender.unfed().front().copied() {
             let range = Descriptor {
@@ -240,7 +248,7 @@ impl<M: StateMachine> Engine<M> {
         self.feed(appending, now).map(|_fed| ())
     }
 
-    /// Copies out the replies of a submission that is applied.
+    /// Copies the replies of an applied submission.
     pub(crate) fn replies(
         &self,
         entries: &[Entry<'_>],
@@ -250,7 +258,7 @@ impl<M: StateMachine> Engine<M> {
         out.extend(entries.iter().map(|entry| self.reply(entry, submission)));
     }
 
-    /// The reply of one of them.
+    /// The reply of one entry of the submission.
     pub(crate) fn reply(&self, entry: &Entry<'_>, submission: &Submission<'_>) -> Reply {
         debug_assert!(submission.claim.is_some(), "only a claim keeps replies");
         let index = entry.log_id.index;
@@ -260,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
         self.slots.reply(index).unwrap_or(Reply::Applied)
     }
 
-    /// Lets entries up to `index` be applied.
+    /// Commits entries up to `index`.
     pub(crate) fn commit(&self, index: u64) -> Result<(), SubmitError> {
         let mut appending = self.lock_appender();
         self.commit_in(&mut appending, index)?;
@@ -269,7 +277,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// The same for who has the appender, and notifies the workers once it has let go of that.
+    /// Commits for a caller that holds the appender, and that notifies the workers after it has
+    /// released it.
     pub(super) fn commit_in(
         &self,
         appending: &mut Appending,
@@ -303,19 +312,20 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// Nothing is missing between what is committed and `index`, in a log in which there may be gaps.
+    /// Checks that nothing is missing between the committed entries and `index`, in a log with
+    /// gaps.
     fn check_no_gap(&self, appending: &mut Appending, index: u64) -> Result<(), SubmitError> {
         let mut expected = self.progress.committed_mark();
         for run in appending.appender.unfed().iter() {
             if expected == 0 {
-                // It may start anywhere, and everything before is as good as applied.
+                // The log may start anywhere, and everything before counts as applied.
                 self.progress.set_base(run.first);
                 expected = run.first;
             }
             if run.first > expected {
                 break;
             }
-            // What is committed and not fed yet ends below, or in the middle of a run.
+            // The committed and unfed entries end below this run, or in the middle of it.
             expected = expected.max(run.first + u64::from(run.count));
             if expected > index {
                 return Ok(());
@@ -324,9 +334,11 @@ impl<M: StateMachine> Engine<M> {
         Err(SubmitError::Gap { expected, got: index })
     }
 
-    /// Takes no submission after this call. True for the one call that closes the engine.
+    /// Makes the engine take no submission after this call. True for the one call that closes the
+    /// engine.
     pub(crate) fn refuse_submissions(&self) -> bool {
-        // Under the lock: a submission that has it finishes first, and each later one sees the phase.
+        // Under the lock: a submission that holds it finishes first, and each later one sees the
+        // phase.
         let _appending = self.lock_appender();
         self.lifecycle().begin_closing()
     }

@@ -1,4 +1,5 @@
-//! Who waits for whom, each schedule played out: threads at gates, or none but the test's.
+//! Tests of waits between threads, with each schedule played out: threads at gates, or only the
+//! test's thread.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -29,14 +30,14 @@ use crate::{
 /// Long enough for anything that is not stuck.
 const LONG: Duration = Duration::from_secs(20);
 
-/// One end says that it has come, and waits until the other end opens.
+/// The thread's end of a gate: it reports its arrival, and waits until the keeper opens.
 #[derive(Debug)]
 struct Gate {
     come: SyncSender<()>,
     open: Receiver<()>,
 }
 
-/// The other end.
+/// The keeper's end of a gate.
 struct Keeper {
     come: Receiver<()>,
     open: SyncSender<()>,
@@ -50,18 +51,18 @@ fn gate() -> (Gate, Keeper) {
 impl Gate {
     fn pass(&self) {
         self.come.send(()).unwrap();
-        // Whoever opens it may have waited for two things before.
+        // The keeper may have waited for two things before it opens.
         self.open.recv_timeout(3 * LONG).unwrap();
     }
 }
 
-/// A disk at one place of which there is a gate, to be passed once.
+/// A disk with a gate at one place, to be passed once.
 #[derive(Debug)]
 struct GatedDisk {
     disk: Arc<dyn Disk>,
-    /// Before a write of the log that somebody waits for.
+    /// The gate before a write of the log that a caller waits for.
     writing: Mutex<Option<Gate>>,
-    /// Before a file gets another name.
+    /// The gate before a file gets another name.
     renaming: Mutex<Option<Gate>>,
 }
 
@@ -141,11 +142,11 @@ fn workers(count: usize) -> ApplyConfig {
     ApplyConfig::new().worker_count(NonZeroUsize::new(count).unwrap()).pin_workers(false)
 }
 
-/// A machine of one's own that counts, and is done with an entry when something is done to it.
+/// An embedder's machine that counts, with a hook for each entry.
 #[derive(Debug, Default)]
 struct Counter {
     count: AtomicU64,
-    /// Once for each entry, with its index.
+    /// The hook, called once for each entry with its index.
     during: During,
     at_snapshot: Mutex<Option<Gate>>,
 }
@@ -196,7 +197,7 @@ impl StateMachine for Counter {
     }
 }
 
-/// The same with a partition for the least of keys and one for the greatest.
+/// The same machine with a partition for the lowest keys and one for the highest.
 #[derive(Debug)]
 struct Keyed(Counter);
 
@@ -244,7 +245,7 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
         keeper.come.recv_timeout(LONG).unwrap();
-        // Whoever writes the log has come to where it moves them.
+        // The log writer is at the place where it moves the marks.
         let held = manager.engine.progress.hold_log_marks();
         keeper.open.send(()).unwrap();
         let told = manager.engine.sync_log(Duration::from_millis(100));
@@ -258,7 +259,7 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
 
 #[test]
 fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
-    // It is done with an entry when the next one waits for it.
+    // An entry ends when the next one waits for it.
     let (submitted, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (seen, over) = (Arc::clone(&submitted), Arc::clone(&ended));
     let machine = Counter::during(move |index| {
@@ -294,12 +295,12 @@ fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
         ended.store(true, Ordering::Release);
         assert!(taken.expect("it never came to it").unwrap().is_some());
     });
-    // What came meanwhile was not forgotten.
+    // Entries that came meanwhile were not forgotten.
     let last = manager.stats().submitted.unwrap();
     manager.wait_for_apply(last, LONG).unwrap();
 }
 
-/// Gives `manager` all of a snapshot of entry 50, by another node.
+/// Gives `manager` all of a snapshot of entry 50, from another node.
 fn received<M: StateMachine>(manager: &ApplyManager<M>) -> SnapshotReceiver {
     let disk = SimDisk::new(50).open(true).unwrap();
     let machine = Journaled::open_on_disk(disk, config(), Counter::default()).unwrap();
@@ -335,7 +336,8 @@ fn who_commits_while_an_installation_begins_gets_the_reply_of_its_entry() {
         let manager = &manager;
         let installing = scope.spawn(move || manager.install(snapshot, LONG));
         let committing = scope.spawn(move || {
-            // Long enough for the installation to have begun. It begins in vain otherwise, and all holds as well.
+            // Long enough for the installation to begin. Without it the sleep is useless, and the
+            // assertions hold as well.
             thread::sleep(Duration::from_millis(50));
             manager.apply(&Entry::noop(2, 1), LONG)
         });
@@ -380,7 +382,7 @@ fn what_was_flushed_waits_for_room_and_then_not_for_more() {
     let _ = manager.append(&entries).unwrap();
     manager.commit(100).unwrap();
     manager.engine.feed_now().unwrap();
-    // The rings are full: what is left is less than a range.
+    // The rings are full: less than a range is left.
     while manager.engine.step_worker(0) == Step::Worked {}
     assert_eq!(manager.stats().applied, Some(100));
 }
@@ -427,7 +429,8 @@ fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
     });
 }
 
-/// A machine that comes to a gate with the entry of index 1, and then, in another partition, panics at index 2.
+/// A machine that stops at a gate with the entry of index 1 and then, in another partition, panics
+/// at index 2.
 fn stuck_and_broken(gate: Gate) -> Counter {
     let (gate, stuck) = (Mutex::new(Some(gate)), AtomicBool::new(false));
     Counter::during(move |index| match index {
@@ -482,11 +485,11 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
     let (gate, keeper) = gate();
     let machine = Counter { at_snapshot: Mutex::new(Some(gate)), ..Counter::default() };
     let disk = SimDisk::new(4);
-    // Due when all of them are applied.
+    // A compaction is due when all of them are applied.
     let config = config().compaction(CompactionPolicy::default().entries(4));
     let open = |machine| Journaled::open_on_disk(disk.open(true)?, config.clone(), machine);
     let manager = ApplyManager::new(open(machine).unwrap(), workers(1)).unwrap();
-    // More than a segment, so that there is something to give up.
+    // The entries take more than a segment, so that there is something to give up.
     for index in 1..=4 {
         manager.apply(&Entry::put(index, 1, b"key", &[7; 30 << 10]), LONG).unwrap();
     }
@@ -499,7 +502,7 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
     keeper.open.send(()).unwrap();
     assert!(closed.expect("it waits for the snapshot"), "not all of it has ended");
     closing.join().unwrap();
-    // The one that was left to itself lets the directory go, and leaves it as it should be.
+    // The abandoned thread releases the directory, and leaves it in order.
     let began = Instant::now();
     let again = loop {
         match open(Counter::default()) {
@@ -513,7 +516,7 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
 #[test]
 fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
     let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
-    // Without threads: to a worker that looks for work at this moment, the entry would be handed over.
+    // Use no threads: an entry would be handed over to a worker that looks for work at this moment.
     let config = workers(1).batch_timeout(Duration::from_secs(1 << 20));
     let manager = ApplyManager::without_threads(machine, config).unwrap();
     for index in 1..=3 {
@@ -585,7 +588,7 @@ fn wakes_no_worker<M: StateMachine>(manager: &ApplyManager<M>) {
         manager.apply(&Entry::noop(index, 1), LONG).unwrap();
     }
     assert_eq!(all_asleep(), before);
-    // Where there is something left for them they are woken.
+    // Workers with work left are woken.
     let _ = manager.apply_entries(&[Entry::noop(101, 1)]).unwrap();
     manager.wait_for_apply(101, LONG).unwrap();
     assert!(all_asleep() > before);

@@ -1,4 +1,4 @@
-//! The engine's threads: thin loops over its steps.
+//! The engine's threads: short loops over its steps.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,17 +14,18 @@ use crate::sync::looks;
 use crate::sync::spin::Spin;
 use crate::sync::thread::{self, JoinHandle};
 
-/// Yields of a thread that has looked for work often enough, before it sleeps.
+/// Number of yields after the looks for work, before a thread sleeps.
 const YIELDS: u32 = looks(20);
 
-/// The same where somebody else has its place, or is awaited at a barrier: for a moment mostly, and for as long as a snapshot
-/// of a machine of one's own takes. A model has no times: there it yields, and somebody else comes.
+/// Number of yields while another thread has the place, or a barrier waits for another worker. That
+/// is short mostly, and as long as a snapshot of an embedder's machine. A model has no times: there
+/// the thread yields until the other one arrives.
 const BLOCKED_YIELDS: u32 = if cfg!(any(loom, shuttle)) { u32::MAX } else { 2000 };
 
-/// How long a thread sleeps while somebody else is in its place.
+/// Time that a thread sleeps while another thread has its place.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
 
-/// How often whoever ends the threads looks whether they have.
+/// Interval at which the ending thread checks whether the threads have ended.
 const END_LOOK: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
@@ -34,12 +35,12 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// None yet.
+    /// Makes an empty set.
     pub(crate) fn new() -> Self {
         Self { handles: Vec::new() }
     }
 
-    /// Lets go of the handles without asking anything of the threads, which are another process's.
+    /// Drops the handles without asking the threads for anything: they belong to another process.
     pub(crate) fn forget(&mut self) {
         self.handles.drain(..).for_each(std::mem::forget);
     }
@@ -90,7 +91,7 @@ impl Threads {
         let shared = Arc::clone(engine);
         let body = move || {
             if cfg!(any(loom, shuttle)) {
-                // A checker's own panics are not ours to catch.
+                // A checker's own panics must pass.
                 return run(&shared);
             }
             if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
@@ -109,13 +110,13 @@ impl Threads {
         }
     }
 
-    /// Ends all threads, and waits for them at most so long: one may be stuck in a state machine, and is left to itself then.
-    /// Whether all have ended.
+    /// Ends all threads, and waits for them for `timeout` at most. A thread that is stuck in a
+    /// state machine is abandoned then. Returns whether all have ended.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
         engine.lifecycle().begin_stopping();
         let began = Instant::now();
         loop {
-            // A thread that has looked for work just before the flag was set sleeps once more.
+            // A thread that looked for work just before the flag was set sleeps once more.
             self.handles.iter().for_each(|handle| handle.thread().unpark());
             engine.notify_threads();
             let (ended, running) = self.handles.drain(..).partition(has_ended);
@@ -132,16 +133,16 @@ impl Threads {
                 self.handles.clear();
                 return false;
             }
-            // Not a sleep, which goes back to sleep after each signal, and under enough of them never ends.
+            // A sleep would resume after each signal, and under enough signals never end.
             thread::park_timeout(END_LOOK);
         }
     }
 }
 
-/// A thread that is to be pinned; the core is its own until it ends.
+/// A thread that is to be pinned; the core is reserved for it until it ends.
 struct Pin {
     core: Option<Core>,
-    /// Its place in [`Engine::pinned`].
+    /// Its position in [`Engine::pinned`].
     at: usize,
 }
 
@@ -156,7 +157,7 @@ impl Pin {
         Self { core, at: pinned.len() - 1 }
     }
 
-    /// Called by the thread.
+    /// Pins the calling thread.
     fn pin<M: StateMachine>(&self, engine: &Engine<M>) {
         let outcome = match &self.core {
             Some(core) => core.pin(),
@@ -168,7 +169,7 @@ impl Pin {
     }
 }
 
-/// Runs `run`, and `work` on a thread of its own meanwhile; returns when both have ended.
+/// Runs `run`, and `work` on another thread meanwhile. Returns when both have ended.
 pub(crate) fn beside<R>(
     name: &str,
     work: impl FnOnce() + Send,
@@ -181,19 +182,20 @@ pub(crate) fn beside<R>(
     })
 }
 
-/// Whether joining does not wait.
+/// Whether joining the thread does not block.
 #[cfg(not(any(loom, shuttle)))]
 fn has_ended(thread: &JoinHandle<()>) -> bool {
     thread.is_finished()
 }
 
-/// A model's threads all end, and time stands still: they are joined as they come.
+/// Always true: a model's threads all end, and time stands still, so they are joined in order.
 #[cfg(any(loom, shuttle))]
 fn has_ended(_: &JoinHandle<()>) -> bool {
     true
 }
 
-/// Passes a moment; false if it is time to sleep, at an idle place after a few looks and at a blocked one after more.
+/// Passes a moment, and returns false if it is time to sleep. That is after a few looks at an idle
+/// place, and more at a blocked one.
 fn has_patience(spin: &mut Spin, step: Step) -> bool {
     spin.pass(if step == Step::Blocked { BLOCKED_YIELDS } else { YIELDS })
 }
@@ -218,19 +220,20 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
     }
 }
 
-/// How long a worker may sleep if nobody calls: entries are fed when their linger is over. After a failure nothing is.
+/// Time that a worker may sleep without a call: entries are fed when their linger is over. After a
+/// failure nothing is due.
 pub(super) fn worker_sleeps<M: StateMachine>(engine: &Engine<M>) -> Option<Duration> {
     let linger = engine.linger();
     (!linger.is_zero() && engine.has_unfed() && !engine.has_failed()).then_some(linger)
 }
 
-/// Whether a worker that is about to sleep for `longest` must not.
+/// Whether a worker that is about to sleep for `longest` must not sleep.
 pub(super) fn worker_wakes<M: StateMachine>(
     engine: &Engine<M>,
     id: usize,
     longest: Option<Duration>,
 ) -> bool {
-    // Entries may have come, and been held back, since it was asked how long.
+    // Entries may have come, and been held back, since the time was computed.
     let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
     (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
         || engine.progress.has_due_tasks()
@@ -246,7 +249,8 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
         if step == Step::Worked {
             spin.reset();
         } else if step == Step::Blocked {
-            // A caller writes in our place, and calls us if it leaves anything; or the appender is held for a moment.
+            // A caller writes in the writer's place, and notifies this thread if it leaves work. Or
+            // the appender is held for a moment.
             engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
             // After a failure nothing is due any more.
@@ -254,7 +258,7 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             let longest = longest.and_then(|log| log.next_due());
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
             engine.writer_signal.sleep(longest, || {
-                // A caller may have written in our place since we asked how long.
+                // A caller may have written in the writer's place since the time was computed.
                 let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
                 (engine.writer_has_work() && !lingers)
                     || (longest.is_none() && timed && !engine.has_failed())
@@ -285,7 +289,7 @@ fn compaction<M: StateMachine>(engine: &Engine<M>) {
         let idle = engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle;
         engine.progress.wake_tasks();
         if idle {
-            // Also to look at the clock, for a policy that goes by it.
+            // Wake regularly, for a policy that goes by the clock.
             engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
                 engine.compaction_is_due() || engine.lifecycle().is_stopping()
             });

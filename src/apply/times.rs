@@ -1,4 +1,4 @@
-//! What an engine times outside of its log: from submission to the state, ranges, snapshots, compactions.
+//! Times of an engine outside of its log: submissions to the state, ranges, snapshots, compactions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,40 +9,42 @@ use crate::machine::storage::Staging;
 use crate::machine::{Fatal, StateMachine};
 use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
 
-/// One submission is timed on its way to the state at a time, and none that begins sooner after the one before.
+/// Least time between the starts of two timed submissions; one is timed at a time.
 const PROBE_INTERVAL_NS: u64 = 64_000;
-/// No submission is timed. Above every mark but the greatest, which is never timed.
+/// Value that means: no submission is timed. It is above every mark but the greatest, whose
+/// submission is never timed.
 const NONE: u64 = u64::MAX;
-/// What was timed is being recorded.
+/// Value that means: the timed submission is being recorded.
 const CLAIMED: u64 = u64::MAX - 1;
 
-/// So many entries of a worker's ranges go by untimed after a range that took no time to speak of.
+/// Number of entries of a worker's ranges that go untimed after a range that took little time.
 const UNTIMED_ENTRIES: u32 = 64;
-/// From here on the two looks at the clock are less than a hundredth of a range.
+/// Duration of a range from which the two clock reads are less than a hundredth of it.
 const RANGE_SLOW: Duration = Duration::from_micros(5);
 
-/// The histograms of [`TimeStats`] that are neither the log's nor a worker's.
+/// The histograms of [`TimeStats`] that neither the log nor a worker records.
 #[derive(Debug, Default)]
 pub(crate) struct EngineTimes {
     probe: Probe,
     submit_to_applied: TimeRecorder,
-    /// Recorded by the holder of the turn to write snapshots.
+    /// Recorded by the holder of the turn of snapshots.
     pub(crate) snapshot: TimeRecorder,
-    /// Recorded by the holder of the turn to write snapshots.
+    /// Recorded by the holder of the turn of snapshots.
     pub(crate) compaction: TimeRecorder,
     /// Recorded in the worker's place.
     storage_commit: TimeRecorder,
-    /// Recorded there, and by the holder of the turn to sync.
+    /// Recorded in the worker's place, and by the holder of the turn to sync.
     storage_sync: TimeRecorder,
 }
 
-/// The submission that is timed on its way to the state.
+/// The submission that is being timed.
 #[derive(Debug)]
 struct Probe {
-    /// Its last index, plus one; or [`NONE`], or [`CLAIMED`]. Stored with Release after the other fields.
+    /// Mark of its last entry, or [`NONE`], or [`CLAIMED`]. Stored with Release after the other
+    /// fields.
     mark: AtomicU64,
     began_ns: AtomicU64,
-    /// The next one begins at this time, or later. For the holder of the appender.
+    /// Earliest time of the next timed submission. Accessed by the holder of the appender.
     next_ns: AtomicU64,
 }
 
@@ -54,8 +56,8 @@ impl Default for Probe {
 }
 
 impl Latency {
-    /// Entries up to `mark` are about to be handed over, by a call that began at `began_ns`. For the holder of the
-    /// appender.
+    /// Begins to time the entries up to `mark`, which are about to be handed over, from `began_ns`
+    /// on. The caller holds the appender.
     #[inline]
     pub(crate) fn submits(&self, mark: u64, began_ns: u64) {
         let probe = &self.times.probe;
@@ -69,7 +71,8 @@ impl Latency {
         probe.mark.store(mark, Ordering::Release);
     }
 
-    /// Entries up to `mark` are in the state, and the applied mark is about to say so. Costs a load for most.
+    /// Ends the timing if entries up to `mark` cover it; the applied mark is about to move. Most
+    /// calls cost a load.
     #[inline]
     pub(crate) fn applies(&self, mark: u64) {
         if mark >= self.times.probe.mark.load(Ordering::Relaxed) {
@@ -81,7 +84,7 @@ impl Latency {
     fn record_applied(&self, mark: u64) {
         let EngineTimes { probe, submit_to_applied, .. } = &self.times;
         let timed = probe.mark.load(Ordering::Acquire);
-        // Of several workers that come to it one claims it: there is one recorder at a time.
+        // Of several workers that arrive, one claims the record: there is one recorder at a time.
         if timed > mark || timed >= CLAIMED || !probe.moves(timed, CLAIMED) {
             return;
         }
@@ -90,7 +93,7 @@ impl Latency {
         probe.mark.store(NONE, Ordering::Release);
     }
 
-    /// Has the storage of a machine commit. For the holder of the worker's place.
+    /// Commits in the machine's storage, and records the time. The caller has the worker's place.
     pub(super) fn commit_storage(&self, staging: &dyn Staging) -> Result<bool, Fatal> {
         let began = self.now();
         let durable = staging.commit()?;
@@ -98,7 +101,7 @@ impl Latency {
         Ok(durable)
     }
 
-    /// Has the storage of a machine sync.
+    /// Syncs the machine's storage, and records the time.
     pub(super) fn sync_storage(&self, staging: &dyn Staging) -> Result<(), Fatal> {
         let began = self.now();
         staging.sync()?;
@@ -106,7 +109,8 @@ impl Latency {
         Ok(())
     }
 
-    /// Entries from `mark` on are gone from the log, and are never applied. For the holder of the appender.
+    /// Forgets a timed submission from `mark` on, which is gone from the log and never applied. The
+    /// caller holds the appender.
     pub(super) fn forget_submission_from(&self, mark: u64) {
         let probe = &self.times.probe;
         let timed = probe.mark.load(Ordering::Acquire);
@@ -122,29 +126,29 @@ impl Probe {
     }
 }
 
-/// Which of a worker's ranges are timed.
+/// Choice of the ranges of a worker that are timed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RangeSampling {
-    /// The next range that brings this to 0 is timed.
+    /// Number of entries until the next timed range.
     untimed_entries: u32,
 }
 
 impl RangeSampling {
-    /// Whether a range of so many entries, which is next, is to be timed.
+    /// Whether the next range, of `count` entries, is to be timed.
     #[inline]
     pub(super) fn takes(&mut self, count: u32) -> bool {
         self.untimed_entries = self.untimed_entries.saturating_sub(count);
         self.untimed_entries == 0
     }
 
-    /// The range that was timed took so long.
+    /// Notes the duration of a timed range.
     pub(super) fn timed(&mut self, took: Duration) {
         self.untimed_entries = if took < RANGE_SLOW { UNTIMED_ENTRIES } else { 0 };
     }
 }
 
 impl<M: StateMachine> Engine<M> {
-    /// Every histogram, as it is now.
+    /// Every histogram at this moment.
     pub(crate) fn times(&self) -> TimeStats {
         let own = &self.latency.times;
         let mut times = TimeStats {

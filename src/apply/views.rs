@@ -1,4 +1,5 @@
-//! Views of the state at one exact index, taken while apply goes on: a view token travels the rings like an entry.
+//! Views of the state at one exact index, taken while apply continues: a view token passes through
+//! the rings like an entry.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -16,22 +17,23 @@ use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 
-/// How often whoever takes a view looks whether the workers have come to its token.
+/// Interval at which the taker of a view checks whether the workers have reached its token.
 const LOOK: Duration = Duration::from_micros(50);
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// The state at one exact index: that of the last entry that was on its way to the workers when the view was asked
-    /// for. Apply goes on meanwhile; a worker stops only to copy one shard (some 500 keys) before it writes to
-    /// it.
+    /// A view of the state at one exact index: that of the last entry given to the workers when the
+    /// view was requested. Apply continues meanwhile; a worker stops only to copy one shard (some
+    /// 500 keys) before it writes to it.
     ///
-    /// One view is taken at a time; another call waits for its turn. Costs a copy of every key's slot, and a sort. After an
-    /// opening from a snapshot it puts all that is left of that into the store first.
+    /// One view is taken at a time; another call waits for its turn. The call costs a copy of every
+    /// key's slot, and a sort. After an opening from a snapshot, it first puts the rest of that
+    /// into the store.
     ///
     /// # Errors
     ///
-    /// [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value machines;
-    /// [`ViewError::Snapshot`] if a part of that snapshot does not read back; [`ViewError::Read`] if the storage under the
-    /// machine fails; [`ViewError::Poisoned`].
+    /// Returns [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value
+    /// machines. Returns [`ViewError::Snapshot`] if a part of that snapshot cannot be read back,
+    /// [`ViewError::Read`] if the machine's storage fails, or [`ViewError::Poisoned`].
     pub fn view(&self) -> Result<View, ViewError> {
         let _tasks = self.engine.wakes_tasks();
         self.engine.take_view()
@@ -43,7 +45,7 @@ impl<M: StateMachine> Engine<M> {
         let views = self.machine.views().ok_or(ViewError::Unsupported)?;
         let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         self.end_linger()?;
-        // Before anything is copied that may refer to a segment.
+        // Take the hold before anything is copied that may refer to a segment.
         let hold = self.table.hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
         views.begin_view()?;
@@ -58,8 +60,9 @@ impl<M: StateMachine> Engine<M> {
         Ok(views.finish_view(hold)?)
     }
 
-    /// Runs `look` while nothing is applied: everything that was given to the workers before is in the state, the last of
-    /// which is told. They go on when it lets their places go, at the latest when it returns.
+    /// Runs `look` while nothing is applied, with the last entry in the state. Everything given to
+    /// the workers before is in the state. The workers continue when `look` releases their places,
+    /// at the latest when it returns.
     pub(crate) fn while_held<R>(
         &self,
         look: impl FnOnce(&M, Option<LogId>, HeldPlaces<'_, M>) -> R,
@@ -73,13 +76,14 @@ impl<M: StateMachine> Engine<M> {
         Ok(look(&self.machine, applied, places))
     }
 
-    /// The appender's place, with nothing in the rings, where nobody else can put anything: everything that was given to
-    /// the workers is in the state.
+    /// Locks the appender's place while the rings are empty: everything given to the workers is in
+    /// the state, and no other thread can add to it.
     ///
-    /// They are given nothing meanwhile. Else, where applying is what everything waits for, there would never be a moment
-    /// at which they have nothing to do.
+    /// The workers are given nothing meanwhile. Otherwise, where apply is the bottleneck, they
+    /// would never be idle.
     pub(crate) fn hold_appender_idle(&self) -> Result<HeldAppender<'_, M>, Poison> {
-        // Before the lock: whoever has it after us sees it, and whoever fed before us fed a bounded number.
+        // Count before the lock: later holders see the pause, and earlier ones have fed a bounded
+        // number.
         self.holding.fetch_add(1, Ordering::Relaxed);
         let hold = Hold { engine: self };
         loop {
@@ -93,10 +97,10 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// The appender's place, with everything in the state that is committed.
+    /// Locks the appender's place with every committed entry in the state.
     ///
-    /// The last of it, which was committed while the hold began, is applied with the place taken: what would be committed
-    /// next waits.
+    /// Entries that were committed while the pause began are applied with the place taken; later
+    /// commits wait.
     pub(crate) fn hold_appender_applied(
         &self,
         timeout: Duration,
@@ -129,18 +133,20 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// The last hold is over: what has come meanwhile is given to the workers.
+    /// Ends the last pause: feeds the workers with everything that came meanwhile.
     fn end_hold(&self) {
         if self.holding.fetch_sub(1, Ordering::Relaxed) != 1 || self.progress.poison.get().is_some()
         {
             return;
         }
-        // Whoever has the lock before us may have seen the hold, and fed nothing; whoever has it after us does not. Now, as it
-        // may have waited for long, or been flushed meanwhile.
+        // A holder that ran before this decrement saw the pause and fed nothing, so feed now. Later
+        // holders see no pause. Feed without a linger, because the entries may have waited long, or
+        // been flushed meanwhile.
         let _failed = self.feed_now();
     }
 
-    /// Puts the view token behind what the workers were given; false if there is no room for it now.
+    /// Puts the view token behind the entries given to the workers; returns false if there is no
+    /// room for it now.
     fn push_view_token(&self) -> Result<bool, Poison> {
         let mut appending = self.lock_appender();
         self.progress.poison.check()?;
@@ -153,7 +159,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(true)
     }
 
-    /// Waits a moment for the workers; where there are none of their own, takes their steps.
+    /// Waits a moment for the workers; takes their steps in an engine without threads.
     fn pass_time(&self) {
         if self.config.by_hand.is_none() && !self.lifecycle().is_stopping() {
             self.workers.notify();
@@ -167,14 +173,15 @@ impl<M: StateMachine> Engine<M> {
             if self.config.by_hand.is_some() {
                 thread::yield_now();
             } else {
-                // Of an engine that was given up while a worker is stuck in the machine: for long, maybe.
+                // The engine may have been abandoned while a worker is stuck in the machine, which
+                // can take long.
                 thread::park_timeout(LOOK);
             }
         }
     }
 }
 
-/// For as long as it lives the workers are given nothing.
+/// A pause: while it lives, the workers are given nothing.
 #[derive(Debug)]
 struct Hold<'a, M: StateMachine> {
     engine: &'a Engine<M>,
@@ -186,10 +193,10 @@ impl<M: StateMachine> Drop for Hold<'_, M> {
     }
 }
 
-/// The appender's place, while the workers have nothing and are given nothing.
+/// The appender's place, while the workers have nothing and get nothing.
 #[derive(Debug)]
 pub(crate) struct HeldAppender<'a, M: StateMachine> {
-    /// Dropped first: the end of the hold takes it again.
+    /// Dropped first, because the end of the pause locks it again.
     appending: MutexGuard<'a, Appending>,
     _hold: Hold<'a, M>,
 }
@@ -208,7 +215,7 @@ impl<M: StateMachine> DerefMut for HeldAppender<'_, M> {
     }
 }
 
-/// Every worker's place; the workers are told when it is dropped.
+/// Every worker's place; the workers are notified when it is dropped.
 #[derive(Debug)]
 pub(crate) struct HeldPlaces<'a, M: StateMachine> {
     places: Vec<MutexGuard<'a, WorkerState>>,
@@ -222,7 +229,7 @@ impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
     }
 }
 
-/// The worker of `partition` has reached the view token.
+/// Notes that the worker of `partition` has reached the view token.
 pub(super) fn reach_view_token(views: Option<&dyn Views>, partition: crate::machine::Partition) {
     if let Some(views) = views {
         views.reach_view_token(partition);

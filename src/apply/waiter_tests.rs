@@ -1,4 +1,4 @@
-//! Waiters and wakers, on an engine whose threads are the test's own.
+//! Tests of waiters and wakers, on an engine without threads.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -27,7 +27,7 @@ fn poll(future: &mut Acknowledged, waker: &Waker) -> Poll<Result<(), WaitError>>
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-/// Looks, when it is called, which locks of the engine are held; only the test's thread runs.
+/// A waker that checks which locks of the engine are held; only the test's thread runs.
 struct Probe {
     engine: Mutex<Option<Arc<Engine<PersistentStateMachine>>>>,
     held: Mutex<Vec<&'static str>>,
@@ -52,7 +52,7 @@ impl Wake for Probe {
     }
 }
 
-/// Leaves a probe for an index, has `call` move what it waits for, and looks what the probe saw.
+/// Leaves a probe for an index, lets `call` move the watermark, and checks what the probe saw.
 fn probed(
     engine: &Stepped<PersistentStateMachine>,
     index: u64,
@@ -180,7 +180,7 @@ fn no_lock_is_held_while_a_waker_runs_in_a_synchronous_call() {
     probe.engine.lock().unwrap().take();
 }
 
-/// Applies one entry when it is called, if there is one left.
+/// A waker that applies one entry when it is called, if there is one left.
 struct Applies(Arc<ApplyManager<MemoryStateMachine>>, Arc<AtomicUsize>);
 
 impl Wake for Applies {
@@ -201,7 +201,7 @@ fn wakers_that_apply_are_called_one_after_the_other_and_not_inside_of_each_other
     for future in &mut futures {
         assert!(poll(future, &waker).is_pending());
     }
-    // Each waker applies what the next future waits for: inside of each other, they would need all of the stack.
+    // Each waker applies what the next future waits for. Nested calls would need all of the stack.
     manager.apply(&Entry::noop(1, 1), LONG).unwrap();
     assert_eq!(next.load(Ordering::Relaxed) as u64, WAKERS + 2);
     assert!(futures.iter_mut().all(|future| poll(future, &waker).is_ready()));
@@ -218,7 +218,7 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
         for future in &mut futures {
             assert!(poll(future, Waker::noop()).is_pending());
         }
-        // Some of them leave before.
+        // Some of the futures are dropped before.
         let left = futures.split_off(futures.len() / 2);
         submitted += count;
         progress.submit_to(submitted);

@@ -1,7 +1,8 @@
-//! A worker: walks every range in order and applies the entries of its own partition.
+//! A worker: passes over every range in order, and applies the entries of its partition.
 //!
-//! A step function over the worker's own state; a thread loops over it, and a synchronous call may take the workers'
-//! places when nothing is pending (inline apply). An empty ring is not an idle worker: the place is, once it is held.
+//! The worker is a step function over its own state. A thread loops over it, and a synchronous call
+//! may take the workers' places when nothing is pending (inline apply). An empty ring does not mean
+//! an idle worker; only the worker's place does, once it is locked.
 
 use std::cell::Cell;
 use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
@@ -25,14 +26,14 @@ use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard};
 use crate::times::{TimeHistogram, TimeRecorder};
 
-/// What came of a step.
+/// Result of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// Something was done; there may be more.
+    /// The step did something; there may be more.
     Worked,
-    /// There is something to do, and it has to wait for another worker.
+    /// There is work that has to wait for another worker.
     Blocked,
-    /// There was nothing to do.
+    /// There was no work.
     Idle,
 }
 
@@ -40,22 +41,23 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Worker {
     id: usize,
-    /// The worker's ownership token: whoever holds it is the worker.
+    /// The worker's state: the thread that locks it acts as the worker.
     state: Mutex<WorkerState>,
-    /// Everything before this mark is in the state, for this partition. Stored with Release after the range's effects.
+    /// Mark below which everything is in the state, for this partition. Stored with Release after
+    /// the range's effects.
     cursor: CachePadded<AtomicU64>,
-    /// How many ranges it has finished: what barriers are ordered by.
+    /// Number of finished ranges, by which barriers are ordered.
     ranges: CachePadded<AtomicU64>,
     pub(crate) signal: Signal,
-    /// How long ranges took. Recorded by the holder of the state.
+    /// Durations of ranges. Recorded by the holder of the state.
     times: TimeRecorder,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct WorkerState {
-    /// Popped, and waiting for the other workers, or for the batch before it to be committed.
+    /// A popped range that waits for the other workers, or for the commit of the batch before it.
     pub(super) pending: Option<Descriptor>,
-    /// Applied, and not committed in the storage: of machines over one.
+    /// For a machine over a storage: entries applied and not committed.
     pub(super) staged: Staged,
     /// The segment of the last range.
     segment: Option<(u32, Arc<SegmentBytes>)>,
@@ -63,12 +65,12 @@ pub(crate) struct WorkerState {
 }
 
 impl Worker {
-    /// Its place, if no thread is there.
+    /// Locks the worker's place, if no thread has it.
     pub(super) fn try_place(&self) -> TryLockResult<MutexGuard<'_, WorkerState>> {
         self.state.try_lock()
     }
 
-    /// Everything before `mark` is in the state, for this partition.
+    /// Moves the cursor: everything before `mark` is in the state, for this partition.
     #[inline]
     pub(super) fn move_to(&self, mark: u64) {
         self.cursor.store(mark, Ordering::Release);
@@ -106,7 +108,7 @@ impl Workers {
         self.0.iter().for_each(|worker| worker.signal.notify());
     }
 
-    /// Whether everything that was put into the rings is in the state. The caller holds the appender.
+    /// Whether everything put into the rings is in the state. The caller holds the appender.
     pub(crate) fn are_done(&self, rings: &Rings) -> bool {
         let free = |worker: &Worker| match worker.state.try_lock() {
             Ok(state) => {
@@ -117,26 +119,26 @@ impl Workers {
         self.0.iter().all(free)
     }
 
-    /// Everything before `mark` is in the state, by another way than through the rings. The caller holds the appender, and
-    /// nothing is in the rings.
+    /// Moves all cursors: everything before `mark` came into the state by another way than the
+    /// rings. The caller holds the appender, and the rings are empty.
     pub(crate) fn jump_to(&self, mark: u64) {
         self.0.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
     }
 
-    /// Every worker's place, for as long as the result lives.
+    /// Locks every worker's place, until the result is dropped.
     pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
         let places = self.0.iter().map(|worker| worker.state.lock());
         places.map(|place| place.unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
-    /// How long ranges took all workers.
+    /// Durations of ranges of all workers.
     pub(super) fn apply_times(&self) -> TimeHistogram {
         let mut all = TimeHistogram::default();
         self.0.iter().for_each(|worker| all.add(&worker.times.histogram()));
         all
     }
 
-    /// Whether no thread is in a worker's place at the moment.
+    /// Whether no thread has a worker's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn are_free(&self) -> bool {
         self.0.iter().all(|worker| worker.state.try_lock().is_ok())
@@ -148,15 +150,16 @@ impl Workers {
         others.all(|worker| worker.ranges.load(Ordering::Acquire) >= ranges)
     }
 
-    /// The least of all cursors.
+    /// The lowest cursor.
     fn applied_mark(&self) -> u64 {
-        // After a store to one cursor: of two workers that moved at once, one sees both stores.
+        // This fence follows the store to one cursor: of two workers that move at the same time,
+        // one sees both stores.
         fence(Ordering::SeqCst);
         self.0.iter().map(|worker| worker.cursor.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 }
 
-/// What applying needs.
+/// The inputs of applying.
 pub(crate) struct Applying<'a, M> {
     pub(crate) machine: &'a M,
     pub(crate) workers: &'a Workers,
@@ -165,25 +168,26 @@ pub(crate) struct Applying<'a, M> {
     pub(crate) cells: &'a ReplyCells,
     pub(crate) table: &'a SegmentTable,
     pub(crate) progress: &'a Progress,
-    /// Counts the replies that are rejections.
+    /// Count of replies that are rejections.
     pub(crate) rejected: &'a AtomicU64,
     pub(crate) latency: &'a Latency,
-    /// There is no log of ours: what the machine's storage says, if it has one, is what is durable.
+    /// Whether there is no log of ours: then the machine's storage, if it has one, decides
+    /// durability.
     pub(crate) is_alone: bool,
 }
 
 impl<M: StateMachine> Applying<'_, M> {
-    /// One step of worker `id`: at most one range.
+    /// Takes one step of worker `id`: at most one range.
     pub(crate) fn step(&self, id: usize) -> Result<Step, Poison> {
         let Some(worker) = self.workers.0.get(id) else { return Ok(Step::Idle) };
         let mut state = match worker.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Inline apply has the place; it takes nothing that was in the ring.
+            // An inline apply has the place; it takes nothing that was in the ring.
             Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
         };
         let Some(range) = state.pending.take().or_else(|| self.rings.pop(id)) else {
-            // Nothing in flight: let the segment's memory go.
+            // Nothing is in flight, so release the segment's memory.
             state.segment = None;
             return Ok(Step::Idle);
         };
@@ -195,7 +199,8 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(Step::Worked)
     }
 
-    /// A barrier is run by worker 0, after all others have come to it and before any goes on.
+    /// Whether a barrier may pass: worker 0 runs it, after all others have reached it and before
+    /// any continues.
     fn may_pass_barrier(&self, worker: &Worker) -> bool {
         let finished = worker.ranges.load(Ordering::Relaxed);
         match worker.id {
@@ -237,14 +242,14 @@ impl<M: StateMachine> Applying<'_, M> {
         } else {
             self.workers.applied_mark()
         };
-        // Before the mark: it frees the slots, and tells the futures.
+        // Do this before the mark moves, which frees the slots and wakes the futures.
         self.cells.fill_to(mark, self.slots);
         self.latency.applies(mark);
         self.progress.apply_to(mark);
         Ok(())
     }
 
-    /// As [`Applying::run`]; some of the times that it takes are recorded.
+    /// Runs as [`Applying::run`] does, and records the time of some ranges.
     #[inline]
     pub(super) fn run_timed(
         &self,
@@ -263,7 +268,8 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(rejected)
     }
 
-    /// Runs the machine over the range, and says how many replies are rejections; names the index if it fails.
+    /// Runs the machine over the range, and returns the number of rejections. A failure names the
+    /// index.
     fn run(
         &self,
         state: &mut WorkerState,
@@ -292,15 +298,17 @@ impl<M: StateMachine> Applying<'_, M> {
         Ok(rejected)
     }
 
-    /// Applies a range at once, in every worker's place; false if some worker is not free.
+    /// Applies a range at once, with every worker's place taken. Returns false if a worker is not
+    /// free.
     ///
-    /// The caller holds the appender, has seen that everything submitted before is applied, and has handed this range
-    /// to nobody.
+    /// The caller holds the appender, has checked that everything submitted before is applied, and
+    /// has handed this range to no worker.
     pub(crate) fn apply_inline(&self, range: &Descriptor) -> Result<bool, Poison> {
         self.with_places_from(0, range)
     }
 
-    /// Takes the places one by one, each held by a frame of the recursion, and applies in all of them.
+    /// Takes the places one by one, each held by a frame of the recursion, and applies in all of
+    /// them.
     fn with_places_from(&self, id: usize, range: &Descriptor) -> Result<bool, Poison> {
         let Some(worker) = self.workers.0.get(id) else { return Ok(true) };
         let mut state = match worker.state.try_lock() {
@@ -308,7 +316,8 @@ impl<M: StateMachine> Applying<'_, M> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(false),
         };
-        // The view token may be on its way although all entries are applied, and must come before this one.
+        // The view token may still be in the rings although all entries are applied, and must come
+        // before this range.
         if !self.rings.is_empty(id) || state.pending.is_some() {
             return Ok(false);
         }

@@ -1,9 +1,10 @@
 //! The latest truncations, for waits that have begun and are not registered yet.
 
-/// Truncations that are remembered.
+/// Number of truncations that are remembered.
 const CUTS: usize = 32;
 
-/// See the module. A truncation is a pair of marks: what was cut from, and up to where there were entries.
+/// The remembered truncations; see the module. A truncation is a pair of marks: where it cut, and
+/// where the log ended before.
 #[derive(Debug)]
 pub(super) struct Cuts {
     count: u64,
@@ -23,13 +24,13 @@ impl Cuts {
         self.count += 1;
     }
 
-    /// How many there were since the engine began.
+    /// Number of truncations since the engine began.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether one of those since there were `since` covers `index`. Of more than [`CUTS`] within the moment between a
-    /// wait's begin and its registration, the oldest are forgotten.
+    /// Whether a truncation after the first `since` covers `index`. If more than [`CUTS`] come
+    /// between a wait's begin and its registration, the oldest are forgotten.
     pub(super) fn covers(&self, index: u64, since: u64) -> bool {
         let count = usize::try_from(self.count.saturating_sub(since)).unwrap_or(CUTS);
         let mut cuts = self.latest.iter().rev().take(count);

@@ -14,7 +14,7 @@ use std::fmt;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// How far the end of a manager is.
+/// Phases of a manager's end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Phase {
     /// The engine takes submissions.
@@ -33,9 +33,9 @@ impl Phase {
 
 /// The phase of one engine, and the process that the engine belongs to.
 pub(crate) struct Lifecycle {
-    /// A [`Phase`] by its place in [`Phase::ALL`]. Only the transitions store to it.
+    /// A [`Phase`] by its position in [`Phase::ALL`]. Only the transitions store to it.
     phase: AtomicU64,
-    /// The process whose threads the engine has.
+    /// The process that owns the engine's threads.
     process: u32,
 }
 
@@ -72,29 +72,31 @@ impl Lifecycle {
         self.phase.load(Ordering::Acquire) >= Phase::Ended as u64
     }
 
-    /// Running to closing. True for the one call that closes. The caller holds the appender, so no submission is half
-    /// taken, and each later one sees the phase.
+    /// Moves from running to closing. True for the one call that closes. The caller holds the
+    /// appender, so no submission is half taken, and each later one sees the phase.
     pub(crate) fn begin_closing(&self) -> bool {
         self.rise(Phase::Closing) == Phase::Running as u64
     }
 
-    /// Any phase to stopping, or none if the threads have been stopped before.
+    /// Moves from any phase to stopping, or stays if the threads have been stopped.
     pub(crate) fn begin_stopping(&self) {
         self.rise(Phase::Stopping);
     }
 
-    /// Any phase to ended. The caller wakes all waiters afterwards: those that register later see the phase.
+    /// Moves from any phase to ended. The caller wakes all waiters afterwards: those that register
+    /// later see the phase.
     pub(crate) fn end(&self) {
         self.rise(Phase::Ended);
     }
 
-    /// The phase before, as its number. SeqCst: a thread that is about to sleep looks at the phase after its fence.
+    /// Raises the phase, and returns the number of the phase before. SeqCst: a thread that is about
+    /// to sleep looks at the phase after its fence.
     fn rise(&self, to: Phase) -> u64 {
         self.phase.fetch_max(to as u64, Ordering::SeqCst)
     }
 
-    /// Whether the caller is in a child that `fork` made: its copy of the engine has no threads, and the files are the
-    /// parent's to write.
+    /// Whether the caller is in a child that `fork` made: its copy of the engine has no threads,
+    /// and only the parent may write the files.
     pub(crate) fn is_of_a_parent(&self) -> bool {
         self.process != std::process::id()
     }

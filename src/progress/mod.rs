@@ -1,5 +1,5 @@
-//! How far an engine is, and who waits for it: [`watermark`] moves, [`waiter`] waits, [`waiters`] keeps who waits.
-//! [`lifecycle`] says how far the engine's end is.
+//! The progress of an engine and its waiters. [`watermark`] moves the marks, [`waiter`] waits, and
+//! [`waiters`] keeps the registered waiters. [`lifecycle`] says how far the engine's end is.
 //!
 //! [`waiters`] finds its waiters by index ([`order`]) and by id ([`places`]); [`cuts`] has the latest truncations.
 

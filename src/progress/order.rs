@@ -1,17 +1,18 @@
 //! Waiters of one stage, in the order of the indexes they wait for.
 //!
-//! Most callers register in rising order, so a sorted run takes their tickets, and a heap takes the others. Adding is
-//! amortized O(1) in the run and O(log n) in the heap; taking the first is the same. A waiter that leaves early only leaves
-//! a dead ticket behind, which a later sweep removes. The memory stays for the waiters to come.
+//! Most callers register in rising order, so a sorted run takes their tickets, and a heap takes the
+//! others. Adding is amortized O(1) in the run and O(log n) in the heap; taking the first is the
+//! same. A waiter that leaves early only leaves a dead ticket behind, which a later sweep removes.
+//! A waiter that leaves early leaves a dead ticket behind, which a later sweep removes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// Names a waiter, also after its place has gone to another.
+/// The id of a waiter, which stays unique after its place is reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WaiterId {
     pub(super) slot: u32,
-    /// Counts the waiters that have had the slot.
+    /// Number of waiters that have had the slot.
     pub(super) turn: u32,
 }
 
@@ -25,14 +26,14 @@ pub(super) struct Ticket {
 /// Dead tickets that an order keeps without a sweep, beside one for each live ticket.
 const DEAD_MAX: usize = 64;
 
-/// See the module.
+/// The tickets of one stage; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// Rising indexes.
+    /// Tickets with rising indexes.
     run: VecDeque<Ticket>,
-    /// Tickets that came with a lower index than the run's last.
+    /// Tickets that arrived with a lower index than the run's last.
     heap: BinaryHeap<Reverse<Ticket>>,
-    /// How many of all tickets are of waiters that have left.
+    /// Number of tickets whose waiters have left.
     dead: usize,
 }
 
@@ -53,10 +54,11 @@ impl Order {
         self.run.capacity() + self.heap.capacity()
     }
 
-    /// The waiter of a ticket that is in here has left; `lives` tells such tickets from the others.
+    /// Notes that the waiter of a ticket has left; `lives` distinguishes such tickets.
     pub(super) fn leave(&mut self, lives: impl Fn(&Ticket) -> bool) {
         self.dead += 1;
-        // Half of all at most, so a sweep costs no more than the tickets it removes.
+        // At least half of all tickets are dead then, so a sweep costs no more than the tickets it
+        // removes.
         if self.dead > DEAD_MAX + (self.run.len() + self.heap.len()) / 2 {
             self.run.retain(&lives);
             self.heap.retain(|Reverse(ticket)| lives(ticket));
@@ -104,18 +106,19 @@ impl Order {
         Some(first)
     }
 
-    /// The same if its index is below `mark`.
+    /// Takes the first ticket if its index is below `mark`.
     pub(super) fn pop_below(&mut self, mark: u64) -> Option<Ticket> {
         self.peek().filter(|first| first.index < mark)?;
         self.pop()
     }
 
-    /// A ticket that was taken was dead.
+    /// Notes that a taken ticket was dead.
     pub(super) fn has_died(&mut self) {
         self.dead = self.dead.saturating_sub(1);
     }
 
-    /// The tickets at or above `from` and below `until`, dead ones among them. Costs a look at each ticket of the heap.
+    /// The tickets at or above `from` and below `until`, including dead ones. The call looks at
+    /// each ticket of the heap.
     pub(super) fn between(&self, from: u64, until: u64) -> impl Iterator<Item = Ticket> {
         let start = self.run.partition_point(|ticket| ticket.index < from);
         let run = self.run.range(start..).copied().take_while(move |ticket| ticket.index < until);

@@ -1,4 +1,4 @@
-//! Where registered waiters are kept, each found by its id at once.
+//! The places of registered waiters, found by id in constant time.
 
 use std::fmt;
 use std::task::Waker;
@@ -10,14 +10,14 @@ use crate::sync::thread::Thread;
 /// Places of one allocation. Places never move, so that no registration pays for copying all others.
 const CHUNK: usize = 256;
 
-/// How a waiter is woken.
+/// The way to wake a waiter.
 #[derive(Debug)]
 pub(crate) enum Target {
     Thread(Thread),
     Task(Waker),
 }
 
-/// Which kind of waiter; each has orders of its own, because threads are woken before tasks.
+/// Kind of a waiter. Each kind has separate orders, because threads are woken before tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Thread,
@@ -40,12 +40,12 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     pub(super) stage: Stage,
     pub(super) index: u64,
-    /// Whether a ticket of it is in an order, and it is not notified.
+    /// Whether an order has a ticket of it, and it is not notified.
     pub(super) queued: bool,
     pub(super) truncated: bool,
-    /// Notified because its index was covered, and not truncated before.
+    /// Whether it was notified because its index was covered, and not truncated before.
     pub(super) reached: bool,
-    /// `None` for a free place, and once the waiter is notified.
+    /// The target; `None` for a free place, and after the notification.
     pub(super) target: Option<Target>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Places {
 
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the places: there may be a million.
+        // The places are left out: there may be a million.
         f.debug_struct("Places").field("chunks", &self.chunks.len()).finish_non_exhaustive()
     }
 }
@@ -125,7 +125,7 @@ impl Places {
             reached: false,
             target: None,
         })));
-        // The lowest first.
+        // Use the lowest slot first.
         self.free.extend((first..first + CHUNK).rev().filter_map(|slot| u32::try_from(slot).ok()));
     }
 
@@ -137,7 +137,8 @@ impl Places {
         Some(gone)
     }
 
-    /// The entry of a live ticket's waiter is gone; how the waiter is woken, unless it knows.
+    /// Notes that the entry of a live ticket's waiter is gone. Returns how to wake the waiter,
+    /// unless it knows.
     pub(super) fn truncate(&mut self, ticket: &Ticket) -> Option<&Target> {
         let place = self.get(ticket.id).filter(|place| place.queued && !place.truncated)?;
         place.truncated = true;

@@ -14,30 +14,33 @@ use crate::error::WaitError;
 use crate::sync::spin::Spin;
 use crate::sync::{looks, thread};
 
-/// One wait under way.
+/// A wait in progress.
 pub(crate) struct Wait<'a> {
     progress: &'a Progress,
     index: u64,
     stage: Stage,
-    /// How many truncations there were when it began.
+    /// Number of truncations when it began.
     since: u64,
     id: Option<WaiterId>,
 }
 
 impl<'a> Wait<'a> {
-    /// From here on a truncation of the entry is the wait's outcome, also if another entry takes its index.
+    /// Begins a wait. From here on a truncation of the entry decides the wait, even if another
+    /// entry takes its index.
     pub(crate) fn begin(progress: &'a Progress, index: u64, stage: Stage) -> Self {
         Self { progress, index, stage, since: progress.waiters.cuts(), id: None }
     }
 
-    /// Whether the stage covers the index. A mark is one more than the index it covers, so `u64::MAX` is never covered.
+    /// Whether the stage covers the index. A mark is one more than the index it covers, so
+    /// `u64::MAX` is never covered.
     fn is_reached(&self) -> bool {
         self.progress.mark(self.stage) > self.index
     }
 
-    /// The outcome if the stage covers the index; takes a lock only if the wait is registered, or a truncation came.
+    /// The outcome, if the stage covers the index. It takes a lock only if the wait is registered,
+    /// or there was a truncation.
     ///
-    /// Truncation is looked at after the mark, which what replaced the entry may have moved.
+    /// Truncations are checked after the mark, because the replacing entry may have moved the mark.
     pub(crate) fn settle(&mut self) -> Option<Result<(), WaitError>> {
         if !self.is_reached() {
             return None;
@@ -50,7 +53,7 @@ impl<'a> Wait<'a> {
         Some(if truncated { Err(self.truncated()) } else { Ok(()) })
     }
 
-    /// Registers a thread that is about to park; the outcome, if there is one.
+    /// Registers a thread that is about to park; returns the outcome, if there is one.
     pub(crate) fn look_as_thread(&mut self) -> Option<Result<(), WaitError>> {
         let waiters = &self.progress.waiters;
         let seen = match self.id {
@@ -60,7 +63,7 @@ impl<'a> Wait<'a> {
         self.outcome(seen)
     }
 
-    /// Leaves the waker of a task that is about to return; the outcome, if there is one.
+    /// Leaves the waker of a task that is about to return; returns the outcome, if there is one.
     fn look_as_task(&mut self, context: &Context<'_>) -> Option<Result<(), WaitError>> {
         let seen = match self.id {
             Some(id) => self.progress.waiters.renew_task(id, context.waker()),
@@ -76,9 +79,10 @@ impl<'a> Wait<'a> {
         seen
     }
 
-    /// The outcome, if there is one, of a wait that has just registered.
+    /// The outcome of a wait that has just registered, if there is one.
     ///
-    /// Poison and the end are looked at before the mark, so that a mark reached before them still counts.
+    /// Poison and the end are checked before the mark, so that a mark reached before them still
+    /// counts.
     fn outcome(&mut self, seen: Seen) -> Option<Result<(), WaitError>> {
         let poison = self.progress.poison.get();
         let has_ended = self.progress.lifecycle.has_ended();
@@ -119,7 +123,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Yields of a waiter that has looked often enough, before it parks.
+/// Number of yields after the looks, before a waiter parks.
 const YIELDS: u32 = looks(8);
 
 /// Blocks until `stage` covers `index`.
@@ -132,10 +136,12 @@ pub(crate) fn wait(
     wait_helping(progress, index, stage, timeout, None::<fn()>)
 }
 
-/// The same; `help`, if there is any, runs before the caller sleeps, and may take as long as it takes.
+/// Blocks until `stage` covers `index`. `help`, if there is any, runs before the caller sleeps, and
+/// may take any time.
 ///
-/// A caller that helps registers first: many truncations may come meanwhile, and each is known afterwards. Another caller
-/// looks a few times before it registers, so that a mover that is about to be done finds no waiter to unpark.
+/// A caller that helps registers first: many truncations may come meanwhile, and the registration
+/// records each. Another caller looks a few times before it registers, so that a mover that is
+/// nearly done finds no waiter to unpark.
 pub(crate) fn wait_helping(
     progress: &Progress,
     index: u64,
@@ -172,9 +178,11 @@ pub(crate) fn wait_helping(
     }
 }
 
-/// Completes when an index is acknowledged; made by [`ApplyManager::acknowledged`](crate::ApplyManager::acknowledged).
+/// Future that completes when an index is acknowledged;
+/// [`ApplyManager::acknowledged`](crate::ApplyManager::acknowledged) makes it.
 ///
-/// Bound to no runtime. Dropping it cancels only the waiting. Registering and waking cost O(log n) of all waiters at most.
+/// The future is bound to no runtime. Dropping it cancels only the wait. Registering and waking
+/// cost O(log n) of all waiters at most.
 #[derive(Debug)]
 pub struct Acknowledged {
     progress: Arc<Progress>,
@@ -198,7 +206,7 @@ impl Future for Acknowledged {
         if let Some(outcome) = wait.settle().or_else(|| wait.look_as_task(context)) {
             return Poll::Ready(outcome);
         }
-        // Still waiting: the registration stays, and is the future's again.
+        // The wait continues, so the future keeps the registration.
         this.id = wait.id.take();
         Poll::Pending
     }

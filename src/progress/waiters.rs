@@ -1,10 +1,10 @@
-//! The registered waiters: any index, any number of them, threads and tasks alike.
+//! The registered waiters, of any index and number, both threads and tasks.
 //!
-//! No wake-up is lost: a waiter registers, fences, and looks at the watermark again; whatever moves a watermark stores it,
-//! fences, and looks for waiters. One of the two sees the other.
+//! No wake-up is lost. A waiter registers, fences, and looks at the watermark again. A mover of a
+//! watermark stores it, fences, and looks for waiters. One of the two sees the other.
 //!
-//! Threads are unparked where the watermark moves. A task's waker is foreign code: it runs later, in
-//! [`Waiters::wake_tasks`], which callers reach without any lock of the engine.
+//! Threads are unparked by the thread that moves the watermark. A task's waker is foreign code: it
+//! runs later, in [`Waiters::wake_tasks`], which callers reach without any lock of the engine.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,45 +23,47 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::thread::Thread;
 use crate::sync::{Mutex, MutexGuard, thread_local};
 
-/// The lowest index of an order that has no waiter. No mark is above it.
+/// The lowest index of an order without waiters. No mark is above it.
 const NONE: u64 = u64::MAX;
-/// Threads taken off an order at a time.
+/// Number of threads taken off an order at a time.
 const THREADS: usize = 16;
-/// The same of tasks.
+/// Number of tasks taken off an order at a time.
 const TASKS: usize = 32;
 
-/// Which waiters are woken.
+/// The waiters to wake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Due {
-    /// Those of indexes that a mark covers.
+    /// Waiters for indexes that a mark covers.
     Below(u64),
     All,
 }
 
-/// What a waiter finds when it looks under the lock.
+/// Findings of a waiter that looks under the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// What it waits for was truncated.
+    /// Whether its entry was truncated.
     pub(crate) truncated: bool,
-    /// It was woken because its stage covered its index.
+    /// Whether it was woken because its stage covered its index.
     pub(crate) reached: bool,
 }
 
 /// The registered waiters.
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    /// For each stage the lowest index that a parked thread not yet notified waits for. They let movers skip the lock.
+    /// For each stage, the lowest index that a parked and not yet notified thread waits for. Movers
+    /// compare it and skip the lock.
     threads: CachePadded<[AtomicU64; Stage::ALL.len()]>,
-    /// The same of tasks.
+    /// For each stage, the lowest index that a task waits for.
     tasks: CachePadded<[AtomicU64; Stage::ALL.len()]>,
-    /// Some task is to be woken whatever the marks are: after a truncation, a failure, or the end.
+    /// Whether tasks are to be woken independent of the marks: after a truncation, a failure, or
+    /// the end.
     tells_tasks: AtomicBool,
-    /// How many truncations there were.
+    /// Number of truncations.
     cuts: AtomicU64,
     list: Mutex<List>,
-    /// Wakers that panicked.
+    /// Number of wakers that panicked.
     panicked: AtomicU64,
-    /// The longest call of a waker.
+    /// Longest call of a waker, in nanoseconds.
     longest_ns: AtomicU64,
 }
 
@@ -71,9 +73,10 @@ struct List {
     threads: [Order; Stage::ALL.len()],
     tasks: [Order; Stage::ALL.len()],
     cuts: Cuts,
-    /// Tasks that are to look, and whose wakers have not been called: their index is covered, or their entry is gone.
+    /// Tasks whose wakers are due and not yet called: their index is covered, or their entry is
+    /// gone.
     told: VecDeque<WaiterId>,
-    /// Each task is to be woken, whatever it waits for.
+    /// Whether every task is to be woken, whatever it waits for.
     over: bool,
 }
 
@@ -109,9 +112,10 @@ impl Waiters {
         self.lowest(kind, stage).store(lowest, Ordering::Relaxed);
     }
 
-    // ---- What moves a mark ----
+    // ---- Calls of movers ----
 
-    /// The marks of `stages` may have moved, and a fence has passed since: unparks each thread whose index is covered.
+    /// Unparks each thread whose index is covered. The marks of `stages` may have moved, and a
+    /// fence has passed since.
     #[inline]
     pub(crate) fn unpark(&self, stages: &[Stage], mark: impl Fn(Stage) -> u64) {
         for stage in stages {
@@ -143,7 +147,7 @@ impl Waiters {
         }
     }
 
-    /// Whether a task's waker is to be called. After a fence that followed the move of a mark.
+    /// Whether a task's waker is due. The caller has fenced after the move of a mark.
     #[inline]
     pub(crate) fn has_due_tasks(&self, mark: impl Fn(Stage) -> u64) -> bool {
         let due = |stage: &Stage| {
@@ -155,12 +159,12 @@ impl Waiters {
 
     /// Calls the waker of each task that is to be woken. The caller holds no lock of the engine.
     ///
-    /// One waker is taken at a time, so that a waker that blocks holds up only this thread: another thread that comes here
-    /// goes on with the next one.
+    /// One waker is taken at a time, so a blocking waker holds up only this thread: another thread
+    /// that arrives continues with the next one.
     #[cold]
     pub(crate) fn wake_tasks(&self, mark: impl Fn(Stage) -> u64) {
         let Some(_inside) = Inside::enter(self) else {
-            // This waker was called from in here: the loop that called it goes on after it.
+            // A waker called this: the loop that called the waker continues afterwards.
             return;
         };
         loop {
@@ -201,7 +205,7 @@ impl Waiters {
 
     fn call(&self, waker: Waker) {
         if cfg!(any(loom, shuttle)) {
-            // A checker's own panics are not ours to catch.
+            // A checker's own panics must pass.
             return waker.wake();
         }
         let began = Instant::now();
@@ -210,14 +214,14 @@ impl Waiters {
         self.longest_ns.fetch_max(took_ns, Ordering::Relaxed);
         if let Err(panic) = outcome {
             self.panicked.fetch_add(1, Ordering::Relaxed);
-            // What was thrown may panic itself when it is dropped; then it is leaked.
+            // The payload may panic when it is dropped; then it is leaked.
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(panic)));
             dropped.unwrap_or_else(std::mem::forget);
         }
     }
 
-    /// Everything of indexes from mark `cut` on was truncated, of what was submitted below mark `submitted`: each thread that
-    /// waits for it is unparked, and each task's waker is to be called.
+    /// Unparks each thread, and makes each task's waker due, that waits for a truncated index.
+    /// Everything from mark `cut` on was truncated, of the entries below mark `submitted`.
     pub(crate) fn truncate(&self, cut: u64, submitted: u64) {
         let mut list = self.lock();
         list.cuts.add(cut, submitted);
@@ -227,11 +231,12 @@ impl Waiters {
         }
     }
 
-    /// Unparks every thread, and has the waker of every task called, to find out why: a failure, or the end.
+    /// Unparks every thread, and makes every task's waker due, so that all learn of a failure or
+    /// the end.
     pub(crate) fn wake_all(&self) {
         let mut list = self.lock();
         list.over = true;
-        // A task that comes later finds out by itself.
+        // A later task finds out when it registers.
         if list.tasks.iter().any(|order| !order.is_empty()) {
             self.tells_tasks.store(true, Ordering::Relaxed);
         }
@@ -241,20 +246,21 @@ impl Waiters {
         }
     }
 
-    // ---- What waits ----
+    // ---- Calls of waiters ----
 
-    /// How many truncations there were: what [`Waiters::was_cut`] goes by.
+    /// Number of truncations, for [`Waiters::was_cut`].
     pub(crate) fn cuts(&self) -> u64 {
         self.cuts.load(Ordering::Acquire)
     }
 
-    /// Whether the entry at `index` was truncated since there were `since` truncations.
+    /// Whether the entry at `index` was truncated after the first `since` truncations.
     pub(crate) fn was_cut(&self, index: u64, since: u64) -> bool {
-        // The mark that a replacement moved was seen with Acquire, so its truncation is seen here.
+        // The mark that a replacement moved was loaded with Acquire, so its truncation is visible
+        // here.
         self.cuts() != since && self.lock().cuts.covers(index, since)
     }
 
-    /// Registers a waiter whose wait began when there were `since` truncations.
+    /// Registers a waiter whose wait began after `since` truncations.
     pub(crate) fn register(
         &self,
         index: u64,
@@ -270,7 +276,7 @@ impl Waiters {
         self.lower(kind, stage, index);
         let seen = Seen { truncated, reached: false };
         drop(list);
-        // Pairs with the fence in `Progress::moved`.
+        // This fence pairs with the one in `Progress::moved`.
         fence(Ordering::SeqCst);
         (id, seen)
     }
@@ -282,7 +288,7 @@ impl Waiters {
         }
     }
 
-    /// Has a registered thread wait on.
+    /// Renews the wait of a registered thread.
     pub(crate) fn renew_thread(&self, id: WaiterId, thread: impl FnOnce() -> Thread) -> Seen {
         let mut list = self.lock();
         let seen = list.seen(id);
@@ -294,8 +300,8 @@ impl Waiters {
         self.wait_on(list, id, seen)
     }
 
-    /// Has a registered task wait on, with another waker. Both wakers are foreign code: the new one is cloned and the old
-    /// one is dropped without the lock.
+    /// Renews the wait of a registered task, with another waker. Both wakers are foreign code: the
+    /// new one is cloned and the old one is dropped outside of the lock.
     pub(crate) fn renew_task(&self, id: WaiterId, waker: &Waker) -> Seen {
         let mut list = self.lock();
         let mut before = None;
@@ -313,7 +319,7 @@ impl Waiters {
         seen
     }
 
-    /// Puts a waiter that was taken off its order back into it, unless what it waits for is settled.
+    /// Puts a waiter that was taken off its order back, unless its wait is settled.
     fn wait_on(&self, mut list: MutexGuard<'_, List>, id: WaiterId, seen: Seen) -> Seen {
         if let Some(place) = list.places.get(id)
             && !place.queued
@@ -325,12 +331,12 @@ impl Waiters {
             self.lower(kind, stage, index);
         }
         drop(list);
-        // As in `register`.
+        // This fence acts as in `register`.
         fence(Ordering::SeqCst);
         seen
     }
 
-    /// Removes a waiter; whether what it waits for was truncated before it was reached.
+    /// Removes a waiter. Returns whether its entry was truncated before it was reached.
     pub(crate) fn deregister(&self, id: WaiterId) -> bool {
         let mut list = self.lock();
         let Some(gone) = list.places.remove(id) else { return false };
@@ -342,11 +348,11 @@ impl Waiters {
             }
         }
         drop(list);
-        // A task's waker is dropped with it here: without the lock.
+        // A task's waker is dropped here, outside of the lock.
         gone.truncated
     }
 
-    /// Waiters that there is room for without an allocation, and so many tickets.
+    /// Number of waiters, and of tickets, that fit without an allocation.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn capacity(&self) -> (usize, usize) {
         let list = self.lock();
@@ -354,21 +360,21 @@ impl Waiters {
         (list.places.capacity(), orders.map(Order::capacity).sum())
     }
 
-    // ---- What is counted ----
+    // ---- Figures ----
 
-    /// How many calls of a waker panicked.
+    /// Number of waker calls that panicked.
     pub(crate) fn panicked(&self) -> u64 {
         self.panicked.load(Ordering::Relaxed)
     }
 
-    /// How long the longest call of a waker took.
+    /// Duration of the longest waker call.
     pub(crate) fn longest(&self) -> Duration {
         Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed))
     }
 }
 
 impl Seen {
-    /// Whether there is nothing left to wait for.
+    /// Whether the wait is decided.
     fn is_settled(self) -> bool {
         self.reached || self.truncated
     }
@@ -402,10 +408,11 @@ impl List {
         }
     }
 
-    /// Notes the tasks that are due, a few at a time; whether any ticket was.
+    /// Notes the tasks that are due, a few at a time. Returns whether any ticket was.
     fn tell(&mut self, stage: Stage, due: Due) -> bool {
         let order = &mut self.tasks[stage.at()];
-        // First the tickets, then the places: the processor waits for all of these at once.
+        // Read the tickets first, then the places, so that the processor waits for all of these at
+        // once.
         let mut tickets = [const { None }; TASKS];
         for ticket in &mut tickets {
             *ticket = match due {
@@ -429,13 +436,15 @@ impl List {
         tickets.iter().any(Option::is_some)
     }
 
-    /// Marks the waiters whose entries are gone; unparks the threads, and notes the tasks. Whether there are any.
+    /// Marks the waiters whose entries are gone, unparks the threads, and notes the tasks. Returns
+    /// whether there are any.
     fn truncate(&mut self, cut: u64, submitted: u64) -> bool {
         let before = self.told.len();
         let Self { places, threads, tasks, told, .. } = self;
         for ticket in threads.iter().flat_map(|order| order.between(cut, submitted)) {
             if let Some(Target::Thread(thread)) = places.truncate(&ticket) {
-                // Under the lock: a truncation is rare, and unparking a thread runs no foreign code.
+                // This is done under the lock, because a truncation is rare, and unparking a thread
+                // runs no foreign code.
                 thread.unpark();
             }
         }
@@ -456,7 +465,7 @@ impl List {
     }
 }
 
-/// Whether this thread calls wakers of some waiters at the moment, and whose.
+/// Mark that this thread is calling the wakers of some waiters.
 struct Inside(usize);
 
 thread_local! {
@@ -465,7 +474,7 @@ thread_local! {
 }
 
 impl Inside {
-    /// `None` if it is inside of the same already.
+    /// Enters the calls; `None` if this thread is already calling wakers of the same waiters.
     fn enter(waiters: &Waiters) -> Option<Self> {
         let address = std::ptr::from_ref(waiters).addr();
         let before = INSIDE.with(|inside| inside.replace(address));

@@ -1,8 +1,8 @@
 //! The watermarks of an engine, and the one place where they move.
 //!
-//! A watermark covers every entry up to its index; it is kept as index + 1, so that 0 is "none yet" and a log that
-//! starts at index 0 works. `purged <= snapshot <= applied <= committed <= submitted` and
-//! `durable <= written <= submitted`.
+//! A watermark covers every entry up to its index. It is kept as index + 1, so that 0 is "none yet"
+//! and a log that starts at index 0 works. `purged <= snapshot <= applied <= committed <=
+//! submitted` and `durable <= written <= submitted`.
 
 use std::sync::Arc;
 
@@ -19,14 +19,15 @@ use crate::sync::atomic::{AtomicU64, Ordering, fence};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Handed to the kernel.
+    /// The kernel has the entry.
     Written,
-    /// On stable storage.
+    /// The entry is on stable storage.
     Durable,
-    /// In the state, for every partition.
+    /// The entry is in the state, for every partition.
     Applied,
-    /// May be reported as done: under [`Durability::Sync`](crate::Durability::Sync) applied and durable, under
-    /// `Periodic` and `Os` applied and written; for a machine without a log, applied.
+    /// The entry may be reported as done. Under [`Durability::Sync`](crate::Durability::Sync) it is
+    /// applied and durable, and under `Periodic` and `Os` applied and written. For a machine
+    /// without a log it is applied.
     Acknowledged,
 }
 
@@ -38,34 +39,34 @@ impl Stage {
     /// The stages that the log writer moves.
     const OF_LOG: &[Self] = &[Self::Written, Self::Durable, Self::Acknowledged];
 
-    /// Its place in [`Stage::ALL`].
+    /// Its position in [`Stage::ALL`].
     pub(crate) fn at(self) -> usize {
         self as usize
     }
 }
 
-/// What acknowledging takes besides being applied.
+/// The condition of an acknowledgement beside apply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AckRule {
-    /// Nothing: the machine keeps no log.
+    /// No condition: the machine keeps no log.
     Applied,
-    /// Being written.
+    /// The entry is written.
     Written,
-    /// Being durable.
+    /// The entry is durable.
     Durable,
 }
 
-/// An index as it is kept: plus one, 0 for none.
+/// Encodes an optional index as a mark: the index plus one, or 0.
 pub(crate) fn encode(index: Option<u64>) -> u64 {
     index.map_or(0, |index| index + 1)
 }
 
-/// The inverse of [`encode`].
+/// Decodes the result of [`encode`].
 pub(crate) fn decode(mark: u64) -> Option<u64> {
     mark.checked_sub(1)
 }
 
-/// Where an engine starts.
+/// The marks with which an engine starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StartMarks {
     pub(crate) submitted: Option<u64>,
@@ -73,21 +74,22 @@ pub(crate) struct StartMarks {
     pub(crate) applied: Option<u64>,
 }
 
-/// All watermarks of one engine, its waiters, its poison, and how far its end is.
+/// All watermarks of one engine, its waiters, its poison, and the phase of its end.
 #[derive(Debug)]
 pub(crate) struct Progress {
     rule: AckRule,
-    /// The mark of a log in which nothing is: its first index, which is 0 or 1 and known with the first submission.
+    /// The mark of an empty log: its first index, which is 0 or 1 and known with the first
+    /// submission.
     base: AtomicU64,
-    /// Moved under the appender's lock only.
+    /// Moves under the appender's lock only.
     submitted: CachePadded<AtomicU64>,
-    /// Moved under the appender's lock only.
+    /// Moves under the appender's lock only.
     committed: CachePadded<AtomicU64>,
-    /// The least of the workers' cursors; whoever moved a cursor raises it.
+    /// The lowest of the workers' cursors; a thread that moved a cursor raises it.
     applied: CachePadded<AtomicU64>,
-    /// Moved under `log`.
+    /// Moves under `log`.
     written: CachePadded<AtomicU64>,
-    /// Moved under `log`.
+    /// Moves under `log`.
     durable: CachePadded<AtomicU64>,
     log: Mutex<LogMarks>,
     pub(crate) waiters: Waiters,
@@ -95,10 +97,11 @@ pub(crate) struct Progress {
     pub(crate) lifecycle: Lifecycle,
 }
 
-/// Truncations that the log writer has not completed yet: what it completes before them counts only up to where they cut.
+/// Truncations that the log writer has not completed yet. Completions before them count only up to
+/// where they cut.
 #[derive(Debug, Default)]
 struct LogMarks {
-    /// (frame sequence of the truncation, mark it leaves), in order.
+    /// Frame sequence of each truncation, and the mark that it leaves, in order.
     truncations: Vec<(u64, u64)>,
 }
 
@@ -125,7 +128,7 @@ impl Progress {
         self.rule
     }
 
-    /// As index + 1. Acquire: what led to the mark is seen by whoever saw the mark.
+    /// The mark of `submitted`. Acquire: a thread that sees the mark also sees what led to it.
     #[inline]
     pub(crate) fn submitted_mark(&self) -> u64 {
         self.submitted.load(Ordering::Acquire)
@@ -151,8 +154,9 @@ impl Progress {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Applied, and as safe as the durability mode asks. A step that was under way when the engine failed may still move a
-    /// mark, and this with it; none begins after that.
+    /// The mark of entries that are applied, and as safe as the durability mode requires. A step
+    /// that was running when the engine failed may still move a mark, and this with it. None begins
+    /// after that.
     #[inline]
     pub(crate) fn acknowledged_mark(&self) -> u64 {
         let applied = self.applied_mark();
@@ -172,10 +176,10 @@ impl Progress {
         }
     }
 
-    /// Entries accepted and not acknowledged.
+    /// Number of entries accepted and not acknowledged.
     #[inline]
     pub(crate) fn pending(&self) -> u64 {
-        // Loaded in this order, a concurrent move can only make the result larger than it is.
+        // Loaded in this order, a concurrent move can only make the result too large.
         let acknowledged = self.acknowledged_mark().max(self.base());
         self.submitted_mark().saturating_sub(acknowledged)
     }
@@ -186,26 +190,29 @@ impl Progress {
         self.base.load(Ordering::Relaxed)
     }
 
-    /// Under the appender's lock, before the first entry of an empty log is submitted: its index.
+    /// Sets the mark for "none" to the first index. The caller holds the appender's lock, and
+    /// submits the first entry of an empty log next.
     pub(crate) fn set_base(&self, first: u64) {
         self.base.store(first, Ordering::Relaxed);
     }
 
-    /// Under the appender's lock: entries up to `mark` are in the log's memory.
+    /// Moves `submitted`: entries up to `mark` are in the log's memory. The caller holds the
+    /// appender's lock.
     #[inline]
     pub(crate) fn submit_to(&self, mark: u64) {
         debug_assert!(mark >= self.submitted_mark());
         self.submitted.store(mark, Ordering::Release);
     }
 
-    /// Under the appender's lock: entries up to `mark` may be applied.
+    /// Moves `committed`: entries up to `mark` may be applied. The caller holds the appender's
+    /// lock.
     #[inline]
     pub(crate) fn commit_to(&self, mark: u64) {
         debug_assert!(mark >= self.committed_mark() && mark <= self.submitted_mark());
         self.committed.store(mark, Ordering::Release);
     }
 
-    /// Every partition has applied entries up to `mark`.
+    /// Moves `applied`: every partition has applied entries up to `mark`.
     #[inline]
     pub(crate) fn apply_to(&self, mark: u64) {
         debug_assert!(mark <= self.committed_mark());
@@ -214,7 +221,8 @@ impl Progress {
         }
     }
 
-    /// A storage without a log of ours committed what was applied up to `mark`; with `durable`, that is on stable storage.
+    /// Moves the marks of a storage without our log: it has committed entries up to `mark`. With
+    /// `durable`, they are on stable storage.
     pub(crate) fn stored_to(&self, mark: u64, durable: bool) {
         debug_assert!(mark <= self.committed_mark());
         let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -227,7 +235,7 @@ impl Progress {
         self.moved(&Stage::ALL);
     }
 
-    /// Such a storage synced what it had committed up to `mark`.
+    /// Moves `durable` of such a storage: it has synced its commits up to `mark`.
     pub(crate) fn stored_durably_to(&self, mark: u64) {
         debug_assert!(mark <= self.written_mark());
         let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -236,14 +244,14 @@ impl Progress {
         self.moved(Stage::OF_LOG);
     }
 
-    /// The log writer wrote (and, if `durable`, synced) all frames up to `sequence`, the last of which ends the log at
-    /// `mark`.
+    /// Moves the marks of the log: the log writer wrote (and, if `durable`, synced) all frames up
+    /// to `sequence`, the last of which ends the log at `mark`.
     pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) {
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, u64::min);
         self.written.store(mark.max(self.written_mark()), Ordering::Release);
-        // What is completed later, written or durable, covers these.
+        // Later completions, written or durable, cover these truncations.
         log.truncations.retain(|(at, _)| *at > sequence);
         if durable {
             self.durable.store(mark.max(self.durable_mark()), Ordering::Release);
@@ -253,13 +261,14 @@ impl Progress {
         self.moved(Stage::OF_LOG);
     }
 
-    /// No mark of the log moves while this is held.
+    /// Locks the log's marks: none moves while the result lives.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn hold_log_marks(&self) -> impl Sized {
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Under the appender's lock: everything above `mark` is gone from the log, by the record of frame `sequence`.
+    /// Truncates the marks: everything above `mark` is gone from the log, by the record of frame
+    /// `sequence`. The caller holds the appender's lock.
     pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) {
         debug_assert!(mark >= self.committed_mark());
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -273,8 +282,9 @@ impl Progress {
         self.waiters.truncate(mark, submitted);
     }
 
-    /// Under the appender's lock, with nothing on its way: the log ends at `mark` now, and all before it is applied and
-    /// durable. What it had beyond what was committed is gone.
+    /// Moves all marks to `mark`, where the log now ends; everything before is applied and durable.
+    /// The caller holds the appender's lock, and the rings are empty. Uncommitted entries of the
+    /// log are gone.
     pub(crate) fn jump_to(&self, mark: u64) {
         debug_assert!(mark > self.committed_mark());
         let committed = self.committed_mark();
@@ -283,7 +293,7 @@ impl Progress {
         let submitted = self.submitted_mark();
         drop(log);
         self.waiters.truncate(committed, submitted);
-        // In an order in which none is ever above one that bounds it, unless the log gets shorter.
+        // Store in an order in which no mark is ever above its bound, unless the log gets shorter.
         self.submitted.store(mark, Ordering::Release);
         self.committed.store(mark, Ordering::Release);
         if self.rule != AckRule::Applied {
@@ -294,8 +304,8 @@ impl Progress {
         self.moved(&Stage::ALL);
     }
 
-    /// Under the appender's lock, with nothing on its way: entries up to `mark`, some of which are not of the log, are
-    /// applied, and durable.
+    /// Moves the marks past apply-only entries up to `mark`, which are applied and durable. The
+    /// caller holds the appender's lock, and the rings are empty.
     pub(crate) fn apply_only_to(&self, mark: u64) {
         debug_assert!(mark > self.committed_mark());
         let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -308,23 +318,24 @@ impl Progress {
         self.moved(&Stage::ALL);
     }
 
-    /// Marks of `stages` moved: unparks the threads that wait for them. Tasks are woken by [`Progress::wake_tasks`], which
-    /// the caller sees to once it holds no lock.
+    /// Unparks the threads that wait for marks of `stages`, which moved. [`Progress::wake_tasks`]
+    /// wakes the tasks; the caller calls it when it holds no lock.
     #[inline]
     fn moved(&self, stages: &[Stage]) {
-        // Pairs with the fence in `Waiters::register`: either the waiter sees the new mark, or this thread sees the waiter,
-        // here or, if it is a task, in `wake_tasks`.
+        // This fence pairs with the one in `Waiters::register`. Either the waiter sees the new
+        // mark, or this thread sees the waiter: here or, if it is a task, in `wake_tasks`.
         fence(Ordering::SeqCst);
         self.waiters.unpark(stages, |stage| self.mark(stage));
     }
 
-    /// Whether [`Progress::wake_tasks`] has anything to do, for a mark that this thread moved.
+    /// Whether [`Progress::wake_tasks`] has work, for a mark that this thread moved.
     #[inline]
     pub(crate) fn has_due_tasks(&self) -> bool {
         self.waiters.has_due_tasks(|stage| self.mark(stage))
     }
 
-    /// Calls the wakers of tasks that wait for what has come. Wakers are foreign code, so the caller holds no lock.
+    /// Calls the wakers of tasks whose waits are over. Wakers are foreign code, so the caller holds
+    /// no lock.
     #[inline]
     pub(crate) fn wake_tasks(&self) {
         if self.has_due_tasks() {
@@ -332,14 +343,15 @@ impl Progress {
         }
     }
 
-    /// Latches the first failure, and unparks every thread to it. The caller sees to the tasks, as after a move.
+    /// Records the first failure, and unparks every thread. The caller wakes the tasks, as after a
+    /// move.
     pub(crate) fn fail(&self, poison: Poison) {
         self.poison.set(poison);
         self.waiters.wake_all();
     }
 
-    /// Ends the life of the engine: every waiter learns that nothing more comes, those that register later at once.
-    /// The caller sees to the tasks, as after a move.
+    /// Ends the life of the engine: every waiter learns that nothing more comes, and later ones
+    /// learn it at once. The caller wakes the tasks, as after a move.
     pub(crate) fn end(&self) {
         // A waiter registers, and looks at the phase afterwards. It registers under the lock of the waiters: either it
         // has the lock before `wake_all`, which wakes it, or it sees the phase.
@@ -348,7 +360,8 @@ impl Progress {
     }
 }
 
-/// Calls the wakers that are due when it is dropped: declared before any lock is taken, it goes after all of them.
+/// A guard that calls the due wakers when it is dropped. Declared before any lock is taken, it is
+/// dropped after all of them.
 #[must_use = "it acts when it is dropped"]
 pub(crate) struct WakesTasks<'a>(pub(crate) &'a Progress);
 

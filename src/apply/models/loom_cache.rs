@@ -1,4 +1,4 @@
-//! Models of the read cache before a storage: no get goes back for a key.
+//! Models of the read cache over a storage: no get goes back for a key.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 const STATE: Table = Table::State(1);
 const KEY: &[u8] = b"key";
 
-/// One key with a version, before which a cache stands. `None`: deleted.
+/// One key with a version, and a cache for it. `None`: deleted.
 #[derive(Debug)]
 struct Cached {
     cache: ReadCache,
@@ -21,7 +21,7 @@ struct Cached {
 }
 
 impl Cached {
-    /// Version 1 is committed.
+    /// Makes the key with version 1 committed.
     fn new(left_out: Option<Step>) -> Arc<Self> {
         let limits = CacheLimits { entries: 8, bytes: 1 << 20 };
         let cache = left_out
@@ -61,7 +61,7 @@ fn get(cached: &Arc<Cached>, count: usize) -> thread::JoinHandle<Vec<Option<u8>>
     thread::spawn(move || (0..count).map(|_| cached.get()).collect())
 }
 
-/// Two readers, of which one reads twice, beside a commit.
+/// Runs two readers, of which one reads twice, beside a commit.
 fn a_commit_runs_beside_gets(new: Option<u8>, left_out: Option<Step>) {
     let cached = Cached::new(left_out);
     let (once, twice) = (get(&cached, 1), get(&cached, 2));
@@ -71,7 +71,7 @@ fn a_commit_runs_beside_gets(new: Option<u8>, left_out: Option<Step>) {
     let twice = twice.join().unwrap();
     assert!(once[0] == Some(1) || once[0] == new);
     assert!(twice != [new, Some(1)], "a get went back");
-    // And whatever the readers have put in.
+    // A get also returns it after the readers' fills.
     assert_eq!(cached.get(), new, "a get after all");
 }
 

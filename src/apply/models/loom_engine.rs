@@ -1,4 +1,4 @@
-//! Models of a whole engine over a toy machine, with the models' threads in the place of its own.
+//! Models of a whole engine over a toy machine, where the models' threads replace the engine's.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn engine(workers: usize) -> Arc<Engine<Toy>> {
     Arc::new(Engine::new(Toy::new(workers), config(workers), workers).unwrap())
 }
 
-/// With one worker, whose steps a thread takes that waits for the worker.
+/// Makes an engine with one worker; a thread that waits for the worker takes its steps.
 fn engine_by_hand() -> Arc<Engine<Toy>> {
     let config = config(1).by_hand(Clock::Manual(Arc::default()));
     Arc::new(Engine::new(Toy::new(1), config, 1).unwrap())
@@ -45,7 +45,7 @@ fn spawn(
     thread::spawn(move || run(&engine))
 }
 
-/// Steps a worker until it has finished so many ranges.
+/// Steps a worker until it has finished `ranges` ranges.
 fn work(engine: &Engine<Toy>, id: usize, ranges: usize) {
     let mut finished = 0;
     while finished < ranges {
@@ -186,7 +186,7 @@ fn inline_apply_never_meets_any_of_two_workers() {
     });
 }
 
-/// An entry is applied inline, or by the worker, while another takes a view.
+/// An entry is applied inline, or by the worker, while another thread takes a view.
 fn a_view_is_taken_while_entries_are_applied() {
     let engine = engine_by_hand();
     engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
@@ -207,7 +207,8 @@ fn the_mark_of_a_view_is_in_its_place_beside_inline_apply() {
     check(2, a_view_is_taken_while_entries_are_applied);
 }
 
-/// What is submitted while somebody holds the workers is given to them by whoever comes last: neither leaves it to the other.
+/// Entries submitted during a pause reach the workers by the later of two threads: neither leaves
+/// it to the other.
 #[test]
 fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
     check(2, || {
@@ -250,7 +251,7 @@ fn whatever_is_accepted_is_accepted_before_the_close() {
     });
 }
 
-/// The loop of a worker's thread as it is, against a submission and a wait, and then its end.
+/// The real loop of a worker's thread runs against a submission, a wait, and its end.
 #[test]
 fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
     check(2, || {
@@ -265,7 +266,7 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
     });
 }
 
-/// An entry is held back for a linger while a worker, which saw none, goes to sleep for good.
+/// An entry is held back for a linger while a worker, which saw none, goes to sleep without a time.
 #[test]
 fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
     check(3, || {
@@ -279,7 +280,7 @@ fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
         let worker = spawn(&engine, |engine| {
             let signal = &engine.workers.get(0).unwrap().signal;
             signal.attach();
-            // With a time it would wake by itself.
+            // With a time it would wake without a signal.
             while threads::worker_sleeps(engine).is_none() {
                 signal.sleep(None, || threads::worker_wakes(engine, 0, None));
             }

@@ -17,7 +17,8 @@ use crate::sync::signal::Signal;
 use crate::sync::thread::{Thread, current, park};
 use crate::sync::{ArrayQueue, Mutex};
 
-/// Runs `model` in every interleaving with at most so many preemptions, unless `LOOM_MAX_PREEMPTIONS` says otherwise.
+/// Runs `model` in every interleaving with at most `preemptions_max` preemptions, unless
+/// `LOOM_MAX_PREEMPTIONS` sets another number.
 pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions_max);
@@ -25,7 +26,7 @@ pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'st
     builder.check(model);
 }
 
-/// One entry is submitted and committed.
+/// A progress with one entry submitted and committed.
 fn progress(rule: AckRule) -> Arc<Progress> {
     let progress = Arc::new(Progress::new(rule, StartMarks::default(), Arc::default()));
     progress.submit_to(1);
@@ -107,7 +108,8 @@ fn a_task_whose_mark_moves_under_a_lock_is_woken_when_the_lock_is_free() {
     check(3, a_mark_moves_under_a_lock_while_a_task_registers);
 }
 
-/// A waker that takes the lock under which the mark moves: a mover that called it there would wait for itself.
+/// A waker that takes the lock under which the mark moves: a mover that called it under the lock
+/// would wait for itself.
 struct Locks(Thread, Arc<Mutex<()>>);
 
 impl Wake for Locks {
@@ -148,7 +150,8 @@ fn canary_without_the_movers_fence_a_task_is_not_woken() {
     check(3, a_mark_moves_under_a_lock_while_a_task_registers);
 }
 
-/// Two threads move the two marks of one index, and each wakes tasks: one of them calls the waker, and only one.
+/// Two threads move the two marks of one index, and each wakes tasks. Exactly one of them calls the
+/// waker.
 #[test]
 fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
     check(2, || {
@@ -283,15 +286,15 @@ fn canary_without_the_signals_fences_a_wake_up_is_lost() {
     check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
 }
 
-/// A caller writes in the log writer's place, and leaves a sync that is due when an interval is over, while the log
-/// writer's thread goes to sleep for good.
+/// A caller writes in the log writer's place, and leaves a sync that is due by time, while the log
+/// writer's thread goes to sleep without a time.
 fn a_deadline_comes_while_a_thread_goes_to_sleep() {
     let shared = Arc::new((Signal::default(), AtomicBool::new(false)));
     let theirs = Arc::clone(&shared);
     let sleeper = thread::spawn(move || {
         let (signal, timed) = &*theirs;
         signal.attach();
-        // With a deadline it would sleep for a time, and then act on it.
+        // With a deadline it would sleep for a time, and then act.
         while !timed.load(Ordering::Acquire) {
             signal.sleep(None, || timed.load(Ordering::Acquire));
         }
@@ -375,7 +378,7 @@ fn a_mark_reached_before_the_end_still_counts() {
     });
 }
 
-/// A waiter is registered for index 0 before that.
+/// A waiter for index 0 is registered before that.
 #[test]
 fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
     check(3, || {

@@ -1,7 +1,8 @@
 //! Models of the apply side for the model checkers; `docs/testing.md` says how to run them.
 //!
-//! Each is small, runs the engine's own code, and fails in any interleaving that breaks what it states. The canaries
-//! leave out one thing that it depends on, and pass because the checker finds what comes of that.
+//! Each is small, runs the engine's own code, and fails in any interleaving that breaks what it
+//! states. The canaries leave out one thing that a model depends on, and pass because the checker
+//! finds the consequence.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -29,10 +30,10 @@ use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine, 
 use crate::snapshot::Snapshot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// No wait of a model ends by a timeout.
+/// Timeout of every wait in a model, which never fires.
 const FOREVER: Duration = Duration::MAX;
 
-/// Keys of the first partition and of the last one.
+/// A key of the first partition; the next constant is one of the last.
 const FIRST: &[u8] = &[0];
 const LAST: &[u8] = &[255];
 
@@ -40,21 +41,22 @@ fn put(index: u64, key: &[u8]) -> Entry<'_> {
     Entry::put(index, 1, key, b"")
 }
 
-/// Writes down what it is given, in memory that no lock protects: the engine must.
+/// A machine that records its calls in memory that no lock protects: the engine must.
 #[derive(Debug)]
 struct Toy {
     partitions: Vec<Applied>,
-    /// How many partitions the view token has come to.
+    /// Number of partitions that have reached the view token.
     reached: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Applied {
-    /// Relaxed on purpose: a worker that does not see what the one before it did reads an old value.
+    /// The last index. Accesses are relaxed on purpose: a worker that does not see its
+    /// predecessor's write reads an old value.
     last: AtomicU64,
-    /// What really happened. No thread is stopped while it holds this.
+    /// The true sequence of calls. No thread is stopped while it holds this.
     all: std::sync::Mutex<Vec<u64>>,
-    /// How many of these there were when the view token came.
+    /// Number of these calls when the view token arrived.
     at_token: std::sync::Mutex<Option<usize>>,
 }
 
@@ -64,13 +66,13 @@ impl Toy {
         Self { partitions, reached: AtomicU64::new(0) }
     }
 
-    /// How many entries each partition had been given when the view token came to it.
+    /// For each partition, the number of its entries when the view token arrived.
     #[cfg(loom)]
     fn at_token(&self) -> Vec<Option<usize>> {
         self.partitions.iter().map(|applied| *applied.at_token.lock().unwrap()).collect()
     }
 
-    /// The indexes a partition was given, in the order in which it was given them.
+    /// The indexes that a partition got, in order.
     fn applied_in(&self, partition: usize) -> Vec<u64> {
         self.partitions[partition].all.lock().unwrap().clone()
     }
@@ -118,7 +120,7 @@ impl StateMachine for Toy {
     }
 }
 
-/// Writes down where the view token came, and copies nothing.
+/// Records where the view token arrived, and copies nothing.
 impl Views for Toy {
     fn begin_view(&self) -> Result<(), SnapshotError> {
         self.reached.store(0, Ordering::Relaxed);

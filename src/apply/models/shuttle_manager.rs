@@ -1,4 +1,4 @@
-//! The whole manager, threads and all, over a toy machine, in random schedules.
+//! Models of the whole manager with its threads, over a toy machine, in random schedules.
 
 use std::env;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError, WaitError};
 use crate::sync::{Mutex, canary};
 
-/// How many schedules to try; `SPRAG_SHUTTLE_SCHEDULES` says otherwise.
+/// Number of schedules to try; `SPRAG_SHUTTLE_SCHEDULES` sets another number.
 pub(super) fn schedules(normally: usize) -> usize {
     let asked = env::var("SPRAG_SHUTTLE_SCHEDULES").ok().and_then(|count| count.parse().ok());
     asked.unwrap_or(normally)
@@ -70,7 +70,7 @@ fn submit_some(manager: &ApplyManager<Toy>, next: &Mutex<u64>, sync: bool) {
     }
 }
 
-/// Two submit, one of them synchronously, one waits, and all is closed.
+/// Two threads submit, one of them synchronously, one waits, and the manager is closed.
 fn two_submit_one_waits_and_it_closes() {
     let manager = Arc::new(manager(2, true));
     let reader = manager.reader();
@@ -92,7 +92,8 @@ fn two_submit_one_waits_and_it_closes() {
     assert_eq!(reader.applied_in(1), of(|index| matches!(index % 4, 2 | 3)));
 }
 
-/// Proposes three entries by the call, or by futures that are polled once, when the entry is acknowledged.
+/// Proposes three entries, by the call or by futures that are polled once, when the entry is
+/// acknowledged.
 fn propose_some(manager: &ApplyManager<Toy>, sync: bool) -> Vec<Reply> {
     let payload = || put(0, FIRST).payload;
     if sync {
@@ -156,7 +157,7 @@ fn canary_a_waiter_that_is_not_woken_is_found() {
     shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));
 }
 
-/// What is accepted while the manager is being closed is applied; what is not says so.
+/// An entry that is accepted during the close is applied; another one gets an error.
 fn it_closes_while_one_submits() {
     let manager = manager(2, false);
     let reader = manager.reader();
@@ -213,7 +214,7 @@ fn a_machine_that_fails_ends_every_wait() {
             let manager = Arc::new(manager(2, false));
             let waiting = Arc::clone(&manager);
             let waiter = thread::spawn(move || waiting.wait_for_apply(2, FOREVER));
-            // The toy refuses what is not after what came before it: an index before the first one it can name.
+            // The toy refuses an entry that does not follow its predecessor, and 0 has none.
             manager.apply_entries(&[Entry::noop(0, 1)]).unwrap();
             let outcome = manager.wait_for_apply(2, FOREVER);
             assert!(matches!(outcome, Err(WaitError::Poisoned(_))), "{outcome:?}");

@@ -1,4 +1,5 @@
-//! A manager over a machine that commits in batches, in random schedules: no waiter is satisfied before the commit.
+//! Models of a manager over a machine that commits in batches, in random schedules: no waiter
+//! returns before the commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,12 @@ use crate::sync::Mutex;
 const BATCH_SIZE: usize = 2;
 const ENTRIES: u64 = 6;
 
-/// Commits what the toy applied.
+/// A machine that commits what the toy applied.
 #[derive(Debug)]
 struct Batching {
     toy: Toy,
     is_synced: bool,
-    /// Whether the engine is told that it has to commit.
+    /// Whether the machine tells the engine to commit.
     says_so: bool,
     stored: Mutex<Stored>,
 }
@@ -101,7 +102,8 @@ impl Staging for Batching {
     }
 }
 
-/// Three threads propose or submit and wait; each sees its entries committed when it is told of them.
+/// Three threads propose, or submit and wait; each finds its entries committed when its call
+/// returns.
 fn who_waits_sees_the_commit(is_synced: bool, says_so: bool) {
     let config = ApplyConfig::new().pipeline_depth(4).batch_size(2).pin_workers(false);
     let machine = Batching::new(is_synced, says_so);
