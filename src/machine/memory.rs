@@ -44,9 +44,9 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// How many keys there will be, default 1,024. The tables for so many (at most about 130 bytes a key, from 100,000
-    /// keys on) are taken at once, and hardly a shard of them ever grows; more keys work too, with a short stall
-    /// whenever one of the shards, of at most about 512 keys, grows.
+    /// Sets the expected number of keys, default 1,024. The machine takes the tables for them at once
+    /// (at most about 130 bytes a key, from 100,000 keys on), and hardly a shard ever grows. More
+    /// keys work too, with a short stall whenever a shard of at most about 512 keys grows.
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys;
         self

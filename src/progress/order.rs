@@ -2,8 +2,8 @@
 //!
 //! Most callers register in rising order, so a sorted run takes their tickets, and a heap takes the
 //! others. Adding is amortized O(1) in the run and O(log n) in the heap; taking the first is the
-//! same. A waiter that leaves early only leaves a dead ticket behind, which a later sweep removes.
-//! A waiter that leaves early leaves a dead ticket behind, which a later sweep removes.
+//! same. A waiter that leaves early leaves a dead ticket behind, which a later sweep removes. The
+//! memory is kept for later waiters.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
