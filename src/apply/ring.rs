@@ -12,7 +12,7 @@ use crate::sync::ArrayQueue;
 pub(crate) struct Descriptor {
     pub(crate) first: u64,
     pub(crate) count: u32,
-    /// The header of its frame has the term and leader of all of them.
+    /// The entries' place; the header of their frame has the term and leader of all.
     pub(crate) extent: Extent,
     pub(crate) kind: RangeKind,
 }

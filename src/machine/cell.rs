@@ -193,7 +193,7 @@ impl Cell for HeapCell {
 /// A cell with the place of the bytes, or with a number whose bytes are in no entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PlaceCell {
-    /// In the log.
+    /// The value is in the log.
     Place(Place),
     /// In a piece of a snapshot.
     Piece(PiecePlace),

@@ -270,9 +270,9 @@ impl<C: Cell> KeyValue<C> {
         C::view(Sorted::new(capture.take(), self.context.clone(), Arc::clone(poison)), hold)
     }
 
-    /// Replaces the whole state by that of a snapshot, of which everything has been verified. `cell_of` makes the cell of a
-    /// value from its chunk's number, where in the chunk it is, and its bytes. Nothing is applied meanwhile; each read finds
-    /// the old value of its key or the new one.
+    /// Replaces the whole state by that of a verified snapshot. `cell_of` makes the cell of a value
+    /// from its chunk's number, its offset in the chunk, and its bytes. Nothing is applied meanwhile.
+    /// A reader finds the old value of its key or the new one.
     fn load_with(
         &self,
         snapshot: &Snapshot,

@@ -19,7 +19,7 @@ pub struct Range<'a> {
     count: u32,
     /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
-    /// The encoded entries, and where they lie: a slot has an offset in the same segment.
+    /// The encoded entries, with their place: a slot has an offset in the same segment.
     encoded: Encoded<'a>,
     /// The index being applied, by which a panic is located.
     progress: &'a Cell<u64>,

@@ -86,8 +86,9 @@ impl StorageConfig {
         self
     }
 
-    /// Whether the machine keeps values that were read in memory, default false: a storage has caches of its own, and this one
-    /// takes memory beside them. `docs/operating.md` says when it pays.
+    /// Sets whether the machine caches values that were read. Default: false, because a storage has
+    /// its own caches, and this one takes memory beside them. `docs/operating.md` says when the cache
+    /// pays.
     ///
     /// Reads return the same with and without the cache. Without the cache, the `cache_*` figures
     /// of the stats are `None`.
