@@ -1,81 +1,125 @@
-//! sprag is the engine under a Raft node. It turns committed log entries into durable state, in log
-//! order, fast, and never backwards.
+//! sprag is the engine under a Raft node. It turns committed log entries into state: durable, in log order, fast, and
+//! never backwards.
+//!
+//! An embedder makes a state machine and gives it to an [`ApplyManager`]. Callers propose commands to the manager, or feed
+//! it the entries of a log, and wait for them. Readers read the machine meanwhile.
 //!
 //! ```
 //! use std::time::Duration;
-//! use sprag::{ApplyConfig, ApplyManager, Command, Entry, MemoryConfig, MemoryStateMachine, Reply};
+//! use sprag::{ApplyConfig, ApplyManager, Command, PersistentConfig, PersistentStateMachine, Reply};
 //!
+//! # let directory = std::env::temp_dir().join(format!("sprag-landing-{}", std::process::id()));
 //! let timeout = Duration::from_secs(10);
-//! let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+//! let machine = PersistentStateMachine::open(PersistentConfig::new(&directory))?;
 //! let manager = ApplyManager::new(machine, ApplyConfig::new())?;
 //!
-//! // The engine numbers the commands; each is acknowledged when the call returns.
+//! // Each call returns when its command is in the state and on stable storage.
 //! manager.propose(Command::put(b"color", b"green"), timeout)?;
 //! let reply = manager.propose(Command::increment(b"visits", 1), timeout)?;
 //! assert_eq!(reply, Reply::Counter(1));
 //!
-//! // A consensus engine numbers its entries itself. They are on their way when the call returns.
-//! let taken = manager.apply_entries(&[Entry::increment(3, 1, b"visits", 1), Entry::noop(4, 1)])?;
-//! assert_eq!(taken.new, 2);
-//! manager.wait_for_apply(4, timeout)?;
-//!
+//! // Readers need no lock of the engine, and see every entry that was acknowledged before.
 //! let reader = manager.reader();
 //! assert_eq!(reader.get(b"color")?.as_deref(), Some(&b"green"[..]));
+//! drop(reader);
 //! manager.close(timeout)?;
+//!
+//! // The state is there again when the directory is opened again.
+//! let machine = PersistentStateMachine::open(PersistentConfig::new(&directory))?;
+//! assert_eq!(machine.get(b"visits")?.as_deref(), Some(&b"1"[..]));
+//! # drop(machine);
+//! # std::fs::remove_dir_all(&directory)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What it guarantees
+//! # Memory or persistent
 //!
-//! 1. **Order.** State and replies equal those of applying the log one entry at a time, in index
-//!    order. This holds for every number of workers, batch size and timing.
-//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an
-//!    entry that the log already has is not applied twice.
-//! 3. **Acknowledgement.** An entry acknowledged under [`Durability::Sync`], the default, survives
-//!    a power cut. The other modes say what they may lose.
-//! 4. **All or nothing.** A submission takes every entry or none. A full pipeline is an error that
-//!    took nothing.
-//! 5. **Failure.** The first failed write or sync, or a panic in a state machine,
-//!    [poisons](error::Poison) the engine. It acknowledges nothing afterwards, and opening the
-//!    directory again recovers everything acknowledged.
-//! 6. **No silent corruption.** A torn end is cut and reported. Damage to bytes that were known to
-//!    be durable is [refused](error::Corrupt), with file, offset and index. An open refuses it or,
-//!    for the only snapshot, the first use of the damaged part
-//!    ([`ReadError::Snapshot`](error::ReadError::Snapshot)).
-//! 7. **Bounded memory.** The memory of an engine beside keys and values is known when it is made
-//!    ([`ApplyManager::memory_bytes`]). Running out of it is back-pressure. Views and snapshots
-//!    being written take 56 to 64 bytes a key more while they live, and long keys.
+//! | the state is | take | a crash leaves |
+//! |---|---|---|
+//! | keys and values, durable | [`PersistentStateMachine`]: keys in memory, values in its log | everything acknowledged |
+//! | keys and values, and a consensus engine has another log | [`MemoryStateMachine`] | nothing: the log fills it again |
+//! | keys and values, larger than memory | a [`StorageMachine`] over a [`Storage`] (fjall, redb, or yours) | what its storage has |
+//! | your own type, durable | your [`StateMachine`] in a [`Journaled`] | everything acknowledged |
+//! | your own type, in memory | your [`StateMachine`] | nothing |
 //!
-//! # The map
+//! [`Durability::Sync`] is the default. The other modes say what a power cut may take.
 //!
-//! | to | there is |
+//! # Which call when
+//!
+//! | to | call |
 //! |---|---|
-//! | hold state | [`MemoryStateMachine`], [`PersistentStateMachine`], a [`StorageMachine`] over any [`Storage`], or your own [`StateMachine`], in memory only or, [`Journaled`], on disk |
-//! | feed it, and let it number | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future of the reply), [`next_index`](ApplyManager::next_index) |
-//! | feed it from a log | [`ApplyManager`]: [`apply_entries`](ApplyManager::apply_entries), [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
-//! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), one entry: [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id); [`flush_pending`](ApplyManager::flush_pending) |
+//! | let the engine number a command, and get its reply | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future) |
+//! | feed numbered entries and wait for them | [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
+//! | feed numbered entries and go on | [`apply_entries`](ApplyManager::apply_entries) |
+//! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
+//! | wait for one entry, and no other at its index | [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id) (a future) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
+//! | read many keys at one index | [`ApplyManager::view`] |
 //! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
-//! | choose | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`RetryPolicy`], [`Limits`] |
+//! | choose options | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`StorageConfig`], [`Profile`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`StatsReader`] (keeps nothing open), [`RecoveryReport`], [`ApplyManager::poison`] |
-//! | look into a directory from outside | [`inspect`]: verify, what is in it, its entries; never changes a byte |
-//! | handle failure | [`error`]: one enum for each family of calls; [`repair`](fn@repair) for a damaged directory |
-//! | back up and restore | [`ApplyManager::snapshot_to`], [`PersistentStateMachine::view_read_only`] with [`View::snapshot_to`], [`restore`](fn@restore) |
+//! | shorten the log, back up, restore | [`compact`](ApplyManager::compact), [`ApplyManager::snapshot_to`], [`View::snapshot_to`], [`restore`](fn@restore) |
+//! | look into a directory from outside | [`inspect`]: it never changes a byte |
+//! | give up what is damaged | [`repair`](fn@repair) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
-//! Calls that wait for entries take a timeout; a timeout cancels nothing. Some calls that wait for
-//! the disk or for the workers take none: [`entries`](ApplyManager::entries),
-//! [`save_hard_state`](ApplyManager::save_hard_state), [`snapshot`](ApplyManager::snapshot) and its
-//! relatives, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
-//! [`view`](ApplyManager::view). They wait for the log a minute at most. Errors carry indexes and
-//! lengths, never keys or values. No call panics, whatever its arguments are.
+//! Calls that wait for entries take a timeout; a timeout cancels nothing. These wait for the disk or for the workers and take
+//! none: [`entries`](ApplyManager::entries), [`save_hard_state`](ApplyManager::save_hard_state),
+//! [`snapshot`](ApplyManager::snapshot) and its kin, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
+//! [`view`](ApplyManager::view). For the log they wait a minute at most. No call panics, whatever it is given.
+//!
+//! # Errors
+//!
+//! Each family of calls has one enum in [`error`]. Errors carry indexes and lengths, never keys or values.
+//!
+//! | enum | what the caller does |
+//! |---|---|
+//! | [`OpenError`](error::OpenError) | mends what it names; [`Corrupt`](error::OpenError::Corrupt) names file, offset and index of damage |
+//! | [`SubmitError`](error::SubmitError) | on `Full` waits and tries again: nothing was taken; any other is final |
+//! | [`ProposeError`](error::ProposeError) | on `Taken` waits for the log id: the entry is under way |
+//! | [`WaitError`](error::WaitError) | on a timeout may wait again; on `Truncated` or `Replaced` the entry is gone |
+//! | [`ReadError`](error::ReadError), [`ViewError`](error::ViewError), [`SnapshotError`](error::SnapshotError) | does without that read, view or snapshot; the engine goes on unless it is poisoned |
+//! | [`LogError`](error::LogError) | as a consensus engine: sends a snapshot where entries are gone |
+//! | [`CloseError`](error::CloseError) | waits again, or drops the manager |
+//!
+//! The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the engine. It acknowledges nothing
+//! afterwards, and every call fails. Opening the directory again recovers everything that was acknowledged.
+//!
+//! # What it guarantees
+//!
+//! 1. **Order.** State and replies are those of applying the log one entry at a time, in index order, for every number of
+//!    workers, batch size and timing.
+//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an entry that the log has already is
+//!    not applied twice.
+//! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives a power cut.
+//! 4. **All or nothing.** Of a submission every entry is taken or none.
+//! 5. **No silent corruption.** A torn end is cut and reported. Damage to what was durable is [refused](error::Corrupt), with
+//!    file, offset and index.
+//! 6. **Bounded memory.** The memory of an engine beside keys and values is known when the engine is made
+//!    ([`ApplyManager::memory_bytes`]). Live views and unfinished snapshots take 56 to 64 bytes a key more, and long keys.
+//!
+//! # The pages
+//!
+//! | page | what it answers |
+//! |---|---|
+//! | [`docs::embedding`] | how to write a state machine or a storage, and how to run it |
+//! | [`docs::ordering`] | in what order things happen, and what a wait or a read may rely on; locks |
+//! | [`docs::durability`] | what survives which crash, and what is assumed of the disk |
+//! | [`docs::operating`] | running a node: figures, damage, backup, sizing, every option, every metric |
+//! | [`docs::architecture`] | how an entry travels, where each part is; the glossary |
+//! | [`docs::format`] | every byte on disk |
+//! | [`docs::testing`] | which test proves which promise, and how to run each kind of test |
+//! | [`docs::benchmarks`] | what is measured, against what, and how |
+//! | [`docs::unsafe_files`] | every file with unsafe code, and why it is sound |
 
 mod apply;
 mod clock;
 mod codec;
 pub mod config;
 pub mod disk;
+#[cfg(all(doc, not(doctest)))]
+pub mod docs;
 pub mod entry;
 pub mod error;
 #[cfg(any(fuzzing, test))]

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -283,7 +283,9 @@ fn links_between_documents_lead_somewhere() {
     let mut followed = 0;
     for document in documents() {
         let text = read(&document);
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let defined = text.lines().filter_map(definition).map(|(_, target)| target);
+        for target in inline.chain(defined) {
             if target.contains("://") {
                 continue;
             }
@@ -303,6 +305,48 @@ fn links_between_documents_lead_somewhere() {
         }
     }
     assert!(followed > 20, "{followed} links");
+}
+
+/// A line that says where a reference leads: `[ordering#reading]: ordering.md#reading`.
+fn definition(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix('[')?.split_once("]: ")
+}
+
+/// The module of a page in the documentation of the crate is named as the page; `unsafe` is no name of a module.
+fn module_of(reference: &str) -> String {
+    let (page, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+    let module = if page == "unsafe" { "unsafe_files" } else { page };
+    let separator = if fragment.is_empty() { "" } else { "#" };
+    format!("crate::docs::{module}{separator}{fragment}")
+}
+
+#[test]
+fn references_between_pages_are_defined_for_the_repository_and_for_rustdoc() {
+    let mut used = BTreeSet::new();
+    for page in files("docs", "md") {
+        let text = read(&page);
+        let shown = page.display();
+        let defined: BTreeMap<_, _> = text.lines().filter_map(definition).collect();
+        let mut references = BTreeSet::new();
+        for line in text.lines() {
+            references.extend(line.split("][").skip(1).filter_map(|rest| rest.split(']').next()));
+        }
+        for reference in &references {
+            let (page, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+            let separator = if fragment.is_empty() { "" } else { "#" };
+            let target = format!("{page}.md{separator}{fragment}");
+            assert_eq!(defined.get(reference), Some(&&*target), "[{reference}] in {shown}");
+            used.insert((*reference).to_owned());
+        }
+        assert_eq!(defined.len(), references.len(), "{shown} defines what it does not use");
+    }
+    let links = read("docs/rustdoc-links.txt");
+    let there: BTreeMap<_, _> = links.lines().filter_map(definition).collect();
+    for reference in &used {
+        let module = module_of(reference);
+        assert_eq!(there.get(&**reference), Some(&&*module), "docs/rustdoc-links.txt");
+    }
+    assert_eq!(there.len(), used.len(), "docs/rustdoc-links.txt has a line too many");
 }
 
 #[test]
