@@ -1,6 +1,7 @@
 //! Every option, with its unit and its default.
 
 mod profiles;
+pub(crate) mod storage;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,11 +13,15 @@ use crate::error::OpenError;
 
 pub use profiles::Profile;
 pub(crate) use profiles::workers_at_most;
+pub use storage::StorageConfig;
 
 /// More keys than any memory holds: a larger number is a typing error, refused before memory is
 /// allocated.
 pub(crate) const EXPECTED_KEYS_MAX: usize = 1 << 32;
 pub(crate) const BATCH_SIZE_MAX: usize = 1 << 16;
+
+/// How long a chunk of a snapshot becomes, at most, unless one entry alone is longer.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 4 << 20;
 
 /// Refuses an option that is out of its range.
 pub(crate) fn within(
@@ -377,7 +382,7 @@ impl PersistentConfig {
             io: IoBackend::Auto,
             io_uring_refused: false,
             retain_entries: 0,
-            snapshot_chunk_bytes: crate::snapshot::format::CHUNK_BYTES,
+            snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             compaction: None,
             compaction_default: CompactionPolicy::default(),
         }

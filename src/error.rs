@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+mod fatal;
+pub(crate) mod snapshot;
+mod storage;
 mod submission;
 
 pub use crate::codec::{DecodeError, EntryError};
 use crate::entry::LogId;
-pub use crate::machine::storage::StorageError;
-pub use crate::snapshot::error::SnapshotError;
+pub use fatal::Fatal;
+pub use snapshot::SnapshotError;
+pub use storage::StorageError;
 pub use submission::{ApplyError, ProposeError, SubmitError};
 
 mod lock;

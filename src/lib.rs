@@ -114,6 +114,7 @@
 //! | [`docs::unsafe_files`] | every file with unsafe code, and why it is sound |
 
 mod apply;
+mod bytes;
 mod clock;
 mod codec;
 pub mod config;
@@ -136,10 +137,10 @@ pub mod snapshot;
 mod stats;
 mod sync;
 pub mod testing;
+mod threads;
 mod times;
 
 pub use apply::compaction::CompactionStats;
-pub use apply::cores::{PinOutcome, PinnedThread};
 pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
 pub use apply::log_calls::{LogOptions, LogState};
@@ -156,16 +157,17 @@ pub use config::{
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
+pub use error::{Fatal, StorageError};
 pub use log::figures::{DiskStats, LogWriterStats, MemoryStats};
 pub use log::reader::LogEntries;
 pub use log::recovery::files::ForeignFiles;
 pub use log::{Cut, Journal, RecoveryReport};
 pub use machine::storage::{
-    ScanEach, Storage, StorageBatch, StorageConfig, StorageError, StorageMachine, StorageSnapshot,
-    StorageStats, Table,
+    ScanEach, Storage, StorageBatch, StorageConfig, StorageMachine, StorageSnapshot, StorageStats,
+    Table,
 };
 pub use machine::{
-    Entries, EntryRef, Fatal, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
+    Entries, EntryRef, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
     PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
 };
 pub use progress::waiter::Acknowledged;
@@ -174,6 +176,7 @@ pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use stats::{ApplyStats, StatsReader};
+pub use threads::cores::{PinOutcome, PinnedThread};
 pub use times::{SizeHistogram, TimeHistogram, TimeStats};
 
 /// The README, whose examples are compiled and run with those of the documentation.

@@ -27,12 +27,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::names::{HARD_FILE, META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::real::{OpenMode, RealDisk, backup};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, SnapshotError};
 use crate::log::Cut;
-use crate::log::format::{FrameKind, HARD_FILE, META_FILE, segment_name};
+use crate::log::format::FrameKind;
 use crate::log::hard::{self, HardFile};
 use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::{check_lengths, first_frame, list_files};
@@ -41,7 +42,6 @@ use crate::log::recovery::scan::{
     OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, rewrite, scan,
 };
 use crate::snapshot::Snapshot;
-use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 
 /// Options of [`repair`].
 #[derive(Clone, Copy, Debug, Default)]

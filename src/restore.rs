@@ -14,16 +14,15 @@ use std::sync::Arc;
 
 use crate::config::{CommitMode, Contiguity};
 use crate::disk::Disk;
+use crate::disk::names::{META_FILE, snapshot_name};
 use crate::disk::real::around::refuse_inside;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::{OpenError, SnapshotError};
-use crate::log::format::META_FILE;
 use crate::log::meta::{LogBase, Meta, MetaFile};
-use crate::log::recovery::files::list_files;
+use crate::log::recovery::files::{list_files, remove_leftovers};
 use crate::snapshot::Snapshot;
 use crate::snapshot::file::copy_snapshot_file;
-use crate::snapshot::format::snapshot_name;
 
 /// Result of [`restore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,15 +125,6 @@ pub(crate) fn restore_on_disk(
     meta_file.store_twice(&meta).map_err(|error| OpenError::io("writing", META_FILE, error))?;
     let (keys, bytes) = (snapshot.len(), snapshot.bytes());
     Ok(RestoreReport { log_id, keys, bytes })
-}
-
-/// Removes the snapshots of a directory that was never completed, durably, before it is completed.
-pub(crate) fn remove_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
-    let files = list_files(disk)?;
-    for name in files.snapshots.iter().chain(&files.unfinished) {
-        disk.remove(name).map_err(|error| OpenError::io("removing", name, error))?;
-    }
-    disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))
 }
 
 /// Restores a snapshot's bytes on a disk, for [`testing`](crate::testing).

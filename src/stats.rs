@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::apply::compaction::CompactionStats;
-use crate::apply::cores::{PinOutcome, PinnedThread};
 use crate::apply::engine::Engine;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
@@ -16,6 +15,7 @@ use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::machine::{StateMachine, StateMachineStats};
 use crate::progress::watermark::decode;
+use crate::threads::cores::{PinOutcome, PinnedThread};
 use crate::times::TimeStats;
 
 pub use reader::StatsReader;

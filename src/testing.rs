@@ -35,8 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::ApplyManager;
-use crate::apply::worker::Step;
+use crate::apply::manager::ApplyManager;
 use crate::clock::Clock;
 use crate::config::{ApplyConfig, CommitMode};
 use crate::entry::Reply;
@@ -45,6 +44,7 @@ use crate::inspect::VerifyReport;
 use crate::machine::StateMachine;
 use crate::repair::{RepairOptions, RepairReport};
 use crate::restore::RestoreReport;
+use crate::threads::Step;
 
 pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 

@@ -4,13 +4,13 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::worker::Step;
 use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::progress::watermark::encode;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
+use crate::threads::Step;
 
 /// Pause after the first failure; each further failure doubles it.
 const BACKOFF: Duration = Duration::from_secs(1);

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use super::cells::ReplyCells;
 use super::claims::{Claims, Released};
 use super::compaction::Compaction;
-use super::cores::PinnedThread;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
 use super::rooms::slots_for;
 use super::staging::begin_staging;
-use super::worker::{Applying, Step, Workers};
+use super::worker::{Applying, Workers};
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
@@ -33,6 +32,8 @@ use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard, thread};
+use crate::threads::Step;
+use crate::threads::cores::PinnedThread;
 
 /// Interval at which a caller that waits for a frame looks, while another thread has the log
 /// writer's place.

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::snapshots::{CompactionReport, SnapshotReport, snapshot_error};
 use crate::disk::Disk;
+use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
 use crate::error::{LogError, Poison, SnapshotError};
 use crate::log::Log;
 use crate::machine::storage::Staging;
 use crate::machine::{StateMachine, call_storage};
 use crate::snapshot::Snapshot;
-use crate::snapshot::format::snapshot_name;
 
 /// Time that the log may take to become durable.
 const LOG_TIMEOUT: Duration = Duration::from_secs(60);

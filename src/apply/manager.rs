@@ -8,7 +8,6 @@ use super::engine::Engine;
 use super::known::Submitted;
 use super::submit::{Mode, Submission};
 use super::threads::Threads;
-use super::worker::Step;
 use crate::config::{ApplyConfig, Durability, workers_at_most};
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
@@ -18,6 +17,7 @@ use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{Stage, decode};
 use crate::stats::StatsReader;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::threads::Step;
 
 /// An apply manager feeds a state machine from a log: in order, in batches, by worker threads. It
 /// reports how far it is.

@@ -8,7 +8,6 @@ pub(crate) mod apply_only;
 pub(crate) mod cells;
 pub(crate) mod claims;
 pub(crate) mod compaction;
-pub(crate) mod cores;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;

@@ -8,20 +8,19 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::views::HeldPlaces;
-use super::worker::Step;
+use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError, WaitError};
 use crate::log::Log;
 use crate::log::compact::SegmentStart;
 use crate::machine::{StateMachine, View};
 use crate::progress::watermark::{decode, encode};
-use crate::snapshot::Snapshot;
-use crate::snapshot::SnapshotSink;
 use crate::snapshot::file::write_snapshot_file;
-use crate::snapshot::format::snapshot_name;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
+use crate::snapshot::{Snapshot, SnapshotSink};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
+use crate::threads::Step;
 
 /// Interval at which a compaction checks whether the log writer has reached the next segment.
 const LOOK: Duration = Duration::from_micros(50);

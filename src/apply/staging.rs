@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::ring::Descriptor;
-use super::worker::{Applying, Step, Worker, WorkerState};
+use super::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
 use crate::log::slots::SlotRing;
@@ -18,6 +18,7 @@ use crate::machine::{Partition, StateMachine, call_storage, sync_applied};
 use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage, decode};
 use crate::sync::atomic::Ordering;
+use crate::threads::Step;
 
 /// Entries that a worker applied and the storage has not committed.
 #[derive(Debug, Default)]

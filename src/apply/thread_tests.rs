@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
 use super::threads;
-use super::worker::Step;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
 use crate::error::{LogError, OpenError, Poison, SnapshotError, WaitError};
 use crate::progress::watermark::Stage;
 use crate::snapshot::SnapshotReceiver;
 use crate::testing::SimDisk;
+use crate::threads::Step;
 use crate::{
     ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
     MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,

@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cores::{Core, PinOutcome, PinnedThread};
 use super::engine::Engine;
-use super::worker::Step;
 use crate::error::Poison;
 use crate::machine::StateMachine;
 use crate::sync::looks;
 use crate::sync::spin::Spin;
 use crate::sync::thread::{self, JoinHandle};
+use crate::threads::cores::{Core, PinOutcome, PinnedThread};
+use crate::threads::{Step, start};
 
 /// Number of yields after the looks for work, before a thread sleeps.
 const YIELDS: u32 = looks(20);
@@ -98,7 +98,7 @@ impl Threads {
                 shared.fail(Poison::Internal("a thread of the engine panicked"));
             }
         };
-        match thread::Builder::new().name(name).spawn(body) {
+        match start(name, body) {
             Ok(handle) => {
                 self.handles.push(handle);
                 Ok(())
@@ -167,19 +167,6 @@ impl Pin {
             thread.outcome = outcome;
         }
     }
-}
-
-/// Runs `run`, and `work` on another thread meanwhile. Returns when both have ended.
-pub(crate) fn beside<R>(
-    name: &str,
-    work: impl FnOnce() + Send,
-    run: impl FnOnce() -> R,
-) -> io::Result<R> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        thread.spawn_scoped(scope, work)?;
-        Ok(run())
-    })
 }
 
 /// Whether joining the thread does not block.

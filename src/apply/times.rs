@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::latency::Latency;
+use crate::error::Fatal;
+use crate::machine::StateMachine;
 use crate::machine::storage::Staging;
-use crate::machine::{Fatal, StateMachine};
 use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
 
 /// Least time between the starts of two timed submissions; one is timed at a time.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::ring::Descriptor;
-use super::worker::{Step, WorkerState};
+use super::worker::WorkerState;
 use crate::disk::holders::Holder;
 use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
@@ -16,6 +16,7 @@ use crate::machine::{StateMachine, View, Views};
 use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
+use crate::threads::Step;
 
 /// Interval at which the taker of a view checks whether the workers have reached its token.
 const LOOK: Duration = Duration::from_micros(50);

@@ -11,14 +11,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::apply::engine::Engine;
+use crate::apply::manager::ApplyManager;
 use crate::config::CommitMode;
 use crate::error::{Poison, WaitError};
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::testing::{SimDisk, Stepped};
 use crate::{
-    ApplyConfig, ApplyManager, Contiguity, Entry, MemoryConfig, MemoryStateMachine,
-    PersistentConfig, PersistentStateMachine,
+    ApplyConfig, Contiguity, Entry, MemoryConfig, MemoryStateMachine, PersistentConfig,
+    PersistentStateMachine,
 };
 
 const LONG: Duration = Duration::from_secs(20);

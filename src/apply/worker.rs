@@ -24,18 +24,8 @@ use crate::progress::watermark::Progress;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard};
+use crate::threads::Step;
 use crate::times::{TimeHistogram, TimeRecorder};
-
-/// Result of a step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    /// The step did something; there may be more.
-    Worked,
-    /// There is work that has to wait for another worker.
-    Blocked,
-    /// There was no work.
-    Idle,
-}
 
 /// One worker's place.
 #[derive(Debug)]

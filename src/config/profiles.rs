@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ApplyConfig, CompactionPolicy, Durability, IoBackend, PersistentConfig};
-use crate::machine::storage::StorageConfig;
+use super::{
+    ApplyConfig, CompactionPolicy, Durability, IoBackend, PersistentConfig, StorageConfig,
+};
 use crate::sync::thread;
 
 /// A purpose that options are set for. [`apply_config`](Profile::apply_config),

@@ -5,8 +5,51 @@
 //! the name, and cannot tell what the file is for.
 
 use super::LOCK_FILE;
-use crate::log::format::{HARD_FILE, META_FILE, parse_segment_name};
-use crate::snapshot::format::{is_temporary_name, parse_snapshot_name};
+
+/// The file that holds META.
+pub(crate) const META_FILE: &str = "META";
+/// The file that holds the hard state.
+pub(crate) const HARD_FILE: &str = "HARD";
+
+/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers do.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{number:016x}.seg")
+}
+
+/// The number in a segment's file name; `None` for any other name.
+pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
+    parse_number(name, ".seg")
+}
+
+/// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as indexes do.
+pub(crate) fn snapshot_name(index: u64) -> String {
+    format!("{index:016x}.snap")
+}
+
+/// The index in a snapshot's file name; `None` for any other name, a temporary one too.
+pub(crate) fn parse_snapshot_name(name: &str) -> Option<u64> {
+    parse_number(name, ".snap")
+}
+
+/// The name a snapshot has while it is being written or received.
+pub(crate) fn temporary_name(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+/// Whether a file of this name is a snapshot that was never finished: the engine's own, and of no use to anybody.
+pub(crate) fn is_temporary_name(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some_and(|name| parse_snapshot_name(name).is_some())
+}
+
+/// The number in a file name of this ending: 16 hexadecimal digits; `None` for any other name.
+fn parse_number(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 16 || !digits.bytes().all(is_digit) {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok()
+}
 
 /// What a name says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +158,16 @@ mod tests {
         }
         for name in ["META~", ".META.swp", "meta", "1.seg", "000000000000000A.seg", "x.snap"] {
             assert_eq!(Name::of(name), Name::Foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn segment_names_read_back_and_nothing_else_does() {
+        for number in [0, 1, 0xabc, u64::MAX] {
+            assert_eq!(parse_segment_name(&segment_name(number)), Some(number));
+        }
+        for name in ["", "1.seg", "000000000000000A.seg", "+00000000000000a.seg", "META"] {
+            assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }
 }

@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use super::files::{Files, disk_with, files_of, with_disk};
 use super::frame::ID;
+use crate::bytes::u64_at;
 use crate::config::{ApplyConfig, CommitMode, PersistentConfig};
+use crate::disk::names::{parse_segment_name, segment_name};
 use crate::disk::sim::SimDisk;
 use crate::entry::{Command, Entry, Note, Payload};
-use crate::log::format::{FRAME_HEADER_BYTES, parse_segment_name, segment_name, u64_at};
+use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::meta::{self, LogBase, Meta, MetaFile};
 use crate::machine::PersistentStateMachine;
 use crate::testing::Stepped;

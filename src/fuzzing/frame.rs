@@ -4,15 +4,14 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::input::Input;
 use super::model::Op;
+use crate::bytes::put;
 use crate::codec::place::Location;
 use crate::codec::{
     self, CommandRef, DecodeError, Encoded, FRAME_BYTES_MAX, HEADER_BYTES, Limits, PayloadRef,
     Place, ValueRef,
 };
 use crate::entry::{Entry, LogId};
-use crate::log::format::{
-    DatabaseId, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HeaderError, put,
-};
+use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HeaderError};
 
 pub(super) const ID: DatabaseId = *b"0123456789abcdef";
 

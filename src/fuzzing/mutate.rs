@@ -6,10 +6,11 @@ use super::bases::{Base, SEGMENT_BYTES};
 use super::files::Files;
 use super::frame::{ID, seal};
 use super::input::Input;
+use crate::bytes::{put, u32_at, u64_at};
+use crate::disk::names::{parse_segment_name, segment_name};
 use crate::entry::{LeaderTag, LogId};
 use crate::log::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of,
-    parse_segment_name, put, segment_name, u32_at, u64_at,
 };
 use crate::log::meta::Meta;
 

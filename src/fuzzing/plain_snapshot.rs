@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crc32c::crc32c;
 
+use crate::bytes::{u32_at, u64_at};
 use crate::entry::{LeaderTag, LogId};
-use crate::log::format::{u32_at, u64_at};
 
 /// All that a snapshot says.
 #[derive(Debug, Default, PartialEq)]

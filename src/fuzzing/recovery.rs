@@ -12,15 +12,15 @@ use super::model::{Op, State, state_after};
 use super::mutate::{Damaged, damage};
 use crate::codec::{self, Encoded};
 use crate::config::CommitMode;
+use crate::disk::names::{META_FILE, segment_name, snapshot_name};
 use crate::disk::sim::SimDisk;
 use crate::entry::{Entry, LogId};
 use crate::error::OpenError;
-use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, META_FILE, segment_name};
+use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::log::meta::{Meta, MetaFile};
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::log::recovery::verify::verify;
 use crate::machine::PersistentStateMachine;
-use crate::snapshot::format::snapshot_name;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 
 /// A frame, its header and its body.

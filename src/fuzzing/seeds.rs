@@ -1,7 +1,8 @@
 //! Where the fuzzer starts: inputs made from what the engine writes.
 
 use super::bases::bases;
-use crate::log::format::{FRAME_HEADER_BYTES, u32_at};
+use crate::bytes::u32_at;
+use crate::log::format::FRAME_HEADER_BYTES;
 
 /// One input.
 #[derive(Debug)]

@@ -7,10 +7,11 @@ use std::path::Path;
 use super::Looked;
 use super::summary::committed_of;
 use crate::codec::{self, Encoded, PayloadRef};
+use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
-use crate::log::format::{FrameKind, segment_name};
+use crate::log::format::FrameKind;
 use crate::log::recovery::scan::{GoodFrame, scan};
 
 /// One entry that is in the log and was not truncated.

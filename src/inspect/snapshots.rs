@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::Looked;
+use crate::disk::names::{parse_snapshot_name, snapshot_name};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, SnapshotError};
 use crate::log::meta::Meta;
 use crate::log::recovery::files::list_files;
-use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 use crate::snapshot::{Snapshot, SnapshotKind};
 
 /// One snapshot of a directory.

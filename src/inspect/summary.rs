@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::{Looked, SnapshotInfo, while_it_stays};
 use crate::config::{CommitMode, Contiguity};
+use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
-use crate::log::format::{FrameKind, segment_name};
+use crate::log::format::FrameKind;
 use crate::log::hard::HardFile;
 use crate::log::meta::{self, Meta};
 use crate::log::recovery::files::{ForeignFiles, list_files};

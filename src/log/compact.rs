@@ -10,15 +10,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Log;
-use super::format::META_FILE;
 use super::meta::LogBase;
 use super::table::Retired;
 use crate::disk::Access;
+use crate::disk::names::{META_FILE, parse_snapshot_name};
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
-use crate::snapshot::format::parse_snapshot_name;
 
 /// The start of a segment: the base of a log that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

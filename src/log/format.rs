@@ -12,6 +12,7 @@
 use crc32c::{crc32c, crc32c_append};
 use thiserror::Error;
 
+use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::codec;
 use crate::entry::{LeaderTag, LogId};
 use crate::log::image::HALF_HEADER_BYTES;
@@ -305,46 +306,9 @@ pub(crate) fn position_of(bytes: &[u8; FRAME_HEADER_BYTES]) -> (u64, u64, u64) {
     (u64_at(bytes, SEGMENT_AT), u64_at(bytes, OFFSET_AT), u64_at(bytes, INCARNATION_AT))
 }
 
-/// Name of the file META.
-pub(crate) const META_FILE: &str = "META";
-/// Name of the file of the hard state.
-pub(crate) const HARD_FILE: &str = "HARD";
-
-/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers
-/// do.
-pub(crate) fn segment_name(number: u64) -> String {
-    format!("{number:016x}.seg")
-}
-
-/// The number in a segment's file name; `None` for any other name.
-pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".seg")?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if digits.len() != 16 || !digits.bytes().all(is_digit) {
-        return None;
-    }
-    u64::from_str_radix(digits, 16).ok()
-}
-
 /// Encodes an optional number as one word: the number plus one, or 0. `u64::MAX` is no index.
 pub(crate) fn encode_option(number: Option<u64>) -> u64 {
     number.map_or(0, |number| number.saturating_add(1))
-}
-
-pub(crate) fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    out[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
 #[cfg(test)]
@@ -466,16 +430,6 @@ mod tests {
         for (at, value) in cases {
             let parsed = FrameHeader::parse(&resealed(bytes, *at, value), &ID);
             assert!(matches!(parsed, Err(HeaderError::Field(_))), "{at}: {parsed:?}");
-        }
-    }
-
-    #[test]
-    fn segment_names_read_back_and_nothing_else_does() {
-        for number in [0, 1, 0xabc, u64::MAX] {
-            assert_eq!(parse_segment_name(&segment_name(number)), Some(number));
-        }
-        for name in ["", "1.seg", "000000000000000A.seg", "+00000000000000a.seg", "META"] {
-            assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }
 }

@@ -29,9 +29,10 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::names::HARD_FILE;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{DatabaseId, HARD_FILE};
+use crate::log::format::DatabaseId;
 use crate::log::meta::{HardRecord, Meta};
 use crate::log::recovery::files::list_files;
 use crate::log::two_slot::{

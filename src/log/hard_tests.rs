@@ -4,9 +4,10 @@
 
 use std::io;
 
+use crate::disk::names::HARD_FILE;
 use crate::disk::{Access, Disk};
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{DatabaseId, HARD_FILE};
+use crate::log::format::DatabaseId;
 use crate::log::hard::{HARD_BYTES_MAX, HardFile, mend};
 use crate::log::meta::{HardRecord, Meta, tests::meta};
 use crate::log::test_disk::MemoryDisk;

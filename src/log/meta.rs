@@ -34,11 +34,13 @@
 use std::fmt;
 use std::io;
 
+use crate::bytes::{put, u64_at};
 use crate::config;
+use crate::disk::names::META_FILE;
 use crate::disk::{Access, Disk};
 use crate::entry::{LeaderTag, LogId};
 use crate::error::OpenError;
-use crate::log::format::{DatabaseId, META_FILE, encode_option, put, u64_at};
+use crate::log::format::{DatabaseId, encode_option};
 use crate::log::recovery::files::{list_files, refuse_claimed};
 use crate::log::two_slot::{
     PAYLOAD_AT, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, SlotWriter, Stored, VERSION_1, VERSION_2,
@@ -412,8 +414,8 @@ impl Meta {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::disk::names::segment_name;
     use crate::error::Corrupt;
-    use crate::log::format::segment_name;
     use crate::log::test_disk::MemoryDisk;
     use crate::log::two_slot::SECTOR_BYTES;
 

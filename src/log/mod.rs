@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use crate::apply::worker::Step;
 use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, CompactionPolicy, Durability};
@@ -19,6 +18,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::{AckRule, Progress, StartMarks};
+use crate::threads::Step;
 
 pub(crate) mod appender;
 pub(crate) mod apply_only;
@@ -515,14 +515,15 @@ impl Log {
         if self.closed.load(Ordering::Acquire) {
             return Err(LogError::Closed);
         }
-        let is_first = hard.store(&*self.disk, state).map_err(failed(format::HARD_FILE))?;
+        let is_first =
+            hard.store(&*self.disk, state).map_err(failed(crate::disk::names::HARD_FILE))?;
         self.hard_sequence.store(hard.sequence(), Ordering::Release);
         if is_first {
             // From here on a missing HARD is damage.
             let mut meta = lock(&self.meta);
             let content = self.with_hard_sequence(meta.1);
             if let Some(file) = &mut meta.0 {
-                file.store(&content).map_err(failed(format::META_FILE))?;
+                file.store(&content).map_err(failed(crate::disk::names::META_FILE))?;
             }
             meta.1 = content;
         }
@@ -556,7 +557,7 @@ impl Log {
         let Some(file) = &mut meta.0 else { return Ok(()) };
         // Store META into both slots, so that each alone says where the log ends.
         file.store_twice(&content).map_err(|source| {
-            let poison = Poison::io("writing", format::META_FILE, source);
+            let poison = Poison::io("writing", crate::disk::names::META_FILE, source);
             self.poison.set(poison.clone());
             poison
         })?;

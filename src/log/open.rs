@@ -9,7 +9,7 @@ use std::sync::{
 use std::time::Instant;
 
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_BYTES};
-use super::format::{META_FILE, SEGMENT_BYTES_MAX, segment_name};
+use super::format::SEGMENT_BYTES_MAX;
 use super::hard::HardFile;
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
 use super::pool::ImagePool;
@@ -28,13 +28,13 @@ use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
     BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
 };
+use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
-use crate::snapshot::format::{parse_snapshot_name, snapshot_name};
 use crate::snapshot::{Snapshot, SnapshotKind};
 
 mod kept;

@@ -5,13 +5,12 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::appender::known::{KnownPlaces, Span};
-use super::format::{
-    DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id, segment_name,
-};
+use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id};
 use super::index::Waypoint;
 use super::table::{SegmentBytes, SegmentTable};
 use super::unmapped::NotRead;
 use crate::codec::{self, Encoded, PayloadRef};
+use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::Corrupt;
 

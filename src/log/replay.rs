@@ -105,7 +105,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             FrameKind::ApplyOnly | FrameKind::Truncation => return Ok(()),
         };
         let undecodable = || Corrupt {
-            file: super::format::segment_name(frame.segment),
+            file: crate::disk::names::segment_name(frame.segment),
             offset: frame.offset,
             index: Some(frame.header.opening.first_index),
             what: "a frame does not fit its segment",

@@ -13,8 +13,9 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, segment_name};
+use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
 use super::recovery::files::is_no_segment;
+use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 

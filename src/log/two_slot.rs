@@ -37,9 +37,10 @@ use std::sync::Arc;
 
 use crc32c::{crc32c, crc32c_append};
 
+use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::disk::DiskFile;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{DatabaseId, put, u16_at, u32_at, u64_at};
+use crate::log::format::DatabaseId;
 
 pub(crate) mod version_1;
 

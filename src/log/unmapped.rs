@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::segment_name;
+use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Corrupt, LogError, Poison, ReadError, SubmitError};
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::compact::{SegmentStart, SegmentStarts};
-use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of, segment_name};
+use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of};
 use super::image::Image;
 use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
@@ -18,6 +18,7 @@ use super::table::{SegmentBytes, SegmentTable};
 use super::times::LogTimes;
 use crate::clock::Clock;
 use crate::config::Durability;
+use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::progress::watermark::{self, Progress};

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::Fatal;
 use super::cell::Cell;
 use super::number::{Decimal, parse};
 use super::store::Change;
 use crate::codec::{CommandRef, ValueRef};
 use crate::entry::{BatchRejection, Reply};
+use crate::error::Fatal;
 
 /// The new state of a key.
 #[derive(Clone, Copy, Debug)]

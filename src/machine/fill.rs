@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use arc_swap::ArcSwapOption;
 
-use super::Fatal;
 use super::cell::Cell;
 use super::effect::{Effect, settle};
 use super::key_value::{Bytes, KeyValue, lock};
 use super::store::Change;
 use crate::codec::{PieceNumber, PiecePlace};
-use crate::error::{Poison, ReadError, SnapshotError};
+use crate::error::{Fatal, Poison, ReadError, SnapshotError};
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
 

@@ -9,15 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::storage::Staging;
 use super::{
-    Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views,
-    sync_applied,
+    Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views, sync_applied,
 };
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, Poison, ReadError, SnapshotError};
+use crate::error::{Fatal, OpenError, Poison, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};

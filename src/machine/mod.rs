@@ -27,7 +27,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::codec::PayloadRef;
 use crate::entry::LogId;
-use crate::error::{Corrupt, ReadError, SnapshotError};
+pub use crate::error::Fatal;
+use crate::error::SnapshotError;
 use crate::log::Journal;
 use crate::snapshot::{SnapshotSink, SnapshotSource};
 
@@ -238,42 +239,6 @@ impl Partition {
     #[must_use]
     pub fn owns(&self, hash: u64) -> bool {
         self.count == 1 || hash_part(hash) * self.count / HASH_PARTS == self.id
-    }
-}
-
-/// Error of a state machine that cannot continue. It poisons the engine with the current index.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Fatal {
-    message: String,
-    damage: Option<Corrupt>,
-}
-
-impl Fatal {
-    /// Makes the error with a message for the operator. Do not put a key or a value into the
-    /// message.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), damage: None }
-    }
-
-    /// The error for a value that cannot be read. It keeps the place of a damaged chunk of a
-    /// snapshot.
-    pub(crate) fn of_read(error: &ReadError) -> Self {
-        let damage = match error {
-            ReadError::Snapshot(error) => match &**error {
-                SnapshotError::Corrupt { file, offset, what } => {
-                    Some(Corrupt { file: file.clone(), offset: *offset, index: None, what })
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-        Self { message: error.to_string(), damage }
-    }
-
-    /// The damaged place of a file, if that is the cause.
-    pub(crate) fn into_damage(self) -> Option<Corrupt> {
-        self.damage
     }
 }
 

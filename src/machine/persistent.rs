@@ -5,15 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
-use super::{
-    Fatal, Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, View, Views,
-};
+use super::{Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, View, Views};
 use crate::codec::{PayloadRef, PieceNumber};
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
-use crate::error::{OpenError, SnapshotError, ViewError};
+use crate::error::{Fatal, OpenError, SnapshotError, ViewError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::table::{SegmentBytes, SegmentTable};

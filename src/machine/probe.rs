@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::{Fatal, Footprint, Partition, Range, Replies};
+use super::{Footprint, Partition, Range, Replies};
 use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
-use crate::error::ReadError;
+use crate::error::{Fatal, ReadError};
 use crate::log::slots::SlotRing;
 
 /// A state with values on the heap, without a manager around it.

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::storage::Staging;
-use super::{Fatal, Partition, StateMachine};
+use super::{Partition, StateMachine};
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::{LogId, Reply};
-use crate::error::{Corrupt, OpenError, Poison};
+use crate::error::{Corrupt, Fatal, OpenError, Poison};
 use crate::log::slots::SlotRing;
 
 /// Consecutive entries of one term, to be applied.

@@ -22,7 +22,7 @@ macro_rules! key_value_reads {
             pub fn get(
                 &self,
                 key: &[u8],
-            ) -> Result<Option<$crate::Value>, $crate::error::ReadError> {
+            ) -> Result<Option<$crate::machine::Value>, $crate::error::ReadError> {
                 self.check()?;
                 self.state.get(key)
             }
@@ -106,7 +106,7 @@ macro_rules! key_value_reads {
             /// Returns the errors of `get`.
             pub fn membership(
                 &self,
-            ) -> Result<Option<($crate::LogId, Vec<u8>)>, $crate::error::ReadError> {
+            ) -> Result<Option<($crate::entry::LogId, Vec<u8>)>, $crate::error::ReadError> {
                 self.check()?;
                 Ok(self.state.membership())
             }
@@ -121,7 +121,7 @@ macro_rules! key_value_reads {
             /// Returns the errors of `get`.
             pub fn scan_sorted(
                 &self,
-            ) -> Result<Vec<(Box<[u8]>, $crate::Value)>, $crate::error::ReadError> {
+            ) -> Result<Vec<(Box<[u8]>, $crate::machine::Value)>, $crate::error::ReadError> {
                 self.check()?;
                 self.state.scan_sorted()
             }
@@ -153,7 +153,7 @@ macro_rules! key_value_reads {
 
             fn load(
                 &self,
-                snapshot: &$crate::Snapshot,
+                snapshot: &$crate::snapshot::Snapshot,
             ) -> Result<(), $crate::error::SnapshotError> {
                 self.load_snapshot(snapshot)
             }
@@ -167,7 +167,7 @@ macro_rules! key_value_reads {
 
             fn let_go(
                 &self,
-                snapshot: &$crate::Snapshot,
+                snapshot: &$crate::snapshot::Snapshot,
                 below: u32,
             ) -> Result<(), $crate::error::SnapshotError> {
                 self.let_go_of(snapshot, below)

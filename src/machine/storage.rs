@@ -9,7 +9,6 @@
 pub mod cache;
 #[cfg(test)]
 mod cache_tests;
-mod config;
 mod machine;
 mod meta;
 mod open;
@@ -18,15 +17,15 @@ pub(crate) mod view;
 mod views;
 
 use std::fmt;
-use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
-use super::Fatal;
 use crate::config::Durability;
 use crate::entry::LogId;
 
-pub use config::StorageConfig;
+pub use crate::config::storage::StorageConfig;
+use crate::error::Fatal;
+pub use crate::error::StorageError;
 pub use machine::StorageMachine;
 
 /// A table of a storage. Each table has its own keys, in the order of their bytes.
@@ -342,48 +341,6 @@ impl StorageBatch {
     }
 }
 
-/// Failure of a storage.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StorageError {
-    /// The disk failed; a full disk is one such failure.
-    #[error("{what} failed: {source}")]
-    Io {
-        /// The operation that failed, for example "committing a batch".
-        what: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The bytes read differ from the bytes written.
-    #[error("the storage is damaged: {message}")]
-    Corrupt {
-        /// The storage's message. It contains no key and no value.
-        message: String,
-    },
-    /// Any other error of the storage.
-    #[error("{what} failed: {message}")]
-    Failed {
-        /// The operation that failed.
-        what: &'static str,
-        /// The storage's message. It contains no key and no value.
-        message: String,
-    },
-}
-
-impl StorageError {
-    /// Whether the disk is full.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        match self {
-            Self::Io { source, .. } => {
-                matches!(source.kind(), FileTooLarge | QuotaExceeded | StorageFull)
-            }
-            _ => false,
-        }
-    }
-}
-
 /// The interface by which an engine lets a machine over a [`Storage`] commit many applied entries
 /// at once.
 ///
@@ -446,16 +403,5 @@ mod tests {
         assert_eq!(writes[2], (Table::Meta, &b"gone"[..], None));
         batch.clear();
         assert!(batch.is_empty() && batch.writes().next().is_none());
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_other_failures() {
-        let full = |kind: io::ErrorKind| StorageError::Io {
-            what: "committing a batch",
-            source: kind.into(),
-        };
-        assert!(full(io::ErrorKind::StorageFull).is_disk_full());
-        assert!(!full(io::ErrorKind::PermissionDenied).is_disk_full());
-        assert!(!StorageError::Corrupt { message: String::new() }.is_disk_full());
     }
 }

@@ -11,12 +11,12 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 
-use super::error::SnapshotError;
 use super::file::FileSink;
 use super::format::{
     ALIGN_BYTES, Chunk, ChunkEntry, FOOTER_BYTES, Footer, Index, SnapshotKind, header,
 };
 use super::stream::SnapshotSink;
+use crate::error::snapshot::SnapshotError;
 
 /// A snapshot's file as far as it is written.
 pub(super) struct ChunkFile<'a, S: SnapshotSink + ?Sized> {

@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::chunk_file;
-use super::error::SnapshotError;
-use super::format::{CHUNK_BYTES, temporary_name};
 use super::reader::Snapshot;
 use super::stream::SnapshotSink;
 use super::writer::{SnapshotWriter, Summary};
-use crate::apply::threads;
+use crate::config::SNAPSHOT_CHUNK_BYTES;
+use crate::disk::names::temporary_name;
 use crate::disk::{Access, Disk, DiskFile};
+use crate::error::snapshot::SnapshotError;
+use crate::threads;
 
 /// Writes the snapshot that `fill` makes (it calls [`SnapshotWriter::finish`] and returns what that says) to the file
 /// `name`, and makes it durable: temporary name, data, sync, rename, sync of the directory. Only then is anything that
@@ -65,7 +66,7 @@ pub(crate) fn copy_snapshot_file(
 ) -> Result<(), SnapshotError> {
     let temporary = TemporaryFile::create(disk, name)?;
     let mut sink = FileSink::new(&*temporary.file);
-    let mut pieces = snapshot.file_bytes().chunks(CHUNK_BYTES);
+    let mut pieces = snapshot.file_bytes().chunks(SNAPSHOT_CHUNK_BYTES);
     let copied = pieces
         .try_for_each(|piece| sink.write(piece))
         .map_err(|error| SnapshotError::io("writing", name, error));

@@ -9,15 +9,14 @@
 //!
 //! Whatever the version, these never move: the header's magic, version, and CRC with what it covers.
 
-use std::fmt;
-
 use crc32c::crc32c;
 use rkyv::rend::u32_le;
 use rkyv::{Archive, Archived, Serialize};
 
+use crate::bytes::{RkyvSettings, put, u16_at, u32_at, u64_at};
 use crate::codec;
+use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::entry::{LeaderTag, LogId};
-use crate::log::format::{put, u16_at, u32_at, u64_at};
 
 /// The first eight bytes of every snapshot.
 pub(crate) const MAGIC: [u8; 8] = *b"SPRGSNAP";
@@ -31,8 +30,6 @@ pub(crate) const HEADER_BYTES: usize = 4096;
 pub(crate) const FOOTER_BYTES: usize = 64;
 /// Chunks, index and footer start at multiples of this.
 pub(crate) const ALIGN_BYTES: usize = 16;
-/// How long a chunk becomes, at most, unless one entry alone is longer.
-pub(crate) const CHUNK_BYTES: usize = 4 << 20;
 /// The longest key.
 pub(crate) const KEY_BYTES_MAX: usize = codec::KEY_BYTES_MAX;
 /// The longest value.
@@ -63,7 +60,7 @@ const _: () = {
     assert!(ALIGN_BYTES.is_multiple_of(INDEX_ALIGN_BYTES));
     assert!(HEADER_BYTES.is_multiple_of(ALIGN_BYTES) && FOOTER_BYTES.is_multiple_of(ALIGN_BYTES));
     // Relative pointers in an archive have 31 bits.
-    assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < 1 << 30 && CHUNK_BYTES < 1 << 30);
+    assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < 1 << 30 && SNAPSHOT_CHUNK_BYTES < 1 << 30);
     assert!(LeaderTag::MAX_BYTES == 16);
 };
 
@@ -99,17 +96,6 @@ impl SnapshotKind {
     }
 }
 
-/// What an rkyv archive looks like in a build; cargo unifies rkyv's features over all crates of a build, so another
-/// crate could change it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RkyvSettings {
-    /// 1 little-endian, 2 big-endian.
-    byte_order: u8,
-    pointer_bytes: u8,
-    /// Of a u64.
-    align_bytes: u8,
-}
-
 /// This build's.
 pub(crate) const RKYV_SETTINGS: RkyvSettings = RkyvSettings {
     byte_order: 1,
@@ -123,18 +109,6 @@ pub(crate) const RKYV_SETTINGS: RkyvSettings = RkyvSettings {
 
 /// Does not compile where archived numbers are not little-endian.
 const _: fn(Archived<u32>) -> u32_le = |number| number;
-
-impl fmt::Display for RkyvSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let order = match self.byte_order {
-            1 => "little-endian",
-            2 => "big-endian",
-            _ => "unknown byte order",
-        };
-        let (pointer, align) = (u16::from(self.pointer_bytes) * 8, self.align_bytes);
-        write!(f, "({order}, {pointer}-bit pointers, u64 aligned to {align})")
-    }
-}
 
 /// One entry of a key-value chunk: where its key and its value are in the chunk.
 #[derive(Archive, Serialize, Clone, Copy)]
@@ -311,29 +285,4 @@ impl Footer {
             index_crc: u32_at(bytes, 32),
         })
     }
-}
-
-/// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as indexes do.
-pub(crate) fn snapshot_name(index: u64) -> String {
-    format!("{index:016x}.snap")
-}
-
-/// The index in a snapshot's file name; `None` for any other name, a temporary one too.
-pub(crate) fn parse_snapshot_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".snap")?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if digits.len() != 16 || !digits.bytes().all(is_digit) {
-        return None;
-    }
-    u64::from_str_radix(digits, 16).ok()
-}
-
-/// The name a snapshot has while it is being written or received.
-pub(crate) fn temporary_name(name: &str) -> String {
-    format!("{name}.tmp")
-}
-
-/// Whether a file of this name is a snapshot that was never finished: the engine's own, and of no use to anybody.
-pub(crate) fn is_temporary_name(name: &str) -> bool {
-    name.strip_suffix(".tmp").is_some_and(|name| parse_snapshot_name(name).is_some())
 }

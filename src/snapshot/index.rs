@@ -7,12 +7,12 @@ use crc32c::crc32c;
 use rkyv::api::low;
 use rkyv::rancor::Failure;
 
-use super::error::SnapshotError;
 use super::format::{
     ALIGN_BYTES, ArchivedChunkEntry, ArchivedIndex, FOOTER_BYTES, Footer, HEADER_BYTES,
     HeaderError, INDEX_ALIGN_BYTES, RKYV_SETTINGS, SnapshotKind, VERSION, parse_header,
 };
 use crate::entry::LogId;
+use crate::error::snapshot::SnapshotError;
 
 /// One chunk.
 #[derive(Debug)]

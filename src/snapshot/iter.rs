@@ -5,9 +5,9 @@ use std::io;
 use std::ops::Bound;
 
 use super::chunk::KeyValueChunk;
-use super::error::SnapshotError;
 use super::format::SnapshotKind;
 use super::reader::Snapshot;
+use crate::error::snapshot::SnapshotError;
 
 /// Entries in key order, as key and value borrowed from the snapshot; made by [`Snapshot::iter`], [`Snapshot::range`]
 /// and [`Snapshot::prefix`]. An error (of the first chunk that is damaged) is the last item.

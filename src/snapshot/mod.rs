@@ -9,7 +9,6 @@
 
 mod chunk;
 mod chunk_file;
-pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod format;
 mod index;
@@ -27,10 +26,11 @@ pub(crate) mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use self::format::{RkyvSettings, SnapshotKind};
+pub use self::format::SnapshotKind;
 pub use self::iter::{BlobReader, Iter};
 pub(crate) use self::reader::ChunkSlice;
 pub use self::reader::Snapshot;
 pub use self::receiver::SnapshotReceiver;
 pub use self::stream::{SnapshotSink, SnapshotSource};
 pub use self::transport::{Pieces, SnapshotId, SnapshotPiece};
+pub use crate::bytes::RkyvSettings;

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::error::SnapshotError;
 use super::file::write_snapshot_file;
-use super::format::snapshot_name;
 use super::writer::SnapshotMeta;
+use crate::disk::names::snapshot_name;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
+use crate::error::snapshot::SnapshotError;
 
 /// Writes entries, by rising key, as the snapshot of index 1 of a directory; how many bytes.
 ///

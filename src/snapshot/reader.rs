@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crc32c::crc32c;
 
 use super::chunk::{ChunkRecord, Expected, KeyValueChunk};
-use super::error::SnapshotError;
 use super::format::{ALIGN_BYTES, SnapshotKind};
 use super::index::{ChunkInfo, IndexInfo, read_index};
 use super::iter::{BlobReader, Iter};
 use crate::disk::holders::{Holder, Holding};
 use crate::disk::{Access, Disk, Mapping, real};
 use crate::entry::LogId;
+use crate::error::snapshot::SnapshotError;
 
 /// The state at one exact index, in a file that is read in place.
 ///

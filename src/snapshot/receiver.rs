@@ -4,12 +4,12 @@ use std::fmt;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::error::SnapshotError;
 use super::file::{create_anew, remove, rename, sync, sync_dir};
-use super::format::{snapshot_name, temporary_name};
 use super::reader::Snapshot;
 use super::transport::{SnapshotId, SnapshotPiece};
+use crate::disk::names::{snapshot_name, temporary_name};
 use crate::disk::{Disk, DiskFile};
+use crate::error::snapshot::SnapshotError;
 
 /// Writes the pieces of one snapshot to a temporary file, in order, and makes a snapshot of it when all are there and
 /// everything in them is right. Dropped before that it leaves nothing; a process that ends meanwhile leaves a file that

@@ -3,7 +3,7 @@
 
 use crc32c::crc32c;
 
-use crate::log::format::{put, u32_at, u64_at};
+use crate::bytes::{put, u32_at, u64_at};
 
 const HEADER_BYTES: usize = 4096;
 const FOOTER_BYTES: usize = 64;

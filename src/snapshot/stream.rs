@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::error::SnapshotError;
+use crate::error::snapshot::SnapshotError;
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 64 << 10;

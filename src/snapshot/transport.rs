@@ -7,7 +7,7 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::format::FOOTER_BYTES;
 use super::reader::Snapshot;
-use crate::log::format::u32_at;
+use crate::bytes::u32_at;
 
 /// Tells one snapshot from another. Equal ones have equal bytes, whichever node has written them, so that a transfer
 /// may go on from another sender.

@@ -5,13 +5,14 @@ use std::fmt;
 use std::io;
 
 use super::chunk_file::{ChunkFile, ChunkLane};
-use super::error::SnapshotError;
 use super::format::{
-    BESIDE_BYTES_MAX, CHUNK_BYTES, CHUNK_ROOT_BYTES, Chunk, Index, KEY_BYTES_MAX, LogIdEntry,
-    NoteEntry, RECORD_ALIGN_BYTES, RECORD_BYTES, Record, SnapshotKind, VALUE_BYTES_MAX,
+    BESIDE_BYTES_MAX, CHUNK_ROOT_BYTES, Chunk, Index, KEY_BYTES_MAX, LogIdEntry, NoteEntry,
+    RECORD_ALIGN_BYTES, RECORD_BYTES, Record, SnapshotKind, VALUE_BYTES_MAX,
 };
 use super::stream::SnapshotSink;
+use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::entry::LogId;
+use crate::error::snapshot::SnapshotError;
 
 /// What a snapshot says beside the state.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -79,7 +80,7 @@ impl<'a> SnapshotWriter<'a> {
         Self {
             lane,
             kind: SnapshotKind::KeyValue,
-            chunk_bytes_max: CHUNK_BYTES,
+            chunk_bytes_max: SNAPSHOT_CHUNK_BYTES,
             chunk: Chunk::default(),
             first_keys: Vec::new(),
             last_key: Vec::new(),

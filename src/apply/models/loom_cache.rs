@@ -5,8 +5,9 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::loom_parts::check;
+use crate::config::storage::CacheLimits;
 use crate::machine::Value;
-use crate::machine::storage::cache::{CacheLimits, ReadCache, Step};
+use crate::machine::storage::cache::{ReadCache, Step};
 use crate::machine::storage::{StorageBatch, Table};
 use crate::sync::Mutex;
 

@@ -11,13 +11,13 @@ use super::{FIRST, FOREVER, LAST, Toy, put};
 use crate::apply::engine::Engine;
 use crate::apply::submit::Mode;
 use crate::apply::threads;
-use crate::apply::worker::Step;
 use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::SubmitError;
 use crate::progress::watermark::Stage;
 use crate::sync::canary;
+use crate::threads::Step;
 
 fn config(workers: usize) -> ApplyConfig {
     ApplyConfig::new()

@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use crate::codec::{CommandRef, PayloadRef};
 use crate::entry::{Entry, Reply};
-use crate::error::SnapshotError;
+use crate::error::{Fatal, SnapshotError};
 use crate::log::table::SegmentHold;
 use crate::machine::capture::{Captured, Head};
 use crate::machine::view::Sorted;
-use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine, View, Views};
+use crate::machine::{Footprint, Partition, Range, Replies, StateMachine, View, Views};
 use crate::snapshot::Snapshot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 

@@ -12,8 +12,9 @@ use crate::apply::manager::ApplyManager;
 use crate::codec::PayloadRef;
 use crate::config::{ApplyConfig, Durability};
 use crate::entry::{LogId, Reply};
+use crate::error::Fatal;
 use crate::machine::storage::Staging;
-use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine};
+use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
 use crate::sync::Mutex;
 
 const BATCH_SIZE: usize = 2;

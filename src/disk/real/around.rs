@@ -7,8 +7,8 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::{DIRECTORY_FLAGS, FILE_FLAGS, LOCK_FILE};
+use crate::disk::names::{HARD_FILE, META_FILE, parse_segment_name};
 use crate::error::OpenError;
-use crate::log::format::{HARD_FILE, META_FILE, parse_segment_name};
 
 /// The files by which a data directory is known, each with the first bytes of its slots.
 const MARKS: [(&str, [u8; 4]); 2] = [(META_FILE, *b"SPRM"), (HARD_FILE, *b"SPRH")];

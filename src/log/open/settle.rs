@@ -26,13 +26,12 @@
 
 use super::{LogOpening, map_segment};
 use crate::disk::Disk;
+use crate::disk::names::{META_FILE, segment_name};
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{META_FILE, segment_name};
 use crate::log::hard::HardFile;
 use crate::log::meta::{HardRecord, Meta, MetaDamage, MetaFile};
-use crate::log::recovery::files::{list_files, refuse_unowned};
+use crate::log::recovery::files::{list_files, refuse_unowned, remove_leftovers};
 use crate::log::recovery::scan::{ScanResult, erase_after, rewrite};
-use crate::restore::remove_leftovers;
 
 impl LogOpening {
     /// Makes everything that was read durable, and then records that in META, under a new

@@ -1,8 +1,9 @@
 //! The requirements on the next frame, given all good frames before it.
 
+use crate::disk::names::META_FILE;
 use crate::entry::LogId;
 use crate::error::Corrupt;
-use crate::log::format::{FrameHeader, FrameKind, META_FILE};
+use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::meta::{CommitMode, LogBase, Meta};
 
 /// The state of the log after its last good frame.

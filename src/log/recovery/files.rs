@@ -3,11 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::names::{Name, claimed_by};
+use crate::disk::names::{Name, claimed_by, segment_name};
 use crate::disk::{Access, Disk, DiskFile, Listed};
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
-use crate::log::format::{SEGMENT_BYTES_MAX, segment_name};
+use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_BYTES_MAX};
 use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
 
 /// Bytes of a read after the first ones, unless a frame is longer.
@@ -291,4 +290,13 @@ impl Window {
     pub(in crate::log) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
+}
+
+/// Removes the snapshots of a directory in which nothing was ever completed; durably, before it is completed.
+pub(crate) fn remove_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
+    let files = list_files(disk)?;
+    for name in files.snapshots.iter().chain(&files.unfinished) {
+        disk.remove(name).map_err(|error| OpenError::io("removing", name, error))?;
+    }
+    disk.sync_dir().map_err(|error| OpenError::io("syncing", disk.describe(), error))
 }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::disk::frozen::FrozenDisk;
+use crate::disk::names::{HARD_FILE, META_FILE, segment_name};
 use crate::disk::real::RealDisk;
 use crate::disk::{Access, Disk, Mapping};
 use crate::error::OpenError;
-use crate::log::format::{FRAME_HEADER_BYTES, HARD_FILE, META_FILE, segment_name};
+use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::hard::HardFile;
 use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::{foreign_files, list_files};

@@ -4,9 +4,9 @@
 //! Such a META reads well, and was true once. A later opening or a later snapshot shows that it no
 //! longer is.
 
+use crate::disk::names::META_FILE;
 use crate::entry::LogId;
 use crate::error::Corrupt;
-use crate::log::format::META_FILE;
 use crate::log::meta::{Meta, MetaDamage};
 use crate::log::recovery::scan::ScanResult;
 

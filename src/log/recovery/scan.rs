@@ -1,10 +1,11 @@
 //! The scan of a log at opening: every good frame in order, then where the log ends and why.
 
 use crate::codec::{self, Encoded};
+use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{FrameHeader, FrameKind, segment_name};
+use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::meta::{Meta, MetaDamage};
 use crate::log::recovery::decision::Outcome;
 use crate::log::recovery::files::{Segment, Window, list_files};

@@ -1,8 +1,9 @@
 //! A survey of the bytes behind the last good frame: evidence of what was durable, and what a cut
 //! would drop.
 
+use crate::bytes::u32_at;
 use crate::error::OpenError;
-use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, u32_at};
+use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader};
 use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
+use crate::bytes::put;
 use crate::disk::Disk;
+use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, put, segment_name};
+use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::log::meta::{CommitMode, HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 

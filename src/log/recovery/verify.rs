@@ -4,9 +4,9 @@
 use std::cell::Cell;
 
 use crate::disk::Disk;
+use crate::disk::names::META_FILE;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
-use crate::log::format::META_FILE;
 use crate::log::hard::HardFile;
 use crate::log::meta::{Meta, MetaFile};
 use crate::log::recovery::freeze::look_again;

@@ -3,10 +3,11 @@
 use crc32c::crc32c;
 
 use crate::disk::Disk;
+use crate::disk::names::segment_name;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{
     DatabaseId, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_VERSION, FrameHeader, HeaderError,
-    chain_of, position_of, segment_name,
+    chain_of, position_of,
 };
 use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::meta::Meta;

@@ -21,8 +21,8 @@ use super::{
     CRC_AT, PAYLOAD_AT, SECTOR_BYTES, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, Stored, VERSION_1,
     VERSION_2, crc_of, is_placed, unknown_version,
 };
+use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::OpenError;
-use crate::log::format::{u16_at, u32_at, u64_at};
 
 /// Reads a slot that is not all zeros.
 pub(super) fn read_slot(

@@ -45,7 +45,8 @@ use foldhash::quality::RandomState;
 
 use self::shard::{ENTRY_BYTES, Entry, Shard};
 use super::{StorageBatch, Table};
-use crate::Value;
+pub use crate::config::storage::CacheLimits;
+use crate::machine::Value;
 
 /// Maximum of shards; each has its own lock.
 const SHARDS_MAX: usize = 16;
@@ -56,15 +57,6 @@ const SHARD_BYTES_MIN: u64 = 1 << 20;
 /// Number of stamps of all shards: 64 KiB of memory. While a commit of 100 keys runs, one fill in
 /// 80 of other keys is refused.
 const STAMPS: usize = 8_192;
-
-/// The limits of a [`ReadCache`]. Both hold at every moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheLimits {
-    /// Most entries, at least 1.
-    pub entries: usize,
-    /// Most bytes: keys, values, and 192 bytes for each entry. At most 1 TiB.
-    pub bytes: u64,
-}
 
 /// Figures of a [`ReadCache`], read without a lock. Each figure is exact; together they are not of
 /// one moment.

@@ -7,9 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use super::cache::{CacheLimits, CacheStats, ReadCache, Step};
+use super::cache::{CacheStats, ReadCache, Step};
 use super::{StorageBatch, Table};
 use crate::Value;
+use crate::config::storage::CacheLimits;
 
 const STATE: Table = Table::State(1);
 const LIMITS: CacheLimits = CacheLimits { entries: 1_000, bytes: 8 << 20 };

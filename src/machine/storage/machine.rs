@@ -10,15 +10,15 @@ use super::meta::{Membership, StateRecord};
 use super::open::{Opened, open};
 use super::stage::{Stage, failed};
 use super::views::TokenReached;
-use super::{Staging, Storage, StorageConfig, StorageError, StorageStats, Table};
+use super::{Staging, Storage, StorageConfig, StorageStats, Table};
 use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
 use crate::entry::LogId;
-use crate::error::{OpenError, ReadError, SnapshotError};
+use crate::error::{Fatal, OpenError, ReadError, SnapshotError, StorageError};
 use crate::log::{Journal, MemoryJournal};
 use crate::machine::{
-    Fatal, Footprint, Partition, PersistentStateMachine, Range, Replies, StateMachine,
-    StateMachineStats, Value, Views,
+    Footprint, Partition, PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats,
+    Value, Views,
 };
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
@@ -106,7 +106,7 @@ impl PersistentStateMachine {
     ) -> Result<StorageMachine<S>, OpenError> {
         config.check()?;
         let Opened { record, membership, last_generation } = open(&storage)?;
-        let cache = config.cache().map(Arc::new);
+        let cache = config.enable_cache.then(|| Arc::new(ReadCache::new(config.cache_limits)));
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
             frame_entries_max: FRAME_ENTRIES_MAX,

@@ -13,9 +13,9 @@
 
 use crc32c::crc32c;
 
-use super::{StorageBatch, StorageError, StorageSnapshot, Table};
+use super::{StorageBatch, StorageSnapshot, Table};
 use crate::entry::{LeaderTag, LogId};
-use crate::error::{Corrupt, OpenError};
+use crate::error::{Corrupt, OpenError, StorageError};
 use crate::snapshot::SnapshotKind;
 
 /// The key of the record of the state.

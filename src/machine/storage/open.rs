@@ -3,8 +3,8 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::meta::{Membership, StateRecord, read_membership, read_state};
-use super::{Storage, StorageBatch, StorageError, StorageSnapshot, Table};
-use crate::error::{Corrupt, OpenError};
+use super::{Storage, StorageBatch, StorageSnapshot, Table};
+use crate::error::{Corrupt, OpenError, StorageError};
 
 /// The generation of a state that was never replaced.
 const FIRST_GENERATION: u64 = 1;

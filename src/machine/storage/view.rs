@@ -7,9 +7,9 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use super::meta::{read_membership, read_state};
-use super::{StorageError, StorageSnapshot, Table};
+use super::{StorageSnapshot, Table};
 use crate::codec::KEY_BYTES_MAX;
-use crate::error::ReadError;
+use crate::error::{ReadError, StorageError};
 use crate::machine::Value;
 use crate::machine::capture::Head;
 use crate::machine::view::ViewEntry;

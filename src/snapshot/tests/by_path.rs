@@ -8,9 +8,9 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::*;
 use crate::disk::Disk;
+use crate::disk::names::{parse_snapshot_name, snapshot_name, temporary_name};
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::snapshot::file::write_snapshot_file;
-use crate::snapshot::format::{parse_snapshot_name, snapshot_name, temporary_name};
 
 fn state() -> State {
     [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), vec![2; 5000])].into()

@@ -1,10 +1,10 @@
 //! Writing a snapshot file over a disk that fails and loses power, at every operation of it.
 
 use super::*;
+use crate::disk::names::{is_temporary_name, snapshot_name, temporary_name};
 use crate::disk::sim::{Fault, FaultError, SimDisk};
 use crate::disk::{Access, Disk};
 use crate::snapshot::file::write_snapshot_file;
-use crate::snapshot::format::{is_temporary_name, snapshot_name, temporary_name};
 
 fn state() -> State {
     (0..100_u8).map(|byte| (vec![byte, 1], vec![byte; usize::from(byte)])).collect()

@@ -1,7 +1,7 @@
 //! Damaged, cut and made-up files: a typed error, or the right value, from every call.
 
 use super::*;
-use crate::log::format::{put, u32_at, u64_at};
+use crate::bytes::{put, u32_at, u64_at};
 use crate::snapshot::format::{FOOTER_BYTES, HEADER_BYTES};
 use crate::snapshot::reseal::reseal;
 

@@ -11,10 +11,10 @@ mod transfer;
 use std::collections::BTreeMap;
 
 use super::Snapshot;
-use super::error::SnapshotError;
 use super::writer::{SnapshotMeta, SnapshotWriter};
 use crate::disk::Mapping;
 use crate::entry::{LeaderTag, LogId};
+use crate::error::snapshot::SnapshotError;
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
 

@@ -6,8 +6,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::snapshot::SnapshotKind;
-use crate::snapshot::format::{CHUNK_BYTES, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::snapshot::format::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Compares everything that can be asked with the model.
 fn assert_is(snapshot: &Snapshot, state: &State, meta: &SnapshotMeta) {
@@ -118,7 +119,7 @@ proptest! {
 #[test]
 fn the_state_before_any_entry_reads_back_empty() {
     let (state, meta) = (State::new(), SnapshotMeta::default());
-    let bytes = file_of(&state, &meta, CHUNK_BYTES);
+    let bytes = file_of(&state, &meta, SNAPSHOT_CHUNK_BYTES);
     assert_is(&open(&bytes).unwrap(), &state, &meta);
     assert_ranges(&open(&bytes).unwrap(), &state);
 }
@@ -131,8 +132,8 @@ fn every_first_byte_the_empty_value_and_the_longest_keys_and_values_read_back() 
         state.insert(vec![byte; KEY_BYTES_MAX], vec![byte; 5]);
     }
     state.insert(b"long".to_vec(), vec![7; VALUE_BYTES_MAX]);
-    state.insert(vec![0xff; KEY_BYTES_MAX - 1], vec![8; CHUNK_BYTES]);
-    let bytes = file_of(&state, &meta(), CHUNK_BYTES);
+    state.insert(vec![0xff; KEY_BYTES_MAX - 1], vec![8; SNAPSHOT_CHUNK_BYTES]);
+    let bytes = file_of(&state, &meta(), SNAPSHOT_CHUNK_BYTES);
     let snapshot = open(&bytes).unwrap();
     assert!(snapshot.chunk_count() >= 4, "a long record has a chunk of its own");
     assert_is(&snapshot, &state, &meta());

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::disk::names::{is_temporary_name, snapshot_name};
 use crate::disk::sim::SimDisk;
 use crate::disk::{Access, Disk};
-use crate::snapshot::format::{is_temporary_name, snapshot_name};
 use crate::snapshot::{SnapshotPiece, SnapshotReceiver};
 
 fn state() -> State {
@@ -122,7 +122,7 @@ fn a_leftover_of_an_earlier_transfer_is_replaced() {
     let snapshot = open(&bytes).unwrap();
     let sim = SimDisk::new(1);
     let disk = sim.open(true).unwrap();
-    let left = crate::snapshot::format::temporary_name(&snapshot_name(u64::MAX));
+    let left = crate::disk::names::temporary_name(&snapshot_name(u64::MAX));
     disk.open(&left, Access::Create).unwrap().write_all_at(&[9; 100_000], 0).unwrap();
     let mut receiver = SnapshotReceiver::new(disk, &Mutex::default()).unwrap();
     send(&snapshot, &mut receiver, 4096);

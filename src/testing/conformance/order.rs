@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::log::{Log, with_entries};
 use super::reference::{Reference, check_poison, compare_applied, poisoned, stepped, submit};
 use super::{Check, Failure, Subject};
-use crate::ApplyManager;
+use crate::apply::manager::ApplyManager;
 use crate::codec::{self, Encoded};
 use crate::config::ApplyConfig;
 use crate::entry::Reply;
@@ -193,7 +193,7 @@ fn run_threads<S: Subject>(
 /// One reply for each of `entries`.
 fn perform<M: StateMachine>(
     manager: &ApplyManager<M>,
-    entries: &[crate::Entry<'_>],
+    entries: &[crate::entry::Entry<'_>],
 ) -> Result<Vec<Reply>, Failure> {
     let outcome = if let [only] = entries {
         manager.apply(only, TIMEOUT).map(|reply| vec![reply])

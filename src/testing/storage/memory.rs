@@ -6,8 +6,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::error::StorageError;
 use crate::machine::storage::{
-    ScanEach, Storage, StorageBatch, StorageError, StorageSnapshot, StorageStats, Table,
+    ScanEach, Storage, StorageBatch, StorageSnapshot, StorageStats, Table,
 };
 
 /// A [`Storage`] in memory. Clones are the same storage: keep one to open the machine again, or to have it fail.

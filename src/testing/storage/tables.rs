@@ -5,7 +5,8 @@ use std::ops::{Bound, ControlFlow};
 
 use super::placed::open_new;
 use super::{Outcome, Subject, doing};
-use crate::machine::storage::{Storage, StorageBatch, StorageError, StorageSnapshot, Table};
+use crate::error::StorageError;
+use crate::machine::storage::{Storage, StorageBatch, StorageSnapshot, Table};
 use crate::testing::Random;
 
 /// Limits of the seam.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::disk::names::META_FILE;
 use crate::disk::{Access, DiskFile, WriteQueue};
-use crate::log::format::META_FILE;
 use crate::log::recovery::freeze::freeze;
 use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::OnDamage;

@@ -3,9 +3,11 @@
 use crc32c::crc32c;
 
 use super::ID;
+use crate::bytes::put;
 use crate::codec::{self, Limits};
+use crate::disk::names::segment_name;
 use crate::entry::{Entry, LeaderTag};
-use crate::log::format::{FrameHeader, FrameKind, OpeningHalf, put, segment_name};
+use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::test_disk::MemoryDisk;
 
 /// A log being written.

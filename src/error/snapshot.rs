@@ -5,9 +5,10 @@ use std::io;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::error::{Corrupt, OpenError, Poison, ReadError, ViewError, is_disk_full, what_limit};
-use crate::machine::storage::StorageError;
-use crate::snapshot::format::RkyvSettings;
+use crate::bytes::RkyvSettings;
+use crate::error::{
+    Corrupt, OpenError, Poison, ReadError, StorageError, ViewError, is_disk_full, what_limit,
+};
 
 /// Why a snapshot could not be taken, read, moved or restored.
 ///
@@ -161,7 +162,7 @@ impl From<ReadError> for SnapshotError {
 }
 
 impl From<io::Error> for SnapshotError {
-    /// What a [`SnapshotSink`](super::SnapshotSink) or a [`SnapshotSource`](super::SnapshotSource) says, for machines that
+    /// What a [`SnapshotSink`](crate::snapshot::SnapshotSink) or a [`SnapshotSource`](crate::snapshot::SnapshotSource) says, for machines that
     /// pass it on with `?`.
     fn from(error: io::Error) -> Self {
         Self::io("writing or reading", "a snapshot", error)

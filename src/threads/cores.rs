@@ -37,18 +37,18 @@ static USED: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 /// A core for one thread, counted as used until it is dropped.
 #[derive(Debug)]
-pub(super) struct Core(usize);
+pub(crate) struct Core(usize);
 
 impl Core {
     /// The core that the user named.
-    pub(super) fn named(core: usize) -> Self {
+    pub(crate) fn named(core: usize) -> Self {
         *used().entry(core).or_default() += 1;
         Self(core)
     }
 
     /// The usable core to which the fewest threads are pinned; of several, the last one. The system
     /// tends to place callers and the log writer on the others.
-    pub(super) fn least_used() -> Option<Self> {
+    pub(crate) fn least_used() -> Option<Self> {
         let mut used = used();
         let count = |core: &usize| used.get(core).copied().unwrap_or(0);
         let core = allowed().into_iter().rev().min_by_key(count)?;
@@ -56,12 +56,12 @@ impl Core {
         Some(Self(core))
     }
 
-    pub(super) fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.0
     }
 
     /// Pins the calling thread to the core.
-    pub(super) fn pin(&self) -> PinOutcome {
+    pub(crate) fn pin(&self) -> PinOutcome {
         let cores = allowed();
         if !cores.contains(&self.0) {
             let core = self.0;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::cache::{CacheLimits, ReadCache};
 use crate::codec::Limits;
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::error::OpenError;
@@ -14,7 +13,16 @@ const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(60);
 const CACHE_BYTES_MIN: usize = 1 << 20;
 const CACHE_BYTES_MAX: usize = 1 << 40;
 
-/// Options of a [`StorageMachine`](super::StorageMachine).
+/// The limits of a [`ReadCache`](crate::machine::storage::cache::ReadCache). Both hold at every moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Most entries, at least 1.
+    pub entries: usize,
+    /// Most bytes: keys, values, and 192 bytes for each entry. At most 1 TiB.
+    pub bytes: u64,
+}
+
+/// Options of a [`StorageMachine`](crate::machine::storage::StorageMachine).
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,12 +36,12 @@ const CACHE_BYTES_MAX: usize = 1 << 40;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct StorageConfig {
-    pub(super) batch_size: usize,
-    pub(super) batch_interval: Duration,
-    pub(super) sync_writes: bool,
-    pub(super) limits: Limits,
-    pub(super) enable_cache: bool,
-    pub(super) cache_limits: CacheLimits,
+    pub(crate) batch_size: usize,
+    pub(crate) batch_interval: Duration,
+    pub(crate) sync_writes: bool,
+    pub(crate) limits: Limits,
+    pub(crate) enable_cache: bool,
+    pub(crate) cache_limits: CacheLimits,
 }
 
 impl Default for StorageConfig {
@@ -132,12 +140,7 @@ impl StorageConfig {
         ]
     }
 
-    /// The configured cache.
-    pub(super) fn cache(&self) -> Option<ReadCache> {
-        self.enable_cache.then(|| ReadCache::new(self.cache_limits))
-    }
-
-    pub(super) fn check(&self) -> Result<(), OpenError> {
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
         self.limits.check()?;
         within("batch_size", self.batch_size, 1, BATCH_SIZE_MAX)?;
         let CacheLimits { entries, bytes } = self.cache_limits;
