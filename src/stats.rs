@@ -137,7 +137,7 @@ impl<M: StateMachine> Engine<M> {
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
         engine.latency.settle(progress.acknowledged_mark());
         let latency = engine.latency.stats();
-        let pinned_threads = engine.lock_pinned().clone();
+        let pinned_threads = engine.pinned.lock().clone();
         let submitted_mark = progress.submitted_mark();
         let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match &engine.log {

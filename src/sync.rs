@@ -12,7 +12,7 @@ pub(crate) use crossbeam_queue::ArrayQueue;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard},
+    sync::{OnceLock, RwLock, RwLockWriteGuard},
     thread_local,
 };
 
@@ -28,6 +28,17 @@ pub(crate) mod thread {
         yield_now,
     };
 }
+
+/// The mutex and the signal under [`Mutex`] and [`Condvar`].
+#[cfg(not(any(loom, shuttle)))]
+mod raw {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
+mod mutex;
+mod rank;
+pub(crate) use mutex::{Condvar, Mutex, MutexGuard};
+pub(crate) use rank::{Rank, assert_none_held};
 
 #[cfg(any(loom, shuttle))]
 mod parking;

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
@@ -101,13 +100,14 @@ impl<M: StateMachine> Engine<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let (first, last) = (*indexes.start(), *indexes.end());
-        // Lock only for a moment. A caller that has claimed and waits for the appender keeps slots
-        // that this holder may wait for.
-        let (claim, applied_before, committed) = {
-            let mut appending = self.lock_appender();
+        let mut claim = self.claims.claim(self);
+        // Claim and commit under one lock. A caller that has claimed and waits for the appender
+        // keeps slots that the holder of the appender may wait for.
+        let (applied_before, committed) = {
+            let mut appending = self.appender.lock();
             let applied_before = self.progress.applied_mark();
-            let claim = self.claims.claim(first.max(applied_before), self);
-            (claim, applied_before, self.commit_in(&mut appending, last))
+            claim.begin(first.max(applied_before));
+            (applied_before, self.commit_in(&mut appending, last))
         };
         committed.map_err(refused)?;
         self.workers.notify();
@@ -130,7 +130,7 @@ impl<M: StateMachine> Engine<M> {
         let log = self.log_for_records().map_err(refused)?;
         let began = Instant::now();
         let left = || timeout.saturating_sub(began.elapsed());
-        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _view = self.viewing.lock();
         let (mut appending, new) = loop {
             let held = self.hold_appender_applied(left());
             let mut appending =

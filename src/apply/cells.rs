@@ -6,12 +6,12 @@
 //! that sees its entry acknowledged finds its reply.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::entry::Reply;
 use crate::log::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, OnceLock};
+use crate::sync::{Mutex, OnceLock, Rank};
 
 /// The cell for the reply of one entry.
 #[derive(Debug, Default)]
@@ -38,18 +38,17 @@ const NONE: u64 = u64::MAX;
 
 impl ReplyCells {
     pub(crate) fn new() -> Self {
-        Self { lowest: AtomicU64::new(NONE), waiting: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<ReplyCell>)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        Self {
+            lowest: AtomicU64::new(NONE),
+            waiting: Mutex::new(Rank::ReplyCells, VecDeque::new()),
+        }
     }
 
     /// Adds a cell for the entry at `index`, which is above all others. The caller holds the
     /// appender, and no worker has the entry yet.
     pub(crate) fn add(&self, index: u64) -> Arc<ReplyCell> {
         let cell = Arc::<ReplyCell>::default();
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         debug_assert!(waiting.back().is_none_or(|(last, _)| *last < index));
         waiting.push_back((index, Arc::clone(&cell)));
         // Relaxed: the hand-over of the entry to a worker makes this visible to the worker.
@@ -68,7 +67,7 @@ impl ReplyCells {
 
     #[cold]
     fn fill_slow(&self, mark: u64, slots: &SlotRing) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| *index < mark) {
             // A dropped future wants no reply.
             if Arc::strong_count(&cell) > 1 {
@@ -108,6 +107,6 @@ mod tests {
         assert_eq!(cells.lowest.load(Ordering::Relaxed), 8);
         cells.fill_to(9, &slots);
         assert_eq!(replies().pop(), Some(Some(Reply::Custom(8))));
-        assert_eq!((cells.lowest.load(Ordering::Relaxed), cells.lock().len()), (NONE, 0));
+        assert_eq!((cells.lowest.load(Ordering::Relaxed), cells.waiting.lock().len()), (NONE, 0));
     }
 }

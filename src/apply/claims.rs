@@ -1,10 +1,9 @@
 //! Claims on replies: a slot is not reused before a claimed reply is copied out.
 
 use std::fmt;
-use std::sync::PoisonError;
 
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, Rank};
 
 /// The first indexes of the synchronous calls in progress.
 #[derive(Debug)]
@@ -16,7 +15,10 @@ pub(crate) struct Claims {
 
 impl Claims {
     pub(crate) fn new() -> Self {
-        Self { oldest: AtomicU64::new(u64::MAX), claimed: Mutex::new(Vec::with_capacity(64)) }
+        Self {
+            oldest: AtomicU64::new(u64::MAX),
+            claimed: Mutex::new(Rank::Claims, Vec::with_capacity(64)),
+        }
     }
 
     /// The lowest index whose reply is still wanted; `u64::MAX` if there is none.
@@ -25,22 +27,20 @@ impl Claims {
         self.oldest.load(Ordering::Acquire)
     }
 
-    /// Claims the replies from `first` on. The caller holds the appender's lock, and the entries
-    /// are not visible yet. `owner` is told when the claim ends.
-    pub(crate) fn claim<'a>(&'a self, first: u64, owner: &'a dyn Released) -> Claim<'a> {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.push(first);
-        self.oldest.fetch_min(first, Ordering::AcqRel);
-        Claim { claims: self, first, owner }
+    /// A claim that keeps nothing yet. Its drop locks the appender, so the caller does not hold
+    /// the appender. `owner` is told when the claim ends.
+    pub(crate) fn claim<'a>(&'a self, owner: &'a dyn Released) -> Claim<'a> {
+        Rank::Appender.assert_free();
+        Claim { claims: self, first: None, owner }
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn are_free(&self) -> bool {
-        self.claimed.try_lock().is_ok()
+        self.claimed.try_lock().is_some()
     }
 
     fn release(&self, first: u64) {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claimed = self.claimed.lock();
         if let Some(at) = claimed.iter().position(|index| *index == first) {
             claimed.swap_remove(at);
         }
@@ -56,12 +56,26 @@ pub(crate) trait Released {
     fn released(&self, first: u64);
 }
 
-/// A claim, held by a synchronous call until it has its replies or gives up. The caller must not
-/// hold the appender when it drops the claim, except after a failure.
+/// A claim, held by a synchronous call until it has its replies or gives up.
+///
+/// Its drop locks the appender. So a call makes it before it locks the appender, and lends it to
+/// the code under that lock: the claim outlives the lock, however the call ends.
 pub(crate) struct Claim<'a> {
     claims: &'a Claims,
-    first: u64,
+    /// `None`: it keeps nothing.
+    first: Option<u64>,
     owner: &'a dyn Released,
+}
+
+impl Claim<'_> {
+    /// Keeps replies from `first` on. The caller holds the appender, and has shown the entries to no worker.
+    pub(crate) fn begin(&mut self, first: u64) {
+        debug_assert!(self.first.is_none(), "a claim begins once");
+        let mut claimed = self.claims.claimed.lock();
+        claimed.push(first);
+        self.claims.oldest.fetch_min(first, Ordering::AcqRel);
+        self.first = Some(first);
+    }
 }
 
 impl fmt::Debug for Claim<'_> {
@@ -72,7 +86,9 @@ impl fmt::Debug for Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.claims.release(self.first);
-        self.owner.released(self.first);
+        if let Some(first) = self.first {
+            self.claims.release(first);
+            self.owner.released(first);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Automatic compaction: runs when the log has become so long that a snapshot pays.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -8,8 +7,8 @@ use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
 use crate::machine::StateMachine;
 use crate::progress::watermark::encode;
-use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Mutex, Rank};
 use crate::threads::Step;
 
 /// Pause after the first failure; each further failure doubles it.
@@ -49,11 +48,14 @@ impl Compaction {
     pub(crate) fn new() -> Self {
         let last = Instant::now();
         let stats = CompactionStats::default();
-        Self(Mutex::new(State { stats, last, not_before: None, never: false }))
+        Self(Mutex::new(
+            Rank::CompactionState,
+            State { stats, last, not_before: None, never: false },
+        ))
     }
 
     fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 
     pub(crate) fn stats(&self) -> CompactionStats {
@@ -142,7 +144,7 @@ impl<M: StateMachine> Engine<M> {
         if !self.compaction_is_due() {
             return Step::Idle;
         }
-        let turn = self.lock_snapshots();
+        let turn = self.snapshotting.lock();
         // Another thread's compaction may have run during the wait.
         if !self.compaction_is_due() {
             return Step::Worked;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::cells::ReplyCells;
@@ -31,7 +31,7 @@ use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
-use crate::sync::{Mutex, MutexGuard, thread};
+use crate::sync::{Mutex, Rank, thread};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
 
@@ -63,7 +63,7 @@ pub(crate) struct Engine<M> {
     /// Lock that admits one sync at a time of a storage without our log.
     pub(crate) syncing: Mutex<()>,
     /// The receiver of a snapshot, if there is one.
-    pub(crate) receiving: std::sync::Mutex<Weak<()>>,
+    pub(crate) receiving: Mutex<Weak<()>>,
     /// Mark of the newest durable snapshot's entry.
     pub(crate) snapshot_mark: AtomicU64,
     /// Length of the newest durable snapshot in bytes.
@@ -78,7 +78,7 @@ pub(crate) struct Engine<M> {
     /// entries.
     pub(crate) behind_sequence: AtomicU64,
     /// Results of pinning the threads.
-    pinned: std::sync::Mutex<Vec<PinnedThread>>,
+    pub(crate) pinned: Mutex<Vec<PinnedThread>>,
     /// Number of replies that were rejections.
     pub(crate) rejected: AtomicU64,
     pub(crate) memory: MemoryStats,
@@ -128,7 +128,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(Self {
             machine,
             workers: Workers::new(workers, start_mark),
-            appender: Mutex::new(Appending { appender, linger: Linger::default() }),
+            appender: Mutex::new(Rank::Appender, Appending { appender, linger: Linger::default() }),
             latency,
             config,
             progress,
@@ -139,28 +139,24 @@ impl<M: StateMachine> Engine<M> {
             claims: Claims::new(),
             cells: ReplyCells::new(),
             behind_sequence: AtomicU64::new(0),
-            viewing: Mutex::new(()),
+            viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
-            snapshotting: Mutex::new(()),
-            syncing: Mutex::new(()),
-            receiving: std::sync::Mutex::default(),
+            snapshotting: Mutex::new(Rank::SnapshotTurn, ()),
+            syncing: Mutex::new(Rank::StorageSyncTurn, ()),
+            receiving: Mutex::new(Rank::SnapshotReceiver, Weak::new()),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
             compaction_signal: Signal::default(),
             compaction: Compaction::new(),
-            pinned: std::sync::Mutex::default(),
+            pinned: Mutex::new(Rank::PinnedThreads, Vec::new()),
             rejected: AtomicU64::new(0),
             memory,
             start_mark,
             replayed,
             jumped: AtomicU64::new(0),
         })
-    }
-
-    pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appending> {
-        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of entries that this engine has applied.
@@ -241,7 +237,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
     pub(crate) fn feed_now(&self) -> Result<(), Poison> {
-        let mut appending = self.lock_appender();
+        let mut appending = self.appender.lock();
         let fed = self.feed(&mut appending, true);
         drop(appending);
         fed.map_err(|poison| self.fail(poison))?;
@@ -375,11 +371,8 @@ impl<M: StateMachine> Engine<M> {
     /// before it releases it.
     pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.appender.try_lock() {
-            Ok(mut appending) => self.feed(&mut appending, false)?,
-            Err(TryLockError::Poisoned(poisoned)) => {
-                self.feed(&mut poisoned.into_inner(), false)?
-            }
-            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
+            Some(mut appending) => self.feed(&mut appending, false)?,
+            None => return Ok(Step::Blocked),
         };
         if fed {
             self.workers.notify();
@@ -420,13 +413,8 @@ impl<M: StateMachine> Engine<M> {
     /// Closes the open frame when the log writer has no closed one. If a thread holds the appender,
     /// that thread closes it before it releases the appender.
     fn close_open_frame(&self) -> Step {
-        match self.appender.try_lock() {
-            Ok(mut appending) => appending.appender.close_if_wanted(),
-            Err(TryLockError::Poisoned(poisoned)) => {
-                poisoned.into_inner().appender.close_if_wanted();
-            }
-            Err(TryLockError::WouldBlock) => return Step::Blocked,
-        }
+        let Some(mut appending) = self.appender.try_lock() else { return Step::Blocked };
+        appending.appender.close_if_wanted();
         Step::Worked
     }
 
@@ -460,7 +448,7 @@ impl<M: StateMachine> Engine<M> {
     /// Asks for everything in the log to become durable, in every mode. Returns the sequence of the
     /// last frame.
     pub(crate) fn want_sync(&self, log: &Log) -> u64 {
-        let sequence = self.lock_appender().appender.close_and_last_sequence();
+        let sequence = self.appender.lock().appender.close_and_last_sequence();
         log.want_sync(sequence);
         self.writer_signal.notify();
         sequence
@@ -504,12 +492,32 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Blocks until `stage` covers `index`. Writes the log itself meanwhile, if no other thread
-    /// does.
+    /// does. The caller holds no lock, because wakers may be called.
     pub(crate) fn wait(
         &self,
         index: u64,
         stage: Stage,
         timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
+    }
+
+    /// As [`Engine::wait`], for a caller that holds a lock for long: it leaves wakers to others.
+    pub(crate) fn wait_under_lock(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.wait_and_wake(index, stage, timeout, || self.leave_tasks())
+    }
+
+    fn wait_and_wake(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+        wake: impl FnOnce(),
     ) -> Result<(), WaitError> {
         let never = matches!(stage, Stage::Written | Stage::Durable);
         if never && self.progress.rule() == AckRule::Applied {
@@ -528,7 +536,7 @@ impl<M: StateMachine> Engine<M> {
         }
         let help = || {
             self.help_writer(index, stage, timeout);
-            self.progress.wake_tasks();
+            wake();
         };
         waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
     }
@@ -572,11 +580,6 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Results of pinning the threads.
-    pub(crate) fn lock_pinned(&self) -> std::sync::MutexGuard<'_, Vec<PinnedThread>> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts a holder of the directory.
     pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
         let holders = self.log.as_ref()?.disk().holders()?;
@@ -605,7 +608,7 @@ impl<M: StateMachine> Released for Engine<M> {
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;
         }
-        let mut appending = self.lock_appender();
+        let mut appending = self.appender.lock();
         let fed = self.feed(&mut appending, false);
         drop(appending);
         match fed {

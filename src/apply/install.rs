@@ -7,7 +7,7 @@
 //! removed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -104,12 +104,12 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.lock_snapshots();
+        let _turn = self.snapshotting.lock();
         let log = self.log_for_snapshots()?;
         if !received.is_into(log.disk()) {
             return Err(SnapshotError::OtherDirectory);
         }
-        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _view = self.viewing.lock();
         // Apply everything committed meanwhile, too, because callers wait for its replies.
         let held = self.hold_appender_applied(timeout);
         let mut appending = held.map_err(super::snapshots::snapshot_error)?;
@@ -191,8 +191,8 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.lock_snapshots();
-        let _view = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.snapshotting.lock();
+        let _view = self.viewing.lock();
         self.check_open()?;
         snapshot.verify()?;
         let held = self.hold_appender_applied(timeout);
@@ -261,7 +261,7 @@ impl<M: StateMachine> Engine<M> {
         })?;
         let applied = self.wait(index, Stage::Applied, timeout);
         applied.map_err(super::snapshots::snapshot_error)?;
-        let log_id = self.lock_appender().appender.log_id(index);
+        let log_id = self.appender.lock().appender.log_id(index);
         Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
     }
 

@@ -96,7 +96,7 @@ impl<M: StateMachine> Engine<M> {
     /// Compares entries that the log already has. The caller holds no lock.
     pub(super) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
         comparing.attempts += 1;
-        let appending = self.lock_appender();
+        let appending = self.appender.lock();
         let extent = self.extent(&appending);
         let places = Self::known_places(&appending, extent, known);
         drop(appending);
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(node.append(&entries).unwrap().new, 2);
         let mut comparing = Comparing::new();
         let same = |comparing: &mut Comparing| {
-            node.engine.known_same(&node.engine.lock_appender(), comparing, &entries)
+            node.engine.known_same(&node.engine.appender.lock(), comparing, &entries)
         };
         for _ in 0..ATTEMPTS_MAX {
             node.engine.compare_known(&mut comparing, &entries);
@@ -183,7 +183,7 @@ mod tests {
         let mut comparing = Comparing::new();
         node.engine.compare_known(&mut comparing, &entries);
         node.truncate_after(Some(1)).unwrap();
-        let appending = node.engine.lock_appender();
+        let appending = node.engine.appender.lock();
         let known = entries.get(..1).unwrap_or_default();
         assert_eq!(node.engine.known_same(&appending, &mut comparing, known).unwrap(), None);
     }

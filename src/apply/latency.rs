@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -15,6 +14,7 @@ use histogram::AtomicHistogram;
 
 use super::times::EngineTimes;
 use crate::clock::Clock;
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// Percentiles of the latency from submission to acknowledgement, in nanoseconds. They begin when
 /// the manager is made or [`reset_latency`](crate::ApplyManager::reset_latency) is called.
@@ -190,7 +190,7 @@ impl Latency {
         Self {
             clock,
             stamps: Stamps::new(submissions),
-            turn: Mutex::default(),
+            turn: Mutex::new(Rank::LatencyTurn, ()),
             noted: CachePadded::default(),
             looks: AtomicU64::new(0),
             // The histogram has 2^6 steps for each doubling: a precision of 1.6 %, up to 2^40 ns
@@ -244,7 +244,7 @@ impl Latency {
     #[cold]
     fn submitted_when_full(&self, stamp: Stamp, acknowledged: u64) {
         self.noted.fetch_max(acknowledged, Ordering::Relaxed);
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.lock();
         self.take_off(turn);
         if !self.stamps.push(stamp) {
             self.unmeasured.fetch_add(stamp.count, Ordering::Relaxed);
@@ -274,7 +274,7 @@ impl Latency {
             // Either this thread has the turn, or the holder of the turn sees afterwards that this
             // thread came.
             fence(Ordering::SeqCst);
-            let Ok(turn) = self.turn.try_lock() else { return };
+            let Some(turn) = self.turn.try_lock() else { return };
             let looks = self.looks.load(Ordering::Relaxed);
             self.take_off(turn);
             fence(Ordering::SeqCst);
@@ -288,7 +288,7 @@ impl Latency {
     /// reader of the figures. The thread that moved the mark may not have noted it yet.
     pub(crate) fn settle(&self, mark: u64) {
         self.noted.fetch_max(mark, Ordering::Relaxed);
-        self.take_off(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.take_off(self.turn.lock());
         // Look again for threads that found the turn taken.
         self.note_late(mark);
     }
@@ -297,7 +297,7 @@ impl Latency {
     /// meanwhile. These entries are never acknowledged, and their successors must not wait for
     /// them.
     pub(crate) fn truncated(&self, mark: u64) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         self.stamps.truncate(mark);
         self.forget_submission_from(mark);
     }

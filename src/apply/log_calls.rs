@@ -103,7 +103,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// failure.
     pub fn log_state(&self) -> Result<LogState, LogError> {
         let log = self.log()?;
-        let appending = self.engine.lock_appender();
+        let appending = self.engine.appender.lock();
         let progress = &self.engine.progress;
         let base = log.base();
         Ok(LogState {
@@ -122,7 +122,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns the errors of [`log_state`](ApplyManager::log_state).
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
         self.log()?;
-        Ok(self.engine.lock_appender().appender.log_id(index))
+        Ok(self.engine.appender.lock().appender.log_id(index))
     }
 
     /// Copies entries of the log, from the start of `range`: as many as fit `bytes_max`, and at
@@ -178,7 +178,7 @@ impl<M: StateMachine> ApplyManager<M> {
             return Err(LogError::Closed);
         }
         let _tasks = self.engine.wakes_tasks();
-        let mut appending = self.engine.lock_appender();
+        let mut appending = self.engine.appender.lock();
         let progress = &self.engine.progress;
         let held = keep.and_then(|index| appending.appender.last_held(index));
         let mark = encode(held.map(|log_id| log_id.index));
@@ -228,7 +228,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log()?;
         let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.lock_snapshots();
+        let _turn = self.engine.snapshotting.lock();
         if self.engine.is_closed() {
             return Err(LogError::Closed);
         }
@@ -285,7 +285,7 @@ struct Extent {
 
 impl<M: StateMachine> Engine<M> {
     fn log_extent(&self, log: &Log) -> Extent {
-        Extent::of(&self.lock_appender(), log)
+        Extent::of(&self.appender.lock(), log)
     }
 
     /// The extent of the log, and the places of the entries of `range` at that moment.
@@ -294,7 +294,7 @@ impl<M: StateMachine> Engine<M> {
         log: &Log,
         range: &RangeInclusive<u64>,
     ) -> (Extent, KnownPlaces) {
-        let appending = self.lock_appender();
+        let appending = self.appender.lock();
         let extent = Extent::of(&appending, log);
         let (first, last) = (*range.start(), *range.end());
         let places = appending.appender.known_places(extent.segment, first, last);

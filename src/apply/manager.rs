@@ -1,7 +1,7 @@
 //! The apply manager: the public face of an engine.
 
 use std::ops::Deref;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -16,7 +16,7 @@ use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{Stage, decode};
 use crate::stats::StatsReader;
-use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Condvar, Mutex, Rank, thread};
 use crate::threads::Step;
 
 /// An apply manager feeds a state machine from a log: in order, in batches, by worker threads. It
@@ -92,9 +92,10 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn of(engine: Arc<Engine<M>>, threads: Threads) -> Self {
         let holding = engine.holding(Holder::OpenManager);
-        let end = Mutex::new(End { holding, ..End::default() });
+        let end = Mutex::new(Rank::ManagerEnd, End { holding, ..End::default() });
+        let threads = Mutex::new(Rank::ManagerThreads, threads);
         let stats_reader = StatsReader::new(&engine);
-        Self { engine, threads: Mutex::new(threads), end, ended: Condvar::new(), stats_reader }
+        Self { engine, threads, end, ended: Condvar::new(), stats_reader }
     }
 
     /// A cheap handle for reading the machine from any thread, also after the manager is closed.
@@ -115,7 +116,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// a turn.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
-        self.engine.applied_in(&self.engine.lock_appender())
+        self.engine.applied_in(&self.engine.appender.lock())
     }
 
     /// Submits committed entries and returns at once: they are then in the log's memory.
@@ -241,7 +242,8 @@ impl<M: StateMachine> ApplyManager<M> {
         self.flush(timeout)
     }
 
-    /// Flushes as [`ApplyManager::flush_pending`] does; the caller wakes the tasks.
+    /// Flushes as [`ApplyManager::flush_pending`] does. Calls no wakers, because the caller may
+    /// hold a lock.
     fn flush(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
         let progress = &self.engine.progress;
@@ -251,7 +253,7 @@ impl<M: StateMachine> ApplyManager<M> {
         match decode(committed) {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
-                self.engine.wait(last, Stage::Acknowledged, left)?;
+                self.engine.wait_under_lock(last, Stage::Acknowledged, left)?;
                 self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
             }
             None => Ok(progress.poison.check()?),
@@ -336,7 +338,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Waits for the outcome of the call that closes.
     fn wait_for_outcome(&self, timeout: Duration) -> Result<(), CloseError> {
         let began = Instant::now();
-        let mut end = self.lock_end();
+        let mut end = self.end.lock();
         loop {
             if let Some(outcome) = &end.outcome {
                 return outcome.clone();
@@ -345,14 +347,13 @@ impl<M: StateMachine> ApplyManager<M> {
             if left.is_zero() {
                 return Err(CloseError::Wait(self.timed_out(began.elapsed())));
             }
-            let waited = self.ended.wait_timeout(end, left);
-            end = waited.unwrap_or_else(PoisonError::into_inner).0;
+            end = self.ended.wait_timeout(end, left);
         }
     }
 
     /// Tells every call that closes the outcome.
     fn note_outcome(&self, outcome: Result<(), CloseError>) -> Result<(), CloseError> {
-        let mut end = self.lock_end();
+        let mut end = self.end.lock();
         end.outcome = Some(outcome.clone());
         if let Some(holding) = &mut end.holding {
             holding.becomes(Holder::ClosedManager);
@@ -362,16 +363,14 @@ impl<M: StateMachine> ApplyManager<M> {
         outcome
     }
 
-    fn lock_threads(&self) -> MutexGuard<'_, Threads> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_end(&self) -> MutexGuard<'_, End> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether no call has the turn to close.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn threads_are_free(&self) -> bool {
+        self.threads.try_lock().is_some()
     }
 
     fn shut_down(&self, timeout: Duration, began: Instant) -> Result<(), CloseError> {
-        let mut threads = self.lock_threads();
+        let mut threads = self.threads.lock();
         let flushed = if self.engine.config.by_hand.is_none() {
             self.flush(timeout)
         } else {
@@ -442,7 +441,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
-        let mut threads = self.lock_threads();
+        let mut threads = self.threads.lock();
         if self.engine.lifecycle().is_of_a_parent() {
             // This is a copy that `fork` made. The parent's engine continues, and only the parent
             // may write its files.

@@ -132,7 +132,8 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<(LogId, Submission<'_>), ProposeError> {
         let began_ns = self.latency.now_ns();
         let _tasks = self.wakes_tasks();
-        let appending = self.lock_appender();
+        let mut claim = self.claim_for(mode);
+        let appending = self.appender.lock();
         self.check_may_submit(mode).map_err(|error| match error {
             SubmitError::CommitMode { mode, .. } => {
                 ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode })
@@ -142,9 +143,9 @@ impl<M: StateMachine> Engine<M> {
         let log_id = next_log_id(&appending);
         let entries = [Entry::new(log_id, payload)];
         let plan = appending.appender.plan(&entries).map_err(ProposeError::Refused)?;
-        let taken = self.take(appending, &entries, (plan, 0), mode, began_ns);
+        let taken = self.take(claim.as_mut(), appending, &entries, (plan, 0), mode, began_ns);
         match taken {
-            Ok(submission) => Ok((log_id, submission)),
+            Ok(submission) => Ok((log_id, Submission { claim, ..submission })),
             // The engine had not failed before, so it failed with this entry.
             Err(SubmitError::Poisoned(poison)) => {
                 Err(ProposeError::Taken { log_id, source: WaitError::Poisoned(poison) })

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -76,7 +75,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// back: see [`compact`](ApplyManager::compact).
     pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.lock_snapshots();
+        let _turn = self.engine.snapshotting.lock();
         self.engine.check_open()?;
         self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
     }
@@ -88,7 +87,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`SnapshotError`]; the engine continues.
     pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.lock_snapshots();
+        let _turn = self.engine.snapshotting.lock();
         let (began, began_at) = (Instant::now(), self.engine.latency.now());
         let (log_id, summary) = self.engine.with_state(|state| {
             let (log_id, meta) = (state.log_id(), state.meta());
@@ -142,7 +141,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// there is a newer snapshot.
     pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
         let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.lock_snapshots();
+        let _turn = self.engine.snapshotting.lock();
         self.engine.check_open()?;
         let newest = self.engine.snapshot_mark.load(Ordering::Acquire);
         if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
@@ -275,19 +274,14 @@ impl View {
 pub(super) type Turn<'a> = crate::sync::MutexGuard<'a, ()>;
 
 impl<M: StateMachine> Engine<M> {
-    pub(super) fn lock_snapshots(&self) -> Turn<'_> {
-        self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The turn, if it is free in time.
     pub(super) fn lock_snapshots_within(&self, timeout: Duration) -> Option<Turn<'_>> {
         let began = Instant::now();
         loop {
             match self.snapshotting.try_lock() {
-                Ok(turn) => return Some(turn),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if began.elapsed() >= timeout => return None,
-                Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK),
+                Some(turn) => return Some(turn),
+                None if began.elapsed() >= timeout => return None,
+                None => thread::park_timeout(LOOK),
             }
         }
     }
@@ -384,7 +378,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
-        self.compact_in(&self.lock_snapshots())
+        self.compact_in(&self.snapshotting.lock())
     }
 
     /// Compacts, for a caller that has the turn.
@@ -430,7 +424,7 @@ impl<M: StateMachine> Engine<M> {
         if log.retain_entries() > 0 || self.compaction.has_failed() {
             return Ok(());
         }
-        let Some(number) = self.lock_appender().appender.segment_after(used_min) else {
+        let Some(number) = self.appender.lock().appender.segment_after(used_min) else {
             return Ok(());
         };
         // Do this before the appender's place is taken, and not in the log writer, for which a full
@@ -439,7 +433,7 @@ impl<M: StateMachine> Engine<M> {
             tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
-        let mut appending = self.lock_appender();
+        let mut appending = self.appender.lock();
         let Some(number) = appending.appender.end_segment(used_min) else { return Ok(()) };
         log.want_segment(number);
         drop(appending);
@@ -541,11 +535,11 @@ impl<M: StateMachine> Engine<M> {
         covered: LogId,
         start: SegmentStart,
     ) -> Result<(), SnapshotError> {
-        let last = decode(start.mark).and_then(|index| self.lock_appender().appender.log_id(index));
+        let last = decode(start.mark).and_then(|index| self.appender.lock().appender.log_id(index));
         let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
         let base = start.base(last);
         log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;
-        self.lock_appender().appender.forget_before(&base);
+        self.appender.lock().appender.forget_before(&base);
         Ok(())
     }
 }

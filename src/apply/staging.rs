@@ -4,7 +4,6 @@
 //! the commit has returned. The worker commits when a batch is full, when its ring has run dry, and
 //! before the view token. An inline apply commits at once.
 
-use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -146,11 +145,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let (Some(staging), Some(worker)) = (self.machine.staging(), self.workers.get(id)) else {
             return Ok(Step::Idle);
         };
-        let mut state = match worker.try_place() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
-        };
+        let Some(mut state) = worker.try_place() else { return Ok(Step::Blocked) };
         let worked = self.commit(staging, worker, &mut state)?;
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
@@ -254,7 +249,7 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.durable_mark() >= mark {
             return Ok(());
         }
-        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.syncing.lock();
         self.progress.poison.check()?;
         let durable = self.progress.durable_mark();
         // Another caller's sync during the wait may have been enough.

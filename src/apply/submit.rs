@@ -65,9 +65,10 @@ impl<M: StateMachine> Engine<M> {
         }
         let began_ns = self.latency.now_ns();
         let _tasks = self.wakes_tasks();
+        let mut claim = self.claim_for(mode);
         let mut comparing = Comparing::new();
         let (appending, plan, known_same) = loop {
-            let appending = self.lock_appender();
+            let appending = self.appender.lock();
             self.check_may_submit(mode)?;
             let plan = appending.appender.plan(entries)?;
             let known = entries.get(..plan.known).unwrap_or_default();
@@ -77,13 +78,22 @@ impl<M: StateMachine> Engine<M> {
             drop(appending);
             self.compare_known(&mut comparing, known);
         };
-        self.take(appending, entries, (plan, known_same), mode, began_ns).map(Some)
+        let plan = (plan, known_same);
+        let taken = self.take(claim.as_mut(), appending, entries, plan, mode, began_ns);
+        Ok(Some(Submission { claim, ..taken? }))
+    }
+
+    /// What keeps the replies of a synchronous call. Made before the appender is locked.
+    pub(super) fn claim_for(&self, mode: Mode) -> Option<Claim<'_>> {
+        (mode == Mode::Sync).then(|| self.claims.claim(self))
     }
 
     /// Takes `entries`, at least one, according to `plan`. `known_same` of the known ones are the
-    /// same.
+    /// same. `claim` keeps their replies from then on. The caller keeps it, and adds it to the
+    /// result.
     pub(super) fn take(
         &self,
+        claim: Option<&mut Claim<'_>>,
         mut appending: MutexGuard<'_, Appending>,
         entries: &[Entry<'_>],
         (plan, known_same): (Plan, u64),
@@ -103,15 +113,16 @@ impl<M: StateMachine> Engine<M> {
         if submitted_before == 0 {
             self.progress.set_base(first);
         }
-        let claim =
-            (mode == Mode::Sync).then(|| self.claims.claim(first.max(applied_before), self));
+        if let Some(claim) = claim {
+            claim.begin(first.max(applied_before));
+        }
         let submitted = Submitted {
             new: new.len() as u64,
             known_same,
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
         let cell = (mode == Mode::Future).then(|| self.cells.add(last));
-        let submission = Submission { last, submitted, applied_before, claim, cell };
+        let submission = Submission { last, submitted, applied_before, claim: None, cell };
         if new.is_empty() {
             return Ok(submission);
         }
@@ -270,7 +281,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Commits entries up to `index`.
     pub(crate) fn commit(&self, index: u64) -> Result<(), SubmitError> {
-        let mut appending = self.lock_appender();
+        let mut appending = self.appender.lock();
         self.commit_in(&mut appending, index)?;
         drop(appending);
         self.workers.notify();
@@ -339,7 +350,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn refuse_submissions(&self) -> bool {
         // Under the lock: a submission that holds it finishes first, and each later one sees the
         // phase.
-        let _appending = self.lock_appender();
+        let _appending = self.appender.lock();
         self.lifecycle().begin_closing()
     }
 }

@@ -248,7 +248,9 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
         // The log writer is at the place where it moves the marks.
         let held = manager.engine.progress.hold_log_marks();
         keeper.open.send(()).unwrap();
-        let told = manager.engine.sync_log(Duration::from_millis(100));
+        let sync = || manager.engine.sync_log(Duration::from_millis(100));
+        // Another thread: this one holds a lock of a higher rank than the call takes.
+        let told = scope.spawn(sync).join().unwrap();
         assert!(matches!(told, Err(WaitError::Timeout { reached: None, .. })), "{told:?}");
         drop(held);
         waiting.join().unwrap().unwrap();
@@ -550,7 +552,8 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
     let manager = ApplyManager::new(machine, workers(1).pipeline_depth(4)).unwrap();
     let engine = &manager.engine;
-    let claim = engine.claims.claim(1, &**engine);
+    let mut claim = engine.claims.claim(&**engine);
+    claim.begin(1);
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
     let _ = manager.append(&entries).unwrap();
     manager.commit(20).unwrap();

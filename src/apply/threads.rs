@@ -148,7 +148,7 @@ struct Pin {
 
 impl Pin {
     fn new<M: StateMachine>(engine: &Engine<M>, name: &str, core: Option<Core>) -> Self {
-        let mut pinned = engine.lock_pinned();
+        let mut pinned = engine.pinned.lock();
         pinned.push(PinnedThread {
             thread: name.to_owned(),
             core: core.as_ref().map(Core::number),
@@ -163,7 +163,7 @@ impl Pin {
             Some(core) => core.pin(),
             None => PinOutcome::Failed("the system names no cores".to_owned()),
         };
-        if let Some(thread) = engine.lock_pinned().get_mut(self.at) {
+        if let Some(thread) = engine.pinned.lock().get_mut(self.at) {
             thread.outcome = outcome;
         }
     }

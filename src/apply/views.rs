@@ -2,7 +2,6 @@
 //! the rings like an entry.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
@@ -44,7 +43,7 @@ impl<M: StateMachine> ApplyManager<M> {
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {
         let views = self.machine.views().ok_or(ViewError::Unsupported)?;
-        let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.viewing.lock();
         self.end_linger()?;
         // Take the hold before anything is copied that may refer to a segment.
         let hold = self.table.hold().of(self.holding(Holder::View));
@@ -68,13 +67,14 @@ impl<M: StateMachine> Engine<M> {
         &self,
         look: impl FnOnce(&M, Option<LogId>, HeldPlaces<'_, M>) -> R,
     ) -> Result<R, Poison> {
-        let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.viewing.lock();
         self.end_linger()?;
         let appending = self.hold_appender_idle()?;
-        let places = HeldPlaces { places: self.workers.take_places(), engine: self };
+        let places = self.workers.take_places();
         let applied = self.applied_in(&appending);
+        let HeldAppender { appending, hold } = appending;
         drop(appending);
-        Ok(look(&self.machine, applied, places))
+        Ok(look(&self.machine, applied, HeldPlaces { places, _hold: hold }))
     }
 
     /// Locks the appender's place while the rings are empty: everything given to the workers is in
@@ -88,10 +88,10 @@ impl<M: StateMachine> Engine<M> {
         self.holding.fetch_add(1, Ordering::Relaxed);
         let hold = Hold { engine: self };
         loop {
-            let appending = self.lock_appender();
+            let appending = self.appender.lock();
             self.progress.poison.check()?;
             if self.workers.are_done(&self.rings) {
-                return Ok(HeldAppender { appending, _hold: hold });
+                return Ok(HeldAppender { appending, hold });
             }
             drop(appending);
             self.pass_time();
@@ -149,7 +149,7 @@ impl<M: StateMachine> Engine<M> {
     /// Puts the view token behind the entries given to the workers; returns false if there is no
     /// room for it now.
     fn push_view_token(&self) -> Result<bool, Poison> {
-        let mut appending = self.lock_appender();
+        let mut appending = self.appender.lock();
         self.progress.poison.check()?;
         let unfed = appending.appender.unfed().front().map(|run| run.first);
         if !self.rings.have_room() {
@@ -199,7 +199,7 @@ impl<M: StateMachine> Drop for Hold<'_, M> {
 pub(crate) struct HeldAppender<'a, M: StateMachine> {
     /// Dropped first, because the end of the pause locks it again.
     appending: MutexGuard<'a, Appending>,
-    _hold: Hold<'a, M>,
+    hold: Hold<'a, M>,
 }
 
 impl<M: StateMachine> Deref for HeldAppender<'_, M> {
@@ -216,17 +216,18 @@ impl<M: StateMachine> DerefMut for HeldAppender<'_, M> {
     }
 }
 
-/// Every worker's place; the workers are notified when it is dropped.
+/// Every worker's place. When it is dropped, the places are free first, and then the workers are
+/// given what came meanwhile.
 #[derive(Debug)]
 pub(crate) struct HeldPlaces<'a, M: StateMachine> {
     places: Vec<MutexGuard<'a, WorkerState>>,
-    engine: &'a Engine<M>,
+    _hold: Hold<'a, M>,
 }
 
 impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
     fn drop(&mut self) {
+        // The end of the hold locks the appender, which comes before the places.
         self.places.clear();
-        self.engine.workers.notify();
     }
 }
 

@@ -6,14 +6,14 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::config::CommitMode;
-use crate::error::{Poison, WaitError};
+use crate::error::{CloseError, Poison, WaitError};
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::testing::{SimDisk, Stepped};
@@ -42,9 +42,9 @@ impl Wake for Probe {
         let engine = engine.as_ref().unwrap();
         let is_held = |locked: bool, name| (!locked).then_some(name);
         let found = [
-            is_held(engine.appender.try_lock().is_ok(), "the appender"),
-            is_held(engine.viewing.try_lock().is_ok(), "the turn of views"),
-            is_held(engine.snapshotting.try_lock().is_ok(), "the turn of snapshots"),
+            is_held(engine.appender.try_lock().is_some(), "the appender"),
+            is_held(engine.viewing.try_lock().is_some(), "the turn of views"),
+            is_held(engine.snapshotting.try_lock().is_some(), "the turn of snapshots"),
             is_held(engine.workers.are_free(), "a worker's place"),
             is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
             is_held(engine.claims.are_free(), "the claims"),
@@ -181,6 +181,64 @@ fn no_lock_is_held_while_a_waker_runs_in_a_synchronous_call() {
     probe.engine.lock().unwrap().take();
 }
 
+/// Takes each lock of the engine by a call of the manager, when it is called: a lock that its thread holds would be taken
+/// against the ranks, which a debug build refuses.
+struct CallsBack {
+    manager: Arc<ApplyManager<PersistentStateMachine>>,
+    calls: AtomicUsize,
+}
+
+impl Wake for CallsBack {
+    fn wake(self: Arc<Self>) {
+        let manager = &self.manager;
+        let engine = &manager.engine;
+        assert!(manager.applied().is_some());
+        manager.log_state().unwrap();
+        manager.hard_state().unwrap();
+        manager.wait_for_apply(1, Duration::ZERO).unwrap();
+        drop(manager.stats());
+        drop(engine.workers.take_places());
+        engine.log.as_ref().unwrap().next_due();
+        // The first call closes, and this one waits for its outcome: not for long, as it is its own thread's.
+        let closed = manager.shutdown(Duration::from_millis(1));
+        assert!(closed.is_ok() || matches!(closed, Err(CloseError::Wait(_))), "{closed:?}");
+        assert!(manager.threads_are_free(), "the lock of the threads is held");
+        // Last: none of these calls panicked.
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_waker_that_is_due_while_the_manager_closes_is_called_with_no_lock_and_may_call_the_manager() {
+    let disk = SimDisk::new(3).open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
+    let apply = ApplyConfig::new().batch_size(1);
+    let manager = Arc::new(ApplyManager::without_threads(machine, apply).unwrap());
+    let calls = Arc::new(CallsBack { manager: Arc::clone(&manager), calls: AtomicUsize::new(0) });
+    let waker = Waker::from(Arc::clone(&calls));
+    let puts = [1, 2].map(|index| Entry::put(index, 1, b"key", b"value"));
+    let _ = manager.apply_entries(&puts).unwrap();
+    let mut future = manager.acknowledged(1);
+    assert!(poll(&mut future, &waker).is_pending());
+    manager.engine.step_worker(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The close makes entry 1 acknowledged, and then waits for entry 2.
+            while manager.engine.progress.durable_mark() < 3 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            while manager.engine.progress.applied_mark() < 3 {
+                manager.engine.step_worker(0);
+            }
+        });
+        manager.shutdown(LONG).unwrap();
+    });
+    assert_eq!(manager.engine.progress.waiters.panicked(), 0);
+    assert_eq!(calls.calls.load(Ordering::Relaxed), 1);
+    assert!(poll(&mut future, &waker).is_ready());
+}
+
 /// A waker that applies one entry when it is called, if there is one left.
 struct Applies(Arc<ApplyManager<MemoryStateMachine>>, Arc<AtomicUsize>);
 
@@ -281,6 +339,6 @@ fn what_the_probe_looks_at_tells_a_held_lock() {
     assert!(!engine.workers.are_free());
     drop(place);
     let held = engine.appender.try_lock();
-    assert!(held.is_ok() && matches!(engine.appender.try_lock(), Err(TryLockError::WouldBlock)));
+    assert!(held.is_some() && engine.appender.try_lock().is_none());
     assert!(engine.log.as_ref().unwrap().while_writing(|log| !log.writer_is_free()));
 }

@@ -5,7 +5,7 @@
 //! an idle worker; only the worker's place does, once it is locked.
 
 use std::cell::Cell;
-use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
@@ -23,7 +23,7 @@ use crate::machine::{Partition, Range, StateMachine, apply_range};
 use crate::progress::watermark::Progress;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
 use crate::times::{TimeHistogram, TimeRecorder};
 
@@ -56,7 +56,7 @@ pub(crate) struct WorkerState {
 
 impl Worker {
     /// Locks the worker's place, if no thread has it.
-    pub(super) fn try_place(&self) -> TryLockResult<MutexGuard<'_, WorkerState>> {
+    pub(super) fn try_place(&self) -> Option<MutexGuard<'_, WorkerState>> {
         self.state.try_lock()
     }
 
@@ -74,9 +74,10 @@ pub(crate) struct Workers(Box<[Worker]>);
 
 impl Workers {
     pub(crate) fn new(count: usize, applied_mark: u64) -> Self {
+        let number = |id| u32::try_from(id).unwrap_or(u32::MAX);
         let worker = |id| Worker {
             id,
-            state: Mutex::default(),
+            state: Mutex::numbered(Rank::WorkerPlace, number(id), WorkerState::default()),
             cursor: CachePadded::new(AtomicU64::new(applied_mark)),
             ranges: CachePadded::new(AtomicU64::new(0)),
             signal: Signal::default(),
@@ -101,10 +102,10 @@ impl Workers {
     /// Whether everything put into the rings is in the state. The caller holds the appender.
     pub(crate) fn are_done(&self, rings: &Rings) -> bool {
         let free = |worker: &Worker| match worker.state.try_lock() {
-            Ok(state) => {
+            Some(state) => {
                 state.pending.is_none() && state.staged.is_empty() && rings.is_empty(worker.id)
             }
-            Err(_) => false,
+            None => false,
         };
         self.0.iter().all(free)
     }
@@ -117,8 +118,7 @@ impl Workers {
 
     /// Locks every worker's place, until the result is dropped.
     pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
-        let places = self.0.iter().map(|worker| worker.state.lock());
-        places.map(|place| place.unwrap_or_else(PoisonError::into_inner)).collect()
+        self.0.iter().map(|worker| worker.state.lock()).collect()
     }
 
     /// Durations of ranges of all workers.
@@ -131,7 +131,7 @@ impl Workers {
     /// Whether no thread has a worker's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn are_free(&self) -> bool {
-        self.0.iter().all(|worker| worker.state.try_lock().is_ok())
+        self.0.iter().all(|worker| worker.state.try_lock().is_some())
     }
 
     /// Whether every worker but `id` has finished `ranges` ranges.
@@ -170,12 +170,8 @@ impl<M: StateMachine> Applying<'_, M> {
     /// Takes one step of worker `id`: at most one range.
     pub(crate) fn step(&self, id: usize) -> Result<Step, Poison> {
         let Some(worker) = self.workers.0.get(id) else { return Ok(Step::Idle) };
-        let mut state = match worker.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // An inline apply has the place; it takes nothing that was in the ring.
-            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
-        };
+        // An inline apply that has the place takes nothing that was in the ring.
+        let Some(mut state) = worker.state.try_lock() else { return Ok(Step::Blocked) };
         let Some(range) = state.pending.take().or_else(|| self.rings.pop(id)) else {
             // Nothing is in flight, so release the segment's memory.
             state.segment = None;
@@ -301,11 +297,7 @@ impl<M: StateMachine> Applying<'_, M> {
     /// them.
     fn with_places_from(&self, id: usize, range: &Descriptor) -> Result<bool, Poison> {
         let Some(worker) = self.workers.0.get(id) else { return Ok(true) };
-        let mut state = match worker.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(false),
-        };
+        let Some(mut state) = worker.state.try_lock() else { return Ok(false) };
         // The view token may still be in the rings although all entries are applied, and must come
         // before this range.
         if !self.rings.is_empty(id) || state.pending.is_some() {

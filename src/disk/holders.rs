@@ -1,7 +1,9 @@
 //! What of this process holds a data directory: said when the directory is opened once more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Weak};
+
+use crate::sync::{Mutex, Rank};
 
 /// What may keep a directory open, as far as it is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,13 +69,17 @@ impl Drop for Holding {
 /// Device and inode of a directory.
 type Directory = (u64, u64);
 
+/// Directories with their holders.
+type OpenDirectories = Vec<(Directory, Weak<Holders>)>;
+
 /// The directories that this process has open.
-static OPEN: Mutex<Vec<(Directory, Weak<Holders>)>> = Mutex::new(Vec::new());
+static OPEN: LazyLock<Mutex<OpenDirectories>> =
+    LazyLock::new(|| Mutex::new(Rank::OpenDirectories, Vec::new()));
 
 /// A directory was opened.
 pub(super) fn opened(directory: Directory) -> Arc<Holders> {
     let holders = Arc::new(Holders::default());
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut open = OPEN.lock();
     open.retain(|(_, holders)| holders.strong_count() > 0);
     open.push((directory, Arc::downgrade(&holders)));
     holders
@@ -81,7 +87,7 @@ pub(super) fn opened(directory: Directory) -> Arc<Holders> {
 
 /// What holds a directory that is locked.
 pub(super) fn describe(directory: Directory) -> String {
-    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = OPEN.lock();
     let of_it = open.iter().filter(|(other, _)| *other == directory);
     let ours: Vec<Arc<Holders>> = of_it.filter_map(|(_, holders)| holders.upgrade()).collect();
     drop(open);

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+
+use crate::sync::{Mutex, Rank};
 
 /// The kernel's default, for where it does not say.
 const MAP_COUNT_MAX_USUAL: usize = 65_530;
@@ -67,8 +69,14 @@ pub(super) fn bytes_within_limit(offset: u64, len: usize) -> usize {
 }
 
 /// A descriptor that is kept for when the process has no other left: the next segment can still be opened then.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reserve(Mutex<Option<OwnedFd>>);
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self(Mutex::new(Rank::ReserveDescriptor, None))
+    }
+}
 
 impl Reserve {
     /// Opens a file by `open`; with the kept descriptor's place if there is no other. It is kept anew by `keep`, now or at a
@@ -78,7 +86,7 @@ impl Reserve {
         open: impl Fn() -> Result<OwnedFd, Errno>,
         keep: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Result<OwnedFd, Errno> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let file = match open() {
             Err(error @ (Errno::MFILE | Errno::NFILE)) => {
                 drop(kept.take().ok_or(error)?);

@@ -3,12 +3,13 @@
 //! What it promises is what a real disk promises, and no more: see [`SimDisk`].
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use self::handle::SimHandle;
 use self::state::State;
 use super::Disk;
 use crate::error::OpenError;
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 mod fault;
 mod handle;
@@ -76,7 +77,7 @@ struct Shared {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Whoever panicked while holding it was a test that fails anyway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn describe(&self) -> String {
@@ -94,7 +95,12 @@ impl SimDisk {
     /// An empty directory on a disk that has never failed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { shared: Arc::new(Shared { seed, state: Mutex::new(State::new(seed)) }) }
+        Self {
+            shared: Arc::new(Shared {
+                seed,
+                state: Mutex::new(Rank::SimulatedDisk, State::new(seed)),
+            }),
+        }
     }
 
     /// Opens and locks the directory: to write, alone; to read, beside other readers. The lock is released when the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 
 use super::files::{Files, disk_with};
 use super::input::Input;
@@ -15,6 +15,7 @@ use crate::error::SnapshotError;
 use crate::snapshot::reseal::reseal;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
+use crate::sync::{Mutex, Rank};
 
 const MUTATIONS_MAX: usize = 16;
 const HEADER_BYTES: usize = 4096;
@@ -253,7 +254,8 @@ fn content(snapshot: &Snapshot) -> Plain {
 fn check_transfer(snapshot: &Snapshot, file: &[u8]) {
     let sim = disk_with(&Files::new());
     let disk: Arc<dyn Disk> = sim.open(true).unwrap();
-    let mut receiver = SnapshotReceiver::new(disk, &Mutex::default()).unwrap();
+    let mut receiver =
+        SnapshotReceiver::new(disk, &Mutex::new(Rank::SnapshotReceiver, Weak::new())).unwrap();
     for piece in snapshot.pieces(0, 1000) {
         receiver.receive(&piece).unwrap();
     }

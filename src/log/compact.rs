@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Log;
 use super::meta::LogBase;
@@ -18,6 +17,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
+use crate::sync::{Mutex, Rank};
 
 /// The start of a segment: the base of a log that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,40 +47,41 @@ impl SegmentStart {
 ///
 /// A segment whose first frames take back entries of the segment before is left out. A log that
 /// began there would take back entries from before its beginning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SegmentStarts {
     starts: Mutex<VecDeque<SegmentStart>>,
     /// Places of apply-only records: segment, and mark of the last entry.
     records: Mutex<Vec<(u64, u64)>>,
 }
 
+impl Default for SegmentStarts {
+    fn default() -> Self {
+        Self {
+            starts: Mutex::new(Rank::SegmentStarts, VecDeque::new()),
+            records: Mutex::new(Rank::RecordSegments, Vec::new()),
+        }
+    }
+}
+
 impl SegmentStarts {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<SegmentStart>> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_records(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that apply-only entries up to `mark` are in `segment`.
     pub(crate) fn record(&self, segment: u64, mark: u64) {
-        self.lock_records().push((segment, mark));
+        self.records.lock().push((segment, mark));
     }
 
     /// Adds the start of the next segment.
     pub(crate) fn push(&self, start: SegmentStart) {
-        self.lock().push_back(start);
+        self.starts.lock().push_back(start);
     }
 
     /// Removes the starts that a written truncation has made unusable.
     pub(crate) fn truncated(&self, first_removed: u64) {
-        self.lock().retain(|start| start.mark <= first_removed);
+        self.starts.lock().retain(|start| start.mark <= first_removed);
     }
 
     /// The last start before which only entries below `mark` are.
     pub(crate) fn below(&self, mark: u64) -> Option<SegmentStart> {
-        let (starts, records) = (self.lock(), self.lock_records());
+        let (starts, records) = (self.starts.lock(), self.records.lock());
         let covered = |start: &&SegmentStart| {
             start.mark > 0
                 && start.mark <= mark
@@ -91,14 +92,14 @@ impl SegmentStarts {
 
     /// Removes the starts up to `segment`, where the log begins from now on.
     fn forget_to(&self, segment: u64) {
-        self.lock().retain(|start| start.segment > segment);
-        self.lock_records().retain(|(at, _)| *at >= segment);
+        self.starts.lock().retain(|start| start.segment > segment);
+        self.records.lock().retain(|(at, _)| *at >= segment);
     }
 
     /// Number of segments before the one that [`SegmentStarts::below`] finds.
     fn count_below(&self, mark: u64) -> usize {
         let last = self.below(mark).map_or(0, |start| start.segment);
-        self.lock().iter().filter(|start| start.segment <= last).count()
+        self.starts.lock().iter().filter(|start| start.segment <= last).count()
     }
 }
 
@@ -110,7 +111,7 @@ impl Log {
     pub(crate) fn move_base(&self, base: LogBase, covered: u64) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
-        let mut meta = super::lock(&self.meta);
+        let mut meta = self.meta.lock();
         let content = super::Meta {
             base,
             durable_sequence: self.durable_sequence().max(meta.1.durable_sequence),
@@ -120,7 +121,7 @@ impl Log {
         let Some(file) = &mut meta.0 else { return Ok(()) };
         file.store(&content).map_err(|source| Poison::io("writing", META_FILE, source))?;
         let before = std::mem::replace(&mut meta.1, content).base.segment;
-        *super::lock(&self.base) = base;
+        *self.base.lock() = base;
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
         for number in before..base.segment {
@@ -144,7 +145,7 @@ impl Log {
         sequence: u64,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), OpenError> {
-        let meta = super::lock(&self.meta).1;
+        let meta = self.meta.lock().1;
         check_frames(&*self.disk, &meta, sequence, stopping)
     }
 
@@ -170,7 +171,7 @@ impl Log {
     pub(crate) fn writer_starts_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
-        let mut writer = super::lock(&writing.writer);
+        let mut writer = writing.writer.lock();
         let start = writer.start_over(segment, last.index + 1)?;
         Ok(start.base(last))
     }
@@ -212,7 +213,7 @@ impl Log {
 
     /// The base of the log.
     pub(crate) fn base(&self) -> LogBase {
-        *super::lock(&self.base)
+        *self.base.lock()
     }
 
     /// The last segment start before which only entries below `mark` are.

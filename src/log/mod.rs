@@ -6,8 +6,8 @@
 //! [`recovery`] and [`replay`] brings a log back; [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -18,6 +18,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::{AckRule, Progress, StartMarks};
+use crate::sync::Mutex;
 use crate::threads::Step;
 
 pub(crate) mod appender;
@@ -301,10 +302,6 @@ pub(crate) struct Writing {
     io_fallback: Option<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Log {
     fn open_parts(log: &Arc<Self>) -> Result<JournalParts, OpenError> {
         let refuse = |message: &str| OpenError::Config {
@@ -315,7 +312,7 @@ impl Log {
             .writing
             .as_ref()
             .ok_or_else(|| refuse("it was opened read-only: it takes no entries"))?;
-        let appender = lock(&writing.appender).take();
+        let appender = writing.appender.lock().take();
         let appender = appender.ok_or_else(|| refuse("its log has an apply manager already"))?;
         Ok(JournalParts {
             appender,
@@ -337,7 +334,7 @@ impl Log {
 
     pub(crate) fn set_clock(&self, clock: Clock) {
         if let Some(writing) = &self.writing {
-            lock(&writing.writer).set_clock(clock);
+            writing.writer.lock().set_clock(clock);
         }
     }
 
@@ -395,11 +392,7 @@ impl Log {
     /// Takes one step of the log writer, unless another thread has the writer's place.
     pub(crate) fn step_writer(&self, progress: &Progress) -> Result<Step, Poison> {
         let Some(writing) = &self.writing else { return Ok(Step::Idle) };
-        let mut writer = match writing.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(Step::Blocked),
-        };
+        let Some(mut writer) = writing.writer.try_lock() else { return Ok(Step::Blocked) };
         let worked = writer.step(progress)?;
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
@@ -407,19 +400,19 @@ impl Log {
     /// Whether no thread has the log writer's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn writer_is_free(&self) -> bool {
-        self.writing.as_ref().is_none_or(|writing| writing.writer.try_lock().is_ok())
+        self.writing.as_ref().is_none_or(|writing| writing.writer.try_lock().is_some())
     }
 
     /// Runs `look` in the log writer's place.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn while_writing<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
-        let _held = self.writing.as_ref().map(|writing| lock(&writing.writer));
+        let _held = self.writing.as_ref().map(|writing| writing.writer.lock());
         look(self)
     }
 
     /// Longest time that the log writer may sleep.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        lock(&self.writing.as_ref()?.writer).next_due()
+        self.writing.as_ref()?.writer.lock().next_due()
     }
 
     /// Whether work becomes due by time alone: [`Log::next_due`] says when.
@@ -498,7 +491,7 @@ impl Log {
 
     /// The hard state that was saved last.
     pub(crate) fn hard_state(&self) -> Option<Vec<u8>> {
-        lock(&self.hard).load().map(<[u8]>::to_vec)
+        self.hard.lock().load().map(<[u8]>::to_vec)
     }
 
     /// Makes a hard state durable. The caller has made all earlier appends durable.
@@ -511,7 +504,7 @@ impl Log {
             return Err(LogError::HardStateTooLarge { bytes, limit });
         }
         let failed = |file: &'static str| move |source| Poison::io("writing", file, source);
-        let mut hard = lock(&self.hard);
+        let mut hard = self.hard.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(LogError::Closed);
         }
@@ -520,7 +513,7 @@ impl Log {
         self.hard_sequence.store(hard.sequence(), Ordering::Release);
         if is_first {
             // From here on a missing HARD is damage.
-            let mut meta = lock(&self.meta);
+            let mut meta = self.meta.lock();
             let content = self.with_hard_sequence(meta.1);
             if let Some(file) = &mut meta.0 {
                 file.store(&content).map_err(failed(crate::disk::names::META_FILE))?;
@@ -542,12 +535,12 @@ impl Log {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
         // Take the lock of HARD first, so that a store in progress ends before.
-        let hard = lock(&self.hard);
+        let hard = self.hard.lock();
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         drop(hard);
-        let mut meta = lock(&self.meta);
+        let mut meta = self.meta.lock();
         let content = Meta {
             clean_close: true,
             durable_sequence: writing.shared.durable_sequence.load(Ordering::Acquire),
@@ -575,7 +568,7 @@ impl Drop for Log {
         }
         // An engine closes the log itself. Without an engine nothing was appended, so the log's end
         // is the end found at opening, and durable.
-        let unused = self.writing.as_ref().is_some_and(|writing| lock(&writing.appender).is_some());
+        let unused = self.writing.as_ref().is_some_and(|writing| writing.appender.lock().is_some());
         if unused && let Err(poison) = self.close(self.start.committed) {
             tracing::warn!(%poison, "the log could not be marked as closed");
         }

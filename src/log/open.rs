@@ -2,10 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64},
-};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_BYTES};
@@ -36,6 +33,7 @@ use crate::machine::StateMachine;
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
 use crate::snapshot::{Snapshot, SnapshotKind};
+use crate::sync::{Mutex, Rank};
 
 mod kept;
 mod settle;
@@ -393,10 +391,10 @@ impl LogOpening {
             disk: self.disk,
             table: self.table,
             database_id: self.content.database_id,
-            meta: Mutex::new((meta_file, self.content)),
-            base: Mutex::new(self.content.base),
+            meta: Mutex::new(Rank::LogMeta, (meta_file, self.content)),
+            base: Mutex::new(Rank::LogBase, self.content.base),
             hard_sequence: AtomicU64::new(hard.sequence()),
-            hard: Mutex::new(hard),
+            hard: Mutex::new(Rank::HardState, hard),
             start,
             recovery,
             poison: self.poison,
@@ -529,7 +527,8 @@ impl LogOpening {
         let appender = Appender::new(appender_config, position, pool_of, table, active, to_writer);
         let backend = writer.backend();
         let io_fallback = writer.io_fallback().map(str::to_owned);
-        let (appender, writer) = (Mutex::new(Some(appender)), Mutex::new(writer));
+        let appender = Mutex::new(Rank::UntakenAppender, Some(appender));
+        let writer = Mutex::new(Rank::LogWriter, writer);
         Ok(Writing { appender, writer, queue, shared, files, pool, backend, io_fallback })
     }
 }

@@ -1,9 +1,10 @@
 //! The images of a journal: their maximum, and which are free.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::image::{Image, ImageWriter};
+use crate::sync::{Mutex, Rank};
 
 /// A fixed number of images of one size, and a budget for larger ones.
 ///
@@ -28,7 +29,7 @@ struct State {
 impl ImagePool {
     pub(crate) fn new(image_bytes: usize, images_max: usize, oversize_bytes_max: usize) -> Self {
         let state = State { images: Vec::with_capacity(images_max), oversize: Vec::new() };
-        Self { image_bytes, images_max, oversize_bytes_max, state: Mutex::new(state) }
+        Self { image_bytes, images_max, oversize_bytes_max, state: Mutex::new(Rank::Images, state) }
     }
 
     /// The usual size of an image, in bytes.
@@ -53,7 +54,7 @@ impl ImagePool {
         needed: usize,
         content: &[u8],
     ) -> io::Result<Option<ImageWriter>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if needed > self.image_bytes {
             return self.begin_oversize(&mut state, segment, needed, content);
         }
@@ -92,7 +93,7 @@ impl ImagePool {
     /// Makes one more image, with its pages, if none is free and the limit allows it. The
     /// background calls it, off the appender's path.
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let spare = state.images.iter().any(|image| Arc::strong_count(image) == 1);
         if spare || state.images.len() >= self.images_max {
             return Ok(());
@@ -100,7 +101,7 @@ impl ImagePool {
         drop(state);
         let image = Arc::new(Image::new(self.image_bytes)?);
         image.populate();
-        state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state = self.state.lock();
         if state.images.len() < self.images_max {
             state.images.push(image);
         }

@@ -10,14 +10,15 @@
 //! everything.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
 use super::recovery::files::is_no_segment;
 use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
+use crate::sync::{Mutex, Rank};
 
 /// Initial length of a log's first file, so that a directory of few entries takes little space.
 const FIRST_BYTES: u64 = 64 << 10;
@@ -63,13 +64,13 @@ impl SegmentFiles {
             disk,
             database_id,
             segment_bytes,
-            spares: Mutex::default(),
+            spares: Mutex::new(Rank::SpareSegments, Vec::new()),
             spares_max,
             recycled: AtomicU64::new(0),
             last_taken: AtomicU32::new(0),
             wanted: AtomicU32::new(0),
             asked: AtomicU32::new(0),
-            ready: Mutex::default(),
+            ready: Mutex::new(Rank::ReadySegment, Ready::default()),
         }
     }
 
@@ -77,15 +78,11 @@ impl SegmentFiles {
         &self.disk
     }
 
-    fn lock_spares(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Releases the file of a segment below the log's base: keeps it for reuse, or removes it if
     /// there are enough. `META` names the base durably, and nothing maps or reads the file. A file
     /// that cannot be removed is left to the next open.
     pub(crate) fn let_go(&self, number: u64) {
-        let mut spares = self.lock_spares();
+        let mut spares = self.spares.lock();
         if spares.len() < self.spares_max {
             spares.push(number);
         } else {
@@ -114,12 +111,12 @@ impl SegmentFiles {
 
     /// Number of files kept for reuse, without the one that is ready for the next segment.
     pub(crate) fn spares(&self) -> u64 {
-        self.lock_spares().len() as u64
+        self.spares.lock().len() as u64
     }
 
     /// The file of segment `number`, durable with its directory entry and all of its space.
     pub(crate) fn take(&self, number: u32) -> Result<Arc<dyn DiskFile>, Poison> {
-        let mut ready = self.lock_ready();
+        let mut ready = self.ready.lock();
         ready.taken = number;
         self.last_taken.store(number, Ordering::Relaxed);
         match ready.next.take() {
@@ -135,7 +132,7 @@ impl SegmentFiles {
     /// The file of segment `number`, in which the log ends at opening, and its length. An existing
     /// file keeps its length, and a new one is short: see [`SegmentFiles::grow`].
     pub(crate) fn take_last(&self, number: u32) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
-        self.lock_ready().taken = number;
+        self.ready.lock().taken = number;
         self.last_taken.store(number, Ordering::Relaxed);
         let file = self.reserve(number, FIRST_BYTES.min(self.segment_bytes));
         let creating = |source| io_poison("creating", number, source);
@@ -183,7 +180,7 @@ impl SegmentFiles {
     fn make_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
         // Hold the lock while the file is made. A log writer that needs the file meanwhile waits,
         // and does not make it too.
-        let mut ready = self.lock_ready();
+        let mut ready = self.ready.lock();
         let is_there = ready.next.as_ref().is_some_and(|(prepared, _)| *prepared == number);
         if is_there || number <= ready.taken {
             return Ok(Ok(()));
@@ -193,10 +190,6 @@ impl SegmentFiles {
             Err(error) => return Ok(Err(error)),
         }
         Ok(Ok(()))
-    }
-
-    fn lock_ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether [`SegmentFiles::prepare`] has something to do.
@@ -265,7 +258,7 @@ impl SegmentFiles {
     /// were any.
     pub(crate) fn free_spares(&self) -> bool {
         let spares: Vec<u64> = {
-            let mut spares = self.lock_spares();
+            let mut spares = self.spares.lock();
             let kept = spares.len().min(1);
             spares.drain(kept..).collect()
         };
@@ -276,7 +269,7 @@ impl SegmentFiles {
     /// A spare file under its new name; `None` without a usable one.
     fn recycle(&self, name: &str) -> Option<Arc<dyn DiskFile>> {
         loop {
-            let spare = self.lock_spares().pop()?;
+            let spare = self.spares.lock().pop()?;
             match self.recycle_one(spare, name) {
                 Ok(Some(file)) => {
                     self.recycled.fetch_add(1, Ordering::Relaxed);

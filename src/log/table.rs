@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
 
@@ -17,6 +17,7 @@ use crate::codec::{Extent, PieceNumber};
 use crate::disk::holders::Holding;
 use crate::disk::{Disk, DiskFile, Mapping};
 use crate::snapshot::ChunkSlice;
+use crate::sync::{Mutex, Rank};
 
 /// The bytes of one segment.
 #[derive(Debug)]
@@ -203,12 +204,16 @@ impl SegmentHold {
 
 impl Drop for SegmentHold {
     fn drop(&mut self) {
-        let mut held = self.table.lock_held();
+        let mut gone = Vec::new();
+        let mut held = self.table.held.lock();
         held.live.remove(&self.number);
         let oldest = held.live.first().copied().unwrap_or(u64::MAX);
         while let Some((_, segment)) = held.retired.pop_front_if(|(next, _)| *next <= oldest) {
-            self.table.remove(segment);
+            gone.push(segment);
         }
+        drop(held);
+        // Their files are closed and unmapped without the lock.
+        gone.into_iter().for_each(|segment| self.table.remove(segment));
     }
 }
 
@@ -226,8 +231,8 @@ impl SegmentTable {
             pinned_images_max,
             pinned_images: Arc::new(AtomicUsize::new(0)),
             next_piece: AtomicU32::new(0),
-            held: Mutex::default(),
-            open_files: Mutex::default(),
+            held: Mutex::new(Rank::SegmentHolds, Held::default()),
+            open_files: Mutex::new(Rank::OpenSegments, VecDeque::new()),
         }
     }
 
@@ -267,7 +272,7 @@ impl SegmentTable {
     fn noted(&self, bytes: SegmentBytes) -> Arc<SegmentBytes> {
         let bytes = Arc::new(bytes);
         if let SegmentBytes::File(_) = *bytes {
-            let mut open = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.open_files.lock();
             open.push_back(Arc::downgrade(&bytes));
             if open.len() > Self::OPEN_FILES_MAX
                 && let Some(oldest) = open.pop_front().and_then(|oldest| oldest.upgrade())
@@ -287,7 +292,7 @@ impl SegmentTable {
 
     /// Retires as [`SegmentTable::retire`] does, and returns what happens to the segment's file.
     pub(crate) fn retire_file(&self, segment: u32) -> Retired {
-        let mut held = self.lock_held();
+        let mut held = self.held.lock();
         if !held.live.is_empty() {
             let next = held.next;
             held.retired.push_back((next, segment));
@@ -316,16 +321,12 @@ impl SegmentTable {
 
     /// Keeps all segments for as long as the result lives.
     pub(crate) fn hold(self: &Arc<Self>) -> SegmentHold {
-        let mut held = self.lock_held();
+        let mut held = self.held.lock();
         let number = held.next;
         held.next += 1;
         held.live.insert(number);
         drop(held);
         SegmentHold { table: Arc::clone(self), number, holding: None }
-    }
-
-    fn lock_held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a piece of a snapshot, and returns the number for places in it. Returns `None` if there
@@ -546,6 +547,6 @@ mod tests {
             drop(std::mem::replace(&mut view, next));
             assert!(table.get(segment).is_none(), "{segment}");
         }
-        assert!(table.lock_held().retired.is_empty());
+        assert!(table.held.lock().retired.is_empty());
     }
 }

@@ -6,11 +6,12 @@
 //! opened for its remaining readers, and stays open from then on.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Corrupt, LogError, Poison, ReadError, SubmitError};
+use crate::sync::{Mutex, Rank};
 
 /// A segment's file, reached by its name or by a descriptor.
 #[derive(Debug)]
@@ -38,25 +39,26 @@ impl SegmentFile {
         bytes: usize,
         file: Option<Arc<dyn DiskFile>>,
     ) -> Self {
-        Self { disk, segment, bytes, open: Mutex::new(Open { file, for_good: false }) }
+        Self {
+            disk,
+            segment,
+            bytes,
+            open: Mutex::new(Rank::SegmentFile, Open { file, for_good: false }),
+        }
     }
 
     fn name(&self) -> String {
         segment_name(u64::from(self.segment))
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn opened(&self) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = &self.lock_open().file {
+        if let Some(file) = &self.open.lock().file {
             return Ok(Arc::clone(file));
         }
         match self.disk.open(&self.name(), Access::Read) {
             // The file lost its name since the check above, and was opened before that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lock_open().file.as_ref().map(Arc::clone).ok_or(error)
+                self.open.lock().file.as_ref().map(Arc::clone).ok_or(error)
             }
             opened => opened,
         }
@@ -83,7 +85,7 @@ impl SegmentFile {
     /// Opens the file for good, because it is about to lose its name. An error changes nothing.
     pub(crate) fn keep_open(&self) -> io::Result<()> {
         let file = self.opened()?;
-        let mut open = self.lock_open();
+        let mut open = self.open.lock();
         open.file.get_or_insert(file);
         open.for_good = true;
         Ok(())
@@ -91,7 +93,7 @@ impl SegmentFile {
 
     /// Closes the descriptor, if the file still has its name; reads use the name from now on.
     pub(crate) fn close(&self) {
-        let mut open = self.lock_open();
+        let mut open = self.open.lock();
         // A segment that was given up before it was sealed lost its name while it was an image.
         if !open.for_good && self.disk.open(&self.name(), Access::Read).is_ok() {
             open.file = None;
@@ -215,7 +217,7 @@ mod tests {
     fn a_closed_segment_is_read_by_its_name_and_kept_open_before_that_goes() {
         let (disk, file) = segment(3);
         file.close();
-        assert!(file.lock_open().file.is_none());
+        assert!(file.open.lock().file.is_none());
         assert_eq!(file.read(0, 64).unwrap(), [7; 64]);
         file.keep_open().unwrap();
         disk.remove(&segment_name(3)).unwrap();

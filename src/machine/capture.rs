@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -19,6 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::key_value::Bytes;
 use super::store::Key;
 use crate::entry::LogId;
+use crate::sync::{Mutex, Rank};
 
 /// The copies of one shard, in no particular order.
 pub(crate) type ShardCopy<C> = Vec<(Key, C)>;
@@ -86,7 +86,7 @@ impl<C> Capture<C> {
             generation: AtomicU64::new(0),
             reached: (0..partitions_max).map(|_| CachePadded::default()).collect(),
             came: AtomicUsize::new(0),
-            gathered: Mutex::new(Gathered { head: None, shards: Vec::new() }),
+            gathered: Mutex::new(Rank::ViewCopies, Gathered { head: None, shards: Vec::new() }),
             longest_cpu_ns: AtomicU64::new(0),
             longest_wall_ns: AtomicU64::new(0),
             cpu_ns: histogram(),
@@ -94,16 +94,11 @@ impl<C> Capture<C> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gathered<C>> {
-        // Copies are added as a whole, so a panic leaves nothing half done.
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Begins a view, before its token is put into the rings. `room` holds the copies of each
     /// shard. Its memory has been touched, because a worker that asked for it would wait
     /// milliseconds for the allocator and the kernel.
     pub(crate) fn begin(&self, room: Vec<ShardCopy<C>>) {
-        *self.lock() = Gathered { head: None, shards: room };
+        *self.gathered.lock() = Gathered { head: None, shards: room };
         self.came.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -117,7 +112,7 @@ impl<C> Capture<C> {
     /// worker that keeps it: the first.
     pub(crate) fn reach_token(&self, partition: usize, head: Option<Head>) {
         if let Some(head) = head {
-            self.lock().head = Some(head);
+            self.gathered.lock().head = Some(head);
         }
         if let Some(reached) = self.reached.get(partition) {
             reached.store(self.generation(), Ordering::Relaxed);
@@ -141,9 +136,9 @@ impl<C> Capture<C> {
     /// Lets `copy` fill the room of a shard. The caller holds the shard's lock.
     pub(crate) fn add(&self, shard: usize, copy: impl FnOnce(&mut ShardCopy<C>)) {
         let room = |gathered: &mut Gathered<C>| gathered.shards.get_mut(shard).map(std::mem::take);
-        let mut copies = room(&mut self.lock()).unwrap_or_default();
+        let mut copies = room(&mut self.gathered.lock()).unwrap_or_default();
         copy(&mut copies);
-        if let Some(place) = self.lock().shards.get_mut(shard) {
+        if let Some(place) = self.gathered.lock().shards.get_mut(shard) {
             *place = copies;
         }
     }
@@ -186,7 +181,7 @@ impl<C> Capture<C> {
 
     /// The gathered view, once all partitions have reached the token and all shards were copied.
     pub(crate) fn take(&self) -> Captured<C> {
-        let mut gathered = self.lock();
+        let mut gathered = self.gathered.lock();
         let head = gathered.head.take().unwrap_or_default();
         Captured { head, shards: std::mem::take(&mut gathered.shards) }
     }

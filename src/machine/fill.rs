@@ -8,18 +8,19 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
 use super::cell::Cell;
 use super::effect::{Effect, settle};
-use super::key_value::{Bytes, KeyValue, lock};
+use super::key_value::{Bytes, KeyValue};
 use super::store::Change;
 use crate::codec::{PieceNumber, PiecePlace};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
 use crate::log::table::SegmentTable;
 use crate::snapshot::Snapshot;
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// A snapshot that is not yet completely in the store.
 pub(crate) struct Filling {
@@ -33,6 +34,8 @@ pub(crate) struct Filling {
     removed: Mutex<Vec<Bytes>>,
     /// The numbers that another owner releases.
     taken: OnceLock<Vec<PieceNumber>>,
+    /// How many fillings it replaced: a thread may have the turns of two at once, the older one's first.
+    number: u32,
 }
 
 impl fmt::Debug for Filling {
@@ -44,22 +47,25 @@ impl fmt::Debug for Filling {
 impl Filling {
     pub(crate) fn new(snapshot: Snapshot, table: Arc<SegmentTable>) -> Self {
         let pieces = (0..snapshot.chunk_count()).map(|_| OnceLock::new()).collect();
-        Self::with_pieces(snapshot, table, pieces)
+        Self::with_pieces(snapshot, table, pieces, 0)
     }
 
     fn with_pieces(
         snapshot: Snapshot,
         table: Arc<SegmentTable>,
         pieces: Box<[OnceLock<PieceNumber>]>,
+        number: u32,
     ) -> Self {
-        let (next, removed, taken) = (Mutex::new(0), Mutex::default(), OnceLock::new());
-        Self { snapshot, table, pieces, next, removed, taken }
+        let next = Mutex::numbered(Rank::FillTurn, number, 0);
+        let removed = Mutex::new(Rank::RemovedKeys, Vec::new());
+        Self { snapshot, table, pieces, next, removed, taken: OnceLock::new(), number }
     }
 
     /// The filling of another snapshot, whose chunks have these numbers, in place of this one.
     pub(crate) fn another(&self, snapshot: &Snapshot, pieces: &[PieceNumber]) -> Self {
         let pieces = pieces.iter().map(|piece| OnceLock::from(*piece)).collect();
-        Self::with_pieces(snapshot.clone(), Arc::clone(&self.table), pieces)
+        let number = self.number.wrapping_add(1);
+        Self::with_pieces(snapshot.clone(), Arc::clone(&self.table), pieces, number)
     }
 
     /// The place of a key's value in the snapshot.
@@ -95,17 +101,17 @@ impl Filling {
 
     /// Notes that a key has a tombstone.
     pub(crate) fn removed(&self, key: &[u8]) {
-        self.removed.lock().unwrap_or_else(PoisonError::into_inner).push(key.into());
+        self.removed.lock().push(key.into());
     }
 
     /// The keys that got a tombstone since the last call.
     pub(crate) fn take_removed(&self) -> Vec<Bytes> {
-        std::mem::take(&mut self.removed.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.removed.lock())
     }
 
     /// Locks the right to fill; the value is the next chunk.
     pub(crate) fn turn(&self) -> MutexGuard<'_, usize> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+        self.next.lock()
     }
 }
 
@@ -123,7 +129,7 @@ impl Drop for Filling {
 }
 
 /// State of the filling of a store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fill {
     filling: ArcSwapOption<Filling>,
     /// Whether `filling` is set, so that a read costs one load. It is cleared after `filling` is,
@@ -134,6 +140,17 @@ pub(crate) struct Fill {
     pub(super) burying: Mutex<()>,
     /// Whether the log is being replayed: then no caller reads replies.
     replaying: AtomicBool,
+}
+
+impl Default for Fill {
+    fn default() -> Self {
+        Self {
+            filling: ArcSwapOption::empty(),
+            is_filling: AtomicBool::new(false),
+            burying: Mutex::new(Rank::Burying, ()),
+            replaying: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Fill {
@@ -180,7 +197,7 @@ impl Fill {
     /// tombstones to remove.
     pub(crate) fn chunks_left(&self) -> u64 {
         let Some(filling) = self.get() else {
-            return u64::from(matches!(self.burying.try_lock(), Err(TryLockError::WouldBlock)));
+            return u64::from(self.burying.try_lock().is_none());
         };
         // A thread is filling; then use the chunk that it will reach last.
         let next = filling.next.try_lock().map_or(0, |next| *next);
@@ -189,7 +206,7 @@ impl Fill {
 
     /// Waits until no tombstones of an ended filling are left.
     fn wait_until_buried(&self) {
-        drop(lock(&self.burying));
+        drop(self.burying.lock());
     }
 }
 
@@ -198,8 +215,8 @@ impl<C: Cell> KeyValue<C> {
     /// store.
     pub(crate) fn begin_to_fill(&self, snapshot: Snapshot, table: Arc<SegmentTable>) {
         let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
-        *lock(&self.notes) = notes.collect();
-        *lock(&self.membership) =
+        *self.notes.lock() = notes.collect();
+        *self.membership.lock() =
             snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
         self.set_applied(snapshot.log_id());
         self.fill.begin(Arc::new(Filling::new(snapshot, table)));
@@ -207,12 +224,12 @@ impl<C: Cell> KeyValue<C> {
 
     /// Takes, once, the numbers of the pieces that the store was filled from.
     pub(crate) fn take_filled_pieces(&self) -> Vec<PieceNumber> {
-        std::mem::take(&mut lock(&self.filled_pieces))
+        std::mem::take(&mut self.filled_pieces.lock())
     }
 
     /// The numbers of the pieces that the store was filled from.
     pub(crate) fn filled_pieces(&self) -> Vec<PieceNumber> {
-        lock(&self.filled_pieces).clone()
+        self.filled_pieces.lock().clone()
     }
 
     /// Puts a key's value from the snapshot into the store before a write to the key. Does nothing
@@ -287,8 +304,8 @@ impl<C: Cell> KeyValue<C> {
         if *next == filling.snapshot.chunk_count() {
             // Keep this order: a thread that sees no filling must find the pieces that the store
             // was filled from.
-            *lock(&self.filled_pieces) = filling.take_pieces();
-            let _burying = lock(&self.fill.burying);
+            *self.filled_pieces.lock() = filling.take_pieces();
+            let _burying = self.fill.burying.lock();
             self.fill.end();
             self.bury(filling);
         }

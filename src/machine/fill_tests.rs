@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::cell::PlaceCell;
-use super::{KeyValue, lock};
+use super::KeyValue;
 use crate::codec::CommandRef;
 use crate::disk::Mapping;
 use crate::entry::{LogId, Reply};
@@ -62,7 +62,7 @@ fn a_key_removed_before_the_filling_ends_does_not_come_back_for_what_follows_in_
 #[test]
 fn a_filling_is_said_to_have_ended_when_its_tombstones_are_gone() {
     let (state, _table) = opened();
-    let burying = lock(&state.fill.burying);
+    let burying = state.fill.burying.lock();
     thread::scope(|scope| {
         let filling = scope.spawn(|| state.fill_all().unwrap());
         while state.store.len() == 0 {
@@ -74,7 +74,7 @@ fn a_filling_is_said_to_have_ended_when_its_tombstones_are_gone() {
         filling.join().unwrap();
     });
     assert!(!state.fill.is_filling() && state.fill.chunks_left() == 0);
-    let burying = lock(&state.fill.burying);
+    let burying = state.fill.burying.lock();
     assert_eq!(state.fill.chunks_left(), 1);
     thread::scope(|scope| {
         let counting = scope.spawn(|| state.len().unwrap());

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::storage::Staging;
 use super::{
@@ -21,6 +21,7 @@ use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
+use crate::sync::{Mutex, Rank};
 
 /// A state machine of any kind with a log on disk: applied entries are durable, and replay brings
 /// the state back.
@@ -172,9 +173,9 @@ impl<M: StateMachine> Journaled<M> {
             opening.keeps(machine.applied());
         }
         let state = Counted {
-            applied: Mutex::new(machine.applied()),
+            applied: Mutex::new(Rank::AppliedEntry, machine.applied()),
             count: AtomicU64::new(0),
-            membership: Mutex::new(machine.last_membership()),
+            membership: Mutex::new(Rank::Membership, machine.last_membership()),
             machine,
         };
         if let Some((snapshot, _)) = opening.newest_snapshot(false)? {
@@ -227,7 +228,7 @@ impl<M> fmt::Debug for Journaled<M> {
     /// Shows nothing of the machine: its state belongs to the embedder, and not into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Journaled")
-            .field("applied", &*self.state.lock_applied())
+            .field("applied", &*self.state.applied.lock())
             .field("journal", &self.journal)
             .field("recovery", &self.recovery)
             .finish_non_exhaustive()
@@ -282,19 +283,14 @@ impl<M> Counted<M> {
             Some(views) => views.load(snapshot)?,
             None => self.machine.restore(&mut snapshot.blob()?)?,
         }
-        *self.lock_applied() = snapshot.log_id();
+        *self.applied.lock() = snapshot.log_id();
         self.set_membership(snapshot.membership());
         Ok(())
     }
 
     fn set_membership(&self, membership: Option<(LogId, &[u8])>) {
         let owned = membership.map(|(log_id, bytes)| (log_id, bytes.to_vec()));
-        *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = owned;
-    }
-
-    fn lock_applied(&self) -> MutexGuard<'_, Option<LogId>> {
-        // The value is replaced in one step, so a panic under the lock leaves nothing half done.
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.membership.lock() = owned;
     }
 }
 
@@ -325,7 +321,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
             self.set_membership(Some((entry.log_id, bytes)));
         }
         if partition.id() == 0 || range.is_barrier() {
-            *self.lock_applied() = Some(range.last());
+            *self.applied.lock() = Some(range.last());
             self.count.fetch_add(range.len(), Ordering::Relaxed);
         }
         Ok(())
@@ -335,7 +331,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         match self.machine.staging() {
             // The last entries that the machine was given may not be committed.
             Some(_) => self.machine.applied(),
-            None => *self.lock_applied(),
+            None => *self.applied.lock(),
         }
     }
 
@@ -346,7 +342,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
         match self.machine.staging() {
             Some(_) => self.machine.last_membership(),
-            None => self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            None => self.membership.lock().clone(),
         }
     }
 
@@ -355,7 +351,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     }
 
     fn had_membership(&self, log_id: LogId, membership: &[u8]) {
-        let mut newest = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.membership.lock();
         if newest.as_ref().is_none_or(|(newest, _)| newest.index < log_id.index) {
             *newest = Some((log_id, membership.to_vec()));
         }
@@ -409,7 +405,7 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
     }
 
     fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
-        *self.state.lock_applied() = log_id;
+        *self.state.applied.lock() = log_id;
         self.state.set_membership(membership);
     }
 

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::capture::Head;
+use super::capture::{Captured, Head};
 use super::cell::{Cell, HeapCell, PlaceCell};
 use super::effect::{InStore, Overlay, Pending, evaluate};
 use super::fill::{Fill, Filling, settle_or_bury};
-use super::store::{Change, Store};
+use super::store::{Change, Key, Store};
 use super::value::Value;
 use super::view::{Sorted, View};
 use super::{Footprint, Partition, Range, Replies, StateMachineStats, hash_part};
@@ -21,6 +21,7 @@ use crate::log::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::snapshot::writer::SnapshotMeta;
 use crate::snapshot::{Snapshot, SnapshotKind};
+use crate::sync::{Mutex, Rank};
 
 /// Number of a partition's own entries ahead of the current one whose memory is prefetched: the
 /// slot at this distance, and the memory it refers to at half of it. Over 1M keys, prefetching
@@ -58,12 +59,12 @@ impl<C: Cell> KeyValue<C> {
         Self {
             store: Store::new(expected_keys, hash_seed),
             context,
-            notes: Mutex::default(),
-            membership: Mutex::default(),
-            applied: Mutex::default(),
+            notes: Mutex::new(Rank::Notes, BTreeMap::new()),
+            membership: Mutex::new(Rank::Membership, None),
+            applied: Mutex::new(Rank::AppliedEntry, None),
             applied_count: AtomicU64::new(0),
             fill: Fill::default(),
-            filled_pieces: Mutex::default(),
+            filled_pieces: Mutex::new(Rank::FilledPieces, Vec::new()),
         }
     }
 
@@ -161,32 +162,32 @@ impl<C: Cell> KeyValue<C> {
 
     /// The note with this name.
     pub(crate) fn note(&self, name: &[u8]) -> Option<Vec<u8>> {
-        lock(&self.notes).get(name).map(|value| value.to_vec())
+        self.notes.lock().get(name).map(|value| value.to_vec())
     }
 
     /// Sets a note during recovery.
     pub(crate) fn set_note(&self, name: &[u8], value: &[u8]) {
-        lock(&self.notes).insert(name.into(), value.into());
+        self.notes.lock().insert(name.into(), value.into());
     }
 
     /// The newest membership, and the log id of its entry.
     pub(crate) fn membership(&self) -> Option<(LogId, Vec<u8>)> {
-        lock(&self.membership).as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
+        self.membership.lock().as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
     }
 
     /// Sets the membership during recovery.
     pub(crate) fn set_membership(&self, log_id: LogId, bytes: &[u8]) {
-        *lock(&self.membership) = Some((log_id, bytes.into()));
+        *self.membership.lock() = Some((log_id, bytes.into()));
     }
 
     /// The last entry in the state; exact while nothing is being applied.
     pub(crate) fn applied(&self) -> Option<LogId> {
-        *lock(&self.applied)
+        *self.applied.lock()
     }
 
     /// Sets the last entry of a recovered state.
     pub(crate) fn set_applied(&self, applied: Option<LogId>) {
-        *lock(&self.applied) = applied;
+        *self.applied.lock() = applied;
     }
 
     /// Every key and its value, sorted by key. All are of one index while nothing is being applied.
@@ -250,12 +251,27 @@ impl<C: Cell> KeyValue<C> {
     pub(crate) fn reach_view_token(&self, partition: Partition) {
         // The thread that applies for the first partition runs all barriers and keeps `applied`, so
         // both are exact now.
-        let head = (partition.id() == 0).then(|| Head {
-            applied: self.applied(),
-            membership: lock(&self.membership).clone(),
-            notes: lock(&self.notes).clone(),
-        });
+        let head = (partition.id() == 0).then(|| self.head());
         self.store.capture.reach_token(partition.id(), head);
+    }
+
+    fn head(&self) -> Head {
+        let (applied, membership) = (self.applied(), self.membership.lock().clone());
+        Head { applied, membership, notes: self.notes.lock().clone() }
+    }
+
+    /// A view of a state to which nothing is applied: any number of calls may run at once.
+    pub(crate) fn view_still(
+        &self,
+        poison: &Arc<PoisonCell>,
+        hold: SegmentHold,
+    ) -> Result<View, SnapshotError> {
+        self.fill_all()?;
+        let mut shards = Vec::new();
+        let copy = |key: &Key, cell: &C| (key.clone(), cell.clone());
+        self.store.scan(copy, |copies| shards.push(std::mem::take(copies)));
+        let captured = Captured { head: self.head(), shards };
+        Ok(C::view(Sorted::new(captured, self.context.clone(), Arc::clone(poison)), hold))
     }
 
     /// See [`Views`](super::Views).
@@ -296,8 +312,8 @@ impl<C: Cell> KeyValue<C> {
         }
         self.take_over(&new, snapshot, pieces);
         let notes = snapshot.notes().map(|(name, value)| (name.into(), value.into()));
-        *lock(&self.notes) = notes.collect();
-        *lock(&self.membership) =
+        *self.notes.lock() = notes.collect();
+        *self.membership.lock() =
             snapshot.membership().map(|(log_id, bytes)| (log_id, bytes.into()));
         self.set_applied(snapshot.log_id());
         Ok(())
@@ -314,7 +330,7 @@ impl<C: Cell> KeyValue<C> {
                 let filled = Arc::new(filling.another(snapshot, pieces));
                 let _turn = filled.turn();
                 self.fill.begin(Arc::clone(&filled));
-                *lock(&self.filled_pieces) = filling.take_pieces();
+                *self.filled_pieces.lock() = filling.take_pieces();
                 self.store.take_over(new);
                 self.fill.end();
                 return;
@@ -327,8 +343,8 @@ impl<C: Cell> KeyValue<C> {
     pub(crate) fn beside(&self) -> SnapshotMeta {
         SnapshotMeta {
             log_id: self.applied(),
-            membership: lock(&self.membership).clone(),
-            notes: lock(&self.notes).clone(),
+            membership: self.membership.lock().clone(),
+            notes: self.notes.lock().clone(),
         }
     }
 
@@ -550,11 +566,6 @@ impl<C: Cell> fmt::Debug for KeyValue<C> {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
-}
-
-/// Values under these locks are replaced in one step, so a panic leaves nothing half done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -308,7 +308,7 @@ fn check_reads<C: Cell>(state: &KeyValue<C>, model: &Model) -> Result<(), TestCa
     for (name, value) in &model.notes {
         prop_assert!(state.note(name).as_ref() == Some(value));
     }
-    prop_assert_eq!(state.notes.lock().unwrap().len(), model.notes.len());
+    prop_assert_eq!(state.notes.lock().len(), model.notes.len());
     let membership = state.membership().map(|(log_id, bytes)| (log_id.index, bytes));
     prop_assert_eq!(&membership, &model.membership);
     Ok(())

@@ -1,7 +1,7 @@
 //! The persistent state machine: keys in memory, values in the log.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
@@ -17,6 +17,7 @@ use crate::log::recovery::freeze::hold_still;
 use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
 use crate::snapshot::{Snapshot, SnapshotKind};
+use crate::sync::{Mutex, Rank};
 
 /// A key-value state machine with a log on disk; [`Command`](crate::Command) lists its commands.
 ///
@@ -36,8 +37,6 @@ pub struct PersistentStateMachine {
     pieces: Mutex<Vec<PieceNumber>>,
     journal: Journal,
     recovery: RecoveryReport,
-    /// Lock that admits one view at a time.
-    viewing: Mutex<()>,
 }
 
 impl PersistentStateMachine {
@@ -131,9 +130,8 @@ impl PersistentStateMachine {
         let log = opening.replay(&replayed)?;
         replayed.0.fill.set_replaying(false);
         let recovery = log.recovery.clone();
-        let (journal, pieces) = (Journal::log(log), Mutex::new(pieces));
-        let viewing = Mutex::new(());
-        Ok(Self { state: replayed.0, table, pieces, journal, recovery, viewing })
+        let (journal, pieces) = (Journal::log(log), Mutex::new(Rank::SnapshotPieces, pieces));
+        Ok(Self { state: replayed.0, table, pieces, journal, recovery })
     }
 
     fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
@@ -148,7 +146,7 @@ impl PersistentStateMachine {
     }
 
     fn check_what_is_read(&self, stopping: &dyn Fn() -> bool) -> Result<bool, SnapshotError> {
-        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut pieces = self.pieces.lock().clone();
         pieces.extend(self.state.filled_pieces());
         for piece in pieces {
             if stopping() {
@@ -169,7 +167,7 @@ impl PersistentStateMachine {
         let pieces = add_pieces(&self.table, snapshot)?;
         if let Err(error) = self.state.repoint(snapshot, &pieces, below) {
             // Some keys may refer to either snapshot, so both stay until the next one.
-            self.pieces.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces);
+            self.pieces.lock().extend(pieces);
             return Err(error);
         }
         self.replace_pieces(pieces);
@@ -177,7 +175,7 @@ impl PersistentStateMachine {
     }
 
     fn replace_pieces(&self, pieces: Vec<PieceNumber>) {
-        let mut current = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.pieces.lock();
         let mut old = std::mem::replace(&mut *current, pieces);
         old.extend(self.state.take_filled_pieces());
         old.into_iter().for_each(|piece| self.table.retire_piece(piece));
@@ -194,11 +192,8 @@ impl PersistentStateMachine {
         if self.journal.is_writable() {
             return Err(ViewError::Unsupported);
         }
-        let _turn = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let hold = self.table.hold();
-        self.begin_view()?;
-        self.reach_view_token(Partition::WHOLE);
-        Ok(self.finish_view(hold)?)
+        Ok(self.state.view_still(self.journal.poison(), hold)?)
     }
 
     /// Findings of opening: the end of the log, and what was cut.

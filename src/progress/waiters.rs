@@ -9,7 +9,6 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use super::places::{Kind, Places, Target};
 use super::watermark::Stage;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::thread::Thread;
-use crate::sync::{Mutex, MutexGuard, thread_local};
+use crate::sync::{Mutex, MutexGuard, Rank, assert_none_held, thread_local};
 
 /// The lowest index of an order without waiters. No mark is above it.
 const NONE: u64 = u64::MAX;
@@ -88,7 +87,7 @@ impl Default for Waiters {
             tasks: none(),
             tells_tasks: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
-            list: Mutex::default(),
+            list: Mutex::new(Rank::Waiters, List::default()),
             panicked: AtomicU64::new(0),
             longest_ns: AtomicU64::new(0),
         }
@@ -96,10 +95,6 @@ impl Default for Waiters {
 }
 
 impl Waiters {
-    fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn lowest(&self, kind: Kind, stage: Stage) -> &AtomicU64 {
         let lowest = if kind == Kind::Thread { &self.threads } else { &self.tasks };
         &lowest[stage.at()]
@@ -129,7 +124,7 @@ impl Waiters {
     fn unpark_due(&self, stage: Stage, due: Due) {
         loop {
             let mut threads = [const { None::<Thread> }; THREADS];
-            let mut list = self.lock();
+            let mut list = self.list.lock();
             for thread in &mut threads {
                 *thread = match list.take_due(Kind::Thread, stage, due) {
                     Some(Target::Thread(thread)) => Some(thread),
@@ -168,7 +163,7 @@ impl Waiters {
             return;
         };
         loop {
-            let mut list = self.lock();
+            let mut list = self.list.lock();
             let waker = self.take_waker(&mut list, &mark);
             drop(list);
             match waker {
@@ -204,6 +199,7 @@ impl Waiters {
     }
 
     fn call(&self, waker: Waker) {
+        assert_none_held("a waker");
         if cfg!(any(loom, shuttle)) {
             // A checker's own panics must pass.
             return waker.wake();
@@ -223,7 +219,7 @@ impl Waiters {
     /// Unparks each thread, and makes each task's waker due, that waits for a truncated index.
     /// Everything from mark `cut` on was truncated, of the entries below mark `submitted`.
     pub(crate) fn truncate(&self, cut: u64, submitted: u64) {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         list.cuts.add(cut, submitted);
         self.cuts.store(list.cuts.count(), Ordering::Release);
         if list.truncate(cut, submitted) {
@@ -234,7 +230,7 @@ impl Waiters {
     /// Unparks every thread, and makes every task's waker due, so that all learn of a failure or
     /// the end.
     pub(crate) fn wake_all(&self) {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         list.over = true;
         // A later task finds out when it registers.
         if list.tasks.iter().any(|order| !order.is_empty()) {
@@ -257,7 +253,7 @@ impl Waiters {
     pub(crate) fn was_cut(&self, index: u64, since: u64) -> bool {
         // The mark that a replacement moved was loaded with Acquire, so its truncation is visible
         // here.
-        self.cuts() != since && self.lock().cuts.covers(index, since)
+        self.cuts() != since && self.list.lock().cuts.covers(index, since)
     }
 
     /// Registers a waiter whose wait began after `since` truncations.
@@ -269,7 +265,7 @@ impl Waiters {
         target: Target,
     ) -> (WaiterId, Seen) {
         let kind = target.kind();
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         let truncated = list.cuts.covers(index, since);
         let id = list.places.add(index, stage, target);
         list.queue(kind, stage, Ticket { index, id });
@@ -290,7 +286,7 @@ impl Waiters {
 
     /// Renews the wait of a registered thread.
     pub(crate) fn renew_thread(&self, id: WaiterId, thread: impl FnOnce() -> Thread) -> Seen {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         let seen = list.seen(id);
         if let Some(place) = list.places.get(id)
             && !seen.is_settled()
@@ -303,13 +299,13 @@ impl Waiters {
     /// Renews the wait of a registered task, with another waker. Both wakers are foreign code: the
     /// new one is cloned and the old one is dropped outside of the lock.
     pub(crate) fn renew_task(&self, id: WaiterId, waker: &Waker) -> Seen {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         let mut before = None;
         let is_same = list.places.get(id).is_some_and(|place| place.has_waker(waker));
         if !is_same {
             drop(list);
             let waker = waker.clone();
-            list = self.lock();
+            list = self.list.lock();
             let place = list.places.get(id);
             before = place.and_then(|place| place.target.replace(Target::Task(waker)));
         }
@@ -338,7 +334,7 @@ impl Waiters {
 
     /// Removes a waiter. Returns whether its entry was truncated before it was reached.
     pub(crate) fn deregister(&self, id: WaiterId) -> bool {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         let Some(gone) = list.places.remove(id) else { return false };
         if gone.queued {
             let (places, order) = list.order(gone.kind, gone.stage);
@@ -355,7 +351,7 @@ impl Waiters {
     /// Number of waiters, and of tickets, that fit without an allocation.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn capacity(&self) -> (usize, usize) {
-        let list = self.lock();
+        let list = self.list.lock();
         let orders = list.threads.iter().chain(&list.tasks);
         (list.places.capacity(), orders.map(Order::capacity).sum())
     }

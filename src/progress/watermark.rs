@@ -12,8 +12,8 @@ use super::lifecycle::Lifecycle;
 use super::waiters::Waiters;
 use crate::error::Poison;
 use crate::poison::PoisonCell;
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, Rank};
 
 /// A watermark that callers can wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -117,7 +117,7 @@ impl Progress {
             applied: mark(start.applied),
             written: mark(logged),
             durable: mark(logged),
-            log: Mutex::new(LogMarks::default()),
+            log: Mutex::new(Rank::LogMarks, LogMarks::default()),
             waiters: Waiters::default(),
             poison,
             lifecycle: Lifecycle::new(),
@@ -225,7 +225,7 @@ impl Progress {
     /// `durable`, they are on stable storage.
     pub(crate) fn stored_to(&self, mark: u64, durable: bool) {
         debug_assert!(mark <= self.committed_mark());
-        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let log = self.log.lock();
         self.written.fetch_max(mark, Ordering::AcqRel);
         if durable {
             self.durable.fetch_max(mark, Ordering::AcqRel);
@@ -238,7 +238,7 @@ impl Progress {
     /// Moves `durable` of such a storage: it has synced its commits up to `mark`.
     pub(crate) fn stored_durably_to(&self, mark: u64) {
         debug_assert!(mark <= self.written_mark());
-        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let log = self.log.lock();
         self.durable.fetch_max(mark, Ordering::AcqRel);
         drop(log);
         self.moved(Stage::OF_LOG);
@@ -247,7 +247,7 @@ impl Progress {
     /// Moves the marks of the log: the log writer wrote (and, if `durable`, synced) all frames up
     /// to `sequence`, the last of which ends the log at `mark`.
     pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) {
-        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = self.log.lock();
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, u64::min);
         self.written.store(mark.max(self.written_mark()), Ordering::Release);
@@ -264,14 +264,14 @@ impl Progress {
     /// Locks the log's marks: none moves while the result lives.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn hold_log_marks(&self) -> impl Sized {
-        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.log.lock()
     }
 
     /// Truncates the marks: everything above `mark` is gone from the log, by the record of frame
     /// `sequence`. The caller holds the appender's lock.
     pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) {
         debug_assert!(mark >= self.committed_mark());
-        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = self.log.lock();
         if self.rule != AckRule::Applied {
             log.truncations.push((sequence, mark));
         }
@@ -288,7 +288,7 @@ impl Progress {
     pub(crate) fn jump_to(&self, mark: u64) {
         debug_assert!(mark > self.committed_mark());
         let committed = self.committed_mark();
-        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = self.log.lock();
         log.truncations.clear();
         let submitted = self.submitted_mark();
         drop(log);
@@ -308,7 +308,7 @@ impl Progress {
     /// caller holds the appender's lock, and the rings are empty.
     pub(crate) fn apply_only_to(&self, mark: u64) {
         debug_assert!(mark > self.committed_mark());
-        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let log = self.log.lock();
         self.submitted.fetch_max(mark, Ordering::AcqRel);
         self.committed.store(mark, Ordering::Release);
         self.written.fetch_max(mark, Ordering::AcqRel);

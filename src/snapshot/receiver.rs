@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::file::{create_anew, remove, rename, sync, sync_dir};
 use super::reader::Snapshot;
@@ -10,6 +10,7 @@ use super::transport::{SnapshotId, SnapshotPiece};
 use crate::disk::names::{snapshot_name, temporary_name};
 use crate::disk::{Disk, DiskFile};
 use crate::error::snapshot::SnapshotError;
+use crate::sync::Mutex;
 
 /// Writes the pieces of one snapshot to a temporary file, in order, and makes a snapshot of it when all are there and
 /// everything in them is right. Dropped before that it leaves nothing; a process that ends meanwhile leaves a file that
@@ -42,7 +43,7 @@ impl SnapshotReceiver {
     pub(crate) fn new(disk: Arc<dyn Disk>, turns: &Mutex<Weak<()>>) -> Result<Self, SnapshotError> {
         let turn = Arc::new(());
         {
-            let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = turns.lock();
             if turns.strong_count() > 0 {
                 return Err(SnapshotError::Busy);
             }

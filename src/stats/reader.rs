@@ -1,13 +1,14 @@
 //! A handle on the figures of an engine, for a monitor that outlives it.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use super::ApplyStats;
 use crate::apply::engine::Engine;
 use crate::disk::holders::Holder;
 use crate::machine::StateMachine;
+use crate::sync::{Condvar, Mutex, Rank};
 
 /// Reads the figures of an [`ApplyManager`](crate::ApplyManager) from any thread; cheap to clone, and without the type of
 /// the state machine.
@@ -54,20 +55,18 @@ impl Drop for Reading<'_> {
     fn drop(&mut self) {
         // Before the count: a dropped manager that waits for it means the directory to be free afterwards.
         self.engine = None;
-        self.shared.lock().reading -= 1;
+        self.shared.state.lock().reading -= 1;
         self.shared.left.notify_all();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn begin(&self) -> Option<Reading<'_>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let engine = state.engine.as_ref()?.upgrade()?;
         state.reading += 1;
+        // The end of a reading takes the lock.
+        drop(state);
         Some(Reading { shared: self, engine: Some(engine) })
     }
 }
@@ -75,7 +74,7 @@ impl Shared {
 impl StatsReader {
     pub(crate) fn new<M: StateMachine>(engine: &Arc<Engine<M>>) -> Self {
         let engine: Weak<Engine<M>> = Arc::downgrade(engine);
-        let state = Mutex::new(State { engine: Some(engine), reading: 0 });
+        let state = Mutex::new(Rank::StatsReadings, State { engine: Some(engine), reading: 0 });
         Self(Arc::new(Shared { state, left: Condvar::new() }))
     }
 
@@ -90,16 +89,22 @@ impl StatsReader {
     /// Whether the manager is not dropped.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.lock().engine.is_some()
+        self.0.state.lock().engine.is_some()
     }
 
     /// No reading begins from now on, and those that go on are waited for: at most so long, as a state machine of the
     /// user's own may not return.
     pub(crate) fn end(&self, timeout: Duration) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.engine = None;
-        let waited = self.0.left.wait_timeout_while(state, timeout, |state| state.reading > 0);
-        drop(waited);
+        let began = Instant::now();
+        while state.reading > 0 {
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            state = self.0.left.wait_timeout(state, left);
+        }
     }
 }
 

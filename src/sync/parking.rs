@@ -2,10 +2,12 @@
 //! ones.
 
 use std::panic::Location;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Condvar, Mutex, canary, thread_local};
+use super::mutex::whole;
+use super::raw::{Condvar, Mutex};
+use super::{canary, thread_local};
 
 /// As `std`'s.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ impl Thread {
         if cfg!(shuttle) && canary::is_left_out(Location::caller()) {
             return;
         }
-        *self.0.has_token.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *whole(self.0.has_token.lock()) = true;
         self.0.given.notify_one();
     }
 }
@@ -39,9 +41,9 @@ pub(crate) fn current() -> Thread {
 
 pub(crate) fn park() {
     let Thread(place) = current();
-    let mut has_token = place.has_token.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut has_token = whole(place.has_token.lock());
     while !*has_token {
-        has_token = place.given.wait(has_token).unwrap_or_else(PoisonError::into_inner);
+        has_token = whole(place.given.wait(has_token));
     }
     *has_token = false;
 }

@@ -3,8 +3,12 @@
 use std::collections::VecDeque;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+pub(crate) use loom::sync::{RwLock, RwLockWriteGuard};
 pub(crate) use loom::{hint::spin_loop, thread_local};
+
+pub(super) mod raw {
+    pub(in crate::sync) use loom::sync::{Condvar, Mutex, MutexGuard};
+}
 
 pub(crate) mod atomic {
     use std::panic::Location;
@@ -79,7 +83,7 @@ impl<T> ArrayQueue<T> {
     }
 
     fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
-        self.items.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        super::mutex::whole(self.items.lock())
     }
 
     fn len(&self) -> usize {

@@ -1,9 +1,13 @@
 //! shuttle's names. What it has not is the real thing: no thread is stopped inside of that, so it is one step.
 
 pub(crate) use crossbeam_queue::ArrayQueue;
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+pub(crate) use shuttle::sync::{RwLock, RwLockWriteGuard};
 pub(crate) use shuttle::{hint::spin_loop, thread_local};
 pub(crate) use std::sync::OnceLock;
+
+pub(super) mod raw {
+    pub(in crate::sync) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
 
 pub(crate) mod atomic {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};

@@ -2,9 +2,11 @@
 //! process.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use core_affinity::CoreId;
+
+use crate::sync::{Mutex, Rank};
 
 /// Result of pinning a thread of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +35,8 @@ pub enum PinOutcome {
 
 /// Number of threads of this process that are pinned to each core. A process has few engines, and
 /// seldom starts or ends one.
-static USED: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+static USED: LazyLock<Mutex<BTreeMap<usize, usize>>> =
+    LazyLock::new(|| Mutex::new(Rank::UsedCores, BTreeMap::new()));
 
 /// A core for one thread, counted as used until it is dropped.
 #[derive(Debug)]
@@ -42,17 +45,19 @@ pub(crate) struct Core(usize);
 impl Core {
     /// The core that the user named.
     pub(crate) fn named(core: usize) -> Self {
-        *used().entry(core).or_default() += 1;
+        *USED.lock().entry(core).or_default() += 1;
         Self(core)
     }
 
     /// The usable core to which the fewest threads are pinned; of several, the last one. The system
     /// tends to place callers and the log writer on the others.
     pub(crate) fn least_used() -> Option<Self> {
-        let mut used = used();
+        let mut used = USED.lock();
         let count = |core: &usize| used.get(core).copied().unwrap_or(0);
         let core = allowed().into_iter().rev().min_by_key(count)?;
         *used.entry(core).or_default() += 1;
+        // The drop of what is returned takes the lock.
+        drop(used);
         Some(Self(core))
     }
 
@@ -78,16 +83,12 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let mut used = used();
+        let mut used = USED.lock();
         if let Some(count) = used.get_mut(&self.0) {
             *count = count.saturating_sub(1);
         }
         used.retain(|_, count| *count > 0);
     }
-}
-
-fn used() -> std::sync::MutexGuard<'static, BTreeMap<usize, usize>> {
-    USED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The cores that the calling thread may use, in rising order.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use loom::sync::Mutex;
 use loom::thread;
 
 use super::loom_parts::check;
@@ -9,7 +10,6 @@ use crate::config::storage::CacheLimits;
 use crate::machine::Value;
 use crate::machine::storage::cache::{ReadCache, Step};
 use crate::machine::storage::{StorageBatch, Table};
-use crate::sync::Mutex;
 
 const STATE: Table = Table::State(1);
 const KEY: &[u8] = b"key";

@@ -5,17 +5,18 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use loom::sync::Mutex;
 use loom::thread;
 
 use super::FOREVER;
 use crate::error::{Poison, WaitError};
 use crate::progress::waiter::{self, Acknowledged, Wait};
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
+use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::canary;
 use crate::sync::signal::Signal;
 use crate::sync::thread::{Thread, current, park};
-use crate::sync::{ArrayQueue, Mutex};
 
 /// Runs `model` in every interleaving with at most `preemptions_max` preemptions, unless
 /// `LOOM_MAX_PREEMPTIONS` sets another number.

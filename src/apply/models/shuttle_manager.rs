@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use shuttle::sync::Mutex;
 use shuttle::thread;
 
 use super::{FIRST, FOREVER, LAST, Toy, put};
@@ -15,7 +16,7 @@ use crate::apply::propose::Proposal;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError, WaitError};
-use crate::sync::{Mutex, canary};
+use crate::sync::canary;
 
 /// Number of schedules to try; `SPRAG_SHUTTLE_SCHEDULES` sets another number.
 pub(super) fn schedules(normally: usize) -> usize {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shuttle::sync::Mutex;
 use shuttle::thread;
 
 use super::shuttle_manager::schedules;
@@ -14,8 +15,7 @@ use crate::config::{ApplyConfig, Durability};
 use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
 use crate::machine::storage::Staging;
-use crate::machine::{Footprint, Partition, Range, Replies, StateMachine};
-use crate::sync::Mutex;
+use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine};
 
 const BATCH_SIZE: usize = 2;
 const ENTRIES: u64 = 6;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -11,6 +11,7 @@ use super::state::State;
 use super::{Shared, SimDisk};
 use crate::disk::{Access, Disk, DiskFile, Mapping, WriteQueue, check_name};
 use crate::error::OpenError;
+use crate::sync::MutexGuard;
 
 /// The lock, which the directory and all its open files share: it is released when the last of them is dropped.
 struct Hold {

@@ -1,8 +1,8 @@
 //! The key-value state machine with its keys and values in another storage.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::ReadCache;
@@ -21,6 +21,7 @@ use crate::machine::{
     Value, Views,
 };
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
+use crate::sync::{Mutex, Rank};
 
 /// Entries of a frame in memory; this and its bytes equal those of a
 /// [`MemoryStateMachine`](crate::MemoryStateMachine).
@@ -116,11 +117,14 @@ impl PersistentStateMachine {
         Ok(StorageMachine {
             storage,
             config,
-            stage: Mutex::new(Stage::new(record, last_generation, cache.clone())),
+            stage: Mutex::new(
+                Rank::StorageStage,
+                Stage::new(record, last_generation, cache.clone()),
+            ),
             cache,
-            committed: Mutex::new(Committed { record, membership }),
+            committed: Mutex::new(Rank::StorageCommitted, Committed { record, membership }),
             generation: AtomicU64::new(record.generation),
-            durable: Mutex::new(record.applied),
+            durable: Mutex::new(Rank::StorageDurable, record.applied),
             applied_count: AtomicU64::new(0),
             engine_commits: AtomicBool::new(false),
             log_syncs: AtomicBool::new(false),
@@ -224,7 +228,7 @@ impl<S: Storage> StorageMachine<S> {
     /// Returns [`ReadError::Poisoned`] after the engine has failed.
     pub fn len(&self) -> Result<usize, ReadError> {
         self.check()?;
-        Ok(usize::try_from(lock(&self.committed).record.keys).unwrap_or(usize::MAX))
+        Ok(usize::try_from(self.committed.lock().record.keys).unwrap_or(usize::MAX))
     }
 
     /// Whether no key has a value.
@@ -316,7 +320,7 @@ impl<S: Storage> StorageMachine<S> {
     }
 
     fn committed_membership(&self) -> Option<(LogId, Vec<u8>)> {
-        let committed = lock(&self.committed);
+        let committed = self.committed.lock();
         committed.membership.as_ref().map(|(log_id, bytes)| (*log_id, bytes.to_vec()))
     }
 }
@@ -329,7 +333,8 @@ impl<S: Storage> StorageMachine<S> {
             return Err(Fatal::new("the storage failed before; open it again"));
         }
         if !stage.is_dirty() {
-            return Ok(*lock(&self.durable) == lock(&self.committed).record.applied);
+            let committed = self.committed.lock().record.applied;
+            return Ok(*self.durable.lock() == committed);
         }
         stage.has_failed = true;
         let sync = self.config.sync_writes && !self.log_syncs.load(Ordering::Relaxed);
@@ -343,14 +348,14 @@ impl<S: Storage> StorageMachine<S> {
         let is_durable = committed.map_err(|error| failed(&self.storage, &error))?;
         let record = stage.record();
         {
-            let mut committed = lock(&self.committed);
+            let mut committed = self.committed.lock();
             committed.record = record;
             if let Some((log_id, bytes)) = stage.membership() {
                 committed.membership = Some((log_id, bytes.into()));
             }
         }
         if is_durable {
-            *lock(&self.durable) = record.applied;
+            *self.durable.lock() = record.applied;
         }
         stage.clear(record);
         stage.has_failed = false;
@@ -384,13 +389,13 @@ impl<S: Storage> Staging for StorageMachine<S> {
     }
 
     fn commit(&self) -> Result<bool, Fatal> {
-        self.commit_staged(&mut lock(&self.stage))
+        self.commit_staged(&mut self.stage.lock())
     }
 
     fn sync(&self) -> Result<(), Fatal> {
-        let committed = lock(&self.committed).record.applied;
+        let committed = self.committed.lock().record.applied;
         self.storage.sync().map_err(|error| failed(&self.storage, &error))?;
-        let mut durable = lock(&self.durable);
+        let mut durable = self.durable.lock();
         let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
         if index(*durable) < index(committed) {
             *durable = committed;
@@ -399,7 +404,7 @@ impl<S: Storage> Staging for StorageMachine<S> {
     }
 
     fn durable(&self) -> Option<LogId> {
-        *lock(&self.durable)
+        *self.durable.lock()
     }
 }
 
@@ -420,7 +425,7 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
         if !partition.owns(0) {
             return Ok(());
         }
-        let mut stage = lock(&self.stage);
+        let mut stage = self.stage.lock();
         if stage.has_failed {
             return Err(Fatal::new("the storage failed before; open it again"));
         }
@@ -449,11 +454,11 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
     }
 
     fn applied(&self) -> Option<LogId> {
-        lock(&self.committed).record.applied
+        self.committed.lock().record.applied
     }
 
     fn stats(&self) -> StateMachineStats {
-        let record = lock(&self.committed).record;
+        let record = self.committed.lock().record;
         let cache = self.cache.as_ref().map(|cache| cache.stats());
         let storage = self.storage.stats();
         StateMachineStats {
@@ -502,13 +507,7 @@ impl<S: Storage> fmt::Debug for StorageMachine<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StorageMachine")
             .field("storage", &self.storage.name())
-            .field("record", &lock(&self.committed).record)
+            .field("record", &self.committed.lock().record)
             .finish_non_exhaustive()
     }
-}
-
-/// Values under these locks are replaced in one step, or record themselves that they are
-/// incomplete.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

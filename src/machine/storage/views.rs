@@ -1,10 +1,10 @@
 //! Views of a running machine, and the installation of another node's snapshot in place of its
 //! state.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use super::machine::{Committed, StorageMachine, lock};
+use super::machine::{Committed, StorageMachine};
 use super::meta::{StateRecord, put_membership};
 use super::stage::Stage;
 use super::view::Stored;
@@ -14,6 +14,7 @@ use crate::error::{Poison, ReadError, SnapshotError, StorageError, ViewError};
 use crate::log::table::SegmentHold;
 use crate::machine::{Partition, View, Views};
 use crate::snapshot::{Snapshot, SnapshotKind};
+use crate::sync::{Mutex, Rank};
 
 /// Bytes of the batches in which a snapshot is loaded; the next constant is their entries.
 const LOAD_BYTES: usize = 4 << 20;
@@ -27,7 +28,7 @@ pub(super) struct TokenReached<P> {
 
 impl<P> TokenReached<P> {
     pub(super) fn new() -> Self {
-        Self { came: AtomicUsize::new(0), taken: Mutex::new(None) }
+        Self { came: AtomicUsize::new(0), taken: Mutex::new(Rank::StorageView, None) }
     }
 }
 
@@ -58,7 +59,7 @@ impl<S: Storage> StorageMachine<S> {
     /// A snapshot of the storage with everything applied so far. The caller is in the worker's
     /// place.
     fn take_at_token(&self) -> Result<S::Snapshot, SnapshotError> {
-        self.commit_or_fail(&mut lock(&self.stage))?;
+        self.commit_or_fail(&mut self.stage.lock())?;
         self.storage.snapshot().map_err(|source| self.snapshot_error(source))
     }
 
@@ -85,7 +86,7 @@ impl<S: Storage> StorageMachine<S> {
     /// with that batch has everything loaded before.
     pub(super) fn load_snapshot(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         snapshot.check_kind(SnapshotKind::KeyValue)?;
-        let mut stage = lock(&self.stage);
+        let mut stage = self.stage.lock();
         self.commit_or_fail(&mut stage)?;
         let generation = stage.next_generation();
         let before = stage.record().generation;
@@ -150,8 +151,8 @@ impl<S: Storage> StorageMachine<S> {
             return Err(self.end(format!("the storage {name} failed, {what}: {error}")));
         }
         let membership = membership.map(|(log_id, bytes)| (log_id, bytes.into()));
-        *lock(&self.committed) = Committed { record, membership };
-        *lock(&self.durable) = record.applied;
+        *self.committed.lock() = Committed { record, membership };
+        *self.durable.lock() = record.applied;
         stage.clear(record);
         stage.has_failed = false;
         Ok(())
@@ -171,7 +172,9 @@ impl<S: Storage> StorageMachine<S> {
 
 impl<S: Storage> Views for StorageMachine<S> {
     fn begin_view(&self) -> Result<(), SnapshotError> {
-        *lock(&self.token.taken) = None;
+        // A storage's snapshot is foreign code: it is dropped without the lock.
+        let before = self.token.taken.lock().take();
+        drop(before);
         self.token.came.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -179,7 +182,8 @@ impl<S: Storage> Views for StorageMachine<S> {
     fn reach_view_token(&self, partition: Partition) {
         if partition.owns(0) {
             let taken = self.take_at_token();
-            *lock(&self.token.taken) = Some(taken);
+            let before = self.token.taken.lock().replace(taken);
+            drop(before);
         }
         // Release: a caller that sees this count also sees the snapshot.
         self.token.came.fetch_add(1, Ordering::Release);
@@ -190,7 +194,7 @@ impl<S: Storage> Views for StorageMachine<S> {
     }
 
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
-        let taken = lock(&self.token.taken).take();
+        let taken = self.token.taken.lock().take();
         let taken = taken.ok_or(Poison::Internal("a view has no token"))??;
         Ok(View::stored(self.stored(taken)?, Some(hold)))
     }

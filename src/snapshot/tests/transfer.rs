@@ -1,20 +1,26 @@
 //! Moving a snapshot: in order, whole and verified, or not at all.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 
 use super::*;
 use crate::disk::names::{is_temporary_name, snapshot_name};
 use crate::disk::sim::SimDisk;
 use crate::disk::{Access, Disk};
 use crate::snapshot::{SnapshotPiece, SnapshotReceiver};
+use crate::sync::{Mutex, Rank};
 
 fn state() -> State {
     (0..100_u8).map(|byte| (vec![byte, 1], vec![byte; usize::from(byte)])).collect()
 }
 
+/// No receiver has a turn.
+fn turns() -> Mutex<Weak<()>> {
+    Mutex::new(Rank::SnapshotReceiver, Weak::new())
+}
+
 fn receiver(sim: &SimDisk) -> (Arc<dyn Disk>, SnapshotReceiver) {
     let disk = sim.open(true).unwrap();
-    (Arc::clone(&disk), SnapshotReceiver::new(disk, &Mutex::default()).unwrap())
+    (Arc::clone(&disk), SnapshotReceiver::new(disk, &turns()).unwrap())
 }
 
 /// Sends everything from where the receiver is.
@@ -90,12 +96,12 @@ fn what_is_incomplete_refused_or_dropped_leaves_nothing() {
     assert!(matches!(refused, SnapshotError::Incomplete { received: 3000, .. }), "{refused}");
     assert_eq!(sim.file_names(), [""; 0]);
 
-    let mut second = SnapshotReceiver::new(Arc::clone(&disk), &Mutex::default()).unwrap();
+    let mut second = SnapshotReceiver::new(Arc::clone(&disk), &turns()).unwrap();
     send(&snapshot, &mut second, 4096);
     assert!(matches!(second.finish(|_| Err(SnapshotError::Busy)), Err(SnapshotError::Busy)));
     assert_eq!(sim.file_names(), [""; 0]);
 
-    drop(SnapshotReceiver::new(disk, &Mutex::default()).unwrap());
+    drop(SnapshotReceiver::new(disk, &turns()).unwrap());
     assert_eq!(sim.file_names(), [""; 0]);
 }
 
@@ -124,7 +130,7 @@ fn a_leftover_of_an_earlier_transfer_is_replaced() {
     let disk = sim.open(true).unwrap();
     let left = crate::disk::names::temporary_name(&snapshot_name(u64::MAX));
     disk.open(&left, Access::Create).unwrap().write_all_at(&[9; 100_000], 0).unwrap();
-    let mut receiver = SnapshotReceiver::new(disk, &Mutex::default()).unwrap();
+    let mut receiver = SnapshotReceiver::new(disk, &turns()).unwrap();
     send(&snapshot, &mut receiver, 4096);
     receiver.finish(|_| Ok(())).unwrap();
     assert_eq!(sim.read_file(&snapshot_name(9)).as_deref(), Some(&bytes[..]));

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::StorageError;
 use crate::machine::storage::{
     ScanEach, Storage, StorageBatch, StorageSnapshot, StorageStats, Table,
 };
+use crate::sync::{Mutex, Rank};
 
 /// A [`Storage`] in memory. Clones are the same storage: keep one to open the machine again, or to have it fail.
 ///
@@ -33,8 +34,14 @@ use crate::machine::storage::{
 /// assert!(has_key(&storage.after_power_cut(1))?);
 /// # Ok::<(), sprag::StorageError>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryStorage(Arc<Mutex<State>>);
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::of(State::default())
+    }
+}
 
 type Keys = BTreeMap<Box<[u8]>, Arc<[u8]>>;
 /// Snapshots share the tables until a batch changes them.
@@ -116,44 +123,44 @@ impl MemoryStorage {
     /// The next `operations` changes (tables made and removed, batches, syncs) succeed, and all after them fail, until
     /// [`heal`](MemoryStorage::heal). Each that fails may be among what a power cut leaves.
     pub fn fail_after(&self, operations: u64) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.faults.from = Some((state.operations + operations, Lasts::Forever));
     }
 
     /// The next `operations` changes succeed, the one after them fails and does nothing, and those after that succeed.
     pub fn fail_once_after(&self, operations: u64) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.faults.from = Some((state.operations + operations, Lasts::Once));
     }
 
     /// Reads and snapshots fail from now on, or no more.
     pub fn fail_reads(&self, fail: bool) {
-        self.lock().faults.reads = fail;
+        self.0.lock().faults.reads = fail;
     }
 
     /// There is room for so many bytes of keys and values in all tables: a batch that needs more fails, as on a full disk.
     pub fn set_capacity(&self, bytes: Option<usize>) {
-        self.lock().faults.capacity = bytes;
+        self.0.lock().faults.capacity = bytes;
     }
 
     /// Nothing fails any more.
     pub fn heal(&self) {
-        self.lock().faults = Faults::default();
+        self.0.lock().faults = Faults::default();
     }
 
     /// Says that the storage syncs by itself this often. It does not.
     pub fn set_syncs_every(&self, interval: Option<Duration>) {
-        self.lock().syncs_every = interval;
+        self.0.lock().syncs_every = interval;
     }
 
     /// The storage that a power cut at this moment leaves: all that was synced, and the first `keep` of the changes since.
     #[must_use]
     pub fn after_power_cut(&self, keep: usize) -> Self {
-        let state = self.lock();
+        let state = self.0.lock();
         let mut current = state.durable.clone();
         state.unsynced.iter().take(keep).for_each(|change| change.apply(&mut current));
         let durable = current.clone();
-        Self(Arc::new(Mutex::new(State { current, durable, ..State::default() })))
+        Self::of(State { current, durable, ..State::default() })
     }
 }
 
@@ -162,30 +169,29 @@ impl MemoryStorage {
     /// How many changes have been made since the last sync.
     #[must_use]
     pub fn unsynced(&self) -> usize {
-        self.lock().unsynced.len()
+        self.0.lock().unsynced.len()
     }
 
     /// How many changes and syncs were asked for.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.lock().operations
+        self.0.lock().operations
     }
 
     /// How many batches were committed.
     #[must_use]
     pub fn batches(&self) -> u64 {
-        self.lock().batches
+        self.0.lock().batches
     }
 
     /// How many syncs were made, those of batches included.
     #[must_use]
     pub fn syncs(&self) -> u64 {
-        self.lock().syncs
+        self.0.lock().syncs
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A change is made by code of this file, which does not panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of(state: State) -> Self {
+        Self(Arc::new(Mutex::new(Rank::MemoryStorage, state)))
     }
 }
 
@@ -263,17 +269,17 @@ impl Storage for MemoryStorage {
     }
 
     fn tables(&self) -> Result<Vec<Table>, StorageError> {
-        let state = self.lock();
+        let state = self.0.lock();
         state.check_read()?;
         Ok(state.current.keys().copied().collect())
     }
 
     fn create_table(&self, table: Table) -> Result<(), StorageError> {
-        self.lock().change("making a table", Change::Create(table))
+        self.0.lock().change("making a table", Change::Create(table))
     }
 
     fn remove_table(&self, table: Table) -> Result<(), StorageError> {
-        self.lock().change("removing a table", Change::Remove(table))
+        self.0.lock().change("removing a table", Change::Remove(table))
     }
 
     fn get(
@@ -282,7 +288,7 @@ impl Storage for MemoryStorage {
         key: &[u8],
         read: &mut dyn FnMut(&[u8]),
     ) -> Result<bool, StorageError> {
-        let state = self.lock();
+        let state = self.0.lock();
         state.check_read()?;
         let found = state.current.get(&table).and_then(|keys| keys.get(key)).cloned();
         drop(state);
@@ -293,7 +299,7 @@ impl Storage for MemoryStorage {
     }
 
     fn commit(&self, batch: &StorageBatch, sync: bool) -> Result<bool, StorageError> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if batch.writes().any(|(table, _, _)| !state.current.contains_key(&table)) {
             let message = "a batch names a table that does not exist".to_owned();
             return Err(StorageError::Failed { what: "committing a batch", message });
@@ -312,21 +318,21 @@ impl Storage for MemoryStorage {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.lock().sync()
+        self.0.lock().sync()
     }
 
     fn syncs_every(&self) -> Option<Duration> {
-        self.lock().syncs_every
+        self.0.lock().syncs_every
     }
 
     fn snapshot(&self) -> Result<MemorySnapshot, StorageError> {
-        let state = self.lock();
+        let state = self.0.lock();
         state.check_read()?;
         Ok(MemorySnapshot(state.current.clone()))
     }
 
     fn stats(&self) -> StorageStats {
-        StorageStats::new(None, Some(self.lock().bytes() as u64))
+        StorageStats::new(None, Some(self.0.lock().bytes() as u64))
     }
 }
 
