@@ -171,41 +171,56 @@ fn modules(file: &Path, root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The files that the roots of test binaries have as modules, and the roots themselves.
-fn files_of_test_binaries(folder: &str) -> BTreeSet<PathBuf> {
+/// The integration test binaries of a crate: name, and files, of which the root is one.
+fn test_binaries(folder: &str) -> Vec<(String, BTreeSet<PathBuf>)> {
     let manifest = read(Path::new(folder).join("Cargo.toml"));
     let tests = Path::new(folder).join("tests");
-    let roots: Vec<_> = if manifest.contains("autotests = false") {
-        let tests = manifest.split("[[test]]").skip(1);
-        let path = |test: &str| {
-            let line = test.lines().find_map(|line| line.strip_prefix("path = \""));
-            Path::new(folder).join(line.unwrap().trim_end_matches('"'))
+    let roots: Vec<(String, PathBuf)> = if manifest.contains("autotests = false") {
+        let field = |test: &str, name: &str| {
+            let line = test.lines().find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+            line.unwrap().trim_end_matches('"').to_owned()
         };
-        tests.map(path).collect()
+        let tests = manifest.split("[[test]]").skip(1);
+        tests
+            .map(|test| (field(test, "name"), Path::new(folder).join(field(test, "path"))))
+            .collect()
     } else {
-        let file_of = |path: &PathBuf| path.components().count() == tests.components().count() + 1;
-        let root_of = |path: &PathBuf| file_of(path) || path.ends_with("main.rs");
-        files(tests.to_str().unwrap(), "rs").into_iter().filter(root_of).collect()
+        let depth = tests.components().count();
+        let root = |path: PathBuf| {
+            let named = match path.components().count() - depth {
+                1 => Some(path.file_stem()),
+                2 if path.ends_with("main.rs") => Some(path.parent().unwrap().file_name()),
+                _ => None,
+            };
+            named.map(|name| (name.unwrap().display().to_string(), path.clone()))
+        };
+        files(tests.to_str().unwrap(), "rs").into_iter().filter_map(root).collect()
     };
-    let mut seen = BTreeSet::new();
-    for root in roots {
-        let mut open = vec![root.clone()];
+    let with_modules = |(name, root): (String, PathBuf)| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![root.clone()]);
         while let Some(file) = open.pop() {
             open.extend(modules(&file, &root));
             seen.insert(file);
         }
-    }
-    seen
+        (name, seen)
+    };
+    roots.into_iter().map(with_modules).collect()
+}
+
+/// The folders of all crates.
+fn crates() -> Vec<String> {
+    let mut folders = vec![String::new()];
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    folders.extend(crates.map(|path| format!("crates/{}", path.unwrap().file_name().display())));
+    folders
 }
 
 #[test]
 fn no_file_of_tests_is_left_out_of_the_test_binaries() {
-    let mut folders = vec![String::new()];
-    let crates = fs::read_dir(root().join("crates")).unwrap();
-    folders.extend(crates.map(|path| format!("crates/{}", path.unwrap().file_name().display())));
     let mut found = 0;
-    for folder in folders {
-        let run = files_of_test_binaries(&folder);
+    for folder in crates() {
+        let run: BTreeSet<_> =
+            test_binaries(&folder).into_iter().flat_map(|(_, files)| files).collect();
         for path in files(Path::new(&folder).join("tests").to_str().unwrap(), "rs") {
             // These are modules of the crates that have a storage.
             if !path.starts_with("tests/common/storage") {
@@ -215,6 +230,55 @@ fn no_file_of_tests_is_left_out_of_the_test_binaries() {
         }
     }
     assert!(found > 100, "{found} files");
+}
+
+/// The words of a list in the gate: `name=(...)`.
+fn list_of_the_gate(name: &str) -> Vec<String> {
+    let gate = read(".ci/run");
+    let list = gate.lines().find_map(|line| line.strip_prefix(&format!("{name}=(")));
+    let list = list.unwrap_or_else(|| panic!("the gate has no list {name}"));
+    list.trim_end_matches(')').split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_gate_tests_the_second_way_to_write_the_log_wherever_a_test_asks_for_it() {
+    // Either in the file that the others include, or by itself.
+    let (included, variable) = (Path::new("common/io.rs"), concat!("\"SPRAG_", "TEST_IO\""));
+    let asks = |file: &PathBuf| file.ends_with(included) || read(file).contains(variable);
+    let mut asking: BTreeSet<_> =
+        crates().iter().flat_map(|folder| test_binaries(folder)).collect();
+    asking.retain(|(_, files)| files.iter().any(asks));
+    let asking: BTreeSet<_> = asking.into_iter().map(|(name, _)| name).collect();
+    let mut run: BTreeSet<_> = list_of_the_gate("asking").into_iter().collect();
+    run.insert("engine".to_owned());
+    assert_eq!(asking, run, "test binaries that ask, and those that the gate runs");
+}
+
+#[test]
+fn the_gate_leaves_out_only_modules_without_a_real_directory() {
+    let needles = ["Scratch", "tempfile", "tempdir", "common::io", "common::open", "::open("];
+    let binaries = test_binaries("");
+    let (_, engine) = binaries.iter().find(|(name, _)| name == "engine").unwrap();
+    let left_out = list_of_the_gate("simulated");
+    assert!(!left_out.is_empty());
+    for module in left_out {
+        let module = module.strip_suffix("::").unwrap();
+        let (file, folder) = (format!("tests/{module}.rs"), Path::new("tests").join(module));
+        let of_it = |path: &&PathBuf| path.ends_with(&file) || path.starts_with(&folder);
+        assert!(engine.iter().any(|path| of_it(&path)), "{module} is no module");
+        for path in engine.iter().filter(of_it) {
+            let source = read(path);
+            let found = needles.iter().find(|needle| source.contains(**needle));
+            assert_eq!(found, None, "{} may write a log to a real directory", path.display());
+        }
+        // The harness takes a name for every module whose name ends so.
+        let others = engine.iter().filter(|path| !of_it(path));
+        for name in others.flat_map(|path| path.components()) {
+            let name = name.as_os_str().to_string_lossy();
+            let name = name.trim_end_matches(".rs");
+            assert!(!name.ends_with(module), "{name} would be left out with {module}");
+        }
+    }
 }
 
 #[test]
