@@ -136,6 +136,7 @@ fn assert_stays_poisoned<M: StateMachine>(manager: &ApplyManager<M>, how: Broken
     assert!(after.acknowledged < Some(5) && after.applied < Some(5));
 }
 
+/// Proves ORD-13.
 #[test]
 fn a_panic_or_failure_in_a_state_machine_names_its_index_and_wakes_every_waiter() {
     for how in [Broken::Panics, Broken::Fails] {
@@ -173,6 +174,7 @@ fn a_machine_that_breaks_under_its_caller_poisons_the_engine_too() {
     }
 }
 
+/// Proves DUR-9.
 #[test]
 fn reads_fail_after_a_failure_and_reopening_brings_back_what_was_acknowledged() {
     let scratch = Scratch::new();

@@ -167,6 +167,7 @@ fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicB
     assert!(segments > 3, "{segments} segments were given up");
 }
 
+/// Proves ORD-8.
 #[test]
 fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
     for workers in 1..=4 {
@@ -212,6 +213,7 @@ fn check_all(machine: &PersistentStateMachine, written: &[AtomicU64]) {
     }
 }
 
+/// Proves ORD-8.
 #[test]
 fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
     let scratch = Scratch::new();

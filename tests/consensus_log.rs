@@ -194,6 +194,7 @@ proptest! {
 
 // ---- By name ----
 
+/// Proves DUR-7.
 #[test]
 fn an_uncommitted_tail_is_kept_and_not_applied_when_the_directory_is_opened_again() {
     for close in [true, false] {
@@ -227,6 +228,7 @@ fn an_uncommitted_tail_is_kept_and_not_applied_when_the_directory_is_opened_agai
     }
 }
 
+/// Proves DUR-7.
 #[test]
 fn a_crash_never_applies_more_than_was_committed() {
     let scratch = Scratch::new();
@@ -251,6 +253,7 @@ fn a_crash_never_applies_more_than_was_committed() {
     }
 }
 
+/// Proves ORD-15.
 #[test]
 fn who_waits_for_a_truncated_entry_is_told_and_not_satisfied_by_its_replacement() {
     let scratch = Scratch::new();
@@ -326,6 +329,7 @@ fn what_replaces_truncated_entries_wins_after_reopening() {
     }
 }
 
+/// Proves ORD-7.
 #[test]
 fn all_of_an_uncommitted_log_can_be_truncated() {
     for first in [0, 1] {
@@ -344,6 +348,7 @@ fn all_of_an_uncommitted_log_can_be_truncated() {
     }
 }
 
+/// Proves ORD-7.
 #[test]
 fn committed_entries_are_never_truncated() {
     let scratch = Scratch::new();
@@ -469,6 +474,7 @@ fn entries_read_back_exactly_across_segments() {
     check(&scratch.open());
 }
 
+/// Proves DUR-8.
 #[test]
 fn the_hard_state_is_durable_and_whole() {
     let scratch = Scratch::new();

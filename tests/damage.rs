@@ -57,6 +57,7 @@ fn killed(durability: Durability) -> (Scratch, Vec<Frame>) {
     (image, found)
 }
 
+/// Proves DUR-12.
 #[test]
 fn a_torn_last_frame_is_cut_and_said() {
     let (_, example) = killed(Durability::Sync);
@@ -90,6 +91,7 @@ fn a_torn_last_frame_is_cut_and_said() {
     }
 }
 
+/// Proves DUR-4.
 #[test]
 fn a_cut_keeps_everything_before_it_and_drops_everything_after() {
     // Nothing was ever synced, so any frame may be missing.
@@ -107,6 +109,7 @@ fn a_cut_keeps_everything_before_it_and_drops_everything_after() {
     }
 }
 
+/// Proves DUR-4.
 #[test]
 fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
     let scratch = Scratch::new();
@@ -127,6 +130,7 @@ fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
     assert_eq!(manager.entries(1..=400, usize::MAX).unwrap().len(), 400);
 }
 
+/// Proves DUR-14.
 #[test]
 fn a_cut_tail_never_comes_back() {
     let (scratch, found) = killed(Durability::Os);
@@ -143,6 +147,7 @@ fn a_cut_tail_never_comes_back() {
     }
 }
 
+/// Proves DUR-14.
 #[test]
 fn an_old_frame_put_back_over_what_was_cut_is_not_taken() {
     let (scratch, found) = killed(Durability::Os);
@@ -164,6 +169,7 @@ fn an_old_frame_put_back_over_what_was_cut_is_not_taken() {
     compare(again.machine(), &Model::after(&log(8))).unwrap();
 }
 
+/// Proves DUR-11.
 #[test]
 fn a_flipped_byte_below_a_later_durable_frame_is_corruption_and_nothing_is_cut() {
     let (scratch, found) = killed(Durability::Sync);
@@ -182,6 +188,7 @@ fn a_flipped_byte_below_a_later_durable_frame_is_corruption_and_nothing_is_cut()
     compare(scratch.open().machine(), &Model::after(&log(20))).unwrap();
 }
 
+/// Proves DUR-11.
 #[test]
 fn any_flipped_byte_of_any_frame_after_a_clean_close_is_refused() {
     let scratch = Scratch::new();

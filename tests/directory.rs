@@ -26,6 +26,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Proves DUR-33.
 #[test]
 fn a_second_opener_is_refused_in_this_process_and_in_another() {
     let scratch = Scratch::new();
@@ -337,6 +338,7 @@ fn the_root_of_a_volume_becomes_a_data_directory_and_keeps_its_mode() {
     assert_eq!(machine.recovery().foreign.count, BY_THEMSELVES.len() as u64);
 }
 
+/// Proves DUR-18.
 #[test]
 fn a_foreign_name_beside_a_log_stops_nothing_and_is_reported() {
     let not_utf8 = OsStr::from_bytes(b"\xff\xfe.doc");
@@ -380,6 +382,7 @@ fn a_foreign_name_beside_a_log_stops_nothing_and_is_reported() {
     }
 }
 
+/// Proves DUR-18.
 #[test]
 fn a_name_of_the_engine_that_is_of_something_else_stops_writing_and_no_reading() {
     let directories = ["HARD", "00000000000000ff.seg", "00000000000000ff.snap", "LOCK"];
@@ -421,6 +424,7 @@ fn a_name_of_the_engine_that_is_of_something_else_stops_writing_and_no_reading()
     }
 }
 
+/// Proves DUR-18.
 #[test]
 fn a_running_engine_neither_removes_nor_writes_over_a_file_that_it_did_not_write() {
     let scratch = Scratch::new();

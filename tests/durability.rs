@@ -40,6 +40,7 @@ fn apply(manager: &Persistent, log: &[Logged]) {
     });
 }
 
+/// Proves DUR-2.
 #[test]
 fn periodic_syncs_what_a_caller_wrote_in_the_log_writers_place() {
     let interval = Durability::Periodic(Duration::from_millis(20));
@@ -54,6 +55,7 @@ fn periodic_syncs_what_a_caller_wrote_in_the_log_writers_place() {
     }
 }
 
+/// Proves DUR-5.
 #[test]
 fn the_applied_index_comes_back_and_nothing_counts_twice() {
     let scratch = Scratch::new();
@@ -77,6 +79,7 @@ fn the_applied_index_comes_back_and_nothing_counts_twice() {
     }
 }
 
+/// Proves DUR-5.
 #[test]
 fn results_that_no_log_entry_holds_survive_reopening() {
     let scratch = Scratch::new();
@@ -112,6 +115,7 @@ fn results_that_no_log_entry_holds_survive_reopening() {
     }
 }
 
+/// Proves DUR-1.
 #[test]
 fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     for durability in [Durability::Sync, Durability::Os, Durability::Periodic(LONG)] {
@@ -129,6 +133,7 @@ fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     }
 }
 
+/// Proves DUR-5.
 #[test]
 fn opening_again_and_again_changes_nothing() {
     let scratch = Scratch::new();
@@ -198,6 +203,7 @@ fn child_applies_until_it_is_killed() {
     }
 }
 
+/// Proves DUR-2.
 #[test]
 fn a_killed_process_loses_nothing_it_acknowledged() {
     let mut dice = Dice::new(7);

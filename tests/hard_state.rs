@@ -54,6 +54,7 @@ fn assert_voted(found: &Option<Vec<u8>>, acknowledged: u8, begun: u8, what: &str
     assert!(may_be.into_iter().any(|vote| vote == *found), "{what}: {acknowledged} to {begun}");
 }
 
+/// Proves DUR-8.
 #[test]
 fn a_power_cut_at_each_write_of_three_votes_leaves_the_last_that_was_acknowledged() {
     let whole = SimDisk::new(1);
@@ -153,6 +154,7 @@ fn voted(votes: u8) -> Files {
     files_of(&disk)
 }
 
+/// Proves DUR-8.
 #[test]
 fn a_hard_that_is_removed_zeroed_or_put_back_is_named_after_one_vote_two_and_three() {
     for votes in 1..=3 {

@@ -43,6 +43,7 @@ fn snapshot_of(log: &[Logged]) -> (tempfile::TempDir, Snapshot) {
     (directory, snapshot)
 }
 
+/// Proves ORD-7.
 #[test]
 fn an_installed_snapshot_is_the_state_and_the_log_goes_on_after_it() {
     let log = log(1, 1, 900);
@@ -157,6 +158,8 @@ fn a_snapshot_whose_last_entry_the_log_has_commits_it_and_nothing_is_lost() {
 }
 
 /// An engine on a simulated disk that installs a snapshot; the power fails at the operation given.
+///
+/// Proves DUR-26.
 #[test]
 fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_new() {
     let (mine, theirs) = (log(1, 1, 60), log(1, 2, 90));
@@ -242,6 +245,7 @@ impl StateMachine for Own {
     }
 }
 
+/// Proves DUR-26.
 #[test]
 fn a_snapshot_of_another_sort_of_machine_is_refused_and_changes_nothing() {
     let log = log(1, 1, 300);
@@ -290,6 +294,7 @@ fn a_snapshot_that_another_manager_received_is_refused_and_both_go_on() {
     }
 }
 
+/// Proves DUR-26.
 #[test]
 fn a_disk_without_room_for_the_log_to_go_on_fails_the_call_and_no_more() {
     let log = log(1, 1, 120);

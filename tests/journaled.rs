@@ -359,6 +359,7 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     }
 }
 
+/// Proves DUR-16.
 #[test]
 fn looking_at_a_directory_changes_nothing_even_beside_its_writer() {
     let scratch = written(100);

@@ -103,6 +103,7 @@ fn another_payload_is_refused<M: StateMachine + KeyValueReads>(manager: &ApplyMa
     assert_eq!(manager.machine().value_of(b"key").unwrap().as_deref(), Some(&b"more"[..]));
 }
 
+/// Proves ORD-5.
 #[test]
 fn another_payload_under_a_known_log_id_is_a_conflict_on_every_way_in() {
     another_payload_is_refused(&manage(memory(), apply_config(2)));
@@ -110,6 +111,7 @@ fn another_payload_under_a_known_log_id_is_a_conflict_on_every_way_in() {
     another_payload_is_refused(&scratch.open());
 }
 
+/// Proves ORD-5.
 #[test]
 fn what_is_submitted_again_is_compared_wherever_its_bytes_are() {
     let scratch = Scratch::new();
@@ -139,6 +141,7 @@ fn what_is_submitted_again_is_compared_wherever_its_bytes_are() {
     check(&scratch.open());
 }
 
+/// Proves ORD-5.
 #[test]
 fn what_only_a_snapshot_covers_is_not_compared_and_no_error() {
     let scratch = Scratch::new();

@@ -283,6 +283,7 @@ fn run_persistent(scenario: &Scenario, oracle: &[Logged]) -> Result<(), String> 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
+    /// Proves ORD-1.
     #[test]
     fn the_memory_machine_replies_and_ends_as_the_serial_oracle_does(scenario in scenario()) {
         let log = scenario.log();
@@ -293,6 +294,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
+    /// Proves ORD-1.
     #[test]
     fn the_persistent_machine_does_so_too_with_restarts_in_between(scenario in scenario()) {
         let log = scenario.log();
@@ -356,6 +358,7 @@ fn an_oracle_with_two_entries_swapped_is_told_apart() {
     }
 }
 
+/// Proves ORD-11.
 #[test]
 fn barriers_among_many_partitions_keep_their_place_in_the_order() {
     // Each barrier reads what every partition wrote before it: one entry late or early and it is rejected.

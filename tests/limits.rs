@@ -75,6 +75,7 @@ fn check(manager: &Manager, last: u64) {
     }
 }
 
+/// Proves DUR-10.
 #[test]
 fn a_limit_of_a_file_s_size_is_an_error_and_not_the_end_of_the_process() {
     in_a_child("child_with_a_limit_of_a_file_s_size");
@@ -128,6 +129,7 @@ fn write_snapshot(path: &Path) -> std::path::PathBuf {
     file
 }
 
+/// Proves DUR-10.
 #[test]
 fn a_process_without_descriptors_loses_nothing_and_hears_of_the_limit() {
     in_a_child("child_without_descriptors");
@@ -176,6 +178,7 @@ fn child_without_descriptors() {
     manager.close(LONG).unwrap();
 }
 
+/// Proves DUR-10.
 #[test]
 fn segments_that_the_kernel_gives_no_mapping_for_are_read_from_their_files() {
     in_a_child("child_without_address_space");
@@ -239,6 +242,7 @@ fn child_without_address_space() {
     manager.close(LONG).unwrap();
 }
 
+/// Proves DUR-10.
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_that_names_the_limit() {
     in_a_child("child_without_threads");

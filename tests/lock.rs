@@ -55,6 +55,7 @@ fn lose_lock_file(path: &Path, replace: bool) {
     }
 }
 
+/// Proves DUR-33.
 #[test]
 fn a_lock_file_that_is_removed_or_replaced_lets_no_second_writer_in() {
     for replace in [false, true] {
@@ -77,6 +78,7 @@ fn a_lock_file_that_is_removed_or_replaced_lets_no_second_writer_in() {
     }
 }
 
+/// Proves DUR-33.
 #[test]
 fn an_engine_without_its_lock_file_saves_no_vote_and_gives_up_no_log() {
     for replace in [false, true] {
@@ -106,6 +108,7 @@ fn an_engine_without_its_lock_file_saves_no_vote_and_gives_up_no_log() {
     }
 }
 
+/// Proves DUR-33.
 #[test]
 fn a_directory_that_is_moved_stays_locked_and_nothing_of_it_is_in_the_one_that_takes_its_place() {
     for replaced in [false, true] {
@@ -231,6 +234,7 @@ fn a_child_of_fork_that_closes_its_copy_is_told_so_at_once() {
     copy.unwrap().close(LONG).unwrap();
 }
 
+/// Proves DUR-33.
 #[test]
 fn a_child_of_fork_that_uses_its_copy_writes_nothing() {
     let scratch = Scratch::new();

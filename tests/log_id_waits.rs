@@ -60,6 +60,7 @@ fn is_forgotten<M: StateMachine>(manager: &ApplyManager<M>, index: u64, term: u6
     }
 }
 
+/// Proves ORD-16.
 #[test]
 fn the_entry_that_replaced_another_satisfies_no_wait_for_that() {
     let scratch = Scratch::new();
@@ -89,6 +90,7 @@ fn the_entry_that_replaced_another_satisfies_no_wait_for_that() {
     is_done(&manager, 2, 2);
 }
 
+/// Proves ORD-16.
 #[test]
 fn a_wait_under_way_is_told_of_a_truncation_and_waits_on_for_what_has_not_come() {
     let scratch = Scratch::new();
@@ -128,6 +130,7 @@ fn a_wait_under_way_is_told_of_a_truncation_and_waits_on_for_what_has_not_come()
     assert!(matches!(never, Err(WaitError::Timeout { .. })), "{never:?}");
 }
 
+/// Proves ORD-16.
 #[test]
 fn what_is_below_the_logs_memory_is_no_longer_known_and_never_ok() {
     let scratch = Scratch::new();
@@ -158,6 +161,7 @@ fn what_is_below_the_logs_memory_is_no_longer_known_and_never_ok() {
     check(&open(scratch.config()));
 }
 
+/// Proves ORD-16.
 #[test]
 fn of_an_installed_snapshot_only_the_last_entry_is_known() {
     let donor = manage(memory(), apply_config(2));
@@ -194,6 +198,7 @@ fn of_an_installed_snapshot_only_the_last_entry_is_known() {
     is_done(&manager, 30, 3);
 }
 
+/// Proves ORD-16.
 #[test]
 fn a_gap_has_no_entry_and_what_records_passed_over_is_not_known() {
     let scratch = Scratch::new();
@@ -237,6 +242,7 @@ fn a_future_of_a_log_id_keeps_no_directory_and_knows_what_was_committed() {
     drop(again);
 }
 
+/// Proves ORD-16.
 #[test]
 fn a_wait_for_a_log_id_is_told_of_every_replacement_in_a_race() {
     let scratch = Scratch::new();

@@ -14,6 +14,8 @@ fn resident_kib() -> u64 {
 }
 
 /// In a child, because it measures the memory of the whole process.
+///
+/// Proves OPS-3.
 #[test]
 fn memory_does_not_grow_with_the_number_of_calls() {
     let name = "memory_does_not_grow_with_the_number_of_calls";

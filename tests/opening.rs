@@ -172,6 +172,7 @@ fn a_view_of_an_engine_that_is_not_filled_has_everything() {
     }
 }
 
+/// Proves DUR-19.
 #[test]
 fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     let base = log(6, 1, 1000);

@@ -258,6 +258,7 @@ fn create_false_opens_only_what_is_there() {
     drop(open(scratch.config().create(false)));
 }
 
+/// Proves DUR-2, DUR-3.
 #[test]
 fn durability_decides_when_the_log_is_synced() {
     let run = |config: PersistentConfig| {
@@ -292,6 +293,7 @@ fn durability_decides_when_the_log_is_synced() {
     assert!(u128::from(syncs) <= most, "{syncs} syncs, not {most}");
 }
 
+/// Proves ORD-3.
 #[test]
 fn durability_is_acknowledged_by_what_it_says() {
     for (durability, at_least) in [

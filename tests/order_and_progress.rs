@@ -31,6 +31,7 @@ fn u64_of(manager: &impl KeyValueReads, key: &[u8]) -> u64 {
 
 // ---- Order ----
 
+/// Proves ORD-1.
 #[test]
 fn several_workers_leave_every_key_at_its_last_value() {
     let manager = manage(memory(), apply_config(4).batch_size(16));
@@ -47,6 +48,7 @@ fn several_workers_leave_every_key_at_its_last_value() {
     assert_eq!(stale, 0, "keys that ended at an earlier value");
 }
 
+/// Proves ORD-1.
 #[test]
 fn a_caller_does_not_apply_itself_while_a_worker_is_still_at_an_earlier_entry() {
     let gate = Gate::shut();
@@ -110,6 +112,7 @@ fn several_callers_with_the_same_log_apply_it_once() {
 
 // ---- Waiting ----
 
+/// Proves ORD-13.
 #[test]
 fn any_index_can_be_waited_for_by_any_number_of_waiters_before_and_after_it_is_applied() {
     let manager = Arc::new(manage(memory(), apply_config(2)));
@@ -155,6 +158,7 @@ fn the_stages_that_need_a_log_say_so_where_there_is_none() {
     }
 }
 
+/// Proves ORD-4.
 #[test]
 fn a_refusal_as_full_leaves_no_waiter_and_no_trace() {
     let gate = Gate::shut();
@@ -180,6 +184,7 @@ fn a_refusal_as_full_leaves_no_waiter_and_no_trace() {
     assert_eq!(manager.apply(&entry, LONG).unwrap(), Reply::Put { replaced: false });
 }
 
+/// Proves DUR-6.
 #[test]
 fn flush_returns_after_asynchronous_calls_and_covers_them() {
     let scratch = Scratch::new();

@@ -27,6 +27,7 @@ fn number(reply: &Reply) -> i64 {
     *number
 }
 
+/// Proves ORD-6.
 #[test]
 fn a_new_log_begins_at_index_1_and_term_1_and_goes_on_after_opening_again() {
     let scratch = Scratch::new();
@@ -87,6 +88,7 @@ fn proposals_take_the_term_of_the_logs_last_entry_and_every_payload() {
     assert_eq!(block_on(proposal).unwrap(), Reply::Applied);
 }
 
+/// Proves ORD-6.
 #[test]
 fn a_log_that_commits_by_commit_refuses_proposals_and_what_is_no_entry_is_named() {
     let scratch = Scratch::new();
@@ -106,6 +108,7 @@ fn a_log_that_commits_by_commit_refuses_proposals_and_what_is_no_entry_is_named(
     assert_eq!((empty.log_id(), manager.next_index()), (None, 1));
 }
 
+/// Proves ORD-6.
 #[test]
 fn a_full_pipeline_is_waited_for_until_the_timeout_and_is_never_full() {
     let gate = Gate::shut();
@@ -133,6 +136,7 @@ fn a_full_pipeline_is_waited_for_until_the_timeout_and_is_never_full() {
     assert_eq!(replies, [1, 2, 3, 4]);
 }
 
+/// Proves ORD-6.
 #[test]
 fn an_error_after_the_entry_was_taken_carries_its_log_id() {
     let gate = Gate::shut();
@@ -184,6 +188,7 @@ fn an_error_after_the_entry_was_taken_carries_its_log_id() {
     drop(opener);
 }
 
+/// Proves ORD-6.
 #[test]
 fn futures_that_are_leaked_dropped_or_never_polled_hold_no_slot_and_cancel_nothing() {
     let check = |manager: &dyn Fn() -> sprag::Proposal, now: &dyn Fn() -> Reply| {
@@ -246,6 +251,7 @@ fn many_threads<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>, each
     assert_eq!(i64::try_from(manager.next_index()).unwrap(), THREADS * each + 1);
 }
 
+/// Proves ORD-6.
 #[test]
 fn many_threads_propose_at_once_and_every_reply_is_of_its_own_entry() {
     for (workers, depth) in [(1, 4), (2, 16), (3, 1024)] {
@@ -315,6 +321,7 @@ fn a_machine_of_ones_own_gets_proposals_and_its_bytes_come_through_the_future() 
     bytes_come_back(&manage(machine, small(2, 4)));
 }
 
+/// Proves ORD-3, ORD-6.
 #[test]
 fn a_reply_is_given_only_when_the_entry_is_acknowledged() {
     use sprag::testing::{SimDisk, Stepped};

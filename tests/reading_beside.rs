@@ -55,6 +55,7 @@ fn files(path: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// Proves DUR-16.
 #[test]
 fn a_damaged_directory_is_read_up_to_the_damage_and_says_where_that_is() {
     let directory = tempfile::tempdir().unwrap();
@@ -180,11 +181,13 @@ fn read_beside(io: IoBackend) {
     manager.close(TIMEOUT).unwrap();
 }
 
+/// Proves DUR-32.
 #[test]
 fn beside_a_writer_that_uses_pwrite_a_prefix_with_all_that_was_acknowledged_is_seen() {
     read_beside(IoBackend::Pwrite);
 }
 
+/// Proves DUR-32.
 #[test]
 fn beside_a_writer_that_uses_an_io_uring_a_prefix_with_all_that_was_acknowledged_is_seen() {
     read_beside(IoBackend::Uring);

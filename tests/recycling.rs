@@ -169,6 +169,8 @@ fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
 
 /// A crash leaves the old content of a recycled segment behind the end of the log: no torn end, wherever in an old frame
 /// the log ends, and if it was the last of them.
+///
+/// Proves DUR-25.
 #[test]
 fn a_crash_in_a_recycled_segment_is_no_cut_wherever_the_log_ends_in_it() {
     let scratch = Scratch::new();
@@ -219,6 +221,7 @@ fn a_torn_group_in_a_recycled_segment_is_cut_and_its_frame_reported() {
     has_all_to(&machine, 799);
 }
 
+/// Proves DUR-25.
 #[test]
 fn a_file_that_a_value_still_reads_is_not_used_again() {
     let scratch = Scratch::new();
@@ -244,6 +247,7 @@ fn a_file_that_a_value_still_reads_is_not_used_again() {
     assert_eq!(held, [7; 1000][..]);
 }
 
+/// Proves DUR-25.
 #[test]
 fn a_file_that_somebody_linked_elsewhere_is_not_written_over() {
     let scratch = Scratch::new();
@@ -266,6 +270,7 @@ fn a_file_that_somebody_linked_elsewhere_is_not_written_over() {
     has_all_to(manager.machine(), 1000);
 }
 
+/// Proves DUR-25.
 #[test]
 fn a_file_of_another_length_is_not_used_again() {
     let scratch = Scratch::new();
@@ -323,6 +328,8 @@ fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
 }
 
 /// As tests damage what they find so.
+///
+/// Proves DUR-25.
 #[test]
 fn a_plain_reading_finds_the_frames_of_the_log_and_none_of_what_its_files_had_before() {
     let scratch = Scratch::new();

@@ -106,6 +106,7 @@ fn assert_repaired(disk: &SimDisk, what: &str) {
 
 const WRITE: fn() -> RepairOptions = || RepairOptions::new().write(true);
 
+/// Proves DUR-34.
 #[test]
 fn without_being_told_to_write_nothing_is_changed_and_everything_that_would_be_lost_is_named() {
     for closed in [true, false] {
@@ -130,6 +131,7 @@ fn without_being_told_to_write_nothing_is_changed_and_everything_that_would_be_l
     }
 }
 
+/// Proves DUR-34.
 #[test]
 fn a_repaired_directory_has_all_before_the_damage_and_a_backup_has_all_that_was_changed() {
     for (closed, byte) in [(true, 130), (false, 130), (true, 5), (false, 70)] {
@@ -172,6 +174,7 @@ fn a_backup_for_which_there_is_no_room_leaves_nothing_that_passes_for_one() {
     }
 }
 
+/// Proves DUR-34.
 #[test]
 fn a_crash_at_any_operation_leaves_a_directory_to_repair_again_or_a_repaired_one() {
     let backup = SimDisk::new(0);
@@ -214,6 +217,7 @@ fn a_crash_at_any_operation_leaves_a_directory_to_repair_again_or_a_repaired_one
     }
 }
 
+/// Proves DUR-34.
 #[test]
 fn what_was_cut_does_not_come_back_when_a_slot_of_meta_is_lost_later() {
     let disk = damaged(true, 130);

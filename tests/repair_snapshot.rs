@@ -75,6 +75,7 @@ fn assert_goes_on(scratch: &Scratch, last: u64) {
     assert!(sprag::inspect::verify(scratch.path()).unwrap().is_clean());
 }
 
+/// Proves DUR-34.
 #[test]
 fn what_a_snapshot_has_is_not_lost_with_the_log_below_it() {
     for index in [1, 100, SNAPSHOT] {

@@ -101,6 +101,7 @@ fn a_restored_directory_has_the_state_of_the_snapshot_and_goes_on_after_it() {
     }
 }
 
+/// Proves DUR-27.
 #[test]
 fn a_power_cut_at_any_operation_leaves_an_empty_directory_or_a_restored_one() {
     let log = log(100);
@@ -166,6 +167,7 @@ fn assert_restored_reads(disk: &SimDisk, log: &[Logged]) {
     compare(&machine.unwrap(), &Model::after(log)).unwrap();
 }
 
+/// Proves DUR-27.
 #[test]
 fn a_damaged_file_makes_no_directory_and_a_full_disk_no_half_of_one() {
     let scratch = Scratch::new();
@@ -212,6 +214,7 @@ fn a_machine_opened_to_be_read_gives_a_view_whose_snapshot_is_the_managers() {
     assert!(read_only == by_manager);
 }
 
+/// Proves DUR-32.
 #[test]
 fn a_directory_is_read_beside_a_writer_that_compacts_all_the_time() {
     let (scratch, log) = (Scratch::new(), log(3000));

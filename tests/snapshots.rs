@@ -197,6 +197,7 @@ fn two_snapshots_are_kept_without_a_compaction_and_one_with() {
     check(&scratch.open(), &log);
 }
 
+/// Proves DUR-20.
 #[test]
 fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
     let log = log(5, 1, 1500);
@@ -321,6 +322,7 @@ fn a_damaged_newest_snapshot_falls_back_to_the_log_if_that_still_reaches() {
     check(&manager, &log);
 }
 
+/// Proves DUR-19.
 #[test]
 fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     let (scratch, log) = (Scratch::new(), log(7, 1, 2000));
@@ -383,6 +385,7 @@ fn taken_under_load<M: StateMachine>(
     });
 }
 
+/// Proves DUR-20.
 #[test]
 fn a_hundred_snapshots_under_load_are_byte_for_byte_those_of_a_serial_engine_at_their_index() {
     let log = log(11, 1, 3000);
@@ -431,6 +434,7 @@ fn has_rotten(result: Result<impl std::fmt::Debug, SnapshotError>, name: &str, a
     }
 }
 
+/// Proves DUR-24.
 #[test]
 fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_stays() {
     let (scratch, log) = (Scratch::new(), log(11, 1, 1500));
@@ -465,6 +469,7 @@ fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_st
     check(&manager, &log);
 }
 
+/// Proves DUR-24.
 #[test]
 fn a_value_that_rotted_in_the_snapshot_before_is_not_sealed_in_the_next_one() {
     let (scratch, log) = (Scratch::new(), log(12, 1, 900));

@@ -98,6 +98,7 @@ impl<M: StateMachine + KeyValueReads> Engine for ApplyManager<M> {
 
 // ---- Contiguity ----
 
+/// Proves ORD-2.
 #[test]
 fn a_log_may_start_at_0_or_at_1_and_nowhere_else() {
     for first in [0, 1] {
@@ -117,6 +118,7 @@ fn a_log_may_start_at_0_or_at_1_and_nowhere_else() {
     });
 }
 
+/// Proves ORD-2, ORD-5.
 #[test]
 fn a_gap_is_refused_with_both_indexes_and_nothing_is_taken() {
     on_both(|engine| {
@@ -157,6 +159,7 @@ fn the_largest_index_is_refused_and_may_be_waited_for() {
     }
 }
 
+/// Proves ORD-5.
 #[test]
 fn what_was_applied_before_is_skipped_and_said() {
     on_both(|engine| {
@@ -174,6 +177,7 @@ fn what_was_applied_before_is_skipped_and_said() {
     });
 }
 
+/// Proves ORD-5.
 #[test]
 fn a_pending_entry_with_the_same_log_id_is_joined() {
     let gate = Gate::shut();
@@ -203,6 +207,7 @@ fn a_pending_entry_with_the_same_log_id_is_joined() {
     assert_eq!(manager.machine().get(b"c").unwrap().as_deref(), Some(&b"15"[..]));
 }
 
+/// Proves ORD-4, ORD-5.
 #[test]
 fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
     let tagged = |index, term, tag: &[u8]| {
@@ -247,6 +252,7 @@ fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
     }
 }
 
+/// Proves ORD-5.
 #[test]
 fn a_term_that_falls_is_refused() {
     on_both(|engine| {
@@ -364,6 +370,7 @@ fn values_over_16_mib_and_entries_over_32_mib_are_refused_and_the_limit_itself_i
 
 // ---- All or nothing ----
 
+/// Proves ORD-5.
 #[test]
 fn what_can_never_fit_is_too_large_and_what_the_limit_says_fits() {
     let scratch = Scratch::new();
@@ -393,6 +400,7 @@ fn what_can_never_fit_is_too_large_and_what_the_limit_says_fits() {
     }
 }
 
+/// Proves ORD-4.
 #[test]
 fn full_takes_nothing_of_a_submission_of_many_ranges() {
     let gate = Gate::shut();
@@ -448,6 +456,7 @@ fn a_log_without_memory_left_takes_nothing_and_goes_on_when_there_is_some() {
 
 // ---- Timeouts ----
 
+/// Proves ORD-13.
 #[test]
 fn a_timeout_says_what_is_under_way_and_cancels_nothing() {
     let gate = Gate::shut();

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod direction;
+#[path = "tidy/promises.rs"]
+mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

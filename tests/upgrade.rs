@@ -85,6 +85,7 @@ fn versions(bytes: &[u8]) -> [u8; 2] {
     [bytes[4], bytes[4096 + 4]]
 }
 
+/// Proves DUR-17.
 #[test]
 fn a_directory_of_version_1_is_read_and_not_changed() {
     for kept in kept() {
@@ -108,6 +109,7 @@ fn a_directory_of_version_1_is_read_and_not_changed() {
     }
 }
 
+/// Proves DUR-17.
 #[test]
 fn the_first_open_for_writing_raises_both_slots_of_both_files() {
     for kept in kept() {
@@ -130,6 +132,7 @@ fn the_first_open_for_writing_raises_both_slots_of_both_files() {
     }
 }
 
+/// Proves DUR-17.
 #[test]
 fn a_power_cut_at_each_write_of_the_upgrade_leaves_everything() {
     for kept in kept() {

@@ -123,6 +123,7 @@ fn what_a_machine_does_not_know_is_rejected_and_counted_as_such() {
     });
 }
 
+/// Proves ORD-8.
 #[test]
 fn a_value_kept_never_changes() {
     on_both!(|manager| {

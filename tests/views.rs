@@ -93,6 +93,7 @@ fn submit<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>], syn
     }
 }
 
+/// Proves ORD-9.
 #[test]
 fn a_view_under_full_load_is_the_state_at_exactly_its_index() {
     for workers in 1..=4 {
@@ -111,6 +112,7 @@ fn a_view_under_full_load_is_the_state_at_exactly_its_index() {
     }
 }
 
+/// Proves ORD-9.
 #[test]
 fn a_view_does_not_change_while_it_is_held() {
     let manager = manage(memory(), apply_config(2));

@@ -50,6 +50,7 @@ impl Wake for Counts {
     }
 }
 
+/// Proves ORD-17.
 #[test]
 fn a_waker_that_panics_is_counted_and_every_other_waiter_is_woken() {
     for inline in [true, false] {
@@ -96,6 +97,7 @@ impl Wake for Blocks {
     }
 }
 
+/// Proves ORD-17.
 #[test]
 fn every_parked_thread_is_unparked_before_a_waker_runs() {
     for inline in [true, false] {
@@ -132,6 +134,7 @@ fn every_parked_thread_is_unparked_before_a_waker_runs() {
     }
 }
 
+/// Proves ORD-17.
 #[test]
 fn a_waker_that_blocks_holds_up_only_the_thread_that_calls_it() {
     // A worker that looks for work at this moment is handed the entry and calls the waker, and then it is the worker that
@@ -178,6 +181,7 @@ fn a_waker_blocks_the_caller() -> bool {
     true
 }
 
+/// Proves ORD-15.
 #[test]
 fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
     let scratch = Scratch::new();
@@ -219,6 +223,8 @@ fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
 }
 
 /// Futures that come, are polled with several wakers, leave early, or wait to the end, beside threads that wait for a time.
+///
+/// Proves ORD-14.
 #[test]
 fn all_of_many_waiters_that_come_and_go_are_woken_or_leave() {
     const ENTRIES: u64 = 20_000;

@@ -117,6 +117,7 @@ fn run<M: StateMachine>(manager: ApplyManager<M>, durability: Option<Durability>
     assert_eq!(stats.total_applied, entries);
 }
 
+/// Proves ORD-2, ORD-7.
 #[test]
 fn the_watermarks_keep_their_order_while_entries_are_applied() {
     for durability in
@@ -130,6 +131,7 @@ fn the_watermarks_keep_their_order_while_entries_are_applied() {
     run(manage(memory(), apply_config(3).batch_size(8)), None, 6000);
 }
 
+/// Proves ORD-7.
 #[test]
 fn what_is_only_appended_is_durable_and_not_committed() {
     let scratch = Scratch::new();
@@ -238,11 +240,13 @@ fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>
     });
 }
 
+/// Proves ORD-8.
 #[test]
 fn a_get_never_goes_back_and_never_tears_in_memory() {
     gets_never_go_back(&manage(memory(), apply_config(2).batch_size(5)), 8000);
 }
 
+/// Proves ORD-8.
 #[test]
 fn a_get_never_goes_back_and_never_tears_over_a_log_that_rolls() {
     let scratch = Scratch::new();

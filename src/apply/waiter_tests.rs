@@ -84,6 +84,7 @@ fn config() -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(16)
 }
 
+/// Proves ORD-17.
 #[test]
 fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     let puts = |first: u64, last: u64, term| -> Vec<Entry<'static>> {
@@ -249,6 +250,7 @@ impl Wake for Applies {
     }
 }
 
+/// Proves ORD-17.
 #[test]
 fn wakers_that_apply_are_called_one_after_the_other_and_not_inside_of_each_other() {
     const WAKERS: u64 = 20_000;

@@ -178,6 +178,7 @@ fn segment_name_of_first(path: &Path) -> String {
     inspect(path).unwrap().segments[0].file.clone()
 }
 
+/// Proves DUR-16.
 #[test]
 fn nothing_is_created_and_nothing_is_changed() {
     let temporary = tempfile::tempdir().unwrap();

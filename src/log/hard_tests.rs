@@ -159,6 +159,7 @@ fn two_torn_stores_of_one_sequence_are_never_mixed_to_a_third() {
     }
 }
 
+/// Proves DUR-8.
 #[test]
 fn a_flipped_bit_anywhere_in_hard_is_named_and_never_takes_back_a_vote() {
     for votes in [&[&[1; 10][..]][..], &[&[1; 10], &[2; 3584]], &[&[1; 3000], &[2; 10], &[3; 700]]]

@@ -566,6 +566,7 @@ pub(crate) mod tests {
         assert_eq!(open(&disk).unwrap(), Some((full(), damage)));
     }
 
+    /// Proves DUR-15.
     #[test]
     fn a_crash_while_the_directory_is_made_reads_as_an_empty_engine() {
         let disk = MemoryDisk::default();

@@ -382,6 +382,7 @@ mod tests {
         Progress::new(rule, StartMarks::default(), Arc::default())
     }
 
+    /// Proves ORD-3.
     #[test]
     fn acknowledged_is_the_least_of_applied_and_what_the_mode_asks() {
         let durable = progress(AckRule::Durable);

@@ -69,6 +69,7 @@ fn operations(mode: CommitMode) -> (u64, u64) {
     (world.disk.operations(), world.storage.operations())
 }
 
+/// Proves DUR-31.
 #[test]
 fn a_power_cut_at_every_operation_of_the_disk_leaves_each_entry_once() {
     for mode in [CommitMode::OnAppend, CommitMode::ByCommit] {
@@ -94,6 +95,7 @@ fn a_power_cut_at_every_operation_of_the_disk_leaves_each_entry_once() {
     }
 }
 
+/// Proves DUR-31.
 #[test]
 fn a_crash_at_every_operation_of_the_storage_leaves_each_entry_once() {
     for mode in [CommitMode::OnAppend, CommitMode::ByCommit] {

@@ -388,6 +388,7 @@ impl World {
     }
 }
 
+/// Proves DUR-7.
 #[test]
 fn campaign_by_commit() {
     for_seeds("campaign_by_commit", 100, |seed| {

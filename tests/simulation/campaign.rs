@@ -40,11 +40,13 @@ fn live(seed: u64, durability: Durability) -> Result<u64, String> {
     Ok(world.crashes)
 }
 
+/// Proves DUR-1.
 #[test]
 fn campaign_sync() {
     for_seeds("campaign_sync", 200, |seed| live(seed, Durability::Sync));
 }
 
+/// Proves DUR-3.
 #[test]
 fn campaign_os() {
     for_seeds("campaign_os", 100, |seed| live(seed, Durability::Os));

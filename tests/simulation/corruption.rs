@@ -134,6 +134,7 @@ fn campaign_damage_below_the_durable_watermark() {
     assert!(damaged < 100 || refused * 10 > damaged * 8);
 }
 
+/// Proves DUR-12.
 #[test]
 fn campaign_damage_at_the_end_of_a_log_that_was_not_closed() {
     let (mut refused, mut opened) = (0, 0);

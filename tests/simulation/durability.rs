@@ -22,6 +22,7 @@ fn shapes(durability: Durability) -> [Shape; 2] {
     [small, rolling]
 }
 
+/// Proves DUR-4.
 #[test]
 fn a_power_cut_takes_a_suffix_of_what_was_not_synced() {
     let mut lost = [0; 3];
@@ -57,6 +58,7 @@ fn cut(world: &mut World, mask: u64) -> Result<usize, String> {
     Ok(lost)
 }
 
+/// Proves DUR-3.
 #[test]
 fn a_crash_of_the_process_takes_nothing_that_was_acknowledged() {
     for durability in MODES {
@@ -76,6 +78,7 @@ fn a_crash_of_the_process_takes_nothing_that_was_acknowledged() {
     }
 }
 
+/// Proves DUR-6.
 #[test]
 fn what_was_asked_to_be_durable_is_synced_in_every_mode() {
     for durability in MODES {

@@ -41,6 +41,7 @@ fn is_named_as_full(ran: &Ran) -> Result<(), String> {
     if message.contains("the disk is full") { Ok(()) } else { Err(format!("unnamed: {message}")) }
 }
 
+/// Proves DUR-9.
 #[test]
 fn an_error_of_the_medium_at_every_operation_is_final_and_loses_nothing_acknowledged() {
     for depth in [1, 3] {
@@ -49,12 +50,14 @@ fn an_error_of_the_medium_at_every_operation_is_final_and_loses_nothing_acknowle
     }
 }
 
+/// Proves DUR-9.
 #[test]
 fn a_full_disk_at_every_operation_is_final_and_named_and_loses_nothing_acknowledged() {
     let [poisoned, not_opened] = fails_at_every_operation(Fault::Error(FaultError::Enospc), 1);
     assert!(poisoned > 10 && not_opened > 4);
 }
 
+/// Proves DUR-9.
 #[test]
 fn a_short_write_at_every_operation_is_final_and_loses_nothing_acknowledged() {
     for bytes in [1, 130, 512, 1000] {

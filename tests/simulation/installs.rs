@@ -149,6 +149,7 @@ fn go_on(disk: &SimDisk, mode: CommitMode, snapshot: &Snapshot) -> Result<bool, 
     Ok(new)
 }
 
+/// Proves DUR-26.
 #[test]
 fn a_power_cut_at_every_operation_of_an_installation_leaves_the_old_state_or_the_new() {
     for mode in MODES {
@@ -185,6 +186,8 @@ fn a_power_cut_at_every_operation_of_an_installation_leaves_the_old_state_or_the
 }
 
 /// What the first process did may be in the kernel's cache only when the next one reads it and completes it.
+///
+/// Proves DUR-15.
 #[test]
 fn a_power_cut_at_every_operation_of_the_opening_after_an_installation_that_failed() {
     for mode in MODES {

@@ -98,6 +98,8 @@ fn repaired(world: &mut World, entries: usize) -> RepairReport {
 }
 
 /// The log that the older META tells of is gone: its segments were given up for the snapshots of two compactions.
+///
+/// Proves DUR-13.
 #[test]
 fn an_older_meta_deletes_no_log_that_begins_later() {
     let before = [Do::Apply(20), Do::Compact];
@@ -133,6 +135,8 @@ fn an_older_meta_of_the_same_opening_deletes_no_log_that_begins_later() {
 }
 
 /// Nothing is behind the newest snapshot: it is all there is, and looks like one whose installation was interrupted.
+///
+/// Proves DUR-13.
 #[test]
 fn a_closed_meta_completes_no_installation() {
     let mut world = older(shape(), &[Do::Apply(20), Do::Compact], &[Do::Apply(24), Do::Compact]);
@@ -146,6 +150,8 @@ fn a_closed_meta_completes_no_installation() {
 }
 
 /// The log only grew, and all of it can be read; but what else META says is of another day.
+///
+/// Proves DUR-13.
 #[test]
 fn a_meta_that_does_not_know_the_opening_of_a_frame_is_named() {
     for entries in [1, 40] {

@@ -58,6 +58,7 @@ fn cut_at_every_operation(seed: u64, shape: &Shape, entries: usize) -> Result<u6
     Ok(cuts)
 }
 
+/// Proves DUR-1.
 #[test]
 fn a_power_cut_at_every_operation_keeps_what_was_acknowledged() {
     let mut cuts = 0;
@@ -83,6 +84,8 @@ fn a_power_cut_with_several_writes_in_flight_keeps_what_was_acknowledged() {
 
 /// The frames of a cut tail keep their old headers. When the same entry is sent again and its write is torn, the body that
 /// reaches the disk can be what the old frame was missing, and what followed the old frame chains on to it.
+///
+/// Proves DUR-14.
 #[test]
 fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     let shape = Shape { frame_entries: 1, ..Shape::plain() };

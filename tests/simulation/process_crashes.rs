@@ -54,6 +54,7 @@ fn a_crash_of_the_process_at_every_operation_loses_nothing_that_was_acknowledged
     }
 }
 
+/// Proves DUR-9.
 #[test]
 fn a_sync_that_fails_once_is_final_and_its_entries_are_written_again_before_they_count() {
     for (seed, shape) in shapes().into_iter().enumerate() {

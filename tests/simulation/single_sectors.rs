@@ -242,6 +242,7 @@ fn assert_none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} are wrong:\n{shown}", wrong.len());
 }
 
+/// Proves DUR-11.
 #[test]
 fn every_change_of_one_sector_is_named_or_costs_nothing() {
     let (tried, wrong) = campaign(Of::Sectors, false, Forgets::Nothing);

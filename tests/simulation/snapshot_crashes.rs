@@ -105,12 +105,14 @@ fn cut_at_every_operation(seed: u64, shape: &Shape) -> Result<u64, String> {
     Ok(cuts)
 }
 
+/// Proves DUR-23.
 #[test]
 fn a_power_cut_at_every_operation_leaves_the_old_or_the_new() {
     let cuts = cut_at_every_operation(4, &rolling()).unwrap();
     println!("{cuts} power cuts");
 }
 
+/// Proves DUR-23.
 #[test]
 fn a_power_cut_at_every_operation_leaves_the_old_or_the_new_in_files_that_are_used_again() {
     let shape = Shape { queue_depth: 3, group_bytes: 1, ..recycling() };
@@ -127,6 +129,8 @@ fn a_power_cut_at_every_operation_leaves_the_entries_to_retain() {
 }
 
 /// What a process leaves in the kernel's cache is read by the next one, and may still be lost under it.
+///
+/// Proves DUR-15.
 #[test]
 fn a_crash_of_the_process_at_every_operation_and_a_power_cut_at_every_one_of_the_opening_after_it()
 {
@@ -206,6 +210,7 @@ fn fails_at_every_operation(shape: &Shape, fault: Fault) -> [usize; 2] {
     [poisoned, went_on]
 }
 
+/// Proves DUR-23.
 #[test]
 fn a_failure_at_every_operation_fails_the_call_or_the_engine_and_loses_nothing() {
     for fault in [

@@ -123,6 +123,8 @@ fn an_older_meta_than_the_beginning_of_the_log_is_refused() {
 }
 
 /// An entry of the log needs the value that a chunk of the snapshot has, and the chunk does not read back.
+///
+/// Proves DUR-19.
 #[test]
 fn a_damaged_chunk_that_replay_meets_is_corrupt_with_its_file() {
     let disk = SimDisk::new(4);

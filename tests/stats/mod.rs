@@ -421,6 +421,7 @@ fn fill<M: StateMachine>(manager: &ApplyManager<M>, first: u64, count: u64) {
     manager.apply_batch(puts, LONG, |_, _| {}).unwrap();
 }
 
+/// Proves OPS-3.
 #[test]
 fn memory_grows_by_what_is_configured() {
     let bytes = |depth, workers| {

@@ -26,6 +26,7 @@ fn memory_of(scratch: &Scratch, config: PersistentConfig, apply: ApplyConfig) ->
     stats.memory
 }
 
+/// Proves OPS-3.
 #[test]
 fn the_example_on_the_page_on_operations_is_what_the_defaults_take() {
     let scratch = Scratch::new();
@@ -44,6 +45,7 @@ fn the_example_on_the_page_on_operations_is_what_the_defaults_take() {
     assert_eq!(number_of("sum "), parts.iter().map(|(_, bytes)| bytes).sum::<usize>());
 }
 
+/// Proves OPS-3.
 #[test]
 fn the_formula_on_the_page_on_operations_holds_for_other_options() {
     let log_queue = number_of("log_queue ");

@@ -95,6 +95,7 @@ fn a_batch_larger_than_the_pipeline_does_not_wait_for_what_cannot_come() {
     assert_eq!(seen.commits(), [8]);
 }
 
+/// Proves DUR-29.
 #[test]
 fn with_sync_writes_a_commit_syncs_and_is_what_acknowledges() {
     let (engine, seen) = stepped(Batched::new(4));
@@ -201,6 +202,7 @@ fn what_is_only_submitted_waits_for_the_interval() {
     assert_eq!(seen.commits(), [10]);
 }
 
+/// Proves DUR-29, ORD-12.
 #[test]
 fn no_reply_and_no_mark_is_given_before_the_commit() {
     for inline in [false, true] {
@@ -272,6 +274,7 @@ fn callers_at_once_share_the_sync_of_a_commit() {
     assert_eq!(seen.commits(), [1, 6]);
 }
 
+/// Proves ORD-12.
 #[test]
 fn a_failed_commit_ends_the_engine_and_gives_no_reply_of_its_batch() {
     for panics in [false, true] {

@@ -102,6 +102,7 @@ fn limits_out_of_their_ranges_are_refused() {
     }
 }
 
+/// Proves ORD-10.
 #[test]
 fn replies_and_reads_are_those_without_a_cache() {
     let plain = manage_with(StorageConfig::default());
@@ -134,6 +135,8 @@ fn replies_and_reads_are_those_without_a_cache() {
 }
 
 /// Law 3, end to end.
+///
+/// Proves ORD-10.
 #[test]
 fn gets_beside_apply_see_what_was_applied_and_never_go_back() {
     const KEYS: usize = 4;

@@ -68,6 +68,7 @@ fn a_membership_is_kept_with_its_entry_over_reopening() {
     assert_eq!((machine.applied(), machine.len().unwrap()), (Some(LogId::new(1, 5)), 0));
 }
 
+/// Proves DUR-28.
 #[test]
 fn an_entry_changes_keys_and_log_id_in_one_batch() {
     let storage = MemoryStorage::new();
@@ -102,6 +103,7 @@ fn an_option_out_of_its_range_is_refused_by_name() {
     }
 }
 
+/// Proves DUR-29.
 #[test]
 fn a_storage_that_fails_poisons_and_its_reply_is_not_given() {
     let storage = MemoryStorage::new();

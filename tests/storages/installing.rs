@@ -75,6 +75,7 @@ fn tables(storage: &MemoryStorage) -> usize {
     storage.tables().unwrap().len()
 }
 
+/// Proves DUR-30.
 #[test]
 fn a_power_cut_at_every_change_of_an_installation_leaves_the_old_state_or_the_new_one() {
     let (new, snapshot) = snapshot_of(4, LONG, b'n', 20);
@@ -106,6 +107,7 @@ fn a_power_cut_at_every_change_of_an_installation_leaves_the_old_state_or_the_ne
     }
 }
 
+/// Proves DUR-30.
 #[test]
 fn a_failure_at_any_change_of_an_installation_changes_nothing_or_poisons() {
     let (new, snapshot) = snapshot_of(4, LONG, b'n', 20);
@@ -145,6 +147,7 @@ fn a_failure_at_any_change_of_an_installation_changes_nothing_or_poisons() {
     }
 }
 
+/// Proves DUR-30.
 #[test]
 fn too_little_room_fails_the_call_and_changes_nothing() {
     let (new, snapshot) = snapshot_of(4, LONG, b'n', 20);
@@ -222,6 +225,7 @@ fn check_reads(machine: &Machine) {
     assert_eq!(bytes_of(machine), states[1]);
 }
 
+/// Proves ORD-9.
 #[test]
 fn a_view_is_of_its_index_while_apply_and_installations_go_on() {
     let storage = MemoryStorage::new();

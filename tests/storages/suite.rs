@@ -36,6 +36,7 @@ impl Subject for Memory {
     }
 }
 
+/// Proves DUR-28.
 #[test]
 fn the_storage_in_memory_conforms() {
     Suite::new().logs(1000).entries(16).check(&Memory).unwrap();

@@ -298,6 +298,7 @@ fn a_directory_of_something_else_is_not_taken_for_a_data_directory() {
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "not even a lock file is made");
 }
 
+/// Proves DUR-16.
 #[test]
 fn a_reader_changes_no_byte_and_no_time_of_any_file() {
     let (_temporary, dir) = fresh();

@@ -54,6 +54,7 @@ fn outcome(dir: &Path) -> (Vec<u8>, Value) {
     (succeed(["export", text(dir)]), stats["last_index"].clone())
 }
 
+/// Proves OPS-1.
 #[test]
 fn an_import_that_is_killed_and_begun_again_until_it_is_done_counts_everything_once() {
     let mut random = Random::of_now();

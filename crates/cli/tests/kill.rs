@@ -68,6 +68,7 @@ fn check(dir: &Path, file: &Path) {
     succeed(["verify", text(dir)]);
 }
 
+/// Proves DUR-1.
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let mut random = Random::of_now();

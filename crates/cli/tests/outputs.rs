@@ -184,6 +184,7 @@ fn a_link_to_a_file_stays_and_the_file_gets_the_content() {
     assert!(fs::read_to_string(&acks).unwrap().ends_with("10\n"));
 }
 
+/// Proves DUR-18.
 #[test]
 fn a_file_of_other_content_gives_way_only_with_force() {
     let (temporary, dir) = fresh();

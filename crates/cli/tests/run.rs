@@ -74,6 +74,7 @@ fn check_times(report: &Value) {
     }
 }
 
+/// Proves ORD-1.
 #[test]
 fn both_machines_are_verified_with_one_worker_and_two_and_come_to_the_same_state() {
     let mut digests = Vec::new();

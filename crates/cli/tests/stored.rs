@@ -28,6 +28,7 @@ fn make(folder: &Path, dir: &Path, storage: &str) {
     assert!(String::from_utf8(said).unwrap().contains("restored to 2 (term 1)"));
 }
 
+/// Proves OPS-2.
 #[test]
 fn a_command_does_the_same_on_every_storage() {
     for storage in STORAGES {
@@ -63,6 +64,7 @@ fn a_command_does_the_same_on_every_storage() {
     }
 }
 
+/// Proves OPS-2.
 #[test]
 fn a_state_moves_from_any_storage_to_any_other_and_is_the_same_file_again() {
     let (temporary, _) = fresh();

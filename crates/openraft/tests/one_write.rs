@@ -73,6 +73,7 @@ async fn batches(
     (ratio(bytes, BATCHES * batch), syncs)
 }
 
+/// Proves RES-1.
 #[tokio::test]
 async fn a_batch_is_one_sync_and_little_more_than_its_payload_and_the_usual_way_is_twice_both() {
     for batch in [64, 256] {
@@ -140,6 +141,7 @@ async fn single_writes<L: RaftLogStorage<Types>, S: RaftStateMachine<Types>>(
     counts
 }
 
+/// Proves RES-1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_write_is_one_sync_on_each_of_three_nodes_and_two_the_usual_way() {
     let ours = single_writes(|disk| {

@@ -76,11 +76,13 @@ fn a_commit_runs_beside_gets(new: Option<u8>, left_out: Option<Step>) {
     assert_eq!(cached.get(), new, "a get after all");
 }
 
+/// Proves ORD-10.
 #[test]
 fn gets_beside_a_put_never_go_back() {
     check(3, || a_commit_runs_beside_gets(Some(2), None));
 }
 
+/// Proves ORD-10.
 #[test]
 fn gets_beside_a_removal_never_bring_the_value_back() {
     check(3, || a_commit_runs_beside_gets(None, None));

@@ -126,6 +126,7 @@ fn ranges_come_to_each_worker_in_order_while_they_are_submitted() {
     });
 }
 
+/// Proves ORD-11.
 #[test]
 fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
     check(2, || {
@@ -153,6 +154,8 @@ fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
 }
 
 /// A synchronous caller finds an empty ring while the worker that emptied it still applies.
+///
+/// Proves ORD-1.
 #[test]
 fn inline_apply_never_overtakes_or_meets_the_worker() {
     check(3, || {

@@ -72,6 +72,7 @@ fn a_mark_moves_while_a_thread_begins_to_wait() {
     mover.join().unwrap();
 }
 
+/// Proves ORD-14.
 #[test]
 fn a_waiter_that_registers_while_the_mark_moves_wakes() {
     check(3, a_mark_moves_while_a_thread_begins_to_wait);
@@ -91,6 +92,7 @@ fn canary_without_the_movers_fence_the_wake_up_is_lost() {
     check(3, a_mark_moves_while_a_thread_begins_to_wait);
 }
 
+/// Proves ORD-14.
 #[test]
 fn a_task_that_registers_while_the_mark_moves_wakes() {
     check(3, || {
@@ -275,6 +277,7 @@ fn the_next_range_comes_while_a_worker_goes_to_sleep() {
     worker.join().unwrap();
 }
 
+/// Proves ORD-14.
 #[test]
 fn a_thread_that_goes_to_sleep_while_work_comes_wakes() {
     check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
@@ -329,6 +332,7 @@ fn poison_reaches_whoever_begins_to_wait() {
     });
 }
 
+/// Proves ORD-13.
 #[test]
 fn a_mark_reached_before_poison_still_counts() {
     check(3, || {
@@ -380,6 +384,8 @@ fn a_mark_reached_before_the_end_still_counts() {
 }
 
 /// A waiter for index 0 is registered before that.
+///
+/// Proves ORD-15.
 #[test]
 fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
     check(3, || {

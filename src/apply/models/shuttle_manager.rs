@@ -134,6 +134,7 @@ fn proposals_of_two_threads_have_a_reply_each_and_hold_no_slot() {
     shuttle::check_pct(two_propose_and_every_entry_has_one_reply, schedules(200), 3);
 }
 
+/// Proves ORD-1.
 #[test]
 fn every_partition_applies_in_log_order_and_everybody_wakes() {
     shuttle::check_random(two_submit_one_waits_and_it_closes, schedules(400));

@@ -133,6 +133,7 @@ fn who_waits_sees_the_commit(is_synced: bool, says_so: bool) {
     assert_eq!(reader.toy.applied_in(0), (1..=ENTRIES).collect::<Vec<_>>());
 }
 
+/// Proves ORD-12.
 #[test]
 fn no_waiter_is_satisfied_before_the_commit() {
     for is_synced in [false, true] {

@@ -107,6 +107,7 @@ fn assert_prefix(seen: &Seen, whole: &Seen) {
     assert!(whole.starts_with(seen), "not a prefix: {} frames", seen.len());
 }
 
+/// Proves DUR-11.
 #[test]
 fn every_flipped_bit_of_what_was_durable_is_corrupt_and_of_what_was_not_a_cut() {
     let log = five_frames();
@@ -266,6 +267,7 @@ fn any_sectors_of_a_group_may_be_lost_and_what_was_durable_stays() {
     assert_eq!(lengths[6], 1, "only all sectors make the whole log");
 }
 
+/// Proves DUR-14.
 #[test]
 fn a_cut_tail_never_comes_back() {
     // Frame 2 is torn, and frame 3 is whole. The next incarnation writes the same entries again.
@@ -412,6 +414,7 @@ fn entries_that_do_not_decode_under_a_good_checksum_are_corrupt() {
     }
 }
 
+/// Proves ORD-2.
 #[test]
 fn indexes_have_no_gap_and_terms_never_fall() {
     for (index, term) in [(3, 2), (1, 2), (0, 2), (2, 1)] {
@@ -497,6 +500,7 @@ fn a_recycled_segment_ends_where_its_stale_frames_start() {
     assert_eq!((seen.len(), result.unwrap().cut), (4, None));
 }
 
+/// Proves DUR-12.
 #[test]
 fn a_strict_open_refuses_a_cut_and_accepts_a_whole_log() {
     let log = five_frames();

@@ -415,6 +415,7 @@ impl Race {
     }
 }
 
+/// Proves ORD-10.
 #[test]
 fn gets_and_commits_at_once_never_go_back_nor_bring_a_deleted_value_back() {
     for limits in [LIMITS, CacheLimits { entries: 3, bytes: 1 << 20 }] {

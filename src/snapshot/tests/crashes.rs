@@ -64,6 +64,7 @@ fn what_was_written_survives_a_power_cut_and_leaves_no_temporary_file() {
     assert_eq!(sim.file_names(), [snapshot_name(3), snapshot_name(9)]);
 }
 
+/// Proves DUR-22.
 #[test]
 fn a_power_cut_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
     let (mut number, mut outcomes) = (0, [0, 0]);
@@ -97,6 +98,7 @@ fn a_power_cut_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}: both were met");
 }
 
+/// Proves DUR-22.
 #[test]
 fn an_error_at_any_operation_fails_the_call_and_leaves_the_old_snapshot() {
     let faults = [

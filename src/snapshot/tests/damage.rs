@@ -59,6 +59,7 @@ fn assert_is_damage(error: &SnapshotError) {
     assert!(is_typed, "{error}");
 }
 
+/// Proves DUR-21.
 #[test]
 fn every_flipped_bit_is_found() {
     let (state, meta) = (state(), meta());
@@ -82,6 +83,7 @@ fn every_flipped_bit_is_found() {
     }
 }
 
+/// Proves DUR-21.
 #[test]
 fn every_truncation_and_every_extension_is_found() {
     let bytes = file_of(&state(), &meta(), 4000);
@@ -96,6 +98,7 @@ fn every_truncation_and_every_extension_is_found() {
     }
 }
 
+/// Proves DUR-21.
 #[test]
 fn any_number_in_any_field_is_an_error_or_changes_nothing_also_under_checksums_that_fit() {
     let (state, meta) = (state().into_iter().take(30).collect::<State>(), meta());
@@ -173,6 +176,8 @@ fn a_later_version_and_other_settings_are_refused_by_name() {
 }
 
 /// What a table of so many would take is not there to be had, so trying would end the process.
+///
+/// Proves DUR-21.
 #[test]
 fn counts_are_checked_before_anything_is_allocated_for_them() {
     let whole = file_of(&state(), &meta(), 4000);
@@ -191,6 +196,7 @@ fn counts_are_checked_before_anything_is_allocated_for_them() {
     }
 }
 
+/// Proves DUR-20.
 #[test]
 fn the_same_state_has_the_same_bytes_however_it_came_about() {
     let expected = file_of(&state(), &meta(), 400);

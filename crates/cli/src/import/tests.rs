@@ -219,6 +219,7 @@ fn it_does_not_matter_in_what_pieces_the_input_comes() {
     assert_eq!(model.note, import(&bytes).1.note);
 }
 
+/// Proves OPS-1.
 #[test]
 fn an_input_cut_anywhere_and_then_whole_is_imported_once_by_a_real_engine() {
     let bytes = everything();

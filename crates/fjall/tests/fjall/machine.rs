@@ -16,6 +16,7 @@ fn the_killed_program() {
     kill::program(open);
 }
 
+/// Proves DUR-29.
 #[test]
 fn sigkill_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
     kill::kill_again_and_again("machine::the_killed_program", open, (true, 9), |_| {});

@@ -134,6 +134,7 @@ fn written(synced: u64, unsynced: u64) -> (Image, Vec<usize>) {
     (Image::of(&scratch.path()), ends)
 }
 
+/// Proves DUR-28.
 #[test]
 fn a_journal_cut_anywhere_gives_the_whole_batches_before_the_cut() {
     let (image, ends) = written(0, 6);

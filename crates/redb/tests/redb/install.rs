@@ -48,6 +48,7 @@ fn bytes_of(manager: &Manager<RedbStorage>) -> Vec<u8> {
     bytes
 }
 
+/// Proves DUR-30.
 #[test]
 fn a_power_cut_at_any_write_of_an_installation_leaves_the_old_state_or_the_new_one() {
     let (new, snapshot) = snapshot();

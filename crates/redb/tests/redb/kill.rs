@@ -16,6 +16,7 @@ fn the_program() {
     kill::program(open);
 }
 
+/// Proves DUR-29.
 #[test]
 fn sigkill_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
     let mut repaired = 0;

@@ -126,6 +126,7 @@ fn cut_everywhere(syncs: bool) -> (u64, u64) {
     (whole.operations(), lost)
 }
 
+/// Proves DUR-28.
 #[test]
 fn a_power_cut_takes_no_durable_batch_and_no_part_of_one() {
     let (operations, _) = cut_everywhere(true);

@@ -10,6 +10,7 @@ fn verified(disk: &MemoryDisk, meta: &Meta) -> (VerifySummary, Vec<VerifyFinding
     (summary, findings)
 }
 
+/// Proves DUR-11.
 #[test]
 fn verify_names_all_damage_and_goes_on_behind_it() {
     let log = five_frames();
