@@ -1,7 +1,12 @@
 //! The ring itself: slots that own what the kernel reads from, from submission to completion.
 //!
-//! Safe to use in any way: a slot's memory (an image's, or its own bounce block) and file are let go of only when the
-//! kernel has said that it is done with them, and if it can no longer be asked, never.
+//! Safe to use in any way. A slot's memory and file are let go of only when the kernel has said that it is done with
+//! them, and if it can no longer be asked, never. Until then this process only reads that memory, or leaves it alone:
+//!
+//! | the kernel reads | this process meanwhile |
+//! |---|---|
+//! | bytes of an image below `filled` | reads them; they are not written again while the slot holds the image |
+//! | the slot's block and vectors | does not touch them; no reference to them is ever made, see `Lent` |
 
 #![allow(
     unsafe_code,
@@ -12,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use io_uring::types::{Fd, FsyncFlags};
@@ -44,16 +49,10 @@ pub(super) struct Done {
 
 pub(super) struct Ring {
     ring: IoUring,
-    slots: ManuallyDrop<Box<[Slot]>>,
-    /// A block for each slot: the last one of a write, whose end in the image is being written by the appender.
-    bounce: ManuallyDrop<MmapMut>,
+    /// What each slot's request uses; `None` for a free slot.
+    slots: ManuallyDrop<Box<[Option<Held>]>>,
+    lent: ManuallyDrop<Lent>,
     busy: usize,
-}
-
-struct Slot {
-    held: Option<Held>,
-    /// What the kernel reads the request from, at an address that stays: the slots are boxed.
-    vectors: [libc::iovec; 2],
 }
 
 /// What a request uses.
@@ -62,9 +61,80 @@ enum Held {
     Sync { _file: Arc<dyn DiskFile> },
 }
 
-// SAFETY: what is not `Send` by itself are the pointers in `Slot::vectors`, which only the kernel follows; they point
-// into memory that the same value owns (the bounce blocks) or holds by a reference count (the image).
-unsafe impl Send for Ring {}
+/// Two parts of a write, as the kernel is told of them.
+type Vectors = [libc::iovec; 2];
+
+/// What the kernel reads of a slot itself: a block, for the last one of a write, whose end in the image is still being
+/// written by the appender; and the vectors of the request.
+///
+/// The memory is mapped, so that it stays where it is, and reached by pointers only. No reference to any of it is made: a
+/// unique one would claim bytes of other slots too, or outlive the moment at which the kernel begins to read.
+struct Lent {
+    base: NonNull<u8>,
+    slots: usize,
+    /// Keeps the memory; not used otherwise.
+    _memory: MmapMut,
+}
+
+// SAFETY: the memory is owned by this value and shared with no other thread; the pointer goes where the value goes. The
+// kernel, which follows pointers into it, is not concerned by which thread has the value.
+unsafe impl Send for Lent {}
+
+impl Lent {
+    fn new(slots: usize) -> io::Result<Self> {
+        let mut memory = MmapMut::map_anon(slots * (BLOCK_BYTES + size_of::<Vectors>()))?;
+        let base = NonNull::new(memory.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, slots, _memory: memory })
+    }
+
+    /// The block of a slot.
+    fn block(&self, slot: usize) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(slot * BLOCK_BYTES)
+    }
+
+    /// The vectors of a slot: they come after all blocks, and so are aligned.
+    fn vectors(&self, slot: usize) -> *mut Vectors {
+        let first = self.base.as_ptr().wrapping_add(self.slots * BLOCK_BYTES);
+        first.cast::<Vectors>().wrapping_add(slot)
+    }
+
+    /// Writes what the kernel is to read: `whole` blocks where they are, then `rest`, which is shorter than a block, in the
+    /// slot's own block, with zeros behind it. Gives back the vectors, how many they are, and how many bytes.
+    ///
+    /// `None` if there is no such slot, or `rest` is not shorter than a block.
+    ///
+    /// # Safety
+    ///
+    /// The kernel has no request of this slot.
+    unsafe fn fill(
+        &mut self,
+        slot: usize,
+        whole: &[u8],
+        rest: &[u8],
+    ) -> Option<(*const libc::iovec, u32, usize)> {
+        if slot >= self.slots || rest.len() >= BLOCK_BYTES {
+            return None;
+        }
+        let block = self.block(slot);
+        // SAFETY: `rest` fits the block, which is ours (`slot < slots`) and outside of any slice. The kernel reads other
+        // slots' blocks only, as the caller says, and no reference to this one exists.
+        unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), block, rest.len()) };
+        // SAFETY: from `rest.len()` to the end of the same block.
+        unsafe { ptr::write_bytes(block.wrapping_add(rest.len()), 0, BLOCK_BYTES - rest.len()) };
+        let whole_vector =
+            libc::iovec { iov_base: whole.as_ptr().cast_mut().cast(), iov_len: whole.len() };
+        let rest_vector = libc::iovec { iov_base: block.cast(), iov_len: BLOCK_BYTES };
+        let (parts, count, bytes): (Vectors, _, _) = match (whole.is_empty(), rest.is_empty()) {
+            (false, false) => ([whole_vector, rest_vector], 2, whole.len() + BLOCK_BYTES),
+            (false, true) => ([whole_vector, rest_vector], 1, whole.len()),
+            (true, _) => ([rest_vector, whole_vector], 1, BLOCK_BYTES),
+        };
+        let vectors = self.vectors(slot);
+        // SAFETY: inside of our memory, aligned (blocks are whole pages), and of this slot, as above.
+        unsafe { vectors.write(parts) };
+        Some((vectors.cast_const().cast(), count, bytes))
+    }
+}
 
 impl Ring {
     /// A ring for `slots` requests; an error if the kernel has none for us, or not one that writes and syncs.
@@ -82,10 +152,9 @@ impl Ring {
             return Err(io::Error::other("the kernel's rings cannot write and sync"));
         }
         let slots = slots as usize;
-        let bounce = ManuallyDrop::new(MmapMut::map_anon(slots * BLOCK_BYTES)?);
-        let empty = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let slots = (0..slots).map(|_| Slot { held: None, vectors: [empty; 2] }).collect();
-        Ok(Self { ring, slots: ManuallyDrop::new(slots), bounce, busy: 0 })
+        let lent = ManuallyDrop::new(Lent::new(slots)?);
+        let slots = ManuallyDrop::new((0..slots).map(|_| None).collect());
+        Ok(Self { ring, slots, lent, busy: 0 })
     }
 
     /// Queues a write; gives back its slot and length. An error leaves nothing queued.
@@ -94,33 +163,11 @@ impl Ring {
         let descriptor = blocks.file.direct().ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
         let bytes: &[u8] = blocks.bytes.as_ref();
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BLOCK_BYTES);
-        let at = slot * BLOCK_BYTES;
-        let block = self.bounce.get_mut(at..at + BLOCK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-        let (used, padding) = block.split_at_mut(rest.len());
-        used.copy_from_slice(rest);
-        padding.fill(0);
-        let whole_vector =
-            libc::iovec { iov_base: whole.as_ptr().cast_mut().cast(), iov_len: whole.len() };
-        let rest_vector = libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: BLOCK_BYTES };
-        let vectors = &mut self.slots.get_mut(slot).ok_or(io::ErrorKind::InvalidInput)?.vectors;
-        let count = match (whole.is_empty(), rest.is_empty()) {
-            (false, false) => {
-                *vectors = [whole_vector, rest_vector];
-                2
-            }
-            (false, true) => {
-                vectors[0] = whole_vector;
-                1
-            }
-            (true, _) => {
-                vectors[0] = rest_vector;
-                1
-            }
-        };
-        let len = vectors.iter().take(count).map(|vector| vector.iov_len).sum();
+        // SAFETY: the slot is free: its last request, if there was one, is completed (`take`), and none is queued.
+        let filled = unsafe { self.lent.fill(slot, whole, rest) };
+        let (vectors, count, len) = filled.ok_or(io::ErrorKind::InvalidInput)?;
         let flags = if blocks.sync { libc::RWF_DSYNC } else { 0 };
-        let count = u32::try_from(count).unwrap_or(1);
-        let entry = opcode::Writev::new(Fd(descriptor), vectors.as_ptr(), count)
+        let entry = opcode::Writev::new(Fd(descriptor), vectors, count)
             .offset(blocks.offset)
             .rw_flags(flags)
             .build();
@@ -138,7 +185,7 @@ impl Ring {
     }
 
     fn free_slot(&self) -> io::Result<usize> {
-        let free = self.slots.iter().position(|slot| slot.held.is_none());
+        let free = self.slots.iter().position(Option::is_none);
         free.ok_or_else(|| io::Error::other("more requests in flight than the ring has slots"))
     }
 
@@ -146,11 +193,15 @@ impl Ring {
         let entry = entry.user_data(slot as u64);
         let full = || io::Error::other("the ring is full");
         let place = self.slots.get_mut(slot).ok_or_else(full)?;
-        // SAFETY: the entry's file, vectors and memory stay as they are until its completion is taken: `held` keeps
-        // file and image, the vectors and the bounce block are the slot's, which nobody uses while `held` is set, and
-        // which `Drop` gives up only when nothing is in flight. Image bytes below `filled` never change.
+        // SAFETY: until the completion is taken, the kernel may use what the entry names.
+        // It stays: `held` keeps the file and the image, `lent` the block and the vectors, and `Drop` gives these up only
+        // when nothing is in flight.
+        // It is read by the kernel and written by none: the request is a write or a sync, so the kernel writes nothing there.
+        // Bytes of the image lie below `filled`; unique references are handed out above `published` only, a closing half
+        // below `filled` has no token left, and `Image::begin` needs the only reference to the image, of which `held` is
+        // one. The block and the vectors are written by `Lent::fill` alone, which is not called for a slot that is held.
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| full())?;
-        place.held = Some(held);
+        *place = Some(held);
         self.busy += 1;
         Ok(())
     }
@@ -180,10 +231,9 @@ impl Ring {
     /// The next finished request, whose memory is let go of.
     pub(super) fn take(&mut self) -> Option<Done> {
         let completion = self.ring.completion().next()?;
+        // A number that is no slot of ours has no request, and nothing is let go of for it.
         let slot = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
-        if let Some(place) = self.slots.get_mut(slot)
-            && place.held.take().is_some()
-        {
+        if self.slots.get_mut(slot).and_then(Option::take).is_some() {
             self.busy -= 1;
         }
         Some(Done { slot, result: completion.result() })
@@ -201,13 +251,67 @@ impl Drop for Ring {
         }
         // SAFETY: dropped here and nowhere else, and not used again.
         unsafe { ManuallyDrop::drop(&mut self.slots) };
-        // SAFETY: so too; the kernel is done with every request.
-        unsafe { ManuallyDrop::drop(&mut self.bounce) };
+        // SAFETY: dropped here and nowhere else. The kernel is done with every request, so nothing reads the memory.
+        unsafe { ManuallyDrop::drop(&mut self.lent) };
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// What the kernel would read of a request.
+    fn read(lent: &Lent, slot: usize, count: u32) -> Vec<u8> {
+        // SAFETY: written by `fill`, inside of the memory, aligned.
+        let vectors = unsafe { lent.vectors(slot).read() };
+        let mut bytes = Vec::new();
+        for vector in vectors.iter().take(count as usize) {
+            let mut part = vec![0; vector.iov_len];
+            // SAFETY: both are `iov_len` bytes long; the vector's are a live slice of the test or the slot's block.
+            unsafe {
+                ptr::copy_nonoverlapping(vector.iov_base.cast(), part.as_mut_ptr(), part.len());
+            };
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_one_slot_lends_to_the_kernel_is_not_touched_for_another() {
+        let mut lent = Lent::new(3).unwrap();
+        let whole = vec![7; 2 * BLOCK_BYTES];
+        let mut fill = |lent: &mut Lent, slot, whole: &[u8], rest: &[u8]| {
+            // SAFETY: no request is made.
+            let (_, count, bytes) = unsafe { lent.fill(slot, whole, rest) }.unwrap();
+            (count, bytes)
+        };
+        assert_eq!(fill(&mut lent, 0, &whole, &[1; 100]), (2, 3 * BLOCK_BYTES));
+        assert_eq!(fill(&mut lent, 1, &[], &[2; 4095]), (1, BLOCK_BYTES));
+        assert_eq!(fill(&mut lent, 2, &whole, &[]), (1, 2 * BLOCK_BYTES));
+        let first = [&whole[..], &[1; 100], &[0; BLOCK_BYTES - 100]].concat();
+        assert_eq!(read(&lent, 0, 2), first);
+        assert_eq!(read(&lent, 1, 1), [&[2; 4095][..], &[0]].concat());
+        assert_eq!(read(&lent, 2, 1), whole);
+        // A block that is used again has zeros behind what is written now.
+        assert_eq!(fill(&mut lent, 1, &[], &[3; 5]), (1, BLOCK_BYTES));
+        assert_eq!(read(&lent, 1, 1), [&[3; 5][..], &[0; BLOCK_BYTES - 5]].concat());
+        assert_eq!(read(&lent, 0, 2), first);
+    }
+
+    #[test]
+    fn a_slot_that_is_not_there_and_a_rest_of_a_whole_block_are_refused() {
+        let mut lent = Lent::new(1).unwrap();
+        // SAFETY: no request is made.
+        assert!(unsafe { lent.fill(1, &[], &[1]) }.is_none());
+        // SAFETY: no request is made.
+        assert!(unsafe { lent.fill(0, &[], &[1; BLOCK_BYTES]) }.is_none());
     }
 }
