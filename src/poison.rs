@@ -28,3 +28,38 @@ impl PoisonCell {
         self.0.get().map_or(Ok(()), |poison| Err(poison.clone()))
     }
 }
+
+/// Checks an order of the engine's numbers, also in release builds. If it does not hold, the macro
+/// poisons through `$poisoned.violated`, and returns the poison from the function around it.
+///
+/// It stands where a watermark moves: once for a submission, a range or a group, never for each
+/// entry.
+macro_rules! invariant {
+    ($poisoned:expr, $holds:expr, $invariant:literal, $($found:tt)+) => {
+        if !$holds {
+            return Err($poisoned.violated($invariant, format!($($found)+)));
+        }
+    };
+}
+
+pub(crate) use invariant;
+
+impl PoisonCell {
+    /// Records that an invariant would not hold. Returns the first failure.
+    #[cold]
+    pub(crate) fn violated(&self, invariant: &'static str, found: String) -> Poison {
+        let poison = Poison::Invariant { invariant, found };
+        self.set(poison.clone());
+        self.get().cloned().unwrap_or(poison)
+    }
+}
+
+/// Stands for the poison cell in [`invariant!`] where the caller poisons with the returned error.
+pub(crate) struct CallerPoisons;
+
+impl CallerPoisons {
+    #[cold]
+    pub(crate) fn violated(&self, invariant: &'static str, found: String) -> Poison {
+        Poison::Invariant { invariant, found }
+    }
+}

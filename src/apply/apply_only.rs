@@ -221,8 +221,7 @@ impl<M: StateMachine> Engine<M> {
         self.note_jump(mark, entries.len() as u64);
         // Earlier entries of the log that were not committed are never applied.
         self.latency.forget_submission_from(self.progress.committed_mark());
-        self.progress.apply_only_to(mark);
-        Ok(())
+        self.progress.apply_only_to(mark)
     }
 
     /// Applies one entry, with every worker's place taken.

@@ -48,7 +48,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
                 front.count -= count;
                 front.extent = rest;
             }
-            self.rings.push(range);
+            self.rings.push(range)?;
             fed = true;
         }
         Ok(fed)

@@ -20,7 +20,7 @@ use crate::log::Log;
 use crate::log::meta::LogBase;
 use crate::log::table::SegmentTable;
 use crate::machine::StateMachine;
-use crate::progress::watermark::{Stage, decode, encode};
+use crate::progress::watermark::{Stage, decode};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
 
@@ -163,10 +163,11 @@ impl<M: StateMachine> Engine<M> {
         let log_id = snapshot.log_id().unwrap_or_default();
         let base =
             log.start_over(image.image().segment(), log_id).map_err(|poison| self.fail(poison))?;
-        appending.appender.start_over(log_id, Some((base, image)));
-        self.jump_to(log_id);
+        let started = appending.appender.start_over(log_id, Some((base, image)));
+        started.map_err(|poison| self.fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
         drop(appending);
-        self.snapshot_mark.store(encode(Some(log_id.index)), Ordering::Release);
+        self.move_snapshot_to(log_id)?;
         self.snapshot_bytes.store(snapshot.bytes(), Ordering::Release);
         log.remove_snapshots_below(log_id.index);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
@@ -202,8 +203,9 @@ impl<M: StateMachine> Engine<M> {
         self.load(snapshot)?;
         drop(places);
         appending.appender.close_frame();
-        appending.appender.start_over(log_id, None);
-        self.jump_to(log_id);
+        let started = appending.appender.start_over(log_id, None);
+        started.map_err(|poison| self.fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
         drop(appending);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
@@ -266,13 +268,14 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Moves all marks to a log that ends with this entry, applied and durable.
-    fn jump_to(&self, log_id: LogId) {
+    fn jump_to(&self, log_id: LogId) -> Result<(), Poison> {
         let mark = log_id.index + 1;
         self.latency.truncated(self.progress.committed_mark());
         self.note_jump(mark, 0);
         self.workers.jump_to(mark);
-        self.progress.jump_to(mark);
+        self.progress.jump_to(mark)?;
         self.workers.notify();
+        Ok(())
     }
 }
 

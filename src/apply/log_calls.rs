@@ -190,7 +190,7 @@ impl<M: StateMachine> ApplyManager<M> {
             return Err(LogError::BelowCommitted { asked: keep, committed });
         }
         let sequence = appending.appender.truncate(mark).ok_or(LogError::Full)?;
-        progress.truncate_to(sequence, mark);
+        progress.truncate_to(sequence, mark).map_err(LogError::Poisoned)?;
         self.engine.latency.truncated(mark);
         drop(appending);
         self.engine.writer_signal.notify();

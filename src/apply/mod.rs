@@ -11,6 +11,8 @@ pub(crate) mod compaction;
 pub(crate) mod engine;
 pub(crate) mod feed;
 pub(crate) mod install;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod invariant_tests;
 mod kept;
 pub(crate) mod known;
 pub(crate) mod latency;

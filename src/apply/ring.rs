@@ -4,6 +4,7 @@
 //! Only the holder of the appender pushes; only the owner of a partition pops.
 
 use crate::codec::Extent;
+use crate::error::Poison;
 use crate::sync::ArrayQueue;
 
 /// Consecutive entries of one frame, ready to be applied. A descriptor holds no payload, and has 32
@@ -63,13 +64,18 @@ impl Rings {
         self.0.iter().all(|ring| !ring.is_full())
     }
 
-    /// Gives a range to every worker; the caller holds the appender and has seen room.
+    /// Gives a range to every worker. The caller holds the appender, and has seen room.
+    ///
+    /// # Errors
+    ///
+    /// Returns a poison if a ring has no room after all. Some workers may have the range then and
+    /// others not, so the caller fails the engine.
     #[inline]
-    pub(crate) fn push(&self, range: Descriptor) {
+    pub(crate) fn push(&self, range: Descriptor) -> Result<(), Poison> {
         for ring in &self.0 {
-            let pushed = ring.push(range).is_ok();
-            debug_assert!(pushed, "have_room was checked by the only pusher");
+            ring.push(range).map_err(|_| Poison::Internal("a worker's ring had no room"))?;
         }
+        Ok(())
     }
 
     /// The next range for a worker.

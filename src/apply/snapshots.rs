@@ -13,6 +13,7 @@ use crate::error::{Poison, SnapshotError, WaitError};
 use crate::log::Log;
 use crate::log::compact::SegmentStart;
 use crate::machine::{StateMachine, View};
+use crate::poison::invariant;
 use crate::progress::watermark::{decode, encode};
 use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
@@ -365,7 +366,7 @@ impl<M: StateMachine> Engine<M> {
             self.check_sources(log, start, &stopping)?;
             Ok(summary)
         })?;
-        let before = self.snapshot_mark.swap(encode(Some(log_id.index)), Ordering::AcqRel);
+        let before = self.move_snapshot_to(log_id)?;
         // The snapshot before stays until a compaction, as a fallback.
         if let Some(before) = decode(before).filter(|before| *before < log_id.index) {
             log.remove_snapshots_below(before);
@@ -375,6 +376,16 @@ impl<M: StateMachine> Engine<M> {
         let report = report(Some(log_id), summary, began);
         self.latency.times.snapshot.record(self.latency.since(began_at));
         Ok(Written { report, snapshot: Some((log_id, snapshot)), start })
+    }
+
+    /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
+    pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<u64, Poison> {
+        let (mark, applied) = (encode(Some(log_id.index)), self.progress.applied_mark());
+        let before = self.snapshot_mark.load(Ordering::Acquire);
+        invariant!(self, mark <= applied, "snapshot <= applied", "{mark} and {applied}");
+        invariant!(self, before <= mark, "snapshot never falls", "from {before} to {mark}");
+        self.snapshot_mark.store(mark, Ordering::Release);
+        Ok(before)
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {

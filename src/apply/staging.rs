@@ -132,9 +132,9 @@ impl<M: StateMachine> Applying<'_, M> {
         self.cells.fill_to(mark, self.slots);
         self.latency.applies(mark);
         if self.is_alone {
-            self.progress.stored_to(mark, durable);
+            self.progress.stored_to(mark, durable)?;
         } else {
-            self.progress.apply_to(mark);
+            self.progress.apply_to(mark)?;
         }
         Ok(true)
     }
@@ -264,7 +264,6 @@ impl<M: StateMachine> Engine<M> {
         };
         let sync = || self.latency.sync_storage(staging);
         call_storage(first, what, sync).map_err(|poison| self.fail(poison))?;
-        self.progress.stored_durably_to(stored);
-        Ok(())
+        self.progress.stored_durably_to(stored)
     }
 }

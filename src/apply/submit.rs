@@ -137,7 +137,7 @@ impl<M: StateMachine> Engine<M> {
             .and_then(|()| match mode {
                 Mode::Append => Ok(()),
                 _ => {
-                    self.progress.commit_to(last + 1);
+                    self.progress.commit_to(last + 1)?;
                     appending.appender.note_committed(last + 1);
                     let idle = applied_before == submitted_before;
                     let may_inline =
@@ -237,8 +237,7 @@ impl<M: StateMachine> Engine<M> {
             let sequence = appending.appender.last_sequence();
             self.behind_sequence.store(sequence, Ordering::Release);
         }
-        self.progress.submit_to(submitted.max(last + 1));
-        Ok(())
+        self.progress.submit_to(submitted.max(last + 1))
     }
 
     /// Applies inline if no other thread has anything to do, and otherwise hands over to the
@@ -316,7 +315,9 @@ impl<M: StateMachine> Engine<M> {
         if self.log.as_ref().is_some_and(|log| log.is_monotone()) {
             self.check_no_gap(appending, index)?;
         }
-        self.progress.commit_to(index + 1);
+        self.progress
+            .commit_to(index + 1)
+            .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         appending.appender.note_committed(index + 1);
         let fed = self.feed(appending, false);
         fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;

@@ -156,7 +156,8 @@ impl<M: StateMachine> Engine<M> {
             return Ok(false);
         }
         let first = unfed.unwrap_or_else(|| self.progress.committed_mark());
-        self.rings.push(Descriptor::view_token(first.min(self.progress.committed_mark())));
+        let token = Descriptor::view_token(first.min(self.progress.committed_mark()));
+        self.rings.push(token).map_err(|poison| self.fail(poison))?;
         Ok(true)
     }
 

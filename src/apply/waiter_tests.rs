@@ -282,12 +282,12 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
         // Some of the futures are dropped before.
         let left = futures.split_off(futures.len() / 2);
         submitted += count;
-        progress.submit_to(submitted);
-        progress.commit_to(submitted);
-        progress.apply_to(submitted - count / 2);
+        progress.submit_to(submitted).unwrap();
+        progress.commit_to(submitted).unwrap();
+        progress.apply_to(submitted - count / 2).unwrap();
         progress.wake_tasks();
         drop(left);
-        progress.apply_to(submitted);
+        progress.apply_to(submitted).unwrap();
         progress.wake_tasks();
         assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
         progress.waiters.capacity()
@@ -305,19 +305,19 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
 fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_after() {
     let progress = Progress::new(AckRule::Applied, StartMarks::default(), Arc::default());
     let replace = |index: u64| {
-        progress.truncate_to(0, index);
-        progress.submit_to(index + 1);
-        progress.commit_to(index + 1);
-        progress.apply_to(index + 1);
+        progress.truncate_to(0, index).unwrap();
+        progress.submit_to(index + 1).unwrap();
+        progress.commit_to(index + 1).unwrap();
+        progress.apply_to(index + 1).unwrap();
     };
-    progress.submit_to(3);
-    progress.commit_to(2);
-    progress.apply_to(2);
+    progress.submit_to(3).unwrap();
+    progress.commit_to(2).unwrap();
+    progress.apply_to(2).unwrap();
     let mut kept = crate::progress::waiter::Wait::begin(&progress, 1, Stage::Applied);
     let mut replaced = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut registers = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut not_there = crate::progress::waiter::Wait::begin(&progress, 3, Stage::Applied);
-    progress.truncate_to(0, 2);
+    progress.truncate_to(0, 2).unwrap();
     let outcome = registers.look_as_thread();
     assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
     replace(2);
@@ -327,9 +327,9 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
     assert!(not_there.settle().is_none());
     let mut later = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     later.settle().unwrap().unwrap();
-    progress.submit_to(4);
-    progress.commit_to(4);
-    progress.apply_to(4);
+    progress.submit_to(4).unwrap();
+    progress.commit_to(4).unwrap();
+    progress.apply_to(4).unwrap();
     not_there.settle().unwrap().unwrap();
 }
 

@@ -231,7 +231,7 @@ impl<M: StateMachine> Applying<'_, M> {
         // Do this before the mark moves, which frees the slots and wakes the futures.
         self.cells.fill_to(mark, self.slots);
         self.latency.applies(mark);
-        self.progress.apply_to(mark);
+        self.progress.apply_to(mark)?;
         Ok(())
     }
 

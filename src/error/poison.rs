@@ -48,6 +48,18 @@ pub enum Poison {
         /// Why.
         message: String,
     },
+    /// A move would have broken an order of the engine's own numbers, and was not made. This is a
+    /// defect of sprag; please report it.
+    #[error(
+        "the invariant \"{invariant}\" would not hold ({found}), so nothing was moved; please report this, and open the \
+         directory again"
+    )]
+    Invariant {
+        /// The order that has to hold.
+        invariant: &'static str,
+        /// The numbers that break it.
+        found: String,
+    },
     /// The engine met a state it has ruled out. This is a defect of sprag; please report it.
     #[error("an internal invariant does not hold: {0}")]
     Internal(&'static str),
@@ -76,7 +88,7 @@ impl Poison {
             Self::Panic { .. } => "panic",
             Self::Fatal { .. } => "fatal",
             Self::Snapshot { .. } => "snapshot",
-            Self::Internal(_) => "internal",
+            Self::Invariant { .. } | Self::Internal(_) => "internal",
         }
     }
 

@@ -17,6 +17,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
+use crate::poison::invariant;
 use crate::sync::{Mutex, Rank};
 
 /// The start of a segment: the base of a log that begins there.
@@ -112,6 +113,21 @@ impl Log {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
         let mut meta = self.meta.lock();
+        let (segment, purged, was) = (base.segment, base.last.map(|last| last.index), meta.1.base);
+        let was_purged = was.last.map(|last| last.index);
+        invariant!(
+            self.poison,
+            was.segment <= segment && was_purged <= purged,
+            "purged never falls",
+            "from {was_purged:?} in segment {} to {purged:?} in {segment}",
+            was.segment
+        );
+        invariant!(
+            self.poison,
+            purged <= Some(covered),
+            "purged <= snapshot",
+            "{purged:?} and {covered}"
+        );
         let content = super::Meta {
             base,
             durable_sequence: self.durable_sequence().max(meta.1.durable_sequence),

@@ -21,6 +21,8 @@ use memmap2::MmapMut;
 
 use crate::codec::Extent;
 use crate::codec::place::{Location, SEGMENTS_MAX};
+use crate::error::Poison;
+use crate::poison::{CallerPoisons, invariant};
 
 /// Length of each half of a frame header; frames start at multiples of it.
 pub(crate) const HALF_HEADER_BYTES: usize = 64;
@@ -304,9 +306,20 @@ impl Closing {
 
     /// Completes the header, and with it everything below `frame_end`. Frames are completed in
     /// their order.
-    pub(crate) fn fill(self, closing: &[u8; HALF_HEADER_BYTES], frame_end: usize) {
-        debug_assert!(self.image.filled.load(Ordering::Relaxed) <= self.start);
-        debug_assert!(frame_end <= self.image.published.load(Ordering::Relaxed));
+    pub(crate) fn fill(
+        self,
+        closing: &[u8; HALF_HEADER_BYTES],
+        frame_end: usize,
+    ) -> Result<(), Poison> {
+        let filled = self.image.filled.load(Ordering::Relaxed);
+        let published = self.image.published.load(Ordering::Acquire);
+        invariant!(
+            CallerPoisons,
+            filled <= self.start && self.start < frame_end && frame_end <= published,
+            "filled <= published, and only rises",
+            "{filled}, {published}, and a frame from before {} to {frame_end}",
+            self.start
+        );
         // SAFETY: `open_frame` checked that the half is inside the mapping.
         let start = unsafe { self.image.base.as_ptr().add(self.start) };
         // SAFETY: the half is inside our mapping, and `closing` is outside of it. No thread reads
@@ -315,6 +328,7 @@ impl Closing {
         // it, and is consumed.
         unsafe { std::ptr::copy_nonoverlapping(closing.as_ptr(), start, HALF_HEADER_BYTES) };
         self.image.filled.store(frame_end, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -350,5 +364,66 @@ impl ImageSlice {
 impl AsRef<[u8]> for ImageSlice {
     fn as_ref(&self) -> &[u8] {
         self.image.frames(self.start, self.end).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    const OPENING: [u8; HALF_HEADER_BYTES] = [1; HALF_HEADER_BYTES];
+    const CLOSING: [u8; HALF_HEADER_BYTES] = [2; HALF_HEADER_BYTES];
+
+    fn writer() -> ImageWriter {
+        Image::begin(Arc::new(Image::new(1 << 16).unwrap()), 7, b"").unwrap()
+    }
+
+    #[test]
+    fn a_header_is_completed_in_order_and_not_before_its_frame_is_published() {
+        let mut writer = writer();
+        let (_, first) = writer.open_frame(&OPENING).unwrap();
+        let (_, bytes) = writer.reserve_entry(100).unwrap();
+        bytes.fill(3);
+        let first_end = writer.end();
+        assert!(matches!(first.fill(&CLOSING, first_end), Err(Poison::Invariant { .. })));
+        assert_eq!(writer.image().frames(0, first_end), None, "nothing of it was published");
+
+        let (_, second) = writer.open_frame(&OPENING).unwrap();
+        let (_, third) = writer.open_frame(&OPENING).unwrap();
+        writer.publish();
+        let end = writer.end();
+        third.fill(&CLOSING, end).unwrap();
+        assert!(matches!(second.fill(&CLOSING, end), Err(Poison::Invariant { .. })));
+    }
+
+    #[test]
+    fn an_extent_reads_what_is_published_of_its_own_segment_and_nothing_else() {
+        let mut writer = writer();
+        let (at, _closing) = writer.open_frame(&OPENING).unwrap();
+        let (extent, bytes) = writer.reserve_entry(5).unwrap();
+        bytes.copy_from_slice(b"entry");
+        assert_eq!(
+            (extent.segment(), extent.frame(), extent.start(), extent.end()),
+            (7, at, 128, 133)
+        );
+        assert_eq!(writer.image().entries(extent), None, "not published");
+        writer.publish();
+        assert_eq!(writer.image().entries(extent), Some(&b"entry"[..]));
+        assert_eq!(writer.image().opening(extent), Some(&OPENING[..]));
+        assert_eq!(writer.body(), extent);
+        let other = Image::begin(Arc::new(Image::new(1 << 16).unwrap()), 8, &[0; 200]).unwrap();
+        assert_eq!(other.image().entries(extent), None, "another segment");
+        assert_eq!(other.image().opening(extent), None, "another segment");
+    }
+
+    #[test]
+    fn no_image_takes_the_number_of_a_piece_or_is_too_long_for_its_offsets() {
+        let image = || Arc::new(Image::new(4096).unwrap());
+        assert!(Image::begin(image(), SEGMENTS_MAX - 1, b"").is_some());
+        assert!(Image::begin(image(), SEGMENTS_MAX, b"").is_none());
+        let error = Image::new(1 << 32).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

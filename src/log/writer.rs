@@ -21,6 +21,7 @@ use crate::config::Durability;
 use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
+use crate::poison::{CallerPoisons, invariant};
 use crate::progress::watermark::{self, Progress};
 
 /// Divisor of a segment: the next segment is made ready when this part of the current one is
@@ -93,8 +94,16 @@ pub(crate) struct WriterShared {
 impl WriterShared {
     /// Records that all frames up to this one are durable. Stored last, so that a thread that waits
     /// for the frame also sees the watermarks that it moved.
-    fn durable_to(&self, sequence: u64) {
+    fn durable_to(&self, sequence: u64) -> Result<(), Poison> {
+        let before = self.durable_sequence.load(Ordering::Relaxed);
+        invariant!(
+            CallerPoisons,
+            before <= sequence,
+            "the durable frame sequence never falls",
+            "from {before} to {sequence}"
+        );
         self.durable_sequence.store(sequence, Ordering::Release);
+        Ok(())
     }
 
     /// Syncs a file separately from any write.
@@ -423,7 +432,7 @@ impl LogWriter {
         };
         let closing = header.closing(&self.config.database_id);
         let end = frame.end();
-        frame.closing.fill(&closing, end);
+        frame.closing.fill(&closing, end)?;
         self.position.chain = chain_of(&closing);
         self.position.written_bytes = end;
         self.position.sequence = header.opening.sequence;
@@ -462,9 +471,9 @@ impl LogWriter {
             if group.synced {
                 times.durable_at(now, self.unsynced_ns.take());
             }
-            progress.logged_to(group.sequence, group.mark, group.synced);
+            progress.logged_to(group.sequence, group.mark, group.synced)?;
             if group.synced {
-                self.shared.durable_to(group.sequence);
+                self.shared.durable_to(group.sequence)?;
             }
             self.in_flight.pop_front();
         }
@@ -503,8 +512,8 @@ impl LogWriter {
         }
         self.synced_at = self.clock.now();
         self.shared.times.durable_at(self.synced_at, self.unsynced_ns.take());
-        progress.logged_to(sequence, mark, true);
-        self.shared.durable_to(sequence);
+        progress.logged_to(sequence, mark, true)?;
+        self.shared.durable_to(sequence)?;
         Ok(true)
     }
 

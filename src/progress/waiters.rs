@@ -227,6 +227,12 @@ impl Waiters {
         }
     }
 
+    /// Whether waits fail at once from now on.
+    #[cfg(test)]
+    pub(super) fn is_over(&self) -> bool {
+        self.list.lock().over
+    }
+
     /// Unparks every thread, and makes every task's waker due, so that all learn of a failure or
     /// the end.
     pub(crate) fn wake_all(&self) {

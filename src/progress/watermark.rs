@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use super::lifecycle::Lifecycle;
 use super::waiters::Waiters;
 use crate::error::Poison;
-use crate::poison::PoisonCell;
+use crate::poison::{PoisonCell, invariant};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, Rank};
 
@@ -199,32 +199,40 @@ impl Progress {
     /// Moves `submitted`: entries up to `mark` are in the log's memory. The caller holds the
     /// appender's lock.
     #[inline]
-    pub(crate) fn submit_to(&self, mark: u64) {
-        debug_assert!(mark >= self.submitted_mark());
+    pub(crate) fn submit_to(&self, mark: u64) -> Result<(), Poison> {
+        let before = self.submitted_mark();
+        invariant!(self, before <= mark, "submitted only rises", "from {before} to {mark}");
         self.submitted.store(mark, Ordering::Release);
+        Ok(())
     }
 
     /// Moves `committed`: entries up to `mark` may be applied. The caller holds the appender's
     /// lock.
     #[inline]
-    pub(crate) fn commit_to(&self, mark: u64) {
-        debug_assert!(mark >= self.committed_mark() && mark <= self.submitted_mark());
+    pub(crate) fn commit_to(&self, mark: u64) -> Result<(), Poison> {
+        let (before, submitted) = (self.committed_mark(), self.submitted_mark());
+        invariant!(self, before <= mark, "committed never falls", "from {before} to {mark}");
+        invariant!(self, mark <= submitted, "committed <= submitted", "{mark} and {submitted}");
         self.committed.store(mark, Ordering::Release);
+        Ok(())
     }
 
     /// Moves `applied`: every partition has applied entries up to `mark`.
     #[inline]
-    pub(crate) fn apply_to(&self, mark: u64) {
-        debug_assert!(mark <= self.committed_mark());
+    pub(crate) fn apply_to(&self, mark: u64) -> Result<(), Poison> {
+        let committed = self.committed_mark();
+        invariant!(self, mark <= committed, "applied <= committed", "{mark} and {committed}");
         if self.applied.fetch_max(mark, Ordering::AcqRel) < mark {
             self.moved(Stage::OF_APPLY);
         }
+        Ok(())
     }
 
     /// Moves the marks of a storage without our log: it has committed entries up to `mark`. With
     /// `durable`, they are on stable storage.
-    pub(crate) fn stored_to(&self, mark: u64, durable: bool) {
-        debug_assert!(mark <= self.committed_mark());
+    pub(crate) fn stored_to(&self, mark: u64, durable: bool) -> Result<(), Poison> {
+        let committed = self.committed_mark();
+        invariant!(self, mark <= committed, "applied <= committed", "{mark} and {committed}");
         let log = self.log.lock();
         self.written.fetch_max(mark, Ordering::AcqRel);
         if durable {
@@ -233,32 +241,45 @@ impl Progress {
         drop(log);
         self.applied.fetch_max(mark, Ordering::AcqRel);
         self.moved(&Stage::ALL);
+        Ok(())
     }
 
     /// Moves `durable` of such a storage: it has synced its commits up to `mark`.
-    pub(crate) fn stored_durably_to(&self, mark: u64) {
-        debug_assert!(mark <= self.written_mark());
+    pub(crate) fn stored_durably_to(&self, mark: u64) -> Result<(), Poison> {
+        let written = self.written_mark();
+        invariant!(self, mark <= written, "durable <= written", "{mark} and {written}");
         let log = self.log.lock();
         self.durable.fetch_max(mark, Ordering::AcqRel);
         drop(log);
         self.moved(Stage::OF_LOG);
+        Ok(())
     }
 
     /// Moves the marks of the log: the log writer wrote (and, if `durable`, synced) all frames up
     /// to `sequence`, the last of which ends the log at `mark`.
-    pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) {
+    ///
+    /// `written` may be above `submitted` for a moment. The log writer can be done with a frame
+    /// before the appender's holder moves `submitted` over its entries.
+    pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) -> Result<(), Poison> {
         let mut log = self.log.lock();
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, u64::min);
-        self.written.store(mark.max(self.written_mark()), Ordering::Release);
+        let (was_written, was_durable) = (self.written_mark(), self.durable_mark());
+        if was_durable > was_written {
+            // A failure unparks threads, so the lock is released first.
+            drop(log);
+            let found = format!("{was_durable} and {was_written}");
+            return Err(self.violated("durable <= written", found));
+        }
+        self.written.store(mark.max(was_written), Ordering::Release);
         // Later completions, written or durable, cover these truncations.
         log.truncations.retain(|(at, _)| *at > sequence);
         if durable {
-            self.durable.store(mark.max(self.durable_mark()), Ordering::Release);
+            self.durable.store(mark.max(was_durable), Ordering::Release);
         }
-        debug_assert!(self.durable_mark() <= self.written_mark());
         drop(log);
         self.moved(Stage::OF_LOG);
+        Ok(())
     }
 
     /// Locks the log's marks: none moves while the result lives.
@@ -269,8 +290,9 @@ impl Progress {
 
     /// Truncates the marks: everything above `mark` is gone from the log, by the record of frame
     /// `sequence`. The caller holds the appender's lock.
-    pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) {
-        debug_assert!(mark >= self.committed_mark());
+    pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) -> Result<(), Poison> {
+        let committed = self.committed_mark();
+        invariant!(self, committed <= mark, "committed <= submitted", "{committed} and {mark}");
         let mut log = self.log.lock();
         if self.rule != AckRule::Applied {
             log.truncations.push((sequence, mark));
@@ -280,14 +302,15 @@ impl Progress {
         let submitted = self.submitted.swap(mark, Ordering::AcqRel);
         drop(log);
         self.waiters.truncate(mark, submitted);
+        Ok(())
     }
 
     /// Moves all marks to `mark`, where the log now ends; everything before is applied and durable.
     /// The caller holds the appender's lock, and the rings are empty. Uncommitted entries of the
     /// log are gone.
-    pub(crate) fn jump_to(&self, mark: u64) {
-        debug_assert!(mark > self.committed_mark());
+    pub(crate) fn jump_to(&self, mark: u64) -> Result<(), Poison> {
         let committed = self.committed_mark();
+        invariant!(self, committed < mark, "a jump goes forward", "from {committed} to {mark}");
         let mut log = self.log.lock();
         log.truncations.clear();
         let submitted = self.submitted_mark();
@@ -302,12 +325,14 @@ impl Progress {
         }
         self.applied.store(mark, Ordering::Release);
         self.moved(&Stage::ALL);
+        Ok(())
     }
 
     /// Moves the marks past apply-only entries up to `mark`, which are applied and durable. The
     /// caller holds the appender's lock, and the rings are empty.
-    pub(crate) fn apply_only_to(&self, mark: u64) {
-        debug_assert!(mark > self.committed_mark());
+    pub(crate) fn apply_only_to(&self, mark: u64) -> Result<(), Poison> {
+        let committed = self.committed_mark();
+        invariant!(self, committed < mark, "a jump goes forward", "from {committed} to {mark}");
         let log = self.log.lock();
         self.submitted.fetch_max(mark, Ordering::AcqRel);
         self.committed.store(mark, Ordering::Release);
@@ -316,6 +341,7 @@ impl Progress {
         self.applied.store(mark, Ordering::Release);
         drop(log);
         self.moved(&Stage::ALL);
+        Ok(())
     }
 
     /// Unparks the threads that wait for marks of `stages`, which moved. [`Progress::wake_tasks`]
@@ -341,6 +367,14 @@ impl Progress {
         if self.has_due_tasks() {
             self.waiters.wake_tasks(|stage| self.mark(stage));
         }
+    }
+
+    /// Fails for [`invariant!`], and returns the first failure.
+    #[cold]
+    fn violated(&self, invariant: &'static str, found: String) -> Poison {
+        let poison = self.poison.violated(invariant, found);
+        self.fail(poison.clone());
+        poison
     }
 
     /// Records the first failure, and unparks every thread. The caller wakes the tasks, as after a
@@ -374,6 +408,8 @@ impl Drop for WakesTasks<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use std::future::Future as _;
 
     use super::*;
@@ -386,22 +422,22 @@ mod tests {
     #[test]
     fn acknowledged_is_the_least_of_applied_and_what_the_mode_asks() {
         let durable = progress(AckRule::Durable);
-        durable.submit_to(10);
-        durable.commit_to(10);
-        durable.apply_to(8);
+        durable.submit_to(10).unwrap();
+        durable.commit_to(10).unwrap();
+        durable.apply_to(8).unwrap();
         assert_eq!(durable.acknowledged_mark(), 0);
-        durable.logged_to(1, 9, false);
+        durable.logged_to(1, 9, false).unwrap();
         assert_eq!((durable.acknowledged_mark(), durable.written_mark()), (0, 9));
-        durable.logged_to(1, 9, true);
+        durable.logged_to(1, 9, true).unwrap();
         assert_eq!(durable.acknowledged_mark(), 8);
-        durable.apply_to(10);
+        durable.apply_to(10).unwrap();
         assert_eq!(durable.acknowledged_mark(), 9);
 
         let written = progress(AckRule::Written);
-        written.submit_to(10);
-        written.commit_to(10);
-        written.apply_to(10);
-        written.logged_to(1, 9, false);
+        written.submit_to(10).unwrap();
+        written.commit_to(10).unwrap();
+        written.apply_to(10).unwrap();
+        written.logged_to(1, 9, false).unwrap();
         assert_eq!(written.acknowledged_mark(), 9);
     }
 
@@ -421,9 +457,9 @@ mod tests {
         let mut context = std::task::Context::from_waker(&waker);
         let mut poll = || std::pin::Pin::new(&mut future).poll(&mut context);
         assert!(poll().is_pending());
-        progress.submit_to(u64::MAX);
-        progress.commit_to(u64::MAX);
-        progress.apply_to(u64::MAX);
+        progress.submit_to(u64::MAX).unwrap();
+        progress.commit_to(u64::MAX).unwrap();
+        progress.apply_to(u64::MAX).unwrap();
         progress.wake_tasks();
         assert!(woken.0.load(Ordering::Relaxed) && poll().is_ready());
     }
@@ -431,13 +467,13 @@ mod tests {
     #[test]
     fn what_is_completed_before_a_truncation_counts_only_up_to_where_it_cut() {
         let progress = progress(AckRule::Durable);
-        progress.submit_to(20);
-        progress.commit_to(5);
-        progress.truncate_to(6, 10);
-        progress.submit_to(15);
-        progress.logged_to(5, 20, true);
+        progress.submit_to(20).unwrap();
+        progress.commit_to(5).unwrap();
+        progress.truncate_to(6, 10).unwrap();
+        progress.submit_to(15).unwrap();
+        progress.logged_to(5, 20, true).unwrap();
         assert_eq!(progress.durable_mark(), 10, "entries above 10 of frame 5 are gone");
-        progress.logged_to(7, 15, true);
+        progress.logged_to(7, 15, true).unwrap();
         assert_eq!(progress.durable_mark(), 15);
     }
 
@@ -446,5 +482,45 @@ mod tests {
         assert_eq!(decode(encode(None)), None);
         assert_eq!(decode(encode(Some(0))), Some(0));
         assert_eq!(decode(encode(Some(u64::MAX - 1))), Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_move_that_would_break_an_order_poisons_the_engine_and_moves_no_mark() {
+        type Move = fn(&Progress) -> Result<(), Poison>;
+        type Case = (&'static str, fn(&Progress), Move);
+        let nothing: fn(&Progress) = |_| {};
+        let durable_ahead: fn(&Progress) = |progress| progress.durable.store(8, Ordering::Relaxed);
+        // Submitted 10, committed 8, applied 6, written and durable 7.
+        let cases: [Case; 10] = [
+            ("submitted only rises", nothing, |progress| progress.submit_to(9)),
+            ("committed never falls", nothing, |progress| progress.commit_to(7)),
+            ("committed <= submitted", nothing, |progress| progress.commit_to(11)),
+            ("applied <= committed", nothing, |progress| progress.apply_to(9)),
+            ("applied <= committed", nothing, |progress| progress.stored_to(9, true)),
+            ("durable <= written", nothing, |progress| progress.stored_durably_to(8)),
+            ("durable <= written", durable_ahead, |progress| progress.logged_to(5, 9, true)),
+            ("committed <= submitted", nothing, |progress| progress.truncate_to(3, 7)),
+            ("a jump goes forward", nothing, |progress| progress.jump_to(8)),
+            ("a jump goes forward", nothing, |progress| progress.apply_only_to(8)),
+        ];
+        for (expected, break_it, move_it) in cases {
+            let progress = progress(AckRule::Durable);
+            progress.submit_to(10).unwrap();
+            progress.commit_to(8).unwrap();
+            progress.apply_to(6).unwrap();
+            progress.logged_to(1, 7, true).unwrap();
+            break_it(&progress);
+            let marks = || {
+                let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());
+                (submitted, committed, Stage::ALL.map(|stage| progress.mark(stage)))
+            };
+            let before = marks();
+            let is_expected = |poison: &Poison| matches!(poison, Poison::Invariant { invariant, .. } if *invariant == expected);
+            let poison = move_it(&progress).unwrap_err();
+            assert!(is_expected(&poison), "{expected}: {poison}");
+            assert_eq!(marks(), before, "{expected}");
+            assert!(progress.poison.get().is_some_and(is_expected), "{expected}");
+            assert!(progress.waiters.is_over(), "{expected}: a thread may still wait");
+        }
     }
 }

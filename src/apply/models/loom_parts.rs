@@ -30,8 +30,8 @@ pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'st
 /// A progress with one entry submitted and committed.
 fn progress(rule: AckRule) -> Arc<Progress> {
     let progress = Arc::new(Progress::new(rule, StartMarks::default(), Arc::default()));
-    progress.submit_to(1);
-    progress.commit_to(1);
+    progress.submit_to(1).unwrap();
+    progress.commit_to(1).unwrap();
     progress
 }
 
@@ -67,7 +67,7 @@ fn block_on(mut future: Pin<&mut Acknowledged>) -> Result<(), WaitError> {
 
 fn a_mark_moves_while_a_thread_begins_to_wait() {
     let progress = progress(AckRule::Applied);
-    let mover = spawn(&progress, |progress| progress.apply_to(1));
+    let mover = spawn(&progress, |progress| progress.apply_to(1).unwrap());
     waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
     mover.join().unwrap();
 }
@@ -98,7 +98,7 @@ fn a_task_that_registers_while_the_mark_moves_wakes() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1);
+            progress.apply_to(1).unwrap();
             progress.wake_tasks();
         });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
@@ -129,7 +129,7 @@ fn a_mark_moves_under_a_lock_while_a_task_registers() {
     let mover = spawn(&progress, move |progress| {
         let _tasks = WakesTasks(progress);
         let _held = theirs.lock().unwrap();
-        progress.apply_to(1);
+        progress.apply_to(1).unwrap();
     });
     let waker = Waker::from(Arc::new(Locks(current(), lock)));
     let mut future = pin!(Acknowledged::new(Arc::clone(&progress), 0));
@@ -160,11 +160,11 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
     check(2, || {
         let progress = progress(AckRule::Durable);
         let worker = spawn(&progress, |progress| {
-            progress.apply_to(1);
+            progress.apply_to(1).unwrap();
             progress.wake_tasks();
         });
         let writer = spawn(&progress, |progress| {
-            progress.logged_to(1, 1, true);
+            progress.logged_to(1, 1, true).unwrap();
             progress.wake_tasks();
         });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
@@ -175,11 +175,11 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
 
 /// Truncates index 0, and appends, applies and makes durable another entry in its place.
 fn replace_the_first(progress: &Progress) {
-    progress.truncate_to(2, 0);
-    progress.submit_to(1);
-    progress.commit_to(1);
-    progress.apply_to(1);
-    progress.logged_to(3, 1, true);
+    progress.truncate_to(2, 0).unwrap();
+    progress.submit_to(1).unwrap();
+    progress.commit_to(1).unwrap();
+    progress.apply_to(1).unwrap();
+    progress.logged_to(3, 1, true).unwrap();
     progress.wake_tasks();
 }
 
@@ -189,7 +189,7 @@ fn a_wait_that_has_begun_is_not_satisfied_by_what_replaces_its_entry_before_it_r
     check(3, || {
         let marks = StartMarks::default();
         let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
-        progress.submit_to(1);
+        progress.submit_to(1).unwrap();
         let mut wait = Wait::begin(&progress, 0, Stage::Acknowledged);
         let replacing = spawn(&progress, replace_the_first);
         let outcome = loop {
@@ -208,11 +208,11 @@ fn a_wait_that_has_begun_is_not_satisfied_by_what_replaces_its_entry_before_it_r
 fn a_waiter_that_leaves_takes_no_wake_up_with_it() {
     check(2, || {
         let progress = progress(AckRule::Applied);
-        progress.submit_to(2);
-        progress.commit_to(2);
+        progress.submit_to(2).unwrap();
+        progress.commit_to(2).unwrap();
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1);
-            progress.apply_to(2);
+            progress.apply_to(1).unwrap();
+            progress.apply_to(2).unwrap();
         });
         let leaving = spawn(&progress, |progress| {
             let mut wait = Wait::begin(progress, 0, Stage::Applied);
@@ -228,14 +228,14 @@ fn a_waiter_that_leaves_takes_no_wake_up_with_it() {
 fn two_waiters_for_two_indexes_wake_each_at_its_own() {
     check(2, || {
         let progress = progress(AckRule::Applied);
-        progress.submit_to(2);
-        progress.commit_to(2);
+        progress.submit_to(2).unwrap();
+        progress.commit_to(2).unwrap();
         let first = spawn(&progress, |progress| {
             waiter::wait(progress, 0, Stage::Applied, FOREVER).unwrap();
         });
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1);
-            progress.apply_to(2);
+            progress.apply_to(1).unwrap();
+            progress.apply_to(2).unwrap();
         });
         waiter::wait(&progress, 1, Stage::Applied, FOREVER).unwrap();
         first.join().unwrap();
@@ -247,8 +247,8 @@ fn two_waiters_for_two_indexes_wake_each_at_its_own() {
 fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_waiter() {
     check(2, || {
         let progress = progress(AckRule::Durable);
-        let worker = spawn(&progress, |progress| progress.apply_to(1));
-        let writer = spawn(&progress, |progress| progress.logged_to(1, 1, true));
+        let worker = spawn(&progress, |progress| progress.apply_to(1).unwrap());
+        let writer = spawn(&progress, |progress| progress.logged_to(1, 1, true).unwrap());
         waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
         worker.join().unwrap();
         writer.join().unwrap();
@@ -338,7 +338,7 @@ fn a_mark_reached_before_poison_still_counts() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let failing = spawn(&progress, |progress| {
-            progress.apply_to(1);
+            progress.apply_to(1).unwrap();
             progress.fail(Poison::Internal("of a model"));
         });
         waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
@@ -375,7 +375,7 @@ fn a_mark_reached_before_the_end_still_counts() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let closing = spawn(&progress, |progress| {
-            progress.apply_to(1);
+            progress.apply_to(1).unwrap();
             progress.end();
         });
         waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
@@ -391,7 +391,7 @@ fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
     check(3, || {
         let marks = StartMarks::default();
         let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
-        progress.submit_to(1);
+        progress.submit_to(1).unwrap();
         let mut waiting = pin!(Acknowledged::new(Arc::clone(&progress), 0));
         assert!(poll_once(waiting.as_mut()).is_pending());
         let replacing = spawn(&progress, replace_the_first);
@@ -405,14 +405,14 @@ fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
 fn a_truncation_wakes_whoever_waits_for_what_it_removes_and_nobody_else() {
     check(3, || {
         let progress = progress(AckRule::Durable);
-        progress.submit_to(2);
+        progress.submit_to(2).unwrap();
         let mut kept = pin!(Acknowledged::new(Arc::clone(&progress), 0));
         let mut removed = pin!(Acknowledged::new(Arc::clone(&progress), 1));
         assert!(poll_once(kept.as_mut()).is_pending() && poll_once(removed.as_mut()).is_pending());
         let truncating = spawn(&progress, |progress| {
-            progress.truncate_to(2, 1);
-            progress.apply_to(1);
-            progress.logged_to(2, 1, true);
+            progress.truncate_to(2, 1).unwrap();
+            progress.apply_to(1).unwrap();
+            progress.logged_to(2, 1, true).unwrap();
             progress.wake_tasks();
         });
         let outcome = block_on(removed);

@@ -288,7 +288,7 @@ mod tests {
     fn what_one_slot_lends_to_the_kernel_is_not_touched_for_another() {
         let mut lent = Lent::new(3).unwrap();
         let whole = vec![7; 2 * BLOCK_BYTES];
-        let mut fill = |lent: &mut Lent, slot, whole: &[u8], rest: &[u8]| {
+        let fill = |lent: &mut Lent, slot, whole: &[u8], rest: &[u8]| {
             // SAFETY: no request is made.
             let (_, count, bytes) = unsafe { lent.fill(slot, whole, rest) }.unwrap();
             (count, bytes)

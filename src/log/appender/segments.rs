@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::{Appender, SEGMENT_SLACK_BYTES};
 use crate::entry::LogId;
+use crate::error::Poison;
 use crate::log::image::ImageWriter;
 use crate::log::meta::LogBase;
 use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::log::terms::TermRuns;
+use crate::poison::{CallerPoisons, invariant};
 
 impl Appender {
     /// Continues in the image that was taken for the next segment.
@@ -58,10 +60,20 @@ impl Appender {
 
     /// Makes the log continue after `last`, and drops everything before. A log on disk continues in
     /// the segment of `base`, and in the given image. No frame is open, and all are written.
-    pub(crate) fn start_over(&mut self, last: LogId, on_disk: Option<(LogBase, ImageWriter)>) {
-        debug_assert!(self.open.is_none());
+    pub(crate) fn start_over(
+        &mut self,
+        last: LogId,
+        on_disk: Option<(LogBase, ImageWriter)>,
+    ) -> Result<(), Poison> {
+        let begins = on_disk.as_ref().map(|(base, image)| (base.segment, image.image().segment()));
+        let fits = begins.is_none_or(|(base, image)| base == u64::from(image));
+        invariant!(
+            CallerPoisons,
+            self.open.is_none() && fits,
+            "a log starts over where its base is, and no frame is open",
+            "base and image {begins:?}"
+        );
         if let Some((base, image)) = on_disk {
-            debug_assert_eq!(base.segment, u64::from(image.image().segment()));
             self.position.next_sequence = base.sequence + 1;
             self.active = image;
             self.next = None;
@@ -75,6 +87,7 @@ impl Appender {
         self.position.terms.push(last);
         self.position.last = Some(last);
         self.position.committed_mark = last.index + 1;
+        Ok(())
     }
 
     pub(super) fn next_fits(&self, needed: usize) -> bool {
