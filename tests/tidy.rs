@@ -124,6 +124,26 @@ fn unsafe_code_is_only_in_the_files_that_docs_unsafe_lists_and_argues_for() {
 }
 
 #[test]
+fn an_extent_of_the_log_is_claimed_only_in_the_files_that_docs_unsafe_argues_for() {
+    // A safe way to make one would need none of these files to lift the lint.
+    let place = read("src/codec/place.rs");
+    let safe = "fn new(segment: u32, frame: u32, start: u32, end: u32)";
+    assert!(place.contains(&format!("pub(crate) const unsafe {safe}")), "{safe} is unsafe");
+    let claims = concat!("Extent::", "new(");
+    let claiming: BTreeSet<_> = rust_files()
+        .into_iter()
+        .filter(|path| before_tests(&read(path)).iter().any(|line| line.contains(claims)))
+        .map(|path| path.display().to_string())
+        .collect();
+    let document = read("docs/unsafe.md");
+    let table = document.split("| who makes an extent |").nth(1).unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let argued: BTreeSet<_> =
+        table.split('`').filter(|word| word.starts_with("src/")).map(str::to_owned).collect();
+    assert_eq!(claiming, argued, "files that claim an extent, and the table of docs/unsafe.md");
+}
+
+#[test]
 fn a_file_is_short_enough_to_be_read() {
     for path in rust_files() {
         let lines = before_tests(&read(&path)).len();

@@ -307,12 +307,6 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.get().cloned().unwrap_or(poison)
     }
 
-    /// Fails for [`invariant!`](crate::poison::invariant), and returns the first failure.
-    #[cold]
-    pub(crate) fn violated(&self, invariant: &'static str, found: String) -> Poison {
-        self.fail(Poison::Invariant { invariant, found })
-    }
-
     #[inline]
     pub(crate) fn has_failed(&self) -> bool {
         self.progress.poison.get().is_some()

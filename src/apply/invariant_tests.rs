@@ -30,7 +30,10 @@ fn assert_poisoned(engine: &Engine, got: &Poison, expected: &str) {
         );
     }
     assert_eq!(got.reason(), "internal");
-    assert!(engine.machine().get(b"key").is_err() && engine.apply_entries(&[Entry::noop(9, 1)]).is_err());
+    assert!(
+        engine.machine().get(b"key").is_err()
+            && engine.apply_entries(&[Entry::noop(9, 1)]).is_err()
+    );
 }
 
 #[test]

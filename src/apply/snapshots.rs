@@ -378,6 +378,12 @@ impl<M: StateMachine> Engine<M> {
         Ok(Written { report, snapshot: Some((log_id, snapshot)), start })
     }
 
+    /// Fails for [`invariant!`], and returns the first failure.
+    #[cold]
+    fn violated(&self, invariant: &'static str, found: String) -> Poison {
+        self.fail(Poison::Invariant { invariant, found })
+    }
+
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
     pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<u64, Poison> {
         let (mark, applied) = (encode(Some(log_id.index)), self.progress.applied_mark());
