@@ -58,7 +58,8 @@ fn main() {
         done.store(true, Ordering::Relaxed);
         let stats = manager.stats();
         let put = (entries * ENTRY_BYTES) as f64;
-        let snapshots = manager.newest_snapshot().unwrap().map_or(0, |snapshot| snapshot.bytes());
+        let snapshots =
+            manager.snapshots().newest().unwrap().map_or(0, |snapshot| snapshot.bytes());
         let written = stats.log_writer.bytes + snapshots * stats.compaction.done;
         println!(
             "live {} MiB; written {:.2} of what was put in (log {:.2}); compactions failed: {}",

@@ -56,7 +56,7 @@ impl Engine {
             .map(|index| Entry::put(index, 1, &keys[(index % KEYS) as usize], &self.value));
         self.manager.apply_batch(entries, LONG, |_, _| ()).unwrap();
         self.next += count;
-        self.manager.compact().unwrap();
+        self.manager.snapshots().compact().unwrap();
     }
 
     fn recycled(&self) -> u64 {

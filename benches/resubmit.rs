@@ -53,9 +53,9 @@ fn resubmit(criterion: &mut Criterion) {
         });
     }
     let began = Instant::now();
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     println!("compacted in {:?}", began.elapsed());
-    let purged = manager.log_state().unwrap().purged.unwrap();
+    let purged = manager.log().unwrap().state().unwrap().purged.unwrap();
     assert!(purged >= ENTRIES / 2, "{purged}");
     let known = usize::try_from(purged).unwrap();
     group.throughput(Throughput::Elements(purged));

@@ -188,7 +188,7 @@ pub fn run(
         }
         // Take a snapshot now and then, so that earlier orders need not be kept.
         if next / 1000 > (next - payloads.len() as u64) / 1000 {
-            manager.compact()?;
+            manager.snapshots().compact()?;
         }
     }
     let sum: u64 = manager.machine().balances().sum();

@@ -146,7 +146,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     manager.propose(Command::put(b"color", b"green"), timeout)?;
     manager.propose(Command::increment(b"visits", 1), timeout)?;
-    for entry in &manager.view()? {
+    for entry in &manager.snapshots().view()? {
         let (key, value) = entry?;
         println!("{} = {}", String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
     }

@@ -91,7 +91,7 @@ pub enum CommitMode {
     /// already committed.
     #[default]
     OnAppend,
-    /// An entry commits when [`commit`](crate::ApplyManager::commit) says so. The log belongs to a
+    /// An entry commits when [`commit`](crate::ConsensusLog::commit) says so. The log belongs to a
     /// consensus engine, and its uncommitted tail may be truncated.
     ByCommit,
 }
@@ -116,7 +116,7 @@ pub enum Contiguity {
     /// Indexes rise. For adapters, whose consensus engine vouches for the order, and only together
     /// with
     /// [`CommitMode::ByCommit`]: the log may start at any index and have gaps, over which nothing can be committed, and
-    /// [`apply_only`](crate::ApplyManager::apply_only) takes entries that the log does not hold.
+    /// [`apply_only`](crate::ConsensusLog::apply_only) takes entries that the log does not hold.
     Monotone,
 }
 
@@ -541,7 +541,7 @@ impl PersistentConfig {
     }
 
     /// Sets when to compact; `None`: only by
-    /// [`ApplyManager::compact`](crate::ApplyManager::compact). Default: the policy's defaults, and
+    /// [`Snapshots::compact`](crate::Snapshots::compact). Default: the policy's defaults, and
     /// `None` under [`CommitMode::ByCommit`], where the consensus engine decides what followers
     /// need.
     #[must_use]

@@ -86,7 +86,7 @@ impl fmt::Display for LogId {
     }
 }
 
-/// One committed (or, for [`append`](crate::ApplyManager::append), proposed) item of the replicated log.
+/// One committed (or, for [`append`](crate::ConsensusLog::append), proposed) item of the replicated log.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// The identity of the entry.

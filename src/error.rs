@@ -412,6 +412,13 @@ pub enum LogError {
     /// The machine keeps no log of this library.
     #[error("this state machine keeps no log")]
     NoLog,
+    /// The log is not a consensus engine's: it was opened with another
+    /// [`CommitMode`](crate::CommitMode) than `ByCommit`.
+    #[error("the log commits {mode}: a consensus engine opens it with CommitMode::ByCommit")]
+    CommitMode {
+        /// How the log commits.
+        mode: &'static str,
+    },
     /// The directory was opened read-only.
     #[error("the directory was opened read-only")]
     ReadOnly,

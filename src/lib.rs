@@ -54,20 +54,21 @@
 //! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
 //! | wait for one entry, and no other at its index | [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id) (a future) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
-//! | read many keys at one index | [`ApplyManager::view`] |
-//! | be the log of a consensus engine | [`CommitMode::ByCommit`], [`append`](ApplyManager::append), [`commit`](ApplyManager::commit), [`entries`](ApplyManager::entries), [`log_state`](ApplyManager::log_state), [`truncate_after`](ApplyManager::truncate_after), [`save_hard_state`](ApplyManager::save_hard_state) |
+//! | read many keys at one index | [`Snapshots::view`] |
+//! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`commit`](ConsensusLog::commit), [`truncate_after`](ConsensusLog::truncate_after) |
+//! | read the log, save a vote | [`ApplyManager::log`]: [`state`](ManagerLog::state), [`entries`](ManagerLog::entries), [`save_hard_state`](ManagerLog::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | choose options | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`StorageConfig`], [`Profile`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`StatsReader`] (keeps nothing open), [`RecoveryReport`], [`ApplyManager::poison`] |
-//! | shorten the log, back up, restore | [`compact`](ApplyManager::compact), [`ApplyManager::snapshot_to`], [`View::snapshot_to`], [`restore`](fn@restore) |
+//! | shorten the log, back up, restore | [`ApplyManager::snapshots`]: [`compact`](Snapshots::compact), [`write_to`](Snapshots::write_to); [`View::snapshot_to`], [`restore`](fn@restore) |
 //! | look into a directory from outside | [`inspect`]: it never changes a byte |
 //! | give up what is damaged | [`repair`](fn@repair) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
 //! Calls that wait for entries take a timeout; a timeout cancels nothing. These wait for the disk or for the workers and take
-//! none: [`entries`](ApplyManager::entries), [`save_hard_state`](ApplyManager::save_hard_state),
-//! [`snapshot`](ApplyManager::snapshot) and its kin, [`compact`](ApplyManager::compact), [`purge`](ApplyManager::purge) and
-//! [`view`](ApplyManager::view). For the log they wait a minute at most. No call panics, whatever it is given.
+//! none: [`entries`](ManagerLog::entries), [`save_hard_state`](ManagerLog::save_hard_state),
+//! [`write`](Snapshots::write) and its kin, [`compact`](Snapshots::compact), [`purge`](ManagerLog::purge) and
+//! [`view`](Snapshots::view). For the log they wait a minute at most. No call panics, whatever it is given.
 //!
 //! # Errors
 //!
@@ -141,14 +142,15 @@ mod threads;
 mod times;
 
 pub use apply::compaction::CompactionStats;
+pub use apply::consensus::ConsensusLog;
 pub use apply::known::Submitted;
 pub use apply::latency::LatencyStats;
-pub use apply::log_calls::{LogOptions, LogState};
+pub use apply::log_calls::{LogOptions, LogState, ManagerLog};
 pub use apply::log_ids::AcknowledgedLogId;
 pub use apply::manager::{ApplyManager, Reader};
 pub use apply::propose::Proposal;
 pub use apply::retry::RetryPolicy;
-pub use apply::snapshots::{CompactionReport, SnapshotReport};
+pub use apply::snapshot_calls::{CompactionReport, SnapshotReport, Snapshots};
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,

@@ -67,7 +67,7 @@ pub struct RestoreReport {
 /// # manager.apply(&Entry::put(1, 1, b"key", b"value"), timeout)?;
 /// # let backup = temporary.path().join("backup.snap");
 /// # let mut out = Vec::new();
-/// # manager.snapshot_to(&mut out)?;
+/// # manager.snapshots().write_to(&mut out)?;
 /// # std::fs::write(&backup, &out)?;
 ///
 /// let report = restore(&backup, &copy, CommitMode::OnAppend, Contiguity::Strict)?;

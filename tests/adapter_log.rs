@@ -29,29 +29,34 @@ fn puts(first: u64, term: u64, count: u64) -> Vec<Logged> {
 fn append(manager: &Persistent, log: &[Logged]) {
     for part in log.chunks(50) {
         let full = |result: &Result<_, _>| matches!(result, Err(SubmitError::Full { .. }));
-        while full(&with_entries(part, |entries| manager.append(entries))) {
-            manager.sync(LONG).unwrap();
+        while full(&with_entries(part, |entries| manager.consensus().unwrap().append(entries))) {
+            manager.log().unwrap().sync(LONG).unwrap();
         }
-        assert_eq!(manager.log_state().unwrap().last, part.last().map(|(log_id, _)| *log_id));
+        assert_eq!(
+            manager.log().unwrap().state().unwrap().last,
+            part.last().map(|(log_id, _)| *log_id)
+        );
     }
 }
 
 fn apply_only(manager: &Persistent, log: &[Logged]) -> Result<Vec<Reply>, ApplyError> {
     let mut replies = Vec::new();
-    with_entries(log, |entries| manager.apply_only(entries, LONG, &mut replies))?;
+    with_entries(log, |entries| {
+        manager.consensus().unwrap().apply_only(entries, LONG, &mut replies)
+    })?;
     Ok(replies)
 }
 
 fn apply_committed(manager: &Persistent, first: u64, last: u64) -> Result<Vec<Reply>, ApplyError> {
     let mut replies = Vec::new();
-    manager.apply_committed(first..=last, LONG, &mut replies)?;
+    manager.consensus().unwrap().apply_committed(first..=last, LONG, &mut replies)?;
     Ok(replies)
 }
 
 fn held(manager: &Persistent) -> Vec<u64> {
-    let state = manager.log_state().unwrap();
+    let state = manager.log().unwrap().state().unwrap();
     let (Some(first), Some(last)) = (state.first, state.last) else { return Vec::new() };
-    let entries = manager.entries(first..=last.index, usize::MAX).unwrap();
+    let entries = manager.log().unwrap().entries(first..=last.index, usize::MAX).unwrap();
     entries.iter().map(|(log_id, _)| log_id.index).collect()
 }
 
@@ -59,12 +64,12 @@ fn held(manager: &Persistent) -> Vec<u64> {
 fn without_the_option_a_gap_a_late_start_and_an_entry_out_of_the_log_are_refused() {
     let scratch = Scratch::new();
     let manager = open(scratch.by_commit());
-    let late = manager.append(&[Entry::noop(2, 1)]);
+    let late = manager.consensus().unwrap().append(&[Entry::noop(2, 1)]);
     assert!(matches!(late, Err(SubmitError::Gap { expected: 1, got: 2 })), "{late:?}");
-    let _ = manager.append(&[Entry::noop(1, 1)]).unwrap();
-    let gap = manager.append(&[Entry::noop(3, 1)]);
+    let _ = manager.consensus().unwrap().append(&[Entry::noop(1, 1)]).unwrap();
+    let gap = manager.consensus().unwrap().append(&[Entry::noop(3, 1)]);
     assert!(matches!(gap, Err(SubmitError::Gap { expected: 2, got: 3 })), "{gap:?}");
-    let inner = manager.append(&[Entry::noop(2, 1), Entry::noop(4, 1)]);
+    let inner = manager.consensus().unwrap().append(&[Entry::noop(2, 1), Entry::noop(4, 1)]);
     assert!(matches!(inner, Err(SubmitError::Gap { expected: 3, got: 4 })), "{inner:?}");
     let out = apply_only(&manager, &puts(1, 2, 1));
     let refused = SubmitError::Contiguity { call: "apply_only" }.to_string();
@@ -95,15 +100,19 @@ fn a_log_starts_anywhere_has_gaps_and_is_read_back_with_them() {
     let check = |manager: &Persistent| {
         assert_eq!(held(manager), expected);
         for (index, term) in [(6, None), (7, Some(1)), (9, None), (14, Some(1)), (15, None)] {
-            assert_eq!(manager.log_id(index).unwrap().map(|id| id.term), term, "{index}");
+            assert_eq!(
+                manager.log().unwrap().log_id(index).unwrap().map(|id| id.term),
+                term,
+                "{index}"
+            );
         }
-        let between = manager.entries(9..=899, 1 << 20).unwrap();
+        let between = manager.log().unwrap().entries(9..=899, 1 << 20).unwrap();
         assert_eq!(between.iter().map(|(id, _)| id.index).collect::<Vec<_>>(), [12, 13, 14]);
     };
     check(&manager);
-    let behind = manager.append(&[Entry::noop(10, 2)]);
+    let behind = manager.consensus().unwrap().append(&[Entry::noop(10, 2)]);
     assert!(matches!(behind, Err(SubmitError::Gap { .. })), "{behind:?}");
-    manager.sync(LONG).unwrap();
+    manager.log().unwrap().sync(LONG).unwrap();
     drop(manager);
     check(&open(monotone(&scratch)));
 }
@@ -119,10 +128,10 @@ fn nothing_is_committed_over_a_gap_and_the_log_is_cut_back_to_what_it_holds() {
     assert!(gap, "{over}");
     assert_eq!(apply_committed(&manager, 5, 7).unwrap().len(), 3);
     assert_eq!(manager.stats().applied, Some(7));
-    manager.truncate_after(Some(8)).unwrap();
-    assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(7, 1)));
+    manager.consensus().unwrap().truncate_after(Some(8)).unwrap();
+    assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(7, 1)));
     append(&manager, &puts(8, 3, 2));
-    manager.sync(LONG).unwrap();
+    manager.log().unwrap().sync(LONG).unwrap();
     drop(manager);
     let manager = open(monotone(&scratch));
     assert_eq!(held(&manager), [5, 6, 7, 8, 9]);
@@ -138,11 +147,11 @@ fn what_is_committed_and_held_back_in_the_middle_of_a_run_is_no_gap() {
     // Runs of 128, of which less than that is not handed over at once.
     append(&manager, &puts(1, 1, 300));
     append(&manager, &puts(310, 1, 3));
-    manager.commit(64).unwrap();
-    manager.commit(200).unwrap();
-    let over = manager.commit(310).unwrap_err();
+    manager.consensus().unwrap().commit(64).unwrap();
+    manager.consensus().unwrap().commit(200).unwrap();
+    let over = manager.consensus().unwrap().commit(310).unwrap_err();
     assert!(matches!(over, SubmitError::Gap { expected: 301, got: 310 }), "{over}");
-    manager.commit(300).unwrap();
+    manager.consensus().unwrap().commit(300).unwrap();
     manager.flush_pending(LONG).unwrap();
     compare(manager.machine(), &Model::after(&puts(1, 1, 300))).unwrap();
 }
@@ -201,7 +210,7 @@ fn what_the_log_takes_behind_the_state_is_read_at_once_and_durable_when_it_is_wa
         for index in 11..19 {
             append(&manager, &puts(index, 2, 1));
             if reads {
-                let found = manager.entries(index..=index, 1 << 20).unwrap();
+                let found = manager.log().unwrap().entries(index..=index, 1 << 20).unwrap();
                 assert_eq!(found.last(), Some(LogId::new(index, 2)));
             }
             // Reading needs no write; only a wait makes sure of one.
@@ -210,7 +219,7 @@ fn what_the_log_takes_behind_the_state_is_read_at_once_and_durable_when_it_is_wa
         disk.power_cut_keeping(0);
         drop(manager);
         let manager = manage(open().unwrap(), apply_config(1));
-        assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(18, 2)));
+        assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(18, 2)));
     }
 }
 
@@ -223,12 +232,13 @@ fn what_one_submission_has_beyond_the_state_is_applied_wherever_in_it_the_state_
         append(&manager, &log[..10]);
         apply_committed(&manager, 1, 10).unwrap();
         apply_only(&manager, &beside).unwrap();
-        let _ = with_entries(&log[10..], |entries| manager.append(entries)).unwrap();
+        let _ = with_entries(&log[10..], |entries| manager.consensus().unwrap().append(entries))
+            .unwrap();
         apply_committed(&manager, state + 1, 400).unwrap();
         let beyond = usize::try_from(state).unwrap();
         let model = Model::after(&[&log[..10], &beside[..], &log[beyond..]].concat());
         compare(manager.machine(), &model).unwrap();
-        manager.sync(LONG).unwrap();
+        manager.log().unwrap().sync(LONG).unwrap();
         drop(manager);
         compare(open(monotone(&scratch)).machine(), &model).unwrap();
     }
@@ -240,7 +250,11 @@ fn what_is_applied_beside_a_log_that_is_full_waits_for_room() {
     let manager = open(monotone(&scratch).segment_bytes(64 << 10).segment_images(2));
     for round in 0..10 {
         let mut next = round * 1_000_000 + 1;
-        while with_entries(&puts(next, 1, 40), |entries| manager.append(entries)).is_ok() {
+        while with_entries(&puts(next, 1, 40), |entries| {
+            manager.consensus().unwrap().append(entries)
+        })
+        .is_ok()
+        {
             next += 40;
         }
         // It has no room in what is left of the segment.
@@ -253,31 +267,34 @@ fn what_is_applied_beside_a_log_that_is_full_waits_for_room() {
 fn a_snapshot_of_such_a_state_is_its_own_and_the_log_it_covers_goes() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));
-    assert!(matches!(manager.purge(0), Err(LogError::NotCovered { index: 0 })));
+    assert!(matches!(manager.log().unwrap().purge(0), Err(LogError::NotCovered { index: 0 })));
     let log = puts(0, 1, 900);
     append(&manager, &log);
     apply_committed(&manager, 0, 899).unwrap();
     let beside = puts(1000, 2, 3);
     apply_only(&manager, &beside).unwrap();
-    manager.snapshot().unwrap();
-    assert!(matches!(manager.purge(1003), Err(LogError::NotCovered { index: 1003 })));
+    manager.snapshots().write().unwrap();
+    assert!(matches!(
+        manager.log().unwrap().purge(1003),
+        Err(LogError::NotCovered { index: 1003 })
+    ));
     append(&manager, &puts(1003, 2, 5));
-    manager.sync(LONG).unwrap();
+    manager.log().unwrap().sync(LONG).unwrap();
     let model = Model::after(&[&log[..], &beside[..]].concat());
     let reopened = |purged: bool| {
         let manager = open(monotone(&scratch));
         compare(manager.machine(), &model).unwrap();
-        assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(1007, 2)));
-        assert_eq!(manager.log_state().unwrap().purged.is_some(), purged);
+        assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(1007, 2)));
+        assert_eq!(manager.log().unwrap().state().unwrap().purged.is_some(), purged);
         manager
     };
     drop(manager);
     let manager = reopened(false);
-    manager.purge(500).unwrap();
-    let purged = manager.log_state().unwrap().purged.unwrap();
+    manager.log().unwrap().purge(500).unwrap();
+    let purged = manager.log().unwrap().state().unwrap().purged.unwrap();
     assert!((1..=500).contains(&purged), "{purged}");
-    manager.purge(1002).unwrap();
-    assert!(manager.log_state().unwrap().purged.unwrap() > purged);
+    manager.log().unwrap().purge(1002).unwrap();
+    assert!(manager.log().unwrap().state().unwrap().purged.unwrap() > purged);
     drop(manager);
     let manager = reopened(true);
     apply_committed(&manager, 1003, 1007).unwrap();
@@ -326,12 +343,14 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
         let Ok(machine) = open(&disk) else { continue };
         let manager: ApplyManager<_> = manage(machine, apply_config(2));
         let mut replies = Vec::new();
-        let appended = with_entries(&log, |entries| manager.append(entries)).is_ok();
-        let held = appended && manager.apply_committed(0..=2, LONG, &mut replies).is_ok();
-        let synced = held && manager.sync(LONG).is_ok();
+        let appended =
+            with_entries(&log, |entries| manager.consensus().unwrap().append(entries)).is_ok();
+        let held = appended
+            && manager.consensus().unwrap().apply_committed(0..=2, LONG, &mut replies).is_ok();
+        let synced = held && manager.log().unwrap().sync(LONG).is_ok();
         let returned = synced
             && with_entries(&beside, |entries| {
-                manager.apply_only(entries, LONG, &mut replies).is_ok()
+                manager.consensus().unwrap().apply_only(entries, LONG, &mut replies).is_ok()
             });
         let struck = disk.is_power_off();
         drop(manager);
@@ -357,7 +376,7 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
         let again = apply_only(&manager, &beside).unwrap();
         assert_eq!(again, vec![Reply::AlreadyApplied; beside.len()]);
         // Nor what the log has below the state.
-        manager.commit(5).unwrap();
+        manager.consensus().unwrap().commit(5).unwrap();
         disk.power_cut_keeping(operation);
         drop(manager);
         let machine = open(&disk).unwrap();

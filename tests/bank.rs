@@ -69,11 +69,13 @@ fn books_of(orders: u64) -> Vec<u64> {
 
 /// Whether what the log still has are the orders that were given; how many it has.
 fn check_log(manager: &ApplyManager<Journaled<Bank>>) -> u64 {
-    let state = manager.log_state().unwrap();
+    let state = manager.log().unwrap().state().unwrap();
     let (Some(first), Some(last)) = (state.first, state.last) else { return 0 };
     let mut next = first;
     while next <= last.index {
-        for (log_id, payload) in manager.entries(next..=last.index, 1 << 20).unwrap().iter() {
+        for (log_id, payload) in
+            manager.log().unwrap().entries(next..=last.index, 1 << 20).unwrap().iter()
+        {
             assert_eq!((log_id.index, decode(&payload)), (next, Some(order(next))));
             next += 1;
         }

@@ -121,9 +121,13 @@ fn replies_are_the_same_after_replay_and_under_a_consensus_engine() {
         let payloads: Vec<_> = (first..first + 10).map(payload).collect();
         let entries: Vec<_> =
             (first..).zip(&payloads).map(|(index, bytes)| entry(index, bytes)).collect();
-        let _ = manager.append(&entries).unwrap();
+        let _ = manager.consensus().unwrap().append(&entries).unwrap();
         let mut replies = Vec::new();
-        manager.apply_committed(first..=first + 9, LONG, &mut replies).unwrap();
+        manager
+            .consensus()
+            .unwrap()
+            .apply_committed(first..=first + 9, LONG, &mut replies)
+            .unwrap();
         found.append(&mut replies);
         manager.close(LONG).unwrap();
     }

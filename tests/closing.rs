@@ -51,7 +51,7 @@ fn after_the_end_every_call_that_changes_anything_says_closed_and_reads_go_on() 
     let scratch = Scratch::new();
     let manager = Arc::new(scratch.open());
     manager.apply(&put(1), LONG).unwrap();
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     let waiting = {
         let manager = Arc::clone(&manager);
         thread::spawn(move || (manager.wait_for_apply(9, LONG), block_on(manager.acknowledged(9))))
@@ -64,20 +64,27 @@ fn after_the_end_every_call_that_changes_anything_says_closed_and_reads_go_on() 
     let submitted = manager.apply(&put(2), LONG);
     assert!(matches!(submitted, Err(ApplyError::Submit { source: SubmitError::Closed, .. })));
     assert!(matches!(manager.apply_entries(&[put(2)]), Err(SubmitError::Closed)));
-    assert!(matches!(manager.truncate_after(None), Err(LogError::Closed)));
-    assert!(matches!(manager.purge(1), Err(LogError::Closed)));
-    assert!(matches!(manager.save_hard_state(b"vote"), Err(LogError::Closed)));
-    assert!(matches!(manager.snapshot(), Err(SnapshotError::Closed)));
-    assert!(matches!(manager.compact(), Err(SnapshotError::Closed)));
-    assert!(matches!(manager.receive_snapshot().map(drop), Err(SnapshotError::Closed)));
+    assert!(matches!(manager.log().unwrap().purge(1), Err(LogError::Closed)));
+    assert!(matches!(manager.log().unwrap().save_hard_state(b"vote"), Err(LogError::Closed)));
+    assert!(matches!(manager.snapshots().write(), Err(SnapshotError::Closed)));
+    assert!(matches!(manager.snapshots().compact(), Err(SnapshotError::Closed)));
+    assert!(matches!(manager.snapshots().receive().map(drop), Err(SnapshotError::Closed)));
     manager.wait_for_apply(1, LONG).unwrap();
     manager.flush_pending(LONG).unwrap();
-    assert_eq!(manager.entries(1..=1, 100).unwrap().len(), 1);
-    assert_eq!(manager.view().unwrap().len(), 1);
-    assert!(manager.newest_snapshot().unwrap().is_some());
+    assert_eq!(manager.log().unwrap().entries(1..=1, 100).unwrap().len(), 1);
+    assert_eq!(manager.snapshots().view().unwrap().len(), 1);
+    assert!(manager.snapshots().newest().unwrap().is_some());
     assert_eq!(manager.machine().get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
     drop(manager);
     assert_eq!(scratch.open().stats().applied, Some(1));
+    let scratch = Scratch::new();
+    let manager = open(scratch.by_commit());
+    let log = manager.consensus().unwrap();
+    assert_eq!(log.append(&[put(1)]).unwrap().new, 1);
+    manager.shutdown(LONG).unwrap();
+    assert!(matches!(log.append(&[put(2)]), Err(SubmitError::Closed)));
+    assert!(matches!(log.commit(1), Err(SubmitError::Closed)));
+    assert!(matches!(log.truncate_after(None), Err(LogError::Closed)));
 }
 
 #[test]
@@ -117,11 +124,11 @@ fn an_open_says_what_of_this_process_holds_the_directory() {
     for index in 1..=6 {
         manager.apply(&Entry::put(index, 1, &[index as u8], &[7; 30 << 10]), LONG).unwrap();
     }
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     let reader = manager.reader();
     let readers = [reader.clone(), reader];
-    let view = manager.view().unwrap();
-    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    let view = manager.snapshots().view().unwrap();
+    let snapshot = manager.snapshots().newest().unwrap().unwrap();
     let value = manager.machine().get(&[1]).unwrap().unwrap();
     manager.shutdown(LONG).unwrap();
     let said = holder(&scratch);

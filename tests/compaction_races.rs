@@ -139,7 +139,7 @@ fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicB
     for round in 0..rounds {
         // About half a segment.
         wait_for_more(manager, stop, 100);
-        let view = manager.view().unwrap();
+        let view = manager.snapshots().view().unwrap();
         for number in 0..KEYS {
             if let Some(value) = view.get(&key(number)).unwrap() {
                 let now = version(number, &value);
@@ -160,9 +160,9 @@ fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicB
             }
         }
         if round % 3 == 2 {
-            manager.snapshot().unwrap();
+            manager.snapshots().write().unwrap();
         }
-        segments += manager.compact().unwrap().segments;
+        segments += manager.snapshots().compact().unwrap().segments;
     }
     assert!(segments > 3, "{segments} segments were given up");
 }
@@ -245,7 +245,7 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
             {
                 let _stop = StopOnDrop(&stop);
                 wait_for_more(&manager, &stop, 400);
-                manager.compact().unwrap();
+                manager.snapshots().compact().unwrap();
             }
             writer.join().unwrap()
         });

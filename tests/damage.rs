@@ -122,12 +122,12 @@ fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
     for frame in &sealed[1..] {
         frame.flip(20, 1);
         for from in [frame.first_index, frame.first_index - 1] {
-            let read = manager.entries(from..=400, usize::MAX);
+            let read = manager.log().unwrap().entries(from..=400, usize::MAX);
             assert!(matches!(read, Err(LogError::Corrupt(_))), "{} {read:?}", frame.first_index);
         }
         frame.flip(20, 1);
     }
-    assert_eq!(manager.entries(1..=400, usize::MAX).unwrap().len(), 400);
+    assert_eq!(manager.log().unwrap().entries(1..=400, usize::MAX).unwrap().len(), 400);
 }
 
 /// Proves DUR-14.
@@ -280,8 +280,8 @@ fn one_damaged_slot_of_meta_is_reported_and_two_are_refused() {
 fn a_damaged_hard_state_is_refused_and_not_forgotten() {
     let scratch = Scratch::new();
     let manager = scratch.open();
-    manager.save_hard_state(b"vote for 1").unwrap();
-    manager.save_hard_state(b"vote for 2").unwrap();
+    manager.log().unwrap().save_hard_state(b"vote for 1").unwrap();
+    manager.log().unwrap().save_hard_state(b"vote for 2").unwrap();
     manager.close(LONG).unwrap();
     for slot in [0, 4096] {
         let image = scratch.crash_image();
@@ -355,7 +355,7 @@ fn lengths_that_lie() {
         for name in ["META", "HARD"] {
             let scratch = Scratch::new();
             let manager = scratch.open();
-            manager.save_hard_state(b"vote").unwrap();
+            manager.log().unwrap().save_hard_state(b"vote").unwrap();
             manager.close(LONG).unwrap();
             let file = scratch.path().join(name);
             let mut bytes = fs::read(&file).unwrap();

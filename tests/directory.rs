@@ -126,7 +126,7 @@ fn what_is_made_is_for_its_user_only() {
     for index in 1..=60 {
         manager.apply(&Entry::put(index, 1, b"k", &[1; 3000]), LONG).unwrap();
     }
-    manager.save_hard_state(b"vote").unwrap();
+    manager.log().unwrap().save_hard_state(b"vote").unwrap();
     manager.close(LONG).unwrap();
     assert_eq!(mode_of(&scratch.path()), 0o700);
     for file in fs::read_dir(scratch.path()).unwrap() {
@@ -176,9 +176,9 @@ fn of_several_files(scratch: &Scratch) {
         manager.apply(&Entry::put(index, 1, &index.to_be_bytes(), &[7; 3000]), LONG).unwrap();
     };
     (1..=60).for_each(put);
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     (61..=100).for_each(put);
-    manager.save_hard_state(b"vote").unwrap();
+    manager.log().unwrap().save_hard_state(b"vote").unwrap();
     manager.close(LONG).unwrap();
 }
 
@@ -359,15 +359,15 @@ fn a_foreign_name_beside_a_log_stops_nothing_and_is_reported() {
         make(&path.join(name));
         let shown = || name.to_string_lossy().into_owned();
         put(&manager);
-        assert!(manager.compact().unwrap().segments > 0, "{name:?}");
-        manager.snapshot().unwrap();
+        assert!(manager.snapshots().compact().unwrap().segments > 0, "{name:?}");
+        manager.snapshots().write().unwrap();
         assert!(manager.stats().recovery.unwrap().foreign.is_empty(), "it came later");
         manager.close(LONG).unwrap();
         let manager = open(config());
         let foreign = manager.stats().recovery.unwrap().foreign;
         assert_eq!((foreign.count, &*foreign.names), (1, &[shown()][..]));
         put(&manager);
-        manager.compact().unwrap();
+        manager.snapshots().compact().unwrap();
         manager.close(LONG).unwrap();
         let machine = PersistentStateMachine::open_read_only(&path).unwrap();
         assert_eq!(machine.applied().unwrap().index, 120);
@@ -434,7 +434,7 @@ fn a_running_engine_neither_removes_nor_writes_over_a_file_that_it_did_not_write
     (1..=40).for_each(|index| drop(put(index).unwrap()));
     let snapshot = path.join("0000000000000001.snap");
     fs::write(&snapshot, b"a thesis").unwrap();
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     assert_eq!(fs::read(&snapshot).unwrap(), b"a thesis");
     // In the way of the segments to come.
     let segments: Vec<_> = (2..40_u64).map(|n| path.join(format!("{n:016x}.seg"))).collect();
@@ -478,7 +478,7 @@ fn no_directory_is_made_in_a_data_directory_at_any_depth() {
     manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();
     let snapshot = scratch.path().with_extension("snap");
     let mut bytes = Vec::new();
-    manager.snapshot_to(&mut bytes).unwrap();
+    manager.snapshots().write_to(&mut bytes).unwrap();
     fs::write(&snapshot, bytes).unwrap();
     manager.close(LONG).unwrap();
     let (sub, deep) = (scratch.path().join("sub"), scratch.path().join("foreign/deep"));

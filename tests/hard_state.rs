@@ -36,7 +36,7 @@ fn vote(number: u8) -> Vec<u8> {
 fn vote_on(disk: &SimDisk, votes: u8) -> (u8, u8) {
     let Ok(engine) = open(disk, CommitMode::ByCommit) else { return (0, 0) };
     for number in 1..=votes {
-        if engine.save_hard_state(&vote(number)).is_err() {
+        if engine.log().unwrap().save_hard_state(&vote(number)).is_err() {
             return (number - 1, number);
         }
     }
@@ -46,7 +46,7 @@ fn vote_on(disk: &SimDisk, votes: u8) -> (u8, u8) {
 
 fn hard_state(disk: &SimDisk, what: &str) -> Option<Vec<u8>> {
     let engine = open(disk, CommitMode::ByCommit).unwrap_or_else(|error| panic!("{what}: {error}"));
-    engine.hard_state().unwrap()
+    engine.log().unwrap().hard_state().unwrap()
 }
 
 fn assert_voted(found: &Option<Vec<u8>>, acknowledged: u8, begun: u8, what: &str) {
@@ -83,7 +83,7 @@ fn a_power_cut_at_each_write_of_three_votes_leaves_the_last_that_was_acknowledge
             assert_eq!(hard_state(&disk, &what), found, "{what}");
             // And a vote after it counts.
             let engine = open(&disk, CommitMode::ByCommit).unwrap();
-            engine.save_hard_state(b"next").unwrap();
+            engine.log().unwrap().save_hard_state(b"next").unwrap();
             disk.power_cut_keeping(0);
             drop(engine);
             assert_eq!(hard_state(&disk, &what).as_deref(), Some(&b"next"[..]), "{what}");
@@ -105,11 +105,11 @@ fn a_failed_write_or_sync_of_a_vote_is_final_and_takes_back_none() {
             let (mut acknowledged, mut begun) = (0, 0);
             for number in 1..=3 {
                 begun = number;
-                match engine.save_hard_state(&vote(number)) {
+                match engine.log().unwrap().save_hard_state(&vote(number)) {
                     Ok(()) => acknowledged = number,
                     Err(error) => {
                         assert!(matches!(error, LogError::Poisoned(_)), "{what}: {error}");
-                        assert!(engine.save_hard_state(b"more").is_err(), "{what}");
+                        assert!(engine.log().unwrap().save_hard_state(b"more").is_err(), "{what}");
                         break;
                     }
                 }
@@ -188,7 +188,7 @@ fn older_hard(votes: u8, earlier: u8) -> Vec<u8> {
     let engine = open(&disk, CommitMode::ByCommit).unwrap();
     let mut hard = Vec::new();
     for number in 1..=votes {
-        engine.save_hard_state(&vote(number)).unwrap();
+        engine.log().unwrap().save_hard_state(&vote(number)).unwrap();
         if number == earlier {
             hard = disk.read_file("HARD").unwrap();
         }
@@ -311,14 +311,18 @@ fn a_compaction_records_how_far_hard_had_come() {
     let engine = open(&disk, CommitMode::ByCommit).unwrap();
     for number in 1..=3 {
         let index = u64::from(number);
-        let taken = engine.append(&[Entry::put(index, 1, b"key", &[7; 8000])]).unwrap();
+        let taken = engine
+            .consensus()
+            .unwrap()
+            .append(&[Entry::put(index, 1, b"key", &[7; 8000])])
+            .unwrap();
         assert_eq!(taken.new, 1);
-        engine.commit(index).unwrap();
+        engine.consensus().unwrap().commit(index).unwrap();
         engine.run_until_idle();
-        engine.save_hard_state(&vote(number)).unwrap();
+        engine.log().unwrap().save_hard_state(&vote(number)).unwrap();
     }
     let hard = older_hard(3, 2);
-    engine.compact().unwrap();
+    engine.snapshots().compact().unwrap();
     disk.crash_process();
     drop(engine);
     let mut files = files_of(&disk);
@@ -338,9 +342,11 @@ fn a_repair_of_meta_says_no_more_of_hard_than_is_durable() {
             let disk = SimDisk::new(1);
             close(open(&disk, CommitMode::ByCommit).unwrap());
             let engine = open(&disk, CommitMode::ByCommit).unwrap();
-            (1..=votes).for_each(|number| engine.save_hard_state(&vote(number)).unwrap());
+            (1..=votes)
+                .for_each(|number| engine.log().unwrap().save_hard_state(&vote(number)).unwrap());
             disk.fail_at(disk.operations() + n, Fault::SyncErrorThenClean);
-            let acknowledged = votes + u8::from(engine.save_hard_state(&vote(votes + 1)).is_ok());
+            let acknowledged =
+                votes + u8::from(engine.log().unwrap().save_hard_state(&vote(votes + 1)).is_ok());
             drop(engine);
             disk.crash_process();
             disk.reset_operations();

@@ -47,7 +47,7 @@ fn the_umask_changes_no_permissions() {
             let machine = PersistentStateMachine::open(config).unwrap();
             let manager = manage(machine, apply_config(1));
             put(&manager, 1..=100, 1000);
-            manager.save_hard_state(b"vote").unwrap();
+            manager.log().unwrap().save_hard_state(b"vote").unwrap();
             manager.close(LONG).unwrap();
             let meta = path.join("META");
             fs::OpenOptions::new().write(true).open(meta).unwrap().write_all_at(b"x", 99).unwrap();
@@ -96,7 +96,7 @@ fn what_is_planted_under_a_name_of_ours_is_refused_and_neither_followed_nor_wait
     let whole = Scratch::new();
     let manager = whole.open();
     put(&manager, 1..=100, 1000);
-    manager.save_hard_state(b"vote").unwrap();
+    manager.log().unwrap().save_hard_state(b"vote").unwrap();
     manager.close(LONG).unwrap();
     for (what, plant) in PLANTS {
         for name in ["META", "HARD", "LOCK", "0000000000000001.seg", "0000000000000002.seg"] {
@@ -191,7 +191,7 @@ fn hostile_lengths(directory: &Path) {
         let config = crate::common::io::config(&path).segment_bytes(64 << 10);
         let manager = open(config.clone());
         put(&manager, 1..=5, 100);
-        manager.save_hard_state(b"vote").unwrap();
+        manager.log().unwrap().save_hard_state(b"vote").unwrap();
         manager.close(LONG).unwrap();
         (path, config)
     };
@@ -408,11 +408,11 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     said.error(manager.apply_entries(&[Entry::put(9, 1, KEY, VALUE)]));
     said.error(manager.apply_entries(&[Entry::put(3, 0, KEY, VALUE)]));
     said.error(manager.apply_entries(&[Entry::put(2, 7, KEY, VALUE)]));
-    said.error(manager.append(&[Entry::put(3, 1, &VALUE.repeat(10), KEY)]));
+    said.error(manager.apply_entries(&[Entry::put(3, 1, &VALUE.repeat(10), KEY)]));
     said.error(manager.wait_for_apply(99, crate::common::SHORT));
-    said.error(manager.truncate_after(Some(0)));
+    said.error(manager.consensus());
     said.debug(&manager.reader().get(KEY).unwrap());
-    said.debug(&manager.entries(1..=2, 1 << 20).unwrap());
+    said.debug(&manager.log().unwrap().entries(1..=2, 1 << 20).unwrap());
     said.debug(&manager);
     let short = said.0.lock().unwrap().len() < 1 << 20;
     assert!(short, "somebody may log it");

@@ -38,7 +38,7 @@ fn snapshot_of(log: &[Logged]) -> (tempfile::TempDir, Snapshot) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let mut file = std::fs::File::create(&path).unwrap();
-    manager.snapshot_to(&mut file).unwrap();
+    manager.snapshots().write_to(&mut file).unwrap();
     let snapshot = Snapshot::open(&path).unwrap();
     (directory, snapshot)
 }
@@ -52,10 +52,10 @@ fn an_installed_snapshot_is_the_state_and_the_log_goes_on_after_it() {
         let scratch = Scratch::new();
         let manager = scratch.open();
         apply(&manager, &log[..before]);
-        let report = manager.restore(&snapshot, LONG).unwrap();
+        let report = manager.snapshots().restore(&snapshot, LONG).unwrap();
         assert_eq!(report.log_id, Some(log[599].0));
         compare(manager.machine(), &Model::after(&log[..600])).unwrap();
-        let state = manager.log_state().unwrap();
+        let state = manager.log().unwrap().state().unwrap();
         assert_eq!((state.first, state.last, state.purged), (None, Some(log[599].0), Some(600)));
         manager.wait_for_apply(600, LONG).unwrap();
         manager.wait_until(600, Stage::Durable, LONG).unwrap();
@@ -66,7 +66,7 @@ fn an_installed_snapshot_is_the_state_and_the_log_goes_on_after_it() {
         apply(&manager, &log[600..]);
         compare(manager.machine(), &Model::after(&log)).unwrap();
         if before == 1 {
-            manager.compact().unwrap();
+            manager.snapshots().compact().unwrap();
         }
         manager.close(LONG).unwrap();
         for _ in 0..2 {
@@ -83,7 +83,7 @@ fn a_memory_machine_is_restored_too_and_goes_on() {
     let (_kept, snapshot) = snapshot_of(&log[..200]);
     let manager = manage(memory(), apply_config(3));
     apply(&manager, &log[..100]);
-    manager.restore(&snapshot, LONG).unwrap();
+    manager.snapshots().restore(&snapshot, LONG).unwrap();
     apply(&manager, &log[200..]);
     compare(manager.machine(), &Model::after(&log)).unwrap();
 }
@@ -95,7 +95,7 @@ fn a_snapshot_that_goes_no_further_than_what_is_committed_is_refused_and_changes
     let scratch = Scratch::new();
     let manager = scratch.open();
     apply(&manager, &log[..200]);
-    let stale = manager.restore(&snapshot, LONG);
+    let stale = manager.snapshots().restore(&snapshot, LONG);
     assert!(
         matches!(stale, Err(SnapshotError::Stale { snapshot: 200, committed: Some(200) })),
         "{stale:?}"
@@ -111,7 +111,8 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
     let (_kept, snapshot) = snapshot_of(&theirs);
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
     let manager = manage(machine, apply_config(2));
-    let _ = with_entries(&mine[..40], |entries| manager.append(entries)).unwrap();
+    let _ =
+        with_entries(&mine[..40], |entries| manager.consensus().unwrap().append(entries)).unwrap();
     let watch = Watch::default();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
@@ -124,14 +125,14 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
         }
         // Until the waiters are registered there is nobody to tell; one that comes late finds the new log.
         watch.until_asleep();
-        manager.restore(&snapshot, LONG).unwrap();
+        manager.snapshots().restore(&snapshot, LONG).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(WaitError::Truncated { index: 30 })));
         later.join().unwrap().unwrap();
     });
     compare(manager.machine(), &Model::after(&theirs)).unwrap();
     let next = log_of(151, 3, [Op::Noop]);
-    let _ = with_entries(&next, |entries| manager.append(entries)).unwrap();
-    manager.commit(151).unwrap();
+    let _ = with_entries(&next, |entries| manager.consensus().unwrap().append(entries)).unwrap();
+    manager.consensus().unwrap().commit(151).unwrap();
     manager.wait_for_apply(151, LONG).unwrap();
     manager.close(LONG).unwrap();
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
@@ -146,13 +147,14 @@ fn a_snapshot_whose_last_entry_the_log_has_commits_it_and_nothing_is_lost() {
     let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
     let manager = manage(machine, apply_config(2));
     for piece in log.chunks(40) {
-        let _ = with_entries(piece, |entries| manager.append(entries)).unwrap();
+        let _ =
+            with_entries(piece, |entries| manager.consensus().unwrap().append(entries)).unwrap();
     }
-    manager.restore(&snapshot, LONG).unwrap();
-    let state = manager.log_state().unwrap();
+    manager.snapshots().restore(&snapshot, LONG).unwrap();
+    let state = manager.log().unwrap().state().unwrap();
     assert_eq!((state.committed, state.last), (Some(80), Some(log[119].0)));
     compare(manager.machine(), &Model::after(&log[..80])).unwrap();
-    manager.commit(120).unwrap();
+    manager.consensus().unwrap().commit(120).unwrap();
     manager.wait_for_apply(120, LONG).unwrap();
     compare(manager.machine(), &Model::after(&log)).unwrap();
 }
@@ -184,13 +186,14 @@ fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_n
                 apply(&manager, &mine[..30]);
                 30
             } else {
-                let _ = with_entries(&mine, |entries| manager.append(entries)).unwrap();
+                let _ = with_entries(&mine, |entries| manager.consensus().unwrap().append(entries))
+                    .unwrap();
                 manager.flush_pending(LONG).unwrap();
                 0
             };
             disk.reset_operations();
             disk.fail_at(operation, Fault::PowerCut);
-            let installed = manager.restore(&snapshot, LONG);
+            let installed = manager.snapshots().restore(&snapshot, LONG);
             let struck = disk.is_power_off();
             drop(manager);
             disk.power_cut_random();
@@ -225,10 +228,10 @@ fn a_power_cut_at_any_operation_of_an_installation_leaves_the_old_state_or_the_n
 fn one_snapshot_is_received_at_a_time() {
     let scratch = Scratch::new();
     let manager = scratch.open();
-    let first = manager.receive_snapshot().unwrap();
-    assert!(matches!(manager.receive_snapshot(), Err(SnapshotError::Busy)));
+    let first = manager.snapshots().receive().unwrap();
+    assert!(matches!(manager.snapshots().receive(), Err(SnapshotError::Busy)));
     drop(first);
-    manager.receive_snapshot().unwrap();
+    manager.snapshots().receive().unwrap();
 }
 
 /// What a machine of one's own writes.
@@ -254,9 +257,9 @@ fn a_snapshot_of_another_sort_of_machine_is_refused_and_changes_nothing() {
     let own = manage(Journaled::open(theirs.config(), Own).unwrap(), apply_config(1));
     apply(&own, &log[..150]);
     let path = directory.path().join("blob");
-    own.snapshot_to(&mut std::fs::File::create(&path).unwrap()).unwrap();
+    own.snapshots().write_to(&mut std::fs::File::create(&path).unwrap()).unwrap();
     let blob = Snapshot::open(&path).unwrap();
-    let refused = own.restore(&key_value, LONG);
+    let refused = own.snapshots().restore(&key_value, LONG);
     assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
     apply(&own, &log[150..]);
     assert!(own.poison().is_none());
@@ -264,7 +267,7 @@ fn a_snapshot_of_another_sort_of_machine_is_refused_and_changes_nothing() {
     let manager = ours.open();
     apply(&manager, &log[..100]);
     let files = || crate::common::dir_bytes(&ours.path()).into_iter().map(|(name, _)| name);
-    let refused = manager.restore(&blob, LONG);
+    let refused = manager.snapshots().restore(&blob, LONG);
     assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");
     assert!(manager.poison().is_none());
     assert!(files().all(|name| !name.contains("snap")), "{:?}", files().collect::<Vec<_>>());
@@ -279,15 +282,15 @@ fn a_snapshot_that_another_manager_received_is_refused_and_both_go_on() {
     let scratches = [Scratch::new(), Scratch::new()];
     let managers = scratches.each_ref().map(Scratch::open);
     managers.iter().for_each(|manager| apply(manager, &log[..100]));
-    let mut receiver = managers[0].receive_snapshot().unwrap();
+    let mut receiver = managers[0].snapshots().receive().unwrap();
     for piece in snapshot.pieces(0, 1 << 20) {
         receiver.receive(&piece).unwrap();
     }
-    let refused = managers[1].install(receiver, LONG);
+    let refused = managers[1].snapshots().install(receiver, LONG);
     assert!(matches!(refused, Err(SnapshotError::OtherDirectory)), "{refused:?}");
     for (manager, scratch) in managers.into_iter().zip(&scratches) {
         compare(manager.machine(), &Model::after(&log[..100])).unwrap();
-        manager.restore(&snapshot, LONG).unwrap();
+        manager.snapshots().restore(&snapshot, LONG).unwrap();
         apply(&manager, &log[200..]);
         manager.close(LONG).unwrap();
         compare(scratch.open().machine(), &Model::after(&log)).unwrap();
@@ -310,7 +313,7 @@ fn a_disk_without_room_for_the_log_to_go_on_fails_the_call_and_no_more() {
         engine.run_until_idle();
         disk.reset_operations();
         disk.fail_at(operation, Fault::Error(FaultError::Enospc));
-        match engine.restore(&snapshot, LONG) {
+        match engine.snapshots().restore(&snapshot, LONG) {
             Ok(_) => break,
             Err(error) if engine.poison().is_none() => {
                 assert!(error.is_disk_full(), "{error}");
@@ -318,7 +321,7 @@ fn a_disk_without_room_for_the_log_to_go_on_fails_the_call_and_no_more() {
                     SnapshotError::Io { action: "creating", file, .. } if file.ends_with(".seg"));
                 refused += u64::from(creating);
                 compare(engine.machine(), &Model::after(&log[..30])).unwrap();
-                engine.restore(&snapshot, LONG).unwrap();
+                engine.snapshots().restore(&snapshot, LONG).unwrap();
                 compare(engine.machine(), &Model::after(&log[..90])).unwrap();
             }
             Err(error) => assert!(!error.to_string().contains("creating"), "{error}"),

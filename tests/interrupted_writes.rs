@@ -190,7 +190,7 @@ fn write_in_a_storm(path: &Path, case: &str) {
             manager.flush_pending(LONG).unwrap();
             assert_eq!(manager.stats().durable, Some(next - 1));
             println!("acknowledged {} ", next - 1);
-            manager.save_hard_state(b"vote").unwrap();
+            manager.log().unwrap().save_hard_state(b"vote").unwrap();
             manager.close(LONG).unwrap();
         });
         over.store(true, Ordering::Relaxed);

@@ -328,15 +328,15 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     let manager = manage(open(scratch.by_commit()), apply_config(2));
     let append = |index: u64, term: u64, payload: [u8; 1]| {
         let entry = Entry::new(LogId::new(index, term), Payload::Opaque(&payload));
-        let _ = manager.append(&[entry]).unwrap();
+        let _ = manager.consensus().unwrap().append(&[entry]).unwrap();
     };
     (1..=20).for_each(|index| append(index, 1, payload(index)));
-    manager.commit(10).unwrap();
-    manager.truncate_after(Some(12)).unwrap();
+    manager.consensus().unwrap().commit(10).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(12)).unwrap();
     // These would be found out by the numbers, and by a panic.
     (13..=16).for_each(|index| append(index, 2, payload(index)));
     append(17, 2, [PANIC]);
-    manager.commit(16).unwrap();
+    manager.consensus().unwrap().commit(16).unwrap();
     manager.wait_for_apply(16, LONG).unwrap();
     manager.close(LONG).unwrap();
 
@@ -346,10 +346,14 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     assert_eq!(machine.applied(), Some(LogId::new(16, 2)));
     assert_eq!(machine.recovery().last, Some(LogId::new(17, 2)));
     let manager = manage(machine, apply_config(2));
-    manager.truncate_after(Some(16)).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(16)).unwrap();
     let payload = payload(17);
-    let _ = manager.append(&[Entry::new(LogId::new(17, 3), Payload::Opaque(&payload))]).unwrap();
-    manager.commit(17).unwrap();
+    let _ = manager
+        .consensus()
+        .unwrap()
+        .append(&[Entry::new(LogId::new(17, 3), Payload::Opaque(&payload))])
+        .unwrap();
+    manager.consensus().unwrap().commit(17).unwrap();
     manager.wait_for_apply(17, LONG).unwrap();
     assert_eq!(manager.machine().numbers(), expected(17));
     manager.close(LONG).unwrap();
@@ -386,7 +390,7 @@ fn looking_at_a_directory_changes_nothing_even_beside_its_writer() {
 fn a_machine_opens_from_its_snapshot_and_is_given_what_comes_after_it() {
     let scratch = written(20_000);
     let manager = manage(open(scratch.config()), apply_config(3));
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     assert_eq!(report.snapshot.log_id, Some(LogId::new(20_000, 1)));
     let purged = report.purged.unwrap();
     submit(&manager, 20_001..=20_100);
@@ -430,8 +434,8 @@ fn a_machine_without_snapshots_says_so_and_goes_on() {
     let manager = manage(machine, apply_config(2));
     submit(&manager, 1..=10);
     let unsupported = |error| matches!(error, SnapshotError::Unsupported { .. });
-    assert!(manager.snapshot().is_err_and(unsupported));
-    assert!(manager.compact().is_err_and(unsupported));
+    assert!(manager.snapshots().write().is_err_and(unsupported));
+    assert!(manager.snapshots().compact().is_err_and(unsupported));
     submit(&manager, 11..=20);
     manager.close(LONG).unwrap();
     let machine = Journaled::open(scratch.config(), Plain(Numbers::new())).unwrap();
@@ -442,7 +446,7 @@ fn a_machine_without_snapshots_says_so_and_goes_on() {
 fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_index() {
     let scratch = written(300);
     let manager = manage(open(scratch.config()), apply_config(2));
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     submit(&manager, 301..=310);
     manager.close(LONG).unwrap();
 
@@ -455,7 +459,7 @@ fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_in
     let mut machine = Numbers::new();
     machine.panics_on_snapshot = true;
     let manager = manage(Journaled::open(scratch.config(), machine).unwrap(), apply_config(2));
-    match manager.snapshot() {
+    match manager.snapshots().write() {
         Err(SnapshotError::Poisoned(Poison::Panic { index: 310 })) => {}
         other => panic!("{other:?}"),
     }
@@ -464,13 +468,13 @@ fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_in
 
     // Given to a running engine, too.
     let manager = manage(open(scratch.config()), apply_config(2));
-    manager.snapshot().unwrap();
-    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    manager.snapshots().write().unwrap();
+    let snapshot = manager.snapshots().newest().unwrap().unwrap();
     let other = Scratch::new();
     let mut machine = Numbers::new();
     machine.panics_on_restore = true;
     let receiver = manage(Journaled::open(other.config(), machine).unwrap(), apply_config(2));
-    match receiver.restore(&snapshot, LONG) {
+    match receiver.snapshots().restore(&snapshot, LONG) {
         Err(SnapshotError::Poisoned(Poison::Panic { index: 310 })) => {}
         other => panic!("{other:?}"),
     }
@@ -485,10 +489,10 @@ fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_in
 fn a_machine_takes_up_the_snapshot_of_another_node_and_goes_on() {
     let (from, to) = (written(500), written(20));
     let sender = manage(open(from.config()), apply_config(2));
-    sender.snapshot().unwrap();
-    let snapshot = sender.newest_snapshot().unwrap().unwrap();
+    sender.snapshots().write().unwrap();
+    let snapshot = sender.snapshots().newest().unwrap().unwrap();
     let receiver = manage(open(to.config()), apply_config(2));
-    receiver.restore(&snapshot, LONG).unwrap();
+    receiver.snapshots().restore(&snapshot, LONG).unwrap();
     assert_eq!(receiver.machine().numbers(), expected(500));
     assert_eq!(receiver.machine().applied(), Some(LogId::new(500, 1)));
     submit(&receiver, 501..=600);
@@ -561,7 +565,7 @@ fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
         .unwrap();
     manager.apply(&Entry::increment(3, 2, b"n", 5), LONG).unwrap();
     let (mut by_engine, mut by_itself) = (Vec::new(), Vec::new());
-    manager.snapshot_to(&mut by_engine).unwrap();
+    manager.snapshots().write_to(&mut by_engine).unwrap();
     manager.machine().snapshot(&mut by_itself).unwrap();
     assert!(by_engine == by_itself);
 
@@ -575,7 +579,7 @@ fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
     let scratch = written(10);
     let manager = manage(open(scratch.config()), apply_config(1));
     let mut blob = Vec::new();
-    manager.snapshot_to(&mut blob).unwrap();
+    manager.snapshots().write_to(&mut blob).unwrap();
     let machine = memory();
     let refused = machine.restore(&mut &blob[..]);
     assert!(matches!(refused, Err(SnapshotError::OtherKind { .. })), "{refused:?}");

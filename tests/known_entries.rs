@@ -150,8 +150,8 @@ fn what_only_a_snapshot_covers_is_not_compared_and_no_error() {
     let entries: Vec<_> = (1..=400).map(|index| put(index, &value)).collect();
     let taken = manager.apply_batch(entries.iter().copied(), LONG, |_, _| ());
     assert_eq!(taken.unwrap(), 400);
-    manager.compact().unwrap();
-    let purged = manager.log_state().unwrap().purged.unwrap();
+    manager.snapshots().compact().unwrap();
+    let purged = manager.log().unwrap().state().unwrap().purged.unwrap();
     assert!(purged > 100, "{purged}");
     let check = |manager: &Persistent| {
         let again = manager.apply_entries(&entries).unwrap();
@@ -189,10 +189,10 @@ fn a_machine_without_a_log_compares_with_what_its_frames_still_hold() {
 
     // What a machine begins with is nowhere.
     let file = Scratch::new();
-    manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let donor = Snapshot::open(file.path()).unwrap();
     let other = manage(MemoryStateMachine::new(MemoryConfig::default()).unwrap(), apply_config(1));
-    other.restore(&donor, LONG).unwrap();
+    other.snapshots().restore(&donor, LONG).unwrap();
     assert_eq!(counts(other.apply_entries(&[put(9, b"other")]).unwrap()), (0, 0, 1));
     assert_eq!(counts(other.apply_entries(&[put(last + 1, b"next")]).unwrap()), (1, 0, 0));
     conflicts(other.apply_entries(&[put(last + 1, b"other")]), last + 1);
@@ -204,23 +204,27 @@ fn appended_entries_are_compared_also_after_others_took_their_place() {
     let manager = open(scratch.by_commit());
     let entry = |index, term, value: &'static [u8]| Entry::put(index, term, b"key", value);
     let appended = [entry(1, 1, b"a"), entry(2, 1, b"b"), entry(3, 1, b"c")];
-    assert_eq!(counts(manager.append(&appended).unwrap()), (3, 0, 0));
-    assert_eq!(counts(manager.append(&appended).unwrap()), (0, 3, 0));
-    conflicts(manager.append(&[entry(3, 1, b"x")]), 3);
-    manager.truncate_after(Some(1)).unwrap();
+    assert_eq!(counts(manager.consensus().unwrap().append(&appended).unwrap()), (3, 0, 0));
+    assert_eq!(counts(manager.consensus().unwrap().append(&appended).unwrap()), (0, 3, 0));
+    conflicts(manager.consensus().unwrap().append(&[entry(3, 1, b"x")]), 3);
+    manager.consensus().unwrap().truncate_after(Some(1)).unwrap();
     // The same log ids may come back with other payloads once they are gone.
-    let taken = manager.append(&[entry(1, 1, b"a"), entry(2, 1, b"x"), entry(3, 2, b"c")]);
+    let taken = manager.consensus().unwrap().append(&[
+        entry(1, 1, b"a"),
+        entry(2, 1, b"x"),
+        entry(3, 2, b"c"),
+    ]);
     assert_eq!(counts(taken.unwrap()), (2, 1, 0));
-    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
-    manager.sync(LONG).unwrap();
-    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
-    manager.commit(3).unwrap();
+    conflicts(manager.consensus().unwrap().append(&[entry(2, 1, b"b")]), 2);
+    manager.log().unwrap().sync(LONG).unwrap();
+    conflicts(manager.consensus().unwrap().append(&[entry(2, 1, b"b")]), 2);
+    manager.consensus().unwrap().commit(3).unwrap();
     manager.wait_for_apply(3, LONG).unwrap();
-    conflicts(manager.append(&[entry(2, 1, b"b")]), 2);
+    conflicts(manager.consensus().unwrap().append(&[entry(2, 1, b"b")]), 2);
     let again = [entry(1, 1, b"a"), entry(2, 1, b"x"), entry(3, 2, b"c"), entry(4, 2, b"d")];
-    assert_eq!(counts(manager.append(&again).unwrap()), (1, 3, 0));
+    assert_eq!(counts(manager.consensus().unwrap().append(&again).unwrap()), (1, 3, 0));
     // Another log id is told as before.
-    match manager.append(&[entry(3, 1, b"c")]).unwrap_err() {
+    match manager.consensus().unwrap().append(&[entry(3, 1, b"c")]).unwrap_err() {
         SubmitError::Conflict { index: 3, known, got } => {
             assert_eq!((known, got), (LogId::new(3, 2), LogId::new(3, 1)));
         }
@@ -234,7 +238,7 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
     let manager = open(scratch.by_commit());
     let kept = 300_u64;
     let entries: Vec<_> = (1..=kept).map(|index| put(index, b"kept")).collect();
-    let _ = manager.append(&entries).unwrap();
+    let _ = manager.consensus().unwrap().append(&entries).unwrap();
     let done = AtomicBool::new(false);
     // A payload that no other call has ever had.
     let unique = AtomicU64::new(0);
@@ -243,9 +247,9 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
         scope.spawn(|| {
             let _stop = StopOnDrop(&done);
             for _ in 0..500 {
-                manager.truncate_after(Some(kept)).unwrap();
+                manager.consensus().unwrap().truncate_after(Some(kept)).unwrap();
                 let value = next();
-                match manager.append(&[put(kept + 1, &value)]) {
+                match manager.consensus().unwrap().append(&[put(kept + 1, &value)]) {
                     Ok(taken) => assert_eq!(counts(taken), (1, 0, 0)),
                     Err(error) => assert!(is_conflict(&error, kept + 1), "{error:?}"),
                 }
@@ -256,14 +260,17 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
                 let value = next();
                 let mut all = entries.clone();
                 all.push(put(kept + 1, &value));
-                match manager.append(&all) {
+                match manager.consensus().unwrap().append(&all) {
                     Ok(taken) => assert_eq!(counts(taken), (1, kept, 0)),
                     Err(error) => assert!(is_conflict(&error, kept + 1), "{error:?}"),
                 }
             }
         });
         while !done.load(Ordering::SeqCst) {
-            assert_eq!(counts(manager.append(&entries).unwrap()), (0, kept, 0));
+            assert_eq!(
+                counts(manager.consensus().unwrap().append(&entries).unwrap()),
+                (0, kept, 0)
+            );
         }
     });
 }
@@ -281,7 +288,7 @@ fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
                 let entry = put(index, &value);
                 assert!(manager.apply_batch([entry], LONG, |_, _| ()).is_ok());
                 if index % 300 == 0 {
-                    manager.compact().unwrap();
+                    manager.snapshots().compact().unwrap();
                 }
             }
         });
@@ -292,7 +299,7 @@ fn a_compaction_meanwhile_is_no_damage_and_no_conflict() {
             assert_eq!((new, same + gone), (0, last));
         }
     });
-    assert!(manager.log_state().unwrap().purged.is_some());
+    assert!(manager.log().unwrap().state().unwrap().purged.is_some());
 }
 
 #[test]
@@ -308,19 +315,22 @@ fn the_first_and_the_last_index_there_can_be_are_compared_and_proposed_after() {
     let scratch = Scratch::new();
     let manager = open(scratch.by_commit().contiguity(Contiguity::Monotone));
     let last = u64::MAX - 1;
-    assert_eq!(counts(manager.append(&[put(7, b"a"), put(last, b"b")]).unwrap()), (2, 0, 0));
+    assert_eq!(
+        counts(manager.consensus().unwrap().append(&[put(7, b"a"), put(last, b"b")]).unwrap()),
+        (2, 0, 0)
+    );
     for _ in 0..2 {
-        let again = manager.append(&[put(7, b"a"), put(last, b"b")]).unwrap();
+        let again = manager.consensus().unwrap().append(&[put(7, b"a"), put(last, b"b")]).unwrap();
         assert_eq!(counts(again), (0, 2, 0));
-        conflicts(manager.append(&[put(last, b"other")]), last);
-        manager.sync(LONG).unwrap();
+        conflicts(manager.consensus().unwrap().append(&[put(last, b"other")]), last);
+        manager.log().unwrap().sync(LONG).unwrap();
     }
-    manager.apply_committed(7..=7, LONG, &mut Vec::new()).unwrap();
-    manager.apply_only(&[put(last, b"b")], LONG, &mut Vec::new()).unwrap();
+    manager.consensus().unwrap().apply_committed(7..=7, LONG, &mut Vec::new()).unwrap();
+    manager.consensus().unwrap().apply_only(&[put(last, b"b")], LONG, &mut Vec::new()).unwrap();
     let file = Scratch::new();
-    manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let other = manage(memory(), apply_config(1));
-    other.restore(&Snapshot::open(file.path()).unwrap(), LONG).unwrap();
+    other.snapshots().restore(&Snapshot::open(file.path()).unwrap(), LONG).unwrap();
     other.wait_for_log_id(LogId::new(last, 1), Stage::Acknowledged, LONG).unwrap();
     assert_eq!(other.next_index(), u64::MAX);
     let refused = other.propose(Payload::Noop, LONG).unwrap_err();

@@ -151,7 +151,7 @@ fn child_without_descriptors() {
     assert_eq!((acknowledged, error), (200, None));
     check(&manager, 200);
     taken.extend(take_descriptors());
-    let error = manager.snapshot().unwrap_err().to_string();
+    let error = manager.snapshots().write().unwrap_err().to_string();
     assert!(error.contains("RLIMIT_NOFILE") && error.contains("ulimit -n"), "{error}");
     let error = PersistentStateMachine::open(config(&path.with_extension("2"), 64 << 10));
     let error = error.map(drop).unwrap_err().to_string();
@@ -174,7 +174,7 @@ fn child_without_descriptors() {
     let applied = manager.stats().applied.unwrap();
     assert!(applied >= acknowledged, "{applied} is less than {acknowledged}");
     check(&manager, applied);
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     manager.close(LONG).unwrap();
 }
 
@@ -206,7 +206,7 @@ fn child_without_address_space() {
     let mapped = maps_of_segments();
     assert!(mapped >= 2, "{mapped}");
     limit(Resource::As, Some(address_space_bytes() + (24 << 20)));
-    let view = manager.view().unwrap();
+    let view = manager.snapshots().view().unwrap();
     let more = last + 3 * entries_of_a_segment;
     assert_eq!(apply(&manager, more), (more, None));
     assert_eq!(maps_of_segments(), mapped, "no segment was mapped");
@@ -215,7 +215,7 @@ fn child_without_address_space() {
     let old = view.get(&key(last)).unwrap();
     assert_eq!(old.as_deref(), Some(&*value(last)));
     let first = more - 2 * entries_of_a_segment;
-    let entries = manager.entries(first..=first + 9, 1 << 20).unwrap();
+    let entries = manager.log().unwrap().entries(first..=first + 9, 1 << 20).unwrap();
     assert_eq!(entries.len(), 10);
     // What is submitted again is compared with it.
     let again = manager.apply_entries(&[Entry::put(first, 1, &key(first), &value(first))]);
@@ -224,7 +224,7 @@ fn child_without_address_space() {
     assert!(other.unwrap_err().to_string().contains("conflict"));
     let held = manager.reader().get(&key(first + 300)).unwrap().unwrap();
     // The view and its segments outlive the names of their files.
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     let old = view.get(&key(last)).unwrap();
     assert_eq!(old.as_deref(), Some(&*value(last)));
     drop(view);

@@ -84,11 +84,11 @@ fn an_engine_without_its_lock_file_saves_no_vote_and_gives_up_no_log() {
     for replace in [false, true] {
         let scratch = Scratch::new();
         let manager = scratch.open();
-        manager.save_hard_state(b"vote 1").unwrap();
+        manager.log().unwrap().save_hard_state(b"vote 1").unwrap();
         put(&manager, 1);
         lose_lock_file(&scratch.path(), replace);
         let before = fs::read(scratch.path().join("HARD")).unwrap();
-        match manager.save_hard_state(b"vote 2") {
+        match manager.log().unwrap().save_hard_state(b"vote 2") {
             Err(LogError::Poisoned(Poison::LockLost(LockLost::LockFile))) => {}
             other => panic!("{other:?}"),
         }
@@ -100,7 +100,7 @@ fn an_engine_without_its_lock_file_saves_no_vote_and_gives_up_no_log() {
         (1..=100).for_each(|index| put(&manager, index));
         let before = fs::read(scratch.path().join("META")).unwrap();
         lose_lock_file(&scratch.path(), replace);
-        manager.compact().unwrap_err();
+        manager.snapshots().compact().unwrap_err();
         assert_eq!(fs::read(scratch.path().join("META")).unwrap(), before);
         drop(manager);
         drop(scratch.open());
@@ -214,7 +214,7 @@ fn a_child_of_fork_that_drops_a_snapshot_that_is_being_received_leaves_it_to_the
     let scratch = Scratch::new();
     let manager = scratch.open();
     put(&manager, 1);
-    let mut receiver = Some(manager.receive_snapshot().unwrap());
+    let mut receiver = Some(manager.snapshots().receive().unwrap());
     let before = dir_bytes(&scratch.path());
     in_a_fork(|| drop(receiver.take()));
     assert_eq!(dir_bytes(&scratch.path()), before);
@@ -246,7 +246,7 @@ fn a_child_of_fork_that_uses_its_copy_writes_nothing() {
             let entry = Entry::put(2, 1, b"k", b"of the child");
             manager.apply(&entry, Duration::from_millis(50)).unwrap_err();
         },
-        &|manager| drop(manager.save_hard_state(b"of the child").unwrap_err()),
+        &|manager| drop(manager.log().unwrap().save_hard_state(b"of the child").unwrap_err()),
     ];
     for call in calls {
         // It may wait for good: a thread that is the parent's only may have held a lock of the engine.

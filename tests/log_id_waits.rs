@@ -16,7 +16,7 @@ fn put(index: u64, term: u64) -> Entry<'static> {
 }
 
 fn append(manager: &Persistent, entries: &[Entry<'_>]) {
-    assert_eq!(manager.append(entries).unwrap().new, entries.len() as u64);
+    assert_eq!(manager.consensus().unwrap().append(entries).unwrap().new, entries.len() as u64);
 }
 
 /// Waits by the call, for every stage, and by the future.
@@ -67,9 +67,9 @@ fn the_entry_that_replaced_another_satisfies_no_wait_for_that() {
     let manager = open(scratch.by_commit());
     append(&manager, &[put(1, 1), put(2, 1), put(3, 1)]);
     let early = manager.acknowledged_log_id(LogId::new(2, 1));
-    manager.truncate_after(Some(1)).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(1)).unwrap();
     append(&manager, &[put(2, 2), put(3, 2)]);
-    manager.commit(3).unwrap();
+    manager.consensus().unwrap().commit(3).unwrap();
     manager.wait_for_apply(3, LONG).unwrap();
     let by = |index| Some(LogId::new(index, 2));
     is_done(&manager, 1, 1);
@@ -111,17 +111,17 @@ fn a_wait_under_way_is_told_of_a_truncation_and_waits_on_for_what_has_not_come()
         let far = wait(LogId::new(4, 4), &watches[3]);
         watches.iter().for_each(Watch::until_asleep);
         append(&manager, &[put(3, 2)]);
-        manager.truncate_after(Some(1)).unwrap();
+        manager.consensus().unwrap().truncate_after(Some(1)).unwrap();
         let truncated = here.join().unwrap();
         assert!(matches!(truncated, Err(WaitError::Truncated { index: 2 })), "{truncated:?}");
         append(&manager, &[put(2, 4), put(3, 4)]);
-        manager.commit(3).unwrap();
+        manager.consensus().unwrap().commit(3).unwrap();
         comes.join().unwrap().unwrap();
         let replaced = other.join().unwrap();
         let by = matches!(replaced, Err(WaitError::Replaced { found: Some(found), .. }) if found == LogId::new(3, 4));
         assert!(by, "{replaced:?}");
         append(&manager, &[put(4, 4)]);
-        manager.commit(4).unwrap();
+        manager.consensus().unwrap().commit(4).unwrap();
         far.join().unwrap().unwrap();
     });
     let ahead = manager.wait_for_log_id(LogId::new(9, 1), Stage::Durable, SHORT);
@@ -140,9 +140,9 @@ fn what_is_below_the_logs_memory_is_no_longer_known_and_never_ok() {
         manager.apply(&Entry::put(index, 1 + index / 50, b"key", &value), LONG).unwrap();
     }
     is_done(&manager, 1, 1);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     let check = |manager: &Persistent| {
-        let purged = manager.log_state().unwrap().purged.unwrap();
+        let purged = manager.log().unwrap().state().unwrap().purged.unwrap();
         assert!(purged > 50, "{purged}");
         for index in [0, 1, 49, purged - 1] {
             is_forgotten(manager, index, 1 + index / 50);
@@ -172,12 +172,12 @@ fn of_an_installed_snapshot_only_the_last_entry_is_known() {
     is_done(&donor, 1, 3);
     is_replaced(&donor, 1, 2, Some(LogId::new(1, 3)));
     let file = Scratch::new();
-    donor.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    donor.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let snapshot = Snapshot::open(file.path()).unwrap();
 
     let other = manage(memory(), apply_config(2));
     other.apply(&put(1, 1), LONG).unwrap();
-    other.restore(&snapshot, LONG).unwrap();
+    other.snapshots().restore(&snapshot, LONG).unwrap();
     is_forgotten(&other, 1, 1);
     is_forgotten(&other, 29, 3);
     is_done(&other, 30, 3);
@@ -187,7 +187,7 @@ fn of_an_installed_snapshot_only_the_last_entry_is_known() {
     let manager = open(scratch.by_commit());
     append(&manager, &[put(1, 1), put(2, 1)]);
     let truncated = manager.acknowledged_log_id(LogId::new(2, 1));
-    manager.restore(&snapshot, LONG).unwrap();
+    manager.snapshots().restore(&snapshot, LONG).unwrap();
     let unknown = block_on(truncated).unwrap_err();
     assert!(matches!(unknown, WaitError::NoLongerKnown { .. }), "{unknown:?}");
     is_forgotten(&manager, 2, 1);
@@ -207,10 +207,10 @@ fn a_gap_has_no_entry_and_what_records_passed_over_is_not_known() {
     append(&manager, &[put(1, 1), put(5, 1), put(6, 1), put(7, 1)]);
     is_replaced(&manager, 3, 1, None);
     let mut replies = Vec::new();
-    manager.apply_committed(1..=1, LONG, &mut replies).unwrap();
+    manager.consensus().unwrap().apply_committed(1..=1, LONG, &mut replies).unwrap();
     is_done(&manager, 1, 1);
     // The state jumps over 5 and 6, which the log has under other log ids.
-    manager.apply_only(&[put(5, 2), put(6, 2)], LONG, &mut replies).unwrap();
+    manager.consensus().unwrap().apply_only(&[put(5, 2), put(6, 2)], LONG, &mut replies).unwrap();
     let check = |manager: &Persistent| {
         is_done(manager, 1, 1);
         for term in [1, 2] {
@@ -219,7 +219,7 @@ fn a_gap_has_no_entry_and_what_records_passed_over_is_not_known() {
         }
         is_done(manager, 7, 1);
     };
-    manager.apply_committed(7..=7, LONG, &mut replies).unwrap();
+    manager.consensus().unwrap().apply_committed(7..=7, LONG, &mut replies).unwrap();
     check(&manager);
     manager.close(LONG).unwrap();
     check(&open(config()));
@@ -230,7 +230,7 @@ fn a_future_of_a_log_id_keeps_no_directory_and_knows_what_was_committed() {
     let scratch = Scratch::new();
     let manager = open(scratch.by_commit());
     append(&manager, &[put(1, 1), put(2, 1)]);
-    manager.commit(1).unwrap();
+    manager.consensus().unwrap().commit(1).unwrap();
     manager.wait_for_apply(1, LONG).unwrap();
     let committed = manager.acknowledged_log_id(LogId::new(1, 1));
     let pending = manager.acknowledged_log_id(LogId::new(2, 1));
@@ -259,9 +259,9 @@ fn a_wait_for_a_log_id_is_told_of_every_replacement_in_a_race() {
             if round % 3 > 0 {
                 thread::sleep(Duration::from_micros(30 * (round % 5)));
             }
-            manager.truncate_after(Some(index - 1)).unwrap();
+            manager.consensus().unwrap().truncate_after(Some(index - 1)).unwrap();
             append(manager, &[put(index, term + 1)]);
-            manager.commit(index).unwrap();
+            manager.consensus().unwrap().commit(index).unwrap();
             for outcome in [waiting.join().unwrap(), block_on(future)] {
                 let told = matches!(
                     outcome,

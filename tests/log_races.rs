@@ -27,13 +27,13 @@ fn a_read_of_what_a_compaction_gives_up_finds_it_or_hears_that_it_is_gone() {
                         thread::yield_now();
                     }
                 }
-                manager.sync(PATIENT).unwrap();
-                manager.compact().unwrap();
+                manager.log().unwrap().sync(PATIENT).unwrap();
+                manager.snapshots().compact().unwrap();
             }
         });
         while !stop.load(Ordering::Acquire) {
-            let Some(first) = manager.log_state().unwrap().first else { continue };
-            match manager.entries(first..=first, 1 << 20) {
+            let Some(first) = manager.log().unwrap().state().unwrap().first else { continue };
+            match manager.log().unwrap().entries(first..=first, 1 << 20) {
                 Ok(entries) => {
                     assert_eq!(entries.iter().map(|(id, _)| id.index).collect::<Vec<_>>(), [first]);
                     found += 1;
@@ -58,22 +58,22 @@ fn a_read_of_what_is_truncated_finds_one_log_s_entries_or_hears_that_they_are_go
             let _stop = StopOnDrop(&stop);
             for term in 1..=1500 {
                 let entries: Vec<_> = (1..=40).map(|index| Entry::noop(index, term)).collect();
-                while let Err(error) = manager.append(&entries) {
+                while let Err(error) = manager.consensus().unwrap().append(&entries) {
                     assert!(matches!(error, SubmitError::Full { .. }), "{error}");
-                    manager.sync(PATIENT).unwrap();
+                    manager.log().unwrap().sync(PATIENT).unwrap();
                 }
                 if term % 2 == 0 {
                     // It is there for a while.
-                    manager.sync(PATIENT).unwrap();
+                    manager.log().unwrap().sync(PATIENT).unwrap();
                 }
-                while let Err(error) = manager.truncate_after(None) {
+                while let Err(error) = manager.consensus().unwrap().truncate_after(None) {
                     assert!(matches!(error, LogError::Full), "{error}");
-                    manager.sync(PATIENT).unwrap();
+                    manager.log().unwrap().sync(PATIENT).unwrap();
                 }
             }
         });
         while !stop.load(Ordering::Acquire) {
-            match manager.entries(1..=40, 1 << 20) {
+            match manager.log().unwrap().entries(1..=40, 1 << 20) {
                 Ok(entries) => {
                     let read: Vec<_> = entries.iter().map(|(id, _)| id).collect();
                     let term = read[0].term;

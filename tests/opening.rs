@@ -61,7 +61,7 @@ fn compacted(log: &[Logged], tail: &[Logged]) -> Scratch {
     let scratch = Scratch::new();
     let engine = engine(&scratch, 2);
     log.chunks(40).for_each(|piece| submit(&engine, piece));
-    let report = engine.compact().unwrap();
+    let report = engine.snapshots().compact().unwrap();
     assert!(report.purged.is_some());
     tail.chunks(40).for_each(|piece| submit(&engine, piece));
     engine.into_manager().close(LONG).unwrap();
@@ -134,7 +134,7 @@ fn everything_reads_and_applies_as_ever_at_any_moment_of_the_filling() {
         assert_eq!(engine.stats().machine.unfilled_chunks, 0, "counting fills");
         assert_eq!(engine.stats().machine.keys as usize, model.state.len(), "no tombstone is left");
         if seed % 5 == 0 {
-            engine.compact().unwrap();
+            engine.snapshots().compact().unwrap();
         }
         compare(engine.machine(), &model).unwrap();
         engine.into_manager().close(LONG).unwrap();
@@ -163,7 +163,7 @@ fn a_view_of_an_engine_that_is_not_filled_has_everything() {
     let scratch = compacted(&base, &[]);
     let engine = engine(&scratch, 2);
     assert!(engine.stats().machine.unfilled_chunks > 0);
-    let view = engine.view().unwrap();
+    let view = engine.snapshots().view().unwrap();
     let model = Model::after(&base);
     assert_eq!(view.len(), model.state.len());
     for entry in &view {
@@ -193,7 +193,11 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     assert_eq!(engine.machine().get(last).unwrap().as_deref(), Some(&value[..]), "another chunk");
     let files = || crate::common::dir_bytes(&scratch.path()).into_iter().map(|(name, _)| name);
     let before: Vec<_> = files().collect();
-    assert!(engine.view().is_err() && engine.snapshot().is_err() && engine.compact().is_err());
+    assert!(
+        engine.snapshots().view().is_err()
+            && engine.snapshots().write().is_err()
+            && engine.snapshots().compact().is_err()
+    );
     assert!(files().eq(before) && engine.poison().is_none(), "a snapshot of what is left");
     assert!(!engine.step_fill());
     assert!(engine.poison().unwrap().to_string().contains("corrupt"));
@@ -242,12 +246,12 @@ fn the_log_may_be_purged_while_the_store_fills_and_every_key_still_reads() {
             assert_eq!(filled == 0, steps_before == 0);
             let filling =
                 (steps_before % 2 == 0).then(|| scope.spawn(|| while engine.step_fill() {}));
-            engine.purge(1500).unwrap();
+            engine.log().unwrap().purge(1500).unwrap();
             filling.into_iter().for_each(|filling| filling.join().unwrap());
         });
         assert_eq!(engine.stats().machine.unfilled_chunks, 0, "what fills later has old numbers");
         reads_are_those_of(&engine, &model);
-        engine.purge(1500).unwrap();
+        engine.log().unwrap().purge(1500).unwrap();
         reads_are_those_of(&engine, &model);
     }
 }
@@ -262,7 +266,7 @@ fn a_snapshot_that_cannot_be_read_for_a_moment_is_not_taken_for_a_damaged_one() 
     let engine = Stepped::new(open().unwrap(), apply_config(1)).unwrap();
     for first in [1, 101] {
         submit(&engine, &log(1, first, 100));
-        engine.snapshot().unwrap();
+        engine.snapshots().write().unwrap();
     }
     drop(engine);
     let (mut refused, mut damaged) = (0, 0);

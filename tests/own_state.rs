@@ -58,7 +58,7 @@ fn write(scratch: &Scratch, from: u64, to: u64, memberships: &[u64], compact: bo
     let entries: Vec<_> = (from..=to).zip(names.iter().map(|name| &name[..])).map(entry).collect();
     manager.apply_entries_sync(&entries, LONG, &mut Vec::new()).unwrap();
     if compact {
-        assert_eq!(manager.compact().unwrap().purged, Some(to));
+        assert_eq!(manager.snapshots().compact().unwrap().purged, Some(to));
     }
     manager.close(LONG).unwrap();
 }
@@ -86,8 +86,8 @@ fn a_machine_that_has_the_entry_of_a_membership_finds_it_in_the_log_or_in_the_sn
 
     // And so have the snapshots that it writes.
     let manager = manage(open(&scratch, 2020), apply_config(1));
-    manager.snapshot().unwrap();
-    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    manager.snapshots().write().unwrap();
+    let snapshot = manager.snapshots().newest().unwrap().unwrap();
     assert_eq!(snapshot.membership().unwrap().0, LogId::new(2015, 1));
 }
 
@@ -132,7 +132,7 @@ fn the_engine_counts_for_a_machine_in_memory_also_over_snapshots() {
             assert_eq!(manager.applied(), Some(LogId::new(index, term)));
         }
         let mut bytes = Vec::new();
-        let report = manager.snapshot_to(&mut bytes).unwrap();
+        let report = manager.snapshots().write_to(&mut bytes).unwrap();
         assert_eq!(report.log_id, Some(LogId::new(4, 4)));
         let scratch = Scratch::new();
         std::fs::create_dir_all(scratch.path()).unwrap();
@@ -142,11 +142,11 @@ fn the_engine_counts_for_a_machine_in_memory_also_over_snapshots() {
         let other = manage(Uncounted::default(), apply_config(workers));
         other.apply(&Entry::noop(1, 1), LONG).unwrap();
         let snapshot = sprag::Snapshot::open(&file).unwrap();
-        other.restore(&snapshot, LONG).unwrap();
+        other.snapshots().restore(&snapshot, LONG).unwrap();
         assert_eq!(other.applied(), Some(LogId::new(4, 4)));
         assert_eq!(other.apply(&Entry::noop(4, 4), LONG).unwrap(), Reply::AlreadyApplied);
         assert_eq!(other.apply(&Entry::noop(5, 4), LONG).unwrap(), Reply::Custom(5));
-        assert_eq!(other.snapshot_to(&mut Vec::new()).unwrap().log_id, other.applied());
+        assert_eq!(other.snapshots().write_to(&mut Vec::new()).unwrap().log_id, other.applied());
     }
 }
 

@@ -46,7 +46,7 @@ fn a_new_log_begins_at_index_1_and_term_1_and_goes_on_after_opening_again() {
                 i64::try_from(10 * life + at).unwrap()
             );
         }
-        let state = manager.log_state().unwrap();
+        let state = manager.log().unwrap().state().unwrap();
         assert_eq!(state.last, Some(LogId::new(10 * life + 10, 1)));
         manager.close(LONG).unwrap();
     }
@@ -65,11 +65,11 @@ fn proposals_take_the_term_of_the_logs_last_entry_and_every_payload() {
     let manager = scratch.open();
     manager.apply(&Entry::noop(1, 7), LONG).unwrap();
     check(&|payload| manager.propose(payload, LONG).unwrap());
-    assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(5, 7)));
+    assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(5, 7)));
 
     // Also that of a snapshot that took the log's place.
     let file = Scratch::new();
-    manager.snapshot_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
+    manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let snapshot = sprag::Snapshot::open(file.path()).unwrap();
     let (restored, path) = (Scratch::new(), file.path());
     let (mode, order) = (sprag::CommitMode::OnAppend, sprag::Contiguity::Strict);
@@ -81,7 +81,7 @@ fn proposals_take_the_term_of_the_logs_last_entry_and_every_payload() {
 
     let other = manage(memory(), apply_config(2));
     assert_eq!(other.next_index(), 1);
-    other.restore(&snapshot, LONG).unwrap();
+    other.snapshots().restore(&snapshot, LONG).unwrap();
     assert_eq!(other.next_index(), 6);
     let proposal = other.propose_async(Payload::Noop, LONG);
     assert_eq!(proposal.log_id(), Some(LogId::new(6, 7)));

@@ -95,9 +95,9 @@ fn a_damaged_hard_state_keeps_nothing_else_from_being_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
     let manager = open(config(&path).commit_mode(CommitMode::ByCommit));
-    let _ = manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
-    manager.commit(1).unwrap();
-    manager.save_hard_state(b"vote").unwrap();
+    let _ = manager.consensus().unwrap().append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    manager.consensus().unwrap().commit(1).unwrap();
+    manager.log().unwrap().save_hard_state(b"vote").unwrap();
     manager.close(TIMEOUT).unwrap();
     let mut hard = fs::read(path.join("HARD")).unwrap();
     hard[4096 + 70] ^= 1;

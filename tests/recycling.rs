@@ -73,7 +73,7 @@ fn recycled(manager: &Persistent) -> u64 {
 fn compacted(scratch: &Scratch) -> Persistent {
     let manager = open(config(scratch));
     put(&manager, 1, 600);
-    assert!(manager.compact().unwrap().segments >= 3);
+    assert!(manager.snapshots().compact().unwrap().segments >= 3);
     manager
 }
 
@@ -101,7 +101,7 @@ fn spare_segments_is_how_many_are_kept() {
         let scratch = Scratch::new();
         let manager = open(config(&scratch).spare_segments(spares));
         put(&manager, 1, 600);
-        let given_up = manager.compact().unwrap().segments;
+        let given_up = manager.snapshots().compact().unwrap().segments;
         assert!(given_up >= 3);
         let base = segments(&scratch.path());
         // One is the log's, and one may be ready for what comes next.
@@ -143,7 +143,7 @@ fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
             }
         };
         put(1, 600);
-        node.compact().unwrap();
+        node.snapshots().compact().unwrap();
         put(601, 610);
         let kept = |disk: &dyn Disk| {
             let names = disk.list().unwrap();
@@ -152,7 +152,7 @@ fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
         let before = kept(&*disk);
         sim.reset_operations();
         sim.fail_at(at, Fault::Error(FaultError::Enospc));
-        let written = node.snapshot();
+        let written = node.snapshots().write();
         if kept(&*disk) < before {
             freed += 1;
             assert_eq!(written.unwrap().log_id.unwrap().index, 610, "before operation {at}");
@@ -178,7 +178,7 @@ fn a_crash_in_a_recycled_segment_is_no_cut_wherever_the_log_ends_in_it() {
     for index in 1..=60 {
         manager.apply(&Entry::put(index, 1, &key(index), &[9; 9000]), LONG).unwrap();
     }
-    assert!(manager.compact().unwrap().segments >= 3);
+    assert!(manager.snapshots().compact().unwrap().segments >= 3);
     put(&manager, 61, 100);
     for last in 101..=400 {
         put(&manager, last, last);
@@ -235,9 +235,9 @@ fn a_file_that_a_value_still_reads_is_not_used_again() {
         manager.machine().get(b"held").unwrap().unwrap()
     };
     let before = inodes(&scratch.path());
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     put(&manager, 801, 1400);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     put(&manager, 1401, 2000);
     assert!(recycled(&manager) > 0);
     assert_eq!(held, [7; 1000][..]);
@@ -286,7 +286,7 @@ fn the_log_begins_right_behind_the_snapshot_of_a_compaction() {
     let scratch = Scratch::new();
     let manager = open(config(&scratch));
     put(&manager, 1, 300);
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     assert_eq!(report.purged, Some(300));
     put(&manager, 301, 310);
     drop(manager);
@@ -306,7 +306,7 @@ fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
         return;
     }
     put(&manager, 1, 600);
-    assert!(manager.compact().unwrap().segments >= 3);
+    assert!(manager.snapshots().compact().unwrap().segments >= 3);
     put(&manager, 601, 1000);
     assert!(recycled(&manager) >= 2);
     let open_files = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| {

@@ -124,14 +124,14 @@ fn a_truncation_survives_a_clean_close_and_a_hard_state_saved_after_it() {
             .commit_mode(CommitMode::ByCommit);
         let manager = persistent(config.clone());
         let entries: Vec<_> = (1..=10).map(|index| Entry::put(index, 1, b"k", b"v")).collect();
-        let _ = manager.append(&entries).unwrap();
-        manager.truncate_after(Some(4)).unwrap();
+        let _ = manager.consensus().unwrap().append(&entries).unwrap();
+        manager.consensus().unwrap().truncate_after(Some(4)).unwrap();
         if round % 2 == 0 {
-            manager.save_hard_state(b"vote").unwrap();
+            manager.log().unwrap().save_hard_state(b"vote").unwrap();
         }
         manager.close(TIMEOUT).unwrap();
         let reopened = persistent(config);
-        let last = reopened.log_state().unwrap().last.map(|last| last.index);
+        let last = reopened.log().unwrap().state().unwrap().last.map(|last| last.index);
         assert_eq!(last, Some(4), "round {round}");
     }
 }
@@ -174,7 +174,7 @@ fn an_empty_range_of_the_log_is_read_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let manager = persistent(io::config(directory.path().join("data")));
     #[allow(clippy::reversed_empty_ranges, reason = "that is the case")]
-    let entries = manager.entries(1..=0, 100).unwrap();
+    let entries = manager.log().unwrap().entries(1..=0, 100).unwrap();
     assert!(entries.is_empty());
 }
 

@@ -241,9 +241,9 @@ fn voted(path: &Path, damaged_bytes: &[usize]) {
     let config = io::config(path).commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open(config).unwrap();
     let manager = io::manage(machine, ApplyConfig::new());
-    let _ = manager.append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
-    manager.save_hard_state(b"first").unwrap();
-    manager.save_hard_state(b"second").unwrap();
+    let _ = manager.consensus().unwrap().append(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+    manager.log().unwrap().save_hard_state(b"first").unwrap();
+    manager.log().unwrap().save_hard_state(b"second").unwrap();
     manager.close(TIMEOUT).unwrap();
     let mut hard = fs::read(path.join("HARD")).unwrap();
     damaged_bytes.iter().for_each(|at| hard[*at] ^= 1);
@@ -271,8 +271,8 @@ fn a_vote_is_forgotten_only_on_a_word_of_its_own() {
         let config = io::config(&path).commit_mode(CommitMode::ByCommit);
         let machine = PersistentStateMachine::open(config).unwrap();
         let manager = io::manage(machine, ApplyConfig::new());
-        assert_eq!(manager.hard_state().unwrap().as_deref(), left);
-        assert_eq!(manager.log_state().unwrap().last.unwrap().index, 1);
+        assert_eq!(manager.log().unwrap().hard_state().unwrap().as_deref(), left);
+        assert_eq!(manager.log().unwrap().state().unwrap().last.unwrap().index, 1);
     }
 }
 

@@ -33,7 +33,7 @@ fn damaged(index: u64) -> Scratch {
     let scratch = Scratch::new();
     let manager = scratch.open();
     put(&manager, 1..=SNAPSHOT);
-    assert_eq!(manager.snapshot().unwrap().log_id.map(|last| last.index), Some(SNAPSHOT));
+    assert_eq!(manager.snapshots().write().unwrap().log_id.map(|last| last.index), Some(SNAPSHOT));
     put(&manager, SNAPSHOT + 1..=ENTRIES);
     manager.close(LONG).unwrap();
     let mut place = None;
@@ -69,7 +69,7 @@ fn assert_goes_on(scratch: &Scratch, last: u64) {
     put(&manager, last + 1..=last + 250);
     let again = scratch.crash_image().open();
     check_state(again.machine(), last + 250, "after a crash");
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     manager.close(LONG).unwrap();
     check_state(scratch.open().machine(), last + 250, "again");
     assert!(sprag::inspect::verify(scratch.path()).unwrap().is_clean());
@@ -181,7 +181,7 @@ fn a_damaged_snapshot_is_removed_if_the_log_has_what_it_had_and_never_else() {
     let scratch = Scratch::new();
     let manager = scratch.open();
     put(&manager, 1..=SNAPSHOT);
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     put(&manager, SNAPSHOT + 1..=ENTRIES);
     manager.close(LONG).unwrap();
     let flip = |name: &str| {
@@ -203,7 +203,7 @@ fn a_damaged_snapshot_is_removed_if_the_log_has_what_it_had_and_never_else() {
     check_state(manager.machine(), ENTRIES, "without the snapshot");
     assert_eq!(manager.stats().recovery.unwrap().snapshot, None);
 
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     manager.close(LONG).unwrap();
     let name = format!("{ENTRIES:016x}.snap");
     flip(&name);

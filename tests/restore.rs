@@ -49,7 +49,7 @@ fn snapshot_of(log: &[Logged]) -> Vec<u8> {
         crate::common::manage(crate::common::machines::memory(), crate::common::apply_config(1));
     apply(&manager, log);
     let mut out = Vec::new();
-    manager.snapshot_to(&mut out).unwrap();
+    manager.snapshots().write_to(&mut out).unwrap();
     out
 }
 
@@ -69,13 +69,13 @@ fn assert_restored(disk: &SimDisk, log: &[Logged], mode: CommitMode, what: &str)
     longer.extend(log_of(last + 1, 2, (0..3).map(|n| Op::One(Cmd::increment(vec![n], 1)))));
     with_entries(&longer[log.len()..], |entries| match mode {
         CommitMode::ByCommit => {
-            let _ = engine.append(entries).unwrap();
-            engine.commit(last + 3).unwrap();
+            let _ = engine.consensus().unwrap().append(entries).unwrap();
+            engine.consensus().unwrap().commit(last + 3).unwrap();
         }
         _ => engine.apply_entries(entries).map(|_| ()).unwrap(),
     });
     engine.run_until_idle();
-    assert_eq!(engine.log_state().unwrap().purged, Some(last), "{what}");
+    assert_eq!(engine.log().unwrap().state().unwrap().purged, Some(last), "{what}");
     disk.power_cut_keeping(0);
     drop(engine);
     let machine = open().unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -194,11 +194,11 @@ fn a_machine_opened_to_be_read_gives_a_view_whose_snapshot_is_the_managers() {
     let (scratch, log) = (Scratch::new(), log(700));
     let manager = scratch.open();
     apply(&manager, &log[..500]);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     apply(&manager, &log[500..]);
     assert!(matches!(manager.machine().view_read_only(), Err(ViewError::Unsupported)));
     let (mut by_manager, mut read_only) = (Vec::new(), Vec::new());
-    manager.snapshot_to(&mut by_manager).unwrap();
+    manager.snapshots().write_to(&mut by_manager).unwrap();
     // Beside the writer, from a copy of snapshot and log.
     let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
     assert!(machine.recovery().beside_a_writer);
@@ -226,7 +226,7 @@ fn a_directory_is_read_beside_a_writer_that_compacts_all_the_time() {
             let _stop = StopOnDrop(&done);
             for piece in log[100..].chunks(60) {
                 apply(&manager, piece);
-                manager.compact().unwrap();
+                manager.snapshots().compact().unwrap();
             }
         });
         let (mut looks, mut last) = (0, 0);
@@ -253,7 +253,7 @@ fn damage_of_every_chunk_is_named_and_a_snapshot_under_another_name_too() {
     let wide = |at: u64| Cmd::put(format!("key-{at}").into_bytes(), vec![at as u8; 16 << 10]);
     let log = log_of(1, 1, (0..700).map(|at| Op::One(wide(at))).collect::<Vec<_>>());
     apply_by(&manager, &log, 2);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     manager.close(LONG).unwrap();
     let found = inspect(scratch.path()).unwrap();
     let [snapshot] = &found.snapshots[..] else { panic!("{found:?}") };

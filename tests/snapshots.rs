@@ -62,7 +62,7 @@ fn a_directory_opens_from_its_snapshot_and_the_log_after_it() {
     let (scratch, log) = (Scratch::new(), log(1, 1, 900));
     let manager = scratch.open();
     apply(&manager, &log[..500]);
-    let report = manager.snapshot().unwrap();
+    let report = manager.snapshots().write().unwrap();
     assert_eq!(report.log_id, Some(log[499].0));
     assert_eq!(report.keys as usize, Model::after(&log[..500]).state.len());
     assert_eq!(files(&scratch.path(), ".snap"), ["00000000000001f4.snap"]);
@@ -73,7 +73,7 @@ fn a_directory_opens_from_its_snapshot_and_the_log_after_it() {
     let manager = scratch.open();
     assert_eq!(manager.stats().recovery.unwrap().snapshot, Some(log[499].0));
     check(&manager, &log);
-    let snapshot = manager.newest_snapshot().unwrap().unwrap();
+    let snapshot = manager.snapshots().newest().unwrap().unwrap();
     assert_eq!(snapshot.bytes(), report.bytes);
     assert_eq!(snapshot.log_id(), report.log_id);
 }
@@ -85,7 +85,7 @@ fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else()
     apply(&manager, &log[..2000]);
     let before = files(&scratch.path(), ".seg");
     assert!(before.len() > 5, "{before:?}");
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     let after = files(&scratch.path(), ".seg");
     assert!(report.segments >= before.len() as u64 - 2, "{report:?}");
     assert!(after.len() <= 3 && after.iter().all(|name| !before[..3].contains(name)), "{after:?}");
@@ -93,18 +93,18 @@ fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else()
 
     let purged = report.purged.unwrap();
     assert_eq!(purged, 2000, "the log begins right behind the snapshot");
-    let state = manager.log_state().unwrap();
+    let state = manager.log().unwrap().state().unwrap();
     assert_eq!((state.purged, state.first), (Some(purged), None));
     apply(&manager, &log[2000..2500]);
-    let state = manager.log_state().unwrap();
+    let state = manager.log().unwrap().state().unwrap();
     assert_eq!((state.purged, state.first), (Some(purged), Some(purged + 1)));
     let stats = manager.stats();
     assert_eq!((stats.purged, stats.snapshot), (Some(purged), Some(2000)));
     assert_eq!(stats.machine.last_snapshot, Some(2000));
-    let gone = manager.entries(purged..=purged, 1 << 20);
+    let gone = manager.log().unwrap().entries(purged..=purged, 1 << 20);
     assert!(matches!(gone, Err(LogError::NotInLog { index, .. }) if index == purged));
-    assert_eq!(manager.log_id(purged).unwrap(), Some(log[purged as usize - 1].0));
-    assert!(!manager.entries(purged + 1..=2500, 1 << 20).unwrap().is_empty());
+    assert_eq!(manager.log().unwrap().log_id(purged).unwrap(), Some(log[purged as usize - 1].0));
+    assert!(!manager.log().unwrap().entries(purged + 1..=2500, 1 << 20).unwrap().is_empty());
 
     apply(&manager, &log[2500..]);
     check(&manager, &log);
@@ -112,7 +112,7 @@ fn a_compaction_removes_the_segments_that_the_snapshot_covers_and_nothing_else()
     for _ in 0..2 {
         let manager = scratch.open();
         check(&manager, &log);
-        assert_eq!(manager.log_state().unwrap().purged, Some(purged));
+        assert_eq!(manager.log().unwrap().state().unwrap().purged, Some(purged));
         manager.close(LONG).unwrap();
     }
     let image = Scratch::new();
@@ -127,7 +127,7 @@ fn compactions_follow_each_other_and_leave_one_snapshot() {
     let manager = scratch.open();
     for (round, piece) in log.chunks(500).enumerate() {
         apply(&manager, piece);
-        let report = manager.compact().unwrap();
+        let report = manager.snapshots().compact().unwrap();
         assert_eq!(report.snapshot.log_id, Some(piece[499].0));
         assert_eq!(files(&scratch.path(), ".snap").len(), 1);
         let (of_the_log, spares) = (3, 4);
@@ -144,10 +144,10 @@ fn the_entries_to_retain_stay_in_the_log() {
     let machine = PersistentStateMachine::open(scratch.config().retain_entries(700)).unwrap();
     let manager = manage(machine, apply_config(2));
     apply(&manager, &log);
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     let purged = report.purged.unwrap();
     assert!((1..=1300).contains(&purged), "{purged}");
-    let entries = manager.entries(1301..=2000, usize::MAX).unwrap();
+    let entries = manager.log().unwrap().entries(1301..=2000, usize::MAX).unwrap();
     assert_eq!(entries.len(), 700);
 }
 
@@ -166,16 +166,16 @@ fn a_value_reads_the_same_after_its_segment_was_compacted_away_and_after_close()
     }
     let [old, kept] =
         [b"old".as_slice(), b"kept"].map(|key| manager.machine().get(key).unwrap().unwrap());
-    let view = manager.view().unwrap();
+    let view = manager.snapshots().view().unwrap();
     put(60, b"old", 4);
-    manager.compact().unwrap();
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
+    manager.snapshots().compact().unwrap();
     assert!(!files(&scratch.path(), ".seg").contains(&"0000000000000001.seg".to_owned()));
     assert_eq!(view.get(b"old").unwrap().unwrap(), &[1; 3000]);
     assert_eq!(view.get(b"kept").unwrap().unwrap(), &[2; 3000]);
     drop(view);
     let from_snapshot = manager.machine().get(b"kept").unwrap().unwrap();
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     manager.close(LONG).unwrap();
     assert_eq!((&old[..], &kept[..]), (&[1; 3000][..], &[2; 3000][..]));
     assert_eq!(from_snapshot, &[2; 3000]);
@@ -187,11 +187,11 @@ fn two_snapshots_are_kept_without_a_compaction_and_one_with() {
     let manager = scratch.open();
     for piece in log.chunks(100) {
         apply(&manager, piece);
-        manager.snapshot().unwrap();
-        manager.snapshot().unwrap();
+        manager.snapshots().write().unwrap();
+        manager.snapshots().write().unwrap();
     }
     assert_eq!(files(&scratch.path(), ".snap").len(), 2);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     assert_eq!(files(&scratch.path(), ".snap").len(), 1);
     manager.close(LONG).unwrap();
     check(&scratch.open(), &log);
@@ -208,16 +208,16 @@ fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
             manage(PersistentStateMachine::open(scratch.config()).unwrap(), apply_config(workers));
         apply(&manager, &log[..700]);
         if workers % 2 == 0 {
-            manager.compact().unwrap();
+            manager.snapshots().compact().unwrap();
         }
         apply(&manager, &log[700..]);
         let mut out = Vec::new();
-        manager.snapshot_to(&mut out).unwrap();
+        manager.snapshots().write_to(&mut out).unwrap();
         bytes.push(out);
         let manager = manage(memory(), apply_config(workers));
         apply(&manager, &log);
         let mut out = Vec::new();
-        manager.snapshot_to(&mut out).unwrap();
+        manager.snapshots().write_to(&mut out).unwrap();
         bytes.push(out);
     }
     assert!(bytes.iter().all(|other| *other == bytes[0]));
@@ -295,9 +295,9 @@ fn a_damaged_newest_snapshot_falls_back_to_the_log_if_that_still_reaches() {
     let (scratch, log) = (Scratch::new(), log(6, 1, 800));
     let manager = scratch.open();
     apply(&manager, &log[..400]);
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     apply(&manager, &log[400..600]);
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     apply(&manager, &log[600..]);
     manager.close(LONG).unwrap();
     let names = files(&scratch.path(), ".snap");
@@ -328,7 +328,7 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     let (scratch, log) = (Scratch::new(), log(7, 1, 2000));
     let manager = scratch.open();
     apply(&manager, &log);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     manager.close(LONG).unwrap();
     let name = files(&scratch.path(), ".snap").remove(0);
     let path = scratch.path().join(&name);
@@ -342,7 +342,7 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     assert!(told.contains(&name) && told.contains("corrupt"), "{told}");
     let engine = Stepped::new(machine, apply_config(1)).unwrap();
     assert!(!engine.step_fill() && engine.poison().is_some());
-    assert!(engine.compact().is_err());
+    assert!(engine.snapshots().compact().is_err());
     drop(engine);
     // In its index it is refused.
     let mut bytes = whole.clone();
@@ -378,7 +378,7 @@ fn taken_under_load<M: StateMachine>(
         });
         while !feeder.is_finished() {
             let mut bytes = Vec::new();
-            let report = manager.snapshot_to(&mut bytes).unwrap();
+            let report = manager.snapshots().write_to(&mut bytes).unwrap();
             taken.push((report.log_id.map_or(0, |log_id| log_id.index), bytes));
         }
         feeder.join().unwrap();
@@ -412,7 +412,7 @@ fn a_hundred_snapshots_under_load_are_byte_for_byte_those_of_a_serial_engine_at_
         }
         applied = index as usize;
         let mut expected = Vec::new();
-        serial.snapshot_to(&mut expected).unwrap();
+        serial.snapshots().write_to(&mut expected).unwrap();
         assert!(bytes == expected, "the snapshot at {index} differs");
     }
 }
@@ -446,17 +446,17 @@ fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_st
     let frame = found.iter().filter(first_index).nth(1).unwrap();
     let at = (frame.offset + frame.bytes() - 3) as u64;
     rot(&frame.file, at);
-    has_rotten(manager.compact(), &frame.name(), frame.offset as u64);
+    has_rotten(manager.snapshots().compact(), &frame.name(), frame.offset as u64);
     assert!(manager.poison().is_none());
     assert!(
         files(&scratch.path(), ".snap").is_empty() && files(&scratch.path(), ".tmp").is_empty()
     );
     assert!(before.iter().all(|name| files(&scratch.path(), ".seg").contains(name)));
-    assert_eq!(manager.log_state().unwrap().purged, None);
+    assert_eq!(manager.log().unwrap().state().unwrap().purged, None);
     apply(&manager, &log[1000..]);
     // A snapshot hides nothing as long as the log stays; giving the log up for it does.
-    manager.snapshot().unwrap();
-    match manager.purge(1500) {
+    manager.snapshots().write().unwrap();
+    match manager.log().unwrap().purge(1500) {
         Err(LogError::Snapshot(error)) => {
             has_rotten(Err::<(), _>(error), &frame.name(), frame.offset as u64);
         }
@@ -465,7 +465,7 @@ fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_st
     let image = scratch.crash_image();
     assert!(matches!(refused(image.config()), OpenError::Corrupt(_)));
     rot(&frame.file, at);
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     check(&manager, &log);
 }
 
@@ -477,19 +477,19 @@ fn a_value_that_rotted_in_the_snapshot_before_is_not_sealed_in_the_next_one() {
         let manager = crate::common::open(scratch.config().compaction(None));
         if !reopened {
             apply(&manager, &log[..800]);
-            manager.compact().unwrap();
+            manager.snapshots().compact().unwrap();
         }
         assert!(eventually(LONG, || manager.stats().machine.unfilled_chunks == 0));
         let old = files(&scratch.path(), ".snap").remove(0);
         let path = scratch.path().join(&old);
         apply(&manager, &log[last - 50..last]);
         rot(&path, 4096 + 100);
-        has_rotten(manager.snapshot(), &old, 4096);
-        has_rotten(manager.compact(), &old, 4096);
+        has_rotten(manager.snapshots().write(), &old, 4096);
+        has_rotten(manager.snapshots().compact(), &old, 4096);
         assert!(manager.poison().is_none());
         assert_eq!(files(&scratch.path(), ".snap"), [&*old]);
         rot(&path, 4096 + 100);
-        manager.compact().unwrap();
+        manager.snapshots().compact().unwrap();
         check(&manager, &log[..last]);
         manager.close(LONG).unwrap();
     }

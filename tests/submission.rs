@@ -417,7 +417,7 @@ fn full_takes_nothing_of_a_submission_of_many_ranges() {
     for _ in 0..3 {
         // Room for 14, asked for 30: eight ranges, over four workers and several frames.
         assert!(matches!(submit(part(50, 80)), Err(SubmitError::Full { .. })));
-        assert_eq!(manager.log_state().unwrap().last, Some(LogId::new(50, 1)));
+        assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(50, 1)));
         assert_eq!(manager.stats().submitted, Some(50));
     }
     gate.open();

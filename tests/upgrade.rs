@@ -67,7 +67,7 @@ impl Kept {
         assert!(!recovery.meta_slot_damaged && recovery.cut.is_none(), "{what}: {recovery:?}");
         self.assert_values(&machine, what);
         let engine = Stepped::new(machine, ApplyConfig::new()).unwrap();
-        assert_eq!(engine.hard_state().unwrap(), self.vote, "{what}");
+        assert_eq!(engine.log().unwrap().hard_state().unwrap(), self.vote, "{what}");
     }
 
     fn assert_values(&self, machine: &PersistentStateMachine, what: &str) {
@@ -252,7 +252,7 @@ fn assert_names_hard(kept: &Kept, files: &Files) {
     let report = repair_on_disk(&disk, &SimDisk::new(0), repair.forget_hard_state(true)).unwrap();
     assert!(report.repaired);
     let engine = Stepped::new(kept.open(&disk).unwrap(), ApplyConfig::new()).unwrap();
-    assert_eq!(engine.hard_state().unwrap(), None);
+    assert_eq!(engine.log().unwrap().hard_state().unwrap(), None);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_damaged_vote_of_version_1_is_named_and_repair_goes_back_to_the_one_before()
         let repair = RepairOptions::new().write(true).forget_hard_state(true);
         assert!(repair_on_disk(&disk, &SimDisk::new(0), repair).unwrap().repaired);
         let engine = Stepped::new(kept.open(&disk).unwrap(), ApplyConfig::new()).unwrap();
-        let left = engine.hard_state().unwrap();
+        let left = engine.log().unwrap().hard_state().unwrap();
         let before = match kept.name {
             "hard_10" => Some(b"vote 00002".to_vec()),
             "hard_3000" => Some(vec![2; 3000]),
@@ -280,9 +280,12 @@ fn a_damaged_vote_of_version_1_is_named_and_repair_goes_back_to_the_one_before()
             _ => None,
         };
         assert_eq!(left, before, "{}", kept.name);
-        engine.save_hard_state(b"a new vote").unwrap();
+        engine.log().unwrap().save_hard_state(b"a new vote").unwrap();
         drop(engine);
         let engine = Stepped::new(kept.open(&disk).unwrap(), ApplyConfig::new()).unwrap();
-        assert_eq!(engine.hard_state().unwrap().as_deref(), Some(&b"a new vote"[..]));
+        assert_eq!(
+            engine.log().unwrap().hard_state().unwrap().as_deref(),
+            Some(&b"a new vote"[..])
+        );
     }
 }

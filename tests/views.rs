@@ -58,9 +58,9 @@ fn views_are_exact<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], s
         });
         let mut views = Vec::new();
         while !done.load(Ordering::Acquire) {
-            views.push(manager.view().unwrap());
+            views.push(manager.snapshots().view().unwrap());
         }
-        views.push(manager.view().unwrap());
+        views.push(manager.snapshots().view().unwrap());
         views
     });
     let (mut model, mut applied) = (Model::default(), 0);
@@ -120,10 +120,10 @@ fn a_view_does_not_change_while_it_is_held() {
         manager.apply(&Entry::put(index, 1, b"key", value), LONG).unwrap();
     };
     put(1, &[1; 300]);
-    let first = manager.view().unwrap();
+    let first = manager.snapshots().view().unwrap();
     let held = first.get(b"key").unwrap().unwrap();
     put(2, &[2; 300]);
-    let second = manager.view().unwrap();
+    let second = manager.snapshots().view().unwrap();
     put(3, &[3; 10]);
     assert_eq!(first.get(b"key").unwrap().unwrap(), &[1; 300]);
     assert_eq!(second.get(b"key").unwrap().unwrap(), &[2; 300]);
@@ -135,7 +135,7 @@ fn a_view_does_not_change_while_it_is_held() {
 #[test]
 fn a_view_of_an_empty_state_is_empty_and_of_no_index() {
     let manager = manage(memory(), apply_config(3));
-    let view = manager.view().unwrap();
+    let view = manager.snapshots().view().unwrap();
     assert_eq!((view.log_id(), view.len(), view.is_empty()), (None, 0, true));
     assert!(view.iter().next().is_none() && view.get(b"k").unwrap().is_none());
     assert!(view.prefix(b"").next().is_none() && view.range::<&[u8]>(..).next().is_none());
@@ -163,7 +163,7 @@ fn check_ranges(machine: impl StateMachine) {
     let log = log_of(1, 1, puts.collect::<Vec<_>>());
     let manager = manage(machine, apply_config(2));
     with_entries(&log, |entries| submit(&manager, entries, true));
-    let view = manager.view().unwrap();
+    let view = manager.snapshots().view().unwrap();
     let model: BTreeMap<Vec<u8>, Vec<u8>> = Model::after(&log).state;
     let key_of = |entry: Result<(Cow<'_, [u8]>, sprag::Value), ReadError>| {
         entry.map(|(key, _)| key.into_owned()).unwrap()
@@ -194,7 +194,7 @@ fn only_the_built_in_machines_have_views() {
     let gate = crate::common::machines::Gate::shut();
     gate.open();
     let manager = manage(crate::common::machines::gated(memory(), &gate), apply_config(1));
-    assert!(matches!(manager.view(), Err(ViewError::Unsupported)));
+    assert!(matches!(manager.snapshots().view(), Err(ViewError::Unsupported)));
     assert_eq!(manager.machine().count().unwrap(), 0);
 }
 
@@ -218,7 +218,7 @@ fn how_long_workers_stop_for_views_is_in_the_stats() {
     assert!(crate::common::eventually(LONG, || {
         // A worker meets the mark, and a shard that was not copied for it yet.
         thread::scope(|scope| {
-            let view = scope.spawn(|| manager.view().map(drop));
+            let view = scope.spawn(|| manager.snapshots().view().map(drop));
             (next..next + 300).for_each(put);
             view.join().unwrap().unwrap();
         });

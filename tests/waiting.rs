@@ -189,7 +189,7 @@ fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
     let noops = |indexes: std::ops::RangeInclusive<u64>| -> Vec<Entry<'_>> {
         indexes.map(|index| Entry::noop(index, 1)).collect()
     };
-    let _ = manager.append(&noops(1..=10)).unwrap();
+    let _ = manager.consensus().unwrap().append(&noops(1..=10)).unwrap();
     let futures: Vec<_> = (1..=12).map(|index| manager.acknowledged(index)).collect();
     let waiting: Vec<_> = futures
         .into_iter()
@@ -204,8 +204,8 @@ fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
             thread
         })
         .collect();
-    manager.truncate_after(Some(6)).unwrap();
-    manager.commit(6).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(6)).unwrap();
+    manager.consensus().unwrap().commit(6).unwrap();
     manager.wait_for_apply(6, LONG).unwrap();
     let manager = Mutex::new(Some(manager));
     for (index, thread) in (1..).zip(waiting) {

@@ -5,10 +5,9 @@ use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::engine::{Appending, Engine};
-use super::manager::ApplyManager;
+use super::consensus::ConsensusLog;
+use super::engine::{Appending, Engine, LOG_TIMEOUT};
 use crate::codec::{self, Extent};
-use crate::config::CommitMode;
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
@@ -19,13 +18,11 @@ use crate::sync::thread;
 
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
-/// Time that the log may take to make them durable.
-const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Interval at which a caller that found the log full looks again.
 const FULL_LOOK: Duration = Duration::from_micros(200);
 
-impl<M: StateMachine> ApplyManager<M> {
+impl<M: StateMachine> ConsensusLog<'_, M> {
     /// Commits the log up to the end of `indexes`, waits until that is applied, and copies the
     /// replies. There is one for each of `indexes`: [`Reply::AlreadyApplied`] for an entry that was
     /// applied before the call. `replies` is cleared first.
@@ -34,9 +31,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// Returns [`ApplyError`]; after a timeout the entries are committed all the same. As for
-    /// [`commit`](ApplyManager::commit), the log must have been opened with
-    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit).
+    /// Returns [`ApplyError`]; after a timeout the entries are committed all the same.
     pub fn apply_committed(
         &self,
         indexes: RangeInclusive<u64>,
@@ -82,7 +77,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let began = Instant::now();
         for piece in entries.chunks(RECORDS_MAX) {
             let left = timeout.saturating_sub(began.elapsed());
-            self.engine.apply_only(piece, left, replies)?;
+            self.engine.apply_only(self.log, piece, left, replies)?;
         }
         Ok(())
     }
@@ -123,11 +118,12 @@ impl<M: StateMachine> Engine<M> {
 
     fn apply_only(
         &self,
+        log: &Log,
         entries: &[Entry<'_>],
         timeout: Duration,
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
-        let log = self.log_for_records().map_err(refused)?;
+        self.check_takes_records(log).map_err(refused)?;
         let began = Instant::now();
         let left = || timeout.saturating_sub(began.elapsed());
         let _view = self.viewing.lock();
@@ -168,17 +164,12 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    fn log_for_records(&self) -> Result<&Log, SubmitError> {
+    fn check_takes_records(&self, log: &Log) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
-        if self.is_closed() {
-            return Err(SubmitError::Closed);
-        }
-        let call = "apply_only";
-        let log = self.log.as_deref().ok_or(SubmitError::NoLog { call })?;
-        match log.commit_mode() {
-            CommitMode::ByCommit if log.is_monotone() => Ok(log),
-            CommitMode::ByCommit => Err(SubmitError::Contiguity { call }),
-            mode => Err(SubmitError::CommitMode { call, mode: mode.describe() }),
+        match () {
+            () if self.is_closed() => Err(SubmitError::Closed),
+            () if log.is_monotone() => Ok(()),
+            () => Err(SubmitError::Contiguity { call: "apply_only" }),
         }
     }
 

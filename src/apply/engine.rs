@@ -39,6 +39,11 @@ use crate::threads::cores::PinnedThread;
 /// writer's place.
 const SYNC_LOOK: Duration = Duration::from_micros(50);
 
+/// How long a call may wait for the log to reach the disk that takes no timeout of its own.
+///
+/// The caller of such a call has no use for a partial outcome. A slower disk fails that call alone.
+pub(super) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The engine of one apply manager; see the module.
 #[derive(Debug)]
 pub(crate) struct Engine<M> {

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::manager::ApplyManager;
-use super::snapshots::SnapshotReport;
+use super::snapshot_calls::SnapshotReport;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
@@ -27,78 +26,30 @@ use crate::sync::atomic::Ordering;
 /// Bytes of a piece when a snapshot is copied into the directory.
 const COPY_BYTES: usize = 1 << 20;
 
-impl<M: StateMachine> ApplyManager<M> {
-    /// Begins to receive a snapshot of another node, in pieces ([`Snapshot::pieces`]), for
-    /// [`install`](ApplyManager::install). There is one receiver at a time; a dropped one leaves
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError::Busy`] while there is another receiver, and
-    /// [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
-    /// [`restore`](ApplyManager::restore).
-    pub fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
-        self.engine.check_open()?;
-        let log = self.engine.log_for_snapshots()?;
-        SnapshotReceiver::new(Arc::clone(log.disk()), &self.engine.receiving)
+impl<M: StateMachine> Engine<M> {
+    pub(super) fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
+        self.check_open()?;
+        let log = self.log_for_snapshots()?;
+        SnapshotReceiver::new(Arc::clone(log.disk()), &self.receiving)
     }
 
-    /// Verifies all of a received snapshot, and replaces state and log by it: the next entry is the
-    /// one after it.
-    ///
-    /// Uncommitted entries of the log are removed, and their waiters get
-    /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's
-    /// last entry, under the same log id, no entry is removed: entries up to there are committed
-    /// and applied instead.
-    ///
-    /// Reads continue meanwhile, and find the old value of a key or the new one. Submissions and
-    /// commits wait. `timeout` limits the wait for committed entries to be applied and for the log
-    /// to be written. Verifying and loading the snapshot have no limit.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError`]; with every error the received snapshot is dropped, and must be
-    /// received again. It is [`SnapshotError::Io`] when `timeout` is over, and
-    /// [`SnapshotError::Stale`] if the snapshot goes no further than the committed entries. It is
-    /// [`SnapshotError::OtherKind`] for a snapshot of another kind of machine, and
-    /// [`SnapshotError::OtherDirectory`] for one that another manager received. If the snapshot
-    /// fails verification, cannot be written, or there is no room for the new log, nothing has
-    /// changed. A later failure poisons the engine, and the next open has the old state or the new
-    /// one.
-    pub fn install(
-        &self,
-        received: SnapshotReceiver,
-        timeout: Duration,
-    ) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.install(received, timeout)
-    }
-
-    /// Installs as [`install`](ApplyManager::install) does, from a snapshot that is open here. If
-    /// there is a directory, the snapshot is copied into it first.
-    ///
-    /// # Errors
-    ///
-    /// Returns the errors of [`install`](ApplyManager::install).
-    pub fn restore(
+    /// Installs a snapshot that is open here.
+    pub(super) fn restore(
         &self,
         snapshot: &Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        if self.engine.log.is_none() {
-            return self.engine.restore_in_memory(snapshot, timeout);
+        if self.log.is_none() {
+            return self.restore_in_memory(snapshot, timeout);
         }
         let mut receiver = self.receive_snapshot()?;
         for piece in snapshot.pieces(0, COPY_BYTES) {
             receiver.receive(&piece)?;
         }
-        self.engine.install(receiver, timeout)
+        self.install(receiver, timeout)
     }
-}
 
-impl<M: StateMachine> Engine<M> {
-    fn install(
+    pub(super) fn install(
         &self,
         received: SnapshotReceiver,
         timeout: Duration,

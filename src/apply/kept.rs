@@ -4,10 +4,11 @@
 //! snapshot to install is durable in the directory before the storage takes it over, so that the
 //! next open can complete an interrupted installation.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::engine::Engine;
-use super::snapshots::{CompactionReport, SnapshotReport, snapshot_error};
+use super::engine::{Engine, LOG_TIMEOUT};
+use super::snapshot_calls::{CompactionReport, SnapshotReport};
+use super::snapshots::snapshot_error;
 use crate::disk::Disk;
 use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
@@ -16,9 +17,6 @@ use crate::log::Log;
 use crate::machine::storage::Staging;
 use crate::machine::{StateMachine, call_storage};
 use crate::snapshot::Snapshot;
-
-/// Time that the log may take to become durable.
-const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<M: StateMachine> Engine<M> {
     /// Gives up the log that the storage has, in whole segments. The caller has the turn of

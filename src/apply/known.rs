@@ -157,15 +157,15 @@ mod tests {
     fn what_was_compared_before_a_truncation_is_compared_again() {
         let node = node();
         let entries = [put(1, b"a"), put(2, b"b")];
-        assert_eq!(node.append(&entries).unwrap().new, 2);
+        assert_eq!(node.consensus().unwrap().append(&entries).unwrap().new, 2);
         let mut comparing = Comparing::new();
         let same = |comparing: &mut Comparing| {
             node.engine.known_same(&node.engine.appender.lock(), comparing, &entries)
         };
         for _ in 0..ATTEMPTS_MAX {
             node.engine.compare_known(&mut comparing, &entries);
-            node.truncate_after(Some(1)).unwrap();
-            assert_eq!(node.append(&[put(2, b"x")]).unwrap().new, 1);
+            node.consensus().unwrap().truncate_after(Some(1)).unwrap();
+            assert_eq!(node.consensus().unwrap().append(&[put(2, b"x")]).unwrap().new, 1);
             if comparing.attempts < ATTEMPTS_MAX {
                 assert_eq!(same(&mut comparing).unwrap(), None);
             }
@@ -179,10 +179,10 @@ mod tests {
     fn a_difference_that_was_truncated_meanwhile_is_none() {
         let node = node();
         let entries = [put(1, b"a"), put(2, b"b")];
-        assert_eq!(node.append(&[put(1, b"a"), put(2, b"x")]).unwrap().new, 2);
+        assert_eq!(node.consensus().unwrap().append(&[put(1, b"a"), put(2, b"x")]).unwrap().new, 2);
         let mut comparing = Comparing::new();
         node.engine.compare_known(&mut comparing, &entries);
-        node.truncate_after(Some(1)).unwrap();
+        node.consensus().unwrap().truncate_after(Some(1)).unwrap();
         let appending = node.engine.appender.lock();
         let known = entries.get(..1).unwrap_or_default();
         assert_eq!(node.engine.known_same(&appending, &mut comparing, known).unwrap(), None);

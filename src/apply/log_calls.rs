@@ -1,20 +1,18 @@
-//! The calls of a consensus engine that uses this log.
+//! The calls on the log, in either commit mode: the facet [`ManagerLog`].
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::engine::{Appending, Engine};
-use super::known::Submitted;
+use super::engine::{Appending, Engine, LOG_TIMEOUT};
 use super::manager::ApplyManager;
-use super::submit::Mode;
 use crate::config::{CommitMode, Contiguity};
-use crate::entry::{Entry, LogId};
-use crate::error::{LogError, SubmitError, WaitError};
+use crate::entry::LogId;
+use crate::error::{LogError, WaitError};
 use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
 use crate::machine::StateMachine;
-use crate::progress::watermark::{decode, encode};
+use crate::progress::watermark::decode;
 
 /// The extent of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,65 +42,58 @@ pub struct LogOptions {
     pub compacts: bool,
 }
 
-/// Time that a call waits for the log to be on disk.
-const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+/// The log of an [`ApplyManager`], in either commit mode; made by [`ApplyManager::log`].
+///
+/// It borrows the manager and is free to copy. Its calls may be made from any thread.
+#[derive(Debug)]
+pub struct ManagerLog<'m, M: StateMachine> {
+    pub(super) engine: &'m Engine<M>,
+    pub(super) log: &'m Log,
+}
+
+impl<M: StateMachine> Clone for ManagerLog<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: StateMachine> Copy for ManagerLog<'_, M> {}
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Appends proposed entries to the log; they are applied after
-    /// [`commit`](ApplyManager::commit).
-    ///
-    /// The call returns at once. `wait_until(index, Stage::Durable, ..)` waits until a vote for the
-    /// entries may be given.
+    /// The log of the machine: its entries, its ends, its hard state.
     ///
     /// # Errors
     ///
-    /// Returns [`SubmitError`]; all of `entries` are taken or none. The log must have been opened
-    /// with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). Entries that the log already has
-    /// are compared with it, as in [`apply_entries`](ApplyManager::apply_entries).
-    pub fn append(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
-        let taken = self.engine.submit(entries, Mode::Append)?;
-        Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
+    /// Returns [`LogError::NoLog`] for a machine without a log. The answer is the same for the life
+    /// of the manager.
+    pub fn log(&self) -> Result<ManagerLog<'_, M>, LogError> {
+        let log = self.engine.log.as_deref().ok_or(LogError::NoLog)?;
+        Ok(ManagerLog { engine: &self.engine, log })
     }
+}
 
-    /// Commits entries up to `index`, and does not wait for their apply. A lower index than before
-    /// is ignored.
-    ///
-    /// The call takes its turn like a submission: during an installation of a snapshot, or
-    /// [`apply_only`](ApplyManager::apply_only), it waits for the end of that.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SubmitError::NotAppended`] past the end of the log, and the errors of
-    /// [`append`](ApplyManager::append).
-    pub fn commit(&self, index: u64) -> Result<(), SubmitError> {
-        self.engine.commit(index)
-    }
-
-    fn log(&self) -> Result<&Log, LogError> {
+impl<'m, M: StateMachine> ManagerLog<'m, M> {
+    pub(super) fn log_unless_failed(&self) -> Result<&'m Log, LogError> {
         self.engine.progress.poison.check()?;
-        self.engine.log.as_deref().ok_or(LogError::NoLog)
+        Ok(self.log)
     }
 
     /// The options that the log was opened with.
-    ///
-    /// # Errors
-    ///
-    /// Returns the errors of [`log_state`](ApplyManager::log_state).
-    pub fn log_options(&self) -> Result<LogOptions, LogError> {
-        let log = self.log()?;
+    #[must_use]
+    pub fn options(&self) -> LogOptions {
+        let Self { log, .. } = self;
         let contiguity = Contiguity::of(log.is_monotone());
         let compacts = log.compaction_policy().is_some();
-        Ok(LogOptions { commit_mode: log.commit_mode(), contiguity, compacts })
+        LogOptions { commit_mode: log.commit_mode(), contiguity, compacts }
     }
 
     /// The start and end of the log.
     ///
     /// # Errors
     ///
-    /// Returns [`LogError::NoLog`] for a machine without a log, and [`LogError::Poisoned`] after a
-    /// failure.
-    pub fn log_state(&self) -> Result<LogState, LogError> {
-        let log = self.log()?;
+    /// Returns [`LogError::Poisoned`] after a failure.
+    pub fn state(&self) -> Result<LogState, LogError> {
+        let log = self.log_unless_failed()?;
         let appending = self.engine.appender.lock();
         let progress = &self.engine.progress;
         let base = log.base();
@@ -119,9 +110,9 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`log_state`](ApplyManager::log_state).
+    /// Returns [`LogError::Poisoned`] after a failure.
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
-        self.log()?;
+        self.log_unless_failed()?;
         Ok(self.engine.appender.lock().appender.log_id(index))
     }
 
@@ -140,7 +131,7 @@ impl<M: StateMachine> ApplyManager<M> {
         range: RangeInclusive<u64>,
         bytes_max: usize,
     ) -> Result<LogEntries, LogError> {
-        let log = self.log()?;
+        let log = self.log_unless_failed()?;
         if range.is_empty() {
             return Ok(LogEntries::default());
         }
@@ -166,37 +157,6 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    /// Removes everything after `keep` (`None`: everything) from the log. Waiters for these entries
-    /// get [`WaitError::Truncated`].
-    ///
-    /// # Errors
-    ///
-    /// [`LogError::BelowCommitted`]: committed entries stay. [`LogError::Full`]: nothing was changed, try again.
-    pub fn truncate_after(&self, keep: Option<u64>) -> Result<(), LogError> {
-        self.log()?;
-        if self.engine.is_closed() {
-            return Err(LogError::Closed);
-        }
-        let _tasks = self.engine.wakes_tasks();
-        let mut appending = self.engine.appender.lock();
-        let progress = &self.engine.progress;
-        let held = keep.and_then(|index| appending.appender.last_held(index));
-        let mark = encode(held.map(|log_id| log_id.index));
-        let last = appending.appender.last();
-        if keep >= last.map(|last| last.index) {
-            return Ok(());
-        }
-        if let Some(committed) = decode(progress.committed_mark()).filter(|index| *index >= mark) {
-            return Err(LogError::BelowCommitted { asked: keep, committed });
-        }
-        let sequence = appending.appender.truncate(mark).ok_or(LogError::Full)?;
-        progress.truncate_to(sequence, mark).map_err(LogError::Poisoned)?;
-        self.engine.latency.truncated(mark);
-        drop(appending);
-        self.engine.writer_signal.notify();
-        Ok(())
-    }
-
     /// Blocks until everything appended or truncated before the call is on stable storage, whatever
     /// the durability mode. Does not wait for apply. The commit index becomes durable only with a
     /// later frame.
@@ -208,7 +168,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// Returns [`LogError::Timeout`], which cancels nothing, or [`LogError::Poisoned`].
     pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
-        self.log()?;
+        self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(timeout))
     }
@@ -219,21 +179,23 @@ impl<M: StateMachine> ApplyManager<M> {
     /// until a later call.
     ///
     /// The call waits a minute at most for the log to become durable, and reads the given-up part
-    /// once more, as [`compact`](ApplyManager::compact) does.
+    /// once more, as [`compact`](crate::Snapshots::compact) does.
+    ///
+    /// The call takes no timeout: a log that was not given up in time only stays longer.
     ///
     /// # Errors
     ///
     /// Returns [`LogError::NotCovered`] if the newest snapshot's entry is before `index`, or
     /// [`LogError::Snapshot`].
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
-        self.log()?;
+        self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
         let _turn = self.engine.snapshotting.lock();
         if self.engine.is_closed() {
             return Err(LogError::Closed);
         }
         if let Some(staging) = self.engine.machine.staging() {
-            return self.engine.purge_kept(staging, self.log()?, index);
+            return self.engine.purge_kept(staging, self.log, index);
         }
         let newest = self.engine.newest_snapshot()?;
         let covered = newest.as_ref().and_then(|newest| newest.log_id());
@@ -249,9 +211,9 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`log_state`](ApplyManager::log_state).
+    /// Returns [`LogError::Poisoned`] after a failure.
     pub fn hard_state(&self) -> Result<Option<Vec<u8>>, LogError> {
-        Ok(self.log()?.hard_state())
+        Ok(self.log_unless_failed()?.hard_state())
     }
 
     /// Makes a hard state of at most 3,584 bytes durable. Everything appended or truncated before
@@ -260,11 +222,14 @@ impl<M: StateMachine> ApplyManager<M> {
     /// The call costs one write and one sync. The first one in a directory costs three of each,
     /// because it makes the file `HARD`.
     ///
+    /// The call takes no timeout: a vote that may or may not be durable must not be given, so a
+    /// caller has no use for giving up.
+    ///
     /// # Errors
     ///
     /// Returns [`LogError::HardStateTooLarge`]; any failed write poisons the engine.
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
-        let log = self.log()?;
+        let log = self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {

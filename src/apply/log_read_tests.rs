@@ -34,7 +34,7 @@ fn node(contiguity: Contiguity) -> Node {
 type Kept = (LogId, Vec<u8>);
 
 fn read(node: &Node, first: u64, last: u64, bytes_max: usize) -> Vec<Kept> {
-    let read = node.entries(first..=last, bytes_max).unwrap();
+    let read = node.log().unwrap().entries(first..=last, bytes_max).unwrap();
     let value = |payload| match payload {
         PayloadRef::Command(CommandRef::Put { value, .. }) => value.bytes.to_vec(),
         other => panic!("{other:?}"),
@@ -44,7 +44,7 @@ fn read(node: &Node, first: u64, last: u64, bytes_max: usize) -> Vec<Kept> {
 
 fn append(node: &Node, log: &mut Vec<Kept>, log_id: LogId, value: Vec<u8>) -> bool {
     let entry = Entry::put(log_id.index, log_id.term, b"key", &value);
-    let taken = node.append(&[entry]).is_ok_and(|taken| taken.new == 1);
+    let taken = node.consensus().unwrap().append(&[entry]).is_ok_and(|taken| taken.new == 1);
     if taken {
         log.push((log_id, value));
     }
@@ -61,10 +61,13 @@ fn what_was_just_appended_is_read_without_a_step_of_the_log_writer() {
     assert_eq!(read(&node, 1, 200, usize::MAX), log);
     assert_eq!(read(&node, 1, 200, 0), log[..1], "one of them at least");
     assert_eq!(node.stats().written, None, "the log writer was not asked");
-    node.truncate_after(Some(90)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(90)).unwrap();
     log.truncate(90);
     assert_eq!(read(&node, 80, 90, usize::MAX), log[79..]);
-    assert!(matches!(node.entries(80..=91, 100), Err(LogError::NotInLog { index: 91, .. })));
+    assert!(matches!(
+        node.log().unwrap().entries(80..=91, 100),
+        Err(LogError::NotInLog { index: 91, .. })
+    ));
 }
 
 /// Other calls find their bytes in memory, or make the log writer continue at once.
@@ -80,34 +83,34 @@ fn no_other_call_waits_for_entries_to_gather() {
         next - 1
     };
     let last = add(3);
-    assert_eq!(node.log_id(last).unwrap(), Some(LogId::new(last, 1)));
-    assert_eq!(node.log_state().unwrap().last, Some(LogId::new(last, 1)));
-    node.truncate_after(Some(last)).unwrap();
-    node.commit(last).unwrap();
+    assert_eq!(node.log().unwrap().log_id(last).unwrap(), Some(LogId::new(last, 1)));
+    assert_eq!(node.log().unwrap().state().unwrap().last, Some(LogId::new(last, 1)));
+    node.consensus().unwrap().truncate_after(Some(last)).unwrap();
+    node.consensus().unwrap().commit(last).unwrap();
     while node.step_worker(0) {}
-    assert_eq!(node.view().unwrap().len(), 1);
+    assert_eq!(node.snapshots().view().unwrap().len(), 1);
     assert_eq!(node.stats().written, None, "until here nothing was written");
-    node.sync(LONG).unwrap();
+    node.log().unwrap().sync(LONG).unwrap();
     let last = add(1);
-    node.save_hard_state(b"vote").unwrap();
+    node.log().unwrap().save_hard_state(b"vote").unwrap();
     assert_eq!(node.stats().durable, Some(last));
     let last = add(1);
-    node.commit(last).unwrap();
+    node.consensus().unwrap().commit(last).unwrap();
     while node.step_worker(0) {}
     node.flush_pending(LONG).unwrap();
     assert_eq!(node.stats().durable, Some(last));
     let last = add(1);
-    node.commit(last).unwrap();
+    node.consensus().unwrap().commit(last).unwrap();
     while node.step_worker(0) {}
-    node.snapshot().unwrap();
+    node.snapshots().write().unwrap();
     assert_eq!((node.stats().durable, node.stats().snapshot), (Some(last), Some(last)));
     let last = add(1);
-    node.purge(1).unwrap();
+    node.log().unwrap().purge(1).unwrap();
     assert_eq!(node.stats().durable, Some(last));
     let last = add(1);
-    node.commit(last).unwrap();
+    node.consensus().unwrap().commit(last).unwrap();
     while node.step_worker(0) {}
-    node.compact().unwrap();
+    node.snapshots().compact().unwrap();
     assert_eq!(node.stats().durable, Some(last));
     add(1);
     node.into_manager().close(LONG).unwrap();
@@ -133,7 +136,7 @@ fn a_log_reads_back_as_it_was_appended_wherever_the_log_writer_is() {
                         let gap = contiguity == Contiguity::Monotone && below(4) == 0;
                         index += if gap { 1 + below(5) } else { 1 };
                     } else {
-                        node.sync(LONG).unwrap();
+                        node.log().unwrap().sync(LONG).unwrap();
                         while node.step_background() {}
                     }
                 }
@@ -145,7 +148,10 @@ fn a_log_reads_back_as_it_was_appended_wherever_the_log_writer_is() {
                 6 if below(4) == 0 && !log.is_empty() => {
                     let at = usize::try_from(below(log.len() as u64)).unwrap();
                     log.truncate(at);
-                    node.truncate_after(log.last().map(|(log_id, _)| log_id.index)).unwrap();
+                    node.consensus()
+                        .unwrap()
+                        .truncate_after(log.last().map(|(log_id, _)| log_id.index))
+                        .unwrap();
                     index = log.last().map_or(1, |(log_id, _)| log_id.index + 1);
                     term += 1;
                 }

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::manager::ApplyManager;
+use super::engine::{Engine, LOG_TIMEOUT};
+use super::snapshot_calls::{CompactionReport, SnapshotReport};
 use super::views::HeldPlaces;
 use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
@@ -25,136 +25,8 @@ use crate::threads::Step;
 /// Interval at which a compaction checks whether the log writer has reached the next segment.
 const LOOK: Duration = Duration::from_micros(50);
 
-/// Time that the log may take to make a snapshot's entries durable.
-const LOG_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Interval, in entries, at which writing a snapshot checks whether the engine is being closed.
 const LOOK_ENTRIES: u32 = 4096;
-
-/// Report of [`ApplyManager::snapshot`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SnapshotReport {
-    /// The snapshot's entry: everything up to it is in the snapshot, and nothing after it. `None`:
-    /// there is no entry yet, and no snapshot was written to a directory.
-    pub log_id: Option<LogId>,
-    /// Number of keys; 0 for an embedder's machine.
-    pub keys: u64,
-    /// Length of the file in bytes.
-    pub bytes: u64,
-    /// Duration of the snapshot.
-    pub elapsed: Duration,
-}
-
-/// Report of [`ApplyManager::compact`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CompactionReport {
-    /// The snapshot that was written for it.
-    pub snapshot: SnapshotReport,
-    /// The last entry that was purged from the log.
-    pub purged: Option<u64>,
-    /// Number of segments that were removed.
-    pub segments: u64,
-    /// Duration of the whole compaction.
-    pub elapsed: Duration,
-}
-
-impl<M: StateMachine> ApplyManager<M> {
-    /// Writes the state at the index of the moment of the call into the data directory, and makes
-    /// it durable. Apply continues meanwhile. (An embedder's machine stops applying while its
-    /// [`snapshot`](StateMachine::snapshot) runs.) The next open starts from the snapshot.
-    ///
-    /// The log stays as it is: see [`compact`](ApplyManager::compact). The snapshot before this one
-    /// stays too, and older ones are removed. The call costs a view, and writing every key and
-    /// value once.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError`]; the engine continues, and the directory has no partial snapshot.
-    /// It is [`SnapshotError::Corrupt`] if values are in a snapshot that can no longer be read
-    /// back: see [`compact`](ApplyManager::compact).
-    pub fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.snapshotting.lock();
-        self.engine.check_open()?;
-        self.engine.write_snapshot(Covered::Stays).map(|written| written.report)
-    }
-
-    /// Writes the bytes of a snapshot file, with the state at one exact index, to `out`.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError`]; the engine continues.
-    pub fn snapshot_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.snapshotting.lock();
-        let (began, began_at) = (Instant::now(), self.engine.latency.now());
-        let (log_id, summary) = self.engine.with_state(|state| {
-            let (log_id, meta) = (state.log_id(), state.meta());
-            let summary = state.write(SnapshotWriter::new(out), &meta, &|| false)?;
-            Ok((log_id, summary))
-        })?;
-        self.engine.latency.times.snapshot.record(self.engine.latency.since(began_at));
-        Ok(report(log_id, summary, began))
-    }
-
-    /// Takes a snapshot and gives up the part of the log that it covers: whole segments, without
-    /// the last [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply
-    /// continues meanwhile.
-    ///
-    /// For a machine over a storage no snapshot is written: the storage syncs, and the log is given
-    /// up as far as the storage has it.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError`]. If the snapshot cannot be written, the log stays as it is. A
-    /// failure to move the log's beginning poisons the engine. [`SnapshotError::Corrupt`] names
-    /// damage of the part to be given up: a segment of the log, or the snapshot before. Then
-    /// everything stays, and opening finds the damage too. The engine continues, and each
-    /// compaction fails. The check reads once more everything that is given up.
-    pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.compact()
-    }
-
-    /// The newest snapshot in the data directory, for reading in place or sending; `None` before
-    /// the first.
-    ///
-    /// The call does not wait for a snapshot that is being written. The result stays readable after
-    /// a newer snapshot has replaced it, and keeps the directory locked.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`SnapshotError`] if the snapshot cannot be read back, and
-    /// [`SnapshotError::Unsupported`] for a machine without a log.
-    pub fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        self.engine.newest_snapshot()
-    }
-
-    /// Writes a snapshot as [`snapshot`](ApplyManager::snapshot) does, from a
-    /// [`view`](ApplyManager::view) of this engine that was taken before. It serves callers that
-    /// fix the index in one place and write in another.
-    ///
-    /// # Errors
-    ///
-    /// Returns the errors of [`snapshot`](ApplyManager::snapshot), and [`SnapshotError::Stale`] if
-    /// there is a newer snapshot.
-    pub fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.snapshotting.lock();
-        self.engine.check_open()?;
-        let newest = self.engine.snapshot_mark.load(Ordering::Acquire);
-        if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
-            let (snapshot, committed) = (log_id.index, decode(newest));
-            return Err(SnapshotError::Stale { snapshot, committed });
-        }
-        let state = Still::View(view);
-        let written =
-            self.engine.or_without_spares(|| self.engine.write_snapshot_of(&state, Covered::Stays));
-        written.map(|written| written.report)
-    }
-}
 
 fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotReport {
     let Summary { bytes, entries, .. } = summary;
@@ -297,6 +169,43 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.check()?;
         let log = self.log.as_deref();
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
+    }
+
+    /// Writes the state of this moment into the directory.
+    pub(super) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.snapshotting.lock();
+        self.check_open()?;
+        self.write_snapshot(Covered::Stays).map(|written| written.report)
+    }
+
+    /// Writes the state of this moment to `out`.
+    pub(super) fn snapshot_to(
+        &self,
+        out: &mut dyn SnapshotSink,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.snapshotting.lock();
+        let (began, began_at) = (Instant::now(), self.latency.now());
+        let (log_id, summary) = self.with_state(|state| {
+            let (log_id, meta) = (state.log_id(), state.meta());
+            let summary = state.write(SnapshotWriter::new(out), &meta, &|| false)?;
+            Ok((log_id, summary))
+        })?;
+        self.latency.times.snapshot.record(self.latency.since(began_at));
+        Ok(report(log_id, summary, began))
+    }
+
+    /// Writes a view that was taken of this engine into the directory.
+    pub(super) fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
+        let _turn = self.snapshotting.lock();
+        self.check_open()?;
+        let newest = self.snapshot_mark.load(Ordering::Acquire);
+        if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
+            let (snapshot, committed) = (log_id.index, decode(newest));
+            return Err(SnapshotError::Stale { snapshot, committed });
+        }
+        let state = Still::View(view);
+        let written = self.or_without_spares(|| self.write_snapshot_of(&state, Covered::Stays));
+        written.map(|written| written.report)
     }
 
     /// Runs `write` with the state at one index.
@@ -481,7 +390,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Purges as [`ApplyManager::purge`] does, up to an entry in `snapshot`, whose entry is
+    /// Purges as [`ManagerLog::purge`](crate::ManagerLog::purge) does, up to an entry in `snapshot`, whose entry is
     /// `covered`.
     pub(super) fn purge(
         &self,

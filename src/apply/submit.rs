@@ -174,24 +174,18 @@ impl<M: StateMachine> Engine<M> {
         Ok(submission)
     }
 
+    /// The engine takes entries, and in this way. Whether they may be only appended was asked when the facet was made.
     pub(super) fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
         if self.is_closed() {
             return Err(SubmitError::Closed);
         }
-        let Some(log) = &self.log else {
-            let call = "append";
-            return if mode == Mode::Append { Err(SubmitError::NoLog { call }) } else { Ok(()) };
-        };
-        let (asked, call) = match mode {
-            Mode::Append => (CommitMode::ByCommit, "append"),
-            _ => (CommitMode::OnAppend, "apply"),
-        };
-        let found = log.commit_mode();
-        if found == asked {
-            return Ok(());
+        match self.log.as_ref().map(|log| log.commit_mode()) {
+            Some(found @ CommitMode::ByCommit) if mode != Mode::Append => {
+                Err(SubmitError::CommitMode { call: "apply", mode: found.describe() })
+            }
+            _ => Ok(()),
         }
-        Err(SubmitError::CommitMode { call, mode: found.describe() })
     }
 
     /// Checks the pipeline's depth, and the slots of replies not yet copied. Entries that are only
@@ -297,13 +291,6 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.check()?;
         if self.is_closed() {
             return Err(SubmitError::Closed);
-        }
-        match self.log.as_ref().map(|log| log.commit_mode()) {
-            None => return Err(SubmitError::NoLog { call: "commit" }),
-            Some(CommitMode::ByCommit) => {}
-            Some(mode) => {
-                return Err(SubmitError::CommitMode { call: "commit", mode: mode.describe() });
-            }
         }
         let submitted = self.progress.submitted_mark();
         if index >= submitted {

@@ -223,12 +223,12 @@ fn whoever_writes_the_log_itself_is_told_that_its_entry_was_truncated_meanwhile(
     let config = config().commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config).unwrap();
     let manager = ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap();
-    let _ = manager.append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
+    let _ = manager.consensus().unwrap().append(&[Entry::put(1, 1, b"key", b"old")]).unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
         keeper.come.recv_timeout(LONG).unwrap();
-        manager.truncate_after(None).unwrap();
-        let _ = manager.append(&[Entry::put(1, 2, b"key", b"new")]).unwrap();
+        manager.consensus().unwrap().truncate_after(None).unwrap();
+        let _ = manager.consensus().unwrap().append(&[Entry::put(1, 2, b"key", b"new")]).unwrap();
         keeper.open.send(()).unwrap();
         let waited = waiting.join().unwrap();
         assert!(matches!(waited, Err(WaitError::Truncated { index: 1 })), "{waited:?}");
@@ -290,7 +290,7 @@ fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
             while manager.stats().applied.is_none() {
                 thread::yield_now();
             }
-            done.send(manager.snapshot().map(|report| report.log_id)).unwrap();
+            done.send(manager.snapshots().write().map(|report| report.log_id)).unwrap();
         });
         let taken = result.recv_timeout(LONG);
         manager.engine.refuse_submissions();
@@ -310,9 +310,9 @@ fn received<M: StateMachine>(manager: &ApplyManager<M>) -> SnapshotReceiver {
     let entries: Vec<Entry<'_>> = (1..=50).map(|index| Entry::noop(index, 1)).collect();
     let _ = other.apply_entries(&entries).unwrap();
     other.wait_for_apply(50, LONG).unwrap();
-    other.snapshot().unwrap();
-    let mut received = manager.receive_snapshot().unwrap();
-    for piece in other.newest_snapshot().unwrap().unwrap().pieces(0, 1 << 20) {
+    other.snapshots().write().unwrap();
+    let mut received = manager.snapshots().receive().unwrap();
+    for piece in other.snapshots().newest().unwrap().unwrap().pieces(0, 1 << 20) {
         received.receive(&piece).unwrap();
     }
     received
@@ -336,7 +336,7 @@ fn who_commits_while_an_installation_begins_gets_the_reply_of_its_entry() {
     keeper.come.recv_timeout(LONG).unwrap();
     thread::scope(|scope| {
         let manager = &manager;
-        let installing = scope.spawn(move || manager.install(snapshot, LONG));
+        let installing = scope.spawn(move || manager.snapshots().install(snapshot, LONG));
         let committing = scope.spawn(move || {
             // Long enough for the installation to begin. Without it the sleep is useless, and the
             // assertions hold as well.
@@ -362,13 +362,13 @@ fn what_was_appended_is_read_while_the_log_writer_is_stuck_and_not_after_an_inst
     let manager = ApplyManager::new(machine, workers(1)).unwrap();
     let snapshot = received(&manager);
     let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 2)).collect();
-    let _ = manager.append(&entries).unwrap();
+    let _ = manager.consensus().unwrap().append(&entries).unwrap();
     keeper.come.recv_timeout(LONG).unwrap();
-    let read = manager.entries(90..=100, usize::MAX).unwrap();
+    let read = manager.log().unwrap().entries(90..=100, usize::MAX).unwrap();
     assert_eq!((read.len(), read.last()), (11, Some(LogId::new(100, 2))));
     keeper.open.send(()).unwrap();
-    manager.install(snapshot, LONG).unwrap();
-    let read = manager.entries(90..=100, usize::MAX);
+    manager.snapshots().install(snapshot, LONG).unwrap();
+    let read = manager.log().unwrap().entries(90..=100, usize::MAX);
     assert!(matches!(read, Err(LogError::NotInLog { .. })), "{read:?}");
 }
 
@@ -381,8 +381,8 @@ fn what_was_flushed_waits_for_room_and_then_not_for_more() {
     let config = workers(1).pipeline_depth(64).batch_size(64).batch_timeout(held_back);
     let manager = ApplyManager::without_threads(machine, config).unwrap();
     let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 1)).collect();
-    let _ = manager.append(&entries).unwrap();
-    manager.commit(100).unwrap();
+    let _ = manager.consensus().unwrap().append(&entries).unwrap();
+    manager.consensus().unwrap().commit(100).unwrap();
     manager.engine.feed_now().unwrap();
     // The rings are full: less than a range is left.
     while manager.engine.step_worker(0) == Step::Worked {}
@@ -396,16 +396,16 @@ fn the_newest_snapshot_is_read_while_the_next_one_is_written() {
         Journaled::open_on_disk(Arc::clone(&disk) as _, config(), Counter::default()).unwrap();
     let manager = ApplyManager::new(machine, workers(1)).unwrap();
     manager.apply(&Entry::noop(1, 1), LONG).unwrap();
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     manager.apply(&Entry::noop(2, 1), LONG).unwrap();
     let (gate, keeper) = gate();
     *disk.renaming.lock().unwrap() = Some(gate);
     thread::scope(|scope| {
         let manager = &manager;
-        let taking = scope.spawn(move || manager.snapshot().unwrap().log_id);
+        let taking = scope.spawn(move || manager.snapshots().write().unwrap().log_id);
         keeper.come.recv_timeout(LONG).unwrap();
         let (done, result) = sync_channel(1);
-        scope.spawn(move || done.send(manager.newest_snapshot().unwrap().unwrap().log_id()));
+        scope.spawn(move || done.send(manager.snapshots().newest().unwrap().unwrap().log_id()));
         let newest = result.recv_timeout(Duration::from_secs(5));
         keeper.open.send(()).unwrap();
         assert_eq!(newest.expect("it waits for the next one"), Some(LogId::new(1, 1)));
@@ -422,7 +422,7 @@ fn apply_goes_on_while_a_snapshot_of_a_machine_of_ones_own_becomes_durable() {
     let manager = ApplyManager::new(machine, workers(2)).unwrap();
     manager.apply(&Entry::noop(1, 1), LONG).unwrap();
     thread::scope(|scope| {
-        let taking = scope.spawn(|| manager.snapshot().unwrap().log_id);
+        let taking = scope.spawn(|| manager.snapshots().write().unwrap().log_id);
         keeper.come.recv_timeout(LONG).unwrap();
         let applied = manager.apply(&Entry::noop(2, 1), LONG);
         keeper.open.send(()).unwrap();
@@ -555,8 +555,8 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let mut claim = engine.claims.claim(&**engine);
     claim.begin(1);
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
-    let _ = manager.append(&entries).unwrap();
-    manager.commit(20).unwrap();
+    let _ = manager.consensus().unwrap().append(&entries).unwrap();
+    manager.consensus().unwrap().commit(20).unwrap();
     let kept = engine.slots.capacity();
     manager.wait_until(kept, Stage::Applied, LONG).unwrap();
     // Long enough for the worker to sleep.

@@ -5,7 +5,6 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
-use super::manager::ApplyManager;
 use super::ring::Descriptor;
 use super::worker::WorkerState;
 use crate::disk::holders::Holder;
@@ -19,26 +18,6 @@ use crate::threads::Step;
 
 /// Interval at which the taker of a view checks whether the workers have reached its token.
 const LOOK: Duration = Duration::from_micros(50);
-
-impl<M: StateMachine> ApplyManager<M> {
-    /// A view of the state at one exact index: that of the last entry given to the workers when the
-    /// view was requested. Apply continues meanwhile; a worker stops only to copy one shard (some
-    /// 500 keys) before it writes to it.
-    ///
-    /// One view is taken at a time; another call waits for its turn. The call costs a copy of every
-    /// key's slot, and a sort. After an opening from a snapshot, it first puts the rest of that
-    /// into the store.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`ViewError::Unsupported`] for a machine that is not one of the built-in key-value
-    /// machines. Returns [`ViewError::Snapshot`] if a part of that snapshot cannot be read back,
-    /// [`ViewError::Read`] if the machine's storage fails, or [`ViewError::Poisoned`].
-    pub fn view(&self) -> Result<View, ViewError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.take_view()
-    }
-}
 
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {

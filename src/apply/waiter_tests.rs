@@ -93,8 +93,8 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     let by_commit = config().commit_mode(CommitMode::ByCommit);
     let engine = stepped(by_commit.clone().contiguity(Contiguity::Monotone), ApplyConfig::new());
     let append = |engine: &Stepped<PersistentStateMachine>, first, last, term| {
-        let _ = engine.append(&puts(first, last, term)).unwrap();
-        engine.commit(last).unwrap();
+        let _ = engine.consensus().unwrap().append(&puts(first, last, term)).unwrap();
+        engine.consensus().unwrap().commit(last).unwrap();
     };
     append(&engine, 1, 2, 1);
     probed(&engine, 2, "a step of the log writer", |engine| {
@@ -109,36 +109,38 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     append(&engine, 4, 4, 1);
     probed(&engine, 4, "a sync", |engine| {
         while engine.step_worker(0) {}
-        engine.sync(LONG).unwrap();
+        engine.log().unwrap().sync(LONG).unwrap();
     });
     append(&engine, 5, 5, 1);
     probed(&engine, 5, "a hard state", |engine| {
         while engine.step_worker(0) {}
-        engine.save_hard_state(b"vote").unwrap();
+        engine.log().unwrap().save_hard_state(b"vote").unwrap();
     });
     append(&engine, 6, 6, 1);
     probed(&engine, 6, "a snapshot", |engine| {
-        engine.snapshot().unwrap();
+        engine.snapshots().write().unwrap();
     });
     append(&engine, 7, 7, 1);
     probed(&engine, 7, "a compaction", |engine| {
-        engine.compact().unwrap();
+        engine.snapshots().compact().unwrap();
     });
     append(&engine, 8, 8, 1);
     probed(&engine, 8, "a view", |engine| {
         while engine.step_log_writer() {}
-        drop(engine.view().unwrap());
+        drop(engine.snapshots().view().unwrap());
     });
-    let _ = engine.append(&puts(9, 12, 1)).unwrap();
-    probed(&engine, 11, "a truncation", |engine| engine.truncate_after(Some(9)).unwrap());
-    engine.commit(9).unwrap();
+    let _ = engine.consensus().unwrap().append(&puts(9, 12, 1)).unwrap();
+    probed(&engine, 11, "a truncation", |engine| {
+        engine.consensus().unwrap().truncate_after(Some(9)).unwrap()
+    });
+    engine.consensus().unwrap().commit(9).unwrap();
     while engine.step_worker(0) {}
     probed(&engine, 9, "a purge", |engine| {
-        assert!(engine.purge(9).is_err(), "no snapshot covers it");
-        engine.purge(7).unwrap();
+        assert!(engine.log().unwrap().purge(9).is_err(), "no snapshot covers it");
+        engine.log().unwrap().purge(7).unwrap();
     });
     probed(&engine, 20, "apply_only", |engine| {
-        engine.apply_only(&puts(20, 20, 2), LONG, &mut Vec::new()).unwrap();
+        engine.consensus().unwrap().apply_only(&puts(20, 20, 2), LONG, &mut Vec::new()).unwrap();
     });
     append(&engine, 21, 21, 3);
     probed(&engine, 21, "a flush", |engine| {
@@ -147,12 +149,12 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     });
     let other = stepped(by_commit, ApplyConfig::new());
     append(&other, 1, 40, 4);
-    other.snapshot().unwrap();
-    let snapshot = other.newest_snapshot().unwrap().unwrap();
+    other.snapshots().write().unwrap();
+    let snapshot = other.snapshots().newest().unwrap().unwrap();
     probed(&engine, 30, "an installation", |engine| {
-        engine.restore(&snapshot, LONG).unwrap();
+        engine.snapshots().restore(&snapshot, LONG).unwrap();
     });
-    let _ = engine.append(&puts(41, 41, 4)).unwrap();
+    let _ = engine.consensus().unwrap().append(&puts(41, 41, 4)).unwrap();
     probed(&engine, 41, "a failure", |engine| {
         engine.engine.fail(Poison::Internal("of a test"));
         engine.step_worker(0);
@@ -194,8 +196,8 @@ impl Wake for CallsBack {
         let manager = &self.manager;
         let engine = &manager.engine;
         assert!(manager.applied().is_some());
-        manager.log_state().unwrap();
-        manager.hard_state().unwrap();
+        manager.log().unwrap().state().unwrap();
+        manager.log().unwrap().hard_state().unwrap();
         manager.wait_for_apply(1, Duration::ZERO).unwrap();
         drop(manager.stats());
         drop(engine.workers.take_places());

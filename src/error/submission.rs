@@ -101,12 +101,6 @@ pub enum SubmitError {
         /// Which call.
         call: &'static str,
     },
-    /// The machine keeps no log of ours.
-    #[error("{call} needs a log, and this state machine keeps none")]
-    NoLog {
-        /// Which call.
-        call: &'static str,
-    },
     /// `commit` was asked to go past what was appended.
     #[error("cannot commit {index}: the last appended index is {last:?}")]
     NotAppended {

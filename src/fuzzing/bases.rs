@@ -127,7 +127,7 @@ fn recycled(marked: bool) -> Base {
     for _ in 0..9 {
         write(&node, mode, 1, &[9; 2500]);
     }
-    node.compact().unwrap();
+    node.snapshots().compact().unwrap();
     while node.stats().log_writer.recycled_segments == 0 {
         write(&node, mode, 2, &[8; 900]);
     }
@@ -191,9 +191,9 @@ fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
                 let _ = node.apply_entries(&[entry]).unwrap();
             }
             CommitMode::ByCommit => {
-                let _ = node.append(&[entry]).unwrap();
+                let _ = node.consensus().unwrap().append(&[entry]).unwrap();
                 if at % 4 == 2 {
-                    node.commit(index).unwrap();
+                    node.consensus().unwrap().commit(index).unwrap();
                 }
             }
         }
@@ -206,16 +206,16 @@ fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
 
 /// Truncates what is not committed and puts something else there; the very end stays uncommitted.
 fn rewrite_the_end(node: &Node, term: u64) {
-    let committed = node.log_state().unwrap().committed;
-    node.truncate_after(committed).unwrap();
+    let committed = node.log().unwrap().state().unwrap().committed;
+    node.consensus().unwrap().truncate_after(committed).unwrap();
     let next = committed.map_or(1, |index| index + 1);
     let entries: Vec<_> =
         (next..next + 6).map(|index| Entry::put(index, term, b"again", b"other")).collect();
     for entry in entries.chunks(2) {
-        let _ = node.append(entry).unwrap();
+        let _ = node.consensus().unwrap().append(entry).unwrap();
         node.run_until_idle();
     }
-    node.commit(next + 3).unwrap();
-    let _ = node.append(&[Entry::noop(next + 6, term)]).unwrap();
+    node.consensus().unwrap().commit(next + 3).unwrap();
+    let _ = node.consensus().unwrap().append(&[Entry::noop(next + 6, term)]).unwrap();
     node.run_until_idle();
 }

@@ -144,7 +144,7 @@ impl World {
                 let entries = [Entry::new(log_id, payload)];
                 match self.mode {
                     CommitMode::OnAppend => self.node().apply_entries(&entries),
-                    CommitMode::ByCommit => self.node().append(&entries),
+                    CommitMode::ByCommit => self.node().consensus().unwrap().append(&entries),
                 }
             })?;
         }
@@ -190,7 +190,7 @@ impl World {
             return;
         }
         let position = input.below(self.log.len());
-        match self.node().commit(self.index(position)) {
+        match self.node().consensus().unwrap().commit(self.index(position)) {
             Ok(()) => self.committed = self.committed.max(position + 1),
             Err(error) => self.refused(&error),
         }
@@ -203,7 +203,7 @@ impl World {
         let keep = input.below(self.log.len() + 1);
         let keep_index = keep.checked_sub(1).map(|position| self.index(position));
         // With the first index 0, "keep nothing" and "keep below the first" are the same.
-        match self.node().truncate_after(keep_index) {
+        match self.node().consensus().unwrap().truncate_after(keep_index) {
             Ok(()) => {
                 assert!(keep >= self.committed, "what was committed was truncated");
                 self.versions.push(self.log.clone());
@@ -244,7 +244,7 @@ impl World {
             (applied..=self.committed).any(|count| self.state(count).get(&key) == found.as_ref());
         assert!(possible, "a value that was not there between applied and committed");
         let at = input.below(self.log.len() + 1);
-        match self.node().log_id(self.index(at)) {
+        match self.node().log().unwrap().log_id(self.index(at)) {
             Ok(found) => assert_eq!(
                 found,
                 self.log.get(at).map(|(term, _)| LogId::new(self.index(at), *term))
@@ -259,7 +259,7 @@ impl World {
         self.node().run_until_idle();
         self.note();
         let was_poisoned = self.is_poisoned();
-        match self.node().save_hard_state(&state) {
+        match self.node().log().unwrap().save_hard_state(&state) {
             Ok(()) => {
                 (self.hard, self.hard_maybe) = (Some(state), None);
                 self.versions.clear();
@@ -404,7 +404,7 @@ impl World {
         // Opening makes what it found durable.
         (self.durable, self.written) = (self.log.len(), self.log.len());
         self.compare_state(node.machine(), applied);
-        let hard = node.hard_state().unwrap();
+        let hard = node.log().unwrap().hard_state().unwrap();
         assert!(hard == self.hard || (self.hard_maybe.is_some() && hard == self.hard_maybe));
         (self.hard, self.hard_maybe) = (hard, None);
         self.node = Some(node);
@@ -423,8 +423,8 @@ impl World {
 
 /// The log, read back.
 fn log_of(node: &Node, first: u64) -> Items {
-    let Some(last) = node.log_state().unwrap().last else { return Vec::new() };
-    let entries = node.entries(first..=last.index, usize::MAX).unwrap();
+    let Some(last) = node.log().unwrap().state().unwrap().last else { return Vec::new() };
+    let entries = node.log().unwrap().entries(first..=last.index, usize::MAX).unwrap();
     let indexes = entries.iter().map(|(log_id, _)| log_id.index);
     assert!(indexes.eq(first..=last.index), "entries are read back in order");
     entries.iter().map(|(log_id, payload)| (log_id.term, Op::decoded(&payload))).collect()

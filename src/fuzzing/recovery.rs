@@ -338,8 +338,8 @@ fn check_goes_on(sim: &SimDisk, mode: CommitMode, log: &Log, seen: &[Frame]) {
             let _ = node.apply_entries(&[entry]).unwrap();
         }
         CommitMode::ByCommit => {
-            let _ = node.append(&[entry]).unwrap();
-            node.commit(next).unwrap();
+            let _ = node.consensus().unwrap().append(&[entry]).unwrap();
+            node.consensus().unwrap().commit(next).unwrap();
         }
     }
     node.run_until_idle();

@@ -128,7 +128,7 @@ pub struct FrameInfo {
     /// How many entries; `None` for a truncation.
     pub entries: Option<u32>,
     /// Whether its entries are of the state only, and not of the log
-    /// ([`ApplyManager::apply_only`](crate::ApplyManager::apply_only)).
+    /// ([`ConsensusLog::apply_only`](crate::ConsensusLog::apply_only)).
     pub apply_only: bool,
     /// The highest frame sequence known to be durable when it was written.
     pub durable_sequence: u64,

@@ -27,7 +27,11 @@ fn open(path: &Path, mode: CommitMode) -> Manager {
 fn append(manager: &Manager, indexes: std::ops::RangeInclusive<u64>, term: u64) {
     for index in indexes {
         let value = format!("{index} of {term}");
-        let _ = manager.append(&[Entry::put(index, term, b"key", value.as_bytes())]).unwrap();
+        let _ = manager
+            .consensus()
+            .unwrap()
+            .append(&[Entry::put(index, term, b"key", value.as_bytes())])
+            .unwrap();
         manager.wait_until(index, Stage::Durable, TIMEOUT).unwrap();
     }
 }
@@ -52,13 +56,13 @@ fn a_dump_leaves_out_what_was_truncated_however_often() {
     let path = temporary.path().join("data");
     let manager = open(&path, CommitMode::ByCommit);
     append(&manager, 0..=9, 1);
-    manager.commit(2).unwrap();
-    manager.truncate_after(Some(6)).unwrap();
+    manager.consensus().unwrap().commit(2).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(6)).unwrap();
     append(&manager, 7..=9, 2);
-    manager.truncate_after(Some(4)).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(4)).unwrap();
     append(&manager, 5..=11, 3);
-    manager.truncate_after(Some(10)).unwrap();
-    manager.commit(4).unwrap();
+    manager.consensus().unwrap().truncate_after(Some(10)).unwrap();
+    manager.consensus().unwrap().commit(4).unwrap();
     manager.wait_until(4, Stage::Applied, TIMEOUT).unwrap();
     manager.close(TIMEOUT).unwrap();
 

@@ -179,7 +179,7 @@ impl StateMachine for MemoryStateMachine {
     }
 
     /// Writes the bytes of a key-value snapshot file, as
-    /// [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to) does.
+    /// [`Snapshots::write_to`](crate::Snapshots::write_to) does.
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         let mut writer = SnapshotWriter::new(out);
         for (key, value) in self.state.scan_sorted()? {

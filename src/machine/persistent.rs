@@ -187,7 +187,7 @@ impl PersistentStateMachine {
     /// # Errors
     ///
     /// Returns [`ViewError::Unsupported`] for a machine that was opened for writing, because its
-    /// state may change; call [`ApplyManager::view`](crate::ApplyManager::view) instead.
+    /// state may change; call [`Snapshots::view`](crate::Snapshots::view) instead.
     pub fn view_read_only(&self) -> Result<View, ViewError> {
         if self.journal.is_writable() {
             return Err(ViewError::Unsupported);

@@ -57,7 +57,7 @@ pub trait Views: Send + Sync {
 /// A view of a key-value machine at one exact index: every key and value, the membership, the
 /// notes.
 ///
-/// A view is taken while apply continues ([`ApplyManager::view`](crate::ApplyManager::view)) and
+/// A view is taken while apply continues ([`Snapshots::view`](crate::Snapshots::view)) and
 /// does not change. Keys are in the order of their bytes. A view of a machine over a storage is the
 /// storage's own snapshot, takes no memory for keys, and copies what it reads. Other views take 56
 /// bytes a key of memory (64 for a memory machine) while they live, and keys of more than 22 bytes
@@ -321,7 +321,7 @@ impl View {
     /// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     /// manager.apply(&Entry::put(1, 1, b"apple", b"red"), Duration::from_secs(1))?;
     /// manager.apply(&Entry::put(2, 1, b"pear", b"green"), Duration::from_secs(1))?;
-    /// let view = manager.view()?;
+    /// let view = manager.snapshots().view()?;
     /// let mut few = view.range("a".."b");
     /// assert_eq!(few.next().transpose()?.map(|(key, _)| key).as_deref(), Some(&b"apple"[..]));
     /// assert!(few.next().is_none());

@@ -12,7 +12,7 @@ const ENTRIES: u64 = 120;
 impl World {
     /// The log is synced, and then the power fails: the storage loses all that it has not synced.
     pub(crate) fn cut_power_after_log_sync(&mut self, engine: Engine) {
-        engine.sync(TIMEOUT).unwrap();
+        engine.log().unwrap().sync(TIMEOUT).unwrap();
         self.cut_power(engine, 0, 0);
     }
 }
@@ -25,7 +25,7 @@ fn work(engine: &Engine, mode: CommitMode, random: &mut Random) {
         match mode {
             CommitMode::ByCommit => {
                 append(engine, next, last, 1);
-                engine.commit(last).unwrap();
+                engine.consensus().unwrap().commit(last).unwrap();
             }
             _ => submit(engine, next, last),
         }
@@ -37,7 +37,7 @@ fn work(engine: &Engine, mode: CommitMode, random: &mut Random) {
         }
         engine.step_background();
         if next / 40 != (last + 1) / 40 {
-            let _may_fail = engine.compact();
+            let _may_fail = engine.snapshots().compact();
         }
         next = last + 1;
     }
@@ -53,9 +53,9 @@ fn check(world: &World, mode: CommitMode, what: &str) {
     assert_eq!(counter(&engine), found.div_ceil(2), "{what}: after {found} entries");
     let mut random = Random::new(1);
     if mode == CommitMode::ByCommit
-        && let Some(last) = engine.log_state().unwrap().last
+        && let Some(last) = engine.log().unwrap().state().unwrap().last
     {
-        engine.commit(last.index).unwrap();
+        engine.consensus().unwrap().commit(last.index).unwrap();
     }
     work(&engine, mode, &mut random);
     assert!(engine.poison().is_none(), "{what}: {:?}", engine.poison());

@@ -80,7 +80,7 @@ pub(crate) fn submit(engine: &Engine, from: u64, to: u64) {
 
 pub(crate) fn append(engine: &Engine, from: u64, to: u64, term: u64) {
     let entries: Vec<_> = (from..=to).map(|index| entry(index, term)).collect();
-    assert_eq!(engine.append(&entries).unwrap().new, entries.len() as u64);
+    assert_eq!(engine.consensus().unwrap().append(&entries).unwrap().new, entries.len() as u64);
 }
 
 /// The state is that after exactly `applied` entries; every one was applied once.

@@ -33,16 +33,16 @@ fn a_storage_ahead_of_the_commit_mark_says_what_is_committed() {
     let engine = world.open();
     append(&engine, 1, 10, 1);
     engine.run_until_idle();
-    engine.commit(8).unwrap();
+    engine.consensus().unwrap().commit(8).unwrap();
     engine.run_until_idle();
     // No frame came after the commit to say so.
     world.kill(engine);
     let engine = world.open();
     assert_state(&engine, 8);
-    let state = engine.log_state().unwrap();
+    let state = engine.log().unwrap().state().unwrap();
     assert_eq!((state.committed, state.last), (Some(8), Some(LogId::new(10, 1))));
-    assert!(engine.truncate_after(Some(7)).is_err(), "it is committed");
-    engine.commit(10).unwrap();
+    assert!(engine.consensus().unwrap().truncate_after(Some(7)).is_err(), "it is committed");
+    engine.consensus().unwrap().commit(10).unwrap();
     engine.run_until_idle();
     assert_state(&engine, 10);
     world.kill(engine);
@@ -58,7 +58,7 @@ fn where_the_storage_is_ahead_of_the_logs_end_the_log_starts_over_after_it() {
         let go_on = |engine: &super::Engine, from, to| {
             if by_commit {
                 append(engine, from, to, 1);
-                engine.commit(to).unwrap();
+                engine.consensus().unwrap().commit(to).unwrap();
             } else {
                 submit(engine, from, to);
             }
@@ -72,7 +72,7 @@ fn where_the_storage_is_ahead_of_the_logs_end_the_log_starts_over_after_it() {
         world.kill(engine);
         let engine = world.open();
         assert_state(&engine, 7);
-        assert_eq!(engine.log_state().unwrap().purged, Some(7));
+        assert_eq!(engine.log().unwrap().state().unwrap().purged, Some(7));
         go_on(&engine, 8, 12);
         engine.run_until_idle();
         assert_state(&engine, 12);
@@ -107,11 +107,11 @@ fn compaction_gives_the_log_up_to_what_the_storage_has_durably_and_writes_no_sna
     submit(&engine, 1, 100);
     engine.run_until_idle();
     assert!(world.storage.unsynced() > 0, "under a log it is not synced");
-    let report = engine.compact().unwrap();
+    let report = engine.snapshots().compact().unwrap();
     assert_eq!(world.storage.unsynced(), 0);
     assert!(report.segments > 0 && !has_snapshots(&world));
     let purged = report.purged.unwrap();
-    assert_eq!(engine.log_state().unwrap().purged, Some(purged));
+    assert_eq!(engine.log().unwrap().state().unwrap().purged, Some(purged));
     assert!(purged <= 100);
     submit(&engine, 101, 150);
     engine.run_until_idle();
@@ -119,7 +119,7 @@ fn compaction_gives_the_log_up_to_what_the_storage_has_durably_and_writes_no_sna
     world.cut_power_after_log_sync(engine);
     let engine = world.open();
     assert_state(&engine, 150);
-    engine.compact().unwrap();
+    engine.snapshots().compact().unwrap();
     engine.into_manager().close(TIMEOUT).unwrap();
     let verified = sprag::testing::verify_on_disk(&world.disk).unwrap();
     assert!(verified.findings.is_empty(), "{verified:?}");
@@ -134,12 +134,12 @@ fn a_purge_goes_as_far_as_the_storage_has_applied_and_no_further() {
         append(&engine, first, first + 9, 1);
         engine.run_until_idle();
     }
-    engine.commit(120).unwrap();
+    engine.consensus().unwrap().commit(120).unwrap();
     engine.run_until_idle();
-    let refused = engine.purge(121);
+    let refused = engine.log().unwrap().purge(121);
     assert!(matches!(refused, Err(sprag::error::LogError::NotCovered { index: 121 })));
-    engine.purge(110).unwrap();
-    let purged = engine.log_state().unwrap().purged.unwrap();
+    engine.log().unwrap().purge(110).unwrap();
+    let purged = engine.log().unwrap().state().unwrap().purged.unwrap();
     assert!((1..=110).contains(&purged), "{purged}");
 }
 
@@ -152,7 +152,7 @@ fn a_storage_behind_the_logs_beginning_is_refused_with_what_is_missing() {
     let backup = world.storage.after_power_cut(usize::MAX);
     submit(&engine, 11, 100);
     engine.run_until_idle();
-    let gone = engine.compact().unwrap().purged.unwrap();
+    let gone = engine.snapshots().compact().unwrap().purged.unwrap();
     engine.into_manager().close(TIMEOUT).unwrap();
     let right = std::mem::replace(&mut world.storage, backup);
     for has in [Some(10), None] {
@@ -173,13 +173,13 @@ fn a_storage_of_another_log_is_refused() {
     let other = World::new(9, CommitMode::ByCommit);
     let engine = other.open();
     append(&engine, 1, 5, 2);
-    engine.commit(5).unwrap();
+    engine.consensus().unwrap().commit(5).unwrap();
     engine.run_until_idle();
     drop(engine);
     let mut world = World::new(10, CommitMode::ByCommit);
     let engine = world.open();
     append(&engine, 1, 9, 1);
-    engine.commit(9).unwrap();
+    engine.consensus().unwrap().commit(9).unwrap();
     engine.run_until_idle();
     engine.into_manager().close(TIMEOUT).unwrap();
     let right = std::mem::replace(&mut world.storage, other.storage);

@@ -113,7 +113,7 @@ impl World {
         if log.len() < self.acknowledged {
             return Err(format!("{} entries of {} acknowledged", log.len(), self.acknowledged));
         }
-        let state = node.log_state().map_err(|error| error.to_string())?;
+        let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let committed = state.committed.unwrap_or(0) as usize;
         if committed > self.committed {
             return Err(format!("{committed} committed by themselves, not {}", self.committed));
@@ -123,7 +123,7 @@ impl World {
             return Err(format!("{committed} committed, and applied is {:?}", stats.applied));
         }
         self.compare_state(node, &log, committed)?;
-        let hard = node.hard_state().map_err(|error| error.to_string())?;
+        let hard = node.log().unwrap().hard_state().map_err(|error| error.to_string())?;
         if !self.hard.contains(&hard) {
             return Err("a hard state that was not saved last, nor tried".to_owned());
         }
@@ -150,7 +150,7 @@ impl World {
 
     /// All entries: those that are gone from the log, which were committed, and the others as they are in it.
     fn read_log(&self, node: &Node) -> Result<Log, String> {
-        let state = node.log_state().map_err(|error| error.to_string())?;
+        let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let purged = state.purged.unwrap_or(0) as usize;
         if purged > self.committed {
             return Err(format!("{purged} entries are gone, and {} committed", self.committed));
@@ -159,7 +159,7 @@ impl World {
         let Some(last) = state.last.filter(|last| last.index as usize > purged) else {
             return Ok(out);
         };
-        let entries = node.entries(purged as u64 + 1..=last.index, usize::MAX);
+        let entries = node.log().unwrap().entries(purged as u64 + 1..=last.index, usize::MAX);
         for (log_id, payload) in entries.map_err(|error| error.to_string())?.iter() {
             let PayloadRef::Command(CommandRef::Put { key, value }) = payload else {
                 return Err("an entry that was never appended".to_owned());
@@ -212,8 +212,8 @@ impl World {
     /// A snapshot has what is committed, and makes all of the log durable first.
     fn take_snapshot(&mut self, node: &Node) -> Result<(), String> {
         let taken = match Take::random(&mut self.random) {
-            Take::Snapshot => node.snapshot(),
-            Take::Compaction => node.compact().map(|report| report.snapshot),
+            Take::Snapshot => node.snapshots().write(),
+            Take::Compaction => node.snapshots().compact().map(|report| report.snapshot),
         };
         match taken {
             Ok(report) => {
@@ -274,7 +274,7 @@ impl World {
             .zip(first..)
             .map(|(entry, index)| Entry::put(index, entry.term, &entry.key, &entry.value))
             .collect();
-        match node.append(&entries) {
+        match node.consensus().unwrap().append(&entries) {
             Ok(_) => {
                 for entry in proposed {
                     let mut log = self.log().clone();
@@ -295,7 +295,7 @@ impl World {
             return Ok(());
         }
         let committed = self.committed + 1 + self.random.below(uncommitted);
-        node.commit(committed as u64).map_err(|error| error.to_string())?;
+        node.consensus().unwrap().commit(committed as u64).map_err(|error| error.to_string())?;
         self.committed = committed;
         Ok(())
     }
@@ -306,7 +306,11 @@ impl World {
             return Ok(());
         }
         let keep = self.committed + self.random.below(uncommitted);
-        match node.truncate_after(keep.checked_sub(1).map(|index| index as u64 + 1)) {
+        match node
+            .consensus()
+            .unwrap()
+            .truncate_after(keep.checked_sub(1).map(|index| index as u64 + 1))
+        {
             Ok(()) => {
                 let mut log = self.log().clone();
                 log.truncate(keep);
@@ -327,7 +331,7 @@ impl World {
         let mut vote = self.random.next().to_le_bytes().to_vec();
         vote.resize(1 + self.random.below([8, 400, 3000][self.random.clone().below(3)]), b'h');
         self.hard[1] = Some(vote.clone());
-        match node.save_hard_state(&vote) {
+        match node.log().unwrap().save_hard_state(&vote) {
             Ok(()) => {
                 self.hard[0] = Some(vote);
                 // What was appended before is durable now, truncations as well.
@@ -422,20 +426,20 @@ fn with_entries(disk: &SimDisk, count: u64) -> Node {
 fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64, key: &[u8]) {
     let entries: Vec<Entry<'_>> =
         indexes.map(|index| Entry::put(index, term, key, b"value")).collect();
-    let _ = node.append(&entries).unwrap();
+    let _ = node.consensus().unwrap().append(&entries).unwrap();
 }
 
 #[test]
 fn a_truncated_entry_is_not_applied_when_the_directory_is_opened_again() {
     let disk = SimDisk::new(0);
     let node = with_entries(&disk, 5);
-    node.truncate_after(Some(3)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(3)).unwrap();
     append(&node, 4..=5, 2, b"new");
     node.run_until_idle();
-    node.truncate_after(Some(3)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(3)).unwrap();
     append(&node, 4..=5, 3, b"newer");
     node.run_until_idle();
-    node.commit(5).unwrap();
+    node.consensus().unwrap().commit(5).unwrap();
     node.run_until_idle();
     node.close().unwrap();
     let node = plain(&disk);
@@ -450,13 +454,13 @@ fn a_commit_is_not_recorded_of_entries_that_a_truncation_on_its_way_removes() {
     let node = plain(&disk);
     // All of it waits in memory when it is committed.
     append(&node, 1..=5, 1, b"old");
-    node.truncate_after(Some(3)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(3)).unwrap();
     append(&node, 4..=5, 2, b"new");
-    node.commit(5).unwrap();
+    node.consensus().unwrap().commit(5).unwrap();
     node.run_until_idle();
     disk.power_cut_keeping(0);
     drop(node);
-    assert_eq!(plain(&disk).log_state().unwrap().last.unwrap().term, 2);
+    assert_eq!(plain(&disk).log().unwrap().state().unwrap().last.unwrap().term, 2);
 }
 
 #[test]
@@ -464,17 +468,17 @@ fn a_hard_state_that_was_read_back_is_not_forgotten_by_a_power_cut() {
     for fault in [Fault::Error(FaultError::Eio), Fault::SyncErrorThenClean] {
         let disk = SimDisk::new(0);
         let node = plain(&disk);
-        node.save_hard_state(b"vote 1").unwrap();
+        node.log().unwrap().save_hard_state(b"vote 1").unwrap();
         // The process dies between write and sync, or the sync fails.
         disk.fail_at(disk.operations() + 1, fault);
-        node.save_hard_state(b"vote 2").unwrap_err();
+        node.log().unwrap().save_hard_state(b"vote 2").unwrap_err();
         disk.crash_process();
         drop(node);
         let node = plain(&disk);
-        let read = node.hard_state().unwrap();
+        let read = node.log().unwrap().hard_state().unwrap();
         disk.power_cut_keeping(0);
         drop(node);
-        assert_eq!(plain(&disk).hard_state().unwrap(), read, "{fault:?}");
+        assert_eq!(plain(&disk).log().unwrap().hard_state().unwrap(), read, "{fault:?}");
     }
 }
 
@@ -482,9 +486,9 @@ fn a_hard_state_that_was_read_back_is_not_forgotten_by_a_power_cut() {
 fn a_truncation_before_a_clean_close_is_not_undone_by_it() {
     let disk = SimDisk::new(0);
     let node = with_entries(&disk, 5);
-    node.truncate_after(Some(3)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(3)).unwrap();
     node.close().unwrap();
-    let last = plain(&disk).log_state().unwrap().last.unwrap();
+    let last = plain(&disk).log().unwrap().state().unwrap().last.unwrap();
     assert_eq!(last.index, 3, "what was truncated came back");
 }
 
@@ -492,12 +496,12 @@ fn a_truncation_before_a_clean_close_is_not_undone_by_it() {
 fn a_truncation_is_durable_before_a_hard_state_that_is_saved_after_it() {
     let disk = SimDisk::new(0);
     let node = with_entries(&disk, 5);
-    node.truncate_after(Some(3)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(3)).unwrap();
     // The call may wait for the log, so somebody else steps it.
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let saving = scope.spawn(|| {
-            let saved = node.save_hard_state(b"a vote of the next term");
+            let saved = node.log().unwrap().save_hard_state(b"a vote of the next term");
             done.store(true, Ordering::Release);
             saved
         });
@@ -510,6 +514,13 @@ fn a_truncation_is_durable_before_a_hard_state_that_is_saved_after_it() {
     disk.power_cut_keeping(0);
     drop(node);
     let node = plain(&disk);
-    assert_eq!(node.hard_state().unwrap().as_deref(), Some(&b"a vote of the next term"[..]));
-    assert_eq!(node.log_state().unwrap().last.unwrap().index, 3, "the truncation was lost");
+    assert_eq!(
+        node.log().unwrap().hard_state().unwrap().as_deref(),
+        Some(&b"a vote of the next term"[..])
+    );
+    assert_eq!(
+        node.log().unwrap().state().unwrap().last.unwrap().index,
+        3,
+        "the truncation was lost"
+    );
 }

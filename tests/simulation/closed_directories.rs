@@ -100,10 +100,10 @@ impl Made {
                     }
                     Vote => {
                         votes += 1;
-                        node.save_hard_state(&vote(votes)).unwrap();
+                        node.log().unwrap().save_hard_state(&vote(votes)).unwrap();
                     }
-                    Compact => drop(node.compact().unwrap()),
-                    Snapshot => drop(node.snapshot().unwrap()),
+                    Compact => drop(node.snapshots().compact().unwrap()),
+                    Snapshot => drop(node.snapshots().write().unwrap()),
                 }
                 node.run_until_idle();
                 made.note(&disk);

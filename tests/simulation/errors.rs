@@ -132,13 +132,13 @@ fn a_compaction_on_a_full_disk_fails_alone() {
     let bytes = |name: &String| world.disk.read_file(name).unwrap().len() as u64;
     world.disk.set_capacity(Some(world.disk.file_names().iter().map(bytes).sum()));
     for _ in 0..2 {
-        let error = node.compact().unwrap_err();
+        let error = node.snapshots().compact().unwrap_err();
         assert!(error.to_string().contains("the disk is full"), "{error}");
         assert!(node.poison().is_none(), "{:?}", node.poison());
     }
     world.disk.set_capacity(None);
     world.drive(&node, 4).unwrap();
-    node.compact().unwrap();
+    node.snapshots().compact().unwrap();
     world.drive(&node, 4).unwrap();
     drop(node);
     world.crash(Crash::Power(0));

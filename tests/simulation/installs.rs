@@ -48,7 +48,7 @@ fn append(node: &Node, mode: CommitMode, indexes: RangeInclusive<u64>, term: imp
         let (key, value) = (key(index), value(index, term(index)));
         let entry = [Entry::put(index, term(index), &key, &value)];
         let taken = match mode {
-            CommitMode::ByCommit => node.append(&entry),
+            CommitMode::ByCommit => node.consensus().unwrap().append(&entry),
             _ => node.apply_entries(&entry),
         };
         assert_eq!(taken.unwrap().new, 1);
@@ -58,7 +58,7 @@ fn append(node: &Node, mode: CommitMode, indexes: RangeInclusive<u64>, term: imp
 
 fn commit(node: &Node, mode: CommitMode, index: u64) {
     if mode == CommitMode::ByCommit {
-        node.commit(index).unwrap();
+        node.consensus().unwrap().commit(index).unwrap();
     }
     node.run_until_idle();
 }
@@ -69,8 +69,8 @@ fn leader(mode: CommitMode) -> (SimDisk, Snapshot) {
     let node = open(&disk, mode).unwrap();
     append(&node, mode, 1..=END, term);
     commit(&node, mode, END);
-    node.snapshot().unwrap();
-    let snapshot = node.newest_snapshot().unwrap().unwrap();
+    node.snapshots().write().unwrap();
+    let snapshot = node.snapshots().newest().unwrap().unwrap();
     node.close().unwrap();
     (disk, snapshot)
 }
@@ -81,7 +81,7 @@ fn follower(mode: CommitMode) -> (SimDisk, Node) {
     let node = open(&disk, mode).unwrap();
     append(&node, mode, 1..=COMMON, term);
     commit(&node, mode, COMMON);
-    assert!(node.compact().unwrap().segments > 0);
+    assert!(node.snapshots().compact().unwrap().segments > 0);
     drop(node);
     disk.crash_process();
     // Its store is filled from its own snapshot, by a part, when the other one comes.
@@ -105,7 +105,7 @@ fn check_state(node: &Node, end: u64) -> Result<(), String> {
 
 /// Whether the snapshot was installed; else all is as it was before.
 fn is_new(node: &Node, mode: CommitMode) -> Result<bool, String> {
-    let state = node.log_state().map_err(|error| error.to_string())?;
+    let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
     let last = state.last.map(|last| (last.index, last.term));
     let old = if mode == CommitMode::ByCommit { TAIL } else { COMMON };
     let new = match last {
@@ -116,7 +116,7 @@ fn is_new(node: &Node, mode: CommitMode) -> Result<bool, String> {
     check_state(node, if new { END } else { COMMON })?;
     if !new {
         let gone = state.purged.unwrap_or(0);
-        let entries = node.entries(gone + 1..=old, usize::MAX);
+        let entries = node.log().unwrap().entries(gone + 1..=old, usize::MAX);
         if entries.map_err(|error| error.to_string())?.len() as u64 != old - gone {
             return Err("the old log does not read".to_owned());
         }
@@ -133,7 +133,7 @@ fn go_on(disk: &SimDisk, mode: CommitMode, snapshot: &Snapshot) -> Result<bool, 
     }
     let new = is_new(&node, mode)?;
     if !new {
-        node.restore(snapshot, LONG).map_err(|error| error.to_string())?;
+        node.snapshots().restore(snapshot, LONG).map_err(|error| error.to_string())?;
     }
     append(&node, mode, END + 1..=END + 20, term);
     commit(&node, mode, END + 20);
@@ -142,7 +142,7 @@ fn go_on(disk: &SimDisk, mode: CommitMode, snapshot: &Snapshot) -> Result<bool, 
     let node = open(disk, mode)?;
     commit(&node, mode, END + 20);
     check_state(&node, END + 20)?;
-    node.compact().map_err(|error| error.to_string())?;
+    node.snapshots().compact().map_err(|error| error.to_string())?;
     drop(node);
     disk.power_cut_keeping(0);
     check_state(&open(disk, mode)?, END + 20)?;
@@ -160,7 +160,7 @@ fn a_power_cut_at_every_operation_of_an_installation_leaves_the_old_state_or_the
                 let (disk, node) = follower(mode);
                 disk.reset_operations();
                 disk.fail_at(n, Fault::PowerCut);
-                let installed = node.restore(&snapshot, LONG);
+                let installed = node.snapshots().restore(&snapshot, LONG);
                 let struck = disk.is_power_off();
                 assert!(struck || installed.is_ok(), "{installed:?}");
                 drop(node);
@@ -176,7 +176,7 @@ fn a_power_cut_at_every_operation_of_an_installation_leaves_the_old_state_or_the
             }
             let (disk, node) = follower(mode);
             disk.reset_operations();
-            node.restore(&snapshot, LONG).unwrap();
+            node.snapshots().restore(&snapshot, LONG).unwrap();
             if disk.operations() < n {
                 break;
             }
@@ -199,7 +199,7 @@ fn a_power_cut_at_every_operation_of_the_opening_after_an_installation_that_fail
                     let (disk, node) = follower(mode);
                     disk.reset_operations();
                     disk.fail_at(n, fault);
-                    let installed = node.restore(&snapshot, LONG);
+                    let installed = node.snapshots().restore(&snapshot, LONG);
                     tried = disk.operations() > n;
                     let sync =
                         disk.trace().get(n as usize).is_some_and(|op| op.starts_with("sync "));

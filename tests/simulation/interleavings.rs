@@ -305,7 +305,7 @@ impl World {
         self.disk.reset_operations();
         let node = self.open()?.ok_or("nothing was set to fail")?;
         if let Some(last) = self.last(self.log.len()).filter(|_| self.by_commit) {
-            node.commit(last).map_err(|error| error.to_string())?;
+            node.consensus().unwrap().commit(last).map_err(|error| error.to_string())?;
             self.committed = self.log.len();
         }
         node.run_until_idle();

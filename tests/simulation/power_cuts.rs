@@ -124,7 +124,7 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     write_and_cut(&node, &entries[1..2], 0b0010);
     drop(node);
 
-    let last = open().log_state().unwrap().last.unwrap();
+    let last = open().log().unwrap().state().unwrap().last.unwrap();
     assert!(last.index <= 2, "entry {} was cut, and not sent again", last.index);
 }
 

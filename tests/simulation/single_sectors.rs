@@ -105,7 +105,7 @@ fn written(made: &Made, disk: &SimDisk, goes_on: bool) -> Result<Said, String> {
             let named = named(machine.recovery());
             let has_entries = has_entries(made, &machine);
             let node = Stepped::new(machine, apply_config()).unwrap();
-            let vote = node.hard_state().unwrap();
+            let vote = node.log().unwrap().hard_state().unwrap();
             let said = Said { named, has_entries, has_vote: vote == made.vote };
             if goes_on && said.is_exact() {
                 go_on(made, disk, node)?;
@@ -128,7 +128,7 @@ fn go_on(made: &Made, disk: &SimDisk, node: Stepped<PersistentStateMachine>) -> 
     let machine = machine.map_err(|error| format!("it does not open again: {error}"))?;
     let last = machine.applied().map(|last| last.index);
     let state = machine.scan_sorted().map_err(|error| error.to_string())?;
-    let vote = Stepped::new(machine, apply_config()).unwrap().hard_state().unwrap();
+    let vote = Stepped::new(machine, apply_config()).unwrap().log().unwrap().hard_state().unwrap();
     if last != Some(next) || state.len() != made.values.len() + 1 || vote != made.vote {
         return Err("something was lost when it went on".to_owned());
     }

@@ -20,7 +20,7 @@ fn compacted(closed: bool) -> World {
         assert!(world.take(&node, Take::Compaction).unwrap());
     }
     world.drive(&node, 9).unwrap();
-    assert!(node.log_state().unwrap().purged > Some(30));
+    assert!(node.log().unwrap().state().unwrap().purged > Some(30));
     if closed {
         node.close().unwrap();
     } else {
@@ -144,7 +144,7 @@ fn a_damaged_chunk_that_replay_meets_is_corrupt_with_its_file() {
     };
     (1..=20).for_each(|index| apply(Entry::put(index, 1, b"key", &[7; 900])));
     apply(Entry::increment(21, 1, b"number", 5));
-    assert!(node.compact().unwrap().segments > 0);
+    assert!(node.snapshots().compact().unwrap().segments > 0);
     apply(Entry::increment(22, 1, b"number", 5));
     node.close().unwrap();
     disk.crash_process();

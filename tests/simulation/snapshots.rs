@@ -48,7 +48,7 @@ pub(crate) fn serial_snapshot(history: &History, count: usize) -> Vec<u8> {
         engine.run_until_idle();
     }
     let mut bytes = Vec::new();
-    engine.snapshot_to(&mut bytes).unwrap();
+    engine.snapshots().write_to(&mut bytes).unwrap();
     bytes
 }
 
@@ -58,8 +58,8 @@ impl World {
     pub(crate) fn take(&mut self, node: &Node, what: Take) -> Result<bool, String> {
         let struck_before = self.struck();
         let taken = match what {
-            Take::Snapshot => node.snapshot(),
-            Take::Compaction => node.compact().map(|report| report.snapshot),
+            Take::Snapshot => node.snapshots().write(),
+            Take::Compaction => node.snapshots().compact().map(|report| report.snapshot),
         };
         // It has synced the log, whatever became of it.
         self.note(node)?;
@@ -106,7 +106,8 @@ impl World {
             return Err(format!("{name} was left over"));
         }
         self.check_log(&node)?;
-        let report = node.compact().map_err(|error| format!("compacting failed: {error}"))?;
+        let report =
+            node.snapshots().compact().map_err(|error| format!("compacting failed: {error}"))?;
         self.check_bytes(&node, report.snapshot.log_id)?;
         self.check_log(&node)?;
         self.compare_state(node.machine(), self.history.len())?;
@@ -136,7 +137,7 @@ impl World {
             return Err(format!("{snapshots:?} are there after {count} entries"));
         }
         let mut bytes = Vec::new();
-        node.snapshot_to(&mut bytes).map_err(|error| error.to_string())?;
+        node.snapshots().write_to(&mut bytes).map_err(|error| error.to_string())?;
         if bytes != serial_snapshot(&self.history, count) {
             return Err(format!("the snapshot of {count} entries is not that of a serial engine"));
         }
@@ -145,7 +146,7 @@ impl World {
 
     /// What the log says it has can be read, is what was submitted, and is as much as it was asked to retain.
     fn check_log(&self, node: &Node) -> Result<(), String> {
-        let state = node.log_state().map_err(|error| error.to_string())?;
+        let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let (first, last) = (self.history.first, state.last.map(|last| last.index));
         let gone = self.history.count_to(state.purged);
         let count = self.history.len();
@@ -159,7 +160,7 @@ impl World {
             return Ok(());
         }
         let wanted = first + gone as u64..=first + count as u64 - 1;
-        let entries = node.entries(wanted.clone(), usize::MAX);
+        let entries = node.log().unwrap().entries(wanted.clone(), usize::MAX);
         let entries = entries.map_err(|error| format!("{wanted:?} does not read: {error}"))?;
         let known = self.history.items(gone..count);
         let terms: Vec<(u64, u64)> =

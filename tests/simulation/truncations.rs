@@ -42,7 +42,11 @@ fn value(index: u64, term: u64) -> Vec<u8> {
 
 fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64) {
     for index in indexes {
-        let _ = node.append(&[Entry::put(index, term, &key(index), &value(index, term))]).unwrap();
+        let _ = node
+            .consensus()
+            .unwrap()
+            .append(&[Entry::put(index, term, &key(index), &value(index, term))])
+            .unwrap();
         node.run_until_idle();
     }
 }
@@ -74,24 +78,25 @@ fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
     // With an entry to retain, a compaction does not end the segment first, which would have the log written.
     let node = open_retaining(&disk, way.retained());
     append(&node, 1..=LAST, 1);
-    node.commit(COMMITTED).unwrap();
+    node.consensus().unwrap().commit(COMMITTED).unwrap();
     node.run_until_idle();
-    node.truncate_after(Some(keep)).unwrap();
+    node.consensus().unwrap().truncate_after(Some(keep)).unwrap();
     if way == Way::Again {
         append(&node, keep + 1..=keep + 30, 2);
-        node.truncate_after(Some(keep)).unwrap();
+        node.consensus().unwrap().truncate_after(Some(keep)).unwrap();
     }
     if way == Way::Unwritten {
         for index in keep + 1..=end {
             let (key, value) = (key(index), value(index, 2));
-            let _ = node.append(&[Entry::put(index, 2, &key, &value)]).unwrap();
+            let _ =
+                node.consensus().unwrap().append(&[Entry::put(index, 2, &key, &value)]).unwrap();
         }
-        node.commit(end).unwrap();
+        node.consensus().unwrap().commit(end).unwrap();
         while (0..node.workers()).any(|id| node.step_worker(id)) {}
         assert_eq!(node.stats().applied, Some(end));
     } else {
         append(&node, keep + 1..=end, 2);
-        node.commit(end).unwrap();
+        node.consensus().unwrap().commit(end).unwrap();
         node.run_until_idle();
     }
     (disk, node)
@@ -99,14 +104,15 @@ fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
 
 /// Everything is there; how much of it is gone from the log.
 fn check(node: &Node, keep: u64, end: u64) -> Result<u64, String> {
-    let state = node.log_state().map_err(|error| error.to_string())?;
+    let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
     let last = state.last.map(|last| (last.index, last.term));
     if last != Some((end, 2)) || state.committed != Some(end) {
         return Err(format!("{state:?}"));
     }
     let purged = state.purged.unwrap_or(0);
     if purged < end {
-        let entries = node.entries(purged + 1..=end, usize::MAX).map_err(|e| e.to_string())?;
+        let entries =
+            node.log().unwrap().entries(purged + 1..=end, usize::MAX).map_err(|e| e.to_string())?;
         let found: Vec<(u64, u64)> =
             entries.iter().map(|(log_id, _)| (log_id.index, log_id.term)).collect();
         let expected: Vec<(u64, u64)> =
@@ -139,7 +145,7 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
                 if way != Way::Unwritten {
                     check(&node, keep, end)?;
                 }
-                let before = node.compact().map_err(|error| error.to_string())?.purged;
+                let before = node.snapshots().compact().map_err(|error| error.to_string())?.purged;
                 check(&node, keep, end)?;
                 drop(node);
                 disk.power_cut_keeping(0);
@@ -151,7 +157,7 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
                     }
                     *gone.entry(purged).or_insert(0) += 1;
                     // From what opening found in the log, not from what was written to it.
-                    node.compact().map_err(|error| error.to_string())?;
+                    node.snapshots().compact().map_err(|error| error.to_string())?;
                     let again = check(&node, keep, end)?;
                     if again < purged {
                         return Err(format!("{again} gone after {purged}"));
@@ -187,7 +193,7 @@ fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
             let mut random = Random::new(keep * 1000 + n);
             disk.reset_operations();
             disk.fail_at(n, Fault::PowerCut);
-            let compacted = node.compact().is_ok();
+            let compacted = node.snapshots().compact().is_ok();
             let struck = disk.is_power_off();
             assert!(struck || compacted);
             drop(node);
@@ -195,10 +201,10 @@ fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
             disk.reset_operations();
             let node = open(&disk);
             // What was committed last may be in no frame yet; the consensus engine says it again.
-            node.commit(end).unwrap();
+            node.consensus().unwrap().commit(end).unwrap();
             node.run_until_idle();
             let checked = check(&node, keep, end).and_then(|_| {
-                node.compact().map_err(|error| error.to_string())?;
+                node.snapshots().compact().map_err(|error| error.to_string())?;
                 drop(node);
                 disk.power_cut_keeping(random.next());
                 check(&open(&disk), keep, end)
@@ -232,12 +238,16 @@ fn a_sync_of_the_interval_moves_no_mark_past_a_truncation_that_is_in_flight() {
         let node = Node::new(&disk, machine.unwrap(), &shape);
         let mut random = Random::new(seed);
         for index in 1..=9 {
-            let _ = node.append(&[Entry::put(index, 1, &key(index), b"old")]).unwrap();
+            let _ = node
+                .consensus()
+                .unwrap()
+                .append(&[Entry::put(index, 1, &key(index), b"old")])
+                .unwrap();
         }
         for _ in 0..random.below(8) {
             node.step_log_writer();
         }
-        node.truncate_after(Some(4)).unwrap();
+        node.consensus().unwrap().truncate_after(Some(4)).unwrap();
         for steps in 0..60 {
             if random.one_in(3) {
                 node.advance(interval);

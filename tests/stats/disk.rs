@@ -73,10 +73,10 @@ fn snapshots_and_compactions_are_counted() {
         (stats.snapshot, stats.machine.last_snapshot, stats.purged, done, failed)
     };
     assert_eq!(shown(), (None, None, None, 0, 0));
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     assert_eq!(shown(), (Some(10), Some(10), None, 0, 0));
     fill(&manager, 11, 200);
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     assert_eq!(report.snapshot.log_id.map(|last| last.index), Some(210));
     assert!(report.segments > 1);
     assert_eq!(shown(), (Some(210), Some(210), report.purged, 1, 0));
@@ -86,7 +86,7 @@ fn snapshots_and_compactions_are_counted() {
     fill(&manager, 211, 200);
     let recycled = manager.stats().log_writer.recycled_segments;
     assert!((1..=4).contains(&recycled), "{recycled} of at most 4 spare ones");
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     assert_eq!(CompactionFigures::of(&manager.stats()).done, 2);
 }
 
@@ -110,7 +110,7 @@ fn the_disk_is_told_by_what_takes_it() {
     };
     let full = are_all(names(&scratch, ".seg").len() as u64);
     assert_eq!((full.segments > 2, full.spare_bytes), (true, 0));
-    let report = manager.compact().unwrap();
+    let report = manager.snapshots().compact().unwrap();
     let after = are_all(names(&scratch, ".seg").len() as u64);
     assert!(after.segments < full.segments && after.spare_bytes > 0);
     assert_eq!(after.snapshot_bytes, report.snapshot.bytes);
@@ -155,13 +155,13 @@ fn a_compaction_that_fails_is_counted_until_one_is_done() {
     let manager = manage(Journaled::open(config, Late::default()).unwrap(), apply_config(1));
     manager.apply(&opaque(1), LONG).unwrap();
     for failed in 1..=2 {
-        manager.compact().unwrap_err();
+        manager.snapshots().compact().unwrap_err();
         let compaction = manager.stats().compaction;
         assert_eq!((compaction.done, compaction.failed), (0, failed));
         assert!(compaction.last_error.unwrap().contains("so few entries"));
     }
     manager.apply(&opaque(2), LONG).unwrap();
-    manager.compact().unwrap();
+    manager.snapshots().compact().unwrap();
     let compaction = manager.stats().compaction;
     assert_eq!((compaction.done, compaction.failed, compaction.last_error), (1, 2, None));
 }
@@ -176,12 +176,12 @@ fn a_compaction_without_room_is_counted_as_such() {
     }
     engine.run_until_idle();
     disk.set_capacity(Some(0));
-    let error = engine.compact().unwrap_err();
+    let error = engine.snapshots().compact().unwrap_err();
     assert!(error.is_disk_full(), "{error}");
     let compaction = engine.stats().compaction;
     assert_eq!((compaction.failed, compaction.failed_disk_full), (1, 1));
     disk.set_capacity(None);
-    engine.compact().unwrap();
+    engine.snapshots().compact().unwrap();
     assert_eq!(engine.stats().compaction.failed_disk_full, 1);
 }
 
@@ -211,7 +211,7 @@ fn recovery_says_what_opening_found() {
     let last = Some(LogId::new(3, 1));
     assert_eq!((found.last, found.applied, found.frames), (last, Some(3), 3));
     fill(&manager, 4, 200);
-    let purged = manager.compact().unwrap().purged;
+    let purged = manager.snapshots().compact().unwrap().purged;
     manager.close(LONG).unwrap();
 
     std::fs::write(scratch.path().join("notes.txt"), b"a file that is not the engine's").unwrap();
@@ -243,9 +243,9 @@ fn recovery_says_what_is_damaged() {
     assert_eq!((cut.file, start), (frame.name(), frame.offset as u64));
     assert_eq!(machine.recovery().last.map(|last| last.index), Some(9));
 
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     manager.apply(&Entry::put(11, 1, b"k", b"v"), LONG).unwrap();
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     manager.close(LONG).unwrap();
     let names = names(&scratch, ".snap");
     let middle = std::fs::metadata(scratch.path().join(&names[1])).unwrap().len() / 2;

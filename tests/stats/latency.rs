@@ -88,9 +88,13 @@ fn submissions_beyond_the_stamps_are_counted_as_unmeasured() {
     let engine =
         stepped_with(&SimDisk::new(1), config, |config| config.commit_mode(CommitMode::ByCommit));
     for first in (1..=200).step_by(2) {
-        let _ = engine.append(&[Entry::noop(first, 1), Entry::noop(first + 1, 1)]).unwrap();
+        let _ = engine
+            .consensus()
+            .unwrap()
+            .append(&[Entry::noop(first, 1), Entry::noop(first + 1, 1)])
+            .unwrap();
     }
-    engine.commit(200).unwrap();
+    engine.consensus().unwrap().commit(200).unwrap();
     engine.run_until_idle();
     let latency = engine.stats().latency;
     assert_eq!((latency.count, latency.unmeasured), (128, 72));

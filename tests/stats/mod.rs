@@ -273,7 +273,7 @@ fn entries_of_an_installed_snapshot_are_not_counted_as_applied() {
     let source = manage(Own::default(), apply_config(2));
     run(&source, 1, 500);
     let mut bytes = Vec::new();
-    source.snapshot_to(&mut bytes).unwrap();
+    source.snapshots().write_to(&mut bytes).unwrap();
     let beside = tempfile::tempdir().unwrap();
     let file = beside.path().join("a.snap");
     std::fs::write(&file, bytes).unwrap();
@@ -281,7 +281,7 @@ fn entries_of_an_installed_snapshot_are_not_counted_as_applied() {
 
     let in_memory = manage(Own::default(), apply_config(2));
     run(&in_memory, 1, 10);
-    in_memory.restore(&snapshot, LONG).unwrap();
+    in_memory.snapshots().restore(&snapshot, LONG).unwrap();
     run(&in_memory, 501, 30);
     let stats = in_memory.stats();
     assert_eq!((stats.total_applied, stats.machine.applied_count), (40, 40));
@@ -290,7 +290,7 @@ fn entries_of_an_installed_snapshot_are_not_counted_as_applied() {
 
     let machine = Journaled::open(scratch.config(), Own::default()).unwrap();
     let on_disk = manage(machine, apply_config(2));
-    on_disk.restore(&snapshot, LONG).unwrap();
+    on_disk.snapshots().restore(&snapshot, LONG).unwrap();
     assert_eq!((on_disk.stats().total_applied, on_disk.stats().total_failed), (0, 0));
     run(&on_disk, 501, 30);
     let stats = on_disk.stats();
@@ -304,12 +304,16 @@ fn records_that_jump_over_indexes_count_only_the_entries_they_have() {
     let config = scratch.config().commit_mode(CommitMode::ByCommit);
     let machine = Journaled::open(config.contiguity(Contiguity::Monotone), Own::default()).unwrap();
     let manager = manage(machine, apply_config(2));
-    let _ = manager.append(&[opaque(3), opaque(4)]).unwrap();
-    manager.commit(3).unwrap();
+    let _ = manager.consensus().unwrap().append(&[opaque(3), opaque(4)]).unwrap();
+    manager.consensus().unwrap().commit(3).unwrap();
     manager.wait_for_apply(3, LONG).unwrap();
     assert_eq!(manager.stats().total_applied, 1);
     let mut replies = Vec::new();
-    manager.apply_only(&[opaque(20), opaque(40), opaque(41)], LONG, &mut replies).unwrap();
+    manager
+        .consensus()
+        .unwrap()
+        .apply_only(&[opaque(20), opaque(40), opaque(41)], LONG, &mut replies)
+        .unwrap();
     let stats = manager.stats();
     assert_eq!((stats.total_applied, stats.machine.applied_count), (4, 4));
     assert_eq!((stats.applied, stats.total_failed), (Some(41), 2));
@@ -365,15 +369,15 @@ fn marks_and_queues_move_with_each_step() {
     };
     assert_eq!(shown(), ([0; 6], 0, 0));
     let entries: Vec<_> = (1..=7).map(|index| Entry::noop(index, 1)).collect();
-    let _ = engine.append(&entries).unwrap();
+    let _ = engine.consensus().unwrap().append(&entries).unwrap();
     assert_eq!(shown(), ([7, 0, 0, 0, 0, 0], 7, 7));
-    engine.commit(5).unwrap();
+    engine.consensus().unwrap().commit(5).unwrap();
     assert_eq!(shown(), ([7, 0, 0, 5, 0, 0], 7, 7));
     while engine.step_worker(0) {}
     assert_eq!(shown(), ([7, 0, 0, 5, 5, 0], 2, 7));
     while engine.step_log_writer() {}
     assert_eq!(shown(), ([7, 7, 7, 5, 5, 5], 2, 2));
-    engine.commit(7).unwrap();
+    engine.consensus().unwrap().commit(7).unwrap();
     engine.run_until_idle();
     assert_eq!(shown(), ([7; 6], 0, 0));
 
@@ -499,7 +503,7 @@ fn unfilled_chunks_go_down_one_by_one() {
             engine.apply_entries(&[Entry::put(index, 1, &index.to_le_bytes(), &[7; 100])]).unwrap();
     }
     engine.run_until_idle();
-    engine.compact().unwrap();
+    engine.snapshots().compact().unwrap();
     drop(engine);
     let engine = stepped_with(&disk, one_worker(), small);
     let chunks = engine.stats().machine.unfilled_chunks;
@@ -527,7 +531,7 @@ fn copies_for_a_view_take_time() {
     let mut index = 2000;
     while shown().1 == [0; 2] {
         std::thread::scope(|scope| {
-            let view = scope.spawn(|| manager.view().unwrap());
+            let view = scope.spawn(|| manager.snapshots().view().unwrap());
             for _ in 0..200 {
                 index += 1;
                 manager.apply(&Entry::put(index, 1, &index.to_le_bytes(), b"v"), LONG).unwrap();

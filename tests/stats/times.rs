@@ -189,7 +189,7 @@ fn snapshots_and_compactions_take_what_the_machine_takes() {
     let engine = Stepped::with_clock(machine, one_worker(), clock).unwrap();
     let _ = engine.apply_entries(&[opaque(1)]).unwrap();
     engine.run_until_idle();
-    engine.compact().unwrap_err();
+    engine.snapshots().compact().unwrap_err();
     let taken = || {
         let times = engine.stats().times;
         (shown(&times.snapshot), shown(&times.compaction))
@@ -197,11 +197,11 @@ fn snapshots_and_compactions_take_what_the_machine_takes() {
     assert_eq!(taken(), ((0, Duration::ZERO), (0, Duration::ZERO)), "one that fails has no time");
     let _ = engine.apply_entries(&[opaque(2)]).unwrap();
     engine.run_until_idle();
-    engine.snapshot().unwrap();
+    engine.snapshots().write().unwrap();
     assert_eq!(taken(), ((1, 11 * MS), (0, Duration::ZERO)));
-    engine.snapshot_to(&mut Vec::new()).unwrap();
+    engine.snapshots().write_to(&mut Vec::new()).unwrap();
     assert_eq!(taken(), ((2, 22 * MS), (0, Duration::ZERO)));
-    engine.compact().unwrap();
+    engine.snapshots().compact().unwrap();
     assert_eq!(taken(), ((3, 33 * MS), (1, 11 * MS)));
 }
 

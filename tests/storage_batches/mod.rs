@@ -173,10 +173,10 @@ fn callers_that_wait_do_not_wait_for_the_interval() {
                 submit(&manager, 6, 7);
                 manager.wait_for_apply(7, LONG).unwrap();
                 submit(&manager, 8, 8);
-                assert_eq!(manager.view().unwrap().log_id().unwrap().index, 8);
+                assert_eq!(manager.snapshots().view().unwrap().log_id().unwrap().index, 8);
                 submit(&manager, 9, 9);
                 let mut file = Vec::new();
-                let report = manager.snapshot_to(&mut file).unwrap();
+                let report = manager.snapshots().write_to(&mut file).unwrap();
                 assert_eq!(report.log_id.unwrap().index, 9);
                 submit(&manager, 10, 10);
                 manager.flush_pending(LONG).unwrap();
@@ -311,7 +311,7 @@ fn a_failed_commit_ends_the_engine_and_gives_no_reply_of_its_batch() {
             assert_eq!(stats.total_applied, 1);
             let again = manager.apply(&increment(4), LONG);
             assert!(matches!(again, Err(ApplyError::Submit { .. })), "{again:?}");
-            assert!(manager.view().is_err() && manager.flush_pending(LONG).is_err());
+            assert!(manager.snapshots().view().is_err() && manager.flush_pending(LONG).is_err());
             let closed = manager.close(LONG);
             assert!(matches!(closed, Err(CloseError::Poisoned(_))), "{closed:?}");
         }
@@ -339,7 +339,7 @@ fn a_view_is_of_what_the_storage_has_committed() {
     assert!(engine.step_worker(0), "applied, and not committed");
     assert!(seen.commits().is_empty());
     submit(&engine, 6, 8);
-    let view = engine.view().unwrap();
+    let view = engine.snapshots().view().unwrap();
     assert_eq!((view.log_id().unwrap().index, seen.committed()), (8, Some(8)));
     assert_eq!(view.get(b"counter").unwrap().as_deref(), Some(&b"8"[..]));
     assert_eq!(engine.stats().applied, Some(8));

@@ -50,7 +50,7 @@ fn snapshot_of(keys: u64, bytes: usize, mark: u8, last: u64) -> (Vec<u8>, Snapsh
         manager.apply(&Entry::noop(index, 1), TIMEOUT).unwrap();
     }
     let mut bytes = Vec::new();
-    manager.snapshot_to(&mut bytes).unwrap();
+    manager.snapshots().write_to(&mut bytes).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &bytes).unwrap();
     (bytes, Snapshot::open(file.path()).unwrap())
@@ -85,7 +85,7 @@ fn a_power_cut_at_every_change_of_an_installation_leaves_the_old_state_or_the_ne
         let manager = manage(&storage);
         let before = bytes_of(manager.machine());
         storage.fail_after(cut);
-        let installed = manager.restore(&snapshot, TIMEOUT);
+        let installed = manager.snapshots().restore(&snapshot, TIMEOUT);
         for keep in 0..=storage.unsynced() {
             let left = storage.after_power_cut(keep);
             let machine = open(&left);
@@ -118,7 +118,7 @@ fn a_failure_at_any_change_of_an_installation_changes_nothing_or_poisons() {
         let before = bytes_of(manager.machine());
         let operations = storage.operations();
         storage.fail_once_after(at);
-        match manager.restore(&snapshot, TIMEOUT) {
+        match manager.snapshots().restore(&snapshot, TIMEOUT) {
             Ok(_) => {
                 assert_eq!(bytes_of(manager.machine()), new);
                 if storage.operations() - operations <= at {
@@ -140,7 +140,7 @@ fn a_failure_at_any_change_of_an_installation_changes_nothing_or_poisons() {
                 assert_eq!(bytes_of(manager.machine()), before);
                 let next = manager.applied().unwrap().index + 1;
                 manager.apply(&Entry::put(next, 1, b"k0", b"1"), TIMEOUT).unwrap();
-                manager.restore(&snapshot, TIMEOUT).unwrap();
+                manager.snapshots().restore(&snapshot, TIMEOUT).unwrap();
                 assert_eq!(bytes_of(manager.machine()), new);
             }
         }
@@ -155,11 +155,11 @@ fn too_little_room_fails_the_call_and_changes_nothing() {
     let manager = manage(&storage);
     let before = bytes_of(manager.machine());
     storage.set_capacity(Some(3 * LONG));
-    let error = manager.restore(&snapshot, TIMEOUT).unwrap_err();
+    let error = manager.snapshots().restore(&snapshot, TIMEOUT).unwrap_err();
     assert!(error.is_disk_full(), "{error}");
     assert_eq!((bytes_of(manager.machine()), tables(&storage)), (before, 3));
     storage.set_capacity(Some(5 * LONG));
-    manager.restore(&snapshot, TIMEOUT).unwrap();
+    manager.snapshots().restore(&snapshot, TIMEOUT).unwrap();
     assert_eq!((bytes_of(manager.machine()), tables(&storage)), (new, 3));
     manager.close(TIMEOUT).unwrap();
 }
@@ -235,7 +235,7 @@ fn a_view_is_of_its_index_while_apply_and_installations_go_on() {
         let views = scope.spawn(|| {
             let mut views = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                views.push(manager.view().unwrap());
+                views.push(manager.snapshots().view().unwrap());
             }
             views
         });
@@ -246,7 +246,7 @@ fn a_view_is_of_its_index_while_apply_and_installations_go_on() {
         drop(stop);
         let views = views.join().unwrap();
         let (new, snapshot) = snapshot_of(4, 10, b'n', 1000);
-        manager.restore(&snapshot, TIMEOUT).unwrap();
+        manager.snapshots().restore(&snapshot, TIMEOUT).unwrap();
         for view in &views {
             let index = view.log_id().map_or(0, |log_id| log_id.index);
             let count = view

@@ -46,7 +46,7 @@ pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> 
             let manager = open(dir, json)?;
             let report = {
                 let _spinner = Progress::new(json).spinner("writing the snapshot");
-                manager.snapshot().map_err(about(dir.display()))?
+                manager.snapshots().write().map_err(about(dir.display()))?
             };
             manager.close(TIMEOUT).map_err(about(dir.display()))?;
             report
@@ -222,7 +222,7 @@ pub(crate) fn compact(of: &Dir, json: bool, out: &mut dyn Write) -> Outcome {
     let report = {
         let _spinner =
             Progress::new(json).spinner("writing a snapshot and giving up the log before it");
-        manager.compact().map_err(about(dir.display()))?
+        manager.snapshots().compact().map_err(about(dir.display()))?
     };
     manager.close(TIMEOUT).map_err(about(dir.display()))?;
     let CompactionReport { snapshot, purged, segments, elapsed, .. } = report;

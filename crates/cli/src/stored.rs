@@ -208,7 +208,8 @@ impl<S: Storage> Stored for StorageMachine<S> {
 
     fn restore(self: Box<Self>, dir: &Path, snapshot: &Snapshot) -> Outcome<SnapshotReport> {
         let manager = ApplyManager::new(*self, ApplyConfig::new()).map_err(opening(dir))?;
-        let report = manager.restore(snapshot, TIMEOUT).map_err(about(dir.display()))?;
+        let report =
+            manager.snapshots().restore(snapshot, TIMEOUT).map_err(about(dir.display()))?;
         manager.close(TIMEOUT).map_err(about(dir.display()))?;
         Ok(report)
     }

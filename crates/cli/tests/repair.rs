@@ -154,8 +154,8 @@ fn a_directory_that_is_open_is_refused_and_left_alone() {
 fn a_damaged_vote_is_forgotten_only_on_a_word_of_its_own() {
     let (_temporary, dir) = fresh();
     let manager = open(&dir, 1);
-    manager.save_hard_state(b"first").unwrap();
-    manager.save_hard_state(b"second").unwrap();
+    manager.log().unwrap().save_hard_state(b"first").unwrap();
+    manager.log().unwrap().save_hard_state(b"second").unwrap();
     manager.close(TIMEOUT).unwrap();
     let file = dir.join("HARD");
     let whole = fs::read(&file).unwrap();
@@ -176,5 +176,5 @@ fn a_damaged_vote_is_forgotten_only_on_a_word_of_its_own() {
     let (report, status, _) = repair(&dir, &["--yes", "--forget-hard-state"]);
     assert_eq!((status, &report["repaired"]), (Some(0), &object!(true)));
     assert_eq!(fs::read(backup(&dir, 1).join("HARD")).unwrap(), before["HARD"]);
-    assert_eq!(open(&dir, 1).hard_state().unwrap().as_deref(), Some(&b"first"[..]));
+    assert_eq!(open(&dir, 1).log().unwrap().hard_state().unwrap().as_deref(), Some(&b"first"[..]));
 }

@@ -228,10 +228,17 @@ fn inspect_shows_what_an_adapter_s_directory_may_have_and_what_is_not_of_its_log
     let config = io::config(&dir).commit_mode(CommitMode::ByCommit);
     let config = config.contiguity(Contiguity::Monotone);
     let manager = io::manage(PersistentStateMachine::open(config).unwrap(), ApplyConfig::new());
-    let _ =
-        manager.append(&[Entry::put(1, 1, b"one", b"1"), Entry::put(2, 1, b"two", b"2")]).unwrap();
-    manager.apply_committed(1..=2, TIMEOUT, &mut Vec::new()).unwrap();
-    manager.apply_only(&[Entry::put(9, 1, b"nine", b"9")], TIMEOUT, &mut Vec::new()).unwrap();
+    let _ = manager
+        .consensus()
+        .unwrap()
+        .append(&[Entry::put(1, 1, b"one", b"1"), Entry::put(2, 1, b"two", b"2")])
+        .unwrap();
+    manager.consensus().unwrap().apply_committed(1..=2, TIMEOUT, &mut Vec::new()).unwrap();
+    manager
+        .consensus()
+        .unwrap()
+        .apply_only(&[Entry::put(9, 1, b"nine", b"9")], TIMEOUT, &mut Vec::new())
+        .unwrap();
     manager.close(TIMEOUT).unwrap();
 
     let out = String::from_utf8(succeed(["inspect", text(&dir), "--frames", "--json"])).unwrap();

@@ -57,10 +57,11 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             .collect();
         let mut ours = ours.map_err(|error| refused(&error))?;
         let (mut taken, mut most) = (0, ours.len());
+        let log = self.shared.manager.consensus().map_err(|error| refused(&error))?;
         while taken < ours.len() {
             let end = ours.len().min(taken + most);
             let next = ours.get(taken..end).unwrap_or_default();
-            match self.shared.manager.append(next) {
+            match log.append(next) {
                 Ok(_) => taken = end,
                 Err(SubmitError::Full { .. }) => break,
                 Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
@@ -183,7 +184,7 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         let _not_while_installing = self.shared.installing.read().await;
         let keep = log_id.index.checked_sub(1);
         loop {
-            match self.shared.manager.truncate_after(keep) {
+            match self.shared.manager.consensus().and_then(|log| log.truncate_after(keep)) {
                 Ok(()) => {
                     self.shared.lock_rejected().split_off(&log_id.index);
                     return Ok(());
@@ -211,9 +212,11 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
         if blocking(ErrorSubject::Logs, move || shared.purge(log_id)).await? {
             // Purge what a snapshot covers by now; a later purge takes the rest.
             let shared = Arc::clone(&self.shared);
-            drop(tokio::task::spawn_blocking(move || match shared.manager.purge(index) {
-                Ok(()) | Err(LogError::NotCovered { .. }) => {}
-                Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
+            drop(tokio::task::spawn_blocking(move || {
+                match shared.manager.log().and_then(|log| log.purge(index)) {
+                    Ok(()) | Err(LogError::NotCovered { .. }) => {}
+                    Err(error) => tracing::warn!(%error, index, "the log could not be given up"),
+                }
             }));
         }
         Ok(())
@@ -266,7 +269,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
 
     /// The last index that is in the log or in the state.
     fn end(&self) -> Result<Option<u64>, StorageError<C::NodeId>> {
-        let state = self.manager.log_state();
+        let state = self.manager.log().and_then(|log| log.state());
         let state = state.map_err(|error| failed(ErrorSubject::Logs, ErrorVerb::Read, &error))?;
         let index = |last: sprag::LogId| last.index;
         Ok(state.last.map(index).max(self.manager.machine().applied().map(index)))
@@ -275,9 +278,11 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     fn log_ends(&self) -> Result<Ends<C::NodeId>, StorageError<C::NodeId>> {
         let unreadable = |error: LogError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
         let foreign = |error: DataError| failed(ErrorSubject::Logs, ErrorVerb::Read, &error);
-        let state = self.manager.log_state().map_err(unreadable)?;
+        let state = self.manager.log().and_then(|log| log.state()).map_err(unreadable)?;
         let base = match state.purged {
-            Some(index) => self.manager.log_id(index).map_err(unreadable)?,
+            Some(index) => {
+                self.manager.log().and_then(|log| log.log_id(index)).map_err(unreadable)?
+            }
             None => None,
         };
         let base = base.map(from_sprag).transpose().map_err(foreign)?;
@@ -354,7 +359,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         end: u64,
         limited: bool,
     ) -> Result<Vec<LogEntries>, (u64, LogError)> {
-        let state = self.manager.log_state().map_err(|error| (first, error))?;
+        let state =
+            self.manager.log().and_then(|log| log.state()).map_err(|error| (first, error))?;
         let purged = self.purged().map_or(0, |purged| purged.index.saturating_add(1));
         let begin = state.first.map_or(u64::MAX, |first| first.max(purged));
         let end = end.min(state.last.map_or(0, |last| last.index + 1));
@@ -364,7 +370,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         }
         let mut next = first.max(begin);
         while next < end {
-            let read = self.patiently(|_| self.manager.entries(next..=end - 1, READ_BYTES_MAX));
+            let read =
+                self.patiently(|_| self.manager.log()?.entries(next..=end - 1, READ_BYTES_MAX));
             let read = read.map_err(|error| (next, error))?;
             let Some(last) = read.last() else { break };
             next = last.index + 1;

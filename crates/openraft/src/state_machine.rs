@@ -8,8 +8,8 @@ use openraft::{
     Entry, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
     SnapshotMeta, StorageError, StoredMembership,
 };
-use sprag::error::{ApplyError, SnapshotError, SubmitError, ViewError};
-use sprag::{Rejection, Reply, StateMachine, View};
+use sprag::error::{ApplyError, LogError, SnapshotError, SubmitError, ViewError};
+use sprag::{ConsensusLog, Rejection, Reply, StateMachine, View};
 
 use crate::log::to_entry;
 use crate::snapshot::{self, Content, SnapshotFile};
@@ -76,7 +76,7 @@ impl<C: Types, A: Application<C>> RaftStateMachine<C> for StateMachineStore<C, A
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
         let shared = Arc::clone(&self.0);
-        let view = tokio::task::spawn_blocking(move || shared.manager.view()).await;
+        let view = tokio::task::spawn_blocking(move || shared.manager.snapshots().view()).await;
         let view = match view {
             Ok(Err(ViewError::Unsupported)) | Err(_) => None,
             Ok(view) => Some(view),
@@ -158,6 +158,12 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         Ok(responses)
     }
 
+    fn log(&self) -> Result<ConsensusLog<'_, A::Machine>, StorageError<C::NodeId>> {
+        let unusable =
+            |error: LogError| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error);
+        self.manager.consensus().map_err(unusable)
+    }
+
     /// Fills in the replies of commands that could not be entries.
     fn tell_rejected(&self, entries: &[Entry<C>], replies: &mut [Reply]) {
         let mut rejected = self.lock_rejected();
@@ -172,7 +178,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     }
 
     fn holds(&self, log_id: &LogId<C::NodeId>) -> bool {
-        self.manager.log_id(log_id.index).ok().flatten() == Some(to_sprag(log_id))
+        self.manager.log().and_then(|log| log.log_id(log_id.index)).ok().flatten()
+            == Some(to_sprag(log_id))
     }
 
     /// Applies entries that the log holds. Returns false if a gap before them prevents their
@@ -184,7 +191,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     ) -> Result<bool, StorageError<C::NodeId>> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(true) };
         let indexes = first.log_id.index..=last.log_id.index;
-        match self.manager.apply_committed(indexes, NO_LIMIT, replies) {
+        match self.log()?.apply_committed(indexes, NO_LIMIT, replies) {
             Ok(()) => Ok(true),
             Err(ApplyError::Submit { source: SubmitError::Gap { .. }, .. }) => Ok(false),
             Err(error) => {
@@ -205,7 +212,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
                 failed(ErrorSubject::Apply(entry.log_id.clone()), ErrorVerb::Write, &error)
             })?);
         }
-        let applied = self.manager.apply_only(&ours, NO_LIMIT, replies);
+        let applied = self.log()?.apply_only(&ours, NO_LIMIT, replies);
         applied.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
     }
 
@@ -218,13 +225,13 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     ) -> Result<(Snapshot<C>, bool), StorageError<C::NodeId>> {
         let written = match view {
             Some(view) => view.map_err(SnapshotError::from).and_then(|view| {
-                match self.manager.snapshot_of(view) {
+                match self.manager.snapshots().write_view(view) {
                     // Another snapshot was written meanwhile, and covers more.
                     Err(SnapshotError::Stale { .. }) => Ok(()),
                     written => written.map(|_report| ()),
                 }
             }),
-            None => self.manager.snapshot().map(|_report| ()),
+            None => self.manager.snapshots().write().map(|_report| ()),
         };
         let failed = match written {
             Ok(()) => false,
@@ -247,7 +254,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     }
 
     fn newest(&self) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
-        let newest = self.manager.newest_snapshot();
+        let newest = self.manager.snapshots().newest();
         let newest = newest.map_err(|error| snapshot_failed::<C>(ErrorVerb::Read, &error))?;
         let Some(newest) = newest else { return Ok(None) };
         let meta = snapshot::meta::<C>(&newest);
@@ -265,7 +272,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         }
         let shared = Arc::downgrade(self);
         let begin = move || match shared.upgrade() {
-            Some(shared) => shared.manager.receive_snapshot(),
+            Some(shared) => shared.manager.snapshots().receive(),
             None => Err(SnapshotError::Closed),
         };
         let (file, arriving) = SnapshotFile::receiving(Box::new(begin), self.patience);
@@ -279,8 +286,10 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
         content: Content,
     ) -> Result<(), StorageError<C::NodeId>> {
         let installed = match content {
-            Content::Snapshot(snapshot) => self.manager.restore(&snapshot, NO_LIMIT),
-            Content::Received(Some(receiver)) => self.manager.install(receiver, NO_LIMIT),
+            Content::Snapshot(snapshot) => self.manager.snapshots().restore(&snapshot, NO_LIMIT),
+            Content::Received(Some(receiver)) => {
+                self.manager.snapshots().install(receiver, NO_LIMIT)
+            }
             Content::Received(None) => Err(SnapshotError::OtherSnapshot),
         };
         match installed {
@@ -298,7 +307,8 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             // The log had all entries of the snapshot, and they were applied from there. Openraft
             // still expects a snapshot.
             self.manager
-                .snapshot()
+                .snapshots()
+                .write()
                 .map_err(|error| snapshot_failed::<C>(ErrorVerb::Write, &error))?;
         }
         Ok(())

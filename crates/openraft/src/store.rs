@@ -117,9 +117,9 @@ impl<C: Types, A: Application<C>> Handle<C, A> {
     ///
     /// # Errors
     ///
-    /// Returns [`ViewError`], as [`ApplyManager::view`] does.
+    /// Returns [`ViewError`], as [`Snapshots::view`](sprag::Snapshots::view) does.
     pub fn view(&self) -> Result<View, ViewError> {
-        self.0.manager.view()
+        self.0.manager.snapshots().view()
     }
 }
 
@@ -145,17 +145,19 @@ impl<C: Types, A: Application<C>> Store<C, A> {
     ) -> Result<Self, OpenError> {
         let refuse = |message: String| OpenError::Config { option: "state machine", message };
         let manager = ApplyManager::new(machine, apply)?;
-        let log = manager.log_options().map_err(|error| refuse(error.to_string()))?;
-        if log.commit_mode != CommitMode::ByCommit || log.contiguity != Contiguity::Monotone {
+        let log = manager.log().map_err(|error| refuse(error.to_string()))?;
+        let options = log.options();
+        if options.commit_mode != CommitMode::ByCommit || options.contiguity != Contiguity::Monotone
+        {
             return Err(refuse(
                 "it was not opened with the options of sprag_openraft::config".to_owned(),
             ));
         }
-        if log.compacts {
+        if options.compacts {
             let message = "it compacts by itself: openraft says what of the log may go";
             return Err(refuse(message.to_owned()));
         }
-        let kept = manager.hard_state().map_err(|error| refuse(error.to_string()))?;
+        let kept = log.hard_state().map_err(|error| refuse(error.to_string()))?;
         let mut kept: Kept<C::NodeId> = match kept {
             Some(bytes) => decode(&bytes).map_err(|error| refuse(error.to_string()))?,
             None => Kept::default(),
@@ -270,13 +272,13 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
             encode(&*kept)
         };
         let bytes = bytes.map_err(|error| failed(subject.clone(), ErrorVerb::Write, &error))?;
-        self.patiently(|_| self.manager.save_hard_state(&bytes))
+        self.patiently(|_| self.manager.log()?.save_hard_state(&bytes))
             .map_err(|error| failed(subject, ErrorVerb::Write, &error))
     }
 
     /// Makes everything that was appended durable.
     pub(crate) fn sync(&self) -> Result<(), LogError> {
-        self.patiently(|patience| self.manager.sync(patience))
+        self.patiently(|patience| self.manager.log()?.sync(patience))
     }
 
     /// Repeats a call that timed out, without a limit.

@@ -486,7 +486,7 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
     }
 
     /// Writes the bytes of a key-value snapshot file, as
-    /// [`ApplyManager::snapshot_to`](crate::ApplyManager::snapshot_to) does.
+    /// [`Snapshots::write_to`](crate::Snapshots::write_to) does.
     fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
         self.view()?.snapshot_to(out).map(|_report| ())
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::log::{Log, Logged, with_entries};
 use super::reference::{Reference, check_poison, compare_applied, poisoned, stepped, submit};
 use super::{Check, DurableSubject, Failure};
+use crate::apply::consensus::ConsensusLog;
 use crate::config::{CommitMode, PersistentConfig};
 use crate::entry::LogId;
 use crate::error::{LogError, SubmitError};
@@ -287,7 +288,8 @@ impl<S: DurableSubject> Leader<'_, S> {
     }
 
     fn append(&self, part: &[Logged]) -> Result<(), Failure> {
-        let appended = with_entries(part, |entries| self.engine.append(entries));
+        let log = self.consensus()?;
+        let appended = with_entries(part, |entries| log.append(entries));
         let index = part.first().map(|first| first.log_id.index);
         match appended {
             Ok(Ok(_)) => Ok(()),
@@ -302,20 +304,26 @@ impl<S: DurableSubject> Leader<'_, S> {
     fn commit(&self, count: usize) -> Result<(), Failure> {
         let Some(last) = self.log.last_of(count) else { return Ok(()) };
         let failed = |error| self.failure(count, format!("committing: {error}"));
-        self.engine.commit(last.index).map_err(failed)
+        self.consensus()?.commit(last.index).map_err(failed)
     }
 
     /// Leaves the first `count` entries.
     fn truncate(&self, count: usize) -> Result<(), Failure> {
         let keep = self.log.last_of(count).map(|last| last.index);
         let failed = |error| self.failure(count, format!("truncating: {error}"));
-        match self.engine.truncate_after(keep) {
+        let log = self.consensus()?;
+        match log.truncate_after(keep) {
             Err(LogError::Full) => {
                 self.engine.run_until_idle();
-                self.engine.truncate_after(keep).map_err(failed)
+                log.truncate_after(keep).map_err(failed)
             }
             outcome => outcome.map_err(failed),
         }
+    }
+
+    fn consensus(&self) -> Result<ConsensusLog<'_, S::Machine>, Failure> {
+        let failed = |error| Failure::new(Check::Truncation, None, format!("the log: {error}"));
+        self.engine.consensus().map_err(failed)
     }
 
     fn failure(&self, count: usize, what: String) -> Failure {

@@ -73,7 +73,7 @@ fn whole<M: StateMachine>(
     count: usize,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let mut bytes = Vec::new();
-    match catch_unwind(AssertUnwindSafe(|| engine.snapshot_to(&mut bytes))) {
+    match catch_unwind(AssertUnwindSafe(|| engine.snapshots().write_to(&mut bytes))) {
         Ok(Ok(_)) => Ok(Some(bytes)),
         Ok(Err(SnapshotError::Unsupported { .. })) => Ok(None),
         Ok(Err(error)) => Err(at(log, count, format!("snapshot: {error}"))),
@@ -144,7 +144,7 @@ fn check_going_on<S: Subject>(
     let engine = stepped(check, subject.machine(), log, 2, 16)?;
     let bytes = Mapping::Copied(bytes.into());
     Snapshot::of_mapping(bytes, "the snapshot".to_owned(), None)
-        .and_then(|snapshot| engine.restore(&snapshot, TIMEOUT))
+        .and_then(|snapshot| engine.snapshots().restore(&snapshot, TIMEOUT))
         .map_err(|error| at(log, count, format!("a new engine refused the snapshot: {error}")))?;
     reference.compare(check, log, count, &subject.digest(engine.machine()))?;
     compare_applied(log, count, engine.applied())?;
@@ -267,9 +267,9 @@ pub(super) fn check_compaction<S: DurableSubject>(
                 reference.compare_reply(check, log, count, &engine.reply(logged.log_id.index))?;
             }
             let taken = if compacts {
-                engine.compact().map(|_report| ())
+                engine.snapshots().compact().map(|_report| ())
             } else {
-                engine.snapshot().map(|_report| ())
+                engine.snapshots().write().map(|_report| ())
             };
             match taken {
                 Ok(()) => {}

@@ -92,7 +92,10 @@ fn apply<M: StateMachine>(
 /// The bytes of its snapshot.
 fn snapshot<M: StateMachine>(engine: &Stepped<M>) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    engine.snapshot_to(&mut bytes).map_err(|error| format!("taking a snapshot: {error}"))?;
+    engine
+        .snapshots()
+        .write_to(&mut bytes)
+        .map_err(|error| format!("taking a snapshot: {error}"))?;
     Ok(bytes)
 }
 
@@ -152,7 +155,7 @@ pub(super) fn check_installing<S: Subject>(subject: &S, seed: u64, entries: usiz
     let place = subject.place();
     let engine = over(doing("opening", subject.open(&place))?, &log)?;
     apply(&engine, &log, 0, before)?;
-    let view = engine.view().map_err(|error| format!("taking a view: {error}"))?;
+    let view = engine.snapshots().view().map_err(|error| format!("taking a view: {error}"))?;
     let of_view = || -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         view.snapshot_to(&mut bytes).map_err(|error| format!("writing a view: {error}"))?;
@@ -160,7 +163,7 @@ pub(super) fn check_installing<S: Subject>(subject: &S, seed: u64, entries: usiz
     };
     let viewed = of_view()?;
     Snapshot::of_mapping(Mapping::Copied(bytes.clone().into()), "the snapshot".to_owned(), None)
-        .and_then(|snapshot| engine.restore(&snapshot, TIMEOUT))
+        .and_then(|snapshot| engine.snapshots().restore(&snapshot, TIMEOUT))
         .map_err(|error| format!("installing a snapshot: {error}"))?;
     require!(snapshot(&engine)? == bytes, "after an installation it writes another snapshot");
     require!(of_view()? == viewed, "a view of before changed when a snapshot was installed");

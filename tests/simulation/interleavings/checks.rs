@@ -28,7 +28,7 @@ impl World {
 
     /// What came back is a log there was, no older than what was durable, and its state that of what was committed.
     fn compare(&mut self, node: &Node) -> Result<(), String> {
-        let state = node.log_state().map_err(|error| error.to_string())?;
+        let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let stats = node.stats();
         let (purged, last) = (self.count(state.purged), self.count(state.last.map(|l| l.index)));
         let mut found = None;
@@ -72,7 +72,7 @@ impl World {
         if self.count(stats.applied) != committed {
             return Err(format!("{committed} committed, and applied is {:?}", stats.applied));
         }
-        let vote = node.hard_state().map_err(|error| error.to_string())?;
+        let vote = node.log().unwrap().hard_state().map_err(|error| error.to_string())?;
         if !self.votes.contains(&vote) {
             return Err("a vote that was not saved last, nor tried".to_owned());
         }
@@ -92,7 +92,7 @@ impl World {
     fn check_log(&self, node: &Node, log: &[Rc<(u64, Item)>], purged: usize) -> Result<(), String> {
         for (at, entry) in log.iter().enumerate().skip(purged.saturating_sub(1)) {
             let index = self.first + at as u64;
-            let log_id = node.log_id(index).map_err(|error| error.to_string())?;
+            let log_id = node.log().unwrap().log_id(index).map_err(|error| error.to_string())?;
             if log_id.map(|log_id| log_id.term) != Some(entry.0) {
                 return Err(format!("{index} is {log_id:?}, not of term {}", entry.0));
             }
@@ -112,7 +112,7 @@ impl World {
         to: usize,
     ) -> Result<(), String> {
         let range = self.first + from as u64..=self.first + to as u64 - 1;
-        let entries = node.entries(range.clone(), usize::MAX);
+        let entries = node.log().unwrap().entries(range.clone(), usize::MAX);
         let entries = entries.map_err(|error| format!("{range:?} does not read: {error}"))?;
         if entries.len() != to - from {
             return Err(format!("{} entries of {range:?}", entries.len()));

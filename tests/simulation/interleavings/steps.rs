@@ -71,7 +71,7 @@ impl World {
                 let committed = if all { most } else { 1 + self.random.below(most) };
                 let committed = self.committed + committed;
                 told = format!("({committed})");
-                let done = node.commit(self.last(committed).unwrap());
+                let done = node.consensus().unwrap().commit(self.last(committed).unwrap());
                 if self.ended(node, done)?.is_some() {
                     self.committed = committed;
                 }
@@ -102,7 +102,7 @@ impl World {
             }
             "compact" => {
                 let version = self.version();
-                let done = self.beside(node, |node| node.compact())?;
+                let done = self.beside(node, |node| node.snapshots().compact())?;
                 if let Some(report) = self.ended(node, done)? {
                     told = format!("({:?} {})", report.purged, report.segments);
                     let covered = report.snapshot.log_id.map(|log_id| log_id.index);
@@ -111,7 +111,7 @@ impl World {
             }
             "snapshot" => {
                 let version = self.version();
-                let done = self.beside(node, |node| node.snapshot())?;
+                let done = self.beside(node, |node| node.snapshots().write())?;
                 if let Some(report) = self.ended(node, done)? {
                     self.took(self.count(report.log_id.map(|log_id| log_id.index)), version);
                 }
@@ -122,7 +122,7 @@ impl World {
                 told = format!("({to})");
                 let (index, before) = (self.last(to).unwrap(), self.purged);
                 let version = self.version();
-                let done = self.beside(node, |node| node.purge(index))?;
+                let done = self.beside(node, |node| node.log().unwrap().purge(index))?;
                 if self.ended(node, done)?.is_some() {
                     let purged = self.count(node.stats().purged);
                     if purged > to.max(before) {
@@ -148,7 +148,7 @@ impl World {
                 let mut vote = self.random.next().to_le_bytes().to_vec();
                 vote.resize(1 + self.random.below([8, 400, 3000][self.random.clone().below(3)]), 7);
                 self.votes[1] = Some(vote.clone());
-                if self.ended(node, node.save_hard_state(&vote))?.is_some() {
+                if self.ended(node, node.log().unwrap().save_hard_state(&vote))?.is_some() {
                     self.votes[0] = Some(vote);
                     self.settle();
                 }
@@ -161,7 +161,7 @@ impl World {
                     self.next_term();
                 }
             }
-            "sync" if self.ended(node, node.sync(LONG))?.is_some() => self.settle(),
+            "sync" if self.ended(node, node.log().unwrap().sync(LONG))?.is_some() => self.settle(),
             _ => {}
         }
         Ok(told)
@@ -198,7 +198,7 @@ impl World {
         let proposal = self.propose(most);
         let first = self.first + self.log.len() as u64;
         let done = with_entries(first, &proposal, |entries| match self.by_commit {
-            true => node.append(entries),
+            true => node.consensus().unwrap().append(entries),
             false => node.apply_entries(entries),
         });
         match done {
@@ -225,7 +225,7 @@ impl World {
         let most = before - self.committed;
         let most = if self.random.one_in(2) { most.min(4) } else { most };
         let keep = self.committed + self.random.below(most);
-        match node.truncate_after(self.last(keep)) {
+        match node.consensus().unwrap().truncate_after(self.last(keep)) {
             Err(LogError::Full) => return Ok(" full".to_owned()),
             done => {
                 if self.ended(node, done)?.is_none() {
@@ -250,7 +250,7 @@ impl World {
     }
 
     fn check_terms(&self, node: &Node) -> Result<(), String> {
-        let state = node.log_state().map_err(|error| error.to_string())?;
+        let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let last = self.log.last().map(|entry| (self.log.len(), entry.0));
         let found = state.last.map(|last| (self.count(Some(last.index)), last.term));
         let first = (self.purged < self.log.len()).then(|| self.first + self.purged as u64);
@@ -258,7 +258,11 @@ impl World {
             return Err(format!("{state:?}, expected {first:?} to {last:?}"));
         }
         for at in self.purged..self.log.len() {
-            let log_id = node.log_id(self.first + at as u64).map_err(|error| error.to_string())?;
+            let log_id = node
+                .log()
+                .unwrap()
+                .log_id(self.first + at as u64)
+                .map_err(|error| error.to_string())?;
             if log_id.map(|log_id| log_id.term) != Some(self.log[at].0) {
                 return Err(format!("{log_id:?} at {at}"));
             }
@@ -271,7 +275,7 @@ impl World {
             let (view, known) = self.views.remove(0);
             return check_view(&view, &known);
         }
-        if let Some(view) = self.ended(node, node.view())? {
+        if let Some(view) = self.ended(node, node.snapshots().view())? {
             let count = self.count(view.log_id().map(|log_id| log_id.index));
             if count > self.committed || count < self.applied {
                 return Err(format!("a view of {count} entries"));
@@ -325,9 +329,9 @@ impl World {
             other.run_until_idle();
         }
         let mut bytes = Vec::new();
-        other.snapshot_to(&mut bytes).unwrap();
+        other.snapshots().write_to(&mut bytes).unwrap();
         self.received = None;
-        if let Some(mut receiver) = self.ended(node, node.receive_snapshot())?
+        if let Some(mut receiver) = self.ended(node, node.snapshots().receive())?
             && self.ended(node, receiver.receive_bytes(0, &bytes))?.is_some()
         {
             self.received = Some((receiver, log));
@@ -347,7 +351,7 @@ impl World {
         let (count, stale) = (log.len(), log.len() <= self.committed);
         // Entries that the log has are applied by the workers, whom nobody steps meanwhile.
         let timeout = if known && !stale { Duration::from_millis(1) } else { LONG };
-        let done = node.install(receiver, timeout);
+        let done = node.snapshots().install(receiver, timeout);
         let told = format!("({count} {known} {})", done.is_ok());
         match done {
             Err(SnapshotError::Stale { .. }) if stale => {}

@@ -67,7 +67,7 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
         let _spinner = progress.spinner("taking snapshots of an idle engine");
         let limit = Limit::new(keys, options.value_bytes);
         for _ in 0..options.rounds {
-            let report = manager.snapshot().map_err(about(dir.display()))?;
+            let report = manager.snapshots().write().map_err(about(dir.display()))?;
             idle.push(report.elapsed);
             bytes = report.bytes;
             limits.push(limit.run(&parent.path().join("limit"), bytes)?);
@@ -86,7 +86,7 @@ fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
     let table_bytes = manager.machine().memory_bytes();
     let compacted = {
         let _spinner = progress.spinner("compacting");
-        manager.compact().map_err(about(dir.display()))?
+        manager.snapshots().compact().map_err(about(dir.display()))?
     };
     manager.close(TIMEOUT)?;
     let mut opened = Vec::new();
@@ -154,7 +154,7 @@ fn under_load(manager: &Manager, load: &mut Load, pace: Pace) -> Outcome<Under> 
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let taker = scope.spawn(|| {
-            let report = manager.snapshot();
+            let report = manager.snapshots().write();
             done.store(true, Ordering::Release);
             report
         });

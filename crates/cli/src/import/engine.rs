@@ -212,7 +212,7 @@ impl State for Engine {
     fn keys(&self) -> Outcome<Box<dyn Keys<Self::Error>>> {
         let Some(opened) = &self.opened else { return Ok(Box::new(None)) };
         opened.settle()?;
-        Ok(Box::new(Some(opened.manager.view().map_err(opened.about())?)))
+        Ok(Box::new(Some(opened.manager.snapshots().view().map_err(opened.about())?)))
     }
 }
 

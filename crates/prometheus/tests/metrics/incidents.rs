@@ -192,7 +192,7 @@ fn no_room_for_a_compaction() -> Recording {
             disk.set_capacity(Some(0));
         }
         if at % 10 == 5 {
-            let outcome = manager.compact();
+            let outcome = manager.snapshots().compact();
             assert_eq!(outcome.is_err_and(|error| error.is_disk_full()), at > 10, "{at}");
         }
     })

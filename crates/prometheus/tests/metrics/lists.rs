@@ -143,7 +143,7 @@ fn every_figure_of_the_three_lists_is_found_in_a_scrape() {
     }
     // Make one rejection: an increment of a value that is no number.
     manager.apply(&Entry::increment(31, 1, &1u64.to_le_bytes(), 1), LONG).unwrap();
-    manager.snapshot().unwrap();
+    manager.snapshots().write().unwrap();
     let stats = manager.stats();
     assert_eq!((stats.total_applied, stats.total_failed), (31, 1));
     assert_eq!(stats.machine.last_snapshot, Some(31));

@@ -31,7 +31,7 @@ fn snapshot() -> (Vec<u8>, Snapshot) {
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
     fill(&manager, 40, b'n');
     let mut bytes = Vec::new();
-    manager.snapshot_to(&mut bytes).unwrap();
+    manager.snapshots().write_to(&mut bytes).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &bytes).unwrap();
     (bytes, Snapshot::open(file.path()).unwrap())
@@ -61,7 +61,7 @@ fn a_power_cut_at_any_write_of_an_installation_leaves_the_old_state_or_the_new_o
     let whole = old_disk.reopened();
     let manager = open(&whole).unwrap();
     let first = whole.operations();
-    manager.restore(&snapshot, PATIENT).unwrap();
+    manager.snapshots().restore(&snapshot, PATIENT).unwrap();
     let last = whole.operations();
     assert!(bytes_of(&manager) == new);
     drop(manager);
@@ -71,7 +71,7 @@ fn a_power_cut_at_any_write_of_an_installation_leaves_the_old_state_or_the_new_o
         let disk = old_disk.reopened();
         disk.cut_at(cut_at);
         let manager = open(&disk).unwrap();
-        let installed = manager.restore(&snapshot, PATIENT).is_ok();
+        let installed = manager.snapshots().restore(&snapshot, PATIENT).is_ok();
         for keep in [0, 50, 100] {
             let mut random = Random::new(cut_at * 7 + keep as u64);
             let left = disk.after_a_cut(&mut random, keep);
