@@ -127,15 +127,17 @@ pub mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod image;
 pub mod inspect;
 mod log;
 pub mod machine;
+mod places;
 mod poison;
 mod progress;
+mod ranges;
 mod repair;
 mod restore;
 pub mod snapshot;
-mod stats;
 mod sync;
 pub mod testing;
 mod threads;
@@ -150,7 +152,11 @@ pub use apply::log_ids::AcknowledgedLogId;
 pub use apply::manager::{ApplyManager, Reader};
 pub use apply::propose::Proposal;
 pub use apply::retry::RetryPolicy;
-pub use apply::snapshot_calls::{CompactionReport, SnapshotReport, Snapshots};
+pub use apply::snapshot_calls::CompactionReport;
+pub use apply::snapshot_calls::SnapshotReport;
+pub use apply::snapshot_calls::Snapshots;
+pub use apply::stats::ApplyStats;
+pub use apply::stats::StatsReader;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
@@ -169,15 +175,16 @@ pub use machine::storage::{
     Table,
 };
 pub use machine::{
-    Entries, EntryRef, Footprint, Journaled, MemoryConfig, MemoryStateMachine, Partition,
-    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, Value, View, ViewIter,
+    Journaled, MemoryConfig, MemoryStateMachine, PersistentStateMachine, StateMachine,
+    StateMachineStats, Value, View, ViewIter,
 };
 pub use progress::waiter::Acknowledged;
 pub use progress::watermark::Stage;
+pub use ranges::partition::{Footprint, Partition};
+pub use ranges::range::{Entries, EntryRef, Range, Replies};
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
-pub use stats::{ApplyStats, StatsReader};
 pub use threads::cores::{PinOutcome, PinnedThread};
 pub use times::{SizeHistogram, TimeHistogram, TimeStats};
 

@@ -11,8 +11,10 @@ use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
-use crate::machine::{Footprint, Partition, Range, StateMachine, apply_range};
+use crate::machine::{StateMachine, apply_range};
 use crate::progress::watermark::Stage;
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::Range;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::entry::Reply;
-use crate::log::slots::SlotRing;
+use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, OnceLock, Rank};
 

@@ -9,9 +9,9 @@ use super::ring::{Descriptor, Rings};
 use crate::codec::{self, Extent, PayloadRef};
 use crate::error::Poison;
 use crate::log::appender::{Appender, Run};
-use crate::log::slots::SlotRing;
-use crate::machine::Footprint;
 use crate::progress::watermark::Progress;
+use crate::ranges::partition::Footprint;
+use crate::ranges::slots::SlotRing;
 
 /// The inputs of feeding.
 pub(crate) struct Feeding<'a, F> {

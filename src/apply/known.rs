@@ -9,8 +9,8 @@ use crate::entry::Entry;
 use crate::error::SubmitError;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::known::{Comparison, Difference};
-use crate::log::unmapped::NotRead;
 use crate::machine::StateMachine;
+use crate::places::unmapped::NotRead;
 
 /// Result of a submission.
 #[must_use = "entries that are not new have changed nothing"]

@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::known::Submitted;
 use super::submit::{Mode, Submission};
 use super::threads::Threads;
+use crate::apply::stats::StatsReader;
 use crate::config::{ApplyConfig, Durability, workers_at_most};
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
@@ -15,7 +16,6 @@ use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitEr
 use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{Stage, decode};
-use crate::stats::StatsReader;
 use crate::sync::{Condvar, Mutex, Rank, thread};
 use crate::threads::Step;
 

@@ -31,6 +31,7 @@ mod rooms;
 pub(crate) mod snapshot_calls;
 pub(crate) mod snapshots;
 pub(crate) mod staging;
+pub(crate) mod stats;
 pub(crate) mod submit;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod thread_tests;

@@ -1,7 +1,7 @@
 //! Slots for the entries in flight, with room for replies of bytes.
 
 use crate::error::OpenError;
-use crate::log::slots::{REPLY_BYTES_MAX, SlotRing};
+use crate::ranges::slots::{REPLY_BYTES_MAX, SlotRing};
 
 /// Most memory that the replies of bytes of one engine may take, in bytes.
 const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;

@@ -11,11 +11,12 @@ use super::ring::Descriptor;
 use super::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
-use crate::log::slots::SlotRing;
 use crate::machine::storage::Staging;
-use crate::machine::{Partition, StateMachine, call_storage, sync_applied};
+use crate::machine::{StateMachine, call_storage, sync_applied};
 use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage, decode};
+use crate::ranges::partition::Partition;
+use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::Ordering;
 use crate::threads::Step;
 

@@ -212,7 +212,10 @@ impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
 }
 
 /// Notes that the worker of `partition` has reached the view token.
-pub(super) fn reach_view_token(views: Option<&dyn Views>, partition: crate::machine::Partition) {
+pub(super) fn reach_view_token(
+    views: Option<&dyn Views>,
+    partition: crate::ranges::partition::Partition,
+) {
     if let Some(views) = views {
         views.reach_view_token(partition);
     }

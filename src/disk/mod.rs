@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::log::image::ImageSlice;
+use crate::image::ImageSlice;
 use holders::Holders;
 
 pub(crate) mod frozen;

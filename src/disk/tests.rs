@@ -10,7 +10,7 @@ use super::sim::SimDisk;
 use super::{Access, Disk, DiskFile, LogWrite, Watch};
 use crate::clock::Clock;
 use crate::error::OpenError;
-use crate::log::image::{Image, ImageSlice};
+use crate::image::{Image, ImageSlice};
 
 type Open<'a> = &'a dyn Fn(bool) -> Result<Arc<dyn Disk>, OpenError>;
 

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{FRAME_HEADER_BYTES as HEADER_BYTES, FrameKind, OpeningHalf};
-use super::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
-use super::pool::ImagePool;
 use super::queue::{ClosedFrame, LogQueue};
-use super::slots::SlotRing;
-use super::table::SegmentTable;
 use super::terms::TermRuns;
 use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Poison, SubmitError};
-use crate::machine::Footprint;
+use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
+use crate::log::pool::ImagePool;
+use crate::places::table::SegmentTable;
+use crate::ranges::partition::Footprint;
+use crate::ranges::slots::SlotRing;
 use known::Spans;
 
 pub(crate) mod known;

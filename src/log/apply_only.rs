@@ -8,11 +8,11 @@
 use super::appender::{Appender, FRAME_OVERHEAD_BYTES, Plan, Run};
 use super::format::FrameKind;
 use super::recovery::scan::GoodFrame;
-use super::table::SegmentTable;
 use super::terms::Held;
 use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
+use crate::places::table::SegmentTable;
 
 /// A record as it is found in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

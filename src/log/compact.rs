@@ -10,13 +10,13 @@ use std::sync::atomic::Ordering;
 
 use super::Log;
 use super::meta::LogBase;
-use super::table::Retired;
 use crate::disk::Access;
 use crate::disk::names::{META_FILE, parse_snapshot_name};
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
+use crate::places::table::Retired;
 use crate::poison::invariant;
 use crate::sync::{Mutex, Rank};
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::codec;
 use crate::entry::{LeaderTag, LogId};
-use crate::log::image::HALF_HEADER_BYTES;
+use crate::image::HALF_HEADER_BYTES;
 
 /// The first four bytes of every frame.
 pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
@@ -89,7 +89,7 @@ pub(crate) struct OpeningHalf {
 
 impl OpeningHalf {
     /// Encodes the 64 bytes for
-    /// [`ImageWriter::open_frame`](crate::log::image::ImageWriter::open_frame).
+    /// [`ImageWriter::open_frame`](crate::image::ImageWriter::open_frame).
     pub(crate) fn to_bytes(self) -> [u8; HALF_HEADER_BYTES] {
         let mut out = [0; HALF_HEADER_BYTES];
         put(&mut out, 0, &FRAME_MAGIC.to_le_bytes());

@@ -3,10 +3,10 @@
 use super::appender::known::KnownPlaces;
 use super::format::DatabaseId;
 use super::reader;
-use super::table::SegmentTable;
-use super::unmapped::NotRead;
 use crate::codec::{self, Limits};
 use crate::entry::{Entry, LogId};
+use crate::places::table::SegmentTable;
+use crate::places::unmapped::NotRead;
 
 /// A pass over known entries, with its position. Entries that the log does not return are passed
 /// over.

@@ -1,9 +1,10 @@
 //! The log: frames in segments, one appender, one log writer.
 //!
-//! An entry passes these modules in order. [`appender`] encodes it into an [`image`], a [`queue`]
-//! hands its frame on, and [`writer`] puts the frames on disk. [`segment`] has the files ready,
-//! [`table`] resolves a segment's bytes, and [`reader`] reads entries back. [`open`] with
-//! [`recovery`] and [`replay`] brings a log back; [`format`], [`meta`] and [`hard`] are its bytes.
+//! An entry passes these modules in order. [`appender`] encodes it into an
+//! [`image`](crate::image), a [`queue`] hands its frame on, and [`writer`] puts the frames on disk.
+//! [`segment`] has the files ready, the [`table`](crate::places::table) resolves a segment's bytes,
+//! and [`reader`] reads entries back. [`open`] with [`recovery`] and [`replay`] brings a log back;
+//! [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -29,7 +30,6 @@ pub(crate) mod format;
 pub(crate) mod hard;
 #[cfg(test)]
 mod hard_tests;
-pub(crate) mod image;
 pub(crate) mod index;
 pub(crate) mod known;
 #[cfg(test)]
@@ -42,28 +42,25 @@ pub(crate) mod reader;
 pub(crate) mod recovery;
 pub(crate) mod replay;
 pub(crate) mod segment;
-pub(crate) mod slots;
-pub(crate) mod table;
 mod tally;
 pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
 pub(crate) mod times;
 pub(crate) mod two_slot;
-pub(crate) mod unmapped;
 pub(crate) mod writer;
 
+use crate::log::pool::ImagePool;
+use crate::places::table::SegmentTable;
 use appender::known::KnownPlaces;
 use appender::{Appender, AppenderConfig, LogPosition};
 use figures::MemoryStats;
 use format::DatabaseId;
 use meta::{LogBase, Meta, MetaFile};
-use pool::ImagePool;
 use queue::LogQueue;
 use reader::LogEntries;
 use recovery::files::ForeignFiles;
 use segment::SegmentFiles;
-use table::SegmentTable;
 use writer::{LogWriter, WriterShared};
 
 /// The journal into which the apply manager encodes entries: our log, or memory only.

@@ -9,14 +9,12 @@ use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_
 use super::format::SEGMENT_BYTES_MAX;
 use super::hard::HardFile;
 use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
-use super::pool::ImagePool;
 use super::queue::LogQueue;
 use super::recovery::files::{ForeignFiles, list_files};
 use super::recovery::older::OlderMeta;
 use super::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
 use super::replay::{Replay, Truncations};
 use super::segment::SegmentFiles;
-use super::table::{SegmentBytes, SegmentTable};
 use super::tally::Tally;
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
@@ -29,7 +27,9 @@ use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
+use crate::log::pool::ImagePool;
 use crate::machine::StateMachine;
+use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
 use crate::snapshot::{Snapshot, SnapshotKind};

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::image::{Image, ImageWriter};
+use crate::image::{Image, ImageWriter};
 use crate::sync::{Mutex, Rank};
 
 /// A fixed number of images of one size, and a budget for larger ones.

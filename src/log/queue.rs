@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_queue::ArrayQueue;
 
 use super::format::OpeningHalf;
-use super::image::Closing;
 use crate::codec::Extent;
+use crate::image::Closing;
 
 /// A frame that takes no more entries; the log writer completes and writes it.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use std::ops::RangeInclusive;
 use super::appender::known::{KnownPlaces, Span};
 use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id};
 use super::index::Waypoint;
-use super::table::{SegmentBytes, SegmentTable};
-use super::unmapped::NotRead;
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::Corrupt;
+use crate::places::table::{SegmentBytes, SegmentTable};
+use crate::places::unmapped::NotRead;
 
 /// Entries copied out of the log.
 #[derive(Clone, Default)]

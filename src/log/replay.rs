@@ -9,13 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::apply_only::Phase;
 use super::format::FrameKind;
 use super::recovery::scan::GoodFrame;
-use super::slots::SlotRing;
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
-use crate::machine::{
-    Failed, Footprint, Partition, Range, StateMachine, apply_range, call_storage,
-};
+use crate::machine::{Failed, StateMachine, apply_range, call_storage};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::Range;
+use crate::ranges::slots::SlotRing;
 
 /// Number of entries that the machine gets at once.
 const CHUNK: u32 = 1024;

@@ -12,9 +12,9 @@ use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
-use super::table::SegmentTable;
 use super::terms::TermRuns;
 use crate::error::OpenError;
+use crate::places::table::SegmentTable;
 use crate::progress::watermark::decode;
 
 /// The findings that replay collects.

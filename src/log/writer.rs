@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use super::compact::{SegmentStart, SegmentStarts};
 use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of};
-use super::image::Image;
 use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
-use super::table::{SegmentBytes, SegmentTable};
 use super::times::LogTimes;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
+use crate::image::Image;
+use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::{CallerPoisons, invariant};
 use crate::progress::watermark::{self, Progress};
 

@@ -10,7 +10,7 @@ use super::view::{Sorted, View};
 use crate::codec::place::Location;
 use crate::codec::{PiecePlace, Place, ValueRef};
 use crate::error::{Poison, ReadError};
-use crate::log::table::{SegmentHold, SegmentTable, TableReader};
+use crate::places::table::{SegmentHold, SegmentTable, TableReader};
 
 /// A value in a slot. Every method but `new` is called under the slot's shard lock.
 pub(crate) trait Cell: Clone + Send + Sync + 'static {

@@ -18,7 +18,7 @@ use super::key_value::{Bytes, KeyValue};
 use super::store::Change;
 use crate::codec::{PieceNumber, PiecePlace};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
-use crate::log::table::SegmentTable;
+use crate::places::table::SegmentTable;
 use crate::snapshot::Snapshot;
 use crate::sync::{Mutex, MutexGuard, Rank};
 

@@ -11,7 +11,7 @@ use super::KeyValue;
 use crate::codec::CommandRef;
 use crate::disk::Mapping;
 use crate::entry::{LogId, Reply};
-use crate::log::table::SegmentTable;
+use crate::places::table::SegmentTable;
 use crate::snapshot::Snapshot;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 

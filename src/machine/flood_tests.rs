@@ -12,7 +12,7 @@ use super::*;
 use crate::PersistentConfig;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::log::open::LogOpening;
-use crate::machine::hash_part;
+use crate::ranges::partition::hash_part;
 use crate::snapshot::SnapshotKind;
 
 const KEYS: u64 = 100_000;

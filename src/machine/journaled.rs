@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::storage::Staging;
-use super::{
-    Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views, sync_applied,
-};
+use super::{StateMachine, StateMachineStats, Views, sync_applied};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
@@ -20,6 +18,8 @@ use crate::error::{Fatal, OpenError, Poison, ReadError, SnapshotError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
 use crate::sync::{Mutex, Rank};
 

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::{self, Encoded, Limits};
 use crate::entry::{BatchRejection, Command, Entry, Note, Payload};
-use crate::log::image::{HALF_HEADER_BYTES, Image, ImageWriter};
-use crate::log::slots::SlotRing;
-use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::image::{HALF_HEADER_BYTES, Image, ImageWriter};
 use crate::machine::cell::{HeapCell, PlaceCell};
+use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::ranges::slots::SlotRing;
 
 const SEGMENT: u32 = 3;
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::{Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, Views};
+use super::{StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError};
 use crate::log::{Journal, MemoryJournal};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 use crate::snapshot::writer::SnapshotWriter;
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
-use super::{Footprint, Partition, Range, Replies, StateMachine, StateMachineStats, View, Views};
+use super::{StateMachine, StateMachineStats, View, Views};
 use crate::codec::{PayloadRef, PieceNumber};
 use crate::config::PersistentConfig;
 use crate::disk::Disk;
@@ -14,8 +14,10 @@ use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError, ViewError};
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
-use crate::log::table::{SegmentBytes, SegmentTable};
 use crate::log::{Journal, RecoveryReport};
+use crate::places::table::{SegmentBytes, SegmentTable};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
 

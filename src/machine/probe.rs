@@ -4,11 +4,12 @@ use std::cell::Cell;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::{Footprint, Partition, Range, Replies};
 use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
-use crate::log::slots::SlotRing;
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
+use crate::ranges::slots::SlotRing;
 
 /// A state with values on the heap, without a manager around it.
 #[derive(Debug)]

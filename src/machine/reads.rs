@@ -132,7 +132,7 @@ macro_rules! key_value_reads {
                 self.state.begin_view()
             }
 
-            fn reach_view_token(&self, partition: super::Partition) {
+            fn reach_view_token(&self, partition: crate::ranges::partition::Partition) {
                 self.state.reach_view_token(partition);
             }
 
@@ -142,7 +142,7 @@ macro_rules! key_value_reads {
 
             fn finish_view(
                 &self,
-                hold: $crate::log::table::SegmentHold,
+                hold: $crate::places::table::SegmentHold,
             ) -> Result<super::View, $crate::error::SnapshotError> {
                 Ok(self.state.finish_view(self.journal.poison(), hold))
             }

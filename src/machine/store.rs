@@ -14,8 +14,8 @@ use dashmap::{DashMap, SharedValue};
 use foldhash::SharedSeed;
 use foldhash::quality::{FixedState, FoldHasher};
 
-use super::HASH_PARTS;
 use super::capture::{Capture, ShardCopy};
+use crate::ranges::partition::HASH_PARTS;
 
 /// Most keys that a shard is made for: few enough that growing it, or copying it for a view, is a
 /// short stall.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::machine::cell::PlaceCell;
-use crate::machine::hash_part;
+use crate::ranges::partition::hash_part;
 
 const SEED: u64 = 0x5eed;
 

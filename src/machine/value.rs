@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::log::table::PinnedBytes;
+use crate::places::table::PinnedBytes;
 
 /// The longest value that is copied rather than shared. Up to this length a copy costs less than a
 /// reference count that several readers of one key contend for.

@@ -5,7 +5,6 @@ use std::fmt;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
-use super::Partition;
 use super::capture::{Captured, Head, ShardCopy};
 use super::cell::{Cell, HeapCell, PlaceCell};
 use super::storage::view::{Pages, Stored};
@@ -13,8 +12,9 @@ use super::store::prefetch_line;
 use super::value::Value;
 use crate::entry::LogId;
 use crate::error::{ReadError, SnapshotError};
-use crate::log::table::SegmentHold;
+use crate::places::table::SegmentHold;
 use crate::poison::PoisonCell;
+use crate::ranges::partition::Partition;
 use crate::snapshot::Snapshot;
 
 /// Distance of the prefetch ahead of the entry being read: neither slots nor values lie in the

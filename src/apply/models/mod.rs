@@ -23,10 +23,12 @@ use std::time::Duration;
 use crate::codec::{CommandRef, PayloadRef};
 use crate::entry::{Entry, Reply};
 use crate::error::{Fatal, SnapshotError};
-use crate::log::table::SegmentHold;
 use crate::machine::capture::{Captured, Head};
 use crate::machine::view::Sorted;
-use crate::machine::{Footprint, Partition, Range, Replies, StateMachine, View, Views};
+use crate::machine::{StateMachine, View, Views};
+use crate::places::table::SegmentHold;
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 use crate::snapshot::Snapshot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 

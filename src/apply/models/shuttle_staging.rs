@@ -14,8 +14,10 @@ use crate::codec::PayloadRef;
 use crate::config::{ApplyConfig, Durability};
 use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
+use crate::machine::StateMachine;
 use crate::machine::storage::Staging;
-use crate::machine::{Fatal, Footprint, Partition, Range, Replies, StateMachine};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 
 const BATCH_SIZE: usize = 2;
 const ENTRIES: u64 = 6;

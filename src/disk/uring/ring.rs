@@ -25,7 +25,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use memmap2::MmapMut;
 
 use crate::disk::DiskFile;
-use crate::log::image::ImageSlice;
+use crate::image::ImageSlice;
 
 /// What writes past the page cache start at, and are a multiple of, in file and memory.
 pub(super) const BLOCK_BYTES: usize = 4096;

@@ -8,7 +8,7 @@ use crate::config::IoBackend;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::disk::tests::read_all;
 use crate::disk::{Access, Disk, DiskFile, Watch};
-use crate::log::image::Image;
+use crate::image::Image;
 
 /// A ring, unless the kernel refuses one.
 fn disk(directory: &tempfile::TempDir) -> Option<(RealDisk, Arc<dyn DiskFile>)> {

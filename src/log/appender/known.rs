@@ -11,7 +11,7 @@ use super::{Appender, OpenFrame};
 use crate::codec::Extent;
 use crate::log::format::FrameKind;
 use crate::log::index::Waypoint;
-use crate::log::table::{SegmentBytes, SegmentTable};
+use crate::places::table::{SegmentBytes, SegmentTable};
 
 /// Most spans that are noted. A log has fewer frames between the appender and the log writer; a
 /// memory journal compares with its last frames only.

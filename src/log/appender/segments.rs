@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::{Appender, SEGMENT_SLACK_BYTES};
 use crate::entry::LogId;
 use crate::error::Poison;
-use crate::log::image::ImageWriter;
+use crate::image::ImageWriter;
 use crate::log::meta::LogBase;
-use crate::log::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::log::terms::TermRuns;
+use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::poison::{CallerPoisons, invariant};
 
 impl Appender {

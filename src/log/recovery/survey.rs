@@ -3,8 +3,8 @@
 
 use crate::bytes::u32_at;
 use crate::error::OpenError;
+use crate::image::HALF_HEADER_BYTES;
 use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader};
-use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;
 

@@ -5,11 +5,11 @@ use crc32c::crc32c;
 use crate::disk::Disk;
 use crate::disk::names::segment_name;
 use crate::error::{Corrupt, OpenError};
+use crate::image::HALF_HEADER_BYTES;
 use crate::log::format::{
     DatabaseId, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_VERSION, FrameHeader, HeaderError,
     chain_of, position_of,
 };
-use crate::log::image::HALF_HEADER_BYTES;
 use crate::log::meta::Meta;
 use crate::log::recovery::chain::Chain;
 use crate::log::recovery::decision::{Check, Finding, Incarnation, Outcome, decide};

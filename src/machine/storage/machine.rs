@@ -16,10 +16,9 @@ use crate::config::Durability;
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, ReadError, SnapshotError, StorageError};
 use crate::log::{Journal, MemoryJournal};
-use crate::machine::{
-    Footprint, Partition, PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats,
-    Value, Views,
-};
+use crate::machine::{PersistentStateMachine, StateMachine, StateMachineStats, Value, Views};
+use crate::ranges::partition::{Footprint, Partition};
+use crate::ranges::range::{Range, Replies};
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 use crate::sync::{Mutex, Rank};
 

@@ -12,9 +12,9 @@ use super::{Storage, StorageBatch, Table};
 use crate::codec::{BatchRef, CommandRef, PayloadRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, StorageError};
-use crate::machine::EntryRef;
 use crate::machine::effect::{Effect, InBytes, Outcome, Overlay, Pending, evaluate};
 use crate::machine::number::Decimal;
+use crate::ranges::range::EntryRef;
 
 /// Bytes at which a batch is committed before it has its maximum of entries.
 pub(super) const STAGED_BYTES_MAX: usize = 16 << 20;

@@ -11,8 +11,9 @@ use super::view::Stored;
 use super::{Storage, StorageBatch, Table};
 use crate::entry::LogId;
 use crate::error::{Poison, ReadError, SnapshotError, StorageError, ViewError};
-use crate::log::table::SegmentHold;
-use crate::machine::{Partition, View, Views};
+use crate::machine::{View, Views};
+use crate::places::table::SegmentHold;
+use crate::ranges::partition::Partition;
 use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
 

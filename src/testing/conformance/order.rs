@@ -11,7 +11,8 @@ use crate::codec::{self, Encoded};
 use crate::config::ApplyConfig;
 use crate::entry::Reply;
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
-use crate::machine::{Footprint, StateMachine};
+use crate::machine::StateMachine;
+use crate::ranges::partition::Footprint;
 use crate::testing::{Random, Stepped};
 
 /// How long a call may take before the engine counts as stuck.

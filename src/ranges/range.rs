@@ -1,19 +1,17 @@
 //! A range of entries as a machine sees it, and the destination of its replies.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::storage::Staging;
-use super::{Partition, StateMachine};
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::{LogId, Reply};
-use crate::error::{Corrupt, Fatal, OpenError, Poison};
-use crate::log::slots::SlotRing;
+use crate::error::Fatal;
+use crate::ranges::partition::Partition;
+use crate::ranges::slots::SlotRing;
 
 /// Consecutive entries of one term, to be applied.
 #[derive(Debug)]
 pub struct Range<'a> {
-    slots: &'a SlotRing,
+    pub(crate) slots: &'a SlotRing,
     /// Log id of the first entry.
     first: LogId,
     count: u32,
@@ -22,7 +20,7 @@ pub struct Range<'a> {
     /// The encoded entries, with their place: a slot has an offset in the same segment.
     encoded: Encoded<'a>,
     /// The index being applied, by which a panic is located.
-    progress: &'a Cell<u64>,
+    pub(crate) progress: &'a Cell<u64>,
 }
 
 impl<'a> Range<'a> {
@@ -133,10 +131,10 @@ impl<'a> Iterator for Entries<'a> {
 /// The destination of a range's replies.
 #[derive(Debug)]
 pub struct Replies<'a> {
-    slots: &'a SlotRing,
-    rejected: u64,
+    pub(crate) slots: &'a SlotRing,
+    pub(crate) rejected: u64,
     /// Index and length of the first reply with more bytes than declared.
-    too_long: Option<(u64, usize)>,
+    pub(crate) too_long: Option<(u64, usize)>,
 }
 
 impl<'a> Replies<'a> {
@@ -180,76 +178,4 @@ impl<'a> Replies<'a> {
     fn refuse(&mut self, index: u64, bytes: usize) {
         self.too_long.get_or_insert((index, bytes));
     }
-}
-
-/// A range that could not be applied.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    /// The poison for the engine. It names the entry.
-    pub(crate) poison: Poison,
-    /// The damaged place of a file, if that is the cause.
-    pub(crate) damage: Option<Box<Corrupt>>,
-}
-
-impl From<Poison> for Failed {
-    fn from(poison: Poison) -> Self {
-        Self { poison, damage: None }
-    }
-}
-
-impl From<Failed> for Poison {
-    fn from(failed: Failed) -> Self {
-        failed.poison
-    }
-}
-
-/// Applies a range that a worker or replay has taken. Returns the number of rejections. A panic, a
-/// [`Fatal`] and a reply that is too long become poison that names the entry.
-pub(crate) fn apply_range<M: StateMachine>(
-    machine: &M,
-    range: &Range<'_>,
-    partition: Partition,
-) -> Result<u64, Failed> {
-    let mut replies = Replies::new(range.slots);
-    let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
-    let index = range.progress.get();
-    match applied {
-        Err(_panic) => return Err(Poison::Panic { index }.into()),
-        Ok(Err(fatal)) => {
-            let poison = Poison::Fatal { index, message: fatal.to_string() };
-            return Err(Failed { poison, damage: fatal.into_damage().map(Box::new) });
-        }
-        Ok(Ok(())) => {}
-    }
-    match replies.too_long {
-        None => Ok(replies.rejected),
-        Some((index, bytes)) => {
-            let max = range.slots.reply_bytes_max();
-            let message = format!(
-                "it replied with {bytes} bytes, and its reply_bytes_max() says {max} at most: \
-                 raise that and open again"
-            );
-            Err(Poison::Fatal { index, message }.into())
-        }
-    }
-}
-
-/// Runs a call to the storage; a failure and a panic become poison that names `index`.
-pub(crate) fn call_storage<T>(
-    index: u64,
-    what: impl FnOnce() -> String,
-    call: impl FnOnce() -> Result<T, Fatal>,
-) -> Result<T, Poison> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(fatal)) => Err(Poison::Fatal { index, message: format!("{}: {fatal}", what()) }),
-        Err(_panic) => Err(Poison::Panic { index }),
-    }
-}
-
-/// Makes a storage's content at opening durable, up to `applied`.
-pub(crate) fn sync_applied(staging: &dyn Staging, applied: Option<LogId>) -> Result<(), OpenError> {
-    let Some(last) = applied.filter(|_| staging.durable() != applied) else { return Ok(()) };
-    let what = || "its storage did not sync what it had".to_owned();
-    call_storage(last.index, what, || staging.sync()).map_err(OpenError::Replay)
 }

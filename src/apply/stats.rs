@@ -18,7 +18,7 @@ use crate::progress::watermark::decode;
 use crate::threads::cores::{PinOutcome, PinnedThread};
 use crate::times::TimeStats;
 
-pub use reader::StatsReader;
+pub use crate::apply::stats::reader::StatsReader;
 
 /// The result of [`ApplyManager::stats`]. Each figure is exact; all of them together are of nearly
 /// the same moment.

@@ -10,12 +10,12 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwapOption;
 
-use super::image::{HALF_HEADER_BYTES, Image};
 use super::unmapped::{NotRead, SegmentFile, is_no_mapping};
 use crate::codec::place::{Location, PIECES_MAX, SEGMENTS_MAX};
 use crate::codec::{Extent, PieceNumber};
 use crate::disk::holders::Holding;
 use crate::disk::{Disk, DiskFile, Mapping};
+use crate::image::{HALF_HEADER_BYTES, Image};
 use crate::snapshot::ChunkSlice;
 use crate::sync::{Mutex, Rank};
 
