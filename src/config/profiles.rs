@@ -1,4 +1,5 @@
-//! Sets of options for a purpose, by name: four that weigh one thing more than others, and three sizes of a cluster.
+//! Profiles: sets of options for a purpose, by name. Four of them favour one property, and three
+//! fit a size of a cluster.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,9 +10,10 @@ use super::{
 };
 use crate::sync::thread;
 
-/// A purpose that options are set for. [`apply_config`](Profile::apply_config),
-/// [`persistent_config`](Profile::persistent_config) and [`storage_config`](Profile::storage_config) give the options, and
-/// so do constructors of their names, such as [`ApplyConfig::low_latency`]. Every builder method works on the result.
+/// A purpose with a set of options. [`apply_config`](Profile::apply_config),
+/// [`persistent_config`](Profile::persistent_config) and
+/// [`storage_config`](Profile::storage_config) return the options. So do constructors of the same
+/// names, such as [`ApplyConfig::low_latency`]. Every builder method works on the result.
 ///
 /// `docs/operating.md` has one table of what each profile sets, and the measured effect of each beside the default.
 ///
@@ -28,17 +30,18 @@ use crate::sync::thread;
 pub enum Profile {
     /// An entry waits behind few others: [`ApplyConfig::low_latency`].
     LowLatency,
-    /// Most entries a second, whatever each of them waits: [`ApplyConfig::high_throughput`].
+    /// Most entries a second, at the price of longer waits: [`ApplyConfig::high_throughput`].
     HighThroughput,
     /// Little memory, and less disk: [`PersistentConfig::memory_efficient`].
     MemoryEfficient,
-    /// What was acknowledged survives a power cut, and snapshots are regular: [`PersistentConfig::durable`].
+    /// Acknowledged entries survive a power cut, and snapshots are regular:
+    /// [`PersistentConfig::durable`].
     Durable,
-    /// A node of three to five: [`ApplyConfig::small_cluster`].
+    /// A node in a cluster of three to five: [`ApplyConfig::small_cluster`].
     SmallCluster,
-    /// A node of five to ten: [`ApplyConfig::medium_cluster`].
+    /// A node in a cluster of five to ten: [`ApplyConfig::medium_cluster`].
     MediumCluster,
-    /// A node of more than ten, or of much work: [`ApplyConfig::large_cluster`].
+    /// A node in a cluster of more than ten, or with much work: [`ApplyConfig::large_cluster`].
     LargeCluster,
 }
 
@@ -54,7 +57,7 @@ impl Profile {
         Self::LargeCluster,
     ];
 
-    /// Its name on a command line: `low-latency`, `large-cluster`.
+    /// The profile's name on a command line, such as `low-latency` or `large-cluster`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -122,61 +125,70 @@ impl Profile {
     }
 }
 
-/// As many workers as leave a core each to the submitter and the log writer, 1 to `most`.
+/// A number of workers from 1 to `most` that leaves a core each to the submitter and the log
+/// writer.
 pub(crate) fn workers_at_most(most: usize) -> NonZeroUsize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     NonZeroUsize::new(cores.saturating_sub(2).min(most)).unwrap_or(NonZeroUsize::MIN)
 }
 
 impl ApplyConfig {
-    /// For an entry that waits behind few others: `pipeline_depth` of 1,024, and all else as by default.
+    /// Makes options for entries that wait behind few others: `pipeline_depth` of 1,024, and the
+    /// defaults otherwise.
     ///
-    /// A submitter that is ahead of the disk is refused as full sooner, so fewer entries a second are the price. Batches
-    /// are no smaller and the workers no more than by default: neither made the wait shorter when it was measured. A
-    /// synchronous call that waits alone has the default's latency already.
+    /// A submitter that is ahead of the disk is refused as full sooner, so the price is fewer
+    /// entries a second. Smaller batches and fewer workers did not make the wait shorter when
+    /// measured, so both are the defaults. A synchronous call that waits alone already has the same
+    /// latency by default.
     #[must_use]
     pub fn low_latency() -> Self {
         Profile::LowLatency.apply_config()
     }
 
-    /// For most entries a second: `pipeline_depth` of 131,072, and all else as by default.
+    /// Makes options for most entries a second: `pipeline_depth` of 131,072, and the defaults
+    /// otherwise.
     ///
-    /// An entry waits behind more others, and the queue takes 11.5 MB. It is meant for
-    /// [`PersistentConfig::high_throughput`], whose io_uring makes use of the queue: `pwrite` gains nothing by it.
+    /// An entry waits behind more others, and the queue takes 11.5 MB. It belongs with
+    /// [`PersistentConfig::high_throughput`], whose io_uring uses the queue: `pwrite` gains nothing
+    /// by it.
     #[must_use]
     pub fn high_throughput() -> Self {
         Profile::HighThroughput.apply_config()
     }
 
-    /// For little memory: `pipeline_depth` of 4,096, and all else as by default.
+    /// Makes options for little memory: `pipeline_depth` of 4,096, and the defaults otherwise.
     #[must_use]
     pub fn memory_efficient() -> Self {
         Profile::MemoryEfficient.apply_config()
     }
 
-    /// For what must survive: the default, as durability is the machine's ([`PersistentConfig::durable`]).
+    /// Makes the default options, because durability is an option of the machine
+    /// ([`PersistentConfig::durable`]).
     #[must_use]
     pub fn durable() -> Self {
         Profile::Durable.apply_config()
     }
 
-    /// For a node of three to five: `pipeline_depth` of 16,384, and all else as by default.
+    /// Makes options for a node in a cluster of three to five: `pipeline_depth` of 16,384, and the
+    /// defaults otherwise.
     ///
-    /// The machine may be a [`MemoryStateMachine`](crate::MemoryStateMachine) where the consensus engine has a log of
-    /// its own, or a persistent one with [`PersistentConfig::small_cluster`].
+    /// The machine may be a [`MemoryStateMachine`](crate::MemoryStateMachine) where the consensus
+    /// engine has its own log, or a persistent one with [`PersistentConfig::small_cluster`].
     #[must_use]
     pub fn small_cluster() -> Self {
         Profile::SmallCluster.apply_config()
     }
 
-    /// For a node of five to ten: `pipeline_depth` of 32,768, and all else as by default.
+    /// Makes options for a node in a cluster of five to ten: `pipeline_depth` of 32,768, and the
+    /// defaults otherwise.
     #[must_use]
     pub fn medium_cluster() -> Self {
         Profile::MediumCluster.apply_config()
     }
 
-    /// For a node of more than ten, or of much work: up to 8 workers, but no more than leave a core each to the submitter
-    /// and the log writer, and all else as by default. A longer pipeline and larger batches gained nothing when measured.
+    /// Makes options for a node in a cluster of more than ten, or with much work: up to 8 workers,
+    /// reduced so that the submitter and the log writer have a core each. Other options are the
+    /// defaults. A longer pipeline and larger batches gained nothing when measured.
     #[must_use]
     pub fn large_cluster() -> Self {
         Profile::LargeCluster.apply_config()
@@ -184,56 +196,61 @@ impl ApplyConfig {
 }
 
 impl PersistentConfig {
-    /// For an entry that waits behind few others: the log is written with [`IoBackend::Pwrite`], whatever
-    /// [`IoBackend::Auto`] comes to mean, and all else is as by default. [`ApplyConfig::low_latency`] has the shorter queue.
+    /// Makes options for entries that wait behind few others: the log is written with
+    /// [`IoBackend::Pwrite`], even if [`IoBackend::Auto`] changes its meaning. Other options are
+    /// the defaults. [`ApplyConfig::low_latency`] has the shorter queue.
     #[must_use]
     pub fn low_latency(path: impl Into<PathBuf>) -> Self {
         Profile::LowLatency.persistent_config(path)
     }
 
-    /// For most entries a second: [`IoBackend::Uring`] (where it is refused, the stats say why), `group_bytes` of 16 MiB,
-    /// and all else as by default.
+    /// Makes options for most entries a second: [`IoBackend::Uring`] (where the kernel refuses it,
+    /// the stats say why), `group_bytes` of 16 MiB, and the defaults otherwise.
     #[must_use]
     pub fn high_throughput(path: impl Into<PathBuf>) -> Self {
         Profile::HighThroughput.persistent_config(path)
     }
 
-    /// For little memory: `segment_bytes` of 8 MiB, two `segment_images`, no `pinned_images` (16 MiB in place of 256),
-    /// `expected_keys` of 1,024, and a compaction from 32 MiB of log on.
+    /// Makes options for little memory: `segment_bytes` of 8 MiB, two `segment_images`, and no
+    /// `pinned_images` (16 MiB in place of 256). `expected_keys` is 1,024, and a compaction starts
+    /// at 32 MiB of log.
     ///
-    /// An entry must fit into a segment: one of more than some 8 million bytes is refused as too large. Every get of a
-    /// value that is still in an image copies it.
+    /// An entry must fit into a segment, so an entry of more than some 8 million bytes is refused
+    /// as too large. Every get of a value that is still in an image copies the value.
     #[must_use]
     pub fn memory_efficient(path: impl Into<PathBuf>) -> Self {
         Profile::MemoryEfficient.persistent_config(path)
     }
 
-    /// For what must survive: [`Durability::Sync`], which is the default, and a snapshot at least every ten minutes in
-    /// which anything was applied (under [`CommitMode::ByCommit`](crate::CommitMode) the consensus engine decides
-    /// that, as always).
+    /// Makes options for data that must survive: [`Durability::Sync`], which is the default, and a
+    /// snapshot at least every ten minutes with an applied entry. Under
+    /// [`CommitMode::ByCommit`](crate::CommitMode) the consensus engine decides on snapshots, as
+    /// always.
     ///
-    /// A snapshot reads back the log that it replaces, so damage to that is found within ten minutes. Opening does not
-    /// become [`strict`](PersistentConfig::strict) by this: add that where an operator is to look at every torn end.
+    /// A snapshot reads back the log that it replaces, so damage of that is found within ten
+    /// minutes. The option [`strict`](PersistentConfig::strict) stays off: add it where an operator
+    /// must look at every torn end.
     #[must_use]
     pub fn durable(path: impl Into<PathBuf>) -> Self {
         Profile::Durable.persistent_config(path)
     }
 
-    /// For a node of three to five: `segment_bytes` of 16 MiB (64 MiB of images in place of 256), and `retain_entries` of
-    /// 10,000 for followers that are behind.
+    /// Makes options for a node in a cluster of three to five: `segment_bytes` of 16 MiB (64 MiB of
+    /// images in place of 256), and `retain_entries` of 10,000 for followers that are behind.
     #[must_use]
     pub fn small_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::SmallCluster.persistent_config(path)
     }
 
-    /// For a node of five to ten: `retain_entries` of 100,000 for followers that are behind, and all else as by default.
+    /// Makes options for a node in a cluster of five to ten: `retain_entries` of 100,000 for
+    /// followers that are behind, and the defaults otherwise.
     #[must_use]
     pub fn medium_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::MediumCluster.persistent_config(path)
     }
 
-    /// For a node of more than ten, or of much work: `expected_keys` of 1,048,576, and `retain_entries` of 1,000,000 for
-    /// followers that are behind.
+    /// Makes options for a node in a cluster of more than ten, or with much work: `expected_keys`
+    /// of 1,048,576, and `retain_entries` of 1,000,000 for followers that are behind.
     #[must_use]
     pub fn large_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::LargeCluster.persistent_config(path)
@@ -241,38 +258,41 @@ impl PersistentConfig {
 }
 
 impl StorageConfig {
-    /// For short waits: the read cache, and all else as by default.
+    /// Makes options for short waits: the read cache, and the defaults otherwise.
     pub fn low_latency() -> Self {
         Profile::LowLatency.storage_config()
     }
 
-    /// For most entries a second: `batch_size` of 1,024, and the read cache. The entries of a batch are acknowledged
-    /// together.
+    /// Makes options for most entries a second: `batch_size` of 1,024, and the read cache. The
+    /// entries of a batch are acknowledged together.
     pub fn high_throughput() -> Self {
         Profile::HighThroughput.storage_config()
     }
 
-    /// For little memory: the default, which has no read cache. Most memory is the storage's own: lower its cache too.
+    /// Makes the default options, which have no read cache. Most memory belongs to the storage:
+    /// lower its cache too.
     pub fn memory_efficient() -> Self {
         Profile::MemoryEfficient.storage_config()
     }
 
-    /// For what must survive: `sync_writes`, which is the default. Snapshots are for the caller to take.
+    /// Makes the default options, which have `sync_writes`. The caller takes the snapshots.
     pub fn durable() -> Self {
         Profile::Durable.storage_config()
     }
 
-    /// For a node of three to five: the default.
+    /// Makes the default options, for a node in a cluster of three to five.
     pub fn small_cluster() -> Self {
         Profile::SmallCluster.storage_config()
     }
 
-    /// For a node of five to ten: the read cache, of 5,000 entries at most.
+    /// Makes options for a node in a cluster of five to ten: the read cache, of 5,000 entries at
+    /// most.
     pub fn medium_cluster() -> Self {
         Profile::MediumCluster.storage_config()
     }
 
-    /// For a node of more than ten, or of much work: `batch_size` of 1,024, and the read cache of 10,000 entries.
+    /// Makes options for a node in a cluster of more than ten, or with much work: `batch_size` of
+    /// 1,024, and the read cache of 10,000 entries.
     pub fn large_cluster() -> Self {
         Profile::LargeCluster.storage_config()
     }

@@ -1,4 +1,4 @@
-//! A directory's files held in memory: what was read of one that somebody else may be writing to.
+//! A directory's files, held in memory: a copy of a directory that another process may be writing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,13 +8,13 @@ use rustix::io::Errno;
 
 use super::{Access, Disk, DiskFile, Listed, Mapping, WriteQueue};
 
-/// Files that nobody changes any more. It takes no writes.
+/// Files that no thread changes any more. The disk takes no writes.
 #[derive(Debug)]
 pub(crate) struct FrozenDisk {
     path: String,
     beside_a_writer: bool,
     files: BTreeMap<String, FrozenFile>,
-    /// What is listed and not copied: files that are not the engine's.
+    /// Files that are not the engine's: listed, and not copied.
     foreign: Vec<Listed>,
 }
 
@@ -22,13 +22,13 @@ pub(crate) struct FrozenDisk {
 struct FrozenFile(Arc<[u8]>);
 
 impl FrozenDisk {
-    /// With the name and the circumstances of `disk`, and none of its files.
+    /// Makes an empty disk with the name and properties of `disk`.
     pub(crate) fn beside(disk: &dyn Disk) -> Self {
         let (path, beside_a_writer) = (disk.describe(), disk.is_beside_a_writer());
         Self { path, beside_a_writer, files: BTreeMap::new(), foreign: Vec::new() }
     }
 
-    /// Lists names too that are not copied.
+    /// Adds names that are listed and not copied.
     pub(crate) fn list_foreign(&mut self, foreign: Vec<Listed>) {
         self.foreign = foreign;
     }

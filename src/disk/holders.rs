@@ -1,11 +1,11 @@
-//! What of this process holds a data directory: said when the directory is opened once more.
+//! The holders of a data directory in this process, which the error of another opening names.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use crate::sync::{Mutex, Rank};
 
-/// What may keep a directory open, as far as it is counted.
+/// Kinds of holders that are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holder {
     OpenManager,
@@ -15,7 +15,7 @@ pub(crate) enum Holder {
     Snapshot,
 }
 
-/// Each kind, and what one of it is called.
+/// Each kind, and its name in messages.
 const NAMES: [(Holder, &str); 5] = [
     (Holder::OpenManager, "manager that is not closed"),
     (Holder::ClosedManager, "closed manager that was not dropped"),
@@ -33,7 +33,7 @@ impl Holders {
         &self.0[holder as usize]
     }
 
-    /// Counts one until it is dropped.
+    /// Counts one more holder, until the result is dropped.
     pub(crate) fn hold(self: &Arc<Self>, holder: Holder) -> Holding {
         self.count(holder).fetch_add(1, Ordering::Relaxed);
         Holding { holders: Arc::clone(self), holder }
@@ -48,7 +48,7 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Another one counts in its place.
+    /// Counts the holder as one of another kind.
     pub(crate) fn becomes(&mut self, holder: Holder) {
         *self = self.holders.hold(holder);
     }
@@ -76,7 +76,7 @@ type OpenDirectories = Vec<(Directory, Weak<Holders>)>;
 static OPEN: LazyLock<Mutex<OpenDirectories>> =
     LazyLock::new(|| Mutex::new(Rank::OpenDirectories, Vec::new()));
 
-/// A directory was opened.
+/// Notes that a directory was opened.
 pub(super) fn opened(directory: Directory) -> Arc<Holders> {
     let holders = Arc::new(Holders::default());
     let mut open = OPEN.lock();
@@ -85,7 +85,7 @@ pub(super) fn opened(directory: Directory) -> Arc<Holders> {
     holders
 }
 
-/// What holds a directory that is locked.
+/// Describes the holder of a locked directory.
 pub(super) fn describe(directory: Directory) -> String {
     let open = OPEN.lock();
     let of_it = open.iter().filter(|(other, _)| *other == directory);

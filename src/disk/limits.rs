@@ -1,4 +1,4 @@
-//! Limits of the process that are looked at before they are met.
+//! Limits of the process, which are checked before they are reached.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,13 +10,14 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::sync::{Mutex, Rank};
 
-/// The kernel's default, for where it does not say.
+/// The kernel's default, for systems that do not tell the limit.
 const MAP_COUNT_MAX_USUAL: usize = 65_530;
 
-/// Mappings that live.
+/// Number of live mappings.
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// The most there are of these: half of what the kernel allows the process, whose allocator and threads need some too.
+/// The maximum of mappings: half of what the kernel allows the process, whose allocator and threads
+/// need some too.
 fn mappings_max() -> usize {
     static MAX: OnceLock<usize> = OnceLock::new();
     *MAX.get_or_init(|| {
@@ -26,12 +27,12 @@ fn mappings_max() -> usize {
     })
 }
 
-/// The right to one mapping of a file, given back when it is dropped.
+/// A permit for one mapping of a file, returned when it is dropped.
 #[derive(Debug)]
 pub(super) struct MappingPermit(());
 
 impl MappingPermit {
-    /// An error if the process has as many as it should.
+    /// Takes a permit; an error if the process has its maximum.
     pub(super) fn take() -> io::Result<Self> {
         Self::take_of(mappings_max())
     }
@@ -51,8 +52,8 @@ impl Drop for MappingPermit {
     }
 }
 
-/// Refuses a file that would reach past the process's limit of a file's size (`RLIMIT_FSIZE`): the kernel would end the
-/// process by a signal.
+/// Refuses a write past the process's limit of a file's size (`RLIMIT_FSIZE`), at which the kernel
+/// would end the process by a signal.
 pub(super) fn check_file_end(end: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(max) if end > max => Err(Errno::FBIG.into()),
@@ -60,7 +61,7 @@ pub(super) fn check_file_end(end: u64) -> io::Result<()> {
     }
 }
 
-/// How many of the next `len` bytes at `offset` may be written within that limit.
+/// Number of the `len` bytes at `offset` that may be written within that limit.
 pub(super) fn bytes_within_limit(offset: u64, len: usize) -> usize {
     match getrlimit(Resource::Fsize).current {
         Some(max) => usize::try_from(max.saturating_sub(offset)).map_or(len, |left| left.min(len)),
@@ -68,7 +69,8 @@ pub(super) fn bytes_within_limit(offset: u64, len: usize) -> usize {
     }
 }
 
-/// A descriptor that is kept for when the process has no other left: the next segment can still be opened then.
+/// A descriptor in reserve: if the process has no other left, the next segment can still be opened
+/// in its place.
 #[derive(Debug)]
 pub(super) struct Reserve(Mutex<Option<OwnedFd>>);
 
@@ -79,8 +81,8 @@ impl Default for Reserve {
 }
 
 impl Reserve {
-    /// Opens a file by `open`; with the kept descriptor's place if there is no other. It is kept anew by `keep`, now or at a
-    /// later call.
+    /// Opens a file with `open`, and gives up the reserved descriptor if there is no other. `keep`
+    /// reserves a new one, now or at a later call.
     pub(super) fn open(
         &self,
         open: impl Fn() -> Result<OwnedFd, Errno>,
@@ -108,7 +110,8 @@ mod tests {
 
     #[test]
     fn there_are_no_more_mappings_than_the_process_should_have() {
-        // Other tests of the process have some meanwhile: more than there ever are, and fewer than there can be.
+        // Other tests of the process have some mappings meanwhile, so use a number that is above
+        // them and below the limit.
         let max = MAPPINGS.load(Ordering::Relaxed) + 100_000;
         let mut held = Vec::new();
         let refused = loop {

@@ -26,35 +26,37 @@ impl Deref for MappedFile {
     }
 }
 
-/// Maps the first `bytes` bytes of a file read-only. The caller has checked that the file is as long, and holds the
-/// directory's lock; or the file is one that the user names, which nobody but its owner (this user, or root) may write
-/// to, and which its owner undertakes not to change while it is open.
+/// Maps the first `bytes` bytes of a file read-only. The caller has checked the file's length, and
+/// holds the directory's lock. Or the user named the file: then only its owner (this user, or root)
+/// may write to it, and promises not to while it is open.
 pub(super) fn map_read_only(file: &OwnedFd, bytes: usize) -> io::Result<MappedFile> {
     let permit = MappingPermit::take()?;
-    // SAFETY: the bytes must not change, nor the file shrink, while the mapping lives. Nobody else's process does it:
-    // the file is a regular one with a single link, in a directory that only this user writes to, and the directory's
-    // lock, held here, is what every writer of this user takes first. This process does not either: `DiskFile` has no
-    // way to shorten a file, and whoever calls `DiskFile::map` undertakes not to write those bytes meanwhile. Of a file
-    // outside of any directory of ours it is the caller of `Snapshot::open` who undertakes that, as its docs say.
+    // SAFETY: the bytes must not change, and the file must not shrink, while the mapping lives. No
+    // other user's process does it: the file is a regular one with a single link, in a directory
+    // that only this user writes to. Every writer of this user first takes the directory's lock,
+    // which is held here. This process does not do it either: `DiskFile` cannot shorten a file, and
+    // callers of `DiskFile::map` promise not to write those bytes meanwhile. For a file outside of
+    // a data directory, the caller of `Snapshot::open` promises it, as its docs say.
     let map = unsafe { MmapOptions::new().len(bytes).map(file) }?;
     Ok(MappedFile { map, _permit: permit })
 }
 
-/// A page that begins with 1, and that the kernel fills with zeros in a child that `fork` makes; `None` if it does not.
+/// A page that begins with 1, and that the kernel fills with zeros in a child that `fork` makes;
+/// `None` if the kernel cannot.
 #[cfg(target_os = "linux")]
 pub(super) fn wiped_on_fork() -> Option<MmapMut> {
     use rustix::mm::{Advice, madvise};
 
     let mut page = MmapMut::map_anon(1).ok()?;
     let (address, bytes) = (page.as_mut_ptr(), page.len());
-    // SAFETY: the range is that of a private, anonymous mapping which this function owns. The advice changes nothing of
-    // it in this process; a child gets a page of zeros in its place, which is as valid for bytes.
+    // SAFETY: the range is a private, anonymous mapping that this function owns. The advice changes
+    // nothing in this process. A child gets a page of zeros instead, which are also valid bytes.
     unsafe { madvise(address.cast(), bytes, Advice::LinuxWipeOnFork) }.ok()?;
     *page.first_mut()? = 1;
     Some(page)
 }
 
-/// No other system has such pages.
+/// Returns `None`: no other system has such pages.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn wiped_on_fork() -> Option<MmapMut> {
     None

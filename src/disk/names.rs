@@ -1,8 +1,8 @@
-//! The names in a data directory: which are the engine's, and which appear there by themselves.
+//! The names in a data directory: names of the engine, and names that appear there by themselves.
 //!
-//! The engine gives few forms of name. File systems, desktops and editors put other names into any directory, so a name
-//! of another form is passed over. A name of an engine's form that is no regular file is a question: the engine needs
-//! the name, and cannot tell what the file is for.
+//! The engine gives few forms of name. File systems, desktops and editors put other names into any
+//! directory, so a name of another form is ignored. A name of an engine's form that is no regular
+//! file is a problem: the engine needs the name, and does not know the file's purpose.
 
 use super::LOCK_FILE;
 
@@ -51,27 +51,27 @@ fn parse_number(name: &str, ending: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// What a name says.
+/// Meaning of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Name {
-    /// META.
+    /// The META file.
     Meta,
-    /// HARD.
+    /// The HARD file.
     Hard,
-    /// LOCK.
+    /// The LOCK file.
     Lock,
-    /// A segment, of this number.
+    /// A segment with this number.
     Segment(u64),
     /// A snapshot.
     Snapshot,
-    /// A snapshot that was never finished.
+    /// An unfinished snapshot.
     Unfinished,
-    /// A name that the engine gives to nothing.
+    /// A name that the engine never gives.
     Foreign,
 }
 
 impl Name {
-    /// Reads a name.
+    /// Classifies a name.
     pub(crate) fn of(name: &str) -> Self {
         match name {
             META_FILE => Self::Meta,
@@ -83,13 +83,14 @@ impl Name {
         }
     }
 
-    /// Whether it is of a directory in which a log was begun. LOCK alone is not: it is made before anything is known.
+    /// Whether the name proves that a log was begun in the directory. LOCK alone does not: it is
+    /// made before anything is known.
     fn says_a_log(self) -> bool {
         !matches!(self, Self::Lock | Self::Unfinished | Self::Foreign)
     }
 }
 
-/// Whole names that systems put into directories, or that keep an empty one in a repository.
+/// Names that systems put into directories, or that keep an empty one in a repository.
 const BY_THEMSELVES: [&str; 21] = [
     "lost+found",
     ".snapshot",
@@ -113,17 +114,18 @@ const BY_THEMSELVES: [&str; 21] = [
     "Thumbs.db",
     "desktop.ini",
 ];
-/// Beginnings of such names.
+/// Prefixes of such names.
 const BY_THEMSELVES_BEGIN: [&str; 6] =
     [".nfs", ".fuse_hidden", ".Trash-", "._", ".__afs", "aquota."];
 
-/// Whether a system puts a file of this name into a directory by itself.
+/// Whether a system puts a file of this name into directories.
 fn appears_by_itself(name: &str) -> bool {
     BY_THEMSELVES.contains(&name) || BY_THEMSELVES_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
-/// The name for which a directory is no data directory, and must not become one: it holds no file of a log, and
-/// something that does not appear by itself. A user's home, given by mistake, is such a directory.
+/// The name that proves that a directory is no data directory, and must not become one: the
+/// directory has no file of a log, and a file that does not appear by itself. A user's home
+/// directory, given by mistake, is an example.
 pub(crate) fn claimed_by<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     if names.clone().any(|name| Name::of(name).says_a_log()) {
         return None;

@@ -1,7 +1,7 @@
-//! Tells the process that opened a directory from a child that `fork` made of it.
+//! The distinction between the process that opened a directory and a child that `fork` made of it.
 //!
-//! A child has copies of everything, the descriptors and the lock too, and none of the threads. Whatever it wrote would
-//! be written over the parent's.
+//! A child has copies of everything, including the descriptors and the lock, and none of the
+//! threads. Its writes would overwrite the parent's.
 
 use std::hint::black_box;
 
@@ -13,20 +13,22 @@ use super::mmap;
 #[derive(Debug)]
 pub(super) struct Process {
     id: u32,
-    /// A page that begins with 1, and is all zeros in a child; `None` where the system has none such.
+    /// A page that begins with 1, and is all zeros in a child; `None` where the system has no such
+    /// pages.
     mark: Option<MmapMut>,
 }
 
 impl Process {
-    /// The calling process.
+    /// Records the calling process.
     pub(super) fn this() -> Self {
         Self { id: std::process::id(), mark: mmap::wiped_on_fork() }
     }
 
-    /// Whether the caller is in that process. Costs a load, where the system has such pages, and else a system call.
+    /// Whether the caller is in that process. The call costs a load, or a system call on a system
+    /// without such pages.
     pub(super) fn is_this(&self) -> bool {
         match &self.mark {
-            // Nothing in this program clears it, so the compiler must not take it for what it was.
+            // No code in this program clears the page, so the compiler must not assume its content.
             Some(mark) => black_box(&**mark).first() == Some(&1),
             None => std::process::id() == self.id,
         }

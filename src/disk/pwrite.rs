@@ -1,14 +1,15 @@
-//! The write queue that is there on every system: one write at a time, by the thread that waits for it.
+//! The write queue of every system: one write at a time, in the thread that waits for it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 
-/// Does each write, and the sync that goes with it, in [`WriteQueue::complete`] when asked to wait.
+/// A queue that performs each write and its sync in [`WriteQueue::complete`] when asked to wait.
 #[derive(Debug)]
 pub(super) struct PwriteQueue {
-    /// At most one by contract; a queue, so that a write too many would be late and not lost.
+    /// At most one write by contract. It is a queue so that an additional write would be late and
+    /// not lost.
     waiting: VecDeque<LogWrite>,
     fallback: Option<String>,
 }
@@ -18,7 +19,7 @@ impl PwriteQueue {
         Self { waiting: VecDeque::with_capacity(1), fallback: None }
     }
 
-    /// In the place of a back-end that was refused.
+    /// Makes the queue in place of a back-end that was refused.
     pub(super) fn because(reason: String) -> Self {
         Self { fallback: Some(reason), ..Self::new() }
     }
@@ -50,7 +51,7 @@ impl WriteQueue for PwriteQueue {
     }
 }
 
-/// The write, then its sync, and when that began; the sync is not tried after a failed write.
+/// Performs the write, then its sync, and returns when that began. A failed write gets no sync.
 pub(super) fn perform(write: &LogWrite) -> (Result<(), WriteFailure>, Option<Duration>) {
     let file: &dyn DiskFile = write.file.as_ref();
     let written = file.write_all_at(write.bytes.as_ref(), write.offset);

@@ -1,7 +1,7 @@
 //! A real directory, through `pread`, `pwrite` and `fdatasync`.
 //!
-//! Everything is opened relative to the directory's descriptor, so that what was checked when the directory was opened
-//! is what is used from then on, whatever becomes of its path.
+//! Everything is opened relative to the directory's descriptor. So the checked directory is used
+//! from then on, even if its path changes.
 
 use std::ffi::OsStr;
 use std::io;
@@ -37,31 +37,32 @@ const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const WRITABLE_BY_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// `NONBLOCK` means nothing to a regular file, and keeps a FIFO put in its place from blocking the open for good.
+/// Flags of opening a file. `NONBLOCK` has no effect on a regular file, and keeps a FIFO in its
+/// place from blocking the open forever.
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
-/// What a directory is opened for.
+/// Modes of opening a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OpenMode {
-    /// To read: nothing is created, not even the lock file, and no byte is changed.
+    /// Reading: nothing is created, not even the lock file, and no byte is changed.
     ReadOnly,
-    /// As [`OpenMode::ReadOnly`], and without the lock if somebody who writes holds it.
+    /// Reading as in [`OpenMode::ReadOnly`], without the lock if a writer holds it.
     ReadBeside,
-    /// To read and write.
+    /// Reading and writing.
     Write {
-        /// Whether a missing directory is created (a missing parent is not).
+        /// Whether a missing directory is created (but not a missing parent).
         create: bool,
     },
 }
 
-/// A data directory of the file system; clones are the same one.
+/// A data directory of the file system; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct RealDisk {
     path: String,
     held: Arc<Held>,
-    /// Of a writer, for its own files.
+    /// Descriptor in reserve for a writer's files.
     reserve: Arc<Reserve>,
-    /// What [`Disk::queue`] tries, and whether it finds the io_uring refused (for tests).
+    /// The back-end that [`Disk::queue`] tries, and whether a test has the io_uring refused.
     io: (IoBackend, bool),
 }
 
@@ -78,7 +79,7 @@ impl RealDisk {
         let writable = matches!(mode, OpenMode::Write { .. });
         let is_ours = match check_directory(&directory, &name) {
             Ok(()) => true,
-            // Reading changes nothing, so only the permissions that the system checks are asked for.
+            // Reading changes nothing, so only the system's permissions count.
             Err(OpenError::ForeignOwner { .. } | OpenError::WritableByOthers { .. })
                 if !writable =>
             {
@@ -91,14 +92,15 @@ impl RealDisk {
         }
         let held = Held::take(directory, mode, path, is_ours)?;
         if writable {
-            // On every open, and not only of a new directory: whoever created it may have been killed before its sync.
+            // Sync on every open, also of an existing directory: its creator may have been killed
+            // before the sync.
             sync_parent(&held.directory).map_err(|e| failed("syncing the parent of", &name, e))?;
         }
         let (held, reserve) = (Arc::new(held), Arc::default());
         Ok(Self { path: name, held, reserve, io: (IoBackend::Pwrite, false) })
     }
 
-    /// Chooses the write queue; without this it is `pwrite`.
+    /// Chooses the write queue; the default is `pwrite`.
     pub(crate) fn with_io(mut self, tried: IoBackend, uring_refused: bool) -> Self {
         self.io = (tried, uring_refused);
         self
@@ -127,7 +129,8 @@ fn failed(action: &'static str, file: &str, error: Errno) -> OpenError {
     OpenError::io(action, file, error.into())
 }
 
-/// Follows a symbolic link at the end of the path, if the user put one there: what it leads to is checked.
+/// Opens a directory, and follows a symbolic link at the end of the path if the user put one there.
+/// The target is checked.
 fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     let name = || path.display().to_string();
     retry_on_intr(|| fs::openat(CWD, path, DIRECTORY_FLAGS, Mode::empty())).map_err(|e| match e {
@@ -145,25 +148,26 @@ fn create_directory(path: &Path) -> Result<OwnedFd, OpenError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    // Opened before anything is created: a parent that cannot be synced must not get a directory.
+    // Open the parent before anything is created: a parent that cannot be synced must not get a
+    // directory.
     let parent = open_directory(parent)?;
     around::refuse_inside(path)?;
     match fs::mkdirat(&parent, last, DIRECTORY_MODE) {
         Ok(()) => {}
-        // Somebody was faster: not ours to change the mode of.
+        // Another process was faster, so its directory's mode stays.
         Err(Errno::EXIST) => return open_directory(path),
         Err(error) => return Err(failed("creating", &name, error)),
     }
     own_directory(&parent, last, &name)
 }
 
-/// Opens a directory that was just made, and gives it its permissions and a durable name.
+/// Opens a directory that was just made, and makes its permissions and its name final and durable.
 fn own_directory(parent: &OwnedFd, last: &OsStr, name: &str) -> Result<OwnedFd, OpenError> {
     let flags = DIRECTORY_FLAGS | OFlags::NOFOLLOW;
     let open = || retry_on_intr(|| fs::openat(parent, last, flags, Mode::empty()));
     let directory = match open() {
-        // The umask has taken the owner's own bits. This follows a link, if somebody who may change the parent has
-        // put one there meanwhile, to a file of this user's; the open after it does not.
+        // The umask has removed the owner's own permissions. This follows a link to a file of this
+        // user's, if another process has put one there meanwhile. The open after it does not.
         Err(Errno::ACCESS) => {
             fs::chmodat(parent, last, DIRECTORY_MODE, AtFlags::empty()).and_then(|()| open())
         }
@@ -176,7 +180,8 @@ fn own_directory(parent: &OwnedFd, last: &OsStr, name: &str) -> Result<OwnedFd, 
     Ok(directory)
 }
 
-/// Everything in a directory. A name that is not UTF-8 is none of the engine's; it stays visible, to be reported.
+/// Lists everything in a directory. A name that is not UTF-8 does not belong to the engine; it
+/// stays visible in reports.
 fn list_directory(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -185,11 +190,11 @@ fn list_directory(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
             continue;
         }
         let kind = match entry.file_type() {
-            // Some file systems do not say it in the listing.
+            // Some file systems do not tell the kind in the listing.
             FileType::Unknown => {
                 match fs::statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    // Removed meanwhile.
+                    // The file was removed meanwhile.
                     Err(Errno::NOENT) => continue,
                     Err(error) => return Err(error.into()),
                 }
@@ -202,8 +207,8 @@ fn list_directory(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
     Ok(listed)
 }
 
-/// Refuses to begin a log in a directory that is in use for something else, before anything is made in it. Where LOCK is,
-/// that is too late, and left to the reading of META.
+/// Refuses to begin a log in a directory that another program uses, before anything is made in it.
+/// If LOCK exists, it is too late for this check, and reading META decides.
 fn refuse_strangers_directory(directory: &OwnedFd, path: &str) -> Result<(), OpenError> {
     let listed = list_directory(directory).map_err(|e| OpenError::io("listing", path, e))?;
     if listed.iter().any(|listed| listed.name == LOCK_FILE) {
@@ -233,34 +238,38 @@ fn permission_bits(mode: Mode) -> u32 {
     (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).as_raw_mode().into()
 }
 
-/// Whether a name is of a directory, a link, a device, and not of a regular file.
+/// Whether a name belongs to a directory, a link or a device, and not to a regular file.
 fn is_of_something_else(directory: &OwnedFd, name: &str) -> bool {
     let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
 }
 
-/// By `..`, which is where the directory really is, also when the path led through a symbolic link.
+/// Syncs the parent directory, opened by `..`: that is the true parent, even if the path went
+/// through a symbolic link.
 fn sync_parent(directory: &OwnedFd) -> Result<(), Errno> {
     match retry_on_intr(|| fs::openat(directory, "..", DIRECTORY_FLAGS, Mode::empty())) {
         Ok(parent) => match fs::fsync(&parent) {
-            // Of a mount point, in a file system that syncs no directories: it was not we who made that.
+            // This is a mount point, in a file system that syncs no directories. This process did
+            // not make it.
             Err(Errno::INVAL) => Ok(()),
             synced => synced,
         },
-        // A parent that we may not read: then it was not we who made the directory (see `create_directory`).
+        // This process may not read the parent, so it did not make the directory (see
+        // `create_directory`).
         Err(Errno::ACCESS | Errno::PERM) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// A second link would let a file be changed from outside of the directory.
+/// Checks that a file is regular and has one link: a second link would let it be changed from
+/// outside of the directory.
 fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
     let stat = fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     if stat.st_nlink == 0 {
-        // Removed since it was opened, by a writer beside.
+        // A writer has removed the file since it was opened.
         return Err(Errno::NOENT.into());
     }
     if stat.st_nlink != 1 {
@@ -270,8 +279,8 @@ fn check_regular(file: &OwnedFd) -> io::Result<Stat> {
 }
 
 impl RealDisk {
-    /// Whether what is read may change, as nothing keeps a writer out or the directory is another user's. It must not be
-    /// mapped then.
+    /// Whether files may change during a read, because no lock keeps a writer out, or another user
+    /// owns the directory. They must not be mapped then.
     pub(crate) fn may_change(&self) -> bool {
         !self.held.may_be_mapped()
     }
@@ -322,7 +331,7 @@ impl Disk for RealDisk {
         };
         check_regular(&file)?;
         if access == Access::Create {
-            // The umask may have taken bits of the owner's.
+            // The umask may have removed permissions of the owner.
             fs::fchmod(&file, FILE_MODE)?;
         }
         let (name, held) = (name.to_owned(), Arc::clone(&self.held));
@@ -378,10 +387,10 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: OwnedFd,
-    /// As it was opened by; it may have been renamed.
+    /// Name that the file was opened by; it may have been renamed since.
     name: String,
     held: Arc<Held>,
-    /// The file opened past the page cache, once asked for; `None` if that is refused.
+    /// The file opened past the page cache, once it was asked for; `None` if that is refused.
     direct: OnceLock<Option<OwnedFd>>,
 }
 
@@ -404,7 +413,7 @@ impl RealFile {
         Ok(None)
     }
 
-    /// Where space cannot be reserved: the length at least, so that no write after this changes it.
+    /// Sets at least the length where space cannot be reserved, so that no later write changes it.
     fn lengthen(&self, bytes: u64) -> io::Result<()> {
         if self.len()? < bytes {
             retry_on_intr(|| fs::ftruncate(&self.file, bytes))?;
@@ -462,8 +471,8 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
-    /// Never retried, also not when interrupted: the kernel reports a failed write-back once, and a second call that
-    /// succeeds proves nothing.
+    /// Syncs the file, without a retry, even when interrupted. The kernel reports a failed
+    /// write-back once, and a second, successful call proves nothing.
     fn sync_data(&self) -> io::Result<()> {
         #[cfg(target_vendor = "apple")]
         fs::fcntl_fullfsync(&self.file)?;
@@ -472,8 +481,8 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
-    /// By the one call for it that is not unsafe: asked to drop pages that are not on the disk yet, Linux begins to write
-    /// them, and keeps them.
+    /// Starts the write-back by the only safe call for it: asked to drop pages that are not on disk
+    /// yet, Linux begins to write them, and keeps them.
     #[cfg(target_os = "linux")]
     fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
         if let Some(bytes) = NonZeroU64::new(bytes) {
@@ -490,7 +499,7 @@ impl DiskFile for RealFile {
         if self.len()? < u64::try_from(bytes).map_err(io::Error::other)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // What a writer, or another user, changes at any time must not be bytes under a mapping.
+        // Bytes that a writer or another user may change must not be mapped.
         if bytes == 0 || !self.held.may_be_mapped() {
             let mut copy = vec![0; bytes];
             if self.read_at(&mut copy, 0)? < bytes {
@@ -517,7 +526,8 @@ fn advanced(offset: u64, done: usize) -> io::Result<u64> {
     u64::try_from(done).ok().and_then(|done| offset.checked_add(done)).ok_or(Errno::OVERFLOW.into())
 }
 
-/// Reserves space for the first `bytes` bytes; `false` if this file system (or system) cannot.
+/// Reserves space for the first `bytes` bytes; returns `false` if the file system (or system)
+/// cannot.
 #[cfg(target_os = "linux")]
 fn reserve(file: &OwnedFd, bytes: u64) -> io::Result<bool> {
     match retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), 0, bytes)) {

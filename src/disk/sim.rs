@@ -1,6 +1,6 @@
 //! A simulated, faulty disk.
 //!
-//! What it promises is what a real disk promises, and no more: see [`SimDisk`].
+//! It promises what a real disk promises, and no more: see [`SimDisk`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,26 +24,28 @@ mod tests;
 pub use self::fault::{Fault, FaultError};
 pub use self::random::Random;
 
-/// A data directory in memory that loses power, fails and lies on demand; clones are the same disk.
+/// A data directory in memory that loses power, fails and lies on demand; clones share the disk.
 ///
-/// **What survives a power cut.** What was written is at first only in the cache, where reads see it. Each of these is
-/// an *unsynced item* of its own, and any subset of them survives a power cut:
+/// **After a power cut.** A write is at first only in the cache, where reads see it. Each of these
+/// is a separate *unsynced item*, and any subset of them survives a power cut:
 ///
-/// - a write to a 512-byte sector: the sector as a whole, with all that was written to it before. Of the versions of a
-///   sector that survive the latest counts;
-/// - a change of a file's length, by a write beyond its end or by an allocation. A file whose length did not survive is
-///   cut, and what it gained reads as zeros when it grows again;
+/// - a write to a 512-byte sector: the sector as a whole, with all earlier writes to it. The latest
+///   surviving version of a sector counts;
+/// - a change of a file's length, by a write beyond its end or by an allocation. A file whose new
+///   length did not survive is cut, and the lost part reads as zeros when the file grows again;
 /// - a creation, a removal, or a renaming (old name or new, never both or none) in the directory.
 ///
 /// [`DiskFile::sync_data`](super::DiskFile::sync_data) makes a file's content and length durable, but not its name;
 /// [`Disk::sync_dir`] makes names durable, but no content. A file whose creation does not survive is gone with all its
 /// synced content.
 ///
-/// **Faults** are set for operations by number. An operation is one write, sync, sync of the directory, creation,
-/// renaming, removal or allocation that had a chance to succeed, counted from 0. Reads and mappings are counted apart.
+/// **Faults** are set for operations by number. An operation is one write, sync, sync of the
+/// directory, creation, renaming, removal or allocation that had a chance to succeed, counted from 0.
+/// Reads and mappings are counted separately.
 ///
-/// Nothing here takes time, looks at a clock, or asks the system for chance: what an engine draws for a new directory, its
-/// id and its hash seed, is of this seed too. The same seed and calls give the same results, to the byte.
+/// The disk takes no time, reads no clock, and asks the system for no random numbers. A new
+/// directory's id and hash seed come from the disk's seed too. The same seed and calls give the
+/// same results, to the byte.
 ///
 /// # Examples
 ///
@@ -76,7 +78,7 @@ struct Shared {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked while holding it was a test that fails anyway.
+        // A thread that panicked under the lock belongs to a test that fails anyway.
         self.state.lock()
     }
 
@@ -92,7 +94,7 @@ impl fmt::Debug for SimDisk {
 }
 
 impl SimDisk {
-    /// An empty directory on a disk that has never failed.
+    /// Makes an empty directory on a disk that has never failed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -103,23 +105,26 @@ impl SimDisk {
         }
     }
 
-    /// Opens and locks the directory: to write, alone; to read, beside other readers. The lock is released when the
-    /// handle and every file opened through it are dropped, and by a power cut or crash.
+    /// Opens and locks the directory: for writing, exclusively; for reading, beside other readers.
+    /// The lock is released when the handle and every file opened through it are dropped, and by a
+    /// power cut or crash.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Locked`] if somebody has it open, [`OpenError::Io`] while the power is off.
+    /// Returns [`OpenError::Locked`] if another handle has it open, and [`OpenError::Io`] while the
+    /// power is off.
     pub fn open(&self, write: bool) -> Result<Arc<dyn Disk>, OpenError> {
         Ok(Arc::new(SimHandle::lock(self, write)?))
     }
 
-    /// The names of all files, sorted, as they are now (durable or not).
+    /// The current names of all files, sorted (durable or not).
     #[must_use]
     pub fn file_names(&self) -> Vec<String> {
         self.shared.state().names().cloned().collect()
     }
 
-    /// A file's content as it is now (durable or not). It counts as no read, and works when the power is off.
+    /// The current content of a file (durable or not). The call does not count as a read, and works
+    /// when the power is off.
     #[must_use]
     pub fn read_file(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.shared.state();
@@ -131,18 +136,20 @@ impl SimDisk {
     }
 }
 
-/// Cuts and crashes.
+/// Power cuts and crashes.
 impl SimDisk {
-    /// How many unsynced items there are: each survives a power cut or not.
+    /// Number of unsynced items, each of which survives a power cut or not.
     #[must_use]
     pub fn unsynced(&self) -> usize {
         self.shared.state().unsynced()
     }
 
-    /// Cuts the power and restores it. `choice` is asked once for each unsynced item, `0..unsynced()`, in the order in
-    /// which they happened, whether it survives. Whatever was open is dead afterwards, and the lock is free.
+    /// Cuts the power and restores it. `choice` is asked once for each unsynced item,
+    /// `0..unsynced()`, in order of time, whether it survives. Everything open is dead afterwards,
+    /// and the lock is free.
     pub fn power_cut(&self, choice: &mut dyn FnMut(usize) -> bool) {
-        // Off first, so that nothing is added while the caller chooses (not under the lock: it may look at the disk).
+        // Turn the power off first, so that nothing is added while the caller chooses. The caller
+        // may look at the disk, so the lock is not held meanwhile.
         let count = {
             let mut state = self.shared.state();
             state.power_off = true;
@@ -152,46 +159,48 @@ impl SimDisk {
         self.shared.state().power_cut(&survives);
     }
 
-    /// [`SimDisk::power_cut`] with the choices made by the disk's seed.
+    /// Cuts the power as [`SimDisk::power_cut`] does, with choices from the disk's seed.
     pub fn power_cut_random(&self) {
         let mut state = self.shared.state();
         let survives: Vec<bool> = (0..state.unsynced()).map(|_| state.random.coin()).collect();
         state.power_cut(&survives);
     }
 
-    /// [`SimDisk::power_cut`] where item `i` survives if bit `i` of `mask` is set; none from the 64th on do.
+    /// Cuts the power as [`SimDisk::power_cut`] does: item `i` survives if bit `i` of `mask` is
+    /// set, and no item from the 64th on does.
     pub fn power_cut_keeping(&self, mask: u64) {
         self.power_cut(&mut |item| item < 64 && mask >> item & 1 == 1);
     }
 
-    /// The process dies and the system lives on: nothing is lost, nothing becomes durable, whatever was open is dead,
-    /// and the lock is free. If the power is off, it stays off.
+    /// Ends the process while the system lives on: nothing is lost, nothing becomes durable,
+    /// everything open is dead, and the lock is free. If the power is off, it stays off.
     pub fn crash_process(&self) {
         self.shared.state().kill_handles();
     }
 
-    /// Whether a [`Fault::PowerCut`] has struck, and none of the power cuts has decided yet what is left.
+    /// Whether a [`Fault::PowerCut`] has struck, and no power cut has decided yet what is left.
     #[must_use]
     pub fn is_power_off(&self) -> bool {
         self.shared.state().power_off
     }
 }
 
-/// Faults.
+/// Settings of faults.
 impl SimDisk {
-    /// How many operations there were. The next one has this number.
+    /// Number of operations so far. The next one has this number.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.shared.state().operations
     }
 
-    /// How many reads and mappings there were. The next one has this number.
+    /// Number of reads and mappings so far. The next one has this number.
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.shared.state().reads
     }
 
-    /// Counts operations and reads from 0 again, and forgets the trace and the faults that did not strike.
+    /// Restarts the counts of operations and reads from 0, and clears the trace and the faults that
+    /// did not strike.
     pub fn reset_operations(&self) {
         let mut state = self.shared.state();
         state.operations = 0;
@@ -201,45 +210,46 @@ impl SimDisk {
         state.read_faults.clear();
     }
 
-    /// Sets what happens to the operation of that number. It strikes once.
+    /// Sets a fault for the operation of that number. It strikes once.
     pub fn fail_at(&self, operation: u64, fault: Fault) {
         self.shared.state().faults.insert(operation, fault);
     }
 
-    /// Sets what happens to the read or mapping of that number: faults that are of syncs and writes only make it fail
-    /// with `EIO`, but for [`Fault::LostSync`], which does nothing.
+    /// Sets a fault for the read or mapping of that number. Faults of syncs and writes make it fail
+    /// with `EIO`, except for [`Fault::LostSync`], which does nothing.
     pub fn fail_read_at(&self, read: u64, fault: Fault) {
         self.shared.state().read_faults.insert(read, fault);
     }
 
-    /// One line for each operation, so that line `i` is operation `i`: `write <file> offset=<n> bytes=<n>`,
-    /// `sync <file>`, `sync_dir`, `create <file>`, `rename <from> <to>`, `remove <file>`, `allocate <file> bytes=<n>`.
-    /// Failed ones are in it too.
+    /// One line for each operation, so that line `i` is operation `i`: `write <file> offset=<n>
+    /// bytes=<n>`, `sync <file>`, `sync_dir`, `create <file>`, `rename <from> <to>`, `remove
+    /// <file>`, `allocate <file> bytes=<n>`. Failed operations are included.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
         self.shared.state().trace.clone()
     }
 
-    /// Flips bits of a byte that is already on the disk, durable or not; whether there is such a byte.
+    /// Flips bits of a byte that is on the disk, durable or not. Returns whether there is such a
+    /// byte.
     #[must_use]
     pub fn corrupt(&self, file: &str, offset: u64, xor: u8) -> bool {
         self.shared.state().find_mut(file).is_some_and(|file| file.corrupt(offset, xor))
     }
 
-    /// Whether syncs, of files and of the directory, claim success and do nothing: the canary for every test that
-    /// means to prove that something is synced.
+    /// Sets whether syncs, of files and of the directory, report success and do nothing. It is the
+    /// canary of every test that proves a sync.
     pub fn set_sync_disabled(&self, disabled: bool) {
         self.shared.state().sync_disabled = disabled;
     }
 
-    /// How many bytes all files together may be long; writes and allocations beyond it fail with `ENOSPC`. A file that
-    /// was removed but is open still counts.
+    /// Sets the total length of all files; writes and allocations beyond it fail with `ENOSPC`. A
+    /// file that was removed and is open still counts.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.state().capacity_bytes = bytes;
     }
 
-    /// How many writes the queues opened from now on take at a time (at least 1, the default). With more than one,
-    /// writes are done and reported in an order that the seed chooses.
+    /// Sets the depth of queues that are opened from now on (at least 1, the default). With more
+    /// than one, writes are done and reported in an order that the seed chooses.
     pub fn set_queue_depth(&self, writes: usize) {
         self.shared.state().queue_depth = writes.max(1);
     }

@@ -1,4 +1,4 @@
-//! What the engine may count on from every disk, run on the real and on the simulated one.
+//! Tests of the promises of every disk, run on the real and on the simulated one.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -14,7 +14,8 @@ use crate::image::{Image, ImageSlice};
 
 type Open<'a> = &'a dyn Fn(bool) -> Result<Arc<dyn Disk>, OpenError>;
 
-/// Runs a test on an empty directory of each kind, which it opens (to write or not) as often as it likes.
+/// Runs a test on an empty directory of each kind; the test may open it any number of times, for
+/// writing or not.
 fn on_both(test: fn(Open<'_>)) {
     let directory = tempfile::tempdir().unwrap();
     test(&|write| {

@@ -1,10 +1,11 @@
 //! The write queue of an io_uring: several groups in flight, past the page cache.
 //!
-//! Groups follow each other without a gap, so one starts in the 4 KiB block in which the one before ends, and two
-//! writes of one block must never be in flight together: whichever came last would stay. A group is therefore one
-//! write if nobody is at its first block, and otherwise two: the blocks after the first at once, and the first, which
-//! begins with the end of the group before, when that is written. Nothing is padded on disk, and no group comes later
-//! than if it had waited.
+//! Groups follow each other without a gap, so a group starts in the 4 KiB block in which the one
+//! before ends. Two writes of one block must never be in flight together, because the later one
+//! would win. So a group is one write if no other write is at its first block, and otherwise two.
+//! The blocks after the first are written at once. The first, which begins with the end of the
+//! group before, is written when that group is done. Nothing is padded on disk, and no group
+//! finishes later than if it had waited.
 //!
 //! Each write is its own sync (`RWF_DSYNC`), so that a group says nothing about another; the log writer only goes over
 //! groups without a gap. A small group that is alone is written and then synced, one after the other and never linked:
@@ -26,21 +27,22 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-/// Groups in flight.
+/// Most groups in flight.
 const DEPTH: u32 = 8;
-/// A group is at most two writes at a time.
+/// Most requests in flight: a group is at most two writes at a time.
 const SLOTS: u32 = 2 * DEPTH;
-/// A group of at most so many bytes that is alone is written, and then synced.
+/// Bytes up to which a group that is alone is written, and then synced.
 const APART_BYTES_MAX: u64 = 256 << 10;
-/// How often a write that the kernel put off is handed over again, before it is a failure.
+/// Number of times that a write is submitted again after the kernel put it off, before it counts as
+/// failed.
 const RETRIES_MAX: u32 = 1000;
 
 #[derive(Debug)]
 pub(super) struct UringQueue {
     ring: Ring,
-    /// In the order of submission.
+    /// The groups in order of submission.
     groups: VecDeque<Group>,
-    /// A write asked for no sync: from then on every sync is one of the whole file.
+    /// Whether a write without a sync has happened: from then on every sync covers the whole file.
     unsynced: bool,
 }
 
@@ -53,22 +55,23 @@ struct Group {
     written_at: Option<Duration>,
 }
 
-/// How a group gets to be done.
+/// The way in which a group is completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
-    /// Its writes are all.
+    /// The group is done with its writes.
     Writes,
-    /// Its writes, and then a sync of the file: it is alone, or covers earlier writes too, or a write was short.
+    /// A sync of the file follows the writes: the group is alone, or covers earlier writes too, or
+    /// a write was short.
     ThenSync,
     /// That sync is in flight.
     Syncing { slot: usize },
-    /// Through the page cache, as the first in the queue.
+    /// The group goes through the page cache, when it is the first in the queue.
     Plain,
-    /// Through the page cache, and done.
+    /// The group went through the page cache, and is done.
     PlainDone,
 }
 
-/// Whole blocks of the file, of which the last may end in zeros.
+/// Whole blocks of the file; the last may end in zeros.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     start: u64,
@@ -125,13 +128,13 @@ impl Group {
 }
 
 impl UringQueue {
-    /// An error if the kernel refuses.
+    /// Makes the queue; an error if the kernel refuses a ring.
     pub(super) fn new() -> io::Result<Self> {
         let (ring, groups) = (Ring::new(SLOTS)?, VecDeque::with_capacity(DEPTH as usize));
         Ok(Self { ring, groups, unsynced: false })
     }
 
-    /// Whether somebody is at these blocks, or will be before `group`.
+    /// Whether another write is at these blocks, or will be before `group`.
     fn is_taken(&self, group: usize, file: &LogWrite, part: &Part) -> bool {
         self.groups.iter().take(group).any(|earlier| {
             Arc::ptr_eq(&earlier.write.file, &file.file)
@@ -139,7 +142,7 @@ impl UringQueue {
         })
     }
 
-    /// Hands everything to the ring that may go.
+    /// Submits every write that may go.
     fn advance(&mut self) {
         for index in 0..self.groups.len() {
             for at in 0..2 {
@@ -181,13 +184,14 @@ impl UringQueue {
         }
     }
 
-    /// Notes what became of a request.
+    /// Records the result of a request.
     fn settle(&mut self, done: &Done) {
         for group in &mut self.groups {
             if group.way == (Way::Syncing { slot: done.slot }) {
                 group.way = Way::Writes;
                 if done.result < 0 {
-                    // Final, also when interrupted: a second sync that succeeds would prove nothing.
+                    // A failed sync is final, also when interrupted: a second, successful sync
+                    // would prove nothing.
                     group.fail(WriteFailure::Sync(io::Error::from_raw_os_error(-done.result)));
                 }
                 return;
@@ -202,8 +206,8 @@ impl UringQueue {
             }
             part.stage = Stage::Waiting;
             match -done.result {
-                // Nothing of it was tried, or it was cut off; whole, it is written again, and synced with that.
-                // A thread that ends takes back what it handed over and the kernel has not begun.
+                // The write was not tried, or was cut off; all of it is submitted again, and synced
+                // with that. A thread that ends takes back requests that the kernel has not begun.
                 libc::EINTR | libc::EAGAIN | libc::ECANCELED if part.retries < RETRIES_MAX => {
                     part.retries += 1;
                 }
@@ -216,7 +220,8 @@ impl UringQueue {
                     group.fail(WriteFailure::Write(io::Error::from_raw_os_error(error)));
                 }
                 _ => {
-                    // Short: goes on at the last whole block. A sync that went with it is not relied upon.
+                    // The write was short, so it continues at the last whole block. The sync that
+                    // went with it does not count.
                     let whole = written - written % BLOCK_BYTES;
                     part.start += whole as u64;
                     part.retries = if whole == 0 { part.retries + 1 } else { 0 };
@@ -231,7 +236,8 @@ impl UringQueue {
         }
     }
 
-    /// The first in the queue, if it has to go through the page cache; everything before it is done.
+    /// Performs the first group in the queue if it must go through the page cache; everything
+    /// before it is done.
     fn perform_plain(&mut self) {
         let Some(group) = self.groups.front_mut() else { return };
         let running = |part: &Part| matches!(part.stage, Stage::Running { .. });
@@ -248,7 +254,7 @@ fn failed(token: u64, error: io::Error) -> Completion {
     Completion { token, result: Err(WriteFailure::Write(error)), written_at: None }
 }
 
-/// The blocks of a part, out of the image.
+/// The blocks of a part, in the image.
 fn blocks(write: &LogWrite, part: &Part, alone: bool) -> Option<Blocks> {
     let start = usize::try_from(part.start).ok()?;
     let end = usize::try_from(part.end).ok()?.min(write.bytes.end());
@@ -277,7 +283,8 @@ impl WriteQueue for UringQueue {
         let is_image =
             write.bytes.start() as u64 == write.offset && !write.bytes.as_ref().is_empty();
         let apart = self.unsynced || (self.groups.is_empty() && end - start <= APART_BYTES_MAX);
-        // What passes the limit of a file's size is written through the page cache, which writes no more than fits.
+        // A write past the limit of a file's size goes through the page cache, which writes no more
+        // than fits.
         let is_direct = is_image && check_file_end(end).is_ok() && write.file.direct().is_some();
         let way = match (is_direct, write.sync && apart) {
             (false, _) => Way::Plain,
@@ -322,11 +329,11 @@ impl WriteQueue for UringQueue {
             }
             let entered = self.ring.enter(wait);
             if let Err(error) = entered {
-                // What is in flight stays the ring's, until it is dropped.
+                // Requests in flight stay with the ring until it is dropped.
                 return Some(failed(first, error));
             }
             if !wait {
-                // Taken the next time.
+                // The next call takes the completion.
                 return None;
             }
         }

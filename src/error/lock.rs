@@ -1,12 +1,12 @@
-//! What ends the hold on a directory before anything is written.
+//! Events that end the hold on a directory before anything is written.
 
 use std::io;
 
 use thiserror::Error;
 
-/// A directory is no longer this process's to write to. The engine looks before it opens for writing and before each
-/// write of `META` and of `HARD`; nothing was written after it saw this. What was acknowledged is in the directory that
-/// was opened.
+/// The reason why a directory no longer belongs to this process for writing. The engine checks this
+/// before it opens for writing, and before each write of `META` and of `HARD`. Nothing is written
+/// after it was detected. Acknowledged entries are in the directory that was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LockLost {
@@ -28,7 +28,7 @@ pub enum LockLost {
 }
 
 impl LockLost {
-    /// The loss that an I/O error carries, if it carries one.
+    /// The loss inside an I/O error, if there is one.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
     }

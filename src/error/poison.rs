@@ -1,4 +1,4 @@
-//! The failure after which an engine goes on with nothing.
+//! The failure after which an engine does nothing more.
 
 use std::io;
 use std::sync::Arc;
@@ -8,44 +8,46 @@ use thiserror::Error;
 
 use super::LockLost;
 
-/// The sticky first failure of an engine. Nothing is acknowledged after it, reads fail, and only opening the directory
-/// anew gets out of it: that recovers everything that was acknowledged, and maybe more.
+/// The sticky first failure of an engine. Nothing is acknowledged after it, and reads fail. Only
+/// opening the directory anew ends this state: it recovers everything acknowledged, and maybe more.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum Poison {
     /// A write or sync of the log, of `META`, of `HARD`, or of the directory failed.
     #[error("{action} {file} failed ({}): {source}", describe_io(source))]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// To which file of the directory.
+        /// The file of the directory.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The directory is no longer this process's: it was moved or replaced, its lock file was, or the caller is in a child
-    /// that `fork` made. Nothing was written.
+    /// The directory no longer belongs to this process: it or its lock file was moved or replaced,
+    /// or the caller is in a child that `fork` made. Nothing was written.
     #[error(transparent)]
     LockLost(#[from] LockLost),
     /// A state machine panicked.
     #[error("the state machine panicked at the entry of index {index}")]
     Panic {
-        /// The entry it was applying; the first of the batch that its storage was committing.
+        /// Index of the entry that was being applied, or of the first entry of the batch that its
+        /// storage was committing.
         index: u64,
     },
-    /// A state machine said that it cannot go on.
+    /// A state machine returned that it cannot continue.
     #[error("the state machine failed at the entry of index {index}: {message}")]
     Fatal {
-        /// The entry it was applying; the first of the batch that its storage failed to commit or to sync.
+        /// Index of the entry that was being applied, or of the first entry of the batch that its
+        /// storage failed to commit or to sync.
         index: u64,
-        /// What it said.
+        /// The machine's message.
         message: String,
     },
-    /// A snapshot was being installed and could not be made durable, or the one that the directory was opened from does
-    /// not read back.
+    /// A snapshot to install could not be made durable, or the snapshot that the directory was
+    /// opened from cannot be read back.
     #[error("a snapshot could not be used: {message}; open the directory again")]
     Snapshot {
-        /// Why.
+        /// The reason.
         message: String,
     },
     /// A move would have broken an order of the engine's own numbers, and was not made. This is a
@@ -60,13 +62,14 @@ pub enum Poison {
         /// The numbers that break it.
         found: String,
     },
-    /// The engine met a state it has ruled out. This is a defect of sprag; please report it.
+    /// The engine is in a state that must be impossible. This is a defect of sprag; please report
+    /// it.
     #[error("an internal invariant does not hold: {0}")]
     Internal(&'static str),
 }
 
 impl Poison {
-    /// Wraps an I/O error with what was being done to which file.
+    /// Wraps an I/O error with the operation and the file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         match LockLost::of(&source) {
             Some(lost) => Self::LockLost(lost),
@@ -74,11 +77,12 @@ impl Poison {
         }
     }
 
-    /// Every word that [`reason`](Poison::reason) may return.
+    /// Every word that [`reason`](Poison::reason) can return.
     pub const REASONS: [&str; 7] =
         ["disk_full", "io", "lock_lost", "panic", "fatal", "snapshot", "internal"];
 
-    /// One word for the kind of failure, for a label of a metric; one of [`REASONS`](Poison::REASONS).
+    /// One word for the kind of failure, for a label of a metric: one of
+    /// [`REASONS`](Poison::REASONS).
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -99,17 +103,17 @@ impl Poison {
     }
 }
 
-/// Whether an I/O error says that there is no space left.
+/// Whether an I/O error means that no space is left.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether an I/O error says that no descriptor is left.
+/// Whether an I/O error means that no descriptor is left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// The limit of the process or of the system that an I/O error tells of, and what raises it.
+/// The limit of the process or of the system behind an I/O error, and how to raise it.
 pub(crate) fn limit_of(error: &io::Error) -> Option<&'static str> {
     let errno = Errno::from_io_error(error);
     Some(match errno {
@@ -131,7 +135,7 @@ pub(crate) fn limit_of(error: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// The limit that an I/O error tells of, to be put behind what failed.
+/// The limit behind an I/O error, as a suffix of a message.
 pub(crate) fn what_limit(error: &io::Error) -> String {
     limit_of(error).map_or(String::new(), |limit| format!(" ({limit})"))
 }

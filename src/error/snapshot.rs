@@ -1,4 +1,4 @@
-//! What can go wrong with a snapshot.
+//! Errors of snapshots.
 
 use std::io;
 
@@ -10,82 +10,84 @@ use crate::error::{
     Corrupt, OpenError, Poison, ReadError, StorageError, ViewError, is_disk_full, what_limit,
 };
 
-/// Why a snapshot could not be taken, read, moved or restored.
+/// Reason why a snapshot could not be taken, read, moved or restored.
 ///
-/// A snapshot that cannot be written fails that call and nothing else: the log still has everything.
+/// A failure to write a snapshot concerns that call only: the log still has everything.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The operating system refused.
+    /// The operating system failed an operation.
     #[error("{action} {file} failed{}: {source}", what_limit(source))]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// To which file.
+        /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or fetch it again. Of a
     /// segment of the log, or of the snapshot before: see [`Snapshots::compact`](crate::Snapshots::compact).
     #[error("{file} is corrupt at offset {offset}: {what}")]
     Corrupt {
-        /// Which file.
+        /// The file.
         file: String,
-        /// Where the damaged part starts.
+        /// Offset of the damaged part.
         offset: u64,
-        /// What does not hold.
+        /// Description of the damage.
         what: &'static str,
     },
-    /// It does not start as a snapshot does.
+    /// The file does not start as a snapshot does.
     #[error("{file} is not a snapshot of sprag")]
     NotASnapshot {
-        /// Which file.
+        /// The file.
         file: String,
     },
-    /// A later release has written it.
+    /// A later release has written the file.
     #[error("{file} has snapshot format version {found}; this release reads version {supported}")]
     UnknownVersion {
-        /// Which file.
+        /// The file.
         file: String,
-        /// The version in it.
+        /// The version in the file.
         found: u16,
-        /// The version this release reads.
+        /// The version that this release reads.
         supported: u16,
     },
-    /// It was written by a build whose archives look different.
+    /// A build with another form of archives has written the file.
     #[error("{file} was written with rkyv settings {found}; this build has {ours}")]
     OtherSettings {
-        /// Which file.
+        /// The file.
         file: String,
-        /// The settings in it.
+        /// The settings in the file.
         found: RkyvSettings,
-        /// This build's.
+        /// The settings of this build.
         ours: RkyvSettings,
     },
-    /// The call is for the other kind: key-value entries are asked of a blob snapshot, or a blob of a key-value one.
+    /// The call is for the other kind: key-value entries of a blob snapshot, or the blob of a
+    /// key-value one.
     #[error("the snapshot is of another kind: it holds {holds}")]
     OtherKind {
-        /// What it holds.
+        /// Content of the snapshot.
         holds: &'static str,
     },
     /// Keys must rise. The entry was not taken.
     #[error("entry {entry} does not have a higher key than the one before it")]
     OutOfOrder {
-        /// How many entries were pushed before.
+        /// Number of entries that were pushed before.
         entry: u64,
     },
-    /// A key, value, or something beside the state is longer than what the format holds, or a key is empty.
+    /// A key, a value, or a part beside the state is longer than the format allows, or a key is
+    /// empty.
     #[error("{what} has {bytes} bytes; the limit is {limit}")]
     Length {
-        /// What it is.
+        /// Name of the part.
         what: &'static str,
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
-        /// The most there can be; a key has at least 1.
+        /// The limit in bytes; a key has at least 1.
         limit: u64,
     },
-    /// A piece that starts after what has arrived. Send again from `expected`.
+    /// A piece starts after the bytes that have arrived. Send again from `expected`.
     #[error("a piece at offset {got} arrived where {expected} is next")]
     Gap {
         /// The offset that is next.
@@ -93,44 +95,47 @@ pub enum SnapshotError {
         /// The offset of the piece.
         got: u64,
     },
-    /// A piece whose checksum does not fit its bytes, or that does not lie in its file. Send it again.
+    /// The checksum of a piece does not fit its bytes, or the piece does not lie in its file. Send
+    /// it again.
     #[error("the piece at offset {offset} was damaged on its way")]
     DamagedPiece {
-        /// Its offset.
+        /// Offset of the piece.
         offset: u64,
     },
-    /// A piece of another snapshot than the one being received. Start anew to receive that one.
+    /// A piece belongs to another snapshot than the one being received. Start anew to receive that
+    /// one.
     #[error("a piece of another snapshot arrived")]
     OtherSnapshot,
     /// Not all pieces have arrived.
     #[error("only {received} bytes of the snapshot have arrived{}", of(*file_bytes))]
     Incomplete {
-        /// How many bytes have.
+        /// Number of bytes that have arrived.
         received: u64,
-        /// How many there are; `None` if nothing arrived yet.
+        /// Length of the file; `None` if nothing has arrived.
         file_bytes: Option<u64>,
     },
-    /// It was received by another manager, into that one's directory. Nothing was changed in either.
+    /// Another manager received the snapshot, into its own directory. Nothing was changed in either
+    /// directory.
     #[error("the snapshot was received into another directory")]
     OtherDirectory,
-    /// A snapshot is being received already.
+    /// Another snapshot is already being received.
     #[error("a snapshot is being received already")]
     Busy,
-    /// The state machine has no snapshots of this sort.
+    /// The state machine has no snapshots of this kind.
     #[error("this state machine does not support that: {what}")]
     Unsupported {
-        /// What it does not support.
+        /// Name of the missing ability.
         what: &'static str,
     },
-    /// A snapshot to be installed goes no further than what is committed here.
+    /// A snapshot to install goes no further than the committed entries.
     #[error("the snapshot is of index {snapshot}, and {committed:?} is committed here already")]
     Stale {
-        /// The entry that the snapshot is of.
+        /// Index of the snapshot's entry.
         snapshot: u64,
-        /// The last one committed.
+        /// The last committed index.
         committed: Option<u64>,
     },
-    /// No room in the log's buffers right now: nothing was changed, try again.
+    /// The log's buffers have no room at the moment: nothing was changed, try again.
     #[error("the log's buffers are in use; nothing was changed, try again")]
     Full,
     /// The manager is closed.
@@ -139,12 +144,13 @@ pub enum SnapshotError {
     /// The engine has failed.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
-    /// The storage under the state machine failed; of a snapshot that was to be loaded nothing is left in it.
+    /// The storage under the state machine failed; it has nothing of a snapshot that was to be
+    /// loaded.
     #[error("{storage}: {source}")]
     Storage {
-        /// What the storage is called.
+        /// Name of the storage.
         storage: &'static str,
-        /// What it said.
+        /// The storage's error.
         source: StorageError,
     },
     /// A value could not be read.
@@ -185,12 +191,12 @@ impl From<ViewError> for SnapshotError {
 }
 
 impl SnapshotError {
-    /// Wraps an I/O error with what was being done to which file.
+    /// Wraps an I/O error with the operation and the file.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         Self::Io { action, file: file.into(), source }
     }
 
-    /// What opening would say of the log.
+    /// The error for damage of the log, as opening would report it.
     pub(crate) fn of_log(error: OpenError) -> Self {
         match error {
             OpenError::Corrupt(Corrupt { file, offset, what, .. }) => {
@@ -201,7 +207,8 @@ impl SnapshotError {
         }
     }
 
-    /// Whether it is of the file's bytes, and comes back however often they are read: the disk's own error counts as that.
+    /// Whether the error concerns the file's bytes and recurs at every read; the disk's own error
+    /// counts as such.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Io { source, .. } => {

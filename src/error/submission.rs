@@ -1,4 +1,4 @@
-//! Why entries were not taken, and why a call that waits for them failed.
+//! Reasons why entries were not taken, and why a call that waits for them failed.
 
 use std::io;
 use std::sync::Arc;
@@ -9,27 +9,30 @@ use thiserror::Error;
 use super::{Corrupt, EntryError, Poison, WaitError, what_limit};
 use crate::entry::LogId;
 
-/// Why entries were not taken. All of a submission is taken or, with any of these, none of it.
+/// Reason why entries were not taken. A submission is taken as a whole or, with any of these
+/// errors, not at all.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// No room in the pipeline or the log's buffers right now. Nothing was taken; try again when some are acknowledged
+    /// There is no room in the pipeline or the log's buffers at the moment. Nothing was taken; try
+    /// again when some entries are acknowledged
     /// ([`apply_with_retry`](crate::ApplyManager::apply_with_retry) does).
     #[error("the pipeline is full ({pending} entries pending); nothing was taken, try again")]
     Full {
-        /// How many entries are pending.
+        /// Number of pending entries.
         pending: u64,
     },
-    /// More than can ever fit at once. Split it, or use [`apply_batch`](crate::ApplyManager::apply_batch), which does. Not so
-    /// for `segments`: the log has had all that it can have in its life, and goes on in a directory made
+    /// The submission can never fit at once. Split it, or call
+    /// [`apply_batch`](crate::ApplyManager::apply_batch), which splits. `segments` is an exception:
+    /// the log has used all segments of its life. Continue in a directory made
     /// ([`restore`](fn@crate::restore)) from a snapshot of this one.
     #[error("{what}: {size} is more than ever fits ({limit}); {}", instead_of(what))]
     TooLarge {
-        /// What does not fit.
+        /// Name of the thing that does not fit.
         what: &'static str,
-        /// How much was asked for.
+        /// The requested size.
         size: u64,
-        /// The most there can be.
+        /// The limit.
         limit: u64,
     },
     /// An index is missing.
@@ -40,71 +43,74 @@ pub enum SubmitError {
         /// The index submitted.
         got: u64,
     },
-    /// The index is taken by another entry: one with another log id or, if `known` and `got` are equal, one with the same
-    /// log id and another payload. Nothing of the submission was taken. Read what is there, and submit at the next index.
+    /// Another entry has the index: one with another log id or, if `known` and `got` are equal, one
+    /// with the same log id and another payload. Nothing of the submission was taken. Read the
+    /// existing entry, and submit at the next index.
     #[error("conflict: index {index} {}", conflict(known, got))]
     Conflict {
         /// The index.
         index: u64,
-        /// What is there.
+        /// Log id of the existing entry.
         known: LogId,
-        /// What was submitted.
+        /// Log id of the submitted entry.
         got: LogId,
     },
-    /// The log has an entry at an index of the submission, and its bytes do not read back, so the two cannot be compared.
+    /// The log has an entry at an index of the submission, but its bytes cannot be read back, so
+    /// the two cannot be compared.
     #[error("what is submitted again cannot be compared: {0}")]
     Corrupt(#[from] Corrupt),
-    /// The operating system refused to read an entry that the submission was to be compared with. Nothing was taken.
+    /// The operating system failed to read an entry that the submission was to be compared with.
+    /// Nothing was taken.
     #[error(
         "what is submitted again cannot be compared: reading {file} failed{}: {source}",
         what_limit(source)
     )]
     Io {
-        /// Which file.
+        /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// The term is below the one of the entry before.
     #[error("the term falls from {last} to {got} at index {index}")]
     TermRegression {
-        /// The entry.
+        /// Index of the entry.
         index: u64,
         /// The term of the entry before.
         last: u64,
         /// Its own term.
         got: u64,
     },
-    /// `u64::MAX` is no index.
+    /// The index is `u64::MAX`, which is none.
     #[error("the index u64::MAX cannot be used")]
     IndexExhausted,
     /// An entry is malformed.
     #[error("the entry of index {index} was refused: {source}")]
     Entry {
-        /// Which entry.
+        /// Index of the entry.
         index: u64,
-        /// What is wrong with it.
+        /// Its error.
         source: EntryError,
     },
-    /// The call belongs to the other way of committing.
+    /// The call belongs to the other commit mode.
     #[error("{call} is not for a log that commits {mode}")]
     CommitMode {
-        /// Which call.
+        /// Name of the call.
         call: &'static str,
-        /// How the log commits.
+        /// Commit mode of the log.
         mode: &'static str,
     },
     /// The call is only for a log whose indexes may have gaps
     /// ([`Contiguity::Monotone`](crate::Contiguity::Monotone)), which an adapter opens.
     #[error("{call} is only for a log whose indexes may have gaps")]
     Contiguity {
-        /// Which call.
+        /// Name of the call.
         call: &'static str,
     },
-    /// `commit` was asked to go past what was appended.
+    /// `commit` was called with an index past the end of the log.
     #[error("cannot commit {index}: the last appended index is {last:?}")]
     NotAppended {
-        /// The index asked for.
+        /// The requested index.
         index: u64,
         /// The last index of the log.
         last: Option<u64>,
@@ -125,7 +131,7 @@ fn conflict(known: &LogId, got: &LogId) -> String {
     }
 }
 
-/// What to do with what is too large.
+/// Advice for a submission that is too large.
 fn instead_of(what: &str) -> &'static str {
     match what {
         "segments" => "restore a snapshot of the directory into a new one",
@@ -133,24 +139,25 @@ fn instead_of(what: &str) -> &'static str {
     }
 }
 
-/// Why a synchronous call (`apply`, `apply_entries_sync`, `apply_batch`, `apply_with_retry`) failed.
+/// Reason why a synchronous call (`apply`, `apply_entries_sync`, `apply_batch`, `apply_with_retry`)
+/// failed.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// Nothing of the last submission was taken.
     #[error("{source}{}", through(*submitted_through))]
     Submit {
-        /// Why.
+        /// The reason.
         source: SubmitError,
-        /// The last index of this call that had been taken before, if any: it is under way.
+        /// The last index of this call that was taken before, if any: it is in progress.
         submitted_through: Option<u64>,
     },
-    /// It was taken, and this ended the wait for it.
+    /// The submission was taken, and this error ended the wait for it.
     #[error("{source}{}", through(*submitted_through))]
     Wait {
-        /// Why.
+        /// The reason.
         source: WaitError,
-        /// The last index of this call that was taken: it is under way.
+        /// The last index of this call that was taken: it is in progress.
         submitted_through: Option<u64>,
     },
 }
@@ -159,28 +166,29 @@ fn through(index: Option<u64>) -> String {
     index.map_or(String::new(), |index| format!(" (taken through index {index})"))
 }
 
-/// Why [`propose`](crate::ApplyManager::propose) gives no reply.
+/// Reason why [`propose`](crate::ApplyManager::propose) returned no reply.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// Nothing was taken. Never for [`SubmitError::Full`].
+    /// Nothing was taken. This is never [`SubmitError::Full`].
     #[error("nothing was taken: {0}")]
     Refused(SubmitError),
     /// The pipeline had no room until the timeout was over. Nothing was taken; propose again, or with more time.
     #[error("nothing was taken: the pipeline was full for {waited:?} ({pending} entries pending)")]
     NoRoom {
-        /// How many entries were pending.
+        /// Number of pending entries.
         pending: u64,
-        /// How long the call waited for room.
+        /// Time that the call waited for room.
         waited: Duration,
     },
-    /// The entry was taken, and this ended the wait for it. What becomes of the entry,
-    /// [`wait_for_log_id`](crate::ApplyManager::wait_for_log_id) tells, if need be after the directory was opened again.
+    /// The entry was taken, and this error ended the wait for it.
+    /// [`wait_for_log_id`](crate::ApplyManager::wait_for_log_id) tells whether the entry is
+    /// applied, even after the directory was opened again.
     #[error("the entry {log_id} was taken, and is not known to be done: {source}")]
     Taken {
-        /// The entry.
+        /// Log id of the entry.
         log_id: LogId,
-        /// Why.
+        /// The reason.
         source: WaitError,
     },
 }

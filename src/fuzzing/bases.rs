@@ -1,4 +1,4 @@
-//! Logs the engine wrote, for the fuzzer to damage: the same bytes in every run.
+//! Logs that the engine wrote, for the fuzzer to damage: the same bytes in every run.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::log::meta::{self, LogBase, Meta, MetaFile};
 use crate::machine::PersistentStateMachine;
 use crate::testing::Stepped;
 
-/// The least there is.
+/// Length of the shortest segment.
 pub(super) const SEGMENT_BYTES: usize = 16 << 10;
 
 pub(super) type Node = Stepped<PersistentStateMachine>;
@@ -43,7 +43,7 @@ pub(super) fn node(machine: PersistentStateMachine, workers: usize) -> Node {
     Stepped::new(machine, config).unwrap()
 }
 
-/// What META is made with where the id and the seed must be known.
+/// The META of a directory whose id and seed must be known.
 pub(super) fn first_meta(mode: CommitMode) -> Meta {
     Meta {
         database_id: ID,
@@ -89,14 +89,14 @@ pub(super) fn bases() -> &'static [Base] {
     })
 }
 
-/// Two segments, of one or more lives, the last of which ended in a close or not.
+/// Two segments, from one or more lives, the last of which ended in a close or not.
 fn base(mode: CommitMode, lives: u64, closed: bool) -> Base {
     let sim = new_disk(mode);
     for life in 1..=lives {
         let machine = PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config(mode));
         let node = node(machine.unwrap(), 1);
         if life == lives {
-            // So that there is a second segment.
+            // Fill the first segment, so that there is a second one.
             for _ in 0..5 {
                 write(&node, mode, life, &[9; 2500]);
             }
@@ -117,8 +117,8 @@ fn base(mode: CommitMode, lives: u64, closed: bool) -> Base {
     Base { mode, meta: read_meta(&sim), segments }
 }
 
-/// A log whose last segment is in a file that another one had before: what that left is behind its end, and at the very end
-/// of the file what tells it from a torn end, or not.
+/// A log whose last segment is in a recycled file. The file's earlier content lies behind the log's
+/// end. The very end of the file has the mark that tells it from a torn end, or not.
 fn recycled(marked: bool) -> Base {
     let mode = CommitMode::OnAppend;
     let sim = new_disk(mode);
@@ -133,7 +133,7 @@ fn recycled(marked: bool) -> Base {
     }
     let log_segment = || node.engine.log.as_ref().unwrap().writer_segment();
     let in_use = log_segment();
-    // The file that is ready is the next one's.
+    // The file that is ready belongs to the next segment.
     while log_segment() == in_use {
         write(&node, mode, 2, &[7; 900]);
     }
@@ -142,8 +142,8 @@ fn recycled(marked: bool) -> Base {
     drop(node);
     let mut segments = files_of(&sim);
     let meta = read_meta(&sim);
-    // Not those that are kept to be used again: with the frames of the last incarnation, which is not to be had but by
-    // damage, one of them would be in the log's way after it was opened.
+    // Leave the spare files out. With frames of the last incarnation, which only damage gives them,
+    // a spare file would be in the log's way after opening.
     segments.retain(|name, _| parse_segment_name(name) >= Some(meta.base.segment));
     let bytes = segments.get_mut(&last).unwrap();
     let marker = bytes.len() - FRAME_HEADER_BYTES;
@@ -155,14 +155,14 @@ fn recycled(marked: bool) -> Base {
     Base { mode, meta, segments }
 }
 
-/// How many places of a file look like a frame of a segment before its own, the mark not counted.
+/// Number of places in a file that look like a frame of an earlier segment, without the mark.
 fn frames_before(bytes: &[u8]) -> usize {
     let own = u64_at(bytes, 96);
     let places = (0..bytes.len() - FRAME_HEADER_BYTES).step_by(64);
     places.filter(|at| bytes[*at..].starts_with(b"SPRG") && u64_at(bytes, at + 96) < own).count()
 }
 
-/// A few entries of every kind.
+/// Submits a few entries of every kind.
 fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
     let state = node.stats();
     let next = state.submitted.map_or(1, |last| last + 1);
@@ -204,7 +204,7 @@ fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
     node.run_until_idle();
 }
 
-/// Truncates what is not committed and puts something else there; the very end stays uncommitted.
+/// Truncates the uncommitted entries and appends others; the very end stays uncommitted.
 fn rewrite_the_end(node: &Node, term: u64) {
     let committed = node.log().unwrap().state().unwrap().committed;
     node.consensus().unwrap().truncate_after(committed).unwrap();

@@ -1,4 +1,5 @@
-//! Operations and faults, next to a plain model: a list of entries, and what of it is promised.
+//! Operations and faults on an engine, compared with a plain model: a list of entries, and which of
+//! them are promised.
 
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ const ENTRIES_MAX: usize = 96;
 
 type Items = Vec<(u64, Op)>;
 
-/// The first byte: bit 0 commits by `commit`, bit 1 starts at index 0, bits 2 and 3 say how many workers there are, bits
-/// 4 and 5 how many writes may be in flight. Then operations.
+/// Runs the input. In the first byte, bit 0 selects commits by `commit`, bit 1 starts at index 0,
+/// bits 2 and 3 set the number of workers, and bits 4 and 5 that of writes in flight. Operations
+/// follow.
 pub fn engine(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new(input.u8());
@@ -37,21 +39,21 @@ struct World {
     workers: usize,
     first: u64,
     node: Option<Node>,
-    /// The log as it is.
+    /// The current log.
     log: Items,
-    /// The log as it was before truncations that may not be durable.
+    /// The log before truncations that may not be durable.
     versions: Vec<Items>,
     committed: usize,
-    /// So many entries survive whatever comes.
+    /// Number of entries that survive everything.
     durable: usize,
-    /// So many survive a crash of the process.
+    /// Number of entries that survive a crash of the process.
     written: usize,
     hard: Option<Vec<u8>>,
-    /// A hard state whose saving failed: it may be there or not.
+    /// A hard state whose store failed: it may be there or not.
     hard_maybe: Option<Vec<u8>>,
-    /// The operation a fault is set for.
+    /// The operation that a fault is set for.
     armed: Option<u64>,
-    /// Whether the last one closed cleanly: then how far it was committed is known.
+    /// Whether the last life closed cleanly: then its committed mark is known.
     closed: bool,
 }
 
@@ -121,7 +123,7 @@ impl World {
         self.armed.is_some_and(|operation| self.sim.operations() > operation)
     }
 
-    /// A failed engine, which is all right if something failed below it.
+    /// Whether the engine has failed, which is right only after a fault.
     fn is_poisoned(&self) -> bool {
         let Some(poison) = self.node().poison() else { return false };
         assert!(self.struck(), "the engine failed by itself: {poison}");
@@ -137,7 +139,7 @@ impl World {
     }
 
     fn send(&self, position: usize, items: &[(u64, Op)]) -> Result<(), SubmitError> {
-        // One by one: entries borrow, and all or nothing has tests of its own.
+        // Submit one by one, because entries borrow. Other tests cover all-or-nothing.
         for (at, (term, op)) in items.iter().enumerate() {
             let log_id = LogId::new(self.index(position + at), *term);
             let _ = op.with_payload(|payload| {
@@ -166,7 +168,8 @@ impl World {
         }
     }
 
-    /// What is there already changes nothing; a gap and another term at a known index are refused.
+    /// Submits existing entries, which change nothing, and a gap or another term at a known index,
+    /// which are refused.
     fn submit_wrongly(&mut self, input: &mut Input<'_>) {
         let Some((term, op)) = self.log.last().cloned() else { return };
         let last = self.log.len() - 1;
@@ -218,7 +221,7 @@ impl World {
         }
     }
 
-    /// Everything there is to do is done, and then everything is known.
+    /// Completes all work, after which everything is known.
     fn settle(&mut self) {
         self.node().run_until_idle();
         self.note();
@@ -232,7 +235,8 @@ impl World {
         self.compare_state(self.node().machine(), self.committed);
     }
 
-    /// A value is one its key had after some entry between `applied` and `committed`.
+    /// Checks that a value is one that its key had after some entry between `applied` and
+    /// `committed`.
     fn read(&mut self, input: &mut Input<'_>) {
         let key = key(input.u8());
         let applied = self.count_to(self.node().stats().applied);
@@ -255,7 +259,7 @@ impl World {
 
     fn save_hard_state(&mut self, input: &mut Input<'_>) {
         let state = vec![input.u8(); input.below(1200)];
-        // It waits for the entries before it, and nobody else steps here.
+        // The call waits for earlier entries, and no other thread takes steps here.
         self.node().run_until_idle();
         self.note();
         let was_poisoned = self.is_poisoned();
@@ -266,7 +270,7 @@ impl World {
             }
             Err(LogError::Poisoned(_)) => {
                 assert!(self.is_poisoned());
-                // A poisoned engine writes nothing: what the call that failed left is what may be there.
+                // A poisoned engine writes nothing: the failed call decides what may be there.
                 if !was_poisoned {
                     self.hard_maybe = Some(state);
                 }
@@ -279,7 +283,8 @@ impl World {
         let fault = match input.u8() % 5 {
             0 => Fault::Error(FaultError::Eio),
             1 => Fault::Error(FaultError::Enospc),
-            // Whole sectors: less than one of a slot of META or HARD is what no crash leaves and recovery names.
+            // Write whole sectors: no crash leaves less than a sector of a slot of META or HARD,
+            // and recovery reports it.
             2 => Fault::ShortWriteThenError { bytes: input.below(2000) / 512 * 512 },
             3 => Fault::PowerCut,
             _ => Fault::SyncErrorThenClean,
@@ -293,7 +298,7 @@ impl World {
         self.armed = Some(operation);
     }
 
-    /// Takes down what is promised now, and that marks are in order and never fall.
+    /// Records the promises of this moment, and checks that marks are in order and never fall.
     fn note(&mut self) {
         let stats = self.node().stats();
         let count = |index| self.count_to(index);
@@ -318,7 +323,7 @@ impl World {
         assert!(found == self.state(count), "not the state after {count} entries");
     }
 
-    /// The power fails, and a mask says what survives; or the process dies.
+    /// Cuts the power, with a mask of the survivors, or crashes the process.
     fn crash(&mut self, mask: Option<u64>) {
         let node = self.node.take();
         self.sim.crash_process();
@@ -344,14 +349,14 @@ impl World {
         self.crash(None);
     }
 
-    /// Opens until it works: a fault that is set strikes once.
+    /// Opens until it works: each fault strikes once.
     fn open(&mut self) {
         loop {
             let disk = self.sim.open(true).expect("the lock is free");
             let struck_before = self.struck();
             match PersistentStateMachine::open_on_disk(disk, config(self.mode)) {
                 Ok(machine) => {
-                    // One that struck and did no harm is over.
+                    // A fault that struck without harm is over.
                     if self.struck() {
                         self.disarm();
                     }
@@ -377,7 +382,7 @@ impl World {
         self.armed = None;
     }
 
-    /// What was promised is there, and nothing that never was.
+    /// Checks that every promised entry is there, and no entry that never was.
     fn recovered(&mut self, machine: PersistentStateMachine) {
         if self.struck() {
             self.disarm();
@@ -401,7 +406,7 @@ impl World {
         self.versions.clear();
         self.closed = false;
         self.committed = applied;
-        // Opening makes what it found durable.
+        // Opening makes everything it found durable.
         (self.durable, self.written) = (self.log.len(), self.log.len());
         self.compare_state(node.machine(), applied);
         let hard = node.log().unwrap().hard_state().unwrap();
@@ -410,7 +415,7 @@ impl World {
         self.node = Some(node);
     }
 
-    /// Whatever happened, the next open works, and everything goes on.
+    /// Checks that the next open works, whatever happened, and that the engine continues.
     fn finish(&mut self) {
         self.crash(Some(0));
         self.disarm();
@@ -432,7 +437,7 @@ fn log_of(node: &Node, first: u64) -> Items {
 
 fn key(number: u8) -> Vec<u8> {
     match number % 8 {
-        // Longer than a slot of the store.
+        // This key is too long for a slot of the store.
         7 => b"a key that is longer than what a slot of the store holds".to_vec(),
         number => vec![b'k', b'0' + number],
     }

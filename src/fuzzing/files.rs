@@ -7,7 +7,7 @@ use crate::disk::{Access, Disk};
 
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
-/// A disk that holds these, durable.
+/// A disk with these files, all durable.
 pub(super) fn disk_with(files: &Files) -> SimDisk {
     let sim = SimDisk::new(1);
     {
@@ -23,7 +23,7 @@ pub(super) fn disk_with(files: &Files) -> SimDisk {
     sim
 }
 
-/// What a disk holds.
+/// The files of a disk.
 pub(super) fn files_of(sim: &SimDisk) -> Files {
     let names = sim.file_names().into_iter();
     names.map(|name| (name.clone(), sim.read_file(&name).unwrap())).collect()

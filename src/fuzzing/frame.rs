@@ -15,8 +15,8 @@ use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeade
 
 pub(super) const ID: DatabaseId = *b"0123456789abcdef";
 
-/// The first byte says what is repaired: bit 0 magic and header checksum, bit 1 the body's length, bit 2 its checksum.
-/// The next 128 are the header, the rest the body.
+/// Runs the input. In the first byte, bit 0 repairs magic and header checksum, bit 1 the body's
+/// length, and bit 2 its checksum. The next 128 bytes are the header, and the rest the body.
 pub fn frame(data: &[u8]) {
     let mut input = Input::new(data);
     let repairs = input.u8();
@@ -38,7 +38,7 @@ pub fn frame(data: &[u8]) {
     check_body(body);
 }
 
-/// Gives a header the checksum it should have.
+/// Recomputes the checksum of a header.
 pub(super) fn seal(header: &mut [u8; FRAME_HEADER_BYTES], database_id: &DatabaseId) {
     let crc = crc32c_append(crc32c(database_id), &header[..124]);
     put(header, 124, &crc.to_le_bytes());
@@ -82,14 +82,14 @@ fn check_body(body: &[u8]) {
     }
 }
 
-/// What a worker decodes is what recovery looked at.
+/// Checks that a worker's decoder agrees with recovery's.
 fn check_shallow(rest: Encoded<'_>, deep: &Result<(PayloadRef<'_>, usize), DecodeError>) {
     match (codec::decode(rest), deep) {
         (Ok((one, one_len)), Ok((other, other_len))) => {
             assert_eq!(one_len, *other_len);
             assert_eq!(Op::decoded(&one), Op::decoded(other));
         }
-        // Only what is inside of a batch is looked at later.
+        // The worker's decoder does not look inside of a batch.
         (Ok((payload, _)), Err(_)) => {
             assert!(matches!(payload, PayloadRef::Command(CommandRef::Batch(_))));
         }
@@ -125,7 +125,7 @@ fn check_command_places(body: &[u8], command: &CommandRef<'_>) {
     }
 }
 
-/// Submitted again, it takes as many bytes, and they decode to the same.
+/// Submits the payload again, and checks that it takes as many bytes, which decode to the same.
 fn check_again(payload: &PayloadRef<'_>, len: usize) {
     let op = Op::decoded(payload);
     op.with_payload(|payload| {

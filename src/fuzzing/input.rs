@@ -1,4 +1,5 @@
-//! Fuzzer bytes, taken from the front. What is asked for beyond their end is zeros, so that every input means something.
+//! Fuzzer bytes, taken from the front. Beyond their end come zeros, so that every input means
+//! something.
 
 #[derive(Debug)]
 pub(super) struct Input<'a> {
@@ -26,24 +27,24 @@ impl<'a> Input<'a> {
         u64::from_le_bytes(self.array())
     }
 
-    /// A number below `limit`; 0 if that is 0.
+    /// A number below `limit`; 0 for a limit of 0.
     pub(super) fn below(&mut self, limit: usize) -> usize {
         usize::from(self.u16()) % limit.max(1)
     }
 
-    /// The next `len` bytes, or as many as there are.
+    /// The next `len` bytes, or all remaining bytes if there are fewer.
     pub(super) fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (head, rest) = self.bytes.split_at(len.min(self.bytes.len()));
         self.bytes = rest;
         head
     }
 
-    /// Everything that is left.
+    /// All remaining bytes.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         self.bytes(usize::MAX)
     }
 
-    /// A length or an index as an adversary likes it, or one near `now`.
+    /// A length or an index that an adversary would choose, or one near `now`.
     pub(super) fn number(&mut self, now: u64) -> u64 {
         match self.u8() % 6 {
             0 => 0,

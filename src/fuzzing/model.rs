@@ -1,4 +1,4 @@
-//! The plain model: what each command does, on one thread, to a sorted map.
+//! The plain model: the effect of each command on a sorted map, on one thread.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::entry::{Command, Note, Payload};
 pub(super) type State = BTreeMap<Vec<u8>, Vec<u8>>;
 type Bytes = Vec<u8>;
 
-/// A command with bytes of its own.
+/// A command that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     Put(Bytes, Bytes),
@@ -22,7 +22,7 @@ pub(super) enum Op {
 }
 
 impl Op {
-    /// What an encoded entry says.
+    /// The command in a decoded entry.
     pub(super) fn decoded(payload: &PayloadRef<'_>) -> Self {
         match payload {
             PayloadRef::Noop => Self::Noop,
@@ -52,7 +52,7 @@ impl Op {
         }
     }
 
-    /// Lends it as what a caller would submit.
+    /// Lends the command as a caller would submit it.
     pub(super) fn with_payload<R>(&self, run: impl FnOnce(Payload<'_>) -> R) -> R {
         match self {
             Self::Noop => run(Payload::Noop),
@@ -79,7 +79,7 @@ impl Op {
         }
     }
 
-    /// Does it; false if it is rejected, and nothing was changed.
+    /// Applies the command; returns false if it is rejected, and nothing was changed.
     pub(super) fn apply(&self, state: &mut State) -> bool {
         match self {
             Self::Put(key, value) => {
@@ -118,14 +118,15 @@ impl Op {
     }
 }
 
-/// By way of the standard library, which takes forms that Redis does not; those do not come back as they were.
+/// Parses a number with the standard library, and refuses forms that do not print as they were,
+/// because Redis does.
 fn decimal(value: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
-/// The state after these, one after the other.
+/// The state after these commands in order.
 pub(super) fn state_after<'a>(ops: impl IntoIterator<Item = &'a Op>) -> State {
     let mut state = State::new();
     for op in ops {

@@ -1,4 +1,5 @@
-//! Damage to a log, read from the fuzzer's bytes, and the repair of its checksums, so that the damage is looked at.
+//! Damage of a log, read from the fuzzer's bytes, and the repair of its checksums, so that later
+//! checks meet the damage.
 
 use crc32c::crc32c;
 
@@ -15,10 +16,10 @@ use crate::log::format::{
 use crate::log::meta::Meta;
 
 const MUTATIONS_MAX: usize = 24;
-/// No file grows beyond this.
+/// Limit of a file's length.
 const FILE_BYTES_MAX: usize = 3 * SEGMENT_BYTES;
 
-/// Where fields are in a header, and how long they are; the magic and the header checksum are not among them.
+/// Offset and length of fields in a header, without the magic and the header checksum.
 const FIELDS: &[(usize, usize)] = &[
     (4, 2),
     (6, 1),
@@ -46,7 +47,8 @@ pub(super) struct Damaged {
     pub(super) segments: Files,
 }
 
-/// The first byte: bit 0 repairs checksums, bit 1 relinks the chain, bit 2 keeps META out of it. Then damage.
+/// Damages a log. In the first byte, bit 0 repairs checksums, bit 1 relinks the chain, and bit 2
+/// keeps META unchanged. The damage follows.
 pub(super) fn damage(base: &Base, input: &mut Input<'_>) -> Damaged {
     let flags = input.u8();
     let mut damaged = Damaged { meta: base.meta, segments: base.segments.clone() };
@@ -119,7 +121,7 @@ impl Damaged {
         Some((bytes, at))
     }
 
-    /// Where frames start, in order.
+    /// Places of all frame starts, in order.
     fn frames(&self) -> Vec<(String, usize)> {
         let starts = |(name, bytes): (&String, &Vec<u8>)| {
             let number = parse_segment_name(name).unwrap();
@@ -158,7 +160,7 @@ impl Damaged {
         put(header, at, &value[..len]);
     }
 
-    /// A frame that goes on after the last one: a truncation, or any bytes as its entries.
+    /// Appends a frame after the last one: a truncation, or any bytes as its entries.
     fn append_frame(&mut self, input: &mut Input<'_>) {
         let Some((name, start)) = self.frames().pop() else { return };
         let number = parse_segment_name(&name).unwrap();
@@ -218,7 +220,7 @@ impl Damaged {
         }
     }
 
-    /// Makes every frame the next one of the one before it.
+    /// Makes every frame continue the one before it.
     fn relink(&mut self) {
         let mut before: Option<[u8; FRAME_HEADER_BYTES]> = None;
         for number in 1..16 {
@@ -249,8 +251,8 @@ fn is_frame(bytes: &[u8], at: usize) -> bool {
     bytes.len() >= at + FRAME_HEADER_BYTES && u32_at(bytes, at) == FRAME_MAGIC
 }
 
-/// Where frames start that follow each other; what lies in a body does not count, nor what is of a segment before this
-/// one: the file had that before.
+/// The starts of consecutive frames. Frames inside a body do not count, nor frames of an earlier
+/// segment, which the file had before.
 fn frame_starts(bytes: &[u8], number: u64) -> Vec<usize> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at + FRAME_HEADER_BYTES <= bytes.len() {
@@ -267,8 +269,8 @@ fn frame_starts(bytes: &[u8], number: u64) -> Vec<usize> {
     found
 }
 
-/// Gives everything that starts as a frame the checksums it should have, from the end to the start, as a frame in the
-/// body of another is under that one's checksum.
+/// Recomputes the checksums of everything that starts as a frame, from the end to the start: a
+/// frame in another frame's body is under that one's checksum.
 fn repair(bytes: &mut [u8]) {
     for at in (0..bytes.len()).step_by(64).rev().collect::<Vec<_>>() {
         if !is_frame(bytes, at) {

@@ -1,4 +1,5 @@
-//! A plain reading of a snapshot by the words of `docs/format.md`: everything at once, by hand, without rkyv.
+//! A plain reading of a snapshot by the words of `docs/format.md`: all at once, by hand, without
+//! rkyv.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use crc32c::crc32c;
 use crate::bytes::{u32_at, u64_at};
 use crate::entry::{LeaderTag, LogId};
 
-/// All that a snapshot says.
+/// The whole content of a snapshot.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plain {
     pub(super) is_blob: bool,
@@ -26,7 +27,7 @@ impl Plain {
 
 const ROOT_BYTES: usize = 128;
 
-/// Bytes taken off the front.
+/// Bytes that are taken from the front.
 struct Cut<'a>(&'a [u8]);
 
 impl<'a> Cut<'a> {
@@ -52,12 +53,12 @@ fn part<'a>(from: &mut Cut<'a>, len: u64, align: u64) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// What a relative pointer at `at` points to.
+/// The target of a relative pointer at `at`.
 fn target(bytes: &[u8], at: usize) -> i64 {
     at as i64 + i64::from(u32_at(bytes, at).cast_signed())
 }
 
-/// `None` if anything is not as the format has it.
+/// Decodes a file; `None` if anything violates the format.
 pub(super) fn decode(file: &[u8]) -> Option<Plain> {
     let mut rest = Cut(file);
     let header = rest.take(4096)?;
@@ -150,7 +151,7 @@ fn read_chunk(chunk: &[u8], count: u64) -> Option<Vec<(&[u8], &[u8])>> {
     Some(entries)
 }
 
-/// The outer `None` if it is none that a writer writes.
+/// Decodes a log id; the outer `None` means that no writer writes these bytes.
 fn log_id(bytes: &[u8]) -> Option<Option<LogId>> {
     zeros(&bytes[34..])?;
     if bytes[33] == 0 {

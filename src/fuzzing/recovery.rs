@@ -1,4 +1,5 @@
-//! Segment recovery: what the engine makes of a damaged log, next to a plain reading of the format.
+//! Segment recovery: the engine's reading of a damaged log, compared with a plain reading of the
+//! format.
 
 use std::collections::BTreeMap;
 
@@ -26,17 +27,17 @@ use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 /// A frame, its header and its body.
 type Frame = (FrameHeader, Vec<u8>);
 
-/// The first byte chooses a log that the engine wrote; the rest is what happens to it.
+/// Runs the input: the first byte chooses a log that the engine wrote, and the rest damages it.
 pub fn recovery(data: &[u8]) {
     let mut input = Input::new(data);
-    // Inputs that were kept when there were four go on to mean what they did.
+    // Inputs from when there were four bases keep their meaning.
     let number = input.below(8);
     let base: &Base = bases().get(number).unwrap_or(&bases()[number % 4]);
     let damaged = damage(base, &mut input);
     let mut files = damaged.segments.clone();
     files.insert(META_FILE.to_owned(), meta_file(&damaged.meta));
     if let Some(last) = damaged.meta.base.last {
-        // What is before the base is a state without keys.
+        // The entries before the base are a state without keys.
         files.insert(snapshot_name(last.index), empty_snapshot(last));
     }
     let sim = disk_with(&files);
@@ -68,7 +69,7 @@ pub fn recovery(data: &[u8]) {
             let log = Log::read(&reference, &damaged.meta);
             let has_before = damaged.meta.base.last.is_some() || damaged.meta.is_monotone;
             let first = log.entries.keys().next().copied();
-            // An entry is said to be committed that is nowhere.
+            // A committed entry is nowhere.
             let nowhere = !has_before && log.committed.is_some() && log.committed < first;
             let is_older = is_older(&damaged.meta, &result);
             assert!(seen_max == u64::MAX || nowhere || is_older, "{corrupt}");
@@ -85,8 +86,8 @@ pub fn recovery(data: &[u8]) {
     }
 }
 
-/// A segment that the log does not reach is taken for another program's file only if no engine leaves it so: it does not
-/// have whole pages, and begins neither with zeros nor with a frame.
+/// Checks that only a file that no engine leaves is taken for another program's. Such a file does
+/// not have whole pages, and begins neither with zeros nor with a frame.
 fn check_is_no_segment(damaged: &Damaged, file: &str, frames: &[Frame]) {
     let bytes = &damaged.segments[file];
     let head = &bytes[..bytes.len().min(FRAME_HEADER_BYTES)];
@@ -97,7 +98,8 @@ fn check_is_no_segment(damaged: &Damaged, file: &str, frames: &[Frame]) {
     assert!(!frames.iter().any(is_read), "the log is in it");
 }
 
-/// Whether META says of the log that it was closed after these frames: what is behind them is not looked at.
+/// Whether META says that the log was closed after these frames: then the bytes behind them are not
+/// read.
 fn ends_as_closed(meta: &Meta, frames: &[Frame]) -> bool {
     let last = frames.last().map_or(meta.base.sequence, |(last, _)| last.opening.sequence);
     meta.clean_close && last == meta.durable_sequence
@@ -116,7 +118,7 @@ fn empty_snapshot(last: LogId) -> Vec<u8> {
     bytes
 }
 
-/// META of exactly this content.
+/// A META file with exactly this content.
 fn meta_file(meta: &Meta) -> Vec<u8> {
     let sim = disk_with(&Files::new());
     drop(MetaFile::create(&*sim.open(true).unwrap(), meta).unwrap());
@@ -126,7 +128,7 @@ fn meta_file(meta: &Meta) -> Vec<u8> {
 fn scanned(sim: &SimDisk, meta: &Meta) -> (Vec<Frame>, Result<ScanResult, OpenError>) {
     let mut seen = Vec::new();
     let result = with_disk(sim, |disk| {
-        // As opening does.
+        // Opening uses the same options.
         let options = ScanOptions { was_closed: meta.clean_close, ..ScanOptions::default() };
         scan(disk, meta, options, &mut |frame| {
             let place = (frame.header.segment, frame.header.offset);
@@ -138,7 +140,7 @@ fn scanned(sim: &SimDisk, meta: &Meta) -> (Vec<Frame>, Result<ScanResult, OpenEr
     (seen, result)
 }
 
-/// The frames that hold, by the words of `docs/format.md` and nothing else.
+/// The good frames, by the words of `docs/format.md` and nothing else.
 fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
     let mut found: Vec<Frame> = Vec::new();
     let mut live = Live::new(&damaged.meta);
@@ -152,7 +154,8 @@ fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
                 }
                 None => (damaged.meta.base.chain, damaged.meta.base.sequence, 0),
             };
-            // META says after which frame its incarnation starts; an older one there is a tail that was cut.
+            // META names the frame after which its incarnation starts; an older frame there is a
+            // cut tail.
             let opened = sequence >= damaged.meta.durable_sequence;
             let incarnation =
                 if opened { damaged.meta.incarnation.max(incarnation) } else { incarnation };
@@ -181,7 +184,7 @@ fn frame_at(segments: &Files, (number, offset): (u64, u64)) -> Option<Frame> {
     (crc32c(body) == header.body_crc).then(|| (header, body.to_vec()))
 }
 
-/// Every entry that is in the log.
+/// Every entry in the log.
 struct Live {
     before: Option<LogId>,
     ids: Vec<LogId>,
@@ -202,7 +205,7 @@ impl Live {
             FrameKind::Entries => {
                 Some(first) == last.index.checked_add(1) && header.opening.term >= last.term
             }
-            // Only of logs with gaps, which these are not.
+            // Such frames exist only in logs with gaps, and these logs have none.
             FrameKind::ApplyOnly => false,
             FrameKind::Truncation => {
                 last.index.checked_add(1).is_none_or(|next| first <= next)
@@ -220,7 +223,7 @@ impl Live {
     }
 }
 
-/// The entries of a log, and how far they are committed.
+/// The entries of a log, and its committed mark.
 #[derive(Debug)]
 struct Log {
     last: Option<LogId>,
@@ -269,7 +272,8 @@ fn check_typed(error: &OpenError) {
     assert!(file.ends_with(".seg"), "damage of {file}, which is whole");
 }
 
-/// Reading every byte finds damage to what was durable where opening is refused, and nowhere else.
+/// Checks that reading every byte finds damage of durable bytes where opening is refused, and
+/// nowhere else.
 fn check_verify(sim: &SimDisk, meta: &Meta, result: &Result<ScanResult, OpenError>) {
     let (mut lost, mut torn) = (0, 0);
     let verified = with_disk(sim, |disk| {
@@ -301,7 +305,7 @@ fn compare(machine: &PersistentStateMachine, expected: &State) {
     assert!(state == *expected, "another state: keys {:?}, {:?}", state.len(), expected.len());
 }
 
-/// Opened, closed: nothing but META says that it was.
+/// Opens and closes the directory, and checks that only META records it.
 fn check_reopened(sim: &SimDisk, before: &Meta, seen: &[Frame]) {
     let meta = read_meta(sim);
     let (again, result) = scanned(sim, &meta);
@@ -314,16 +318,17 @@ fn check_reopened(sim: &SimDisk, before: &Meta, seen: &[Frame]) {
     assert!(meta.incarnation >= result.tail.incarnation_seen_max);
 }
 
-/// One more entry is taken, and survives with all before it.
+/// Checks that one more entry is taken, and survives with all before it.
 fn check_goes_on(sim: &SimDisk, mode: CommitMode, log: &Log, seen: &[Frame]) {
     let next = log.last.map_or(Some(1), |last| last.index.checked_add(1));
     let Some(next) = next.filter(|next| *next < u64::MAX) else { return };
     if read_meta(sim).incarnation >= u64::MAX - 1 {
-        // Two more openings are to come, and there is an incarnation for one at most.
+        // Two more openings follow, and there are incarnations for one at most.
         return;
     }
-    // A META that was made up to say that the log was closed has opening read nothing behind its end. What no engine leaves
-    // there, frames that claim more, is found after the next crash, and refused then.
+    // A forged META that calls the log closed makes opening read nothing behind its end. Frames
+    // there that claim more, which no engine leaves, are found after the next crash, and refused
+    // then.
     let meta = read_meta(sim);
     let whole = with_disk(sim, |disk| scan(disk, &meta, ScanOptions::default(), &mut |_| Ok(())));
     if !whole.is_ok_and(|whole| whole.cut.is_none() && !is_older(&meta, &whole)) {

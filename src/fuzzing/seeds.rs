@@ -1,4 +1,4 @@
-//! Where the fuzzer starts: inputs made from what the engine writes.
+//! Seeds of the fuzzer: inputs made from the engine's files.
 
 use super::bases::bases;
 use crate::bytes::u32_at;
@@ -7,7 +7,7 @@ use crate::log::format::FRAME_HEADER_BYTES;
 /// One input.
 #[derive(Debug)]
 pub struct Seed {
-    /// The target it is for.
+    /// The target of the input.
     pub target: &'static str,
     /// The name of its file.
     pub name: String,
@@ -15,10 +15,10 @@ pub struct Seed {
     pub bytes: Vec<u8>,
 }
 
-/// Longer ones teach the fuzzer nothing more.
+/// Longest frame in a seed: longer ones teach the fuzzer nothing more.
 const FRAME_BYTES_MAX: usize = 800;
 
-/// All of them, the same in every run.
+/// All seeds, the same in every run.
 #[must_use]
 pub fn seeds() -> Vec<Seed> {
     let mut seeds = frames();
@@ -33,10 +33,10 @@ fn seed(target: &'static str, name: String, bytes: Vec<u8>) -> Seed {
     Seed { target, name, bytes }
 }
 
-/// Frames that the engine wrote, as they are and to be repaired.
+/// Frames that the engine wrote, unchanged and with a flag for repair.
 fn frames() -> Vec<Seed> {
     let mut seeds = Vec::new();
-    // Those of a file that is used again are no others.
+    // Frames of recycled files are no different.
     for (number, base) in bases().iter().enumerate().take(4) {
         let mut count = 0;
         for segment in base.segments.values() {
@@ -57,7 +57,7 @@ fn frames() -> Vec<Seed> {
     seeds
 }
 
-/// Each log as it is, and with one piece of damage of each kind, repaired and not.
+/// Each log unchanged, and with one damage of each kind, repaired and not.
 fn damages() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for base in 0..bases().len() as u8 {
@@ -94,7 +94,7 @@ fn runs() -> Vec<Seed> {
         for end in 11..20 {
             let mut bytes = vec![shape];
             for number in 0..6 {
-                // Submissions of every kind, and a step here and there.
+                // Submissions of every kind, with some steps between them.
                 bytes.extend([0, 1, number * 37 + end, 210, 7, 5, 0, 0, 6, 8]);
                 if number == 3 {
                     bytes.extend([11, 3, 0, 9, 12, 4, 0]);
@@ -108,11 +108,12 @@ fn runs() -> Vec<Seed> {
     seeds
 }
 
-/// Snapshots of both kinds, as they are and with one piece of damage of each kind at each place, repaired and not.
+/// Snapshots of both kinds, unchanged and with one damage of each kind at each place, repaired and
+/// not.
 fn snapshots() -> Vec<Seed> {
     let mut seeds = Vec::new();
     for flags in 0..16 {
-        // Chunk length; the index, tag and term of each log id that there is; one note.
+        // The bytes are: the chunk length; index, tag and term of each log id; and one note.
         let mut base = vec![flags, 12];
         if flags & 8 == 0 {
             base.extend([3, 9, 4, 0, 3, 2]);
@@ -125,7 +126,7 @@ fn snapshots() -> Vec<Seed> {
             base.extend([1, 0, b'a' + number, number, number, 10 + number, 0]);
         }
         seeds.push(seed("snapshot", format!("flags-{flags}"), base.clone()));
-        // What stands beside the state makes no difference to where damage is found.
+        // The data beside the state does not affect where damage is found.
         for place in 0..if flags < 4 { 4 } else { 0 } {
             for kind in 0..7 {
                 let damage = [place, kind, 5 + 4 * kind, 0, 4, 1, 6, 2];

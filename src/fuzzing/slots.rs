@@ -1,4 +1,4 @@
-//! META and HARD: two slots each, and what becomes of them when one or both are damaged.
+//! META and HARD: two slots each, and their reading after damage of one or both.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -18,11 +18,12 @@ use crate::log::two_slot::{PAYLOAD_AT, SECTOR_BYTES};
 const STRIDE_BYTES: usize = 4096;
 const CRC_AT: usize = 60;
 const MUTATIONS_MAX: usize = 16;
-/// The last number that a slot is read with.
+/// The highest sequence with which a slot is read.
 const LAST_SEQUENCE: u64 = u64::MAX - 1;
 
-/// The first byte: bit 0 META or HARD, bit 1 repairs checksums, bit 2 puts a segment beside META, or lets META record HARD's
-/// sequence. Then how often the engine stores, and what happens to the file afterwards.
+/// Runs the input. In the first byte, bit 0 selects META or HARD, and bit 1 repairs checksums. Bit
+/// 2 puts a segment beside META, or lets META record HARD's sequence. The number of stores follows,
+/// and then the damage of the file.
 pub fn slots(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = input.u8();
@@ -109,14 +110,14 @@ fn mutate(file: &mut Vec<u8>, slot_bytes: usize, input: &mut Input<'_>) {
             }
         }
         5 => {
-            // One slot in the other's place.
+            // Copy one slot to the other's place.
             let other = STRIDE_BYTES - slot;
             if file.len() >= 2 * STRIDE_BYTES {
                 file.copy_within(other..other + STRIDE_BYTES, slot);
             }
         }
         kind => {
-            // One sector of the other slot, or zeros.
+            // Copy one sector of the other slot, or zeros.
             let at = input.below(slot_bytes / SECTOR_BYTES) * SECTOR_BYTES;
             let other = STRIDE_BYTES - slot + at;
             if file.len() < 2 * STRIDE_BYTES {
@@ -146,7 +147,7 @@ fn crc_of(sector: &[u8]) -> u32 {
     crc32c_append(crc32c(&sector[..CRC_AT]), &sector[CRC_AT + 4..])
 }
 
-/// A slot by the words of the format.
+/// A slot, read by the words of the format.
 #[derive(Debug, PartialEq)]
 enum Read {
     Empty,
@@ -162,7 +163,7 @@ impl Read {
     }
 }
 
-/// The slot `number` of a file of version 2.
+/// Reads the slot `number` of a file of version 2.
 fn read(file: &[u8], number: usize, slot_bytes: usize, magic: [u8; 4]) -> Read {
     let start = (number * STRIDE_BYTES).min(file.len());
     let end = (number * STRIDE_BYTES + slot_bytes).min(file.len());
@@ -207,7 +208,7 @@ fn read(file: &[u8], number: usize, slot_bytes: usize, magic: [u8; 4]) -> Read {
     if is_torn { Read::Torn { sequence, id } } else { Read::Damaged }
 }
 
-/// Which slot counts; `None` if none is valid.
+/// The slot that counts; `None` if none is valid.
 fn newest(slots: &[Read; 2]) -> Option<usize> {
     let newest = usize::from(slots[1].sequence() > slots[0].sequence());
     (slots[newest].sequence() > 0).then_some(newest)
@@ -224,12 +225,13 @@ fn assert_names(error: &OpenError, name: &str) {
 
 fn check_meta(files: &Files, has_log: bool) {
     let file = &files[META_FILE];
-    // A slot of version 1 is one sector that differs in its fields alone; the mutations make none that decodes.
+    // A slot of version 1 is one sector that differs in its fields alone; the mutations make none
+    // that decodes.
     let slots = [0, 1].map(|number| read(file, number, SECTOR_BYTES, *b"SPRM"));
     let sim = disk_with(files);
     let opened = with_disk(&sim, |disk| MetaFile::open(disk, false));
     assert_eq!(files_of(&sim), *files, "reading changes nothing");
-    // The file is let go of: it holds the lock.
+    // Close the file, which holds the lock.
     let opened = match opened {
         Err(error) => return assert_names(&error, META_FILE),
         Ok(opened) => opened.map(|(_file, meta, damage)| (meta, damage)),
@@ -253,7 +255,7 @@ fn check_meta(files: &Files, has_log: bool) {
     };
     let damaged = (!is_other_good).then(|| (1 - newest) as u64 * STRIDE_BYTES as u64);
     assert_eq!(damage.slot_offset, damaged, "damage is named");
-    // Written anew it is the same bytes, and the same content.
+    // Writing the content again gives the same bytes, and reads as the same.
     let again = disk_with(&Files::new());
     drop(MetaFile::create(&*again.open(true).unwrap(), &meta).unwrap());
     let bytes = again.read_file(META_FILE).unwrap();
@@ -280,7 +282,7 @@ fn check_meta_goes_on(sim: &SimDisk, meta: &Meta, is_last: bool) {
     assert_eq!(damage.slot_offset, None, "the slot that did not count was written");
 }
 
-/// Which slot's payload counts, if any; an error if it is none that a crash leaves.
+/// The slot's payload that counts, if any; an error for slots that no crash leaves.
 fn expected(slots: &[Read; 2], record: u64) -> Result<Option<&[u8]>, ()> {
     let is_ours = |slot: &Read| match slot {
         Read::Valid { id, .. } | Read::Torn { id, .. } => **id == ID,

@@ -1,4 +1,5 @@
-//! Snapshot files: written, damaged, checksums repaired, and read beside a plain reading of the format.
+//! Snapshot files: written, damaged, with repaired checksums, and read beside a plain reading of
+//! the format.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -21,8 +22,9 @@ const MUTATIONS_MAX: usize = 16;
 const HEADER_BYTES: usize = 4096;
 const FOOTER_BYTES: usize = 64;
 
-/// The first byte: bit 0 a blob, bit 1 repairs checksums, bit 2 a membership, bit 3 no log id. Then the length of chunks,
-/// entries and notes, and what happens to the file afterwards.
+/// Runs the input. In the first byte, bit 0 selects a blob, bit 1 repairs checksums, bit 2 adds a
+/// membership, and bit 3 leaves out the log id. The length of chunks, entries and notes follow, and
+/// then the damage of the file.
 pub fn snapshot(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = input.u8();
@@ -182,7 +184,7 @@ fn check(
     chunk_bytes: usize,
     probes: &[Vec<u8>],
 ) {
-    // Before everything is verified, as a running engine does.
+    // Read before everything is verified, as a running engine does.
     for key in probes {
         match (snapshot.get(key), decoded) {
             (Ok(found), Some(plain)) => assert_eq!(found, plain.get(key)),
@@ -207,7 +209,7 @@ fn check(
             assert_eq!(found.transpose().unwrap(), expected);
         }
     }
-    // Where the writer would cut it the same way, it writes the same bytes.
+    // If the writer cuts chunks in the same places, it writes the same bytes.
     let again = encode(plain, chunk_bytes);
     let chunks = |snapshot: &Snapshot| -> Vec<usize> {
         (0..snapshot.chunk_count())
@@ -220,7 +222,7 @@ fn check(
     check_transfer(snapshot, file);
 }
 
-/// Everything in it, by its own interface.
+/// The whole content, read by the snapshot's own interface.
 fn content(snapshot: &Snapshot) -> Plain {
     let mut plain = Plain {
         is_blob: snapshot.kind() == SnapshotKind::Blob,

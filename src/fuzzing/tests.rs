@@ -1,4 +1,4 @@
-//! Every committed seed and every input that was found, on stable.
+//! Runs of every committed seed and every input found, on the stable toolchain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn run_all(target: &str, run: fn(&[u8])) {
     let seeds = inputs(&folder("seeds", target));
     assert!(seeds.len() >= 10, "{} seeds of {target}", seeds.len());
     for (name, bytes) in found.iter().chain(&seeds) {
-        // Shown if it fails.
+        // The name is shown if the test fails.
         println!("{target} {name}");
         run(bytes);
     }
@@ -57,7 +57,7 @@ fn snapshots_hold_for_every_input_kept() {
     run_all("snapshot", snapshot);
 }
 
-/// `SPRAG_WRITE_SEEDS=1 cargo test seeds_are` writes them anew.
+/// Run `SPRAG_WRITE_SEEDS=1 cargo test seeds_are` to write the seeds anew.
 #[test]
 fn the_committed_seeds_are_what_the_engine_makes() {
     let targets = ["frame", "recovery", "slots", "engine", "snapshot"];

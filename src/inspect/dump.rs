@@ -1,4 +1,4 @@
-//! The entries that a log holds, truncations applied.
+//! The entries of a log, without truncated ones.
 
 use std::io;
 use std::ops::RangeBounds;
@@ -18,19 +18,19 @@ use crate::log::recovery::scan::{GoodFrame, scan};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LiveEntry<'a> {
-    /// Which entry it is.
+    /// The entry's log id.
     pub log_id: LogId,
     /// Whether it is known to be committed: only committed entries are part of the state.
     pub committed: bool,
-    /// What it asks for.
+    /// The entry's payload.
     pub payload: PayloadRef<'a>,
 }
 
-/// What [`dump`] went through.
+/// Summary of [`dump`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DumpSummary {
-    /// Entries given to the sink.
+    /// Number of entries passed to the sink.
     pub entries: u64,
     /// The last entry of the log.
     pub last: Option<LogId>,
@@ -38,21 +38,23 @@ pub struct DumpSummary {
     pub committed: Option<u64>,
     /// The torn end, which is not part of the log.
     pub cut: Option<Cut>,
-    /// Damage to what was durable, where reading stopped: nothing from there on was given.
+    /// Damage of durable bytes, at which reading stopped: no later entry was passed.
     pub unreadable: Option<Corrupt>,
-    /// Whether somebody was writing meanwhile.
+    /// Whether another process was writing meanwhile.
     pub beside_a_writer: bool,
 }
 
-/// Calls `sink` with every entry of the log at `path` whose index is in `indexes`, in index order. What was truncated
-/// is left out. An error of `sink` ends it.
+/// Calls `sink` with every entry of the log at `path` whose index is in `indexes`, in index order.
+/// Truncated entries are left out. An error of `sink` ends the call.
 ///
-/// Costs two passes over the log: what a later frame removes is known only after the first.
+/// The call costs two passes over the log, because only the first tells which entries a later frame
+/// removes.
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`inspect`](super::inspect()) has it; [`OpenError::Io`] with the error of `sink`. A damaged log is
-/// no error: its entries up to the damage are given, and the summary says where that is.
+/// Returns the errors of [`inspect`](super::inspect()), and [`OpenError::Io`] with the error of
+/// `sink`. A damaged log is no error: its entries up to the damage are passed, and the summary has
+/// the place of the damage.
 pub fn dump(
     path: impl AsRef<Path>,
     indexes: impl RangeBounds<u64>,
@@ -80,7 +82,8 @@ fn dump_once(
     let mut entries = 0;
     scan(&*looked.disk, meta, looked.options(), &mut |frame| {
         if frame.header.opening.sequence >= result.tail.next_sequence {
-            // Written since the first pass, which so knows nothing of what it, or a later one, truncates.
+            // The frame was written since the first pass, which does not know the truncations from
+            // then on.
             return Ok(());
         }
         let limit = truncations.limit_of(frame.header.opening.sequence);
@@ -109,7 +112,7 @@ type OnEntry<'a> = dyn FnMut(LogId, PayloadRef<'_>) -> Result<(), OpenError> + '
 fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), OpenError> {
     let header = &frame.header;
     if header.opening.kind == FrameKind::ApplyOnly {
-        // Not of the log.
+        // The entry is not of the log.
         return Ok(());
     }
     let undecodable = || Corrupt {
@@ -127,10 +130,11 @@ fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), O
     Ok(())
 }
 
-/// Which truncations there are, by frame sequence.
+/// The truncations of a log, by frame sequence.
 #[derive(Debug, Default)]
 struct Truncations {
-    /// (sequence, first index removed); both rise, as one that a later one goes below of is dropped.
+    /// Sequence and first index removed; both rise, because a truncation is dropped when a later
+    /// one goes below it.
     frames: Vec<(u64, u64)>,
 }
 

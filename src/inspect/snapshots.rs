@@ -1,4 +1,4 @@
-//! The snapshots of a directory: what they are of, and whether they read back.
+//! The snapshots of a directory: their entries, and whether they can be read back.
 
 use std::io;
 use std::sync::Arc;
@@ -15,24 +15,25 @@ use crate::snapshot::{Snapshot, SnapshotKind};
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
-    /// Its name.
+    /// Name of the file.
     pub file: String,
-    /// What it holds; `None` if header, footer or index do not read back, and then the figures below are not known.
+    /// Kind of the content; `None` if header, footer or index cannot be read back, and then the
+    /// figures below are unknown.
     pub kind: Option<SnapshotKind>,
-    /// The last entry in it.
+    /// The last entry in the snapshot.
     pub log_id: Option<LogId>,
     /// Length of the file.
     pub bytes: u64,
-    /// Keys in it; 0 for a machine of the user's own.
+    /// Number of keys; 0 for an embedder's machine.
     pub keys: u64,
-    /// Chunks in it.
+    /// Number of chunks.
     pub chunks: u64,
     /// Bytes of the membership, if there is one.
     pub membership_bytes: Option<usize>,
-    /// How many notes there are.
+    /// Number of notes.
     pub notes: usize,
-    /// What does not read back of header, footer and index, or that its name is another entry's. Chunks are looked at by
-    /// [`verify`](super::verify()) only.
+    /// Damage of header, footer or index, or a name that belongs to another entry. Only
+    /// [`verify`](super::verify()) reads the chunks.
     pub damage: Option<Corrupt>,
 }
 
@@ -66,7 +67,8 @@ impl SnapshotInfo {
     }
 }
 
-/// A snapshot of another entry than its name says was put there by somebody else.
+/// The damage of a snapshot of another entry than its name says, which another program must have
+/// put there.
 fn misnamed(name: &str, snapshot: &Snapshot) -> Option<Corrupt> {
     let of = snapshot.log_id().map(|log_id| log_id.index);
     let what = "the snapshot is of another entry than its name says";
@@ -74,11 +76,12 @@ fn misnamed(name: &str, snapshot: &Snapshot) -> Option<Corrupt> {
     (of != parse_snapshot_name(name)).then(corrupt)
 }
 
-/// What was opened, and its name.
+/// An opened snapshot, and its name.
 type Opened = (String, Result<Snapshot, Corrupt>);
 
 impl Looked {
-    /// Opens every snapshot of the directory, by rising index. One that its writer has removed meanwhile is left out.
+    /// Opens every snapshot of the directory, by rising index. A snapshot that its writer has
+    /// removed meanwhile is left out.
     fn open_snapshots(&self) -> Result<Vec<Opened>, OpenError> {
         let disk = Arc::clone(&self.disk);
         let mut names = list_files(&*disk)?.snapshots;
@@ -99,7 +102,7 @@ impl Looked {
         Ok(opened)
     }
 
-    /// What there is to say of each snapshot, without reading its chunks.
+    /// The information on each snapshot, without reading its chunks.
     pub(super) fn snapshots(&self) -> Result<Vec<SnapshotInfo>, OpenError> {
         let opened = self.open_snapshots()?;
         Ok(opened
@@ -111,8 +114,8 @@ impl Looked {
             .collect())
     }
 
-    /// Reads every byte of every snapshot, and gives every damaged place to `found`; how many snapshots hold, and the entry
-    /// that the newest of them is of.
+    /// Reads every byte of every snapshot, and calls `found` for every damaged place. Returns the
+    /// number of good snapshots, and the entry of the newest of them.
     pub(super) fn verify_snapshots(
         &self,
         meta: &Meta,
@@ -139,7 +142,8 @@ impl Looked {
             }
             places.into_iter().for_each(&mut *found);
         }
-        // Beside a writer, the snapshot may be newer than the META that was read before it, or gone with it.
+        // Beside a writer, the snapshot may be newer than the META that was read before it, or
+        // removed with it.
         let is_missing = !reached && !meta.is_kept && !self.is_beside_a_writer();
         if let Some(base) = meta.base.last.filter(|_| is_missing) {
             found(Corrupt {

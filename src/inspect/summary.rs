@@ -1,4 +1,4 @@
-//! What a directory holds: META, the segments, the frames, the watermarks, the torn end.
+//! The content of a directory: META, the segments, the frames, the watermarks, the torn end.
 
 use std::io;
 use std::path::Path;
@@ -18,21 +18,22 @@ use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{GoodFrame, ScanOptions, ScanResult, SegmentSummary, scan};
 use crate::snapshot::SnapshotKind;
 
-/// What [`inspect`] found.
+/// Findings of [`inspect`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// `None`: the directory is empty, or making it was interrupted. All but `foreign` is empty too then.
+    /// Content of META; `None`: the directory is empty, or making it was interrupted. Then
+    /// everything but `foreign` is empty too.
     pub meta: Option<MetaContent>,
-    /// Bytes of the consensus engine's hard state; `None` if none was ever saved.
+    /// Length of the consensus engine's hard state in bytes; `None` if none was ever saved.
     pub hard_state_bytes: Option<usize>,
-    /// The segments from the log base on, rising; those behind the end of the log hold nothing.
+    /// The segments from the log base on, rising; segments behind the end of the log hold nothing.
     pub segments: Vec<SegmentInfo>,
-    /// Files of segments below the log base: kept to be used again, or left by an interrupted compaction.
+    /// Files of segments below the log base: kept for reuse, or left by an interrupted compaction.
     pub obsolete: Vec<String>,
-    /// Frames of the log, truncations included.
+    /// Number of frames of the log, including truncations.
     pub frames: u64,
-    /// The last entry of the log, truncations applied.
+    /// The last entry of the log, after truncations.
     pub last: Option<LogId>,
     /// The highest index known to be committed (and, if it commits as it appends, the last).
     pub committed: Option<u64>,
@@ -44,12 +45,13 @@ pub struct Inspection {
     pub cut: Option<Cut>,
     /// The snapshots, by rising index.
     pub snapshots: Vec<SnapshotInfo>,
-    /// Damage to what was durable, where reading stopped: what is said of the log is then of the part before it. See
-    /// [`verify`](super::verify) for all damage.
+    /// Damage of durable bytes, at which reading stopped; the other findings are of the part before
+    /// it. [`verify`](super::verify) lists all damage.
     pub damage: Option<Corrupt>,
-    /// Whether somebody was writing meanwhile: there is then no torn end, only frames that are being written.
+    /// Whether another process was writing meanwhile: then there is no torn end, only frames that
+    /// are being written.
     pub beside_a_writer: bool,
-    /// Files of the directory that are not the engine's. They are passed over.
+    /// Files of the directory that are not the engine's. They are ignored.
     pub foreign: ForeignFiles,
 }
 
@@ -57,29 +59,30 @@ pub struct Inspection {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MetaContent {
-    /// Drawn when the directory was made; salts its checksums.
+    /// Random identity of the directory, which is part of its checksums.
     pub database_id: [u8; 16],
     /// When entries commit.
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,
-    /// What snapshots of its state machine hold; `None` where an earlier build has made it, which did not keep that.
+    /// Content of its state machine's snapshots; `None` if an earlier build made the directory, and
+    /// did not record it.
     pub state: Option<SnapshotKind>,
     /// Whether the last open for writing was closed with everything durable.
     pub clean_close: bool,
-    /// Where the log starts.
+    /// The start of the log.
     pub base: LogBase,
-    /// Of the last open for writing.
+    /// Incarnation of the last open for writing.
     pub incarnation: u64,
     /// Frames up to this sequence were durable when META was stored; 0 for none.
     pub durable_sequence: u64,
     /// Entries up to this index were committed when META was stored.
     pub committed: Option<u64>,
-    /// Where a slot of META is that does not read back (the other one does).
+    /// Offset of a slot of META that cannot be read back (the other one can).
     pub damaged_slot: Option<u64>,
 }
 
-/// Where a log starts.
+/// The start of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LogBase {
@@ -95,17 +98,17 @@ pub struct LogBase {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SegmentInfo {
-    /// Its name.
+    /// Name of the file.
     pub file: String,
-    /// The file's length.
+    /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// Where its last good frame ends.
+    /// End of its last good frame.
     pub used_bytes: u64,
-    /// Good frames in it.
+    /// Number of good frames in it.
     pub frames: u64,
-    /// First index of its entries, truncated ones included.
+    /// First index of its entries, including truncated ones.
     pub first_index: Option<u64>,
-    /// Highest index of its entries, truncated ones included.
+    /// Highest index of its entries, including truncated ones.
     pub last_index: Option<u64>,
 }
 
@@ -113,19 +116,19 @@ pub struct SegmentInfo {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FrameInfo {
-    /// The segment file it is in.
+    /// The segment file that contains it.
     pub file: String,
-    /// Where in it.
+    /// Offset in the file.
     pub offset: u64,
-    /// Header and body.
+    /// Length of header and body in bytes.
     pub bytes: u64,
-    /// Its own number in the log.
+    /// Sequence of the frame.
     pub sequence: u64,
-    /// Of the open that wrote it.
+    /// Incarnation of the open that wrote it.
     pub incarnation: u64,
     /// The log id of its first entry; of a truncation, the first index that it removes.
     pub first: LogId,
-    /// How many entries; `None` for a truncation.
+    /// Number of entries; `None` for a truncation.
     pub entries: Option<u32>,
     /// Whether its entries are of the state only, and not of the log
     /// ([`ConsensusLog::apply_only`](crate::ConsensusLog::apply_only)).
@@ -136,23 +139,24 @@ pub struct FrameInfo {
     pub committed: Option<u64>,
 }
 
-/// What META holds, and nothing else is read; `None` for a directory in which nothing was ever completed.
+/// Reads META, and nothing else; `None` for a directory that was never completed.
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`inspect`] has it.
+/// Returns the errors of [`inspect`].
 pub fn meta(path: impl AsRef<Path>) -> Result<Option<MetaContent>, OpenError> {
     let looked = Looked::at(path.as_ref())?;
     Ok(looked.meta.map(|(meta, damage)| MetaContent::new(&meta, damage.slot_offset)))
 }
 
-/// Reads the directory at `path` and says what is in it.
+/// Reads the directory at `path` and summarises its content.
 ///
-/// Costs one pass over the log. Damage to what was durable ends it early and is in the result.
+/// The call costs one pass over the log. Damage of durable bytes ends it early and is in the
+/// result.
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`verify`](super::verify) has it, and for a META that does not read back.
+/// Returns the errors of [`verify`](super::verify), and one for a META that cannot be read back.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, OpenError> {
     while_it_stays(path.as_ref(), inspect_once)
 }
@@ -190,12 +194,12 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
     Ok(inspection)
 }
 
-/// Calls `sink` with every good frame of the log at `path`, truncations included, in order, up to damage if there is
-/// any, which [`inspect`] names. An error of `sink` ends it.
+/// Calls `sink` with every good frame of the log at `path`, in order and including truncations. It
+/// stops at damage, which [`inspect`] names. An error of `sink` ends the call.
 ///
 /// # Errors
 ///
-/// [`OpenError`], as [`inspect`] has it; [`OpenError::Io`] with the error of `sink`.
+/// Returns the errors of [`inspect`], and [`OpenError::Io`] with the error of `sink`.
 pub fn frames(
     path: impl AsRef<Path>,
     sink: &mut dyn FnMut(&FrameInfo) -> io::Result<()>,
@@ -225,7 +229,7 @@ impl Inspection {
     }
 }
 
-/// A log that commits as it appends is committed to its end.
+/// The committed index of the summary: a log that commits as it appends is committed to its end.
 pub(super) fn committed_of(
     meta: &Meta,
     last: &Option<LogId>,

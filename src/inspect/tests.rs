@@ -1,4 +1,4 @@
-//! What tools see of a directory, next to what was put in.
+//! Tests that tools see the content that was put into a directory.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -166,7 +166,7 @@ fn damage_is_a_finding_of_verify_and_everything_else_is_read_up_to_it() {
     let inspection = inspect(&path).unwrap();
     assert_eq!((inspection.frames, inspection.last.unwrap().index), (3, 3));
 
-    // Both slots of META gone: nothing can be said of the log.
+    // Both slots of META are damaged, so nothing can be said of the log.
     fs::write(&segment, &whole).unwrap();
     let mut meta = fs::read(path.join("META")).unwrap();
     meta[9] ^= 1;

@@ -4,15 +4,15 @@ use crate::log::format::FRAME_VERSION;
 use crate::log::two_slot::VERSION_2;
 use crate::snapshot::format::VERSION as SNAPSHOT_VERSION;
 
-/// The versions of the formats that a release writes. It reads those before them too.
+/// The versions of the formats that a release writes. It also reads earlier versions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FormatVersions {
-    /// Of META and HARD.
+    /// Version of META and HARD.
     pub slots: u16,
-    /// Of the frames of the log.
+    /// Version of the frames of the log.
     pub frames: u16,
-    /// Of snapshot files.
+    /// Version of snapshot files.
     pub snapshots: u16,
 }
 

@@ -1,8 +1,10 @@
-//! One key-value chunk: checked as a whole once, and from then on read record by record where it lies.
+//! One key-value chunk: checked once as a whole, and then read record by record without a copy.
 //!
-//! rkyv's checked access visits everything in an archive (in a build without optimisation each byte of the blob, too),
-//! which is right once and no work for each get. What it found is used again without trust: the layout is fixed, so where the records are follows from the chunk's length and their number, and
-//! each record is an archive of its own that is accessed with the same checks.
+//! rkyv's checked access visits everything in an archive (in a build without optimisation each byte
+//! of the blob, too). That is right once, and too much work for each get. Later reads use its
+//! findings without trust. The layout is fixed, so the places of the records follow from the
+//! chunk's length and their number. Each record is a separate archive that is accessed with the
+//! same checks.
 
 use rkyv::api::low;
 use rkyv::rancor::Failure;
@@ -18,7 +20,7 @@ pub(super) struct KeyValueChunk<'a> {
     records: usize,
 }
 
-/// An entry, and where its value is in its chunk.
+/// An entry, and the place of its value in its chunk.
 #[derive(Clone, Copy)]
 pub(super) struct ChunkRecord<'a> {
     pub(super) key: &'a [u8],
@@ -26,7 +28,7 @@ pub(super) struct ChunkRecord<'a> {
     pub(super) value_offset: u32,
 }
 
-/// What a chunk must be like, by what the index says of it and of the next one.
+/// Requirements on a chunk, from the index's data on it and on the next one.
 pub(super) struct Expected<'a> {
     pub(super) records: usize,
     pub(super) first_key: &'a [u8],
@@ -35,13 +37,14 @@ pub(super) struct Expected<'a> {
 }
 
 impl<'a> KeyValueChunk<'a> {
-    /// Of a chunk that was checked; nothing is read.
+    /// A chunk that was checked before; nothing is read.
     pub(super) fn of_checked(bytes: &'a [u8], records: usize) -> Self {
         Self { bytes, records }
     }
 
-    /// Checks everything that later reads rely on: the archive, its layout, that records lie one after the other, and
-    /// that keys rise, from the first one that the index names to below the next chunk's.
+    /// Checks everything that later reads rely on. These are the archive, its layout, and that
+    /// records lie one after the other. Keys must rise, from the first key in the index to below
+    /// the next chunk's.
     pub(super) fn check(bytes: &'a [u8], expected: &Expected<'_>) -> Result<Self, &'static str> {
         let archived = low::access::<ArchivedChunk, Failure>(bytes)
             .map_err(|_| "a chunk is not the archive it should be")?;
@@ -67,7 +70,8 @@ impl<'a> KeyValueChunk<'a> {
         self.records
     }
 
-    /// A record; `None` if there are not so many. (Or if the bytes under the mapping have changed since the check.)
+    /// A record; `None` if there are fewer. (Or if the bytes under the mapping have changed since
+    /// the check.)
     pub(super) fn record(&self, number: usize) -> Option<ChunkRecord<'a>> {
         let records_at =
             self.bytes.len().checked_sub(CHUNK_ROOT_BYTES + self.records * RECORD_BYTES)?;

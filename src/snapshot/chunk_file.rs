@@ -1,5 +1,6 @@
-//! Chunks that were gathered become the bytes of a file: archived, checksummed, written. Here, or by a thread of its own
-//! while the next one is gathered: gathering waits for memory, writing for the kernel.
+//! Writing gathered chunks to a file: archived, checksummed, written. Either the gathering thread
+//! writes them, or a second thread while the next one is gathered: gathering waits for memory, and
+//! writing for the kernel.
 
 use std::io;
 use std::mem;
@@ -18,10 +19,10 @@ use super::format::{
 use super::stream::SnapshotSink;
 use crate::error::snapshot::SnapshotError;
 
-/// A snapshot's file as far as it is written.
+/// A snapshot's file, up to the bytes written.
 pub(super) struct ChunkFile<'a, S: SnapshotSink + ?Sized> {
     out: &'a mut S,
-    /// How far the sink is.
+    /// Offset that the sink has reached.
     position: u64,
     /// The archive of the chunk that was written last.
     archive: AlignedVec,
@@ -33,7 +34,7 @@ impl<'a, S: SnapshotSink + ?Sized> ChunkFile<'a, S> {
         Self { out, position: 0, archive: AlignedVec::new(), chunks: Vec::new() }
     }
 
-    /// The header, if it is not written yet.
+    /// Writes the header, unless it is written.
     fn start(&mut self, kind: SnapshotKind) -> Result<(), SnapshotError> {
         if self.position == 0 { self.write(&header(kind)) } else { Ok(()) }
     }
@@ -71,7 +72,8 @@ impl<'a, S: SnapshotSink + ?Sized> ChunkFile<'a, S> {
         if short > 0 { self.write(&[0; ALIGN_BYTES][..short]) } else { Ok(()) }
     }
 
-    /// Writes what comes after the chunks, which `index` is given; how long the file is.
+    /// Writes the parts after the chunks, for which `index` is given. Returns the length of the
+    /// file.
     fn finish(&mut self, kind: SnapshotKind, index: &mut Index) -> Result<u64, SnapshotError> {
         self.start(kind)?;
         index.chunks = mem::take(&mut self.chunks);
@@ -89,18 +91,18 @@ impl<'a, S: SnapshotSink + ?Sized> ChunkFile<'a, S> {
     }
 }
 
-/// What came of writing.
+/// Result of writing.
 type Ended<'a> = Result<ChunkFile<'a, FileSink<'a>>, SnapshotError>;
 
-/// Which way gathered chunks go.
+/// The way of gathered chunks.
 pub(super) enum ChunkLane<'a> {
-    /// Into the file, while whoever gathers waits.
+    /// Into the file, in the gathering thread.
     Here(ChunkFile<'a, dyn SnapshotSink + 'a>),
     /// To a thread that writes them.
     Beside(Beside<'a>),
 }
 
-/// The gathering end of the way to a thread that writes.
+/// The gathering end of the channel to a thread that writes.
 pub(super) struct Beside<'a> {
     full: SyncSender<(SnapshotKind, Chunk)>,
     empty: Receiver<Chunk>,
@@ -115,13 +117,14 @@ pub(super) struct ChunkThread<'a> {
     done: Sender<Ended<'a>>,
 }
 
-/// Both ends. Three chunks are on their way at most: one that is gathered, one that waits, one that is written.
+/// Makes both ends. At most three chunks exist: one that is gathered, one that waits, and one that
+/// is written.
 pub(super) fn beside<'a>(out: &'a mut FileSink<'a>) -> (ChunkLane<'a>, ChunkThread<'a>) {
     let (full, to_write) = sync_channel(1);
     let (written, empty) = channel();
     let (ended, done) = channel();
     for _ in 0..2 {
-        // The other end is there.
+        // The other end exists.
         let _sent = written.send(Chunk::default());
     }
     let file = ChunkFile::new(out);
@@ -130,14 +133,14 @@ pub(super) fn beside<'a>(out: &'a mut FileSink<'a>) -> (ChunkLane<'a>, ChunkThre
 }
 
 impl ChunkThread<'_> {
-    /// Writes what comes until nothing more can, or until writing fails; and tells what came of it.
+    /// Writes chunks until no more can come, or until writing fails, and reports the result.
     pub(super) fn run(mut self) {
         let mut result = Ok(());
         while result.is_ok()
             && let Ok((kind, chunk)) = self.full.recv()
         {
             result = self.file.write_chunk(kind, &chunk);
-            // At the end nobody wants it.
+            // At the end the other side no longer wants it.
             let _wanted = self.empty.send(chunk);
         }
         let _wanted = self.done.send(result.map(|()| self.file));
@@ -145,7 +148,7 @@ impl ChunkThread<'_> {
 }
 
 impl Beside<'_> {
-    /// Why the other end is gone.
+    /// Reason why the other end is gone.
     fn failure(&self) -> SnapshotError {
         match self.done.recv() {
             Ok(Err(error)) => error,
@@ -155,7 +158,7 @@ impl Beside<'_> {
 }
 
 impl ChunkLane<'_> {
-    /// Has `chunk` written; what is in its place then is of no meaning.
+    /// Has `chunk` written, and replaces it by one with undefined content.
     pub(super) fn send(
         &mut self,
         kind: SnapshotKind,
@@ -164,7 +167,7 @@ impl ChunkLane<'_> {
         match self {
             Self::Here(file) => file.write_chunk(kind, chunk),
             Self::Beside(beside) => {
-                // Waits where writing is slower than gathering.
+                // This waits where writing is slower than gathering.
                 let next = beside.empty.recv().map_err(|_| beside.failure())?;
                 let full = mem::replace(chunk, next);
                 beside.full.send((kind, full)).map_err(|_| beside.failure())
@@ -172,8 +175,8 @@ impl ChunkLane<'_> {
         }
     }
 
-    /// Waits until all chunks are written, and writes what comes after them; how long the file is, and how many chunks
-    /// there are.
+    /// Waits until all chunks are written, and writes the parts after them. Returns the length of
+    /// the file, and the number of chunks.
     pub(super) fn finish(
         self,
         kind: SnapshotKind,
@@ -195,7 +198,7 @@ impl ChunkLane<'_> {
     }
 }
 
-/// The next place where something may start.
+/// Rounds up to the next place where a part may start.
 pub(super) fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN_BYTES as u64)
 }
@@ -220,7 +223,7 @@ mod tests {
     use crate::disk::sim::SimDisk;
     use crate::testing::{Fault, FaultError};
 
-    /// Writes a snapshot of some chunks, here or beside.
+    /// Writes a snapshot of some chunks, in this thread or beside it.
     fn write(sim: &SimDisk, beside: bool) -> Result<(), SnapshotError> {
         let disk = sim.open(true).unwrap();
         let written = write_snapshot_file(&*disk, "00000000000000ff.snap", beside, |writer| {
@@ -251,7 +254,7 @@ mod tests {
         assert!(writes > 5);
         for failing in 0..writes {
             let sim = SimDisk::new(1);
-            // After the file was made.
+            // The fault comes after the file was made.
             sim.fail_at(1 + failing as u64, Fault::Error(FaultError::Enospc));
             let error = write(&sim, true).unwrap_err();
             assert!(error.to_string().contains("the disk is full"), "write {failing}: {error}");

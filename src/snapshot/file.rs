@@ -1,4 +1,4 @@
-//! Writing a snapshot into a directory: whole under its name, or not there.
+//! Writing a snapshot into a directory: the file is whole under its name, or not there.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::error::snapshot::SnapshotError;
 use crate::threads;
 
-/// Writes the snapshot that `fill` makes (it calls [`SnapshotWriter::finish`] and returns what that says) to the file
-/// `name`, and makes it durable: temporary name, data, sync, rename, sync of the directory. Only then is anything that
-/// it replaces deleted.
+/// Writes the snapshot that `fill` makes to the file `name`, and makes it durable. `fill` calls
+/// [`SnapshotWriter::finish`] and returns its result. The steps are: temporary name, data, sync,
+/// rename, sync of the directory. A replaced file is deleted only after that.
 ///
-/// On an error nothing is under `name` that was not there before, but for one: when the last step, the sync of the
-/// directory, fails, the whole snapshot is there, and may be gone after a power cut. The temporary file is removed, if
-/// that works; if not, the next write of the same name or the next opening does it.
+/// After an error, `name` has what it had before, with one exception. If the last step fails, the
+/// sync of the directory, the whole snapshot is there, and may be gone after a power cut. The
+/// temporary file is removed, if possible; otherwise the next write of the same name or the next
+/// opening removes it.
 ///
-/// With `beside`, a thread of its own writes to the file while `fill` goes on.
+/// With `beside`, a second thread writes to the file while `fill` continues.
 pub(crate) fn write_snapshot_file(
     disk: &dyn Disk,
     name: &str,
@@ -51,14 +52,14 @@ fn fill_beside(
 ) -> Result<Summary, SnapshotError> {
     let mut sink = FileSink { begun: Some(0), ..FileSink::new(file) };
     let (lane, thread) = chunk_file::beside(&mut sink);
-    // When `fill` has ended its end of the way is gone, and so the thread ends too.
+    // When `fill` ends, it drops its end of the channel, and so the thread ends too.
     let filled =
         threads::beside("sprag-snapshot", || thread.run(), || fill(SnapshotWriter::by(lane)));
     let failed = |error| SnapshotError::io("starting a thread to write", "a snapshot", error);
     filled.map_err(failed)?
 }
 
-/// Writes `snapshot`, which was verified, under `name`, as [`write_snapshot_file`] does.
+/// Writes a verified `snapshot` under `name`, as [`write_snapshot_file`] does.
 pub(crate) fn copy_snapshot_file(
     disk: &dyn Disk,
     name: &str,
@@ -82,14 +83,14 @@ pub(super) struct TemporaryFile<'a> {
 }
 
 impl<'a> TemporaryFile<'a> {
-    /// In place of one that was left.
+    /// Makes the file, in place of one that was left.
     pub(super) fn create(disk: &'a dyn Disk, name: &'a str) -> Result<Self, SnapshotError> {
         let temporary = temporary_name(name);
         let file = create_anew(disk, &temporary)?;
         Ok(Self { disk, name, temporary, file })
     }
 
-    /// Makes it durable under its name, or removes it if `done` is an error, or if that fails.
+    /// Makes the file durable under its name. Removes it if `done` is an error, or if that fails.
     fn settle<T>(self, done: Result<T, SnapshotError>) -> Result<T, SnapshotError> {
         let done = done.and_then(|done| {
             sync(&*self.file, &self.temporary)?;
@@ -130,21 +131,22 @@ pub(super) fn sync_dir(disk: &dyn Disk) -> Result<(), SnapshotError> {
     disk.sync_dir().map_err(|error| SnapshotError::io("syncing", disk.describe(), error))
 }
 
-/// As far as it can be: what stays is recognised by its name.
+/// Removes a file if possible; a remaining one is recognised by its name.
 pub(super) fn remove(disk: &dyn Disk, name: &str) {
     if let Err(error) = disk.remove(name) {
         tracing::warn!(%error, name, "an unfinished snapshot could not be removed");
     }
 }
 
-/// So much is written before the kernel is asked to begin to bring it to the disk.
+/// Number of bytes after which the kernel is asked to begin writing them to the disk.
 const WRITE_BEHIND_BYTES: u64 = 8 << 20;
 
 /// A file, front to back.
 pub(super) struct FileSink<'a> {
     file: &'a dyn DiskFile,
     pub(super) position: u64,
-    /// How far the kernel was asked to bring it to the disk meanwhile, which takes some time of who asks; `None`: not.
+    /// Offset up to which the kernel was asked to begin writing to the disk, which costs some time;
+    /// `None`: it is not asked.
     begun: Option<u64>,
 }
 
@@ -156,13 +158,13 @@ impl<'a> FileSink<'a> {
 
 impl SnapshotSink for FileSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // Nothing is reserved: its length is not known before the end, and reserving it by chunks took up to half of the
-        // throughput.
+        // Nothing is reserved: the length is not known before the end, and reserving by chunks took
+        // up to half of the throughput.
         self.file.write_all_at(bytes, self.position)?;
         self.position += bytes.len() as u64;
         if let Some(begun) = self.begun.filter(|begun| self.position - begun >= WRITE_BEHIND_BYTES)
         {
-            // A hint: where the system takes none, the sync has more to write.
+            // The call is a hint: where the system ignores it, the sync has more to write.
             let _refused = self.file.write_behind(begun, self.position - begun);
             self.begun = Some(self.position);
         }

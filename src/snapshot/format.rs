@@ -1,13 +1,15 @@
-//! The bytes of a snapshot file. Pure: `docs/format.md` has the same as tables.
+//! The bytes of a snapshot file. This module does no I/O; `docs/format.md` has the same as tables.
 //!
 //! ```text
 //! header (4096) | chunk, zeros to 16 | chunk, zeros to 16 | ... | index, zeros to 16 | footer (64)
 //! ```
 //!
-//! Key-value chunks and the index are rkyv archives of flat records and one byte blob. Their layout is fixed: what the
-//! blob, the tables and the root are at follows from their lengths, and a reader refuses any other.
+//! Key-value chunks and the index are rkyv archives of flat records and one byte blob. Their layout
+//! is fixed: the offsets of blob, tables and root follow from their lengths, and a reader refuses
+//! any other layout.
 //!
-//! Whatever the version, these never move: the header's magic, version, and CRC with what it covers.
+//! These fields stay in place in every version: the header's magic, version, and CRC with its
+//! range.
 
 use crc32c::crc32c;
 use rkyv::rend::u32_le;
@@ -22,32 +24,32 @@ use crate::entry::{LeaderTag, LogId};
 pub(crate) const MAGIC: [u8; 8] = *b"SPRGSNAP";
 /// The first eight bytes of the footer.
 pub(crate) const FOOTER_MAGIC: [u8; 8] = *b"SPRGSNFT";
-/// The version this release writes, and the only one it reads.
+/// The version that this release writes, and the only one that it reads.
 pub(crate) const VERSION: u16 = 1;
-/// The header's length.
+/// Length of the header.
 pub(crate) const HEADER_BYTES: usize = 4096;
-/// The footer's length.
+/// Length of the footer.
 pub(crate) const FOOTER_BYTES: usize = 64;
-/// Chunks, index and footer start at multiples of this.
+/// Alignment of chunks, index and footer.
 pub(crate) const ALIGN_BYTES: usize = 16;
 /// The longest key.
 pub(crate) const KEY_BYTES_MAX: usize = codec::KEY_BYTES_MAX;
 /// The longest value.
 pub(crate) const VALUE_BYTES_MAX: usize = codec::VALUE_BYTES_MAX;
-/// What stands beside the state (first keys of chunks, membership, notes) has at most this many bytes: the index is an
-/// archive with 32-bit relative pointers.
+/// Most bytes of the parts beside the state (first keys of chunks, membership, notes): the index is
+/// an archive with 32-bit relative pointers.
 pub(crate) const BESIDE_BYTES_MAX: usize = 1 << 30;
 
 const HEADER_CRC_AT: usize = HEADER_BYTES - 4;
 const FOOTER_CRC_AT: usize = FOOTER_BYTES - 4;
 
-/// Bytes of one record of a chunk.
+/// Length of one record of a chunk.
 pub(crate) const RECORD_BYTES: usize = size_of::<ArchivedRecord>();
-/// Bytes of the root of a chunk's archive, its last.
+/// Length of the root of a chunk's archive, which is its last part.
 pub(crate) const CHUNK_ROOT_BYTES: usize = size_of::<ArchivedChunk>();
-/// Records, and with them the root, start at multiples of this in a chunk.
+/// Alignment of records, and so of the root, in a chunk.
 pub(crate) const RECORD_ALIGN_BYTES: usize = 4;
-/// Tables of the index, and its root, start at multiples of this.
+/// Alignment of the index's tables and of its root.
 pub(crate) const INDEX_ALIGN_BYTES: usize = 8;
 
 const _: () = {
@@ -64,13 +66,13 @@ const _: () = {
     assert!(LeaderTag::MAX_BYTES == 16);
 };
 
-/// What the chunks of a snapshot hold.
+/// Content of a snapshot's chunks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SnapshotKind {
     /// Entries of a key-value state machine, sorted by key.
     KeyValue,
-    /// The bytes that a state machine of the user's own wrote, as they are.
+    /// The bytes that an embedder's state machine wrote, unchanged.
     Blob,
 }
 
@@ -82,12 +84,12 @@ impl SnapshotKind {
         }
     }
 
-    /// The inverse of [`SnapshotKind::code`].
+    /// The kind of a code.
     pub(crate) fn of_code(code: u8) -> Option<Self> {
         [Self::KeyValue, Self::Blob].into_iter().find(|known| known.code() == code)
     }
 
-    /// What a snapshot of this kind holds, in words.
+    /// Description of the content.
     pub(crate) const fn holds(self) -> &'static str {
         match self {
             Self::KeyValue => "key-value entries",
@@ -96,7 +98,7 @@ impl SnapshotKind {
     }
 }
 
-/// This build's.
+/// The settings of this build.
 pub(crate) const RKYV_SETTINGS: RkyvSettings = RkyvSettings {
     byte_order: 1,
     pointer_bytes: match size_of::<Archived<usize>>() {
@@ -107,10 +109,10 @@ pub(crate) const RKYV_SETTINGS: RkyvSettings = RkyvSettings {
     align_bytes: if align_of::<Archived<u64>>() == 8 { 8 } else { 1 },
 };
 
-/// Does not compile where archived numbers are not little-endian.
+/// Compiles only where archived numbers are little-endian.
 const _: fn(Archived<u32>) -> u32_le = |number| number;
 
-/// One entry of a key-value chunk: where its key and its value are in the chunk.
+/// One entry of a key-value chunk: the places of its key and its value in the chunk.
 #[derive(Archive, Serialize, Clone, Copy)]
 pub(crate) struct Record {
     pub(crate) key_offset: u32,
@@ -119,30 +121,32 @@ pub(crate) struct Record {
     pub(crate) value_bytes: u32,
 }
 
-/// A key-value chunk. The blob comes first, so that an offset in it is one in the chunk.
+/// A key-value chunk. The blob comes first, so that an offset in the blob is an offset in the
+/// chunk.
 #[derive(Archive, Serialize, Default)]
 pub(crate) struct Chunk {
-    /// Key, value, key, value, ... in order, nothing between them.
+    /// Key, value, key, value, ... in order, without gaps.
     pub(crate) bytes: Vec<u8>,
-    /// By rising key.
+    /// Records by rising key.
     pub(crate) records: Vec<Record>,
 }
 
-/// One chunk, as the index has it. Where it starts follows from the lengths of those before it.
+/// One chunk, as the index describes it. Its start follows from the lengths of the chunks before
+/// it.
 #[derive(Archive, Serialize, Clone, Copy)]
 pub(crate) struct ChunkEntry {
-    /// Without the zeros after it.
+    /// Length without the zeros after it.
     pub(crate) bytes: u64,
-    /// Likewise.
+    /// CRC-32C without the zeros after it.
     pub(crate) crc: u32,
-    /// Entries in it; 0 in a blob.
+    /// Number of entries; 0 in a blob.
     pub(crate) records: u32,
-    /// Of the key of its first entry; 0 in a blob.
+    /// Length of the first entry's key; 0 in a blob.
     pub(crate) first_key_bytes: u32,
     pub(crate) zero: u32,
 }
 
-/// One note, as the index has it.
+/// One note, as the index describes it.
 #[derive(Archive, Serialize, Clone, Copy)]
 pub(crate) struct NoteEntry {
     pub(crate) name_bytes: u32,
@@ -167,15 +171,15 @@ pub(crate) struct Index {
     /// The first key of each chunk, the membership, then name and value of each note.
     pub(crate) bytes: Vec<u8>,
     pub(crate) chunks: Vec<ChunkEntry>,
-    /// By rising name.
+    /// Notes by rising name.
     pub(crate) notes: Vec<NoteEntry>,
-    /// Of all chunks.
+    /// Number of entries in all chunks.
     pub(crate) entries: u64,
     pub(crate) membership_bytes: u64,
     pub(crate) zero: u64,
-    /// Of the last entry that is in the state.
+    /// Log id of the last entry in the state.
     pub(crate) log_id: LogIdEntry,
-    /// Of the entry that the membership is from.
+    /// Log id of the membership's entry.
     pub(crate) membership: LogIdEntry,
 }
 
@@ -189,7 +193,7 @@ impl LogIdEntry {
 }
 
 impl ArchivedLogIdEntry {
-    /// `Err` if a writer has never written it.
+    /// Decodes a log id; `Err` for bytes that no writer writes.
     pub(crate) fn read(&self) -> Result<Option<LogId>, ()> {
         let tag = self.leader.get(..usize::from(self.leader_bytes)).and_then(LeaderTag::new);
         let leader = tag.ok_or(())?;
@@ -203,7 +207,7 @@ impl ArchivedLogIdEntry {
     }
 }
 
-/// The header of a snapshot of this kind.
+/// Makes the header of a snapshot of this kind.
 pub(crate) fn header(kind: SnapshotKind) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     put(&mut out, 0, &MAGIC);
@@ -215,7 +219,7 @@ pub(crate) fn header(kind: SnapshotKind) -> [u8; HEADER_BYTES] {
     out
 }
 
-/// Why a header is refused.
+/// Reason why a header is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeaderError {
     NotASnapshot,
@@ -226,7 +230,7 @@ pub(crate) enum HeaderError {
     Reserved,
 }
 
-/// The kind in a header.
+/// Parses a header, and returns the kind.
 pub(crate) fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<SnapshotKind, HeaderError> {
     if bytes[..8] != MAGIC {
         return Err(HeaderError::NotASnapshot);
@@ -249,13 +253,13 @@ pub(crate) fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<SnapshotKind, H
     SnapshotKind::of_code(kind).ok_or(HeaderError::Kind)
 }
 
-/// Where the index is, and how long the file.
+/// Place of the index, and length of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Footer {
     pub(crate) index_offset: u64,
-    /// Without the zeros after it.
+    /// Length of the index, without the zeros after it.
     pub(crate) index_bytes: u64,
-    /// Footer and all.
+    /// Length of the whole file.
     pub(crate) file_bytes: u64,
     pub(crate) index_crc: u32,
 }
@@ -273,7 +277,7 @@ impl Footer {
         out
     }
 
-    /// `None` if the bytes are no footer of this version.
+    /// Parses a footer; `None` for bytes that are no footer of this version.
     pub(crate) fn parse(bytes: &[u8; FOOTER_BYTES]) -> Option<Self> {
         let is_whole = bytes[..8] == FOOTER_MAGIC
             && u32_at(bytes, FOOTER_CRC_AT) == crc32c(&bytes[..FOOTER_CRC_AT])

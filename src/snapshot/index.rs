@@ -1,5 +1,5 @@
-//! Header, footer and index of a mapped snapshot, checked and taken apart. Costs nothing per entry, and allocates no
-//! more than twice what the index has bytes.
+//! Header, footer and index of a mapped snapshot, checked and parsed. Parsing costs nothing per
+//! entry, and allocates no more than twice the index's length.
 
 use std::ops::Range;
 
@@ -17,18 +17,18 @@ use crate::error::snapshot::SnapshotError;
 /// One chunk.
 #[derive(Debug)]
 pub(super) struct ChunkInfo {
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub(super) start: usize,
-    /// Without the zeros after it.
+    /// Length without the zeros after it.
     pub(super) bytes: usize,
     pub(super) crc: u32,
     pub(super) records: u32,
-    /// Where its first key is in the index, and so in the file.
+    /// Offset of its first key in the file; the key is in the index.
     pub(super) first_key_at: usize,
     pub(super) first_key_bytes: u32,
 }
 
-/// One note: where its name starts in the file; its value follows at once.
+/// One note: the offset of its name in the file; its value follows at once.
 #[derive(Debug)]
 pub(super) struct NoteInfo {
     pub(super) start: usize,
@@ -36,7 +36,7 @@ pub(super) struct NoteInfo {
     pub(super) value_bytes: u32,
 }
 
-/// Everything of a snapshot but its chunks.
+/// Everything of a snapshot except its chunks.
 #[derive(Debug)]
 pub(super) struct IndexInfo {
     pub(super) kind: SnapshotKind,
@@ -47,7 +47,7 @@ pub(super) struct IndexInfo {
     pub(super) membership: Option<(LogId, Range<usize>)>,
 }
 
-/// Reads it from a whole file. `file` is what to call that in errors.
+/// Parses the index in a whole file. `file` is its name in errors.
 pub(super) fn read_index(bytes: &[u8], file: &str) -> Result<IndexInfo, SnapshotError> {
     let corrupt = |offset: usize, what: &'static str| SnapshotError::Corrupt {
         file: file.to_owned(),
@@ -89,7 +89,7 @@ fn read_header(bytes: &[u8], file: &str) -> Result<SnapshotKind, SnapshotError> 
         what,
     };
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
-        // Whoever has the start of one wants to know that it is cut off.
+        // For the start of a snapshot, report that the file is cut off.
         let is_start =
             !bytes.is_empty() && super::format::MAGIC.starts_with(&bytes[..bytes.len().min(8)]);
         return Err(if is_start {
@@ -158,8 +158,8 @@ fn take_apart(
     Ok(IndexInfo { kind, chunks, notes, entries, log_id, membership })
 }
 
-/// Blob, chunks, notes and root must lie in this order with nothing but zeros to align them, so that there is one
-/// encoding of an index.
+/// Checks that blob, chunks, notes and root lie in this order, with only zeros between them, so
+/// that an index has one encoding.
 fn check_layout(index: &[u8], archived: &ArchivedIndex) -> Result<(), &'static str> {
     let address = |pointer: *const u8| pointer.addr().checked_sub(index.as_ptr().addr());
     let (blob, chunks, notes) = (&*archived.bytes, &*archived.chunks, &*archived.notes);
@@ -209,16 +209,16 @@ fn read_chunks(
     Ok(chunks)
 }
 
-/// Takes lengths off the index's blob, front to back.
+/// Takes lengths from the front of the index's blob.
 struct Slices {
     next: usize,
     end: usize,
-    /// Where the blob starts in the file.
+    /// Offset of the blob in the file.
     at: usize,
 }
 
 impl Slices {
-    /// Where in the file the next `bytes` bytes are.
+    /// The range in the file of the next `bytes` bytes.
     fn take(&mut self, bytes: u64) -> Result<Range<usize>, &'static str> {
         let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= self.end - self.next);
         let bytes = bytes.ok_or("the index is too short for what it says")?;

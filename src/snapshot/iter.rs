@@ -1,4 +1,4 @@
-//! Walking a snapshot: its entries in key order, or the bytes of a blob.
+//! Walks over a snapshot: its entries in key order, or the bytes of a blob.
 
 use std::fmt;
 use std::io;
@@ -9,24 +9,25 @@ use super::format::SnapshotKind;
 use super::reader::Snapshot;
 use crate::error::snapshot::SnapshotError;
 
-/// Entries in key order, as key and value borrowed from the snapshot; made by [`Snapshot::iter`], [`Snapshot::range`]
-/// and [`Snapshot::prefix`]. An error (of the first chunk that is damaged) is the last item.
+/// Iterator over entries in key order, as key and value borrowed from the snapshot.
+/// [`Snapshot::iter`], [`Snapshot::range`] and [`Snapshot::prefix`] make it. An error (of the first
+/// damaged chunk) is the last item.
 pub struct Iter<'a> {
     snapshot: &'a Snapshot,
     start: Start,
     end: End,
-    /// The chunk being walked, if it was looked at already.
+    /// The current chunk, if it was already checked.
     current: Option<KeyValueChunk<'a>>,
     chunk: usize,
     record: usize,
     done: bool,
 }
 
-/// Key and value.
+/// A key and its value.
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
 enum Start {
-    /// At `chunk` and `record`.
+    /// The start is at `chunk` and `record`.
     Here,
     Key(Box<[u8]>, Skip),
 }
@@ -134,13 +135,14 @@ impl<'a> Iterator for Iter<'a> {
 
 impl std::iter::FusedIterator for Iter<'_> {}
 
-/// The bytes of a blob snapshot, front to back; made by [`Snapshot::blob`]. Each chunk is checked before any of its bytes
-/// is given; a damaged one is an error whose source is the [`SnapshotError`].
+/// Reader of the bytes of a blob snapshot, front to back; [`Snapshot::blob`] makes it. Each chunk
+/// is checked before any of its bytes is returned. A damaged chunk is an error whose source is the
+/// [`SnapshotError`].
 #[derive(Debug)]
 pub struct BlobReader<'a> {
     snapshot: &'a Snapshot,
     chunk: usize,
-    /// What is left of the chunk before that.
+    /// The rest of the chunk before that.
     rest: &'a [u8],
 }
 

@@ -1,11 +1,13 @@
 //! The state at one exact index, in a file that is read in place.
 //!
-//! A [`Snapshot`] is opened by mapping its file and checking header, footer and index; that costs nothing per entry. A
-//! chunk (a few MiB of sorted entries) is checked when it is first used, and from then on read where it lies. What is on
-//! disk is a function of state and log id alone: two engines fed the same log write the same bytes.
+//! Opening a [`Snapshot`] maps its file and checks header, footer and index; that costs nothing per
+//! entry. A chunk (a few MiB of sorted entries) is checked at its first use, and then read without
+//! a copy. The file is a function of state and log id alone: two engines fed the same log write the
+//! same bytes.
 //!
-//! In reading order: `format` (the bytes), `writer` and `file` (how they get to disk), `index` and `chunk` (how they
-//! are checked), `reader` and `iter` (what is asked of them), `transport` and `receiver` (how they get to another node).
+//! In reading order: `format` (the bytes), `writer` and `file` (writing to disk), `index` and
+//! `chunk` (checks), `reader` and `iter` (reads), `transport` and `receiver` (transfer to another
+//! node).
 
 mod chunk;
 mod chunk_file;

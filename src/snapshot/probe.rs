@@ -1,4 +1,4 @@
-//! What the benches of snapshots reach into; no part of the public API.
+//! Access for benches of snapshots; not part of the public API.
 
 use std::path::Path;
 
@@ -9,11 +9,12 @@ use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::snapshot::SnapshotError;
 
-/// Writes entries, by rising key, as the snapshot of index 1 of a directory; how many bytes.
+/// Writes entries, by rising key, as the snapshot of index 1 of a directory. Returns the number of
+/// bytes.
 ///
 /// # Errors
 ///
-/// As taking a snapshot.
+/// Returns the errors of taking a snapshot.
 pub fn write<'a>(
     directory: &Path,
     entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,

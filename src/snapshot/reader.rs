@@ -1,4 +1,4 @@
-//! An open snapshot, and what is asked of it.
+//! An open snapshot, and its read calls.
 
 use std::fmt;
 use std::ops::{Bound, Deref, Range, RangeBounds};
@@ -19,13 +19,14 @@ use crate::error::snapshot::SnapshotError;
 
 /// The state at one exact index, in a file that is read in place.
 ///
-/// Cloning is cheap, and clones are the same snapshot; any number of threads read it at once. What it returns is borrowed
-/// from the mapped file. Opening costs nothing per entry: a chunk (a few MiB) is checked when something in it is first
-/// asked for, which takes about a millisecond, and any call that uses a chunk fails if that chunk is damaged.
-/// [`Snapshot::verify`] checks all of them at once.
+/// Cloning is cheap, and clones share the snapshot; any number of threads may read it at once.
+/// Results borrow from the mapped file. Opening costs nothing per entry. A chunk (a few MiB) is
+/// checked at its first use, which takes about a millisecond. Any call that uses a damaged chunk
+/// fails. [`Snapshot::verify`] checks all of them at once.
 ///
-/// The file is removed, if the engine replaces it, but not changed, while it is open. If something else cuts it shorter,
-/// or the medium fails under it, the process gets a SIGBUS: a limit of mapped files.
+/// While the file is open, the engine may remove it, and does not change it. If another program
+/// cuts it shorter, or the medium fails under it, the process gets a SIGBUS: a limit of mapped
+/// files.
 ///
 /// # Examples
 ///
@@ -45,11 +46,11 @@ pub struct Snapshot(Arc<Inner>);
 
 struct Inner {
     mapping: Mapping,
-    /// What the file is called in errors.
+    /// Name of the file in errors.
     file: String,
     index: IndexInfo,
-    /// By chunk: [`UNCHECKED`] or [`GOOD`]. Relaxed is enough: the bytes are the same before and after, and two threads
-    /// that check the same chunk at once find the same.
+    /// For each chunk, [`UNCHECKED`] or [`GOOD`]. Relaxed is enough: the bytes never change, and
+    /// two threads that check the same chunk at once find the same.
     states: Box<[AtomicU8]>,
     #[allow(dead_code, reason = "held for the directory's lock, which a mapping does not keep")]
     disk: Option<Arc<dyn Disk>>,
@@ -71,16 +72,18 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Opening.
+/// Constructors.
 impl Snapshot {
-    /// Opens a snapshot file anywhere: it has to be a regular file. No lock is taken. It is mapped if only its owner (this
-    /// user, or root) may write to it, and else copied into memory, so that another user cannot change what was checked.
+    /// Opens a snapshot file at any path; it must be a regular file. No lock is taken. The file is
+    /// mapped if only its owner (this user, or root) may write to it. Otherwise it is copied into
+    /// memory, so that another user cannot change checked bytes.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::NotASnapshot`], [`SnapshotError::UnknownVersion`] or [`SnapshotError::OtherSettings`] if it is
-    /// nothing this build reads, [`SnapshotError::Corrupt`] if header, footer or index are damaged, [`SnapshotError::Io`]
-    /// if it cannot be read.
+    /// Returns [`SnapshotError::NotASnapshot`], [`SnapshotError::UnknownVersion`] or
+    /// [`SnapshotError::OtherSettings`] for a file that this build does not read. Returns
+    /// [`SnapshotError::Corrupt`] for a damaged header, footer or index, and [`SnapshotError::Io`]
+    /// if the file cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SnapshotError> {
         let path = path.as_ref();
         let file = path.display().to_string();
@@ -89,7 +92,7 @@ impl Snapshot {
         Self::of_mapping(mapping, file, None)
     }
 
-    /// Opens a file of a directory, and keeps the directory locked for as long as it is open.
+    /// Opens a file of a directory, and keeps the directory locked while it is open.
     pub(crate) fn open_on(disk: &Arc<dyn Disk>, name: &str) -> Result<Self, SnapshotError> {
         let fail = |action| move |error| SnapshotError::io(action, name, error);
         let file = disk.open(name, Access::Read).map_err(fail("opening"))?;
@@ -100,7 +103,7 @@ impl Snapshot {
         Self::of_mapping(mapping, name.to_owned(), Some(Arc::clone(disk)))
     }
 
-    /// All that `source` gives, in memory, and verified.
+    /// Reads all bytes of `source` into memory, and verifies them.
     pub(crate) fn of_source(source: &mut dyn super::SnapshotSource) -> Result<Self, SnapshotError> {
         let bytes = Mapping::Copied(source.read_all(usize::MAX)?.into());
         let snapshot = Self::of_mapping(bytes, "the snapshot".to_owned(), None)?;
@@ -122,39 +125,39 @@ impl Snapshot {
     }
 }
 
-/// What it is.
+/// Properties.
 impl Snapshot {
-    /// What it holds.
+    /// Kind of the content.
     #[must_use]
     pub fn kind(&self) -> SnapshotKind {
         self.0.index.kind
     }
 
-    /// How many key-value entries it has; 0 for a blob.
+    /// Number of key-value entries; 0 for a blob.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.0.index.entries
     }
 
-    /// Whether it has none.
+    /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The length of the file, in bytes.
+    /// Length of the file in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.mapping.len() as u64
     }
 
-    /// The last log entry that is in the state; `None` for the state before any.
+    /// The last log entry in the state; `None` for the state before any.
     #[must_use]
     pub fn log_id(&self) -> Option<LogId> {
         self.0.index.log_id
     }
 
-    /// The last membership of the consensus group up to there, and the entry that set it.
+    /// The last membership of the consensus group up to that entry, and the log id of its entry.
     #[must_use]
     pub fn membership(&self) -> Option<(LogId, &[u8])> {
         let (log_id, range) = self.0.index.membership.as_ref()?;
@@ -186,23 +189,23 @@ impl Snapshot {
     }
 }
 
-/// What is in it.
+/// The read calls.
 impl Snapshot {
-    /// The value under a key.
+    /// The value of a key.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Corrupt`] if the chunk that has the key, or would have it, is damaged;
-    /// [`SnapshotError::OtherKind`] for a blob.
+    /// Returns [`SnapshotError::Corrupt`] if the chunk that has the key, or would have it, is
+    /// damaged, and [`SnapshotError::OtherKind`] for a blob.
     pub fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, SnapshotError> {
         Ok(self.find(key)?.map(|(_, record)| record.value))
     }
 
-    /// What `read` makes of the value under a key.
+    /// The result of `read` over the value of a key.
     ///
     /// # Errors
     ///
-    /// As [`Snapshot::get`].
+    /// Returns the errors of [`Snapshot::get`].
     pub fn get_with<R>(
         &self,
         key: &[u8],
@@ -211,7 +214,8 @@ impl Snapshot {
         Ok(self.get(key)?.map(read))
     }
 
-    /// All entries, as key and value, by rising key. After an error it ends. A blob has none: use [`Snapshot::blob`].
+    /// All entries, as key and value, by rising key. The iterator ends after an error. A blob has
+    /// none: use [`Snapshot::blob`].
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         Iter::new(self, Bound::Unbounded, Bound::Unbounded)
@@ -232,7 +236,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::OtherKind`] for a snapshot of key-value entries.
+    /// Returns [`SnapshotError::OtherKind`] for a snapshot of key-value entries.
     pub fn blob(&self) -> Result<BlobReader<'_>, SnapshotError> {
         self.check_kind(SnapshotKind::Blob)?;
         Ok(BlobReader::new(self))
@@ -242,15 +246,15 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Corrupt`], at the first damage.
+    /// Returns [`SnapshotError::Corrupt`] at the first damage.
     pub fn verify(&self) -> Result<(), SnapshotError> {
         (0..self.chunk_count()).try_for_each(|chunk| self.chunk_bytes(chunk).map(|_| ()))
     }
 }
 
-/// For the engine.
+/// Calls for the engine.
 impl Snapshot {
-    /// The damage of every chunk that is damaged.
+    /// The damage of every damaged chunk.
     pub(crate) fn damages(&self) -> impl Iterator<Item = SnapshotError> {
         (0..self.chunk_count()).filter_map(|chunk| self.chunk_bytes(chunk).err())
     }
@@ -259,7 +263,7 @@ impl Snapshot {
         self.0.index.chunks.len()
     }
 
-    /// A chunk's bytes, checked. Of a blob they are its content, else an archive.
+    /// A chunk's checked bytes. They are the content of a blob, and otherwise an archive.
     pub(crate) fn chunk_bytes(&self, chunk: usize) -> Result<&[u8], SnapshotError> {
         let info = self.info(chunk)?;
         let bytes = self.bytes_at(info.start..info.start + info.bytes);
@@ -274,13 +278,14 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// A chunk's bytes, checked, in a handle of its own that keeps the file mapped.
+    /// A chunk's checked bytes, in a handle that keeps the file mapped.
     pub(crate) fn chunk_slice(&self, chunk: usize) -> Result<ChunkSlice, SnapshotError> {
         let len = self.chunk_bytes(chunk)?.len();
         Ok(ChunkSlice { start: self.info(chunk)?.start, len, chunk, snapshot: self.clone() })
     }
 
-    /// The entries of a chunk, as key, and where its value is in the chunk: offset and length.
+    /// The entries of a chunk: each key, and the place of its value in the chunk (offset and
+    /// length).
     pub(crate) fn chunk_records(
         &self,
         chunk: usize,
@@ -288,12 +293,12 @@ impl Snapshot {
         let records = self.key_value_chunk(chunk)?;
         Ok((0..records.len()).filter_map(move |number| {
             let ChunkRecord { key, value, value_offset } = records.record(number)?;
-            // It was a u32 in the record.
+            // The length was a u32 in the record.
             Some((key, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX)))
         }))
     }
 
-    /// The chunk a key is in, and where its value is in the chunk: offset and length.
+    /// The chunk of a key, and the place of its value in the chunk (offset and length).
     pub(crate) fn locate(&self, key: &[u8]) -> Result<Option<(usize, u32, u32)>, SnapshotError> {
         Ok(self.find(key)?.map(|(chunk, ChunkRecord { value, value_offset, .. })| {
             (chunk, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX))
@@ -312,7 +317,7 @@ impl Snapshot {
         Err(SnapshotError::OtherKind { holds: self.kind().holds() })
     }
 
-    /// The chunk that a key is in, if it is in any; 0 for one below all of them.
+    /// The chunk that can have a key; 0 for a key below all chunks.
     pub(super) fn chunk_of(&self, key: &[u8]) -> usize {
         let above = self.0.index.chunks.partition_point(|chunk| self.first_key(chunk) <= key);
         above.saturating_sub(1)
@@ -324,7 +329,7 @@ impl Snapshot {
         Ok(KeyValueChunk::of_checked(bytes, self.info(chunk)?.records as usize))
     }
 
-    /// A record of a chunk that was checked.
+    /// A record of a checked chunk.
     pub(super) fn record<'a>(
         &self,
         chunk: usize,
@@ -338,7 +343,7 @@ impl Snapshot {
     fn find(&self, key: &[u8]) -> Result<Option<(usize, ChunkRecord<'_>)>, SnapshotError> {
         self.check_kind(SnapshotKind::KeyValue)?;
         let chunk = self.chunk_of(key);
-        // Below all keys: no chunk has it, and none need be checked.
+        // The key is below all keys, so no chunk has it, and none need be checked.
         if self.0.index.chunks.get(chunk).is_none_or(|info| key < self.first_key(info)) {
             return Ok(None);
         }
@@ -398,7 +403,7 @@ impl<'a> IntoIterator for &'a Snapshot {
     }
 }
 
-/// A chunk's bytes, checked when this was made; keeps the file mapped, and the directory locked.
+/// A chunk's bytes, checked when this was made. It keeps the file mapped, and the directory locked.
 #[derive(Clone)]
 pub(crate) struct ChunkSlice {
     snapshot: Snapshot,
@@ -408,7 +413,7 @@ pub(crate) struct ChunkSlice {
 }
 
 impl ChunkSlice {
-    /// Looks at the checksum once more: the medium may have failed since.
+    /// Verifies the checksum again, because the medium may have failed since.
     pub(crate) fn check_again(&self) -> Result<(), SnapshotError> {
         if crc32c(self) == self.snapshot.info(self.chunk)?.crc {
             return Ok(());

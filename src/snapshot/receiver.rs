@@ -1,4 +1,4 @@
-//! The receiving end of a transfer: pieces in, a verified snapshot out, or nothing.
+//! The receiving end of a transfer: it takes pieces, and makes a verified snapshot or nothing.
 
 use std::fmt;
 use std::ptr;
@@ -12,20 +12,21 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::snapshot::SnapshotError;
 use crate::sync::Mutex;
 
-/// Writes the pieces of one snapshot to a temporary file, in order, and makes a snapshot of it when all are there and
-/// everything in them is right. Dropped before that it leaves nothing; a process that ends meanwhile leaves a file that
-/// the next opening removes, and the transfer starts anew.
+/// A receiver writes the pieces of one snapshot to a temporary file, in order. It makes a snapshot
+/// of the file when all pieces are there and correct. Dropped before that, it leaves nothing. A
+/// process that ends meanwhile leaves a file that the next opening removes, and the transfer starts
+/// anew.
 ///
 /// Nothing is allocated or reserved for what has not arrived.
 pub struct SnapshotReceiver {
     disk: Arc<dyn Disk>,
     temporary: String,
-    /// `None` once it is settled.
+    /// The temporary file; `None` once it is finished or removed.
     file: Option<Arc<dyn DiskFile>>,
-    /// Of the first piece.
+    /// Identity of the snapshot, from the first piece.
     snapshot: Option<SnapshotId>,
     position: u64,
-    /// Held while it lives: one receives into a directory at a time.
+    /// The turn to receive: one receiver works on a directory at a time.
     _turn: Arc<()>,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Debug for SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// Receives into a directory; one at a time, of which `turns` knows the last.
+    /// Makes a receiver into a directory. There is one at a time; `turns` refers to the last one.
     pub(crate) fn new(disk: Arc<dyn Disk>, turns: &Mutex<Weak<()>>) -> Result<Self, SnapshotError> {
         let turn = Arc::new(());
         {
@@ -49,18 +50,20 @@ impl SnapshotReceiver {
             }
             *turns = Arc::downgrade(&turn);
         }
-        // Its index is in the last bytes. No snapshot is of the index u64::MAX, so none is being written to this name.
+        // The final index is in the last bytes of the file. No snapshot has the index u64::MAX, so
+        // no other write uses this name.
         let temporary = temporary_name(&snapshot_name(u64::MAX));
         let file = Some(create_anew(&*disk, &temporary)?);
         Ok(Self { disk, temporary, file, snapshot: None, position: 0, _turn: turn })
     }
 
-    /// Takes a piece; what it has already is ignored. Returns the offset that is next.
+    /// Takes a piece; bytes that have already arrived are ignored. Returns the next offset.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::DamagedPiece`], [`SnapshotError::Gap`] or [`SnapshotError::OtherSnapshot`] for a piece that was
-    /// not taken, after which others are; [`SnapshotError::Io`] if it could not be written: it may be sent again.
+    /// Returns [`SnapshotError::DamagedPiece`], [`SnapshotError::Gap`] or
+    /// [`SnapshotError::OtherSnapshot`] for a piece that was not taken; later pieces are taken.
+    /// Returns [`SnapshotError::Io`] if it could not be written: it may be sent again.
     pub fn receive(&mut self, piece: &SnapshotPiece<'_>) -> Result<u64, SnapshotError> {
         let offset = piece.offset;
         if !piece.is_whole() {
@@ -80,12 +83,13 @@ impl SnapshotReceiver {
         Ok(self.position)
     }
 
-    /// Takes bytes of the file, from a transport that has pieces of its own: what is wrong with them is found when it is
-    /// installed. What it has already is ignored. Returns the offset that is next.
+    /// Takes bytes of the file from a transport with its own pieces; installing the snapshot
+    /// detects their errors. Bytes that have already arrived are ignored. Returns the next offset.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Gap`] and [`SnapshotError::Io`], as [`receive`](SnapshotReceiver::receive).
+    /// Returns [`SnapshotError::Gap`] and [`SnapshotError::Io`], as
+    /// [`receive`](SnapshotReceiver::receive) does.
     pub fn receive_bytes(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, SnapshotError> {
         if offset > self.position {
             return Err(SnapshotError::Gap { expected: self.position, got: offset });
@@ -104,13 +108,13 @@ impl SnapshotReceiver {
         Ok(())
     }
 
-    /// The offset of the piece that is next.
+    /// Offset of the next piece.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.position
     }
 
-    /// Whether it receives into this directory.
+    /// Whether the receiver writes into this directory.
     pub(crate) fn is_into(&self, disk: &Arc<dyn Disk>) -> bool {
         ptr::addr_eq(Arc::as_ptr(&self.disk), Arc::as_ptr(disk))
     }
@@ -121,8 +125,9 @@ impl SnapshotReceiver {
         self.snapshot.is_some_and(|snapshot| snapshot.file_bytes == self.position)
     }
 
-    /// Checks all of it, and makes it a snapshot of the directory once `accept` has agreed. On an error nothing is left
-    /// (but see [`write_snapshot_file`](super::file::write_snapshot_file) on the last sync).
+    /// Verifies the whole file, and makes it a snapshot of the directory once `accept` has agreed.
+    /// After an error nothing is left (but see
+    /// [`write_snapshot_file`](super::file::write_snapshot_file) on the last sync).
     pub(crate) fn finish(
         mut self,
         accept: impl FnOnce(&Snapshot) -> Result<(), SnapshotError>,
@@ -144,7 +149,7 @@ impl SnapshotReceiver {
         };
         accept(&snapshot)?;
         rename(&*self.disk, &self.temporary, &snapshot_name(log_id.index))?;
-        // Renamed: nothing is to be removed any more.
+        // The file has its final name, so it must not be removed any more.
         self.file = None;
         sync_dir(&*self.disk)?;
         Ok(snapshot)

@@ -1,5 +1,5 @@
-//! Makes the checksums of a damaged snapshot fit again, so that what is behind them is met. Written from
-//! `docs/format.md`, not with the reader's code.
+//! Recomputes the checksums of a damaged snapshot, so that later checks meet the damage. It is
+//! written from `docs/format.md`, without the reader's code.
 
 use crc32c::crc32c;
 
@@ -10,7 +10,7 @@ const FOOTER_BYTES: usize = 64;
 const ROOT_BYTES: usize = 128;
 const ENTRY_BYTES: usize = 24;
 
-/// As far as the lengths in the file lead somewhere.
+/// Recomputes the checksums as far as the lengths in the file lead.
 pub(crate) fn reseal(file: &mut [u8]) {
     if let Some(header) = file.get_mut(..HEADER_BYTES) {
         let crc = crc32c(&header[..HEADER_BYTES - 4]);
@@ -32,7 +32,8 @@ pub(crate) fn reseal(file: &mut [u8]) {
     put(file, footer_at + FOOTER_BYTES - 4, &crc.to_le_bytes());
 }
 
-/// The checksums in the index, whose table is where the length of the blob before it puts it.
+/// Recomputes the checksums in the index; the length of the blob before the table determines the
+/// table's place.
 fn reseal_chunks(file: &mut [u8], index_at: usize, index_end: usize) {
     let Some(root) = index_end.checked_sub(ROOT_BYTES).filter(|root| *root >= index_at) else {
         return;

@@ -1,19 +1,20 @@
-//! Where a snapshot's bytes go to and come from.
+//! The destination and the source of a snapshot's bytes.
 
 use std::io;
 
 use crate::error::snapshot::SnapshotError;
 
-/// How much is read at once.
+/// Number of bytes that one read asks for.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Takes bytes in order: a `Vec<u8>`, a socket, a file, or anything else that is [`io::Write`].
+/// A destination of bytes in order: a `Vec<u8>`, a socket, a file, or anything else that is
+/// [`io::Write`].
 pub trait SnapshotSink {
-    /// Takes all of `bytes`, after those of the call before.
+    /// Takes all of `bytes`, which follow those of the call before.
     ///
     /// # Errors
     ///
-    /// What the receiving end says; how much of `bytes` it took is then unknown.
+    /// Returns the error of the receiving end; it is then unknown how much of `bytes` was taken.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -23,20 +24,22 @@ impl<W: io::Write + ?Sized> SnapshotSink for W {
     }
 }
 
-/// Gives bytes in order: a `&[u8]`, a socket, a file, or anything else that is [`io::Read`].
+/// A source of bytes in order: a `&[u8]`, a socket, a file, or anything else that is [`io::Read`].
 pub trait SnapshotSource {
-    /// Fills the front of `buffer` with the next bytes; how many they are, 0 at the end.
+    /// Fills the front of `buffer` with the next bytes. Returns their number, 0 at the end.
     ///
     /// # Errors
     ///
-    /// What the giving end says.
+    /// Returns the error of the sending end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// All bytes to the end, which must be at most `bytes_max`. Takes as much memory as they are long.
+    /// Reads all bytes to the end, at most `bytes_max`. The call takes as much memory as their
+    /// length.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Io`] with what the giving end says, [`SnapshotError::Corrupt`] if there are more.
+    /// Returns [`SnapshotError::Io`] with the error of the sending end, and
+    /// [`SnapshotError::Corrupt`] if there are more bytes.
     fn read_all(&mut self, bytes_max: usize) -> Result<Vec<u8>, SnapshotError> {
         let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
         loop {
@@ -67,7 +70,8 @@ mod tests {
 
     use super::*;
 
-    /// Gives `count` bytes, a few at a time, is interrupted now and then, and fails if told to.
+    /// A source of `count` bytes that returns a few at a time, is interrupted now and then, and
+    /// fails on demand.
     struct Odd {
         count: usize,
         calls: usize,

@@ -1,4 +1,4 @@
-//! A snapshot as a stream of checksummed pieces, for whatever carries them to another node.
+//! A snapshot as a stream of checksummed pieces, for any transport to another node.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -9,30 +9,31 @@ use super::format::FOOTER_BYTES;
 use super::reader::Snapshot;
 use crate::bytes::u32_at;
 
-/// Tells one snapshot from another. Equal ones have equal bytes, whichever node has written them, so that a transfer
-/// may go on from another sender.
+/// Identity of a snapshot. Snapshots with equal ids have equal bytes, whichever node wrote them, so
+/// another sender may continue a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotId {
-    /// The length of the file.
+    /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// The checksum in its footer, which covers that of the index, which covers those of all chunks.
+    /// The checksum in its footer, which covers that of the index, which covers those of all
+    /// chunks.
     pub footer_crc: u32,
 }
 
-/// One piece of a snapshot file on its way.
+/// One piece of a snapshot file in transfer.
 ///
-/// The fields are what has to be sent; the receiving end builds the same from them.
+/// The transport sends these fields, and the receiving end builds the piece from them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotPiece<'a> {
-    /// What it is a piece of.
+    /// Identity of its snapshot.
     pub snapshot: SnapshotId,
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub offset: u64,
     /// The bytes.
     pub bytes: &'a [u8],
     /// CRC-32C over offset, snapshot and bytes.
     pub crc: u32,
-    /// Whether the file ends with it.
+    /// Whether the file ends with this piece.
     pub last: bool,
 }
 
@@ -64,7 +65,7 @@ fn piece_crc(snapshot: SnapshotId, offset: u64, bytes: &[u8]) -> u32 {
     crc32c_append(crc, bytes)
 }
 
-/// The pieces of a snapshot; made by [`Snapshot::pieces`].
+/// Iterator over the pieces of a snapshot; [`Snapshot::pieces`] makes it.
 #[derive(Clone, Debug)]
 pub struct Pieces<'a> {
     snapshot: &'a Snapshot,
@@ -88,20 +89,21 @@ impl<'a> Iterator for Pieces<'a> {
 
 impl FusedIterator for Pieces<'_> {}
 
-/// Moving it.
+/// Transfer calls.
 impl Snapshot {
-    /// What tells it from other snapshots.
+    /// Identity of the snapshot.
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         let file = self.file_bytes();
-        // The footer was there when it was opened.
+        // The footer existed when the snapshot was opened.
         let footer_crc = file.last_chunk::<FOOTER_BYTES>().map_or(0, |footer| u32_at(footer, 60));
         SnapshotId { file_bytes: file.len() as u64, footer_crc }
     }
 
-    /// The file from `offset` on, in pieces of at most `piece_bytes_max` bytes (at least 1). To go on with a transfer,
-    /// give the offset that the receiver asks for. The bytes are those of the file, not checked again: the receiver
-    /// checks everything, and so does [`Snapshot::verify`].
+    /// The file from `offset` on, in pieces of at most `piece_bytes_max` bytes (at least 1). To
+    /// continue a transfer, pass the offset that the receiver asks for. The bytes are those of the
+    /// file, without another check: the receiver checks everything, and so does
+    /// [`Snapshot::verify`].
     #[must_use]
     pub fn pieces(&self, offset: u64, piece_bytes_max: usize) -> Pieces<'_> {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! Writing a snapshot, front to back: entries are gathered into chunks, [`chunk_file`](super::chunk_file) writes these.
+//! Writing a snapshot, front to back: entries are gathered into chunks, which
+//! [`chunk_file`](super::chunk_file) writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +15,12 @@ use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::entry::LogId;
 use crate::error::snapshot::SnapshotError;
 
-/// What a snapshot says beside the state.
+/// Parts of a snapshot beside the state.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct SnapshotMeta {
-    /// Of the last entry that is in the state; `None` for the state before any.
+    /// Log id of the last entry in the state; `None` for the state before any.
     pub(crate) log_id: Option<LogId>,
-    /// The last membership, and the entry it is from.
+    /// The last membership, and the log id of its entry.
     pub(crate) membership: Option<(LogId, Box<[u8]>)>,
     /// The notes by name.
     pub(crate) notes: BTreeMap<Box<[u8]>, Box<[u8]>>,
@@ -31,28 +32,29 @@ impl fmt::Debug for SnapshotMeta {
     }
 }
 
-/// What was written.
+/// Figures of a written snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Summary {
-    /// The length of the whole file.
+    /// Length of the whole file.
     pub(crate) bytes: u64,
-    /// Key-value entries.
+    /// Number of key-value entries.
     pub(crate) entries: u64,
-    /// Chunks.
+    /// Number of chunks.
     pub(crate) chunks: u64,
 }
 
-/// Takes the state in key order (or, of a blob, its bytes in any pieces) and writes the file's bytes to a sink.
+/// A writer that takes the state in key order (or a blob's bytes in any pieces) and writes the
+/// file's bytes to a sink.
 ///
-/// It holds one chunk, which is 4 MiB or the longest entry, twice: as it gathers, and as it is written; and twice more if
-/// they are written by a thread of its own. The buffers are reused. After an error nothing more is taken: what the sink
-/// got is not a snapshot.
+/// It holds one chunk, of 4 MiB or the longest entry, twice: as it is gathered, and as it is
+/// written. A second thread takes two more. The buffers are reused. After an error it takes nothing
+/// more, and the sink's bytes are no snapshot.
 pub(crate) struct SnapshotWriter<'a> {
     lane: ChunkLane<'a>,
     kind: SnapshotKind,
     chunk_bytes_max: usize,
     chunk: Chunk,
-    /// The first key of each chunk before this one, one after the other.
+    /// The first keys of the earlier chunks, one after the other.
     first_keys: Vec<u8>,
     /// The highest key of the chunk before.
     last_key: Vec<u8>,
@@ -70,12 +72,12 @@ impl fmt::Debug for SnapshotWriter<'_> {
 }
 
 impl<'a> SnapshotWriter<'a> {
-    /// Of a key-value state. Writes nothing yet.
+    /// Makes a writer of a key-value state. Nothing is written yet.
     pub(crate) fn new(out: &'a mut dyn SnapshotSink) -> Self {
         Self::by(ChunkLane::Here(ChunkFile::new(out)))
     }
 
-    /// The same, whose chunks go this way.
+    /// Makes a writer whose chunks go this way.
     pub(super) fn by(lane: ChunkLane<'a>) -> Self {
         Self {
             lane,
@@ -89,19 +91,19 @@ impl<'a> SnapshotWriter<'a> {
         }
     }
 
-    /// Of a blob instead.
+    /// Makes it a writer of a blob instead.
     pub(crate) fn blob(self) -> Self {
         debug_assert!(self.entries == 0 && self.chunk.bytes.is_empty(), "nothing was pushed");
         Self { kind: SnapshotKind::Blob, ..self }
     }
 
-    /// With shorter chunks, so that a small file has several.
+    /// Makes chunks shorter, so that a small file has several.
     pub(crate) fn with_chunk_bytes(self, chunk_bytes_max: usize) -> Self {
         Self { chunk_bytes_max, ..self }
     }
 
-    /// Takes an entry. Its key must be higher than the last one's; one that is refused for that, or for a length, is
-    /// not taken, and the writer goes on.
+    /// Takes an entry. Its key must be higher than the last one's. An entry that is refused for
+    /// that, or for a length, is not taken, and the writer continues.
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
         self.check(SnapshotKind::KeyValue)?;
         if key.is_empty() {
@@ -125,10 +127,11 @@ impl<'a> SnapshotWriter<'a> {
         if bytes.capacity() == 0 {
             bytes.reserve_exact(self.chunk_bytes_max.max(key.len() + value.len()));
         } else if bytes.is_empty() {
-            // Not doubled: a value of 16 MiB is to take no 32.
+            // Do not double the buffer: a value of 16 MiB must not take 32.
             bytes.reserve_exact(key.len() + value.len());
         }
-        // A chunk of several entries is at most `chunk_bytes_max` long, one of a single entry has checked lengths.
+        // A chunk of several entries has at most `chunk_bytes_max` bytes, and one of a single entry
+        // has checked lengths.
         let at = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
         records.push(Record {
             key_offset: at(bytes.len()),
@@ -160,7 +163,7 @@ impl<'a> SnapshotWriter<'a> {
         Ok(())
     }
 
-    /// Writes what is left, the index and the footer.
+    /// Writes the rest, the index and the footer.
     pub(crate) fn finish(mut self, meta: &SnapshotMeta) -> Result<Summary, SnapshotError> {
         self.check(self.kind)?;
         if !self.chunk.bytes.is_empty() {
@@ -190,14 +193,14 @@ impl<'a> SnapshotWriter<'a> {
         }
     }
 
-    /// How long the chunk's archive would be with this entry in it.
+    /// Length of the chunk's archive with this entry added.
     fn archived_bytes_with(&self, key: &[u8], value: &[u8]) -> usize {
         let blob = self.chunk.bytes.len() + key.len() + value.len();
         let records = (self.chunk.records.len() + 1) * RECORD_BYTES;
         blob.next_multiple_of(RECORD_ALIGN_BYTES) + records + CHUNK_ROOT_BYTES
     }
 
-    /// Sends the chunk that was gathered on its way.
+    /// Passes the gathered chunk on.
     fn flush(&mut self) -> Result<(), SnapshotError> {
         let key = |record: Option<&Record>| {
             record.and_then(|record| key_of(&self.chunk.bytes, record)).unwrap_or_default()
@@ -208,7 +211,7 @@ impl<'a> SnapshotWriter<'a> {
         if self.first_keys.len() > BESIDE_BYTES_MAX {
             return Err(too_much_beside(self.first_keys.len()));
         }
-        // Until it is done: a chunk that is not written may not be followed by another.
+        // The flag stays set on failure: no chunk may follow one that was not written.
         self.failed = true;
         self.lane.send(self.kind, &mut self.chunk)?;
         self.failed = false;
@@ -250,7 +253,7 @@ impl<'a> SnapshotWriter<'a> {
     }
 }
 
-/// A state machine of the user's own writes into it as into any other sink.
+/// The sink for an embedder's state machine.
 impl SnapshotSink for SnapshotWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.push_bytes(bytes).map_err(|error| match error {

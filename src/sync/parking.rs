@@ -1,5 +1,5 @@
-//! Parking as `std` does it, by a token of the thread, but without wake-ups that nobody asked for: they would hide lost
-//! ones.
+//! Parking by a token of the thread, as in `std`, but without spurious wake-ups: those would hide
+//! lost ones.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::mutex::whole;
 use super::raw::{Condvar, Mutex};
 use super::{canary, thread_local};
 
-/// As `std`'s.
+/// A thread's handle, as in `std`.
 #[derive(Clone, Debug)]
 pub(crate) struct Thread(Arc<Place>);
 
@@ -48,7 +48,7 @@ pub(crate) fn park() {
     *has_token = false;
 }
 
-/// Time stands still.
+/// Parks without a timeout, because time stands still.
 pub(crate) fn park_timeout(_never_over: Duration) {
     park();
 }

@@ -1,28 +1,31 @@
-//! Looking for a while before sleeping: on few looks at will, and on more only on a core that is free.
+//! Spinning before sleep: every thread may take a few looks, and only threads with a free core take
+//! many.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sync::{looks, spin_loop, thread};
 
-/// Looks of a thread of the engine, and of a caller that waits. Each is a `spin_loop` hint, some 40 ns.
+/// Number of looks of an engine's thread, and of a caller that waits. Each is a `spin_loop` hint,
+/// some 40 ns.
 ///
-/// One entry in flight takes a worker and its caller less than that, so none of the two sleeps in between.
+/// With one entry in flight, a worker and its caller need less time than that, so neither sleeps in
+/// between.
 const LOOKS: u32 = looks(100);
-/// Looks of a thread that is one of few that take so many.
+/// Number of looks of a thread with a free core.
 const LONG_LOOKS: u32 = looks(2000);
 
-/// Threads of this process that take [`LONG_LOOKS`] at the moment.
+/// Number of threads of this process that take [`LONG_LOOKS`] at the moment.
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
-/// How many may: one for each core, and a core is left to the thread that they wait for.
+/// Maximum of such threads: one for each core, less one for the thread that they wait for.
 fn spinning_max() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from));
     cores.saturating_sub(1)
 }
 
-/// One of the threads that take [`LONG_LOOKS`], until it is dropped.
+/// Permit of a thread to take [`LONG_LOOKS`], until it is dropped.
 #[derive(Debug)]
 struct Core;
 
@@ -41,7 +44,7 @@ impl Drop for Core {
     }
 }
 
-/// How far a thread is that looks before it sleeps.
+/// The progress of a thread that looks before it sleeps.
 #[derive(Debug)]
 pub(crate) struct Spin {
     looks_max: u32,
@@ -51,17 +54,17 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// Of a thread that takes many looks where a core is free.
+    /// For a thread that takes many looks where a core is free.
     pub(crate) fn long() -> Self {
         Self { looks_max: LONG_LOOKS, looks: 0, yields: 0, core: None }
     }
 
-    /// Of a thread that takes few looks.
+    /// For a thread that takes few looks.
     pub(crate) fn brief() -> Self {
         Self { looks_max: LOOKS, ..Self::long() }
     }
 
-    /// There was something: the next looks are the first ones.
+    /// Starts the looks again, because the thread found work.
     #[inline]
     pub(crate) fn reset(&mut self) {
         if self.looks > 0 {
@@ -69,7 +72,8 @@ impl Spin {
         }
     }
 
-    /// Passes a moment; false if the thread has looked often enough, after `yields_max` yields at most.
+    /// Passes a moment; returns false if the thread has looked often enough, after `yields_max`
+    /// yields at most.
     pub(crate) fn pass(&mut self, yields_max: u32) -> bool {
         self.looks = self.looks.saturating_add(1);
         if self.looks <= LOOKS || (self.looks <= self.looks_max && self.has_core()) {
@@ -100,7 +104,7 @@ mod tests {
     #[test]
     fn fewer_threads_spin_for_long_than_there_are_cores() {
         let most = spinning_max();
-        // Threads of other tests may have some.
+        // Threads of other tests may have some permits.
         let taken: Vec<Core> = std::iter::from_fn(Core::take).take(most + 1).collect();
         assert!(taken.len() <= most);
         let mut spin = Spin { looks: LOOKS, ..Spin::long() };

@@ -1,4 +1,4 @@
-//! loom's names, and stand-ins for what it has not.
+//! loom's names, and substitutes for missing ones.
 
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ pub(crate) mod thread {
     use std::time::Duration;
 
     pub(crate) use loom::thread::yield_now;
-    // Models take the steps of the engine's threads by themselves and start none of them.
+    // Models take the steps of the engine's threads themselves, and start none of the threads.
     pub(crate) use std::thread::{Builder, JoinHandle, available_parallelism};
 
     // Loom's own parking loses the token of a thread that is unparked while it waits for a lock.
@@ -40,7 +40,8 @@ pub(crate) mod thread {
     }
 }
 
-/// As `std`'s: who sees that it is set sees what it is set to, and no more than that.
+/// A substitute for `std`'s type: a thread that sees that it is set sees its value, and no more
+/// than that.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -65,11 +66,11 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// As `crossbeam`'s, between one pusher and one popper at a time: a push happens before the pop of what it pushed, and
-/// nothing else is promised.
+/// A substitute for `crossbeam`'s type, for one pusher and one popper at a time. A push happens
+/// before the pop of its item, and nothing else is promised.
 #[derive(Debug)]
 pub(crate) struct ArrayQueue<T> {
-    /// Never contended: no other thread runs while one is in here.
+    /// The items; the lock is never contended, because no other thread runs while one holds it.
     items: std::sync::Mutex<VecDeque<T>>,
     capacity: usize,
     pushed: AtomicUsize,

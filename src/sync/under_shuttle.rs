@@ -1,4 +1,5 @@
-//! shuttle's names. What it has not is the real thing: no thread is stopped inside of that, so it is one step.
+//! shuttle's names. Missing ones are the real types: no thread is stopped inside of them, so a call
+//! is one step.
 
 pub(crate) use crossbeam_queue::ArrayQueue;
 pub(crate) use shuttle::sync::{RwLock, RwLockWriteGuard};
@@ -17,6 +18,6 @@ pub(crate) mod thread {
     pub(crate) use shuttle::thread::{Builder, JoinHandle, sleep, yield_now};
     pub(crate) use std::thread::available_parallelism;
 
-    // Shuttle's own parking ends at any time without a reason, and so hides lost wake-ups.
+    // Shuttle's own parking ends spuriously, and so hides lost wake-ups.
     pub(crate) use crate::sync::parking::{Thread, current, park, park_timeout};
 }

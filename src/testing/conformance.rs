@@ -1,8 +1,10 @@
-//! A suite to run on a state machine: whether it is a function of the log alone, as [`StateMachine`] asks.
+//! A suite that checks whether a state machine is a function of the log alone, as [`StateMachine`]
+//! requires.
 //!
-//! A machine that is not does harm long after it was written: nodes drift apart, a node comes back from its log with another
-//! state than it had. This looks for it beforehand. Say in a [`Subject`] how to make the machine, what entries may ask of
-//! it, and what its state is; each [`Check`] then looks for one kind of mistake, over a log drawn from a seed.
+//! A machine that is not does harm long after it was written: nodes drift apart, or a node recovers
+//! another state from its log than it had. This suite finds that beforehand. A [`Subject`] tells
+//! how to make the machine, which entries to submit, and what its state is. Each [`Check`] then
+//! looks for one kind of mistake, over a log drawn from a seed.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicI64, Ordering};
@@ -79,37 +81,39 @@ pub(crate) use self::random::RandomLog;
 pub use self::random::key_value_payload;
 use self::reference::Reference;
 
-/// What the suite needs to know of a machine.
+/// Description of a machine for the suite.
 pub trait Subject {
-    /// The machine.
+    /// The machine's type.
     type Machine: StateMachine;
 
-    /// A new machine, without any state.
+    /// Makes a new machine, without any state.
     ///
     /// # Errors
     ///
-    /// Whatever is in the way of making one; the suite fails then.
+    /// Returns any obstacle to making one; the suite fails then.
     fn machine(&self) -> Result<Self::Machine, OpenError>;
 
-    /// What the next entry of a log asks for: the same for the same random numbers.
+    /// Draws the payload of the next entry of a log: the same for the same random numbers.
     ///
-    /// A good source collides: few keys or accounts, commands that are rejected, barriers, each now and then. The suite
-    /// itself adds a [`Payload::Noop`](crate::Payload::Noop) wherever the term changes, as a consensus engine does.
+    /// A good source collides: few keys or accounts, some rejected commands, some barriers. The
+    /// suite itself adds a [`Payload::Noop`](crate::Payload::Noop) wherever the term changes, as a
+    /// consensus engine does.
     fn payload(&self, random: &mut Random) -> OwnedPayload;
 
-    /// All of the state, in an order of its own: equal for equal states, different for different ones. Not in it: what
-    /// depends on the process (addresses, hash seeds, how a table grew), and how far the machine has applied.
+    /// The whole state in a canonical order: equal for equal states, and different for different
+    /// ones. It must leave out what depends on the process (addresses, hash seeds, the growth of a
+    /// table), and the applied index.
     fn digest(&self, machine: &Self::Machine) -> Vec<u8>;
 }
 
-/// What the suite needs to know of a machine that keeps a log on disk.
+/// Description of a machine with a log on disk.
 pub trait DurableSubject: Subject {
     /// Opens the machine on `disk`, as [`Journaled::open_on_disk`] and
     /// [`PersistentStateMachine::open_on_disk`](crate::PersistentStateMachine::open_on_disk) do.
     ///
     /// # Errors
     ///
-    /// Those of opening; the suite makes some happen.
+    /// Returns the errors of opening; the suite causes some.
     fn open(
         &self,
         disk: Arc<dyn Disk>,
@@ -117,10 +121,10 @@ pub trait DurableSubject: Subject {
     ) -> Result<Self::Machine, OpenError>;
 }
 
-/// Segments of a machine made by [`OverOurLog`] where its entries are not known.
+/// Segment length for machines made by [`OverOurLog`] whose entries are unknown.
 const SEGMENT_BYTES: usize = 1 << 20;
 
-/// A subject whose machine runs on [`Journaled`]. Its entries may have half a MiB.
+/// A subject that runs the machine under [`Journaled`]. Its entries may have up to half a MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct OverOurLog<'a, S>(pub &'a S);
 
@@ -151,42 +155,47 @@ impl<S: Subject> DurableSubject for OverOurLog<'_, S> {
     }
 }
 
-/// What is looked for.
+/// The kinds of mistakes that the suite looks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Check {
-    /// Two machines given the same log, one entry at a time, reply the same, also in bytes, and are the same after each;
-    /// [`reply_bytes_max`](StateMachine::reply_bytes_max) is the same with state and without. Who fails it
-    /// looks at a clock, a random number, an address, or at something that outlives the machine.
+    /// Two machines given the same log, one entry at a time, give the same replies, including
+    /// bytes, and have the same state after each.
+    /// [`reply_bytes_max`](StateMachine::reply_bytes_max) is the same with state and without. A
+    /// machine that fails uses a clock, a random number, an address, or something that outlives it.
     Determinism,
     /// A rejected entry leaves the state as it was.
     Rejection,
-    /// [`applied`](StateMachine::applied) names the last entry whenever nothing is being applied, or never
-    /// names one.
+    /// [`applied`](StateMachine::applied) names the last entry whenever nothing is being applied,
+    /// or never names an entry.
     Applied,
-    /// [`footprint`](StateMachine::footprint) is a function of the payload: the same at any time, from any address,
-    /// whatever the state.
+    /// [`footprint`](StateMachine::footprint) is a function of the payload: the same at any time,
+    /// at any address, in any state.
     Footprint,
-    /// Entries of different partitions commute: in whatever order the partitions come to theirs, replies and state are
-    /// those of one entry at a time. Who fails it has a footprint that does not cover what `apply` touches.
+    /// Entries of different partitions commute: in every order of the partitions, replies and state
+    /// are those of one entry at a time. A machine that fails has a footprint that does not cover
+    /// what `apply` touches.
     Partitions,
-    /// Replies and state are those of one entry at a time, for 1 to 4 workers on threads of their own, ranges of
+    /// Replies and state are those of one entry at a time, for 1 to 4 worker threads, ranges of
     /// different lengths, applied inline or not.
     Order,
-    /// A snapshot is the whole state: machines with the same state write the same bytes, and whoever restores them, with
-    /// a state of its own before or without, has that state and nothing of the other. One that ends early, goes on
-    /// after its end or cannot be read is refused, and the state stays. Nothing, for a machine without snapshots.
+    /// A snapshot is the whole state. Machines with the same state write the same bytes. A machine
+    /// that restores them, with another state before or without one, has that state and nothing of
+    /// the other. A snapshot that ends early, continues after its end or cannot be read is refused,
+    /// and the state stays. The check passes for a machine without snapshots.
     Snapshot,
-    /// Closed, killed, or cut off from power after any entry, and opened again, the machine has the state it had, and
-    /// goes on from there.
+    /// The machine is closed, killed, or cut off from power after any entry, and opened again. It
+    /// has the same state, and continues.
     Reopen,
-    /// With the power cut at any operation of the disk, the machine comes back with everything that was acknowledged,
-    /// and with the state of exactly as many entries as it says.
+    /// The power is cut at any operation of the disk. The machine comes back with everything
+    /// acknowledged, and with the state of exactly as many entries as it reports.
     PowerCut,
-    /// Opened from a snapshot and the log after it, the log before given up, the machine has the state it had and goes on
-    /// from there; from a damaged one it has that state or does not open. Nothing, for a machine without snapshots.
+    /// The machine is opened from a snapshot and the log after it, while the log before is given
+    /// up. It has the same state and continues. From a damaged snapshot it has that state or does
+    /// not open. The check passes for a machine without snapshots.
     Compaction,
-    /// Under a consensus engine, what was appended and then truncated is never in the state; over restarts neither.
+    /// Under a consensus engine, entries that were appended and then truncated are never in the
+    /// state, even after restarts.
     Truncation,
 }
 
@@ -208,16 +217,16 @@ impl fmt::Display for Check {
     }
 }
 
-/// What one check found.
+/// Finding of one check.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{check}: {}{what}", index.map_or(String::new(), |index| format!("at index {index}: ")))]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which check.
+    /// The check.
     pub check: Check,
     /// The entry at which the first difference shows, where it is known.
     pub index: Option<u64>,
-    /// What differs, and under which workers, batch sizes and cuts.
+    /// The difference, and the workers, batch sizes and cuts that led to it.
     pub what: String,
 }
 
@@ -226,30 +235,30 @@ impl Failure {
         Self { check, index: index.into(), what: what.into() }
     }
 
-    /// The same, with the circumstances before it.
+    /// The same failure, with the circumstances before it.
     fn during(mut self, circumstances: impl fmt::Display) -> Self {
         self.what = format!("{circumstances}: {}", self.what);
         self
     }
 }
 
-/// What all checks found, the first failure of each.
+/// Findings of all checks, the first failure of each.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the state machine does not conform{}", failures.iter().map(|failure| format!("\n  {failure}")).collect::<String>())]
 #[non_exhaustive]
 pub struct Failures {
-    /// In the order of the checks; never empty.
+    /// The failures in the order of the checks; never empty.
     pub failures: Vec<Failure>,
 }
 
 impl fmt::Debug for Failures {
-    /// As it displays, for the sake of who unwraps it in a test.
+    /// Prints as it displays, for a test that unwraps it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// The suite: how long the logs are, and of which seed.
+/// The suite, with the length and the seed of its logs.
 #[derive(Clone, Debug)]
 pub struct Suite {
     seed: u64,
@@ -264,39 +273,41 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// Seed 1, 256 entries, 32 for the checks that open a machine again and again.
+    /// Makes a suite with seed 1, 256 entries, and 32 for the checks that open a machine many
+    /// times.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the log, the schedules and the cuts are drawn from. A failure comes back under the same seed, but for one of
-    /// [`Check::Order`] that threads had a part in.
+    /// Sets the seed of the log, the schedules and the cuts. A failure recurs under the same seed,
+    /// except for one of [`Check::Order`] that depends on threads.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How many entries the log has. The time of the checks grows with them, and a digest is kept after each.
+    /// Sets the number of entries of the log. The time of the checks grows with it, and a digest is
+    /// kept after each entry.
     #[must_use]
     pub fn entries(mut self, entries: usize) -> Self {
         self.entries = entries.max(1);
         self
     }
 
-    /// How many of them the checks on a disk take: their time grows with the square of it.
+    /// Sets the number of entries for the checks on a disk: their time grows with its square.
     #[must_use]
     pub fn durable_entries(mut self, entries: usize) -> Self {
         self.durable_entries = entries.max(1);
         self
     }
 
-    /// The checks for any machine: [`Check::Determinism`] to [`Check::Snapshot`].
+    /// Runs the checks for any machine: [`Check::Determinism`] to [`Check::Snapshot`].
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
         let log = Log::draw(subject, self.seed, self.entries);
         with_reference(subject, &log, |reference| {
@@ -312,12 +323,12 @@ impl Suite {
         })
     }
 
-    /// The checks of coming back, for a machine with a log on disk: [`Check::Reopen`] to [`Check::Truncation`], on the
-    /// simulated disk.
+    /// Runs the checks of recovery, for a machine with a log on disk: [`Check::Reopen`] to
+    /// [`Check::Truncation`], on the simulated disk.
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check_durable<S: DurableSubject>(&self, subject: &S) -> Result<(), Failures> {
         let log = Log::draw(subject, self.seed, self.durable_entries);
         with_reference(subject, &log, |reference| {
@@ -328,19 +339,19 @@ impl Suite {
                 recovery::check_truncation(subject, log, reference, self.seed),
             ]
         })?;
-        // Long enough to fill segments, so that there is something to give up.
+        // The log fills segments, so that there is something to give up.
         let log = Log::draw_long(subject, self.seed, 2 * self.durable_entries);
         with_reference(subject, &log, |reference| {
             vec![snapshots::check_compaction(subject, &log, reference, self.seed)]
         })
     }
 
-    /// All of it: [`check`](Suite::check) on the machine, and on the machine over our log, and
-    /// [`check_durable`](Suite::check_durable) on that.
+    /// Runs all checks: [`check`](Suite::check) on the machine, and on the machine over our log,
+    /// and [`check_durable`](Suite::check_durable) on the latter.
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check_journaled<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
         self.check(subject)?;
         self.check(&OverOurLog(subject))?;
@@ -348,7 +359,8 @@ impl Suite {
     }
 }
 
-/// Runs checks against what one entry at a time comes to; without a reference to trust there is nothing to check.
+/// Runs checks against the results of one entry at a time; without a trusted reference there is
+/// nothing to check.
 fn with_reference<S: Subject>(
     subject: &S,
     log: &Log,

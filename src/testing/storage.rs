@@ -1,8 +1,10 @@
-//! For the author of a [`Storage`]: a suite to run on it, and a storage in memory whose failures and power cuts are at hand.
+//! Tools for the author of a [`Storage`]: a suite to run on it, and a storage in memory whose
+//! failures and power cuts can be controlled.
 //!
-//! Say in a [`Subject`] where a storage is, how it is opened and, if that can be done, how it looks after a crash. Each
-//! [`Check`] of the [`Suite`] then looks for one kind of mistake: first in the storage, then in the key-value machine over
-//! it, whose replies and snapshots must be those of a [`MemoryStateMachine`](crate::MemoryStateMachine).
+//! A [`Subject`] tells where a storage is, how it is opened and, if possible, how it looks after a
+//! crash. Each [`Check`] of the [`Suite`] then looks for one kind of mistake. The first checks use
+//! the storage alone. The later ones use the key-value machine over it, whose replies and snapshots
+//! must be those of a [`MemoryStateMachine`](crate::MemoryStateMachine).
 //!
 //! ```
 //! use sprag::StorageError;
@@ -43,29 +45,32 @@ use crate::machine::storage::Storage;
 
 pub use memory::{MemorySnapshot, MemoryStorage};
 
-/// What the suite needs to know of a storage.
+/// Description of a storage for the suite.
 pub trait Subject {
-    /// The storage.
+    /// The storage's type.
     type Storage: Storage;
-    /// Where one is, and stays when it is closed: a directory. What it takes is given back when this is dropped.
+    /// Place of a storage that stays when the storage is closed, such as a directory. Dropping it
+    /// frees its space.
     type Place: Send + Sync + 'static;
 
-    /// A new place, without a storage in it.
+    /// Makes a new place, without a storage in it.
     fn place(&self) -> Self::Place;
 
-    /// Opens the storage at a place, or makes it. The one that was opened there before is closed.
+    /// Opens the storage at a place, or makes it. The suite has closed the one that was opened
+    /// there before.
     ///
     /// # Errors
     ///
-    /// Whatever is in the way; the suite fails then.
+    /// Returns any obstacle; the suite fails then.
     fn open(&self, place: &Self::Place) -> Result<Self::Storage, StorageError>;
 
-    /// Ends `storage` as a kill of its process or a power cut does, without closing it, and gives the place as it is found
-    /// afterwards. `None`, the default, if that cannot be done; the checks of crashes are left out then.
+    /// Ends `storage` as a kill of its process or a power cut does, without closing it. Returns the
+    /// place as it is found afterwards. `None`, the default, means that this is impossible; the
+    /// checks of crashes are left out then.
     ///
     /// # Errors
     ///
-    /// Whatever is in the way; the suite fails then.
+    /// Returns any obstacle; the suite fails then.
     fn crash(
         &self,
         place: Self::Place,
@@ -76,31 +81,35 @@ pub trait Subject {
     }
 }
 
-/// What is looked for.
+/// The kinds of mistakes that the suite looks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Check {
-    /// Tables are made once, listed, and removed with what is in them; one that is missing is empty.
+    /// Tables are made once, listed, and removed with their content; a missing table is empty.
     Tables,
-    /// A batch does what its writes say, in several tables; values may be empty; what is removed is gone.
+    /// A batch does what its writes say, in several tables; values may be empty; removed keys are
+    /// gone.
     Batches,
     /// Keys of 1 byte to 64 KiB and values of up to 16 MiB come back as they were.
     Sizes,
-    /// Scans give all keys between their bounds, in the order of their bytes, from either end, until they are told to end.
+    /// Scans return all keys between their bounds, in the order of their bytes, from either end,
+    /// until the callback breaks.
     Scans,
-    /// A snapshot taken beside a batch has all of it or nothing.
+    /// A snapshot taken beside a batch has all of the batch or nothing.
     Atomicity,
-    /// A snapshot stays as it was while batches go on, and when a table of it is removed.
+    /// A snapshot does not change while batches are committed, or when a table of it is removed.
     Snapshots,
-    /// Closed after a sync and opened again, everything is there.
+    /// After a sync, a close and another opening, everything is there.
     Reopening,
-    /// After a crash there is what the first batches left, in their order, and at least what was synced.
+    /// After a crash the storage has the result of the first batches, in their order, and at least
+    /// of the synced ones.
     Crashes,
     /// The machine over the storage conforms: see [`conformance`](crate::testing::conformance).
     Machine,
-    /// Replies and snapshots of random logs are those of a machine in memory, byte for byte, over reopening too.
+    /// Replies and snapshots of random logs are those of a machine in memory, byte for byte, also
+    /// after reopening.
     Logs,
-    /// A snapshot that is installed takes the place of the state, and nothing is left of what was before.
+    /// An installed snapshot replaces the state, and nothing of the earlier state is left.
     Installing,
 }
 
@@ -122,37 +131,37 @@ impl fmt::Display for Check {
     }
 }
 
-/// What one check found.
+/// Finding of one check.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{check}: {what}")]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which check.
+    /// The check.
     pub check: Check,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
-/// What all checks found, the first failure of each.
+/// Findings of all checks, the first failure of each.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the storage does not conform{}", failures.iter().map(|failure| format!("\n  {failure}")).collect::<String>())]
 #[non_exhaustive]
 pub struct Failures {
-    /// In the order of the checks; never empty.
+    /// The failures in the order of the checks; never empty.
     pub failures: Vec<Failure>,
 }
 
 impl fmt::Debug for Failures {
-    /// As it displays, for a test that unwraps it.
+    /// Prints as it displays, for a test that unwraps it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// What a check says before it knows which one it is.
+/// Result of a check, before the check's name is added.
 type Outcome = Result<(), String>;
 
-/// The suite: how long it looks, and from which seed.
+/// The suite, with its sizes and its seed.
 #[derive(Clone, Debug)]
 pub struct Suite {
     seed: u64,
@@ -167,48 +176,49 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// Seed 1, 20 random logs, 64 entries each.
+    /// Makes a suite with seed 1, 20 random logs, and 64 entries each.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What keys, logs and cuts are drawn from.
+    /// Sets the seed of keys, logs and cuts.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How many random logs the machine over the storage applies; each in a storage of its own.
+    /// Sets the number of random logs that the machine over the storage applies, each in a separate
+    /// storage.
     #[must_use]
     pub fn logs(mut self, logs: usize) -> Self {
         self.logs = logs;
         self
     }
 
-    /// How many entries each of them has.
+    /// Sets the number of entries of each log.
     #[must_use]
     pub fn entries(mut self, entries: usize) -> Self {
         self.entries = entries.max(1);
         self
     }
 
-    /// All checks: of the storage, and of the machine over it.
+    /// Runs all checks, of the storage and of the machine over it.
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
         self.check_storage(subject)?;
         self.check_machine(subject)
     }
 
-    /// The checks of the storage alone: [`Check::Tables`] to [`Check::Crashes`].
+    /// Runs the checks of the storage alone: [`Check::Tables`] to [`Check::Crashes`].
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check_storage<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
         gather([
             (Check::Tables, tables::check_tables(subject)),
@@ -222,11 +232,12 @@ impl Suite {
         ])
     }
 
-    /// The checks of the machine over the storage: [`Check::Machine`] to [`Check::Installing`].
+    /// Runs the checks of the machine over the storage: [`Check::Machine`] to
+    /// [`Check::Installing`].
     ///
     /// # Errors
     ///
-    /// What does not hold.
+    /// Returns the failures.
     pub fn check_machine<S: Subject>(&self, subject: &S) -> Result<(), Failures> {
         gather([
             (Check::Machine, machine::check_machine(subject, self.seed, self.entries)),
@@ -243,7 +254,7 @@ fn gather<const N: usize>(outcomes: [(Check, Outcome); N]) -> Result<(), Failure
     if failures.is_empty() { Ok(()) } else { Err(Failures { failures }) }
 }
 
-/// Says what was being done when the storage failed.
+/// Adds the operation during which the storage failed.
 fn doing<T>(what: &'static str, result: Result<T, StorageError>) -> Result<T, String> {
     result.map_err(|error| format!("{what}: {error}"))
 }

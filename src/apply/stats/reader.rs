@@ -1,4 +1,4 @@
-//! A handle on the figures of an engine, for a monitor that outlives it.
+//! A handle on the figures of an engine, for a monitor that outlives the engine.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -10,35 +10,36 @@ use crate::disk::holders::Holder;
 use crate::machine::StateMachine;
 use crate::sync::{Condvar, Mutex, Rank};
 
-/// Reads the figures of an [`ApplyManager`](crate::ApplyManager) from any thread; cheap to clone, and without the type of
-/// the state machine.
+/// A reader of an [`ApplyManager`](crate::ApplyManager)'s figures, for any thread. It is cheap to
+/// clone, and does not have the state machine's type.
 ///
-/// It keeps nothing alive: once the manager is dropped (by [`close`](crate::ApplyManager::close) too), it reads `None`,
-/// and the directory can be opened again.
+/// It keeps nothing alive. Once the manager is dropped (also by
+/// [`close`](crate::ApplyManager::close)), it returns `None`, and the directory can be opened
+/// again.
 #[derive(Clone)]
 pub struct StatsReader(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// A reading has ended.
+    /// Signals that a reading has ended.
     left: Condvar,
 }
 
 struct State {
-    /// `None` once the manager is dropped.
+    /// The engine; `None` once the manager is dropped.
     engine: Option<Weak<dyn Figures>>,
-    /// How many readings have the engine at the moment.
+    /// Number of readings that have the engine at the moment.
     reading: usize,
 }
 
-/// What has figures to be read.
+/// A source of figures.
 trait Figures: Send + Sync {
     fn figures(&self) -> ApplyStats;
 }
 
 impl<M: StateMachine> Figures for Engine<M> {
     fn figures(&self) -> ApplyStats {
-        // For the error of an open that meets a machine whose `stats` does not return.
+        // Count this for the error of an open that meets a machine whose `stats` does not return.
         let _holding = self.holding(Holder::Reader);
         self.stats()
     }
@@ -47,13 +48,14 @@ impl<M: StateMachine> Figures for Engine<M> {
 /// The engine, while its figures are read.
 struct Reading<'s> {
     shared: &'s Shared,
-    /// `Some` until the drop.
+    /// The engine; `Some` until the drop.
     engine: Option<Arc<dyn Figures>>,
 }
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        // Before the count: a dropped manager that waits for it means the directory to be free afterwards.
+        // Drop the engine before the count: a dropped manager that waits for the count expects the
+        // directory to be free.
         self.engine = None;
         self.shared.state.lock().reading -= 1;
         self.shared.left.notify_all();
@@ -78,22 +80,23 @@ impl StatsReader {
         Self(Arc::new(Shared { state, left: Condvar::new() }))
     }
 
-    /// Every figure of the engine, as [`ApplyManager::stats`](crate::ApplyManager::stats); `None` once the manager is
-    /// dropped. A manager that is closed and not dropped still has its figures.
+    /// Every figure of the engine, as [`ApplyManager::stats`](crate::ApplyManager::stats) returns
+    /// it; `None` once the manager is dropped. A manager that is closed and not dropped still has
+    /// its figures.
     #[must_use]
     pub fn stats(&self) -> Option<ApplyStats> {
         let reading = self.0.begin()?;
         reading.engine.as_ref().map(|engine| engine.figures())
     }
 
-    /// Whether the manager is not dropped.
+    /// Whether the manager is not dropped yet.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.state.lock().engine.is_some()
     }
 
-    /// No reading begins from now on, and those that go on are waited for: at most so long, as a state machine of the
-    /// user's own may not return.
+    /// Lets no further reading begin, and waits for running ones, at most `timeout`: an embedder's
+    /// state machine may not return.
     pub(crate) fn end(&self, timeout: Duration) {
         let mut state = self.0.state.lock();
         state.engine = None;

@@ -36,7 +36,7 @@ fn policy(policy: CompactionPolicy) -> String {
     format!("ratio {garbage_ratio} from {log_bytes}{entries}{interval}")
 }
 
-/// Every option of the manager: one that is new does not compile before it is here.
+/// Every option of the manager: a new option does not compile before it is here.
 fn of_manager(config: &ApplyConfig) -> Vec<Shown> {
     let ApplyConfig {
         pipeline_depth,
@@ -71,7 +71,7 @@ fn of_manager(config: &ApplyConfig) -> Vec<Shown> {
     ]
 }
 
-/// Every option of the persistent machine, and what its images come to.
+/// Every option of the persistent machine, and the total of its images.
 fn of_machine(config: &PersistentConfig) -> Vec<Shown> {
     let images_bytes = config.memory_bytes();
     let PersistentConfig {
@@ -136,7 +136,8 @@ fn options_of(profile: Profile) -> Vec<Shown> {
     options(&profile.apply_config(), &profile.persistent_config("data"), &profile.storage_config())
 }
 
-/// The table: a row for each option that a profile sets, and a cell only where it is not the default.
+/// The table: a row for each option that a profile sets, and a cell only for a value that is not
+/// the default.
 fn table() -> String {
     let defaults =
         options(&ApplyConfig::new(), &PersistentConfig::new("data"), &StorageConfig::default());

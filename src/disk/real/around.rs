@@ -1,4 +1,5 @@
-//! Which data directory a path lies in. A directory of ours holds the engine's files only, so nothing else is put there.
+//! Finding the data directory that contains a path. A directory of ours holds the engine's files
+//! only, so nothing else is put there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,12 @@ use super::{DIRECTORY_FLAGS, FILE_FLAGS, LOCK_FILE};
 use crate::disk::names::{HARD_FILE, META_FILE, parse_segment_name};
 use crate::error::OpenError;
 
-/// The files by which a data directory is known, each with the first bytes of its slots.
+/// The files that mark a data directory, each with the first bytes of its slots.
 const MARKS: [(&str, [u8; 4]); 2] = [(META_FILE, *b"SPRM"), (HARD_FILE, *b"SPRH")];
-/// Where slots start.
+/// Offsets of the slots.
 const SLOTS_AT: [u64; 2] = [0, 4096];
 
-/// The data directory that `folder` is, or lies in at any depth. Links are resolved.
+/// The data directory that `folder` is, or that contains it at any depth. Links are resolved.
 pub(crate) fn enclosing(folder: &Path) -> io::Result<Option<PathBuf>> {
     let folder = std::fs::canonicalize(folder)?;
     let mut above = folder.ancestors().enumerate();
@@ -23,7 +24,7 @@ pub(crate) fn enclosing(folder: &Path) -> io::Result<Option<PathBuf>> {
     Ok(found.map(|(_, directory)| directory.to_owned()))
 }
 
-/// Refuses a place for a directory that lies in a data directory.
+/// Refuses a directory's path inside a data directory.
 pub(crate) fn refuse_inside(path: &Path) -> Result<(), OpenError> {
     let shown = || path.display().to_string();
     let real = match std::fs::canonicalize(path) {
@@ -44,8 +45,9 @@ pub(crate) fn refuse_inside(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whether a directory holds files of ours. With `closely` also one whose META and HARD are damaged or not complete, which
-/// takes reading all of its names. What cannot be read is not taken for ours.
+/// Whether a directory holds files of the engine. With `closely`, also recognises one whose META
+/// and HARD are damaged or incomplete, by reading all of its names. An unreadable directory does
+/// not count.
 fn is_data_directory(path: &Path, closely: bool) -> bool {
     let Ok(directory) = fs::openat(fs::CWD, path, DIRECTORY_FLAGS, Mode::empty()) else {
         return false;
@@ -69,7 +71,8 @@ fn is_data_directory(path: &Path, closely: bool) -> bool {
     })
 }
 
-/// Whether a slot of the file `name` begins with `magic`. One that this user may not read is taken for ours: its name is.
+/// Whether a slot of the file `name` begins with `magic`. A file that this user may not read counts
+/// by its name.
 fn begins_with(directory: &impl std::os::fd::AsFd, name: &str, magic: &[u8; 4]) -> bool {
     let flags = OFlags::RDONLY | FILE_FLAGS;
     let file = match retry_on_intr(|| fs::openat(directory, name, flags, Mode::empty())) {

@@ -9,18 +9,18 @@ use super::around::refuse_inside;
 use super::{DIRECTORY_MODE, OpenMode, RealDisk, failed, open_directory, own_directory};
 use crate::error::OpenError;
 
-/// More backups than anybody keeps.
+/// Limit of the number in a backup's name.
 const BACKUPS_MAX: u32 = 10_000;
 
-/// Makes `<path>-backup-<n>` with the lowest `n` from 1 on that is free, for its owner alone; its name is durable when
-/// this returns. What is there already is never opened, let alone written to.
+/// Makes `<path>-backup-<n>` with the lowest free `n` from 1 on, for its owner alone. Its name is
+/// durable when this returns. An existing file or directory is never opened.
 pub(crate) fn create_beside(path: &Path) -> Result<(RealDisk, PathBuf), OpenError> {
     let shown = path.display().to_string();
     let real = std::fs::canonicalize(path).map_err(|e| OpenError::io("finding", &shown, e))?;
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
         return Err(OpenError::Missing { path: shown });
     };
-    // The copies would lie in the directory around it.
+    // The copies go into the directory around it.
     refuse_inside(&real)?;
     let parent_directory = open_directory(parent)?;
     for number in 1..=BACKUPS_MAX {

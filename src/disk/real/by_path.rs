@@ -1,4 +1,4 @@
-//! The bytes of a file that is in no data directory of ours: a snapshot that the user names.
+//! Reading a file outside of data directories: a snapshot that the user names.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,10 +10,11 @@ use rustix::process::geteuid;
 
 use super::{Mapping, WRITABLE_BY_OTHERS, mmap};
 
-/// All of a file, read-only. Links are followed: it is the user who named it. What is no regular file (a FIFO, a
-/// directory, a device) is refused. A file that another user could change, or cut, is copied and not mapped.
+/// Maps or copies all of a file, read-only. Links are followed, because the user named the file. A
+/// path that is no regular file (a FIFO, a directory, a device) is refused. A file that another
+/// user could change, or cut, is copied and not mapped.
 pub(crate) fn map(path: &Path) -> io::Result<Mapping> {
-    // `NONBLOCK` means nothing to a regular file, and keeps a FIFO from blocking the open for good.
+    // `NONBLOCK` has no effect on a regular file, and keeps a FIFO from blocking the open forever.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = retry_on_intr(|| fs::openat(CWD, path, flags, Mode::empty()))?;
     let (bytes, may_change) = check(&file)?;
@@ -23,7 +24,7 @@ pub(crate) fn map(path: &Path) -> io::Result<Mapping> {
     mmap::map_read_only(&file, bytes).map(Mapping::Mapped)
 }
 
-/// Its length, and whether another user could change it.
+/// The file's length, and whether another user could change it.
 fn check(file: &OwnedFd) -> io::Result<(usize, bool)> {
     let stat = fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -34,7 +35,8 @@ fn check(file: &OwnedFd) -> io::Result<(usize, bool)> {
     Ok((usize::try_from(stat.st_size).map_err(io::Error::other)?, may_change))
 }
 
-/// The first `bytes` bytes. One that was cut meanwhile is an error, and what else changed is for its checksums to find.
+/// Copies the first `bytes` bytes. A file that was cut meanwhile is an error; its checksums detect
+/// other changes.
 fn copy(file: &OwnedFd, bytes: usize) -> io::Result<Vec<u8>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;

@@ -1,12 +1,13 @@
-//! The hold on a directory: two locks, and what they are of.
+//! The hold on a directory: two locks, and the identities of the locked files.
 //!
-//! `flock` on the file LOCK comes first. It is the lock that earlier releases know, and the one that network file systems
-//! carry to other machines. But its name can be removed or replaced while it is held, and an opener would then lock
-//! another file. So the directory's own descriptor is locked as well: a directory that is held cannot be exchanged for
-//! another, only moved. A file system that refuses this second lock leaves the first, and that is reported.
+//! `flock` on the file LOCK comes first. It is the lock that earlier releases know, and the one
+//! that network file systems carry to other machines. But its name can be removed or replaced while
+//! it is held, and an opener would then lock another file. So the directory's own descriptor is
+//! locked as well: a held directory cannot be exchanged for another, only moved. A file system may
+//! refuse this second lock. Then only the first one holds, and that is reported.
 //!
-//! A name is no lock: before META or HARD is written, what is named is compared with what is held. `docs/durability.md`
-//! says which lock holds between processes, and which between machines.
+//! A name is no lock: before META or HARD is written, the named files are compared with the held
+//! ones. `docs/durability.md` says which lock holds between processes, and which between machines.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,20 +25,22 @@ use super::{
 };
 use crate::error::{LockLost, OpenError};
 
-/// The directory's descriptors, which every open file shares: the locks are held as long as anything of it is open.
+/// The directory's descriptors, which every open file shares, so that the locks live as long as any
+/// open file.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) directory: OwnedFd,
-    /// The file LOCK, locked; `None` if the directory was opened read-only and has none, or is read beside a writer.
+    /// The locked file LOCK; `None` if the directory was opened read-only and has none, or is read
+    /// beside a writer.
     pub(super) lock: Option<OwnedFd>,
     /// Whether the directory itself is locked.
     locked: bool,
-    /// Why not, if the file system refuses it.
+    /// Reason why not, if the file system refuses it.
     pub(super) refused: Option<String>,
-    /// Where the directory is; `None` if that could not be found out.
+    /// Path of the directory; `None` if it could not be determined.
     place: Option<Place>,
     pub(super) writable: bool,
-    /// Another process holds the lock, to write.
+    /// Whether another process holds the lock for writing.
     pub(super) beside: bool,
     /// Whether only this user can write to the directory.
     pub(super) is_ours: bool,
@@ -45,14 +48,14 @@ pub(super) struct Held {
     pub(super) holders: Arc<Holders>,
 }
 
-/// A path, and the root that it begins at: after a `chroot` it says nothing any more.
+/// A path, and the root that it starts at: after a `chroot` it has no meaning.
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
     root: Identity,
 }
 
-/// What a name is of, whatever the name.
+/// Identity of a file or directory, independent of its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Identity {
     device: u64,
@@ -75,7 +78,7 @@ impl Identity {
 }
 
 impl Held {
-    /// Takes both locks: alone to write, beside others to read.
+    /// Takes both locks: exclusively for writing, shared for reading.
     pub(super) fn take(
         directory: OwnedFd,
         mode: OpenMode,
@@ -141,7 +144,8 @@ impl Held {
         Ok(())
     }
 
-    /// Whether nothing changes what is read: a lock keeps writers out, and no other user can write.
+    /// Whether nothing can change the files during a read: a lock keeps writers out, and no other
+    /// user can write.
     pub(super) fn may_be_mapped(&self) -> bool {
         self.lock.is_some() && self.is_ours
     }
@@ -151,7 +155,8 @@ impl Held {
         if self.process.is_this() { Ok(()) } else { Err(LockLost::Forked) }
     }
 
-    /// Compares what is named with what is held. Only a difference is an error: what cannot be looked at is not.
+    /// Compares the named files with the held ones. Only a difference is an error, not a failure to
+    /// look.
     pub(super) fn check(&self) -> Result<(), LockLost> {
         self.check_process()?;
         if let Some(lock) = &self.lock
@@ -182,8 +187,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // A child that `fork` made closes its copies, and leaves the parent its locks. In the parent, closing is not
-        // enough: a child between fork and exec has the descriptors too, and would keep the locks.
+        // A child that `fork` made closes its copies, and leaves the locks to the parent. In the
+        // parent, closing is not enough: a child between fork and exec also has the descriptors,
+        // and would keep the locks.
         if self.process.is_this() {
             self.unlock();
         }
@@ -197,7 +203,7 @@ impl Place {
         Some(Self { path, root })
     }
 
-    /// Whether the path is certain to name another directory, or none.
+    /// Whether the path certainly names another directory, or none.
     fn is_of_another(&self, directory: &OwnedFd) -> bool {
         let Ok(ours) = Identity::of_open(directory) else { return false };
         if Identity::of_path(Path::new("/")) != Ok(self.root) {
@@ -210,7 +216,8 @@ impl Place {
     }
 }
 
-/// Locks the file LOCK: a writer makes it if need be, and a reader does without if there is none, or none that it may read.
+/// Locks the file LOCK. A writer makes a missing one; a reader continues without one that is
+/// missing or unreadable.
 fn lock_file(
     directory: &OwnedFd,
     writable: bool,
@@ -245,7 +252,7 @@ fn lock_file(
     Ok(Some(lock))
 }
 
-/// What holds it is found out by [`Held::take`].
+/// The error of a locked directory; [`Held::take`] finds out the holder.
 fn locked(path: &str) -> OpenError {
     OpenError::Locked { path: path.into(), holder: "another process holds it".to_owned() }
 }
@@ -265,7 +272,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("data");
         std::fs::create_dir(&path).unwrap();
-        // As a file system that has no locks on directories would, the system refuses one on such a descriptor.
+        // The system refuses a lock on such a descriptor, as a file system without locks on
+        // directories would.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::openat(CWD, &path, flags, Mode::empty()).unwrap();
         let mode = OpenMode::Write { create: false };

@@ -1,4 +1,5 @@
-//! What only a real directory has: owners, permissions, links, and things that are no files.
+//! Tests of properties that only a real directory has: owners, permissions, links, and names that
+//! are no files.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -122,7 +123,7 @@ fn a_directory_that_others_may_write_to_is_refused() {
     }
 }
 
-/// The umask is the process's, so this runs in one of its own.
+/// The umask belongs to the process, so this test runs in a separate one.
 #[test]
 fn the_umask_changes_no_permissions() {
     const CHILD: &str = "SPRAG_TEST_UMASK";
@@ -155,10 +156,10 @@ fn reading_creates_no_lock_file_and_honours_the_one_that_is_there() {
     let reader = RealDisk::open(&path, OpenMode::ReadOnly).unwrap();
     assert!(!path.join("LOCK").exists());
 
-    // Nothing keeps a writer out, so nothing may be mapped.
+    // No lock keeps a writer out, so nothing may be mapped.
     let file = reader.open("META", Access::Read).unwrap();
     assert!(matches!(file.map(3).unwrap(), Mapping::Copied(bytes) if *bytes == *b"abc"));
-    // A writer of this release is kept out all the same, by the lock on the directory itself.
+    // A writer of this release is still kept out, by the lock on the directory itself.
     assert!(matches!(RealDisk::open(&path, WRITE).unwrap_err(), OpenError::Locked { .. }));
     drop((reader, file));
     let writer = RealDisk::open(&path, WRITE).unwrap();
@@ -178,7 +179,7 @@ fn a_lock_file_that_is_a_link_is_refused_and_its_target_left_alone() {
     symlink(&target, path.join("LOCK")).unwrap();
     let error = RealDisk::open(&path, WRITE).unwrap_err();
     assert!(matches!(error, OpenError::NameTaken { file, .. } if file == "LOCK"));
-    // Nothing keeps a writer out, then: what is read is copied.
+    // No lock keeps a writer out, so the file is copied.
     assert!(RealDisk::open(&path, OpenMode::ReadOnly).unwrap().may_change());
     fs::remove_file(path.join("LOCK")).unwrap();
     fs::hard_link(&target, path.join("LOCK")).unwrap();
@@ -257,7 +258,7 @@ fn a_child_process_does_not_keep_the_directory_locked() {
     for inherited in [lock, &disk.held.directory] {
         assert!(fcntl_getfd(inherited).unwrap().contains(FdFlags::CLOEXEC));
     }
-    // What a child has between fork and exec.
+    // A child between fork and exec has these.
     let forked = (lock.try_clone().unwrap(), disk.held.directory.try_clone().unwrap());
     drop(disk);
     drop(RealDisk::open(&path, WRITE).unwrap());

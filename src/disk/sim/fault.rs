@@ -1,10 +1,10 @@
-//! What can be made to go wrong with one operation.
+//! Faults that one operation can have.
 
 use std::io;
 
 use rustix::io::Errno;
 
-/// An error of the system, as the caller of the disk gets it.
+/// An error of the system, as the caller of the disk receives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultError {
@@ -23,27 +23,27 @@ impl From<FaultError> for io::Error {
     }
 }
 
-/// What happens to the operation it is set for ([`SimDisk::fail_at`](super::SimDisk::fail_at)).
+/// Fault of one operation ([`SimDisk::fail_at`](super::SimDisk::fail_at)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It fails and changes nothing. What a failed sync should have covered is left unsynced, and the next sync that
-    /// succeeds covers it.
+    /// The operation fails and changes nothing. The items of a failed sync stay unsynced, and the
+    /// next successful sync covers them.
     Error(FaultError),
     /// The first `bytes` bytes of the write are written, then it fails with `EIO`. Any other operation fails with
     /// `EIO` and changes nothing.
     ShortWriteThenError {
-        /// How many bytes are written.
+        /// Number of bytes that are written.
         bytes: usize,
     },
-    /// The power goes off before it: it does not happen, and from then on every call fails, until one of the power
-    /// cuts of [`SimDisk`](super::SimDisk) decides what is left.
+    /// The power fails before the operation, which does not happen. From then on every call fails,
+    /// until a power cut of [`SimDisk`](super::SimDisk) decides what is left.
     PowerCut,
-    /// The sync (of a file or of the directory) claims success and makes nothing durable. Nothing to any other
-    /// operation.
+    /// The sync (of a file or of the directory) reports success and makes nothing durable. Other
+    /// operations are not affected.
     LostSync,
-    /// The sync of a file fails with `EIO`, and what it should have covered is taken for clean: reads still show it,
-    /// but no later sync makes it durable, unless it is written again. That is what Linux does. Any other operation
-    /// fails with `EIO` and changes nothing.
+    /// The sync of a file fails with `EIO`, and its pages count as clean. Reads still show them,
+    /// but no later sync makes them durable, unless they are written again. Linux behaves in this
+    /// way. Other operations fail with `EIO` and change nothing.
     SyncErrorThenClean,
 }

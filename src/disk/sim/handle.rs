@@ -1,4 +1,4 @@
-//! The directory and its files as the engine sees them: what [`SimDisk::open`] gives out.
+//! The directory and its files as the engine sees them, which [`SimDisk::open`] returns.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,8 @@ use crate::disk::{Access, Disk, DiskFile, Mapping, WriteQueue, check_name};
 use crate::error::OpenError;
 use crate::sync::MutexGuard;
 
-/// The lock, which the directory and all its open files share: it is released when the last of them is dropped.
+/// The lock, which the directory and all its open files share. It is released when the last of them
+/// is dropped.
 struct Hold {
     shared: Arc<Shared>,
     generation: u64,
@@ -21,7 +22,7 @@ struct Hold {
 }
 
 impl Hold {
-    /// The disk, if this handle of it is alive.
+    /// The state of the disk, if this handle is alive.
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.shared.state();
         state.check_alive(self.generation)?;
@@ -36,7 +37,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        // A cut or crash has taken the lock from this one already, and somebody else may have it.
+        // A cut or crash has already taken the lock from this handle, and another one may have it.
         if state.generation == self.generation {
             if self.writable {
                 state.writer = false;
@@ -139,7 +140,7 @@ struct SimFile {
 
 impl SimFile {
     fn writable_state(&self) -> io::Result<MutexGuard<'_, State>> {
-        // What the kernel says to a write through a descriptor that was opened to read.
+        // The kernel's answer to a write through a descriptor that was opened for reading.
         if self.writable { self.hold.state() } else { Err(Errno::BADF.into()) }
     }
 }

@@ -1,48 +1,49 @@
-//! One file of the simulated disk: what reads show, what is durable, and what is between the two.
+//! One file of the simulated disk: the content that reads show, the durable content, and the
+//! changes between the two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-/// What the medium writes whole or not at all.
+/// Number of bytes that the medium writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 
-/// Shared by all versions of the file it belongs to; whoever changes it makes a copy.
+/// A sector, shared by all versions of its file; a change makes a copy.
 type Sector = Arc<[u8; SECTOR_BYTES]>;
 
-/// A file's content. Sectors that are not there are zeros.
+/// The content of a file. Missing sectors are zeros.
 #[derive(Clone, Debug, Default)]
 struct Content {
     bytes: u64,
     sectors: BTreeMap<u64, Sector>,
 }
 
-/// One thing that reaches the medium, or not, whatever becomes of the others.
+/// A change that reaches the medium or not, independent of the others.
 #[derive(Clone, Debug)]
 enum Change {
-    /// The sector as a whole, with all that was written to it before, as the page cache hands it down.
+    /// The sector as a whole, with all earlier writes to it, as the page cache passes it on.
     Sector(u64, Sector),
     Length(u64),
 }
 
 #[derive(Clone, Debug)]
 struct Unsynced {
-    /// When it happened, among all changes of the disk.
+    /// Number of the change, among all changes of the disk.
     sequence: u64,
     change: Change,
-    /// A sync of it failed and left it for clean: no later sync covers it.
+    /// Whether a sync of it failed and left it as clean: no later sync covers it.
     abandoned: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Inode {
-    /// The name it has, or had last.
+    /// The current name, or the last one.
     pub(super) name: String,
-    /// How many open files refer to it.
+    /// Number of open files that refer to it.
     pub(super) open: usize,
     now: Content,
     durable: Content,
     unsynced: Vec<Unsynced>,
-    /// What was mapped, as long as somebody has it.
+    /// Live mappings.
     mappings: Vec<Weak<[u8]>>,
 }
 
@@ -63,7 +64,7 @@ impl Inode {
         self.mappings.push(Arc::downgrade(bytes));
     }
 
-    /// Whether a write from `offset` on would change bytes under a mapping that somebody has.
+    /// Whether a write from `offset` on would change bytes under a live mapping.
     pub(super) fn is_mapped_from(&self, offset: u64) -> bool {
         let beyond = |bytes: Arc<[u8]>| bytes.len() as u64 > offset;
         self.mappings.iter().filter_map(Weak::upgrade).any(beyond)
@@ -93,7 +94,7 @@ impl Inode {
         }
     }
 
-    /// Never shortens.
+    /// Makes the file at least `bytes` long.
     pub(super) fn extend(&mut self, bytes: u64, clock: &mut u64) {
         if bytes > self.now.bytes {
             self.change(Change::Length(bytes), clock);
@@ -110,7 +111,8 @@ impl Inode {
         for unsynced in self.unsynced.iter().filter(|unsynced| !unsynced.abandoned) {
             self.durable.apply(&unsynced.change);
         }
-        // What was abandoned may still be on the medium or not, but not over a later version that now is.
+        // An abandoned change may or may not be on the medium, but not over a later version that is
+        // there now.
         let mut covered = BTreeSet::new();
         for index in (0..self.unsynced.len()).rev() {
             let unsynced = &self.unsynced[index];
@@ -124,25 +126,25 @@ impl Inode {
         }
     }
 
-    /// A sync failed and left every page for clean. A length is no page: it stays in the file system's journal, and the
-    /// next sync that succeeds covers it.
+    /// Marks every page as clean after a failed sync. A length is no page: it stays in the file
+    /// system's journal, and the next successful sync covers it.
     pub(super) fn abandon_unsynced(&mut self) {
         for unsynced in &mut self.unsynced {
             unsynced.abandoned |= matches!(unsynced.change, Change::Sector(..));
         }
     }
 
-    /// When each unsynced change happened, in order.
+    /// The numbers of the unsynced changes, in order.
     pub(super) fn unsynced(&self) -> impl Iterator<Item = u64> + '_ {
         self.unsynced.iter().map(|unsynced| unsynced.sequence)
     }
 
-    /// An unsynced change, the `index`-th, reached the medium before the power went. In order, please.
+    /// Makes the unsynced change number `index` survive the power cut. Callers go in order.
     pub(super) fn survive(&mut self, index: usize) {
         self.durable.apply(&self.unsynced[index].change);
     }
 
-    /// The power is back: what is on the medium is all there is.
+    /// Restores the content from the medium after a power cut.
     pub(super) fn restart(&mut self) {
         self.durable.cut_to_length();
         self.now = self.durable.clone();
@@ -150,7 +152,7 @@ impl Inode {
         self.open = 0;
     }
 
-    /// Flips bits of one byte, wherever a version of it is kept; whether the file has that byte.
+    /// Flips bits of one byte, in every version of it. Returns whether the file has that byte.
     pub(super) fn corrupt(&mut self, offset: u64, xor: u8) -> bool {
         if offset >= self.now.bytes {
             return false;
@@ -172,7 +174,7 @@ impl Inode {
 }
 
 impl Change {
-    /// What a later change of the same target supersedes: a sector, or (`None`) the length.
+    /// The target of a change, whose later changes supersede it: a sector, or (`None`) the length.
     fn target(&self) -> Option<u64> {
         match self {
             Self::Sector(number, _) => Some(*number),
@@ -218,7 +220,8 @@ impl Content {
         self.sectors.insert(number, Arc::new(sector));
     }
 
-    /// Sectors that survived beyond a length that did not are nowhere; they must not come back when the file grows.
+    /// Removes surviving sectors beyond a length that did not survive; they must not come back when
+    /// the file grows.
     fn cut_to_length(&mut self) {
         let (last, kept) = position(self.bytes);
         self.sectors.split_off(&(last + 1));
@@ -228,7 +231,7 @@ impl Content {
     }
 }
 
-/// The sector of a byte, and where in it.
+/// The sector of a byte, and the byte's offset in it.
 fn position(offset: u64) -> (u64, usize) {
     // The remainder is below the sector's length, so it fits.
     let start = usize::try_from(offset % SECTOR_BYTES as u64).unwrap_or_default();

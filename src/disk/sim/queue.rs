@@ -1,4 +1,5 @@
-//! The simulated write queue: several writes in flight, done and reported in an order of the seed's choosing.
+//! The simulated write queue: several writes in flight, performed and reported in an order that the
+//! seed chooses.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use crate::disk::{Completion, LogWrite, WriteFailure, WriteQueue};
 pub(super) struct SimQueue {
     depth: usize,
     random: Random,
-    /// In the order of submission.
+    /// The writes in order of submission.
     in_flight: Vec<InFlight>,
 }
 
 #[derive(Debug)]
 struct InFlight {
     write: LogWrite,
-    /// What became of it, once it was done; it may be reported much later.
+    /// Result of the write, once it was performed; it may be reported much later.
     outcome: Option<(Result<(), WriteFailure>, Option<Duration>)>,
 }
 
@@ -28,8 +29,8 @@ impl SimQueue {
         Self { depth, random: Random::new(seed), in_flight: Vec::with_capacity(depth) }
     }
 
-    /// Does a write, unless it is done. One that syncs covers what was submitted before it for the same open file, so
-    /// that is done first.
+    /// Performs a write, unless it was. A write with a sync covers earlier writes to the same open
+    /// file, so those are performed first.
     fn execute(&mut self, index: usize) {
         if self.in_flight[index].outcome.is_some() {
             return;
@@ -65,11 +66,13 @@ impl WriteQueue for SimQueue {
 
     /// # Panics
     ///
-    /// With more writes in flight than [`WriteQueue::depth`]: a defect of the caller.
+    /// Takes a write. More writes in flight than [`WriteQueue::depth`] are an error of the caller,
+    /// and panic.
     fn submit(&mut self, write: LogWrite) {
         assert!(self.in_flight.len() < self.depth, "more writes in flight than the depth");
         self.in_flight.push(InFlight { write, outcome: None });
-        // Some writes reach the disk before anybody waits for them, so that a cut finds them there, or half there.
+        // Some writes reach the disk before their completion is taken, so that a cut finds them
+        // there, or half there.
         if self.depth > 1 && self.random.coin() {
             self.execute(self.in_flight.len() - 1);
         }

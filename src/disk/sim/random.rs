@@ -1,6 +1,7 @@
-//! A small seeded generator, for everything in tests that chance decides.
+//! A small seeded generator for every random choice in tests.
 
-/// Random numbers of a seed (splitmix64, Steele, Lea and Flood 2014): the same seed, the same numbers.
+/// Random numbers of a seed (splitmix64, Steele, Lea and Flood 2014). The same seed gives the same
+/// numbers.
 ///
 /// ```
 /// use sprag::testing::Random;
@@ -13,7 +14,7 @@
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of `seed`.
+    /// Makes the generator of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -27,25 +28,25 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Random bytes, into all of `bytes`.
+    /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&self.next_u64().to_le_bytes()[..chunk.len()]);
         }
     }
 
-    /// True half of the time.
+    /// A random choice: true half of the time.
     pub fn coin(&mut self) -> bool {
         self.next_u64() >> 63 == 1
     }
 
-    /// A number below `bound`, for a `bound` of 0 always 0. The bias is of no matter in a test.
+    /// A number below `bound`; 0 for a `bound` of 0. The bias does not matter in a test.
     pub fn below(&mut self, bound: usize) -> usize {
         // The remainder is below `bound`, so it fits.
         usize::try_from(self.next_u64() % (bound as u64).max(1)).unwrap_or_default()
     }
 
-    /// So many random bytes.
+    /// Makes `len` random bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes);

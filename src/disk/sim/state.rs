@@ -1,4 +1,4 @@
-//! The simulated disk behind its lock: names, files, faults, and what a power cut leaves.
+//! The simulated disk under its lock: names, files, faults, and the content after a power cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::inode::Inode;
 use super::random::Random;
 
-/// A change of the directory that is not yet durable.
+/// A change of the directory that is not durable yet.
 #[derive(Debug)]
 enum NameChange {
     Create { name: String, inode: u64 },
@@ -18,7 +18,7 @@ enum NameChange {
     Rename { from: String, to: String, inode: u64 },
 }
 
-/// Where an unsynced item is.
+/// Place of an unsynced item.
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Name { index: usize },
@@ -27,17 +27,18 @@ enum Item {
 
 pub(super) struct State {
     pub(super) random: Random,
-    /// What the engine draws. Apart from the disk's own choices: whether it draws anything must not change those.
+    /// Source of the random bytes that the engine draws. It is separate from the disk's own
+    /// choices, which must not depend on whether the engine draws.
     pub(super) entropy: Random,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
-    /// Directory changes that no sync of the directory has covered, each with its time.
+    /// Directory changes that no sync of the directory has covered, each with its number.
     journal: Vec<(u64, NameChange)>,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
-    /// Counts changes, so that the unsynced ones can be put in the order they happened in.
+    /// Counts changes, so that the unsynced ones can be ordered.
     clock: u64,
-    /// Rises with every cut and crash: what was opened before is dead.
+    /// Rises with every cut and crash: handles opened before are dead.
     pub(super) generation: u64,
     pub(super) writer: bool,
     pub(super) readers: usize,
@@ -78,7 +79,7 @@ impl State {
         }
     }
 
-    /// Every call of a handle comes by here first.
+    /// Checks that a handle is alive; every call of a handle begins here.
     pub(super) fn check_alive(&self, generation: u64) -> io::Result<()> {
         if self.power_off {
             return Err(io::Error::other("the simulated power is off"));
@@ -89,7 +90,8 @@ impl State {
         Ok(())
     }
 
-    /// Counts one operation; the fault to be carried out by the caller, if it is not a plain error.
+    /// Counts one operation. Returns the fault that the caller must carry out, if it is not a plain
+    /// error.
     fn begin(&mut self, trace: String) -> io::Result<Option<Fault>> {
         let fault = self.faults.remove(&self.operations);
         self.operations += 1;
@@ -119,7 +121,7 @@ impl State {
         }
     }
 
-    /// For operations that are neither a write nor a sync of a file.
+    /// Begins an operation that is neither a write nor a sync of a file.
     fn begin_plain(&mut self, trace: String) -> io::Result<Option<Fault>> {
         match self.begin(trace)? {
             Some(Fault::ShortWriteThenError { .. } | Fault::SyncErrorThenClean) => {
@@ -137,7 +139,7 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| Errno::NOENT.into())
     }
 
-    /// Files are not removed while they have a name or are open.
+    /// The inode of a number. A file is not removed while it has a name or is open.
     pub(super) fn inode(&self, inode: u64) -> io::Result<&Inode> {
         self.inodes.get(&inode).ok_or_else(|| io::Error::other("no such simulated file"))
     }
@@ -146,7 +148,7 @@ impl State {
         self.inodes.get_mut(&inode).ok_or_else(|| io::Error::other("no such simulated file"))
     }
 
-    /// Somebody has these bytes of a file as a mapping.
+    /// Notes that these bytes of a file are mapped.
     pub(super) fn mapped(&mut self, inode: u64, bytes: &Arc<[u8]>) -> io::Result<()> {
         self.inode_mut(inode)?.mapped(bytes);
         Ok(())
@@ -240,8 +242,8 @@ impl NameChange {
         }
     }
 
-    /// Each sets what its names lead to, whatever was there: after a cut earlier changes may be missing. A file has
-    /// one name at most.
+    /// Sets the targets of the change's names, whatever they were: after a cut earlier changes may
+    /// be missing. A file has one name at most.
     fn apply(&self, names: &mut BTreeMap<String, u64>) {
         if let Some(inode) = self.inode() {
             names.retain(|_, known| *known != inode);
@@ -271,7 +273,7 @@ impl State {
     pub(super) fn write(&mut self, inode: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
         let name = &self.inode(inode)?.name;
         let trace = format!("write {name} offset={offset} bytes={}", bytes.len());
-        // On a real disk this is undefined behaviour: what was read once may read differently now.
+        // On a real disk this is undefined behaviour, because bytes that were read may change.
         assert!(!self.inode(inode)?.is_mapped_from(offset), "{trace}, beneath a mapping");
         let fault = self.begin(trace)?;
         let end = offset.checked_add(bytes.len() as u64).ok_or(Errno::FBIG)?;
@@ -281,7 +283,7 @@ impl State {
             }
             Some(Fault::SyncErrorThenClean) => (0, Err(Errno::IO.into())),
             _ => {
-                // As on a real disk, what fits is written before the error.
+                // As on a real disk, the part that fits is written before the error.
                 let fitting = end.min(self.longest(inode)?).saturating_sub(offset);
                 let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).min(bytes.len());
                 let full = fitting < bytes.len();
@@ -306,7 +308,7 @@ impl State {
         Ok(())
     }
 
-    /// How long the capacity lets a file become, with the others as they are.
+    /// Length that the capacity allows for a file, given the other files.
     fn longest(&self, inode: u64) -> io::Result<u64> {
         let Some(capacity) = self.capacity_bytes else { return Ok(u64::MAX) };
         let named: BTreeSet<u64> = self.names.values().copied().collect();
@@ -338,10 +340,10 @@ impl State {
     }
 }
 
-/// Cuts and crashes.
+/// Power cuts and crashes.
 impl State {
-    /// The unsynced changes, in the order they happened in. Those of a file that can no longer have a name, whatever
-    /// survives, are not among them.
+    /// The unsynced changes in order. Changes of a file that can no longer have a name, whatever
+    /// survives, are left out.
     fn unsynced_items(&self) -> Vec<Item> {
         let reachable = self.reachable();
         let names =
@@ -362,7 +364,8 @@ impl State {
         self.unsynced_items().len()
     }
 
-    /// Keeps the unsynced items for which `survives` is true, and starts again from what is on the medium then.
+    /// Keeps the unsynced items for which `survives` is true, and restarts from the medium's
+    /// content.
     pub(super) fn power_cut(&mut self, survives: &[bool]) {
         let items = self.unsynced_items();
         for (item, _) in items.into_iter().zip(survives).filter(|(_, survives)| **survives) {

@@ -1,4 +1,4 @@
-//! Each promise of [`SimDisk`].
+//! Tests of each promise of [`SimDisk`].
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -32,7 +32,7 @@ fn sectors(fill: &[u8]) -> Vec<u8> {
     fill.iter().flat_map(|byte| [*byte; SECTOR]).collect()
 }
 
-/// What each mask of `0..1 << items` leaves of a disk that `prepare` makes anew each time.
+/// The outcome of each mask of `0..1 << items`, on a disk that `prepare` makes anew each time.
 fn outcomes<T>(
     items: usize,
     prepare: impl Fn() -> SimDisk,

@@ -1,4 +1,4 @@
-//! The ring itself: slots that own what the kernel reads from, from submission to completion.
+//! The ring itself: slots that own the memory that the kernel reads, from submission to completion.
 //!
 //! Safe to use in any way. A slot's memory and file are let go of only when the kernel has said that it is done with
 //! them, and if it can no longer be asked, never. Until then this process only reads that memory, or leaves it alone:
@@ -27,20 +27,21 @@ use memmap2::MmapMut;
 use crate::disk::DiskFile;
 use crate::image::ImageSlice;
 
-/// What writes past the page cache start at, and are a multiple of, in file and memory.
+/// Alignment of writes past the page cache, in file, memory and length.
 pub(super) const BLOCK_BYTES: usize = 4096;
 
-/// Bytes of a segment's image from a block's start on; what the last block lacks is written as zeros.
+/// Bytes of a segment's image from a block's start on; the missing part of the last block is
+/// written as zeros.
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub(super) file: Arc<dyn DiskFile>,
-    /// Starts at a block of the image, and so of memory.
+    /// The bytes, which start at a block of the image, and so of memory.
     pub(super) bytes: ImageSlice,
     pub(super) offset: u64,
     pub(super) sync: bool,
 }
 
-/// One request that the kernel is done with: its slot, and its result or error number.
+/// A finished request: its slot, and its result or error number.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) slot: usize,
@@ -55,7 +56,7 @@ pub(super) struct Ring {
     busy: usize,
 }
 
-/// What a request uses.
+/// Resources of a request.
 enum Held {
     Write { _blocks: Blocks },
     Sync { _file: Arc<dyn DiskFile> },
@@ -137,7 +138,8 @@ impl Lent {
 }
 
 impl Ring {
-    /// A ring for `slots` requests; an error if the kernel has none for us, or not one that writes and syncs.
+    /// Makes a ring for `slots` requests; an error if the kernel refuses one, or has none that
+    /// writes and syncs.
     pub(super) fn new(slots: u32) -> io::Result<Self> {
         let ring = IoUring::builder().setup_coop_taskrun().build(slots).or_else(|error| {
             match error.raw_os_error() {
@@ -157,7 +159,7 @@ impl Ring {
         Ok(Self { ring, slots, lent, busy: 0 })
     }
 
-    /// Queues a write; gives back its slot and length. An error leaves nothing queued.
+    /// Queues a write, and returns its slot and length. After an error nothing is queued.
     pub(super) fn write(&mut self, blocks: Blocks) -> io::Result<(usize, usize)> {
         let slot = self.free_slot()?;
         let descriptor = blocks.file.direct().ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
@@ -175,7 +177,7 @@ impl Ring {
         Ok((slot, len))
     }
 
-    /// Queues a sync of what is written of `file`; gives back its slot.
+    /// Queues a sync of everything written to `file`, and returns its slot.
     pub(super) fn sync(&mut self, file: Arc<dyn DiskFile>) -> io::Result<usize> {
         let slot = self.free_slot()?;
         let descriptor = file.direct().ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
@@ -206,12 +208,13 @@ impl Ring {
         Ok(())
     }
 
-    /// Requests that the kernel has not finished, or not got yet.
+    /// Number of requests that the kernel has not finished, or not received yet.
     pub(super) fn busy(&self) -> usize {
         self.busy
     }
 
-    /// Hands over what is queued; with `wait`, blocks until a request is finished. May return early.
+    /// Submits the queued requests; with `wait`, blocks until a request is finished. The call may
+    /// return early.
     pub(super) fn enter(&mut self, wait: bool) -> io::Result<()> {
         let entered = match wait {
             true => self.ring.submit_and_wait(1),
@@ -221,14 +224,15 @@ impl Ring {
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // A signal; no memory for a request right now; completions to be taken first. All pass.
+                // A signal, no memory for a request at the moment, or completions that must be
+                // taken first. All pass.
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    /// The next finished request, whose memory is let go of.
+    /// Takes the next finished request, and releases its memory.
     pub(super) fn take(&mut self) -> Option<Done> {
         let completion = self.ring.completion().next()?;
         // A number that is no slot of ours has no request, and nothing is let go of for it.
@@ -249,7 +253,7 @@ impl Drop for Ring {
             }
             while self.take().is_some() {}
         }
-        // SAFETY: dropped here and nowhere else, and not used again.
+        // SAFETY: the slots are dropped here and nowhere else, and not used again.
         unsafe { ManuallyDrop::drop(&mut self.slots) };
         // SAFETY: dropped here and nowhere else. The kernel is done with every request, so nothing reads the memory.
         unsafe { ManuallyDrop::drop(&mut self.lent) };

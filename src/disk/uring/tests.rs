@@ -10,7 +10,7 @@ use crate::disk::tests::read_all;
 use crate::disk::{Access, Disk, DiskFile, Watch};
 use crate::image::Image;
 
-/// A ring, unless the kernel refuses one.
+/// Makes a disk with a ring, unless the kernel refuses one.
 fn disk(directory: &tempfile::TempDir) -> Option<(RealDisk, Arc<dyn DiskFile>)> {
     if let Err(error) = UringQueue::new() {
         println!("not run, the kernel refuses: {error}");
@@ -108,7 +108,7 @@ fn a_short_write_goes_on_and_is_synced_afresh() {
     assert_eq!(queue.groups[0].way, Way::Writes);
     queue.ring.enter(true).unwrap();
     let mut done = queue.ring.take().unwrap();
-    // What was written is taken back, so that only a write that goes on can bring it.
+    // Overwrite the written part, so that only a continued write can bring it back.
     file.write_all_at(&vec![0xee; 300_000 - 8192], 8192).unwrap();
     done.result = 9000;
     queue.settle(&done);

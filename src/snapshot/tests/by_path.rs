@@ -1,4 +1,4 @@
-//! Opening a file that the user names.
+//! Tests of opening a file that the user names.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +47,8 @@ fn a_file_written_to_a_directory_is_opened_by_its_path_and_outlives_its_removal(
     assert_eq!(entries(&inside).unwrap(), state());
 }
 
-/// A value read from it may be kept after everything else is closed, and nobody writes to the directory meanwhile.
+/// A value of the snapshot may be kept after everything else is closed, and no writer can open the
+/// directory meanwhile.
 #[test]
 fn a_snapshot_of_a_directory_keeps_it_locked() {
     let (directory, disk) = directory();
@@ -77,11 +78,11 @@ fn what_is_no_file_is_refused_and_what_another_user_may_write_to_is_copied() {
     }
     fs::write(path("empty"), b"").unwrap();
     assert!(matches!(Snapshot::open(path("empty")), Err(SnapshotError::NotASnapshot { .. })));
-    // Through a link, as the user put it there.
+    // Open it through a link that the user made.
     std::os::unix::fs::symlink(path(&snapshot_name(9)), path("link")).unwrap();
     Snapshot::open(path("link")).unwrap();
     fs::set_permissions(path(&snapshot_name(9)), Permissions::from_mode(0o620)).unwrap();
-    // Another user may change and cut it from now on: what is opened is a copy.
+    // Another user may change and cut it from now on, so it is opened as a copy.
     let snapshot = Snapshot::open(path("link")).unwrap();
     fs::File::options().write(true).open(path("link")).unwrap().set_len(0).unwrap();
     snapshot.verify().unwrap();

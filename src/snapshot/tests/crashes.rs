@@ -1,4 +1,4 @@
-//! Writing a snapshot file over a disk that fails and loses power, at every operation of it.
+//! Tests of writing a snapshot file over a disk that fails and loses power, at every operation.
 
 use super::*;
 use crate::disk::names::{is_temporary_name, snapshot_name, temporary_name};
@@ -14,7 +14,7 @@ fn old() -> Vec<u8> {
     file_of(&State::from([(b"old".to_vec(), b"1".to_vec())]), &meta(), 1000)
 }
 
-/// A disk with an older snapshot, one of the same index, and what a crash left of writing it.
+/// A disk with an older snapshot, one of the same index, and the rest of a write that crashed.
 fn disk() -> SimDisk {
     let sim = SimDisk::new(1);
     {
@@ -41,7 +41,8 @@ fn write(disk: &dyn Disk) -> Result<u64, SnapshotError> {
     Ok(summary.bytes)
 }
 
-/// What is under the name, if it is the old snapshot or the new one; the older one must be there in any case.
+/// Whether the name has the new snapshot. It must have the old or the new one, and the older
+/// snapshot must be there.
 fn is_new(sim: &SimDisk) -> bool {
     assert_eq!(sim.read_file(&snapshot_name(3)), Some(old()), "what is older is not touched");
     let found = sim.read_file(&snapshot_name(9)).unwrap();
@@ -77,7 +78,7 @@ fn a_power_cut_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
             break;
         }
         assert!(written.is_err());
-        // None, all, and a few mixtures of what was not synced survive.
+        // Let nothing, everything, and a few mixtures of the unsynced items survive.
         for mask in [0, u64::MAX, 0x5555_5555_5555_5555, 0x3333_cccc_0f0f_9999, 1, 2, 4] {
             let sim = disk();
             sim.fail_at(number, Fault::PowerCut);
@@ -87,7 +88,7 @@ fn a_power_cut_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
                 mask >> (item % 64) & 1 == 1 || mask == 4 && item + 1 == last
             });
             outcomes[usize::from(is_new(&sim))] += 1;
-            // And it can be written then.
+            // The snapshot can be written after that.
             write(&*sim.open(true).unwrap()).unwrap();
             assert!(is_new(&sim));
             assert_eq!(sim.file_names(), [snapshot_name(3), snapshot_name(9)]);
@@ -126,7 +127,7 @@ fn an_error_at_any_operation_fails_the_call_and_leaves_the_old_snapshot() {
                 "the temporary file after {:?}",
                 trace[number as usize]
             );
-            // The disk has recovered, and so has everything else.
+            // The disk works again, and so does everything else.
             write(&*disk).unwrap();
             assert!(is_new(&sim));
             number += 1;

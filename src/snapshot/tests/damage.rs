@@ -1,17 +1,18 @@
-//! Damaged, cut and made-up files: a typed error, or the right value, from every call.
+//! Tests of damaged, cut and forged files: every call returns a typed error, or the right value.
 
 use super::*;
 use crate::bytes::{put, u32_at, u64_at};
 use crate::snapshot::format::{FOOTER_BYTES, HEADER_BYTES};
 use crate::snapshot::reseal::reseal;
 
-/// Some short entries, and some that are as long as several of them.
+/// Some short entries, and some as long as several of them.
 fn state() -> State {
     let key = |number: u8| vec![b'k', number / 16, number];
     (0..200).map(|number| (key(number), vec![number; usize::from(number % 80)])).collect()
 }
 
-/// Asks everything of a file that may be damaged, and panics if any answer is wrong; whether all of it was right.
+/// Makes every call on a file that may be damaged, and panics if any answer is wrong. Returns
+/// whether all were right.
 fn holds(bytes: &[u8], state: &State, meta: &SnapshotMeta) -> bool {
     let snapshot = match open(bytes) {
         Ok(snapshot) => snapshot,
@@ -72,7 +73,7 @@ fn every_flipped_bit_is_found() {
         assert!(!holds(&bytes, &state, &meta), "bit {flipped} of byte {at}");
         bytes[at] ^= flipped;
     }
-    // A blob has no keys whose order would show it.
+    // A blob has no keys whose order would show the damage.
     let content = [b"some bytes".repeat(30), b"more".to_vec()].concat();
     let mut bytes = blob_of(&[&content], &meta, 101);
     for at in 0..bytes.len() {
@@ -105,7 +106,8 @@ fn any_number_in_any_field_is_an_error_or_changes_nothing_also_under_checksums_t
     let whole = file_of(&state, &meta, 400);
     let file_bytes = whole.len() as u64;
     let (mut refused, mut taken) = (0, 0);
-    // The header's fields, then every word after the header: keys, records, roots, tables, the index, the footer.
+    // Damage the header's fields, then every word after the header: keys, records, roots, tables,
+    // the index, the footer.
     for at in (0..32).chain(HEADER_BYTES..whole.len()).step_by(4) {
         let (word, long) = (u32_at(&whole, at), u64_at(&[&whole[at..], &[0; 8]].concat(), 0));
         let numbers =
@@ -125,7 +127,7 @@ fn any_number_in_any_field_is_an_error_or_changes_nothing_also_under_checksums_t
                 refused += 1;
                 continue;
             };
-            // A key, a value, a log id or a note may be another one now; whatever is there is consistent.
+            // A key, a value, a log id or a note may be another one now; the file is consistent.
             if snapshot.verify().is_ok() {
                 let found = entries(&snapshot).unwrap();
                 assert_eq!(found.len() as u64, snapshot.len(), "at {at}");

@@ -1,4 +1,4 @@
-//! Tests by promise, and what they share.
+//! Tests of snapshots by promise, and their helpers.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
@@ -45,7 +45,7 @@ fn file_of(state: &State, meta: &SnapshotMeta, chunk_bytes: usize) -> Vec<u8> {
     out
 }
 
-/// A file that the index is the only thing of.
+/// A file with nothing but the index.
 fn blob_of(pieces: &[&[u8]], meta: &SnapshotMeta, chunk_bytes: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = SnapshotWriter::new(&mut out).blob().with_chunk_bytes(chunk_bytes);
@@ -60,7 +60,7 @@ fn open(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
     Snapshot::of_mapping(Mapping::Copied(bytes.into()), "test.snap".to_owned(), None)
 }
 
-/// Every entry, as the iterator gives them.
+/// Every entry, as the iterator returns them.
 fn entries(snapshot: &Snapshot) -> Result<State, SnapshotError> {
     snapshot.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
 }

@@ -1,4 +1,4 @@
-//! What was written is what is read.
+//! Tests that reads return what was written.
 
 use std::ops::Bound;
 
@@ -10,7 +10,7 @@ use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::snapshot::SnapshotKind;
 use crate::snapshot::format::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
-/// Compares everything that can be asked with the model.
+/// Compares every answer with the model.
 fn assert_is(snapshot: &Snapshot, state: &State, meta: &SnapshotMeta) {
     snapshot.verify().unwrap();
     assert_eq!(snapshot.kind(), SnapshotKind::KeyValue);
@@ -41,7 +41,7 @@ fn assert_is(snapshot: &Snapshot, state: &State, meta: &SnapshotMeta) {
     assert_eq!(located, state.len());
 }
 
-/// Compares every range between two of the keys, and of what lies beside them.
+/// Compares every range between two of the keys, and between bytes near them.
 fn assert_ranges(snapshot: &Snapshot, state: &State) {
     let beside =
         |key: &Vec<u8>| [key.clone(), [&key[..], &[0]].concat(), key[..key.len() - 1].to_vec()];
@@ -148,7 +148,7 @@ fn the_writer_refuses_keys_that_do_not_rise_and_what_is_too_long_and_goes_on() {
         assert!(matches!(writer.push(key, b"2"), Err(SnapshotError::OutOfOrder { entry: 1 })));
     }
     writer.push(b"c", &[0; 100]).unwrap();
-    // "b" is written; "c" is what keys are compared with, before and after its chunk is.
+    // "b" is written. Later keys are compared with "c", before and after its chunk is.
     assert!(matches!(writer.push(b"c", b""), Err(SnapshotError::OutOfOrder { entry: 2 })));
     writer.push(b"d", b"").unwrap();
     for (key, value) in

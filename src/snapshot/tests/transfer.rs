@@ -1,4 +1,4 @@
-//! Moving a snapshot: in order, whole and verified, or not at all.
+//! Tests of moving a snapshot: in order, whole and verified, or not at all.
 
 use std::sync::{Arc, Weak};
 
@@ -23,7 +23,7 @@ fn receiver(sim: &SimDisk) -> (Arc<dyn Disk>, SnapshotReceiver) {
     (Arc::clone(&disk), SnapshotReceiver::new(disk, &turns()).unwrap())
 }
 
-/// Sends everything from where the receiver is.
+/// Sends everything from the receiver's position on.
 fn send(snapshot: &Snapshot, receiver: &mut SnapshotReceiver, piece_bytes: usize) {
     for piece in snapshot.pieces(receiver.next_offset(), piece_bytes) {
         receiver.receive(&piece).unwrap();
@@ -76,7 +76,7 @@ fn gaps_damage_and_pieces_of_others_are_refused_duplicates_ignored_and_the_trans
     }
     let foreign = other.pieces(0, 3000).next().unwrap();
     assert!(matches!(receiver.receive(&foreign), Err(SnapshotError::OtherSnapshot)));
-    // One that reaches over what is there counts from there on.
+    // A piece that overlaps the received bytes counts from their end on.
     let overlapping = snapshot.pieces(2000, 3000).next().unwrap();
     assert_eq!(receiver.receive(&overlapping).unwrap(), 5000);
     send(&snapshot, &mut receiver, 700);
@@ -109,7 +109,8 @@ fn what_is_incomplete_refused_or_dropped_leaves_nothing() {
 fn a_sender_whose_file_is_damaged_installs_nothing() {
     let bytes = file_of(&state(), &meta(), 1000);
     let whole = open(&bytes).unwrap();
-    // In a chunk, which opening does not look at; the pieces' checksums are those of the damaged bytes.
+    // The damage is in a chunk, which opening does not check; the pieces' checksums are those of
+    // the damaged bytes.
     let mut damaged = bytes.clone();
     damaged[5000] ^= 1;
     let damaged = open(&damaged).unwrap();

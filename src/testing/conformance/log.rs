@@ -1,4 +1,4 @@
-//! The log that a suite runs: payloads that own their bytes, and the entries they make.
+//! The log of a suite: payloads that own their bytes, and the entries they make.
 
 use super::Subject;
 use crate::codec::{self, CommandRef, Encoded, Limits, PayloadRef};
@@ -6,12 +6,12 @@ use crate::entry::{Command, Entry, LeaderTag, LogId, Payload};
 use crate::error::EntryError;
 use crate::testing::Random;
 
-/// A payload that owns its bytes: what a [`Subject`] draws. Made from a [`Payload`].
+/// A payload that owns its bytes, as a [`Subject`] draws it. It is made from a [`Payload`].
 #[derive(Clone, Debug)]
 pub struct OwnedPayload(Result<Vec<u8>, EntryError>);
 
 impl From<Payload<'_>> for OwnedPayload {
-    /// Copies it. A payload that no entry can have shows when the suite submits it.
+    /// Copies the payload. The suite reports a payload that no entry can have when it submits it.
     fn from(payload: Payload<'_>) -> Self {
         let entry = Entry::new(LogId::default(), payload);
         Self(codec::encoded_len(&entry, &Limits::default()).map(|len| {
@@ -23,7 +23,7 @@ impl From<Payload<'_>> for OwnedPayload {
 }
 
 impl OwnedPayload {
-    /// As it is encoded in a frame.
+    /// The payload as it is encoded in a frame.
     pub(super) fn encoded(&self) -> Result<&[u8], EntryError> {
         self.0.as_deref().map_err(|error| *error)
     }
@@ -55,7 +55,7 @@ impl OwnedPayload {
     }
 }
 
-/// The command as a caller gives it; `None` for a batch.
+/// The command as a caller passes it; `None` for a batch.
 fn borrow<'a>(command: &CommandRef<'a>) -> Option<Command<'a>> {
     Some(match *command {
         CommandRef::Put { key, value } => Command::Put { key, value: value.bytes },
@@ -75,13 +75,14 @@ pub(super) struct Logged {
     pub(super) payload: OwnedPayload,
 }
 
-/// Entries 1 to `len()`, whose terms rise and whose leaders change.
+/// Entries 1 to `len()`, with rising terms and changing leaders.
 #[derive(Clone, Debug)]
 pub(super) struct Log(Vec<Logged>);
 
-/// Entries of one term.
+/// Number of entries of one term.
 const TERM_ENTRIES: u64 = 23;
-/// Of a long membership: so that eight, which is what segments are made for, fill the shortest segment.
+/// Length of a long membership: segments are sized for eight of them, which fill the shortest
+/// segment.
 const MEMBERSHIP_BYTES: usize = 7 << 10;
 
 impl Log {
@@ -89,7 +90,7 @@ impl Log {
         let mut random = Random::new(seed);
         let entry = |index: u64| {
             let term = 1 + index / TERM_ENTRIES;
-            // A new leader's first entry.
+            // This is a new leader's first entry.
             let payload = match index % TERM_ENTRIES {
                 0 => Payload::Noop.into(),
                 _ => subject.payload(&mut random),
@@ -100,7 +101,7 @@ impl Log {
         Self((1..=entries as u64).map(entry).collect())
     }
 
-    /// With long memberships among them: every machine takes them, and they fill segments.
+    /// Draws a log with long memberships in it: every machine takes them, and they fill segments.
     pub(super) fn draw_long<S: Subject>(subject: &S, seed: u64, entries: usize) -> Self {
         let mut log = Self::draw(subject, seed, entries);
         for logged in log.0.iter_mut().skip(1).step_by(4) {
@@ -124,7 +125,7 @@ impl Log {
         &self.0
     }
 
-    /// Entries number `from` (from 0) up to and without `to`, as far as there are so many.
+    /// Entries number `from` (from 0) up to and without `to`, or fewer if the log is shorter.
     pub(super) fn part(&self, from: usize, to: usize) -> &[Logged] {
         let to = to.min(self.0.len());
         self.0.get(from.min(to)..to).unwrap_or_default()
@@ -136,7 +137,8 @@ impl Log {
     }
 }
 
-/// Runs `take` over the entries that `logged` makes; the error is of the first that cannot be one, with its index.
+/// Runs `take` over the entries of `logged`. The error belongs to the first payload that cannot be
+/// an entry, with its index.
 pub(super) fn with_entries<R>(
     logged: &[Logged],
     take: impl FnOnce(&[Entry<'_>]) -> R,

@@ -1,4 +1,5 @@
-//! Checks of order: whatever the partitions, schedules, batch sizes and threads, it is one entry at a time.
+//! Checks of order: for all partitions, schedules, batch sizes and threads, the result is that of
+//! one entry at a time.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -15,14 +16,15 @@ use crate::machine::StateMachine;
 use crate::ranges::partition::Footprint;
 use crate::testing::{Random, Stepped};
 
-/// How long a call may take before the engine counts as stuck.
+/// Time after which a call counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Enough for the longest batch that is handed over.
+/// Pipeline depth, enough for the longest batch of the checks.
 const PIPELINE_DEPTH: usize = 64;
-/// Schedules of the partitions that are drawn, for each number of them.
+/// Number of schedules of the partitions that are drawn, for each number of partitions.
 const SCHEDULES: u64 = 6;
 
-/// Asks for every footprint again and again: of a machine without state and with, in another order, of other bytes.
+/// Asks for every footprint several times: of a machine without state and with, in another order,
+/// at another address.
 pub(super) fn check_footprints<S: Subject>(subject: &S, log: &Log) -> Result<(), Failure> {
     let check = Check::Footprint;
     let engine = stepped(check, subject.machine(), log, 2, 16)?;
@@ -51,7 +53,8 @@ pub(super) fn check_footprints<S: Subject>(subject: &S, log: &Log) -> Result<(),
     Ok(())
 }
 
-/// The footprint of each entry, asked for from the last to the first, of a copy of its bytes `skip` bytes into a buffer.
+/// The footprint of each entry, asked from the last to the first, for a copy of its bytes that
+/// starts `skip` bytes into a buffer.
 fn footprints<M: StateMachine>(
     machine: &M,
     log: &Log,
@@ -72,7 +75,7 @@ fn footprints<M: StateMachine>(
     Ok(found)
 }
 
-/// Gives the whole log to several partitions and lets them come to it in orders that threads hardly ever take.
+/// Gives the whole log to several partitions, in orders that threads hardly ever take.
 pub(super) fn check_partitions<S: Subject>(
     subject: &S,
     log: &Log,
@@ -90,7 +93,8 @@ pub(super) fn check_partitions<S: Subject>(
                 let engine = stepped(check, subject.machine(), log, workers, batch_size)?;
                 submit(check, &engine, log, 0, log.len())?;
                 match schedule {
-                    // Each partition as far as it gets before the next one starts; from the first, or from the last.
+                    // Each partition runs as far as it can before the next one starts, from the
+                    // first or from the last.
                     0 => run_by(&engine, || (0, usize::MAX)),
                     1 => run_by(&engine, || (workers - 1, usize::MAX)),
                     _ => run_by(&engine, || (random.below(workers), 1 + random.below(20))),
@@ -109,12 +113,12 @@ pub(super) fn check_partitions<S: Subject>(
     Ok(())
 }
 
-/// Steps until nothing has anything to do; `turn` says which worker next, and how often at most.
+/// Steps until no worker has work. `turn` returns the next worker, and the maximum of its steps.
 fn run_by<M: StateMachine>(engine: &Stepped<M>, mut turn: impl FnMut() -> (usize, usize)) {
     let workers = engine.workers();
     loop {
         let (first, steps) = turn();
-        // Whoever has nothing to do, or waits for the others, lets the next one have the turn.
+        // A worker without work, or one that waits for the others, passes the turn on.
         let worked = (0..workers).any(|offset| {
             let id = (first + offset) % workers;
             let mut worked = false;
@@ -132,7 +136,7 @@ fn run_by<M: StateMachine>(engine: &Stepped<M>, mut turn: impl FnMut() -> (usize
     }
 }
 
-/// Gives the log to workers on threads of their own.
+/// Gives the log to worker threads.
 pub(super) fn check_threads<S: Subject>(
     subject: &S,
     log: &Log,
@@ -173,7 +177,7 @@ fn run_threads<S: Subject>(
     let manager = ApplyManager::new(machine, config).map_err(failed)?;
     let mut done = 0;
     while done < log.len() {
-        // Often alone, which is what may be applied inline; else as a batch, which fills the ranges.
+        // Single entries may be applied inline; batches fill the ranges.
         let size = if random.coin() { 1 } else { 1 + random.below(60) };
         let part = log.part(done, done + size);
         for reply in with_entries(part, |entries| perform(&manager, entries))
@@ -191,7 +195,7 @@ fn run_threads<S: Subject>(
     closed.map_err(|error| Failure::new(check, None, format!("closing: {error}")))
 }
 
-/// One reply for each of `entries`.
+/// Submits `entries`, and returns one reply for each.
 fn perform<M: StateMachine>(
     manager: &ApplyManager<M>,
     entries: &[crate::entry::Entry<'_>],

@@ -1,4 +1,5 @@
-//! Random logs of key-value commands: for the suite of storages, and for subjects that are key-value machines.
+//! Random logs of key-value commands, for the suite of storages and for subjects that are key-value
+//! machines.
 
 use super::log::Log;
 use super::reference::submit;
@@ -7,7 +8,8 @@ use crate::entry::{Command, Note, Payload};
 use crate::machine::StateMachine;
 use crate::testing::{Random, Stepped};
 
-/// A payload for a key-value machine: colliding commands of every kind, rejected ones, notes (named `n`) and memberships.
+/// Draws a payload for a key-value machine: colliding commands of every kind, rejected ones, notes
+/// (named `n`) and memberships.
 pub fn key_value_payload(random: &mut Random) -> OwnedPayload {
     const KEYS: [&[u8]; 6] = [b"a", b"b", b"counter", &[0xff; 40], &[0], b"c"];
     const VALUES: [&[u8]; 6] = [b"", b"1", b"-7", b"9223372036854775807", &[7; 200], b"x"];
@@ -38,7 +40,7 @@ pub fn key_value_payload(random: &mut Random) -> OwnedPayload {
     }
 }
 
-/// A log that was drawn.
+/// A random log.
 pub(crate) struct RandomLog(Log);
 
 impl RandomLog {
@@ -55,7 +57,7 @@ impl RandomLog {
         self.0.part(from, to).iter().map(|logged| logged.log_id.index)
     }
 
-    /// Hands these entries to an engine.
+    /// Submits these entries to an engine.
     pub(crate) fn submit<M: StateMachine>(
         &self,
         engine: &Stepped<M>,

@@ -1,4 +1,5 @@
-//! Checks of coming back: whatever ended the process, the state is that of the log's first entries.
+//! Checks of recovery: after every end of the process, the state is that of the log's first
+//! entries.
 
 use std::fmt;
 
@@ -12,16 +13,16 @@ use crate::error::{LogError, SubmitError};
 use crate::machine::StateMachine;
 use crate::testing::{Fault, Random, SimDisk, Stepped};
 
-/// Random runs under a consensus engine that changes its mind.
+/// Number of random runs under a consensus engine that truncates.
 const TRUNCATION_RUNS: u64 = 8;
-/// Restarts in each.
+/// Number of restarts in each.
 const LIVES: u64 = 5;
-/// Runs whose power is cut.
+/// Number of runs whose power is cut.
 const POWER_CUT_RUNS: u64 = 3;
-/// Disk operations at most at which that happens in each; of more, so many spread over them.
+/// Maximum of cuts in each run; with more operations, the cuts are spread over them.
 const POWER_CUTS_MAX: u64 = 100;
 
-/// How a process ends.
+/// Ways in which a process ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     Close,
@@ -46,12 +47,13 @@ impl End {
             Self::Kill => disk.crash_process(),
             Self::PowerCut => disk.power_cut_random(),
         }
-        // Closes it, if it still has a disk.
+        // Dropping closes the engine, if it still has a disk.
         drop(engine);
     }
 }
 
-/// Segments that hold the log's largest entry with room to spare, and roll over where that leaves a chance.
+/// Options with segments that have room for the log's largest entry, and that roll over if
+/// possible.
 fn config(log: &Log) -> PersistentConfig {
     let bytes = (8 * log.entry_bytes_max()).next_multiple_of(4096).max(64 << 10);
     PersistentConfig::new("simulated").segment_bytes(bytes)
@@ -70,7 +72,7 @@ pub(super) fn open<S: DurableSubject>(
     stepped(check, machine, log, workers, 16)
 }
 
-/// Whether the machine has the state of as many entries as it says; how many.
+/// Checks that the machine has the state of as many entries as it reports, and returns the number.
 pub(super) fn check_state<S: DurableSubject>(
     check: Check,
     subject: &S,
@@ -85,7 +87,7 @@ pub(super) fn check_state<S: DurableSubject>(
     Ok(count)
 }
 
-/// Ends after every entry and opens again, in each way there is.
+/// Ends the process after every entry and opens again, in each way.
 pub(super) fn check_reopening<S: DurableSubject>(
     subject: &S,
     log: &Log,
@@ -119,7 +121,7 @@ pub(super) fn check_reopening<S: DurableSubject>(
     Ok(())
 }
 
-/// Cuts the power at every operation of a few runs, opens again, and goes on to the end.
+/// Cuts the power at every operation of a few runs, opens again, and continues to the end.
 pub(super) fn check_power_cuts<S: DurableSubject>(
     subject: &S,
     log: &Log,
@@ -173,7 +175,8 @@ fn cut_power_at<S: DurableSubject>(
     }
 }
 
-/// Runs the log in random steps until its end or that of the power: how many entries were acknowledged, and submitted.
+/// Runs the log in random steps until its end or a power cut. Returns the numbers of entries
+/// acknowledged and submitted.
 fn run_until_cut<S: DurableSubject>(
     subject: &S,
     log: &Log,
@@ -198,7 +201,7 @@ fn run_until_cut<S: DurableSubject>(
     (acknowledged.map_or(0, |index| usize::try_from(index).unwrap_or(usize::MAX)), submitted)
 }
 
-/// Plays a consensus engine that appends what it then truncates, commits late, and restarts.
+/// Plays a consensus engine that appends and then truncates entries, commits late, and restarts.
 pub(super) fn check_truncation<S: DurableSubject>(
     subject: &S,
     log: &Log,
@@ -211,7 +214,8 @@ pub(super) fn check_truncation<S: DurableSubject>(
         let disk = SimDisk::new(random.next_u64());
         for life in 0..=LIVES {
             let circumstances = format!("run {run} of truncations, after {life} restarts");
-            // What an end forgot to be committed is sent and committed again; the last life gets to the end of the log.
+            // Entries whose commit was forgotten are sent and committed again; the last life
+            // reaches the end of the log.
             let rounds = if life < LIVES { random.below(4) } else { usize::MAX };
             let end = [End::Close, End::Kill, End::PowerCut][random.below(3)];
             let mode = CommitMode::ByCommit;
@@ -231,7 +235,7 @@ pub(super) fn check_truncation<S: DurableSubject>(
 struct Leader<'a, S: DurableSubject> {
     subject: &'a S,
     log: &'a Log,
-    /// What is never committed.
+    /// Entries that are never committed.
     wrong: &'a Log,
     reference: &'a Reference,
     engine: &'a Stepped<S::Machine>,
@@ -245,7 +249,7 @@ impl<S: DurableSubject> Leader<'_, S> {
             if committed == self.log.len() {
                 break;
             }
-            // What a former leader sent, and nobody else has.
+            // A former leader sent these entries, and no other node has them.
             self.append_wrong(committed, random)?;
             self.truncate(committed)?;
             let size = 1 + random.below(5);
@@ -271,7 +275,8 @@ impl<S: DurableSubject> Leader<'_, S> {
         check_state(Check::Truncation, subject, engine.machine(), log, reference)
     }
 
-    /// At most three entries after the first `committed`, of a later term and with payloads of their own.
+    /// Appends at most three entries after the first `committed`, of a later term and with other
+    /// payloads.
     fn append_wrong(&self, committed: usize, random: &mut Random) -> Result<(), Failure> {
         let term = self.log.last_of(committed).map_or(1, |last| last.term + 1);
         let part = self.wrong.part(committed, committed + random.below(4));
@@ -307,7 +312,7 @@ impl<S: DurableSubject> Leader<'_, S> {
         self.consensus()?.commit(last.index).map_err(failed)
     }
 
-    /// Leaves the first `count` entries.
+    /// Truncates to the first `count` entries.
     fn truncate(&self, count: usize) -> Result<(), Failure> {
         let keep = self.log.last_of(count).map(|last| last.index);
         let failed = |error| self.failure(count, format!("truncating: {error}"));
@@ -332,7 +337,7 @@ impl<S: DurableSubject> Leader<'_, S> {
     }
 }
 
-/// A few random steps of whoever has something to do.
+/// Takes a few random steps of workers and log writer.
 fn step_some<M: StateMachine>(engine: &Stepped<M>, random: &mut Random) {
     for _ in 0..random.below(6) {
         let _worked = match random.below(3) {

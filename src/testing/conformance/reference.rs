@@ -1,4 +1,4 @@
-//! The reference: what a log comes to, one entry at a time, on one worker.
+//! The reference: the results of a log, one entry at a time, on one worker.
 
 use std::num::NonZeroUsize;
 
@@ -13,18 +13,18 @@ use crate::testing::Stepped;
 /// Replies and states of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// One for each entry.
+    /// The reply of each entry.
     replies: Vec<Reply>,
-    /// The state after so many entries, from none to all.
+    /// The state after each number of entries, from none to all.
     digests: Vec<Vec<u8>>,
-    /// What the engine, and the machine itself, said was applied, likewise.
+    /// The applied entry according to the engine, and to the machine itself, for the same numbers.
     applied: Vec<[Option<LogId>; 2]>,
     /// [`reply_bytes_max`](StateMachine::reply_bytes_max) of a machine without state.
     reply_bytes_max: usize,
 }
 
 impl Reference {
-    /// Takes it, and again from another machine, and compares.
+    /// Takes the reference from two machines, and compares them.
     pub(super) fn take_twice<S: Subject>(subject: &S, log: &Log) -> Result<Self, Failure> {
         let one = Self::take(subject, log)?;
         let other = Self::take(subject, log)?;
@@ -67,7 +67,7 @@ impl Reference {
         Ok(reference)
     }
 
-    /// The reply to entry number `at`, from 0.
+    /// Compares the reply to entry number `at`, from 0.
     pub(super) fn compare_reply(
         &self,
         check: Check,
@@ -84,7 +84,7 @@ impl Reference {
         Err(Failure::new(check, index, format!("replied {reply:?}, must be {expected}")))
     }
 
-    /// The state after the first `count` entries.
+    /// Compares the state after the first `count` entries.
     pub(super) fn compare(
         &self,
         check: Check,
@@ -116,7 +116,7 @@ impl Reference {
         Ok(())
     }
 
-    /// What a machine declares stays the same, whatever its state: room is taken for it once.
+    /// Checks that a machine's declaration does not depend on its state: room is taken for it once.
     pub(super) fn check_reply_bytes_max<M: StateMachine>(
         &self,
         check: Check,
@@ -140,7 +140,7 @@ impl Reference {
         Ok(())
     }
 
-    /// What the machine itself says it has applied: nothing ever, or what is exact.
+    /// Compares the machine's own applied entry: it must always be `None`, or exact.
     pub(super) fn compare_own_applied(
         &self,
         log: &Log,
@@ -152,7 +152,7 @@ impl Reference {
     }
 }
 
-/// What is said to be applied, after the first `count` entries.
+/// Compares the applied entry after the first `count` entries.
 pub(super) fn compare_applied(
     log: &Log,
     count: usize,
@@ -168,7 +168,7 @@ pub(super) fn compare_applied(
     Err(Failure::new(Check::Applied, must.map(|last| last.index), what))
 }
 
-/// An engine to be stepped, whose replies stay for a whole log.
+/// An engine without threads, whose replies stay for a whole log.
 pub(super) fn stepped<M: StateMachine>(
     check: Check,
     machine: Result<M, OpenError>,
@@ -183,7 +183,8 @@ pub(super) fn stepped<M: StateMachine>(
     Stepped::new(machine.map_err(failed)?, config).map_err(failed)
 }
 
-/// Hands entries number `from` up to and without `to` to `engine`, stepping it whenever it is full.
+/// Submits entries number `from` up to and without `to` to `engine`, and steps it whenever it is
+/// full.
 pub(super) fn submit<M: StateMachine>(
     check: Check,
     engine: &Stepped<M>,
@@ -208,7 +209,7 @@ pub(super) fn submit<M: StateMachine>(
     }
 }
 
-/// Whether the machine has failed.
+/// Returns a failure if the machine has failed.
 pub(super) fn check_poison<M: StateMachine>(
     check: Check,
     engine: &Stepped<M>,

@@ -1,4 +1,5 @@
-//! Checks of snapshots: they are the whole state, and whoever restores one goes on as if nothing had been.
+//! Checks of snapshots: each is the whole state, and a machine that restores one continues
+//! correctly.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +16,13 @@ use crate::machine::StateMachine;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::testing::{Random, SimDisk, Stepped};
 
-/// How long an engine may take to write what it has.
+/// Time that an engine may take to write its log.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Places in the log at which a snapshot is taken.
+/// Number of places in the log at which a snapshot is taken.
 const CUTS: usize = 6;
-/// Copies of each, of each kind of damage.
+/// Number of copies of each snapshot for each kind of damage.
 const DAMAGED: usize = 6;
-/// Entries between two snapshots on a disk, at most.
+/// Most entries between two snapshots on a disk.
 const BETWEEN: usize = 12;
 
 /// Takes snapshots along the log, from engines with different workers, and restores each of them.
@@ -81,7 +82,7 @@ fn whole<M: StateMachine>(
     }
 }
 
-/// What the machine itself writes; `None` if it leaves that to the engine.
+/// The bytes that the machine itself writes; `None` if it leaves that to the engine.
 fn own<M: StateMachine>(machine: &M, log: &Log, count: usize) -> Result<Option<Vec<u8>>, Failure> {
     let mut bytes = Vec::new();
     match catch_unwind(AssertUnwindSafe(|| machine.snapshot(&mut bytes))) {
@@ -92,7 +93,8 @@ fn own<M: StateMachine>(machine: &M, log: &Log, count: usize) -> Result<Option<V
     }
 }
 
-/// Restores what `machine` writes, whole and damaged, on machines without state and with another one.
+/// Restores the bytes of `machine`, whole and damaged, on machines without state and with another
+/// one.
 fn check_restoring<S: Subject>(
     subject: &S,
     log: &Log,
@@ -102,14 +104,15 @@ fn check_restoring<S: Subject>(
     random: &mut Random,
 ) -> Result<(), Failure> {
     if machine.journal().is_log() {
-        // It is opened from its snapshots, with what else is in its directory: another check's business.
+        // The machine is opened from its snapshots and the rest of its directory, which another
+        // check covers.
         return Ok(());
     }
     let Some(bytes) = own(machine, log, count)? else { return Ok(()) };
     let check = Check::Snapshot;
     let fresh = stepped(check, subject.machine(), log, 1, 128)?;
     let used = stepped(check, subject.machine(), log, 1, 128)?;
-    // One that is further, so that what is restored has to go back.
+    // This machine is further, so the restored state has to go back.
     submit(check, &used, log, 0, log.len())?;
     used.run_until_idle();
     check_poison(check, &used)?;
@@ -160,7 +163,7 @@ fn check_going_on<S: Subject>(
     reference.compare(check, log, log.len(), &subject.digest(engine.machine()))
 }
 
-/// `None` if it panicked.
+/// Restores; `None` if the machine panicked.
 fn restore<M: StateMachine>(
     machine: &M,
     source: &mut dyn SnapshotSource,
@@ -168,8 +171,8 @@ fn restore<M: StateMachine>(
     catch_unwind(AssertUnwindSafe(|| machine.restore(source))).ok()
 }
 
-/// Restores damaged copies on a machine with another state: one that is refused has changed nothing, and one that is too
-/// short or too long is refused.
+/// Restores damaged copies on a machine with another state. A refused copy must have changed
+/// nothing, and a copy that is too short or too long must be refused.
 fn check_damage<S: Subject>(
     subject: &S,
     log: &Log,
@@ -182,7 +185,7 @@ fn check_damage<S: Subject>(
         let before = subject.digest(machine);
         let mut copy = bytes.to_vec();
         let place = random.below(bytes.len());
-        // Changed bits come last: who takes them has another state from then on.
+        // Changed bits come last: a machine that takes them has another state from then on.
         let (what, outcome) = match round / DAMAGED {
             _ if bytes.is_empty() => return Ok(()),
             0 => {
@@ -206,7 +209,7 @@ fn check_damage<S: Subject>(
         let failed = match outcome {
             None => "panicked",
             Some(Err(_)) if subject.digest(machine) != before => "failed, and changed the state",
-            // Checksums are the file's: whoever has none of his own cannot tell.
+            // The file has the checksums, so a machine without checksums cannot detect this.
             Some(Ok(())) if round / DAMAGED < 3 => "was done",
             Some(_) => continue,
         };
@@ -215,7 +218,7 @@ fn check_damage<S: Subject>(
     Ok(())
 }
 
-/// Gives a few bytes at a time.
+/// A source that returns a few bytes at a time.
 struct Slowly<'a>(&'a [u8]);
 
 impl SnapshotSource for Slowly<'_> {
@@ -225,7 +228,7 @@ impl SnapshotSource for Slowly<'_> {
     }
 }
 
-/// Gives some bytes, and then fails.
+/// A source that returns some bytes, and then fails.
 struct Failing<'a>(&'a [u8]);
 
 impl SnapshotSource for Failing<'_> {
@@ -295,7 +298,7 @@ pub(super) fn check_compaction<S: DurableSubject>(
     }
 }
 
-/// Flips a bit of a snapshot file and opens: the state is the right one, or there is none.
+/// Flips a bit of a snapshot file and opens: the state is right, or opening fails.
 fn check_damaged_file<S: DurableSubject>(
     subject: &S,
     log: &Log,
@@ -316,7 +319,7 @@ fn check_damaged_file<S: DurableSubject>(
         check_state(check, subject, engine.machine(), log, reference)
             .map_err(|failure| failure.during("opened beside a damaged snapshot"))?;
     }
-    // Gone meanwhile, or as it was.
+    // The file may have been removed meanwhile.
     let _there = disk.corrupt(name, place, bit);
     Ok(())
 }

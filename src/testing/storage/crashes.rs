@@ -1,4 +1,4 @@
-//! Checks of what comes back, and of what is seen beside a commit.
+//! Checks of recovery, and of reads beside a commit.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,12 @@ use crate::testing::Random;
 const STATE: Table = Table::State(1);
 const NOTES: Table = Table::Notes(1);
 
-/// Batches of the check of atomicity, and keys of each.
+/// Number of batches of the check of atomicity; the next constant is the keys of each.
 const BATCHES: u64 = 200;
 const KEYS: u64 = 16;
-/// Crashes that are tried.
+/// Number of crashes that are tried.
 const CRASHES: usize = 8;
-/// Batches before each, at most.
+/// Most batches before each crash.
 const CRASH_BATCHES: usize = 24;
 
 /// Takes snapshots while another thread commits batches that write one number under many keys.
@@ -71,7 +71,7 @@ fn one_number(snapshot: &impl StorageSnapshot) -> Result<Option<Vec<u8>>, String
     Ok(values.first().map(|value| value.to_vec()))
 }
 
-/// What batches left: `n` is the number of the last one.
+/// The result of batches: `n` is the number of the last one.
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Commits batch number `number`.
@@ -146,7 +146,7 @@ pub(super) fn check_crashes<S: Subject>(subject: &S, seed: u64) -> Outcome {
         };
         require!(after >= synced, "a crash left {after} batches, and {synced} were synced");
         drop(snapshot);
-        // And it goes on.
+        // The storage continues after that.
         doing("making a table", storage.create_table(STATE))?;
         commit_number(&storage, &mut Model::new(), 2 + CRASH_BATCHES as u64, true)?;
     }

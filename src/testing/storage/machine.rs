@@ -15,15 +15,15 @@ use crate::snapshot::Snapshot;
 use crate::testing::conformance::{self, OwnedPayload, RandomLog, key_value_payload};
 use crate::testing::{Random, Stepped};
 
-/// How long a call may take before the engine counts as stuck.
+/// Time after which a call counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Without a sync for each batch: what a sync does is looked at with the storage alone.
+/// Options without a sync for each batch: other checks cover syncs, with the storage alone.
 fn config() -> StorageConfig {
     StorageConfig::default().sync_writes(false)
 }
 
-/// The machine as the suite of state machines asks for it.
+/// The machine as a subject of the suite of state machines.
 struct Machines<'a, S>(&'a S);
 
 impl<S: Subject> conformance::Subject for Machines<'_, S> {
@@ -46,7 +46,7 @@ impl<S: Subject> conformance::Subject for Machines<'_, S> {
                 let keys: Vec<_> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
                 format!("{keys:?}{note:?}{members:?}").into_bytes()
             }
-            // Of no other state.
+            // No other state exists.
             _ => b"it cannot be read".to_vec(),
         }
     }
@@ -74,7 +74,7 @@ fn in_memory(log: &RandomLog) -> Result<Stepped<MemoryStateMachine>, String> {
     manage(MemoryStateMachine::new(MemoryConfig::default().expected_keys(16)), log)
 }
 
-/// Applies entries number `from` up to and without `to`; their replies.
+/// Applies entries number `from` up to and without `to`, and returns their replies.
 fn apply<M: StateMachine>(
     engine: &Stepped<M>,
     log: &RandomLog,
@@ -99,7 +99,7 @@ fn snapshot<M: StateMachine>(engine: &Stepped<M>) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Applies random logs, opening the machine anew in the middle, beside a machine in memory.
+/// Applies random logs beside a machine in memory, and opens the machine anew in the middle.
 pub(super) fn check_logs<S: Subject>(
     subject: &S,
     seed: u64,
@@ -145,7 +145,7 @@ fn check_log<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
     Ok(())
 }
 
-/// Installs a snapshot of a machine in memory over another state, and goes on from there.
+/// Installs a snapshot of a machine in memory over another state, and continues from there.
 pub(super) fn check_installing<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
     let log = RandomLog::draw(&Machines(subject), seed, entries.max(4));
     let (before, half) = (log.len() / 4, log.len() / 2);

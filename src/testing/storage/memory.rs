@@ -1,4 +1,4 @@
-//! A storage in memory that fails, fills up and loses what was not synced when it is told to.
+//! A storage in memory that fails, fills up and loses unsynced changes on demand.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,10 +12,12 @@ use crate::machine::storage::{
 };
 use crate::sync::{Mutex, Rank};
 
-/// A [`Storage`] in memory. Clones are the same storage: keep one to open the machine again, or to have it fail.
+/// A [`Storage`] in memory. Clones share the storage: keep one to open the machine again, or to
+/// make it fail.
 ///
-/// What is committed without a sync is kept apart until the next sync: [`after_power_cut`](MemoryStorage::after_power_cut) gives
-/// the storage that a power cut at this moment leaves.
+/// Batches that are committed without a sync are kept separately until the next sync.
+/// [`after_power_cut`](MemoryStorage::after_power_cut) returns the storage that a power cut at this
+/// moment leaves.
 ///
 /// ```
 /// use sprag::testing::storage::MemoryStorage;
@@ -44,17 +46,17 @@ impl Default for MemoryStorage {
 }
 
 type Keys = BTreeMap<Box<[u8]>, Arc<[u8]>>;
-/// Snapshots share the tables until a batch changes them.
+/// The tables. Snapshots share them until a batch changes them.
 type Tables = BTreeMap<Table, Arc<Keys>>;
 
 #[derive(Debug, Default)]
 struct State {
     current: Tables,
-    /// What a power cut leaves at least.
+    /// The content that every power cut leaves.
     durable: Tables,
-    /// What was changed since the last sync.
+    /// Changes since the last sync.
     unsynced: Vec<Change>,
-    /// Changes and syncs that were asked for.
+    /// Number of changes and syncs that were requested.
     operations: u64,
     batches: u64,
     syncs: u64,
@@ -64,17 +66,18 @@ struct State {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
-    /// The first operation that fails, and whether all after it do.
+    /// The first operation that fails, and whether all later ones do.
     from: Option<(u64, Lasts)>,
     reads: bool,
-    /// Bytes of keys and values that there is room for.
+    /// Limit of the bytes of keys and values.
     capacity: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lasts {
     Once,
-    /// As when the power is gone: the change may be among those that a power cut leaves.
+    /// All later ones fail, as without power: the change may be among those that a power cut
+    /// leaves.
     Forever,
 }
 
@@ -112,48 +115,52 @@ impl Change {
     }
 }
 
-/// Making it fail.
+/// Controls of failures.
 impl MemoryStorage {
-    /// A storage without tables.
+    /// Makes a storage without tables.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next `operations` changes (tables made and removed, batches, syncs) succeed, and all after them fail, until
-    /// [`heal`](MemoryStorage::heal). Each that fails may be among what a power cut leaves.
+    /// Lets the next `operations` changes (tables made and removed, batches, syncs) succeed, and
+    /// makes all later ones fail, until [`heal`](MemoryStorage::heal). A power cut may leave any of
+    /// the failed ones.
     pub fn fail_after(&self, operations: u64) {
         let mut state = self.0.lock();
         state.faults.from = Some((state.operations + operations, Lasts::Forever));
     }
 
-    /// The next `operations` changes succeed, the one after them fails and does nothing, and those after that succeed.
+    /// Lets the next `operations` changes succeed, makes the one after them fail without an effect,
+    /// and lets later ones succeed.
     pub fn fail_once_after(&self, operations: u64) {
         let mut state = self.0.lock();
         state.faults.from = Some((state.operations + operations, Lasts::Once));
     }
 
-    /// Reads and snapshots fail from now on, or no more.
+    /// Sets whether reads and snapshots fail.
     pub fn fail_reads(&self, fail: bool) {
         self.0.lock().faults.reads = fail;
     }
 
-    /// There is room for so many bytes of keys and values in all tables: a batch that needs more fails, as on a full disk.
+    /// Sets the limit of the bytes of keys and values in all tables: a batch that needs more fails,
+    /// as on a full disk.
     pub fn set_capacity(&self, bytes: Option<usize>) {
         self.0.lock().faults.capacity = bytes;
     }
 
-    /// Nothing fails any more.
+    /// Ends all failures.
     pub fn heal(&self) {
         self.0.lock().faults = Faults::default();
     }
 
-    /// Says that the storage syncs by itself this often. It does not.
+    /// Makes the storage report that it syncs on its own at this interval. It does not sync.
     pub fn set_syncs_every(&self, interval: Option<Duration>) {
         self.0.lock().syncs_every = interval;
     }
 
-    /// The storage that a power cut at this moment leaves: all that was synced, and the first `keep` of the changes since.
+    /// The storage that a power cut at this moment leaves: everything synced, and the first `keep`
+    /// of the later changes.
     #[must_use]
     pub fn after_power_cut(&self, keep: usize) -> Self {
         let state = self.0.lock();
@@ -164,27 +171,27 @@ impl MemoryStorage {
     }
 }
 
-/// Looking at it.
+/// Counts.
 impl MemoryStorage {
-    /// How many changes have been made since the last sync.
+    /// Number of changes since the last sync.
     #[must_use]
     pub fn unsynced(&self) -> usize {
         self.0.lock().unsynced.len()
     }
 
-    /// How many changes and syncs were asked for.
+    /// Number of changes and syncs that were requested.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.0.lock().operations
     }
 
-    /// How many batches were committed.
+    /// Number of batches that were committed.
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.0.lock().batches
     }
 
-    /// How many syncs were made, those of batches included.
+    /// Number of syncs, including those of batches.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.0.lock().syncs

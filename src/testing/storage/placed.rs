@@ -1,4 +1,4 @@
-//! A storage that keeps its place: what a place takes is given back when the storage is closed.
+//! A storage together with its place: closing the storage frees the space of the place.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use super::{Subject, doing};
 use crate::error::StorageError;
 use crate::machine::storage::{Storage, StorageBatch, StorageStats, Table};
 
-/// The storage is dropped before its place.
+/// A storage and its place; the storage is dropped first.
 pub(super) struct Placed<S, P> {
     storage: S,
     _place: P,
 }
 
-/// The storage at a new place.
+/// Opens the storage at a new place.
 pub(super) fn open_new<S: Subject>(subject: &S) -> Result<Placed<S::Storage, S::Place>, String> {
     open_at(subject, subject.place())
 }
 
-/// The storage at a place.
+/// Opens the storage at a place.
 pub(super) fn open_at<S: Subject>(
     subject: &S,
     place: S::Place,

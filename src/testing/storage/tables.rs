@@ -17,10 +17,10 @@ const STATE: Table = Table::State(1);
 const NOTES: Table = Table::Notes(1);
 
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
-/// One write of a batch: `None` removes.
+/// One write of a batch; `None` removes the key.
 pub(super) type Writing<'a> = (Table, &'a [u8], Option<&'a [u8]>);
 
-/// Fails the check with a message that is put together.
+/// Fails the check with a formatted message.
 macro_rules! require {
     ($holds:expr, $($what:tt)*) => {
         if !$holds {
@@ -73,7 +73,7 @@ pub(super) fn commit(
     Ok(synced)
 }
 
-/// All of a table.
+/// The content of a table.
 pub(super) fn all(snapshot: &impl StorageSnapshot, table: Table) -> Result<Keys, String> {
     let mut keys = Keys::new();
     let scanned = snapshot.scan(table, Bound::Unbounded, Bound::Unbounded, &mut |key, value| {
@@ -184,7 +184,8 @@ pub(super) fn check_scans<S: Subject>(subject: &S, seed: u64) -> Outcome {
     create(&storage, &[STATE, NOTES, Table::State(2)])?;
     let mut random = Random::new(seed);
     let mut model = Keys::new();
-    // Around each other, of all lengths, with bytes that sort wrongly where they are signed.
+    // The keys lie around each other, have all lengths, and have bytes that sort wrongly if they
+    // are signed.
     let bytes = [0, 1, 0x7f, 0x80, 0xff];
     for number in 0..300_u64 {
         let key: Vec<u8> =
@@ -231,7 +232,7 @@ fn is_within(key: &[u8], from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
         }
 }
 
-/// Scans a range from either end, to its end and to the third key.
+/// Scans a range from both ends, each to its end and to the third key.
 fn check_range(
     snapshot: &impl StorageSnapshot,
     (from, to): (Bound<&[u8]>, Bound<&[u8]>),

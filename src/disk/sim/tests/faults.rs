@@ -1,4 +1,4 @@
-//! Counting, faults, damage, and a full disk.
+//! Tests of counting, faults, damage, and a full disk.
 
 use super::*;
 
@@ -113,7 +113,8 @@ fn after_a_plain_sync_error_a_later_sync_covers_the_data() {
     assert_eq!(sim.read_file("a").unwrap(), b"abc");
 }
 
-/// Two sectors: the first written before the failed sync, the second after it, then a sync that succeeds.
+/// Two sectors: the first is written before the failed sync, the second after it. Then a sync
+/// succeeds.
 fn after_a_failed_sync_left_pages_clean() -> SimDisk {
     let (sim, _disk, file) = with_file(1);
     file.allocate(2 * SECTOR as u64).unwrap();

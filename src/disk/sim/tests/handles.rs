@@ -1,4 +1,4 @@
-//! What becomes of what was open.
+//! Tests of open handles after a cut or crash.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a power cut leaves.
+//! Tests of the content after a power cut.
 
 use super::*;
 
@@ -162,8 +162,8 @@ fn what_is_unlinked_for_good_counts_for_nothing() {
     assert_eq!(sim.unsynced(), 0);
 }
 
-/// A file rewritten at random, synced at random: what was synced last, or something written later, is in each
-/// sector. With `sync` off the same run must find a loss, or it could not find one.
+/// Rewrites and syncs a file at random. Each sector must have its last synced content, or something
+/// written later. With `sync` off the same run must find a loss; otherwise it could not find one.
 fn synced_data_is_lost(seed: u64, sync: bool) -> bool {
     const SECTORS: usize = 8;
     let (sim, disk, file) = with_file(seed);

@@ -1,4 +1,4 @@
-//! Several writes in flight.
+//! Tests of several writes in flight.
 
 use super::*;
 
