@@ -1,5 +1,5 @@
-//! A log whose indexes only rise, and a state with a position of its own: for the adapters of consensus engines, and for
-//! nobody else.
+//! Tests of a log whose indexes only rise, and a state with a separate position, for the adapters
+//! of consensus engines.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use crate::common::machines::compare;
@@ -144,7 +144,7 @@ fn what_is_committed_and_held_back_in_the_middle_of_a_run_is_no_gap() {
     let scratch = Scratch::new();
     let machine = PersistentStateMachine::open(monotone(&scratch)).unwrap();
     let manager = manage(machine, apply_config(1).batch_timeout(LONG));
-    // Runs of 128, of which less than that is not handed over at once.
+    // Ranges have 128 entries, and a shorter rest is not handed over at once.
     append(&manager, &puts(1, 1, 300));
     append(&manager, &puts(310, 1, 3));
     manager.consensus().unwrap().commit(64).unwrap();
@@ -160,7 +160,8 @@ fn what_is_committed_and_held_back_in_the_middle_of_a_run_is_no_gap() {
 fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place() {
     let scratch = Scratch::new();
     let manager = open(monotone(&scratch));
-    // From the log; then not of it, over what it has uncommitted; from it again; and once more beside it.
+    // Apply from the log, then beside it over uncommitted entries, then from the log, and once more
+    // beside it.
     let log = [puts(0, 1, 4), puts(4, 1, 6)].concat();
     append(&manager, &log);
     assert_eq!(apply_committed(&manager, 0, 2).unwrap().len(), 3);
@@ -180,7 +181,7 @@ fn what_the_log_does_not_hold_is_applied_beside_it_and_comes_back_in_its_place()
     assert!(falls, "{behind}");
     let model = Model::after(&[&log[..3], &beside[..], &log[5..8], &far[..]].concat());
     compare(manager.machine(), &model).unwrap();
-    // The log goes on at a position of its own, behind the state, and beyond it.
+    // The log continues at its own position, behind the state, and then beyond it.
     append(&manager, &puts(10, 1, 2));
     drop(manager);
     let manager = open(monotone(&scratch));
@@ -213,7 +214,7 @@ fn what_the_log_takes_behind_the_state_is_read_at_once_and_durable_when_it_is_wa
                 let found = manager.log().unwrap().entries(index..=index, 1 << 20).unwrap();
                 assert_eq!(found.last(), Some(LogId::new(index, 2)));
             }
-            // Reading needs no write; only a wait makes sure of one.
+            // A read needs no written entry; only a wait guarantees one.
             manager.wait_until(index, Stage::Durable, LONG).unwrap();
         }
         disk.power_cut_keeping(0);
@@ -257,7 +258,7 @@ fn what_is_applied_beside_a_log_that_is_full_waits_for_room() {
         {
             next += 40;
         }
-        // It has no room in what is left of the segment.
+        // The entry has no room in the rest of the segment.
         let beside = log_of(next + 40, 1, [Op::put("key", vec![1; 30_000])]);
         assert_eq!(apply_only(&manager, &beside).unwrap().len(), 1);
     }
@@ -365,7 +366,7 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
             let fits = few.into_iter().chain(more).any(|model| compare(&machine, &model).is_ok());
             assert!(fits, "power cut at {operation}");
         }
-        // The engine knows how far the state is, and applies nothing a second time.
+        // The engine knows the applied index of the state, and applies nothing twice.
         let applied = machine.applied().map(|last| last.index);
         let manager: ApplyManager<_> = manage(machine, apply_config(2));
         assert_eq!(manager.stats().applied, applied, "power cut at {operation}");
@@ -375,7 +376,7 @@ fn the_power_may_fail_at_any_operation_and_a_record_that_was_returned_is_there()
         compare(manager.machine(), &model).unwrap();
         let again = apply_only(&manager, &beside).unwrap();
         assert_eq!(again, vec![Reply::AlreadyApplied; beside.len()]);
-        // Nor what the log has below the state.
+        // The log's entries below the state are not applied either.
         manager.consensus().unwrap().commit(5).unwrap();
         disk.power_cut_keeping(operation);
         drop(manager);

@@ -1,5 +1,5 @@
-//! The bank of `examples/custom_state_machine.rs`: it conforms, and its money is what its log says, however often it is
-//! killed.
+//! Tests of the bank of `examples/custom_state_machine.rs`: it conforms, and its balances are those
+//! of its log, however often it is killed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "../examples/custom_state_machine.rs"]
@@ -29,7 +29,8 @@ impl Subject for Banks {
     }
 
     fn payload(&self, random: &mut Random) -> OwnedPayload {
-        // Few accounts, some of which there are not; amounts that are there or not, and some that overflow.
+        // Use few accounts, some of which do not exist, amounts that exist or not, and some that
+        // overflow.
         let account = |random: &mut Random| random.next_u64() % 6 + ACCOUNTS - 5;
         let from = if random.below(3) > 0 { NOWHERE } else { account(random) };
         let amount = if random.below(20) == 0 { u64::MAX / 2 } else { random.next_u64() % 9 };
@@ -50,7 +51,7 @@ fn the_bank_conforms_in_memory_and_over_the_log() {
     Suite::new().check_journaled(&Banks).unwrap();
 }
 
-/// Balances after so many orders, by the definition.
+/// Balances after `orders` orders, by definition.
 fn books_of(orders: u64) -> Vec<u64> {
     let mut balances = vec![0_u64; usize::try_from(ACCOUNTS).unwrap()];
     for index in 1..=orders {
@@ -67,7 +68,7 @@ fn books_of(orders: u64) -> Vec<u64> {
     balances
 }
 
-/// Whether what the log still has are the orders that were given; how many it has.
+/// Checks that the remaining log has the submitted orders, and returns their number.
 fn check_log(manager: &ApplyManager<Journaled<Bank>>) -> u64 {
     let state = manager.log().unwrap().state().unwrap();
     let (Some(first), Some(last)) = (state.first, state.last) else { return 0 };
@@ -83,7 +84,7 @@ fn check_log(manager: &ApplyManager<Journaled<Bank>>) -> u64 {
     next - first
 }
 
-/// The last index the program has told anybody is done. The last line may be half there.
+/// The last index that the program has acknowledged. The last line may be incomplete.
 fn acknowledged(path: &Path) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -102,7 +103,8 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // A moment that depends on how far it is, or none at all: it may be killed while it opens.
+        // Kill at a moment that depends on the progress, or at once: the process may be killed
+        // while it opens.
         let more = before + random.next_u64() % 3000 * u64::from(round % 4 != 3);
         let reached = eventually(PATIENT, || acknowledged(&file) >= more);
         process.kill().unwrap();
@@ -127,7 +129,7 @@ fn killed_at_any_moment_the_bank_has_all_it_acknowledged_and_its_money_is_what_i
     assert!(before > 1000 && compacted, "it got somewhere: {before}, {compacted}");
 }
 
-/// The example as a process of its own, for as long as it is let.
+/// The example as a separate process, until it is killed.
 #[test]
 fn the_program() {
     let Some(directory) = child_directory() else { return };
@@ -146,7 +148,7 @@ fn the_program_goes_on_where_it_was() {
     assert_eq!(lines, ["50", "100", "120", "170", "220", "240", "290", "340", "360"]);
     let bank = Journaled::open_read_only(scratch.path(), Bank::default()).unwrap();
     assert_eq!(bank.applied().map(|last| last.index), Some(360));
-    // The same orders in one go come to the same.
+    // The same orders in one run give the same result.
     let once = Scratch::new();
     example::run(once.path(), 360, None).unwrap();
     let other = Journaled::open_read_only(once.path(), Bank::default()).unwrap();

@@ -1,4 +1,5 @@
-//! The program of the page on embedding: it is the example, it runs, and its machine conforms.
+//! Tests of the program of the page on embedding: it is the example, it runs, and its machine
+//! conforms.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../examples/board.rs"]

@@ -1,4 +1,4 @@
-//! What a state machine that panics or fails does to those who wait, and to the engine.
+//! Tests of the effects of a state machine that panics or fails, on waiters and on the engine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
@@ -35,7 +35,7 @@ enum Broken {
     Fails,
 }
 
-/// Breaks at the entry of index 5, once the gate is open.
+/// A machine that breaks at the entry of index 5, once the gate is open.
 fn breaking<M: StateMachine>(inner: M, how: Broken, gate: &Arc<Gate>) -> Hooked<M> {
     let gate = Arc::clone(gate);
     Hooked::new(inner, move |range: &Range<'_>, partition: Partition| {
@@ -66,7 +66,7 @@ fn poison_of(error: ApplyError) -> Poison {
     }
 }
 
-/// Everybody who can wait does; then the machine breaks at index 5 of `log`.
+/// Starts every kind of wait; then the machine breaks at index 5 of `log`.
 fn break_it<M: StateMachine>(inner: M, how: Broken, config: ApplyConfig, log: &[Logged]) {
     let gate = Gate::shut();
     let manager = Arc::new(manage(breaking(inner, how, &gate), config));
@@ -85,7 +85,7 @@ fn break_it<M: StateMachine>(inner: M, how: Broken, config: ApplyConfig, log: &[
         ("a batch", |it, next| {
             let mut log = puts(1..=next + 4000);
             let known = usize::try_from(next - 1).unwrap();
-            // As the call above submits it: whichever comes first, the other finds the same entry.
+            // The call above submits the same entry: whichever comes first, the other finds it.
             log[known].1 = Op::Noop;
             with_entries(&log[known..], |entries| {
                 let batch = entries.iter().copied();
@@ -211,7 +211,7 @@ fn an_engine_that_is_poisoned_does_not_poison_another() {
     sound.wait_for_apply(6, LONG).unwrap();
 }
 
-/// What the engine's threads have had of the processors, in hundredths of a second.
+/// Processor time of the engine's threads, in hundredths of a second.
 fn ticks() -> u64 {
     let of_task = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap();
@@ -223,7 +223,7 @@ fn ticks() -> u64 {
     fs::read_dir("/proc/self/task").unwrap().map(|task| of_task(task.unwrap())).sum()
 }
 
-/// In a process of its own, where no other test has threads of these names.
+/// This runs in a separate process, where no other test has threads of these names.
 #[test]
 fn child_fails_and_rests() {
     let Some(_) = child_directory() else { return };
@@ -234,12 +234,12 @@ fn child_fails_and_rests() {
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
     let config = ApplyConfig::new().batch_timeout(Duration::from_micros(1)).pin_workers(false);
     let manager = ApplyManager::new(machine, config).unwrap();
-    // The write of so large a part of a segment asks for the next one, and fails.
+    // A write of such a large part of a segment asks for the next one, and fails.
     disk.reset_operations();
     disk.fail_at(0, Fault::Error(FaultError::Eio));
     let _ = manager.apply_entries(&[Entry::put(1, 1, b"key", &[7; 40 << 10])]).unwrap();
     assert!(eventually(LONG, || manager.poison().is_some()));
-    // They look around once a second.
+    // The threads look for work once a second.
     thread::sleep(Duration::from_millis(1500));
     let before = ticks();
     thread::sleep(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Replies of bytes: a machine of one's own answers with them, through every call that gives a reply.
+//! Tests of replies of bytes by an embedder's machine, through every call that returns a reply.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use sprag::{
 /// The longest reply.
 const MAX: usize = 40;
 
-/// Remembers, for each first byte of a payload, the last payload, and replies with the one before. A
-/// payload that begins with `!` is a barrier.
+/// A machine that remembers the last payload for each first byte, and replies with the one before.
+/// A payload that begins with `!` is a barrier.
 #[derive(Default)]
 struct Echo {
     last: Mutex<BTreeMap<u8, Vec<u8>>>,
@@ -56,7 +56,7 @@ impl StateMachine for Echo {
     }
 }
 
-/// Payloads of 1 to `MAX` bytes: barriers among them, and few first bytes.
+/// Payloads of 1 to `MAX` bytes, some of them barriers, with few first bytes.
 fn payload(index: u64) -> Vec<u8> {
     let first = b"!abcdefg"[usize::try_from(index * 7 % 8).unwrap()];
     let len = usize::try_from(index * 13 % (MAX as u64)).unwrap();
@@ -69,7 +69,7 @@ fn entry(index: u64, bytes: &[u8]) -> Entry<'_> {
     Entry::new(LogId::new(index, 1), Payload::Opaque(bytes))
 }
 
-/// What one entry after the other replies.
+/// The replies of one entry after another.
 fn expected(count: u64) -> Vec<Reply> {
     let mut last = BTreeMap::new();
     let reply = |index| {
@@ -157,7 +157,8 @@ fn a_reply_of_more_bytes_than_declared_is_the_engines_end_and_opening_names_the_
         other => panic!("{other}"),
     }
     drop(manager);
-    // The entry may be in the log: replay says the same of it. With room enough it opens.
+    // The entry may be in the log, and replay reports the same error. With enough room the
+    // directory opens.
     if let Err(error) = open(4).map(drop) {
         match error {
             OpenError::Replay(Poison::Fatal { index: 3, message }) => {
@@ -222,7 +223,7 @@ fn replies_longer_than_any_may_be_or_than_memory_has_room_for_are_refused_when_o
     ApplyManager::new(machine, config(1, true).pipeline_depth(8)).unwrap();
 }
 
-/// Sets the reply of each entry several times.
+/// A machine that sets the reply of each entry several times.
 struct Undecided;
 
 impl StateMachine for Undecided {

@@ -1,4 +1,4 @@
-//! Closing a manager that others have too, and what keeps a directory locked after that.
+//! Tests of closing a shared manager, and of the values that keep a directory locked after that.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::future::Future;
@@ -105,7 +105,7 @@ fn a_close_that_was_not_done_in_time_stays_so_for_every_caller() {
     }
 }
 
-/// What the error of another open says.
+/// The holder in the error of another open.
 fn holder(scratch: &Scratch) -> String {
     match PersistentStateMachine::open(scratch.config()) {
         Err(OpenError::Locked { holder, .. }) => holder,
@@ -120,7 +120,7 @@ fn an_open_says_what_of_this_process_holds_the_directory() {
     assert!(holder(&scratch).contains("by a machine"), "{}", holder(&scratch));
     let manager: Arc<Persistent> = Arc::new(manage(machine, apply_config(1)));
     assert!(holder(&scratch).ends_with("by 1 manager that is not closed"), "{}", holder(&scratch));
-    // Several segments: a value of one that is full keeps its file.
+    // The entries take several segments: a value of a full one keeps its file.
     for index in 1..=6 {
         manager.apply(&Entry::put(index, 1, &[index as u8], &[7; 30 << 10]), LONG).unwrap();
     }

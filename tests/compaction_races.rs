@@ -1,4 +1,4 @@
-//! Compactions and views, one after the other, beside readers and a writer on threads of their own.
+//! Tests of compactions and views in a row, beside reader threads and a writer thread.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::panic, reason = "tests")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,21 +10,22 @@ use sprag::error::{ApplyError, SubmitError};
 use sprag::{Entry, PersistentStateMachine};
 
 const KEYS: u64 = 48;
-/// Of these keys every fourth version is a deletion.
+/// Number of keys whose every fourth version is a deletion.
 const DELETED_KEYS: u64 = 8;
 
 fn key(number: u64) -> Vec<u8> {
     format!("key-{number}").into_bytes()
 }
 
-/// Version and key, some of it inline and some of it not; all of it follows from the first bytes.
+/// A value with version and key, sometimes inline and sometimes not; the first bytes determine the
+/// rest.
 fn value(number: u64, version: u64) -> Vec<u8> {
     let mut value = version.to_le_bytes().to_vec();
     value.resize(16 + (version * 37 + number) as usize % 700, (version ^ number) as u8);
     value
 }
 
-/// The version that a value says it is of.
+/// The version in a value.
 fn version(number: u64, bytes: &[u8]) -> u64 {
     let version = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert!(bytes == value(number, version), "bytes of key {number} that nobody wrote");
@@ -35,7 +36,8 @@ fn is_deletion(number: u64, version: u64) -> bool {
     number < DELETED_KEYS && version % 4 == 3
 }
 
-/// Overwrites and deletes flat out until it is told to stop; `index` is the last there is, and then the last it wrote.
+/// Overwrites and deletes flat out until it is told to stop. `index` is the last index before, and
+/// then the last one written.
 fn write(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     written: &[AtomicU64],
@@ -60,7 +62,7 @@ fn write(
                 None => Entry::delete(index, 1, key),
             })
             .collect();
-        // One in a few waits, so that it is applied inline where there is one worker.
+        // Some of the puts wait, so that one worker's engine applies them inline.
         let waits = dice.below(6) == 0;
         loop {
             let submitted = match waits {
@@ -83,10 +85,10 @@ fn write(
     index
 }
 
-/// So many gets every reader does, told to stop or not.
+/// Number of gets that every reader makes at least.
 const GETS_MIN: u64 = 100;
 
-/// Gets at random, and checks that no key goes back from what was `seen`.
+/// Gets at random, and checks that no key goes back from its version in `seen`.
 fn read(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     seed: u64,
@@ -103,7 +105,7 @@ fn read(
                 let now = version(number, &value);
                 assert!(now >= before, "key {number} went back from {before} to {now}");
                 seen[number as usize] = now;
-                // Some are kept until the segment they were read from is long gone.
+                // Keep some values until long after their segment is removed.
                 if dice.below(64) == 0 && held.len() < 200 {
                     held.push((number, now, value));
                 }
@@ -120,7 +122,7 @@ fn read(
     }
 }
 
-/// Waits until so many more entries are applied, or whoever writes has stopped.
+/// Waits until `count` more entries are applied, or the writer has stopped.
 fn wait_for_more(
     manager: &sprag::ApplyManager<PersistentStateMachine>,
     stop: &AtomicBool,
@@ -131,13 +133,14 @@ fn wait_for_more(
     assert!(eventually(LONG, reached), "nobody writes");
 }
 
-/// Views and compactions; each view is of one index, so its versions go back for no key, and compactions cut the log.
+/// Takes views and compacts. Each view is of one index, so its versions go back for no key, and
+/// compactions cut the log.
 fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicBool, rounds: u64) {
     let mut seen = vec![0; KEYS as usize];
     let mut views = Vec::new();
     let mut segments = 0;
     for round in 0..rounds {
-        // About half a segment.
+        // This is about half a segment.
         wait_for_more(manager, stop, 100);
         let view = manager.snapshots().view().unwrap();
         for number in 0..KEYS {
@@ -149,7 +152,7 @@ fn compact(manager: &sprag::ApplyManager<PersistentStateMachine>, stop: &AtomicB
                 assert!(seen[number as usize] == 0 || number < DELETED_KEYS);
             }
         }
-        // A few are kept over the compactions that follow.
+        // Keep a few views over the next compactions.
         views.push((seen.clone(), view));
         if views.len() > 3 {
             let (versions, view) = views.remove(0);
@@ -177,7 +180,7 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
         let written: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            // Whoever fails stops the others, so that the failure is seen.
+            // A failing thread stops the others, so that its failure shows.
             let writer = scope.spawn(|| {
                 let _stop = StopOnDrop(&stop);
                 write(&manager, &written, &stop, 0)
@@ -203,7 +206,7 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_log_is_compacted() {
     }
 }
 
-/// Every key has the value that was written last.
+/// Checks that every key has the value that was written last.
 fn check_all(machine: &PersistentStateMachine, written: &[AtomicU64]) {
     for (number, written) in (0..KEYS).zip(written) {
         let last = written.load(Ordering::Relaxed);
@@ -221,7 +224,7 @@ fn no_read_sees_a_key_missing_or_going_back_while_the_store_fills() {
     let mut index = 0;
     for round in 0..24 {
         let workers = 1 + round % 4;
-        // A key or two a chunk.
+        // A chunk has a key or two.
         let config = scratch.config().snapshot_chunk_bytes(600);
         let machine = PersistentStateMachine::open(config).unwrap();
         if round % 3 == 0 {

@@ -1,4 +1,5 @@
-//! The log as a consensus engine's own: append, commit, truncate, read back, vote; and what of it a restart keeps.
+//! Tests of a consensus engine's log: append, commit, truncate, read back, vote, and what a restart
+//! keeps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ fn append(manager: &Persistent, log: &[Logged]) -> Result<(), SubmitError> {
     with_entries(log, |entries| manager.consensus().unwrap().append(entries)).map(|_taken| ())
 }
 
-/// Appends in parts, waiting for the log where it is full.
+/// Appends in parts, and waits while the log is full.
 fn append_all(manager: &Persistent, log: &[Logged]) {
     for part in log.chunks(4) {
         let taken = eventually(LONG, || match append(manager, part) {
@@ -41,7 +42,7 @@ fn last(manager: &Persistent) -> Option<u64> {
     manager.log().unwrap().state().unwrap().last.map(|last| last.index)
 }
 
-/// All entries of a range, over as many calls as it takes.
+/// Reads all entries of a range, in any number of calls.
 fn read_back(manager: &Persistent, first: u64, last: u64, bytes_max: usize) -> Vec<Logged> {
     let mut found: Vec<Logged> = Vec::new();
     while (found.len() as u64) < last + 1 - first {
@@ -53,16 +54,16 @@ fn read_back(manager: &Persistent, first: u64, last: u64, bytes_max: usize) -> V
     found
 }
 
-// ---- Against a model ----
+// ---- Tests against a model ----
 
 #[derive(Clone, Debug)]
 enum Action {
     Append(Vec<Op>),
-    /// Commits this share of what is not committed, in sixteenths.
+    /// Commits this share of the uncommitted entries, in sixteenths.
     Commit(u64),
-    /// Removes this share of what is not committed; whether the term rises.
+    /// Removes this share of the uncommitted entries; the flag raises the term.
     Truncate(u64, bool),
-    /// Replaces what is not committed by the same entries again.
+    /// Replaces the uncommitted entries by the same ones.
     Again,
     Vote(Vec<u8>),
     Reopen(bool),
@@ -79,7 +80,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// What a log under consensus must hold.
+/// The expected content of a log under consensus.
 #[derive(Debug)]
 struct Expected {
     first: u64,
@@ -192,7 +193,7 @@ proptest! {
     }
 }
 
-// ---- By name ----
+// ---- Named cases ----
 
 /// Proves DUR-7.
 #[test]
@@ -245,7 +246,7 @@ fn a_crash_never_applies_more_than_was_committed() {
         let state = again.log().unwrap().state().unwrap();
         assert_eq!(state.last.map(|last| last.index), Some(20), "what was durable is there");
         assert!(again.stats().applied <= committed, "{:?} of {committed:?}", again.stats().applied);
-        // The engine commits again, and gets where it was.
+        // The engine commits again, and reaches its earlier position.
         again.consensus().unwrap().commit(committed.unwrap_or(0).max(1)).unwrap();
         again.wait_for_apply(committed.unwrap_or(1), LONG).unwrap();
         let counter = again.machine().get(b"c").unwrap().unwrap();
@@ -296,7 +297,7 @@ fn who_waits_for_a_truncated_entry_is_told_and_not_satisfied_by_its_replacement(
             }
         }
     }
-    // Who asks afterwards asks for the replacement.
+    // A later wait is for the replacement.
     manager.wait_for_apply(10, LONG).unwrap();
     assert_eq!(manager.log().unwrap().log_id(10).unwrap(), Some(LogId::new(10, 2)));
 }
@@ -372,7 +373,7 @@ fn committed_entries_are_never_truncated() {
 fn a_log_full_of_uncommitted_entries_and_held_values_still_truncates_and_votes() {
     let scratch = Scratch::new();
     let manager = Arc::new(open(scratch.by_commit()));
-    // Values out of several segments are held all the while.
+    // Hold values of several segments during the whole test.
     let kept = puts(1, 1, 60, 1, 5000);
     append_all(&manager, &kept);
     manager.consensus().unwrap().commit(60).unwrap();
@@ -380,7 +381,7 @@ fn a_log_full_of_uncommitted_entries_and_held_values_still_truncates_and_votes()
     let held: Vec<_> = (0..10_u64)
         .map(|key| manager.machine().get(&key.to_be_bytes()).unwrap().unwrap())
         .collect();
-    // As much as it takes, as fast as it goes, until it says that it is full (or a few MB are in).
+    // Append as fast as possible, until the log is full (or has a few MB).
     let mut next = 61;
     for _ in 0..1000 {
         match append(&manager, &puts(next, 1, 1, 2, 9000)) {
@@ -499,7 +500,7 @@ fn the_hard_state_is_durable_and_whole() {
         outcome => panic!("{outcome:?}"),
     }
     assert_eq!(manager.log().unwrap().hard_state().unwrap().unwrap(), b"two");
-    // A vote comes after what was appended before it.
+    // A vote becomes durable after earlier appends.
     let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     manager.log().unwrap().save_hard_state(b"three").unwrap();
     assert_eq!(manager.stats().durable, Some(1));
@@ -561,7 +562,8 @@ fn a_machine_without_a_log_says_so() {
 fn more_frames_than_ever_wait_for_the_log_writer_are_too_many_and_not_full_for_ever() {
     let scratch = Scratch::new();
     let manager = open(scratch.by_commit().segment_bytes(16 << 20));
-    // A frame is of one term. 8,192 may wait, of which one is kept for a truncation, and one for what is open before.
+    // A frame has one term. 8,192 may wait, with one place for a truncation, and one for an open
+    // frame.
     let entries: Vec<_> = (1..=8192).map(|index| Entry::noop(index, index)).collect();
     for (count, fits) in [(8191, false), (8192, false), (8190, true)] {
         match manager.consensus().unwrap().append(&entries[..count]) {

@@ -1,4 +1,5 @@
-//! Bytes that change behind the engine's back: a torn end is cut and said, anything else is refused and left alone.
+//! Tests of bytes that change behind the engine's back: a torn end is cut and reported, and other
+//! damage is refused and left alone.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::fs;
@@ -12,7 +13,7 @@ use crate::common::{LONG, Persistent, Scratch, child, child_directory, dir_bytes
 use sprag::error::{Corrupt, LogError, OpenError};
 use sprag::{Durability, PersistentStateMachine};
 
-/// What opening refused as corrupt, after making sure that no byte was changed by that.
+/// The corruption that opening refused, after a check that no byte was changed.
 fn corrupt(scratch: &Scratch) -> Corrupt {
     let before = dir_bytes(&scratch.path());
     for strict in [false, true] {
@@ -21,7 +22,7 @@ fn corrupt(scratch: &Scratch) -> Corrupt {
             error => panic!("{error}"),
         }
     }
-    // Without META nothing can be read; else up to the damage, and it is said.
+    // Without META nothing can be read. Otherwise reading goes up to the damage, and reports it.
     if let Ok(read_only) = PersistentStateMachine::open_read_only(scratch.path()) {
         assert!(read_only.recovery().unreadable.is_some());
     }
@@ -35,7 +36,7 @@ fn log(last: u64) -> Vec<Logged> {
     log_of(1, 1, (1..=last).map(put))
 }
 
-/// One frame for each entry: one synchronous call after the other.
+/// Makes one frame for each entry, by one synchronous call after another.
 fn apply_each(manager: &Persistent, log: &[Logged]) {
     with_entries(log, |entries| {
         for entry in entries {
@@ -82,7 +83,7 @@ fn a_torn_last_frame_is_cut_and_said() {
         let start = cut.offset.next_multiple_of(64);
         assert_eq!((cut.file, start), (found[19].name(), found[19].offset as u64));
         compare(manager.machine(), &Model::after(&log(19))).unwrap();
-        // It goes on from there, and the cut is not reported again.
+        // The engine continues from there, and the cut is not reported again.
         apply_each(&manager, &log(22)[19..]);
         manager.close(LONG).unwrap();
         let manager = open(scratch.config().strict(true));
@@ -114,7 +115,7 @@ fn a_cut_keeps_everything_before_it_and_drops_everything_after() {
 fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
     let scratch = Scratch::new();
     let manager = open(scratch.config().segment_bytes(1 << 20).compaction(None));
-    // Reading begins at a frame every 64 KiB, so the first segment has several to begin at.
+    // A read begins at a frame every 64 KiB, so the first segment has several of these.
     apply_each(&manager, &log_of(1, 1, (1..=400_u64).map(|at| Op::put([at as u8], vec![1; 4000]))));
     let found = frames(&scratch.path());
     let sealed: Vec<_> = found.iter().filter(|frame| frame.name() == found[100].name()).collect();
@@ -137,7 +138,8 @@ fn a_cut_tail_never_comes_back() {
     found[7].flip(HEADER_BYTES + 3, 1);
     let manager = open(scratch.config().durability(Durability::Os));
     assert_eq!(manager.stats().applied, Some(7));
-    // The consensus engine sends the lost entries again; they encode to the same bytes at the same place.
+    // The consensus engine sends the lost entries again; they encode to the same bytes at the same
+    // place.
     for resent in 8..=12 {
         apply_each(&manager, &log(resent)[usize::try_from(resent).unwrap() - 1..]);
         let image = scratch.crash_image();
@@ -157,7 +159,7 @@ fn an_old_frame_put_back_over_what_was_cut_is_not_taken() {
     apply_each(&manager, &log(8)[7..]);
     let image = scratch.crash_image();
     drop(manager);
-    // As a disk may that wrote the one block and not yet the erased ones behind it.
+    // A disk may leave this: it has written one block, and not yet the erased ones behind it.
     let file = image.path().join(found[0].name());
     let mut bytes = fs::read(&file).unwrap();
     let from = found[8].offset;
@@ -179,7 +181,7 @@ fn a_flipped_byte_below_a_later_durable_frame_is_corruption_and_nothing_is_cut()
             let corrupt = corrupt(&scratch);
             assert_eq!(corrupt.file, found[lost].name());
             assert_eq!(corrupt.offset, found[lost].offset as u64);
-            // Before the first frame nothing says which index it had, but its own header if that holds.
+            // Before the first frame nothing tells its index; its own header does, if it is good.
             let known = lost > 0 || at >= HEADER_BYTES;
             assert_eq!(corrupt.index, known.then_some(lost as u64 + 1));
             found[lost].flip(at, 0x10);
@@ -216,7 +218,7 @@ fn any_flipped_byte_of_any_frame_after_a_clean_close_is_refused() {
         );
         frame.flip(at, xor);
     }
-    // The last frame as well: nothing behind it says that it was durable, but the close does.
+    // This includes the last frame: nothing behind it says that it was durable, but the close does.
     let last = found.last().unwrap();
     last.flip(last.bytes() - 1, 1);
     assert_eq!(corrupt(&scratch).offset, last.offset as u64);
@@ -310,16 +312,16 @@ fn an_unknown_version_is_named_as_such() {
     assert!(dir_bytes(&scratch.path()) == before);
 }
 
-// ---- Lengths that lie ----
+// ---- Forged lengths ----
 
-/// Address space of this process, in KiB: what is allocated counts, touched or not.
+/// Address space of this process in KiB, which counts allocations even if they are untouched.
 fn address_space_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmPeak:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// In a process of its own, where no other test takes any.
+/// This runs in a separate process, where no other test takes address space.
 #[test]
 fn a_length_read_from_disk_is_checked_before_it_is_allocated() {
     let name = "a_length_read_from_disk_is_checked_before_it_is_allocated";
@@ -337,21 +339,21 @@ fn lengths_that_lie() {
     let before = address_space_kib();
     for length in [u32::MAX, 0x7fff_ffff, 0x4000_0000] {
         let length = length.to_le_bytes();
-        // The body of a frame, with a header checksum that is right.
+        // Forge the body's length, with a right header checksum.
         let (scratch, found) = killed(Durability::Sync);
         forge(&scratch.path(), &found[19], |frame| frame[64..68].copy_from_slice(&length));
         drop(PersistentStateMachine::open(scratch.config()));
-        // How many entries it has.
+        // Forge the number of entries.
         let (scratch, found) = killed(Durability::Sync);
         forge(&scratch.path(), &found[19], |frame| frame[68..72].copy_from_slice(&length));
         drop(PersistentStateMachine::open(scratch.config()));
-        // An entry's value, with both checksums right.
+        // Forge the length of an entry's value, with both checksums right.
         let (scratch, found) = killed(Durability::Sync);
         forge(&scratch.path(), &found[4], |frame| {
             frame[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&length);
         });
         drop(refused(scratch.config()));
-        // The payload of META and of HARD.
+        // Forge the payload's length in META and in HARD.
         for name in ["META", "HARD"] {
             let scratch = Scratch::new();
             let manager = scratch.open();

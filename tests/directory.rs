@@ -1,4 +1,4 @@
-//! Who may open which directory, and what a wrong one says.
+//! Tests of who may open which directory, and of the errors.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::ffi::OsStr;
@@ -50,7 +50,7 @@ fn a_second_opener_is_refused_in_this_process_and_in_another() {
     drop(scratch.open());
 }
 
-/// The child: opens its directory and says what came of it.
+/// The child: opens its directory and prints the result.
 #[test]
 fn child_opens() {
     let Some(directory) = child_directory() else { return };
@@ -152,7 +152,7 @@ fn a_directory_that_others_may_write_to_is_refused() {
 
 const STRANGER: u32 = 54_321;
 
-/// Whether this process may give files away; says so where a test has nothing to do.
+/// Whether this process may give files away; prints a note where a test does nothing.
 fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
@@ -161,7 +161,7 @@ fn is_root() -> bool {
     is_root
 }
 
-/// Gives a directory with what is in it to another user.
+/// Gives a directory with its content to another user.
 fn give_away(path: &Path, user: u32) {
     for file in fs::read_dir(path).unwrap() {
         chown(file.unwrap().path(), Some(user), Some(user)).unwrap();
@@ -169,7 +169,7 @@ fn give_away(path: &Path, user: u32) {
     chown(path, Some(user), Some(user)).unwrap();
 }
 
-/// A directory of some segments, a snapshot and a log after it.
+/// Makes a directory of some segments, a snapshot and a log after it.
 fn of_several_files(scratch: &Scratch) {
     let manager = scratch.open();
     let put = |index: u64| {
@@ -182,7 +182,7 @@ fn of_several_files(scratch: &Scratch) {
     manager.close(LONG).unwrap();
 }
 
-/// Reads everything in every way, also after the files were cut by their owner.
+/// Reads everything in every way, also after the files' owner has cut them.
 fn read_in_every_way(path: &Path, cut: bool) {
     let report = sprag::inspect::verify(path).unwrap();
     assert!(report.is_clean() && report.snapshots == 1, "{report:?}");
@@ -225,7 +225,7 @@ fn root_reads_and_copies_a_directory_of_another_user_and_does_not_write_to_it() 
     let written = repair(scratch.path(), RepairOptions::new().write(true)).map(drop);
     assert!(matches!(written, Err(OpenError::ForeignOwner { .. })), "{written:?}");
     assert!(!repair(scratch.path(), RepairOptions::new()).unwrap().is_damaged());
-    // A snapshot of another user's is copied, too.
+    // A snapshot of another user is also copied.
     let name = "000000000000003c.snap";
     let snapshot = sprag::Snapshot::open(scratch.path().join(name)).unwrap();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
@@ -262,7 +262,8 @@ fn a_user_with_read_permission_reads_a_directory_and_another_one_is_refused() {
         set_mode(&file.unwrap().path(), 0o644);
     }
     assert!(run("child_reads"));
-    // Without the lock file, which it may not read, it reads as beside a writer that may come.
+    // Without the lock file, which the process may not read, it reads as beside a writer that may
+    // come.
     set_mode(&path.join("LOCK"), 0o600);
     assert!(run("child_reads"));
 }
@@ -277,7 +278,7 @@ fn child_reads() {
 /// Names that file systems, desktops, editors and crashes put into any directory.
 const BY_THEMSELVES: [&str; 6] =
     ["lost+found", ".nfs000000000001", ".fuse_hidden0001", ".snapshot", ".DS_Store", "._x"];
-/// Names that only a data directory gets, or that somebody gave.
+/// Names of data directories, and names that a user gave.
 const OTHERS: [&str; 9] = [
     "META~",
     ".META.swp",
@@ -290,7 +291,7 @@ const OTHERS: [&str; 9] = [
     ".hidden",
 ];
 
-/// A file or a directory of this name, as it usually is one.
+/// Makes a file or a directory of this name, as it usually is.
 fn make(path: &Path) {
     let name = path.file_name().unwrap();
     if name == "lost+found" || name == ".snapshot" {
@@ -436,7 +437,7 @@ fn a_running_engine_neither_removes_nor_writes_over_a_file_that_it_did_not_write
     fs::write(&snapshot, b"a thesis").unwrap();
     manager.snapshots().compact().unwrap();
     assert_eq!(fs::read(&snapshot).unwrap(), b"a thesis");
-    // In the way of the segments to come.
+    // These names are in the way of later segments.
     let segments: Vec<_> = (2..40_u64).map(|n| path.join(format!("{n:016x}.seg"))).collect();
     let planted: Vec<_> = segments.into_iter().filter(|segment| !segment.exists()).collect();
     planted.iter().for_each(|segment| fs::write(segment, b"a thesis").unwrap());
@@ -493,7 +494,7 @@ fn no_directory_is_made_in_a_data_directory_at_any_depth() {
         }
         assert!(!path.exists(), "{}", path.display());
     }
-    // One that is there and empty is no place to restore into either.
+    // An existing empty directory is no place to restore into either.
     fs::create_dir(&sub).unwrap();
     let error = restore(&snapshot, &sub, CommitMode::OnAppend, Contiguity::Strict).unwrap_err();
     assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");

@@ -1,4 +1,5 @@
-//! What was acknowledged is there again, after a close, a drop, and a `kill -9` at any moment.
+//! Tests that acknowledged entries are there again, after a close, a drop, and a `kill -9` at any
+//! moment.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +15,7 @@ use crate::common::{LONG, Persistent, SHORT, Scratch, child, child_directory, ev
 use sprag::error::ApplyError;
 use sprag::{Durability, Entry, PersistentConfig, PersistentStateMachine, Reply};
 
-/// The entry of an index, the same in every process.
+/// The operation of an index, the same in every process.
 fn op(index: u64) -> Op {
     let key = (index % 40).to_be_bytes();
     match index % 7 {
@@ -47,10 +48,10 @@ fn periodic_syncs_what_a_caller_wrote_in_the_log_writers_place() {
     let scratch = Scratch::new();
     let manager = open(scratch.config().durability(interval));
     for index in 1..=5 {
-        // The log writer's thread has nothing to do, and goes to sleep without knowing for how long.
+        // The log writer's thread has no work, and goes to sleep without a time.
         thread::sleep(Duration::from_millis(40));
         manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
-        // Nobody flushes, submits or waits.
+        // No call flushes, submits or waits.
         assert!(eventually(LONG, || manager.stats().durable == Some(index)), "{index}");
     }
 }
@@ -185,7 +186,7 @@ fn kill_config(directory: impl Into<std::path::PathBuf>, round: u64) -> Persiste
 
 const ROUND: &str = "SPRAG_TEST_ROUND";
 
-/// The child: applies entry after entry and says which are acknowledged, until it is killed.
+/// The child: applies entry after entry and prints the acknowledged ones, until it is killed.
 #[test]
 fn child_applies_until_it_is_killed() {
     let Some(directory) = child_directory() else { return };
@@ -221,11 +222,12 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| line.unwrap().ends_with("started")), "the child runs");
-        // A third of them while the directory is being made or recovered, the others some way in.
+        // Kill a third of the children while the directory is made or recovered, and the others
+        // later.
         let mut said: Vec<u64> = Vec::new();
         let number = |line: String| line.strip_prefix("acknowledged ")?.parse::<u64>().ok();
         if round == 0 {
-            // At once: on a machine on which all others come late, this one does not.
+            // Kill at once: on a machine where all others are late, this one is not.
         } else if round % 3 == 0 {
             thread::sleep(Duration::from_micros(dice.below(1500)));
         } else {

@@ -1,4 +1,5 @@
-//! META and HARD of a running engine: what is there after a crash at any moment, and that damage of either is named.
+//! Tests of META and HARD of a running engine: their content after a crash at any moment, and the
+//! report of damage in either.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use crate::common::files::{Files, disk_with, files_of, write_to};
@@ -28,11 +29,12 @@ fn close(engine: Engine) {
 }
 
 fn vote(number: u8) -> Vec<u8> {
-    // Of one sector, and of several.
+    // Use votes of one sector, and of several.
     vec![number; if number.is_multiple_of(2) { 10 } else { 1500 }]
 }
 
-/// Opens, votes as often as it goes, and closes; how many votes were acknowledged, and how many begun.
+/// Opens, votes as long as it works, and closes. Returns the numbers of votes acknowledged, and
+/// begun.
 fn vote_on(disk: &SimDisk, votes: u8) -> (u8, u8) {
     let Ok(engine) = open(disk, CommitMode::ByCommit) else { return (0, 0) };
     for number in 1..=votes {
@@ -69,7 +71,7 @@ fn a_power_cut_at_each_write_of_three_votes_leaves_the_last_that_was_acknowledge
             let (acknowledged, begun) = vote_on(&disk, 3);
             disk.power_cut_keeping(mask);
             disk.reset_operations();
-            // The opening after it is cut too, and what was there is still there.
+            // The next opening is cut too, and the earlier content is still there.
             disk.fail_at(random.next_u64() % 12, Fault::PowerCut);
             drop(open(&disk, CommitMode::ByCommit));
             if disk.is_power_off() {
@@ -78,10 +80,10 @@ fn a_power_cut_at_each_write_of_three_votes_leaves_the_last_that_was_acknowledge
             disk.reset_operations();
             let found = hard_state(&disk, &what);
             assert_voted(&found, acknowledged, begun, &what);
-            // What was read once stays: somebody may have acted on it.
+            // A value that was read once stays, because a reader may have acted on it.
             disk.power_cut_keeping(0);
             assert_eq!(hard_state(&disk, &what), found, "{what}");
-            // And a vote after it counts.
+            // A later vote counts.
             let engine = open(&disk, CommitMode::ByCommit).unwrap();
             engine.log().unwrap().save_hard_state(b"next").unwrap();
             disk.power_cut_keeping(0);
@@ -125,7 +127,8 @@ fn a_failed_write_or_sync_of_a_vote_is_final_and_takes_back_none() {
     }
 }
 
-/// What each way to look at a directory says of it: reading, writing, `verify`. Nothing is changed by any.
+/// The reports of each way to look at a directory: reading, writing, `verify`. None of them changes
+/// anything.
 fn named(files: &Files, mode: CommitMode) -> [Option<Corrupt>; 3] {
     let disk = disk_with(files);
     let read = PersistentStateMachine::open_read_only_on_disk(disk.open(false).unwrap());
@@ -207,7 +210,7 @@ fn a_restored_or_new_directory_has_no_hard_and_misses_none() {
     assert_eq!(named(&files, CommitMode::OnAppend), [None, None, None]);
 }
 
-/// A closed directory of so many entries.
+/// A closed directory with `entries` entries.
 fn closed(entries: u64) -> Files {
     let disk = SimDisk::new(1);
     let engine = open(&disk, CommitMode::OnAppend).unwrap();
@@ -230,7 +233,8 @@ fn a_zeroed_slot_of_meta_hides_no_lost_frame_after_one_put_and_three() {
         for slot in [0, 4096] {
             let mut files = whole.clone();
             files.get_mut("META").unwrap()[slot..slot + 512].fill(0);
-            // The log alone is whole, and its end is what the other slot says: it opens, and the slot is reported.
+            // The log alone is whole, and its end is what the other slot says. So the directory
+            // opens, and the slot is reported.
             let disk = disk_with(&files);
             let engine = open(&disk, CommitMode::OnAppend).unwrap();
             let recovery = engine.machine().recovery();
@@ -251,7 +255,7 @@ fn a_zeroed_slot_of_meta_hides_no_lost_frame_after_one_put_and_three() {
     }
 }
 
-/// A directory that was killed after it had been opened so often, with two entries of each time.
+/// A directory that was killed after `openings` openings, with two entries from each.
 fn killed(openings: u64) -> Files {
     let disk = SimDisk::new(1);
     for opening in 0..openings {
@@ -282,8 +286,9 @@ fn a_lost_slot_of_meta_that_may_have_known_the_end_keeps_the_log_from_being_open
             let mut files = whole.clone();
             files.get_mut("META").unwrap()[slot + 100] ^= 1;
             let disk = disk_with(&files);
-            // The first two slots of a directory say the same. After a close the newest slot is of the opening, which the
-            // frames tell of, and the one before it is of the close. An older one that is lost may have been newer.
+            // The first two slots of a directory say the same. After a close the newest slot
+            // belongs to the opening, of which the frames tell, and the one before it to the close.
+            // A lost slot that is older may have been newer.
             let is_proved = slot == newest;
             if is_proved {
                 let engine = open(&disk, CommitMode::OnAppend).unwrap();
@@ -295,7 +300,7 @@ fn a_lost_slot_of_meta_that_may_have_known_the_end_keeps_the_log_from_being_open
             let OpenError::Corrupt(place) = refused else { panic!("{refused}") };
             assert_eq!((&*place.file, place.offset), ("META", slot as u64), "{openings}");
             assert_eq!(files_of(&disk), files, "nothing was changed");
-            // Repair decides, and loses nothing of it.
+            // Repair decides, and loses none of it.
             let repair = RepairOptions::new().write(true);
             let report = repair_on_disk(&disk, &SimDisk::new(0), repair).unwrap();
             assert!(report.repaired && report.log.is_none());
@@ -335,7 +340,7 @@ fn a_compaction_records_how_far_hard_had_come() {
 
 #[test]
 fn a_repair_of_meta_says_no_more_of_hard_than_is_durable() {
-    // A vote's write, its sync, and for the first one all that makes HARD.
+    // A vote needs its write and its sync, and the first one everything that makes HARD.
     for (votes, operations) in [(0, 12), (2, 2)] {
         for n in 0..operations {
             let what = format!("operation {n} after {votes} votes");

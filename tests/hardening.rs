@@ -1,4 +1,4 @@
-//! What somebody else may have put into a directory, and what of its content must not get out.
+//! Tests of foreign files in a directory, and of content that must not get out.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,7 +35,8 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// The umask is the process's, so this runs in one of its own; not as root, whom no permission stops.
+/// The umask belongs to the process, so this runs in a separate one. It is not run as root, whom no
+/// permission stops.
 #[test]
 fn the_umask_changes_no_permissions() {
     let name = "the_umask_changes_no_permissions";
@@ -80,7 +81,7 @@ fn the_umask_changes_no_permissions() {
     assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
 }
 
-/// Puts something that is no file of ours under `path`; `outside` is what a link leads to.
+/// Puts something that is no file of ours at `path`; `outside` is the target of a link.
 type Plant = fn(path: &Path, outside: &Path);
 
 const PLANTS: [(&str, Plant); 5] = [
@@ -127,7 +128,7 @@ fn what_is_planted_under_a_name_of_ours_is_refused_and_neither_followed_nor_wait
                 };
                 assert!(written.as_ref().is_err_and(refused), "{shown}: {written:?}");
                 match &read {
-                    // Reading goes on without it, and says so.
+                    // Reading continues without it, and reports it.
                     Ok(recovery) => assert_eq!(recovery.foreign.taken, [name], "{shown}"),
                     Err(error) => assert!(refused(error), "{shown}: {error}"),
                 }
@@ -168,7 +169,7 @@ fn what_is_planted_in_the_way_of_a_running_engine_poisons_it_and_is_not_written_
     }
 }
 
-/// In a child that may take half a gigabyte of addresses, for all of it.
+/// This runs in a child whose address space is limited to half a gigabyte.
 #[test]
 fn a_hostile_length_neither_allocates_nor_hangs() {
     let name = "a_hostile_length_neither_allocates_nor_hangs";
@@ -217,7 +218,7 @@ fn hostile_lengths(directory: &Path) {
             assert_eq!(read.recovery().applied, Some(5), "{name}");
         }
     }
-    // Every length and number of a frame's header, with a checksum that fits.
+    // Forge every length and number of a frame's header, with a checksum that fits.
     for (at, bytes) in
         [(64, 4), (68, 4), (7, 1), (8, 8), (16, 8), (40, 8), (48, 8), (80, 8), (88, 8)]
     {
@@ -232,13 +233,14 @@ fn hostile_lengths(directory: &Path) {
             file[frame + 124..][..4].copy_from_slice(&crc.to_le_bytes());
             fs::write(path.join(segment), file).unwrap();
             let opened = PersistentStateMachine::open(config).map(drop);
-            // An incarnation may be as high as it likes; whether a frame is the next one, the others say.
+            // An incarnation may be as high as it likes; the other fields decide whether a frame is
+            // the next one.
             let read = PersistentStateMachine::open_read_only(&path).unwrap();
             assert!(opened.is_err() || read.recovery().applied == Some(5), "{at} {hostile}");
             drop(sprag::inspect::verify(&path).unwrap());
         }
     }
-    // Every length of a slot.
+    // Forge every length of a slot.
     for name in ["META", "HARD"] {
         let slot = 512;
         let (path, config) = make(&format!("{name} slot"));
@@ -297,7 +299,7 @@ fn the_bytes_between_frames_and_behind_the_last_are_zero() {
     }
 }
 
-/// In a child, so that nobody else opens anything.
+/// This runs in a child, where no other test opens anything.
 #[test]
 fn nothing_is_left_of_many_opens_and_closes() {
     let name = "nothing_is_left_of_many_opens_and_closes";
@@ -319,14 +321,14 @@ fn nothing_is_left_of_many_opens_and_closes() {
     for round in 1..=1000 {
         let config = crate::common::io::config(&path).segment_bytes(64 << 10).expected_keys(64);
         let io = if round % 2 == 0 { IoBackend::Pwrite } else { IoBackend::Uring };
-        // A short pipeline is quickly made, without optimization too.
+        // A short pipeline is made quickly, even without optimization.
         let manager = crate::common::io::open_over(io, config, apply_config(2).pipeline_depth(64));
         put(&manager, round..=round, 10);
         manager.close(LONG).unwrap();
         if round % 10 == 0 {
             drop(PersistentStateMachine::open_read_only(&path).unwrap());
         }
-        // A thread that was joined may be in the list a moment longer.
+        // A joined thread may be in the list a moment longer.
         let first = *first.get_or_insert_with(held);
         let no_more = || {
             let now = held();
@@ -339,7 +341,7 @@ fn nothing_is_left_of_many_opens_and_closes() {
 const KEY: &[u8] = b"PLANTED-KEY";
 const VALUE: &[u8] = b"PLANTED-VALUE";
 
-/// Everything that was said, by errors, by `Debug`, and by `tracing`.
+/// Everything printed by errors, by `Debug`, and by `tracing`.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<String>>);
 
@@ -394,7 +396,7 @@ impl tracing::Subscriber for Said {
 #[test]
 fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     let said = Said::default();
-    // For the engine's threads too; only this test of the file looks.
+    // The subscriber covers the engine's threads too; only this test reads it.
     tracing::subscriber::set_global_default(said.clone()).unwrap();
     let scratch = Scratch::new();
     let limits = Limits { key_bytes_max: 64, value_bytes_max: 64, entry_bytes_max: 256 };
@@ -420,7 +422,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     said.debug(&manager.reader());
     manager.close(LONG).unwrap();
 
-    // Each byte of the frames damaged: what is refused, cut, verified, read up to, repaired.
+    // Damage each byte of the frames, and refuse, cut, verify, read and repair the result.
     let segment = scratch.path().join("0000000000000001.seg");
     let whole = fs::read(&segment).unwrap();
     let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
@@ -443,7 +445,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
             break;
         }
     }
-    // A disk that fails at each operation.
+    // The disk fails at each operation.
     for operation in 0..30 {
         let disk = SimDisk::new(operation);
         disk.fail_at(operation, Fault::Error(FaultError::Eio));
@@ -472,6 +474,6 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     for line in said.lines() {
         assert!(!hidden.iter().any(|needle| line.contains(needle)), "{line}");
     }
-    // Printed over several lines, one byte a line.
+    // A value printed over several lines, one byte a line, is found as well.
     assert!(!said.replace([' ', '\n'], "").contains("80,76,65,78,84,69,68"));
 }

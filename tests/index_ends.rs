@@ -1,4 +1,5 @@
-//! The least and the greatest index: `u64::MAX` is no index, `u64::MAX - 1` is the last one, and 0 may be the first.
+//! Tests of the least and the greatest index: `u64::MAX` is no index, `u64::MAX - 1` is the last
+//! one, and 0 may be the first.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::future::Future;
@@ -19,7 +20,7 @@ fn put(index: u64) -> Entry<'static> {
     Entry::put(index, 1, b"key", b"value")
 }
 
-/// No wait for `u64::MAX` ends well, whatever is applied.
+/// Checks that no wait for `u64::MAX` succeeds, whatever is applied.
 fn waits_end_at_the_last_index<M: StateMachine>(manager: &ApplyManager<M>, stages: &[Stage]) {
     let mut future = manager.acknowledged(u64::MAX);
     let mut context = Context::from_waker(Waker::noop());

@@ -1,4 +1,5 @@
-//! Installing a snapshot of another node: the state jumps, the log starts over, and a crash leaves one or the other.
+//! Tests of installing another node's snapshot: the state jumps, the log starts over, and a crash
+//! leaves one or the other.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use crate::common::machines::{compare, memory};
@@ -31,7 +32,7 @@ fn apply<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged]) {
     }
 }
 
-/// A snapshot, in a directory of its own, of the state after `log`.
+/// A snapshot of the state after `log`, in a separate directory.
 fn snapshot_of(log: &[Logged]) -> (tempfile::TempDir, Snapshot) {
     let manager = manage(memory(), apply_config(1));
     apply(&manager, log);
@@ -123,7 +124,7 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
         while manager.stats().durable != Some(40) {
             manager.flush_pending(LONG).unwrap();
         }
-        // Until the waiters are registered there is nobody to tell; one that comes late finds the new log.
+        // An unregistered waiter cannot be woken; a late one finds the new log.
         watch.until_asleep();
         manager.snapshots().restore(&snapshot, LONG).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(WaitError::Truncated { index: 30 })));
@@ -159,7 +160,7 @@ fn a_snapshot_whose_last_entry_the_log_has_commits_it_and_nothing_is_lost() {
     compare(manager.machine(), &Model::after(&log)).unwrap();
 }
 
-/// An engine on a simulated disk that installs a snapshot; the power fails at the operation given.
+/// An engine on a simulated disk installs a snapshot, and the power fails at the given operation.
 ///
 /// Proves DUR-26.
 #[test]
@@ -234,7 +235,7 @@ fn one_snapshot_is_received_at_a_time() {
     manager.snapshots().receive().unwrap();
 }
 
-/// What a machine of one's own writes.
+/// A machine that an embedder wrote.
 struct Own;
 
 impl StateMachine for Own {

@@ -1,5 +1,6 @@
-//! Real interruptions of real writes, over each back-end: a file-size limit that cuts a group short, and signals that hit
-//! every thread all the time. What was acknowledged is there after opening again.
+//! Tests with real interruptions of real writes, over each back-end: a file-size limit that cuts a
+//! group short, and signals that hit every thread all the time. Acknowledged entries are there
+//! after another opening.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -31,7 +32,7 @@ fn open(path: &Path, backend: IoBackend, durability: Durability) -> Persistent {
     io::open_over(backend, config(path).durability(durability), apply_config(1))
 }
 
-/// Nothing of it is zero.
+/// A value without zeros.
 fn value(index: u64) -> Vec<u8> {
     vec![(index % 255) as u8 + 1; VALUE_BYTES]
 }
@@ -43,7 +44,8 @@ fn submit(manager: &Persistent, indexes: std::ops::Range<u64>) -> Result<(), Sub
     manager.apply_entries(&entries).map(|_taken| ())
 }
 
-/// All up to `acknowledged` is there, and what is there is whole; then it goes on.
+/// Checks that everything up to `acknowledged` is there, that what is there is whole, and that the
+/// engine continues.
 fn check(path: &Path, acknowledged: u64, what: &str) {
     let manager = open(path, io::asked(), Durability::Sync);
     let applied = manager.stats().applied.unwrap_or(0);
@@ -56,7 +58,7 @@ fn check(path: &Path, acknowledged: u64, what: &str) {
     manager.flush_pending(LONG).unwrap();
 }
 
-/// The number after a word of what a child said.
+/// The number after a word in a child's output.
 fn said(text: &str, word: &str) -> u64 {
     let rest = text.split(word).nth(1).unwrap_or_else(|| panic!("{word}: {text}"));
     rest.split_whitespace().next().unwrap().parse().unwrap()
@@ -69,13 +71,15 @@ fn run_child(test: &str, path: &Path, case: &str) -> String {
     text
 }
 
-/// `<back-end> <limit> <entries a group>`: submits groups, several in flight, until one does not fit under the limit.
+/// Runs `<back-end> <limit> <entries a group>`: submits groups, several in flight, until one does
+/// not fit under the limit.
 fn write_up_to_a_limit(path: &Path, case: &str) {
     let mut parts = case.split(' ').map(|part| part.parse::<u64>().unwrap());
     let mut next = || parts.next().unwrap();
     let (backend, limit, group) = (BACKENDS[next() as usize], next(), next());
     let manager = open(path, backend, Durability::Sync);
-    // SAFETY: a disposition that is no handler; an error is returned then, instead of the signal.
+    // SAFETY: the disposition is no handler; the write then returns an error, instead of the
+    // signal.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     setrlimit(Resource::Fsize, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
     let mut submitted = 0;
@@ -91,7 +95,8 @@ fn write_up_to_a_limit(path: &Path, case: &str) {
     let Some(Poison::Io { source, .. }) = manager.poison() else {
         panic!("{:?}", manager.poison())
     };
-    // A direct write that is cut inside of its first block gets no further, and the kernel never says why.
+    // A direct write that is cut inside of its first block makes no progress, and the kernel does
+    // not say why.
     let (inside, kind) = (limit % 4096 != 0, source.kind());
     let no_further = kind == std::io::ErrorKind::WriteZero && inside;
     assert!(no_further || source.raw_os_error() == Some(libc::EFBIG), "{source}");
@@ -105,11 +110,12 @@ fn a_group_that_is_cut_short_is_never_acknowledged_and_what_was_is_there() {
         return write_up_to_a_limit(&path, &std::env::var(CASE).unwrap());
     }
     for (backend, io) in BACKENDS.into_iter().enumerate() {
-        // At a block, at a sector, and inside of one; groups of a few blocks and of hundreds.
+        // Cut at a block, at a sector, and inside of one, with groups of a few blocks and of
+        // hundreds.
         for (limit, group) in [(245_760, 1), (999_424, 40), (999_936, 40), (1_000_001, 90)] {
             let scratch = Scratch::new();
             let path = scratch.path();
-            // Its space is reserved without the limit.
+            // The segment's space is reserved without the limit.
             open(&path, io, Durability::Sync).close(LONG).unwrap();
             let case = format!("{backend} {limit} {group}");
             let acknowledged = said(&run_child(name, &path, &case), "acknowledged ");
@@ -118,7 +124,7 @@ fn a_group_that_is_cut_short_is_never_acknowledged_and_what_was_is_there() {
             assert!(acknowledged + 8 * group >= fit, "{case}: {acknowledged} of {fit}");
             let bytes = fs::read(path.join("0000000000000001.seg")).unwrap();
             let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
-            // A part of the group that failed is there, or nothing would have been cut short.
+            // A part of the failed group is there; otherwise nothing was cut short.
             assert!(end <= limit && end + 8192 > limit, "{case}: written to {end}");
             check(&path, acknowledged, &case);
         }
@@ -131,7 +137,7 @@ extern "C" fn handle(_signal: libc::c_int) {
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Installs a handler after which no system call is begun again by the kernel.
+/// Installs a handler after which the kernel restarts no system call.
 fn interrupt_on(signal: libc::c_int) {
     // SAFETY: all zeros is a valid value of this plain structure.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -141,23 +147,24 @@ fn interrupt_on(signal: libc::c_int) {
     assert_eq!(set, 0);
 }
 
-/// Sends the signal to every thread of this process but the sender's, again and again.
+/// Sends the signal to every thread of this process but the sender's, repeatedly.
 fn storm(signal: libc::c_int, over: &AtomicBool) {
     let process = std::process::id();
-    // SAFETY: takes nothing, and cannot fail.
+    // SAFETY: the call has no arguments, and cannot fail.
     let me = unsafe { libc::gettid() };
     while !over.load(Ordering::Relaxed) {
         for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
             let thread: libc::pid_t = task.file_name().to_str().unwrap().parse().unwrap();
             if thread != me {
-                // SAFETY: takes numbers only; a thread that has ended meanwhile is an error, and nothing else.
+                // SAFETY: the call takes numbers only; a thread that has ended meanwhile is only an
+                // error.
                 unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
             }
         }
     }
 }
 
-/// `<back-end> <durability>`: one at a time, then flat out, while signals rain.
+/// Runs `<back-end> <durability>`: one entry at a time, then flat out, during a storm of signals.
 fn write_in_a_storm(path: &Path, case: &str) {
     let (backend, durability) = case.split_once(' ').unwrap();
     let backend = BACKENDS[backend.parse::<usize>().unwrap()];
@@ -174,7 +181,7 @@ fn write_in_a_storm(path: &Path, case: &str) {
             for index in 1..=200 {
                 submit(&manager, index..index + 1).unwrap();
                 manager.wait_for_apply(index, LONG).unwrap();
-                // However busy the machine is, so much of a storm is over it.
+                // Wait for this part of a storm, however busy the machine is.
                 while HANDLED.load(Ordering::Relaxed) < 5 * index {
                     thread::yield_now();
                 }

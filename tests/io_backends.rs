@@ -1,4 +1,5 @@
-//! The durable path over each back-end: the stats name the one in use, and a refusal is said and survived.
+//! Tests of the durable path over each back-end: the stats name the one in use, and a refusal is
+//! reported and survived.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,12 +22,12 @@ use sprag::{
 
 const LONG: Duration = Duration::from_secs(60);
 const ENTRIES: u64 = 3000;
-/// Set in a child process: the directory to run in.
+/// Variable of a child process: the directory to run in.
 const CHILD: &str = "SPRAG_IO_CHILD";
 
 type Manager = ApplyManager<PersistentStateMachine>;
 
-/// Whether the kernel gives this process a ring, asked without the engine.
+/// The kernel's refusal of a ring to this process, asked without the engine.
 fn kernel_refuses() -> Option<std::io::Error> {
     let mut parameters = [0_u8; 120];
     // SAFETY: the kernel writes at most the 120 bytes of its parameters, which are ours.
@@ -34,7 +35,7 @@ fn kernel_refuses() -> Option<std::io::Error> {
     if ring < 0 {
         return Some(std::io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was made above and is nobody else's.
+    // SAFETY: the descriptor was made above, and nothing else uses it.
     unsafe { libc::close(i32::try_from(ring).unwrap()) };
     None
 }
@@ -53,7 +54,8 @@ fn value(index: u64) -> Vec<u8> {
     vec![byte; usize::try_from(index * 37 % 1500).unwrap()]
 }
 
-/// One at a time, several threads' worth at once, and flat out; then everything again after opening.
+/// Applies entries one at a time, from several threads, and flat out; then checks everything after
+/// another opening.
 fn workload(config: &PersistentConfig) -> ApplyStats {
     let manager = open(config.clone());
     let put = |index: u64| {
@@ -79,7 +81,7 @@ fn workload(config: &PersistentConfig) -> ApplyStats {
     stats
 }
 
-/// Each group and each sync has its time, over each back-end.
+/// Checks that each group and each sync has its time, over each back-end.
 fn assert_times(stats: &ApplyStats) {
     let (times, log) = (&stats.times, stats.log_writer);
     assert_eq!((times.group_entries.count(), times.group_entries.sum()), (log.groups, ENTRIES));
@@ -126,7 +128,7 @@ fn a_durable_log_is_the_same_over_each_back_end() {
             let directory = tempfile::tempdir().unwrap();
             let stats = workload(&config(directory.path(), io).durability(durability));
             assert_backend(&stats, io);
-            // Written by one, read and gone on with by the other.
+            // Another back-end reads the log that one has written, and continues.
             for other in [IoBackend::Uring, IoBackend::Pwrite] {
                 verify(&config(directory.path(), other).durability(durability));
             }
@@ -134,7 +136,7 @@ fn a_durable_log_is_the_same_over_each_back_end() {
     }
 }
 
-/// The gate reads what this prints, to know over which back-ends to run all tests.
+/// The gate reads this output, to know over which back-ends to run all tests.
 #[test]
 fn a_ring_is_used_where_the_kernel_gives_one() {
     let directory = tempfile::tempdir().unwrap();
@@ -156,7 +158,7 @@ fn many_callers_wait_for_the_same_log() {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    // Short-lived threads hand writes over and end.
+                    // Short-lived threads submit writes and end.
                     for _ in 0..100 {
                         let index = {
                             let mut next = next.lock().unwrap();
@@ -188,7 +190,7 @@ fn an_injected_refusal_is_survived_and_said() {
     }
 }
 
-/// A filter that answers `io_uring_setup` with `EPERM` and lets everything else pass.
+/// Installs a filter that answers `io_uring_setup` with `EPERM` and lets every other call pass.
 fn forbid_rings() -> std::io::Result<()> {
     let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {
         code: u16::try_from(code).unwrap_or(0),
@@ -205,7 +207,7 @@ fn forbid_rings() -> std::io::Result<()> {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
     let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: takes numbers only.
+    // SAFETY: the call takes numbers only.
     let first = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     let (mode, program) = (libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&program));
     // SAFETY: the program and its four statements live until the call returns, which copies them.
@@ -213,7 +215,7 @@ fn forbid_rings() -> std::io::Result<()> {
     if first == 0 && second == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Runs `test` of this file in a child process, set up by `before`.
+/// Runs `test` of this file in a child process, prepared by `before`.
 fn in_child(test: &str, directory: &Path, before: fn() -> std::io::Result<()>) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let test = name_in(module_path!(), test);
@@ -240,12 +242,12 @@ fn a_refusal_by_a_system_call_filter_is_survived_and_said() {
     assert!(text.contains("in use: pwrite, io_uring is refused"), "{text}");
 }
 
-/// Files of at most 200,000 bytes, and an error instead of the signal.
+/// Limits files to 200,000 bytes, with an error instead of the signal.
 fn limit_files() -> std::io::Result<()> {
     let limit = libc::rlimit { rlim_cur: 200_000, rlim_max: 200_000 };
-    // SAFETY: sets a disposition that is no handler.
+    // SAFETY: the disposition is no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // SAFETY: reads the limit, which lives until the call returns.
+    // SAFETY: the call reads the limit, which lives until the call returns.
     let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
     if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
@@ -273,7 +275,7 @@ fn a_write_that_a_limit_cuts_short_is_never_acknowledged() {
     for (backend, io) in asked {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join(backend);
-        // The file's length is reserved without the limit, which counts from then on.
+        // The file's length is reserved without the limit, which applies from then on.
         open(config(&path, io)).close(LONG).unwrap();
         let text = in_child(name, &path, limit_files);
         let count = text.split("acknowledged ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -295,7 +297,7 @@ fn open_things() -> (usize, usize) {
 fn opening_and_closing_leaks_nothing() {
     let name = "opening_and_closing_leaks_nothing";
     let Some(path) = std::env::var_os(CHILD) else {
-        // Alone in a process: other tests open files too.
+        // This runs alone in a process, because other tests open files too.
         let directory = tempfile::tempdir().unwrap();
         in_child(name, directory.path(), || Ok(()));
         return;

@@ -1,5 +1,5 @@
-//! What `Journaled` promises of a state machine of one's own: that it comes back as the log has it, whatever ended the
-//! process, and that it is never given an entry twice, early, or of another log.
+//! Tests of the promises of `Journaled` to an embedder's machine. After every end of the process,
+//! its state is that of the log. It never gets an entry twice, early, or of another log.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::Mutex;
@@ -14,21 +14,21 @@ use sprag::{
     Range, Replies, Reply, SnapshotSink, SnapshotSource, Stage, StateMachine,
 };
 
-/// Sixteen numbers, and which entries came by; the order of the entries of one number tells.
+/// Sixteen numbers, and the indexes seen; the order of one number's entries shows in it.
 #[derive(Debug)]
 struct Numbers {
     numbers: Vec<Mutex<u64>>,
     seen: Mutex<Vec<u64>>,
-    /// What it says it had before.
+    /// The last entry that it claims to have.
     had: Option<LogId>,
     panics_on_snapshot: bool,
     panics_on_restore: bool,
 }
 
-/// Payloads that end the machine, or the world.
+/// Payload that makes the machine fail; the next constant kills the process.
 const FATAL: u8 = 0xfe;
 const PANIC: u8 = 0xff;
-/// Concerns every number.
+/// Payload that concerns every number.
 const ALL: u8 = 0xfd;
 
 impl Numbers {
@@ -51,7 +51,7 @@ impl Numbers {
         self.numbers.iter().map(|number| *number.lock().unwrap()).collect()
     }
 
-    /// The indexes it was given, in no order between partitions.
+    /// The indexes that the machine got, in no order between partitions.
     fn seen(&self) -> Vec<u64> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.sort_unstable();
@@ -124,7 +124,7 @@ impl StateMachine for Numbers {
     }
 }
 
-/// What entry `index` asks for, when nothing special is meant.
+/// The payload of entry `index`, without special meaning.
 fn payload(index: u64) -> [u8; 1] {
     match index % 10 {
         9 => [ALL],
@@ -143,7 +143,7 @@ fn submit<M: StateMachine>(manager: &ApplyManager<M>, indexes: std::ops::RangeIn
     let _ = manager.apply_entries(&entries).unwrap();
 }
 
-/// The numbers after entries `1..=last`, by the definition.
+/// The numbers after entries `1..=last`, by definition.
 fn expected(last: u64) -> Vec<u64> {
     let numbers = Numbers::new();
     for index in 1..=last {
@@ -170,7 +170,7 @@ fn refused(config: PersistentConfig, machine: Numbers) -> OpenError {
     }
 }
 
-/// A directory that holds entries `1..=last`, closed.
+/// A closed directory with entries `1..=last`.
 fn written(last: u64) -> Scratch {
     let scratch = Scratch::new();
     let manager = manage(open(scratch.config()), apply_config(3).inline_apply(false));
@@ -247,7 +247,7 @@ fn a_panic_in_replay_is_an_open_error_that_names_the_index_and_changes_nothing()
         let _opener = gate.opener();
         let bytes = [ends];
         let _ = manager.apply_entries(&[entry(201, &bytes), entry(202, &payload(202))]).unwrap();
-        // After the failure it would not be written any more.
+        // After the failure the entry would not be written any more.
         manager.wait_until(202, Stage::Durable, LONG).unwrap();
         gate.open();
         manager.wait_for_apply(202, LONG).unwrap_err();
@@ -279,7 +279,7 @@ fn a_machine_that_has_state_already_is_given_what_comes_after_it() {
         assert_eq!(machine.seen(), (had + 1..=300).collect::<Vec<_>>());
         assert_eq!(machine.applied(), Some(LogId::new(300, 1)));
     }
-    // And goes on from the log's end, not from where the machine's own count stands.
+    // The engine continues from the log's end, not from the machine's own count.
     let machine = Numbers::from(Some(LogId::new(200, 1)));
     let manager = manage(Journaled::open(scratch.config(), machine).unwrap(), apply_config(2));
     submit(&manager, 301..=310);
@@ -305,7 +305,7 @@ fn a_machine_with_the_state_of_another_log_is_refused() {
         }
         assert!(dir_bytes(&scratch.path()) == before, "a refused open changed a byte");
     }
-    // A log that has nothing has not committed it either, and none is made.
+    // An empty log has not committed the entry either, and none is made.
     let empty = Scratch::new();
     let error = refused(empty.config(), Numbers::from(Some(LogId::new(0, 1))));
     assert!(matches!(error, OpenError::OtherLog { found: None, .. }), "{error}");
@@ -333,7 +333,7 @@ fn only_what_is_committed_is_replayed_and_what_was_truncated_is_not() {
     (1..=20).for_each(|index| append(index, 1, payload(index)));
     manager.consensus().unwrap().commit(10).unwrap();
     manager.consensus().unwrap().truncate_after(Some(12)).unwrap();
-    // These would be found out by the numbers, and by a panic.
+    // The numbers, and a panic, would reveal these entries.
     (13..=16).for_each(|index| append(index, 2, payload(index)));
     append(17, 2, [PANIC]);
     manager.consensus().unwrap().commit(16).unwrap();
@@ -401,7 +401,8 @@ fn a_machine_opens_from_its_snapshot_and_is_given_what_comes_after_it() {
     assert_eq!(machine.seen(), (20_001..=20_100).collect::<Vec<_>>());
     assert_eq!(machine.recovery().snapshot, Some(LogId::new(20_000, 1)));
     drop(machine);
-    // One with state that reaches beyond the snapshot needs it not; one that falls short of the log gets it.
+    // A machine with state beyond the snapshot does not need it; one that is behind the log's start
+    // gets it.
     for (had, first) in [(20_050, 20_051), (purged, 20_001), (1, 20_001)] {
         let machine = Numbers::from(Some(LogId::new(had, 1)));
         let machine = Journaled::open(scratch.config(), machine).unwrap();
@@ -466,7 +467,7 @@ fn a_panic_while_a_snapshot_is_written_or_restored_is_an_error_that_names_the_in
     assert!(matches!(manager.poison(), Some(Poison::Panic { index: 310 })));
     drop(manager);
 
-    // Given to a running engine, too.
+    // A running engine gets one, too.
     let manager = manage(open(scratch.config()), apply_config(2));
     manager.snapshots().write().unwrap();
     let snapshot = manager.snapshots().newest().unwrap().unwrap();
@@ -527,7 +528,7 @@ fn the_memory_machine_over_a_log_keeps_its_values_in_memory_and_comes_back() {
     manager.close(LONG).unwrap();
     let machine = open();
     assert_eq!(machine.get(b"n").unwrap().as_deref(), Some(&b"7"[..]));
-    // In memory: a value outlives the machine, and holds no segment and no lock.
+    // In memory, a value outlives the machine, and holds no segment and no lock.
     let value = machine.get(b"k").unwrap().unwrap();
     assert_eq!(machine.len().unwrap(), 2);
     drop(machine);
@@ -551,7 +552,7 @@ fn a_failed_log_makes_reads_fail_and_acknowledges_nothing() {
     engine.run_until_idle();
     assert_eq!(engine.stats().acknowledged, Some(1));
     assert!(matches!(engine.machine().read(), Err(ReadError::Poisoned(Poison::Io { .. }))));
-    // The reads of the machine inside too.
+    // Reads of the inner machine fail too.
     assert!(matches!(engine.machine().get(b"k"), Err(ReadError::Poisoned(Poison::Io { .. }))));
 }
 
@@ -575,7 +576,7 @@ fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
     let manager = manage(machine, apply_config(2));
     assert_eq!(manager.machine().get(b"a").unwrap().unwrap(), long[..]);
     assert_eq!(manager.apply(&Entry::increment(4, 2, b"n", 1), LONG).unwrap(), Reply::Counter(6));
-    // Of another kind: what a machine of one's own wrote.
+    // The directory belongs to the other kind: an embedder's machine wrote it.
     let scratch = written(10);
     let manager = manage(open(scratch.config()), apply_config(1));
     let mut blob = Vec::new();

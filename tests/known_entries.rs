@@ -1,4 +1,5 @@
-//! What is submitted again: the same is known, another entry is a conflict, and what is gone cannot be compared.
+//! Tests of resubmission: the same entry is known, another entry is a conflict, and a removed entry
+//! cannot be compared.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::os::unix::fs::FileExt;
@@ -45,7 +46,7 @@ fn refuses<T: std::fmt::Debug>(outcome: Result<T, ApplyError>, index: u64) {
     }
 }
 
-/// Each way in refuses `entries`, whose entry `index` is another.
+/// Checks that each call refuses `entries`, whose entry `index` differs.
 fn every_way_refuses<M: StateMachine>(
     manager: &ApplyManager<M>,
     entries: &[Entry<'_>],
@@ -62,7 +63,7 @@ fn every_way_refuses<M: StateMachine>(
     assert_eq!(manager.stats().submitted, before, "nothing of it was taken");
 }
 
-/// Payloads that differ in as little as can be.
+/// Payloads that differ as little as possible.
 fn others() -> Vec<Payload<'static>> {
     let command = Payload::Command;
     vec![
@@ -82,7 +83,8 @@ fn others() -> Vec<Payload<'static>> {
 fn another_payload_is_refused<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>) {
     let taken = manager.apply_entries(&[put(1, b"value"), put(2, b"value")]).unwrap();
     assert_eq!(counts(taken), (2, 0, 0));
-    // On its way, acknowledged, and with entries behind it in the same frame and in later ones.
+    // The entry is in progress, acknowledged, and followed by entries in the same frame and in
+    // later ones.
     for round in 0..4 {
         for payload in others() {
             let other = Entry::new(LogId::new(2, 1), payload);
@@ -133,7 +135,7 @@ fn what_is_submitted_again_is_compared_wherever_its_bytes_are() {
         let taken = manager.apply_entries(&[put(index, &value(index))]);
         assert_eq!(counts(taken.unwrap()), (1, 0, 0));
     }
-    // In open and closed frames of images; then in files.
+    // The entries are in open and closed frames of images; then in files.
     check(&manager);
     manager.flush_pending(LONG).unwrap();
     check(&manager);
@@ -178,7 +180,7 @@ fn a_machine_without_a_log_compares_with_what_its_frames_still_hold() {
     for index in 1..=last {
         manager.apply(&put(index, &value), LONG).unwrap();
     }
-    // 24 MB of entries went through 16 MiB of frames.
+    // 24 MB of entries passed through 16 MiB of frames.
     let first = manager.apply_entries(&[put(1, b"other")]).unwrap();
     assert_eq!(counts(first), (0, 0, 1));
     conflicts(manager.apply_entries(&[put(last, b"other")]), last);
@@ -187,7 +189,7 @@ fn a_machine_without_a_log_compares_with_what_its_frames_still_hold() {
     assert_eq!((new, same + gone), (0, last));
     assert!(same > 200 && gone > 1000, "{same} {gone}");
 
-    // What a machine begins with is nowhere.
+    // The entries that a machine begins with are in no log.
     let file = Scratch::new();
     manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let donor = Snapshot::open(file.path()).unwrap();
@@ -208,7 +210,7 @@ fn appended_entries_are_compared_also_after_others_took_their_place() {
     assert_eq!(counts(manager.consensus().unwrap().append(&appended).unwrap()), (0, 3, 0));
     conflicts(manager.consensus().unwrap().append(&[entry(3, 1, b"x")]), 3);
     manager.consensus().unwrap().truncate_after(Some(1)).unwrap();
-    // The same log ids may come back with other payloads once they are gone.
+    // The same log ids may return with other payloads once the entries are removed.
     let taken = manager.consensus().unwrap().append(&[
         entry(1, 1, b"a"),
         entry(2, 1, b"x"),
@@ -223,7 +225,7 @@ fn appended_entries_are_compared_also_after_others_took_their_place() {
     conflicts(manager.consensus().unwrap().append(&[entry(2, 1, b"b")]), 2);
     let again = [entry(1, 1, b"a"), entry(2, 1, b"x"), entry(3, 2, b"c"), entry(4, 2, b"d")];
     assert_eq!(counts(manager.consensus().unwrap().append(&again).unwrap()), (1, 3, 0));
-    // Another log id is told as before.
+    // Another log id is detected as before.
     match manager.consensus().unwrap().append(&[entry(3, 1, b"c")]).unwrap_err() {
         SubmitError::Conflict { index: 3, known, got } => {
             assert_eq!((known, got), (LogId::new(3, 2), LogId::new(3, 1)));
@@ -240,7 +242,7 @@ fn a_comparison_counts_only_if_nothing_was_truncated_meanwhile() {
     let entries: Vec<_> = (1..=kept).map(|index| put(index, b"kept")).collect();
     let _ = manager.consensus().unwrap().append(&entries).unwrap();
     let done = AtomicBool::new(false);
-    // A payload that no other call has ever had.
+    // This payload is in no other call.
     let unique = AtomicU64::new(0);
     let next = || unique.fetch_add(1, Ordering::SeqCst).to_le_bytes();
     thread::scope(|scope| {
@@ -374,7 +376,7 @@ fn an_entry_that_does_not_read_back_is_damage_and_neither_the_same_nor_another()
         }
         error => panic!("{error:?}"),
     }
-    // What lies elsewhere is compared all the same.
+    // Entries elsewhere are still compared.
     assert_eq!(counts(manager.apply_entries(&entries[399..]).unwrap()), (0, 1, 0));
     flip();
     assert_eq!(counts(manager.apply_entries(&entries).unwrap()), (0, 400, 0));

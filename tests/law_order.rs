@@ -1,5 +1,5 @@
-//! Law 1: state and replies are those of applying the log one entry at a time, in index order, on one thread, whatever
-//! the workers, the batch sizes, the calls, the hash seed, and the restarts in between.
+//! Tests of law 1: state and replies are those of applying the log one entry at a time, in index
+//! order, on one thread. Workers, batch sizes, calls, the hash seed, and restarts do not matter.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use crate::common::generate;
@@ -15,21 +15,21 @@ use sprag::{
     PersistentStateMachine, Reply, StateMachine,
 };
 
-/// One way to hand entries over.
+/// A way to submit entries.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     One,
     Async,
     Sync,
     Batch,
-    /// Asynchronously, then the same again synchronously.
+    /// Asynchronously, and then the same entries synchronously.
     Twice,
 }
 
 #[derive(Clone, Debug)]
 struct Scenario {
     ops: Vec<Op>,
-    /// 0 or 1.
+    /// Index of the first entry, 0 or 1.
     first: u64,
     calls: Vec<(Call, usize)>,
     workers: usize,
@@ -38,7 +38,7 @@ struct Scenario {
     pipeline_depth: usize,
     inline_apply: bool,
     hash_seed: u64,
-    /// After which calls the machine is opened anew, and whether it was closed or dropped.
+    /// Calls after which the machine is opened anew, and whether it was closed or dropped.
     restarts: Vec<(usize, bool)>,
 }
 
@@ -98,7 +98,7 @@ impl Scenario {
             .hash_seed(self.hash_seed)
     }
 
-    /// The log cut into what each call hands over; the calls go round until nothing is left.
+    /// The log, cut into the parts of each call; the calls repeat until nothing is left.
     fn parts<'l>(&self, log: &'l [Logged]) -> Vec<(Call, &'l [Logged])> {
         let mut parts = Vec::new();
         let mut rest = log;
@@ -119,11 +119,12 @@ impl Scenario {
     }
 }
 
-/// How often one submission may be refused as full, with a flush after each.
+/// Number of times that one submission may be refused as full, with a flush after each.
 const FULL_MAX: usize = 2000;
 
-/// Submits all of `entries`: again after a flush while the pipeline is full, and in halves what never fits at once. Any
-/// other refusal fails the test, and so does being full with nothing pending.
+/// Submits all of `entries`: again after a flush while the pipeline is full, and in halves if they
+/// never fit at once. Any other refusal fails the test, and so does a full pipeline with nothing
+/// pending.
 fn submit<M: StateMachine>(
     manager: &ApplyManager<M>,
     entries: &[Entry<'_>],
@@ -162,7 +163,7 @@ fn submit_sync<M: StateMachine>(manager: &ApplyManager<M>, entries: &[Entry<'_>]
     all
 }
 
-/// Hands one part over and gives the replies that there are.
+/// Submits one part and returns the existing replies.
 fn perform<M: StateMachine>(
     manager: &ApplyManager<M>,
     call: Call,
@@ -197,7 +198,7 @@ fn perform<M: StateMachine>(
         }
         Call::Twice => {
             submit_async(manager, entries);
-            // What was applied in between says so; what was still pending has its one reply.
+            // An entry applied in between reports that; a pending one has its one reply.
             let replies = submit_sync(manager, entries).into_iter();
             replies
                 .map(|reply| Some(reply).filter(|reply| *reply != Reply::AlreadyApplied))
@@ -206,7 +207,7 @@ fn perform<M: StateMachine>(
     }
 }
 
-/// The replies of one part against the oracle's: `None` where the engine gave none.
+/// Compares the replies of one part with the oracle's: `None` where the engine returned none.
 fn check_replies(first: u64, got: &[Option<Reply>], expected: &[Reply]) -> Result<(), String> {
     if got.len() != expected.len() {
         return Err(format!("{} replies for {} entries", got.len(), expected.len()));
@@ -219,7 +220,8 @@ fn check_replies(first: u64, got: &[Option<Reply>], expected: &[Reply]) -> Resul
     Ok(())
 }
 
-/// Runs the scenario's log through one engine after another and checks each reply against `oracle`'s log.
+/// Runs the scenario's log through one engine after another, and compares each reply with
+/// `oracle`'s log.
 fn run<M: StateMachine + KeyValueReads>(
     scenario: &Scenario,
     oracle: &[Logged],
@@ -275,7 +277,7 @@ fn run_persistent(scenario: &Scenario, oracle: &[Logged]) -> Result<(), String> 
     let scratch = Scratch::new();
     let open = || PersistentStateMachine::open(scenario.persistent(&scratch)).unwrap();
     run(scenario, oracle, open, true)?;
-    // Looking at it afterwards shows the same.
+    // A later read-only opening shows the same.
     let reader = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
     compare(&reader, &Model::after(oracle))
 }
@@ -302,7 +304,7 @@ proptest! {
     }
 }
 
-/// A scenario with nothing special but its operations.
+/// A scenario without special options.
 fn plain(ops: Vec<Op>) -> Scenario {
     Scenario {
         ops,
@@ -318,7 +320,8 @@ fn plain(ops: Vec<Op>) -> Scenario {
     }
 }
 
-/// The canary: an oracle that has two entries in the other order must be told apart, by the state or by the replies.
+/// The canary: an oracle with two entries in the other order must differ, in the state or in the
+/// replies.
 #[test]
 fn an_oracle_with_two_entries_swapped_is_told_apart() {
     let swaps: Vec<(&str, Vec<Op>)> = vec![
@@ -361,7 +364,8 @@ fn an_oracle_with_two_entries_swapped_is_told_apart() {
 /// Proves ORD-11.
 #[test]
 fn barriers_among_many_partitions_keep_their_place_in_the_order() {
-    // Each barrier reads what every partition wrote before it: one entry late or early and it is rejected.
+    // Each barrier reads what every partition wrote before it: one entry late or early, and it is
+    // rejected.
     let keys: Vec<Vec<u8>> = (0..32_u8).map(|key| vec![key; 3]).collect();
     let mut ops = Vec::new();
     for round in 0..40_i64 {

@@ -1,6 +1,7 @@
-//! A limit of the process that is met: an error that names it, nothing lost, and the directory opens when it is raised.
+//! Tests of a process at its limits: an error names the limit, nothing is lost, and the directory
+//! opens when the limit is raised.
 //!
-//! Limits are the process's, so each test runs in a child process of its own.
+//! Limits belong to the process, so each test runs in a child process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
@@ -26,7 +27,7 @@ fn in_a_child(name: &str) {
     assert!(said.contains("1 passed"), "{said}");
 }
 
-/// Sets the soft limit; the hard one stays.
+/// Sets the soft limit, and leaves the hard one.
 fn limit(resource: Resource, current: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     setrlimit(resource, Rlimit { current: current.or(maximum), maximum }).unwrap();
@@ -56,7 +57,7 @@ fn value(index: u64) -> Vec<u8> {
     vec![u8::try_from(index % 251).unwrap(); VALUE_BYTES]
 }
 
-/// Applies entries up to `last`; the last one that was acknowledged, and the error that ended it.
+/// Applies entries up to `last`. Returns the last acknowledged one, and the error that ended it.
 fn apply(manager: &Manager, last: u64) -> (u64, Option<String>) {
     let mut next = manager.stats().applied.map_or(1, |applied| applied + 1);
     while next <= last {
@@ -89,7 +90,7 @@ fn child_with_a_limit_of_a_file_s_size() {
         let manager = open(config(&path, segment_bytes));
         assert_eq!(apply(&manager, 30), (30, None));
         limit(Resource::Fsize, Some(48 << 10));
-        // Lower than what the segment has already, too.
+        // A limit below the segment's current length works too.
         let (acknowledged, error) = apply(&manager, 1000);
         let error = error.unwrap();
         assert!(error.contains("RLIMIT_FSIZE") && error.contains(".seg"), "{error}");
@@ -116,7 +117,7 @@ fn child_with_a_limit_of_a_file_s_size() {
     }
 }
 
-/// A snapshot that is longer than the limit, made while there is none.
+/// Makes a snapshot that is longer than the limit, before the limit is set.
 fn write_snapshot(path: &Path) -> std::path::PathBuf {
     let before = getrlimit(Resource::Fsize).current;
     limit(Resource::Fsize, None);
@@ -146,7 +147,7 @@ fn child_without_descriptors() {
     let manager = open(config(&path, 64 << 10));
     apply(&manager, 20);
     let mut taken = take_descriptors();
-    // Over many segments: the log goes on with what it has.
+    // The log continues over many segments with its descriptors.
     let (acknowledged, error) = apply(&manager, 200);
     assert_eq!((acknowledged, error), (200, None));
     check(&manager, 200);
@@ -156,7 +157,7 @@ fn child_without_descriptors() {
     let error = PersistentStateMachine::open(config(&path.with_extension("2"), 64 << 10));
     let error = error.map(drop).unwrap_err().to_string();
     assert!(error.contains("RLIMIT_NOFILE"), "{error}");
-    // With another part of the process after each descriptor that comes free, the log ends at some segment.
+    // Another part of the process takes each free descriptor, so the log ends at some segment.
     let (mut acknowledged, mut error) = (200, None);
     for last in 201..400 {
         taken.extend(take_descriptors());
@@ -200,7 +201,7 @@ fn child_without_address_space() {
     let segment_bytes = 32 << 20;
     let entries_of_a_segment = (segment_bytes / VALUE_BYTES) as u64;
     let manager = open(config(&path, segment_bytes));
-    // Until all images are there.
+    // Fill segments until all images exist.
     let last = 4 * entries_of_a_segment;
     assert_eq!(apply(&manager, last), (last, None));
     let mapped = maps_of_segments();
@@ -211,13 +212,13 @@ fn child_without_address_space() {
     assert_eq!(apply(&manager, more), (more, None));
     assert_eq!(maps_of_segments(), mapped, "no segment was mapped");
     check(&manager, more);
-    // What is read of the state before is what it was.
+    // Reads of the earlier state return the same.
     let old = view.get(&key(last)).unwrap();
     assert_eq!(old.as_deref(), Some(&*value(last)));
     let first = more - 2 * entries_of_a_segment;
     let entries = manager.log().unwrap().entries(first..=first + 9, 1 << 20).unwrap();
     assert_eq!(entries.len(), 10);
-    // What is submitted again is compared with it.
+    // Resubmitted entries are compared with the log.
     let again = manager.apply_entries(&[Entry::put(first, 1, &key(first), &value(first))]);
     assert_eq!(again.unwrap().known_same, 1);
     let other = manager.apply_entries(&[Entry::put(first, 1, &key(first), b"other")]);
@@ -231,7 +232,7 @@ fn child_without_address_space() {
     check(&manager, more);
     manager.close(LONG).unwrap();
     drop(held);
-    // Opening wants images again, and says so if it gets none.
+    // Opening needs images again, and reports it if it gets none.
     limit(Resource::As, Some(address_space_bytes() + (24 << 20)));
     let refused = PersistentStateMachine::open(config(&path, segment_bytes)).map(drop);
     let refused = refused.unwrap_err().to_string();
@@ -254,7 +255,8 @@ fn child_without_threads() {
     let machine = PersistentStateMachine::open(config(&path, 64 << 10)).unwrap();
     let one = NonZeroUsize::MIN;
     let threads = ApplyConfig::new().worker_count(one).pipeline_depth(16);
-    // No room for the stack of a thread, as a limit of threads would have it, which root is not held to.
+    // There is no room for a thread's stack. A limit of threads would act alike, but root is exempt
+    // from it.
     limit(Resource::As, Some(address_space_bytes() + (1 << 20)));
     let error = ApplyManager::new(machine, threads).map(drop).unwrap_err().to_string();
     limit(Resource::As, None);

@@ -1,4 +1,5 @@
-//! The hold on a directory, whatever happens to its names and to the processes that have it.
+//! Tests of the hold on a directory, whatever happens to its names and to the processes that have
+//! it.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +48,7 @@ fn lost(closed: Result<(), CloseError>) -> LockLost {
     }
 }
 
-/// LOCK goes, and another one may come in its place.
+/// Removes LOCK, and makes another one in its place if `replace`.
 fn lose_lock_file(path: &Path, replace: bool) {
     fs::remove_file(path.join("LOCK")).unwrap();
     if replace {
@@ -68,7 +69,8 @@ fn a_lock_file_that_is_removed_or_replaced_lets_no_second_writer_in() {
         let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
         assert!(machine.recovery().beside_a_writer, "a reader knows of the writer");
         put(&manager, 2);
-        // It does not say that it was closed: another release, which knows LOCK only, may have opened the directory.
+        // META does not say that the log was closed: another release, which knows LOCK only, may
+        // have opened the directory.
         let before = fs::read(scratch.path().join("META")).unwrap();
         assert_eq!(lost(manager.close(LONG)), LockLost::LockFile);
         assert_eq!(fs::read(scratch.path().join("META")).unwrap(), before);
@@ -145,15 +147,15 @@ fn a_directory_that_is_opened_through_a_link_is_known_where_it_is() {
     manager.close(LONG).unwrap();
 }
 
-/// Runs `run` in a copy of this process that `fork` makes, and fails if it panics there. Whether it came to an end within
-/// `limit`; else it is killed.
+/// Runs `run` in a child that `fork` makes, and fails if it panics there. Returns whether the child
+/// ended within `limit`; otherwise it is killed.
 fn ends_in_a_fork(limit: Duration, run: impl FnOnce()) -> bool {
-    // SAFETY: the child runs `run` and leaves; the C library makes its allocator usable there.
+    // SAFETY: the child runs `run` and exits; the C library makes its allocator usable there.
     let forked = unsafe { libc::fork() };
     assert!(forked >= 0);
     if forked == 0 {
         let status = i32::from(catch_unwind(AssertUnwindSafe(run)).is_err());
-        // SAFETY: it ends the child at once, and runs nothing of what the parent has registered.
+        // SAFETY: this ends the child at once, and runs no handler that the parent has registered.
         unsafe { libc::_exit(status) };
     }
     let pid = Pid::from_raw(forked).unwrap();
@@ -249,7 +251,8 @@ fn a_child_of_fork_that_uses_its_copy_writes_nothing() {
         &|manager| drop(manager.log().unwrap().save_hard_state(b"of the child").unwrap_err()),
     ];
     for call in calls {
-        // It may wait for good: a thread that is the parent's only may have held a lock of the engine.
+        // The call may wait forever: a thread that only the parent has may have held a lock of the
+        // engine.
         let ended = ends_in_a_fork(Duration::from_secs(1), || call(&manager));
         println!("the call came back: {ended}");
         assert_eq!(dir_bytes(&scratch.path()), before);

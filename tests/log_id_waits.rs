@@ -1,4 +1,5 @@
-//! Waiting for a log id: one entry satisfies it, and what the log has forgotten is said to be unknown.
+//! Tests of waiting for a log id: one entry satisfies the wait, and a forgotten entry is reported
+//! as unknown.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::thread;
@@ -79,10 +80,10 @@ fn the_entry_that_replaced_another_satisfies_no_wait_for_that() {
         is_replaced(&manager, index, 3, by(index));
         is_done(&manager, index, 2);
     }
-    // Made before the truncation, and first polled after it.
+    // The future was made before the truncation, and is first polled after it.
     let late = block_on(early).unwrap_err();
     assert!(matches!(late, WaitError::Replaced { found: Some(found), .. } if found.term == 2));
-    // The index alone tells nothing of this: that is what a wait for an index is.
+    // A wait for the index alone does not notice this.
     block_on(manager.acknowledged(2)).unwrap();
     manager.close(LONG).unwrap();
     let manager = open(scratch.by_commit());
@@ -146,10 +147,10 @@ fn what_is_below_the_logs_memory_is_no_longer_known_and_never_ok() {
         assert!(purged > 50, "{purged}");
         for index in [0, 1, 49, purged - 1] {
             is_forgotten(manager, index, 1 + index / 50);
-            // Another term at that index is not told apart any more.
+            // Another term at that index is no longer distinguished.
             is_forgotten(manager, index, 99);
         }
-        // The entry that the log begins after is known, and so are those in it.
+        // The entry before the log's beginning is known, and so are the entries in it.
         for index in [purged, purged + 1, 200].into_iter().filter(|index| *index <= 200) {
             let term = 1 + index / 50;
             is_done(manager, index, term);

@@ -1,4 +1,4 @@
-//! Entries read back while the log's front is given up, and while its end is taken back, by other threads.
+//! Tests of reading entries while other threads give up the log's front and truncate its end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +63,7 @@ fn a_read_of_what_is_truncated_finds_one_log_s_entries_or_hears_that_they_are_go
                     manager.log().unwrap().sync(PATIENT).unwrap();
                 }
                 if term % 2 == 0 {
-                    // It is there for a while.
+                    // The entry is there for a while.
                     manager.log().unwrap().sync(PATIENT).unwrap();
                 }
                 while let Err(error) = manager.consensus().unwrap().truncate_after(None) {

@@ -6,7 +6,8 @@ use crate::common::{LONG, Scratch, apply_config, child, child_directory, manage}
 use sprag::Entry;
 use sprag::error::SubmitError;
 
-/// Resident memory of this process in KiB, without pages of files: its program is read in as it runs.
+/// Resident memory of this process in KiB, without pages of files: the program is read in as it
+/// runs.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
@@ -39,7 +40,7 @@ fn call_and_measure() {
                 manager.flush_pending(LONG).unwrap();
             }
             if index % 16 == 0 {
-                // Made, and never polled or waited for.
+                // The future is never polled or waited for.
                 let _unused = manager.acknowledged(index + 5);
             }
         }
@@ -51,6 +52,6 @@ fn call_and_measure() {
     let before = resident_kib();
     call(200_000);
     let grown = resident_kib().saturating_sub(before);
-    // 40 bytes a call would be 8 MB.
+    // A leak of 40 bytes a call would be 8 MB.
     assert!(grown < 4096, "{grown} KiB more after 200,000 calls");
 }

@@ -1,4 +1,5 @@
-//! Opening from a snapshot at once: reads and writes go on while the store fills, and nothing comes back.
+//! Tests of instant opening from a snapshot: reads and writes go on while the store fills, and
+//! nothing comes back.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use crate::common::generate::Dice;
@@ -16,7 +17,7 @@ fn key(at: u64) -> Vec<u8> {
     format!("key-{at:03}").into_bytes()
 }
 
-/// All commands, over few keys.
+/// A log of all commands, over few keys.
 fn log(seed: u64, first: u64, entries: u64) -> Vec<Logged> {
     let mut dice = Dice::new(seed);
     let mut command = |small: bool| {
@@ -105,7 +106,7 @@ fn everything_reads_and_applies_as_ever_at_any_moment_of_the_filling() {
             let expected = model.apply_all(now);
             let mut found = Vec::new();
             std::thread::scope(|scope| {
-                // A synchronous call waits; the steps are ours to take.
+                // The synchronous call waits, and this thread takes the steps.
                 let call = scope.spawn(|| {
                     with_entries(now, |entries| {
                         engine.apply_entries_sync(entries, LONG, &mut found)
@@ -181,7 +182,7 @@ fn a_damaged_chunk_is_found_at_its_first_use_and_read_from_by_nobody() {
     let path =
         name.into_iter().find(|path| path.extension().is_some_and(|end| end == "snap")).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
-    // In the first chunk, after the header.
+    // This is in the first chunk, after the header.
     bytes[4096 + 100] ^= 2;
     std::fs::write(&path, bytes).unwrap();
     let engine = engine(&scratch, 1);
@@ -216,7 +217,7 @@ fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
     let name = names.into_iter().find(|name| name.ends_with(".snap")).unwrap();
     let path = scratch.path().join(&name);
     let good = std::fs::read(&path).unwrap();
-    // Header, index, footer.
+    // Damage header, index, and footer.
     for at in [40, good.len() - 64 - 40, good.len() - 20] {
         let mut bytes = good.clone();
         bytes[at] ^= 2;
@@ -230,7 +231,8 @@ fn damage_to_the_index_of_the_only_snapshot_is_refused_by_its_name() {
     engine(&scratch, 1);
 }
 
-/// The snapshot that is filled from is the very one that keys are pointed to: its pieces then have two numbers each.
+/// The store fills from the same snapshot that keys are pointed to, so its pieces have two numbers
+/// each.
 #[test]
 fn the_log_may_be_purged_while_the_store_fills_and_every_key_still_reads() {
     let (base, tail) = (log(7, 1, 1500), log(8, 1501, 60));
@@ -270,9 +272,9 @@ fn a_snapshot_that_cannot_be_read_for_a_moment_is_not_taken_for_a_damaged_one() 
     }
     drop(engine);
     let (mut refused, mut damaged) = (0, 0);
-    // Full: as no memory and no descriptors, it passes. The other one comes back however often it is read.
+    // A full disk passes, like missing memory or descriptors. The other fault recurs at every read.
     for fault in [FaultError::Enospc, FaultError::Eio] {
-        // What struck nothing before is forgotten, here and below.
+        // Clear faults that did not strike, here and below.
         disk.reset_operations();
         drop(open().unwrap());
         for read in 0..disk.reads() {

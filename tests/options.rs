@@ -1,4 +1,4 @@
-//! Every option does what its name says: one test sees the effect of each.
+//! Tests of every option: one test observes the effect of each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::HashSet;
@@ -19,17 +19,17 @@ use sprag::{
     PersistentStateMachine, Range, Stage, StateMachine,
 };
 
-/// What a machine saw of one range.
+/// Data on one range that a machine got.
 #[derive(Clone, Debug)]
 struct Seen {
     entries: u64,
     partition: Partition,
     thread: ThreadId,
-    /// The cores its thread may run on, as the system lists them.
+    /// The cores that its thread may run on, as the system lists them.
     cores: String,
 }
 
-/// A machine that writes down every range, and passes the gate before each.
+/// A machine that records every range, and passes the gate before each.
 fn watched<M: StateMachine>(inner: M, gate: &Arc<Gate>) -> (Hooked<M>, Arc<Mutex<Vec<Seen>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (notes, gate) = (Arc::clone(&seen), Arc::clone(gate));
@@ -148,7 +148,7 @@ fn batch_size_is_the_most_entries_handed_to_a_worker_at_once() {
 }
 
 const LINGER: Duration = Duration::from_millis(600);
-/// What waits for this is not there after [`LONG`].
+/// Longer than [`LONG`], so an event that waits for it does not come in time.
 const ENDLESS: Duration = Duration::from_secs(60);
 
 #[test]
@@ -205,7 +205,7 @@ fn pin_workers_gives_each_worker_one_core() {
         let pinned = manager.stats().workers_pinned;
         let seen = seen.lock().unwrap();
         if pin {
-            // Best effort; but where it says that it worked, it did.
+            // Pinning is best effort, but a reported success must be true.
             let single = seen.iter().filter(|range| range.cores.parse::<u32>().is_ok()).count();
             assert!(pinned == 0 || single > 0, "{pinned} pinned: {seen:?}");
             assert_eq!(pinned, 2, "nothing keeps this test from pinning");
@@ -286,7 +286,7 @@ fn durability_decides_when_the_log_is_synced() {
 
     let (began, interval) = (Instant::now(), Duration::from_millis(30));
     let often = run(scratches[3].config().durability(Durability::Periodic(interval)));
-    // Nobody flushes, submits or waits.
+    // No call flushes, submits or waits.
     assert!(eventually(LONG, || often.stats().durable == Some(20)), "{:?}", often.stats());
     let syncs = often.stats().log_writer.syncs;
     let most = began.elapsed().as_millis() / interval.as_millis() + 2;
@@ -311,7 +311,7 @@ fn durability_is_acknowledged_by_what_it_says() {
     }
 }
 
-/// How many frames the log has after 64 entries in one submission.
+/// Number of frames of the log after 64 entries in one submission.
 fn frames(configure: impl Fn(PersistentConfig) -> PersistentConfig, value_bytes: usize) -> u64 {
     let scratch = Scratch::new();
     let manager = open(configure(scratch.config().segment_bytes(256 << 10)));

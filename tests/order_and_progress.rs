@@ -1,4 +1,4 @@
-//! Order, waiting, back-pressure, retries and stopping.
+//! Tests of order, waiting, back-pressure, retries and stopping.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
@@ -124,7 +124,8 @@ fn any_index_can_be_waited_for_by_any_number_of_waiters_before_and_after_it_is_a
         ),
         "{none_yet:?}"
     );
-    // Two waiters for each index, most of which end no submission, all before anything is submitted.
+    // Two waiters register for each index before anything is submitted; most of the indexes end no
+    // submission.
     let waiters: Vec<_> = (0..40)
         .map(|at| {
             let manager = Arc::clone(&manager);
@@ -137,7 +138,7 @@ fn any_index_can_be_waited_for_by_any_number_of_waiters_before_and_after_it_is_a
     for waiter in waiters {
         within(LONG, "a waiter", move || waiter.join().unwrap()).unwrap();
     }
-    // Afterwards: again and again, without waiting.
+    // Afterwards, wait repeatedly without blocking.
     for index in (1..=20).chain(1..=20) {
         manager.wait_for_apply(index, Duration::ZERO).unwrap();
         manager.wait_until(index, Stage::Applied, Duration::ZERO).unwrap();
@@ -244,7 +245,7 @@ fn a_retry_after_a_timeout_joins_what_is_under_way_and_applies_once() {
     let gate = Gate::shut();
     let manager = Arc::new(manage(gated(memory(), &gate), apply_config(1)));
     let _opener = gate.opener();
-    // One entry before it, so that the call under test does not apply by itself.
+    // Submit one entry first, so that the call under test does not apply itself.
     let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     gate.wait_for_somebody();
     let entries = [Entry::increment(2, 1, b"c", 1)];
@@ -262,7 +263,7 @@ fn a_retry_after_a_timeout_joins_what_is_under_way_and_applies_once() {
         ),
         "{outcome:?}"
     );
-    // Retried it would take a thousand timeouts.
+    // Retries would take a thousand timeouts.
     assert!(started.elapsed() < LONG, "a timeout was retried");
     assert!(replies.is_empty());
     let watch = Watch::default();
@@ -313,10 +314,10 @@ fn a_retry_backs_off_longer_and_longer_up_to_its_limit() {
         ));
         started.elapsed()
     };
-    // 20 + 40 + 80 ms, a quarter less or more.
+    // The pauses are 20 + 40 + 80 ms, a quarter less or more.
     let short = Duration::from_millis(20);
     assert!(took(4, short, Duration::from_secs(1)) >= Duration::from_millis(105));
-    // Twelve times at most 20 ms, not 20 ms to 41 s.
+    // Twelve pauses take at most 20 ms each, not 20 ms to 41 s.
     assert!(took(13, short, short) < LONG);
     assert!(took(1, 2 * LONG, 2 * LONG) < LONG, "one attempt sleeps not");
 }
@@ -350,7 +351,7 @@ fn a_batch_that_times_out_says_how_far_it_was_taken_and_takes_nothing_back() {
     let gate = Gate::shut();
     let manager = manage(gated(memory(), &gate), apply_config(1).pipeline_depth(8));
     let _opener = gate.opener();
-    // One entry before the batch, so that its caller does not apply by itself.
+    // Submit one entry before the batch, so that its caller does not apply itself.
     submit(&manager, &puts(1..=1)).unwrap();
     gate.wait_for_somebody();
     let log = puts(2..=100);
@@ -370,7 +371,7 @@ fn a_batch_that_times_out_says_how_far_it_was_taken_and_takes_nothing_back() {
     manager.wait_for_apply(through, LONG).unwrap();
     manager.flush_pending(LONG).unwrap();
     assert_eq!(manager.stats().applied, Some(through));
-    // What comes next is what was not taken.
+    // The remaining entries are the ones that were not taken.
     with_entries(&log, |entries| {
         let rest = entries.iter().filter(|entry| entry.log_id.index > through);
         let count = manager.apply_batch(rest.copied(), LONG, |_, _| ()).unwrap();

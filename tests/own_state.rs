@@ -1,4 +1,5 @@
-//! A machine that keeps its own state durable under `Journaled`: what is kept beside it comes back too, from wherever it is.
+//! Tests of a machine that keeps its own state durable under `Journaled`: the data kept beside it
+//! comes back too, wherever it is.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use sprag::{
     PersistentStateMachine, Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
-/// Has everything up to an entry, wherever it keeps that.
+/// A machine that has everything up to an entry.
 struct Keeps(LogId);
 
 impl StateMachine for Keeps {
@@ -43,8 +44,9 @@ fn open(scratch: &Scratch, has: u64) -> Journaled<Keeps> {
     Journaled::open(scratch.config(), Keeps(LogId::new(has, 1))).unwrap()
 }
 
-/// Entries up to `to`, of which those in `memberships` are one; then a compaction, if asked for. All in one call: how long
-/// their frames are decides whether the compaction ends the segment.
+/// Submits entries up to `to`, those of `memberships` as memberships, and compacts if asked. All
+/// entries are in one call, because the length of their frames decides whether the compaction ends
+/// the segment.
 fn write(scratch: &Scratch, from: u64, to: u64, memberships: &[u64], compact: bool) {
     let manager = manage(open(scratch, from - 1), apply_config(2));
     let names: Vec<_> = (from..=to).map(u64::to_le_bytes).collect();
@@ -84,14 +86,14 @@ fn a_machine_that_has_the_entry_of_a_membership_finds_it_in_the_log_or_in_the_sn
     assert_eq!(membership(&scratch, 2012), Some(2015));
     assert_eq!(membership(&scratch, 2020), Some(2015));
 
-    // And so have the snapshots that it writes.
+    // The snapshots that it writes have it too.
     let manager = manage(open(&scratch, 2020), apply_config(1));
     manager.snapshots().write().unwrap();
     let snapshot = manager.snapshots().newest().unwrap().unwrap();
     assert_eq!(snapshot.membership().unwrap().0, LogId::new(2015, 1));
 }
 
-/// Counts entries, and leaves it to the engine to say which.
+/// A machine that counts entries, and leaves the applied index to the engine.
 #[derive(Default)]
 struct Uncounted(AtomicU64);
 
@@ -186,7 +188,8 @@ fn a_directory_opens_with_the_kind_of_machine_that_it_was_made_with_only() {
     assert!(dir_bytes(&scratch.path()) == before);
     assert_eq!(open(&scratch, 3).recovery().last, Some(LogId::new(3, 1)));
 
-    // Keys and values are the same with either machine that has them, and not with one that has not.
+    // Keys and values are the same with either machine that has them, and differ with one that has
+    // not.
     let scratch = Scratch::new();
     let manager = manage(PersistentStateMachine::open(scratch.config()).unwrap(), apply_config(1));
     manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();

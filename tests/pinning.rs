@@ -1,4 +1,4 @@
-//! Which cores the threads of engines run on.
+//! Tests of the cores on which engines' threads run.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use crate::common::machines::memory;
 use crate::common::{LONG, Scratch, apply_config, eventually, manage};
 use sprag::{Entry, PersistentStateMachine, PinOutcome, PinnedThread};
 
-/// The core that each thread with this name may use, if it is one only.
+/// The core of each thread with this name, if it may use only one.
 fn single_cores(name: &str) -> Vec<usize> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let core = |task: fs::DirEntry| {

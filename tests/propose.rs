@@ -1,4 +1,5 @@
-//! Proposing: the engine numbers, waits for room, and gives the reply, also through futures that are not polled.
+//! Tests of proposals: the engine numbers, waits for room, and returns the reply, also through
+//! futures that are not polled.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ fn proposals_take_the_term_of_the_logs_last_entry_and_every_payload() {
     check(&|payload| manager.propose(payload, LONG).unwrap());
     assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(5, 7)));
 
-    // Also that of a snapshot that took the log's place.
+    // The log id of an installed snapshot counts too.
     let file = Scratch::new();
     manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let snapshot = sprag::Snapshot::open(file.path()).unwrap();
@@ -152,7 +153,7 @@ fn an_error_after_the_entry_was_taken_carries_its_log_id() {
     assert_eq!(manager.machine().get(b"visits").unwrap().as_deref(), Some(&b"1"[..]));
     drop(opener);
 
-    // The machine fails: applied by the caller, and by a worker.
+    // The machine fails in an entry applied by the caller, and by a worker.
     for inline in [true, false] {
         let fails = |range: &Range<'_>, partition| match meets(range, partition, 2) {
             true => Err(Fatal::new("two")),
@@ -171,7 +172,7 @@ fn an_error_after_the_entry_was_taken_carries_its_log_id() {
         let after = manager.propose(visit(), LONG).unwrap_err();
         let refused = matches!(after, ProposeError::Refused(SubmitError::Poisoned(_)));
         assert!(refused, "{after:?}");
-        // What was acknowledged before has its reply.
+        // An entry acknowledged before has its reply.
         assert_eq!(number(&block_on(before).unwrap()), 1);
     }
 
@@ -192,7 +193,7 @@ fn an_error_after_the_entry_was_taken_carries_its_log_id() {
 #[test]
 fn futures_that_are_leaked_dropped_or_never_polled_hold_no_slot_and_cancel_nothing() {
     let check = |manager: &dyn Fn() -> sprag::Proposal, now: &dyn Fn() -> Reply| {
-        // Polled at the end, when its slot was taken many times over.
+        // The future is polled at the end, after its slot was reused many times.
         let first = manager();
         for round in 0..100 {
             std::mem::forget(manager());
@@ -211,7 +212,8 @@ fn futures_that_are_leaked_dropped_or_never_polled_hold_no_slot_and_cancel_nothi
     check(&|| manager.propose_async(visit(), LONG), &|| manager.propose(visit(), LONG).unwrap());
 }
 
-/// Threads propose increments, by both calls in turn; every number comes once, and to each thread in rising order.
+/// Threads propose increments by both calls in turn. Every number comes once, and each thread sees
+/// rising numbers.
 fn many_threads<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>, each: i64) {
     const THREADS: i64 = 8;
     let mut all: Vec<i64> = thread::scope(|scope| {
@@ -234,7 +236,7 @@ fn many_threads<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>, each
                         .into_iter()
                         .map(|(_, future)| number(&block_on(future).unwrap()))
                         .collect();
-                    // Index and number are the same: no other entry is in the log.
+                    // Index and number are the same, because no other entry is in the log.
                     let same = |(index, number): (&u64, &i64)| i64::try_from(*index) == Ok(*number);
                     assert!(indexes.iter().zip(&late).all(same) && rises(&late));
                     numbers.extend(late);
@@ -264,7 +266,7 @@ fn many_threads_propose_at_once_and_every_reply_is_of_its_own_entry() {
     }
 }
 
-/// Replies with the bytes that came before under the same first byte.
+/// A machine that replies with the earlier bytes under the same first byte.
 #[derive(Default)]
 struct Echo(Mutex<BTreeMap<u8, Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Reading a directory that is damaged, full, or open for writing.
+//! Tests of reading a directory that is damaged, full, or open for writing.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -36,7 +36,8 @@ fn key(index: u64) -> Vec<u8> {
     format!("key {}", index % 50).into_bytes()
 }
 
-/// Long enough that a few hundred take several segments; tells by itself whether all of it is of one write.
+/// A value so long that a few hundred take several segments, and whose content shows whether all of
+/// it is from one write.
 fn value(index: u64) -> Vec<u8> {
     index.to_le_bytes().repeat(40)
 }
@@ -126,7 +127,8 @@ fn a_full_disk_is_opened_read_only() {
     assert_eq!(disk.trace(), Vec::<String>::new(), "reading asks for no space");
 }
 
-/// One thread writes for as long as others open, check every value against the index it must be of, and look around.
+/// One thread writes while others open, check every value against its index, and inspect the
+/// directory.
 fn read_beside(io: IoBackend) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
@@ -172,7 +174,7 @@ fn read_beside(io: IoBackend) {
                 assert_eq!(summary.last.unwrap().index + 1, next);
             }
         };
-        // A reader that fails must end the writer too, or nobody hears of it.
+        // A reader that fails must end the writer too, or the test would hang.
         let outcome =
             thread::scope(|readers| readers.spawn(read).join().and(readers.spawn(read).join()));
         done.store(true, Ordering::Relaxed);
@@ -220,7 +222,7 @@ fn damage_is_found_beside_a_writer_too() {
     drop(manager);
 }
 
-/// Bytes that this thread has had from system calls.
+/// Bytes that system calls gave to this thread.
 fn bytes_read() -> u64 {
     let io = fs::read_to_string("/proc/thread-self/io").unwrap();
     io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
@@ -235,7 +237,7 @@ fn after_a_clean_close_nothing_behind_the_end_of_the_log_is_read() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
-    // Segments of the usual length, most of which is reserved and not used.
+    // The segments have the usual length, most of which is reserved and not used.
     let manager = open(io::config(&path));
     (1..=50).for_each(|index| put(&manager, index));
     let while_open = bytes_read();
@@ -256,7 +258,7 @@ fn after_a_clean_close_nothing_behind_the_end_of_the_log_is_read() {
         let before = bytes_read();
         read(&path);
         let bytes = bytes_read() - before;
-        // The log itself, in blocks of 64 KiB, and META; some of it twice.
+        // Opening reads the log itself, in blocks of 64 KiB, and META; some of it twice.
         assert!(bytes <= 512 << 10, "{what}: {bytes} of {log_bytes}");
     }
     println!("beside a writer: {while_open} bytes");

@@ -1,4 +1,5 @@
-//! Files of segments that a compaction gave up are used again, and nothing of what they had before comes back.
+//! Tests of recycling: files of segments that a compaction gave up are reused, and nothing of their
+//! earlier content comes back.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ fn value(index: u64) -> Vec<u8> {
     vec![index.to_le_bytes()[0]; 300 + (index % 97) as usize]
 }
 
-/// Puts entries `from..=to`, a frame each, acknowledged.
+/// Puts entries `from..=to`, a frame each, and waits until they are acknowledged.
 fn put(manager: &Persistent, from: u64, to: u64) {
     for index in from..=to {
         manager.apply(&Entry::put(index, 1, &key(index), &value(index)), LONG).unwrap();
@@ -54,7 +55,7 @@ fn inodes(path: &Path) -> BTreeSet<u64> {
     let inode = |name: &String| fs::metadata(path.join(name)).map(|file| file.ino());
     loop {
         match segments(path).iter().map(inode).collect::<io::Result<_>>() {
-            // It has another name by now.
+            // The file has another name by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found.unwrap(),
         }
@@ -69,7 +70,7 @@ fn recycled(manager: &Persistent) -> u64 {
     manager.stats().log_writer.recycled_segments
 }
 
-/// Several segments, given up.
+/// Makes several segments, and gives them up.
 fn compacted(scratch: &Scratch) -> Persistent {
     let manager = open(config(scratch));
     put(&manager, 1, 600);
@@ -85,7 +86,7 @@ fn segments_that_were_given_up_are_the_next_ones() {
     let before = inodes(&scratch.path());
     put(&manager, 601, 1000);
     assert!(recycled(&manager) >= 2, "{:?}", manager.stats().log_writer);
-    // One that gets another name while the directory is listed may be missing.
+    // A file that gets another name while the directory is listed may be missing.
     let same = eventually(LONG, || inodes(&scratch.path()) == before);
     assert!(same, "another file was made, or one removed");
     has_all_to(manager.machine(), 1000);
@@ -104,7 +105,7 @@ fn spare_segments_is_how_many_are_kept() {
         let given_up = manager.snapshots().compact().unwrap().segments;
         assert!(given_up >= 3);
         let base = segments(&scratch.path());
-        // One is the log's, and one may be ready for what comes next.
+        // One file is the log's, and one may be ready for the next segment.
         assert!((spares + 1..=spares + 2).contains(&base.len()), "{spares}: {base:?}");
         put(&manager, 601, 1000);
         assert_eq!(recycled(&manager) > 0, spares > 0);
@@ -160,15 +161,15 @@ fn a_full_disk_costs_the_files_that_are_kept_before_it_costs_a_snapshot() {
         if sim.operations() <= at {
             break;
         }
-        // The engine goes on in any case.
+        // The engine continues in any case.
         put(611, 620);
         assert_eq!(node.stats().acknowledged, Some(620), "before operation {at}");
     }
     assert!(freed > 1);
 }
 
-/// A crash leaves the old content of a recycled segment behind the end of the log: no torn end, wherever in an old frame
-/// the log ends, and if it was the last of them.
+/// A crash leaves the old content of a recycled segment behind the end of the log. That is no torn
+/// end, wherever in an old frame the log ends, even in the last of them.
 ///
 /// Proves DUR-25.
 #[test]
@@ -206,7 +207,7 @@ fn a_torn_group_in_a_recycled_segment_is_cut_and_its_frame_reported() {
     let found = sprag::inspect::inspect(image.path()).unwrap();
     let tail = found.segments.iter().rfind(|segment| segment.frames > 0).unwrap();
     assert!(newest.contains(&tail.file));
-    // The end of the last frame's body did not arrive: what the file had there before is there.
+    // The end of the last frame's body did not arrive, so the file's earlier bytes are there.
     let path = image.path().join(&tail.file);
     let mut bytes = fs::read(&path).unwrap();
     let end = usize::try_from(tail.used_bytes).unwrap();
@@ -229,7 +230,7 @@ fn a_file_that_a_value_still_reads_is_not_used_again() {
     put(&manager, 1, 20);
     let held = {
         put(&manager, 21, 400);
-        // Sealed by now, and read from its file.
+        // The segment is sealed by now, and read from its file.
         manager.apply(&Entry::put(401, 1, b"held", &[7; 1000]), LONG).unwrap();
         put(&manager, 402, 800);
         manager.machine().get(b"held").unwrap().unwrap()
@@ -295,7 +296,8 @@ fn the_log_begins_right_behind_the_snapshot_of_a_compaction() {
     has_all_to(&machine, 310);
 }
 
-/// Past the page cache too, which takes opening the file once more under the name it has.
+/// The write goes past the page cache, which takes opening the file once more under its current
+/// name.
 #[test]
 fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
     let scratch = Scratch::new();
@@ -319,15 +321,16 @@ fn a_recycled_segment_is_written_by_a_ring_as_any_other() {
         let line = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
         u32::from_str_radix(line, 8).unwrap()
     };
-    // O_DIRECT, where the file system has it at all: it has for the lock file, else there would be no ring. No segment is
-    // open but the one that is written to, which is a recycled one, and the next, which nothing was written to yet.
+    // The flag of O_DIRECT. The file system supports it, because it does for the lock file;
+    // otherwise there would be no ring. The only open segments are the current one, which is
+    // recycled, and the next, to which nothing was written yet.
     let direct = if cfg!(target_arch = "aarch64") { 0o200_000 } else { 0o40_000 };
     assert!(open_files.map(flags).any(|flags| flags & direct != 0));
     drop(manager);
     has_all_to(&PersistentStateMachine::open(config()).unwrap(), 1000);
 }
 
-/// As tests damage what they find so.
+/// Tests find frames in this way to damage them.
 ///
 /// Proves DUR-25.
 #[test]

@@ -1,4 +1,5 @@
-//! What was once wrong here, found by reading: each named by the promise it broke.
+//! Tests of errors that were once in the code, found by reading; each is named by the promise it
+//! broke.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::common::io;
@@ -66,7 +67,7 @@ fn a_pipeline_of_any_depth_takes_entries_one_by_one_and_in_batches() {
     }
 }
 
-/// Panics in `footprint` at an opaque entry, and in `apply` at a membership.
+/// A machine that panics in `footprint` at an opaque entry, and in `apply` at a membership.
 struct Panicking;
 
 impl StateMachine for Panicking {
@@ -142,7 +143,7 @@ fn latency_counts_synchronous_calls_when_they_are_acknowledged() {
     for index in 1..=100 {
         manager.apply(&Entry::noop(index, 1), TIMEOUT).unwrap();
     }
-    // The last of them may be counted right after its caller is answered.
+    // The last entry may be counted right after its caller has the answer.
     eventually(|| manager.stats().latency.count == 100);
     let latency = manager.stats().latency;
     assert!(latency.p50_ns > 0 && latency.p50_ns <= latency.p99_ns);
@@ -162,7 +163,7 @@ fn waiting_for_a_far_index_to_be_durable_does_not_change_the_durability_mode() {
     apply(1..=50);
     let far = manager.wait_until(1_000_000, Stage::Durable, Duration::from_millis(50));
     assert!(far.is_err());
-    // What was submitted becomes durable.
+    // The submitted entries become durable.
     eventually(|| manager.stats().durable == Some(50));
     let syncs = manager.stats().log_writer.syncs;
     apply(51..=100);
@@ -191,15 +192,15 @@ fn entries_known_already_are_checked_for_their_order_too() {
     let _ = noops(&[2, 3, 4]).unwrap();
 }
 
-/// An entry that comes just after others were written waits for their interval to end, and for one of its own: no third
-/// is begun because its frame is not closed yet.
+/// An entry that comes just after a write waits for that interval's end, and for another one. No
+/// third one begins because its frame is not closed yet.
 #[test]
 fn an_entry_waits_for_no_more_than_two_batch_intervals() {
     let disk = SimDisk::new(1).open(true).unwrap();
     let config = PersistentConfig::new("simulated").batch_interval(Duration::from_millis(10));
     let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
     let engine = Stepped::new(machine, ApplyConfig::new()).unwrap();
-    // With nothing to do, it asks for each frame to be closed for it.
+    // Without work, the log writer asks for each frame to be closed for it.
     assert!(!engine.step_log_writer());
     let written_after = |entry: &Entry<'_>, already: Duration| {
         let index = entry.log_id.index;

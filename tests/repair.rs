@@ -1,4 +1,5 @@
-//! Repair: nothing is changed unasked, nothing before the damage is lost, nothing behind it comes back, whenever it dies.
+//! Tests of repair: nothing is changed without the option, nothing before the damage is lost, and
+//! nothing behind it comes back, whenever the process dies.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 use crate::common::io;
@@ -25,7 +26,7 @@ fn config() -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(16 << 10).batch_size(1).expected_keys(64)
 }
 
-/// About a kilobyte, so that the log takes some segments.
+/// A value of about a kilobyte, so that the log takes some segments.
 fn entry_value(index: u64) -> Vec<u8> {
     vec![index as u8; 1000]
 }
@@ -50,7 +51,7 @@ fn files(disk: &SimDisk) -> Files {
     names.map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
 }
 
-/// Segment and offset of the frame of an index: a frame an entry.
+/// Segment and offset of the frame of an index; each frame has one entry.
 fn place(files: &Files, index: u64) -> (String, u64) {
     let mut found = 0;
     for (name, bytes) in files.iter().filter(|(name, _)| name.ends_with(".seg")) {
@@ -64,7 +65,8 @@ fn place(files: &Files, index: u64) -> (String, u64) {
     panic!("no frame {index}");
 }
 
-/// A log of several segments, closed or killed, whose frame after [`KEPT`] has a flipped bit at `byte`.
+/// A log of several segments, closed or killed, whose frame after [`KEPT`] has a flipped bit at
+/// `byte`.
 fn damaged(closed: bool, byte: u64) -> SimDisk {
     let disk = SimDisk::new(3);
     let engine = engine(&disk);
@@ -82,7 +84,7 @@ fn open(disk: &SimDisk) -> Result<PersistentStateMachine, OpenError> {
     PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config())
 }
 
-/// The directory opens with exactly what is before the damage, goes on, and stays so.
+/// Checks that the directory opens with exactly what is before the damage, and continues.
 fn assert_repaired(disk: &SimDisk, what: &str) {
     let machine = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(machine.recovery().applied, Some(KEPT), "{what}");
@@ -92,7 +94,7 @@ fn assert_repaired(disk: &SimDisk, what: &str) {
         assert_eq!(found.as_deref(), expected.as_deref(), "{what}: {index}");
     }
     drop(machine);
-    // The same entries again, to the same places: what was cut must not chain on behind them.
+    // The same entries go to the same places: cut frames must not continue the chain behind them.
     for index in KEPT + 1..=KEPT + 4 {
         let engine = engine(disk);
         apply(&engine, index..=index);
@@ -199,7 +201,7 @@ fn a_crash_at_any_operation_leaves_a_directory_to_repair_again_or_a_repaired_one
             backup.power_cut_keeping(0);
             let (now, kept) = (files(&disk), files(&backup));
             for (name, bytes) in &before {
-                // META may have been stored and not yet differ in what counts; a copy is there for every difference.
+                // META may have been stored with the same content; every changed file has a copy.
                 if now.get(name) != Some(bytes) {
                     assert_eq!(kept.get(name), Some(bytes), "{what}: {name}");
                 }
@@ -236,7 +238,7 @@ fn what_was_cut_does_not_come_back_when_a_slot_of_meta_is_lost_later() {
     assert_repaired(&disk, "after the slot");
 }
 
-/// A directory of a consensus engine with two votes saved, and the byte flipped.
+/// Makes a consensus engine's directory with two saved votes, and flips the bytes.
 fn voted(path: &Path, damaged_bytes: &[usize]) {
     let config = io::config(path).commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open(config).unwrap();
@@ -252,7 +254,7 @@ fn voted(path: &Path, damaged_bytes: &[usize]) {
 
 #[test]
 fn a_vote_is_forgotten_only_on_a_word_of_its_own() {
-    // The first store is in both slots; the second one goes over the slot at 4096.
+    // The first store is in both slots; the second one overwrites the slot at 4096.
     let (first, second) = (Some(&b"first"[..]), Some(&b"second"[..]));
     for (damaged_bytes, left) in [(&[4166][..], first), (&[70], second), (&[70, 4166], None)] {
         let directory = tempfile::tempdir().unwrap();
@@ -300,7 +302,7 @@ fn a_backup_that_would_lie_in_another_data_directory_is_refused() {
     let path = directory.path().join("data");
     voted(&path, &[70]);
     let before = fs::read(path.join("HARD")).unwrap();
-    // The directory around it became one later.
+    // The directory around it became a data directory later.
     fs::write(directory.path().join("META"), b"SPRM").unwrap();
     let error = repair(&path, WRITE().forget_hard_state(true)).unwrap_err();
     assert!(matches!(error, OpenError::InsideDataDirectory { .. }), "{error}");

@@ -1,4 +1,5 @@
-//! Repair where a snapshot has what the log lost: the log begins anew behind it, and nothing up to it is lost.
+//! Tests of repair where a snapshot has what the log lost: the log begins anew behind it, and
+//! nothing up to it is lost.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::fs;
@@ -28,7 +29,7 @@ fn put(manager: &Persistent, indexes: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// A snapshot in the middle of a log of several segments, and the body of a frame damaged.
+/// Makes a snapshot in the middle of a log of several segments, and damages the body of a frame.
 fn damaged(index: u64) -> Scratch {
     let scratch = Scratch::new();
     let manager = scratch.open();
@@ -53,7 +54,7 @@ fn damaged(index: u64) -> Scratch {
     scratch
 }
 
-/// The state is that of the first `last` entries.
+/// Checks that the state is that of the first `last` entries.
 fn check_state(machine: &PersistentStateMachine, last: u64, what: &str) {
     assert_eq!(machine.applied().map(|last| last.index), Some(last), "{what}");
     for index in last - 89..=last {
@@ -62,7 +63,8 @@ fn check_state(machine: &PersistentStateMachine, last: u64, what: &str) {
     }
 }
 
-/// It opens with exactly that, goes on over segments and snapshots, and stays so.
+/// Checks that the directory opens with exactly that state, and continues over segments and
+/// snapshots.
 fn assert_goes_on(scratch: &Scratch, last: u64) {
     let manager = scratch.open();
     check_state(manager.machine(), last, "opened");
@@ -127,7 +129,7 @@ fn config() -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(256)
 }
 
-/// The directory as it is, durably on a simulated disk.
+/// The directory's files, durable on a simulated disk.
 fn on_a_simulated_disk(files: &[(String, Vec<u8>)]) -> SimDisk {
     let simulated = SimDisk::new(5);
     let disk = simulated.open(true).unwrap();
@@ -170,7 +172,7 @@ fn a_power_cut_at_any_operation_leaves_one_to_repair_again_or_a_repaired_one() {
             check_state(&machine, SNAPSHOT, &what);
         }
     }
-    // And the engine goes on from there.
+    // The engine continues from there.
     let disk = whole.open(true).unwrap();
     let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
     put(&manage(machine, apply_config(1)), SNAPSHOT + 1..=SNAPSHOT + 100);

@@ -1,4 +1,4 @@
-//! Restoring a directory from a snapshot, and looking at directories that have snapshots.
+//! Tests of restoring a directory from a snapshot, and of inspecting directories with snapshots.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::fs;
@@ -19,7 +19,7 @@ use sprag::{
 
 const MODES: [CommitMode; 2] = [CommitMode::OnAppend, CommitMode::ByCommit];
 
-/// Puts over 50 keys, a membership and a note.
+/// A log of puts over 50 keys, a membership and a note.
 fn log(entries: u64) -> Vec<Logged> {
     let put = |at: u64| Cmd::put(format!("key-{}", at % 50).into_bytes(), vec![at as u8; 300]);
     let ops = (0..entries).map(|at| match at {
@@ -57,7 +57,7 @@ fn sim_config(mode: CommitMode) -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(16 << 10).expected_keys(64).commit_mode(mode)
 }
 
-/// Opens it, compares it with `log`, and lets it go on for three entries.
+/// Opens the directory, compares it with `log`, and applies three more entries.
 fn assert_restored(disk: &SimDisk, log: &[Logged], mode: CommitMode, what: &str) {
     let open = || PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), sim_config(mode));
     let machine = open().unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -118,7 +118,7 @@ fn a_power_cut_at_any_operation_leaves_an_empty_directory_or_a_restored_one() {
             let disk = SimDisk::new(2);
             disk.fail_at(at, Fault::PowerCut);
             restore_on_disk(&disk, &bytes, mode).unwrap_err();
-            // The rarer subsets too: all of a longer tail or nothing of it.
+            // Include rarer subsets: all of a longer tail or nothing of it.
             disk.power_cut_keeping(if keep & 8 == 0 { keep } else { keep | !15 });
             let machine = PersistentStateMachine::open_read_only_on_disk(disk.open(false).unwrap())
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -131,12 +131,12 @@ fn a_power_cut_at_any_operation_leaves_an_empty_directory_or_a_restored_one() {
             }
             empty += 1;
             if keep % 2 == 0 {
-                // Done again, it is whole.
+                // Another restore completes it.
                 restore_on_disk(&disk, &bytes, mode)
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_restored(&disk, &log, mode, &what);
             } else {
-                // Opened to be written to instead, nothing of it is left.
+                // Opened for writing instead, nothing of it is left.
                 let disk_open = disk.open(true).unwrap();
                 let machine = PersistentStateMachine::open_on_disk(disk_open, sim_config(mode));
                 assert!(machine.unwrap().is_empty().unwrap(), "{what}");
@@ -199,7 +199,7 @@ fn a_machine_opened_to_be_read_gives_a_view_whose_snapshot_is_the_managers() {
     assert!(matches!(manager.machine().view_read_only(), Err(ViewError::Unsupported)));
     let (mut by_manager, mut read_only) = (Vec::new(), Vec::new());
     manager.snapshots().write_to(&mut by_manager).unwrap();
-    // Beside the writer, from a copy of snapshot and log.
+    // Read beside the writer, from a copy of snapshot and log.
     let machine = PersistentStateMachine::open_read_only(scratch.path()).unwrap();
     assert!(machine.recovery().beside_a_writer);
     compare(&machine, &Model::after(&log)).unwrap();
@@ -271,7 +271,7 @@ fn damage_of_every_chunk_is_named_and_a_snapshot_under_another_name_too() {
     fs::write(&path, &bytes).unwrap();
     let report = verify(scratch.path()).unwrap();
     let places: Vec<_> = report.findings.iter().map(|finding| &finding.place).collect();
-    // And, as the log does not reach any more, that.
+    // The log is now too short, which is also reported.
     assert_eq!(places.len(), 4, "{places:?}");
     assert!(places.iter().all(|place| place.file.ends_with(".snap")));
     assert!(places[..3].is_sorted_by_key(|place| place.offset) && places[0].offset == 4096);

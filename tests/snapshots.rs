@@ -1,4 +1,4 @@
-//! Snapshots and compaction of a running engine, and opening from them.
+//! Tests of snapshots and compaction of a running engine, and of opening from them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::fs;
@@ -16,7 +16,8 @@ use sprag::{
     ApplyManager, CompactionPolicy, Entry, PersistentStateMachine, Snapshot, StateMachine,
 };
 
-/// Puts, deletes, counters and batches over few keys, with values of some hundred bytes: several segments soon.
+/// A log of puts, deletes, counters and batches over few keys, with values of some hundred bytes,
+/// so that it soon has several segments.
 fn log(seed: u64, first: u64, entries: usize) -> Vec<Logged> {
     let mut dice = Dice::new(seed);
     let mut command = || {
@@ -234,7 +235,7 @@ fn the_engine_compacts_by_itself_as_its_policy_says_and_the_disk_stays_small() {
         apply(&manager, piece);
         let segments = || files(&scratch.path(), ".seg").len();
         most_segments = most_segments.max(segments());
-        // Nothing but this holds up who applies until the engine has compacted.
+        // Only this wait limits the submitter until the engine has compacted.
         assert!(eventually(LONG, || segments() <= 40), "{} segments", segments());
     }
     assert!(eventually(LONG, || manager.stats().compaction.done > 0));
@@ -336,7 +337,8 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     let mut bytes = whole.clone();
     bytes[whole.len() / 3] ^= 1;
     fs::write(&path, bytes).unwrap();
-    // Nothing else has this state, so it opens at once; whoever comes to the damage is told, and the fill ends the engine.
+    // The state is nowhere else, so the directory opens at once. A read of the damage fails, and
+    // the fill ends the engine.
     let machine = PersistentStateMachine::open(scratch.config()).unwrap();
     let told = machine.scan_sorted().unwrap_err().to_string();
     assert!(told.contains(&name) && told.contains("corrupt"), "{told}");
@@ -344,7 +346,7 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     assert!(!engine.step_fill() && engine.poison().is_some());
     assert!(engine.snapshots().compact().is_err());
     drop(engine);
-    // In its index it is refused.
+    // Damage in its index is refused.
     let mut bytes = whole.clone();
     let end = bytes.len();
     bytes[end - 80] ^= 1;
@@ -359,7 +361,7 @@ fn nothing_opens_with_a_hole_where_a_damaged_or_missing_snapshot_was() {
     assert!(Snapshot::open(&path).is_ok());
 }
 
-/// Snapshots taken while `log` is applied flat out, at whatever indexes they come to.
+/// Takes snapshots at any index while `log` is applied flat out.
 fn taken_under_load<M: StateMachine>(
     manager: &ApplyManager<M>,
     log: &[Logged],
@@ -417,7 +419,7 @@ fn a_hundred_snapshots_under_load_are_byte_for_byte_those_of_a_serial_engine_at_
     }
 }
 
-/// Changes a byte of a file that is mapped, where it is.
+/// Changes a byte of a mapped file in place.
 fn rot(path: &Path, offset: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -454,7 +456,7 @@ fn a_value_that_rotted_in_the_log_is_not_sealed_in_a_snapshot_and_its_segment_st
     assert!(before.iter().all(|name| files(&scratch.path(), ".seg").contains(name)));
     assert_eq!(manager.log().unwrap().state().unwrap().purged, None);
     apply(&manager, &log[1000..]);
-    // A snapshot hides nothing as long as the log stays; giving the log up for it does.
+    // A snapshot hides nothing while the log stays; giving the log up does.
     manager.snapshots().write().unwrap();
     match manager.log().unwrap().purge(1500) {
         Err(LogError::Snapshot(error)) => {

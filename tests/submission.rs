@@ -1,4 +1,5 @@
-//! What is taken at the door and what is refused: contiguity, all or nothing, timeouts, and the future.
+//! Tests of submissions that are taken or refused: contiguity, all or nothing, timeouts, and the
+//! future.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::future::Future;
@@ -29,7 +30,7 @@ fn submit<M: StateMachine>(
     entries: &[Entry<'_>],
 ) -> Result<(), Refusal> {
     let outcome = manager.apply_entries(entries).map(|_taken| ());
-    // Every way in says the same.
+    // Every call gives the same result.
     if let Err(error) = &outcome
         && !matches!(error, SubmitError::Full { .. })
     {
@@ -125,7 +126,7 @@ fn a_gap_is_refused_with_both_indexes_and_nothing_is_taken() {
         engine.submit(&noops(1..=5)).unwrap();
         let error = engine.submit(&noops(7..=9)).unwrap_err();
         assert!(matches!(error, SubmitError::Gap { expected: 6, got: 7 }), "{error:?}");
-        // Inside of a submission too: what comes before the gap is not taken.
+        // The gap may be inside of a submission, too: entries before it are not taken.
         let mut torn = noops(6..=7);
         torn.extend(noops(9..=10));
         let error = engine.submit(&torn).unwrap_err();
@@ -168,7 +169,7 @@ fn what_was_applied_before_is_skipped_and_said() {
         assert_eq!(engine.sync(&increments[..3]).unwrap(), [1, 2, 3].map(counter));
         assert_eq!(engine.sync(&increments[..3]).unwrap(), vec![Reply::AlreadyApplied; 3]);
         assert_eq!(engine.apply(&increments[1]).unwrap(), Reply::AlreadyApplied);
-        // Known at the front, new at the end.
+        // The entries are known at the front, and new at the end.
         let replies = engine.sync(&increments[1..]).unwrap();
         assert_eq!(replies, [Reply::AlreadyApplied, Reply::AlreadyApplied, counter(4)]);
         engine.submit(&increments).unwrap();
@@ -230,7 +231,7 @@ fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
                 }
                 error => panic!("{error:?}"),
             }
-            // With new entries behind it.
+            // New entries follow it.
             let mut more: Vec<_> = vec![other];
             more.extend((index + 1..=6).map(|index| tagged(index, 6, b"z")));
             assert!(matches!(submit(manager, &more), Err(SubmitError::Conflict { .. })));
@@ -241,7 +242,7 @@ fn another_log_id_at_a_known_index_is_a_conflict_and_nothing_is_taken() {
     manager.close(LONG).unwrap();
     check(&scratch.open());
 
-    // Without a log it is known of what is pending, at least.
+    // Without a log, at least pending entries are known.
     let gate = Gate::shut();
     let manager = manage(gated(memory(), &gate), apply_config(1));
     let _opener = gate.opener();
@@ -380,7 +381,7 @@ fn what_can_never_fit_is_too_large_and_what_the_limit_says_fits() {
         SubmitError::TooLarge { size, limit, .. } => assert!(size > limit && limit < 64 << 10),
         error => panic!("{error:?}"),
     }
-    // Small entries, too many at once: by bytes, and by frames.
+    // There are too many small entries at once: by bytes, and by frames.
     for frame_entries in [128, 1] {
         let scratch = Scratch::new();
         let config = scratch.config().segment_bytes(8 << 20).batch_size(frame_entries);
@@ -391,7 +392,7 @@ fn what_can_never_fit_is_too_large_and_what_the_limit_says_fits() {
             match submit(&manager, &entries) {
                 Ok(()) => next += count,
                 Err(SubmitError::TooLarge { .. }) => {}
-                // With nothing pending it must not be "try again" for ever.
+                // With nothing pending, it must not be "try again" forever.
                 Err(error) => panic!("{count} entries of {frame_entries} a frame: {error}"),
             }
             manager.flush_pending(LONG).unwrap();
@@ -415,7 +416,8 @@ fn full_takes_nothing_of_a_submission_of_many_ranges() {
     let submit = |part: &[Logged]| with_entries(part, |entries| manager.apply_entries(entries));
     let _ = submit(part(0, 50)).unwrap();
     for _ in 0..3 {
-        // Room for 14, asked for 30: eight ranges, over four workers and several frames.
+        // There is room for 14, and 30 are requested: eight ranges, over four workers and several
+        // frames.
         assert!(matches!(submit(part(50, 80)), Err(SubmitError::Full { .. })));
         assert_eq!(manager.log().unwrap().state().unwrap().last, Some(LogId::new(50, 1)));
         assert_eq!(manager.stats().submitted, Some(50));
@@ -486,7 +488,7 @@ fn a_timeout_says_what_is_under_way_and_cancels_nothing() {
 
 #[test]
 fn replies_given_up_make_room_again() {
-    // Each call is given up while its entry is held; its slot must come free all the same.
+    // Each call gives up while its entry is held; its slot must still become free.
     let gate = Gate::shut();
     let manager = manage(gated(memory(), &gate), apply_config(1).pipeline_depth(4));
     let _opener = gate.opener();

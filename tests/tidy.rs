@@ -1,5 +1,5 @@
-//! The walls of the house, checked: where unsafe code, files and threads may be, how long a file gets, and that the
-//! documents point at what is there.
+//! Tests of rules for the whole repository: places of unsafe code, files and threads, lengths of
+//! files, and links of the documents.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines a file has at most before its tests.
+/// Most lines of a file before its tests.
 const LINES_MAX: usize = 600;
 
 fn root() -> &'static Path {
@@ -54,14 +54,14 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// Whether a file of `src` is all tests.
+/// Whether a file of `src` contains only tests.
 fn is_test_file(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_string_lossy();
     let in_tests = path.components().any(|part| part.as_os_str() == "tests");
     in_tests || name == "tests" || name.ends_with("_tests") || name == "test_disk"
 }
 
-/// What comes before the tests of a file.
+/// The lines before the tests of a file.
 fn before_tests(source: &str) -> Vec<&str> {
     let lines: Vec<_> = source.lines().collect();
     let tests = lines.windows(3).position(|window| {
@@ -72,7 +72,8 @@ fn before_tests(source: &str) -> Vec<&str> {
     lines[..tests.unwrap_or(lines.len())].to_vec()
 }
 
-/// Lines of the non-test part of each file of `folder` that hold one of `needles` outside of comments.
+/// Lines of the non-test part of each file of `folder` that contain one of `needles` outside of
+/// comments.
 fn uses(folder: &str, needles: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for path in files(folder, "rs") {
@@ -89,15 +90,15 @@ fn uses(folder: &str, needles: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<
     found
 }
 
-/// Backticked words of a document.
+/// The words of a document in backticks.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 #[test]
 fn unsafe_code_is_only_in_the_files_that_docs_unsafe_lists_and_argues_for() {
-    // Denied in the whole workspace, so a file that has any must lift the lint.
-    // In a line with others, or in one of its own.
+    // The lint is denied in the whole workspace, so a file with unsafe code must lift it. The lint
+    // may share a line with others.
     let lint = concat!("unsafe", "_code");
     let lifts = |line: &str| {
         let line = line.trim();
@@ -323,7 +324,8 @@ fn only_the_disk_touches_files() {
 fn only_one_file_starts_threads() {
     let needles = ["thread::spawn", "thread::Builder", "thread::scope"];
     let allowed = |path: &Path| {
-        // The models are tests: they play the threads. So is the suite for storages, which reads beside a commit.
+        // The models are tests: they play the threads. The suite for storages reads beside a
+        // commit.
         let tests = ["src/apply/models", "src/testing/storage"];
         path == Path::new("src/threads.rs") || tests.iter().any(|path_of| path.starts_with(path_of))
     };
@@ -333,12 +335,12 @@ fn only_one_file_starts_threads() {
     assert!(allowed.contains("thread::Builder"), "the file named here is the one");
 }
 
-/// Else it would be tested over the default only, whatever `SPRAG_TEST_IO` asks for.
+/// Another directory would be tested over the default only, whatever `SPRAG_TEST_IO` asks for.
 #[test]
 fn every_directory_of_the_integration_tests_is_opened_over_the_back_end_that_is_asked_for() {
     let needle = concat!("PersistentConfig", "::new(");
     let found: Vec<_> = [files("tests", "rs"), files("crates/cli/tests", "rs")].concat();
-    // One is the place that asks, the other is about the back-ends themselves.
+    // One file makes the options, and the other tests the back-ends themselves.
     let apart = ["tests/common/io.rs", "tests/io_backends.rs"].map(Path::new);
     let mut seen = 0;
     for path in found {

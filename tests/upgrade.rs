@@ -1,4 +1,5 @@
-//! Directories whose META and HARD are of version 1: read as they are, and raised by the first open for writing.
+//! Tests of directories whose META and HARD have version 1: they are read as they are, and the
+//! first open for writing raises them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::fs;
@@ -9,7 +10,7 @@ use sprag::error::OpenError;
 use sprag::testing::{Fault, FaultError, Random, SimDisk, Stepped, repair_on_disk};
 use sprag::{ApplyConfig, CommitMode, PersistentConfig, PersistentStateMachine, RepairOptions};
 
-/// A directory of `tests/version_1`: its name, how many entries it has, and what its last vote was.
+/// A directory of `tests/version_1`: its name, its number of entries, and its last vote.
 struct Kept {
     name: &'static str,
     entries: u64,
@@ -45,7 +46,7 @@ impl Kept {
         files.collect()
     }
 
-    /// A simulated disk that holds it, durable.
+    /// A simulated disk with its files, all durable.
     fn disk(&self) -> SimDisk {
         disk_with(&self.files())
     }
@@ -59,7 +60,7 @@ impl Kept {
         PersistentStateMachine::open_on_disk(disk.open(true)?, self.config())
     }
 
-    /// Opens it for writing, and compares everything that it is known to hold.
+    /// Opens it for writing, and compares its whole known content.
     fn assert_holds(&self, disk: &SimDisk, what: &str) {
         let machine = self.open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         let recovery = machine.recovery();
@@ -117,8 +118,8 @@ fn the_first_open_for_writing_raises_both_slots_of_both_files() {
         drop(kept.open(&disk).unwrap());
         let files = files_of(&disk);
         assert_eq!(versions(&files["META"]), [2, 2], "{}", kept.name);
-        // An earlier release looks at this before anything else: it refuses a version that it does not know if the
-        // checksum of the slot fits.
+        // An earlier release checks this first: it refuses an unknown version if the checksum of
+        // the slot fits.
         for slot in [0, 4096] {
             let slot = &files["META"][slot..slot + 512];
             let crc = crc32c::crc32c_append(crc32c::crc32c(&slot[..60]), &slot[64..]);
@@ -145,7 +146,7 @@ fn a_power_cut_at_each_write_of_the_upgrade_leaves_everything() {
                 let what = format!("{}, cut before operation {n}, keeping {mask:#x}", kept.name);
                 let disk = cut_at(&kept, n, mask);
                 assert_reads(&kept, &disk, &what);
-                // Cut again on the way, at a place that differs from case to case.
+                // The recovery is cut too, at a place that differs from case to case.
                 let again = mask.wrapping_mul(7).wrapping_add(n) % operations;
                 disk.reset_operations();
                 disk.fail_at(again, Fault::PowerCut);
@@ -164,7 +165,7 @@ fn a_power_cut_at_each_write_of_the_upgrade_leaves_everything() {
     }
 }
 
-/// What of the unsynced sectors is kept: every subset, or some of them where there are many.
+/// Subsets of the unsynced sectors that are kept: every one, or a sample of many.
 fn masks(kept: &Kept, n: u64) -> Vec<u64> {
     let disk = kept.disk();
     disk.fail_at(n, Fault::PowerCut);
@@ -245,7 +246,7 @@ fn assert_names_hard(kept: &Kept, files: &Files) {
         PersistentStateMachine::open_read_only_on_disk(disk.open(false).unwrap()).unwrap();
     assert_eq!(machine.recovery().unreadable.as_ref().unwrap().file, "HARD");
     drop(machine);
-    // Repair forgets it, and only on a word of its own.
+    // Repair forgets it only with its own option.
     let repair = RepairOptions::new().write(true);
     let refused = repair_on_disk(&disk, &SimDisk::new(0), repair).unwrap_err();
     assert!(matches!(refused, OpenError::Corrupt(place) if place.file == "HARD"));
@@ -260,7 +261,7 @@ fn a_damaged_vote_of_version_1_is_named_and_repair_goes_back_to_the_one_before()
     for kept in kept().into_iter().filter(|kept| kept.name.starts_with("hard")) {
         let mut files = kept.files();
         let hard = files.get_mut("HARD").unwrap();
-        // The newest slot is the one of the higher sequence.
+        // The newest slot has the higher sequence.
         let newest = if hard[8] > hard[4096 + 8] { 0 } else { 4096 };
         hard[newest + 70] ^= 1;
         let disk = disk_with(&files);

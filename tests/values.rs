@@ -1,4 +1,5 @@
-//! What a get hands out: the very bytes, nobody else's, with no lock held.
+//! Tests of values that a get returns: the right bytes, never another value's, and without a lock
+//! held.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
@@ -130,7 +131,7 @@ fn a_value_kept_never_changes() {
         let mut kept = Vec::new();
         let mut index = 0;
         for round in 0..60_u8 {
-            // The same lengths again and again, so that a buffer overwritten in place would show.
+            // Use the same lengths repeatedly, so that a buffer overwritten in place would show.
             for (key, len) in [(b"short", 20), (b"limit", 129), (b"long.", 5000)] {
                 index += 1;
                 let value = vec![round; len];
@@ -164,7 +165,8 @@ fn a_closure_on_a_value_may_apply_and_read() {
                 machine
                     .get_with(b"k", |old| {
                         let changed = vec![2; len];
-                        // The same key, a barrier, other reads of it: all that a guard would deadlock with.
+                        // Write the same key, a barrier, and read: everything that would deadlock
+                        // with a guard.
                         inner.apply(&Entry::put(2, 1, b"k", &changed), LONG).unwrap();
                         let members = sprag::LogId::new(3, 1);
                         let members = Entry::new(members, Payload::Membership(b"m"));

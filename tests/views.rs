@@ -1,4 +1,4 @@
-//! Views: the state at one exact index, taken while entries are applied.
+//! Tests of views: the state at one exact index, taken while entries are applied.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use sprag::error::{ApplyError, ReadError, SubmitError, ViewError};
 use sprag::testing::storage::MemoryStorage;
 use sprag::{ApplyManager, Entry, PersistentStateMachine, StateMachine, StorageConfig, View};
 
-/// The log that a seed makes.
+/// The log of a seed.
 fn log(seed: u8, entries: usize) -> Vec<Logged> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -26,7 +26,7 @@ fn log(seed: u8, entries: usize) -> Vec<Logged> {
     log_of_many_leaders(1, ops.collect::<Vec<_>>())
 }
 
-/// What is in a view, as the model has it.
+/// The content of a view, as a model.
 fn content(view: &View) -> Model {
     let state = view.iter().map(|entry| {
         let (key, value) = entry.unwrap();
@@ -43,7 +43,8 @@ fn content(view: &View) -> Model {
     }
 }
 
-/// Submits `log` in pieces of random length while views are taken, and compares each with the model.
+/// Submits `log` in pieces of random length while views are taken, and compares each with the
+/// model.
 fn views_are_exact<M: StateMachine>(manager: &ApplyManager<M>, log: &[Logged], seed: u64) -> usize {
     let done = AtomicBool::new(false);
     let views = thread::scope(|scope| {
@@ -154,7 +155,7 @@ fn check_ranges(machine: impl StateMachine) {
     let mut dice = Dice::new(7);
     let mut keys: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     for _ in 0..600 {
-        // Few different bytes, so that keys share beginnings.
+        // Use few different bytes, so that keys share beginnings.
         let bytes = (0..=dice.below(5)).map(|_| [0, 1, 0x7e, 0xfe, 0xff][dice.below(5) as usize]);
         keys.push(bytes.collect());
     }
@@ -216,7 +217,7 @@ fn how_long_workers_stop_for_views_is_in_the_stats() {
     assert_eq!(copied(&manager), 0, "without a view nobody stops");
     let mut next = 601;
     assert!(crate::common::eventually(LONG, || {
-        // A worker meets the mark, and a shard that was not copied for it yet.
+        // A worker reaches the token, and a shard that was not copied for it yet.
         thread::scope(|scope| {
             let view = scope.spawn(|| manager.snapshots().view().map(drop));
             (next..next + 300).for_each(put);

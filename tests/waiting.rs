@@ -1,4 +1,5 @@
-//! Waiters among others: wakers that panic or block, threads and futures side by side, and many of them at once.
+//! Tests of waiters among others: wakers that panic or block, threads and futures side by side, and
+//! many of them at once.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::future::Future;
@@ -21,7 +22,7 @@ fn poll(future: &mut Acknowledged, waker: &Waker) -> bool {
     Pin::new(future).poll(&mut Context::from_waker(waker)).is_ready()
 }
 
-/// Counts its calls, and panics at each.
+/// A waker that counts its calls, and panics at each.
 #[derive(Default)]
 struct Panics(AtomicUsize);
 
@@ -32,7 +33,7 @@ impl Wake for Panics {
     }
 }
 
-/// What is thrown panics itself when it is dropped.
+/// A panic payload that panics again when it is dropped.
 struct PanicsAgain;
 
 impl Drop for PanicsAgain {
@@ -81,13 +82,13 @@ fn a_waker_that_panics_is_counted_and_every_other_waiter_is_woken() {
         for (_, future) in &mut futures {
             assert!(poll(future, &counting));
         }
-        // Nothing is poisoned by it.
+        // The panic poisons nothing.
         manager.apply(&Entry::noop(4, 1), LONG).unwrap();
         assert!(manager.poison().is_none());
     }
 }
 
-/// Says which thread calls it, and returns when it is told to.
+/// A waker that reports its thread, and returns when it is told to.
 struct Blocks(SyncSender<ThreadId>, Mutex<Receiver<()>>);
 
 impl Wake for Blocks {
@@ -108,7 +109,7 @@ fn every_parked_thread_is_unparked_before_a_waker_runs() {
         let waker = Waker::from(Arc::new(Blocks(come, Mutex::new(opened))));
         let mut future = manager.acknowledged(1);
         assert!(!poll(&mut future, &waker));
-        // More than are taken at a time.
+        // There are more threads than are taken at a time.
         let threads: Vec<_> = (0..40)
             .map(|_| {
                 let (manager, watch) = (Arc::clone(&manager), Watch::default());
@@ -124,7 +125,7 @@ fn every_parked_thread_is_unparked_before_a_waker_runs() {
         let applying = Arc::clone(&manager);
         let caller = thread::spawn(move || applying.apply(&Entry::noop(1, 1), LONG).map(drop));
         came.recv_timeout(LONG).unwrap();
-        // The waker is still at it.
+        // The waker is still running.
         for thread in threads {
             within(LONG, "a parked thread", move || thread.join().unwrap()).unwrap();
         }
@@ -137,12 +138,12 @@ fn every_parked_thread_is_unparked_before_a_waker_runs() {
 /// Proves ORD-17.
 #[test]
 fn a_waker_that_blocks_holds_up_only_the_thread_that_calls_it() {
-    // A worker that looks for work at this moment is handed the entry and calls the waker, and then it is the worker that
-    // stands. So the caller is given some chances.
+    // A worker that looks for work at this moment gets the entry, and calls the waker, which then
+    // blocks the worker. So the caller gets several chances.
     assert!((0..100).any(|_| a_waker_blocks_the_caller()));
 }
 
-/// Whether it was the caller that stood in the waker.
+/// Whether the waker blocked the caller.
 fn a_waker_blocks_the_caller() -> bool {
     let manager = Arc::new(manage(memory(), apply_config(1)));
     let ((come, came), (open, opened)) = (sync_channel(1), sync_channel(1));
@@ -162,7 +163,8 @@ fn a_waker_blocks_the_caller() -> bool {
         within(LONG, "the caller", move || caller.join().unwrap()).unwrap();
         return false;
     }
-    // The caller stands in the waker. Others submit, apply, read the figures, and wake all that is left.
+    // The waker blocks the caller. Other threads submit, apply, read the figures, and call the
+    // remaining wakers.
     within(LONG, "another caller", {
         let manager = Arc::clone(&manager);
         move || {
@@ -210,7 +212,7 @@ fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
     let manager = Mutex::new(Some(manager));
     for (index, thread) in (1..).zip(waiting) {
         if index == 11 {
-            // Those wait for what never was.
+            // These wait for an entry that never comes.
             drop(manager.lock().unwrap().take());
         }
         let outcome = within(LONG, "a future", move || thread.join().unwrap());
@@ -222,7 +224,8 @@ fn futures_are_woken_by_a_truncation_a_failure_and_the_end() {
     }
 }
 
-/// Futures that come, are polled with several wakers, leave early, or wait to the end, beside threads that wait for a time.
+/// Futures arrive, are polled with several wakers, leave early, or wait to the end, beside threads
+/// that wait with a timeout.
 ///
 /// Proves ORD-14.
 #[test]

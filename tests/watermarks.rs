@@ -1,4 +1,5 @@
-//! The watermarks and their inequalities at every moment, per durability mode; and gets that never go back.
+//! Tests of the watermarks and their inequalities at every moment, for each durability mode, and of
+//! gets that never go back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use sprag::{
     PersistentStateMachine, Stage, StateMachine,
 };
 
-/// Checks two samples taken one after the other. The figures of one sample are not of one moment; but what is covered
-/// by another watermark when it is read is covered by it later too.
+/// Checks two consecutive samples. The figures of one sample are not of one moment. But an index
+/// that another watermark covers when it is read is still covered later.
 fn check(earlier: &ApplyStats, later: &ApplyStats, durability: Option<Durability>) {
     let laws = [
         ("acknowledged <= applied", earlier.acknowledged, later.applied),
@@ -48,11 +49,12 @@ fn check(earlier: &ApplyStats, later: &ApplyStats, durability: Option<Durability
     assert!(earlier.acknowledged <= machine || machine.is_none(), "{machine:?}");
 }
 
-/// Samples a sampler takes at least, however busy the machine is; so many gets a reader makes.
+/// Least number of samples of a sampler, however busy the machine is; the next constant is the gets
+/// of a reader.
 const SAMPLES_MIN: u64 = 20;
 const READS_MIN: u64 = 100;
 
-/// Samples until told to stop.
+/// Samples until it is told to stop.
 fn sample<M: StateMachine>(
     manager: &ApplyManager<M>,
     stop: &AtomicBool,
@@ -148,7 +150,7 @@ fn what_is_only_appended_is_durable_and_not_committed() {
     assert_eq!((stats.committed, stats.applied, stats.acknowledged), (Some(0), Some(0), Some(0)));
     manager.flush_pending(LONG).unwrap();
     assert_eq!(manager.stats().applied, Some(0), "a flush commits nothing");
-    // Truncating takes back what is not committed, and only that.
+    // A truncation removes uncommitted entries only.
     manager.consensus().unwrap().truncate_after(Some(4)).unwrap();
     let stats = manager.stats();
     assert_eq!((stats.submitted, stats.committed), (Some(4), Some(0)));
@@ -169,7 +171,7 @@ fn the_figures_of_the_pipeline_count_entries() {
     let stats = manager.stats();
     assert_eq!((stats.total_applied, stats.total_failed), (10, 0));
     assert_eq!(stats.pending_count, 0);
-    // The last of them may be counted right after its caller is answered.
+    // The last entry may be counted right after its caller has the answer.
     assert!(eventually(LONG, || manager.stats().latency.count == 10));
     let stats = manager.stats();
     let latency = stats.latency;
@@ -184,7 +186,7 @@ fn the_figures_of_the_pipeline_count_entries() {
 
 // ---- Gets ----
 
-/// A value that says of which entry it is, at both ends and in the middle.
+/// A value that names its entry at both ends and in the middle.
 fn value(index: u64, len: usize) -> Vec<u8> {
     index.to_be_bytes().iter().copied().cycle().take(len * 8).collect()
 }
@@ -197,7 +199,7 @@ fn index_of(bytes: &[u8]) -> u64 {
 
 fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>, entries: u64) {
     let keys: Vec<Vec<u8>> = vec![b"a".to_vec(), b"b".to_vec(), vec![7; 40], vec![8; 300]];
-    // Copied, shared, and of changing length.
+    // The values are copied, shared, and of changing length.
     let lens = [1, 17, 400];
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -208,7 +210,7 @@ fn gets_never_go_back<M: StateMachine + KeyValueReads>(manager: &ApplyManager<M>
                 let (mut last, mut reads) = (vec![0; keys.len()], 0_u64);
                 while !stop.load(Ordering::SeqCst) || reads < READS_MIN {
                     let at = (seed + usize::try_from(reads).unwrap()) % keys.len();
-                    // Everything acknowledged is seen: the key's last entry at or below it.
+                    // A reader sees everything acknowledged: the key's last entry at or below it.
                     let floor = acknowledged.load(Ordering::SeqCst);
                     let got = manager.machine().value_of(&keys[at]).unwrap();
                     let found = got.map_or(0, |value| index_of(&value));

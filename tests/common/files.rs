@@ -1,4 +1,4 @@
-//! The files of a simulated directory, taken out of it and put into another one.
+//! The files of a simulated directory, copied from one disk to another.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use sprag::testing::SimDisk;
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// A simulated disk that holds these files, durable.
+/// A simulated disk with these files, all durable.
 pub fn disk_with(files: &Files) -> SimDisk {
     let sim = SimDisk::new(1);
     let disk = sim.open(true).unwrap();
@@ -25,13 +25,13 @@ pub fn disk_with(files: &Files) -> SimDisk {
     sim
 }
 
-/// What a simulated disk holds.
+/// The files of a simulated disk.
 pub fn files_of(disk: &SimDisk) -> Files {
     let names = disk.file_names().into_iter();
     names.map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
 }
 
-/// A real directory below `scratch` that holds these files.
+/// A real directory below `scratch` with these files.
 pub fn write_to(scratch: &Path, files: &Files) -> PathBuf {
     let path = scratch.join("data");
     fs::create_dir(&path).unwrap();

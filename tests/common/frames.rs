@@ -1,4 +1,5 @@
-//! Finds frames in segment files as `docs/format.md` lays them out, so that tests damage what they mean to.
+//! Frames in segment files, found by the layout of `docs/format.md`, so that tests damage the
+//! intended bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8] = b"SPRG";
 pub const HEADER_BYTES: usize = 128;
 
-/// Where one frame is, and what its header says.
+/// Place and header fields of one frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub file: PathBuf,
@@ -28,7 +29,7 @@ impl Frame {
         HEADER_BYTES + self.body_bytes
     }
 
-    /// Changes one byte of the frame, `at` bytes in.
+    /// Changes the byte at `at` of the frame.
     pub fn flip(&self, at: usize, xor: u8) {
         flip(&self.file, self.offset + at, xor);
     }
@@ -58,7 +59,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// The number of the segment that META says the log begins with.
+/// The number of the log's first segment, according to META.
 fn base(directory: &Path) -> u64 {
     let meta = fs::read(directory.join("META")).unwrap();
     let slots = [0, 4096].map(|at| &meta[at..at + 512]);
@@ -66,8 +67,8 @@ fn base(directory: &Path) -> u64 {
     u64_at(newest, 80)
 }
 
-/// The frames of a directory, in the log's order; what is damaged is not checked here. What a file had before it was used
-/// again, and files that are kept for that, have none.
+/// The frames of a directory, in the log's order; damage is not checked here. Earlier content of
+/// recycled files, and spare files, do not count.
 pub fn frames(directory: &Path) -> Vec<Frame> {
     let (mut found, base) = (Vec::new(), base(directory));
     for file in segments(directory) {
@@ -106,7 +107,7 @@ pub fn frames(directory: &Path) -> Vec<Frame> {
 /// Rewrites a frame's header and body and makes their checksums right again, as only this program itself could.
 pub fn forge(directory: &Path, frame: &Frame, change: impl FnOnce(&mut [u8])) {
     let meta = fs::read(directory.join("META")).unwrap();
-    // Of whichever of the two slots was stored to.
+    // Read the slot that was stored last.
     let slot = if meta[..4] == [0; 4] { 4096 } else { 0 };
     let database_id = &meta[slot + 16..slot + 32];
     let mut bytes = fs::read(&frame.file).unwrap();

@@ -1,11 +1,12 @@
-//! Random operations that collide: few keys, values that are numbers, nearly numbers, binary, empty, or large.
+//! Random operations that collide: few keys, and values that are numbers, nearly numbers, binary,
+//! empty, or large.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::ops::{Cmd, Op};
 
-/// Keys of the lengths where something changes inside (22 bytes fit a slot), and of the first and last byte.
+/// Keys with lengths at internal limits (22 bytes fit a slot), and with the first and last byte.
 pub fn keys() -> Vec<Vec<u8>> {
     vec![
         vec![0],
@@ -26,7 +27,7 @@ pub fn key() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(keys())
 }
 
-/// What an increment must tell apart.
+/// Values that an increment must distinguish.
 fn numberish() -> impl Strategy<Value = Vec<u8>> {
     let texts: &[&str] = &[
         "0",
@@ -85,13 +86,13 @@ fn by() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// A command whose values are of `value`.
+/// A command whose values come from `value`.
 fn command(value: impl Strategy<Value = Vec<u8>> + Clone + 'static) -> impl Strategy<Value = Cmd> {
     prop_oneof![
         4 => (key(), value.clone()).prop_map(|(key, value)| Cmd::Put { key, value }),
         2 => key().prop_map(|key| Cmd::Delete { key }),
         4 => (key(), by()).prop_map(|(key, by)| Cmd::Increment { key, by }),
-        // What is absent or empty or a small number is often what is there.
+        // Absent, empty and small-number values are likely to match.
         3 => (key(), expected(), prop::option::of(value))
             .prop_map(|(key, expected, new)| Cmd::CompareAndSet { key, expected, new }),
     ]
@@ -107,7 +108,7 @@ fn expected() -> impl Strategy<Value = Option<Vec<u8>>> {
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
-    // Small values in batches, so that an entry fits a segment of 128 KiB.
+    // Use small values in batches, so that an entry fits a segment of 128 KiB.
     let note = (prop::sample::select(vec![b"n".to_vec(), b"a".to_vec()]), small());
     let value = value().boxed();
     let small = small().boxed();
@@ -121,7 +122,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A small fixed source of randomness for tests that are loops and not properties.
+/// A small, fixed source of random numbers for tests that are loops instead of properties.
 #[derive(Debug)]
 pub struct Dice(u64);
 

@@ -1,5 +1,6 @@
-//! Which back-end the engines of the tests write their logs with: `SPRAG_TEST_IO` is `uring` or `pwrite`; unset, it is
-//! the engine's own choice. And that they really do: an engine that fell back in silence would prove nothing.
+//! The back-end by which the tests' engines write their logs: `SPRAG_TEST_IO` is `uring` or
+//! `pwrite`; unset, the engine chooses. The helpers check the choice, because an engine that fell
+//! back silently would prove nothing.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -16,7 +17,8 @@ use sprag::{
 
 const TEST_IO: &str = "SPRAG_TEST_IO";
 
-/// What the environment asks for. A value that means nothing fails, and is not taken for the default.
+/// The back-end that the environment asks for. A meaningless value fails, and is not taken for the
+/// default.
 pub fn asked() -> IoBackend {
     match std::env::var(TEST_IO) {
         Err(std::env::VarError::NotPresent) => IoBackend::Auto,
@@ -26,7 +28,7 @@ pub fn asked() -> IoBackend {
     }
 }
 
-/// The same as the command's `--io` takes it.
+/// The back-end in the form of the command's `--io`.
 pub fn asked_name() -> &'static str {
     match asked() {
         IoBackend::Uring => "uring",
@@ -35,17 +37,18 @@ pub fn asked_name() -> &'static str {
     }
 }
 
-/// The defaults for a directory of the file system. Every such engine of the tests is made of this.
+/// The default options for a directory of the file system. Every such engine of the tests uses
+/// them.
 pub fn config(path: impl Into<PathBuf>) -> PersistentConfig {
     PersistentConfig::new(path).io(asked())
 }
 
-/// A manager whose log, if it is one of a directory, is written as the environment asks.
+/// A manager whose log, if it is in a directory, is written as the environment asks.
 pub fn manage<M: StateMachine>(machine: M, config: ApplyConfig) -> ApplyManager<M> {
     manage_over(asked(), machine, config)
 }
 
-/// As [`manage`], where the test itself chose the back-end.
+/// A manager as [`manage`] makes it, for a back-end that the test chose.
 pub fn manage_over<M: StateMachine>(
     io: IoBackend,
     machine: M,
@@ -56,7 +59,7 @@ pub fn manage_over<M: StateMachine>(
     manager
 }
 
-/// An engine over the back-end that the test itself chose.
+/// An engine over the back-end that the test chose.
 pub fn open_over(
     io: IoBackend,
     config: PersistentConfig,
@@ -65,18 +68,18 @@ pub fn open_over(
     manage_over(io, PersistentStateMachine::open(config.io(io)).unwrap(), apply)
 }
 
-/// Fails if the log is written in another way than `io`.
+/// Fails if the log is not written by `io`.
 pub fn check(stats: &ApplyStats, io: IoBackend) {
     check_name(stats.io_backend, io, || stats.io_fallback.clone());
 }
 
-/// As [`check`], for what the command reports.
+/// Checks the back-end that the command reports, as [`check`] does.
 pub fn check_name(backend: &str, io: IoBackend, fallback: impl Fn() -> Option<String>) {
     match (io, backend) {
         (IoBackend::Auto, _) | (_, "memory" | "simulated") => {}
         (IoBackend::Pwrite, _) => assert_eq!((backend, fallback()), ("pwrite", None)),
         (_, "io_uring") => {}
-        // A test that is about io_uring by itself also runs where there is none, unless all of them are to.
+        // A test of io_uring also runs where there is none, unless the environment asks for it.
         (_, "pwrite") if asked() != IoBackend::Uring && fallback().is_some() => {}
         _ => panic!("{io:?} was asked for, and it is {backend}: {:?}", fallback()),
     }

@@ -1,4 +1,4 @@
-//! State machines to watch, to hold up, and to break; and the built-in ones read through one trait.
+//! State machines that observe, wait, and break, and one trait for reading the built-in ones.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -17,7 +17,7 @@ use super::model::Model;
 /// Keys and values, sorted by key.
 pub type Scanned = Vec<(Box<[u8]>, Value)>;
 
-/// The reads both built-in machines have.
+/// The reads that both built-in machines have.
 pub trait KeyValueReads {
     fn scan(&self) -> Result<Scanned, ReadError>;
     fn count(&self) -> Result<usize, ReadError>;
@@ -70,7 +70,8 @@ impl<M: KeyValueReads> KeyValueReads for Hooked<M> {
     }
 }
 
-/// What differs between a machine at rest and the model; no value is printed, only where the first difference is.
+/// Compares a machine at rest with the model. The error names only the place of the first
+/// difference, and no value.
 pub fn compare(machine: &impl KeyValueReads, model: &Model) -> Result<(), String> {
     let found: BTreeMap<Vec<u8>, Vec<u8>> = machine
         .scan()
@@ -115,7 +116,7 @@ pub fn memory() -> MemoryStateMachine {
 
 type Hook = Box<dyn Fn(&Range<'_>, Partition) -> Result<(), Fatal> + Send + Sync>;
 
-/// A machine that calls a hook before each range it applies.
+/// A machine that calls a hook before each range that it applies.
 pub struct Hooked<M> {
     inner: M,
     hook: Hook,
@@ -166,12 +167,12 @@ impl<M: StateMachine> StateMachine for Hooked<M> {
     }
 }
 
-/// Whether the entry of `index` is of `partition`; leaves the range's progress at that entry.
+/// Whether the entry of `index` is in `partition`; leaves the range's progress at that entry.
 pub fn meets(range: &Range<'_>, partition: Partition, index: u64) -> bool {
     range.entries(partition).any(|entry| entry.unwrap().log_id.index == index)
 }
 
-/// Holds up whoever passes while it is shut.
+/// A gate that holds up threads while it is shut.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<GateState>,
@@ -210,7 +211,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody is held up.
+    /// Waits until a thread is held up.
     pub fn wait_for_somebody(&self) {
         let state = self.state.lock().unwrap();
         let (state, timeout) = self
@@ -221,7 +222,7 @@ impl Gate {
         assert!(!timeout.timed_out(), "nobody came to the gate");
     }
 
-    /// Opens the gate when the test ends, however it ends: to be declared after the manager.
+    /// A guard that opens the gate when the test ends in any way; declare it after the manager.
     pub fn opener(self: &Arc<Self>) -> Opener {
         Opener(Arc::clone(self))
     }

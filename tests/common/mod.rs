@@ -1,4 +1,5 @@
-//! What the scenario files share: the serial oracle, the generators, machines to watch, and small helpers.
+//! Helpers of the scenario files: the serial oracle, the generators, observable machines, and small
+//! functions.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -34,13 +35,13 @@ use tempfile::TempDir;
 
 /// Long enough for anything that is not stuck.
 pub const LONG: Duration = Duration::from_secs(20);
-/// Long enough for hundreds of syncs: a busy disk may take a good part of a second for each.
+/// Long enough for hundreds of syncs: a busy disk may take most of a second for each.
 pub const PATIENT: Duration = Duration::from_secs(180);
 /// Long enough to see that something does not happen.
 pub const SHORT: Duration = Duration::from_millis(60);
 
-/// Sets a flag when it is dropped, also by a panic: the threads that go on until then end, and a test that fails does
-/// not hang.
+/// A guard that sets a flag when it is dropped, also by a panic, so that threads end and a failing
+/// test does not hang.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -49,7 +50,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Runs `work` on a thread of its own and fails, instead of hanging, if it does not come back.
+/// Runs `work` on another thread, and fails instead of hanging if it does not return.
 pub fn within<T: Send + 'static>(
     limit: Duration,
     what: &str,
@@ -69,7 +70,7 @@ pub fn within<T: Send + 'static>(
     }
 }
 
-/// Waits until `reached` says so; whether it did in time.
+/// Waits until `reached` returns true. Returns whether it did in time.
 pub fn eventually(limit: Duration, mut reached: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while !reached() {
@@ -81,25 +82,26 @@ pub fn eventually(limit: Duration, mut reached: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Sees a thread go to sleep: whoever waits is registered where it waits then, whatever the machine has to do besides.
+/// An observer of a thread that goes to sleep: a sleeping waiter is registered, whatever else the
+/// machine does.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(Arc<OnceLock<PathBuf>>);
 
 impl Watch {
-    /// Called by the thread, before it begins to wait.
+    /// The thread calls this before it begins to wait.
     pub fn here(&self) {
         let task = fs::read_link("/proc/thread-self").unwrap();
         self.0.set(Path::new("/proc").join(task)).unwrap();
     }
 
-    /// Returns when it sleeps, or has ended.
+    /// Returns when the thread sleeps, or has ended.
     pub fn until_asleep(&self) {
         let sleeps = || {
             let Some(task) = self.0.get() else { return false };
             let Ok(stat) = fs::read_to_string(task.join("stat")) else { return true };
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
         };
-        // It may also wait for a lock, but not for so long.
+        // The thread may also wait for a lock, but not for as long.
         let mut in_a_row = 0;
         let asleep = eventually(LONG, || {
             in_a_row = if sleeps() { in_a_row + 1 } else { 0 };
@@ -113,7 +115,7 @@ pub fn workers(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
-/// A manager's options for tests: several workers whatever the machine, and none of them pinned.
+/// A manager's options for tests: several workers on any machine, and none of them pinned.
 pub fn apply_config(worker_count: usize) -> ApplyConfig {
     ApplyConfig::new().worker_count(workers(worker_count)).pin_workers(false)
 }
@@ -124,7 +126,8 @@ pub fn manage<M: StateMachine>(machine: M, config: ApplyConfig) -> ApplyManager<
 
 pub type Persistent = ApplyManager<PersistentStateMachine>;
 
-/// A data directory that goes away with the test. The data is one level down, so that sprag creates it.
+/// A data directory that is removed with the test. The data is one level down, so that sprag
+/// creates its directory.
 #[derive(Debug)]
 pub struct Scratch {
     dir: TempDir,
@@ -139,7 +142,7 @@ impl Scratch {
         self.dir.path().join("data")
     }
 
-    /// Small segments, so that a test of a few hundred entries rolls over several.
+    /// Options with small segments, so that a few hundred entries fill several.
     pub fn config(&self) -> PersistentConfig {
         io::config(self.path()).segment_bytes(64 << 10).expected_keys(256)
     }
@@ -152,7 +155,7 @@ impl Scratch {
         open(self.config())
     }
 
-    /// The directory as a `kill -9` at this moment would leave it, in a place of its own.
+    /// A copy of the directory as a `kill -9` at this moment would leave it.
     pub fn crash_image(&self) -> Self {
         let image = Self::new();
         copy_dir(&self.path(), &image.path());
@@ -164,7 +167,7 @@ pub fn open(config: PersistentConfig) -> Persistent {
     manage(PersistentStateMachine::open(config).unwrap(), apply_config(2))
 }
 
-/// Opens, and gives the error that this must bring.
+/// Opens, and returns the error that this must cause.
 pub fn refused(config: PersistentConfig) -> sprag::error::OpenError {
     match PersistentStateMachine::open(config) {
         Ok(_) => panic!("opening must be refused"),
@@ -174,17 +177,18 @@ pub fn refused(config: PersistentConfig) -> sprag::error::OpenError {
 
 pub fn copy_dir(from: &Path, to: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    // A file that was listed may have another name by now: a segment that is used again.
+    // A listed file may have another name by now: a segment that was recycled.
     while !copy_files(from, to) {
         fs::remove_dir_all(to).unwrap();
     }
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-/// Whether all were there.
+/// Copies the files. Returns whether all were there.
 fn copy_files(from: &Path, to: &Path) -> bool {
     fs::create_dir(to).unwrap();
-    // META last: a crash leaves all of one moment, so the copy must not know less than what it points to.
+    // Copy META last: a crash leaves all files of one moment, so the copied META must not be older
+    // than the files.
     let mut names: Vec<_> =
         fs::read_dir(from).unwrap().map(|file| file.unwrap().file_name()).collect();
     names.sort_by_key(|name| name == "META");
@@ -223,12 +227,12 @@ pub fn name_in(module: &str, name: &str) -> String {
 
 const CHILD_DIRECTORY: &str = "SPRAG_TEST_CHILD_DIRECTORY";
 
-/// The argument of a child; `None` in the parent, where a child's test has nothing to do.
+/// The argument of a child; `None` in the parent, where a child's test does nothing.
 pub fn child_directory() -> Option<PathBuf> {
     std::env::var_os(CHILD_DIRECTORY).map(PathBuf::from)
 }
 
-/// A tiny executor: polls on this thread, and parks it in between.
+/// A tiny executor, which polls on this thread, and parks it between polls.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
@@ -249,7 +253,7 @@ impl Wake for Unpark {
     }
 }
 
-/// A waker that counts.
+/// A waker that counts its calls.
 #[derive(Debug, Default)]
 pub struct CountingWaker(AtomicUsize);
 

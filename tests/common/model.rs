@@ -1,6 +1,7 @@
 //! The serial oracle: one entry at a time, in index order, on one thread, in a `BTreeMap`.
 //!
-//! It is written from what the commands are documented to do, as plainly as can be, and shares no line with the engine.
+//! It is written from the documentation of the commands, as plainly as possible, and shares no code
+//! with the engine.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,7 @@ impl Model {
         }
     }
 
-    /// On a copy of the state, which takes its place only if nothing was rejected.
+    /// Runs a batch on a copy of the state, which replaces the state only if nothing was rejected.
     fn batch(&mut self, commands: &[Cmd], note: Option<&(Bytes, Bytes)>) -> Reply {
         let mut state = self.state.clone();
         for (position, command) in commands.iter().enumerate() {
@@ -90,7 +91,7 @@ fn run(state: &mut BTreeMap<Bytes, Bytes>, command: &Cmd) -> Result<Reply, Batch
     }
 }
 
-/// A number has one decimal form, the one that printing it gives.
+/// Parses a number, which has one decimal form: the one that printing it gives.
 fn number(value: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let number: i64 = text.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Entries that own their bytes, and how they become the borrowed ones of the library.
+//! Entries that own their bytes, and their conversion to the library's borrowed ones.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub enum Op {
     Batch { commands: Vec<Cmd>, note: Option<(Vec<u8>, Vec<u8>)> },
 }
 
-/// Bytes as a failing property shows them: on one line, long ones by their length.
+/// Bytes in the form that a failing property shows: on one line, long ones by their length.
 struct Short<'a>(&'a [u8]);
 
 impl fmt::Debug for Short<'_> {
@@ -115,15 +115,15 @@ impl Op {
     }
 }
 
-/// An operation at its place in the log.
+/// An operation with its log id.
 pub type Logged = (LogId, Op);
 
-/// `ops` as a log of one term, from `first` on.
+/// A log of one term with the operations `ops`, from index `first` on.
 pub fn log_of(first: u64, term: u64, ops: impl IntoIterator<Item = Op>) -> Vec<Logged> {
     (first..).zip(ops).map(|(index, op)| (LogId::new(index, term), op)).collect()
 }
 
-/// A log whose term rises and whose leader changes now and then.
+/// A log with a rising term and a leader that sometimes changes.
 pub fn log_of_many_leaders(first: u64, ops: impl IntoIterator<Item = Op>) -> Vec<Logged> {
     let log_id = |index: u64| {
         let term = 1 + index / 23;
@@ -167,7 +167,7 @@ fn payload<'a>(op: &'a Op, batch: &'a [Command<'a>]) -> Payload<'a> {
     }
 }
 
-/// An entry read back from the log, as an operation again.
+/// Converts an entry of the log back to an operation.
 pub fn op_of(payload: &PayloadRef<'_>) -> Op {
     match payload {
         PayloadRef::Noop => Op::Noop,

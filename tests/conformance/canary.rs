@@ -11,72 +11,74 @@ use sprag::{
     SnapshotSource, StateMachine,
 };
 
-/// How a machine is broken.
+/// Ways in which a machine is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Broken {
     Not,
-    /// Keeps a list over all partitions.
+    /// The machine keeps a list over all partitions.
     OrderInState,
-    /// Replies with a count over all partitions.
+    /// The machine replies with a count over all partitions.
     OrderInReply,
-    /// Says that a transfer concerns only who pays.
+    /// The machine's footprint of a transfer has only the payer.
     NarrowFootprint,
     FootprintByTime,
     FootprintByAddress,
     FootprintByState,
-    /// Replies with a count that outlives the machine.
+    /// The machine replies with a count that outlives it.
     HiddenGlobal,
-    /// Replies with a number nobody can repeat.
+    /// The machine replies with a random number.
     RandomReply,
-    /// The same, in the state.
+    /// The machine keeps a random number in its state.
     RandomState,
-    /// Takes from the payer before it looks whether there is enough.
+    /// The machine takes from the payer before it checks the balance.
     ChangesWhenRejected,
-    /// Says what it has applied, but not of every other entry.
+    /// The machine reports what it has applied, but not for every other entry.
     AppliedAtTimes,
-    /// Counts the range before the last only.
+    /// The machine counts only up to the range before the last.
     AppliedLate,
-    /// Counts the calls.
+    /// The machine counts the calls.
     RangesInState,
-    /// The same, in replies of bytes.
+    /// The machine counts the calls, in replies of bytes.
     RangesInBytes,
-    /// Replies of bytes, with a count over all partitions at their end.
+    /// The machine's replies of bytes end with a count over all partitions.
     OrderInBytes,
     RandomBytes,
-    /// Replies with a byte more than it declares.
+    /// The machine replies with a byte more than it declares.
     TooManyBytes,
-    /// Declares room for longer replies once it has state.
+    /// The machine declares room for longer replies once it has state.
     RoomByState,
-    /// Stops, or panics, at an entry that others take.
+    /// The machine stops, or panics, at a valid entry.
     Fails,
     Panics,
-    /// Remembers over a restart what the log brings again.
+    /// The machine remembers over a restart what the log brings again.
     StateOutlives,
-    /// Leaves something out of the snapshot: of the state, or of what only later replies tell.
+    /// The machine leaves something out of the snapshot: a part of the state, or of what only later
+    /// replies show.
     SnapshotForgets,
     SnapshotForgetsCounts,
-    /// Has something in it that two machines do not have the same.
+    /// The machine writes something that differs between two machines.
     SnapshotByChance,
     SnapshotChangesState,
     SnapshotPanics,
-    /// Adds to what is there.
+    /// The machine adds the snapshot to its state.
     RestoreMerges,
-    /// Takes each number as it comes, and then finds that one is missing.
+    /// The machine takes each number as it comes, and then finds that one is missing.
     RestoreAsItReads,
     RestoreTakesLess,
     RestoreTakesMore,
-    /// Is content with a source that fails.
+    /// The machine accepts a source that fails.
     RestoreTakesFailing,
     RestorePanics,
-    /// Writes what it then does not read.
+    /// The machine writes a part that it then does not read.
     RestoreMissing,
 }
 
-/// Eight numbers, and whatever is broken about them.
+/// Eight numbers, and the fault of the machine.
 pub(crate) struct Machine {
     pub(crate) broken: Broken,
     pub(crate) state: Arc<Mutex<State>>,
-    /// Kept only by those that are broken about it: the engine counts for the others.
+    /// The applied entry, which only machines with a fault in it keep: the engine counts for the
+    /// others.
     pub(crate) applied: Mutex<Option<LogId>>,
     pub(crate) calls: AtomicU64,
 }
@@ -84,11 +86,11 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) balances: [u64; 8],
-    /// In the digest too.
+    /// More state, in the digest too.
     pub(crate) more: Vec<u64>,
-    /// Not in it.
+    /// Hidden state, not in the digest.
     pub(crate) hidden: u64,
-    /// How often each was given something; some reply with it.
+    /// Number of transfers to each account; some machines reply with it.
     pub(crate) counts: [u64; 8],
 }
 
@@ -126,7 +128,7 @@ impl Machine {
             _ => 0,
         };
         if to % 2 == 1 {
-            // Of a length that differs, and is no multiple of eight.
+            // The reply's length differs, and is no multiple of eight.
             let mut bytes = [balances[to].to_le_bytes(), tail.to_le_bytes()].concat();
             bytes.truncate(BYTES_MAX - to / 2);
             if self.broken == Broken::TooManyBytes {
@@ -144,7 +146,7 @@ impl Machine {
     }
 }
 
-/// An order; the payer 255 stands for a deposit.
+/// Decodes an order; the payer 255 stands for a deposit.
 fn decode(payload: &PayloadRef<'_>) -> Option<[u8; 3]> {
     match payload {
         PayloadRef::Opaque(bytes) => <[u8; 3]>::try_from(*bytes).ok(),
@@ -186,7 +188,7 @@ impl StateMachine for Machine {
                 _ => {}
             }
             match self.run(entry.log_id.index, order) {
-                // Either way to set one.
+                // There are two ways to set such a reply.
                 Reply::Bytes(bytes) if order[1] == 3 => replies.set_bytes(&entry, &bytes),
                 reply => replies.set(&entry, reply),
             }

@@ -1,5 +1,5 @@
-//! The conformance suite: our own machines pass it, and of machines broken on purpose it finds each, by the check that is
-//! there for it.
+//! Tests of the conformance suite: our own machines pass it, and it finds each deliberately broken
+//! machine by the right check.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod canary;
@@ -215,7 +215,7 @@ fn each_canary_is_found_by_the_check_that_is_there_for_it() {
     }
 }
 
-/// What over our log goes wrong, for the checks of coming back.
+/// Errors of the machine over our log, for the checks of recovery.
 struct Leaky(Canary);
 
 impl Subject for Leaky {
@@ -244,7 +244,7 @@ impl DurableSubject for Leaky {
         if self.0.broken == Broken::StateOutlives {
             machine.state = Arc::clone(&self.0.outliving);
         } else {
-            // Promises less than it is asked for.
+            // This promises less than it is asked for.
             config = config.durability(Durability::Os);
         }
         Journaled::open_on_disk(disk, config, machine)
@@ -268,7 +268,7 @@ fn a_snapshot_that_forgets_what_only_later_replies_tell_is_found_by_opening_from
     for broken in [Broken::SnapshotForgetsCounts, Broken::SnapshotForgets, Broken::RestoreMerges] {
         let found = found(Suite::new().check_durable(&OverOurLog(&Canary::new(broken))));
         let expected: &[Check] = match broken {
-            // Its restored machine is a new one: there is nothing to merge with.
+            // Its restored machine is new, so there is nothing to merge with.
             Broken::RestoreMerges => &[],
             _ => &[Check::Compaction],
         };
@@ -288,7 +288,7 @@ fn a_machine_that_replies_with_more_bytes_than_it_declares_is_told_both_numbers(
     assert!(said.contains("replied with 16 bytes, and its reply_bytes_max() says 15"), "{said}");
 }
 
-/// Looks whether the log's first segment is there at each opening.
+/// Checks at each opening whether the log's first segment exists.
 struct Watching(AtomicU64);
 
 impl Subject for Watching {

@@ -1,4 +1,5 @@
-//! A power cut and a kill at every operation of the disk and of the storage, with compactions in between.
+//! Tests with a power cut and a kill at every operation of the disk and of the storage, with
+//! compactions between.
 
 use sprag::CommitMode;
 use sprag::testing::Random;
@@ -6,18 +7,18 @@ use sprag::testing::{Fault, SimDisk};
 
 use super::{Engine, TIMEOUT, World, append, applied, assert_state, counter, submit};
 
-/// Entries of the workload. Compactions come every forty.
+/// Number of entries of the workload. A compaction comes every forty.
 const ENTRIES: u64 = 120;
 
 impl World {
-    /// The log is synced, and then the power fails: the storage loses all that it has not synced.
+    /// Syncs the log, and then cuts the power: the storage loses its unsynced changes.
     pub(crate) fn cut_power_after_log_sync(&mut self, engine: Engine) {
         engine.log().unwrap().sync(TIMEOUT).unwrap();
         self.cut_power(engine, 0, 0);
     }
 }
 
-/// Submits, steps and compacts until an operation fails, or all is done.
+/// Submits, steps and compacts until an operation fails, or everything is done.
 fn work(engine: &Engine, mode: CommitMode, random: &mut Random) {
     let mut next = engine.stats().submitted.map_or(1, |last| last + 1);
     while next <= ENTRIES && engine.poison().is_none() {
@@ -44,9 +45,10 @@ fn work(engine: &Engine, mode: CommitMode, random: &mut Random) {
     engine.run_until_idle();
 }
 
-/// Opens after a crash: what is there is what some entry left, and no entry is in it twice.
+/// Opens after a crash, and checks that the state is that after some entry, with each entry applied
+/// once.
 fn check(world: &World, mode: CommitMode, what: &str) {
-    // A fault that did not strike does not strike here.
+    // Clear a fault that did not strike.
     world.disk.reset_operations();
     let engine = world.open();
     let found = applied(&engine);
@@ -62,7 +64,7 @@ fn check(world: &World, mode: CommitMode, what: &str) {
     assert_state(&engine, ENTRIES);
 }
 
-/// How many operations of the disk, and of the storage, the workload has.
+/// Numbers of operations of the workload, on the disk and on the storage.
 fn operations(mode: CommitMode) -> (u64, u64) {
     let world = World::new(1, mode);
     work(&world.open(), mode, &mut Random::new(7));

@@ -1,5 +1,6 @@
-//! Our log under a machine over a storage: the log is replayed from what the storage has, and given up to what the storage
-//! has durably. Increments are the witness that nothing is applied twice, and nothing is left out.
+//! Tests of our log under a machine over a storage: the log is replayed from the storage's last
+//! entry, and given up as far as the storage is durable. Increments prove that nothing is applied
+//! twice, and nothing is left out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod crashes;
@@ -46,14 +47,15 @@ impl World {
         Stepped::new(self.machine().unwrap(), ApplyConfig::new().pipeline_depth(256)).unwrap()
     }
 
-    /// The process dies. What the storage has committed stays.
+    /// Kills the process. The storage keeps its commits.
     pub(crate) fn kill(&mut self, engine: Engine) {
         self.disk.crash_process();
         drop(engine);
         self.storage.heal();
     }
 
-    /// The power fails: the disk loses what `keep_log` says, the storage all but the first `keep` changes not synced.
+    /// Cuts the power: the disk loses items as `keep_log` says, and the storage all but the first
+    /// `keep` unsynced changes.
     pub(crate) fn cut_power(&mut self, engine: Engine, keep_log: u64, keep: usize) {
         self.disk.power_cut_keeping(keep_log);
         drop(engine);
@@ -63,7 +65,7 @@ impl World {
 
 static PAD: [u8; 3000] = [b'.'; 3000];
 
-/// Entries with odd indexes count, the others make the log long.
+/// Entries with odd indexes count, and the others make the log long.
 pub(crate) fn entry(index: u64, term: u64) -> Entry<'static> {
     let command = match index % 2 {
         1 => Command::increment(b"counter", 1),
@@ -83,7 +85,7 @@ pub(crate) fn append(engine: &Engine, from: u64, to: u64, term: u64) {
     assert_eq!(engine.consensus().unwrap().append(&entries).unwrap().new, entries.len() as u64);
 }
 
-/// The state is that after exactly `applied` entries; every one was applied once.
+/// Checks that the state is that after exactly `applied` entries, each applied once.
 pub(crate) fn assert_state(engine: &Engine, applied: u64) {
     assert_eq!(engine.stats().applied, Some(applied).filter(|applied| *applied > 0));
     assert_eq!(counter(engine), applied.div_ceil(2), "after {applied} entries");

@@ -1,4 +1,4 @@
-//! Where the storage can be when the directory is opened: at every place beside the log.
+//! Tests of opening with the storage at every position relative to the log.
 
 use sprag::error::OpenError;
 use sprag::testing::storage::MemoryStorage;
@@ -35,7 +35,7 @@ fn a_storage_ahead_of_the_commit_mark_says_what_is_committed() {
     engine.run_until_idle();
     engine.consensus().unwrap().commit(8).unwrap();
     engine.run_until_idle();
-    // No frame came after the commit to say so.
+    // No frame after the commit records it.
     world.kill(engine);
     let engine = world.open();
     assert_state(&engine, 8);
@@ -66,7 +66,7 @@ fn where_the_storage_is_ahead_of_the_logs_end_the_log_starts_over_after_it() {
         go_on(&engine, 1, 4);
         engine.run_until_idle();
         go_on(&engine, 5, 7);
-        // The log writer does not come to it.
+        // The log writer does not reach it.
         while engine.step_worker(0) {}
         assert_eq!(engine.stats().applied, Some(7));
         world.kill(engine);
@@ -115,7 +115,7 @@ fn compaction_gives_the_log_up_to_what_the_storage_has_durably_and_writes_no_sna
     assert!(purged <= 100);
     submit(&engine, 101, 150);
     engine.run_until_idle();
-    // All that the storage did not sync is gone, and the log has it.
+    // Everything that the storage did not sync is gone, and the log has it.
     world.cut_power_after_log_sync(engine);
     let engine = world.open();
     assert_state(&engine, 150);

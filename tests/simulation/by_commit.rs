@@ -1,4 +1,5 @@
-//! A log that commits by `commit`: a consensus engine's own, with an uncommitted tail that comes and goes.
+//! Tests of a log that commits by `commit`: it belongs to a consensus engine, with an uncommitted
+//! tail that changes.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use crate::simulation::random::{Random, for_seeds};
 use crate::simulation::snapshots::Take;
 use crate::simulation::world::{Node, Shape};
 
-/// A put, and the only one of its value.
+/// A put, the only one with its value.
 #[derive(Debug, PartialEq, Eq)]
 struct Proposed {
     term: u64,
@@ -24,27 +25,28 @@ struct Proposed {
 
 type Log = Vec<Rc<Proposed>>;
 
-/// The interval of `Periodic`, and what time passes by.
+/// The interval of `Periodic`, and the step by which time passes.
 const TICK: Duration = Duration::from_millis(1);
 
 struct World {
     disk: SimDisk,
     random: Random,
     shape: Shape,
-    /// Every log there was, after each append of an entry and each truncation; the last is the current one.
+    /// Every version of the log, after each append of an entry and each truncation; the last is the
+    /// current one.
     versions: Vec<Log>,
-    /// The version that survives any crash.
+    /// Number of the version that survives any crash.
     durable_version: usize,
     term: u64,
     committed: usize,
-    /// As they were looked at last; the end of a run looks.
+    /// Number of acknowledged entries at the last look; the end of a run looks.
     acknowledged: usize,
     durable: usize,
-    /// Saved, and the last try.
+    /// The saved hard state, and the last attempt.
     hard: [Option<Vec<u8>>; 2],
-    /// All of the log is known to be in the kernel's hands; under `Sync`, on disk.
+    /// Whether the kernel is known to have all of the log; under `Sync`, the disk.
     settled: bool,
-    /// A fault was set in this generation.
+    /// Whether a fault was set in this generation.
     armed: bool,
     crashes: u64,
 }
@@ -81,7 +83,7 @@ impl World {
         self.versions.last().unwrap()
     }
 
-    /// `None`: the fault struck on the way.
+    /// Opens; `None` if the fault struck meanwhile.
     fn open(&mut self) -> Result<Option<Node>, String> {
         let disk = self.disk.open(true).map_err(|error| error.to_string())?;
         let config = self.shape.config().commit_mode(CommitMode::ByCommit);
@@ -96,7 +98,8 @@ impl World {
         Ok(Some(node))
     }
 
-    /// What came back is a log there was, no older than what was durable, and its state that of what was committed.
+    /// Checks that the log is one of the versions, no older than the durable one, and that the
+    /// state is that of the committed entries.
     fn compare(&mut self, node: &Node) -> Result<(), String> {
         let found = self.read_log(node)?;
         let durable = self.versions[self.durable_version..].iter().rposition(|log| *log == found);
@@ -148,7 +151,8 @@ impl World {
         if same { Ok(()) } else { Err(format!("not the state of {count} committed entries")) }
     }
 
-    /// All entries: those that are gone from the log, which were committed, and the others as they are in it.
+    /// All entries: the committed ones that are gone from the log, and the others as they are in
+    /// it.
     fn read_log(&self, node: &Node) -> Result<Log, String> {
         let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let purged = state.purged.unwrap_or(0) as usize;
@@ -173,7 +177,7 @@ impl World {
         if out.len() as u64 == last.index { Ok(out) } else { Err("entries are missing".to_owned()) }
     }
 
-    /// Takes steps until the engine fails, or so many were taken.
+    /// Takes steps until the engine fails, or `steps` were taken.
     fn drive(&mut self, node: &Node, steps: usize) -> Result<(), String> {
         let every = self.shape.snapshot_every;
         for _ in 0..steps {
@@ -201,7 +205,7 @@ impl World {
             if node.poison().is_some() {
                 break;
             }
-            // Looking costs more than the step.
+            // A look costs more than the step.
             if self.random.one_in(8) {
                 self.note(node)?;
             }
@@ -209,7 +213,7 @@ impl World {
         self.note(node)
     }
 
-    /// A snapshot has what is committed, and makes all of the log durable first.
+    /// Takes a snapshot, which has the committed entries, and makes all of the log durable first.
     fn take_snapshot(&mut self, node: &Node) -> Result<(), String> {
         let taken = match Take::random(&mut self.random) {
             Take::Snapshot => node.snapshots().write(),
@@ -248,7 +252,8 @@ impl World {
         Ok(())
     }
 
-    /// Once the log writer finds nothing to do, all there is is written: truncations too, which no mark shows.
+    /// Steps the log writer. Once it finds no work, everything is written, including truncations,
+    /// which no mark shows.
     fn step_log_writer(&mut self, node: &Node) {
         if !node.step_log_writer() && node.poison().is_none() {
             self.settled = true;
@@ -323,7 +328,8 @@ impl World {
         }
     }
 
-    /// It waits for the log, which nobody steps meanwhile: only where there is nothing to wait for.
+    /// Saves a hard state. The call waits for the log, which no thread steps meanwhile, so it is
+    /// made only where nothing is left to write.
     fn save_hard_state(&mut self, node: &Node) -> Result<(), String> {
         if !self.settled {
             return Ok(());
@@ -334,7 +340,7 @@ impl World {
         match node.log().unwrap().save_hard_state(&vote) {
             Ok(()) => {
                 self.hard[0] = Some(vote);
-                // What was appended before is durable now, truncations as well.
+                // Earlier appends and truncations are durable now.
                 self.durable_version = self.versions.len() - 1;
                 Ok(())
             }
@@ -374,14 +380,14 @@ impl World {
             0 => self.disk.power_cut_keeping(0),
             _ => self.disk.power_cut_random(),
         }
-        // What the mode may lose with the power; under `Sync` nothing.
+        // These entries may be lost with the power in the other modes; under `Sync` none may.
         if self.shape.durability != Durability::Sync {
             self.acknowledged = self.acknowledged.min(self.durable);
         }
         Ok(())
     }
 
-    /// After a clean close everything is there, whatever was pending.
+    /// Checks that everything is there after a clean close, whatever was pending.
     fn close(&mut self, node: Node) -> Result<(), String> {
         let closed = node.close();
         if closed.is_ok() {
@@ -408,14 +414,14 @@ fn campaign_by_commit() {
     });
 }
 
-/// A node of its own on `disk`, plain and by commit.
+/// A plain node on `disk` that commits by `commit`.
 fn plain(disk: &SimDisk) -> Node {
     let config = Shape::plain().config().commit_mode(CommitMode::ByCommit);
     let machine = PersistentStateMachine::open_on_disk(disk.open(true).unwrap(), config).unwrap();
     Node::new(disk, machine, &Shape::plain())
 }
 
-/// With entries 1 to `count`, of term 1 and one key, durable and not committed.
+/// A node with entries 1 to `count`, of term 1 and one key, durable and not committed.
 fn with_entries(disk: &SimDisk, count: u64) -> Node {
     let node = plain(disk);
     append(&node, 1..=count, 1, b"old");
@@ -497,7 +503,7 @@ fn a_truncation_is_durable_before_a_hard_state_that_is_saved_after_it() {
     let disk = SimDisk::new(0);
     let node = with_entries(&disk, 5);
     node.consensus().unwrap().truncate_after(Some(3)).unwrap();
-    // The call may wait for the log, so somebody else steps it.
+    // The call may wait for the log, so another thread steps it.
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let saving = scope.spawn(|| {

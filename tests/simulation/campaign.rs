@@ -1,4 +1,4 @@
-//! Random lives: any shape, any fault, any crash, several in a row.
+//! Tests of random lives: any shape, any fault, any crash, several in a row.
 
 use sprag::Durability;
 use sprag::testing::{Fault, FaultError};

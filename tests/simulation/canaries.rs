@@ -1,4 +1,5 @@
-//! What the power-cut tests prove is that the engine syncs: on a disk that does not, they must fail.
+//! Canaries of the power-cut tests, which prove that the engine syncs: on a disk that does not,
+//! they must fail.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +47,7 @@ fn a_single_lost_sync_of_any_file_or_of_the_directory_is_caught() {
 
 #[test]
 fn a_directory_that_is_never_synced_is_caught() {
-    // The run is the same each time: where it syncs the directory is known from one without faults.
+    // The run is the same each time, so a run without faults tells where it syncs the directory.
     let mut world = World::new(1, Shape::plain());
     world.run(40).unwrap();
     let syncs: Vec<u64> = (0..)

@@ -15,11 +15,11 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 /// A file and the number of a sector in it.
 pub(crate) type Place = (String, usize);
 
-/// What is done in one opening of a directory; each is closed in the end.
+/// Actions in one opening of a directory, which ends with a close.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Do {
     Put,
-    /// Of so many bytes.
+    /// A put with a value of this length.
     PutLong(usize),
     Vote,
     Compact,
@@ -60,10 +60,10 @@ pub(crate) fn apply_config() -> ApplyConfig {
     ApplyConfig::new().worker_count(NonZeroUsize::MIN).pipeline_depth(16)
 }
 
-/// A directory as it was closed, and what is in it.
+/// A closed directory, and its history.
 pub(crate) struct Made {
     files: Files,
-    /// What each sector held at each durable moment.
+    /// Content of each sector at each durable moment.
     versions: BTreeMap<Place, Vec<Vec<u8>>>,
     /// All files, at each durable moment.
     moments: Vec<Files>,
@@ -118,7 +118,7 @@ impl Made {
         made
     }
 
-    /// A durable moment.
+    /// Records a durable moment.
     fn note(&mut self, disk: &SimDisk) {
         self.files = files(disk);
         self.moments.push(self.files.clone());
@@ -133,7 +133,7 @@ impl Made {
     }
 
     fn sector(&self, (name, number): &Place) -> &[u8] {
-        // The last one of a snapshot may be shorter.
+        // The last sector of a snapshot may be shorter.
         self.files[name].chunks(SECTOR).nth(*number).unwrap()
     }
 
@@ -157,7 +157,7 @@ impl Made {
                         .collect();
                     for at in [starts.first(), starts.last()].into_iter().flatten() {
                         let body = u32::from_le_bytes(bytes[*at + 64..][..4].try_into().unwrap());
-                        // Of a long frame the first sectors and the last one.
+                        // Of a long frame, take the first sectors and the last one.
                         let end = at + 128 + body as usize;
                         add(*at, end.min(at + 2 * SECTOR));
                         add(end - 1, end);
@@ -175,7 +175,7 @@ impl Made {
         places.into_iter().collect()
     }
 
-    /// What a sector is changed to.
+    /// The changed contents of a sector.
     fn variants(&self, place: &Place) -> Vec<Vec<u8>> {
         let (name, number) = place;
         let now = self.sector(place);
@@ -184,7 +184,7 @@ impl Made {
         variants.push(now.iter().map(|_| random.next() as u8).collect());
         variants.extend(self.versions[place].iter().cloned());
         let other = match &**name {
-            // The same sector of the other slot.
+            // Use the same sector of the other slot.
             "META" | "HARD" => (number + 8) % 16,
             _ => number + 1,
         };
@@ -217,7 +217,7 @@ impl Made {
         places.iter().flat_map(of).collect()
     }
 
-    /// Every earlier copy of each file, each file cut short, and each file gone.
+    /// Every earlier copy of each file, each file cut short, and each file removed.
     pub(crate) fn file_changes(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (name, now) in &self.files {
@@ -248,7 +248,7 @@ impl Made {
         changes
     }
 
-    /// What a changed directory holds.
+    /// The files of a changed directory.
     pub(crate) fn changed(&self, changes: &[&Change]) -> Files {
         let mut files = self.files.clone();
         for Change { file, edit, .. } in changes {
@@ -264,8 +264,9 @@ impl Made {
         files
     }
 
-    /// Whether entries may go unsaid: META is as of an earlier moment, and no segment holds anything that is not of that
-    /// moment. Both copies of what the log had are rolled back alike, and nothing is left that knows better.
+    /// Whether entries may be lost without a report: META is from an earlier moment, and no segment
+    /// holds anything from another moment. Both records of the log are rolled back alike, and
+    /// nothing else knows of the lost entries.
     pub(crate) fn is_log_rolled_back(&self, files: &Files) -> bool {
         let now = without_zeros(files);
         self.earlier().any(|then| {
@@ -275,8 +276,9 @@ impl Made {
         })
     }
 
-    /// Whether a vote may go unsaid: META is as of an earlier moment, and HARD of that or a later one. A vote that is newer
-    /// than META is what a crash leaves, and one that is lost there left nothing else.
+    /// Whether a vote may be lost without a report: META is from an earlier moment, and HARD from
+    /// that or a later one. A crash leaves a vote that is newer than META, and a lost one leaves no
+    /// other trace.
     pub(crate) fn is_vote_rolled_back(&self, files: &Files) -> bool {
         let now = without_zeros(files);
         let mut metas = self.earlier().scan(false, |met, then| {
@@ -286,14 +288,15 @@ impl Made {
         metas.any(|(met, then)| met && now.get("HARD") == then.get("HARD"))
     }
 
-    /// What the directory held before, from nothing on.
+    /// Earlier contents of the directory, from the empty one on.
     fn earlier(&self) -> impl Iterator<Item = BTreeMap<&str, &[u8]>> {
         let (_, before) = self.moments.split_last().unwrap();
         std::iter::once(BTreeMap::new()).chain(before.iter().map(without_zeros))
     }
 }
 
-/// What the files hold. Zeros at the end of a file, or a file of zeros, are room that nothing was written to.
+/// The contents of files. Zeros at the end of a file, or a file of zeros, are reserved space
+/// without content.
 fn without_zeros(files: &Files) -> BTreeMap<&str, &[u8]> {
     let used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let files = files.iter().map(|(name, bytes)| (&**name, &bytes[..used(bytes)]));
@@ -310,14 +313,14 @@ pub(crate) struct Change {
 }
 
 enum Edit {
-    /// From an offset on, other bytes.
+    /// Other bytes from an offset on.
     Bytes(usize, Vec<u8>),
     /// Another file, or none.
     File(Option<Vec<u8>>),
 }
 
 impl Change {
-    /// Whether both can be made at once.
+    /// Whether both changes can be made at once.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         self.file != other.file
             || (self.part.is_some() && other.part.is_some() && self.part != other.part)

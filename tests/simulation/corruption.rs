@@ -1,4 +1,5 @@
-//! Sectors that are lost, misdirected, duplicated or flipped: refused where they were durable, a prefix where not.
+//! Tests of lost, misdirected, duplicated or flipped sectors: refused where they were durable, and
+//! a prefix where not.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ fn files(disk: &SimDisk) -> Files {
         .collect()
 }
 
-/// Makes the sector at `offset` read as `bytes`, on the medium; whether that is anything new.
+/// Makes the sector at `offset` read as `bytes`, on the medium. Returns whether that changes it.
 fn overwrite(disk: &SimDisk, file: &str, offset: u64, bytes: &[u8]) -> bool {
     let now = disk.read_file(file).unwrap();
     let mut changed = false;
@@ -39,7 +40,7 @@ fn sector(bytes: &[u8], number: u64) -> &[u8] {
     &bytes[start.min(bytes.len())..(start + SECTOR_BYTES as usize).min(bytes.len())]
 }
 
-/// A world of a few segments, closed or killed, with what its files held halfway.
+/// A world of a few segments, closed or killed, with its files from halfway.
 fn written(seed: u64, closed: bool) -> (World, Files) {
     let shape = Shape { value_bytes_max: 1200, ..Shape::plain() };
     let mut world = World::new(seed, shape);
@@ -56,7 +57,7 @@ fn written(seed: u64, closed: bool) -> (World, Files) {
     (world, earlier)
 }
 
-/// Damages something; what was done to which file, where.
+/// Damages something. Returns the kind of damage, the file and the offset.
 fn damage(random: &mut Random, disk: &SimDisk, earlier: &Files) -> Option<(String, String, u64)> {
     let now = files(disk);
     let names: Vec<&String> = now.keys().collect();
@@ -82,7 +83,7 @@ fn damage(random: &mut Random, disk: &SimDisk, earlier: &Files) -> Option<(Strin
             let target = random.next() % used.div_ceil(SECTOR_BYTES) * SECTOR_BYTES;
             let stale = earlier.get(name).map_or(&[][..], |stale| sector(stale, number));
             let moved = overwrite(disk, name, target, sector(bytes, number));
-            // Where it should have gone, what was there before still is.
+            // The earlier content stays at the intended place.
             (target != offset && overwrite(disk, name, offset, stale)) || moved
         }),
         _ => ("a duplicated sector", overwrite(disk, name, offset, elsewhere)),
@@ -90,7 +91,7 @@ fn damage(random: &mut Random, disk: &SimDisk, earlier: &Files) -> Option<(Strin
     done.then(|| (what.to_owned(), name.clone(), offset))
 }
 
-/// How opening went: refused, or everything there.
+/// Opens. Returns whether it was refused, and checks that everything is there otherwise.
 fn open_damaged(world: &World, least: usize) -> Result<bool, String> {
     let before = files(&world.disk);
     let disk = world.disk.open(true).unwrap();
@@ -122,7 +123,8 @@ fn campaign_damage_below_the_durable_watermark() {
         let Some((what, file, at)) = damage(&mut random, &world.disk, &earlier) else {
             return Ok(0);
         };
-        // What is between frames, or in the META of before, tells nothing; but nothing is missing either.
+        // Bytes between frames, or in the earlier META, report nothing; but nothing is missing
+        // either.
         let all = world.history.len();
         let outcome = open_damaged(&world, all);
         damaged += 1;

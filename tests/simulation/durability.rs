@@ -1,4 +1,5 @@
-//! The modes that acknowledge before the sync: a power cut takes a suffix, never what was synced, never out of order.
+//! Tests of the modes that acknowledge before the sync: a power cut takes a suffix, never a synced
+//! entry, and never out of order.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use sprag::testing::Fault;
 use crate::simulation::random::Random;
 use crate::simulation::world::{Crash, Shape, World};
 
-/// Always due, and never: the interval itself is the clock's business.
+/// The modes; the interval is always due, or never, because a clock test covers it.
 const MODES: [Durability; 3] = [
     Durability::Os,
     Durability::Periodic(Duration::ZERO),
@@ -45,7 +46,7 @@ fn a_power_cut_takes_a_suffix_of_what_was_not_synced() {
     assert!(lost[0] > 0 && lost[2] > 0, "{lost:?}");
 }
 
-/// How many acknowledged entries the cut took.
+/// Number of acknowledged entries that the cut took.
 fn cut(world: &mut World, mask: u64) -> Result<usize, String> {
     world.run(30)?;
     let acknowledged = world.acknowledged;

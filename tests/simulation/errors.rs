@@ -1,4 +1,5 @@
-//! Every operation fails once, in every way: a failure is final, named, and costs nothing that was acknowledged.
+//! Tests in which every operation fails once, in every way: a failure is final, named, and costs
+//! nothing that was acknowledged.
 
 use sprag::error::OpenError;
 use sprag::testing::{Fault, FaultError};
@@ -80,7 +81,7 @@ fn a_disk_of_any_size_fills_up_and_everything_acknowledged_is_there_when_there_i
     assert!(failures.iter().all(|count| *count > 0), "{failures:?}");
 }
 
-/// Until opening fails (0), the engine fails (1), or all is there (2).
+/// Fills the disk until opening fails (0), the engine fails (1), or everything is there (2).
 fn fill(world: &mut World) -> Result<usize, String> {
     let disk = world.disk.open(true).unwrap();
     let machine = match sprag::PersistentStateMachine::open_on_disk(disk, world.config()) {
@@ -102,7 +103,7 @@ fn fill(world: &mut World) -> Result<usize, String> {
 }
 
 fn with_room_again(world: &mut World) -> Result<(), String> {
-    // As full as before: it opens, or says why not, and costs nothing.
+    // The disk is as full as before: the directory opens, or reports why not, and loses nothing.
     world.crash(Crash::Process);
     world.arm(u64::MAX, Fault::PowerCut);
     let disk = world.disk.open(true).unwrap();
@@ -123,7 +124,8 @@ fn with_room_again(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Neither the next segment nor the snapshot fits: the call fails, the log goes on where it is.
+/// Neither the next segment nor the snapshot fits: the call fails, and the log continues where it
+/// is.
 #[test]
 fn a_compaction_on_a_full_disk_fails_alone() {
     let mut world = World::new(31, small());

@@ -38,7 +38,7 @@ impl Op {
         }
     }
 
-    /// False: rejected.
+    /// Applies the command; returns false if it is rejected.
     fn apply(&self, state: &mut State) -> bool {
         match self {
             Self::Put(key, value) => {
@@ -65,7 +65,7 @@ fn number(value: Option<&Bytes>) -> Option<i64> {
 }
 
 impl Item {
-    /// One of a few keys; counters have keys of their own most of the time, so that they count.
+    /// Draws one of a few keys; counters mostly have separate keys, so that they count.
     pub(crate) fn random(random: &mut Random, value_bytes_max: usize) -> Self {
         match random.below(12) {
             0 => Self::Noop,
@@ -121,7 +121,7 @@ impl Item {
     }
 }
 
-/// Lends `items` as entries from `first` on, of the terms given with them.
+/// Lends `items` as entries from `first` on, with the terms given.
 pub(crate) fn with_entries<R>(
     first: u64,
     items: &[(u64, Item)],
@@ -143,14 +143,14 @@ pub(crate) fn with_entries<R>(
     run(&entries)
 }
 
-/// What was submitted, in order, and the state after each prefix of it.
+/// The submitted entries in order, and the state after each prefix.
 #[derive(Debug)]
 pub(crate) struct History {
     /// Index of the first entry: 0 or 1.
     pub(crate) first: u64,
     items: Vec<(u64, Item)>,
     states: Vec<State>,
-    /// What the last crash took back, to be sent again.
+    /// Entries that the last crash took back, to be sent again.
     lost: Vec<(u64, Item)>,
 }
 
@@ -163,12 +163,12 @@ impl History {
         self.items.len()
     }
 
-    /// How many entries there are up to `index`.
+    /// Number of entries up to `index`.
     pub(crate) fn count_to(&self, index: Option<u64>) -> usize {
         index.map_or(0, |index| (index + 1 - self.first) as usize)
     }
 
-    /// Some of the entries, with their terms; counted from 0.
+    /// A range of the entries, with their terms; counted from 0.
     pub(crate) fn items(&self, range: Range<usize>) -> &[(u64, Item)] {
         &self.items[range]
     }
@@ -178,8 +178,8 @@ impl History {
         &self.states[count]
     }
 
-    /// Up to `count` entries that may come next. What was lost comes again first, bytes and log ids alike, and as soon as
-    /// `differ` says so something else in its place.
+    /// Up to `count` entries that may come next. Lost entries come first, with the same bytes and
+    /// log ids. From where `differ` says so, other entries replace them.
     pub(crate) fn proposal(
         &mut self,
         random: &mut Random,
@@ -202,7 +202,7 @@ impl History {
         proposal
     }
 
-    /// They were taken.
+    /// Adds entries that were taken.
     pub(crate) fn extend(&mut self, taken: Vec<(u64, Item)>) {
         let again = taken.len().min(self.lost.len());
         self.lost.drain(..again);
@@ -214,7 +214,7 @@ impl History {
         }
     }
 
-    /// A crash took back everything after the first `count`.
+    /// Removes everything after the first `count`, which a crash took back.
     pub(crate) fn cut(&mut self, count: usize) {
         let lost = self.items.split_off(count);
         if !lost.is_empty() {

@@ -1,4 +1,5 @@
-//! Installing the snapshot of another node: a crash at any operation leaves the old state or the new one.
+//! Tests of installing another node's snapshot: a crash at any operation leaves the old state or
+//! the new one.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -10,9 +11,9 @@ use sprag::{CommitMode, Entry, PersistentStateMachine, Snapshot};
 use crate::simulation::random::Random;
 use crate::simulation::world::{Node, Shape};
 
-/// What both nodes have.
+/// Last index that both nodes have.
 const COMMON: u64 = 40;
-/// Where an uncommitted tail of the old leader's ends.
+/// Last index of an uncommitted tail by the old leader.
 const TAIL: u64 = 50;
 /// The entry of the snapshot.
 const END: u64 = 90;
@@ -28,7 +29,7 @@ fn open(disk: &SimDisk, mode: CommitMode) -> Result<Node, String> {
     Ok(Node::new(disk, machine.map_err(|error| error.to_string())?, &shape))
 }
 
-/// Entries up to [`COMMON`] are of term 1, of both nodes; those after it of term 2.
+/// The term of an index: entries up to [`COMMON`] have term 1, on both nodes, and later ones term 2.
 fn term(index: u64) -> u64 {
     1 + u64::from(index > COMMON)
 }
@@ -75,7 +76,7 @@ fn leader(mode: CommitMode) -> (SimDisk, Snapshot) {
     (disk, snapshot)
 }
 
-/// The node that is behind; under consensus with a tail that was never committed.
+/// The node that is behind; under consensus it has a tail that was never committed.
 fn follower(mode: CommitMode) -> (SimDisk, Node) {
     let disk = SimDisk::new(2);
     let node = open(&disk, mode).unwrap();
@@ -84,7 +85,7 @@ fn follower(mode: CommitMode) -> (SimDisk, Node) {
     assert!(node.snapshots().compact().unwrap().segments > 0);
     drop(node);
     disk.crash_process();
-    // Its store is filled from its own snapshot, by a part, when the other one comes.
+    // Its store is partly filled from its own snapshot when the other one comes.
     let node = open(&disk, mode).unwrap();
     assert!(node.step_fill());
     assert!(node.stats().machine.unfilled_chunks > 0);
@@ -103,7 +104,7 @@ fn check_state(node: &Node, end: u64) -> Result<(), String> {
     if found == expected { Ok(()) } else { Err(format!("not the state of {end} entries")) }
 }
 
-/// Whether the snapshot was installed; else all is as it was before.
+/// Whether the snapshot was installed; otherwise everything must be as before.
 fn is_new(node: &Node, mode: CommitMode) -> Result<bool, String> {
     let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
     let last = state.last.map(|last| (last.index, last.term));
@@ -124,7 +125,7 @@ fn is_new(node: &Node, mode: CommitMode) -> Result<bool, String> {
     Ok(new)
 }
 
-/// After a crash, whatever it left: it installs, if it has not, and goes on.
+/// Continues after a crash: installs the snapshot, if it was not, and applies entries.
 fn go_on(disk: &SimDisk, mode: CommitMode, snapshot: &Snapshot) -> Result<bool, String> {
     let node = open(disk, mode)?;
     let left = disk.file_names();
@@ -185,7 +186,8 @@ fn a_power_cut_at_every_operation_of_an_installation_leaves_the_old_state_or_the
     }
 }
 
-/// What the first process did may be in the kernel's cache only when the next one reads it and completes it.
+/// The first process's writes may be only in the kernel's cache when the next one reads and
+/// completes them.
 ///
 /// Proves DUR-15.
 #[test]
@@ -204,7 +206,7 @@ fn a_power_cut_at_every_operation_of_the_opening_after_an_installation_that_fail
                     let sync =
                         disk.trace().get(n as usize).is_some_and(|op| op.starts_with("sync "));
                     if tried && fault == Fault::SyncErrorThenClean && !sync {
-                        // To what is no sync, the two faults are the same.
+                        // Without a sync, the two faults are the same.
                         break;
                     }
                     drop(node);

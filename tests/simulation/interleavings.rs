@@ -1,6 +1,6 @@
-//! Lives in which nothing is waited for: every call comes while other things are in memory, queued, written and not durable,
-//! committed and not applied, in any mixture. Elsewhere the engine is mostly run until it is idle first, which hides what a
-//! call decides by what is still on its way.
+//! Tests of lives without waiting: every call comes while other entries are in memory, queued,
+//! written and not durable, committed and not applied, in any mixture. Other tests mostly run the
+//! engine until it is idle first, which hides decisions of a call about entries in progress.
 
 mod beside;
 mod checks;
@@ -22,18 +22,18 @@ use crate::simulation::world::{SEGMENT_BYTES, Shape};
 
 type Log = Vec<Rc<(u64, Item)>>;
 
-/// The interval of `Periodic`, and what time passes by.
+/// The interval of `Periodic`, and the step by which time passes.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What made one log of another.
+/// A change from one log to the next.
 enum Change {
     Append(Rc<(u64, Item)>),
     Truncate(usize),
-    /// Another node's log was put in its place, or was about to be.
+    /// Another node's log replaced it, or was about to.
     Install(Log),
 }
 
-/// All there is to do.
+/// All kinds of steps.
 const STEPS: [&str; 19] = [
     "append",
     "commit",
@@ -66,35 +66,35 @@ struct World {
     images: usize,
     lingers: bool,
     policy: CompactionPolicy,
-    /// How often each step comes, for a while.
+    /// Current probability of each step.
     weights: [usize; STEPS.len()],
-    /// A log that survives any crash, and what came after it; together they are the current one.
+    /// A log that survives any crash; with the later changes it is the current one.
     base: Log,
     changes: Vec<Change>,
-    /// Those that are in `base`.
+    /// Number of entries in `base`.
     settled: usize,
     log: Log,
     term: u64,
     terms: BTreeSet<u64>,
-    /// Counts, as all that follow.
+    /// The following fields are counts.
     committed: usize,
     applied: usize,
     written: usize,
     durable: usize,
-    /// What survives the crash there was.
+    /// Entries that survive the current crash.
     promised: usize,
-    /// What the newest durable snapshot covers.
+    /// Entries that the newest durable snapshot covers.
     covered: usize,
     purged: usize,
-    /// Saved, and the last try.
+    /// The saved vote, and the last attempt.
     votes: [Option<Vec<u8>>; 2],
     views: Vec<(View, State)>,
     values: Vec<(Value, Vec<u8>)>,
     received: Option<(SnapshotReceiver, Log)>,
     crashes: u64,
-    /// The operation that something was set to happen to.
+    /// The operation that has a fault.
     fault_at: Option<u64>,
-    /// What was done, for whoever looks into a failure.
+    /// Record of the steps, for reading a failure.
     told: String,
 }
 
@@ -162,7 +162,7 @@ impl World {
         index.map_or(0, |index| (index + 1 - self.first) as usize)
     }
 
-    /// The last of so many entries.
+    /// The index of entry number `count`.
     fn last(&self, count: usize) -> Option<u64> {
         (count > 0).then(|| self.first + count as u64 - 1)
     }
@@ -178,8 +178,8 @@ impl World {
         self.changes.push(change);
     }
 
-    /// A term no entry had, not below that of the last: one log id is one entry. What replaces the tail of an old leader may
-    /// be of an older term than that.
+    /// Moves to a term that no entry had, not below that of the last: one log id is one entry.
+    /// Replacements of an old leader's tail may have an older term than the tail.
     fn next_term(&mut self) {
         let last = self.log.last().map_or(0, |entry| entry.0);
         let newest = self.terms.last().copied().unwrap_or(0).max(last);
@@ -188,24 +188,24 @@ impl World {
         self.terms.insert(self.term);
     }
 
-    /// All that there is survives any crash.
+    /// Notes that everything survives any crash.
     fn settle(&mut self) {
         self.settle_to(self.version());
     }
 
-    /// How many changes there ever were.
+    /// Number of changes so far.
     fn version(&self) -> usize {
         self.settled + self.changes.len()
     }
 
-    /// As [`settle`](Self::settle), of what there was after so many changes.
+    /// Notes, as [`settle`](Self::settle) does, that the log after `version` changes survives.
     fn settle_to(&mut self, version: usize) {
         let more = version.saturating_sub(self.settled);
         self.changes.drain(..more).for_each(|change| apply(&change, &mut self.base));
         self.settled += more;
     }
 
-    /// The log is this one now, whatever it was.
+    /// Replaces the log by this one.
     fn start_from(&mut self, log: Log) {
         self.settled += self.changes.len();
         self.changes.clear();
@@ -213,7 +213,7 @@ impl World {
         self.log = log;
     }
 
-    /// Whether what was set to happen did.
+    /// Whether the fault has struck.
     fn struck(&self) -> bool {
         self.fault_at.is_some_and(|operation| self.disk.operations() > operation)
     }
@@ -298,7 +298,7 @@ impl World {
             let operations = [0, 20, 100, 300][self.random.below(4)];
             self.generation(steps, operations)?;
             while self.random.one_in(3) {
-                // Again, while it opens.
+                // Crash again during the opening.
                 self.generation(self.random.clone().below(3), 12)?;
             }
         }
@@ -314,7 +314,7 @@ impl World {
     }
 }
 
-/// For a while: there are times at which nobody writes, or applies, or takes anything back.
+/// Draws the probabilities for a while: sometimes no step writes, or applies, or truncates.
 fn weights(random: &mut Random) -> [usize; STEPS.len()] {
     let mut weights = [12, 6, 4, 10, 10, 3, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1];
     for weight in &mut weights {

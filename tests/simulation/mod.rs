@@ -1,8 +1,10 @@
-//! The engine on the simulated disk: every step in one thread, in an order that a seed decides.
+//! Tests of the engine on the simulated disk: every step in one thread, in an order that a seed
+//! decides.
 //!
-//! A [`World`](world::World) is a disk, the engine on it, and a serial model of what the log should leave. Tests set a
-//! fault, let the world run until it strikes, decide what the crash leaves, open again, and compare: the recovered state
-//! is the model's at exactly the recovered index, and nothing that was promised is missing.
+//! A [`World`](world::World) is a disk, the engine on it, and a serial model of the log's effect.
+//! Tests set a fault, let the world run until it strikes, decide what the crash leaves, open again,
+//! and compare. The recovered state is the model's at exactly the recovered index, and nothing
+//! promised is missing.
 //!
 //! `SPRAG_SIM_SEEDS=100000 cargo test --release --test engine campaign -- --nocapture` runs more of the random
 //! ones; a failure names its seed, and `SPRAG_SIM_SEED=<seed>` with the test's name runs that one alone.

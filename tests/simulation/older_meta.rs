@@ -1,4 +1,5 @@
-//! A META that is older than the log or the snapshots beside it: named, and nothing removed; repaired, and nothing lost.
+//! Tests of a META that is older than the log or the snapshots beside it: it is named, nothing is
+//! removed, and repair loses nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ fn files(disk: &SimDisk) -> Files {
     names.map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
 }
 
-/// Makes a file read as `bytes`, which are as many as it has.
+/// Makes a file read as `bytes`, which has the file's length.
 fn put_back(disk: &SimDisk, name: &str, bytes: &[u8]) {
     let now = disk.read_file(name).unwrap();
     assert_eq!(now.len(), bytes.len());
@@ -25,7 +26,7 @@ fn put_back(disk: &SimDisk, name: &str, bytes: &[u8]) {
     }
 }
 
-/// What an opening does before it is closed or killed.
+/// Actions of an opening before it is closed or killed.
 #[derive(Clone, Copy)]
 enum Do {
     Apply(usize),
@@ -33,7 +34,7 @@ enum Do {
     Kill,
 }
 
-/// META is put back as the first opening, which did `before`, left it; another did `after`.
+/// Puts META back as the first opening left it after `before`; another opening did `after`.
 fn older(shape: Shape, before: &[Do], after: &[Do]) -> World {
     let mut world = World::new(3, shape);
     life(&mut world, before);
@@ -64,7 +65,7 @@ fn shape() -> Shape {
     Shape { value_bytes_max: 2500, ..Shape::plain() }
 }
 
-/// Opening for writing is refused and changes nothing; reading says the same.
+/// Checks that opening for writing is refused and changes nothing, and that reading says the same.
 fn refused(world: &World) -> Corrupt {
     let before = files(&world.disk);
     let opened =
@@ -82,7 +83,8 @@ fn repair(world: &World, write: bool) -> RepairReport {
     repair_on_disk(&world.disk, &SimDisk::new(0), options).unwrap()
 }
 
-/// Says what it would do and changes nothing; then does it, and so many entries are there, and the log goes on.
+/// Reports a repair and changes nothing; then repairs, and checks that `entries` entries are there,
+/// and that the log continues.
 fn repaired(world: &mut World, entries: usize) -> RepairReport {
     let before = files(&world.disk);
     let look = repair(world, false);
@@ -97,7 +99,8 @@ fn repaired(world: &mut World, entries: usize) -> RepairReport {
     look
 }
 
-/// The log that the older META tells of is gone: its segments were given up for the snapshots of two compactions.
+/// The log of the older META is gone: its segments were given up for the snapshots of two
+/// compactions.
 ///
 /// Proves DUR-13.
 #[test]
@@ -108,13 +111,14 @@ fn an_older_meta_deletes_no_log_that_begins_later() {
     let all = world.history.len();
     let place = refused(&world);
     assert!(place.file.ends_with(".seg") && place.what == "the file is missing", "{place}");
-    // The frames behind the newest snapshot are whole, and of an opening that META does not know.
+    // The frames behind the newest snapshot are whole, and from an opening that META does not know.
     let look = repaired(&mut world, all);
     assert_eq!(look.log, None);
     assert!(look.snapshot.is_some() && look.meta.unwrap().what.contains("older than the log"));
 }
 
-/// The same, of one opening: then what is behind the snapshot may be of an abandoned log, and repair names it as lost.
+/// All is from one opening: then frames behind the snapshot may be of an abandoned log, and repair
+/// names them as lost.
 #[test]
 fn an_older_meta_of_the_same_opening_deletes_no_log_that_begins_later() {
     let mut world = World::new(3, shape());
@@ -134,7 +138,8 @@ fn an_older_meta_of_the_same_opening_deletes_no_log_that_begins_later() {
     assert!(look.snapshot.is_some() && look.log.is_some_and(|lost| !lost.segments.is_empty()));
 }
 
-/// Nothing is behind the newest snapshot: it is all there is, and looks like one whose installation was interrupted.
+/// Nothing is behind the newest snapshot: it is the only one, and looks like one whose installation
+/// was interrupted.
 ///
 /// Proves DUR-13.
 #[test]
@@ -149,7 +154,7 @@ fn a_closed_meta_completes_no_installation() {
     assert_eq!(look.snapshot, look.last);
 }
 
-/// The log only grew, and all of it can be read; but what else META says is of another day.
+/// The log only grew, and all of it can be read; but META's other fields are from another day.
 ///
 /// Proves DUR-13.
 #[test]
@@ -177,7 +182,7 @@ fn a_recycled_spare_that_is_ready_at_a_clean_close_opens() {
         life(&mut world, &[Do::Apply(entries)]);
         let segments: Vec<String> =
             world.disk.file_names().into_iter().filter(|name| name.ends_with(".seg")).collect();
-        // A file with frames of another segment behind the last of the log.
+        // A file has frames of another segment behind the last of the log.
         let last = world.disk.read_file(segments.last().unwrap()).unwrap();
         let named = format!("{:016x}.seg", u64::from_le_bytes(last[96..104].try_into().unwrap()));
         recycled += usize::from(last.starts_with(b"SPRG") && Some(&named) != segments.last());
@@ -190,7 +195,7 @@ fn a_recycled_spare_that_is_ready_at_a_clean_close_opens() {
     assert!(recycled > 10, "{recycled}");
 }
 
-/// A slot of META is damaged after a crash, and the other one knows less of the log than there is.
+/// A slot of META is damaged after a crash, and the other one knows less of the log than exists.
 #[test]
 fn repairing_a_slot_of_meta_after_a_crash_loses_no_frame() {
     let mut world = World::new(3, shape());
@@ -210,7 +215,7 @@ fn repairing_a_slot_of_meta_after_a_crash_loses_no_frame() {
     }
 }
 
-/// After a crash the slot that does not read back may have said more of the log's end than the other one does.
+/// After a crash, the unreadable slot may have recorded a later end of the log than the other one.
 #[test]
 fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
     let damaged = |after: &[Do], slot: u64| {
@@ -231,7 +236,7 @@ fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
         assert!(machine.recovery().meta_slot_damaged);
         world.compare_state(&machine, world.history.len()).unwrap();
     }
-    // It was killed: its own slot is in the place of the first of the two that the close before wrote.
+    // It was killed: its own slot replaced the first of the two that the close before wrote.
     let names = |slot| {
         let mut world = damaged(&[Do::Apply(5), Do::Kill], slot);
         let all = world.history.len();
@@ -245,7 +250,8 @@ fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
                 true
             }
             Ok(machine) => {
-                // Frames of an opening that the other slot does not know prove all that the damaged one said.
+                // Frames of an opening that the other slot does not know prove everything in the
+                // damaged one.
                 assert!(machine.recovery().meta_slot_damaged);
                 world.compare_state(&machine, all).unwrap();
                 false
@@ -254,7 +260,7 @@ fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
         }
     };
     assert_eq!([names(0), names(4096)].iter().filter(|named| **named).count(), 1);
-    // Nothing was appended by the second opening: its frames cannot prove anything.
+    // The second opening appended nothing, so its frames cannot prove anything.
     for slot in [0, 4096] {
         let world = damaged(&[Do::Kill], slot);
         let opened = open(&world);

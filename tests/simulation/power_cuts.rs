@@ -1,4 +1,5 @@
-//! The power fails before every operation of a small run, and any subset of what was not synced survives.
+//! Tests in which the power fails before every operation of a small run, and any subset of the
+//! unsynced items survives.
 
 use sprag::testing::{Fault, SimDisk};
 use sprag::{Entry, PersistentStateMachine};
@@ -6,11 +7,11 @@ use sprag::{Entry, PersistentStateMachine};
 use crate::simulation::random::Random;
 use crate::simulation::world::{Crash, Node, Shape, World};
 
-/// Up to so many unsynced items, every subset of them is tried; of more, [`SAMPLES`].
+/// Number of unsynced items up to which every subset is tried; of more, [`SAMPLES`].
 const EXHAUSTIVE_ITEMS: usize = 8;
 const SAMPLES: usize = 16;
 
-/// How many operations a run has, crash-free.
+/// Number of operations of a run without a crash.
 fn operations(seed: u64, shape: &Shape, entries: usize) -> u64 {
     let mut world = World::new(seed, shape.clone());
     world.run(entries).unwrap();
@@ -18,7 +19,7 @@ fn operations(seed: u64, shape: &Shape, entries: usize) -> u64 {
     world.disk.operations()
 }
 
-/// A run up to the power cut before operation `n`; what is left is not decided yet.
+/// Runs up to the power cut before operation `n`; what is left is not decided yet.
 fn run_to(seed: u64, shape: &Shape, entries: usize, n: u64) -> Result<World, String> {
     let mut world = World::new(seed, shape.clone());
     world.arm(n, Fault::PowerCut);
@@ -27,7 +28,7 @@ fn run_to(seed: u64, shape: &Shape, entries: usize, n: u64) -> Result<World, Str
     Ok(world)
 }
 
-/// Cuts before every operation; gives how many cuts there were.
+/// Cuts before every operation; returns the number of cuts.
 fn cut_at_every_operation(seed: u64, shape: &Shape, entries: usize) -> Result<u64, String> {
     let mut cuts = 0;
     for n in 0..operations(seed, shape, entries) {
@@ -41,10 +42,10 @@ fn cut_at_every_operation(seed: u64, shape: &Shape, entries: usize) -> Result<u6
             let mut world = run_to(seed, shape, entries, n)?;
             let recovered = (|| {
                 world.crash(Crash::Power(mask));
-                // Some of the time the recovery is cut too, and its recovery, up to three deep.
+                // Sometimes the recovery is cut too, and its recovery, up to three deep.
                 let deep = if random.one_in(4) { 1 + random.below(3) } else { 0 };
                 world.recover(deep, 3)?;
-                // The old tail does not come back behind what came after it.
+                // The old tail must not come back behind later entries.
                 let again = random.next();
                 world.crash(Crash::Power(again));
                 world.recover(0, 1)
@@ -82,8 +83,9 @@ fn a_power_cut_with_several_writes_in_flight_keeps_what_was_acknowledged() {
     println!("{cuts} power cuts");
 }
 
-/// The frames of a cut tail keep their old headers. When the same entry is sent again and its write is torn, the body that
-/// reaches the disk can be what the old frame was missing, and what followed the old frame chains on to it.
+/// The frames of a cut tail keep their old headers. When the same entry is sent again and its write
+/// is torn, the new body on disk can complete the old frame. Frames that followed the old frame
+/// then continue the chain.
 ///
 /// Proves DUR-14.
 #[test]
@@ -112,7 +114,8 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     node.run_until_idle();
     let _ = node.apply_entries(&entries[..1]).unwrap();
     node.run_until_idle();
-    // Entries 2 and 3 are one write; the second of its four sectors, in the middle of entry 2, is lost.
+    // Entries 2 and 3 are one write; the second of its four sectors, in the middle of entry 2, is
+    // lost.
     write_and_cut(&node, &entries[1..], 0b1101);
     drop(node);
 
@@ -120,7 +123,7 @@ fn a_cut_tail_is_not_completed_by_a_torn_write_of_the_same_entry_over_it() {
     let cut = node.machine().recovery().cut.clone().unwrap();
     assert_eq!(cut.indexes, Some((2, 3)), "both were seen, and cut");
     node.run_until_idle();
-    // Entry 2 again, and of its write only that sector reaches the disk.
+    // Entry 2 is sent again, and of its write only that sector reaches the disk.
     write_and_cut(&node, &entries[1..2], 0b0010);
     drop(node);
 

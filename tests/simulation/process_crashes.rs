@@ -1,11 +1,13 @@
-//! The process dies and the system goes on: nothing that was written is lost, but nothing more is on disk for it.
+//! Tests in which the process dies and the system goes on: no write is lost, but nothing more is on
+//! disk.
 
 use sprag::testing::{Fault, FaultError};
 
 use crate::simulation::random::Random;
 use crate::simulation::world::{Crash, Ran, Shape, World};
 
-/// Runs with `fault` at every operation there is; `then` is given each world, the operation, and how it ended.
+/// Runs with `fault` at every operation. Calls `then` with each world, the operation, and the end
+/// of the run.
 pub(crate) fn at_every_operation(
     make: impl Fn() -> World,
     entries: usize,
@@ -42,12 +44,12 @@ fn a_crash_of_the_process_at_every_operation_loses_nothing_that_was_acknowledged
             world.dies_when_struck = true;
             world
         };
-        // An operation that fails and after which nothing happens is one that was never tried.
+        // An operation that fails, after which nothing happens, acts as one that was never tried.
         at_every_operation(make, 24, Fault::Error(FaultError::Eio), |world, n, _ran| {
             world.crash(Crash::Process);
             world.dies_when_struck = false;
             world.recover(0, 3)?;
-            // What was only in the cache when the process died was written again when it was taken for recovered.
+            // Recovery wrote again what was only in the cache when the process died.
             world.crash(Crash::Power(Random::new(n).next() & 1));
             world.recover(0, 1)
         });

@@ -1,9 +1,9 @@
-//! What a seed decides, and running a test over many seeds.
+//! The random choices of a seed, and running a test over many seeds.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// splitmix64 (Steele, Lea and Flood 2014).
+/// A generator (splitmix64; Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -19,7 +19,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
@@ -29,8 +29,8 @@ impl Random {
     }
 }
 
-/// Runs `test` for each seed of `0..seeds` (`SPRAG_SIM_SEEDS` says how many instead, `SPRAG_SIM_SEED` which one alone),
-/// and prints how many crashes that were. A failure names the seed.
+/// Runs `test` for each seed of `0..seeds`, and prints the number of crashes. (`SPRAG_SIM_SEEDS`
+/// sets another number, and `SPRAG_SIM_SEED` a single seed.) A failure names the seed.
 pub(crate) fn for_seeds(name: &str, seeds: u64, mut test: impl FnMut(u64) -> Result<u64, String>) {
     let number = |variable| env::var(variable).ok().map(|text| text.parse::<u64>().unwrap());
     let range = match number("SPRAG_SIM_SEED") {

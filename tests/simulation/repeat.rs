@@ -1,4 +1,4 @@
-//! A seed repeats a run to the byte: what is on the disk, and every operation that put it there.
+//! Tests that a seed repeats a run to the byte: the content of the disk, and every operation.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use sprag::testing::Fault;
 
 use crate::simulation::world::{Crash, World};
 
-/// Every file, and what was done to the disk since the last crash.
+/// Every file, and the operations of the disk since the last crash.
 type Left = (BTreeMap<String, Vec<u8>>, Vec<String>);
 
 /// A life with a power cut in it, which the same seed decides.
@@ -46,7 +46,7 @@ fn the_same_seed_leaves_the_same_bytes() {
 fn another_seed_is_another_directory() {
     let identity = |seed: u64| {
         let (files, _) = left_by(seed, Durability::Sync);
-        // Database id and hash seed, in the slot that is written first.
+        // Database id and hash seed are in the slot that is written first.
         let slot = &files["META"][4096..];
         (slot[16..32].to_vec(), slot[64..72].to_vec())
     };

@@ -1,11 +1,13 @@
-//! Every change of one sector, and of two, in a directory that was closed: what is lost by it is named.
+//! Tests of every change of one sector, and of two, in a closed directory: the loss is reported.
 //!
-//! A change puts something else into one sector: zeros, noise, what an earlier durable moment had there, or what another
-//! sector of the same kind has now. Sectors are those of `META` and `HARD`, of the first and last frame of each segment, and of
-//! each snapshot's header and index. Everything is enumerated, alone and in pairs.
+//! A change replaces one sector: by zeros, noise, its content at an earlier durable moment, or the
+//! current content of another sector of the same kind. Sectors are those of `META` and `HARD`, of
+//! the first and last frame of each segment, and of each snapshot's header and index. Everything is
+//! enumerated, alone and in pairs.
 //!
-//! For each, `verify`, opening read-only and opening for writing must agree on whether something is wrong. What opens
-//! without a word has every entry and the last vote; what was refused was not changed.
+//! For each change, `verify`, opening read-only and opening for writing must agree on whether
+//! something is wrong. A directory that opens without a report has every entry and the last vote; a
+//! refused one was not changed.
 
 use std::collections::BTreeMap;
 
@@ -32,14 +34,14 @@ fn disk_of(files: &Files) -> SimDisk {
     disk
 }
 
-/// What one way to look at a directory says.
+/// The findings of one way to look at a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
-    /// What is wrong, in words; `None`: nothing is.
+    /// Description of the damage; `None`: there is none.
     named: Option<String>,
     /// Whether all entries are there.
     has_entries: bool,
-    /// Whether the last vote is.
+    /// Whether the last vote is there.
     has_vote: bool,
 }
 
@@ -86,7 +88,7 @@ fn read(made: &Made, disk: &SimDisk) -> Said {
         Err(error) => Said::error(&error),
         Ok(machine) => {
             let (named, has_entries) = (named(machine.recovery()), has_entries(made, &machine));
-            // What reads a vote is an engine that may write.
+            // Only an engine that may write reads a vote.
             Said { named, has_entries, has_vote: true }
         }
     }
@@ -115,7 +117,7 @@ fn written(made: &Made, disk: &SimDisk, goes_on: bool) -> Result<Said, String> {
     }
 }
 
-/// One more entry and a power cut lose nothing either.
+/// Checks that one more entry and a power cut lose nothing either.
 fn go_on(made: &Made, disk: &SimDisk, node: Stepped<PersistentStateMachine>) -> Result<(), String> {
     let next = made.last.map_or(1, |last| last + 1);
     let taken = node.apply_entries(&[Entry::put(next, 1, b"one more", b"value")]);
@@ -135,24 +137,25 @@ fn go_on(made: &Made, disk: &SimDisk, node: Stepped<PersistentStateMachine>) -> 
     Ok(())
 }
 
-/// What the campaign counts.
+/// Counts of the campaign.
 #[derive(Debug, Default)]
 struct Tried {
     changes: usize,
     refused: usize,
     named: usize,
     unsaid: usize,
-    /// Lost without a word, as META and what it vouches for are rolled back alike: no design with these files can tell.
+    /// Losses without a report, because META and the data it covers are rolled back alike: no
+    /// design with these files can detect them.
     untold: usize,
 }
 
-/// Which report the engine is taken to have forgotten: the canary.
+/// The report that the engine is assumed to have forgotten: the canary.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Forgets {
     Nothing,
-    /// What opening for writing says.
+    /// The report of opening for writing.
     Opening,
-    /// What `verify` finds.
+    /// The report of `verify`.
     Verify,
 }
 
@@ -163,7 +166,7 @@ fn judge(
     forgets: Forgets,
     tried: &mut Tried,
 ) -> Result<(), String> {
-    // A pair that goes on says no more than its changes do alone.
+    // A pair of changes that opens shows no more than each change alone.
     let goes_on = changes.len() < 2;
     let files = made.changed(changes);
     let disk = disk_of(&files);
@@ -193,7 +196,7 @@ fn judge(
     Ok(())
 }
 
-/// What is enumerated.
+/// The kind of changes that are enumerated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     Sectors,
@@ -208,7 +211,7 @@ fn campaign(of: Of, pairs: bool, forgets: Forgets) -> (Tried, Vec<String>) {
             Of::Sectors => {
                 let mut places = made.places();
                 if pairs {
-                    // The sectors of a slot are alike: the first and the last stand for all.
+                    // The sectors of a slot are alike, so the first and the last stand for all.
                     places.retain(|(name, number)| {
                         !matches!(&**name, "META" | "HARD") || [0, 7].contains(&(number % 8))
                     });
@@ -274,7 +277,7 @@ fn every_two_older_shorter_or_missing_files_are_named_or_cost_nothing() {
     assert_none(&wrong);
 }
 
-/// The canary: with a report that is forgotten the campaign must fail.
+/// The canary: with a forgotten report the campaign must fail.
 #[test]
 fn a_report_that_is_forgotten_is_caught() {
     for forgets in [Forgets::Opening, Forgets::Verify] {

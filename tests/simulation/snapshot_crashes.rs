@@ -1,4 +1,5 @@
-//! Faults and crashes at every operation of snapshots, compactions, and the openings after them.
+//! Tests with faults and crashes at every operation of snapshots, compactions, and the openings
+//! after them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use crate::simulation::world::{Crash, Ran, Shape, World};
 const SNAPSHOT: Step = Step::Take(Take::Snapshot);
 const COMPACTION: Step = Step::Take(Take::Compaction);
 
-/// Up to so many unsynced items, every subset of them is tried.
+/// Number of unsynced items up to which every subset is tried.
 const EXHAUSTIVE_ITEMS: usize = 3;
 
-/// Compactions that remove segments, one that has nothing to add, snapshots in between, and openings after each.
+/// Steps with compactions that remove segments, one that has nothing to add, snapshots between
+/// them, and openings after each.
 const SCRIPT: &[Step] = &[
     Apply(9),
     COMPACTION,
@@ -33,15 +35,15 @@ const SCRIPT: &[Step] = &[
     Apply(1),
 ];
 
-/// The least that leaves something of everything.
+/// The shortest script with some of everything.
 const SHORT: &[Step] = &[Apply(9), COMPACTION, Apply(6), COMPACTION, Apply(1)];
 
-/// A segment takes half a dozen entries.
+/// A shape whose segments take half a dozen entries.
 fn rolling() -> Shape {
     Shape { value_bytes_max: 4000, frame_entries: 2, ..Shape::plain() }
 }
 
-/// Its files are used again.
+/// A shape whose files are recycled.
 fn recycling() -> Shape {
     Shape { spare_segments: 4, ..rolling() }
 }
@@ -50,7 +52,7 @@ fn world(seed: u64, shape: &Shape) -> World {
     World::new(seed, shape.clone())
 }
 
-/// The operations of the script, crash-free.
+/// The operations of the script without a crash.
 fn trace(seed: u64, shape: &Shape, script: &[Step]) -> Vec<String> {
     let mut world = world(seed, shape);
     assert!(matches!(world.run_script(script), Ok(Ran::Through)));
@@ -63,12 +65,12 @@ fn trace(seed: u64, shape: &Shape, script: &[Step]) -> Vec<String> {
     trace
 }
 
-/// Whether a crash here may leave something that a compaction has half done.
+/// Whether a crash at this operation may leave a compaction half done.
 fn is_of_a_snapshot(line: &str) -> bool {
     ["snap", "META", "remove", "sync_dir"].iter().any(|part| line.contains(part))
 }
 
-/// A run up to the power cut before operation `n`; what is left is not decided yet.
+/// Runs up to the power cut before operation `n`; what is left is not decided yet.
 fn run_to(seed: u64, shape: &Shape, n: u64) -> Result<World, String> {
     let mut world = world(seed, shape);
     world.arm(n, Fault::PowerCut);
@@ -128,7 +130,8 @@ fn a_power_cut_at_every_operation_leaves_the_entries_to_retain() {
     println!("{cuts} power cuts");
 }
 
-/// What a process leaves in the kernel's cache is read by the next one, and may still be lost under it.
+/// The next process reads what a process leaves in the kernel's cache, and a power cut may still
+/// take it.
 ///
 /// Proves DUR-15.
 #[test]
@@ -137,7 +140,7 @@ fn a_crash_of_the_process_at_every_operation_and_a_power_cut_at_every_one_of_the
     let shape = rolling();
     for fault in [Fault::Error(FaultError::Eio), Fault::SyncErrorThenClean] {
         for (n, line) in (0..).zip(trace(6, &shape, SHORT)) {
-            // To what is no sync, the two faults are the same.
+            // Without a sync, the two faults are the same.
             let same = fault == Fault::SyncErrorThenClean && !line.starts_with("sync ");
             if !is_of_a_snapshot(&line) || same {
                 continue;
@@ -170,8 +173,8 @@ fn a_crash_of_the_process_at_every_operation_and_a_power_cut_at_every_one_of_the
     }
 }
 
-/// Runs the script with `fault` at every operation, and goes on afterwards; how often the engine failed, and how often
-/// only a call did.
+/// Runs the script with `fault` at every operation, and continues. Returns how often the engine
+/// failed, and how often only a call did.
 fn fails_at_every_operation(shape: &Shape, fault: Fault) -> [usize; 2] {
     let (mut poisoned, mut went_on) = (0, 0);
     for (n, line) in (0..).zip(trace(7, shape, SHORT)) {
@@ -226,7 +229,7 @@ fn a_failure_at_every_operation_fails_the_call_or_the_engine_and_loses_nothing()
     }
 }
 
-/// Whoever looks at a directory changes nothing in it: what a crash has left stays, and does not hinder.
+/// A reader changes nothing in a directory: the rest of a crash stays, and does not hinder.
 #[test]
 fn a_half_written_snapshot_is_passed_over_by_who_looks_and_removed_by_who_writes() {
     let shape = rolling();
@@ -234,7 +237,7 @@ fn a_half_written_snapshot_is_passed_over_by_who_looks_and_removed_by_who_writes
     let rename = lines.iter().rposition(|line| line.starts_with("rename")).unwrap() as u64;
     let mut world = world(8, &shape);
     world.dies_when_struck = true;
-    // The process dies before it renames, and what would remove the temporary file dies with it.
+    // The process dies before it renames, so nothing removes the temporary file.
     world.arm(rename, Fault::PowerCut);
     world.run_script(SHORT).unwrap();
     world.crash(Crash::Power(u64::MAX));
@@ -251,7 +254,8 @@ fn a_half_written_snapshot_is_passed_over_by_who_looks_and_removed_by_who_writes
     world.check_snapshots().unwrap();
 }
 
-/// In the modes that acknowledge before the sync, a snapshot has no entry that a power cut takes from the log.
+/// In the modes that acknowledge before the sync, a snapshot has no entry that a power cut takes
+/// from the log.
 #[test]
 fn a_snapshot_does_not_outlive_the_log_in_the_modes_that_sync_later() {
     for durability in [Durability::Os, Durability::Periodic(Duration::from_secs(1 << 30))] {
@@ -274,8 +278,8 @@ fn a_snapshot_does_not_outlive_the_log_in_the_modes_that_sync_later() {
     }
 }
 
-/// What the tests above prove is that it syncs: where a sync of a snapshot, of META or of the directory is lost, they
-/// must see it.
+/// The tests above prove that the engine syncs: a lost sync of a snapshot, of META or of the
+/// directory must make them fail.
 #[test]
 fn a_lost_sync_of_a_snapshot_of_meta_or_of_the_directory_is_caught() {
     let shape = rolling();
@@ -288,12 +292,13 @@ fn a_lost_sync_of_a_snapshot_of_meta_or_of_the_directory_is_caught() {
             line if line.starts_with("sync") && line.contains("snap") => "snapshot",
             _ => continue,
         };
-        // What is lost shows when nothing that follows makes it good: the power fails at one of the next operations.
+        // A lost sync shows when no later one covers it: the power fails at one of the next
+        // operations.
         for after in 1..12 {
             let mut world = world(4, &shape);
             world.arm(n + after, Fault::PowerCut);
             world.disk.fail_at(n, Fault::LostSync);
-            // META is stored twice when a directory is made: the second sync makes the first one good.
+            // META is stored twice when a directory is made, and the second sync covers the first.
             let more = lines[n as usize + 1..].iter().take(2).position(|line| line == "sync META");
             if let Some(more) = more.filter(|_| kind == "META") {
                 world.disk.fail_at(n + 1 + more as u64, Fault::LostSync);

@@ -1,4 +1,5 @@
-//! Damage in a directory whose log begins after a snapshot: refused by name, or everything there; never a hole.
+//! Tests of damage in a directory whose log begins after a snapshot: refused by name, or everything
+//! is there, and never a hole.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use crate::simulation::random::Random;
 use crate::simulation::snapshots::Take;
 use crate::simulation::world::{Crash, Node, Shape, World};
 
-/// Two compactions, the second of which moved the beginning of the log, and what came after it, closed or killed.
+/// Two compactions, the second of which moved the beginning of the log, and later entries, closed
+/// or killed.
 fn compacted(closed: bool) -> World {
     let shape = Shape { value_bytes_max: 2500, ..Shape::plain() };
     let mut world = World::new(3, shape);
@@ -30,7 +32,8 @@ fn compacted(closed: bool) -> World {
     world
 }
 
-/// Opens; whether that was refused as corrupt. What opens has at least `least` entries, and their state.
+/// Opens, and returns whether that was refused as corrupt. An opened directory has at least `least`
+/// entries, and their state.
 fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
     let disk = world.disk.open(write).unwrap();
     let opened = if write {
@@ -50,7 +53,7 @@ fn refused(world: &World, write: bool, least: usize) -> Result<bool, String> {
     if count > world.history.len() || (count < least && (write || !told)) {
         return Err(format!("{count} entries, and {least} must be there"));
     }
-    // A chunk of a snapshot is checked when it is first read.
+    // A chunk of a snapshot is checked at its first read.
     match machine.scan_sorted() {
         Err(ReadError::Snapshot(_)) => Ok(true),
         _ => world.compare_state(&machine, count).map(|()| false),
@@ -67,7 +70,8 @@ fn a_flipped_bit_anywhere_is_refused_or_costs_nothing() {
             let bytes = world.disk.read_file(&name).unwrap();
             let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             let kind = name.rsplit('.').next().unwrap().to_owned();
-            // Headers, slots and the footer are in the first and last bytes; of the rest, samples.
+            // Headers, slots and the footer are in the first and last bytes; take samples of the
+            // rest.
             let mut random = Random::new(used as u64);
             let mut places: Vec<usize> = (0..used.min(160)).step_by(5).collect();
             places.extend((used.saturating_sub(240)..used).step_by(7));
@@ -91,8 +95,8 @@ fn a_flipped_bit_anywhere_is_refused_or_costs_nothing() {
     }
 }
 
-/// The newest slot of META is damaged after the log's beginning was moved, or lost as if it had never been written: what the
-/// older one says is not there any more.
+/// The newest slot of META is damaged or lost after the log's beginning moved, and the older one's
+/// beginning is gone.
 #[test]
 fn an_older_meta_than_the_beginning_of_the_log_is_refused() {
     for entries in [0, 1, 9] {
@@ -122,7 +126,7 @@ fn an_older_meta_than_the_beginning_of_the_log_is_refused() {
     }
 }
 
-/// An entry of the log needs the value that a chunk of the snapshot has, and the chunk does not read back.
+/// An entry of the log needs a value in a chunk of the snapshot, and the chunk cannot be read back.
 ///
 /// Proves DUR-19.
 #[test]

@@ -1,4 +1,5 @@
-//! Snapshots and compactions of a world: taken at any moment, and checked against the model like everything else.
+//! Snapshots and compactions of a world, taken at any moment, and compared with the model like
+//! everything else.
 
 use std::num::NonZeroUsize;
 
@@ -26,16 +27,16 @@ impl Take {
 /// One step of a life that is the same each time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// So many entries are submitted and acknowledged.
+    /// Submits this number of entries, and waits for their acknowledgement.
     Apply(usize),
     Take(Take),
-    /// The process dies and comes again.
+    /// Kills and restarts the process.
     Restart,
-    /// It is closed, and opened again.
+    /// Closes and opens again.
     Close,
 }
 
-/// The snapshot that an engine writes that was fed the first `count` entries one at a time, and never had a disk.
+/// The snapshot of an engine without a disk that was fed the first `count` entries one at a time.
 pub(crate) fn serial_snapshot(history: &History, count: usize) -> Vec<u8> {
     let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
     let config = ApplyConfig::new().worker_count(NonZeroUsize::MIN).pipeline_depth(64);
@@ -53,15 +54,15 @@ pub(crate) fn serial_snapshot(history: &History, count: usize) -> Vec<u8> {
 }
 
 impl World {
-    /// Takes a snapshot or compacts; whether that worked. Only a fault excuses it if not, and then it costs no more than
-    /// this call, unless the engine says that it failed.
+    /// Takes a snapshot or compacts. Returns whether that worked. Only a fault excuses a failure.
+    /// The failure then costs no more than this call, unless the engine reports its own.
     pub(crate) fn take(&mut self, node: &Node, what: Take) -> Result<bool, String> {
         let struck_before = self.struck();
         let taken = match what {
             Take::Snapshot => node.snapshots().write(),
             Take::Compaction => node.snapshots().compact().map(|report| report.snapshot),
         };
-        // It has synced the log, whatever became of it.
+        // The call has synced the log, even if it failed.
         self.note(node)?;
         let report = match taken {
             Ok(report) => report,
@@ -79,7 +80,7 @@ impl World {
         Ok(true)
     }
 
-    /// The values of all keys there can be are those after the first `count` entries.
+    /// Checks that the values of all possible keys are those after the first `count` entries.
     pub(crate) fn compare_keys(
         &self,
         machine: &PersistentStateMachine,
@@ -95,10 +96,10 @@ impl World {
         Ok(())
     }
 
-    /// What must hold of an engine that nothing happened to since it was opened, whatever happened before.
+    /// Checks an engine to which nothing happened since it was opened, whatever happened before.
     ///
-    /// The log has all that it does not say is gone; another snapshot is byte for byte that of a serial engine; it takes the
-    /// place of all others; and the directory opens from it.
+    /// The log has everything that it does not report as purged. Another snapshot equals that of a
+    /// serial engine, byte for byte, and replaces all others. The directory opens from it.
     pub(crate) fn check_snapshots(&mut self) -> Result<(), String> {
         let node = self.open_whole()?;
         let left = self.disk.file_names();
@@ -144,7 +145,8 @@ impl World {
         Ok(())
     }
 
-    /// What the log says it has can be read, is what was submitted, and is as much as it was asked to retain.
+    /// Checks that the log can be read as far as it reports, has the submitted entries, and retains
+    /// as many as configured.
     fn check_log(&self, node: &Node) -> Result<(), String> {
         let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let (first, last) = (self.history.first, state.last.map(|last| last.index));
@@ -169,7 +171,7 @@ impl World {
         if terms == expected { Ok(()) } else { Err("the log is not what was submitted".to_owned()) }
     }
 
-    /// Runs from opening to the end of `script`, or until the fault strikes that was set and ends it.
+    /// Runs from opening to the end of `script`, or until the fault strikes and ends it.
     pub(crate) fn run_script(&mut self, script: &[Step]) -> Result<Ran, String> {
         let mut node = match self.open()? {
             Opened::Ready(node) => node,

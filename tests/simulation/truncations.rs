@@ -1,4 +1,5 @@
-//! Truncations around the beginning of a segment, and compactions that may want the log to begin there.
+//! Tests of truncations around the beginning of a segment, and of compactions that may begin the
+//! log there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use sprag::{CommitMode, Durability, Entry, PersistentStateMachine};
 use crate::simulation::random::Random;
 use crate::simulation::world::{Node, Shape};
 
-/// Entries that fill the first segment and a part of the second, the last of which is replaced.
+/// Last entry at first: the entries fill the first segment and a part of the second, and the last
+/// ones are replaced.
 const LAST: u64 = 34;
-/// What is committed before anything is truncated.
+/// Last index that is committed before the truncation.
 const COMMITTED: u64 = 8;
-/// The last entries there are in the end: still in the segment of the truncation, and some segments later.
+/// Last entries in the end: still in the segment of the truncation, and some segments later.
 const ENDS: [u64; 2] = [36, 70];
 
 fn shape() -> Shape {
@@ -51,18 +53,18 @@ fn append(node: &Node, indexes: std::ops::RangeInclusive<u64>, term: u64) {
     }
 }
 
-/// What the log is that was truncated after `keep` and went on.
+/// The term of an index in the log that was truncated after `keep` and continued.
 fn term(index: u64, keep: u64) -> u64 {
     1 + u64::from(index > keep)
 }
 
-/// How the truncation comes.
+/// Ways of truncating.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Once,
-    /// A second time, after the first of the new entries.
+    /// The truncation happens again, after the first of the new entries.
     Again,
-    /// Nothing of it, and of what comes after it, is written when the compaction begins.
+    /// Neither the truncation nor later entries are written when the compaction begins.
     Unwritten,
 }
 
@@ -72,10 +74,12 @@ impl Way {
     }
 }
 
-/// Entries of one term, truncated after `keep` and replaced by those of the next; committed, and not yet compacted.
+/// A log of one term, truncated after `keep` and continued in the next; committed, and not yet
+/// compacted.
 fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
     let disk = SimDisk::new(keep);
-    // With an entry to retain, a compaction does not end the segment first, which would have the log written.
+    // With an entry to retain, a compaction does not end the segment first, which would write the
+    // log.
     let node = open_retaining(&disk, way.retained());
     append(&node, 1..=LAST, 1);
     node.consensus().unwrap().commit(COMMITTED).unwrap();
@@ -102,7 +106,7 @@ fn life(keep: u64, way: Way, end: u64) -> (SimDisk, Node) {
     (disk, node)
 }
 
-/// Everything is there; how much of it is gone from the log.
+/// Checks that everything is there, and returns how much of it was purged.
 fn check(node: &Node, keep: u64, end: u64) -> Result<u64, String> {
     let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
     let last = state.last.map(|last| (last.index, last.term));
@@ -156,7 +160,8 @@ fn a_compaction_after_a_truncation_leaves_a_log_that_opens() {
                         return Err(format!("{purged} gone after {before:?}"));
                     }
                     *gone.entry(purged).or_insert(0) += 1;
-                    // From what opening found in the log, not from what was written to it.
+                    // The compaction uses what opening found in the log, not what was written to
+                    // it.
                     node.snapshots().compact().map_err(|error| error.to_string())?;
                     let again = check(&node, keep, end)?;
                     if again < purged {
@@ -200,7 +205,7 @@ fn a_power_cut_at_every_operation_of_a_compaction_after_a_truncation() {
             disk.power_cut_keeping(if n % 2 == 0 { 0 } else { random.next() });
             disk.reset_operations();
             let node = open(&disk);
-            // What was committed last may be in no frame yet; the consensus engine says it again.
+            // The last commit may be in no frame yet, so the consensus engine repeats it.
             node.consensus().unwrap().commit(end).unwrap();
             node.run_until_idle();
             let checked = check(&node, keep, end).and_then(|_| {

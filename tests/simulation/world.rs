@@ -1,4 +1,4 @@
-//! A disk, the engine on it, and what must be there after the next crash.
+//! A disk, the engine on it, and a record of what must be there after the next crash.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -16,11 +16,11 @@ use crate::simulation::history::{History, with_entries};
 use crate::simulation::random::Random;
 use crate::simulation::snapshots::Take;
 
-/// An engine, stepped by hand. Dropping it is the death of its process: it does not close, and a test that fails does
-/// not wait for it to.
+/// An engine, stepped by hand. Dropping it kills its process: it does not close, and a failing test
+/// does not wait for that.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Until it is closed or dead.
+    /// The engine, until it is closed or dead.
     engine: Option<Stepped<PersistentStateMachine>>,
     disk: SimDisk,
 }
@@ -50,41 +50,42 @@ impl Drop for Node {
         let Some(engine) = self.engine.take() else { return };
         self.disk.crash_process();
         if thread::panicking() {
-            // It may be in any state, and dropping it would wait for it to drain.
+            // The engine may be in any state, and dropping it would wait for it to drain.
             mem::forget(engine);
         }
     }
 }
 
-/// The least there is: a segment rolls after a few dozen entries.
+/// The shortest segment, which a few dozen entries fill.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 10;
 
-/// Steps after which a run that is not done hangs.
+/// Steps after which an unfinished run counts as stuck.
 const STEPS_MAX: usize = 200_000;
 
-/// How the engine is set up.
+/// Options of the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) durability: Durability,
     pub(crate) workers: usize,
-    /// Writes in flight.
+    /// Number of writes in flight.
     pub(crate) queue_depth: usize,
     pub(crate) frame_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) value_bytes_max: usize,
     /// Most entries of one submission.
     pub(crate) submission_max: usize,
-    /// Every so many steps, on average, a snapshot or a compaction comes between; 0: never.
+    /// Average number of steps between snapshots or compactions; 0: never.
     pub(crate) snapshot_every: usize,
     pub(crate) retain_entries: u64,
-    /// So many segment files are kept to be used again.
+    /// Number of segment files that are kept for reuse.
     pub(crate) spare_segments: usize,
-    /// What is recovered is read key by key, so that the store is not filled by that; else all at once.
+    /// Whether the recovered state is read key by key, so that the reads do not fill the store;
+    /// otherwise all at once.
     pub(crate) reads_lazily: bool,
 }
 
 impl Shape {
-    /// Small and plain.
+    /// A small and plain shape.
     pub(crate) fn plain() -> Self {
         Self {
             durability: Durability::Sync,
@@ -101,7 +102,7 @@ impl Shape {
         }
     }
 
-    /// Anything.
+    /// A random shape.
     pub(crate) fn random(random: &mut Random) -> Self {
         Self {
             durability: Durability::Sync,
@@ -139,19 +140,19 @@ impl Shape {
     }
 }
 
-/// What came of opening.
+/// Result of opening.
 pub(crate) enum Opened {
     Ready(Node),
-    /// The fault struck on the way.
+    /// The fault struck meanwhile.
     Failed(OpenError),
 }
 
-/// How a run ended.
+/// End of a run.
 #[derive(Debug)]
 pub(crate) enum Ran {
     /// Everything was acknowledged; a fault that struck did not matter to it.
     Through,
-    /// It was stopped dead when the fault struck.
+    /// The run stopped dead when the fault struck.
     Stopped,
     /// The engine failed.
     Poisoned(Poison),
@@ -159,28 +160,29 @@ pub(crate) enum Ran {
     NotOpened(OpenError),
 }
 
-/// What the crash does to what is not synced.
+/// Effect of a crash on unsynced items.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crash {
-    /// The process dies, the system goes on.
+    /// The process dies, and the system goes on.
     Process,
-    /// The power fails, and item `i` survives if bit `i` is set (from the 64th on, as `i - 64`).
+    /// The power fails, and item `i` survives if bit `i` is set (from the 64th on, bit `i - 64`).
     Power(u64),
 }
 
-/// See the module.
+/// The disk, the engine and the record; see the module.
 pub(crate) struct World {
     pub(crate) disk: SimDisk,
     pub(crate) random: Random,
     pub(crate) shape: Shape,
     pub(crate) history: History,
-    /// So many entries survive any crash.
+    /// Number of entries that survive any crash.
     pub(crate) durable: usize,
-    /// So many entries survive a crash of the process, too. Under `Sync` they are not more than the durable ones.
+    /// Number of entries that survive a crash of the process, too. Under `Sync` it is not more than
+    /// the durable ones.
     pub(crate) acknowledged: usize,
-    /// The operation a fault is set for.
+    /// The operation that has a fault.
     armed: Option<u64>,
-    /// Whether a run takes no more steps once the fault has struck: the process died right there.
+    /// Whether a run takes no more steps once the fault has struck, because the process died there.
     pub(crate) dies_when_struck: bool,
     pub(crate) crashes: u64,
 }
@@ -202,7 +204,7 @@ impl World {
         }
     }
 
-    /// A world of any shape.
+    /// Makes a world of a random shape.
     pub(crate) fn random(seed: u64) -> Self {
         let shape = Shape::random(&mut Random::new(!seed));
         Self::new(seed, shape)
@@ -219,12 +221,13 @@ impl World {
         self.armed = Some(operation);
     }
 
-    /// Whether the operation the fault was set for was tried.
+    /// Whether the operation with the fault was tried.
     pub(crate) fn struck(&self) -> bool {
         self.armed.is_some_and(|operation| self.disk.operations() > operation)
     }
 
-    /// Opens, and compares what was recovered with the model. Only a fault that struck excuses a failure.
+    /// Opens, and compares the recovered state with the model. Only a fault that struck excuses a
+    /// failure.
     pub(crate) fn open(&mut self) -> Result<Opened, String> {
         let disk =
             self.disk.open(true).map_err(|error| format!("the lock is not free: {error}"))?;
@@ -240,7 +243,7 @@ impl World {
         Ok(Opened::Ready(Node::new(&self.disk, machine, &self.shape)))
     }
 
-    /// Opens where nothing is set to fail.
+    /// Opens without a fault.
     pub(crate) fn open_whole(&mut self) -> Result<Node, String> {
         match self.open()? {
             Opened::Ready(node) => Ok(node),
@@ -248,7 +251,8 @@ impl World {
         }
     }
 
-    /// The recovered state is the model's at exactly the recovered index, and nothing that was promised is missing.
+    /// Checks that the recovered state is the model's at exactly the recovered index, and that
+    /// nothing promised is missing.
     fn compare(&mut self, machine: &PersistentStateMachine) -> Result<(), String> {
         let count = self.history.count_to(machine.applied().map(|last| last.index));
         let promised = self.durable.max(self.acknowledged);
@@ -265,12 +269,12 @@ impl World {
             self.compare_state(machine, count)?;
         }
         self.history.cut(count);
-        // Opening makes what it found durable, whatever the mode.
+        // Opening makes everything it found durable, in every mode.
         (self.durable, self.acknowledged) = (count, count);
         Ok(())
     }
 
-    /// The state is that of the first `count` entries.
+    /// Checks that the state is that of the first `count` entries.
     pub(crate) fn compare_state(
         &self,
         machine: &PersistentStateMachine,
@@ -286,7 +290,8 @@ impl World {
         if same { Ok(()) } else { Err(format!("not the state after {count} entries")) }
     }
 
-    /// Takes steps in an order of the seed's choosing until `entries` more are acknowledged or the engine fails.
+    /// Takes steps in an order of the seed until `entries` more are acknowledged, or the engine
+    /// fails.
     pub(crate) fn drive(&mut self, node: &Node, entries: usize) -> Result<(), String> {
         let goal = self.history.len() + entries;
         let differ_at = self.history.len() + self.random.below(6);
@@ -329,7 +334,7 @@ impl World {
         let first = self.history.first + known as u64;
         match with_entries(first, &proposal, |entries| node.apply_entries(entries)) {
             Ok(_) => self.history.extend(proposal),
-            // Too large: something smaller comes next.
+            // The entry is too large; a smaller one comes next.
             Err(SubmitError::Full { .. } | SubmitError::Poisoned(_)) => {}
             Err(SubmitError::TooLarge { .. }) => {}
             Err(error) => return Err(format!("a submission was refused: {error}")),
@@ -337,15 +342,15 @@ impl World {
         Ok(())
     }
 
-    /// Asks for what was submitted to be made durable, and does not wait for it.
+    /// Asks for the submitted entries to become durable, and does not wait.
     fn request_sync(&self, node: &Node) {
         if let Some(last) = (self.history.first + self.history.len() as u64).checked_sub(1) {
-            // The steps to come do it.
+            // Later steps do it.
             drop(node.wait_until(last, Stage::Durable, Duration::ZERO));
         }
     }
 
-    /// Takes down what the engine promises now, and that its marks are in order.
+    /// Records the engine's promises, and checks that its marks are in order.
     pub(crate) fn note(&mut self, node: &Node) -> Result<(), String> {
         let stats = node.stats();
         let in_order = stats.durable <= stats.written
@@ -368,7 +373,8 @@ impl World {
         Ok(())
     }
 
-    /// A failed engine stays failed: it takes nothing, reads nothing, acknowledges nothing.
+    /// Checks that a failed engine stays failed: it takes nothing, reads nothing, and acknowledges
+    /// nothing.
     pub(crate) fn check_poison_is_sticky(&mut self, node: &Node) -> Result<(), String> {
         let (acknowledged, durable) = (self.acknowledged, self.durable);
         node.run_until_idle();
@@ -388,8 +394,8 @@ impl World {
         }
     }
 
-    /// Runs from opening until `entries` more are acknowledged, or until the fault strikes that was set. The engine is
-    /// gone then, and the disk as it left it.
+    /// Runs from opening until `entries` more are acknowledged, or until the fault strikes. The
+    /// engine is gone then, and the disk is as it left it.
     pub(crate) fn run(&mut self, entries: usize) -> Result<Ran, String> {
         let node = match self.open()? {
             Opened::Ready(node) => node,
@@ -411,7 +417,7 @@ impl World {
         Ok(ran)
     }
 
-    /// What is not synced is lost or not, as `crash` says. The disk works again.
+    /// Decides about unsynced items by `crash`. The disk works again after that.
     pub(crate) fn crash(&mut self, crash: Crash) {
         self.crashes += 1;
         self.armed = None;
@@ -425,7 +431,7 @@ impl World {
         self.disk.reset_operations();
     }
 
-    /// Opens again, maybe crashing on the way as often as `deep` says, and goes on for a while.
+    /// Opens again, with up to `deep` crashes on the way, and continues for a while.
     pub(crate) fn recover(&mut self, deep: usize, entries: usize) -> Result<(), String> {
         for _ in 0..deep {
             let operation = self.random.below(12) as u64;

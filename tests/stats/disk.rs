@@ -1,4 +1,4 @@
-//! Figures of what is on disk: writes, snapshots, compactions, and what opening found.
+//! Tests of figures of the disk: writes, snapshots, compactions, and the findings of opening.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn the_log_writer_counts_what_it_wrote_and_synced() {
     let _ = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
     assert_eq!(shown(), (0, 0, 0, 0));
     engine.run_until_idle();
-    // A header of 128 bytes, and 16 of the entry.
+    // A frame is a header of 128 bytes, and 16 of the entry.
     assert_eq!(shown(), (1, 1, 144, 1));
     let _ = engine.apply_entries(&[Entry::put(2, 1, b"key", b"value")]).unwrap();
     engine.run_until_idle();
@@ -81,7 +81,7 @@ fn snapshots_and_compactions_are_counted() {
     assert!(report.segments > 1);
     assert_eq!(shown(), (Some(210), Some(210), report.purged, 1, 0));
     assert!(report.purged.is_some_and(|purged| (100..=210).contains(&purged)));
-    // Each segment that is begun in a file given up counts, and none before.
+    // Each segment that takes a recycled file counts, and none before.
     assert_eq!(manager.stats().log_writer.recycled_segments, 0);
     fill(&manager, 211, 200);
     let recycled = manager.stats().log_writer.recycled_segments;
@@ -100,7 +100,7 @@ fn the_disk_is_told_by_what_takes_it() {
     assert_eq!((first.segments, first.segment_bytes), (1, 64 << 10));
     assert_eq!((first.spare_bytes, first.snapshot_bytes), (0, 0));
     fill(&manager, 1, 200);
-    // The last file may be of the next segment, which is made ready ahead.
+    // The last file may belong to the next segment, which is made ready ahead.
     let are_all = |files: u64| {
         let now = manager.stats().disk;
         assert_eq!(now.segment_bytes, now.segments * (64 << 10));
@@ -130,7 +130,7 @@ impl CompactionFigures {
 
 #[test]
 fn a_compaction_that_fails_is_counted_until_one_is_done() {
-    /// Has snapshots once it has two entries.
+    /// A machine that has snapshots once it has two entries.
     #[derive(Default)]
     struct Late(Own);
     impl StateMachine for Late {
@@ -195,7 +195,7 @@ fn recovery_says_what_opening_found() {
     assert_eq!((first.last, first.applied, first.frames), (None, None, 0));
     assert_eq!((first.cut, first.snapshot, first.purged), (None, None, None));
     assert!(!first.meta_slot_damaged && !first.beside_a_writer);
-    // Where a test can run, the file system locks directories.
+    // The file system locks directories wherever the test can run.
     assert_eq!(first.directory_lock_refused, None);
     assert_eq!(first.foreign, sprag::ForeignFiles::default());
     for index in 1..=3 {
@@ -233,7 +233,7 @@ fn recovery_says_what_is_damaged() {
     for index in 1..=10 {
         manager.apply(&Entry::put(index, 1, b"k", b"v"), LONG).unwrap();
     }
-    // A last frame that is torn, as a crash leaves it.
+    // Tear the last frame, as a crash does.
     let killed = scratch.crash_image();
     let frame = frames(&killed.path()).pop().unwrap();
     frame.flip(HEADER_BYTES, 1);
@@ -268,7 +268,7 @@ fn recovery_says_what_is_damaged() {
     assert_eq!(unreadable.index, Some(11));
 }
 
-/// The names of the directory that end so, sorted.
+/// The file names with this ending, sorted.
 fn names(scratch: &Scratch, end: &str) -> Vec<String> {
     let files = std::fs::read_dir(scratch.path()).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());

@@ -1,4 +1,5 @@
-//! Latency: every entry is measured, or counted as not measured; and so is what wakers take.
+//! Tests of latency: every entry is measured, or counted as not measured, and waker calls are
+//! measured.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,7 +17,7 @@ use crate::common::{LONG, Scratch, apply_config, manage};
 #[test]
 fn latency_counts_every_entry_with_the_time_it_took() {
     let engine = stepped(&SimDisk::new(1), one_worker());
-    // Of 1,000 entries 500 wait for 1 ms, 400 for 2, 90 for 4, 9 for 8, and one for 16.
+    // Of 1,000 entries, 500 wait for 1 ms, 400 for 2, 90 for 4, 9 for 8, and one for 16.
     let mut first = 1;
     for (count, millis) in [(500, 1), (400, 2), (90, 4), (9, 8), (1, 16)] {
         let puts: Vec<_> =
@@ -64,7 +65,7 @@ fn latency_counts_entries_of_every_call_also_flat_out() {
     let machine = PersistentStateMachine::open(scratch.config()).unwrap();
     let on_disk = manage(machine, config(1));
     let flat_out = |submit: &dyn Fn(&[Entry<'_>])| {
-        // More than 4,096 submissions of one entry in flight.
+        // More than 4,096 submissions of one entry are in flight.
         for index in 201..=30_000 {
             submit(&[Entry::noop(index, 1)]);
         }
@@ -100,12 +101,12 @@ fn submissions_beyond_the_stamps_are_counted_as_unmeasured() {
     assert_eq!((latency.count, latency.unmeasured), (128, 72));
 }
 
-/// A waker that takes its time, and then panics or does not.
+/// A slow waker, which then panics or not.
 struct Slow {
     panics: bool,
 }
 
-/// How long it takes at least.
+/// Time that it takes at least.
 const SLOW: Duration = Duration::from_millis(3);
 
 impl Wake for Slow {

@@ -1,4 +1,4 @@
-//! Every figure of `stats()` has a test that makes it move by a known amount.
+//! Tests that move every figure of `stats()` by a known amount.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
 
 mod disk;
@@ -24,7 +24,7 @@ use sprag::{
     Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
-/// Each figure, and the test here that makes it move. A figure that is missing here fails
+/// Each figure, and its test here. A figure that is missing here fails
 /// [`every_figure_has_a_test_that_moves_it`].
 const FIGURES: &[(&str, &str)] = &[
     ("ApplyStats.total_applied", "applied_entries_are_counted_once_for_every_machine"),
@@ -167,7 +167,8 @@ fn every_figure_has_a_test_that_moves_it() {
     }
 }
 
-/// A machine of one's own: keeps no count, rejects payloads that begin with `!`, and has snapshots.
+/// An embedder's machine that keeps no count, rejects payloads that begin with `!`, and has
+/// snapshots.
 #[derive(Default)]
 struct Own(AtomicU64);
 
@@ -224,7 +225,7 @@ fn memory() -> MemoryStateMachine {
     MemoryStateMachine::new(MemoryConfig::default()).unwrap()
 }
 
-/// One entry by `apply`, some by `apply_entries`, the rest by `apply_batch`.
+/// Applies one entry by `apply`, some by `apply_entries`, and the rest by `apply_batch`.
 fn run<M: StateMachine>(manager: &ApplyManager<M>, first: u64, count: u64) {
     manager.apply(&opaque(first), LONG).unwrap();
     let some: Vec<_> = (first + 1..first + count / 2).map(opaque).collect();
@@ -433,7 +434,8 @@ fn memory_grows_by_what_is_configured() {
         assert_eq!(manager.stats().memory_bytes, manager.memory_bytes());
         manager.memory_bytes()
     };
-    // An entry has two slots of 32 bytes and a stamp of 24; a ring has a range of 40 for each, at most 4,096.
+    // An entry has two slots of 32 bytes and a stamp of 24; a ring has 40 bytes for each range, at
+    // most 4,096 ranges.
     assert_eq!(bytes(8192, 1) - bytes(4096, 1), 4096 * (64 + 24));
     assert_eq!(bytes(4096, 2) - bytes(4096, 1), 4096 * 40);
     let scratch = Scratch::new();
@@ -453,7 +455,7 @@ fn memory_is_told_by_what_it_is_for() {
         let stats = manage(machine, apply_config(workers).pipeline_depth(depth)).stats();
         let MemoryStats { images, log_queue, slots, rings, stamps, .. } = stats.memory;
         assert_eq!(images + log_queue + slots + rings + stamps, stats.memory_bytes);
-        // Of a key, only its place in a table.
+        // Only the key's place in a table counts.
         assert!(stats.machine.memory_bytes.is_some_and(|bytes| bytes > 0));
         assert_eq!(stats.machine.disk_bytes, None, "the log has everything");
         stats.memory
@@ -507,7 +509,7 @@ fn unfilled_chunks_go_down_one_by_one() {
     drop(engine);
     let engine = stepped_with(&disk, one_worker(), small);
     let chunks = engine.stats().machine.unfilled_chunks;
-    // 60 records of more than a hundred bytes, ten to a chunk at most.
+    // There are 60 records of more than a hundred bytes, at most ten to a chunk.
     assert!((6..=20).contains(&chunks), "{chunks}");
     for left in (0..chunks).rev() {
         assert_eq!(engine.stats().machine.unfilled_chunks, left + 1);
@@ -527,7 +529,8 @@ fn copies_for_a_view_take_time() {
         (cpu, [machine.longest_copy_ns, machine.copy_p999_ns])
     };
     assert_eq!(shown(), ([0; 2], [0; 2]));
-    // A worker copies a shard before it writes to it after the mark: until one does, or the sweep was faster.
+    // A worker copies a shard before it writes to it after the token: wait until one does, or the
+    // sweep was faster.
     let mut index = 2000;
     while shown().1 == [0; 2] {
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The handle that a monitor reads the figures by.
+//! Tests of the handle by which a monitor reads the figures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -53,7 +53,7 @@ fn a_stats_reader_in_use_does_not_keep_the_directory_locked() {
     }
 }
 
-/// Once armed, its figures come when the test lets go.
+/// A machine that, once armed, returns its figures when the test allows it.
 struct Stuck {
     is_armed: Arc<AtomicBool>,
     asked: Sender<()>,

@@ -14,7 +14,7 @@ fn number_of(part: &str) -> usize {
     line.split_whitespace().next_back().unwrap().replace(',', "").parse().unwrap()
 }
 
-/// What an engine of these options reserves.
+/// Memory that an engine of these options reserves.
 fn memory_of(scratch: &Scratch, config: PersistentConfig, apply: ApplyConfig) -> MemoryStats {
     let machine = PersistentStateMachine::open(config).unwrap();
     let manager = manage(machine, apply);

@@ -1,4 +1,4 @@
-//! A disk and a storage that take their time, by the clock of the engine or by the system's.
+//! A slow disk and a slow storage, by the clock of the engine or by the system's.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use sprag::testing::HandClock;
 use sprag::testing::storage::MemoryStorage;
 use sprag::{Storage, StorageBatch, StorageError, Table};
 
-/// What the operations of a [`SlowDisk`] take, in nanoseconds of the engine's clock.
+/// Durations of a [`SlowDisk`]'s operations, in nanoseconds of the engine's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Delays {
     pub(crate) clock: HandClock,
     pub(crate) write_ns: AtomicU64,
     pub(crate) sync_ns: AtomicU64,
     pub(crate) create_ns: AtomicU64,
-    /// This one of the system's clock.
+    /// Duration of a listing, by the system's clock.
     pub(crate) list_ns: AtomicU64,
 }
 
@@ -31,7 +31,7 @@ impl Delays {
     }
 }
 
-/// See the module.
+/// The slow disk; see the module.
 #[derive(Debug)]
 pub(crate) struct SlowDisk {
     pub(crate) disk: Arc<dyn Disk>,
@@ -111,7 +111,8 @@ impl DiskFile for SlowFile {
     }
 }
 
-/// A storage whose commits and syncs take the engine's time: commits with a sync take both.
+/// A storage whose commits and syncs take time of the engine's clock; a commit with a sync takes
+/// both.
 pub(crate) struct SlowStorage {
     pub(crate) storage: MemoryStorage,
     pub(crate) delays: Arc<Delays>,

@@ -1,4 +1,4 @@
-//! Where time goes: what is slow shows in the histogram that is of it, by the exact time it took.
+//! Tests of times: each slow operation shows in its own histogram, with its exact duration.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ fn persistent() -> PersistentConfig {
     PersistentConfig::new("simulated").segment_bytes(64 << 10).compaction(None)
 }
 
-/// An engine over a disk whose operations take the engine's time.
+/// An engine over a disk whose operations take time of the engine's clock.
 fn on_slow_disk(config: PersistentConfig) -> (Stepped<PersistentStateMachine>, Arc<Delays>) {
     let delays = Arc::new(Delays::default());
     let disk = SimDisk::new(1).open(true).unwrap();
@@ -94,7 +94,7 @@ fn what_is_synced_by_time_is_durable_as_late_as_its_oldest_entry() {
 fn an_entry_is_durable_no_later_than_its_call_returns() {
     let scratch = Scratch::new();
     let machine = PersistentStateMachine::open(scratch.config()).unwrap();
-    // The log is older than the engine, whose clock both go by.
+    // The log is older than the engine, whose clock both use.
     std::thread::sleep(20 * MS);
     let manager = manage(machine, apply_config(1));
     let began = Instant::now();
@@ -108,7 +108,7 @@ fn an_entry_is_durable_no_later_than_its_call_returns() {
     }
 }
 
-/// A machine whose entries and snapshots take the engine's time.
+/// A machine whose entries and snapshots take time of the engine's clock.
 #[derive(Default)]
 struct SlowMachine {
     own: Own,
@@ -149,7 +149,7 @@ fn a_slow_machine_shows_in_the_times_of_its_ranges() {
     let engine = Stepped::with_clock(machine, one_worker(), clock).unwrap();
     let mut first = 1;
     for ranges in 1..=3 {
-        // Of one partition, so that they are one range.
+        // The entries are of one partition, so that they are one range.
         let entry = |index| Entry::new(LogId::new(index, 1), Payload::Opaque(b"a"));
         let entries: Vec<_> = (first..first + 5).map(entry).collect();
         let _ = engine.apply_entries(&entries).unwrap();
@@ -212,7 +212,7 @@ fn the_log_writer_waits_for_a_segment_that_is_not_ready() {
     let mut index = 0;
     let mut fill_a_segment = |is_prepared: bool| {
         let begun = engine.stats().times.segment_wait.count();
-        // A segment of 64 KiB is full after 16 of them at the latest.
+        // At most 16 of them fill a segment of 64 KiB.
         for _ in 0..16 {
             if engine.stats().times.segment_wait.count() > begun {
                 break;

@@ -1,4 +1,5 @@
-//! A machine that commits what it applied in batches, as one over a storage does, and writes down each commit.
+//! A machine that commits applied entries in batches, as one over a storage does, and records each
+//! commit.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +15,15 @@ use sprag::{
 
 use crate::common::machines::Gate;
 
-/// What the storage was asked to do.
+/// A call of the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// To commit so many entries, and whether with a sync.
+    /// A commit of this number of entries, and whether it syncs.
     Commit(u64, bool),
     Sync,
 }
 
-/// What fails, or panics, from now on.
+/// Calls that fail, or panic, from now on.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub commits: AtomicBool,
@@ -30,11 +31,11 @@ pub struct Faults {
     pub syncs: AtomicBool,
 }
 
-/// What a test sees and decides of a [`Batched`], also while an engine has it.
+/// State of a [`Batched`] that a test reads and sets, also while an engine has it.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub faults: Faults,
-    /// Commits wait while it is shut.
+    /// A gate at which commits wait while it is shut.
     pub gate: Arc<Gate>,
     calls: Mutex<Vec<Call>>,
     state: Mutex<State>,
@@ -53,7 +54,7 @@ impl Seen {
         self.calls.lock().unwrap().clone()
     }
 
-    /// Entries of each commit.
+    /// Numbers of entries of each commit.
     pub fn commits(&self) -> Vec<u64> {
         let entries = |call| if let Call::Commit(entries, _) = call { Some(entries) } else { None };
         self.calls().into_iter().filter_map(entries).collect()
@@ -68,7 +69,7 @@ impl Seen {
     }
 }
 
-/// A memory machine with the seam of a machine over a storage.
+/// A memory machine with the interface of a machine over a storage.
 #[derive(Debug)]
 pub struct Batched {
     inner: MemoryStateMachine,
@@ -76,7 +77,7 @@ pub struct Batched {
     batch_size: usize,
     batch_interval: Duration,
     sync_writes: bool,
-    /// It says that commits were durable, though not asked for.
+    /// Whether it reports commits as durable that need not be.
     always_durable: bool,
 }
 
@@ -115,7 +116,7 @@ impl Deref for Batched {
 
 impl StateMachine for Batched {
     fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
-        // The store inside goes by this hash.
+        // The inner store uses this hash.
         self.inner.footprint(payload)
     }
 

@@ -1,4 +1,5 @@
-//! Batches of a machine over a storage: when one ends, and that nothing of it shows before the storage has committed it.
+//! Tests of batches of a machine over a storage: when one ends, and that none of it shows before
+//! the storage has committed it.
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "tests")]
 
 mod batched;
@@ -16,7 +17,7 @@ use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitE
 use sprag::testing::Stepped;
 use sprag::{ApplyManager, Command, Durability, Entry, Reply, Stage};
 
-/// No test takes so long.
+/// Longer than any test takes.
 const NEVER: Duration = Duration::from_secs(1 << 20);
 
 fn increment(index: u64) -> Entry<'static> {
@@ -48,7 +49,7 @@ fn a_batch_holds_batch_size_entries_and_less_only_when_the_ring_is_dry() {
         (299, vec![299, 1]),
         (1000, vec![300]),
     ] {
-        // Ranges are of at most 128 entries, and of a few where the submissions are.
+        // Ranges have at most 128 entries, and fewer with small submissions.
         for submissions in [vec![300], vec![3; 100], vec![130, 1, 1, 168]] {
             let (engine, seen) = stepped(Batched::new(batch_size));
             let mut next = 1;

@@ -1,4 +1,5 @@
-//! The read cache before a storage: its options, its figures, and that reads and replies are those without it.
+//! Tests of the read cache of a machine over a storage: its options, its figures, and that reads
+//! and replies are those without it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -36,7 +37,7 @@ fn enable_cache_keeps_what_was_read_and_its_figures_say_so() {
     assert_eq!(machine.get(b"key").unwrap().unwrap(), b"value");
     assert_eq!(machine.get(b"missing").unwrap(), None);
     assert_eq!(figures(manager.stats().machine), [1, 3 + 5 + 192, 0, 2, 0]);
-    // Each kind of get asks the cache.
+    // Each kind of get uses the cache.
     let mut out = Vec::new();
     assert_eq!(machine.get(b"key").unwrap().unwrap(), b"value");
     assert!(machine.get_into(b"key", &mut out).unwrap() && machine.contains(b"key").unwrap());
@@ -45,7 +46,7 @@ fn enable_cache_keeps_what_was_read_and_its_figures_say_so() {
     let stats = manager.stats().machine;
     assert_eq!(figures(stats), [1, 200, 4, 2, 0]);
     assert!((stats.cache_hit_rate.unwrap() - 100.0 * 4.0 / 6.0).abs() < 1e-9);
-    // The entry takes the new value, and goes with its key.
+    // The entry gets the new value, and goes with its key.
     manager.propose(Command::put(b"key", &[7; 300]), TIMEOUT).unwrap();
     assert_eq!(machine.get(b"key").unwrap().unwrap(), [7; 300]);
     assert_eq!(figures(manager.stats().machine), [1, 3 + 300 + 192, 5, 2, 0]);
@@ -134,7 +135,7 @@ fn replies_and_reads_are_those_without_a_cache() {
     assert!(hits > 300 && misses > 300 && evictions > 300, "{hits} {misses} {evictions}");
 }
 
-/// Law 3, end to end.
+/// This is law 3, end to end.
 ///
 /// Proves ORD-10.
 #[test]

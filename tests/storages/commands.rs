@@ -1,4 +1,4 @@
-//! What commands do over a storage, and what reads see.
+//! Tests of commands over a storage, and of what reads see.
 
 use sprag::error::ReadError;
 use sprag::testing::storage::MemoryStorage;

@@ -1,5 +1,5 @@
-//! Installing a snapshot over a storage: a crash leaves the old state or the new one, a failure changes nothing, and a read
-//! finds the one or the other.
+//! Tests of installing a snapshot over a storage: a crash leaves the old state or the new one, a
+//! failure changes nothing, and a read finds one of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +13,7 @@ use sprag::{
 
 use super::{Machine, TIMEOUT, manage, open};
 
-/// A value so long that a snapshot with a few of them is loaded in several batches.
+/// Length of a value so long that a snapshot with a few of them is loaded in several batches.
 const LONG: usize = 5 << 19;
 
 /// Ends the loops of other threads, also when this one panics.
@@ -25,7 +25,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Gives a state to a manager: keys `k0` and up with values of `bytes` bytes, a note and a membership.
+/// Gives a state to a manager: keys `k0` and up with values of `bytes` bytes, a note and a
+/// membership.
 fn fill<M: StateMachine>(manager: &ApplyManager<M>, from: u64, keys: u64, bytes: usize, mark: u8) {
     let value = vec![mark; bytes];
     for number in 0..keys {
@@ -56,7 +57,7 @@ fn snapshot_of(keys: u64, bytes: usize, mark: u8, last: u64) -> (Vec<u8>, Snapsh
     (bytes, Snapshot::open(file.path()).unwrap())
 }
 
-/// A storage with a state of before.
+/// A storage with an earlier state.
 fn old() -> MemoryStorage {
     let storage = MemoryStorage::new();
     let manager = manage(&storage);
@@ -94,7 +95,7 @@ fn a_power_cut_at_every_change_of_an_installation_leaves_the_old_state_or_the_ne
             assert!(installed.is_err() || found == new, "{cut}, {keep}");
             assert_eq!(tables(&left), 3, "{cut}, {keep}: the other state is gone");
             left_old += u32::from(found == before);
-            // And it goes on from there.
+            // The machine continues from there.
             let next = machine.applied().unwrap().index + 1;
             let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
             manager.apply(&Entry::put(next, 1, b"next", b"1"), TIMEOUT).unwrap();
@@ -122,7 +123,8 @@ fn a_failure_at_any_change_of_an_installation_changes_nothing_or_poisons() {
             Ok(_) => {
                 assert_eq!(bytes_of(manager.machine()), new);
                 if storage.operations() - operations <= at {
-                    // The two tables made, the batches and the one that switches: one of these leaves it open.
+                    // The operations are the two tables made, the batches, and the one that
+                    // switches. Only one of these leaves the outcome unknown.
                     assert!(at > 6 && poisoned == 1, "{at}, {poisoned}");
                     return;
                 }

@@ -1,4 +1,5 @@
-//! The machine over a storage: what it commits, what it reads, what it finds when it is opened again, and what it refuses.
+//! Tests of the machine over a storage: its commits, its reads, its state after another opening,
+//! and its refusals.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod cache;
@@ -19,12 +20,12 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) type Machine = StorageMachine<MemoryStorage>;
 
-/// Opens a storage as it is.
+/// Opens the machine over a storage.
 pub(crate) fn open(storage: &MemoryStorage) -> Machine {
     PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default()).unwrap()
 }
 
-/// The same with a manager.
+/// Opens the machine over a storage, with a manager.
 pub(crate) fn manage(storage: &MemoryStorage) -> ApplyManager<Machine> {
     ApplyManager::new(open(storage), ApplyConfig::new()).unwrap()
 }

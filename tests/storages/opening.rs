@@ -1,4 +1,4 @@
-//! What opening finds: a state, the beginning of one, or something that is not of this library.
+//! Tests of opening over a storage that has a state, the beginning of one, or foreign content.
 
 use sprag::error::OpenError;
 use sprag::testing::storage::MemoryStorage;
@@ -111,7 +111,7 @@ fn what_was_committed_without_a_sync_is_synced_before_it_counts_as_durable() {
     assert_eq!(taken.new, 1);
     manager.wait_until(1, sprag::Stage::Applied, TIMEOUT).unwrap();
     assert!(storage.unsynced() > 0);
-    // The process is killed: what it committed is still in the storage.
+    // The process is killed, and the storage keeps its commits.
     std::mem::forget(manager);
     let machine = open(&storage);
     assert_eq!((machine.len().unwrap(), storage.unsynced()), (1, 0));

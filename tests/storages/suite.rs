@@ -1,4 +1,4 @@
-//! The suite for storages: those that are right pass, and of those that are wrong on purpose it finds each.
+//! Tests of the suite for storages: correct ones pass, and it finds each deliberately wrong one.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -62,7 +62,7 @@ fn the_example_of_a_storage_conforms() {
     Suite::new().seed(2).check(&Example).unwrap();
 }
 
-/// What is wrong with a storage.
+/// Fault of a storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wrong {
     CommitsTheHalvesOfABatchOneByOne,
@@ -79,7 +79,7 @@ enum Wrong {
     ForgetsToRemoveTables,
 }
 
-/// A storage that is right but for one thing.
+/// A storage that is correct except for one fault.
 #[derive(Clone)]
 struct Broken(MemoryStorage, Wrong);
 

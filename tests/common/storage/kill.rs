@@ -1,4 +1,4 @@
-//! SIGKILL at any moment of a process with a machine over a storage.
+//! Tests with SIGKILL at any moment of a process with a machine over a storage.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,14 +20,14 @@ fn open<S: Storage>(open: Open<S>, directory: &Path, sync: bool) -> Manager<S> {
     manage(open(directory), config).unwrap()
 }
 
-/// The last index that the child has acknowledged. The last line may be half there.
+/// The last index that the child has acknowledged. The last line may be incomplete.
 fn acknowledged(directory: &Path) -> u64 {
     let text = fs::read_to_string(directory.join("acknowledged")).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().last().map_or(0, |line| line.parse().unwrap())
 }
 
-/// The body of the test that is the process: it applies entries until it is killed.
+/// The child's program: applies entries until it is killed.
 pub fn program<S: Storage>(how: Open<S>) {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let sync = directory.join("sync").exists();
@@ -44,13 +44,13 @@ pub fn program<S: Storage>(how: Open<S>) {
             }
             manager.flush_pending(PATIENT).unwrap();
         }
-        // In one write: a kill leaves all of the line or none of it.
+        // Write the line in one call: a kill leaves all of it or nothing.
         file.write_all(format!("{index}\n").as_bytes()).unwrap();
     }
 }
 
-/// Runs the test `program` and kills it, again and again. What it acknowledged is there, and nothing is
-/// applied twice. `seen` gets the storage after each kill.
+/// Runs the test `program` and kills it many times. Acknowledged entries are there, and nothing is
+/// applied twice. Calls `seen` with the storage after each kill.
 pub fn kill_again_and_again<S: Storage>(
     program: &str,
     how: Open<S>,
@@ -70,7 +70,7 @@ pub fn kill_again_and_again<S: Storage>(
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Once in a while it is killed while it opens.
+        // Sometimes kill the child while it opens.
         let more = if round % 3 == 2 { 0 } else { before + random.below(60) as u64 + 1 };
         let start = Instant::now();
         while acknowledged(directory.path()) < more && start.elapsed() < PATIENT {

@@ -1,4 +1,4 @@
-//! A state larger than memory, in a process that may not take as much memory as the state has.
+//! A test of a state larger than the memory that its process may take.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,19 +13,19 @@ use super::{Open, PATIENT, manage};
 const DIRECTORY: &str = "SPRAG_MEMORY_CHILD_DIRECTORY";
 const VALUE_BYTES: usize = 8 << 10;
 
-/// What is measured.
+/// Sizes of the test.
 pub struct Sizes {
-    /// What the storage is opened with.
+    /// Cache of the storage, in bytes.
     pub cache_bytes: usize,
-    /// What caches and write buffers may take by the storage's own account.
+    /// Limit of caches and write buffers, by the storage's own figure.
     pub memory_bytes: u64,
     /// Bytes of the values.
     pub state_bytes: usize,
-    /// What the process may take beside what it has when it begins.
+    /// Memory that the process may take beside its memory at the start.
     pub limit_bytes: u64,
 }
 
-/// Kilobytes that the kernel counts under `name` for this process.
+/// Kilobytes that the kernel reports under `name` for this process.
 fn kilobytes(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -36,7 +36,7 @@ fn value(key: usize) -> Vec<u8> {
     Random::new(key as u64).bytes(VALUE_BYTES)
 }
 
-/// The body of the test that is the process: it fills a state and reads all of it, under the limit.
+/// The child's program: fills a state and reads all of it, under the limit.
 pub fn program<S: Storage>(how: Open<S>, sizes: &Sizes) {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     assert!(sizes.state_bytes >= 10 * sizes.cache_bytes);
@@ -73,7 +73,7 @@ pub fn check(program: &str) {
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", program, "--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory.path())
-        // One arena: what the allocator keeps for each thread is no matter of the storage.
+        // Use one arena: the allocator's memory for each thread does not belong to the storage.
         .env("MALLOC_ARENA_MAX", "1")
         .status()
         .unwrap();

@@ -14,7 +14,7 @@ pub const PATIENT: Duration = Duration::from_secs(60);
 
 pub type Manager<S> = ApplyManager<StorageMachine<S>>;
 
-/// How a storage is opened in a directory that exists.
+/// A function that opens a storage in an existing directory.
 pub type Open<S> = fn(&Path) -> S;
 
 /// The engine over a storage; `None` where a machine over it does not open.
@@ -23,12 +23,12 @@ pub fn manage<S: Storage>(storage: S, config: StorageConfig) -> Option<Manager<S
     Some(ApplyManager::new(machine, ApplyConfig::new()).unwrap())
 }
 
-/// Every entry adds one to this key, so its value is how many were applied.
+/// An entry that adds one to a key, so that the key's value is the number of applied entries.
 pub fn entry(index: u64) -> Entry<'static> {
     Entry::increment(index, 1, b"count", 1)
 }
 
-/// How many entries were applied, by the log id of the storage and by what they did.
+/// Number of applied entries, by the log id of the storage and by their effects.
 pub fn applied<S: Storage>(manager: &Manager<S>) -> u64 {
     let by_log_id = manager.applied().map_or(0, |last| last.index);
     let value = manager.machine().get(b"count").unwrap();

@@ -1,5 +1,6 @@
-//! What goes on in the middle of a call: it runs in a thread of its own, which stops wherever it asks the disk for a file
-//! without a lock that others need, until so many steps were taken. Only one of the two ever runs.
+//! Steps in the middle of a call. The call runs in a separate thread, which stops wherever it asks
+//! the disk for a file without a lock that other steps need, until some steps were taken. Only one
+//! of the two threads runs at a time.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,14 +14,14 @@ use super::World;
 use crate::simulation::world::Node;
 
 thread_local! {
-    /// Where the thread of such a call says that it stops, and hears that it may go on.
+    /// Channels by which such a thread reports its stop, and is told to continue.
     static PLACE: RefCell<Option<(Sender<()>, Receiver<()>)>> = const { RefCell::new(None) };
 }
 
 fn stop() {
     PLACE.with_borrow(|place| {
         if let Some((stops, goes_on)) = place {
-            // Whoever took the steps may have failed.
+            // The thread that took the steps may have failed.
             let _gone = stops.send(()).is_err() || goes_on.recv().is_err();
         }
     });
@@ -41,7 +42,7 @@ impl Disk for Stopping {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        // Who makes a segment ready has its place.
+        // A thread that makes a segment ready holds a lock.
         if access == Access::Read || !name.ends_with(".seg") {
             stop();
         }

@@ -1,4 +1,4 @@
-//! What must be there, at any moment and after a crash.
+//! Checks of the promised content, at any moment and after a crash.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::simulation::history::{Item, Op, State};
 use crate::simulation::world::Node;
 
 impl World {
-    /// `None`: the fault struck on the way.
+    /// Opens; `None` if the fault struck meanwhile.
     pub(super) fn open(&mut self) -> Result<Option<Node>, String> {
         let disk = self.disk.open(true).map_err(|error| error.to_string())?;
         let disk = Arc::new(Stopping(disk));
@@ -26,7 +26,8 @@ impl World {
         Ok(Some(node))
     }
 
-    /// What came back is a log there was, no older than what was durable, and its state that of what was committed.
+    /// Checks that the log is one that existed, no older than the durable one, and that the state
+    /// is that of the committed entries.
     fn compare(&mut self, node: &Node) -> Result<(), String> {
         let state = node.log().unwrap().state().map_err(|error| error.to_string())?;
         let stats = node.stats();
@@ -55,7 +56,7 @@ impl World {
         }
         let committed = self.count(state.committed);
         if committed > self.committed || found[..committed] != self.log[..committed] {
-            // An installation that was cut short may have been completed.
+            // An interrupted installation may have been completed.
             let installed = self.changes.iter().any(
                 |change| matches!(change, Change::Install(log) if log.len() == committed && *log == found),
             );
@@ -88,7 +89,7 @@ impl World {
         self.note(node)
     }
 
-    /// From `purged` on the log is that one.
+    /// Checks that the log is that one from `purged` on.
     fn check_log(&self, node: &Node, log: &[Rc<(u64, Item)>], purged: usize) -> Result<(), String> {
         for (at, entry) in log.iter().enumerate().skip(purged.saturating_sub(1)) {
             let index = self.first + at as u64;
@@ -103,7 +104,7 @@ impl World {
         self.check_entries(node, log, purged, log.len())
     }
 
-    /// The entries after so many, up to so many, read as what they are.
+    /// Checks that the entries from `from` to `to` read correctly.
     pub(super) fn check_entries(
         &self,
         node: &Node,
@@ -129,7 +130,7 @@ impl World {
         Ok(())
     }
 
-    /// Once all that is committed is applied.
+    /// Checks the state, once all committed entries are applied.
     pub(super) fn check_state(&self, node: &Node) -> Result<(), String> {
         let found = node.machine().scan_sorted().map_err(|error| error.to_string())?;
         let known = Self::state(&self.log[..self.committed]);
@@ -162,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    /// What the engine promised, also if it is no more.
+    /// Records the engine's promises, even after its end.
     pub(super) fn note_marks(&mut self, node: &Node) {
         if !matches!(self.changes.last(), Some(Change::Install(_))) {
             let stats = node.stats();

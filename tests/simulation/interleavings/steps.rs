@@ -15,13 +15,13 @@ use crate::simulation::world::Node;
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Of one snapshot at a time, or with the workers held up.
+/// Steps that need the turn of snapshots, or pause the workers.
 const EXCLUSIVE: [&str; 7] =
     ["policy", "compact", "snapshot", "purge", "fill", "receive", "install"];
 
 impl World {
-    /// Takes steps until the engine is no more, or so many were taken; in the middle of a call only those that its locks let
-    /// pass.
+    /// Takes steps until the engine ends, or `steps` were taken. In the middle of a call, only
+    /// steps that its locks allow are taken.
     pub(super) fn drive(
         &mut self,
         node: &Node,
@@ -53,7 +53,7 @@ impl World {
                 self.note_marks(node);
                 return Ok(());
             }
-            // Looking costs more than the step.
+            // A look costs more than the step.
             if self.random.one_in(6) {
                 self.note(node)?;
             }
@@ -167,7 +167,7 @@ impl World {
         Ok(told)
     }
 
-    /// Only what was set to happen excuses a failure.
+    /// Accepts a failure only if a fault was set.
     fn ended<T, E: Display>(&self, node: &Node, done: Result<T, E>) -> Result<Option<T>, String> {
         match done {
             Ok(done) => Ok(Some(done)),
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// A snapshot is durable, and all that was in the log before it.
+    /// Notes that a snapshot is durable, and everything in the log before it.
     fn took(&mut self, covered: usize, version: usize) {
         if covered > 0 {
             self.covered = covered;
@@ -219,7 +219,7 @@ impl World {
         Ok(format!("({})", self.log.len()))
     }
 
-    /// Takes back some of what is not committed; most often another leader's is put in its place.
+    /// Truncates some of the uncommitted entries; most often another leader's entries replace them.
     fn truncate(&mut self, node: &Node) -> Result<String, String> {
         let before = self.log.len();
         let most = before - self.committed;
@@ -287,7 +287,7 @@ impl World {
         Ok(())
     }
 
-    /// Between what is applied and what is committed, and still that when it is looked at later.
+    /// Gets a value from between the applied and the committed mark, and checks the same later.
     fn get(&mut self, node: &Node) -> Result<(), String> {
         if self.values.len() > self.random.below(4) {
             let (value, known) = self.values.remove(0);
@@ -310,7 +310,8 @@ impl World {
         Ok(())
     }
 
-    /// A snapshot of another node, whose log has what is committed here, and maybe some of what is not.
+    /// Receives another node's snapshot, whose log has the committed entries, and maybe some
+    /// uncommitted ones.
     fn receive(&mut self, node: &Node) -> Result<String, String> {
         let shared = self.committed + self.random.below(self.log.len() - self.committed + 1);
         let mut log = self.log[..shared].to_vec();
@@ -343,13 +344,13 @@ impl World {
         let Some((receiver, log)) = self.received.take() else { return Ok(String::new()) };
         let common = self.committed.min(log.len());
         if log[..common] != self.log[..common] {
-            // Of a leader that is none any more.
+            // The snapshot is from a former leader.
             return Ok(" dropped".to_owned());
         }
         let known =
             self.log.len() >= log.len() && self.log[log.len() - 1].0 == log[log.len() - 1].0;
         let (count, stale) = (log.len(), log.len() <= self.committed);
-        // Entries that the log has are applied by the workers, whom nobody steps meanwhile.
+        // The workers apply entries that the log has, and no thread steps them meanwhile.
         let timeout = if known && !stale { Duration::from_millis(1) } else { LONG };
         let done = node.snapshots().install(receiver, timeout);
         let told = format!("({count} {known} {})", done.is_ok());
@@ -372,7 +373,7 @@ impl World {
                     (self.written, self.durable) = (count, count);
                 } else if node.poison().is_some() || self.disk.is_power_off() {
                     self.changes.push(Change::Install(log));
-                    // What comes after may be gone.
+                    // Later entries may be gone.
                     self.durable = self.durable.min(self.committed);
                     self.written = self.written.min(self.committed);
                 }
