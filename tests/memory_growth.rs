@@ -1,4 +1,4 @@
-//! Asynchronous calls leave nothing behind.
+//! A test that asynchronous calls leave no memory behind.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use crate::common::machines::memory;

@@ -36,8 +36,7 @@ use crate::sync::{Mutex, Rank, thread};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
 
-/// Interval at which a caller that waits for a frame looks, while another thread has the log
-/// writer's place.
+/// Interval at which a caller looks for its frame while another thread has the log writer's place.
 const SYNC_LOOK: Duration = Duration::from_micros(50);
 
 /// How long a call may wait for the log to reach the disk that takes no timeout of its own.
@@ -59,8 +58,8 @@ pub(crate) struct Engine<M> {
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
     pub(crate) cells: ReplyCells,
-    /// How many wait for, or have, a moment at which nothing is applied: above 0 nothing is fed, nor applied inline. Counted
-    /// outside of the appender's lock, looked at under it.
+    /// Number of threads that want the workers idle: above 0, nothing is fed or applied inline.
+    /// It is counted outside of the appender's lock, and read under it.
     pub(crate) holding: AtomicU64,
     /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
@@ -79,9 +78,8 @@ pub(crate) struct Engine<M> {
     pub(crate) compaction_signal: Signal,
     pub(crate) compaction: Compaction,
     pub(crate) latency: Latency,
-    /// Sequence of the newest frame with entries at or below `applied`: an apply-only record moved
-    /// the state past them. Durability waits use this, because watermarks already cover these
-    /// entries.
+    /// Sequence of the newest frame with entries that an apply-only record moved the state past.
+    /// Durability waits use this, because watermarks already cover these entries.
     pub(crate) behind_sequence: AtomicU64,
     /// Results of pinning the threads.
     pub(crate) pinned: Mutex<Vec<PinnedThread>>,
@@ -92,8 +90,7 @@ pub(crate) struct Engine<M> {
     pub(crate) start_mark: u64,
     /// Number of entries that replay gave to the machine.
     pub(crate) replayed: u64,
-    /// Number of indexes that the applied mark passed without an entry being applied: an installed
-    /// snapshot has them, or a record jumped over them.
+    /// Number of indexes that an installed snapshot or a record took the applied mark past.
     pub(crate) jumped: AtomicU64,
 }
 
@@ -114,8 +111,7 @@ impl<M: StateMachine> Engine<M> {
         let JournalParts { appender, log, table, rule, start, poison, memory } =
             machine.journal().open(start)?;
         let rule = begin_staging(&machine, log.is_none())?.unwrap_or(rule);
-        // The slots are twice the pipeline, so that uncopied replies do not hold back a submission
-        // that fits the pipeline.
+        // Twice the pipeline: uncopied replies do not hold back a submission that fits it.
         let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
         if let Some(log) = &log {
@@ -171,8 +167,7 @@ impl<M: StateMachine> Engine<M> {
             let jumped = self.jumped.load(Ordering::Acquire);
             let before = self.start_mark.max(self.progress.base());
             let applied = self.progress.applied_mark().saturating_sub(before);
-            // A jump is noted before the mark moves, so the indexes it passes are never counted as
-            // applied.
+            // A jump is noted before the mark moves, so indexes it passes never count as applied.
             if self.jumped.load(Ordering::Acquire) == jumped {
                 return applied.saturating_sub(jumped);
             }
@@ -201,16 +196,14 @@ impl<M: StateMachine> Engine<M> {
         u32::try_from(self.config.batch_size).unwrap_or(u32::MAX).max(1)
     }
 
-    /// First index whose slot is taken: by an entry not yet applied, or by a reply not yet copied
-    /// out.
+    /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.
     pub(crate) fn slot_limit(&self) -> u64 {
         let applied = self.progress.applied_mark().max(self.progress.base());
         let oldest = applied.min(self.claims.oldest());
         oldest.saturating_add(self.slots.capacity())
     }
 
-    /// Hands committed entries to the workers, as far as there is room. The caller holds the
-    /// appender.
+    /// Hands committed entries to the workers while there is room. The caller holds the appender.
     pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
         if self.is_held() {
             return Ok(false);
@@ -234,8 +227,7 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.committed_mark().min(through) <= slot_limit {
             return Ok(fed);
         }
-        // This fence pairs with the one in `released`: of a commit and the end of a claim at the
-        // same time, one sees the other.
+        // Pairs with the fence in `released`: of a commit and a claim's end, one sees the other.
         fence(Ordering::SeqCst);
         let slot_limit_now = self.slot_limit().min(through);
         Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
@@ -276,8 +268,7 @@ impl<M: StateMachine> Engine<M> {
         self.holding.load(Ordering::Relaxed) > 0
     }
 
-    /// Runs `work`, which asks the machine for footprints. A panic of the machine ends the engine,
-    /// and the poison names the entry.
+    /// Runs `run`, which asks the machine for footprints. The poison of a panic names the entry.
     pub(crate) fn guarded<T>(
         &self,
         run: impl FnOnce(&dyn Fn(u64, &PayloadRef<'_>) -> Footprint) -> Result<T, Poison>,
@@ -325,8 +316,7 @@ impl<M: StateMachine> Engine<M> {
         WakesTasks(&self.progress)
     }
 
-    /// Leaves the wakers to a thread of the engine: the caller moved a mark, and holds a lock for
-    /// long.
+    /// Leaves the wakers to a thread of the engine, for a caller that holds a lock for long.
     pub(crate) fn leave_tasks(&self) {
         if !self.progress.has_due_tasks() {
             return;
@@ -373,8 +363,7 @@ impl<M: StateMachine> Engine<M> {
         self.progress.committed_mark() > self.progress.applied_mark()
     }
 
-    /// Feeds a worker that ran dry, if no thread holds the appender. A holder of the appender feeds
-    /// before it releases it.
+    /// Feeds a worker that ran dry, if no thread holds the appender; a holder feeds at release.
     pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.appender.try_lock() {
             Some(mut appending) => self.feed(&mut appending, false)?,
@@ -386,8 +375,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(if fed { Step::Worked } else { Step::Idle })
     }
 
-    /// Takes one step of the log writer, in the place that one thread at a time has. A failure has
-    /// poisoned the engine.
+    /// Takes one step of the log writer, in its single place. A failure has poisoned the engine.
     pub(crate) fn step_writer(&self) -> Step {
         let Some(log) = &self.log else { return Step::Idle };
         if self.progress.poison.get().is_some() {
@@ -416,8 +404,7 @@ impl<M: StateMachine> Engine<M> {
         self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
     }
 
-    /// Closes the open frame when the log writer has no closed one. If a thread holds the appender,
-    /// that thread closes it before it releases the appender.
+    /// Closes the open frame for the log writer. A thread that holds the appender does so at release.
     fn close_open_frame(&self) -> Step {
         let Some(mut appending) = self.appender.try_lock() else { return Step::Blocked };
         appending.appender.close_if_wanted();
@@ -451,8 +438,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Asks for everything in the log to become durable, in every mode. Returns the sequence of the
-    /// last frame.
+    /// Asks for everything in the log to become durable; returns the last frame's sequence.
     pub(crate) fn want_sync(&self, log: &Log) -> u64 {
         let sequence = self.appender.lock().appender.close_and_last_sequence();
         log.want_sync(sequence);
@@ -497,8 +483,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(())
     }
 
-    /// Blocks until `stage` covers `index`. Writes the log itself meanwhile, if no other thread
-    /// does. The caller holds no lock, because wakers may be called.
+    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The caller holds no lock, because wakers may be called.
     pub(crate) fn wait(
         &self,
         index: u64,
@@ -606,8 +591,7 @@ impl<M: StateMachine> Engine<M> {
 }
 
 impl<M: StateMachine> Released for Engine<M> {
-    /// Feeds entries that wait for slots. The workers may all be asleep, and no other thread would
-    /// feed.
+    /// Feeds entries that wait for slots: the workers may all be asleep.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
         let limit = first.saturating_add(self.slots.capacity());

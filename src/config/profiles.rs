@@ -15,7 +15,8 @@ use crate::sync::thread;
 /// [`storage_config`](Profile::storage_config) return the options. So do constructors of the same
 /// names, such as [`ApplyConfig::low_latency`]. Every builder method works on the result.
 ///
-/// `docs/operating.md` has one table of what each profile sets, and the measured effect of each beside the default.
+/// `docs/operating.md` has one table of the options that each profile sets, and their measured
+/// effects beside the default.
 ///
 /// ```no_run
 /// use sprag::{ApplyConfig, ApplyManager, PersistentConfig, PersistentStateMachine};

@@ -7,11 +7,12 @@
 //! group before, is written when that group is done. Nothing is padded on disk, and no group
 //! finishes later than if it had waited.
 //!
-//! Each write is its own sync (`RWF_DSYNC`), so that a group says nothing about another; the log writer only goes over
-//! groups without a gap. A small group that is alone is written and then synced, one after the other and never linked:
-//! in most rounds here that was several times faster (`docs/benchmarks.md`). What does not fit this (no file that can be
-//! written past the page cache, bytes that are not a segment's image) is written as [`pwrite`](super::pwrite) does, in
-//! its turn.
+//! Each write is its own sync (`RWF_DSYNC`), so that groups are independent; the log writer only
+//! moves over groups without a gap. A small group that is alone is written and then synced, one
+//! after the other and never linked. In most measured rounds that was several times faster
+//! (`docs/benchmarks.md`). Writes that do not fit this (a file that cannot be written past the page
+//! cache, bytes outside of a segment's image) go the way of [`pwrite`](super::pwrite), in their
+//! turn.
 
 use std::collections::VecDeque;
 use std::io;

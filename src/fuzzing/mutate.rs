@@ -211,7 +211,7 @@ impl Damaged {
             }
             2 => meta.clean_close = !meta.clean_close,
             3 => meta.incarnation = input.number(meta.incarnation),
-            // More frames than anybody writes: see `docs/testing.md`.
+            // Use fewer frames than the whole range: see `docs/testing.md`.
             4 => meta.base.sequence = input.number(meta.base.sequence) >> 2,
             _ => {
                 let last = LogId::new(input.number(1).min(u64::MAX - 1), input.number(1));

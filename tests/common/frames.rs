@@ -104,7 +104,7 @@ pub fn frames(directory: &Path) -> Vec<Frame> {
     found
 }
 
-/// Rewrites a frame's header and body and makes their checksums right again, as only this program itself could.
+/// Rewrites a frame's header and body, and repairs their checksums as the writer makes them.
 pub fn forge(directory: &Path, frame: &Frame, change: impl FnOnce(&mut [u8])) {
     let meta = fs::read(directory.join("META")).unwrap();
     // Read the slot that was stored last.

@@ -211,8 +211,8 @@ pub fn dir_bytes(path: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// A child process: this test binary again, running the one test `name` of `module` with `directory` as its argument.
-/// The module is the `module_path!()` of the test.
+/// A child process: this test binary again, which runs the one test `name` of `module` with
+/// `directory` as its argument. The module is the `module_path!()` of the test.
 pub fn child(module: &str, name: &str, directory: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &name_in(module, name), "--nocapture", "--test-threads=1"]);

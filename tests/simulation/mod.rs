@@ -6,8 +6,9 @@
 //! and compare. The recovered state is the model's at exactly the recovered index, and nothing
 //! promised is missing.
 //!
-//! `SPRAG_SIM_SEEDS=100000 cargo test --release --test engine campaign -- --nocapture` runs more of the random
-//! ones; a failure names its seed, and `SPRAG_SIM_SEED=<seed>` with the test's name runs that one alone.
+//! `SPRAG_SIM_SEEDS=100000 cargo test --release --test engine campaign -- --nocapture` runs more
+//! random lives. A failure names its seed, and `SPRAG_SIM_SEED=<seed>` with the test's name runs
+//! that one alone.
 
 #![allow(
     clippy::unwrap_used,

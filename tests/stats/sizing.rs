@@ -1,4 +1,4 @@
-//! The formula in `docs/operating.md` is what an engine takes.
+//! A test that the formula in `docs/operating.md` gives an engine's memory.
 
 use sprag::{ApplyConfig, MemoryStats, PersistentConfig, PersistentStateMachine};
 

@@ -1,4 +1,4 @@
-//! What the profiles set is what `docs/operating.md` says that they set.
+//! Tests that the profiles set what `docs/operating.md` says.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
