@@ -1,6 +1,6 @@
-//! Encoding 128 puts of 16-byte keys and 100-byte values into a frame, with the hash of each key
-//! and the checksum of the whole, beside a bare copy and checksum of the same bytes. A second
-//! benchmark measures the whole way, into a memory machine.
+//! Measures encoding 128 puts of 16-byte keys and 100-byte values into a frame, with each key's
+//! hash and the checksum of the whole. A bare copy and checksum of the same bytes runs beside it. A
+//! second benchmark measures the whole way, into a memory machine.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 

@@ -76,7 +76,7 @@ pub enum EntryError {
     /// A key (or the name of a note) is longer than the limit.
     #[error("the key has {bytes} bytes, more than the limit of {limit}")]
     KeyTooLong {
-        /// Its length in bytes.
+        /// Length of the key in bytes.
         bytes: usize,
         /// The limit in force, in bytes.
         limit: usize,
@@ -84,7 +84,7 @@ pub enum EntryError {
     /// A value is longer than the limit.
     #[error("the value has {bytes} bytes, more than the limit of {limit}")]
     ValueTooLong {
-        /// Its length in bytes.
+        /// Length of the value in bytes.
         bytes: usize,
         /// The limit in force, in bytes.
         limit: usize,
@@ -92,7 +92,7 @@ pub enum EntryError {
     /// The whole entry is longer than the limit.
     #[error("the entry has {bytes} bytes encoded, more than the limit of {limit}")]
     EntryTooLong {
-        /// Its encoded length in bytes.
+        /// Encoded length of the entry in bytes.
         bytes: usize,
         /// The limit in force, in bytes.
         limit: usize,

@@ -53,16 +53,16 @@ impl Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// After the entry is on stable storage. A crash of the process or a power cut loses nothing
-    /// acknowledged.
+    /// Acknowledges once the entry is on stable storage. A crash of the process or a power cut
+    /// loses nothing acknowledged.
     #[default]
     Sync,
-    /// After the kernel has the entry; the log writer syncs at least this often. A power cut may
-    /// lose acknowledged entries of the last interval (and of the duration of one sync), never out
-    /// of order.
+    /// Acknowledges once the kernel has the entry; the log writer syncs at least this often. A
+    /// power cut may lose the entries acknowledged in the last interval and during one sync. It
+    /// never loses them out of order.
     Periodic(Duration),
-    /// After the kernel has the entry, which it syncs when it likes. A power cut may lose what the
-    /// kernel had not written (usually up to 30 seconds), never out of order.
+    /// Acknowledges once the kernel has the entry, which it syncs in its own time. A power cut may
+    /// lose what the kernel had not written (usually up to 30 seconds), never out of order.
     Os,
 }
 

@@ -235,9 +235,9 @@ impl<'a> From<Command<'a>> for Payload<'a> {
 /// A small named value kept beside the state; a batch sets it, and `note(name)` reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note<'a> {
-    /// Its name: 1 byte to 64 KiB. Notes and keys have separate names.
+    /// Name of the note: 1 byte to 64 KiB. Notes and keys have separate names.
     pub name: &'a [u8],
-    /// Its value.
+    /// Value of the note.
     pub value: &'a [u8],
 }
 

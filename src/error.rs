@@ -395,7 +395,7 @@ pub enum LogError {
     /// The hard state is longer than its slot.
     #[error("the hard state has {bytes} bytes, more than the limit of {limit}")]
     HardStateTooLarge {
-        /// Its length in bytes.
+        /// Length of the hard state in bytes.
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
@@ -523,9 +523,9 @@ impl From<SnapshotError> for ViewError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Not everything was acknowledged in time, or a thread had not ended. The threads end as soon
-    /// as they can, and keep the directory locked until then. The next open recovers everything
-    /// written.
+    /// Timeout: an entry was not acknowledged in time, or a thread had not ended. The threads end
+    /// as soon as they can, and keep the directory locked until then. The next open recovers
+    /// everything written.
     #[error("closing: {0}")]
     Wait(WaitError),
     /// The engine has failed.

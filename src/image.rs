@@ -250,9 +250,10 @@ impl ImageWriter {
     #[inline]
     fn extent(&self, start: usize, end: usize) -> Extent {
         let (frame, start, end) = (offset_of(self.frame), offset_of(start), offset_of(end));
-        // SAFETY: `open_frame` put the frame at `frame`, and what is reserved after it is its body: its closing half lies
-        // below `body`, and that of the next frame above all that is reserved before that is opened. Before the first
-        // frame, `frame` is where the content ends: a closing half lies at least 64 bytes after it, and none in `start..end`.
+        // SAFETY: `open_frame` put the frame at `frame`, and what is reserved after it is its body.
+        // The closing half lies below `body`, and that of the next frame above all that is reserved
+        // before that frame is opened. Before the first frame, `frame` is where the content ends: a
+        // closing half lies at least 64 bytes after it, and none in `start..end`.
         unsafe { Extent::new(self.image.segment, frame, start, end) }
     }
 
@@ -323,7 +324,7 @@ impl Closing {
         // SAFETY: `open_frame` checked that the half is inside the mapping.
         let start = unsafe { self.image.base.as_ptr().add(self.start) };
         // SAFETY: the half is inside our mapping, and `closing` is outside of it. No thread reads
-        // the half: extents and places never cover a half that is still to be written, and `filled`
+        // the half. Extents and places never cover a half that is still to be written, and `filled`
         // is below it until the next line. No other thread writes it: `self` is the only token for
         // it, and is consumed.
         unsafe { std::ptr::copy_nonoverlapping(closing.as_ptr(), start, HALF_HEADER_BYTES) };

@@ -145,9 +145,9 @@ pub struct LostLog {
 /// instead. An older copy of `META` is brought up to the frames and snapshots. All files that
 /// repair changes are copied first, into a new directory `<path>-backup-<n>`.
 ///
-/// A check costs one pass over the log and the snapshots. A repair costs another pass, and the
-/// copies: the damaged segment and later ones (or all of the log, where a snapshot goes further),
-/// and damaged snapshots. After a crash on the way, the directory is repaired or can be repaired
+/// A check costs one pass over the log and the snapshots. A repair costs another pass and the
+/// copies: damaged snapshots, the damaged segment, and later ones. Where a snapshot goes further,
+/// it copies all of the log. After a crash on the way, the directory is repaired or can be repaired
 /// again.
 ///
 /// # Errors
@@ -482,8 +482,8 @@ struct LaterLog {
     result: ScanResult,
 }
 
-/// The log that begins right behind the snapshot of `log_id`, if it is whole and newer than META:
-/// all of its frames come from later openings.
+/// The log that begins right behind the snapshot of `log_id`, if it is whole and newer than META.
+/// All of its frames come from later openings.
 fn log_behind(disk: &dyn Disk, meta: &Meta, log_id: LogId) -> Result<Option<LaterLog>, OpenError> {
     let segments = list_files(disk)?.segments.into_iter();
     for number in segments.rev().filter(|number| *number > meta.base.segment) {

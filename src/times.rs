@@ -341,12 +341,12 @@ pub struct TimeStats {
     pub group_entries: SizeHistogram,
     /// Bytes of a group, with the headers of its frames.
     pub group_bytes: SizeHistogram,
-    /// From the beginning of a submission until it is durable. Each sync gives one time: that of
-    /// the first newly covered entry, which has waited the longest.
+    /// Time from the beginning of a submission until it is durable. Each sync gives one time: that
+    /// of the first newly covered entry, which has waited the longest.
     pub submit_to_durable: TimeHistogram,
-    /// From the beginning of a submission until its last entry is in the state, for every partition. One submission at
-    /// a time is timed, and at most one in 64 us. Under [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) the wait
-    /// for the commit is in it.
+    /// Time from the beginning of a submission until its last entry is in the state, for every
+    /// partition. One submission at a time is timed, and at most one in 64 us. Under
+    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit) the wait for the commit is included.
     pub submit_to_applied: TimeHistogram,
     /// Time of one worker for its part of a range of up to
     /// [`batch_size`](crate::ApplyConfig::batch_size) entries, also inline. A range of 5 us or more

@@ -28,7 +28,7 @@ fn value(number: u64, version: u64) -> Vec<u8> {
 /// The version in a value.
 fn version(number: u64, bytes: &[u8]) -> u64 {
     let version = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-    assert!(bytes == value(number, version), "bytes of key {number} that nobody wrote");
+    assert!(bytes == value(number, version), "bytes of key {number} that no command wrote");
     version
 }
 
@@ -130,7 +130,7 @@ fn wait_for_more(
 ) {
     let until = manager.stats().applied.unwrap_or(0) + entries;
     let reached = || manager.stats().applied >= Some(until) || stop.load(Ordering::Acquire);
-    assert!(eventually(LONG, reached), "nobody writes");
+    assert!(eventually(LONG, reached), "no command is applied");
 }
 
 /// Takes views and compacts. Each view is of one index, so its versions go back for no key, and

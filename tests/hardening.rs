@@ -67,12 +67,12 @@ fn the_umask_changes_no_permissions() {
     let mut command = child(module_path!(), name, scratch.path());
     if rustix::process::geteuid().is_root() {
         use std::os::unix::process::CommandExt;
-        let nobody = 65_534;
+        let other_user = 65_534;
         let binary = scratch.path().join("test");
         fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
-        std::os::unix::fs::chown(scratch.path(), Some(nobody), None).unwrap();
+        std::os::unix::fs::chown(scratch.path(), Some(other_user), None).unwrap();
         let mut other = std::process::Command::new(binary);
-        other.args(command.get_args()).current_dir(scratch.path()).uid(nobody);
+        other.args(command.get_args()).current_dir(scratch.path()).uid(other_user);
         other.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command = other;
     }
@@ -111,7 +111,7 @@ fn what_is_planted_under_a_name_of_ours_is_refused_and_neither_followed_nor_wait
                     fs::remove_file(path.join(name)).unwrap();
                 }
                 let outside = path.with_file_name("outside");
-                fs::write(&outside, "somebody's").unwrap();
+                fs::write(&outside, "foreign").unwrap();
                 fs::set_permissions(&outside, fs::Permissions::from_mode(0o644)).unwrap();
                 plant(&path.join(name), &outside);
                 let shown = format!("{what} as {name}, fresh {fresh}");
@@ -132,7 +132,7 @@ fn what_is_planted_under_a_name_of_ours_is_refused_and_neither_followed_nor_wait
                     Ok(recovery) => assert_eq!(recovery.foreign.taken, [name], "{shown}"),
                     Err(error) => assert!(refused(error), "{shown}: {error}"),
                 }
-                assert_eq!(fs::read(&outside).unwrap(), b"somebody's", "{shown}");
+                assert_eq!(fs::read(&outside).unwrap(), b"foreign", "{shown}");
                 assert_eq!(mode(&outside), 0o644, "{shown}");
                 assert!(!outside.with_extension("no").exists(), "{shown}");
             }
@@ -146,7 +146,7 @@ fn what_is_planted_in_the_way_of_a_running_engine_poisons_it_and_is_not_written_
         let scratch = Scratch::new();
         let manager = scratch.open();
         let outside = scratch.path().with_file_name("outside");
-        fs::write(&outside, "somebody's").unwrap();
+        fs::write(&outside, "foreign").unwrap();
         for number in 2..9 {
             let name = scratch.path().join(format!("{number:016x}.seg"));
             if !name.exists() {
@@ -165,7 +165,7 @@ fn what_is_planted_in_the_way_of_a_running_engine_poisons_it_and_is_not_written_
                 .unwrap()
         });
         assert!(matches!(error, Some(Poison::Io { .. })), "{what}: {error:?}");
-        assert_eq!(fs::read(&outside).unwrap(), b"somebody's", "{what}");
+        assert_eq!(fs::read(&outside).unwrap(), b"foreign", "{what}");
     }
 }
 
@@ -417,7 +417,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     said.debug(&manager.log().unwrap().entries(1..=2, 1 << 20).unwrap());
     said.debug(&manager);
     let short = said.0.lock().unwrap().len() < 1 << 20;
-    assert!(short, "somebody may log it");
+    assert!(short, "a program may log it");
     said.debug(&manager.stats());
     said.debug(&manager.reader());
     manager.close(LONG).unwrap();

@@ -1,6 +1,6 @@
-//! Tests with real interruptions of real writes, over each back-end: a file-size limit that cuts a
-//! group short, and signals that hit every thread all the time. Acknowledged entries are there
-//! after another opening.
+//! Tests with real interruptions of real writes, over each back-end. A file-size limit cuts a group
+//! short, and signals hit every thread all the time. Acknowledged entries are there after another
+//! opening.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

@@ -14,7 +14,7 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// In a child, because it measures the memory of the whole process.
+/// The test runs in a child, because it measures the memory of the whole process.
 ///
 /// Proves OPS-3.
 #[test]

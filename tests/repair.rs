@@ -284,11 +284,11 @@ fn a_backup_is_a_new_directory_for_its_owner_alone() {
     let path = directory.path().join("data");
     voted(&path, &[70]);
     let taken = directory.path().join("data-backup-1");
-    fs::write(&taken, "somebody's").unwrap();
+    fs::write(&taken, "foreign").unwrap();
     let report = repair(&path, WRITE().forget_hard_state(true)).unwrap();
     let backup = report.backup.unwrap();
     assert_eq!(backup, fs::canonicalize(directory.path()).unwrap().join("data-backup-2"));
-    assert_eq!(fs::read(taken).unwrap(), b"somebody's");
+    assert_eq!(fs::read(taken).unwrap(), b"foreign");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&backup), 0o700);
     for file in fs::read_dir(&backup).unwrap() {

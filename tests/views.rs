@@ -214,7 +214,7 @@ fn how_long_workers_stop_for_views_is_in_the_stats() {
         assert!(stats.copy_p999_cpu_ns <= stats.longest_copy_cpu_ns, "{stats:?}");
         stats.longest_copy_ns
     };
-    assert_eq!(copied(&manager), 0, "without a view nobody stops");
+    assert_eq!(copied(&manager), 0, "without a view the workers do not stop");
     let mut next = 601;
     assert!(crate::common::eventually(LONG, || {
         // A worker reaches the token, and a shard that was not copied for it yet.

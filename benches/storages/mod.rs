@@ -206,7 +206,7 @@ fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
-/// What the files below a directory take on disk, in bytes.
+/// Bytes that the files below a directory take on disk.
 fn disk_bytes(directory: &Path) -> u64 {
     let of = |entry: std::io::Result<std::fs::DirEntry>| {
         let entry = entry.unwrap();

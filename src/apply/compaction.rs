@@ -38,7 +38,7 @@ struct State {
     stats: CompactionStats,
     /// Time of the last compaction, or of the start.
     last: Instant,
-    /// After a failure: the earliest time of the next attempt, and the pause.
+    /// Earliest time of the next attempt after a failure, and the pause.
     not_before: Option<(Instant, Duration)>,
     /// Whether the machine has no snapshots.
     never: bool,

@@ -34,7 +34,7 @@ pub struct LogState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// When entries are committed.
+    /// Rule by which entries are committed.
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,

@@ -68,9 +68,9 @@ impl<M: StateMachine> ApplyManager<M> {
     /// with [`Duration::ZERO`] it never blocks. The future's wait has no limit: a runtime's timeout
     /// limits it, and cancels nothing.
     ///
-    /// The entry is in progress, whether the future is polled, dropped or leaked. Its reply moves
-    /// into memory of the future (one allocation) when the entry is applied, so a future that is
-    /// not polled delays no other call.
+    /// The entry is in progress, whether the future is polled, dropped or leaked. The reply moves
+    /// into memory of the future (one allocation) when the entry is applied. So an unpolled future
+    /// delays no other call.
     ///
     /// # Errors
     ///

@@ -33,18 +33,18 @@ fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotRe
     SnapshotReport { log_id, keys: entries, bytes, elapsed: began.elapsed() }
 }
 
-/// What happens to the log that a snapshot covers.
+/// Treatment of the log that a snapshot covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Covered {
     Stays,
-    /// As much of it as possible is given up.
+    /// Gives up as much of the log as possible.
     Goes,
 }
 
 /// A written snapshot.
 struct Written {
     report: SnapshotReport,
-    /// Its entry and the snapshot; `None` for an empty state, of which there is none.
+    /// Entry of the snapshot, and the snapshot; `None` for an empty state, which has neither.
     snapshot: Option<(LogId, Snapshot)>,
     /// The new start of the log; everything before it was read back.
     start: Option<SegmentStart>,

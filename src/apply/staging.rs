@@ -184,7 +184,7 @@ impl<M: StateMachine> Engine<M> {
         self.machine.staging().filter(|_| self.log.is_none())
     }
 
-    /// When an acknowledgement is given; `None` for an acknowledgement at apply.
+    /// Returns the moment of an acknowledgement; `None` for an acknowledgement at apply.
     pub(crate) fn durability(&self) -> Option<Durability> {
         match &self.log {
             Some(log) => Some(log.durability()),

@@ -76,7 +76,7 @@ pub struct ApplyStats {
     pub io_backend: &'static str,
     /// Reason why the back-end is not the one asked for; `None` if it is.
     pub io_fallback: Option<String>,
-    /// When an acknowledgement is given; `None` for a machine without a log and a storage.
+    /// Moment of an acknowledgement; `None` for a machine without a log and a storage.
     pub durability: Option<Durability>,
     /// Figures of the log writer; zeros for a machine without a log.
     pub log_writer: LogWriterStats,

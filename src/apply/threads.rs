@@ -142,7 +142,7 @@ impl Threads {
 /// A thread that is to be pinned; the core is reserved for it until it ends.
 struct Pin {
     core: Option<Core>,
-    /// Its position in [`Engine::pinned`].
+    /// Position of the result in [`Engine::pinned`].
     at: usize,
 }
 

@@ -56,7 +56,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(look(&self.machine, applied, HeldPlaces { places, _hold: hold }))
     }
 
-    /// Locks the appender's place while the rings are empty: everything given to the workers is in
+    /// Locks the appender's place while the rings are empty. Everything given to the workers is in
     /// the state, and no other thread can add to it.
     ///
     /// The workers are given nothing meanwhile. Otherwise, where apply is the bottleneck, they

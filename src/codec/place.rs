@@ -18,8 +18,8 @@ const NO_SEGMENT: u32 = u32::MAX;
 
 /// Consecutive entries of one frame: in which segment, where the frame starts, where the entries start and end.
 ///
-/// Invariant: while the segment is in memory under this number, neither the opening half of the frame's header nor the
-/// bytes from `start` to `end` are written to again.
+/// Invariant: while the segment is in memory under this number, two parts are never written again.
+/// They are the opening half of the frame's header, and the bytes from `start` to `end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
     segment: u32,
@@ -36,9 +36,10 @@ impl Extent {
     ///
     /// # Safety
     ///
-    /// If an image has the number `segment` now or later, a frame starts in it at `frame`, and `start..end` lies in the
-    /// body of that frame. Or both lie below what the image was begun with. An image whose number was taken by another
-    /// one counts as another segment: an extent must not be kept for so long.
+    /// If an image has the number `segment` now or later, a frame starts in it at `frame`. The body
+    /// of that frame contains `start..end`. Or both lie below what the image was begun with. An
+    /// image whose number was taken by another one counts as another segment: an extent must not be
+    /// kept for so long.
     pub(crate) const unsafe fn new(segment: u32, frame: u32, start: u32, end: u32) -> Self {
         Self { segment, frame, start, end }
     }
@@ -49,25 +50,25 @@ impl Extent {
         self.segment
     }
 
-    /// Where the frame starts, whose header has the term and leader of all these entries.
+    /// Offset of the frame, whose header has the term and leader of all these entries.
     #[inline]
     pub(crate) const fn frame(self) -> u32 {
         self.frame
     }
 
-    /// Where the first entry starts.
+    /// Offset of the first entry.
     #[inline]
     pub(crate) const fn start(self) -> u32 {
         self.start
     }
 
-    /// Where the last entry ends.
+    /// Offset of the end of the last entry.
     #[inline]
     pub(crate) const fn end(self) -> u32 {
         self.end
     }
 
-    /// How many bytes the entries take.
+    /// Length of the entries in bytes.
     #[inline]
     pub(crate) const fn bytes(self) -> usize {
         self.end.saturating_sub(self.start) as usize
@@ -123,7 +124,7 @@ impl<'a> Encoded<'a> {
         self.bytes
     }
 
-    /// How many bytes there are.
+    /// Number of bytes.
     #[inline]
     pub(crate) const fn len(self) -> usize {
         self.bytes.len()
@@ -135,19 +136,19 @@ impl<'a> Encoded<'a> {
         self.bytes.is_empty()
     }
 
-    /// Where in the segment they start; from 0 for what lies in none.
+    /// Offset of the bytes in the segment; counted from 0 for bytes outside of a segment.
     #[inline]
     pub(crate) const fn offset(self) -> u32 {
         self.offset
     }
 
-    /// From an offset of the segment on; `None` if it is outside.
+    /// Returns the bytes from an offset of the segment on; `None` if it is outside.
     #[inline]
     pub(crate) fn from(self, offset: u32) -> Option<Self> {
         self.skip(offset.checked_sub(self.offset)? as usize)
     }
 
-    /// Without the first `bytes`; `None` if there are not so many.
+    /// Returns the bytes after the first `bytes`; `None` if there are fewer.
     #[inline]
     pub(crate) fn skip(self, bytes: usize) -> Option<Self> {
         self.split_at(bytes).map(|(_, rest)| rest)
@@ -183,7 +184,7 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// Where a value's bytes are in the log: in which segment, how far into it, how many.
+/// Place of a value's bytes in the log: segment, offset and length.
 ///
 /// Invariant: they are in no segment, or lie within an [`Extent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,7 +195,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Of a value that is not in the log. It reads as gone.
+    /// Place of a value that is not in the log. It reads as gone.
     pub(crate) const NOWHERE: Self = Self { segment: NO_SEGMENT, offset: 0, len: 0 };
 
     /// The number of the segment.
@@ -221,7 +222,8 @@ impl PieceNumber {
     }
 }
 
-/// Where a value's bytes are in a piece of a snapshot, which nothing writes to: making one needs no proof.
+/// Place of a value's bytes in a piece of a snapshot. Nothing writes to a piece, so making a place
+/// needs no proof.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PiecePlace {
     pub(crate) piece: PieceNumber,
@@ -229,7 +231,8 @@ pub(crate) struct PiecePlace {
     pub(crate) len: u32,
 }
 
-/// Where a value's bytes are: a [`Place`] of the log or a [`PiecePlace`], for the table that has both.
+/// Place of a value's bytes: a [`Place`] of the log or a [`PiecePlace`], for the table that has
+/// both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Location {
     number: u32,
@@ -244,13 +247,13 @@ impl Location {
         self.number
     }
 
-    /// How far into it the value starts.
+    /// Offset of the value in its segment or piece.
     #[inline]
     pub(crate) const fn offset(self) -> u32 {
         self.offset
     }
 
-    /// How many bytes the value has.
+    /// Length of the value in bytes.
     #[inline]
     pub(crate) const fn len(self) -> usize {
         self.len as usize

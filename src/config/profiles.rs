@@ -187,9 +187,9 @@ impl ApplyConfig {
         Profile::MediumCluster.apply_config()
     }
 
-    /// Makes options for a node in a cluster of more than ten, or with much work: up to 8 workers,
-    /// reduced so that the submitter and the log writer have a core each. Other options are the
-    /// defaults. A longer pipeline and larger batches gained nothing when measured.
+    /// Makes options for a node in a cluster of more than ten, or with much work. It has up to 8
+    /// workers, reduced so that the submitter and the log writer have a core each. Other options
+    /// are the defaults. A longer pipeline and larger batches gained nothing when measured.
     #[must_use]
     pub fn large_cluster() -> Self {
         Profile::LargeCluster.apply_config()
@@ -236,8 +236,8 @@ impl PersistentConfig {
         Profile::Durable.persistent_config(path)
     }
 
-    /// Makes options for a node in a cluster of three to five: `segment_bytes` of 16 MiB (64 MiB of
-    /// images in place of 256), and `retain_entries` of 10,000 for followers that are behind.
+    /// Makes options for a node in a cluster of three to five. `segment_bytes` is 16 MiB (64 MiB of
+    /// images in place of 256), and `retain_entries` is 10,000 for followers that are behind.
     #[must_use]
     pub fn small_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::SmallCluster.persistent_config(path)
@@ -250,8 +250,8 @@ impl PersistentConfig {
         Profile::MediumCluster.persistent_config(path)
     }
 
-    /// Makes options for a node in a cluster of more than ten, or with much work: `expected_keys`
-    /// of 1,048,576, and `retain_entries` of 1,000,000 for followers that are behind.
+    /// Makes options for a node in a cluster of more than ten, or with much work. `expected_keys`
+    /// is 1,048,576, and `retain_entries` is 1,000,000 for followers that are behind.
     #[must_use]
     pub fn large_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::LargeCluster.persistent_config(path)
@@ -292,8 +292,8 @@ impl StorageConfig {
         Profile::MediumCluster.storage_config()
     }
 
-    /// Makes options for a node in a cluster of more than ten, or with much work: `batch_size` of
-    /// 1,024, and the read cache of 10,000 entries.
+    /// Makes options for a node in a cluster of more than ten, or with much work. `batch_size` is
+    /// 1,024, and the read cache has 10,000 entries.
     pub fn large_cluster() -> Self {
         Profile::LargeCluster.storage_config()
     }

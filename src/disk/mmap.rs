@@ -27,7 +27,7 @@ impl Deref for MappedFile {
 }
 
 /// Maps the first `bytes` bytes of a file read-only. The caller has checked the file's length, and
-/// holds the directory's lock. Or the user named the file: then only its owner (this user, or root)
+/// holds the directory's lock. Or the user named the file. Then only its owner (this user, or root)
 /// may write to it, and promises not to while it is open.
 pub(super) fn map_read_only(file: &OwnedFd, bytes: usize) -> io::Result<MappedFile> {
     let permit = MappingPermit::take()?;

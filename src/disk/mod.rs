@@ -156,8 +156,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
         let _ = (offset, bytes);
         Ok(())
     }
-    /// Checks that the directory of the file is still held. An error says that it, or its lock
-    /// file, was replaced since it was opened, or that the caller is in a child that `fork` made.
+    /// Checks that the directory of the file is still held. An error says that it or its lock file
+    /// was replaced since it was opened, or that a child of `fork` calls.
     fn check_held(&self) -> io::Result<()> {
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! The engine gives few forms of name. File systems, desktops and editors put other names into any
 //! directory, so a name of another form is ignored. A name of an engine's form that is no regular
-//! file is a problem: the engine needs the name, and does not know the file's purpose.
+//! file is a problem. The engine needs the name, and does not know the file's purpose.
 
 use super::LOCK_FILE;
 
@@ -123,7 +123,7 @@ fn appears_by_itself(name: &str) -> bool {
     BY_THEMSELVES.contains(&name) || BY_THEMSELVES_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
-/// The name that proves that a directory is no data directory, and must not become one: the
+/// The name that proves that a directory is no data directory, and must not become one. The
 /// directory has no file of a log, and a file that does not appear by itself. A user's home
 /// directory, given by mistake, is an example.
 pub(crate) fn claimed_by<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {

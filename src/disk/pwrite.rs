@@ -8,8 +8,8 @@ use super::{Completion, DiskFile, LogWrite, WriteFailure, WriteQueue};
 /// A queue that performs each write and its sync in [`WriteQueue::complete`] when asked to wait.
 #[derive(Debug)]
 pub(super) struct PwriteQueue {
-    /// At most one write by contract. It is a queue so that an additional write would be late and
-    /// not lost.
+    /// Waiting writes: at most one by contract. A queue makes an additional write late, and does
+    /// not lose it.
     waiting: VecDeque<LogWrite>,
     fallback: Option<String>,
 }

@@ -481,8 +481,8 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
-    /// Starts the write-back by the only safe call for it: asked to drop pages that are not on disk
-    /// yet, Linux begins to write them, and keeps them.
+    /// Starts the write-back by the only safe call for it. Linux begins to write pages that it is
+    /// asked to drop, and keeps them.
     #[cfg(target_os = "linux")]
     fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
         if let Some(bytes) = NonZeroU64::new(bytes) {

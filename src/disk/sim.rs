@@ -221,9 +221,16 @@ impl SimDisk {
         self.shared.state().read_faults.insert(read, fault);
     }
 
-    /// One line for each operation, so that line `i` is operation `i`: `write <file> offset=<n>
-    /// bytes=<n>`, `sync <file>`, `sync_dir`, `create <file>`, `rename <from> <to>`, `remove
-    /// <file>`, `allocate <file> bytes=<n>`. Failed operations are included.
+    /// One line for each operation, so that line `i` is operation `i`. Failed operations are
+    /// included. The lines are:
+    ///
+    /// - `write <file> offset=<n> bytes=<n>`
+    /// - `sync <file>`
+    /// - `sync_dir`
+    /// - `create <file>`
+    /// - `rename <from> <to>`
+    /// - `remove <file>`
+    /// - `allocate <file> bytes=<n>`
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
         self.shared.state().trace.clone()

@@ -10,9 +10,8 @@
 //! Each write is its own sync (`RWF_DSYNC`), so that groups are independent; the log writer only
 //! moves over groups without a gap. A small group that is alone is written and then synced, one
 //! after the other and never linked. In most measured rounds that was several times faster
-//! (`docs/benchmarks.md`). Writes that do not fit this (a file that cannot be written past the page
-//! cache, bytes outside of a segment's image) go the way of [`pwrite`](super::pwrite), in their
-//! turn.
+//! (`docs/benchmarks.md`). Other writes go the way of [`pwrite`](super::pwrite), in their turn:
+//! those to a file without direct I/O, and those outside of a segment's image.
 
 use std::collections::VecDeque;
 use std::io;
@@ -64,7 +63,7 @@ enum Way {
     /// A sync of the file follows the writes: the group is alone, or covers earlier writes too, or
     /// a write was short.
     ThenSync,
-    /// That sync is in flight.
+    /// A state in which that sync is in flight.
     Syncing { slot: usize },
     /// The group goes through the page cache, when it is the first in the queue.
     Plain,

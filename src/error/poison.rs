@@ -23,7 +23,7 @@ pub enum Poison {
         /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The directory no longer belongs to this process: it or its lock file was moved or replaced,
+    /// The directory no longer belongs to this process. It or its lock file was moved or replaced,
     /// or the caller is in a child that `fork` made. Nothing was written.
     #[error(transparent)]
     LockLost(#[from] LockLost),

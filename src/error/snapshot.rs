@@ -82,7 +82,7 @@ pub enum SnapshotError {
     Length {
         /// Name of the part.
         what: &'static str,
-        /// Its length in bytes.
+        /// Length of the part in bytes.
         bytes: u64,
         /// The limit in bytes; a key has at least 1.
         limit: u64,
@@ -106,7 +106,7 @@ pub enum SnapshotError {
     /// one.
     #[error("a piece of another snapshot arrived")]
     OtherSnapshot,
-    /// Not all pieces have arrived.
+    /// A snapshot of which some pieces have not arrived.
     #[error("only {received} bytes of the snapshot have arrived{}", of(*file_bytes))]
     Incomplete {
         /// Number of bytes that have arrived.

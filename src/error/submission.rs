@@ -43,9 +43,9 @@ pub enum SubmitError {
         /// The index submitted.
         got: u64,
     },
-    /// Another entry has the index: one with another log id or, if `known` and `got` are equal, one
-    /// with the same log id and another payload. Nothing of the submission was taken. Read the
-    /// existing entry, and submit at the next index.
+    /// Another entry has the index. It has another log id or, if `known` and `got` are equal, the
+    /// same log id and another payload. Nothing of the submission was taken. Read the existing
+    /// entry, and submit at the next index.
     #[error("conflict: index {index} {}", conflict(known, got))]
     Conflict {
         /// The index.
@@ -78,7 +78,7 @@ pub enum SubmitError {
         index: u64,
         /// The term of the entry before.
         last: u64,
-        /// Its own term.
+        /// Term of the entry.
         got: u64,
     },
     /// The index is `u64::MAX`, which is none.
@@ -89,7 +89,7 @@ pub enum SubmitError {
     Entry {
         /// Index of the entry.
         index: u64,
-        /// Its error.
+        /// Error of the entry.
         source: EntryError,
     },
     /// The call belongs to the other commit mode.

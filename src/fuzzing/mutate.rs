@@ -269,7 +269,7 @@ fn frame_starts(bytes: &[u8], number: u64) -> Vec<usize> {
     found
 }
 
-/// Recomputes the checksums of everything that starts as a frame, from the end to the start: a
+/// Recomputes the checksums of everything that starts as a frame, from the end to the start. A
 /// frame in another frame's body is under that one's checksum.
 fn repair(bytes: &mut [u8]) {
     for at in (0..bytes.len()).step_by(64).rev().collect::<Vec<_>>() {

@@ -11,7 +11,7 @@ pub struct Seed {
     pub target: &'static str,
     /// The name of its file.
     pub name: String,
-    /// Its content.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 

@@ -22,9 +22,9 @@ const MUTATIONS_MAX: usize = 16;
 const HEADER_BYTES: usize = 4096;
 const FOOTER_BYTES: usize = 64;
 
-/// Runs the input. In the first byte, bit 0 selects a blob, bit 1 repairs checksums, bit 2 adds a
-/// membership, and bit 3 leaves out the log id. The length of chunks, entries and notes follow, and
-/// then the damage of the file.
+/// Runs the input. In the first byte, bit 0 selects a blob, and bit 1 repairs checksums. Bit 2 adds
+/// a membership, and bit 3 leaves out the log id. The length of chunks, entries and notes follow,
+/// and then the damage of the file.
 pub fn snapshot(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = input.u8();

@@ -61,7 +61,7 @@ pub struct Inspection {
 pub struct MetaContent {
     /// Random identity of the directory, which is part of its checksums.
     pub database_id: [u8; 16],
-    /// When entries commit.
+    /// Rule by which entries commit.
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,

@@ -112,8 +112,8 @@ pub(crate) struct Appender {
     open: Option<OpenFrame>,
     /// The queue to the log writer; `None` in memory, where frames are not written.
     to_writer: Option<Arc<LogQueue>>,
-    /// In memory only: images whose entries are all submitted, with the mark from which they are
-    /// free.
+    /// Images whose entries are all submitted, with the mark from which they are free; used in
+    /// memory only.
     retired: VecDeque<(u64, u32)>,
     spans: Spans,
     /// Start of the submission that is being appended, by the engine's clock.

@@ -1,10 +1,10 @@
 //! META: the facts that must be known before a directory's log can be read. A two-slot file; each
 //! slot is one sector.
 //!
-//! META is stored into both slots when a directory is made, before any other file of it is durable
-//! (except for the snapshot of a restore). Every clean close stores both slots again. So an empty
-//! slot is damage, unless making the directory was interrupted: then there is no segment and no
-//! HARD. After a clean close, either slot alone says where the log ends.
+//! META is stored into both slots when a directory is made. That is before any other file is
+//! durable, except for the snapshot of a restore. Every clean close stores both slots again. So an
+//! empty slot is damage, unless making the directory was interrupted: then there is no segment and
+//! no HARD. After a clean close, either slot alone says where the log ends.
 //!
 //! ```text
 //! offset  size  field                         (the first 64 bytes of a slot: see `two_slot`)
@@ -59,7 +59,7 @@ const _: () = assert!(PAYLOAD_BYTES <= SECTOR_PAYLOAD_BYTES);
 static LAYOUT: SlotLayout =
     SlotLayout { file: META_FILE, magic: u32::from_le_bytes(*b"SPRM"), sectors: 1 };
 
-/// When an entry commits.
+/// Rule by which an entry commits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CommitMode {
     /// An entry commits when it is appended: stand-alone.
@@ -128,7 +128,7 @@ pub(crate) struct Meta {
     pub(crate) database_id: DatabaseId,
     /// Seed of the store's key hash.
     pub(crate) hash_seed: u64,
-    /// When an entry commits.
+    /// Rule by which an entry commits.
     pub(crate) commit_mode: CommitMode,
     /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
     pub(crate) is_monotone: bool,
@@ -214,8 +214,8 @@ impl MetaFile {
         Ok(meta_file)
     }
 
-    /// Reads META. Returns `None` if there is no META, or one that was never completed, and no
-    /// other file: the directory is empty, or making it was interrupted.
+    /// Reads META. Returns `None` if there is no META or an uncompleted one, and no other file.
+    /// Then the directory is empty, or making it was interrupted.
     pub(crate) fn open(
         disk: &dyn Disk,
         writable: bool,

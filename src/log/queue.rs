@@ -15,7 +15,7 @@ pub(crate) struct ClosedFrame {
     /// Number of entries in the frame.
     pub(crate) count: u32,
     pub(crate) closing: Closing,
-    /// Where in its segment it starts.
+    /// Offset of the frame in its segment.
     pub(crate) start: usize,
     /// Extent of its entries. The frame ends where they do.
     pub(crate) body: Extent,

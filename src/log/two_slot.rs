@@ -93,11 +93,11 @@ pub(crate) enum Slot {
         /// The directory that the store belongs to.
         database_id: DatabaseId,
     },
-    /// In version 1 only: the first sector is zeros, and other bytes follow.
+    /// A slot whose first sector is zeros, and which other bytes follow (version 1 only).
     Headless,
     /// The slot is damaged in any other way.
     Damaged {
-        /// In version 1 only: whether a crash may have left the slot in this way.
+        /// Whether a crash may have left the slot in this way (version 1 only).
         may_be_torn: bool,
     },
     /// The slot is whole.
@@ -146,7 +146,7 @@ pub(crate) enum Versions {
 }
 
 /// Reads both slots. Fails for a slot of a later version whose checksum fits, even if the other
-/// slot is of a known version: a later release has written the file.
+/// slot's version is known. A later release has written such a file.
 pub(crate) fn read_slots(
     file: &dyn DiskFile,
     layout: &'static SlotLayout,
@@ -369,8 +369,8 @@ impl SlotWriter {
     }
 
     /// Writes the newest slot again unchanged, and syncs it. A store that a crash or a failed sync
-    /// interrupted may be in the page cache only, and a later sync alone would not write it. A
-    /// crash during the rewrite leaves the other slot whole.
+    /// interrupted may be in the page cache only. A later sync alone would not write it. A crash
+    /// during the rewrite leaves the other slot whole.
     pub(crate) fn rewrite(&self) -> Result<(), OpenError> {
         let error = |action| move |source| OpenError::io(action, self.layout.file, source);
         let number = usize::from(self.sequence % 2 == 1);

@@ -195,7 +195,7 @@ impl Cell for HeapCell {
 pub(crate) enum PlaceCell {
     /// The value is in the log.
     Place(Place),
-    /// In a piece of a snapshot.
+    /// Place in a piece of a snapshot.
     Piece(PiecePlace),
     /// The value is the result of an increment, which no entry holds.
     Number(i64),
@@ -210,7 +210,7 @@ impl PlaceCell {
         ReadError::Misplaced { segment: at.number(), offset: at.offset() }
     }
 
-    /// Where the value is, if it is anywhere.
+    /// Returns the location of the value, if it has one.
     #[inline]
     fn location(&self) -> Option<Location> {
         match *self {

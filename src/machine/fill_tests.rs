@@ -69,7 +69,7 @@ fn a_filling_is_said_to_have_ended_when_its_tombstones_are_gone() {
             thread::yield_now();
         }
         thread::sleep(Duration::from_millis(10));
-        assert!(state.fill.is_filling(), "nobody could tell that it goes on");
+        assert!(state.fill.is_filling(), "no fill would go on unseen");
         drop(burying);
         filling.join().unwrap();
     });
@@ -123,7 +123,7 @@ fn threads_that_first_use_a_chunk_together_leave_one_number_that_goes_with_the_f
         state.fill_all().unwrap();
         state.take_filled_pieces().into_iter().for_each(|piece| table.retire_piece(piece));
         drop(state);
-        assert!(bytes.upgrade().is_none(), "a number nobody knows keeps the snapshot");
+        assert!(bytes.upgrade().is_none(), "an unknown number keeps the snapshot");
     }
 }
 

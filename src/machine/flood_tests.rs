@@ -33,7 +33,7 @@ fn chosen() -> impl Iterator<Item = FloodKey> + Clone {
     })
 }
 
-/// As many random keys (splitmix64, Steele, Lea and Flood 2014).
+/// Yields as many random keys (splitmix64, Steele, Lea and Flood 2014).
 fn ordinary() -> impl Iterator<Item = FloodKey> + Clone {
     let mix = |number: u64| {
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);

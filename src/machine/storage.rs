@@ -131,7 +131,7 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// Returns [`StorageError`] if the storage fails. Then it is unknown whether the storage has
     /// the batch. The machine fails and is not used again; the next open finds out. A batch of a
-    /// snapshot that is being loaded, into tables that are not current yet, is an exception: the
+    /// snapshot that is being loaded, into tables that are not current yet, is an exception. The
     /// machine removes these tables and continues.
     fn commit(&self, batch: &StorageBatch, sync: bool) -> Result<bool, StorageError>;
 
@@ -356,7 +356,7 @@ pub trait Staging: Send + Sync {
     fn batch_size(&self) -> usize;
     /// Time that fewer entries wait for more.
     fn batch_interval(&self) -> Duration;
-    /// When an acknowledgement is given, in an engine without a log.
+    /// Returns the moment of an acknowledgement, in an engine without a log.
     fn durability(&self) -> Durability;
     /// Tells the machine that our log makes entries durable, so commits need no sync. It is called
     /// once, at open.

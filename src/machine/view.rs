@@ -60,8 +60,8 @@ pub trait Views: Send + Sync {
 /// A view is taken while apply continues ([`Snapshots::view`](crate::Snapshots::view)) and
 /// does not change. Keys are in the order of their bytes. A view of a machine over a storage is the
 /// storage's own snapshot, takes no memory for keys, and copies what it reads. Other views take 56
-/// bytes a key of memory (64 for a memory machine) while they live, and keys of more than 22 bytes
-/// come on top. Their values are shared with the machine, whose log keeps the values' segments.
+/// bytes a key of memory (64 for a memory machine) while they live. Keys of more than 22 bytes come
+/// on top. Their values are shared with the machine, whose log keeps the values' segments.
 #[derive(Debug)]
 pub struct View(
     Kind,

@@ -347,7 +347,7 @@ impl SegmentTable {
         self.remove(piece.get());
     }
 
-    /// As [`SegmentTable::retire`], of a piece.
+    /// Retires a piece as [`SegmentTable::retire`] does a segment.
     pub(crate) fn retire_piece(&self, piece: PieceNumber) {
         self.retire(piece.get());
     }
@@ -534,7 +534,7 @@ mod tests {
         assert_eq!(table.retire_file(3), Retired::Held, "the third may");
         drop(three);
         assert_eq!(there(), [4]);
-        assert_eq!(table.retire_file(4), Retired::Free, "nobody does");
+        assert_eq!(table.retire_file(4), Retired::Free, "no reader holds the file");
     }
 
     #[test]

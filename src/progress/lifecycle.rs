@@ -95,7 +95,7 @@ impl Lifecycle {
         self.phase.fetch_max(to as u64, Ordering::SeqCst)
     }
 
-    /// Whether the caller is in a child that `fork` made: its copy of the engine has no threads,
+    /// Whether the caller is in a child that `fork` made. Its copy of the engine has no threads,
     /// and only the parent may write the files.
     pub(crate) fn is_of_a_parent(&self) -> bool {
         self.process != std::process::id()
@@ -127,8 +127,7 @@ mod tests {
         }
     }
 
-    /// From every phase by every transition: the phase rises to that of the transition or stays, and only a running
-    /// manager begins to close.
+    /// Each transition raises the phase or keeps it, and only a running manager begins to close.
     #[test]
     fn every_transition_from_every_phase_only_rises() {
         for before in Phase::ALL {

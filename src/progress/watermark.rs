@@ -39,7 +39,7 @@ impl Stage {
     /// The stages that the log writer moves.
     const OF_LOG: &[Self] = &[Self::Written, Self::Durable, Self::Acknowledged];
 
-    /// Its position in [`Stage::ALL`].
+    /// Position of the stage in [`Stage::ALL`].
     pub(crate) fn at(self) -> usize {
         self as usize
     }
@@ -255,7 +255,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Moves the marks of the log: the log writer wrote (and, if `durable`, synced) all frames up
+    /// Moves the marks of the log. The log writer wrote (and, if `durable`, synced) all frames up
     /// to `sequence`, the last of which ends the log at `mark`.
     ///
     /// `written` may be above `submitted` for a moment. The log writer can be done with a frame

@@ -98,7 +98,7 @@ type Ended<'a> = Result<ChunkFile<'a, FileSink<'a>>, SnapshotError>;
 pub(super) enum ChunkLane<'a> {
     /// Into the file, in the gathering thread.
     Here(ChunkFile<'a, dyn SnapshotSink + 'a>),
-    /// To a thread that writes them.
+    /// A lane to a thread that writes the chunks.
     Beside(Beside<'a>),
 }
 

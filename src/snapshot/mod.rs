@@ -5,9 +5,9 @@
 //! a copy. The file is a function of state and log id alone: two engines fed the same log write the
 //! same bytes.
 //!
-//! In reading order: `format` (the bytes), `writer` and `file` (writing to disk), `index` and
-//! `chunk` (checks), `reader` and `iter` (reads), `transport` and `receiver` (transfer to another
-//! node).
+//! The reading order is: `format` (the bytes), `writer` and `file` (writing to disk), `index` and
+//! `chunk` (checks). Then come `reader` and `iter` (reads), and `transport` and `receiver`
+//! (transfer to another node).
 
 mod chunk;
 mod chunk_file;

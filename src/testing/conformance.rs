@@ -1,7 +1,7 @@
 //! A suite that checks whether a state machine is a function of the log alone, as [`StateMachine`]
 //! requires.
 //!
-//! A machine that is not does harm long after it was written: nodes drift apart, or a node recovers
+//! A machine that is not does harm long after it was written. Nodes drift apart, or a node recovers
 //! another state from its log than it had. This suite finds that beforehand. A [`Subject`] tells
 //! how to make the machine, which entries to submit, and what its state is. Each [`Check`] then
 //! looks for one kind of mistake, over a log drawn from a seed.
@@ -194,8 +194,8 @@ pub enum Check {
     /// up. It has the same state and continues. From a damaged snapshot it has that state or does
     /// not open. The check passes for a machine without snapshots.
     Compaction,
-    /// Under a consensus engine, entries that were appended and then truncated are never in the
-    /// state, even after restarts.
+    /// Entries that were appended and then truncated are never in the state of a consensus engine's
+    /// log, even after restarts.
     Truncation,
 }
 

@@ -1,5 +1,5 @@
-//! Tools for the author of a [`Storage`]: a suite to run on it, and a storage in memory whose
-//! failures and power cuts can be controlled.
+//! Tools for the author of a [`Storage`]. They are a suite to run on it, and a storage in memory
+//! whose failures and power cuts can be controlled.
 //!
 //! A [`Subject`] tells where a storage is, how it is opened and, if possible, how it looks after a
 //! crash. Each [`Check`] of the [`Suite`] then looks for one kind of mistake. The first checks use
@@ -99,9 +99,9 @@ pub enum Check {
     Atomicity,
     /// A snapshot does not change while batches are committed, or when a table of it is removed.
     Snapshots,
-    /// After a sync, a close and another opening, everything is there.
+    /// Everything is there after a sync, a close and another opening.
     Reopening,
-    /// After a crash the storage has the result of the first batches, in their order, and at least
+    /// The storage has the result of the first batches after a crash, in their order, and at least
     /// of the synced ones.
     Crashes,
     /// The machine over the storage conforms: see [`conformance`](crate::testing::conformance).

@@ -219,7 +219,7 @@ impl Gate {
             .wait_timeout_while(state, Duration::from_secs(20), |state| state.waiting == 0)
             .unwrap();
         drop(state);
-        assert!(!timeout.timed_out(), "nobody came to the gate");
+        assert!(!timeout.timed_out(), "no thread came to the gate");
     }
 
     /// A guard that opens the gate when the test ends in any way; declare it after the manager.

@@ -220,7 +220,7 @@ pub fn child(module: &str, name: &str, directory: &Path) -> std::process::Comman
     command
 }
 
-/// How the test harness names the test `name` of `module`: by its path below the crate.
+/// Name that the test harness gives the test `name` of `module`: its path below the crate.
 pub fn name_in(module: &str, name: &str) -> String {
     module.split_once("::").map_or(name.to_owned(), |(_, below)| format!("{below}::{name}"))
 }

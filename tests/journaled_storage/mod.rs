@@ -1,4 +1,4 @@
-//! Tests of our log under a machine over a storage: the log is replayed from the storage's last
+//! Tests of our log under a machine over a storage. The log is replayed from the storage's last
 //! entry, and given up as far as the storage is durable. Increments prove that nothing is applied
 //! twice, and nothing is left out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

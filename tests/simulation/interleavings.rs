@@ -1,4 +1,4 @@
-//! Tests of lives without waiting: every call comes while other entries are in memory, queued,
+//! Tests of lives without waiting. Every call comes while other entries are in memory, queued,
 //! written and not durable, committed and not applied, in any mixture. Other tests mostly run the
 //! engine until it is idle first, which hides decisions of a call about entries in progress.
 

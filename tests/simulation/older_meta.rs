@@ -215,7 +215,8 @@ fn repairing_a_slot_of_meta_after_a_crash_loses_no_frame() {
     }
 }
 
-/// After a crash, the unreadable slot may have recorded a later end of the log than the other one.
+/// The slot that a crash left unreadable may have recorded a later end of the log than the other
+/// one.
 #[test]
 fn a_damaged_slot_of_meta_stops_a_log_whose_end_nothing_else_shows() {
     let damaged = |after: &[Do], slot: u64| {

@@ -1,9 +1,9 @@
 //! Tests of every change of one sector, and of two, in a closed directory: the loss is reported.
 //!
-//! A change replaces one sector: by zeros, noise, its content at an earlier durable moment, or the
-//! current content of another sector of the same kind. Sectors are those of `META` and `HARD`, of
-//! the first and last frame of each segment, and of each snapshot's header and index. Everything is
-//! enumerated, alone and in pairs.
+//! A change replaces one sector. It becomes zeros, noise, its content at an earlier durable moment,
+//! or the current content of another sector of the same kind. Sectors are those of `META` and
+//! `HARD`, of the first and last frame of each segment, and of each snapshot's header and index.
+//! Everything is enumerated, alone and in pairs.
 //!
 //! For each change, `verify`, opening read-only and opening for writing must agree on whether
 //! something is wrong. A directory that opens without a report has every entry and the last vote; a

@@ -254,8 +254,8 @@ fn a_half_written_snapshot_is_passed_over_by_who_looks_and_removed_by_who_writes
     world.check_snapshots().unwrap();
 }
 
-/// In the modes that acknowledge before the sync, a snapshot has no entry that a power cut takes
-/// from the log.
+/// A snapshot has no entry that a power cut takes from the log, in the modes that acknowledge
+/// before the sync.
 #[test]
 fn a_snapshot_does_not_outlive_the_log_in_the_modes_that_sync_later() {
     for durability in [Durability::Os, Durability::Periodic(Duration::from_secs(1 << 30))] {

@@ -1,4 +1,4 @@
-//! Tests of installing a snapshot over a storage: a crash leaves the old state or the new one, a
+//! Tests of installing a snapshot over a storage. A crash leaves the old state or the new one, a
 //! failure changes nothing, and a read finds one of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};

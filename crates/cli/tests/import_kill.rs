@@ -1,4 +1,4 @@
-//! Tests with `kill -9` at any moment of an import, and the same import again until it is done: the
+//! Tests with `kill -9` at any moment of an import, and the same import again until it is done. The
 //! result is that of one import.
 #![allow(
     clippy::unwrap_used,

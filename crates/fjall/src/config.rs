@@ -35,8 +35,8 @@ impl Default for FjallConfig {
 }
 
 impl FjallConfig {
-    /// Makes the defaults: 64 MiB of cache, 64 MiB of write buffer a table, 512 MiB of journals,
-    /// values from 1 KiB on kept apart, and a sync each second.
+    /// Makes the defaults: 64 MiB of cache, 64 MiB of write buffer a table, and 512 MiB of
+    /// journals. Values from 1 KiB on are kept apart, and a sync follows each second.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -51,9 +51,9 @@ impl FjallConfig {
     }
 
     /// Bytes that a table takes in memory before they are written to a sorted file. Default: 64
-    /// MiB. A table has four such buffers at most: the one that takes writes, which may grow to
-    /// twice the size, and three that are being written. A table keeps the value that it was made
-    /// with; a change counts for tables that are made later.
+    /// MiB. A table has four such buffers at most. One takes writes, and may grow to twice the
+    /// size; three are being written. A table keeps the value that it was made with; a change
+    /// counts for tables that are made later.
     #[must_use]
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
         self.write_buffer_bytes = bytes;

@@ -1,13 +1,13 @@
 //! A check of fjall's journals before fjall opens them: it cuts what a crash has torn, and refuses
 //! damage.
 //!
-//! fjall writes each batch to its active journal as a start (number of items, sequence number), the
-//! items, and an end (checksum of the items, magic bytes). At open, fjall cuts the journal at the
-//! first unreadable place, whatever follows. Where a batch reads well but has another checksum,
-//! fjall refuses to open. A power cut may leave such a checksum in an honest journal. The pages of
-//! a batch reach the disk in any order, and a missing page inside a large value reads as zeros.
-//! Cutting at the first unreadable place may hide damage to durable batches. So this module checks
-//! first:
+//! fjall writes each batch to its active journal as a start, the items, and an end. The start has
+//! the number of items and the sequence number; the end has the items' checksum and magic bytes. At
+//! open, fjall cuts the journal at the first unreadable place, whatever follows. Where a batch
+//! reads well but has another checksum, fjall refuses to open. A power cut may leave such a
+//! checksum in an honest journal. The pages of a batch reach the disk in any order, and a missing
+//! page inside a large value reads as zeros. Cutting at the first unreadable place may hide damage
+//! to durable batches. So this module checks first:
 //!
 //! - A sealed journal was synced before its successor was made. A batch in it that is not whole is
 //!   damage.

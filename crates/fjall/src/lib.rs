@@ -27,9 +27,10 @@
 //!
 //! # What holds after a crash
 //!
-//! A batch is one record in the journal, with a checksum at its end. fjall writes journals from
-//! start to end, and a sync covers all that was written before it. So a crash leaves a prefix of
-//! the batches: at least all up to the last one that was synced, and nothing of later ones:
+//! A batch is one record in the journal, with a checksum at its end. The crate fjall writes
+//! journals from start to end, and a sync covers all that was written before it. So a crash leaves
+//! a prefix of the batches: at least all up to the last one that was synced, and nothing of later
+//! ones:
 //!
 //! - Opening finds the end of the last whole batch and cuts what follows.
 //! - Damage is refused, as far as it can be distinguished from a torn end. One case is a torn batch

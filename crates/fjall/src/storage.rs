@@ -24,9 +24,9 @@ use crate::syncer::Syncer;
 
 /// First part of the name of a table's second keyspace; see `long`.
 const LONGER: &str = "long-";
-/// Number of full write buffers at which this storage waits. fjall's own commit waits while a table
-/// has 4 full write buffers or 30 files that no compaction has seen, and forever if its threads
-/// have failed. This storage waits earlier, and checks for failures.
+/// Number of full write buffers at which this storage waits. A commit of the crate fjall waits
+/// while a table has 4 full write buffers or 30 files that no compaction has seen. It waits forever
+/// if fjall's threads have failed. This storage waits earlier, and checks for failures.
 const FULL_BUFFERS_MAX: usize = 3;
 const NEW_FILES_MAX: usize = 26;
 const WAIT: Duration = Duration::from_millis(2);
@@ -49,10 +49,10 @@ struct Shared {
     database: Database,
     path: PathBuf,
     config: FjallConfig,
-    /// The snapshot that reads use: everything up to the last whole batch. fjall's own snapshots
-    /// may show half of a batch that is being written, because fjall's threads raise the sequence
-    /// number of snapshots. So this snapshot is replaced after each batch, and snapshots are its
-    /// clones.
+    /// The snapshot that reads use: everything up to the last whole batch. A snapshot of the crate
+    /// fjall may show half of a batch that is being written. The reason is that its threads raise
+    /// the sequence number of snapshots. So this snapshot is replaced after each batch, and
+    /// snapshots are its clones.
     current: ArcSwap<FjallSnapshot>,
     /// Lock that admits one commit, creation or removal at a time.
     writer: Mutex<()>,

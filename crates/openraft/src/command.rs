@@ -149,9 +149,9 @@ pub enum Reason {
     Overflow,
     /// See [`Rejection::Mismatch`].
     Mismatch,
-    /// See [`Rejection::Unsupported`]. It also stands for a command that cannot be in a log (an
-    /// empty key, a batch in a batch, a value that is too long), and for a reason that this release
-    /// does not know.
+    /// See [`Rejection::Unsupported`]. It also stands for a reason that this release does not know,
+    /// and for a command that cannot be in a log. Such a command has an empty key, a batch in a
+    /// batch, or a value that is too long.
     Unsupported,
     /// See [`Rejection::Custom`].
     Custom(u32),

@@ -99,7 +99,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("nobody leads");
+        panic!("no node leads");
     }
 
     /// Repeats a put until it is acknowledged.
@@ -119,7 +119,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("nobody answers");
+        panic!("no node answers");
     }
 
     /// The states of all three nodes at the same index.

@@ -1,5 +1,6 @@
-//! What scraping costs an engine that applies flat out: pairs of rounds, one scraped every 100 ms and one not,
-//! which follow each other on the same engine. Prints each pair and the median ratio of the times.
+//! Measures what scraping costs an engine that applies flat out. In pairs of rounds on the same
+//! engine, one is scraped every 100 ms, and one is not. Prints each pair and the median ratio of
+//! the times.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

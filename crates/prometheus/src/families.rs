@@ -25,13 +25,13 @@ pub(crate) struct Family {
 /// A metric as a scrape shows it, for the test of the documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// Its full name.
+    /// Full name of the family.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels beside `engine`.
+    /// Labels of the family beside `engine`.
     pub labels: &'static [&'static str],
-    /// Its help text.
+    /// Help text of the family.
     pub help: &'static str,
 }
 

@@ -48,8 +48,8 @@
 //! # Damage
 //!
 //! Every page has a checksum. redb checks the checksums when it repairs, and on every open with
-//! [`RedbConfig::verify_on_open`]. It does not check them on each read: a page that was damaged while
-//! the file was closed can give a wrong value or a panic.
+//! [`RedbConfig::verify_on_open`]. It does not check them on each read. A page that was damaged
+//! while the file was closed can give a wrong value or a panic.
 
 mod config;
 mod error;

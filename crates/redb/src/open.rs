@@ -116,8 +116,8 @@ pub(crate) fn backend(
     }
 }
 
-/// Empties a file whose making a crash interrupted. redb writes its magic number last, and takes a
-/// file with a length and no magic number for another program's.
+/// Empties a file whose making a crash interrupted. The crate redb writes its magic number last. It
+/// takes a file with a length and no magic number for another program's.
 fn clear_if_half_made(backend: &dyn StorageBackend) -> Result<(), BackendError> {
     let whole = (Bound::Unbounded, Bound::Unbounded);
     if !is_half_made(backend)? {

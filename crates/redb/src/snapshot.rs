@@ -14,7 +14,7 @@ pub(crate) type Bytes = &'static [u8];
 
 type OpenTable = ReadOnlyTable<Bytes, Bytes>;
 
-/// Number of tables that a moment keeps open: the records, the notes and the state of one
+/// Number of tables that a moment keeps open. They are the records, the notes and the state of one
 /// generation, and those of the next one during an installation.
 const TABLES_OPEN_MAX: usize = 6;
 

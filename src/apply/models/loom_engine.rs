@@ -224,7 +224,7 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
         let given = engine.progress.applied_mark() == 3 || !engine.rings.is_empty(0);
-        assert!(given, "entry 2 waits for nobody");
+        assert!(given, "no thread applies entry 2");
         while engine.step_worker(0) == Step::Worked {}
         check_applied(&engine, 3);
         assert_eq!(engine.machine.applied_in(0), [1, 2]);

@@ -94,7 +94,7 @@ impl Appender {
         self.next.as_ref().is_some_and(|next| needed <= next.room())
     }
 
-    /// In memory only: releases images whose entries are all applied.
+    /// Releases images whose entries are all applied, of a log in memory only.
     pub(super) fn free_retired(&mut self, applied_mark: u64) {
         while let Some((mark, segment)) = self.retired.front().copied()
             && mark <= applied_mark

@@ -38,7 +38,7 @@ impl LogOpening {
     /// incarnation.
     ///
     /// Frames that may not be durable are written again. A sync that failed before the crash may
-    /// have left pages that read well and are not on disk, and no later sync would write them.
+    /// have left pages that read well and are not on disk. No later sync would write them.
     pub(super) fn settle(
         &mut self,
         result: &ScanResult,

@@ -125,9 +125,9 @@ impl Chain {
         }
     }
 
-    /// The error of META, or of a header, once the whole log is read: a committed entry is neither
-    /// in the log nor before its base. Later entries could never be applied. No crash leaves this;
-    /// a META of another time that was copied here does.
+    /// The error of META, or of a header, once the whole log is read. It says that a committed
+    /// entry is neither in the log nor before its base. Later entries could never be applied. No
+    /// crash leaves this; a META of another time that was copied here does.
     pub(in crate::log) fn begins_late(&self, meta: &Meta) -> Option<Corrupt> {
         let committed = self.committed.max(meta.committed);
         let first = self.runs.first().map(|run| run.index);

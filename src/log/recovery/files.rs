@@ -124,9 +124,9 @@ pub(crate) fn refuse_claimed(disk: &dyn Disk) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses to remove or overwrite a file that has the name of a segment or of an unfinished
-/// snapshot, and was not written by the engine. A file of the engine begins with zeros, a frame's
-/// header or a snapshot's mark, and a segment is some pages long.
+/// Refuses to remove or overwrite a foreign file that has the name of a segment or of an unfinished
+/// snapshot. A file of the engine begins with zeros, a frame's header or a snapshot's mark, and a
+/// segment is some pages long.
 pub(crate) fn refuse_unowned(
     disk: &dyn Disk,
     database_id: &DatabaseId,
@@ -193,7 +193,7 @@ pub(in crate::log) struct Segment {
     pub(in crate::log) number: u64,
     pub(in crate::log) name: String,
     file: Arc<dyn DiskFile>,
-    /// Its length at opening, at most [`SEGMENT_BYTES_MAX`].
+    /// Length of the file at opening, at most [`SEGMENT_BYTES_MAX`].
     pub(in crate::log) bytes: u64,
 }
 

@@ -57,13 +57,13 @@ pub(crate) enum OnDamage {
 /// A frame that is good in every respect. Its entries decode.
 #[derive(Debug)]
 pub(crate) struct GoodFrame<'a> {
-    /// Its header.
+    /// Header of the frame.
     pub(crate) header: FrameHeader,
     /// The segment of the frame.
     pub(crate) segment: u64,
     /// Offset of the frame in the segment; the body follows the header.
     pub(crate) offset: u64,
-    /// Its header as it is on disk.
+    /// Header of the frame as it is on disk.
     pub(crate) header_bytes: &'a [u8],
     /// The encoded entries; empty for a truncation.
     pub(crate) body: &'a [u8],

@@ -434,9 +434,8 @@ impl FoundFrame {
     }
 }
 
-/// The valid header in `bytes`, wherever it belongs. A header that belongs here and is not stale,
-/// but cannot be read for another reason than damage, is an error: a later or a wrong release wrote
-/// it.
+/// The valid header in `bytes`, wherever it belongs. An undamaged header that belongs here and is
+/// not stale, but cannot be read, is an error. A later or a wrong release wrote it.
 fn sight(
     bytes: &[u8; FRAME_HEADER_BYTES],
     database_id: &DatabaseId,

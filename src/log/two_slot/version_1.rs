@@ -1,6 +1,6 @@
 //! Slots of version 1, as earlier builds wrote them.
 //!
-//! A slot has one header at its start, as a sector of version 2 has it, but with zeros in the
+//! A slot has one header at its start. It is that of a sector of version 2, with zeros in the
 //! fields at 6 and 36. One checksum, over the whole slot. The payload follows the header; zeros
 //! follow the payload, to the end of the slot.
 //!

@@ -26,7 +26,7 @@
 //!   one committer. So the value that the opening adds is the last one committed.
 //!
 //! A hit is therefore a read of the storage at the moment of the lookup. If the storage's gets
-//! never go back for a key, then gets through the cache do not either: each is a get of the storage
+//! never go back for a key, then gets through the cache do not either. Each is a get of the storage
 //! at a moment within its call. A get that begins after a commit has returned sees that commit.
 //!
 //! Keys share stamps by their hash. A shared stamp may refuse a fill that was valid, and never
@@ -64,7 +64,7 @@ const STAMPS: usize = 8_192;
 pub struct CacheStats {
     /// Number of entries in the cache.
     pub entries: u64,
-    /// Their bytes: keys, values, and 192 bytes each.
+    /// Bytes of the entries: keys, values, and 192 bytes each.
     pub bytes: u64,
     /// Number of lookups that found a value.
     pub hits: u64,

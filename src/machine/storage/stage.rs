@@ -44,7 +44,7 @@ pub(super) struct Stage {
 
 /// The place of a key's current value.
 enum Place {
-    /// In this write of the batch.
+    /// Place in this write of the batch.
     Staged(usize),
     Storage,
 }

@@ -177,7 +177,7 @@ fn a_later_version_and_other_settings_are_refused_by_name() {
     assert!(matches!(open(&[7; 10_000]), Err(SnapshotError::NotASnapshot { .. })));
 }
 
-/// What a table of so many would take is not there to be had, so trying would end the process.
+/// Allocating a table for so many entries would end the process.
 ///
 /// Proves DUR-21.
 #[test]

@@ -1,6 +1,6 @@
-//! Steps in the middle of a call. The call runs in a separate thread, which stops wherever it asks
-//! the disk for a file without a lock that other steps need, until some steps were taken. Only one
-//! of the two threads runs at a time.
+//! Steps in the middle of a call. The call runs in a separate thread. The thread stops wherever it
+//! asks the disk for a file without a lock that other steps need, until some steps were taken. Only
+//! one of the two threads runs at a time.
 
 use std::cell::RefCell;
 use std::io;

@@ -19,7 +19,7 @@ const BATCH: usize = 128;
 pub(super) enum Pace {
     /// This many entries a second, if the engine takes them.
     PerSecond(u64),
-    /// As fast as the engine takes entries.
+    /// The pace at which the engine takes entries.
     FlatOut,
 }
 

@@ -135,7 +135,7 @@ fn a_flush_deletes_every_key_there_is_then() {
     assert!(stop.is_some() && model.keys == before.keys);
 }
 
-/// An input with more keys than an entry of a group holds: the deletes are several entries, and
+/// An input with more keys than an entry of a group holds. The deletes are several entries, and
 /// each may be the last before a crash.
 #[test]
 fn a_flush_of_many_keys_is_done_again_after_a_crash_in_it() {

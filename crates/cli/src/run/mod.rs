@@ -1,7 +1,8 @@
 //! The `run` command: the main job.
 //!
 //! The steps in order: [`workload`] makes the entries, [`submit`] times them (while [`ack_file`]
-//! follows), [`reads`] times gets, this module checks the result, and [`report`] prints it.
+//! follows), and [`reads`] times gets. Then this module checks the result, and [`report`] prints
+//! it.
 
 mod ack_file;
 mod digest;

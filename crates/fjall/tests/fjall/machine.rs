@@ -27,7 +27,7 @@ fn sigkill_takes_nothing_flushed_where_batches_are_not_synced() {
     kill::kill_again_and_again("machine::the_killed_program", open, (false, 6), |_| {});
 }
 
-/// Beside the cache there are four write buffers, one of up to twice the size, and the buffers of
+/// Memory beside the cache: four write buffers, one of up to twice the size, and the buffers of
 /// merging threads.
 const SIZES: memory::Sizes = memory::Sizes {
     cache_bytes: 2 << 20,

@@ -1,5 +1,5 @@
-//! A store made in the usual way, for comparison: the log in one file, synced at each append, and
-//! the state in another, synced at each apply. It writes only what it must for that: its header is
+//! A store made in the usual way, for comparison. The log is one file, synced at each append, and
+//! the state is another, synced at each apply. It writes only what it must for that: its header is
 //! a length and a checksum.
 //!
 //! The store only counts writes: it reads nothing back, and has no snapshots.

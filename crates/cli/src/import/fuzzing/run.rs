@@ -31,7 +31,7 @@ pub(super) fn run(map: Map, source: impl Read, skips: bool) -> Run {
 }
 
 impl Run {
-    /// Why the import ended early. Panics if the import was refused or failed.
+    /// Returns why the import ended early. Panics if the import was refused or failed.
     pub(super) fn stopped(&self) -> Option<Stopped> {
         let stop = self.outcome.as_ref().unwrap().as_ref()?;
         Some(Stopped { offset: stop.offset, multi: stop.multi, why: why(&stop.what) })

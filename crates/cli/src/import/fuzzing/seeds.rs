@@ -7,7 +7,7 @@ use super::script::{DAMAGE, NOTHING, RAW, REPEAT, array, operation};
 pub struct Seed {
     /// The name of its file.
     pub name: String,
-    /// Its content.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 

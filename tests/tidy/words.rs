@@ -1,0 +1,196 @@
+//! Plain words: these tests count riddling words, item docs with an odd beginning, and long
+//! sentences. Each number may only fall.
+
+use std::path::PathBuf;
+
+use super::{files, read, rust_files};
+
+/// Words and phrases that hide who acts, or what is meant.
+const RIDDLES: &[&str] = &[
+    "anybody",
+    "anyone",
+    "everybody",
+    "everyone",
+    "nobody",
+    "of its own accord",
+    "one's own",
+    "so too",
+    "somebody",
+    "someone",
+    "the same of it",
+    "whoever",
+    "whom-ever",
+    "whomever",
+    "whose ever",
+];
+
+/// First words of an item's doc that leave the item unnamed: a doc begins with a noun or a verb.
+const ODD_FIRST_WORDS: &[&str] = &[
+    "After", "Also", "Among", "And", "As", "At", "Before", "Behind", "Beside", "Between", "But",
+    "By", "Else", "From", "How", "In", "It", "Its", "Likewise", "Nor", "Not", "Of", "On", "Or",
+    "Over", "Since", "So", "Than", "That", "Their", "Them", "These", "They", "Those", "To",
+    "Under", "Until", "What", "When", "Where", "Which", "While", "Who", "Whose", "Why", "With",
+    "Without",
+];
+
+/// Words of a sentence at most.
+const SENTENCE_WORDS_MAX: usize = 25;
+
+/// Number of finds that are left of each kind. A number may only fall: lower it with the text.
+const LEFT: Counts = Counts { riddles: 28, odd_docs: 0, long_sentences: 0 };
+
+#[derive(Debug, Default)]
+struct Counts {
+    riddles: usize,
+    odd_docs: usize,
+    long_sentences: usize,
+}
+
+/// All files with prose, but this one.
+fn texts() -> Vec<PathBuf> {
+    let mut found = rust_files();
+    for folder in ["docs", "crates", "fuzz", "tests", "benches", ".ci"] {
+        for extension in ["md", "toml", "sh"] {
+            found.extend(files(folder, extension));
+        }
+    }
+    found.extend(files("src", "md"));
+    found.extend(
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.toml", "deny.toml", ".ci/run"]
+            .map(PathBuf::from),
+    );
+    found.retain(|path| !path.ends_with("tests/tidy/words.rs") && !path.starts_with("fuzz/corpus"));
+    assert!(found.len() > 300, "the walk finds the texts: {}", found.len());
+    found
+}
+
+/// The riddles of a text. Identifiers do not count, because they hold their words together.
+fn riddles(text: &str) -> Vec<&'static str> {
+    let mut plain = String::from(" ");
+    for line in text.lines() {
+        let line = line.trim_start_matches([' ', '/', '!', '#']);
+        let of_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '\'');
+        plain.extend(line.chars().map(|c| if of_word(c) { c.to_ascii_lowercase() } else { ' ' }));
+        plain.push(' ');
+    }
+    let plain = format!(" {} ", plain.split_whitespace().collect::<Vec<_>>().join(" "));
+    let count = |riddle: &&str| {
+        let found = plain.matches(&format!(" {riddle} ")).count();
+        found + plain.matches(&format!(" {riddle}'s ")).count()
+    };
+    RIDDLES.iter().flat_map(|riddle| vec![*riddle; count(riddle)]).collect()
+}
+
+/// The comments of a source file: prefix and text of each line, and an empty text between blocks.
+fn comment_lines(source: &str) -> Vec<(&str, &str)> {
+    let mut fenced = false;
+    let mut lines = Vec::new();
+    for line in source.lines().map(str::trim) {
+        let prefix = ["///", "//!", "//"].into_iter().find(|prefix| line.starts_with(prefix));
+        let text = prefix.map_or("", |prefix| line[prefix.len()..].trim());
+        fenced = prefix.is_some() && fenced != text.starts_with("```");
+        let prose = !fenced && !text.starts_with(['`', '|', '#', '[']) || text.starts_with("[`");
+        lines.push((prefix.unwrap_or(""), if prose { text } else { "" }));
+    }
+    lines
+}
+
+/// The paragraphs of the comments, each with its prefix, and whether it begins its block.
+fn paragraphs(source: &str) -> Vec<(&str, bool, String)> {
+    let mut found: Vec<(&str, bool, String)> = Vec::new();
+    let (mut before, mut open) = ("", false);
+    for (prefix, text) in comment_lines(source) {
+        let begins_block = prefix != before;
+        let is_item = text.starts_with("- ") || text.starts_with("* ");
+        match found.last_mut() {
+            _ if prefix.is_empty() || text.is_empty() => open = false,
+            Some((_, _, paragraph)) if open && !begins_block && !is_item => {
+                paragraph.push(' ');
+                paragraph.push_str(text);
+            }
+            _ => {
+                found.push((prefix, begins_block, text.to_owned()));
+                open = true;
+            }
+        }
+        before = prefix;
+    }
+    found
+}
+
+/// The item docs that begin with a word that leaves the item unnamed.
+fn odd_docs(source: &str) -> Vec<String> {
+    let odd = |(prefix, begins, text): &(&str, bool, String)| {
+        let first = text.split(|c: char| !c.is_alphanumeric()).next();
+        *begins && *prefix == "///" && first.is_some_and(|word| ODD_FIRST_WORDS.contains(&word))
+    };
+    paragraphs(source).into_iter().filter(odd).map(|(_, _, text)| text).collect()
+}
+
+/// The sentences of the comments that have too many words.
+fn long_sentences(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (_, _, text) in paragraphs(source) {
+        let mut sentence: Vec<&str> = Vec::new();
+        for word in text.split_whitespace() {
+            sentence.push(word);
+            if word.trim_end_matches(['"', ')', '*', '`']).ends_with(['.', '!', '?']) {
+                found.push(std::mem::take(&mut sentence).join(" "));
+            }
+        }
+        found.push(sentence.join(" "));
+    }
+    found.retain(|sentence| sentence.split_whitespace().count() > SENTENCE_WORDS_MAX);
+    found
+}
+
+fn only_falls(kind: &str, found: &[String], left: usize) {
+    let shown = found.join("\n");
+    assert!(found.len() <= left, "{} {kind}, more than {left}:\n{shown}", found.len());
+    assert!(found.len() == left, "{} {kind}, not {left}: lower the number in LEFT", found.len());
+}
+
+/// Returns what `count` finds in these files, each with the name of its file.
+fn all(paths: Vec<PathBuf>, count: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+    let of_file = |path: PathBuf| {
+        let found = count(&read(&path)).into_iter();
+        found.map(move |found| format!("{}: {found}", path.display())).collect::<Vec<_>>()
+    };
+    paths.into_iter().flat_map(of_file).collect()
+}
+
+#[test]
+fn no_text_speaks_in_riddles() {
+    let found = all(texts(), |text| riddles(text).into_iter().map(str::to_owned).collect());
+    only_falls("riddles", &found, LEFT.riddles);
+}
+
+#[test]
+fn an_items_doc_begins_with_a_noun_or_a_verb() {
+    only_falls("item docs", &all(rust_files(), odd_docs), LEFT.odd_docs);
+}
+
+#[test]
+fn a_sentence_of_a_comment_is_short() {
+    only_falls("long sentences", &all(rust_files(), long_sentences), LEFT.long_sentences);
+}
+
+#[test]
+fn the_counts_find_what_they_look_for() {
+    let text =
+        "/// For whoever\n/// reads: so\n/// too nobody. Somebody's log.\nfn nobody_waits() {}";
+    assert_eq!(riddles(text), ["nobody", "so too", "somebody", "whoever"]);
+    assert_eq!(riddles("A caller reads its own log; so does the tool."), Vec::<&str>::new());
+
+    let source = "/// Of one that waits.\nfn one() {}\n\n/// Waits.\n///\n/// In turn.\nfn two() {}\n// In turn.\n";
+    assert_eq!(odd_docs(source), ["Of one that waits."]);
+
+    let words = |count: usize| vec!["word"; count].join(" ");
+    let comment = |words: String| {
+        format!("    // {}\n    fn one() {{}}\n", words.replacen(' ', "\n    // ", 1))
+    };
+    assert_eq!(long_sentences(&comment(words(26))).len(), 1);
+    assert_eq!(long_sentences(&comment(words(25))).len(), 0);
+    assert_eq!(long_sentences(&comment(format!("{}. {}", words(20), words(20)))).len(), 0);
+    assert_eq!(long_sentences(&format!("let text = \"{}\";", words(30))).len(), 0);
+}
