@@ -24,14 +24,14 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]))
 }
 
-/// What an rkyv archive looks like in a build; cargo unifies rkyv's features over all crates of a build, so another
-/// crate could change it.
+/// Layout of an rkyv archive in a build. Cargo unifies rkyv's features over all crates of a build,
+/// so another crate could change it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RkyvSettings {
     /// 1 little-endian, 2 big-endian.
     pub(crate) byte_order: u8,
     pub(crate) pointer_bytes: u8,
-    /// Of a u64.
+    /// Alignment of a u64.
     pub(crate) align_bytes: u8,
 }
 

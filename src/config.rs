@@ -20,7 +20,7 @@ pub use storage::StorageConfig;
 pub(crate) const EXPECTED_KEYS_MAX: usize = 1 << 32;
 pub(crate) const BATCH_SIZE_MAX: usize = 1 << 16;
 
-/// How long a chunk of a snapshot becomes, at most, unless one entry alone is longer.
+/// Length of a snapshot's chunk at most, unless one entry alone is longer.
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 4 << 20;
 
 /// Refuses an option that is out of its range.

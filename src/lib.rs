@@ -89,8 +89,8 @@
 //!
 //! # What it guarantees
 //!
-//! 1. **Order.** State and replies are those of applying the log one entry at a time, in index order, for every number of
-//!    workers, batch size and timing.
+//! 1. **Order.** State and replies are those of applying the log one entry at a time, in index
+//!    order. Workers, batch size and timing change nothing.
 //! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an entry that the log has already is
 //!    not applied twice.
 //! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives a power cut.

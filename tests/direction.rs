@@ -109,7 +109,7 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// What reading one file finds.
+/// Finds in one file.
 #[derive(Default)]
 struct Found {
     /// Absolute paths, from the crate root, and their lines.
@@ -277,7 +277,7 @@ impl Reader<'_> {
     }
 }
 
-/// What `source`, the module `module`, imports.
+/// Reads the imports of `source`, the module `module`.
 fn read_source(source: &str, module: &[String]) -> Found {
     let tokens = tokens(source);
     let module = module.to_vec();

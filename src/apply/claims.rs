@@ -59,7 +59,7 @@ pub(crate) trait Released {
 /// A claim, held by a synchronous call until it has its replies or gives up.
 ///
 /// Its drop locks the appender. So a call makes it before it locks the appender, and lends it to
-/// the code under that lock: the claim outlives the lock, however the call ends.
+/// the code under that lock. The claim outlives the lock, however the call ends.
 pub(crate) struct Claim<'a> {
     claims: &'a Claims,
     /// `None`: it keeps nothing.

@@ -58,8 +58,7 @@ pub(crate) struct Engine<M> {
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) claims: Claims,
     pub(crate) cells: ReplyCells,
-    /// Number of threads that want the workers idle: above 0, nothing is fed or applied inline.
-    /// It is counted outside of the appender's lock, and read under it.
+    /// Threads that want the workers idle: above 0, nothing is fed. Read under the appender's lock.
     pub(crate) holding: AtomicU64,
     /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
@@ -174,8 +173,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Notes that the applied mark is about to jump to `mark`, with `applied` entries. The caller
-    /// holds the appender, and no entry is in the rings.
+    /// Notes that the applied mark will jump to `mark`, with `applied` entries. The caller holds
+    /// the appender, and no entry is in the rings.
     pub(crate) fn note_jump(&self, mark: u64, applied: u64) {
         let before = self.progress.applied_mark().max(self.progress.base());
         let jumped = mark.saturating_sub(before).saturating_sub(applied);
@@ -186,8 +185,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
         let index = decode(self.progress.applied_mark())?;
         // An apply-only record may have moved the state to an index that the log lacks, or has
-        // under another log id. Machines over our log know their last entry, and other machines
-        // have no records.
+        // under another log id. Machines over our log know their last entry; others have no records.
         let own = self.log.as_ref().and_then(|_| self.machine.applied());
         own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
     }
@@ -309,8 +307,7 @@ impl<M: StateMachine> Engine<M> {
         self.progress.poison.get().is_some()
     }
 
-    /// A guard that calls the wakers of tasks when it is dropped, after all locks that are taken
-    /// later are released.
+    /// A guard whose drop calls the wakers of tasks, after all locks taken later are released.
     #[inline]
     pub(crate) fn wakes_tasks(&self) -> WakesTasks<'_> {
         WakesTasks(&self.progress)
@@ -493,7 +490,7 @@ impl<M: StateMachine> Engine<M> {
         self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
     }
 
-    /// As [`Engine::wait`], for a caller that holds a lock for long: it leaves wakers to others.
+    /// Waits as [`Engine::wait`] does, but leaves wakers to others, as its caller holds a lock.
     pub(crate) fn wait_under_lock(
         &self,
         index: u64,
@@ -542,8 +539,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Writes the log in place of the log writer's thread. This saves two thread hops: otherwise
-    /// the caller would only sleep until that thread has done the same.
+    /// Writes the log in place of the log writer's thread, which saves two thread hops.
     fn help_writer(&self, index: u64, stage: Stage, timeout: Duration) {
         let started = Instant::now();
         let rule = self.progress.rule();
@@ -561,8 +557,8 @@ impl<M: StateMachine> Engine<M> {
         self.leave_writer();
     }
 
-    /// Hands the log writer's place back to its thread: the work that is due now, and the work that
-    /// becomes due by time. The thread may have gone to sleep before any work was due by time.
+    /// Hands the log writer's place back to its thread, with the work that is due now or by time.
+    /// The thread may have gone to sleep before any work was due by time.
     pub(super) fn leave_writer(&self) {
         if self.writer_has_work() {
             self.writer_signal.notify();

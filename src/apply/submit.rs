@@ -83,7 +83,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(Some(Submission { claim, ..taken? }))
     }
 
-    /// What keeps the replies of a synchronous call. Made before the appender is locked.
+    /// Makes the claim on the replies of a synchronous call, before the appender is locked.
     pub(super) fn claim_for(&self, mode: Mode) -> Option<Claim<'_>> {
         (mode == Mode::Sync).then(|| self.claims.claim(self))
     }

@@ -184,8 +184,8 @@ fn no_lock_is_held_while_a_waker_runs_in_a_synchronous_call() {
     probe.engine.lock().unwrap().take();
 }
 
-/// Takes each lock of the engine by a call of the manager, when it is called: a lock that its thread holds would be taken
-/// against the ranks, which a debug build refuses.
+/// Takes each lock of the engine by a call of the manager, when it is called. A debug build refuses
+/// a lock that its thread holds, because that breaks the ranks.
 struct CallsBack {
     manager: Arc<ApplyManager<PersistentStateMachine>>,
     calls: AtomicUsize,

@@ -168,8 +168,8 @@ impl From<ReadError> for SnapshotError {
 }
 
 impl From<io::Error> for SnapshotError {
-    /// What a [`SnapshotSink`](crate::snapshot::SnapshotSink) or a [`SnapshotSource`](crate::snapshot::SnapshotSource) says, for machines that
-    /// pass it on with `?`.
+    /// Wraps an error of a [`SnapshotSink`](crate::snapshot::SnapshotSink) or a
+    /// [`SnapshotSource`](crate::snapshot::SnapshotSource), for machines that pass it on with `?`.
     fn from(error: io::Error) -> Self {
         Self::io("writing or reading", "a snapshot", error)
     }

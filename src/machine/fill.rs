@@ -34,7 +34,8 @@ pub(crate) struct Filling {
     removed: Mutex<Vec<Bytes>>,
     /// The numbers that another owner releases.
     taken: OnceLock<Vec<PieceNumber>>,
-    /// How many fillings it replaced: a thread may have the turns of two at once, the older one's first.
+    /// Number of fillings that it replaced. A thread may have the turns of two at once, the older
+    /// one's first.
     number: u32,
 }
 

@@ -9,7 +9,8 @@ use crate::sync::{Mutex, Rank};
 /// A bell that any number of threads listen to. It says that something changed, and not what: a listener looks again.
 #[derive(Debug)]
 pub(crate) struct Bell {
-    /// How many listen. It lets a ring skip the lock. SeqCst fences on both sides order it against what a listener looks at.
+    /// Number of listeners. It lets a ring skip the lock. SeqCst fences on both sides order it
+    /// against what a listener looks at.
     listening: AtomicU64,
     listeners: Mutex<Listeners>,
 }
@@ -52,7 +53,8 @@ impl Bell {
         self.ring_after_fence();
     }
 
-    /// As [`Bell::ring`], by a caller that has passed a SeqCst fence since it changed what listeners look for.
+    /// Rings as [`Bell::ring`] does, for a caller that has passed a SeqCst fence since it changed
+    /// what listeners look for.
     #[inline]
     pub(crate) fn ring_after_fence(&self) {
         if self.listening.load(Ordering::Relaxed) > 0 {

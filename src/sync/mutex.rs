@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::rank::{Held, Key, Rank};
 use super::raw;
 
-/// What a lock gives, whether or not a thread panicked under it before.
+/// Returns the result of a lock, whether or not a thread panicked under it before.
 #[inline]
 pub(super) fn whole<G>(result: LockResult<G>) -> G {
     result.unwrap_or_else(PoisonError::into_inner)

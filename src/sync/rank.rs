@@ -22,9 +22,9 @@ macro_rules! ranks {
 ranks! {
     /// The handles of a manager's threads. A close holds it until all is closed.
     ManagerThreads,
-    /// How far the end of a manager is.
+    /// Phase of a manager's end.
     ManagerEnd,
-    /// How many readings of figures go on.
+    /// Number of running readings of figures.
     StatsReadings,
     /// The turn to write a snapshot, or to give up some of the log.
     SnapshotTurn,
@@ -46,25 +46,25 @@ ranks! {
     HardState,
     /// The file META.
     LogMeta,
-    /// Where the log begins.
+    /// Beginning of the log.
     LogBase,
     /// The file that is ready for the next segment.
     ReadySegment,
     /// The files that are kept to be used again.
     SpareSegments,
-    /// Where the log's segments begin.
+    /// Beginnings of the log's segments.
     SegmentStarts,
     /// The segments of records that are not of the log.
     RecordSegments,
     /// The images of a journal.
     Images,
-    /// What a machine over a storage has applied and not committed.
+    /// Entries that a machine over a storage has applied and not committed.
     StorageStage,
-    /// What the records in a storage say.
+    /// Content of the records in a storage.
     StorageCommitted,
     /// The last entry that a storage has made durable.
     StorageDurable,
-    /// What a worker found at the mark of a view of a storage.
+    /// Finds of a worker at the mark of a view of a storage.
     StorageView,
     /// The pieces of the snapshot that keys refer to.
     SnapshotPieces,
@@ -94,9 +94,9 @@ ranks! {
     Waiters,
     /// The turn to take time stamps off.
     LatencyTurn,
-    /// What compacting has come to.
+    /// Progress of compacting.
     CompactionState,
-    /// What pinning threads has come to.
+    /// Results of pinning threads.
     PinnedThreads,
     /// The cores that threads of the process are pinned to.
     UsedCores,
@@ -345,7 +345,7 @@ mod tests {
         }
     }
 
-    /// What a thread says that panics in `run`.
+    /// Returns the message of a panic in `run`.
     #[cfg(debug_assertions)]
     fn panic_of(run: impl FnOnce()) -> Option<String> {
         let panic = catch_unwind(AssertUnwindSafe(run)).err()?;

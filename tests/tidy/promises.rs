@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{read, root, rust_files};
 
-/// Where promises are made.
+/// Pages with promises.
 const PAGES: [&str; 4] =
     ["README.md", "docs/ordering.md", "docs/durability.md", "docs/operating.md"];
 /// A line of a test's documentation that names what it proves begins so.

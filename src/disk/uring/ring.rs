@@ -1,7 +1,8 @@
 //! The ring itself: slots that own the memory that the kernel reads, from submission to completion.
 //!
-//! Safe to use in any way. A slot's memory and file are let go of only when the kernel has said that it is done with
-//! them, and if it can no longer be asked, never. Until then this process only reads that memory, or leaves it alone:
+//! The ring is safe to use in any way. The ring releases a slot's memory and file only when the
+//! kernel has said that it is done with them. If the kernel can no longer be asked, it never does.
+//! Until then this process only reads that memory, or leaves it alone:
 //!
 //! | the kernel reads | this process meanwhile |
 //! |---|---|
@@ -50,7 +51,7 @@ pub(super) struct Done {
 
 pub(super) struct Ring {
     ring: IoUring,
-    /// What each slot's request uses; `None` for a free slot.
+    /// Resources of each slot's request; `None` for a free slot.
     slots: ManuallyDrop<Box<[Option<Held>]>>,
     lent: ManuallyDrop<Lent>,
     busy: usize,
@@ -62,14 +63,15 @@ enum Held {
     Sync { _file: Arc<dyn DiskFile> },
 }
 
-/// Two parts of a write, as the kernel is told of them.
+/// Two parts of a write, in the form that the kernel takes.
 type Vectors = [libc::iovec; 2];
 
-/// What the kernel reads of a slot itself: a block, for the last one of a write, whose end in the image is still being
-/// written by the appender; and the vectors of the request.
+/// Memory of a slot that the kernel reads: a block and the vectors of the request. The block is for
+/// the last one of a write, while the appender writes its end in the image.
 ///
-/// The memory is mapped, so that it stays where it is, and reached by pointers only. No reference to any of it is made: a
-/// unique one would claim bytes of other slots too, or outlive the moment at which the kernel begins to read.
+/// The memory is mapped, so that it stays where it is, and reached by pointers only. No reference
+/// to it is ever made. A unique one would claim bytes of other slots too, or outlive the moment at
+/// which the kernel begins to read.
 struct Lent {
     base: NonNull<u8>,
     slots: usize,
@@ -77,8 +79,9 @@ struct Lent {
     _memory: MmapMut,
 }
 
-// SAFETY: the memory is owned by this value and shared with no other thread; the pointer goes where the value goes. The
-// kernel, which follows pointers into it, is not concerned by which thread has the value.
+// SAFETY: the memory is owned by this value and shared with no other thread; the pointer goes where
+// the value goes. Any thread may have the value: the kernel, which follows pointers into it, does
+// not care.
 unsafe impl Send for Lent {}
 
 impl Lent {
@@ -99,8 +102,9 @@ impl Lent {
         first.cast::<Vectors>().wrapping_add(slot)
     }
 
-    /// Writes what the kernel is to read: `whole` blocks where they are, then `rest`, which is shorter than a block, in the
-    /// slot's own block, with zeros behind it. Gives back the vectors, how many they are, and how many bytes.
+    /// Writes the memory that the kernel is to read: `whole` blocks where they are, then `rest` in
+    /// the slot's own block. `rest` is shorter than a block, and zeros follow it. Returns the
+    /// vectors, their number, and the number of bytes.
     ///
     /// `None` if there is no such slot, or `rest` is not shorter than a block.
     ///
@@ -195,13 +199,14 @@ impl Ring {
         let entry = entry.user_data(slot as u64);
         let full = || io::Error::other("the ring is full");
         let place = self.slots.get_mut(slot).ok_or_else(full)?;
-        // SAFETY: until the completion is taken, the kernel may use what the entry names.
-        // It stays: `held` keeps the file and the image, `lent` the block and the vectors, and `Drop` gives these up only
-        // when nothing is in flight.
-        // It is read by the kernel and written by none: the request is a write or a sync, so the kernel writes nothing there.
-        // Bytes of the image lie below `filled`; unique references are handed out above `published` only, a closing half
-        // below `filled` has no token left, and `Image::begin` needs the only reference to the image, of which `held` is
-        // one. The block and the vectors are written by `Lent::fill` alone, which is not called for a slot that is held.
+        // SAFETY: until the completion is taken, the kernel may use the memory and the file of the
+        // entry. They stay: `held` keeps the file and the image, and `lent` the block and the
+        // vectors. `Drop` releases these only when nothing is in flight. The kernel reads the
+        // memory and no thread writes it; the request is a write or a sync, so the kernel does not
+        // write either. Bytes of the image lie below `filled`, and unique references exist above
+        // `published` only. A closing half below `filled` has no token left. `Image::begin` needs
+        // the only reference to the image, and `held` is another. Only `Lent::fill` writes the
+        // block and the vectors, and it is not called for a slot that is held.
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| full())?;
         *place = Some(held);
         self.busy += 1;
@@ -272,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel would read of a request.
+    /// Returns the bytes that the kernel would read of a request.
     fn read(lent: &Lent, slot: usize, count: u32) -> Vec<u8> {
         // SAFETY: written by `fill`, inside of the memory, aligned.
         let vectors = unsafe { lent.vectors(slot).read() };
