@@ -37,9 +37,10 @@ mod raw {
 
 mod mutex;
 mod rank;
-pub(crate) use mutex::{Condvar, Mutex, MutexGuard};
+pub(crate) use mutex::{Condvar, Mutex, MutexGuard, Turn, TurnGuard};
 pub(crate) use rank::{Rank, assert_none_held};
 
+pub(crate) mod bell;
 #[cfg(any(loom, shuttle))]
 mod parking;
 pub(crate) mod signal;

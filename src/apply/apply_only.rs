@@ -16,12 +16,12 @@ use crate::progress::watermark::Stage;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::Range;
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
 
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
 
-/// Interval at which a caller that found the log full looks again.
+/// Time that a caller that found the log full sleeps at most before it looks again. There is a limit
+/// beside the signal, because the memory may be that of a value, whose drop tells nothing.
 const FULL_LOOK: Duration = Duration::from_micros(200);
 
 impl<M: StateMachine> ConsensusLog<'_, M> {
@@ -129,10 +129,12 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         let left = || timeout.saturating_sub(began.elapsed());
         let _view = self.viewing.lock();
+        let waited = |source| ApplyError::Wait { source, submitted_through: None };
+        let mut pause;
         let (mut appending, new) = loop {
-            let held = self.hold_appender_applied(left());
-            let mut appending =
-                held.map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
+            self.wait_for_committed(left()).map_err(waited)?;
+            pause = self.pause();
+            let mut appending = pause.appender_applied(left()).map_err(waited)?;
             let applied = self.progress.applied_mark();
             let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
             let (known, new) = entries.split_at(known);
@@ -147,11 +149,10 @@ impl<M: StateMachine> Engine<M> {
                 // Only appends fill the log, and their memory is free when they are durable.
                 Err(SubmitError::Full { .. }) if !left().is_zero() => {
                     drop(appending);
-                    self.sync_log(left())
-                        .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
-                    // Memory is free a moment after its entries are durable, and memory itself may
-                    // be short.
-                    thread::park_timeout(FULL_LOOK);
+                    drop(pause);
+                    self.sync_log(left()).map_err(waited)?;
+                    // Memory is free at the end of the log writer's step.
+                    self.writer_bell.listen().sleep(Some(FULL_LOOK));
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -162,7 +163,7 @@ impl<M: StateMachine> Engine<M> {
         let jumped = self.write_and_run(log, &mut appending, new, replies);
         jumped.map_err(|poison| refused(SubmitError::Poisoned(self.fail(poison))))?;
         drop(appending);
-        self.workers.notify();
+        drop(pause);
         Ok(())
     }
 

@@ -31,13 +31,11 @@ use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::bell::{Bell, Listener};
 use crate::sync::signal::Signal;
-use crate::sync::{Mutex, Rank, thread};
+use crate::sync::{Mutex, Rank, Turn};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
-
-/// Interval at which a caller looks for its frame while another thread has the log writer's place.
-const SYNC_LOOK: Duration = Duration::from_micros(50);
 
 /// How long a call may wait for the log to reach the disk that takes no timeout of its own.
 ///
@@ -63,7 +61,7 @@ pub(crate) struct Engine<M> {
     /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
     /// Lock that admits one snapshot at a time; its holder may move the log's beginning.
-    pub(crate) snapshotting: Mutex<()>,
+    pub(crate) snapshotting: Turn,
     /// Lock that admits one sync at a time of a storage without our log.
     pub(crate) syncing: Mutex<()>,
     /// The receiver of a snapshot, if there is one.
@@ -72,6 +70,10 @@ pub(crate) struct Engine<M> {
     pub(crate) snapshot_mark: AtomicU64,
     /// Length of the newest durable snapshot in bytes.
     pub(crate) snapshot_bytes: AtomicU64,
+    /// Rings when a step of the log writer has ended, by whichever thread, and its place is free.
+    pub(crate) writer_bell: Bell,
+    /// Rings when a worker has reached a view token, has moved a watermark, or has run dry, and its place is free.
+    pub(crate) workers_bell: Bell,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
     pub(crate) compaction_signal: Signal,
@@ -142,11 +144,13 @@ impl<M: StateMachine> Engine<M> {
             behind_sequence: AtomicU64::new(0),
             viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
-            snapshotting: Mutex::new(Rank::SnapshotTurn, ()),
+            snapshotting: Turn::new(Rank::SnapshotTurn),
             syncing: Mutex::new(Rank::StorageSyncTurn, ()),
             receiving: Mutex::new(Rank::SnapshotReceiver, Weak::new()),
             snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
+            writer_bell: Bell::default(),
+            workers_bell: Bell::default(),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
             compaction_signal: Signal::default(),
@@ -299,6 +303,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn fail(&self, poison: Poison) -> Poison {
         self.progress.fail(poison.clone());
         self.notify_threads();
+        self.ring_bells();
         self.progress.poison.get().cloned().unwrap_or(poison)
     }
 
@@ -324,6 +329,12 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
+    /// Has each caller that waits for the log writer or for the workers look again.
+    pub(crate) fn ring_bells(&self) {
+        self.writer_bell.ring();
+        self.workers_bell.ring();
+    }
+
     /// Wakes every thread of the engine to look for work.
     pub(crate) fn notify_threads(&self) {
         self.workers.notify();
@@ -345,6 +356,8 @@ impl<M: StateMachine> Engine<M> {
             Ok(step) => {
                 if step == Step::Worked {
                     self.latency.note(self.progress.acknowledged_mark());
+                    // The move of the watermark, or the view token, has passed a fence.
+                    self.workers_bell.ring_after_fence();
                 }
                 step
             }
@@ -378,7 +391,11 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.poison.get().is_some() {
             return Step::Idle;
         }
-        match log.step_writer(&self.progress) {
+        let stepped = log.step_writer(&self.progress);
+        if !matches!(stepped, Ok(Step::Blocked)) {
+            self.writer_bell.ring();
+        }
+        match stepped {
             Ok(Step::Worked) => {
                 self.latency.note(self.progress.acknowledged_mark());
                 if log.background_wanted() {
@@ -460,24 +477,55 @@ impl<M: StateMachine> Engine<M> {
         let started = Instant::now();
         log.want_sync(sequence);
         self.writer_signal.notify();
-        while log.durable_sequence() < sequence {
-            self.progress.poison.check()?;
-            if started.elapsed() >= timeout {
+        self.write_until(timeout, || log.durable_sequence() >= sequence)?.then_some(()).ok_or_else(
+            || {
                 let submitted = decode(self.progress.submitted_mark());
-                return Err(WaitError::Timeout {
+                WaitError::Timeout {
                     index: submitted.unwrap_or(0),
                     reached: decode(self.progress.durable_mark()),
                     submitted,
                     waited: started.elapsed(),
-                });
+                }
+            },
+        )
+    }
+
+    /// Takes steps of the log writer until `is_done`, and waits for the thread that is in the log writer's place; whether it
+    /// was done in time.
+    pub(super) fn write_until(
+        &self,
+        timeout: Duration,
+        is_done: impl Fn() -> bool,
+    ) -> Result<bool, Poison> {
+        let started = Instant::now();
+        let mut listener: Option<Listener<'_>> = None;
+        while !is_done() {
+            self.progress.poison.check()?;
+            let left = timeout.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Ok(false);
             }
             if self.step_writer() != Step::Worked {
-                thread::park_timeout(SYNC_LOOK);
+                match &listener {
+                    Some(listener) => listener.sleep(Some(left)),
+                    // Looks once more before it sleeps: a step may have ended before anything listened.
+                    None => listener = Some(self.writer_bell.listen()),
+                }
             }
             self.leave_tasks();
         }
         self.leave_writer();
-        Ok(())
+        Ok(true)
+    }
+
+    /// How long the log writer's thread may sleep.
+    pub(super) fn writer_sleeps(&self) -> Option<Duration> {
+        // After a failure nothing is due any more.
+        let log = self.log.as_ref().filter(|_| !self.has_failed())?;
+        let due = log.next_due();
+        // The look took the log writer's place, where a caller may have met it.
+        self.writer_bell.ring();
+        due
     }
 
     /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The caller holds no lock, because wakers may be called.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::snapshot_calls::SnapshotReport;
+use super::snapshots::snapshot_error;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
@@ -62,8 +63,10 @@ impl<M: StateMachine> Engine<M> {
         }
         let _view = self.viewing.lock();
         // Apply everything committed meanwhile, too, because callers wait for its replies.
-        let held = self.hold_appender_applied(timeout);
-        let mut appending = held.map_err(super::snapshots::snapshot_error)?;
+        self.wait_for_committed(timeout).map_err(snapshot_error)?;
+        let pause = self.pause();
+        let held = pause.appender_applied(timeout.saturating_sub(began.elapsed()));
+        let mut appending = held.map_err(snapshot_error)?;
         if self.is_closed() {
             return Err(SnapshotError::Closed);
         }
@@ -71,7 +74,7 @@ impl<M: StateMachine> Engine<M> {
         // that is removed.
         let sequence = appending.appender.close_and_last_sequence();
         let left = timeout.saturating_sub(began.elapsed());
-        self.sync_log_to(log, sequence, left).map_err(super::snapshots::snapshot_error)?;
+        self.sync_log_to(log, sequence, left).map_err(snapshot_error)?;
         let image = appending
             .appender
             .next_image()
@@ -101,6 +104,8 @@ impl<M: StateMachine> Engine<M> {
         let snapshot = match finished {
             Err(SnapshotError::Stale { snapshot, .. }) if known => {
                 drop(appending);
+                // Nothing is applied before the pause ends.
+                drop(pause);
                 return self.commit_instead(snapshot, timeout, began);
             }
             Err(error) if changed => {
@@ -118,6 +123,7 @@ impl<M: StateMachine> Engine<M> {
         started.map_err(|poison| self.fail(poison))?;
         self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
         drop(appending);
+        drop(pause);
         self.move_snapshot_to(log_id)?;
         self.snapshot_bytes.store(snapshot.bytes(), Ordering::Release);
         log.remove_snapshots_below(log_id.index);
@@ -147,8 +153,10 @@ impl<M: StateMachine> Engine<M> {
         let _view = self.viewing.lock();
         self.check_open()?;
         snapshot.verify()?;
-        let held = self.hold_appender_applied(timeout);
-        let mut appending = held.map_err(super::snapshots::snapshot_error)?;
+        self.wait_for_committed(timeout).map_err(snapshot_error)?;
+        let pause = self.pause();
+        let held = pause.appender_applied(timeout.saturating_sub(began.elapsed()));
+        let mut appending = held.map_err(snapshot_error)?;
         let log_id = self.check_installable(snapshot)?;
         let places = self.workers.take_places();
         self.load(snapshot)?;
@@ -158,6 +166,7 @@ impl<M: StateMachine> Engine<M> {
         started.map_err(|poison| self.fail(poison))?;
         self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
         drop(appending);
+        drop(pause);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
     }
@@ -213,7 +222,7 @@ impl<M: StateMachine> Engine<M> {
             SnapshotError::io("committing", "the log", std::io::Error::other(error))
         })?;
         let applied = self.wait(index, Stage::Applied, timeout);
-        applied.map_err(super::snapshots::snapshot_error)?;
+        applied.map_err(snapshot_error)?;
         let log_id = self.appender.lock().appender.log_id(index);
         Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
     }

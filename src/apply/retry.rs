@@ -35,8 +35,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Longest wait before the next look at a full pipeline, which may become free by memory instead of
-/// an acknowledgement.
+/// Longest wait before the next look at a full pipeline. There is a limit beside the signal: memory
+/// of a value or a view may be short, and the drop of either tells nothing.
 const FULL_WAIT: Duration = Duration::from_millis(5);
 
 impl<M: StateMachine> ApplyManager<M> {

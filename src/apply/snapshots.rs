@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::engine::{Engine, LOG_TIMEOUT};
 use super::snapshot_calls::{CompactionReport, SnapshotReport};
@@ -19,11 +19,6 @@ use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::snapshot::{Snapshot, SnapshotSink};
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
-use crate::threads::Step;
-
-/// Interval at which a compaction checks whether the log writer has reached the next segment.
-const LOOK: Duration = Duration::from_micros(50);
 
 /// Interval, in entries, at which writing a snapshot checks whether the engine is being closed.
 const LOOK_ENTRIES: u32 = 4096;
@@ -144,21 +139,9 @@ impl View {
 }
 
 /// The turn to write a snapshot, or to give up a part of the log.
-pub(super) type Turn<'a> = crate::sync::MutexGuard<'a, ()>;
+pub(super) type Turn<'a> = crate::sync::TurnGuard<'a>;
 
 impl<M: StateMachine> Engine<M> {
-    /// The turn, if it is free in time.
-    pub(super) fn lock_snapshots_within(&self, timeout: Duration) -> Option<Turn<'_>> {
-        let began = Instant::now();
-        loop {
-            match self.snapshotting.try_lock() {
-                Some(turn) => return Some(turn),
-                None if began.elapsed() >= timeout => return None,
-                None => thread::park_timeout(LOOK),
-            }
-        }
-    }
-
     /// Refuses to change snapshots or the log after the end. The caller has the turn, without which
     /// the log is not closed.
     pub(super) fn check_open(&self) -> Result<(), SnapshotError> {
@@ -178,12 +161,12 @@ impl<M: StateMachine> Engine<M> {
         self.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
-    /// Writes the state of this moment to `out`.
+    /// Writes the state of this moment to `out`, which is foreign code: it runs without a lock, but of
+    /// a user's machine, which stands still until it has written.
     pub(super) fn snapshot_to(
         &self,
         out: &mut dyn SnapshotSink,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let _turn = self.snapshotting.lock();
         let (began, began_at) = (Instant::now(), self.latency.now());
         let (log_id, summary) = self.with_state(|state| {
             let (log_id, meta) = (state.log_id(), state.meta());
@@ -363,15 +346,8 @@ impl<M: StateMachine> Engine<M> {
         let Some(number) = appending.appender.end_segment(used_min) else { return Ok(()) };
         log.want_segment(number);
         drop(appending);
-        let began = Instant::now();
-        while log.writer_segment() < number && began.elapsed() < LOG_TIMEOUT {
-            self.progress.poison.check()?;
-            if self.step_writer() != Step::Worked {
-                thread::park_timeout(LOOK);
-            }
-            self.leave_tasks();
-        }
-        self.leave_writer();
+        // Without it the log begins earlier.
+        let _in_time = self.write_until(LOG_TIMEOUT, || log.writer_segment() >= number)?;
         Ok(())
     }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use crate::error::Poison;
 use crate::machine::StateMachine;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::bell::Bell;
 use crate::sync::looks;
 use crate::sync::spin::Spin;
-use crate::sync::thread::{self, JoinHandle};
+use crate::sync::thread::JoinHandle;
 use crate::threads::cores::{Core, PinOutcome, PinnedThread};
 use crate::threads::{Step, start};
 
@@ -22,22 +24,25 @@ const YIELDS: u32 = looks(20);
 /// the thread yields until the other one arrives.
 const BLOCKED_YIELDS: u32 = if cfg!(any(loom, shuttle)) { u32::MAX } else { 2000 };
 
-/// Time that a thread sleeps while another thread has its place.
+/// Time that a thread sleeps while another thread has its place, or holds the appender, or while a
+/// barrier waits for another worker.
+///
+/// No signal ends the wait: each submission releases the appender, and would pay a fence to see a
+/// thread that waits for it. The thread has yielded [`BLOCKED_YIELDS`] times before it sleeps. The
+/// end of a long hold notifies the workers.
 const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
-
-/// Interval at which the ending thread checks whether the threads have ended.
-const END_LOOK: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Vec<JoinHandle<()>>,
+    running: Arc<Running>,
 }
 
 impl Threads {
     /// Makes an empty set.
     pub(crate) fn new() -> Self {
-        Self { handles: Vec::new() }
+        Self { handles: Vec::new(), running: Arc::default() }
     }
 
     /// Drops the handles without asking the threads for anything: they belong to another process.
@@ -89,7 +94,9 @@ impl Threads {
         run: impl FnOnce(&Engine<M>) + Send + 'static,
     ) -> io::Result<()> {
         let shared = Arc::clone(engine);
+        let runs = Runs::begin(&self.running);
         let body = move || {
+            let _runs = runs;
             if cfg!(any(loom, shuttle)) {
                 // A checker's own panics must pass.
                 return run(&shared);
@@ -114,28 +121,64 @@ impl Threads {
     /// state machine is abandoned then. Returns whether all have ended.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
         engine.lifecycle().begin_stopping();
+        // A thread that looked for work just before the flag was set does not sleep for long: it has a token.
+        self.handles.iter().for_each(|handle| handle.thread().unpark());
+        engine.notify_threads();
+        // A caller that waits for a worker takes the worker's steps from now on.
+        engine.ring_bells();
+        // A call that timed out before has abandoned the threads that are left.
+        let all_ended = self.handles.is_empty() || self.running.wait_for_none(timeout);
+        for handle in self.handles.drain(..).filter(|handle| all_ended || has_ended(handle)) {
+            if handle.join().is_err() {
+                tracing::error!("a thread of the engine panicked outside of a state machine");
+            }
+        }
+        all_ended
+    }
+}
+
+/// The threads of an engine that have not come to their end.
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicU64,
+    /// A thread has come to its end.
+    ended: Bell,
+}
+
+impl Running {
+    /// Waits at most so long; whether all threads have come to their end.
+    fn wait_for_none(&self, timeout: Duration) -> bool {
+        if cfg!(any(loom, shuttle)) {
+            // A model's threads all end, and time stands still: they are joined as they come.
+            return true;
+        }
         let began = Instant::now();
-        loop {
-            // A thread that looked for work just before the flag was set sleeps once more.
-            self.handles.iter().for_each(|handle| handle.thread().unpark());
-            engine.notify_threads();
-            let (ended, running) = self.handles.drain(..).partition(has_ended);
-            self.handles = running;
-            for handle in ended {
-                if handle.join().is_err() {
-                    tracing::error!("a thread of the engine panicked outside of a state machine");
-                }
-            }
-            if self.handles.is_empty() {
-                return true;
-            }
-            if began.elapsed() >= timeout {
-                self.handles.clear();
+        let listener = self.ended.listen();
+        while self.count.load(Ordering::Acquire) > 0 {
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
                 return false;
             }
-            // A sleep would resume after each signal, and under enough signals never end.
-            thread::park_timeout(END_LOOK);
+            listener.sleep(Some(left));
         }
+        true
+    }
+}
+
+/// One of these threads, until it is dropped.
+struct Runs(Arc<Running>);
+
+impl Runs {
+    fn begin(running: &Arc<Running>) -> Self {
+        running.count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(running))
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Release);
+        self.0.ended.ring();
     }
 }
 
@@ -196,7 +239,11 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
         engine.progress.wake_tasks();
         if step == Step::Worked {
             spin.reset();
-        } else if !has_patience(&mut spin, step) {
+            continue;
+        }
+        // The worker's place is free, and its ring may have run dry.
+        engine.workers_bell.ring();
+        if !has_patience(&mut spin, step) {
             if step == Step::Blocked {
                 worker.signal.sleep(Some(BLOCKED_SLEEP), || false);
                 continue;
@@ -205,6 +252,8 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
             worker.signal.sleep(longest, || worker_wakes(engine, id, longest));
         }
     }
+    // Its place is free for good.
+    engine.workers_bell.ring();
 }
 
 /// Time that a worker may sleep without a call: entries are fed when their linger is over. After a
@@ -240,9 +289,7 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             // the appender is held for a moment.
             engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
-            // After a failure nothing is due any more.
-            let longest = engine.log.as_ref().filter(|_| !engine.has_failed());
-            let longest = longest.and_then(|log| log.next_due());
+            let longest = engine.writer_sleeps();
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
             engine.writer_signal.sleep(longest, || {
                 // A caller may have written in the writer's place since the time was computed.

@@ -1,7 +1,6 @@
 //! Views of the state at one exact index, taken while apply continues: a view token passes through
 //! the rings like an entry.
 
-use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
@@ -13,11 +12,9 @@ use crate::error::{Poison, ViewError, WaitError};
 use crate::machine::{StateMachine, View, Views};
 use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
-use crate::sync::{MutexGuard, thread};
+use crate::sync::bell::Listener;
+use crate::sync::{MutexGuard, Rank, thread};
 use crate::threads::Step;
-
-/// Interval at which the taker of a view checks whether the workers have reached its token.
-const LOOK: Duration = Duration::from_micros(50);
 
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {
@@ -28,13 +25,14 @@ impl<M: StateMachine> Engine<M> {
         let hold = self.table.hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
         views.begin_view()?;
+        let mut workers = WorkersWait::new(self);
         while !self.push_view_token()? {
-            self.pass_time();
+            workers.wait(None);
         }
         self.workers.notify();
         while views.partitions_reached() < self.workers.count() {
             self.progress.poison.check()?;
-            self.pass_time();
+            workers.wait(None);
         }
         Ok(views.finish_view(hold)?)
     }
@@ -48,80 +46,44 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<R, Poison> {
         let _turn = self.viewing.lock();
         self.end_linger()?;
-        let appending = self.hold_appender_idle()?;
+        let pause = self.pause();
+        let appending = pause.appender_idle()?;
         let places = self.workers.take_places();
         let applied = self.applied_in(&appending);
-        let HeldAppender { appending, hold } = appending;
         drop(appending);
-        Ok(look(&self.machine, applied, HeldPlaces { places, _hold: hold }))
+        Ok(look(&self.machine, applied, HeldPlaces { places, _pause: pause }))
     }
 
-    /// Locks the appender's place while the rings are empty. Everything given to the workers is in
-    /// the state, and no other thread can add to it.
-    ///
-    /// The workers are given nothing meanwhile. Otherwise, where apply is the bottleneck, they
-    /// would never be idle.
-    pub(crate) fn hold_appender_idle(&self) -> Result<HeldAppender<'_, M>, Poison> {
-        // Count before the lock: later holders see the pause, and earlier ones have fed a bounded
-        // number.
+    /// Gives the workers nothing until the result is dropped. Its drop locks the appender, so the
+    /// caller does not hold the appender.
+    pub(super) fn pause(&self) -> Pause<'_, M> {
+        Rank::Appender.assert_free();
+        // Before the appender is locked. A thread that locks it later sees the pause, and a thread
+        // that fed earlier fed a bounded number of entries.
         self.holding.fetch_add(1, Ordering::Relaxed);
-        let hold = Hold { engine: self };
-        loop {
-            let appending = self.appender.lock();
-            self.progress.poison.check()?;
-            if self.workers.are_done(&self.rings) {
-                return Ok(HeldAppender { appending, hold });
+        Pause { engine: self }
+    }
+
+    /// Blocks until everything is applied that is committed now. Returns at once where the engine
+    /// is stepped by hand.
+    pub(super) fn wait_for_committed(&self, timeout: Duration) -> Result<(), WaitError> {
+        match decode(self.progress.committed_mark()) {
+            Some(last) if self.config.by_hand.is_none() => {
+                self.wait_under_lock(last, Stage::Applied, timeout)
             }
-            drop(appending);
-            self.pass_time();
+            _ => Ok(()),
         }
     }
 
-    /// Locks the appender's place with every committed entry in the state.
-    ///
-    /// Entries that were committed while the pause began are applied with the place taken; later
-    /// commits wait.
-    pub(crate) fn hold_appender_applied(
-        &self,
-        timeout: Duration,
-    ) -> Result<HeldAppender<'_, M>, WaitError> {
-        let began = Instant::now();
-        if self.config.by_hand.is_none()
-            && let Some(last) = decode(self.progress.committed_mark())
-        {
-            self.wait(last, Stage::Applied, timeout)?;
-        }
-        let mut held = self.hold_appender_idle()?;
-        loop {
-            self.progress.poison.check()?;
-            let (applied, committed) =
-                (self.progress.applied_mark(), self.progress.committed_mark());
-            if applied == committed && self.workers.are_done(&self.rings) {
-                return Ok(held);
-            }
-            let fed = self.feed_to(&mut held, self.slot_limit());
-            fed.map_err(|poison| WaitError::Poisoned(self.fail(poison)))?;
-            if began.elapsed() >= timeout {
-                return Err(WaitError::Timeout {
-                    index: decode(committed).unwrap_or(0),
-                    reached: decode(applied),
-                    submitted: decode(self.progress.submitted_mark()),
-                    waited: began.elapsed(),
-                });
-            }
-            self.pass_time();
-        }
-    }
-
-    /// Ends the last pause: feeds the workers with everything that came meanwhile.
+    /// Gives the workers what came meanwhile, if the last pause is over.
     fn end_hold(&self) {
         if self.holding.fetch_sub(1, Ordering::Relaxed) != 1 || self.progress.poison.get().is_some()
         {
             return;
         }
-        // A holder that ran before this decrement saw the pause and fed nothing, so feed now. Later
-        // holders see no pause. Feed without a linger, because the entries may have waited long, or
-        // been flushed meanwhile.
+        // A holder of the appender that ran before the decrement may have seen the pause and fed
+        // nothing, so feed now. Later holders see no pause. Entries may have waited for long, or
+        // may have been flushed meanwhile, so nothing lingers.
         let _failed = self.feed_now();
     }
 
@@ -139,74 +101,128 @@ impl<M: StateMachine> Engine<M> {
         self.rings.push(token).map_err(|poison| self.fail(poison))?;
         Ok(true)
     }
+}
 
-    /// Waits a moment for the workers; takes their steps in an engine without threads.
-    fn pass_time(&self) {
-        if self.config.by_hand.is_none() && !self.lifecycle().is_stopping() {
-            self.workers.notify();
-            thread::park_timeout(LOOK);
-            return;
-        }
-        for id in 0..self.workers.count() {
-            if self.step_worker(id) != Step::Blocked {
-                continue;
+/// A caller that waits for the workers, and looks again after each wait.
+struct WorkersWait<'e, M: StateMachine> {
+    engine: &'e Engine<M>,
+    listener: Option<Listener<'e>>,
+}
+
+impl<'e, M: StateMachine> WorkersWait<'e, M> {
+    fn new(engine: &'e Engine<M>) -> Self {
+        Self { engine, listener: None }
+    }
+
+    /// Returns when the workers may have done something, or after `longest`. Takes their steps
+    /// where no threads of theirs run.
+    fn wait(&mut self, longest: Option<Duration>) {
+        let engine = self.engine;
+        let by_hand = engine.config.by_hand.is_some();
+        if by_hand || engine.lifecycle().is_stopping() {
+            let (mut worked, mut blocked) = (false, false);
+            for id in 0..engine.workers.count() {
+                let step = engine.step_worker(id);
+                worked |= step == Step::Worked;
+                blocked |= step == Step::Blocked;
             }
-            if self.config.by_hand.is_some() {
+            if worked || !blocked {
+                return;
+            }
+            if by_hand {
                 thread::yield_now();
-            } else {
-                // The engine may have been abandoned while a worker is stuck in the machine, which
-                // can take long.
-                thread::park_timeout(LOOK);
+                return;
             }
+            // The engine was abandoned while a worker is stuck in the machine. The worker's thread
+            // rings when it ends.
+        }
+        match &self.listener {
+            Some(listener) => {
+                engine.workers.notify();
+                listener.sleep(longest);
+            }
+            // The caller looks once more before it sleeps: an earlier ring had no listener.
+            None => self.listener = Some(engine.workers_bell.listen()),
         }
     }
 }
 
 /// A pause: while it lives, the workers are given nothing.
 #[derive(Debug)]
-struct Hold<'a, M: StateMachine> {
-    engine: &'a Engine<M>,
+pub(super) struct Pause<'e, M: StateMachine> {
+    engine: &'e Engine<M>,
 }
 
-impl<M: StateMachine> Drop for Hold<'_, M> {
+impl<M: StateMachine> Pause<'_, M> {
+    /// Locks the appender once the rings are empty and the workers are done: everything that was
+    /// given to the workers is in the state. The borrow releases the appender before the pause ends.
+    ///
+    /// Without the pause, under a steady load, the workers would always have something to do.
+    pub(super) fn appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {
+        let engine = self.engine;
+        let mut workers = WorkersWait::new(engine);
+        loop {
+            let appending = engine.appender.lock();
+            engine.progress.poison.check()?;
+            if engine.workers.are_done(&engine.rings) {
+                return Ok(appending);
+            }
+            drop(appending);
+            workers.wait(None);
+        }
+    }
+
+    /// Locks the appender once everything that is committed is in the state.
+    ///
+    /// Entries that were committed while the pause began are applied with the appender held, so
+    /// that later commits wait.
+    pub(super) fn appender_applied(
+        &self,
+        timeout: Duration,
+    ) -> Result<MutexGuard<'_, Appending>, WaitError> {
+        let (engine, progress) = (self.engine, &self.engine.progress);
+        let began = Instant::now();
+        let mut held = self.appender_idle()?;
+        let mut workers = WorkersWait::new(engine);
+        loop {
+            progress.poison.check()?;
+            let (applied, committed) = (progress.applied_mark(), progress.committed_mark());
+            if applied == committed && engine.workers.are_done(&engine.rings) {
+                return Ok(held);
+            }
+            let fed = engine.feed_to(&mut held, engine.slot_limit());
+            fed.map_err(|poison| WaitError::Poisoned(engine.fail(poison)))?;
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(WaitError::Timeout {
+                    index: decode(committed).unwrap_or(0),
+                    reached: decode(applied),
+                    submitted: decode(progress.submitted_mark()),
+                    waited: began.elapsed(),
+                });
+            }
+            workers.wait(Some(left));
+        }
+    }
+}
+
+impl<M: StateMachine> Drop for Pause<'_, M> {
     fn drop(&mut self) {
         self.engine.end_hold();
-    }
-}
-
-/// The appender's place, while the workers have nothing and get nothing.
-#[derive(Debug)]
-pub(crate) struct HeldAppender<'a, M: StateMachine> {
-    /// Dropped first, because the end of the pause locks it again.
-    appending: MutexGuard<'a, Appending>,
-    hold: Hold<'a, M>,
-}
-
-impl<M: StateMachine> Deref for HeldAppender<'_, M> {
-    type Target = Appending;
-
-    fn deref(&self) -> &Appending {
-        &self.appending
-    }
-}
-
-impl<M: StateMachine> DerefMut for HeldAppender<'_, M> {
-    fn deref_mut(&mut self) -> &mut Appending {
-        &mut self.appending
     }
 }
 
 /// Every worker's place. When it is dropped, the places are free first, and then the workers are
 /// given what came meanwhile.
 #[derive(Debug)]
-pub(crate) struct HeldPlaces<'a, M: StateMachine> {
-    places: Vec<MutexGuard<'a, WorkerState>>,
-    _hold: Hold<'a, M>,
+pub(crate) struct HeldPlaces<'e, M: StateMachine> {
+    places: Vec<MutexGuard<'e, WorkerState>>,
+    _pause: Pause<'e, M>,
 }
 
 impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
     fn drop(&mut self) {
-        // The end of the hold locks the appender, which comes before the places.
+        // The end of the pause locks the appender, which comes before the places.
         self.places.clear();
     }
 }

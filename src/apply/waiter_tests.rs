@@ -44,7 +44,7 @@ impl Wake for Probe {
         let found = [
             is_held(engine.appender.try_lock().is_some(), "the appender"),
             is_held(engine.viewing.try_lock().is_some(), "the turn of views"),
-            is_held(engine.snapshotting.try_lock().is_some(), "the turn of snapshots"),
+            is_held(engine.snapshotting.is_free(), "the turn of snapshots"),
             is_held(engine.workers.are_free(), "a worker's place"),
             is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
             is_held(engine.claims.are_free(), "the claims"),

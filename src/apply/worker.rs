@@ -214,6 +214,9 @@ impl<M: StateMachine> Applying<'_, M> {
                     self.commit(staging, worker, state)?;
                 }
                 reach_view_token(self.machine.views(), partition);
+                // Pairs with the fence of `Bell::listen`: the taker of the view sees the token
+                // reached, or is rung for.
+                fence(Ordering::SeqCst);
             }
             (_, Some(staging)) => return self.stage(staging, worker, state, range),
             (RangeKind::Barrier, None) if worker.id != 0 => {}

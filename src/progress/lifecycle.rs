@@ -60,7 +60,7 @@ impl Lifecycle {
     }
 
     /// Whether the threads end. Relaxed: a thread that sees the phase too late looks again, because the stopping thread
-    /// wakes it until it has ended.
+    /// has unparked it.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= Phase::Stopping as u64

@@ -1,4 +1,5 @@
-//! Waking callers that wait for what no watermark says: a frame that is durable, a worker that is done, a thread that ended.
+//! The bell: wakes callers that wait for something that no watermark says, such as a durable frame,
+//! a worker that is done, or a thread that has ended.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, Rank};
 
-/// A bell that any number of threads listen to. It says that something changed, and not what: a listener looks again.
+/// A bell, with any number of listening threads. It says that something changed, and not what: a
+/// listener looks again.
 #[derive(Debug)]
 pub(crate) struct Bell {
     /// Number of listeners. It lets a ring skip the lock. SeqCst fences on both sides order it
@@ -31,8 +33,8 @@ impl Default for Bell {
 }
 
 impl Bell {
-    /// Registers the calling thread. It then looks for what it waits for, and sleeps if that is not there: what comes after
-    /// this call rings for it.
+    /// Registers the calling thread. The thread then looks for what it waits for, and sleeps if that
+    /// is not there. Each ring after this call is for the thread too.
     pub(crate) fn listen(&self) -> Listener<'_> {
         let mut listeners = self.listeners.lock();
         let number = listeners.next;
@@ -40,21 +42,21 @@ impl Bell {
         listeners.threads.push((number, thread::current()));
         self.listening.store(listeners.threads.len() as u64, Ordering::Relaxed);
         drop(listeners);
-        // Pairs with the fence in `ring`: the listener sees what was there before the ring, or the ring sees the listener.
+        // Pairs with the fence in `ring`: the listener sees the change, or the ring sees the
+        // listener.
         fence(Ordering::SeqCst);
         Listener { bell: self, number }
     }
 
-    /// Wakes all listeners: what they should find is visible already, and a lock that they try is free. Costs a fence and
-    /// a load if no thread listens.
+    /// Wakes all listeners. The caller has made the change visible, and released the locks that a
+    /// listener tries. Costs a fence and a load if no thread listens.
     #[inline]
     pub(crate) fn ring(&self) {
         fence(Ordering::SeqCst);
         self.ring_after_fence();
     }
 
-    /// Rings as [`Bell::ring`] does, for a caller that has passed a SeqCst fence since it changed
-    /// what listeners look for.
+    /// As [`Bell::ring`], for a caller that has passed a SeqCst fence since the change.
     #[inline]
     pub(crate) fn ring_after_fence(&self) {
         if self.listening.load(Ordering::Relaxed) > 0 {
@@ -77,8 +79,8 @@ pub(crate) struct Listener<'b> {
 }
 
 impl Listener<'_> {
-    /// Sleeps until the bell rings, or for `longest`. A ring since the last sleep, or since the thread began to listen, ends it
-    /// at once. It may return early.
+    /// Sleeps until the bell rings, or for `longest`. A ring since the last sleep, or since the
+    /// thread began to listen, ends the sleep at once. It may return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>) {
         match longest {
             Some(longest) => thread::park_timeout(longest),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::rank::{Held, Key, Rank};
 use super::raw;
@@ -90,6 +90,81 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+/// A lock that a call holds for long. Another call can wait for it with a timeout.
+pub(crate) struct Turn {
+    key: Key,
+    is_taken: raw::Mutex<bool>,
+    /// It was given back.
+    given_back: raw::Condvar,
+}
+
+impl Turn {
+    pub(crate) fn new(rank: Rank) -> Self {
+        let (is_taken, given_back) = (raw::Mutex::new(false), raw::Condvar::new());
+        Self { key: Key::new(rank, 0), is_taken, given_back }
+    }
+
+    /// Waits until no other call has it. The calling thread holds locks of lower ranks only.
+    #[track_caller]
+    pub(crate) fn lock(&self) -> TurnGuard<'_> {
+        self.key.check();
+        let mut is_taken = whole(self.is_taken.lock());
+        while *is_taken {
+            is_taken = whole(self.given_back.wait(is_taken));
+        }
+        self.take(is_taken)
+    }
+
+    /// As [`Turn::lock`]; `None` if another call has it all the time.
+    #[track_caller]
+    pub(crate) fn lock_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
+        self.key.check();
+        let began = Instant::now();
+        let mut is_taken = whole(self.is_taken.lock());
+        while *is_taken {
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return None;
+            }
+            is_taken = whole(self.given_back.wait_timeout(is_taken, left)).0;
+        }
+        Some(self.take(is_taken))
+    }
+
+    /// Whether no call has it at the moment.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn is_free(&self) -> bool {
+        !*whole(self.is_taken.lock())
+    }
+
+    fn take(&self, mut is_taken: raw::MutexGuard<'_, bool>) -> TurnGuard<'_> {
+        *is_taken = true;
+        TurnGuard { turn: self, held: self.key.hold() }
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").finish_non_exhaustive()
+    }
+}
+
+/// A turn that the call has until this is dropped.
+#[must_use = "the turn is given back when this is dropped"]
+#[derive(Debug)]
+pub(crate) struct TurnGuard<'a> {
+    turn: &'a Turn,
+    #[allow(dead_code, reason = "says until its drop that the thread holds the turn")]
+    held: Held,
+}
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        *whole(self.turn.is_taken.lock()) = false;
+        self.turn.given_back.notify_one();
     }
 }
 

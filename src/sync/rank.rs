@@ -92,6 +92,8 @@ ranks! {
     LogMarks,
     /// The registered waiters.
     Waiters,
+    /// The callers that listen to a bell.
+    Listeners,
     /// The turn to take time stamps off.
     LatencyTurn,
     /// Progress of compacting.

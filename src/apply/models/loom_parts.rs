@@ -14,9 +14,10 @@ use crate::progress::waiter::{self, Acknowledged, Wait};
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::sync::ArrayQueue;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::canary;
+use crate::sync::bell::Bell;
 use crate::sync::signal::Signal;
 use crate::sync::thread::{Thread, current, park};
+use crate::sync::{self, Rank, canary};
 
 /// Runs `model` in every interleaving with at most `preemptions_max` preemptions, unless
 /// `LOOM_MAX_PREEMPTIONS` sets another number.
@@ -319,6 +320,73 @@ fn a_thread_that_goes_to_sleep_for_good_while_a_deadline_comes_wakes() {
 fn canary_without_the_signals_fences_a_deadline_is_slept_through() {
     let _canary = canary::leave_out("sync/signal.rs");
     check(3, a_deadline_comes_while_a_thread_goes_to_sleep);
+}
+
+/// What a caller waits for comes while it begins to listen.
+fn a_bell_rings_while_a_caller_begins_to_listen() {
+    let shared = Arc::new((Bell::default(), AtomicBool::new(false)));
+    let theirs = Arc::clone(&shared);
+    let ringer = thread::spawn(move || {
+        theirs.1.store(true, Ordering::Relaxed);
+        theirs.0.ring();
+    });
+    let listener = shared.0.listen();
+    while !shared.1.load(Ordering::Relaxed) {
+        listener.sleep(None);
+    }
+    drop(listener);
+    ringer.join().unwrap();
+}
+
+#[test]
+fn a_caller_that_begins_to_listen_while_the_bell_rings_wakes() {
+    check(3, a_bell_rings_while_a_caller_begins_to_listen);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn canary_without_the_bells_fences_a_ring_is_lost() {
+    let _canary = canary::leave_out("sync/bell.rs");
+    check(3, a_bell_rings_while_a_caller_begins_to_listen);
+}
+
+/// A caller finds a place taken, and listens, while the thread that has it lets go of it and rings.
+#[test]
+fn a_caller_that_finds_a_place_taken_wakes_when_it_is_free() {
+    check(3, || {
+        let shared = Arc::new((Bell::default(), sync::Mutex::new(Rank::LogWriter, 0)));
+        let theirs = Arc::clone(&shared);
+        let holder = thread::spawn(move || {
+            *theirs.1.lock() += 1;
+            theirs.0.ring();
+        });
+        let mut listener = None;
+        loop {
+            if let Some(mut place) = shared.1.try_lock() {
+                *place += 1;
+                break;
+            }
+            match &listener {
+                None => listener = Some(shared.0.listen()),
+                Some(listener) => listener.sleep(None),
+            }
+        }
+        drop(listener);
+        holder.join().unwrap();
+        assert_eq!(*shared.1.lock(), 2);
+    });
+}
+
+/// A thread of a model that takes two locks against their ranks is told, though no other thread is in its way.
+#[test]
+#[should_panic(expected = "ranks must rise")]
+fn a_model_asserts_that_ranks_rise() {
+    check(1, || {
+        let (low, high) =
+            (sync::Mutex::new(Rank::Appender, ()), sync::Mutex::new(Rank::Waiters, ()));
+        let _high = high.lock();
+        drop(low.lock());
+    });
 }
 
 #[test]
