@@ -297,8 +297,9 @@ fn the_gate_leaves_out_only_modules_without_a_real_directory() {
             let found = needles.iter().find(|needle| source.contains(**needle));
             assert_eq!(found, None, "{} may write a log to a real directory", path.display());
         }
-        // The harness takes a name for every module whose name ends so.
-        let others = engine.iter().filter(|path| !of_it(path));
+        // The harness takes a name for every module whose name ends so. A file of another folder has another name here.
+        let is_elsewhere = |path: &PathBuf| path.iter().any(|part| part == "..");
+        let others = engine.iter().filter(|path| !of_it(path) && !is_elsewhere(path));
         for name in others.flat_map(|path| path.components()) {
             let name = name.as_os_str().to_string_lossy();
             let name = name.trim_end_matches(".rs");
