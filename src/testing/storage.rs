@@ -40,8 +40,10 @@ mod tables;
 
 use std::fmt;
 
-use crate::error::StorageError;
+use crate::error::{OpenError, StorageError};
+use crate::machine::StateMachine;
 use crate::machine::storage::Storage;
+use crate::testing::SimDisk;
 
 pub use memory::{MemorySnapshot, MemoryStorage};
 
@@ -244,6 +246,21 @@ impl Suite {
             (Check::Logs, machine::check_logs(subject, self.seed, self.logs, self.entries)),
             (Check::Installing, machine::check_installing(subject, self.seed, self.entries)),
         ])
+    }
+
+    /// Runs [`Check::Logs`] on a key-value machine over the engine's own log, such as a
+    /// [`PersistentStateMachine`](crate::PersistentStateMachine). `open` opens it in the directory of a simulated disk,
+    /// which is a new one for each log.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first log whose replies or snapshots differ from those of a machine in memory.
+    pub fn check_logged<M: StateMachine>(
+        &self,
+        open: impl Fn(&SimDisk) -> Result<M, OpenError>,
+    ) -> Result<(), Failures> {
+        let outcome = machine::check_logged(self.seed, self.logs, self.entries, open);
+        gather([(Check::Logs, outcome)])
     }
 }
 

@@ -5,8 +5,13 @@ use std::ops::Bound;
 use std::thread;
 use std::time::Duration;
 
+use sprag::error::OpenError;
+use sprag::testing::SimDisk;
 use sprag::testing::storage::{Check, Failures, MemorySnapshot, MemoryStorage, Subject, Suite};
-use sprag::{ScanEach, Storage, StorageBatch, StorageError, StorageSnapshot, Table};
+use sprag::{
+    Durability, PersistentConfig, PersistentStateMachine, ScanEach, Storage, StorageBatch,
+    StorageError, StorageSnapshot, Table,
+};
 
 #[allow(unreachable_pub, missing_docs, reason = "the example's own")]
 #[path = "../../examples/storage.rs"]
@@ -40,6 +45,28 @@ impl Subject for Memory {
 #[test]
 fn the_storage_in_memory_conforms() {
     Suite::new().logs(1000).entries(16).check(&Memory).unwrap();
+}
+
+/// The machine over the engine's own log, in a directory of the simulated disk.
+fn over_our_log(disk: &SimDisk) -> Result<PersistentStateMachine, OpenError> {
+    let config = PersistentConfig::new("simulated").segment_bytes(64 << 10).expected_keys(16);
+    PersistentStateMachine::open_on_disk(disk.open(true)?, config.durability(Durability::Os))
+}
+
+#[test]
+fn random_logs_over_our_own_log_give_what_a_machine_in_memory_gives() {
+    Suite::new().logs(1000).entries(16).check_logged(over_our_log).unwrap();
+}
+
+/// The canary: a machine that opens without what was written must be told apart.
+#[test]
+fn a_machine_that_forgets_the_log_is_told_apart() {
+    let forgets = |_: &SimDisk| over_our_log(&SimDisk::new(1));
+    let found = Suite::new().logs(3).entries(16).check_logged(forgets).unwrap_err();
+    assert_eq!(
+        found.failures.iter().map(|failure| failure.check).collect::<Vec<_>>(),
+        [Check::Logs]
+    );
 }
 
 struct Example;

@@ -13,7 +13,7 @@ use crate::machine::storage::{Storage, StorageConfig, StorageMachine, Table};
 use crate::machine::{MemoryConfig, MemoryStateMachine, PersistentStateMachine, StateMachine};
 use crate::snapshot::Snapshot;
 use crate::testing::conformance::{self, OwnedPayload, RandomLog, key_value_payload};
-use crate::testing::{Random, Stepped};
+use crate::testing::{Random, SimDisk, Stepped};
 
 /// Time after which a call counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +49,25 @@ impl<S: Subject> conformance::Subject for Machines<'_, S> {
             // No other state exists.
             _ => b"it cannot be read".to_vec(),
         }
+    }
+}
+
+/// The key-value commands that random logs are drawn from.
+struct Commands;
+
+impl conformance::Subject for Commands {
+    type Machine = MemoryStateMachine;
+
+    fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
+        MemoryStateMachine::new(MemoryConfig::default())
+    }
+
+    fn payload(&self, random: &mut Random) -> OwnedPayload {
+        key_value_payload(random)
+    }
+
+    fn digest(&self, _machine: &MemoryStateMachine) -> Vec<u8> {
+        Vec::new()
     }
 }
 
@@ -106,29 +125,71 @@ pub(super) fn check_logs<S: Subject>(
     logs: usize,
     entries: usize,
 ) -> Outcome {
+    each_log(seed, logs, |seed| {
+        let log = RandomLog::draw(&Machines(subject), seed, entries);
+        let place = subject.place();
+        check_log(&log, seed, || over(doing("opening", subject.open(&place))?, &log), close)
+    })
+}
+
+/// Does the same with a machine over the engine's log on a simulated disk. It is closed or killed before it is opened
+/// anew.
+pub(super) fn check_logged<M: StateMachine>(
+    seed: u64,
+    logs: usize,
+    entries: usize,
+    open: impl Fn(&SimDisk) -> Result<M, OpenError>,
+) -> Outcome {
+    each_log(seed, logs, |seed| {
+        let log = RandomLog::draw(&Commands, seed, entries);
+        let disk = SimDisk::new(seed);
+        check_log(
+            &log,
+            seed,
+            || manage(open(&disk), &log),
+            |engine, random| {
+                if random.coin() {
+                    return close(engine, random);
+                }
+                disk.crash_process();
+                drop(engine);
+                Ok(())
+            },
+        )
+    })
+}
+
+fn each_log(seed: u64, logs: usize, check: impl Fn(u64) -> Outcome) -> Outcome {
     for number in 0..logs as u64 {
         let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
-        let during = |what: String| format!("log {number}: {what}");
-        check_log(subject, seed, entries).map_err(during)?;
+        check(seed).map_err(|what| format!("log {number}: {what}"))?;
     }
     Ok(())
 }
 
-fn check_log<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
-    let log = RandomLog::draw(&Machines(subject), seed, entries);
+fn close<M: StateMachine>(engine: Stepped<M>, _random: &mut Random) -> Outcome {
+    engine.into_manager().close(TIMEOUT).map_err(|error| format!("closing: {error}"))
+}
+
+/// Applies one log by one machine after another, each of which `open` gives and `end` ends.
+fn check_log<M: StateMachine>(
+    log: &RandomLog,
+    seed: u64,
+    open: impl Fn() -> Result<Stepped<M>, String>,
+    end: impl Fn(Stepped<M>, &mut Random) -> Outcome,
+) -> Outcome {
     let mut random = Random::new(seed);
-    let memory = in_memory(&log)?;
-    let place = subject.place();
+    let memory = in_memory(log)?;
     let mut done = 0;
     while done < log.len() {
         let to = (done + 1 + random.below(log.len())).min(log.len());
-        let engine = over(doing("opening", subject.open(&place))?, &log)?;
-        let applied = engine.machine().applied().map(|log_id| log_id.index);
+        let engine = open()?;
+        let applied = engine.stats().applied;
         let must = log.indexes(0, done).last();
         require!(applied == must, "opened again, it has applied {applied:?}, must be {must:?}");
-        let replies = apply(&engine, &log, done, to)?;
+        let replies = apply(&engine, log, done, to)?;
         for (index, (reply, must)) in
-            log.indexes(done, to).zip(replies.iter().zip(apply(&memory, &log, done, to)?))
+            log.indexes(done, to).zip(replies.iter().zip(apply(&memory, log, done, to)?))
         {
             require!(*reply == must, "index {index} is replied {reply:?}, must be {must:?}");
         }
@@ -138,8 +199,7 @@ fn check_log<S: Subject>(subject: &S, seed: u64, entries: usize) -> Outcome {
         );
         let (keys, must) = (engine.stats().machine.keys, memory.stats().machine.keys);
         require!(keys == must, "after {to} entries it counts {keys} keys, must be {must}");
-        let closed = engine.into_manager().close(TIMEOUT);
-        closed.map_err(|error| format!("closing: {error}"))?;
+        end(engine, &mut random)?;
         done = to;
     }
     Ok(())
