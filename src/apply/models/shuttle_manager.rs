@@ -217,7 +217,7 @@ fn a_machine_that_fails_ends_every_wait() {
             let waiting = Arc::clone(&manager);
             let waiter = thread::spawn(move || waiting.wait_for_apply(2, FOREVER));
             // The toy refuses an entry that does not follow its predecessor, and 0 has none.
-            manager.apply_entries(&[Entry::noop(0, 1)]).unwrap();
+            let _ = manager.apply_entries(&[Entry::noop(0, 1)]).unwrap();
             let outcome = manager.wait_for_apply(2, FOREVER);
             assert!(matches!(outcome, Err(WaitError::Poisoned(_))), "{outcome:?}");
             assert!(matches!(waiter.join().unwrap(), Err(WaitError::Poisoned(_))));
