@@ -18,7 +18,7 @@ use crate::entry::LogId;
 pub use fatal::Fatal;
 pub use snapshot::SnapshotError;
 pub use storage::StorageError;
-pub use submission::{ApplyError, ProposeError, SubmitError};
+pub use submission::{ApplyError, Excess, ProposeError, SubmitError};
 
 mod lock;
 mod poison;

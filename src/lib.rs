@@ -127,6 +127,7 @@ pub mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hook;
 mod image;
 pub mod inspect;
 mod log;

@@ -51,6 +51,17 @@ pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 pub mod conformance;
 pub mod storage;
 
+/// What a test needs that decorates a machine with the engine's hooks. It may change in any version.
+#[doc(hidden)]
+pub mod hooks {
+    pub use crate::hook::Hook;
+    pub use crate::machine::Views;
+    pub use crate::machine::storage::Staging;
+
+    /// The value that the engine passes.
+    pub const ENGINE: Hook = Hook::ENGINE;
+}
+
 /// Repairs as [`repair`](fn@crate::repair) does, on the simulated disk. The copies go to `backup`,
 /// which must be empty.
 ///

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
+use crate::hook::Hook;
 use crate::machine::StateMachine;
 use crate::progress::watermark::encode;
 use crate::sync::atomic::Ordering;
@@ -110,7 +111,7 @@ impl<M: StateMachine> Engine<M> {
         let free = log.free_below(applied, self.progress.submitted_mark());
         let sealed_bytes = log.sealed_bytes_below(free);
         // Compacting a machine over a storage writes no snapshot.
-        let (snapshot, snapshot_bytes) = match self.machine.staging() {
+        let (snapshot, snapshot_bytes) = match self.machine.staging(Hook::ENGINE) {
             Some(_) => (encode(log.base().last.map(|last| last.index)), 0),
             None => (
                 self.snapshot_mark.load(Ordering::Acquire),
@@ -124,7 +125,7 @@ impl<M: StateMachine> Engine<M> {
     /// Takes one step of filling the store from the snapshot it was opened from: one chunk. A
     /// damaged chunk ends the engine, because its keys are nowhere else.
     pub(crate) fn step_fill(&self) -> Step {
-        let Some(views) = self.machine.views() else { return Step::Idle };
+        let Some(views) = self.machine.views(Hook::ENGINE) else { return Step::Idle };
         if self.progress.poison.get().is_some() {
             return Step::Idle;
         }

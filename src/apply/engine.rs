@@ -20,6 +20,7 @@ use crate::config::ApplyConfig;
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::LogId;
 use crate::error::{OpenError, Poison, WaitError};
+use crate::hook::Hook;
 use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
 use crate::log::{JournalParts, Log};
@@ -106,7 +107,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
         let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
         // A machine over a storage has one partition.
-        let workers = if machine.staging().is_some() { 1 } else { workers };
+        let workers = if machine.staging(Hook::ENGINE).is_some() { 1 } else { workers };
         let start = machine.applied();
         let replayed = machine.stats().applied_count;
         let JournalParts { appender, log, table, rule, start, poison, memory } =
@@ -217,7 +218,7 @@ impl<M: StateMachine> Engine<M> {
         } else if !linger.is_zero() {
             let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
             let to = self.progress.committed_mark();
-            let full = (self.full_batch(), self.machine.staging().is_some());
+            let full = (self.full_batch(), self.machine.staging(Hook::ENGINE).is_some());
             let now = || self.latency.now();
             let Some(mark) = appending.linger.feeds_to(first, to, full, linger, now) else {
                 return Ok(false);
@@ -617,7 +618,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Counts a holder of the directory.
     pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
-        let holders = self.log.as_ref()?.disk().holders()?;
+        let holders = self.log.as_ref()?.disk().holders(Hook::ENGINE)?;
         Some(holders.hold(holder))
     }
 

@@ -16,6 +16,7 @@ use super::snapshots::snapshot_error;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
+use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::meta::LogBase;
 use crate::machine::StateMachine;
@@ -83,7 +84,7 @@ impl<M: StateMachine> Engine<M> {
         self.prepare_to_start_over(log, image.image().segment())?;
         let mut known = false;
         let mut changed = false;
-        let is_kept = self.machine.staging().is_some();
+        let is_kept = self.machine.staging(Hook::ENGINE).is_some();
         let finished = received.finish(|snapshot| {
             let log_id = self.check_installable(snapshot)?;
             if appending.appender.log_id(log_id.index) == Some(log_id) {
@@ -174,7 +175,7 @@ impl<M: StateMachine> Engine<M> {
     /// Checks that the snapshot is of this kind of machine, and goes further than the committed
     /// entries.
     fn check_installable(&self, snapshot: &Snapshot) -> Result<LogId, SnapshotError> {
-        snapshot.check_kind(match self.machine.views() {
+        snapshot.check_kind(match self.machine.views(Hook::ENGINE) {
             Some(_) => SnapshotKind::KeyValue,
             None => SnapshotKind::Blob,
         })?;
@@ -190,7 +191,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(super) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        match self.machine.views() {
+        match self.machine.views(Hook::ENGINE) {
             Some(views) => views.load(snapshot).map_err(|error| match error {
                 // The storage under the machine may have either state.
                 SnapshotError::Poisoned(poison) => self.fail(poison).into(),
@@ -205,7 +206,7 @@ impl<M: StateMachine> Engine<M> {
                 })?;
             }
         }
-        self.machine.jumped_to(snapshot.log_id(), snapshot.membership());
+        self.machine.jumped_to(Hook::ENGINE, snapshot.log_id(), snapshot.membership());
         Ok(())
     }
 

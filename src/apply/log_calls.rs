@@ -8,6 +8,7 @@ use super::manager::ApplyManager;
 use crate::config::{CommitMode, Contiguity};
 use crate::entry::LogId;
 use crate::error::{LogError, WaitError};
+use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
@@ -194,7 +195,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
         if self.engine.is_closed() {
             return Err(LogError::Closed);
         }
-        if let Some(staging) = self.engine.machine.staging() {
+        if let Some(staging) = self.engine.machine.staging(Hook::ENGINE) {
             return self.engine.purge_kept(staging, self.log, index);
         }
         let newest = self.engine.newest_snapshot()?;

@@ -112,7 +112,7 @@ impl<M: StateMachine> ApplyManager<M> {
                 (SubmitError::Full { .. }, _) if !deadline.left().is_zero() => {
                     self.wait_for_room(deadline)
                 }
-                (SubmitError::TooLarge { .. }, [_, _, ..]) => {
+                (SubmitError::TooLarge { what, .. }, [_, _, ..]) if what.fits_in_parts() => {
                     let (head, tail) = part.split_at(part.len() / 2);
                     let first = self.submit_when_room(head, deadline)?;
                     let through = first.as_ref().map(|submission| submission.last);

@@ -10,6 +10,7 @@ use super::views::HeldPlaces;
 use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError, WaitError};
+use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::compact::SegmentStart;
 use crate::machine::{StateMachine, View};
@@ -196,7 +197,7 @@ impl<M: StateMachine> Engine<M> {
         &self,
         write: impl FnOnce(&Still<'_, M>) -> Result<R, SnapshotError>,
     ) -> Result<R, SnapshotError> {
-        if self.machine.views().is_some() {
+        if self.machine.views(Hook::ENGINE).is_some() {
             return write(&Still::View(self.take_view()?));
         }
         let written = self.while_held(|machine, applied, places| {
@@ -305,7 +306,7 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         self.check_open()?;
         self.end_segment(self.log_for_snapshots()?)?;
-        if let Some(staging) = self.machine.staging() {
+        if let Some(staging) = self.machine.staging(Hook::ENGINE) {
             return self.compact_kept(staging, self.log_for_snapshots()?, began);
         }
         let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
@@ -401,7 +402,7 @@ impl<M: StateMachine> Engine<M> {
         start: Option<SegmentStart>,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), SnapshotError> {
-        let Some(views) = self.machine.views() else { return Ok(()) };
+        let Some(views) = self.machine.views(Hook::ENGINE) else { return Ok(()) };
         if views.check_sources(stopping)?
             && let Some(start) = start
         {
@@ -419,7 +420,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let below = start.map_or(0, |start| start.segment);
-        if let Some(views) = self.machine.views() {
+        if let Some(views) = self.machine.views(Hook::ENGINE) {
             views.let_go(snapshot, u32::try_from(below).unwrap_or(u32::MAX))?;
         }
         if let Some(start) = start {

@@ -11,6 +11,7 @@ use super::ring::Descriptor;
 use super::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
+use crate::hook::Hook;
 use crate::machine::storage::Staging;
 use crate::machine::{StateMachine, call_storage, sync_applied};
 use crate::progress::waiter;
@@ -46,7 +47,7 @@ pub(super) fn begin_staging<M: StateMachine>(
     machine: &M,
     is_alone: bool,
 ) -> Result<Option<AckRule>, OpenError> {
-    let Some(staging) = machine.staging() else { return Ok(None) };
+    let Some(staging) = machine.staging(Hook::ENGINE) else { return Ok(None) };
     staging.begin();
     if !is_alone {
         return Ok(None);
@@ -143,7 +144,9 @@ impl<M: StateMachine> Applying<'_, M> {
     /// Commits the staged entries of worker `id`, whose ring has run dry. Returns blocked if
     /// another thread has the worker's place.
     pub(super) fn commit_dry(&self, id: usize) -> Result<Step, Poison> {
-        let (Some(staging), Some(worker)) = (self.machine.staging(), self.workers.get(id)) else {
+        let (Some(staging), Some(worker)) =
+            (self.machine.staging(Hook::ENGINE), self.workers.get(id))
+        else {
             return Ok(Step::Idle);
         };
         let Some(mut state) = worker.try_place() else { return Ok(Step::Blocked) };
@@ -157,7 +160,7 @@ impl<M: StateMachine> Applying<'_, M> {
         worker: &Worker,
         state: &mut WorkerState,
     ) -> Result<(), Poison> {
-        let Some(staging) = self.machine.staging() else { return Ok(()) };
+        let Some(staging) = self.machine.staging(Hook::ENGINE) else { return Ok(()) };
         while let Some(rest) = state.pending.take() {
             self.stage(staging, worker, state, &rest)?;
         }
@@ -181,26 +184,28 @@ impl<M: StateMachine> Engine<M> {
 
     /// The storage of a machine without our log, which alone decides durability.
     pub(super) fn lone_storage(&self) -> Option<&dyn Staging> {
-        self.machine.staging().filter(|_| self.log.is_none())
+        self.machine.staging(Hook::ENGINE).filter(|_| self.log.is_none())
     }
 
     /// Returns the moment of an acknowledgement; `None` for an acknowledgement at apply.
     pub(crate) fn durability(&self) -> Option<Durability> {
         match &self.log {
             Some(log) => Some(log.durability()),
-            None => self.machine.staging().map(Staging::durability),
+            None => self.machine.staging(Hook::ENGINE).map(Staging::durability),
         }
     }
 
     /// Time that less than a full batch waits to be fed.
     pub(super) fn linger(&self) -> Duration {
         let timeout = self.config.batch_timeout;
-        self.machine.staging().map_or(timeout, |staging| staging.batch_interval().max(timeout))
+        self.machine
+            .staging(Hook::ENGINE)
+            .map_or(timeout, |staging| staging.batch_interval().max(timeout))
     }
 
     /// Number of entries in a full batch, for the linger.
     pub(super) fn full_batch(&self) -> u64 {
-        let entries = match self.machine.staging() {
+        let entries = match self.machine.staging(Hook::ENGINE) {
             None => self.config.batch_size,
             // A full pipeline accepts no more entries to wait for.
             Some(staging) => staging.batch_size().clamp(1, self.config.pipeline_depth),
@@ -216,7 +221,10 @@ impl<M: StateMachine> Engine<M> {
 
     /// Ends the linger, because a caller of a machine over a storage waits.
     pub(super) fn end_linger(&self) -> Result<(), Poison> {
-        if self.machine.staging().is_none() || self.linger().is_zero() || !self.has_unfed() {
+        if self.machine.staging(Hook::ENGINE).is_none()
+            || self.linger().is_zero()
+            || !self.has_unfed()
+        {
             return Ok(());
         }
         self.feed_now()
@@ -224,12 +232,12 @@ impl<M: StateMachine> Engine<M> {
 
     /// Number of records that may be applied before a commit.
     pub(super) fn staged_at_once(&self) -> usize {
-        self.machine.staging().map_or(usize::MAX, |staging| staging.batch_size().max(1))
+        self.machine.staging(Hook::ENGINE).map_or(usize::MAX, |staging| staging.batch_size().max(1))
     }
 
     /// Commits records from `first` on, which were applied in the worker's place.
     pub(super) fn commit_records(&self, first: u64) -> Result<(), Poison> {
-        let Some(staging) = self.machine.staging() else { return Ok(()) };
+        let Some(staging) = self.machine.staging(Hook::ENGINE) else { return Ok(()) };
         let what = || format!("its storage did not commit the batch of records from {first} on");
         call_storage(first, what, || self.latency.commit_storage(staging)).map(drop)
     }

@@ -9,7 +9,8 @@ use super::known::{Comparing, Submitted};
 use super::ring::Descriptor;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
-use crate::error::{Poison, SubmitError};
+use crate::error::{Excess, Poison, SubmitError};
+use crate::hook::Hook;
 use crate::log::appender::Plan;
 use crate::machine::StateMachine;
 use crate::progress::watermark::decode;
@@ -145,7 +146,7 @@ impl<M: StateMachine> Engine<M> {
                     let inline = mode == Mode::Sync && may_inline && idle;
                     // A synchronous caller of a machine over a storage does not wait for a batch to
                     // fill.
-                    let now = mode == Mode::Sync && self.machine.staging().is_some();
+                    let now = mode == Mode::Sync && self.machine.staging(Hook::ENGINE).is_some();
                     self.hand_over(&mut appending, inline, now)
                 }
             })
@@ -196,11 +197,7 @@ impl<M: StateMachine> Engine<M> {
         }
         let limit = self.config.pipeline_depth as u64;
         if new > limit {
-            return Err(SubmitError::TooLarge {
-                what: "entries of one submission",
-                size: new,
-                limit,
-            });
+            return Err(SubmitError::TooLarge { what: Excess::Entries, size: new, limit });
         }
         let pending = self.progress.pending();
         if pending + new > limit || last >= self.slot_limit() {

@@ -9,6 +9,7 @@ use super::worker::WorkerState;
 use crate::disk::holders::Holder;
 use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
+use crate::hook::Hook;
 use crate::machine::{StateMachine, View, Views};
 use crate::progress::watermark::{Stage, decode};
 use crate::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use crate::threads::Step;
 
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn take_view(&self) -> Result<View, ViewError> {
-        let views = self.machine.views().ok_or(ViewError::Unsupported)?;
+        let views = self.machine.views(Hook::ENGINE).ok_or(ViewError::Unsupported)?;
         let _turn = self.viewing.lock();
         self.end_linger()?;
         // Take the hold before anything is copied that may refer to a segment.

@@ -16,6 +16,7 @@ use super::staging::Staged;
 use super::times::RangeSampling;
 use super::views::reach_view_token;
 use crate::error::Poison;
+use crate::hook::Hook;
 use crate::log::format::opening_log_id;
 use crate::machine::{StateMachine, apply_range};
 use crate::places::table::{SegmentBytes, SegmentTable};
@@ -208,12 +209,12 @@ impl<M: StateMachine> Applying<'_, M> {
         range: &Descriptor,
     ) -> Result<(), Poison> {
         let partition = Partition::new(worker.id, self.workers.count());
-        match (range.kind, self.machine.staging()) {
+        match (range.kind, self.machine.staging(Hook::ENGINE)) {
             (RangeKind::ViewToken, staging) => {
                 if let Some(staging) = staging {
                     self.commit(staging, worker, state)?;
                 }
-                reach_view_token(self.machine.views(), partition);
+                reach_view_token(self.machine.views(Hook::ENGINE), partition);
                 // Pairs with the fence of `Bell::listen`: the taker of the view sees the token
                 // reached, or is rung for.
                 fence(Ordering::SeqCst);

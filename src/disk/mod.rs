@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::hook::Hook;
 use crate::image::ImageSlice;
 use holders::Holders;
 
@@ -121,7 +122,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     }
     /// The counts of the directory's holders, for the error of an open that finds it locked.
     #[doc(hidden)]
-    fn holders(&self) -> Option<&Arc<Holders>> {
+    fn holders(&self, _: Hook) -> Option<&Arc<Holders>> {
         None
     }
     /// Fills `bytes` with unpredictable bytes, for a new directory's id and hash seed. A simulated
@@ -166,7 +167,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn map(&self, bytes: usize) -> io::Result<Mapping>;
     /// The same file opened past the page cache; `None` if that is impossible.
     #[doc(hidden)]
-    fn direct(&self) -> Option<BorrowedFd<'_>> {
+    fn direct(&self, _: Hook) -> Option<BorrowedFd<'_>> {
         None
     }
 }

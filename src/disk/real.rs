@@ -25,6 +25,7 @@ use super::uring::UringQueue;
 use super::{Access, Disk, DiskFile, LOCK_FILE, Listed, Mapping, WriteQueue, check_name, mmap};
 use crate::config::IoBackend;
 use crate::error::OpenError;
+use crate::hook::Hook;
 
 pub(crate) mod around;
 pub(crate) mod backup;
@@ -292,7 +293,7 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
-    fn holders(&self) -> Option<&Arc<Holders>> {
+    fn holders(&self, _: Hook) -> Option<&Arc<Holders>> {
         Some(&self.held.holders)
     }
 
@@ -510,7 +511,7 @@ impl DiskFile for RealFile {
         mmap::map_read_only(&self.file, bytes).map(Mapping::Mapped)
     }
 
-    fn direct(&self) -> Option<BorrowedFd<'_>> {
+    fn direct(&self, _: Hook) -> Option<BorrowedFd<'_>> {
         self.held.check_process().ok()?;
         let direct = self.direct.get_or_init(|| {
             self.open_direct().unwrap_or_else(|error| {

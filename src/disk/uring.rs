@@ -13,6 +13,7 @@
 //! (`docs/benchmarks.md`). Other writes go the way of [`pwrite`](super::pwrite), in their turn:
 //! those to a file without direct I/O, and those outside of a segment's image.
 
+use crate::hook::Hook;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -285,7 +286,8 @@ impl WriteQueue for UringQueue {
         let apart = self.unsynced || (self.groups.is_empty() && end - start <= APART_BYTES_MAX);
         // A write past the limit of a file's size goes through the page cache, which writes no more
         // than fits.
-        let is_direct = is_image && check_file_end(end).is_ok() && write.file.direct().is_some();
+        let is_direct =
+            is_image && check_file_end(end).is_ok() && write.file.direct(Hook::ENGINE).is_some();
         let way = match (is_direct, write.sync && apart) {
             (false, _) => Way::Plain,
             (true, false) => Way::Writes,

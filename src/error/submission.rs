@@ -1,8 +1,8 @@
 //! Reasons why entries were not taken, and why a call that waits for them failed.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use thiserror::Error;
 
@@ -22,14 +22,14 @@ pub enum SubmitError {
         /// Number of pending entries.
         pending: u64,
     },
-    /// The submission can never fit at once. Split it, or call
-    /// [`apply_batch`](crate::ApplyManager::apply_batch), which splits. `segments` is an exception:
-    /// the log has used all segments of its life. Continue in a directory made
+    /// The submission can never fit at once. Where [`Excess::fits_in_parts`] says so, split it, or
+    /// call [`apply_batch`](crate::ApplyManager::apply_batch), which splits. A log that has used
+    /// all its [segments](Excess::Segments) continues in a directory made
     /// ([`restore`](fn@crate::restore)) from a snapshot of this one.
-    #[error("{what}: {size} is more than ever fits ({limit}); {}", instead_of(what))]
+    #[error("{what}: {size} is more than ever fits ({limit}); {}", what.advice())]
     TooLarge {
-        /// Name of the thing that does not fit.
-        what: &'static str,
+        /// The thing that does not fit.
+        what: Excess,
         /// The requested size.
         size: u64,
         /// The limit.
@@ -131,11 +131,44 @@ fn conflict(known: &LogId, got: &LogId) -> String {
     }
 }
 
-/// Advice for a submission that is too large.
-fn instead_of(what: &str) -> &'static str {
-    match what {
-        "segments" => "restore a snapshot of the directory into a new one",
-        _ => "split the submission",
+/// What of a submission, or of the log, is more than ever fits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Excess {
+    /// The entries of one submission are more than the pipeline has places for.
+    Entries,
+    /// The entries of one submission take more frames than ever wait for the log writer.
+    Frames,
+    /// The bytes of one submission are more than a segment has room for.
+    Bytes,
+    /// The log has had all segments that it can have in its life.
+    Segments,
+}
+
+impl Excess {
+    /// Whether parts of the submission may fit where the whole does not.
+    #[must_use]
+    pub fn fits_in_parts(self) -> bool {
+        self != Self::Segments
+    }
+
+    fn advice(self) -> &'static str {
+        if self.fits_in_parts() {
+            "split the submission"
+        } else {
+            "restore a snapshot of the directory into a new one"
+        }
+    }
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entries => "entries of one submission",
+            Self::Frames => "frames of one submission",
+            Self::Bytes => "bytes of one submission",
+            Self::Segments => "segments",
+        })
     }
 }
 
@@ -200,6 +233,24 @@ impl ProposeError {
         match self {
             Self::Taken { log_id, .. } => Some(*log_id),
             Self::Refused(_) | Self::NoRoom { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_told_to_split_unless_the_log_has_had_all_its_segments() {
+        for what in [Excess::Entries, Excess::Frames, Excess::Bytes, Excess::Segments] {
+            let said = SubmitError::TooLarge { what, size: 11, limit: 10 }.to_string();
+            assert!(
+                said.starts_with(&format!("{what}: 11 is more than ever fits (10); ")),
+                "{said}"
+            );
+            assert_eq!(said.ends_with("split the submission"), what.fits_in_parts(), "{said}");
+            assert_eq!(said.ends_with("into a new one"), what == Excess::Segments, "{said}");
         }
     }
 }

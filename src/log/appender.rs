@@ -16,7 +16,7 @@ use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
 use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
-use crate::error::{EntryError, Poison, SubmitError};
+use crate::error::{EntryError, Excess, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
 use crate::places::table::SegmentTable;
@@ -258,11 +258,7 @@ impl Appender {
             let limit = queue.frames.capacity().saturating_sub(2);
             if plan.frames > limit {
                 let (size, limit) = (plan.frames as u64, limit as u64);
-                return Err(SubmitError::TooLarge {
-                    what: "frames of one submission",
-                    size,
-                    limit,
-                });
+                return Err(SubmitError::TooLarge { what: Excess::Frames, size, limit });
             }
             if plan.frames + queue.frames.len() > limit {
                 return Err(SubmitError::Full { pending });
@@ -277,13 +273,13 @@ impl Appender {
         if needed > largest {
             let (size, limit) =
                 (plan.bytes as u64, largest.saturating_sub(SEGMENT_SLACK_BYTES) as u64);
-            return Err(SubmitError::TooLarge { what: "bytes of one submission", size, limit });
+            return Err(SubmitError::TooLarge { what: Excess::Bytes, size, limit });
         }
         self.free_retired(applied_mark);
         let number = self.active.image().segment() + 1;
         if number as usize >= SegmentTable::SEGMENTS_MAX && self.to_writer.is_some() {
             let limit = SegmentTable::SEGMENTS_MAX as u64;
-            return Err(SubmitError::TooLarge { what: "segments", size: limit + 1, limit });
+            return Err(SubmitError::TooLarge { what: Excess::Segments, size: limit + 1, limit });
         }
         self.next = None;
         // In memory only a few images are in use at a time, and their numbers repeat.

@@ -12,6 +12,7 @@ use super::recovery::scan::GoodFrame;
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
+use crate::hook::Hook;
 use crate::machine::{Failed, StateMachine, apply_range, call_storage};
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::Range;
@@ -134,7 +135,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 if let PayloadRef::Membership(bytes) = payload
                     && !self.is_monotone
                 {
-                    self.machine.had_membership(found, bytes);
+                    self.machine.had_membership(Hook::ENGINE, found, bytes);
                 }
                 chunk.skip += len;
                 chunk = chunk.after(found.at(index + 1)).ok_or_else(undecodable)?;
@@ -173,7 +174,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         };
         apply_range(self.machine, &range, Partition::WHOLE).map_err(failed)?;
         self.applied_mark = chunk.first.index + u64::from(chunk.count);
-        if let Some(staging) = self.machine.staging() {
+        if let Some(staging) = self.machine.staging(Hook::ENGINE) {
             let (entries, first) = self.staged;
             let first = if entries == 0 { chunk.first.index } else { first };
             self.staged = (entries + u64::from(chunk.count), first);
@@ -186,7 +187,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
 
     /// Number of entries that may be applied before a machine over a storage commits.
     fn chunk_max(&self) -> u32 {
-        let Some(staging) = self.machine.staging() else { return CHUNK };
+        let Some(staging) = self.machine.staging(Hook::ENGINE) else { return CHUNK };
         let room = (staging.batch_size() as u64).saturating_sub(self.staged.0);
         u32::try_from(room).unwrap_or(CHUNK).clamp(1, CHUNK)
     }
@@ -194,7 +195,9 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     /// Commits the batch that a machine over a storage has applied.
     pub(crate) fn finish(&mut self) -> Result<(), OpenError> {
         let (entries, first) = std::mem::take(&mut self.staged);
-        let Some(staging) = self.machine.staging().filter(|_| entries > 0) else { return Ok(()) };
+        let Some(staging) = self.machine.staging(Hook::ENGINE).filter(|_| entries > 0) else {
+            return Ok(());
+        };
         let last = self.applied_mark - 1;
         let what = || format!("its storage did not commit the batch of entries {first} to {last}");
         call_storage(first, what, || staging.commit()).map(drop).map_err(OpenError::Replay)

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, Poison, ReadError, SnapshotError};
+use crate::hook::Hook;
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
@@ -156,11 +157,11 @@ impl<M: StateMachine> Journaled<M> {
             let message = "it has a log of its own, and needs no other".to_owned();
             return Err(OpenError::Config { option: "state machine", message });
         }
-        let state = match machine.views() {
+        let state = match machine.views(Hook::ENGINE) {
             Some(_) => SnapshotKind::KeyValue,
             None => SnapshotKind::Blob,
         };
-        let staging = machine.staging();
+        let staging = machine.staging(Hook::ENGINE);
         let mut opening = LogOpening::new(disk, config, writable, (state, staging.is_some()))?;
         // A built-in machine refuses reads after its engine has failed, and checks its own journal
         // for that.
@@ -180,7 +181,7 @@ impl<M: StateMachine> Journaled<M> {
         };
         if let Some((snapshot, _)) = opening.newest_snapshot(false)? {
             state.open_from(&snapshot)?;
-            if state.machine.staging().is_some() {
+            if state.machine.staging(Hook::ENGINE).is_some() {
                 opening.keeps(state.applied());
             }
         }
@@ -269,7 +270,7 @@ impl<M> Counted<M> {
             return Err(OpenError::OtherLog { applied, found });
         }
         if let Some((log_id, membership)) = snapshot.membership() {
-            self.had_membership(log_id, membership);
+            self.had_membership(Hook::ENGINE, log_id, membership);
         }
         Ok(())
     }
@@ -279,7 +280,7 @@ impl<M> Counted<M> {
     where
         M: StateMachine,
     {
-        match self.machine.views() {
+        match self.machine.views(Hook::ENGINE) {
             Some(views) => views.load(snapshot)?,
             None => self.machine.restore(&mut snapshot.blob()?)?,
         }
@@ -300,7 +301,9 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         match payload {
             // The wrapper keeps memberships, so each is a barrier, whatever the machine says. A
             // storage keeps its own.
-            PayloadRef::Membership(_) if self.machine.staging().is_none() => Footprint::All,
+            PayloadRef::Membership(_) if self.machine.staging(Hook::ENGINE).is_none() => {
+                Footprint::All
+            }
             payload => self.machine.footprint(payload),
         }
     }
@@ -328,19 +331,19 @@ impl<M: StateMachine> StateMachine for Counted<M> {
     }
 
     fn applied(&self) -> Option<LogId> {
-        match self.machine.staging() {
+        match self.machine.staging(Hook::ENGINE) {
             // The last entries that the machine was given may not be committed.
             Some(_) => self.machine.applied(),
             None => *self.applied.lock(),
         }
     }
 
-    fn staging(&self) -> Option<&dyn Staging> {
-        self.machine.staging()
+    fn staging(&self, _: Hook) -> Option<&dyn Staging> {
+        self.machine.staging(Hook::ENGINE)
     }
 
     fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
-        match self.machine.staging() {
+        match self.machine.staging(Hook::ENGINE) {
             Some(_) => self.machine.last_membership(),
             None => self.membership.lock().clone(),
         }
@@ -350,7 +353,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
         self.machine.reply_bytes_max()
     }
 
-    fn had_membership(&self, log_id: LogId, membership: &[u8]) {
+    fn had_membership(&self, _: Hook, log_id: LogId, membership: &[u8]) {
         let mut newest = self.membership.lock();
         if newest.as_ref().is_none_or(|(newest, _)| newest.index < log_id.index) {
             *newest = Some((log_id, membership.to_vec()));
@@ -404,17 +407,17 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
         self.state.last_membership()
     }
 
-    fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
+    fn jumped_to(&self, _: Hook, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
         *self.state.applied.lock() = log_id;
         self.state.set_membership(membership);
     }
 
-    fn views(&self) -> Option<&dyn Views> {
-        self.state.machine.views()
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
+        self.state.machine.views(Hook::ENGINE)
     }
 
-    fn staging(&self) -> Option<&dyn Staging> {
-        self.state.staging()
+    fn staging(&self, _: Hook) -> Option<&dyn Staging> {
+        self.state.staging(Hook::ENGINE)
     }
 
     fn journal(&self) -> Journal {

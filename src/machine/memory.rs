@@ -10,6 +10,7 @@ use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError};
+use crate::hook::Hook;
 use crate::log::{Journal, MemoryJournal};
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{Range, Replies};
@@ -176,7 +177,7 @@ impl StateMachine for MemoryStateMachine {
         self.state.stats()
     }
 
-    fn views(&self) -> Option<&dyn Views> {
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }
 

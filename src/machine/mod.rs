@@ -26,6 +26,7 @@ use crate::codec::PayloadRef;
 use crate::entry::LogId;
 pub use crate::error::Fatal;
 use crate::error::SnapshotError;
+use crate::hook::Hook;
 use crate::log::Journal;
 use crate::snapshot::{SnapshotSink, SnapshotSource};
 
@@ -141,25 +142,25 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// Notes that the state was replaced by one at this entry, with this membership.
     #[doc(hidden)]
-    fn jumped_to(&self, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
+    fn jumped_to(&self, _: Hook, log_id: Option<LogId>, membership: Option<(LogId, &[u8])>) {
         let _ = (log_id, membership);
     }
 
     /// Notes that the log has a membership at an entry that the state had before replay.
     #[doc(hidden)]
-    fn had_membership(&self, log_id: LogId, membership: &[u8]) {
+    fn had_membership(&self, _: Hook, log_id: LogId, membership: &[u8]) {
         let _ = (log_id, membership);
     }
 
     /// The staged commits of a machine over a storage, which commits many entries at once.
     #[doc(hidden)]
-    fn staging(&self) -> Option<&dyn storage::Staging> {
+    fn staging(&self, _: Hook) -> Option<&dyn storage::Staging> {
         None
     }
 
     /// The views of a built-in machine.
     #[doc(hidden)]
-    fn views(&self) -> Option<&dyn Views> {
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
         None
     }
 

@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError, ViewError};
+use crate::hook::Hook;
 use crate::log::open::LogOpening;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
@@ -283,7 +284,7 @@ impl StateMachine for PersistentStateMachine {
         self.state.stats()
     }
 
-    fn views(&self) -> Option<&dyn Views> {
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }
 

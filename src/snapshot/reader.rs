@@ -16,6 +16,7 @@ use crate::disk::holders::{Holder, Holding};
 use crate::disk::{Access, Disk, Mapping, real};
 use crate::entry::LogId;
 use crate::error::snapshot::SnapshotError;
+use crate::hook::Hook;
 
 /// The state at one exact index, in a file that is read in place.
 ///
@@ -119,7 +120,7 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let index = read_index(&mapping, &file)?;
         let states = index.chunks.iter().map(|_| AtomicU8::new(UNCHECKED)).collect();
-        let holders = disk.as_ref().and_then(|disk| disk.holders());
+        let holders = disk.as_ref().and_then(|disk| disk.holders(Hook::ENGINE));
         let holding = holders.map(|holders| holders.hold(Holder::Snapshot));
         Ok(Self(Arc::new(Inner { mapping, file, index, states, disk, holding })))
     }

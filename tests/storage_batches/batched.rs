@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sprag::machine::Views;
-use sprag::machine::storage::Staging;
+use sprag::testing::hooks::{Hook, Staging, Views};
 use sprag::{
     Durability, Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition,
     PayloadRef, Range, Replies, StateMachine, StateMachineStats,
@@ -141,11 +140,11 @@ impl StateMachine for Batched {
         self.inner.stats()
     }
 
-    fn views(&self) -> Option<&dyn Views> {
-        self.inner.views()
+    fn views(&self, hook: Hook) -> Option<&dyn Views> {
+        self.inner.views(hook)
     }
 
-    fn staging(&self) -> Option<&dyn Staging> {
+    fn staging(&self, _: Hook) -> Option<&dyn Staging> {
         Some(self)
     }
 

@@ -115,6 +115,6 @@ fn what_was_committed_without_a_sync_is_synced_before_it_counts_as_durable() {
     std::mem::forget(manager);
     let machine = open(&storage);
     assert_eq!((machine.len().unwrap(), storage.unsynced()), (1, 0));
-    let staging = machine.staging().unwrap();
+    let staging = machine.staging(sprag::testing::hooks::ENGINE).unwrap();
     assert_eq!(staging.durable(), machine.applied());
 }

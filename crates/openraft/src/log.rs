@@ -64,7 +64,11 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
             match log.append(next) {
                 Ok(_) => taken = end,
                 Err(SubmitError::Full { .. }) => break,
-                Err(SubmitError::TooLarge { .. }) if next.len() > 1 => most = next.len() / 2,
+                Err(SubmitError::TooLarge { what, .. })
+                    if next.len() > 1 && what.fits_in_parts() =>
+                {
+                    most = next.len() / 2;
+                }
                 Err(SubmitError::Entry { index, source }) if is_never_an_entry(&source) => {
                     let at = |entry: &&mut sprag::Entry<'_>| entry.log_id.index == index;
                     let is_client_s = |entry: &&mut sprag::Entry<'_>| {

@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::codec::{CommandRef, PayloadRef};
 use crate::entry::{Entry, Reply};
 use crate::error::{Fatal, SnapshotError};
+use crate::hook::Hook;
 use crate::machine::capture::{Captured, Head};
 use crate::machine::view::Sorted;
 use crate::machine::{StateMachine, View, Views};
@@ -117,7 +118,7 @@ impl StateMachine for Toy {
         Ok(())
     }
 
-    fn views(&self) -> Option<&dyn Views> {
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }
 }

@@ -14,6 +14,7 @@ use crate::codec::PayloadRef;
 use crate::config::{ApplyConfig, Durability};
 use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
+use crate::hook::Hook;
 use crate::machine::StateMachine;
 use crate::machine::storage::Staging;
 use crate::ranges::partition::{Footprint, Partition};
@@ -68,7 +69,7 @@ impl StateMachine for Batching {
         Ok(())
     }
 
-    fn staging(&self) -> Option<&dyn Staging> {
+    fn staging(&self, _: Hook) -> Option<&dyn Staging> {
         self.says_so.then_some(self as &dyn Staging)
     }
 }

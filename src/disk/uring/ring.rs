@@ -26,6 +26,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use memmap2::MmapMut;
 
 use crate::disk::DiskFile;
+use crate::hook::Hook;
 use crate::image::ImageSlice;
 
 /// Alignment of writes past the page cache, in file, memory and length.
@@ -166,7 +167,8 @@ impl Ring {
     /// Queues a write, and returns its slot and length. After an error nothing is queued.
     pub(super) fn write(&mut self, blocks: Blocks) -> io::Result<(usize, usize)> {
         let slot = self.free_slot()?;
-        let descriptor = blocks.file.direct().ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
+        let descriptor =
+            blocks.file.direct(Hook::ENGINE).ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
         let bytes: &[u8] = blocks.bytes.as_ref();
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BLOCK_BYTES);
         // SAFETY: the slot is free: its last request, if there was one, is completed (`take`), and none is queued.
@@ -184,7 +186,7 @@ impl Ring {
     /// Queues a sync of everything written to `file`, and returns its slot.
     pub(super) fn sync(&mut self, file: Arc<dyn DiskFile>) -> io::Result<usize> {
         let slot = self.free_slot()?;
-        let descriptor = file.direct().ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
+        let descriptor = file.direct(Hook::ENGINE).ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
         let entry = opcode::Fsync::new(Fd(descriptor)).flags(FsyncFlags::DATASYNC).build();
         self.push(slot, entry, Held::Sync { _file: file })?;
         Ok(slot)

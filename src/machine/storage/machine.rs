@@ -15,6 +15,7 @@ use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, ReadError, SnapshotError, StorageError};
+use crate::hook::Hook;
 use crate::log::{Journal, MemoryJournal};
 use crate::machine::{PersistentStateMachine, StateMachine, StateMachineStats, Value, Views};
 use crate::ranges::partition::{Footprint, Partition};
@@ -476,11 +477,11 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
         }
     }
 
-    fn staging(&self) -> Option<&dyn Staging> {
+    fn staging(&self, _: Hook) -> Option<&dyn Staging> {
         Some(self)
     }
 
-    fn views(&self) -> Option<&dyn Views> {
+    fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }
 

@@ -100,7 +100,7 @@ impl<M: StateMachine> Submitter<'_, M> {
                         let half_back = first.saturating_sub(1 + pending / 2);
                         self.manager.wait_for_apply(half_back, TIMEOUT)?;
                     }
-                    Err(error @ SubmitError::TooLarge { .. }) => {
+                    Err(error @ SubmitError::TooLarge { what, .. }) if what.fits_in_parts() => {
                         let message = format!(
                             "--batch and --value-bytes are too much for one submission: {error}"
                         );
