@@ -140,7 +140,7 @@ fn an_extent_of_the_log_is_claimed_only_in_the_files_that_docs_unsafe_argues_for
         .map(|path| path.display().to_string())
         .collect();
     let document = read("docs/unsafe.md");
-    let table = document.split("| who makes an extent |").nth(1).unwrap();
+    let table = document.split("| maker of an extent |").nth(1).unwrap();
     let table = table.split("\n\n").next().unwrap();
     let argued: BTreeSet<_> =
         table.split('`').filter(|word| word.starts_with("src/")).map(str::to_owned).collect();

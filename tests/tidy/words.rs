@@ -37,7 +37,7 @@ const ODD_FIRST_WORDS: &[&str] = &[
 const SENTENCE_WORDS_MAX: usize = 25;
 
 /// Number of finds that are left of each kind. A number may only fall: lower it with the text.
-const LEFT: Counts = Counts { riddles: 28, odd_docs: 0, long_sentences: 0 };
+const LEFT: Counts = Counts { riddles: 0, odd_docs: 0, long_sentences: 0 };
 
 #[derive(Debug, Default)]
 struct Counts {
