@@ -38,7 +38,7 @@ use crate::sync::{Mutex, Rank, Turn};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
 
-/// How long a call may wait for the log to reach the disk that takes no timeout of its own.
+/// Time that a call waits for the log to reach the disk, where the call takes no timeout.
 ///
 /// The caller of such a call has no use for a partial outcome. A slower disk fails that call alone.
 pub(super) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,7 +73,8 @@ pub(crate) struct Engine<M> {
     pub(crate) snapshot_bytes: AtomicU64,
     /// Rings when a step of the log writer has ended, by whichever thread, and its place is free.
     pub(crate) writer_bell: Bell,
-    /// Rings when a worker has reached a view token, has moved a watermark, or has run dry, and its place is free.
+    /// Rings when a worker has reached a view token, has moved a watermark, or has run dry, and its
+    /// place is free.
     pub(crate) workers_bell: Bell,
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
@@ -491,8 +492,8 @@ impl<M: StateMachine> Engine<M> {
         )
     }
 
-    /// Takes steps of the log writer until `is_done`, and waits for the thread that is in the log writer's place; whether it
-    /// was done in time.
+    /// Takes steps of the log writer until `is_done`. Waits while another thread is in the log
+    /// writer's place. Returns whether it was done in time.
     pub(super) fn write_until(
         &self,
         timeout: Duration,
@@ -519,7 +520,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(true)
     }
 
-    /// How long the log writer's thread may sleep.
+    /// Time that the log writer's thread may sleep.
     pub(super) fn writer_sleeps(&self) -> Option<Duration> {
         // After a failure nothing is due any more.
         let log = self.log.as_ref().filter(|_| !self.has_failed())?;

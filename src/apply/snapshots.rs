@@ -162,8 +162,8 @@ impl<M: StateMachine> Engine<M> {
         self.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
-    /// Writes the state of this moment to `out`, which is foreign code: it runs without a lock, but of
-    /// a user's machine, which stands still until it has written.
+    /// Writes the state of this moment to `out`, which is foreign code. It runs without a lock, except
+    /// for a user's machine, which stands still until it has written.
     pub(super) fn snapshot_to(
         &self,
         out: &mut dyn SnapshotSink,

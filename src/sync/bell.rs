@@ -1,5 +1,5 @@
-//! The bell: wakes callers that wait for something that no watermark says, such as a durable frame,
-//! a worker that is done, or a thread that has ended.
+//! The bell: wakes callers that wait for something that no watermark says. Examples are a durable
+//! frame, a worker that is done, and a thread that has ended.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Bell {
         self.ring_after_fence();
     }
 
-    /// As [`Bell::ring`], for a caller that has passed a SeqCst fence since the change.
+    /// Rings as [`Bell::ring`] does, for a caller that has passed a SeqCst fence since the change.
     #[inline]
     pub(crate) fn ring_after_fence(&self) {
         if self.listening.load(Ordering::Relaxed) > 0 {

@@ -97,7 +97,7 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 pub(crate) struct Turn {
     key: Key,
     is_taken: raw::Mutex<bool>,
-    /// It was given back.
+    /// Signals that the turn was given back.
     given_back: raw::Condvar,
 }
 
@@ -118,7 +118,7 @@ impl Turn {
         self.take(is_taken)
     }
 
-    /// As [`Turn::lock`]; `None` if another call has it all the time.
+    /// Waits as [`Turn::lock`] does, for `timeout` at most. Returns `None` if the turn was never free.
     #[track_caller]
     pub(crate) fn lock_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
         self.key.check();

@@ -322,7 +322,7 @@ fn canary_without_the_signals_fences_a_deadline_is_slept_through() {
     check(3, a_deadline_comes_while_a_thread_goes_to_sleep);
 }
 
-/// What a caller waits for comes while it begins to listen.
+/// Rings a bell while a caller begins to listen.
 fn a_bell_rings_while_a_caller_begins_to_listen() {
     let shared = Arc::new((Bell::default(), AtomicBool::new(false)));
     let theirs = Arc::clone(&shared);
