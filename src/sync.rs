@@ -38,7 +38,7 @@ mod raw {
 mod mutex;
 mod rank;
 pub(crate) use mutex::{Condvar, Mutex, MutexGuard, Turn, TurnGuard};
-pub(crate) use rank::{Rank, assert_none_held};
+pub(crate) use rank::{Rank, assert_none_held, set_aside};
 
 pub(crate) mod bell;
 #[cfg(any(loom, shuttle))]

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::consensus::ConsensusLog;
-use super::engine::{Appending, Engine, LOG_TIMEOUT};
+use super::engine::{Appending, Engine};
+use super::log_waits::LOG_TIMEOUT;
 use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};

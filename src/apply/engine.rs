@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use super::cells::ReplyCells;
 use super::claims::{Claims, Released};
@@ -19,7 +18,7 @@ use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::LogId;
-use crate::error::{OpenError, Poison, WaitError};
+use crate::error::{OpenError, Poison};
 use crate::hook::Hook;
 use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
@@ -27,21 +26,15 @@ use crate::log::{JournalParts, Log};
 use crate::machine::StateMachine;
 use crate::places::table::SegmentTable;
 use crate::progress::lifecycle::Lifecycle;
-use crate::progress::waiter;
-use crate::progress::watermark::{AckRule, Progress, Stage, WakesTasks, decode};
+use crate::progress::watermark::{Progress, WakesTasks, decode};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::bell::{Bell, Listener};
+use crate::sync::bell::Bell;
 use crate::sync::signal::Signal;
-use crate::sync::{Mutex, Rank, Turn};
+use crate::sync::{Mutex, Rank, Turn, set_aside};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
-
-/// Time that a call waits for the log to reach the disk, where the call takes no timeout.
-///
-/// The caller of such a call has no use for a partial outcome. A slower disk fails that call alone.
-pub(super) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The engine of one apply manager; see the module.
 #[derive(Debug)]
@@ -280,6 +273,7 @@ impl<M: StateMachine> Engine<M> {
         let at = Cell::new(0);
         let footprint = |index: u64, payload: &PayloadRef<'_>| {
             at.set(index);
+            let _aside = set_aside();
             self.machine.footprint(payload)
         };
         catch_unwind(AssertUnwindSafe(|| run(&footprint)))
@@ -451,169 +445,6 @@ impl<M: StateMachine> Engine<M> {
                 Step::Worked
             }
             _ => Step::Idle,
-        }
-    }
-
-    /// Asks for everything in the log to become durable; returns the last frame's sequence.
-    pub(crate) fn want_sync(&self, log: &Log) -> u64 {
-        let sequence = self.appender.lock().appender.close_and_last_sequence();
-        log.want_sync(sequence);
-        self.writer_signal.notify();
-        sequence
-    }
-
-    /// Blocks until everything in the log is durable, including truncations.
-    pub(crate) fn sync_log(&self, timeout: Duration) -> Result<(), WaitError> {
-        let Some(log) = &self.log else { return Ok(()) };
-        let sequence = self.want_sync(log);
-        self.sync_log_to(log, sequence, timeout)
-    }
-
-    /// Blocks until all frames up to `sequence`, which are closed, are durable.
-    pub(crate) fn sync_log_to(
-        &self,
-        log: &Log,
-        sequence: u64,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        let started = Instant::now();
-        log.want_sync(sequence);
-        self.writer_signal.notify();
-        self.write_until(timeout, || log.durable_sequence() >= sequence)?.then_some(()).ok_or_else(
-            || {
-                let submitted = decode(self.progress.submitted_mark());
-                WaitError::Timeout {
-                    index: submitted.unwrap_or(0),
-                    reached: decode(self.progress.durable_mark()),
-                    submitted,
-                    waited: started.elapsed(),
-                }
-            },
-        )
-    }
-
-    /// Takes steps of the log writer until `is_done`. Waits while another thread is in the log
-    /// writer's place. Returns whether it was done in time.
-    pub(super) fn write_until(
-        &self,
-        timeout: Duration,
-        is_done: impl Fn() -> bool,
-    ) -> Result<bool, Poison> {
-        let started = Instant::now();
-        let mut listener: Option<Listener<'_>> = None;
-        while !is_done() {
-            self.progress.poison.check()?;
-            let left = timeout.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            if self.step_writer() != Step::Worked {
-                match &listener {
-                    Some(listener) => listener.sleep(Some(left)),
-                    // Looks once more before it sleeps: a step may have ended before anything listened.
-                    None => listener = Some(self.writer_bell.listen()),
-                }
-            }
-            self.leave_tasks();
-        }
-        self.leave_writer();
-        Ok(true)
-    }
-
-    /// Time that the log writer's thread may sleep.
-    pub(super) fn writer_sleeps(&self) -> Option<Duration> {
-        // After a failure nothing is due any more.
-        let log = self.log.as_ref().filter(|_| !self.has_failed())?;
-        let due = log.next_due();
-        // The look took the log writer's place, where a caller may have met it.
-        self.writer_bell.ring();
-        due
-    }
-
-    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The caller holds no lock, because wakers may be called.
-    pub(crate) fn wait(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
-    }
-
-    /// Waits as [`Engine::wait`] does, but leaves wakers to others, as its caller holds a lock.
-    pub(crate) fn wait_under_lock(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.leave_tasks())
-    }
-
-    fn wait_and_wake(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-        wake: impl FnOnce(),
-    ) -> Result<(), WaitError> {
-        let never = matches!(stage, Stage::Written | Stage::Durable);
-        if never && self.progress.rule() == AckRule::Applied {
-            return Err(WaitError::NeverDurable { index });
-        }
-        if never {
-            self.sync_what_is_behind(timeout)?;
-        }
-        self.end_linger()?;
-        if stage == Stage::Durable && self.lone_storage().is_some() {
-            return self.wait_stored(index, timeout);
-        }
-        let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
-        if !helps {
-            return waiter::wait(&self.progress, index, stage, timeout);
-        }
-        let help = || {
-            self.help_writer(index, stage, timeout);
-            wake();
-        };
-        waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
-    }
-
-    /// Makes entries durable that an apply-only record passed.
-    fn sync_what_is_behind(&self, timeout: Duration) -> Result<(), WaitError> {
-        // Acquire: the awaited entry was appended before its waiter asks.
-        let behind = self.behind_sequence.load(Ordering::Acquire);
-        match &self.log {
-            Some(log) if log.durable_sequence() < behind => self.sync_log(timeout),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes the log in place of the log writer's thread, which saves two thread hops.
-    fn help_writer(&self, index: u64, stage: Stage, timeout: Duration) {
-        let started = Instant::now();
-        let rule = self.progress.rule();
-        let reached = || match (stage, rule) {
-            (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
-                self.progress.durable_mark() > index
-            }
-            _ => self.progress.written_mark() > index,
-        };
-        while !reached() && self.progress.submitted_mark() > index {
-            if started.elapsed() >= timeout || self.step_writer() != Step::Worked {
-                break;
-            }
-        }
-        self.leave_writer();
-    }
-
-    /// Hands the log writer's place back to its thread, with the work that is due now or by time.
-    /// The thread may have gone to sleep before any work was due by time.
-    pub(super) fn leave_writer(&self) {
-        if self.writer_has_work() {
-            self.writer_signal.notify();
-        } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {
-            self.writer_signal.notify_of_time();
         }
     }
 

@@ -24,6 +24,7 @@ use crate::places::table::SegmentTable;
 use crate::progress::watermark::{Stage, decode};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
+use crate::sync::set_aside;
 
 /// Bytes of a piece when a snapshot is copied into the directory.
 const COPY_BYTES: usize = 1 << 20;
@@ -199,6 +200,7 @@ impl<M: StateMachine> Engine<M> {
             })?,
             None => {
                 let mut blob = snapshot.blob()?;
+                let _aside = set_aside();
                 let restore = || self.machine.restore(&mut blob);
                 catch_unwind(AssertUnwindSafe(restore)).unwrap_or_else(|_panic| {
                     let index = snapshot.log_id().map_or(0, |log_id| log_id.index);

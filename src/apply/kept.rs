@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use super::engine::{Engine, LOG_TIMEOUT};
+use super::engine::Engine;
+use super::log_waits::LOG_TIMEOUT;
 use super::snapshot_calls::{CompactionReport, SnapshotReport};
 use super::snapshots::snapshot_error;
 use crate::disk::Disk;

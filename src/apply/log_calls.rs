@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::engine::{Appending, Engine, LOG_TIMEOUT};
+use super::engine::{Appending, Engine};
+use super::log_waits::LOG_TIMEOUT;
 use super::manager::ApplyManager;
 use crate::config::{CommitMode, Contiguity};
 use crate::entry::LogId;

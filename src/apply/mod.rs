@@ -21,6 +21,7 @@ pub(crate) mod log_calls;
 pub(crate) mod log_ids;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod log_read_tests;
+mod log_waits;
 pub(crate) mod manager;
 #[cfg(all(test, any(loom, shuttle)))]
 mod models;

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::engine::{Engine, LOG_TIMEOUT};
+use super::engine::Engine;
+use super::log_waits::LOG_TIMEOUT;
 use super::snapshot_calls::{CompactionReport, SnapshotReport};
 use super::views::HeldPlaces;
 use crate::disk::names::snapshot_name;
@@ -20,6 +21,7 @@ use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::snapshot::{Snapshot, SnapshotSink};
 use crate::sync::atomic::Ordering;
+use crate::sync::set_aside;
 
 /// Interval, in entries, at which writing a snapshot checks whether the engine is being closed.
 const LOOK_ENTRIES: u32 = 4096;
@@ -87,7 +89,9 @@ impl<M: StateMachine> Still<'_, M> {
             Self::View(view) => view.write(writer, meta, stopping),
             Self::Held(machine, _, places) => {
                 let mut writer = writer.blob();
+                let aside = set_aside();
                 let written = machine.snapshot(&mut writer);
+                drop(aside);
                 // The machine has written everything, so the workers need not wait for the disk.
                 drop(places.take());
                 written?;

@@ -515,31 +515,6 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
     assert_eq!(again.applied(), Some(LogId::new(4, 1)));
 }
 
-/// A sink that calls the manager at its first write.
-struct CallingSink<'m>(&'m ApplyManager<PersistentStateMachine>, Option<u64>);
-
-impl SnapshotSink for CallingSink<'_> {
-    fn write(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
-        if self.1.is_none() {
-            let report = self.0.snapshots().write().map_err(std::io::Error::other)?;
-            drop(self.0.snapshots().view().map_err(std::io::Error::other)?);
-            self.1 = report.log_id.map(|log_id| log_id.index);
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn the_sink_of_a_snapshot_may_call_the_manager() {
-    let disk = SimDisk::new(6).open(true).unwrap();
-    let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
-    let manager = ApplyManager::new(machine, workers(2)).unwrap();
-    manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();
-    let mut sink = CallingSink(&manager, None);
-    manager.snapshots().write_to(&mut sink).unwrap();
-    assert_eq!(sink.1, Some(1));
-}
-
 #[test]
 fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
     let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();

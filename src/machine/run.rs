@@ -8,6 +8,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, Fatal, OpenError, Poison};
 use crate::ranges::partition::Partition;
 use crate::ranges::range::{Range, Replies};
+use crate::sync::set_aside;
 
 /// A range that could not be applied.
 #[derive(Debug)]
@@ -38,7 +39,9 @@ pub(crate) fn apply_range<M: StateMachine>(
     partition: Partition,
 ) -> Result<u64, Failed> {
     let mut replies = Replies::new(range.slots);
+    let aside = set_aside();
     let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
+    drop(aside);
     let index = range.progress.get();
     match applied {
         Err(_panic) => return Err(Poison::Panic { index }.into()),
@@ -67,6 +70,7 @@ pub(crate) fn call_storage<T>(
     what: impl FnOnce() -> String,
     call: impl FnOnce() -> Result<T, Fatal>,
 ) -> Result<T, Poison> {
+    let _aside = set_aside();
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(fatal)) => Err(Poison::Fatal { index, message: format!("{}: {fatal}", what()) }),

@@ -162,6 +162,16 @@ mod unchecked {
     /// Nothing.
     #[inline]
     pub(crate) fn assert_none_held(_: &str) {}
+
+    /// Nothing.
+    #[derive(Debug)]
+    pub(crate) struct Aside;
+
+    /// Nothing.
+    #[inline]
+    pub(crate) fn set_aside() -> Aside {
+        Aside
+    }
 }
 #[cfg(not(any(debug_assertions, loom, shuttle)))]
 pub(crate) use unchecked::*;
@@ -247,6 +257,22 @@ mod checked {
                     held.remove(at);
                 }
             });
+        }
+    }
+
+    /// The locks that this thread held when foreign code began.
+    #[derive(Debug)]
+    pub(crate) struct Aside(Vec<Key>);
+
+    /// Sets the locks of this thread aside until the result is dropped. A user's state machine runs
+    /// under locks of its engine by design, and may call another engine.
+    pub(crate) fn set_aside() -> Aside {
+        Aside(with_held(std::mem::take).unwrap_or_default())
+    }
+
+    impl Drop for Aside {
+        fn drop(&mut self) {
+            with_held(|held| held.splice(..0, self.0.drain(..)).for_each(drop));
         }
     }
 
@@ -408,6 +434,20 @@ mod tests {
         assert!(said.contains("Waiters") && said.contains("a waker"), "{said}");
         drop(held);
         assert_none_held("a waker");
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_user_machine_may_call_another_engine_and_the_locks_under_it_count_again_afterwards() {
+        let (low, high) = (Mutex::new(Rank::Appender, ()), Mutex::new(Rank::WorkerPlace, ()));
+        let held = high.lock();
+        let aside = set_aside();
+        drop(low.lock());
+        assert_none_held("a waker of the other engine");
+        drop(aside);
+        assert!(panic_of(|| drop(low.lock())).is_some());
+        drop(held);
+        drop(low.lock());
     }
 
     #[cfg(debug_assertions)]
