@@ -3,6 +3,45 @@
 //! Callers have checked the lengths of what they give: a number beyond its bytes is a defect of the caller, and panics.
 
 use std::fmt;
+use std::io;
+use std::time::Duration;
+
+const _: () = assert!(
+    usize::BITS == 64,
+    "sprag needs a 64-bit target: lengths of files are lengths in memory, too"
+);
+
+/// A length or an offset of a file as one in memory. It loses nothing, because both have 64 bits.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "a usize has 64 bits, as asserted above")]
+pub(crate) const fn to_usize(number: u64) -> usize {
+    number as usize
+}
+
+/// The lesser of a number and a limit of 32 bits.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "a number below the limit has 32 bits")]
+pub(crate) const fn at_most(number: u64, limit: u32) -> u32 {
+    if number < limit as u64 { number as u32 } else { limit }
+}
+
+/// Nanoseconds of a time. A time of more than 584 years counts as 584 years.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    // A figure of such a time means nothing, so it is no error.
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The part of `buffer` that a read has filled, by what the read returned.
+///
+/// # Errors
+///
+/// Returns [`io::ErrorKind::InvalidData`] if that is more than there was room for.
+pub(crate) fn filled(buffer: &[u8], read: usize) -> io::Result<&[u8]> {
+    buffer.get(..read).ok_or_else(|| {
+        let message = format!("a read returned {read} bytes for a buffer of {}", buffer.len());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
 
 /// Writes `bytes` at `at`.
 pub(crate) fn put(out: &mut [u8], at: usize, bytes: &[u8]) {

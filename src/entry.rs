@@ -4,6 +4,7 @@
 //! encodes them once, into the frame that workers apply from and that the log writes (see
 //! `src/codec.rs`).
 
+use crate::bytes::to_usize;
 use std::fmt;
 
 /// The opaque tag some consensus engines carry beside the term, such as the id of the leader's node.
@@ -36,6 +37,11 @@ impl LeaderTag {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+
+    /// How many bytes the tag has, as formats keep it.
+    pub(crate) fn len(&self) -> u8 {
+        self.len
     }
 
     pub(crate) fn padded(&self) -> &[u8; Self::MAX_BYTES] {
@@ -376,7 +382,7 @@ impl Reply {
 
     /// Length of the bytes, if the words are those of a [`Reply::Bytes`].
     pub(crate) fn bytes_len([head, _]: [u64; 2]) -> Option<usize> {
-        (head & 0xff == BYTES_TAG).then(|| usize::try_from(head >> 32).unwrap_or(usize::MAX))
+        (head & 0xff == BYTES_TAG).then(|| to_usize(head >> 32))
     }
 
     /// Whether the first word belongs to a rejection.

@@ -27,6 +27,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bytes::filled;
 use crate::disk::names::{HARD_FILE, META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::real::{OpenMode, RealDisk, backup};
 use crate::disk::{Access, Disk};
@@ -412,7 +413,7 @@ fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
     let mut offset = 0;
     loop {
         let read = source.read_at(&mut buffer, offset).map_err(failed("reading"))?;
-        let chunk = buffer.get(..read).unwrap_or_default();
+        let chunk = filled(&buffer, read).map_err(failed("reading"))?;
         if chunk.iter().any(|byte| *byte != 0) {
             target
                 .write_all_at(chunk, offset)
@@ -449,6 +450,7 @@ fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
 fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> Meta {
     // The sequence is above everything that was proved durable, so that no frame counts as missing.
     let sequence = tail.durable_sequence_known.max(tail.next_sequence);
+    // The base alone counts in a directory without segments.
     let last_segment = segments.last().copied().unwrap_or(0).max(meta.base.segment);
     Meta {
         incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),

@@ -64,6 +64,7 @@ impl Counts {
             // The greatest value may have come before `earlier`; of the later values only the
             // bucket is known.
             let greatest = since.buckets.iter().rposition(|count| *count > 0);
+            // The last bucket has no bound.
             let bound = greatest.map_or(Some(0), bound_of).unwrap_or(u64::MAX);
             since.max = bound.saturating_mul(unit).min(self.max);
         }

@@ -44,6 +44,7 @@ impl Claims {
         if let Some(at) = claimed.iter().position(|index| *index == first) {
             claimed.swap_remove(at);
         }
+        // Without a claim, no reply is kept.
         let oldest = claimed.iter().copied().min().unwrap_or(u64::MAX);
         self.oldest.store(oldest, Ordering::Release);
     }

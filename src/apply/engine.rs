@@ -13,6 +13,7 @@ use super::ring::Rings;
 use super::rooms::slots_for;
 use super::staging::begin_staging;
 use super::worker::{Applying, Workers};
+use crate::bytes::at_most;
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
 use crate::config::ApplyConfig;
@@ -190,7 +191,8 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(crate) fn range_entries_max(&self) -> u32 {
-        u32::try_from(self.config.batch_size).unwrap_or(u32::MAX).max(1)
+        // More entries than a range can count end it, as a full batch does.
+        at_most(self.config.batch_size as u64, u32::MAX).max(1)
     }
 
     /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.

@@ -118,7 +118,8 @@ impl<M: StateMachine> Engine<M> {
         if is_kept {
             self.load_kept(&snapshot, &**log.disk())?;
         }
-        let log_id = snapshot.log_id().unwrap_or_default();
+        let no_entry = Poison::Internal("a snapshot of no entry was installed");
+        let log_id = snapshot.log_id().ok_or_else(|| self.fail(no_entry))?;
         let base =
             log.start_over(image.image().segment(), log_id).map_err(|poison| self.fail(poison))?;
         let started = appending.appender.start_over(log_id, Some((base, image)));

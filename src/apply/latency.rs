@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
 
 use super::times::EngineTimes;
+use crate::bytes::nanos;
 use crate::clock::Clock;
 use crate::sync::{Mutex, MutexGuard, Rank};
 
@@ -214,7 +215,7 @@ impl Latency {
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.now())
     }
 
     /// Bytes of memory that the stamps take.

@@ -425,7 +425,7 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<(), SnapshotError> {
         let below = start.map_or(0, |start| start.segment);
         if let Some(views) = self.machine.views(Hook::ENGINE) {
-            views.let_go(snapshot, u32::try_from(below).unwrap_or(u32::MAX))?;
+            views.let_go(snapshot, below)?;
         }
         if let Some(start) = start {
             self.move_beginning(log, covered, start)?;

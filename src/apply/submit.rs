@@ -72,6 +72,7 @@ impl<M: StateMachine> Engine<M> {
             let appending = self.appender.lock();
             self.check_may_submit(mode)?;
             let plan = appending.appender.plan(entries)?;
+            // The plan has counted them in `entries`.
             let known = entries.get(..plan.known).unwrap_or_default();
             if let Some(known_same) = self.known_same(&appending, &mut comparing, known)? {
                 break (appending, plan, known_same);
@@ -107,6 +108,7 @@ impl<M: StateMachine> Engine<M> {
         let (first, last) = (first.log_id.index, entries.last().unwrap_or(first).log_id.index);
         let applied_before = self.progress.applied_mark();
         let submitted_before = self.progress.submitted_mark();
+        // The plan has counted the known ones in `entries`.
         let new = entries.get(plan.known..).unwrap_or_default();
         self.check_room(new.len() as u64, last, mode)?;
         appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;

@@ -15,6 +15,7 @@ use super::ring::{Descriptor, RangeKind, Rings};
 use super::staging::Staged;
 use super::times::RangeSampling;
 use super::views::reach_view_token;
+use crate::bytes::at_most;
 use crate::error::Poison;
 use crate::hook::Hook;
 use crate::log::format::opening_log_id;
@@ -77,7 +78,8 @@ pub(crate) struct Workers(Box<[Worker]>);
 
 impl Workers {
     pub(crate) fn new(count: usize, applied_mark: u64) -> Self {
-        let number = |id| u32::try_from(id).unwrap_or(u32::MAX);
+        // There are fewer workers than parts of a hash.
+        let number = |id: usize| at_most(id as u64, u32::MAX);
         let worker = |id| Worker {
             id,
             state: Mutex::numbered(Rank::WorkerPlace, number(id), WorkerState::default()),

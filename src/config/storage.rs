@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bytes::to_usize;
 use crate::codec::Limits;
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::error::OpenError;
@@ -145,8 +146,7 @@ impl StorageConfig {
         within("batch_size", self.batch_size, 1, BATCH_SIZE_MAX)?;
         let CacheLimits { entries, bytes } = self.cache_limits;
         within("max_cache_size", entries, 1, EXPECTED_KEYS_MAX)?;
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        within("max_cache_bytes", bytes, CACHE_BYTES_MIN, CACHE_BYTES_MAX)?;
+        within("max_cache_bytes", to_usize(bytes), CACHE_BYTES_MIN, CACHE_BYTES_MAX)?;
         if self.batch_interval > BATCH_INTERVAL_MAX {
             let (asked, most) = (self.batch_interval, BATCH_INTERVAL_MAX);
             let message = format!("{asked:?} is more than {most:?}");

@@ -1,5 +1,6 @@
 //! A directory's files, held in memory: a copy of a directory that another process may be writing.
 
+use crate::bytes::to_usize;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ impl DiskFile for FrozenFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let start = to_usize(offset).min(self.0.len());
         let rest = &self.0[start..];
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);

@@ -14,6 +14,7 @@ use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
+use crate::bytes::at_most;
 use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Excess, Poison, SubmitError};
@@ -174,7 +175,7 @@ impl Appender {
 
     /// Makes the log begin at `base`.
     pub(crate) fn forget_before(&mut self, base: &LogBase) {
-        self.position.index.forget_below(u32::try_from(base.segment).unwrap_or(u32::MAX));
+        self.position.index.forget_below(base.segment);
         self.position.terms.forget_below(base.last.map_or(0, |last| last.index));
     }
 
@@ -489,7 +490,7 @@ impl Appender {
                 continue;
             }
             let left = first_removed - run.first;
-            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
+            run.count = at_most(left, run.count);
             break;
         }
         self.close_frame();

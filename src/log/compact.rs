@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::Log;
 use super::meta::LogBase;
+use crate::bytes::to_usize;
 use crate::disk::Access;
 use crate::disk::names::{META_FILE, parse_snapshot_name};
 use crate::entry::LogId;
@@ -141,7 +142,9 @@ impl Log {
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
         for number in before..base.segment {
-            let segment = u32::try_from(number).unwrap_or(u32::MAX);
+            let segment = u32::try_from(number).map_err(|_| {
+                Poison::Internal("a segment of the log has a number beyond 32 bits")
+            })?;
             match self.table.retire_file(segment) {
                 Retired::Free => writing.files.let_go(number),
                 // Readers keep the bytes; only the file's name is removed.
@@ -167,7 +170,13 @@ impl Log {
 
     /// Removes all snapshots below `index`, for which there is a durable one.
     pub(crate) fn remove_snapshots_below(&self, index: u64) {
-        let names = self.disk.list().unwrap_or_default();
+        let names = match self.disk.list() {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::warn!(%error, "older snapshots stay: the directory could not be listed");
+                return;
+            }
+        };
         let older = |name: &String| parse_snapshot_name(name).is_some_and(|older| older < index);
         for name in names.into_iter().filter(older) {
             let opened = self.disk.open(&name, Access::Read);
@@ -196,7 +205,7 @@ impl Log {
     pub(crate) fn segment_used_min(&self) -> usize {
         let segment_bytes =
             self.writing.as_ref().map_or(0, |writing| writing.files.segment_bytes());
-        usize::try_from(segment_bytes / 16).unwrap_or(usize::MAX)
+        to_usize(segment_bytes / 16)
     }
 
     /// Removes all spare files but one. Returns whether there were any.

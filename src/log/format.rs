@@ -94,9 +94,7 @@ impl OpeningHalf {
         let mut out = [0; HALF_HEADER_BYTES];
         put(&mut out, 0, &FRAME_MAGIC.to_le_bytes());
         put(&mut out, 4, &FRAME_VERSION.to_le_bytes());
-        let tag = self.leader.as_bytes();
-        // A tag has at most 16 bytes.
-        put(&mut out, 6, &[self.kind.code(), u8::try_from(tag.len()).unwrap_or(16)]);
+        put(&mut out, 6, &[self.kind.code(), self.leader.len()]);
         put(&mut out, 8, &self.first_index.to_le_bytes());
         put(&mut out, 16, &self.term.to_le_bytes());
         put(&mut out, 24, self.leader.padded());

@@ -56,8 +56,8 @@ impl LogIndex {
     }
 
     /// Makes the index begin at `segment`.
-    pub(crate) fn forget_below(&mut self, segment: u32) {
-        self.waypoints.retain(|waypoint| waypoint.segment >= segment);
+    pub(crate) fn forget_below(&mut self, segment: u64) {
+        self.waypoints.retain(|waypoint| u64::from(waypoint.segment) >= segment);
     }
 
     /// The first index of a log that begins at `segment`, even before

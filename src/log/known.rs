@@ -65,6 +65,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
 
     /// Compares an entry of the log. Returns whether there is more to compare.
     fn visit(&mut self, log_id: LogId, encoded: &[u8]) -> bool {
+        // Nothing is left to compare at the end.
         let rest = self.entries.get(self.at..).unwrap_or_default();
         self.at += rest.iter().take_while(|entry| entry.log_id.index < log_id.index).count();
         let Some(entry) = self.entries.get(self.at) else { return false };

@@ -311,11 +311,9 @@ impl Meta {
         let mut random = [0; 24];
         disk.random(&mut random)
             .map_err(|error| OpenError::io("drawing random bytes for", META_FILE, error))?;
-        let (database_id, seed) = random.split_at(16);
         Ok(Self {
-            database_id: database_id.try_into().unwrap_or_default(),
-            hash_seed: hash_seed
-                .unwrap_or_else(|| u64::from_le_bytes(seed.try_into().unwrap_or_default())),
+            database_id: std::array::from_fn(|at| random[at]),
+            hash_seed: hash_seed.unwrap_or_else(|| u64_at(&random, size_of::<DatabaseId>())),
             commit_mode: match commit_mode {
                 config::CommitMode::OnAppend => CommitMode::AsAppended,
                 config::CommitMode::ByCommit => CommitMode::ByCommit,
@@ -340,11 +338,9 @@ impl Meta {
             CommitMode::ByCommit => 2,
         };
         let last = self.base.last.unwrap_or_default();
-        // A tag has at most 16 bytes.
-        let tag_bytes = u8::try_from(last.leader.as_bytes().len()).unwrap_or(16);
         let state = self.state.map_or(0, SnapshotKind::code);
         let has_last = u8::from(self.base.last.is_some());
-        let flags = [u8::from(self.clean_close), has_last, tag_bytes, state];
+        let flags = [u8::from(self.clean_close), has_last, last.leader.len(), state];
         put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
         put(&mut out, at(74), &flags);
         put(&mut out, at(78), &[u8::from(self.is_kept)]);

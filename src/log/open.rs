@@ -18,10 +18,11 @@ use super::segment::SegmentFiles;
 use super::tally::Tally;
 use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use super::{Log, RecoveryReport, Writing};
+use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
-    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
+    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, frame_entries, within,
 };
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};
@@ -110,10 +111,8 @@ impl LogOpening {
         content.is_kept = is_kept;
         let table = Arc::new(SegmentTable::new(config.pinned_images));
         for number in files.segments {
-            if number >= content.base.segment
-                && let Ok(segment) = u32::try_from(number)
-            {
-                map_segment(&disk, &table, &segment_name(number), segment)?;
+            if number >= content.base.segment {
+                map_segment(&disk, &table, number)?;
             }
         }
         Ok(Self {
@@ -457,7 +456,7 @@ impl LogOpening {
         // META with the base above these segments has been stored by now, so no power cut takes it
         // back. The segments may have been mapped before that was known.
         for number in &result.obsolete {
-            self.table.remove(u32::try_from(*number).unwrap_or(u32::MAX));
+            self.table.remove_file(*number);
             files.let_go(*number);
         }
         let files = Arc::new(files);
@@ -517,7 +516,7 @@ impl LogOpening {
         };
         let appender_config = AppenderConfig {
             limits: config.limits,
-            frame_entries_max: u32::try_from(config.batch_size).unwrap_or(u32::MAX),
+            frame_entries_max: frame_entries(config.batch_size)?,
             frame_bytes_max: config.frame_bytes,
             is_monotone: self.content.is_monotone,
         };
@@ -533,17 +532,15 @@ impl LogOpening {
     }
 }
 
-fn map_segment(
-    disk: &Arc<dyn Disk>,
-    table: &SegmentTable,
-    name: &str,
-    segment: u32,
-) -> Result<(), OpenError> {
+/// Puts a segment's file into the table. Reading the log refuses one whose number is beyond 32 bits.
+fn map_segment(disk: &Arc<dyn Disk>, table: &SegmentTable, number: u64) -> Result<(), OpenError> {
+    let Ok(segment) = u32::try_from(number) else { return Ok(()) };
+    let name = &*segment_name(number);
     let error = |action| move |source| OpenError::io(action, name, source);
     let file = disk.open(name, Access::Read).map_err(error("opening"))?;
     let bytes = file.len().map_err(error("measuring"))?;
     // A file too long for a segment is not mapped: reading the log reaches it, and names it.
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let bytes = to_usize(bytes);
     if bytes > 0 && bytes as u64 <= SEGMENT_BYTES_MAX {
         let sealed = SegmentBytes::sealed(disk, segment, file, bytes);
         table.set(segment, sealed.map_err(error("mapping"))?);
@@ -552,7 +549,7 @@ fn map_segment(
 }
 
 fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
-    let longest = usize::try_from(SEGMENT_BYTES_MAX).unwrap_or(usize::MAX) / 4096 * 4096;
+    let longest = to_usize(SEGMENT_BYTES_MAX) / 4096 * 4096;
     config.limits.check()?;
     within("segment_bytes", config.segment_bytes, 4 * SEGMENT_SLACK_BYTES, longest)?;
     within("segment_images", config.segment_images, 2, 1 << 10)?;

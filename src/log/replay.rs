@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::apply_only::Phase;
 use super::format::FrameKind;
 use super::recovery::scan::GoodFrame;
+use crate::bytes::at_most;
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
@@ -189,7 +190,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     fn chunk_max(&self) -> u32 {
         let Some(staging) = self.machine.staging(Hook::ENGINE) else { return CHUNK };
         let room = (staging.batch_size() as u64).saturating_sub(self.staged.0);
-        u32::try_from(room).unwrap_or(CHUNK).clamp(1, CHUNK)
+        at_most(room, CHUNK).max(1)
     }
 
     /// Commits the batch that a machine over a storage has applied.

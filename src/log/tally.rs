@@ -13,6 +13,7 @@ use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
 use super::terms::TermRuns;
+use crate::bytes::at_most;
 use crate::error::OpenError;
 use crate::places::table::SegmentTable;
 use crate::progress::watermark::decode;
@@ -106,7 +107,7 @@ impl Tally {
                 continue;
             }
             let left = first_removed - run.first;
-            run.count = u32::try_from(left).map_or(run.count, |left| run.count.min(left));
+            run.count = at_most(left, run.count);
             break;
         }
     }

@@ -345,12 +345,13 @@ impl SlotWriter {
         }
         let payload_crc = if version == VERSION_1 { 0 } else { crc32c(payload) };
         self.bytes.fill(0);
-        for (number, sector) in self.bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        for (sector_number, sector) in (0_u16..).zip(self.bytes.chunks_mut(SECTOR_BYTES)) {
+            let number = usize::from(sector_number);
             let start = payload.len().min(number * SECTOR_PAYLOAD_BYTES);
             let end = payload.len().min(start + SECTOR_PAYLOAD_BYTES);
             put(sector, 0, &self.layout.magic.to_le_bytes());
             put(sector, 4, &version.to_le_bytes());
-            put(sector, 6, &u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes());
+            put(sector, 6, &sector_number.to_le_bytes());
             put(sector, 8, &next.to_le_bytes());
             put(sector, 16, database_id);
             put(sector, 32, &length.to_le_bytes());

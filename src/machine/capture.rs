@@ -152,6 +152,7 @@ impl<C> Capture<C> {
         let cpu = clock_gettime(ClockId::ThreadCPUTime) - cpu;
         let wall = began.elapsed();
         let ns = |seconds: u64, nanos: u64| seconds.saturating_mul(1_000_000_000) + nanos;
+        // Only the figures of copies count them, and a clock does not go backwards.
         let cpu_ns = ns(cpu.tv_sec.try_into().unwrap_or(0), cpu.tv_nsec.try_into().unwrap_or(0));
         let wall_ns = ns(wall.as_secs(), wall.subsec_nanos().into());
         for (histogram, took_ns) in [(&self.cpu_ns, cpu_ns), (&self.wall_ns, wall_ns)] {

@@ -51,7 +51,7 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
     /// Points the cell to `place`, which has the same bytes, if it points to the log before segment
     /// `below` or to a snapshot.
-    fn repoint(&mut self, place: PiecePlace, below: u32) {
+    fn repoint(&mut self, place: PiecePlace, below: u64) {
         let _ = (place, below);
     }
     /// The cell that a removed key leaves while the store fills, if cells can express that.
@@ -307,9 +307,9 @@ impl Cell for PlaceCell {
         self.with(table, Value::copied)
     }
 
-    fn repoint(&mut self, place: PiecePlace, below: u32) {
+    fn repoint(&mut self, place: PiecePlace, below: u64) {
         let is_let_go_of = match *self {
-            Self::Place(old) => old.segment() < below,
+            Self::Place(old) => u64::from(old.segment()) < below,
             Self::Piece(_) => true,
             Self::Number(_) | Self::Gone => false,
         };

@@ -295,7 +295,8 @@ impl<C: Cell> KeyValue<C> {
         }
         if *next < filling.snapshot.chunk_count() {
             let piece = filling.piece(*next)?;
-            for (key, offset, len) in filling.snapshot.chunk_records(*next)? {
+            for located in filling.snapshot.chunk_records(*next)? {
+                let (key, offset, len) = located?;
                 let place = PiecePlace { piece, offset, len };
                 self.put_if_vacant(self.store.hash(key), key, place)
                     .map_err(SnapshotError::Poisoned)?;

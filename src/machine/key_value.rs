@@ -14,6 +14,7 @@ use super::fill::{Fill, Filling, settle_or_bury};
 use super::store::{Change, Key, Store};
 use super::value::Value;
 use super::view::{Sorted, View};
+use crate::bytes::{at_most, to_usize};
 use crate::codec::{BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
@@ -224,10 +225,11 @@ impl<C: Cell> KeyValue<C> {
         &self,
         snapshot: &Snapshot,
         pieces: &[PieceNumber],
-        below: u32,
+        below: u64,
     ) -> Result<(), SnapshotError> {
         for (chunk, piece) in pieces.iter().copied().enumerate() {
-            for (key, offset, len) in snapshot.chunk_records(chunk)? {
+            for located in snapshot.chunk_records(chunk)? {
+                let (key, offset, len) = located?;
                 let hash = self.store.hash(key);
                 self.store.update(hash, key, 0, |cell| {
                     // A key written since then refers to the part of the log that stays.
@@ -298,11 +300,12 @@ impl<C: Cell> KeyValue<C> {
         cell_of: impl Fn(usize, u32, &[u8]) -> Result<C, SnapshotError>,
     ) -> Result<(), SnapshotError> {
         snapshot.check_kind(SnapshotKind::KeyValue)?;
-        let keys = usize::try_from(snapshot.len()).unwrap_or(usize::MAX);
+        let keys = to_usize(snapshot.len());
         let new = self.store.empty_like(keys);
         for chunk in 0..snapshot.chunk_count() {
             let bytes = snapshot.chunk_bytes(chunk)?;
-            for (key, offset, len) in snapshot.chunk_records(chunk)? {
+            for located in snapshot.chunk_records(chunk)? {
+                let (key, offset, len) = located?;
                 let start = offset as usize;
                 let bytes = bytes.get(start..start + len as usize);
                 let outside =
@@ -408,8 +411,8 @@ impl<C: Cell> KeyValue<C> {
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
-        let count = u32::try_from(partition.count()).unwrap_or(TOUCH_AHEAD_MAX);
-        let ahead = TOUCH_AHEAD.saturating_mul(count).min(TOUCH_AHEAD_MAX);
+        let count = at_most(partition.count() as u64, TOUCH_AHEAD_MAX);
+        let ahead = (TOUCH_AHEAD * count).min(TOUCH_AHEAD_MAX);
         let generation = self.store.capture.reached_token(partition.id());
         let filling = self.fill.get();
         let filling = filling.as_deref();

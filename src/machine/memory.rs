@@ -7,7 +7,7 @@ use super::cell::HeapCell;
 use super::key_value::KeyValue;
 use super::{StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
-use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
+use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, frame_entries, within};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError};
 use crate::hook::Hook;
@@ -119,7 +119,7 @@ impl MemoryStateMachine {
         let state = KeyValue::new(config.expected_keys, hash_seed, ());
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
-            frame_entries_max: u32::try_from(config.batch_size).unwrap_or(u32::MAX),
+            frame_entries_max: frame_entries(config.batch_size)?,
             frame_bytes_max: config.frame_bytes,
             poison: Arc::default(),
         });
@@ -137,7 +137,7 @@ impl MemoryStateMachine {
         Ok(false)
     }
 
-    fn let_go_of(&self, _snapshot: &Snapshot, _below: u32) -> Result<(), SnapshotError> {
+    fn let_go_of(&self, _snapshot: &Snapshot, _below: u64) -> Result<(), SnapshotError> {
         Ok(())
     }
 

@@ -164,7 +164,7 @@ impl PersistentStateMachine {
         Ok(true)
     }
 
-    fn let_go_of(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError> {
+    fn let_go_of(&self, snapshot: &Snapshot, below: u64) -> Result<(), SnapshotError> {
         // Later additions to the store would refer to pieces that are released here.
         self.state.fill_all()?;
         let pieces = add_pieces(&self.table, snapshot)?;

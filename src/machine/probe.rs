@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
+use crate::bytes::at_most;
 use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
@@ -72,12 +73,12 @@ impl Probe {
             let decoded = codec::decode(Encoded::elsewhere(out));
             let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
             let hash = if let Ok(Footprint::Key(hash)) = footprint { hash } else { 0 };
-            slots.fill(entry.log_id.index, hash, u32::try_from(start).unwrap_or(u32::MAX));
+            slots.fill(entry.log_id.index, hash, at_most(start as u64, u32::MAX));
             start = end;
         }
         bytes.truncate(start);
         *first = entries.first().map_or(LogId::default(), |entry| entry.log_id);
-        *count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        *count = at_most(entries.len() as u64, u32::MAX);
         Ok(())
     }
 

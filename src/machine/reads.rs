@@ -168,7 +168,7 @@ macro_rules! key_value_reads {
             fn let_go(
                 &self,
                 snapshot: &$crate::snapshot::Snapshot,
-                below: u32,
+                below: u64,
             ) -> Result<(), $crate::error::SnapshotError> {
                 self.let_go_of(snapshot, below)
             }

@@ -319,6 +319,7 @@ impl StorageBatch {
     }
 
     fn part(&self, start: usize, len: usize) -> &[u8] {
+        // A write names bytes that the batch has.
         self.bytes.get(start..start + len).unwrap_or_default()
     }
 

@@ -51,7 +51,7 @@ pub trait Views: Send + Sync {
     /// Releases the log before segment `below`, and older snapshots: `snapshot` has the values that
     /// keys refer to there.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
-    fn let_go(&self, snapshot: &Snapshot, below: u32) -> Result<(), SnapshotError>;
+    fn let_go(&self, snapshot: &Snapshot, below: u64) -> Result<(), SnapshotError>;
 }
 
 /// A view of a key-value machine at one exact index: every key and value, the membership, the
@@ -234,6 +234,7 @@ impl<C: Cell> Sorted<C> {
 
 /// Up to eight bytes after the first `common`, as a number with the same order.
 fn prefix(key: &[u8], common: usize) -> u64 {
+    // A key that has no more bytes comes first.
     let rest = key.get(common..).unwrap_or_default();
     let mut bytes = [0; 8];
     for (to, from) in bytes.iter_mut().zip(rest) {

@@ -207,6 +207,7 @@ impl Drop for SegmentHold {
         let mut gone = Vec::new();
         let mut held = self.table.held.lock();
         held.live.remove(&self.number);
+        // Without a hold, nothing that is retired is kept.
         let oldest = held.live.first().copied().unwrap_or(u64::MAX);
         while let Some((_, segment)) = held.retired.pop_front_if(|(next, _)| *next <= oldest) {
             gone.push(segment);
@@ -340,6 +341,13 @@ impl SegmentTable {
             }
         }
         None
+    }
+
+    /// Forgets the segment of a file. A number beyond 32 bits was never in the table.
+    pub(crate) fn remove_file(&self, number: u64) {
+        if let Ok(segment) = u32::try_from(number) {
+            self.remove(segment);
+        }
     }
 
     /// Forgets a piece that no key refers to.

@@ -1,5 +1,7 @@
 //! The latest truncations, for waits that have begun and are not registered yet.
 
+use crate::bytes::to_usize;
+
 /// Number of truncations that are remembered.
 const CUTS: usize = 32;
 
@@ -32,7 +34,7 @@ impl Cuts {
     /// Whether a truncation after the first `since` covers `index`. If more than [`CUTS`] come
     /// between a wait's begin and its registration, the oldest are forgotten.
     pub(super) fn covers(&self, index: u64, since: u64) -> bool {
-        let count = usize::try_from(self.count.saturating_sub(since)).unwrap_or(CUTS);
+        let count = to_usize(self.count.saturating_sub(since));
         let mut cuts = self.latest.iter().rev().take(count);
         cuts.any(|(cut, submitted)| index >= *cut && index < *submitted)
     }

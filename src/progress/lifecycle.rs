@@ -12,6 +12,7 @@
 
 use std::fmt;
 
+use crate::bytes::to_usize;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Phases of a manager's end.
@@ -47,10 +48,8 @@ impl Lifecycle {
     /// The phase at this moment. Acquire: what led to the phase is visible.
     fn phase(&self) -> Phase {
         let at = self.phase.load(Ordering::Acquire);
-        Phase::ALL
-            .into_iter()
-            .nth(usize::try_from(at).unwrap_or(usize::MAX))
-            .unwrap_or(Phase::Ended)
+        // Only phases are stored; any other number would be one after the last.
+        Phase::ALL.into_iter().nth(to_usize(at)).unwrap_or(Phase::Ended)
     }
 
     /// Whether submissions are refused.

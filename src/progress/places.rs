@@ -85,10 +85,10 @@ impl Places {
     }
 
     pub(super) fn add(&mut self, index: u64, stage: Stage, target: Target) -> WaiterId {
-        if self.free.is_empty() {
-            self.grow();
-        }
-        let slot = self.free.pop().unwrap_or_default();
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.grow(),
+        };
         let mut id = WaiterId { slot, turn: 0 };
         if let Some(place) = self.at(slot) {
             id.turn = place.turn;
@@ -112,9 +112,11 @@ impl Places {
         self.chunks.len() * CHUNK
     }
 
+    /// Makes places, and returns the lowest of them.
     #[cold]
-    fn grow(&mut self) {
-        let first = self.chunks.len() * CHUNK;
+    fn grow(&mut self) -> u32 {
+        // Memory ends long before the numbers do: 4 Gi places take 256 GiB.
+        let first = at_most((self.chunks.len() * CHUNK) as u64, u32::MAX - CHUNK as u32);
         self.chunks.push(Box::new(std::array::from_fn(|_| Place {
             turn: 0,
             kind: Kind::Thread,
@@ -126,7 +128,8 @@ impl Places {
             target: None,
         })));
         // Use the lowest slot first.
-        self.free.extend((first..first + CHUNK).rev().filter_map(|slot| u32::try_from(slot).ok()));
+        self.free.extend((first + 1..first + CHUNK as u32).rev());
+        first
     }
 
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<Place> {

@@ -18,6 +18,7 @@ use super::cuts::Cuts;
 use super::order::{Order, Ticket, WaiterId};
 use super::places::{Kind, Places, Target};
 use super::watermark::Stage;
+use crate::bytes::nanos;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::thread::Thread;
 use crate::sync::{Mutex, MutexGuard, Rank, assert_none_held, thread_local};
@@ -206,7 +207,7 @@ impl Waiters {
         }
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took_ns = nanos(began.elapsed());
         self.longest_ns.fetch_max(took_ns, Ordering::Relaxed);
         if let Err(panic) = outcome {
             self.panicked.fetch_add(1, Ordering::Relaxed);

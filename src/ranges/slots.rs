@@ -176,6 +176,7 @@ impl SlotRing {
 
     fn room(&self, index: u64) -> &[AtomicU64] {
         let start = self.place(index) * self.room_words;
+        // A ring that forgets replies has no rooms.
         self.rooms.get(start..start + self.room_words).unwrap_or_default()
     }
 

@@ -26,6 +26,7 @@ pub(super) struct ChunkRecord<'a> {
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) value_offset: u32,
+    pub(super) value_bytes: u32,
 }
 
 /// Requirements on a chunk, from the index's data on it and on the next one.
@@ -83,8 +84,9 @@ impl<'a> KeyValueChunk<'a> {
         let record = low::access::<ArchivedRecord, Failure>(record).ok()?;
         let value_offset = record.value_offset.to_native();
         let key = part(self.bytes, record.key_offset.to_native(), record.key_bytes.to_native())?;
-        let value = part(self.bytes, value_offset, record.value_bytes.to_native())?;
-        Some(ChunkRecord { key, value, value_offset })
+        let value_bytes = record.value_bytes.to_native();
+        let value = part(self.bytes, value_offset, value_bytes)?;
+        Some(ChunkRecord { key, value, value_offset, value_bytes })
     }
 
     /// The number of the first record whose key is not below `key`.

@@ -17,6 +17,7 @@ use super::format::{
     ALIGN_BYTES, Chunk, ChunkEntry, FOOTER_BYTES, Footer, Index, SnapshotKind, header,
 };
 use super::stream::SnapshotSink;
+use super::writer::in_chunk;
 use crate::error::snapshot::SnapshotError;
 
 /// A snapshot's file, up to the bytes written.
@@ -53,7 +54,7 @@ impl<'a, S: SnapshotSink + ?Sized> ChunkFile<'a, S> {
         let (length, crc) = (bytes.len() as u64, crc32c(bytes));
         self.write_padded(bytes)?;
         self.archive = archive;
-        let records = u32::try_from(chunk.records.len()).unwrap_or(u32::MAX);
+        let records = in_chunk(chunk.records.len())?;
         let first_key_bytes = chunk.records.first().map_or(0, |first| first.key_bytes);
         self.chunks.push(ChunkEntry { bytes: length, crc, records, first_key_bytes, zero: 0 });
         Ok(())

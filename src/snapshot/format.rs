@@ -186,8 +186,7 @@ pub(crate) struct Index {
 impl LogIdEntry {
     pub(crate) fn of(log_id: Option<LogId>) -> Self {
         let Some(LogId { index, term, leader }) = log_id else { return Self::default() };
-        // A tag has at most 16 bytes.
-        let leader_bytes = u8::try_from(leader.as_bytes().len()).unwrap_or(16);
+        let leader_bytes = leader.len();
         Self { index, term, leader: *leader.padded(), leader_bytes, present: 1, zero: [0; 6] }
     }
 }

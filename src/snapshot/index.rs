@@ -11,6 +11,7 @@ use super::format::{
     ALIGN_BYTES, ArchivedChunkEntry, ArchivedIndex, FOOTER_BYTES, Footer, HEADER_BYTES,
     HeaderError, INDEX_ALIGN_BYTES, RKYV_SETTINGS, SnapshotKind, VERSION, parse_header,
 };
+use crate::bytes::to_usize;
 use crate::entry::LogId;
 use crate::error::snapshot::SnapshotError;
 
@@ -63,15 +64,14 @@ pub(super) fn read_index(bytes: &[u8], file: &str) -> Result<IndexInfo, Snapshot
     if footer.file_bytes != bytes.len() as u64 {
         return Err(corrupt(footer_at, "the file is not as long as its footer says"));
     }
-    let end = footer.index_offset.checked_add(footer.index_bytes);
-    let index_at = usize::try_from(footer.index_offset).unwrap_or(usize::MAX);
-    let index_end = end.and_then(|end| usize::try_from(end).ok()).unwrap_or(usize::MAX);
-    let is_in_place = index_at >= HEADER_BYTES
-        && index_at.is_multiple_of(ALIGN_BYTES)
-        && index_end.checked_next_multiple_of(ALIGN_BYTES) == Some(footer_at);
-    if !is_in_place {
-        return Err(corrupt(footer_at, "the index is not where it should be"));
-    }
+    let index_at = to_usize(footer.index_offset);
+    let index_end = index_at.checked_add(to_usize(footer.index_bytes)).filter(|end| {
+        index_at >= HEADER_BYTES
+            && index_at.is_multiple_of(ALIGN_BYTES)
+            && end.checked_next_multiple_of(ALIGN_BYTES) == Some(footer_at)
+    });
+    let misplaced = || corrupt(footer_at, "the index is not where it should be");
+    let index_end = index_end.ok_or_else(misplaced)?;
     let index = &bytes[index_at..index_end];
     if crc32c(index) != footer.index_crc {
         return Err(corrupt(index_at, "the checksum of the index does not fit"));

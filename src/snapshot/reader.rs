@@ -179,6 +179,7 @@ impl Snapshot {
     }
 
     fn note_at(&self, note: &super::index::NoteInfo) -> (&[u8], &[u8]) {
+        // Opening has checked that notes lie in the file, so the parts are not empty by mistake.
         let value_at = note.start + note.name_bytes as usize;
         let value = value_at..value_at + note.value_bytes as usize;
         let name = self.bytes_at(note.start..value_at).unwrap_or_default();
@@ -253,6 +254,9 @@ impl Snapshot {
     }
 }
 
+/// A key, and where its value is in its chunk: offset and length.
+pub(crate) type Located<'a> = (&'a [u8], u32, u32);
+
 /// Calls for the engine.
 impl Snapshot {
     /// The damage of every damaged chunk.
@@ -290,20 +294,18 @@ impl Snapshot {
     pub(crate) fn chunk_records(
         &self,
         chunk: usize,
-    ) -> Result<impl Iterator<Item = (&[u8], u32, u32)>, SnapshotError> {
+    ) -> Result<impl Iterator<Item = Result<Located<'_>, SnapshotError>>, SnapshotError> {
         let records = self.key_value_chunk(chunk)?;
-        Ok((0..records.len()).filter_map(move |number| {
-            let ChunkRecord { key, value, value_offset } = records.record(number)?;
-            // The length was a u32 in the record.
-            Some((key, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX)))
+        Ok((0..records.len()).map(move |number| {
+            let record = self.record(chunk, &records, number)?;
+            Ok((record.key, record.value_offset, record.value_bytes))
         }))
     }
 
     /// The chunk of a key, and the place of its value in the chunk (offset and length).
     pub(crate) fn locate(&self, key: &[u8]) -> Result<Option<(usize, u32, u32)>, SnapshotError> {
-        Ok(self.find(key)?.map(|(chunk, ChunkRecord { value, value_offset, .. })| {
-            (chunk, value_offset, u32::try_from(value.len()).unwrap_or(u32::MAX))
-        }))
+        let found = self.find(key)?;
+        Ok(found.map(|(chunk, record)| (chunk, record.value_offset, record.value_bytes)))
     }
 
     /// All bytes of the file.

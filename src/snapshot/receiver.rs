@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use super::file::{create_anew, remove, rename, sync, sync_dir};
 use super::reader::Snapshot;
 use super::transport::{SnapshotId, SnapshotPiece};
+use crate::bytes::to_usize;
 use crate::disk::names::{snapshot_name, temporary_name};
 use crate::disk::{Disk, DiskFile};
 use crate::error::snapshot::SnapshotError;
@@ -75,7 +76,7 @@ impl SnapshotReceiver {
         if offset > self.position {
             return Err(SnapshotError::Gap { expected: self.position, got: offset });
         }
-        let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
+        let known = to_usize(self.position - offset);
         if let Some(new) = piece.bytes.get(known..) {
             self.take(new)?;
             self.snapshot = Some(piece.snapshot);
@@ -94,7 +95,8 @@ impl SnapshotReceiver {
         if offset > self.position {
             return Err(SnapshotError::Gap { expected: self.position, got: offset });
         }
-        let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
+        let known = to_usize(self.position - offset);
+        // All of these bytes may have arrived before.
         self.take(bytes.get(known..).unwrap_or_default())?;
         Ok(self.position)
     }

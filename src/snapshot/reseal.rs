@@ -3,6 +3,7 @@
 
 use crc32c::crc32c;
 
+use crate::bytes::to_usize;
 use crate::bytes::{put, u32_at, u64_at};
 
 const HEADER_BYTES: usize = 4096;
@@ -45,7 +46,7 @@ fn reseal_chunks(file: &mut [u8], index_at: usize, index_end: usize) {
         if entry + ENTRY_BYTES > root {
             return;
         }
-        let bytes = usize::try_from(u64_at(file, entry)).unwrap_or(usize::MAX);
+        let bytes = to_usize(u64_at(file, entry));
         let Some(end) = chunk.checked_add(bytes).filter(|end| *end <= index_at) else { return };
         let crc = crc32c(&file[chunk..end]);
         put(file, entry + 8, &crc.to_le_bytes());

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::bytes::filled;
 use crate::error::snapshot::SnapshotError;
 
 /// Number of bytes that one read asks for.
@@ -45,7 +46,10 @@ pub trait SnapshotSource {
         loop {
             match self.read(&mut piece) {
                 Ok(0) => return Ok(bytes),
-                Ok(read) => bytes.extend_from_slice(piece.get(..read).unwrap_or_default()),
+                Ok(read) => {
+                    let failed = |error| SnapshotError::io("reading", "a snapshot", error);
+                    bytes.extend_from_slice(filled(&piece, read).map_err(failed)?);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(SnapshotError::io("reading", "a snapshot", error)),
             }

@@ -7,6 +7,7 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::format::FOOTER_BYTES;
 use super::reader::Snapshot;
+use crate::bytes::to_usize;
 use crate::bytes::u32_at;
 
 /// Identity of a snapshot. Snapshots with equal ids have equal bytes, whichever node wrote them, so
@@ -106,7 +107,7 @@ impl Snapshot {
     /// [`Snapshot::verify`].
     #[must_use]
     pub fn pieces(&self, offset: u64, piece_bytes_max: usize) -> Pieces<'_> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let offset = to_usize(offset);
         Pieces { snapshot: self, offset, piece_bytes_max: piece_bytes_max.max(1) }
     }
 }

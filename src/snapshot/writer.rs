@@ -13,6 +13,7 @@ use super::format::{
 use super::stream::SnapshotSink;
 use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::entry::LogId;
+use crate::error::Poison;
 use crate::error::snapshot::SnapshotError;
 
 /// Parts of a snapshot beside the state.
@@ -130,14 +131,12 @@ impl<'a> SnapshotWriter<'a> {
             // Do not double the buffer: a value of 16 MiB must not take 32.
             bytes.reserve_exact(key.len() + value.len());
         }
-        // A chunk of several entries has at most `chunk_bytes_max` bytes, and one of a single entry
-        // has checked lengths.
-        let at = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
+        // A chunk of several entries is at most `chunk_bytes_max` long, one of a single entry has checked lengths.
         records.push(Record {
-            key_offset: at(bytes.len()),
-            key_bytes: at(key.len()),
-            value_offset: at(bytes.len() + key.len()),
-            value_bytes: at(value.len()),
+            key_offset: in_chunk(bytes.len())?,
+            key_bytes: in_chunk(key.len())?,
+            value_offset: in_chunk(bytes.len() + key.len())?,
+            value_bytes: in_chunk(value.len())?,
         });
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
@@ -202,12 +201,15 @@ impl<'a> SnapshotWriter<'a> {
 
     /// Passes the gathered chunk on.
     fn flush(&mut self) -> Result<(), SnapshotError> {
-        let key = |record: Option<&Record>| {
-            record.and_then(|record| key_of(&self.chunk.bytes, record)).unwrap_or_default()
+        // A chunk of a blob has no records, and no key.
+        let outside = Poison::Internal("a key lies outside of its chunk");
+        let key = |record: Option<&Record>| match record {
+            Some(record) => key_of(&self.chunk.bytes, record).ok_or_else(|| outside.clone()),
+            None => Ok(&[]),
         };
-        self.first_keys.extend_from_slice(key(self.chunk.records.first()));
+        self.first_keys.extend_from_slice(key(self.chunk.records.first())?);
         self.last_key.clear();
-        self.last_key.extend_from_slice(key(self.chunk.records.last()));
+        self.last_key.extend_from_slice(key(self.chunk.records.last())?);
         if self.first_keys.len() > BESIDE_BYTES_MAX {
             return Err(too_much_beside(self.first_keys.len()));
         }
@@ -235,8 +237,8 @@ impl<'a> SnapshotWriter<'a> {
         bytes.extend_from_slice(membership);
         let mut notes = Vec::with_capacity(meta.notes.len());
         for (name, value) in &meta.notes {
-            let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX);
-            notes.push(NoteEntry { name_bytes: length(name), value_bytes: length(value) });
+            let (name_bytes, value_bytes) = (in_chunk(name.len())?, in_chunk(value.len())?);
+            notes.push(NoteEntry { name_bytes, value_bytes });
             bytes.extend_from_slice(name);
             bytes.extend_from_slice(value);
         }
@@ -266,6 +268,15 @@ impl SnapshotSink for SnapshotWriter<'_> {
 fn key_of<'b>(bytes: &'b [u8], record: &Record) -> Option<&'b [u8]> {
     let start = record.key_offset as usize;
     bytes.get(start..start + record.key_bytes as usize)
+}
+
+/// A length or an offset as a chunk's record and a note have it.
+pub(super) fn in_chunk(bytes: usize) -> Result<u32, SnapshotError> {
+    u32::try_from(bytes).map_err(|_| SnapshotError::Length {
+        what: "a part of a snapshot",
+        bytes: bytes as u64,
+        limit: u64::from(u32::MAX),
+    })
 }
 
 fn check_length(what: &'static str, bytes: usize, limit: usize) -> Result<(), SnapshotError> {

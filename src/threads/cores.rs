@@ -53,6 +53,7 @@ impl Core {
     /// tends to place callers and the log writer on the others.
     pub(crate) fn least_used() -> Option<Self> {
         let mut used = USED.lock();
+        // No thread is pinned to a core that is not in the map.
         let count = |core: &usize| used.get(core).copied().unwrap_or(0);
         let core = allowed().into_iter().rev().min_by_key(count)?;
         *used.entry(core).or_default() += 1;

@@ -157,7 +157,7 @@ impl Views for Toy {
         Ok(false)
     }
 
-    fn let_go(&self, _: &Snapshot, _: u32) -> Result<(), SnapshotError> {
+    fn let_go(&self, _: &Snapshot, _: u64) -> Result<(), SnapshotError> {
         Err(SnapshotError::Unsupported { what: "a model" })
     }
 }

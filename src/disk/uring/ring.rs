@@ -25,6 +25,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use memmap2::MmapMut;
 
+use crate::bytes::to_usize;
 use crate::disk::DiskFile;
 use crate::hook::Hook;
 use crate::image::ImageSlice;
@@ -243,7 +244,7 @@ impl Ring {
     pub(super) fn take(&mut self) -> Option<Done> {
         let completion = self.ring.completion().next()?;
         // A number that is no slot of ours has no request, and nothing is let go of for it.
-        let slot = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
+        let slot = to_usize(completion.user_data());
         if self.slots.get_mut(slot).and_then(Option::take).is_some() {
             self.busy -= 1;
         }

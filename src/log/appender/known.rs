@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Appender, OpenFrame};
+use crate::bytes::at_most;
 use crate::codec::Extent;
 use crate::log::format::FrameKind;
 use crate::log::index::Waypoint;
@@ -62,7 +63,7 @@ impl Spans {
                 continue;
             }
             let left = first_removed - last.first;
-            last.count = u32::try_from(left).map_or(last.count, |left| last.count.min(left));
+            last.count = at_most(left, last.count);
             break;
         }
     }
@@ -102,6 +103,7 @@ impl Appender {
         let spans = all().filter(overlaps).filter_map(held).collect();
         let index = &self.position.index;
         let mut waypoints = Vec::new();
+        // Without a waypoint, the log has no complete frame to read from.
         let mut next = first.max(index.first(base_segment).unwrap_or(u64::MAX));
         while next <= last
             && let Some((waypoint, until)) = index.locate(next)

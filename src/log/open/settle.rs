@@ -71,22 +71,21 @@ impl LogOpening {
         }
         for summary in &result.segments {
             let name = segment_name(summary.number);
-            let segment = u32::try_from(summary.number).unwrap_or(u32::MAX);
             if summary.number > tail.segment {
                 self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-                self.table.remove(segment);
+                self.table.remove_file(summary.number);
                 continue;
             }
             if summary.number == tail.segment {
                 // The segment's image replaces the mapping, because a mapped file must not be
                 // written.
-                self.table.remove(segment);
+                self.table.remove_file(summary.number);
             }
             if !clean && summary.last_sequence > tail.durable_sequence_known {
-                self.table.remove(segment);
+                self.table.remove_file(summary.number);
                 rewrite(&*self.disk, &name, summary.used_bytes)?;
                 if summary.number != tail.segment {
-                    map_segment(&self.disk, &self.table, &name, segment)?;
+                    map_segment(&self.disk, &self.table, summary.number)?;
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::bytes::to_usize;
 use crate::disk::names::{Name, claimed_by, segment_name};
 use crate::disk::{Access, Disk, DiskFile, Listed};
 use crate::error::{Corrupt, OpenError};
@@ -272,7 +273,7 @@ impl Window {
             self.asked = if goes_on { (2 * self.asked).min(READ_BYTES) } else { READ_BYTES_FIRST };
             let want = len.max(self.asked).min(left);
             // The length is at most a segment's, which is below 4 GiB.
-            let want = usize::try_from(want).unwrap_or(usize::MAX);
+            let want = to_usize(want);
             if self.buffer.len() < want {
                 self.buffer.resize(want, 0);
             }
@@ -282,8 +283,8 @@ impl Window {
             self.start = offset;
             self.segment = Some(segment.number);
         }
-        let first = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let first = to_usize(offset - self.start);
+        let len = to_usize(len);
         Ok(self.buffer[..self.filled].get(first..).and_then(|rest| rest.get(..len)))
     }
     #[cfg(test)]

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bytes::to_usize;
 use crate::disk::frozen::FrozenDisk;
 use crate::disk::names::{HARD_FILE, META_FILE, segment_name};
 use crate::disk::real::RealDisk;
@@ -126,7 +127,7 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     let options = ScanOptions::looking_at(disk).by_meta(&meta, &damage);
     let result = scan(disk, &meta, options, &mut |frame| {
         let bytes = segments.entry(frame.segment).or_default();
-        let offset = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+        let offset = to_usize(frame.offset);
         bytes.resize(offset + FRAME_HEADER_BYTES + frame.body.len(), 0);
         let (header, body) = bytes[offset..].split_at_mut(FRAME_HEADER_BYTES);
         header.copy_from_slice(frame.header_bytes);
@@ -162,7 +163,7 @@ fn freeze_snapshots(disk: &dyn Disk, frozen: &mut FrozenDisk) -> Result<(), Open
         };
         let file = disk.open(&name, Access::Read).map_err(failed("opening"))?;
         let bytes = file.len().map_err(failed("measuring"))?;
-        let mut copy = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        let mut copy = vec![0; to_usize(bytes)];
         let read = file.read_at(&mut copy, 0).map_err(failed("reading"))?;
         copy.truncate(read);
         let copy: Arc<[u8]> = copy.into();

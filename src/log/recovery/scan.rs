@@ -1,5 +1,6 @@
 //! The scan of a log at opening: every good frame in order, then where the log ends and why.
 
+use crate::bytes::{filled, to_usize};
 use crate::codec::{self, Encoded};
 use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk};
@@ -365,14 +366,13 @@ pub(crate) fn rewrite(disk: &dyn Disk, name: &str, used_bytes: u64) -> Result<()
     let mut buffer = vec![0; 1 << 20];
     let mut offset = 0;
     while offset < used_bytes {
-        let want = usize::try_from(used_bytes - offset)
-            .map_or(buffer.len(), |left| left.min(buffer.len()));
+        let want = to_usize(used_bytes - offset).min(buffer.len());
         let Some(chunk) = buffer.get_mut(..want) else { break };
         let read = file.read_at(chunk, offset).map_err(error("reading"))?;
         if read == 0 {
             break;
         }
-        let chunk = chunk.get(..read).unwrap_or_default();
+        let chunk = filled(chunk, read).map_err(error("reading"))?;
         file.write_all_at(chunk, offset).map_err(error("writing"))?;
         offset += read as u64;
     }
@@ -390,7 +390,10 @@ fn erase_from(
     let (mut offset, mut erased, mut writing) = (start, 0, None);
     while offset < segment.bytes {
         let end = (offset + 1).next_multiple_of(ZEROS.len() as u64).min(segment.bytes);
-        let bytes = window.read(segment, offset, end - offset)?.unwrap_or_default();
+        let bytes = window.read(segment, offset, end - offset)?;
+        // The file was as long when it was opened.
+        let shorter = || failed("clearing")(io::ErrorKind::UnexpectedEof.into());
+        let bytes = bytes.ok_or_else(shorter)?;
         if bytes.iter().any(|byte| *byte != 0) {
             let file = match writing.take() {
                 Some(file) => file,

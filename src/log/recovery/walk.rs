@@ -257,7 +257,8 @@ impl<'d> Walk<'d> {
         let checksum = bytes.last_chunk::<HALF_HEADER_BYTES>().map_or(0, chain_of);
         let body = self.window.read(segment, offset, header.frame_bytes())?;
         let body_ok = body.is_some_and(|frame| {
-            crc32c(frame.get(FRAME_HEADER_BYTES..).unwrap_or_default()) == header.body_crc
+            let body = frame.get(FRAME_HEADER_BYTES..);
+            body.is_some_and(|body| crc32c(body) == header.body_crc)
         });
         let older = header.opening.incarnation < self.chain.incarnation;
         Ok(Found {
@@ -303,10 +304,17 @@ impl<'d> Walk<'d> {
         &mut self,
         frame: &FoundFrame,
     ) -> Result<(&[u8], &[u8]), OpenError> {
-        let Some(segment) = &self.segment else { return Ok((&[], &[])) };
         let (offset, bytes) = (frame.offset, frame.header.frame_bytes());
-        let frame = self.window.read(segment, offset, bytes)?;
-        Ok(frame.and_then(|frame| frame.split_at_checked(FRAME_HEADER_BYTES)).unwrap_or_default())
+        let lost = || Corrupt {
+            file: segment_name(self.number),
+            offset,
+            index: Some(frame.header.opening.first_index),
+            what: "a frame that was found does not read back",
+        };
+        let Some(segment) = &self.segment else { return Err(lost().into()) };
+        let parts = self.window.read(segment, offset, bytes)?;
+        let parts = parts.and_then(|bytes| bytes.split_at_checked(FRAME_HEADER_BYTES));
+        parts.ok_or_else(|| lost().into())
     }
 
     /// Moves past a frame of the current segment.

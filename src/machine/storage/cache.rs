@@ -45,6 +45,7 @@ use foldhash::quality::RandomState;
 
 use self::shard::{ENTRY_BYTES, Entry, Shard};
 use super::{StorageBatch, Table};
+use crate::bytes::to_usize;
 pub use crate::config::storage::CacheLimits;
 use crate::machine::Value;
 
@@ -132,7 +133,7 @@ impl ReadCache {
     #[must_use]
     pub fn new(limits: CacheLimits) -> Self {
         let CacheLimits { entries, bytes } = limits;
-        let by_bytes = usize::try_from(bytes / SHARD_BYTES_MIN).unwrap_or(SHARDS_MAX);
+        let by_bytes = to_usize(bytes / SHARD_BYTES_MIN);
         let room = (entries / SHARD_ENTRIES_MIN).min(by_bytes).clamp(1, SHARDS_MAX);
         // Round down to a power of two.
         let count = 1_usize << room.ilog2();

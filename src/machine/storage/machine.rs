@@ -11,6 +11,7 @@ use super::open::{Opened, open};
 use super::stage::{Stage, failed};
 use super::views::TokenReached;
 use super::{Staging, Storage, StorageConfig, StorageStats, Table};
+use crate::bytes::to_usize;
 use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
 use crate::entry::LogId;
@@ -228,7 +229,7 @@ impl<S: Storage> StorageMachine<S> {
     /// Returns [`ReadError::Poisoned`] after the engine has failed.
     pub fn len(&self) -> Result<usize, ReadError> {
         self.check()?;
-        Ok(usize::try_from(self.committed.lock().record.keys).unwrap_or(usize::MAX))
+        Ok(to_usize(self.committed.lock().record.keys))
     }
 
     /// Whether no key has a value.

@@ -160,14 +160,13 @@ fn encode_membership(log_id: LogId, bytes: &[u8]) -> Vec<u8> {
 fn decode_membership(bytes: &[u8]) -> Result<Membership, Refused> {
     let body = checked(bytes)?;
     let log_id = decode_log_id(&array(body, 0)?)?;
+    // The log id before it was read, so this is the rest, which may be empty.
     Ok((log_id, body.get(LOG_ID_BYTES..).unwrap_or_default().into()))
 }
 
 fn encode_log_id(log_id: LogId) -> [u8; LOG_ID_BYTES] {
     let mut out = [0; LOG_ID_BYTES];
-    let tag = log_id.leader.as_bytes();
-    // A tag has at most 16 bytes.
-    let tag_len = [u8::try_from(tag.len()).unwrap_or(16)];
+    let tag_len = [log_id.leader.len()];
     let (index, term) = (log_id.index.to_le_bytes(), log_id.term.to_le_bytes());
     let parts = [(0, &index[..]), (8, &term), (16, log_id.leader.padded()), (32, &tag_len)];
     for (at, part) in parts {

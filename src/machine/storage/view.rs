@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::meta::{read_membership, read_state};
 use super::{StorageSnapshot, Table};
+use crate::bytes::to_usize;
 use crate::codec::KEY_BYTES_MAX;
 use crate::error::{ReadError, StorageError};
 use crate::machine::Value;
@@ -66,7 +67,7 @@ impl Stored {
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::try_from(self.keys).unwrap_or(usize::MAX)
+        to_usize(self.keys)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {

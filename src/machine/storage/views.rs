@@ -214,7 +214,7 @@ impl<S: Storage> Views for StorageMachine<S> {
     }
 
     /// Nothing refers to the log.
-    fn let_go(&self, _snapshot: &Snapshot, _below: u32) -> Result<(), SnapshotError> {
+    fn let_go(&self, _snapshot: &Snapshot, _below: u64) -> Result<(), SnapshotError> {
         Ok(())
     }
 }

@@ -28,7 +28,8 @@ fn assert_is(snapshot: &Snapshot, state: &State, meta: &SnapshotMeta) {
     let (mut located, mut last) = (0, None);
     for chunk in 0..snapshot.chunk_count() {
         let slice = snapshot.chunk_slice(chunk).unwrap();
-        for (key, offset, len) in snapshot.chunk_records(chunk).unwrap() {
+        for located in snapshot.chunk_records(chunk).unwrap() {
+            let (key, offset, len) = located.unwrap();
             assert!(last < Some(key), "in order over chunks");
             let value = &slice[offset as usize..][..len as usize];
             assert_eq!(state.get(key).map(Vec::as_slice), Some(value));

@@ -9,6 +9,7 @@ use quick_cache::unsync::Cache;
 use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use super::CacheStats;
+use crate::bytes::to_usize;
 use crate::machine::value::Value;
 use crate::sync::{RwLock, RwLockWriteGuard};
 
@@ -195,7 +196,7 @@ impl Shard {
         let capacity = bytes_max.saturating_mul(WEIGHT_OF_BYTE);
         // Expect as many entries as there can be of the smallest size. The room for keys without
         // values depends on it.
-        let by_bytes = usize::try_from(bytes_max / ENTRY_BYTES).unwrap_or(usize::MAX);
+        let by_bytes = to_usize(bytes_max / ENTRY_BYTES);
         let entries_expected = entries_max.min(by_bytes);
         let options = OptionsBuilder::new()
             .estimated_items_capacity(entries_expected)
