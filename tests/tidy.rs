@@ -147,6 +147,58 @@ fn an_extent_of_the_log_is_claimed_only_in_the_files_that_docs_unsafe_argues_for
     assert_eq!(claiming, argued, "files that claim an extent, and the table of docs/unsafe.md");
 }
 
+/// Fallbacks of the product's code that no comment explains. The number only falls.
+const QUIET_FALLBACKS_MAX: usize = 999;
+
+/// Whether a line of code replaces a number that does not fit, or a part that is not there.
+fn has_fallback(code: &str) -> bool {
+    let falls_back = code.contains(".unwrap_or(") || code.contains(".unwrap_or_default()");
+    let narrows = code.contains("try_from(") || code.contains("try_into()");
+    let saturates = code.contains("::MAX)") && code.contains(".unwrap_or(");
+    let part = [".get(", ".get_mut(", ".first()", ".last()", ".pop()", ".list()"];
+    falls_back && (narrows || saturates || part.iter().any(|call| code.contains(call)))
+}
+
+#[test]
+fn a_fallback_for_what_should_not_happen_has_a_comment_that_says_why() {
+    let is_of_tests = |path: &Path| {
+        let path = path.display().to_string();
+        ["test", "fuzzing", "models", "/sim", "examples", "benches"]
+            .iter()
+            .any(|part| path.contains(part))
+    };
+    let mut quiet = Vec::new();
+    for path in rust_files().into_iter().filter(|path| !is_of_tests(path)) {
+        let source = read(&path);
+        let lines = before_tests(&source);
+        for (at, line) in lines.iter().enumerate() {
+            let (code, comment) =
+                line.split_once("//").map_or((*line, false), |(code, _)| (code, true));
+            let before = at.checked_sub(1).and_then(|before| lines.get(before));
+            let is_explained = comment || before.is_some_and(|line| line.trim().starts_with("//"));
+            if has_fallback(code) && !is_explained {
+                quiet.push(format!("{}:{}: {}", path.display(), at + 1, code.trim()));
+            }
+        }
+    }
+    let (found, most) = (quiet.len(), QUIET_FALLBACKS_MAX);
+    assert!(found <= most, "{found} fallbacks without a comment, more than {most}: {quiet:#?}");
+    assert!(found >= most, "there are {found} left: lower QUIET_FALLBACKS_MAX from {most}");
+}
+
+#[test]
+fn the_search_for_fallbacks_finds_them() {
+    for quiet in [
+        "let a = u32::try_from(b).unwrap_or(u32::MAX);",
+        "let a = b.try_into().unwrap_or_default();",
+        "let a = b.iter().min().unwrap_or(u64::MAX);",
+        "let a = b.get(1..).unwrap_or_default();",
+    ] {
+        assert!(has_fallback(quiet), "{quiet}");
+    }
+    assert!(!has_fallback("let a = u32::try_from(b)?;") && !has_fallback("a.unwrap_or(b)"));
+}
+
 #[test]
 fn a_file_is_short_enough_to_be_read() {
     for path in rust_files() {

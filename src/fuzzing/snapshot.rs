@@ -243,8 +243,8 @@ fn content(snapshot: &Snapshot) -> Plain {
         let mut walked = BTreeMap::new();
         for chunk in 0..snapshot.chunk_count() {
             let bytes = snapshot.chunk_slice(chunk).unwrap();
-            for located in snapshot.chunk_records(chunk).unwrap() {
-                let (key, offset, len) = located.unwrap();
+            for record in snapshot.chunk_records(chunk).unwrap() {
+                let (key, offset, len) = record.unwrap();
                 assert_eq!(snapshot.locate(key).unwrap(), Some((chunk, offset, len)));
                 walked.insert(key.to_vec(), bytes[offset as usize..][..len as usize].to_vec());
             }

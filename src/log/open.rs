@@ -22,7 +22,8 @@ use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
-    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, frame_entries, within,
+    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, frame_entries,
+    within,
 };
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};

@@ -1,5 +1,6 @@
 //! The places of registered waiters, found by id in constant time.
 
+use crate::bytes::at_most;
 use std::fmt;
 use std::task::Waker;
 

@@ -205,7 +205,7 @@ impl<'a> SnapshotWriter<'a> {
         let outside = Poison::Internal("a key lies outside of its chunk");
         let key = |record: Option<&Record>| match record {
             Some(record) => key_of(&self.chunk.bytes, record).ok_or_else(|| outside.clone()),
-            None => Ok(&[]),
+            None => Ok(&[][..]),
         };
         self.first_keys.extend_from_slice(key(self.chunk.records.first())?);
         self.last_key.clear();

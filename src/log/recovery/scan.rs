@@ -392,7 +392,7 @@ fn erase_from(
         let end = (offset + 1).next_multiple_of(ZEROS.len() as u64).min(segment.bytes);
         let bytes = window.read(segment, offset, end - offset)?;
         // The file was as long when it was opened.
-        let shorter = || failed("clearing")(io::ErrorKind::UnexpectedEof.into());
+        let shorter = || failed("clearing")(std::io::ErrorKind::UnexpectedEof.into());
         let bytes = bytes.ok_or_else(shorter)?;
         if bytes.iter().any(|byte| *byte != 0) {
             let file = match writing.take() {

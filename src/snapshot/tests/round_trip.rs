@@ -28,8 +28,8 @@ fn assert_is(snapshot: &Snapshot, state: &State, meta: &SnapshotMeta) {
     let (mut located, mut last) = (0, None);
     for chunk in 0..snapshot.chunk_count() {
         let slice = snapshot.chunk_slice(chunk).unwrap();
-        for located in snapshot.chunk_records(chunk).unwrap() {
-            let (key, offset, len) = located.unwrap();
+        for record in snapshot.chunk_records(chunk).unwrap() {
+            let (key, offset, len) = record.unwrap();
             assert!(last < Some(key), "in order over chunks");
             let value = &slice[offset as usize..][..len as usize];
             assert_eq!(state.get(key).map(Vec::as_slice), Some(value));
