@@ -39,7 +39,7 @@ impl LeaderTag {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
     }
 
-    /// How many bytes the tag has, as formats keep it.
+    /// Number of bytes of the tag, as formats keep it.
     pub(crate) fn len(&self) -> u8 {
         self.len
     }

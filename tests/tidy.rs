@@ -148,15 +148,18 @@ fn an_extent_of_the_log_is_claimed_only_in_the_files_that_docs_unsafe_argues_for
 }
 
 /// Fallbacks of the product's code that no comment explains. The number only falls.
-const QUIET_FALLBACKS_MAX: usize = 999;
+const QUIET_FALLBACKS_MAX: usize = 0;
 
 /// Whether a line of code replaces a number that does not fit, or a part that is not there.
 fn has_fallback(code: &str) -> bool {
-    let falls_back = code.contains(".unwrap_or(") || code.contains(".unwrap_or_default()");
     let narrows = code.contains("try_from(") || code.contains("try_into()");
-    let saturates = code.contains("::MAX)") && code.contains(".unwrap_or(");
+    let saturates = code.contains("::MAX)");
     let part = [".get(", ".get_mut(", ".first()", ".last()", ".pop()", ".list()"];
-    falls_back && (narrows || saturates || part.iter().any(|call| code.contains(call)))
+    let of_part = part.iter().any(|call| code.contains(call));
+    let by_nothing = [".unwrap_or_default()", ".unwrap_or(0)", ".unwrap_or(&[])"];
+    let by_nothing = by_nothing.iter().any(|call| code.contains(call));
+    let by_any = by_nothing || code.contains(".unwrap_or(");
+    by_any && (narrows || saturates) || by_nothing && of_part
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::ring::{Descriptor, Rings};
+use crate::bytes::at_most;
 use crate::codec::{self, Extent, PayloadRef};
 use crate::error::Poison;
 use crate::log::appender::{Appender, Run};
@@ -33,7 +34,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             if run.first >= limit || !self.rings.have_room() {
                 break;
             }
-            let within = u32::try_from(limit - run.first).unwrap_or(u32::MAX);
+            let within = at_most(limit - run.first, u32::MAX);
             let count = run.count.min(within).min(self.range_entries_max);
             let (range, rest) = if run.slotted {
                 self.slotted(&run, count)?

@@ -16,6 +16,7 @@ pub(crate) fn dump(dump: &Dump, out: &mut dyn Write) -> Outcome {
     if dump.from.zip(dump.to).is_some_and(|(from, to)| from > to) {
         return Err(Failure::usage("--from is after --to: there is no such range"));
     }
+    // An option that is not given leaves that end open.
     let indexes = dump.from.unwrap_or(0)..=dump.to.unwrap_or(u64::MAX);
     let seen =
         sprag::inspect::dump(dir, indexes, &mut |entry| json_line(out, &EntryJson::new(entry)))

@@ -200,6 +200,7 @@ fn write_until(mut client: &TcpStream, mut bytes: &[u8], deadline: Instant) -> i
     while !bytes.is_empty() {
         client.set_write_timeout(Some(left(deadline)?))?;
         let written = client.write(bytes)?;
+        // A write takes no more than it was given.
         bytes = bytes.get(written..).unwrap_or_default();
     }
     Ok(())

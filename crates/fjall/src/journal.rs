@@ -183,7 +183,9 @@ fn take<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
 fn pass(reader: &mut impl Read, mut len: u64, checksum: &mut Xxh3) -> io::Result<()> {
     let mut piece = [0; 1 << 12];
     while len > 0 {
+        // The piece is shorter than what does not fit.
         let next = usize::try_from(len).unwrap_or(usize::MAX).min(piece.len());
+        // `next` is at most the length of the piece.
         let piece = piece.get_mut(..next).unwrap_or_default();
         reader.read_exact(piece)?;
         checksum.update(piece);
@@ -225,6 +227,7 @@ fn has_batch_after(journal: &Path, end: &End) -> io::Result<bool> {
         {
             return Ok(true);
         }
+        // The search ends where nothing is left.
         left = candidate.get(1..).unwrap_or_default();
     }
     Ok(false)
@@ -241,6 +244,7 @@ fn cut(journal: &Path, offset: u64) -> io::Result<u64> {
         if count == 0 {
             break;
         }
+        // A read fills at most the piece.
         let read = piece.get(..count).unwrap_or_default();
         if Some(read) != zeros.get(..count) {
             let last = read.iter().rposition(|byte| *byte != 0).unwrap_or_default();

@@ -60,6 +60,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
         let log = self.shared.manager.consensus().map_err(|error| refused(&error))?;
         while taken < ours.len() {
             let end = ours.len().min(taken + most);
+            // `end` is at most the length of `ours`.
             let next = ours.get(taken..end).unwrap_or_default();
             match log.append(next) {
                 Ok(_) => taken = end,
@@ -174,6 +175,7 @@ impl<C: Types, A: Application<C>> RaftLogStorage<C> for LogStore<C, A> {
                 let _not_while_installing = self.after_install().await?;
                 self.submit(rest)?
             };
+            // The log takes at most what it was given.
             rest = rest.get(taken..).unwrap_or_default();
             if !rest.is_empty() {
                 let shared = Arc::clone(&self.shared);

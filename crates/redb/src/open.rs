@@ -152,6 +152,7 @@ fn is_half_made(backend: &dyn StorageBackend) -> Result<bool, BackendError> {
     let mut offset = 0;
     while offset < len {
         let part = (len - offset).min(PAGE_LEN as u64);
+        // `part` is at most the length of the page.
         let read = page.get_mut(..usize::try_from(part).unwrap_or_default()).unwrap_or_default();
         backend.read(offset, read)?;
         let checked = if offset == 0 { MAGIC_LEN.min(read.len()) } else { read.len() };

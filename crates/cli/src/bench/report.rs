@@ -135,11 +135,13 @@ impl Report {
 
 pub(super) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
+    // Without a time, there is no median.
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 pub(super) fn median_of(mut figures: Vec<f64>) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
+    // Without a figure, there is no median.
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::slice::SliceIndex;
 
 use redis_protocol::resp2::decode::decode_range;
 use redis_protocol::resp2::types::RangeFrame;
@@ -90,6 +91,7 @@ impl<R: Read> Stream<R> {
     /// The number of the part that contains an offset, and the start of that part.
     pub(super) fn part_of(&self, offset: u64) -> (usize, u64) {
         let part = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        // The first part starts at 0.
         (part, self.starts.get(part).copied().unwrap_or(0))
     }
 
@@ -110,6 +112,7 @@ impl<R: Read> Stream<R> {
             if self.ahead().is_empty() && !self.fill_between()? {
                 break;
             }
+            // More than memory can have is more than is ahead.
             let left = usize::try_from(offset - self.end).unwrap_or(usize::MAX);
             self.accept(left.min(self.ahead().len()));
         }
@@ -145,20 +148,20 @@ impl<R: Read> Stream<R> {
     pub(super) fn words(&self) -> Words<'_> {
         let text = match self.is_inline {
             true => self.line.as_slice(),
-            false => self.buffer.get(self.command.clone()).unwrap_or_default(),
+            false => part(&self.buffer, self.command.clone()),
         };
         Words { text, places: &self.words }
     }
 
     /// Bytes of the input that were read and not yet taken as a command.
     fn ahead(&self) -> &[u8] {
-        self.buffer.get(self.command.end..).unwrap_or_default()
+        part(&self.buffer, self.command.end..)
     }
 
     /// Takes the next `bytes` bytes ahead as one command.
     fn accept(&mut self, bytes: usize) {
         self.command = self.command.end..self.command.end + bytes;
-        self.hash.update(self.buffer.get(self.command.clone()).unwrap_or_default());
+        self.hash.update(part(&self.buffer, self.command.clone()));
         self.end += bytes as u64;
     }
 
@@ -182,7 +185,7 @@ impl<R: Read> Stream<R> {
         self.buffer.drain(..self.command.end);
         self.command = 0..0;
         let bytes = self.read()?;
-        self.buffer.extend_from_slice(self.chunk.get(..bytes).unwrap_or_default());
+        self.buffer.extend_from_slice(part(&self.chunk, ..bytes));
         Ok(bytes > 0)
     }
 
@@ -210,12 +213,12 @@ impl<R: Read> Stream<R> {
     /// The error of the byte at `at` ahead: `what`, unless this byte and all after it are zeros. A
     /// crash leaves zeros at the end if the size of a file reached the disk before its content.
     fn malformed(&mut self, at: usize, what: &'static str) -> Stop {
-        let rest = self.ahead().get(at..).unwrap_or_default();
+        let rest = part(self.ahead(), at..);
         if rest.is_empty() || rest.iter().any(|byte| *byte != 0) {
             return self.stop(What::Malformed(what));
         }
         // Zeros before it, which were taken for part of a value.
-        let before = self.ahead().get(..at).unwrap_or_default();
+        let before = part(self.ahead(), ..at);
         let before = before.iter().rev().take_while(|byte| **byte == 0).count();
         let from = self.end + (at - before) as u64;
         let mut bytes = (rest.len() + before) as u64;
@@ -258,7 +261,7 @@ impl<R: Read> Stream<R> {
 
     fn read_array(&mut self) -> Result<(), Stop> {
         let bytes = self.walk_array()?;
-        let decoded = decode_range(self.ahead().get(..bytes).unwrap_or_default());
+        let decoded = decode_range(part(self.ahead(), ..bytes));
         match decoded {
             Ok(Some((RangeFrame::Array(frames), used))) if used == bytes => {
                 for frame in frames {
@@ -304,7 +307,7 @@ impl<R: Read> Stream<R> {
                 return Err(if is_zero { self.malformed(at - 2, CUT_BY_ZEROS) } else { stop });
             }
             if self.ahead().get(at - 2..at) != Some(b"\r\n") {
-                let end = self.ahead().get(at - 2..at).unwrap_or_default();
+                let end = part(self.ahead(), at - 2..at);
                 let wrong = at - 2 + usize::from(end.first() == Some(&b'\r'));
                 return Err(self.malformed(wrong, "a bulk string does not end where it says"));
             }
@@ -320,14 +323,14 @@ impl<R: Read> Stream<R> {
         expected: &'static str,
     ) -> Result<(i64, usize), Stop> {
         loop {
-            let line = self.ahead().get(at..).unwrap_or_default();
+            let line = part(self.ahead(), at..);
             if line.first().is_some_and(|byte| *byte != kind) {
                 return Err(self.malformed(at, expected));
             }
             let line = line.get(..HEADER_BYTES_MAX).unwrap_or(line);
             let end = line.iter().position(|byte| *byte == b'\n');
             if let Some(end) = end {
-                let digits = line.get(1..end).unwrap_or_default();
+                let digits = part(line, 1..end);
                 if let Some(number) = digits.strip_suffix(b"\r").and_then(decimal) {
                     return Ok((number, at + end + 1));
                 }
@@ -375,7 +378,7 @@ impl<R: Read> Stream<R> {
             }
         };
         let start = self.command.end;
-        let line = self.buffer.get(start..start + end).unwrap_or_default();
+        let line = part(&self.buffer, start..start + end);
         self.line.clear();
         let split = if line.len() > LINE_BYTES_MAX {
             Err("an inline command longer than 65536 bytes")
@@ -400,6 +403,7 @@ pub(super) struct Words<'a> {
 impl<'a> Words<'a> {
     /// The name of the command.
     pub(super) fn name(&self) -> &'a [u8] {
+        // A command without words has no name.
         self.places.first().and_then(|place| self.text.get(place.clone())).unwrap_or_default()
     }
 
@@ -416,4 +420,10 @@ pub(super) fn decimal(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
+}
+
+/// The part of `bytes` at `range`. Nothing is outside: a caller has found both ends in these bytes.
+fn part<I: SliceIndex<[u8], Output = [u8]>>(bytes: &[u8], range: I) -> &[u8] {
+    // An empty part reads as cut off, and the import says where.
+    bytes.get(range).unwrap_or_default()
 }

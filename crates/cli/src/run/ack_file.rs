@@ -88,6 +88,7 @@ impl Line {
         self.bytes[start] = b'\n';
         loop {
             start -= 1;
+            // A digit fits a byte.
             self.bytes[start] = b'0' + u8::try_from(index % 10).unwrap_or(0);
             index /= 10;
             if index == 0 {

@@ -51,6 +51,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         let mut bar = self.progress.entries("preload", u64::from(keys));
         let mut next = next;
         let at_once = PRELOAD_BYTES / workload.record_bytes();
+        // The limit below is lower than what does not fit.
         let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).clamp(1, PRELOAD_AT_ONCE);
         for start in (0..keys).step_by(at_once as usize) {
             let end = start.saturating_add(at_once).min(keys);

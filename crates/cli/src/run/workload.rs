@@ -128,6 +128,7 @@ pub(crate) fn key_of(number: u32) -> [u8; KEY_BYTES] {
         if left == 0 {
             break;
         }
+        // A digit fits a byte.
         *digit = b'0' + u8::try_from(left % 10).unwrap_or(0);
         left /= 10;
     }
