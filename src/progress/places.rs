@@ -9,7 +9,9 @@ use super::watermark::Stage;
 use crate::sync::thread::Thread;
 
 /// Places of one allocation. Places never move, so that no registration pays for copying all others.
-const CHUNK: usize = 256;
+const CHUNK: usize = CHUNK_PLACES as usize;
+/// As the number of a place has it.
+const CHUNK_PLACES: u32 = 256;
 
 /// The way to wake a waiter.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Places {
     #[cold]
     fn grow(&mut self) -> u32 {
         // Memory ends long before the numbers do: 4 Gi places take 256 GiB.
-        let first = at_most((self.chunks.len() * CHUNK) as u64, u32::MAX - CHUNK as u32);
+        let first = at_most((self.chunks.len() * CHUNK) as u64, u32::MAX - CHUNK_PLACES);
         self.chunks.push(Box::new(std::array::from_fn(|_| Place {
             turn: 0,
             kind: Kind::Thread,
@@ -129,7 +131,7 @@ impl Places {
             target: None,
         })));
         // Use the lowest slot first.
-        self.free.extend((first + 1..first + CHUNK as u32).rev());
+        self.free.extend((first + 1..first + CHUNK_PLACES).rev());
         first
     }
 
