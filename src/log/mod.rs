@@ -27,6 +27,8 @@ pub(crate) mod apply_only;
 pub(crate) mod compact;
 pub(crate) mod figures;
 pub(crate) mod format;
+#[cfg(test)]
+mod format_hash_tests;
 pub(crate) mod hard;
 #[cfg(test)]
 mod hard_tests;
