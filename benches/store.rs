@@ -13,6 +13,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use sprag::entry::Entry;
 use sprag::machine::probe::{Frame, Probe};
+use sprag::testing::Random;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,14 +31,9 @@ fn key(number: u64) -> Key {
     key
 }
 
-/// Keys in an order that no prefetcher can predict.
-struct Random(u64);
-
-impl Random {
-    fn key(&mut self) -> Key {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        key((self.0 >> 33) % KEYS)
-    }
+/// Returns a key in an order that no prefetcher can predict.
+fn random_key(random: &mut Random) -> Key {
+    key(random.next_u64() % KEYS)
 }
 
 fn hash(key: &[u8]) -> u64 {
@@ -88,21 +84,23 @@ fn get(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("get");
     group.throughput(Throughput::Elements(1));
     let (probe, table) = (filled(), bare());
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     group.bench_function("store, copied out", |bencher| {
         let mut out = Vec::with_capacity(100);
         bencher.iter(|| {
-            assert!(probe.get_into(&random.key(), &mut out).unwrap());
+            assert!(probe.get_into(&random_key(&mut random), &mut out).unwrap());
             black_box(out.as_ptr());
         });
     });
     group.bench_function("store, as a Value", |bencher| {
-        bencher.iter(|| probe.get_with(&random.key(), |value| black_box(value[99])).unwrap());
+        bencher.iter(|| {
+            probe.get_with(&random_key(&mut random), |value| black_box(value[99])).unwrap()
+        });
     });
     group.bench_function("bare table, copied out", |bencher| {
         let mut out = Vec::with_capacity(100);
         bencher.iter(|| {
-            let key = random.key();
+            let key = random_key(&mut random);
             let (_, value) = table.find(hash(&key), |(known, _)| *known == key).unwrap();
             out.clear();
             out.extend_from_slice(value);
@@ -115,8 +113,8 @@ fn overwrite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("overwrite");
     group.throughput(Throughput::Elements(FRAME_ENTRIES));
     let (probe, mut table) = (filled(), bare());
-    let mut random = Random(1);
-    let frames = frames(&probe, || random.key(), FRAMES);
+    let mut random = Random::new(1);
+    let frames = frames(&probe, || random_key(&mut random), FRAMES);
     let mut next = frames.iter().cycle();
     group.bench_function("store, a frame of 128 puts", |bencher| {
         bencher.iter(|| probe.apply(next.next().unwrap()).unwrap());
@@ -125,7 +123,7 @@ fn overwrite(criterion: &mut Criterion) {
         let value = [2; 100];
         bencher.iter(|| {
             for _ in 0..FRAME_ENTRIES {
-                let key = random.key();
+                let key = random_key(&mut random);
                 let (_, old) = table.find_mut(hash(&key), |(known, _)| *known == key).unwrap();
                 old.copy_from_slice(black_box(&value));
             }

@@ -1,8 +1,11 @@
 //! Workloads: sequences of keys that are read.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::fmt::Write;
 
+use rand_core::TryRng;
+use rand_distr::Distribution;
 use sprag::testing::Random;
 
 pub(crate) struct Workload {
@@ -17,24 +20,36 @@ fn below(random: &mut Random, bound: u32) -> u32 {
     (random.next_u64() % u64::from(bound)) as u32
 }
 
-/// Ranks whose shares fall with a power of the rank. The sums of all shares are exact for any
-/// exponent.
-pub(crate) struct Zipf(Vec<f64>);
+/// The generator as the crate `rand` takes it.
+struct Source<'a>(&'a mut Random);
+
+impl TryRng for Source<'_> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok((self.0.next_u64() >> 32) as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0.next_u64())
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.fill(bytes);
+        Ok(())
+    }
+}
+
+/// Ranks from 0 on, whose shares fall with a power of the rank.
+pub(crate) struct Zipf(rand_distr::Zipf<f64>);
 
 impl Zipf {
     pub(crate) fn new(keys: u32, exponent: f64) -> Self {
-        let mut sum = 0.0;
-        let share = |rank| {
-            sum += f64::from(rank).powf(-exponent);
-            sum
-        };
-        Self((1..=keys).map(share).collect())
+        Self(rand_distr::Zipf::new(f64::from(keys), exponent).unwrap())
     }
 
     pub(crate) fn next(&self, random: &mut Random) -> u32 {
-        let all = self.0.last().unwrap();
-        let at = random.next_u64() as f64 / u64::MAX as f64 * all;
-        self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as u32
+        self.0.sample(&mut Source(random)) as u32 - 1
     }
 }
 

@@ -3,6 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use sprag::testing::Random;
 
 use super::ops::{Cmd, Op};
 
@@ -122,19 +123,16 @@ pub fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A small, fixed source of random numbers for tests that are loops instead of properties.
+/// Random numbers of a seed, for tests that are loops instead of properties.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self(Random::new(seed))
     }
 
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
+        self.0.next_u64() % limit
     }
 }

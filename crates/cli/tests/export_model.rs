@@ -14,7 +14,7 @@ use crate::common::{TIMEOUT, fresh, json, open, succeed, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use sprag::{Command, Entry, LogId, Note, Payload};
+use sprag::{Command, Entry, LogId, Note, Payload, testing};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -82,15 +82,12 @@ fn exported(state: &State) -> String {
     state.iter().map(line).collect()
 }
 
-/// A generator that gives the same numbers every time.
-struct Random(u64);
+/// Keys, values and numbers that are the same in every run.
+struct Random(testing::Random);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
+        self.0.next_u64() % limit
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -156,7 +153,7 @@ impl Made {
 
 fn run(workers: usize, entries: u64) -> Vec<u8> {
     let (_temporary, dir) = fresh();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random(testing::Random::new(1));
     let mut index = 1_u64;
     // Open twice, so that the second run continues from a replayed state.
     for _ in 0..2 {

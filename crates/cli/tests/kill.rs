@@ -100,7 +100,7 @@ fn what_was_acknowledged_survives_kill_9() {
 fn a_directory_that_is_killed_again_and_again_only_grows() {
     let (temporary, dir) = fresh();
     let file = temporary.path().join("acknowledged");
-    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut random = Random::new(0x1234_5678_9abc_def1);
     let mut last = 0;
     for _ in 0..4 {
         let mut child = start(&dir, &file, "400000");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::{apply_config, small};
 use crate::network::{Network, Types};
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
-use sprag::testing::SimDisk;
+use sprag::testing::{self, SimDisk};
 use sprag::{PersistentStateMachine, StateMachine};
 use sprag_openraft::{Handle, KeyValue, Reason, Request, Response, Store};
 
@@ -144,21 +144,18 @@ impl Cluster {
 }
 
 /// A generator with the same numbers in every run; their effects still depend on the threads.
-struct Random(u64);
+struct Random(testing::Random);
 
 impl Random {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
+        self.0.next_u64() % end
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_power_cuts_of_one_node_or_all_lose_nothing_acknowledged_and_all_nodes_agree() {
     let mut cluster = Cluster::new().await;
-    let mut random = Random(0x5eed);
+    let mut random = Random(testing::Random::new(0x5eed));
     let mut acknowledged: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for round in 0..ROUNDS {
         let cut = 1 + random.below(3);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Outcome, about};
 use crate::run::workload::{KEY_BYTES, key_of};
-use crate::run::zipf::Random;
+use crate::run::zipf::{Random, below};
 
 /// Number of bytes that one write takes.
 const WRITE_BYTES: usize = 4 << 20;
@@ -26,7 +26,7 @@ impl Limit {
         let mut slots: Vec<_> = (0..keys).map(|number| (key_of(number), 0)).collect();
         let mut shuffle = |slots: &mut Vec<_>| {
             for at in (1..keys).rev() {
-                slots.swap(at as usize, random.below(at + 1) as usize);
+                slots.swap(at as usize, below(&mut random, at + 1) as usize);
             }
         };
         // Shuffle the order of writing, and then the order of the table.

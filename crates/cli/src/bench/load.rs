@@ -9,7 +9,7 @@ use sprag::error::SubmitError;
 use super::{Manager, TIMEOUT};
 use crate::error::{Outcome, about};
 use crate::run::workload::{KEY_BYTES, key_of};
-use crate::run::zipf::Random;
+use crate::run::zipf::{Random, below};
 
 /// Number of entries in one submission.
 const BATCH: usize = 128;
@@ -36,7 +36,7 @@ impl Load {
         let mut random = Random::new(11);
         let mut numbers: Vec<u32> = (0..keys).collect();
         for at in (1..keys).rev() {
-            numbers.swap(at as usize, random.below(at + 1) as usize);
+            numbers.swap(at as usize, below(&mut random, at + 1) as usize);
         }
         Self { numbers, value: vec![b'v'; value_bytes], random, next: 1 }
     }
@@ -76,7 +76,7 @@ impl Load {
                     continue;
                 }
             }
-            keys.iter_mut().for_each(|key| *key = key_of(self.random.below(keys_len)));
+            keys.iter_mut().for_each(|key| *key = key_of(below(&mut self.random, keys_len)));
             self.submit(manager, &keys)?;
         }
         manager.wait_for_apply(self.next - 1, TIMEOUT)?;

@@ -10,7 +10,7 @@ use sprag::{
 };
 
 use super::workload::key_of;
-use super::zipf::{Random, mix};
+use super::zipf::{Random, below, mix};
 use crate::error::{Outcome, about};
 
 /// All keys, sorted, and their values.
@@ -89,7 +89,8 @@ pub(super) fn gets(
     let mut untimed_seconds = 0.0;
     let mut left = count;
     while left > 0 {
-        let chosen: Vec<_> = (0..left.min(AT_ONCE)).map(|_| key_of(random.below(keys))).collect();
+        let chosen: Vec<_> =
+            (0..left.min(AT_ONCE)).map(|_| key_of(below(&mut random, keys))).collect();
         left -= chosen.len() as u64;
         let started = Instant::now();
         for key in &chosen {
@@ -97,7 +98,7 @@ pub(super) fn gets(
         }
         untimed_seconds += started.elapsed().as_secs_f64();
         // Choose other keys, so that the caches are as cold as before.
-        let chosen: Vec<_> = chosen.iter().map(|_| key_of(random.below(keys))).collect();
+        let chosen: Vec<_> = chosen.iter().map(|_| key_of(below(&mut random, keys))).collect();
         for key in &chosen {
             let started = Instant::now();
             get(machine, key)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sprag::Entry;
 
 use super::digest::Digest;
-use super::zipf::{Random, Zipf, mix};
+use super::zipf::{Random, Zipf, below, mix};
 
 /// Length of every key of a run.
 pub(crate) const KEY_BYTES: usize = 16;
@@ -38,7 +38,7 @@ impl Workload {
         let mut random = Random::new(mix(seed));
         let mut key_of_rank: Vec<u32> = (0..keys).collect();
         for at in (1..keys).rev() {
-            key_of_rank.swap(at as usize, random.below(at + 1) as usize);
+            key_of_rank.swap(at as usize, below(&mut random, at + 1) as usize);
         }
         let last_write = (0..u64::from(keys)).collect();
         Self { seed, value_bytes, key_of_rank, last_write }
@@ -140,7 +140,7 @@ fn fill(out: &mut Vec<u8>, len: usize, random: &mut Random) {
     const ALPHABET: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
     let mut left = len;
     while left > 0 {
-        let mut bits = random.next();
+        let mut bits = random.next_u64();
         for _ in 0..left.min(10) {
             out.push(ALPHABET[(bits & 63) as usize]);
             bits >>= 6;

@@ -1,70 +1,52 @@
-//! Zipf-distributed ranks: the probability of rank k is proportional to 1 / k^exponent.
+//! Random numbers of a seed, and Zipf-distributed ranks.
 
-/// A small, fast generator of random numbers (splitmix64). The same seed gives the same numbers on
-/// every machine.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+use std::convert::Infallible;
 
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
+use rand_core::TryRng;
+use rand_distr::Distribution;
+pub(crate) use sprag::testing::Random;
 
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// A number from 0.0 to 1.0, without 1.0.
-    #[allow(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// A number from 0 to `limit`, without `limit`.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "the high half of the product is below `limit`"
-    )]
-    pub(crate) fn below(&mut self, limit: u32) -> u32 {
-        // The bias is 2^-32 for a limit of 2^32, which no workload can show.
-        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u32
-    }
+/// Draws a number from 0 to `limit`, without `limit`.
+pub(crate) fn below(random: &mut Random, limit: u32) -> u32 {
+    // The result is below `limit`, so it fits.
+    u32::try_from(random.below(limit as usize)).unwrap_or(0)
 }
 
 /// Spreads the bits of a number; two different numbers stay different.
-pub(crate) fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
+pub(crate) fn mix(number: u64) -> u64 {
+    Random::new(number).next_u64()
 }
 
-/// Draws ranks of 1 to `ranks`, exactly, in constant time and memory, by rejection-inversion (W. Hoermann, G. Derflinger,
-/// "Rejection-inversion to generate variates from monotone discrete distributions", 1996).
-#[derive(Clone, Debug)]
-pub(crate) struct Zipf {
-    ranks: f64,
-    exponent: f64,
-    integral_of_first: f64,
-    integral_of_last: f64,
-    accept_at_once: f64,
+/// The generator as the crate `rand` takes it.
+struct Source<'a>(&'a mut Random);
+
+impl TryRng for Source<'_> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        // The high half.
+        Ok(u32::try_from(self.0.next_u64() >> 32).unwrap_or(0))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0.next_u64())
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.fill(bytes);
+        Ok(())
+    }
 }
+
+/// Draws ranks of 1 to `ranks`: the probability of rank k is proportional to 1 / k^exponent.
+#[derive(Clone, Debug)]
+pub(crate) struct Zipf(rand_distr::Zipf<f64>);
 
 impl Zipf {
-    /// Makes the distribution; `exponent` must be above 0.
+    /// Makes the distribution. `ranks` must be above 0, and `exponent` must not be negative.
+    #[allow(clippy::expect_used, reason = "the only caller has a key, and a constant exponent")]
     pub(crate) fn new(ranks: u32, exponent: f64) -> Self {
-        let ranks = f64::from(ranks);
-        let mut zipf = Self {
-            ranks,
-            exponent,
-            integral_of_first: 0.0,
-            integral_of_last: 0.0,
-            accept_at_once: 0.0,
-        };
-        zipf.integral_of_first = zipf.integral(1.5) - 1.0;
-        zipf.integral_of_last = zipf.integral(ranks + 0.5);
-        zipf.accept_at_once = 2.0 - zipf.integral_inverse(zipf.integral(2.5) - zipf.weight(2.0));
-        zipf
+        Self(rand_distr::Zipf::new(f64::from(ranks), exponent).expect("a rank and a weight"))
     }
 
     #[allow(
@@ -73,37 +55,7 @@ impl Zipf {
         reason = "a rank is a whole number of 1 to `ranks`, which is a u32"
     )]
     pub(crate) fn draw(&self, random: &mut Random) -> u32 {
-        loop {
-            let span = self.integral_of_first - self.integral_of_last;
-            let area = self.integral_of_last + random.unit() * span;
-            let at = self.integral_inverse(area);
-            let rank = at.round().clamp(1.0, self.ranks);
-            if rank - at <= self.accept_at_once
-                || area >= self.integral(rank + 0.5) - self.weight(rank)
-            {
-                return rank as u32;
-            }
-        }
-    }
-
-    /// The weight x^-exponent.
-    fn weight(&self, x: f64) -> f64 {
-        (-self.exponent * x.ln()).exp()
-    }
-
-    /// The integral of `weight` from 1 to x, in a form that also holds for an exponent of 1.
-    fn integral(&self, x: f64) -> f64 {
-        let ln = x.ln();
-        let scaled = (1.0 - self.exponent) * ln;
-        let factor =
-            if scaled.abs() > 1e-8 { scaled.exp_m1() / scaled } else { 1.0 + scaled / 2.0 };
-        factor * ln
-    }
-
-    fn integral_inverse(&self, area: f64) -> f64 {
-        let scaled = (area * (1.0 - self.exponent)).max(-1.0);
-        let factor = if scaled.abs() > 1e-8 { scaled.ln_1p() / scaled } else { 1.0 - scaled / 2.0 };
-        (factor * area).exp()
+        self.0.sample(&mut Source(random)) as u32
     }
 }
 
@@ -144,7 +96,7 @@ mod tests {
         let mut random = Random::new(1);
         let mut seen = [0_u32; 10];
         for _ in 0..100_000 {
-            seen[random.below(10) as usize] += 1;
+            seen[below(&mut random, 10) as usize] += 1;
         }
         assert!(seen.iter().all(|count| (9_500..10_500).contains(count)), "{seen:?}");
     }

@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use sprag::{ApplyConfig, ApplyManager, CommitMode, Entry, PersistentStateMachine};
+use sprag::{ApplyConfig, ApplyManager, CommitMode, Entry, PersistentStateMachine, testing};
 use tempfile::TempDir;
 
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -125,23 +125,24 @@ pub fn open(path: &Path, workers: usize) -> Manager {
     io::manage(machine, config)
 }
 
-/// A generator of random numbers.
-pub struct Random(pub u64);
+/// Random numbers of a seed.
+pub struct Random(testing::Random);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(testing::Random::new(seed))
+    }
+
     /// Seeds the generator from the time, and prints the seed.
     pub fn of_now() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let seed = now.as_nanos() as u64 | 1;
+        let seed = now.as_nanos() as u64;
         println!("seed {seed}");
-        Self(seed)
+        Self::new(seed)
     }
 
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
+        self.0.next_u64() % limit
     }
 }
 
