@@ -120,10 +120,10 @@ pub enum Contiguity {
     /// Each index is one more than the one before; the first is 0 or 1.
     #[default]
     Strict,
-    /// Indexes rise. For adapters, whose consensus engine vouches for the order, and only together
-    /// with
-    /// [`CommitMode::ByCommit`]: the log may start at any index and have gaps, over which nothing can be committed, and
-    /// [`apply_only`](crate::ConsensusLog::apply_only) takes entries that the log does not hold.
+    /// Indexes rise: the log may start at any index and have gaps, over which nothing can be
+    /// committed. It is for adapters, whose consensus engine vouches for the order, and only
+    /// together with [`CommitMode::ByCommit`]. [`apply_only`](crate::ConsensusLog::apply_only)
+    /// takes entries that the log does not hold.
     Monotone,
 }
 

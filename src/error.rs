@@ -416,7 +416,7 @@ pub enum LogError {
     /// [`CommitMode`](crate::CommitMode) than `ByCommit`.
     #[error("the log commits {mode}: a consensus engine opens it with CommitMode::ByCommit")]
     CommitMode {
-        /// How the log commits.
+        /// Name of the log's commit mode.
         mode: &'static str,
     },
     /// The directory was opened read-only.

@@ -224,7 +224,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// The call costs one write and one sync. The first one in a directory costs three of each,
     /// because it makes the file `HARD`.
     ///
-    /// The call takes no timeout: a vote that may or may not be durable must not be given, so a
+    /// The call takes no timeout. A vote that may or may not be durable must not be given, so a
     /// caller has no use for giving up.
     ///
     /// # Errors

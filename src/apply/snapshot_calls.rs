@@ -43,8 +43,9 @@ pub struct CompactionReport {
 ///
 /// It borrows the manager and is free to copy. Its calls may be made from any thread.
 ///
-/// Calls without a timeout work for as long as the state is large or the disk is slow: a timeout could not tell a slow
-/// call from a stuck one. A snapshot that is being written into the directory ends when the manager is closed.
+/// Calls without a timeout take long for a large state or a slow disk. A timeout could not tell a
+/// slow call from a stuck one. A snapshot that is being written into the directory ends when the
+/// manager is closed.
 #[derive(Debug)]
 pub struct Snapshots<'m, M: StateMachine> {
     engine: &'m Engine<M>,
@@ -130,8 +131,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// the last [`retain_entries`](crate::PersistentConfig::retain_entries) entries. Apply
     /// continues meanwhile.
     ///
-    /// For a machine over a storage no snapshot is written: the storage syncs, and the log is given
-    /// up as far as the storage has it.
+    /// A machine over a storage writes no snapshot: the storage syncs, and the log is given up as
+    /// far as the storage has it.
     ///
     /// # Errors
     ///
@@ -177,8 +178,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     ///
     /// Uncommitted entries of the log are removed, and their waiters get
     /// [`WaitError::Truncated`](crate::error::WaitError::Truncated). If the log has the snapshot's
-    /// last entry, under the same log id, no entry is removed: entries up to there are committed
-    /// and applied instead.
+    /// last entry under the same log id, no entry is removed. Entries up to there are committed and
+    /// applied instead.
     ///
     /// Reads continue meanwhile, and find the old value of a key or the new one. Submissions and
     /// commits wait. `timeout` limits the wait for committed entries to be applied and for the log

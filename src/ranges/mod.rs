@@ -1,4 +1,4 @@
-//! Ranges of entries on their way into the state: [`partition`] says which part of the state an
+//! Ranges of entries on their way into the state. [`partition`] says which part of the state an
 //! entry concerns, [`range`] is what a state machine is given, and [`slots`] is the in-flight ring.
 
 pub(crate) mod partition;
