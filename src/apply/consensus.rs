@@ -93,7 +93,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     }
 
     /// Removes everything after `keep` (`None`: everything) from the log. Waiters for these entries
-    /// get [`WaitError::Truncated`].
+    /// get [`WaitError::Truncated`](crate::error::WaitError::Truncated).
     ///
     /// # Errors
     ///

@@ -144,7 +144,8 @@ impl<'a> Replies<'a> {
 
     /// Sets the reply of an entry of the current range; the last call counts.
     ///
-    /// A [`Reply::Bytes`] with more bytes than [`StateMachine::reply_bytes_max`] is an error of the
+    /// A [`Reply::Bytes`] with more bytes than
+    /// [`StateMachine::reply_bytes_max`](crate::StateMachine::reply_bytes_max) is an error of the
     /// machine. The reply is not cut: the engine fails at that entry, as if `apply` had returned
     /// [`Fatal`].
     #[inline]
