@@ -132,6 +132,7 @@ mod image;
 pub mod inspect;
 mod log;
 pub mod machine;
+mod numbers;
 mod places;
 mod poison;
 mod progress;

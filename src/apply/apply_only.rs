@@ -13,6 +13,7 @@ use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
 use crate::machine::{StateMachine, apply_range};
+use crate::numbers::Mark;
 use crate::progress::watermark::Stage;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::Range;
@@ -104,7 +105,7 @@ impl<M: StateMachine> Engine<M> {
         let (applied_before, committed) = {
             let mut appending = self.appender.lock();
             let applied_before = self.progress.applied_mark();
-            claim.begin(first.max(applied_before));
+            claim.begin(first.max(applied_before.next()));
             (applied_before, self.commit_in(&mut appending, last))
         };
         committed.map_err(refused)?;
@@ -112,7 +113,7 @@ impl<M: StateMachine> Engine<M> {
         self.wait(last, Stage::Applied, timeout)
             .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
         replies.extend(indexes.map(|index| match self.slots.reply(index) {
-            _ if index < applied_before => Reply::AlreadyApplied,
+            _ if applied_before.covers(index) => Reply::AlreadyApplied,
             reply => reply.unwrap_or(Reply::Applied),
         }));
         drop(claim);
@@ -137,7 +138,8 @@ impl<M: StateMachine> Engine<M> {
             pause = self.pause();
             let mut appending = pause.appender_applied(left()).map_err(waited)?;
             let applied = self.progress.applied_mark();
-            let known = entries.iter().take_while(|entry| entry.log_id.index < applied).count();
+            let known =
+                entries.iter().take_while(|entry| applied.covers(entry.log_id.index)).count();
             let (known, new) = entries.split_at(known);
             check_rising(applied, new).map_err(refused)?;
             let plan = appending.appender.plan_records(new).map_err(refused)?;
@@ -200,12 +202,12 @@ impl<M: StateMachine> Engine<M> {
             }
         }
         let workers = self.workers.take_places();
-        let mut mark = 0;
+        let mut mark = Mark::NONE;
         for batch in places.chunks(self.staged_at_once()) {
             for (log_id, extent) in batch {
                 self.run_record(*log_id, *extent)?;
                 replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
-                mark = log_id.index + 1;
+                mark = Mark::through(log_id.index);
             }
             self.commit_records(batch.first().map_or(0, |(log_id, _)| log_id.index))?;
         }
@@ -241,8 +243,8 @@ impl<M: StateMachine> Engine<M> {
 }
 
 /// Checks that each entry is above the one before, and the first at or above `applied`.
-fn check_rising(applied: u64, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
-    let mut expected = applied;
+fn check_rising(applied: Mark, entries: &[Entry<'_>]) -> Result<(), SubmitError> {
+    let mut expected = applied.next();
     for entry in entries {
         let got = entry.log_id.index;
         if got < expected {

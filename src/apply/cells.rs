@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::entry::Reply;
+use crate::numbers::Mark;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, OnceLock, Rank};
@@ -59,16 +60,16 @@ impl ReplyCells {
     /// Moves the replies of all entries below `mark`, which every partition has applied. The caller
     /// raises `applied` to `mark` afterwards, which frees their slots.
     #[inline]
-    pub(crate) fn fill_to(&self, mark: u64, slots: &SlotRing) {
-        if self.lowest.load(Ordering::Acquire) < mark {
+    pub(crate) fn fill_to(&self, mark: Mark, slots: &SlotRing) {
+        if mark.covers(self.lowest.load(Ordering::Acquire)) {
             self.fill_slow(mark, slots);
         }
     }
 
     #[cold]
-    fn fill_slow(&self, mark: u64, slots: &SlotRing) {
+    fn fill_slow(&self, mark: Mark, slots: &SlotRing) {
         let mut waiting = self.waiting.lock();
-        while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| *index < mark) {
+        while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| mark.covers(*index)) {
             // A dropped future wants no reply.
             if Arc::strong_count(&cell) > 1 {
                 let reply = slots.reply(index).unwrap_or(Reply::Applied);
@@ -100,12 +101,12 @@ mod tests {
         let dropped = added.into_iter().enumerate().filter(|(at, _)| *at != 1);
         let cells_left: Vec<_> = dropped.map(|(_, cell)| cell).collect();
         let replies = || cells_left.iter().map(|cell| cell.reply().cloned()).collect::<Vec<_>>();
-        cells.fill_to(5, &slots);
+        cells.fill_to(Mark::before(5), &slots);
         assert_eq!(replies(), [None, None, None]);
-        cells.fill_to(8, &slots);
+        cells.fill_to(Mark::before(8), &slots);
         assert_eq!(replies(), [Some(Reply::Custom(5)), Some(Reply::Custom(7)), None]);
         assert_eq!(cells.lowest.load(Ordering::Relaxed), 8);
-        cells.fill_to(9, &slots);
+        cells.fill_to(Mark::before(9), &slots);
         assert_eq!(replies().pop(), Some(Some(Reply::Custom(8))));
         assert_eq!((cells.lowest.load(Ordering::Relaxed), cells.waiting.lock().len()), (NONE, 0));
     }

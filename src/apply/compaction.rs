@@ -7,7 +7,7 @@ use crate::config::CompactionPolicy;
 use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
 use crate::machine::StateMachine;
-use crate::progress::watermark::encode;
+use crate::numbers::Mark;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, Rank};
 use crate::threads::Step;
@@ -112,13 +112,13 @@ impl<M: StateMachine> Engine<M> {
         let sealed_bytes = log.sealed_bytes_below(free);
         // Compacting a machine over a storage writes no snapshot.
         let (snapshot, snapshot_bytes) = match self.machine.staging(Hook::ENGINE) {
-            Some(_) => (encode(log.base().last.map(|last| last.index)), 0),
+            Some(_) => (Mark::of(log.base().last.map(|last| last.index)), 0),
             None => (
                 self.snapshot_mark.load(Ordering::Acquire),
                 self.snapshot_bytes.load(Ordering::Acquire),
             ),
         };
-        let entries = applied.saturating_sub(snapshot.max(self.progress.base()));
+        let entries = applied.since(snapshot.max(self.progress.base()));
         policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
     }
 

@@ -10,7 +10,7 @@ use crate::config::CommitMode;
 use crate::entry::Entry;
 use crate::error::{LogError, SubmitError};
 use crate::machine::StateMachine;
-use crate::progress::watermark::{decode, encode};
+use crate::numbers::Mark;
 
 /// The log of a consensus engine, which appends entries and commits them later; made by [`ApplyManager::consensus`].
 ///
@@ -107,15 +107,16 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         let mut appending = self.engine.appender.lock();
         let progress = &self.engine.progress;
         let held = keep.and_then(|index| appending.appender.last_held(index));
-        let mark = encode(held.map(|log_id| log_id.index));
+        let mark = Mark::of(held.map(|log_id| log_id.index));
         let last = appending.appender.last();
         if keep >= last.map(|last| last.index) {
             return Ok(());
         }
-        if let Some(committed) = decode(progress.committed_mark()).filter(|index| *index >= mark) {
+        if let Some(committed) = progress.committed_mark().last().filter(|last| !mark.covers(*last))
+        {
             return Err(LogError::BelowCommitted { asked: keep, committed });
         }
-        let sequence = appending.appender.truncate(mark).ok_or(LogError::Full)?;
+        let sequence = appending.appender.truncate(mark.next()).ok_or(LogError::Full)?;
         progress.truncate_to(sequence, mark).map_err(LogError::Poisoned)?;
         self.engine.latency.truncated(mark);
         drop(appending);

@@ -25,9 +25,10 @@ use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
 use crate::log::{JournalParts, Log};
 use crate::machine::StateMachine;
+use crate::numbers::{AtomicMark, Mark};
 use crate::places::table::SegmentTable;
 use crate::progress::lifecycle::Lifecycle;
-use crate::progress::watermark::{Progress, WakesTasks, decode};
+use crate::progress::watermark::{Progress, WakesTasks};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -62,7 +63,7 @@ pub(crate) struct Engine<M> {
     /// The receiver of a snapshot, if there is one.
     pub(crate) receiving: Mutex<Weak<()>>,
     /// Mark of the newest durable snapshot's entry.
-    pub(crate) snapshot_mark: AtomicU64,
+    pub(crate) snapshot_mark: AtomicMark,
     /// Length of the newest durable snapshot in bytes.
     pub(crate) snapshot_bytes: AtomicU64,
     /// Rings when a step of the log writer has ended, by whichever thread, and its place is free.
@@ -84,7 +85,7 @@ pub(crate) struct Engine<M> {
     pub(crate) rejected: AtomicU64,
     pub(crate) memory: MemoryStats,
     /// Mark of the entries applied before this engine was made.
-    pub(crate) start_mark: u64,
+    pub(crate) start_mark: Mark,
     /// Number of entries that replay gave to the machine.
     pub(crate) replayed: u64,
     /// Number of indexes that an installed snapshot or a record took the applied mark past.
@@ -143,7 +144,7 @@ impl<M: StateMachine> Engine<M> {
             snapshotting: Turn::new(Rank::SnapshotTurn),
             syncing: Mutex::new(Rank::StorageSyncTurn, ()),
             receiving: Mutex::new(Rank::SnapshotReceiver, Weak::new()),
-            snapshot_mark: AtomicU64::new(newest.map_or(0, |(index, _)| index + 1)),
+            snapshot_mark: AtomicMark::new(Mark::of(newest.map(|(index, _)| index))),
             snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_bell: Bell::default(),
             workers_bell: Bell::default(),
@@ -165,7 +166,7 @@ impl<M: StateMachine> Engine<M> {
         loop {
             let jumped = self.jumped.load(Ordering::Acquire);
             let before = self.start_mark.max(self.progress.base());
-            let applied = self.progress.applied_mark().saturating_sub(before);
+            let applied = self.progress.applied_mark().since(before);
             // A jump is noted before the mark moves, so indexes it passes never count as applied.
             if self.jumped.load(Ordering::Acquire) == jumped {
                 return applied.saturating_sub(jumped);
@@ -175,15 +176,15 @@ impl<M: StateMachine> Engine<M> {
 
     /// Notes that the applied mark will jump to `mark`, with `applied` entries. The caller holds
     /// the appender, and no entry is in the rings.
-    pub(crate) fn note_jump(&self, mark: u64, applied: u64) {
+    pub(crate) fn note_jump(&self, mark: Mark, applied: u64) {
         let before = self.progress.applied_mark().max(self.progress.base());
-        let jumped = mark.saturating_sub(before).saturating_sub(applied);
+        let jumped = mark.since(before).saturating_sub(applied);
         self.jumped.fetch_add(jumped, Ordering::Release);
     }
 
     /// The last entry in the state, for a caller that holds the appender.
     pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
-        let index = decode(self.progress.applied_mark())?;
+        let index = self.progress.applied_mark().last()?;
         // An apply-only record may have moved the state to an index that the log lacks, or has
         // under another log id. Machines over our log know their last entry; others have no records.
         let own = self.log.as_ref().and_then(|_| self.machine.applied());
@@ -196,10 +197,10 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.
-    pub(crate) fn slot_limit(&self) -> u64 {
-        let applied = self.progress.applied_mark().max(self.progress.base());
+    pub(crate) fn slot_limit(&self) -> Mark {
+        let applied = self.progress.applied_mark().max(self.progress.base()).next();
         let oldest = applied.min(self.claims.oldest());
-        oldest.saturating_add(self.slots.capacity())
+        Mark::before(oldest.saturating_add(self.slots.capacity()))
     }
 
     /// Hands committed entries to the workers while there is room. The caller holds the appender.
@@ -208,7 +209,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(false);
         }
         let linger = self.linger();
-        let mut through = u64::MAX;
+        let mut through = Mark::ALL;
         if now {
             appending.linger.flush_to(self.progress.committed_mark());
         } else if !linger.is_zero() {
@@ -246,7 +247,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn feed_to(
         &self,
         appending: &mut Appending,
-        slot_limit: u64,
+        slot_limit: Mark,
     ) -> Result<bool, Poison> {
         self.guarded(|footprint| {
             let feeding = Feeding {
@@ -473,7 +474,7 @@ impl<M: StateMachine> Released for Engine<M> {
     /// Feeds entries that wait for slots: the workers may all be asleep.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
-        let limit = first.saturating_add(self.slots.capacity());
+        let limit = Mark::before(first.saturating_add(self.slots.capacity()));
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;
         }

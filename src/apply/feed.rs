@@ -10,6 +10,7 @@ use crate::bytes::at_most;
 use crate::codec::{self, Extent, PayloadRef};
 use crate::error::Poison;
 use crate::log::appender::{Appender, Run};
+use crate::numbers::Mark;
 use crate::progress::watermark::Progress;
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
@@ -21,7 +22,7 @@ pub(crate) struct Feeding<'a, F> {
     pub(crate) slots: &'a SlotRing,
     pub(crate) range_entries_max: u32,
     /// First index whose slot is still in use.
-    pub(crate) slot_limit: u64,
+    pub(crate) slot_limit: Mark,
     pub(crate) footprint: F,
 }
 
@@ -31,10 +32,10 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         let limit = self.progress.committed_mark().min(self.slot_limit);
         let mut fed = false;
         while let Some(run) = appender.unfed().front().copied() {
-            if run.first >= limit || !self.rings.have_room() {
+            if !limit.covers(run.first) || !self.rings.have_room() {
                 break;
             }
-            let within = at_most(limit - run.first, u32::MAX);
+            let within = at_most(limit.next() - run.first, u32::MAX);
             let count = run.count.min(within).min(self.range_entries_max);
             let (range, rest) = if run.slotted {
                 self.slotted(&run, count)?
@@ -109,12 +110,12 @@ fn descriptor(run: &Run, count: u32, extent: Extent, barrier: bool) -> Descripto
 pub(crate) struct Linger {
     since: Option<Duration>,
     /// Mark of the flushed entries, which wait for nothing but room.
-    flushed: u64,
+    flushed: Mark,
 }
 
 impl Linger {
     /// Ends the wait of everything committed up to `mark`, even where there is no room for it now.
-    pub(crate) fn flush_to(&mut self, mark: u64) {
+    pub(crate) fn flush_to(&mut self, mark: Mark) {
         self.flushed = self.flushed.max(mark);
     }
 
@@ -124,17 +125,17 @@ impl Linger {
     pub(crate) fn feeds_to(
         &mut self,
         from: u64,
-        to: u64,
+        to: Mark,
         (full, whole): (u64, bool),
         linger: Duration,
         now: impl Fn() -> Duration,
-    ) -> Option<u64> {
-        let waiting = to.saturating_sub(from);
+    ) -> Option<Mark> {
+        let waiting = to.next().saturating_sub(from);
         if !self.is_over(from, to, full, linger, now) {
             return None;
         }
         let over = waiting.checked_rem(full).unwrap_or(0);
-        Some(if whole && from >= self.flushed { to - over } else { to })
+        Some(if whole && !self.flushed.covers(from) { Mark::before(to.next() - over) } else { to })
     }
 
     /// Whether the entries `from..to` are fed now: they are a full range, were flushed, or have
@@ -142,13 +143,13 @@ impl Linger {
     fn is_over(
         &mut self,
         from: u64,
-        to: u64,
+        to: Mark,
         full: u64,
         linger: Duration,
         now: impl Fn() -> Duration,
     ) -> bool {
-        let waiting = to.saturating_sub(from);
-        if linger.is_zero() || waiting >= full || from < self.flushed.min(to) {
+        let waiting = to.next().saturating_sub(from);
+        if linger.is_zero() || waiting >= full || self.flushed.min(to).covers(from) {
             self.since = None;
             return true;
         }

@@ -20,8 +20,9 @@ use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::meta::LogBase;
 use crate::machine::StateMachine;
+use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
-use crate::progress::watermark::{Stage, decode};
+use crate::progress::watermark::Stage;
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::atomic::Ordering;
 use crate::sync::set_aside;
@@ -181,7 +182,7 @@ impl<M: StateMachine> Engine<M> {
             Some(_) => SnapshotKind::KeyValue,
             None => SnapshotKind::Blob,
         })?;
-        let committed = decode(self.progress.committed_mark());
+        let committed = self.progress.committed_mark().last();
         let log_id = snapshot.log_id();
         match log_id {
             Some(log_id) if Some(log_id.index) > committed => Ok(log_id),
@@ -233,7 +234,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Moves all marks to a log that ends with this entry, applied and durable.
     fn jump_to(&self, log_id: LogId) -> Result<(), Poison> {
-        let mark = log_id.index + 1;
+        let mark = Mark::through(log_id.index);
         self.latency.truncated(self.progress.committed_mark());
         self.note_jump(mark, 0);
         self.workers.jump_to(mark);

@@ -5,6 +5,7 @@
 
 use crate::error::Poison;
 use crate::log::meta::LogBase;
+use crate::numbers::Mark;
 use crate::testing::{SimDisk, Stepped};
 use crate::{ApplyConfig, Entry, LogId, PersistentConfig, PersistentStateMachine};
 
@@ -47,7 +48,7 @@ fn a_snapshot_beyond_what_is_applied_poisons_and_is_not_told_of() {
 #[test]
 fn a_snapshot_before_the_newest_poisons() {
     let engine = opened(3);
-    assert_eq!(engine.engine.move_snapshot_to(LogId::new(3, 1)).unwrap(), 0);
+    assert_eq!(engine.engine.move_snapshot_to(LogId::new(3, 1)).unwrap(), Mark::NONE);
     let poison = engine.engine.move_snapshot_to(LogId::new(2, 1)).unwrap_err();
     assert_poisoned(&engine, &poison, "snapshot never falls");
     assert_eq!(engine.stats().snapshot, Some(3));

@@ -15,6 +15,7 @@ use histogram::AtomicHistogram;
 use super::times::EngineTimes;
 use crate::bytes::nanos;
 use crate::clock::Clock;
+use crate::numbers::Mark;
 use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// Percentiles of the latency from submission to acknowledgement, in nanoseconds. They begin when
@@ -50,7 +51,7 @@ pub struct LatencyStats {
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
     /// Mark of its last entry.
-    mark: u64,
+    mark: Mark,
     count: u64,
     at_ns: u64,
 }
@@ -58,7 +59,9 @@ struct Stamp {
 /// A stamp in shared memory. `tail` and `head` order the accesses.
 #[derive(Debug, Default)]
 struct StampCell {
-    mark: AtomicU64,
+    /// The first index that its mark does not cover. The models of the rest leave these atomics out, so they are no
+    /// [`AtomicMark`](crate::numbers::AtomicMark).
+    next: AtomicU64,
     count: AtomicU64,
     at_ns: AtomicU64,
 }
@@ -105,7 +108,7 @@ impl Stamps {
 
     fn store(&self, number: u64, stamp: Stamp) {
         let cell = self.cell(number);
-        cell.mark.store(stamp.mark, Ordering::Relaxed);
+        cell.next.store(stamp.mark.next(), Ordering::Relaxed);
         cell.count.store(stamp.count, Ordering::Relaxed);
         cell.at_ns.store(stamp.at_ns, Ordering::Relaxed);
     }
@@ -113,7 +116,7 @@ impl Stamps {
     fn load(&self, number: u64) -> Stamp {
         let cell = self.cell(number);
         Stamp {
-            mark: cell.mark.load(Ordering::Relaxed),
+            mark: Mark::before(cell.next.load(Ordering::Relaxed)),
             count: cell.count.load(Ordering::Relaxed),
             at_ns: cell.at_ns.load(Ordering::Relaxed),
         }
@@ -132,7 +135,7 @@ impl Stamps {
     }
 
     /// Removes and returns the oldest stamp, if `mark` covers it. The caller has the turn.
-    fn pop_covered(&self, mark: u64) -> Option<Stamp> {
+    fn pop_covered(&self, mark: Mark) -> Option<Stamp> {
         let head = self.head.load(Ordering::Relaxed);
         if head == self.tail.load(Ordering::Acquire) {
             return None;
@@ -146,14 +149,14 @@ impl Stamps {
     }
 
     /// Removes stamps above `mark`. The caller has the turn and the appender.
-    fn truncate(&self, mark: u64) {
+    fn truncate(&self, mark: Mark) {
         let head = self.head.load(Ordering::Relaxed);
         let mut tail = self.tail.load(Ordering::Relaxed);
         while tail > head {
             let stamp = self.load(tail - 1);
-            let gone = stamp.mark.saturating_sub(mark);
+            let gone = stamp.mark.since(mark);
             if gone < stamp.count {
-                let (mark, count) = (stamp.mark - gone, stamp.count - gone);
+                let (mark, count) = (stamp.mark.min(mark), stamp.count - gone);
                 self.store(tail - 1, Stamp { mark, count, ..stamp });
                 break;
             }
@@ -229,10 +232,10 @@ impl Latency {
     #[inline]
     pub(crate) fn submitted(
         &self,
-        mark: u64,
+        mark: Mark,
         count: u64,
         at_ns: u64,
-        acknowledged: impl FnOnce() -> u64,
+        acknowledged: impl FnOnce() -> Mark,
     ) {
         let stamp = Stamp { mark, count, at_ns };
         if !self.stamps.push(stamp) {
@@ -243,8 +246,8 @@ impl Latency {
     /// Makes room in a full ring: acknowledged entries may not have been removed, or even noted,
     /// and now are.
     #[cold]
-    fn submitted_when_full(&self, stamp: Stamp, acknowledged: u64) {
-        self.noted.fetch_max(acknowledged, Ordering::Relaxed);
+    fn submitted_when_full(&self, stamp: Stamp, acknowledged: Mark) {
+        self.noted.fetch_max(acknowledged.next(), Ordering::Relaxed);
         let turn = self.turn.lock();
         self.take_off(turn);
         if !self.stamps.push(stamp) {
@@ -261,15 +264,15 @@ impl Latency {
     /// Notes that everything up to `mark` is acknowledged. The call costs a load if that was noted
     /// before.
     #[inline]
-    pub(crate) fn note(&self, mark: u64) {
-        if mark > self.noted.load(Ordering::Relaxed) {
+    pub(crate) fn note(&self, mark: Mark) {
+        if mark.next() > self.noted.load(Ordering::Relaxed) {
             self.note_late(mark);
         }
     }
 
     /// Notes the same for a caller that has left a stamp since `mark` may have been noted.
-    pub(crate) fn note_late(&self, mark: u64) {
-        self.noted.fetch_max(mark, Ordering::Relaxed);
+    pub(crate) fn note_late(&self, mark: Mark) {
+        self.noted.fetch_max(mark.next(), Ordering::Relaxed);
         self.looks.fetch_add(1, Ordering::Relaxed);
         loop {
             // Either this thread has the turn, or the holder of the turn sees afterwards that this
@@ -287,8 +290,8 @@ impl Latency {
 
     /// Notes that everything up to `mark` is acknowledged, and has it measured on return, for a
     /// reader of the figures. The thread that moved the mark may not have noted it yet.
-    pub(crate) fn settle(&self, mark: u64) {
-        self.noted.fetch_max(mark, Ordering::Relaxed);
+    pub(crate) fn settle(&self, mark: Mark) {
+        self.noted.fetch_max(mark.next(), Ordering::Relaxed);
         self.take_off(self.turn.lock());
         // Look again for threads that found the turn taken.
         self.note_late(mark);
@@ -297,14 +300,14 @@ impl Latency {
     /// Removes stamps above `mark`, whose entries are gone from the log. No thread submits
     /// meanwhile. These entries are never acknowledged, and their successors must not wait for
     /// them.
-    pub(crate) fn truncated(&self, mark: u64) {
+    pub(crate) fn truncated(&self, mark: Mark) {
         let _turn = self.turn.lock();
         self.stamps.truncate(mark);
         self.forget_submission_from(mark);
     }
 
     fn take_off(&self, _turn: MutexGuard<'_, ()>) {
-        let mark = self.noted.load(Ordering::Relaxed);
+        let mark = Mark::before(self.noted.load(Ordering::Relaxed));
         let mut now_ns = None;
         while let Some(stamp) = self.stamps.pop_covered(mark) {
             let now_ns = *now_ns.get_or_insert_with(|| self.now_ns());
@@ -374,18 +377,18 @@ mod tests {
     fn what_was_truncated_is_not_measured_and_holds_up_nothing() {
         let (latency, nanos) = latency();
         for mark in [11, 21, 31] {
-            latency.submitted(mark, 10, 0, || 0);
+            latency.submitted(Mark::before(mark), 10, 0, || Mark::NONE);
         }
-        latency.note(5);
-        latency.truncated(15);
-        latency.submitted(16, 1, 0, || 0);
+        latency.note(Mark::before(5));
+        latency.truncated(Mark::before(15));
+        latency.submitted(Mark::before(16), 1, 0, || Mark::NONE);
         nanos.store(7, Ordering::Relaxed);
-        latency.note(16);
+        latency.note(Mark::before(16));
         let stats = latency.stats();
         assert_eq!((stats.count, stats.max_ns, stats.unmeasured), (10 + 4 + 1, 7, 0));
-        latency.submitted(17, 1, 0, || 0);
-        latency.truncated(16);
-        latency.note(17);
+        latency.submitted(Mark::before(17), 1, 0, || Mark::NONE);
+        latency.truncated(Mark::before(16));
+        latency.note(Mark::before(17));
         assert_eq!(latency.stats().count, 15, "nothing was left of it");
     }
 
@@ -393,26 +396,26 @@ mod tests {
     fn a_note_that_finds_the_turn_taken_is_made_up_for_by_the_next() {
         let (latency, _nanos) = latency();
         for mark in 1..=3 {
-            latency.submitted(mark, 1, 0, || 0);
+            latency.submitted(Mark::before(mark), 1, 0, || Mark::NONE);
         }
         let turn = latency.turn.lock();
-        latency.note(2);
+        latency.note(Mark::before(2));
         drop(turn);
         assert_eq!(latency.stats().count, 0);
         // The holder of the turn looks again after it; here that thread has a lower mark.
-        latency.note(1);
+        latency.note(Mark::before(1));
         assert_eq!(latency.stats().count, 0, "that was known");
-        latency.note_late(1);
+        latency.note_late(Mark::before(1));
         assert_eq!(latency.stats().count, 2);
     }
 
     #[test]
     fn a_stamp_that_comes_after_its_mark_was_noted_waits_for_no_other() {
         let (latency, nanos) = latency();
-        latency.note(9);
-        latency.submitted(9, 3, 0, || 0);
+        latency.note(Mark::before(9));
+        latency.submitted(Mark::before(9), 3, 0, || Mark::NONE);
         nanos.store(5, Ordering::Relaxed);
-        latency.note_late(9);
+        latency.note_late(Mark::before(9));
         assert_eq!((latency.stats().count, latency.stats().max_ns), (3, 5));
     }
 
@@ -421,15 +424,15 @@ mod tests {
         let (latency, nanos) = latency();
         let full = STAMPS_MIN as u64;
         for mark in 1..=full {
-            latency.submitted(mark, 1, 0, || 0);
+            latency.submitted(Mark::before(mark), 1, 0, || Mark::NONE);
         }
         nanos.store(4, Ordering::Relaxed);
         // The mark has moved, and the thread that moved it has not noted it yet.
-        latency.submitted(full + 1, 1, 0, || 1);
+        latency.submitted(Mark::before(full + 1), 1, 0, || Mark::before(1));
         assert_eq!((latency.stats().count, latency.stats().unmeasured), (1, 0));
-        latency.submitted(full + 6, 5, 0, || 1);
+        latency.submitted(Mark::before(full + 6), 5, 0, || Mark::before(1));
         assert_eq!((latency.stats().count, latency.stats().unmeasured), (1, 5));
-        latency.note(full + 6);
+        latency.note(Mark::before(full + 6));
         assert_eq!((latency.stats().count, latency.stats().unmeasured), (full + 1, 5));
         latency.reset();
         assert_eq!(latency.stats(), LatencyStats::default());
@@ -444,13 +447,13 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while submitted.load(Ordering::Acquire) < 20_000 {
-                        latency.note(submitted.load(Ordering::Acquire));
+                        latency.note(Mark::before(submitted.load(Ordering::Acquire)));
                     }
-                    latency.note_late(20_000);
+                    latency.note_late(Mark::before(20_000));
                 });
             }
             for mark in 1..=20_000 {
-                latency.submitted(mark, 1, 0, || mark - 1);
+                latency.submitted(Mark::before(mark), 1, 0, || Mark::before(mark - 1));
                 submitted.store(mark, Ordering::Release);
             }
         });

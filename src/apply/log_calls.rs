@@ -14,7 +14,6 @@ use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
 use crate::machine::StateMachine;
-use crate::progress::watermark::decode;
 
 /// The extent of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,8 +101,8 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
         Ok(LogState {
             first: appending.appender.index().first(base.segment),
             last: appending.appender.last(),
-            committed: decode(progress.committed_mark()),
-            durable: decode(progress.durable_mark()),
+            committed: progress.committed_mark().last(),
+            durable: progress.durable_mark().last(),
             purged: base.last.map(|last| last.index),
         })
     }

@@ -143,11 +143,13 @@ impl<M: StateMachine> Engine<M> {
             // Apply-only records moved the state past this index.
             _ if of_state && appender.is_skipped(index) => Place::Forgotten,
             Some(Held::Entry(known)) if known != log_id => Place::Replaced(Some(known)),
-            Some(Held::Entry(_)) if index < self.progress.committed_mark() => Place::Committed,
+            Some(Held::Entry(_)) if self.progress.committed_mark().covers(index) => {
+                Place::Committed
+            }
             Some(Held::Entry(_)) => Place::Here,
             Some(Held::Gap) => Place::Replaced(None),
             Some(Held::Forgotten) => Place::Forgotten,
-            None if index < self.progress.submitted_mark() => Place::Forgotten,
+            None if self.progress.submitted_mark().covers(index) => Place::Forgotten,
             None => Place::Ahead,
         };
         Look { place, truncations: appender.index().truncations() }

@@ -7,7 +7,7 @@ use crate::error::{Poison, WaitError};
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::progress::waiter;
-use crate::progress::watermark::{AckRule, Stage, decode};
+use crate::progress::watermark::{AckRule, Stage};
 use crate::sync::atomic::Ordering;
 use crate::sync::bell::Listener;
 use crate::threads::Step;
@@ -45,10 +45,10 @@ impl<M: StateMachine> Engine<M> {
         self.writer_signal.notify();
         self.write_until(timeout, || log.durable_sequence() >= sequence)?.then_some(()).ok_or_else(
             || {
-                let submitted = decode(self.progress.submitted_mark());
+                let submitted = self.progress.submitted_mark().last();
                 WaitError::Timeout {
                     index: submitted.unwrap_or(0),
-                    reached: decode(self.progress.durable_mark()),
+                    reached: self.progress.durable_mark().last(),
                     submitted,
                     waited: started.elapsed(),
                 }
@@ -159,11 +159,11 @@ impl<M: StateMachine> Engine<M> {
         let rule = self.progress.rule();
         let reached = || match (stage, rule) {
             (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
-                self.progress.durable_mark() > index
+                self.progress.durable_mark().covers(index)
             }
-            _ => self.progress.written_mark() > index,
+            _ => self.progress.written_mark().covers(index),
         };
-        while !reached() && self.progress.submitted_mark() > index {
+        while !reached() && self.progress.submitted_mark().covers(index) {
             if started.elapsed() >= timeout || self.step_writer() != Step::Worked {
                 break;
             }

@@ -15,7 +15,7 @@ use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
 use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
-use crate::progress::watermark::{Stage, decode};
+use crate::progress::watermark::Stage;
 use crate::sync::{Condvar, Mutex, Rank, thread};
 use crate::threads::Step;
 
@@ -250,7 +250,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let committed = progress.committed_mark();
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
         self.engine.sync_log(timeout)?;
-        match decode(committed) {
+        match committed.last() {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
                 self.engine.wait_under_lock(last, Stage::Acknowledged, left)?;
@@ -393,7 +393,7 @@ impl<M: StateMachine> ApplyManager<M> {
             // That caller may still write, so the log is not marked as closed.
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));
         };
-        let committed = decode(self.engine.progress.committed_mark());
+        let committed = self.engine.progress.committed_mark().last();
         match &self.engine.log {
             Some(log) => Ok(log.close(committed)?),
             None => Ok(self.engine.progress.poison.check()?),
@@ -402,8 +402,8 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn timed_out(&self, waited: Duration) -> WaitError {
         let progress = &self.engine.progress;
-        let submitted = decode(progress.submitted_mark());
-        let reached = decode(progress.acknowledged_mark());
+        let submitted = progress.submitted_mark().last();
+        let reached = progress.acknowledged_mark().last();
         WaitError::Timeout { index: submitted.unwrap_or(0), reached, submitted, waited }
     }
 

@@ -99,7 +99,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// The index of the next proposed entry, unless another thread submits first.
     #[must_use]
     pub fn next_index(&self) -> u64 {
-        self.engine.progress.submitted_mark().max(FIRST.index)
+        self.engine.progress.submitted_mark().next().max(FIRST.index)
     }
 
     fn propose_when_room(

@@ -131,7 +131,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub(super) fn wait_for_room(&self, deadline: &Deadline) {
         self.engine.writer_signal.notify();
         self.engine.workers.notify();
-        let next = self.engine.progress.acknowledged_mark();
+        let next = self.engine.progress.acknowledged_mark().next();
         let pause = FULL_WAIT.min(deadline.left());
         if self.engine.progress.pending() == 0 {
             thread::sleep(pause);

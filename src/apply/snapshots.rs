@@ -15,8 +15,8 @@ use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::compact::SegmentStart;
 use crate::machine::{StateMachine, View};
+use crate::numbers::Mark;
 use crate::poison::invariant;
-use crate::progress::watermark::{decode, encode};
 use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::snapshot::{Snapshot, SnapshotSink};
@@ -187,8 +187,8 @@ impl<M: StateMachine> Engine<M> {
         let _turn = self.snapshotting.lock();
         self.check_open()?;
         let newest = self.snapshot_mark.load(Ordering::Acquire);
-        if let Some(log_id) = view.log_id().filter(|log_id| log_id.index + 1 < newest) {
-            let (snapshot, committed) = (log_id.index, decode(newest));
+        if let Some(log_id) = view.log_id().filter(|log_id| Mark::through(log_id.index) < newest) {
+            let (snapshot, committed) = (log_id.index, newest.last());
             return Err(SnapshotError::Stale { snapshot, committed });
         }
         let state = Still::View(view);
@@ -209,7 +209,7 @@ impl<M: StateMachine> Engine<M> {
             catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {
-            let index = decode(self.progress.applied_mark()).unwrap_or(0);
+            let index = self.progress.applied_mark().last().unwrap_or(0);
             Err(self.fail(Poison::Panic { index }).into())
         })
     }
@@ -265,7 +265,7 @@ impl<M: StateMachine> Engine<M> {
         })?;
         let before = self.move_snapshot_to(log_id)?;
         // The snapshot before stays until a compaction, as a fallback.
-        if let Some(before) = decode(before).filter(|before| *before < log_id.index) {
+        if let Some(before) = before.last().filter(|before| *before < log_id.index) {
             log.remove_snapshots_below(before);
         }
         self.snapshot_bytes.store(summary.bytes, Ordering::Release);
@@ -282,8 +282,8 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
-    pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<u64, Poison> {
-        let (mark, applied) = (encode(Some(log_id.index)), self.progress.applied_mark());
+    pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<Mark, Poison> {
+        let (mark, applied) = (Mark::through(log_id.index), self.progress.applied_mark());
         let before = self.snapshot_mark.load(Ordering::Acquire);
         invariant!(self, mark <= applied, "snapshot <= applied", "{mark} and {applied}");
         invariant!(self, before <= mark, "snapshot never falls", "from {before} to {mark}");
@@ -361,7 +361,7 @@ impl<M: StateMachine> Engine<M> {
         let log = self.log_for_snapshots()?;
         loop {
             let mark = self.snapshot_mark.load(Ordering::Acquire);
-            let Some(index) = decode(mark) else { return Ok(None) };
+            let Some(index) = mark.last() else { return Ok(None) };
             let opened = Snapshot::open_on(log.disk(), &snapshot_name(index));
             // A snapshot may be removed before it is opened, but only after another has become the
             // newest.
@@ -394,7 +394,7 @@ impl<M: StateMachine> Engine<M> {
     /// the committed index.
     pub(super) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
-        log.start_below(log.free_below(index + 1, submitted))
+        log.start_below(log.free_below(Mark::through(index), submitted))
             // Entries before a segment that began since may not be durable.
             .filter(|start| start.sequence <= log.durable_sequence())
     }
@@ -442,7 +442,7 @@ impl<M: StateMachine> Engine<M> {
         covered: LogId,
         start: SegmentStart,
     ) -> Result<(), SnapshotError> {
-        let last = decode(start.mark).and_then(|index| self.appender.lock().appender.log_id(index));
+        let last = start.mark.last().and_then(|index| self.appender.lock().appender.log_id(index));
         let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
         let base = start.base(last);
         log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;

@@ -14,8 +14,9 @@ use crate::error::{OpenError, Poison, WaitError};
 use crate::hook::Hook;
 use crate::machine::storage::Staging;
 use crate::machine::{StateMachine, call_storage, sync_applied};
+use crate::numbers::Mark;
 use crate::progress::waiter;
-use crate::progress::watermark::{AckRule, Stage, decode};
+use crate::progress::watermark::{AckRule, Stage};
 use crate::ranges::partition::Partition;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ pub(super) struct Staged {
     /// Number of entries.
     entries: u64,
     /// Mark of the last entry.
-    mark: u64,
+    mark: Mark,
     /// Number of replies that are rejections.
     rejected: u64,
 }
@@ -96,7 +97,7 @@ impl<M: StateMachine> Applying<'_, M> {
             staged.first = range.first;
         }
         staged.entries += u64::from(range.count);
-        staged.mark = range.first + u64::from(range.count);
+        staged.mark = Mark::before(range.first + u64::from(range.count));
         staged.rejected += rejected;
         if staged.entries >= batch_size {
             self.commit(staging, worker, state)?;
@@ -116,8 +117,12 @@ impl<M: StateMachine> Applying<'_, M> {
             return Ok(false);
         }
         let Staged { first, mark, rejected, .. } = state.staged;
-        let what =
-            || format!("its storage did not commit the batch of entries {first} to {}", mark - 1);
+        let what = || {
+            format!(
+                "its storage did not commit the batch of entries {first} to {}",
+                mark.last().unwrap_or(first)
+            )
+        };
         let durable = call_storage(first, what, || {
             let durable = self.latency.commit_storage(staging)?;
             // The storage was asked to sync and did not, so nothing would be acknowledged.
@@ -246,14 +251,14 @@ impl<M: StateMachine> Engine<M> {
     pub(super) fn wait_stored(&self, index: u64, timeout: Duration) -> Result<(), WaitError> {
         let began = Instant::now();
         waiter::wait(&self.progress, index, Stage::Written, timeout)?;
-        self.sync_storage(index.saturating_add(1)).map_err(WaitError::Poisoned)?;
+        self.sync_storage(Mark::through(index)).map_err(WaitError::Poisoned)?;
         let left = timeout.saturating_sub(began.elapsed());
         waiter::wait(&self.progress, index, Stage::Durable, left)
     }
 
     /// Makes the commits of a storage without our log durable, unless entries up to `mark` are. A
     /// failure has poisoned the engine.
-    pub(crate) fn sync_storage(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn sync_storage(&self, mark: Mark) -> Result<(), Poison> {
         let Some(staging) = self.lone_storage() else { return Ok(()) };
         if self.progress.durable_mark() >= mark {
             return Ok(());
@@ -266,8 +271,8 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         }
         let stored = self.progress.written_mark();
-        let first = durable.max(self.progress.base());
-        let what = || match decode(stored) {
+        let first = durable.max(self.progress.base()).next();
+        let what = || match stored.last() {
             Some(last) => format!("its storage did not make entries {first} to {last} durable"),
             None => "its storage did not sync".to_owned(),
         };

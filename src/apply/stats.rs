@@ -14,7 +14,6 @@ use crate::error::Poison;
 use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::machine::{StateMachine, StateMachineStats};
-use crate::progress::watermark::decode;
 use crate::threads::cores::{PinOutcome, PinnedThread};
 use crate::times::TimeStats;
 
@@ -131,7 +130,7 @@ impl<M: StateMachine> Engine<M> {
         let progress = &engine.progress;
         // Read in this order: a purged entry was in a snapshot before, and was applied before that.
         let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
-        let snapshot = decode(engine.snapshot_mark.load(Ordering::Acquire));
+        let snapshot = engine.snapshot_mark.load(Ordering::Acquire).last();
         let applied_mark = progress.applied_mark();
         let total_applied = engine.applied_count();
         let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
@@ -154,17 +153,17 @@ impl<M: StateMachine> Engine<M> {
             latency,
             average_latency_ms: latency.mean_ns as f64 / 1e6,
             pending_count: progress.pending(),
-            pipeline_size: submitted_mark.saturating_sub(applied_mark.max(progress.base())),
+            pipeline_size: submitted_mark.since(applied_mark.max(progress.base())),
             pipeline_capacity: engine.config.pipeline_depth as u64,
             worker_count: engine.workers.count(),
             workers_pinned: workers_pinned(&pinned_threads),
             pinned_threads,
-            submitted: decode(submitted_mark),
-            written: decode(progress.written_mark()),
-            durable: decode(progress.durable_mark()),
-            committed: decode(progress.committed_mark()),
-            applied: decode(applied_mark),
-            acknowledged: decode(progress.acknowledged_mark()),
+            submitted: submitted_mark.last(),
+            written: progress.written_mark().last(),
+            durable: progress.durable_mark().last(),
+            committed: progress.committed_mark().last(),
+            applied: applied_mark.last(),
+            acknowledged: progress.acknowledged_mark().last(),
             snapshot,
             purged,
             waker_longest: progress.waiters.longest(),
@@ -185,7 +184,7 @@ impl<M: StateMachine> Engine<M> {
             poison: progress.poison.get().cloned(),
             machine: StateMachineStats {
                 applied_count: engine.replayed + total_applied,
-                last_applied: decode(applied_mark),
+                last_applied: applied_mark.last(),
                 last_snapshot: snapshot,
                 ..engine.machine.stats()
             },

@@ -13,7 +13,7 @@ use crate::error::{Excess, Poison, SubmitError};
 use crate::hook::Hook;
 use crate::log::appender::Plan;
 use crate::machine::StateMachine;
-use crate::progress::watermark::decode;
+use crate::numbers::Mark;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -25,7 +25,7 @@ pub(crate) struct Submission<'a> {
     /// Counts of new and known entries.
     pub(crate) submitted: Submitted,
     /// Mark of the entries that were applied before.
-    pub(crate) applied_before: u64,
+    pub(crate) applied_before: Mark,
     /// Claim on the replies until they are copied; only for synchronous calls.
     pub(crate) claim: Option<Claim<'a>>,
     /// Cell for the last entry's reply; only for [`Mode::Future`].
@@ -113,11 +113,11 @@ impl<M: StateMachine> Engine<M> {
         self.check_room(new.len() as u64, last, mode)?;
         appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;
         // From here on nothing is refused.
-        if submitted_before == 0 {
+        if submitted_before == Mark::NONE {
             self.progress.set_base(first);
         }
         if let Some(claim) = claim {
-            claim.begin(first.max(applied_before));
+            claim.begin(first.max(applied_before.next()));
         }
         let submitted = Submitted {
             new: new.len() as u64,
@@ -135,13 +135,14 @@ impl<M: StateMachine> Engine<M> {
             log.want_close();
         }
         appending.appender.note_submission(began_ns);
-        self.latency.submits(last + 1, began_ns);
+        let mark = Mark::through(last);
+        self.latency.submits(mark, began_ns);
         self.append(&mut appending, new, last, mode)
             .and_then(|()| match mode {
                 Mode::Append => Ok(()),
                 _ => {
-                    self.progress.commit_to(last + 1)?;
-                    appending.appender.note_committed(last + 1);
+                    self.progress.commit_to(mark)?;
+                    appending.appender.note_committed(mark);
                     let idle = applied_before == submitted_before;
                     let may_inline =
                         self.config.inline_apply && !self.is_held() && self.may_commit_inline();
@@ -154,20 +155,20 @@ impl<M: StateMachine> Engine<M> {
             })
             .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         let acknowledged = || self.progress.acknowledged_mark();
-        let done = acknowledged() > last;
+        let done = acknowledged().covers(last);
         if done {
             self.latency.done(new.len() as u64, began_ns);
         } else {
-            self.latency.submitted(last + 1, new.len() as u64, began_ns, acknowledged);
+            self.latency.submitted(mark, new.len() as u64, began_ns, acknowledged);
         }
         drop(appending);
         // A worker or the log writer acknowledged it before it had a stamp.
-        if !done && acknowledged() > last {
+        if !done && acknowledged().covers(last) {
             self.latency.note_late(acknowledged());
         }
         // An inline apply left the workers no work: a woken worker would only contend for the next
         // call's locks.
-        if mode != Mode::Append && self.progress.applied_mark() <= last {
+        if mode != Mode::Append && !self.progress.applied_mark().covers(last) {
             self.workers.notify();
         }
         if mode != Mode::Sync {
@@ -202,7 +203,7 @@ impl<M: StateMachine> Engine<M> {
             return Err(SubmitError::TooLarge { what: Excess::Entries, size: new, limit });
         }
         let pending = self.progress.pending();
-        if pending + new > limit || last >= self.slot_limit() {
+        if pending + new > limit || !self.slot_limit().covers(last) {
             return Err(SubmitError::Full { pending });
         }
         Ok(())
@@ -217,7 +218,7 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<(), Poison> {
         // A log that commits later fills slots when it feeds, so the appender need not reserve
         // them.
-        let slot_limit = if mode == Mode::Append { 0 } else { self.slot_limit() };
+        let slot_limit = if mode == Mode::Append { Mark::NONE } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
         self.guarded(|footprint| {
             let slots = &self.slots;
@@ -226,11 +227,11 @@ impl<M: StateMachine> Engine<M> {
         // An entry behind the state, which records moved, is not submitted: the marks could not
         // describe it.
         let submitted = self.progress.submitted_mark();
-        if new.first().is_some_and(|first| first.log_id.index < submitted) {
+        if new.first().is_some_and(|first| submitted.covers(first.log_id.index)) {
             let sequence = appending.appender.last_sequence();
             self.behind_sequence.store(sequence, Ordering::Release);
         }
-        self.progress.submit_to(submitted.max(last + 1))
+        self.progress.submit_to(submitted.max(Mark::through(last)))
     }
 
     /// Applies inline if no other thread has anything to do, and otherwise hands over to the
@@ -265,7 +266,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn reply(&self, entry: &Entry<'_>, submission: &Submission<'_>) -> Reply {
         debug_assert!(submission.claim.is_some(), "only a claim keeps replies");
         let index = entry.log_id.index;
-        if index < submission.applied_before {
+        if submission.applied_before.covers(index) {
             return Reply::AlreadyApplied;
         }
         self.slots.reply(index).unwrap_or(Reply::Applied)
@@ -292,19 +293,18 @@ impl<M: StateMachine> Engine<M> {
             return Err(SubmitError::Closed);
         }
         let submitted = self.progress.submitted_mark();
-        if index >= submitted {
-            return Err(SubmitError::NotAppended { index, last: decode(submitted) });
+        if !submitted.covers(index) {
+            return Err(SubmitError::NotAppended { index, last: submitted.last() });
         }
-        if index < self.progress.committed_mark() {
+        if self.progress.committed_mark().covers(index) {
             return Ok(());
         }
         if self.log.as_ref().is_some_and(|log| log.is_monotone()) {
             self.check_no_gap(appending, index)?;
         }
-        self.progress
-            .commit_to(index + 1)
-            .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
-        appending.appender.note_committed(index + 1);
+        let mark = Mark::through(index);
+        self.progress.commit_to(mark).map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+        appending.appender.note_committed(mark);
         let fed = self.feed(appending, false);
         fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
         Ok(())
@@ -313,7 +313,7 @@ impl<M: StateMachine> Engine<M> {
     /// Checks that nothing is missing between the committed entries and `index`, in a log with
     /// gaps.
     fn check_no_gap(&self, appending: &mut Appending, index: u64) -> Result<(), SubmitError> {
-        let mut expected = self.progress.committed_mark();
+        let mut expected = self.progress.committed_mark().next();
         for run in appending.appender.unfed().iter() {
             if expected == 0 {
                 // The log may start anywhere, and everything before counts as applied.

@@ -8,6 +8,7 @@ use super::latency::Latency;
 use crate::error::Fatal;
 use crate::machine::StateMachine;
 use crate::machine::storage::Staging;
+use crate::numbers::Mark;
 use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
 
 /// Least time between the starts of two timed submissions; one is timed at a time.
@@ -43,7 +44,7 @@ pub(crate) struct EngineTimes {
 struct Probe {
     /// Mark of its last entry, or [`NONE`], or [`CLAIMED`]. Stored with Release after the other
     /// fields.
-    mark: AtomicU64,
+    next: AtomicU64,
     began_ns: AtomicU64,
     /// Earliest time of the next timed submission. Accessed by the holder of the appender.
     next_ns: AtomicU64,
@@ -52,7 +53,7 @@ struct Probe {
 impl Default for Probe {
     fn default() -> Self {
         let (began_ns, next_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { mark: AtomicU64::new(NONE), began_ns, next_ns }
+        Self { next: AtomicU64::new(NONE), began_ns, next_ns }
     }
 }
 
@@ -60,38 +61,38 @@ impl Latency {
     /// Begins to time the entries up to `mark`, which are about to be handed over, from `began_ns`
     /// on. The caller holds the appender.
     #[inline]
-    pub(crate) fn submits(&self, mark: u64, began_ns: u64) {
+    pub(crate) fn submits(&self, mark: Mark, began_ns: u64) {
         let probe = &self.times.probe;
         if began_ns < probe.next_ns.load(Ordering::Relaxed)
-            || probe.mark.load(Ordering::Acquire) != NONE
+            || probe.next.load(Ordering::Acquire) != NONE
         {
             return;
         }
         probe.next_ns.store(began_ns.saturating_add(PROBE_INTERVAL_NS), Ordering::Relaxed);
         probe.began_ns.store(began_ns, Ordering::Relaxed);
-        probe.mark.store(mark, Ordering::Release);
+        probe.next.store(mark.next(), Ordering::Release);
     }
 
     /// Ends the timing if entries up to `mark` cover it; the applied mark is about to move. Most
     /// calls cost a load.
     #[inline]
-    pub(crate) fn applies(&self, mark: u64) {
-        if mark >= self.times.probe.mark.load(Ordering::Relaxed) {
+    pub(crate) fn applies(&self, mark: Mark) {
+        if mark.next() >= self.times.probe.next.load(Ordering::Relaxed) {
             self.record_applied(mark);
         }
     }
 
     #[cold]
-    fn record_applied(&self, mark: u64) {
+    fn record_applied(&self, mark: Mark) {
         let EngineTimes { probe, submit_to_applied, .. } = &self.times;
-        let timed = probe.mark.load(Ordering::Acquire);
+        let timed = probe.next.load(Ordering::Acquire);
         // Of several workers that arrive, one claims the record: there is one recorder at a time.
-        if timed > mark || timed >= CLAIMED || !probe.moves(timed, CLAIMED) {
+        if timed > mark.next() || timed >= CLAIMED || !probe.moves(timed, CLAIMED) {
             return;
         }
         let began = Duration::from_nanos(probe.began_ns.load(Ordering::Relaxed));
         submit_to_applied.record(self.since(began));
-        probe.mark.store(NONE, Ordering::Release);
+        probe.next.store(NONE, Ordering::Release);
     }
 
     /// Commits in the machine's storage, and records the time. The caller has the worker's place.
@@ -112,10 +113,10 @@ impl Latency {
 
     /// Forgets a timed submission from `mark` on, which is gone from the log and never applied. The
     /// caller holds the appender.
-    pub(super) fn forget_submission_from(&self, mark: u64) {
+    pub(super) fn forget_submission_from(&self, mark: Mark) {
         let probe = &self.times.probe;
-        let timed = probe.mark.load(Ordering::Acquire);
-        if timed > mark && timed < CLAIMED {
+        let timed = probe.next.load(Ordering::Acquire);
+        if timed > mark.next() && timed < CLAIMED {
             let _applied_meanwhile = probe.moves(timed, NONE);
         }
     }
@@ -123,7 +124,7 @@ impl Latency {
 
 impl Probe {
     fn moves(&self, from: u64, to: u64) -> bool {
-        self.mark.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.next.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -189,34 +190,34 @@ mod tests {
     #[test]
     fn one_submission_at_a_time_is_timed_and_not_more_often_than_the_interval() {
         let (latency, nanos) = latency();
-        latency.submits(10, 0);
-        latency.submits(20, PROBE_INTERVAL_NS);
+        latency.submits(Mark::before(10), 0);
+        latency.submits(Mark::before(20), PROBE_INTERVAL_NS);
         nanos.store(500, Ordering::Relaxed);
-        latency.applies(9);
+        latency.applies(Mark::before(9));
         assert_eq!(shown(&latency), (0, 0));
-        latency.applies(10);
-        latency.applies(20);
+        latency.applies(Mark::before(10));
+        latency.applies(Mark::before(20));
         assert_eq!(shown(&latency), (1, 500), "the second came while the first was on its way");
-        latency.submits(30, PROBE_INTERVAL_NS - 1);
-        latency.applies(30);
+        latency.submits(Mark::before(30), PROBE_INTERVAL_NS - 1);
+        latency.applies(Mark::before(30));
         assert_eq!(shown(&latency), (1, 500), "too soon");
-        latency.submits(40, PROBE_INTERVAL_NS);
+        latency.submits(Mark::before(40), PROBE_INTERVAL_NS);
         nanos.store(PROBE_INTERVAL_NS + 7, Ordering::Relaxed);
-        latency.applies(41);
+        latency.applies(Mark::before(41));
         assert_eq!(shown(&latency), (2, 507));
     }
 
     #[test]
     fn a_submission_that_was_truncated_is_not_timed_and_the_next_one_is() {
         let (latency, nanos) = latency();
-        latency.submits(10, 0);
-        latency.truncated(10);
-        latency.truncated(5);
-        latency.submits(8, PROBE_INTERVAL_NS);
+        latency.submits(Mark::before(10), 0);
+        latency.truncated(Mark::before(10));
+        latency.truncated(Mark::before(5));
+        latency.submits(Mark::before(8), PROBE_INTERVAL_NS);
         nanos.store(PROBE_INTERVAL_NS + 3, Ordering::Relaxed);
-        latency.applies(8);
+        latency.applies(Mark::before(8));
         assert_eq!(shown(&latency), (1, 3));
-        latency.applies(u64::MAX);
+        latency.applies(Mark::ALL);
         assert_eq!(shown(&latency), (1, 3), "the greatest mark is not taken for none");
     }
 

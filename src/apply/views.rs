@@ -11,7 +11,7 @@ use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
 use crate::hook::Hook;
 use crate::machine::{StateMachine, View, Views};
-use crate::progress::watermark::{Stage, decode};
+use crate::progress::watermark::Stage;
 use crate::sync::atomic::Ordering;
 use crate::sync::bell::Listener;
 use crate::sync::{MutexGuard, Rank, thread};
@@ -68,7 +68,7 @@ impl<M: StateMachine> Engine<M> {
     /// Blocks until everything is applied that is committed now. Returns at once where the engine
     /// is stepped by hand.
     pub(super) fn wait_for_committed(&self, timeout: Duration) -> Result<(), WaitError> {
-        match decode(self.progress.committed_mark()) {
+        match self.progress.committed_mark().last() {
             Some(last) if self.config.by_hand.is_none() => {
                 self.wait_under_lock(last, Stage::Applied, timeout)
             }
@@ -97,8 +97,9 @@ impl<M: StateMachine> Engine<M> {
         if !self.rings.have_room() {
             return Ok(false);
         }
-        let first = unfed.unwrap_or_else(|| self.progress.committed_mark());
-        let token = Descriptor::view_token(first.min(self.progress.committed_mark()));
+        let committed = self.progress.committed_mark().next();
+        let first = unfed.map_or(committed, |first| first.min(committed));
+        let token = Descriptor::view_token(first);
         self.rings.push(token).map_err(|poison| self.fail(poison))?;
         Ok(true)
     }
@@ -196,9 +197,9 @@ impl<M: StateMachine> Pause<'_, M> {
             let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Err(WaitError::Timeout {
-                    index: decode(committed).unwrap_or(0),
-                    reached: decode(applied),
-                    submitted: decode(progress.submitted_mark()),
+                    index: committed.last().unwrap_or(0),
+                    reached: applied.last(),
+                    submitted: progress.submitted_mark().last(),
                     waited: began.elapsed(),
                 });
             }

@@ -14,6 +14,7 @@ use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::config::CommitMode;
 use crate::error::{CloseError, Poison, WaitError};
+use crate::numbers::Mark;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::snapshot::SnapshotSink;
@@ -236,11 +237,11 @@ fn a_waker_that_is_due_while_the_manager_closes_is_called_with_no_lock_and_may_c
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // The close makes entry 1 acknowledged, and then waits for entry 2.
-            while manager.engine.progress.durable_mark() < 3 {
+            while manager.engine.progress.durable_mark() < Mark::before(3) {
                 std::thread::yield_now();
             }
             std::thread::sleep(Duration::from_millis(20));
-            while manager.engine.progress.applied_mark() < 3 {
+            while manager.engine.progress.applied_mark() < Mark::before(3) {
                 manager.engine.step_worker(0);
             }
         });
@@ -293,12 +294,12 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
         // Some of the futures are dropped before.
         let left = futures.split_off(futures.len() / 2);
         submitted += count;
-        progress.submit_to(submitted).unwrap();
-        progress.commit_to(submitted).unwrap();
-        progress.apply_to(submitted - count / 2).unwrap();
+        progress.submit_to(Mark::before(submitted)).unwrap();
+        progress.commit_to(Mark::before(submitted)).unwrap();
+        progress.apply_to(Mark::before(submitted - count / 2)).unwrap();
         progress.wake_tasks();
         drop(left);
-        progress.apply_to(submitted).unwrap();
+        progress.apply_to(Mark::before(submitted)).unwrap();
         progress.wake_tasks();
         assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
         progress.waiters.capacity()
@@ -316,19 +317,19 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
 fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_after() {
     let progress = Progress::new(AckRule::Applied, StartMarks::default(), Arc::default());
     let replace = |index: u64| {
-        progress.truncate_to(0, index).unwrap();
-        progress.submit_to(index + 1).unwrap();
-        progress.commit_to(index + 1).unwrap();
-        progress.apply_to(index + 1).unwrap();
+        progress.truncate_to(0, Mark::before(index)).unwrap();
+        progress.submit_to(Mark::before(index + 1)).unwrap();
+        progress.commit_to(Mark::before(index + 1)).unwrap();
+        progress.apply_to(Mark::before(index + 1)).unwrap();
     };
-    progress.submit_to(3).unwrap();
-    progress.commit_to(2).unwrap();
-    progress.apply_to(2).unwrap();
+    progress.submit_to(Mark::before(3)).unwrap();
+    progress.commit_to(Mark::before(2)).unwrap();
+    progress.apply_to(Mark::before(2)).unwrap();
     let mut kept = crate::progress::waiter::Wait::begin(&progress, 1, Stage::Applied);
     let mut replaced = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut registers = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut not_there = crate::progress::waiter::Wait::begin(&progress, 3, Stage::Applied);
-    progress.truncate_to(0, 2).unwrap();
+    progress.truncate_to(0, Mark::before(2)).unwrap();
     let outcome = registers.look_as_thread();
     assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
     replace(2);
@@ -338,9 +339,9 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
     assert!(not_there.settle().is_none());
     let mut later = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     later.settle().unwrap().unwrap();
-    progress.submit_to(4).unwrap();
-    progress.commit_to(4).unwrap();
-    progress.apply_to(4).unwrap();
+    progress.submit_to(Mark::before(4)).unwrap();
+    progress.commit_to(Mark::before(4)).unwrap();
+    progress.apply_to(Mark::before(4)).unwrap();
     not_there.settle().unwrap().unwrap();
 }
 

@@ -20,6 +20,7 @@ use crate::error::Poison;
 use crate::hook::Hook;
 use crate::log::format::opening_log_id;
 use crate::machine::{StateMachine, apply_range};
+use crate::numbers::{AtomicMark, Mark};
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::progress::watermark::Progress;
 use crate::ranges::partition::Partition;
@@ -39,7 +40,7 @@ pub(crate) struct Worker {
     state: Mutex<WorkerState>,
     /// Mark below which everything is in the state, for this partition. Stored with Release after
     /// the range's effects.
-    cursor: CachePadded<AtomicU64>,
+    cursor: CachePadded<AtomicMark>,
     /// Number of finished ranges, by which barriers are ordered.
     ranges: CachePadded<AtomicU64>,
     pub(crate) signal: Signal,
@@ -66,7 +67,7 @@ impl Worker {
 
     /// Moves the cursor: everything before `mark` is in the state, for this partition.
     #[inline]
-    pub(super) fn move_to(&self, mark: u64) {
+    pub(super) fn move_to(&self, mark: Mark) {
         self.cursor.store(mark, Ordering::Release);
         self.ranges.fetch_add(1, Ordering::Release);
     }
@@ -77,13 +78,13 @@ impl Worker {
 pub(crate) struct Workers(Box<[Worker]>);
 
 impl Workers {
-    pub(crate) fn new(count: usize, applied_mark: u64) -> Self {
+    pub(crate) fn new(count: usize, applied_mark: Mark) -> Self {
         // There are fewer workers than parts of a hash.
         let number = |id: usize| at_most(id as u64, u32::MAX);
         let worker = |id| Worker {
             id,
             state: Mutex::numbered(Rank::WorkerPlace, number(id), WorkerState::default()),
-            cursor: CachePadded::new(AtomicU64::new(applied_mark)),
+            cursor: CachePadded::new(AtomicMark::new(applied_mark)),
             ranges: CachePadded::new(AtomicU64::new(0)),
             signal: Signal::default(),
             times: TimeRecorder::default(),
@@ -117,7 +118,7 @@ impl Workers {
 
     /// Moves all cursors: everything before `mark` came into the state by another way than the
     /// rings. The caller holds the appender, and the rings are empty.
-    pub(crate) fn jump_to(&self, mark: u64) {
+    pub(crate) fn jump_to(&self, mark: Mark) {
         self.0.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
     }
 
@@ -146,11 +147,11 @@ impl Workers {
     }
 
     /// The lowest cursor.
-    fn applied_mark(&self) -> u64 {
+    fn applied_mark(&self) -> Mark {
         // This fence follows the store to one cursor: of two workers that move at the same time,
         // one sees both stores.
         fence(Ordering::SeqCst);
-        self.0.iter().map(|worker| worker.cursor.load(Ordering::Acquire)).min().unwrap_or(0)
+        self.0.iter().map(|worker| worker.cursor.load(Ordering::Acquire)).min().unwrap_or_default()
     }
 }
 
@@ -230,12 +231,9 @@ impl<M: StateMachine> Applying<'_, M> {
                 }
             }
         }
-        worker.move_to(range.first + u64::from(range.count));
-        let mark = if self.workers.count() == 1 {
-            range.first + u64::from(range.count)
-        } else {
-            self.workers.applied_mark()
-        };
+        let end = Mark::before(range.first + u64::from(range.count));
+        worker.move_to(end);
+        let mark = if self.workers.count() == 1 { end } else { self.workers.applied_mark() };
         // Do this before the mark moves, which frees the slots and wakes the futures.
         self.cells.fill_to(mark, self.slots);
         self.latency.applies(mark);

@@ -20,6 +20,7 @@ use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Excess, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
+use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
@@ -90,7 +91,7 @@ pub(crate) struct LogPosition {
     pub(crate) next_sequence: u64,
     pub(crate) last: Option<LogId>,
     /// The mark of the committed entries.
-    pub(crate) committed_mark: u64,
+    pub(crate) committed_mark: Mark,
     pub(crate) terms: TermRuns,
     /// The range from the first apply-only record to the last one; entries of the log in it may not
     /// be applied.
@@ -115,7 +116,7 @@ pub(crate) struct Appender {
     to_writer: Option<Arc<LogQueue>>,
     /// Images whose entries are all submitted, with the mark from which they are free; used in
     /// memory only.
-    retired: VecDeque<(u64, u32)>,
+    retired: VecDeque<(Mark, u32)>,
     spans: Spans,
     /// Start of the submission that is being appended, by the engine's clock.
     submitted_ns: u64,
@@ -164,7 +165,7 @@ impl Appender {
     }
 
     /// Records in later frames that entries before `mark` are committed.
-    pub(crate) fn note_committed(&mut self, mark: u64) {
+    pub(crate) fn note_committed(&mut self, mark: Mark) {
         self.position.committed_mark = mark;
     }
 
@@ -252,7 +253,7 @@ impl Appender {
         &mut self,
         plan: &Plan,
         pending: u64,
-        applied_mark: u64,
+        applied_mark: Mark,
     ) -> Result<(), SubmitError> {
         if let Some(queue) = &self.to_writer {
             // Two places are kept, for a truncation and for the open frame.
@@ -293,12 +294,12 @@ impl Appender {
     }
 
     /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have accepted, and
-    /// queues them for the workers. `slot_limit` is the first index whose slot is still taken.
+    /// queues them for the workers. `slot_limit` covers the indexes whose slots are free.
     pub(crate) fn append(
         &mut self,
         entries: &[Entry<'_>],
         slots: &SlotRing,
-        slot_limit: u64,
+        slot_limit: Mark,
         range_entries_max: u32,
         footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
@@ -317,7 +318,7 @@ impl Appender {
             let reserved = self.active.reserve_entry(bytes);
             let (extent, out) = reserved.ok_or_else(|| ruled_out.clone())?;
             codec::encode(entry, out);
-            let slotted = log_id.index < slot_limit;
+            let slotted = slot_limit.covers(log_id.index);
             let mut barrier = false;
             if slotted {
                 let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
@@ -333,7 +334,7 @@ impl Appender {
             self.position.last = Some(log_id);
             let entry_run = Run { first: log_id.index, count: 1, extent, barrier, slotted };
             // No run crosses this mark, because entries below it will not be applied.
-            let is_cut = entry_run.first == self.position.committed_mark;
+            let is_cut = entry_run.first == self.position.committed_mark.next();
             if is_cut || !run.as_mut().is_some_and(|run| run.join(&entry_run, range_entries_max)) {
                 self.queue_run(run.replace(entry_run), range_entries_max);
             }
@@ -423,7 +424,7 @@ impl Appender {
         self.active.publish();
         self.note_span(&open);
         let Some(queue) = &self.to_writer else { return };
-        let mark = self.position.last.map_or(0, |last| last.index + 1);
+        let mark = Mark::of(self.position.last.map(|last| last.index));
         let frame = ClosedFrame {
             opening: open.opening,
             count: open.count,

@@ -12,6 +12,7 @@ use super::terms::Held;
 use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
+use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
 
 /// A record as it is found in the log.
@@ -24,7 +25,7 @@ pub(crate) struct Record {
     /// Log id of its last entry.
     pub(crate) last: LogId,
     /// Mark of the log's entries that were applied before the record.
-    pub(crate) before_mark: u64,
+    pub(crate) before_mark: Mark,
 }
 
 impl Record {
@@ -34,12 +35,12 @@ impl Record {
             sequence: frame.header.opening.sequence,
             segment: frame.segment,
             last: frame.header.last()?,
-            before_mark: frame.header.committed.map_or(0, |index| index + 1),
+            before_mark: Mark::of(frame.header.committed),
         })
     }
 
-    fn mark(&self) -> u64 {
-        self.last.index + 1
+    pub(super) fn mark(&self) -> Mark {
+        Mark::through(self.last.index)
     }
 }
 
@@ -48,14 +49,14 @@ impl Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Phase {
     /// Entries of the log below this mark are applied.
-    pub(crate) committed_mark: u64,
+    pub(crate) committed_mark: Mark,
     /// Frame sequences of the first and last record applied afterwards; 0 and 0 for none.
     pub(crate) records: (u64, u64),
 }
 
 impl Phase {
     /// All phases, in order. Without records there is one.
-    pub(super) fn all(records: &[Record], committed_mark: u64) -> Vec<Self> {
+    pub(super) fn all(records: &[Record], committed_mark: Mark) -> Vec<Self> {
         let mut phases: Vec<Self> = Vec::new();
         let mut reached = None;
         for record in records {
@@ -123,20 +124,20 @@ impl Appender {
     /// Whether no entry of a run is to be applied: in a log with gaps, records may have moved the
     /// state past it.
     pub(super) fn is_behind(&self, run: &Run) -> bool {
-        self.config.is_monotone && run.first < self.position.committed_mark
+        self.config.is_monotone && self.position.committed_mark.covers(run.first)
     }
 
-    /// Drops the log's entries below `mark` from those to be applied.
-    pub(crate) fn skip_to(&mut self, mark: u64) -> Option<()> {
+    /// Drops the log's entries that `mark` covers from those to be applied.
+    pub(crate) fn skip_to(&mut self, mark: Mark) -> Option<()> {
         let before = self.position.committed_mark;
-        self.position.skipped.get_or_insert(before..mark).end = mark;
+        self.position.skipped.get_or_insert(before.next()..mark.next()).end = mark.next();
         self.note_committed(mark);
         while let Some(front) = self.unfed().front().copied() {
-            if front.first >= mark {
+            if !mark.covers(front.first) {
                 break;
             }
             self.unfed().pop_front();
-            if front.first + u64::from(front.count) > mark {
+            if Mark::before(front.first + u64::from(front.count)) > mark {
                 let rest = front.skip_to(mark, self.table())?;
                 self.unfed().push_front(rest);
             }
@@ -146,13 +147,13 @@ impl Appender {
 }
 
 impl Run {
-    /// The part of the run from `mark` on; the mark must be in the run or before it. Returns `None`
+    /// The part of the run after `mark`; the mark ends in the run or before it. Returns `None`
     /// if its segment is gone.
-    pub(crate) fn skip_to(mut self, mark: u64, table: &SegmentTable) -> Option<Self> {
+    pub(crate) fn skip_to(mut self, mark: Mark, table: &SegmentTable) -> Option<Self> {
         let segment = table.get(self.extent.segment())?;
         let bytes = segment.entries(self.extent).ok()?;
         let mut rest = self.extent.over(&bytes)?;
-        while self.first < mark {
+        while mark.covers(self.first) {
             let (_, len) = codec::decode(rest).ok()?;
             rest = rest.skip(len)?;
             self.first += 1;
@@ -168,12 +169,20 @@ mod tests {
     use super::*;
 
     fn record(sequence: u64, before_mark: u64, last: u64) -> Record {
-        Record { sequence, segment: 1, last: LogId::new(last, 1), before_mark }
+        Record {
+            sequence,
+            segment: 1,
+            last: LogId::new(last, 1),
+            before_mark: Mark::before(before_mark),
+        }
     }
 
     #[test]
     fn a_log_without_records_is_replayed_in_one_step() {
-        assert_eq!(Phase::all(&[], 7), [Phase { committed_mark: 7, records: (0, 0) }]);
+        assert_eq!(
+            Phase::all(&[], Mark::before(7)),
+            [Phase { committed_mark: Mark::before(7), records: (0, 0) }]
+        );
     }
 
     #[test]
@@ -181,10 +190,10 @@ mod tests {
         // The second and third record are of one call.
         let records = [record(3, 2, 4), record(4, 5, 5), record(9, 5, 8), record(12, 11, 20)];
         let expected = [
-            Phase { committed_mark: 2, records: (3, 9) },
-            Phase { committed_mark: 11, records: (12, 12) },
-            Phase { committed_mark: 30, records: (0, 0) },
+            Phase { committed_mark: Mark::before(2), records: (3, 9) },
+            Phase { committed_mark: Mark::before(11), records: (12, 12) },
+            Phase { committed_mark: Mark::before(30), records: (0, 0) },
         ];
-        assert_eq!(Phase::all(&records, 30), expected);
+        assert_eq!(Phase::all(&records, Mark::before(30)), expected);
     }
 }

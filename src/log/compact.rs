@@ -17,6 +17,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
+use crate::numbers::Mark;
 use crate::places::table::Retired;
 use crate::poison::invariant;
 use crate::sync::{Mutex, Rank};
@@ -30,7 +31,7 @@ pub(crate) struct SegmentStart {
     /// Checksum of that frame.
     pub(crate) chain: u64,
     /// Mark of the log's last entry before the segment.
-    pub(crate) mark: u64,
+    pub(crate) mark: Mark,
 }
 
 impl SegmentStart {
@@ -53,7 +54,7 @@ impl SegmentStart {
 pub(crate) struct SegmentStarts {
     starts: Mutex<VecDeque<SegmentStart>>,
     /// Places of apply-only records: segment, and mark of the last entry.
-    records: Mutex<Vec<(u64, u64)>>,
+    records: Mutex<Vec<(u64, Mark)>>,
 }
 
 impl Default for SegmentStarts {
@@ -67,7 +68,7 @@ impl Default for SegmentStarts {
 
 impl SegmentStarts {
     /// Notes that apply-only entries up to `mark` are in `segment`.
-    pub(crate) fn record(&self, segment: u64, mark: u64) {
+    pub(crate) fn record(&self, segment: u64, mark: Mark) {
         self.records.lock().push((segment, mark));
     }
 
@@ -78,14 +79,14 @@ impl SegmentStarts {
 
     /// Removes the starts that a written truncation has made unusable.
     pub(crate) fn truncated(&self, first_removed: u64) {
-        self.starts.lock().retain(|start| start.mark <= first_removed);
+        self.starts.lock().retain(|start| start.mark <= Mark::before(first_removed));
     }
 
-    /// The last start before which only entries below `mark` are.
-    pub(crate) fn below(&self, mark: u64) -> Option<SegmentStart> {
+    /// The last start before which only entries are that `mark` covers.
+    pub(crate) fn below(&self, mark: Mark) -> Option<SegmentStart> {
         let (starts, records) = (self.starts.lock(), self.records.lock());
         let covered = |start: &&SegmentStart| {
-            start.mark > 0
+            start.mark > Mark::NONE
                 && start.mark <= mark
                 && records.iter().all(|(segment, end)| *segment >= start.segment || *end <= mark)
         };
@@ -99,7 +100,7 @@ impl SegmentStarts {
     }
 
     /// Number of segments before the one that [`SegmentStarts::below`] finds.
-    fn count_below(&self, mark: u64) -> usize {
+    fn count_below(&self, mark: Mark) -> usize {
         let last = self.below(mark).map_or(0, |start| start.segment);
         self.starts.lock().iter().filter(|start| start.segment <= last).count()
     }
@@ -197,7 +198,7 @@ impl Log {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
         let mut writer = writing.writer.lock();
-        let start = writer.start_over(segment, last.index + 1)?;
+        let start = writer.start_over(segment, Mark::through(last.index))?;
         Ok(start.base(last))
     }
 
@@ -241,23 +242,23 @@ impl Log {
         *self.base.lock()
     }
 
-    /// The last segment start before which only entries below `mark` are.
-    pub(crate) fn start_below(&self, mark: u64) -> Option<SegmentStart> {
+    /// The last segment start before which only entries are that `mark` covers.
+    pub(crate) fn start_below(&self, mark: Mark) -> Option<SegmentStart> {
         self.writing.as_ref()?.shared.starts.below(mark)
     }
 
-    /// Length in bytes of all full segments that a snapshot of the entries below `mark` would
+    /// Length in bytes of all full segments that a snapshot up to `mark` would
     /// release. Other segments are no reason for a snapshot, because they would stay.
-    pub(crate) fn sealed_bytes_below(&self, mark: u64) -> u64 {
+    pub(crate) fn sealed_bytes_below(&self, mark: Mark) -> u64 {
         self.writing.as_ref().map_or(0, |writing| {
             writing.shared.starts.count_below(mark) as u64 * writing.files.segment_bytes()
         })
     }
 
-    /// The mark below which the log may be given up, by `retain_entries`, for entries before `mark`
+    /// The mark up to which the log may be given up, by `retain_entries`, for entries up to `mark`
     /// and a log that ends at `submitted`.
-    pub(crate) fn free_below(&self, mark: u64, submitted: u64) -> u64 {
-        mark.min(submitted.saturating_sub(self.retain_entries))
+    pub(crate) fn free_below(&self, mark: Mark, submitted: Mark) -> Mark {
+        mark.min(Mark::before(submitted.next().saturating_sub(self.retain_entries)))
     }
 }
 
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
 
     fn start(segment: u64, mark: u64) -> SegmentStart {
-        SegmentStart { segment, sequence: segment * 10, chain: 7, mark }
+        SegmentStart { segment, sequence: segment * 10, chain: 7, mark: Mark::before(mark) }
     }
 
     #[test]
@@ -275,14 +276,17 @@ mod tests {
         for (segment, mark) in [(2, 0), (3, 11), (4, 21), (5, 21)] {
             starts.push(start(segment, mark));
         }
-        assert_eq!(starts.below(10), None);
-        assert_eq!(starts.below(11), Some(start(3, 11)));
-        assert_eq!(starts.below(99), Some(start(5, 21)));
+        assert_eq!(starts.below(Mark::before(10)), None);
+        assert_eq!(starts.below(Mark::before(11)), Some(start(3, 11)));
+        assert_eq!(starts.below(Mark::before(99)), Some(start(5, 21)));
         // The first frame of that segment takes back entries before it, so no log can begin there.
         // Its file is removed with the others.
-        assert_eq!([10, 11, 99].map(|mark| starts.count_below(mark)), [0, 2, 4]);
+        assert_eq!([10, 11, 99].map(|mark| starts.count_below(Mark::before(mark))), [0, 2, 4]);
         starts.forget_to(4);
-        assert_eq!((starts.below(20), starts.below(21)), (None, Some(start(5, 21))));
+        assert_eq!(
+            (starts.below(Mark::before(20)), starts.below(Mark::before(21))),
+            (None, Some(start(5, 21)))
+        );
     }
 
     #[test]
@@ -290,9 +294,9 @@ mod tests {
         let starts = SegmentStarts::default();
         starts.push(start(2, 11));
         starts.push(start(3, 12));
-        starts.record(2, 31);
-        assert_eq!(starts.below(30), Some(start(2, 11)));
-        assert_eq!(starts.below(31), Some(start(3, 12)));
+        starts.record(2, Mark::before(31));
+        assert_eq!(starts.below(Mark::before(30)), Some(start(2, 11)));
+        assert_eq!(starts.below(Mark::before(31)), Some(start(3, 12)));
     }
 
     #[test]
@@ -301,8 +305,12 @@ mod tests {
         starts.push(start(2, 11));
         starts.push(start(3, 21));
         starts.truncated(16);
-        assert_eq!(starts.below(99), Some(start(2, 11)));
+        assert_eq!(starts.below(Mark::before(99)), Some(start(2, 11)));
         starts.truncated(11);
-        assert_eq!(starts.below(99), Some(start(2, 11)), "nothing before it was taken back");
+        assert_eq!(
+            starts.below(Mark::before(99)),
+            Some(start(2, 11)),
+            "nothing before it was taken back"
+        );
     }
 }

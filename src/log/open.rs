@@ -31,6 +31,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::log::pool::ImagePool;
 use crate::machine::StateMachine;
+use crate::numbers::Mark;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
@@ -260,8 +261,11 @@ impl LogOpening {
         let had = machine.applied();
         let mut tally = Tally::at(&content.base);
         let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
-        let mut replay =
-            Replay::new(machine, if by_commit { 0 } else { u64::MAX }, Truncations::default());
+        let mut replay = Replay::new(
+            machine,
+            if by_commit { Mark::NONE } else { Mark::ALL },
+            Truncations::default(),
+        );
         let result = scan(&*self.disk, &content, options, &mut |frame| {
             tally.frame(frame)?;
             if by_commit { Ok(()) } else { replay.frame(frame) }
@@ -285,7 +289,7 @@ impl LogOpening {
         if by_commit {
             // Only now the end of the committed entries is known, and which entries were truncated
             // before they committed.
-            let committed_mark = committed.map_or(0, |index| index + 1);
+            let committed_mark = Mark::of(committed);
             for phase in tally.phases(committed_mark) {
                 let truncations = tally.truncations.clone();
                 let mut replay = Replay::phase(machine, &phase, truncations, content.is_monotone);
@@ -476,9 +480,9 @@ impl LogOpening {
         let shared = Arc::new(WriterShared::default());
         tally.starts.iter().for_each(|start| shared.starts.push(*start));
         for record in &tally.records {
-            shared.starts.record(record.segment, record.last.index + 1);
+            shared.starts.record(record.segment, record.mark());
         }
-        let mark = tail.last.map_or(0, |last| last.index + 1);
+        let mark = Mark::of(tail.last.map(|last| last.index));
         let sequence = tail.next_sequence - 1;
         let position = WriterPosition {
             segment,
@@ -509,7 +513,7 @@ impl LogOpening {
             incarnation: self.content.incarnation,
             next_sequence: tail.next_sequence,
             last: tail.last,
-            committed_mark: start.committed.map_or(0, |index| index + 1),
+            committed_mark: Mark::of(start.committed),
             skipped: tally.skipped(),
             terms: tally.terms,
             index: tally.index,

@@ -7,6 +7,7 @@ use crossbeam_queue::ArrayQueue;
 use super::format::OpeningHalf;
 use crate::codec::Extent;
 use crate::image::Closing;
+use crate::numbers::Mark;
 
 /// A frame that takes no more entries; the log writer completes and writes it.
 #[derive(Debug)]
@@ -20,11 +21,11 @@ pub(crate) struct ClosedFrame {
     /// Extent of its entries. The frame ends where they do.
     pub(crate) body: Extent,
     /// Mark of the log's last entry after this frame.
-    pub(crate) mark: u64,
+    pub(crate) mark: Mark,
     /// Mark of the committed entries when the frame was closed. The value at the time of writing
     /// would be wrong. Entries that replace some of the frame's may be committed by then, and the
     /// truncation between them would contradict the header.
-    pub(crate) committed_mark: u64,
+    pub(crate) committed_mark: Mark,
     /// Start of the first entry's submission, by the engine's clock; `None` for frames without a
     /// submission.
     pub(crate) submitted_ns: Option<u64>,

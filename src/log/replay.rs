@@ -15,6 +15,7 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::hook::Hook;
 use crate::machine::{Failed, StateMachine, apply_range, call_storage};
+use crate::numbers::Mark;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::Range;
 use crate::ranges::slots::SlotRing;
@@ -27,10 +28,10 @@ pub(crate) struct Replay<'a, M> {
     machine: &'a M,
     slots: SlotRing,
     /// Mark of the committed entries; later ones are not applied.
-    committed_mark: u64,
+    committed_mark: Mark,
     /// The machine's last entry before replay, or its last entry since.
     applied: Option<LogId>,
-    applied_mark: u64,
+    applied_mark: Mark,
     truncations: Truncations,
     /// Frame sequences of the records that are applied: see [`Phase`].
     records: RangeInclusive<u64>,
@@ -46,32 +47,32 @@ pub(crate) struct Replay<'a, M> {
 pub(crate) struct Truncations {
     /// Frame sequence and first index removed, both rising. A truncation that goes lower than an
     /// earlier one removes everything that the earlier one did.
-    marks: VecDeque<(u64, u64)>,
+    cuts: VecDeque<(u64, u64)>,
 }
 
 impl Truncations {
     /// Adds the next truncation of the log.
     pub(crate) fn push(&mut self, sequence: u64, first_removed: u64) {
-        while self.marks.back().is_some_and(|(_, mark)| *mark >= first_removed) {
-            self.marks.pop_back();
+        while self.cuts.back().is_some_and(|(_, first)| *first >= first_removed) {
+            self.cuts.pop_back();
         }
-        self.marks.push_back((sequence, first_removed));
+        self.cuts.push_back((sequence, first_removed));
     }
 
     /// Mark up to which entries of this frame are live; later ones were truncated. The caller asks
     /// for frames in their order.
-    fn live_mark(&mut self, sequence: u64) -> u64 {
-        while self.marks.front().is_some_and(|(truncation, _)| *truncation < sequence) {
-            self.marks.pop_front();
+    fn live_mark(&mut self, sequence: u64) -> Mark {
+        while self.cuts.front().is_some_and(|(truncation, _)| *truncation < sequence) {
+            self.cuts.pop_front();
         }
-        self.marks.front().map_or(u64::MAX, |(_, mark)| *mark)
+        self.cuts.front().map_or(Mark::ALL, |(_, first_removed)| Mark::before(*first_removed))
     }
 }
 
 impl<'a, M: StateMachine> Replay<'a, M> {
-    pub(crate) fn new(machine: &'a M, committed_mark: u64, truncations: Truncations) -> Self {
+    pub(crate) fn new(machine: &'a M, committed_mark: Mark, truncations: Truncations) -> Self {
         let applied = machine.applied();
-        let applied_mark = applied.map_or(0, |last| last.index.saturating_add(1));
+        let applied_mark = Mark::of(applied.map(|last| last.index));
         let slots = SlotRing::new(CHUNK as usize).forgetting_replies(machine.reply_bytes_max());
         let records = 0..=0;
         Self {
@@ -103,7 +104,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         let sequence = frame.header.opening.sequence;
         let end_mark = match frame.header.opening.kind {
             FrameKind::Entries => self.committed_mark.min(self.truncations.live_mark(sequence)),
-            FrameKind::ApplyOnly if self.records.contains(&sequence) => u64::MAX,
+            FrameKind::ApplyOnly if self.records.contains(&sequence) => Mark::ALL,
             FrameKind::ApplyOnly | FrameKind::Truncation => return Ok(()),
         };
         let undecodable = || Corrupt {
@@ -118,12 +119,12 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             Chunk { first: frame.header.first(), count: 0, barrier: false, body, skip: 0 };
         for position in 0..frame.header.count {
             let index = frame.header.opening.first_index + u64::from(position);
-            if index >= end_mark {
+            if !end_mark.covers(index) {
                 break;
             }
             let rest = chunk.body.skip(chunk.skip).ok_or_else(undecodable)?;
             let (payload, len) = codec::decode(rest).map_err(|_| undecodable())?;
-            if index < self.applied_mark {
+            if self.applied_mark.covers(index) {
                 let found = frame.header.first().at(index);
                 if let Some(applied) = self.applied
                     && !self.is_monotone
@@ -174,7 +175,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             None => OpenError::Replay(failed.poison),
         };
         apply_range(self.machine, &range, Partition::WHOLE).map_err(failed)?;
-        self.applied_mark = chunk.first.index + u64::from(chunk.count);
+        self.applied_mark = Mark::before(chunk.first.index + u64::from(chunk.count));
         if let Some(staging) = self.machine.staging(Hook::ENGINE) {
             let (entries, first) = self.staged;
             let first = if entries == 0 { chunk.first.index } else { first };
@@ -199,7 +200,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         let Some(staging) = self.machine.staging(Hook::ENGINE).filter(|_| entries > 0) else {
             return Ok(());
         };
-        let last = self.applied_mark - 1;
+        let last = self.applied_mark.last().unwrap_or(first);
         let what = || format!("its storage did not commit the batch of entries {first} to {last}");
         call_storage(first, what, || staging.commit()).map(drop).map_err(OpenError::Replay)
     }

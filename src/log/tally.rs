@@ -15,15 +15,15 @@ use super::replay::Truncations;
 use super::terms::TermRuns;
 use crate::bytes::at_most;
 use crate::error::OpenError;
+use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
-use crate::progress::watermark::decode;
 
 /// The findings that replay collects.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) starts: Vec<SegmentStart>,
     /// Mark of the log's last entry so far.
-    pub(super) mark: u64,
+    pub(super) mark: Mark,
     pub(super) terms: TermRuns,
     pub(super) index: LogIndex,
     /// Frames of entries that may not be committed: all live frames of a log that commits by
@@ -39,7 +39,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn at(base: &LogBase) -> Self {
         let mut tally =
-            Self { mark: base.last.map_or(0, |last| last.index + 1), ..Self::default() };
+            Self { mark: Mark::of(base.last.map(|last| last.index)), ..Self::default() };
         if let Some(last) = base.last {
             tally.terms.push(last);
         }
@@ -61,10 +61,11 @@ impl Tally {
             self.records.extend(Record::of(frame));
             return Ok(());
         }
-        let before = decode(self.mark);
-        self.mark = header.last().map_or(header.opening.first_index, |last| last.index + 1);
+        let before = self.mark.last();
+        let first = Mark::before(header.opening.first_index);
+        self.mark = header.last().map_or(first, |last| Mark::through(last.index));
         if header.opening.kind == FrameKind::Truncation {
-            self.starts.retain(|start| start.mark <= header.opening.first_index);
+            self.starts.retain(|start| start.mark <= Mark::before(header.opening.first_index));
             self.truncations.push(header.opening.sequence, header.opening.first_index);
             self.truncate(header.opening.first_index);
             return Ok(());
@@ -118,8 +119,8 @@ impl Tally {
         applied: Option<u64>,
         table: &SegmentTable,
     ) -> Option<VecDeque<Run>> {
-        let mark = applied.map_or(0, |index| index + 1);
-        let above = |run: &&Run| run.first + u64::from(run.count) > mark;
+        let mark = Mark::of(applied);
+        let above = |run: &&Run| Mark::before(run.first + u64::from(run.count)) > mark;
         let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
         if let Some(front) = unfed.front_mut() {
             *front = front.skip_to(mark, table)?;
@@ -130,12 +131,13 @@ impl Tally {
     /// The range from the first record's start to the last one's end: entries of the log in it may
     /// not be applied.
     pub(super) fn skipped(&self) -> Option<Range<u64>> {
-        let ranges = self.records.iter().map(|record| record.before_mark..record.last.index + 1);
+        let ranges =
+            self.records.iter().map(|record| record.before_mark.next()..record.mark().next());
         ranges.reduce(|all, next| all.start.min(next.start)..all.end.max(next.end))
     }
 
     /// The phases in which the committed entries are replayed.
-    pub(super) fn phases(&self, committed_mark: u64) -> Vec<Phase> {
+    pub(super) fn phases(&self, committed_mark: Mark) -> Vec<Phase> {
         Phase::all(&self.records, committed_mark)
     }
 }

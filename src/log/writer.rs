@@ -20,9 +20,10 @@ use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::image::Image;
+use crate::numbers::Mark;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::{CallerPoisons, invariant};
-use crate::progress::watermark::{self, Progress};
+use crate::progress::watermark::Progress;
 
 /// Divisor of a segment: the next segment is made ready when this part of the current one is
 /// written. That is early enough at full speed, and never happens for a directory with a few
@@ -60,7 +61,7 @@ pub(crate) struct WriterPosition {
     /// Sequence of the last frame; all frames up to it are durable.
     pub(crate) sequence: u64,
     /// Mark of the log's last entry.
-    pub(crate) mark: u64,
+    pub(crate) mark: Mark,
 }
 
 /// State of the log writer that other threads read, and their requests to it.
@@ -126,7 +127,7 @@ impl WriterShared {
 struct Group {
     token: u64,
     sequence: u64,
-    mark: u64,
+    mark: Mark,
     bytes: u64,
     entries: u64,
     /// Start of its first entry's submission.
@@ -174,10 +175,10 @@ pub(crate) struct LogWriter {
     in_flight: VecDeque<Group>,
     next_token: u64,
     /// Sequence and mark of the last submitted frame; some frames up to it may be in flight.
-    written: (u64, u64),
+    written: (u64, Mark),
     /// Sequence and mark of the last frame such that it and all before it are in the kernel's
     /// hands: a sync covers these.
-    completed: (u64, u64),
+    completed: (u64, Mark),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,
@@ -321,7 +322,7 @@ impl LogWriter {
         // Apply-only records may have moved the state past the log, and nothing is written for such
         // entries.
         let written = self.written.1.max(progress.written_mark()).max(progress.base());
-        let waiting = progress.submitted_mark().saturating_sub(written);
+        let waiting = progress.submitted_mark().since(written);
         let full = waiting >= self.config.linger_entries;
         if waiting == 0 || full || self.sync_is_wanted() {
             self.gathering_since = None;
@@ -413,7 +414,7 @@ impl LogWriter {
             image.entries(frame.body).ok_or(Poison::Internal("a closed frame is not published"))?;
         let is_empty = frame.opening.kind == FrameKind::Truncation;
         if frame.opening.kind == FrameKind::ApplyOnly {
-            let mark = frame.opening.first_index + u64::from(frame.count);
+            let mark = Mark::before(frame.opening.first_index + u64::from(frame.count));
             self.shared.starts.record(u64::from(image.segment()), mark);
         }
         if is_empty {
@@ -425,7 +426,7 @@ impl LogWriter {
             count: frame.count,
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
-            committed: watermark::decode(frame.committed_mark),
+            committed: frame.committed_mark.last(),
             segment: u64::from(image.segment()),
             offset: frame.start as u64,
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
@@ -524,7 +525,7 @@ impl LogWriter {
 
     /// Gives up the current segment, all of whose frames are durable, and continues in `segment`.
     /// The log now ends at `mark`.
-    pub(crate) fn start_over(&mut self, segment: u32, mark: u64) -> Result<SegmentStart, Poison> {
+    pub(crate) fn start_over(&mut self, segment: u32, mark: Mark) -> Result<SegmentStart, Poison> {
         if !self.in_flight.is_empty() || self.carried.is_some() || !self.frames.is_empty() {
             return Err(Poison::Internal("the log starts over while frames are on their way"));
         }

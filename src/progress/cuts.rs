@@ -2,6 +2,7 @@
 
 use crate::bytes::to_usize;
 
+use crate::numbers::Mark;
 /// Number of truncations that are remembered.
 const CUTS: usize = 32;
 
@@ -10,17 +11,17 @@ const CUTS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Cuts {
     count: u64,
-    latest: [(u64, u64); CUTS],
+    latest: [(Mark, Mark); CUTS],
 }
 
 impl Default for Cuts {
     fn default() -> Self {
-        Self { count: 0, latest: [(0, 0); CUTS] }
+        Self { count: 0, latest: [(Mark::NONE, Mark::NONE); CUTS] }
     }
 }
 
 impl Cuts {
-    pub(super) fn add(&mut self, cut: u64, submitted: u64) {
+    pub(super) fn add(&mut self, cut: Mark, submitted: Mark) {
         self.latest.rotate_left(1);
         self.latest[CUTS - 1] = (cut, submitted);
         self.count += 1;
@@ -36,6 +37,6 @@ impl Cuts {
     pub(super) fn covers(&self, index: u64, since: u64) -> bool {
         let count = to_usize(self.count.saturating_sub(since));
         let mut cuts = self.latest.iter().rev().take(count);
-        cuts.any(|(cut, submitted)| index >= *cut && index < *submitted)
+        cuts.any(|(cut, submitted)| !cut.covers(index) && submitted.covers(index))
     }
 }

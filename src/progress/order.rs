@@ -8,6 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::numbers::Mark;
+
 /// The id of a waiter, which stays unique after its place is reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WaiterId {
@@ -107,8 +109,8 @@ impl Order {
     }
 
     /// Takes the first ticket if its index is below `mark`.
-    pub(super) fn pop_below(&mut self, mark: u64) -> Option<Ticket> {
-        self.peek().filter(|first| first.index < mark)?;
+    pub(super) fn pop_below(&mut self, mark: Mark) -> Option<Ticket> {
+        self.peek().filter(|first| mark.covers(first.index))?;
         self.pop()
     }
 
@@ -117,13 +119,15 @@ impl Order {
         self.dead = self.dead.saturating_sub(1);
     }
 
-    /// The tickets at or above `from` and below `until`, including dead ones. The call looks at
-    /// each ticket of the heap.
-    pub(super) fn between(&self, from: u64, until: u64) -> impl Iterator<Item = Ticket> {
-        let start = self.run.partition_point(|ticket| ticket.index < from);
-        let run = self.run.range(start..).copied().take_while(move |ticket| ticket.index < until);
+    /// The tickets that `until` covers and `from` does not, dead ones among them. Costs a look at each ticket of the heap.
+    pub(super) fn between(&self, from: Mark, until: Mark) -> impl Iterator<Item = Ticket> {
+        let start = self.run.partition_point(|ticket| from.covers(ticket.index));
+        let run =
+            self.run.range(start..).copied().take_while(move |ticket| until.covers(ticket.index));
         let heap = self.heap.iter().map(|Reverse(ticket)| *ticket);
-        run.chain(heap.filter(move |ticket| ticket.index >= from && ticket.index < until))
+        run.chain(
+            heap.filter(move |ticket| !from.covers(ticket.index) && until.covers(ticket.index)),
+        )
     }
 }
 
@@ -175,7 +179,7 @@ mod tests {
                 }
                 let live = |ticket: &Ticket| model.contains(ticket);
                 let found: BTreeMap<_, _> =
-                    order.between(10, 20).filter(live).map(|ticket| (ticket, ())).collect();
+                    order.between(Mark::before(10), Mark::before(20)).filter(live).map(|ticket| (ticket, ())).collect();
                 let expected = model.range(ticket(10, 0)..ticket(20, 0)).copied();
                 prop_assert!(found.into_keys().eq(expected));
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::order::WaiterId;
 use super::places::Target;
 use super::waiters::Seen;
-use super::watermark::{Progress, Stage, decode};
+use super::watermark::{Progress, Stage};
 use crate::error::WaitError;
 use crate::sync::spin::Spin;
 use crate::sync::{looks, thread};
@@ -34,7 +34,7 @@ impl<'a> Wait<'a> {
     /// Whether the stage covers the index. A mark is one more than the index it covers, so
     /// `u64::MAX` is never covered.
     fn is_reached(&self) -> bool {
-        self.progress.mark(self.stage) > self.index
+        self.progress.mark(self.stage).covers(self.index)
     }
 
     /// The outcome, if the stage covers the index. It takes a lock only if the wait is registered,
@@ -108,8 +108,8 @@ impl<'a> Wait<'a> {
     fn timeout(&self, waited: Duration) -> WaitError {
         WaitError::Timeout {
             index: self.index,
-            reached: decode(self.progress.mark(self.stage)),
-            submitted: decode(self.progress.submitted_mark()),
+            reached: self.progress.mark(self.stage).last(),
+            submitted: self.progress.submitted_mark().last(),
             waited,
         }
     }

@@ -19,6 +19,7 @@ use super::order::{Order, Ticket, WaiterId};
 use super::places::{Kind, Places, Target};
 use super::watermark::Stage;
 use crate::bytes::nanos;
+use crate::numbers::Mark;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::sync::thread::Thread;
 use crate::sync::{Mutex, MutexGuard, Rank, assert_none_held, thread_local};
@@ -34,7 +35,7 @@ const TASKS: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Due {
     /// Waiters for indexes that a mark covers.
-    Below(u64),
+    Below(Mark),
     All,
 }
 
@@ -113,9 +114,9 @@ impl Waiters {
     /// Unparks each thread whose index is covered. The marks of `stages` may have moved, and a
     /// fence has passed since.
     #[inline]
-    pub(crate) fn unpark(&self, stages: &[Stage], mark: impl Fn(Stage) -> u64) {
+    pub(crate) fn unpark(&self, stages: &[Stage], mark: impl Fn(Stage) -> Mark) {
         for stage in stages {
-            if mark(*stage) > self.lowest(Kind::Thread, *stage).load(Ordering::Relaxed) {
+            if mark(*stage).covers(self.lowest(Kind::Thread, *stage).load(Ordering::Relaxed)) {
                 self.unpark_due(*stage, Due::Below(mark(*stage)));
             }
         }
@@ -145,10 +146,10 @@ impl Waiters {
 
     /// Whether a task's waker is due. The caller has fenced after the move of a mark.
     #[inline]
-    pub(crate) fn has_due_tasks(&self, mark: impl Fn(Stage) -> u64) -> bool {
+    pub(crate) fn has_due_tasks(&self, mark: impl Fn(Stage) -> Mark) -> bool {
         let due = |stage: &Stage| {
             let lowest = self.lowest(Kind::Task, *stage).load(Ordering::Relaxed);
-            lowest != NONE && mark(*stage) > lowest
+            lowest != NONE && mark(*stage).covers(lowest)
         };
         Stage::ALL.iter().any(due) || self.tells_tasks.load(Ordering::Relaxed)
     }
@@ -158,7 +159,7 @@ impl Waiters {
     /// One waker is taken at a time, so a blocking waker holds up only this thread: another thread
     /// that arrives continues with the next one.
     #[cold]
-    pub(crate) fn wake_tasks(&self, mark: impl Fn(Stage) -> u64) {
+    pub(crate) fn wake_tasks(&self, mark: impl Fn(Stage) -> Mark) {
         let Some(_inside) = Inside::enter(self) else {
             // A waker called this: the loop that called the waker continues afterwards.
             return;
@@ -174,7 +175,7 @@ impl Waiters {
         }
     }
 
-    fn take_waker(&self, list: &mut List, mark: impl Fn(Stage) -> u64) -> Option<Waker> {
+    fn take_waker(&self, list: &mut List, mark: impl Fn(Stage) -> Mark) -> Option<Waker> {
         loop {
             while let Some(id) = list.told.pop_front() {
                 // A task that has looked meanwhile knows.
@@ -219,7 +220,7 @@ impl Waiters {
 
     /// Unparks each thread, and makes each task's waker due, that waits for a truncated index.
     /// Everything from mark `cut` on was truncated, of the entries below mark `submitted`.
-    pub(crate) fn truncate(&self, cut: u64, submitted: u64) {
+    pub(crate) fn truncate(&self, cut: Mark, submitted: Mark) {
         let mut list = self.list.lock();
         list.cuts.add(cut, submitted);
         self.cuts.store(list.cuts.count(), Ordering::Release);
@@ -398,7 +399,7 @@ impl List {
         loop {
             let (places, order) = self.order(kind, stage);
             let first = order.first(|ticket| places.is_queued(ticket))?;
-            if matches!(due, Due::Below(mark) if first.index >= mark) {
+            if matches!(due, Due::Below(mark) if !mark.covers(first.index)) {
                 return None;
             }
             order.remove_first();
@@ -441,7 +442,7 @@ impl List {
 
     /// Marks the waiters whose entries are gone, unparks the threads, and notes the tasks. Returns
     /// whether there are any.
-    fn truncate(&mut self, cut: u64, submitted: u64) -> bool {
+    fn truncate(&mut self, cut: Mark, submitted: Mark) -> bool {
         let before = self.told.len();
         let Self { places, threads, tasks, told, .. } = self;
         for ticket in threads.iter().flat_map(|order| order.between(cut, submitted)) {

@@ -11,8 +11,9 @@ use crossbeam_utils::CachePadded;
 use super::lifecycle::Lifecycle;
 use super::waiters::Waiters;
 use crate::error::Poison;
+use crate::numbers::{AtomicMark, Mark};
 use crate::poison::{PoisonCell, invariant};
-use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Mutex, Rank};
 
 /// A watermark that callers can wait for.
@@ -56,16 +57,6 @@ pub(crate) enum AckRule {
     Durable,
 }
 
-/// Encodes an optional index as a mark: the index plus one, or 0.
-pub(crate) fn encode(index: Option<u64>) -> u64 {
-    index.map_or(0, |index| index + 1)
-}
-
-/// Decodes the result of [`encode`].
-pub(crate) fn decode(mark: u64) -> Option<u64> {
-    mark.checked_sub(1)
-}
-
 /// The marks with which an engine starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StartMarks {
@@ -80,17 +71,17 @@ pub(crate) struct Progress {
     rule: AckRule,
     /// The mark of an empty log: its first index, which is 0 or 1 and known with the first
     /// submission.
-    base: AtomicU64,
+    base: AtomicMark,
     /// Moves under the appender's lock only.
-    submitted: CachePadded<AtomicU64>,
+    submitted: CachePadded<AtomicMark>,
     /// Moves under the appender's lock only.
-    committed: CachePadded<AtomicU64>,
+    committed: CachePadded<AtomicMark>,
     /// The lowest of the workers' cursors; a thread that moved a cursor raises it.
-    applied: CachePadded<AtomicU64>,
+    applied: CachePadded<AtomicMark>,
     /// Moves under `log`.
-    written: CachePadded<AtomicU64>,
+    written: CachePadded<AtomicMark>,
     /// Moves under `log`.
-    durable: CachePadded<AtomicU64>,
+    durable: CachePadded<AtomicMark>,
     log: Mutex<LogMarks>,
     pub(crate) waiters: Waiters,
     pub(crate) poison: Arc<PoisonCell>,
@@ -102,16 +93,16 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct LogMarks {
     /// Frame sequence of each truncation, and the mark that it leaves, in order.
-    truncations: Vec<(u64, u64)>,
+    truncations: Vec<(u64, Mark)>,
 }
 
 impl Progress {
     pub(crate) fn new(rule: AckRule, start: StartMarks, poison: Arc<PoisonCell>) -> Self {
-        let mark = |index| CachePadded::new(AtomicU64::new(encode(index)));
+        let mark = |index| CachePadded::new(AtomicMark::new(Mark::of(index)));
         let logged = if rule == AckRule::Applied { None } else { start.submitted };
         Self {
             rule,
-            base: AtomicU64::new(0),
+            base: AtomicMark::default(),
             submitted: mark(start.submitted),
             committed: mark(start.committed),
             applied: mark(start.applied),
@@ -130,27 +121,27 @@ impl Progress {
 
     /// The mark of `submitted`. Acquire: a thread that sees the mark also sees what led to it.
     #[inline]
-    pub(crate) fn submitted_mark(&self) -> u64 {
+    pub(crate) fn submitted_mark(&self) -> Mark {
         self.submitted.load(Ordering::Acquire)
     }
 
     #[inline]
-    pub(crate) fn committed_mark(&self) -> u64 {
+    pub(crate) fn committed_mark(&self) -> Mark {
         self.committed.load(Ordering::Acquire)
     }
 
     #[inline]
-    pub(crate) fn applied_mark(&self) -> u64 {
+    pub(crate) fn applied_mark(&self) -> Mark {
         self.applied.load(Ordering::Acquire)
     }
 
     #[inline]
-    pub(crate) fn written_mark(&self) -> u64 {
+    pub(crate) fn written_mark(&self) -> Mark {
         self.written.load(Ordering::Acquire)
     }
 
     #[inline]
-    pub(crate) fn durable_mark(&self) -> u64 {
+    pub(crate) fn durable_mark(&self) -> Mark {
         self.durable.load(Ordering::Acquire)
     }
 
@@ -158,7 +149,7 @@ impl Progress {
     /// that was running when the engine failed may still move a mark, and this with it. None begins
     /// after that.
     #[inline]
-    pub(crate) fn acknowledged_mark(&self) -> u64 {
+    pub(crate) fn acknowledged_mark(&self) -> Mark {
         let applied = self.applied_mark();
         match self.rule {
             AckRule::Applied => applied,
@@ -167,7 +158,7 @@ impl Progress {
         }
     }
 
-    pub(crate) fn mark(&self, stage: Stage) -> u64 {
+    pub(crate) fn mark(&self, stage: Stage) -> Mark {
         match stage {
             Stage::Written => self.written_mark(),
             Stage::Durable => self.durable_mark(),
@@ -181,25 +172,25 @@ impl Progress {
     pub(crate) fn pending(&self) -> u64 {
         // Loaded in this order, a concurrent move can only make the result too large.
         let acknowledged = self.acknowledged_mark().max(self.base());
-        self.submitted_mark().saturating_sub(acknowledged)
+        self.submitted_mark().since(acknowledged)
     }
 
     /// The mark that stands for "none".
     #[inline]
-    pub(crate) fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> Mark {
         self.base.load(Ordering::Relaxed)
     }
 
     /// Sets the mark for "none" to the first index. The caller holds the appender's lock, and
     /// submits the first entry of an empty log next.
     pub(crate) fn set_base(&self, first: u64) {
-        self.base.store(first, Ordering::Relaxed);
+        self.base.store(Mark::before(first), Ordering::Relaxed);
     }
 
     /// Moves `submitted`: entries up to `mark` are in the log's memory. The caller holds the
     /// appender's lock.
     #[inline]
-    pub(crate) fn submit_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn submit_to(&self, mark: Mark) -> Result<(), Poison> {
         let before = self.submitted_mark();
         invariant!(self, before <= mark, "submitted only rises", "from {before} to {mark}");
         self.submitted.store(mark, Ordering::Release);
@@ -209,7 +200,7 @@ impl Progress {
     /// Moves `committed`: entries up to `mark` may be applied. The caller holds the appender's
     /// lock.
     #[inline]
-    pub(crate) fn commit_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn commit_to(&self, mark: Mark) -> Result<(), Poison> {
         let (before, submitted) = (self.committed_mark(), self.submitted_mark());
         invariant!(self, before <= mark, "committed never falls", "from {before} to {mark}");
         invariant!(self, mark <= submitted, "committed <= submitted", "{mark} and {submitted}");
@@ -219,7 +210,7 @@ impl Progress {
 
     /// Moves `applied`: every partition has applied entries up to `mark`.
     #[inline]
-    pub(crate) fn apply_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn apply_to(&self, mark: Mark) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, mark <= committed, "applied <= committed", "{mark} and {committed}");
         if self.applied.fetch_max(mark, Ordering::AcqRel) < mark {
@@ -230,7 +221,7 @@ impl Progress {
 
     /// Moves the marks of a storage without our log: it has committed entries up to `mark`. With
     /// `durable`, they are on stable storage.
-    pub(crate) fn stored_to(&self, mark: u64, durable: bool) -> Result<(), Poison> {
+    pub(crate) fn stored_to(&self, mark: Mark, durable: bool) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, mark <= committed, "applied <= committed", "{mark} and {committed}");
         let log = self.log.lock();
@@ -245,7 +236,7 @@ impl Progress {
     }
 
     /// Moves `durable` of such a storage: it has synced its commits up to `mark`.
-    pub(crate) fn stored_durably_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn stored_durably_to(&self, mark: Mark) -> Result<(), Poison> {
         let written = self.written_mark();
         invariant!(self, mark <= written, "durable <= written", "{mark} and {written}");
         let log = self.log.lock();
@@ -260,10 +251,10 @@ impl Progress {
     ///
     /// `written` may be above `submitted` for a moment. The log writer can be done with a frame
     /// before the appender's holder moves `submitted` over its entries.
-    pub(crate) fn logged_to(&self, sequence: u64, mark: u64, durable: bool) -> Result<(), Poison> {
+    pub(crate) fn logged_to(&self, sequence: u64, mark: Mark, durable: bool) -> Result<(), Poison> {
         let mut log = self.log.lock();
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
-        let mark = later.fold(mark, u64::min);
+        let mark = later.fold(mark, Mark::min);
         let (was_written, was_durable) = (self.written_mark(), self.durable_mark());
         if was_durable > was_written {
             // A failure unparks threads, so the lock is released first.
@@ -290,7 +281,7 @@ impl Progress {
 
     /// Truncates the marks: everything above `mark` is gone from the log, by the record of frame
     /// `sequence`. The caller holds the appender's lock.
-    pub(crate) fn truncate_to(&self, sequence: u64, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn truncate_to(&self, sequence: u64, mark: Mark) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, committed <= mark, "committed <= submitted", "{committed} and {mark}");
         let mut log = self.log.lock();
@@ -308,7 +299,7 @@ impl Progress {
     /// Moves all marks to `mark`, where the log now ends; everything before is applied and durable.
     /// The caller holds the appender's lock, and the rings are empty. Uncommitted entries of the
     /// log are gone.
-    pub(crate) fn jump_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn jump_to(&self, mark: Mark) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, committed < mark, "a jump goes forward", "from {committed} to {mark}");
         let mut log = self.log.lock();
@@ -330,7 +321,7 @@ impl Progress {
 
     /// Moves the marks past apply-only entries up to `mark`, which are applied and durable. The
     /// caller holds the appender's lock, and the rings are empty.
-    pub(crate) fn apply_only_to(&self, mark: u64) -> Result<(), Poison> {
+    pub(crate) fn apply_only_to(&self, mark: Mark) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, committed < mark, "a jump goes forward", "from {committed} to {mark}");
         let log = self.log.lock();
@@ -422,23 +413,26 @@ mod tests {
     #[test]
     fn acknowledged_is_the_least_of_applied_and_what_the_mode_asks() {
         let durable = progress(AckRule::Durable);
-        durable.submit_to(10).unwrap();
-        durable.commit_to(10).unwrap();
-        durable.apply_to(8).unwrap();
-        assert_eq!(durable.acknowledged_mark(), 0);
-        durable.logged_to(1, 9, false).unwrap();
-        assert_eq!((durable.acknowledged_mark(), durable.written_mark()), (0, 9));
-        durable.logged_to(1, 9, true).unwrap();
-        assert_eq!(durable.acknowledged_mark(), 8);
-        durable.apply_to(10).unwrap();
-        assert_eq!(durable.acknowledged_mark(), 9);
+        durable.submit_to(Mark::before(10)).unwrap();
+        durable.commit_to(Mark::before(10)).unwrap();
+        durable.apply_to(Mark::before(8)).unwrap();
+        assert_eq!(durable.acknowledged_mark(), Mark::before(0));
+        durable.logged_to(1, Mark::before(9), false).unwrap();
+        assert_eq!(
+            (durable.acknowledged_mark(), durable.written_mark()),
+            (Mark::NONE, Mark::before(9))
+        );
+        durable.logged_to(1, Mark::before(9), true).unwrap();
+        assert_eq!(durable.acknowledged_mark(), Mark::before(8));
+        durable.apply_to(Mark::before(10)).unwrap();
+        assert_eq!(durable.acknowledged_mark(), Mark::before(9));
 
         let written = progress(AckRule::Written);
-        written.submit_to(10).unwrap();
-        written.commit_to(10).unwrap();
-        written.apply_to(10).unwrap();
-        written.logged_to(1, 9, false).unwrap();
-        assert_eq!(written.acknowledged_mark(), 9);
+        written.submit_to(Mark::before(10)).unwrap();
+        written.commit_to(Mark::before(10)).unwrap();
+        written.apply_to(Mark::before(10)).unwrap();
+        written.logged_to(1, Mark::before(9), false).unwrap();
+        assert_eq!(written.acknowledged_mark(), Mark::before(9));
     }
 
     #[test]
@@ -457,9 +451,9 @@ mod tests {
         let mut context = std::task::Context::from_waker(&waker);
         let mut poll = || std::pin::Pin::new(&mut future).poll(&mut context);
         assert!(poll().is_pending());
-        progress.submit_to(u64::MAX).unwrap();
-        progress.commit_to(u64::MAX).unwrap();
-        progress.apply_to(u64::MAX).unwrap();
+        progress.submit_to(Mark::ALL).unwrap();
+        progress.commit_to(Mark::ALL).unwrap();
+        progress.apply_to(Mark::ALL).unwrap();
         progress.wake_tasks();
         assert!(woken.0.load(Ordering::Relaxed) && poll().is_ready());
     }
@@ -467,21 +461,18 @@ mod tests {
     #[test]
     fn what_is_completed_before_a_truncation_counts_only_up_to_where_it_cut() {
         let progress = progress(AckRule::Durable);
-        progress.submit_to(20).unwrap();
-        progress.commit_to(5).unwrap();
-        progress.truncate_to(6, 10).unwrap();
-        progress.submit_to(15).unwrap();
-        progress.logged_to(5, 20, true).unwrap();
-        assert_eq!(progress.durable_mark(), 10, "entries above 10 of frame 5 are gone");
-        progress.logged_to(7, 15, true).unwrap();
-        assert_eq!(progress.durable_mark(), 15);
-    }
-
-    #[test]
-    fn a_mark_keeps_index_zero_apart_from_none() {
-        assert_eq!(decode(encode(None)), None);
-        assert_eq!(decode(encode(Some(0))), Some(0));
-        assert_eq!(decode(encode(Some(u64::MAX - 1))), Some(u64::MAX - 1));
+        progress.submit_to(Mark::before(20)).unwrap();
+        progress.commit_to(Mark::before(5)).unwrap();
+        progress.truncate_to(6, Mark::before(10)).unwrap();
+        progress.submit_to(Mark::before(15)).unwrap();
+        progress.logged_to(5, Mark::before(20), true).unwrap();
+        assert_eq!(
+            progress.durable_mark(),
+            Mark::before(10),
+            "entries above 10 of frame 5 are gone"
+        );
+        progress.logged_to(7, Mark::before(15), true).unwrap();
+        assert_eq!(progress.durable_mark(), Mark::before(15));
     }
 
     #[test]
@@ -489,26 +480,31 @@ mod tests {
         type Move = fn(&Progress) -> Result<(), Poison>;
         type Case = (&'static str, fn(&Progress), Move);
         let nothing: fn(&Progress) = |_| {};
-        let durable_ahead: fn(&Progress) = |progress| progress.durable.store(8, Ordering::Relaxed);
+        let durable_ahead: fn(&Progress) =
+            |progress| progress.durable.store(Mark::before(8), Ordering::Relaxed);
         // Submitted 10, committed 8, applied 6, written and durable 7.
         let cases: [Case; 10] = [
-            ("submitted only rises", nothing, |progress| progress.submit_to(9)),
-            ("committed never falls", nothing, |progress| progress.commit_to(7)),
-            ("committed <= submitted", nothing, |progress| progress.commit_to(11)),
-            ("applied <= committed", nothing, |progress| progress.apply_to(9)),
-            ("applied <= committed", nothing, |progress| progress.stored_to(9, true)),
-            ("durable <= written", nothing, |progress| progress.stored_durably_to(8)),
-            ("durable <= written", durable_ahead, |progress| progress.logged_to(5, 9, true)),
-            ("committed <= submitted", nothing, |progress| progress.truncate_to(3, 7)),
-            ("a jump goes forward", nothing, |progress| progress.jump_to(8)),
-            ("a jump goes forward", nothing, |progress| progress.apply_only_to(8)),
+            ("submitted only rises", nothing, |progress| progress.submit_to(Mark::before(9))),
+            ("committed never falls", nothing, |progress| progress.commit_to(Mark::before(7))),
+            ("committed <= submitted", nothing, |progress| progress.commit_to(Mark::before(11))),
+            ("applied <= committed", nothing, |progress| progress.apply_to(Mark::before(9))),
+            ("applied <= committed", nothing, |progress| progress.stored_to(Mark::before(9), true)),
+            ("durable <= written", nothing, |progress| progress.stored_durably_to(Mark::before(8))),
+            ("durable <= written", durable_ahead, |progress| {
+                progress.logged_to(5, Mark::before(9), true)
+            }),
+            ("committed <= submitted", nothing, |progress| {
+                progress.truncate_to(3, Mark::before(7))
+            }),
+            ("a jump goes forward", nothing, |progress| progress.jump_to(Mark::before(8))),
+            ("a jump goes forward", nothing, |progress| progress.apply_only_to(Mark::before(8))),
         ];
         for (expected, break_it, move_it) in cases {
             let progress = progress(AckRule::Durable);
-            progress.submit_to(10).unwrap();
-            progress.commit_to(8).unwrap();
-            progress.apply_to(6).unwrap();
-            progress.logged_to(1, 7, true).unwrap();
+            progress.submit_to(Mark::before(10)).unwrap();
+            progress.commit_to(Mark::before(8)).unwrap();
+            progress.apply_to(Mark::before(6)).unwrap();
+            progress.logged_to(1, Mark::before(7), true).unwrap();
             break_it(&progress);
             let marks = || {
                 let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());

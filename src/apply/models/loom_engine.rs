@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::SubmitError;
+use crate::numbers::Mark;
 use crate::progress::watermark::Stage;
 use crate::sync::canary;
 use crate::threads::Step;
@@ -59,7 +60,7 @@ fn work(engine: &Engine<Toy>, id: usize, ranges: usize) {
     }
 }
 
-fn check_applied(engine: &Engine<Toy>, mark: u64) {
+fn check_applied(engine: &Engine<Toy>, mark: Mark) {
     assert!(engine.progress.poison.get().is_none(), "{:?}", engine.progress.poison.get());
     assert_eq!(engine.progress.applied_mark(), mark);
 }
@@ -70,7 +71,7 @@ fn two_workers_finish_the_same_range_together() {
     let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
     assert_eq!(engine.step_worker(0), Step::Worked);
     other.join().unwrap();
-    check_applied(&engine, 2);
+    check_applied(&engine, Mark::before(2));
 }
 
 #[test]
@@ -92,11 +93,11 @@ fn two_workers_finish_the_entry_of_a_future_together() {
     drop(submission);
     let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
     assert_eq!(engine.step_worker(0), Step::Worked);
-    if engine.progress.applied_mark() == 2 {
+    if engine.progress.applied_mark() == Mark::before(2) {
         assert!(cell.reply().is_some(), "applied, and its reply is lost");
     }
     other.join().unwrap();
-    check_applied(&engine, 2);
+    check_applied(&engine, Mark::before(2));
     assert_eq!(cell.reply(), Some(&Reply::Custom(1)));
 }
 
@@ -121,7 +122,7 @@ fn ranges_come_to_each_worker_in_order_while_they_are_submitted() {
         engine.submit(&[put(2, LAST)], Mode::Async).unwrap();
         work(&engine, 0, 2);
         other.join().unwrap();
-        check_applied(&engine, 3);
+        check_applied(&engine, Mark::before(3));
         assert_eq!(engine.machine.applied_in(1), [1, 2]);
     });
 }
@@ -149,7 +150,7 @@ fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
         assert!(engine.machine.applied_in(1).contains(&1), "worker 1 has come to the barrier");
         work(&engine, 0, 1);
         other.join().unwrap();
-        check_applied(&engine, 4);
+        check_applied(&engine, Mark::before(4));
     });
 }
 
@@ -168,7 +169,7 @@ fn inline_apply_never_overtakes_or_meets_the_worker() {
         let submission = engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap().unwrap();
         worker.join().unwrap();
         while engine.step_worker(0) == Step::Worked {}
-        check_applied(&engine, 3);
+        check_applied(&engine, Mark::before(3));
         assert_eq!(engine.machine.applied_in(0), [1, 2]);
         drop(submission);
     });
@@ -184,7 +185,7 @@ fn inline_apply_never_meets_any_of_two_workers() {
         engine.submit(&[put(2, LAST)], Mode::Sync).unwrap();
         other.join().unwrap();
         while (0..2).any(|id| engine.step_worker(id) == Step::Worked) {}
-        check_applied(&engine, 3);
+        check_applied(&engine, Mark::before(3));
         assert_eq!(engine.machine.applied_in(1), [1, 2]);
     });
 }
@@ -199,7 +200,7 @@ fn a_view_is_taken_while_entries_are_applied() {
     drop(engine.take_view().unwrap());
     other.join().unwrap();
     while engine.step_worker(0) == Step::Worked {}
-    check_applied(&engine, 3);
+    check_applied(&engine, Mark::before(3));
     assert_eq!(engine.machine.applied_in(0), [1, 2]);
     let at_token = engine.machine.at_token();
     assert!(at_token == [Some(1)] || at_token == [Some(2)], "{at_token:?}");
@@ -223,10 +224,10 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         let held = engine.while_held(|machine, _applied, _places| machine.applied_in(0)).unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
-        let given = engine.progress.applied_mark() == 3 || !engine.rings.is_empty(0);
+        let given = engine.progress.applied_mark() == Mark::before(3) || !engine.rings.is_empty(0);
         assert!(given, "no thread applies entry 2");
         while engine.step_worker(0) == Step::Worked {}
-        check_applied(&engine, 3);
+        check_applied(&engine, Mark::before(3));
         assert_eq!(engine.machine.applied_in(0), [1, 2]);
     });
 }
@@ -241,7 +242,7 @@ fn whatever_is_accepted_is_accepted_before_the_close() {
                 Err(SubmitError::Closed) => false,
                 Err(other) => panic!("{other}"),
             };
-            assert_eq!(accepted, engine.progress.submitted_mark() == 2);
+            assert_eq!(accepted, engine.progress.submitted_mark() == Mark::before(2));
         });
         engine.refuse_submissions();
         let (submitted, committed) =
@@ -265,7 +266,7 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
         engine.lifecycle().begin_stopping();
         engine.workers.notify();
         worker.join().unwrap();
-        check_applied(&engine, 2);
+        check_applied(&engine, Mark::before(2));
     });
 }
 

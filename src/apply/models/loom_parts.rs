@@ -10,6 +10,7 @@ use loom::thread;
 
 use super::FOREVER;
 use crate::error::{Poison, WaitError};
+use crate::numbers::Mark;
 use crate::progress::waiter::{self, Acknowledged, Wait};
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::sync::ArrayQueue;
@@ -31,8 +32,8 @@ pub(super) fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'st
 /// A progress with one entry submitted and committed.
 fn progress(rule: AckRule) -> Arc<Progress> {
     let progress = Arc::new(Progress::new(rule, StartMarks::default(), Arc::default()));
-    progress.submit_to(1).unwrap();
-    progress.commit_to(1).unwrap();
+    progress.submit_to(Mark::before(1)).unwrap();
+    progress.commit_to(Mark::before(1)).unwrap();
     progress
 }
 
@@ -68,7 +69,7 @@ fn block_on(mut future: Pin<&mut Acknowledged>) -> Result<(), WaitError> {
 
 fn a_mark_moves_while_a_thread_begins_to_wait() {
     let progress = progress(AckRule::Applied);
-    let mover = spawn(&progress, |progress| progress.apply_to(1).unwrap());
+    let mover = spawn(&progress, |progress| progress.apply_to(Mark::before(1)).unwrap());
     waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
     mover.join().unwrap();
 }
@@ -99,7 +100,7 @@ fn a_task_that_registers_while_the_mark_moves_wakes() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
             progress.wake_tasks();
         });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
@@ -130,7 +131,7 @@ fn a_mark_moves_under_a_lock_while_a_task_registers() {
     let mover = spawn(&progress, move |progress| {
         let _tasks = WakesTasks(progress);
         let _held = theirs.lock().unwrap();
-        progress.apply_to(1).unwrap();
+        progress.apply_to(Mark::before(1)).unwrap();
     });
     let waker = Waker::from(Arc::new(Locks(current(), lock)));
     let mut future = pin!(Acknowledged::new(Arc::clone(&progress), 0));
@@ -161,11 +162,11 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
     check(2, || {
         let progress = progress(AckRule::Durable);
         let worker = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
             progress.wake_tasks();
         });
         let writer = spawn(&progress, |progress| {
-            progress.logged_to(1, 1, true).unwrap();
+            progress.logged_to(1, Mark::before(1), true).unwrap();
             progress.wake_tasks();
         });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
@@ -176,11 +177,11 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
 
 /// Truncates index 0, and appends, applies and makes durable another entry in its place.
 fn replace_the_first(progress: &Progress) {
-    progress.truncate_to(2, 0).unwrap();
-    progress.submit_to(1).unwrap();
-    progress.commit_to(1).unwrap();
-    progress.apply_to(1).unwrap();
-    progress.logged_to(3, 1, true).unwrap();
+    progress.truncate_to(2, Mark::NONE).unwrap();
+    progress.submit_to(Mark::before(1)).unwrap();
+    progress.commit_to(Mark::before(1)).unwrap();
+    progress.apply_to(Mark::before(1)).unwrap();
+    progress.logged_to(3, Mark::before(1), true).unwrap();
     progress.wake_tasks();
 }
 
@@ -190,7 +191,7 @@ fn a_wait_that_has_begun_is_not_satisfied_by_what_replaces_its_entry_before_it_r
     check(3, || {
         let marks = StartMarks::default();
         let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
-        progress.submit_to(1).unwrap();
+        progress.submit_to(Mark::before(1)).unwrap();
         let mut wait = Wait::begin(&progress, 0, Stage::Acknowledged);
         let replacing = spawn(&progress, replace_the_first);
         let outcome = loop {
@@ -209,11 +210,11 @@ fn a_wait_that_has_begun_is_not_satisfied_by_what_replaces_its_entry_before_it_r
 fn a_waiter_that_leaves_takes_no_wake_up_with_it() {
     check(2, || {
         let progress = progress(AckRule::Applied);
-        progress.submit_to(2).unwrap();
-        progress.commit_to(2).unwrap();
+        progress.submit_to(Mark::before(2)).unwrap();
+        progress.commit_to(Mark::before(2)).unwrap();
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
-            progress.apply_to(2).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
+            progress.apply_to(Mark::before(2)).unwrap();
         });
         let leaving = spawn(&progress, |progress| {
             let mut wait = Wait::begin(progress, 0, Stage::Applied);
@@ -229,14 +230,14 @@ fn a_waiter_that_leaves_takes_no_wake_up_with_it() {
 fn two_waiters_for_two_indexes_wake_each_at_its_own() {
     check(2, || {
         let progress = progress(AckRule::Applied);
-        progress.submit_to(2).unwrap();
-        progress.commit_to(2).unwrap();
+        progress.submit_to(Mark::before(2)).unwrap();
+        progress.commit_to(Mark::before(2)).unwrap();
         let first = spawn(&progress, |progress| {
             waiter::wait(progress, 0, Stage::Applied, FOREVER).unwrap();
         });
         let mover = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
-            progress.apply_to(2).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
+            progress.apply_to(Mark::before(2)).unwrap();
         });
         waiter::wait(&progress, 1, Stage::Applied, FOREVER).unwrap();
         first.join().unwrap();
@@ -248,8 +249,9 @@ fn two_waiters_for_two_indexes_wake_each_at_its_own() {
 fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_waiter() {
     check(2, || {
         let progress = progress(AckRule::Durable);
-        let worker = spawn(&progress, |progress| progress.apply_to(1).unwrap());
-        let writer = spawn(&progress, |progress| progress.logged_to(1, 1, true).unwrap());
+        let worker = spawn(&progress, |progress| progress.apply_to(Mark::before(1)).unwrap());
+        let writer =
+            spawn(&progress, |progress| progress.logged_to(1, Mark::before(1), true).unwrap());
         waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
         worker.join().unwrap();
         writer.join().unwrap();
@@ -406,7 +408,7 @@ fn a_mark_reached_before_poison_still_counts() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let failing = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
             progress.fail(Poison::Internal("of a model"));
         });
         waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
@@ -443,7 +445,7 @@ fn a_mark_reached_before_the_end_still_counts() {
     check(3, || {
         let progress = progress(AckRule::Applied);
         let closing = spawn(&progress, |progress| {
-            progress.apply_to(1).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
             progress.end();
         });
         waiter::wait(&progress, 0, Stage::Applied, FOREVER).unwrap();
@@ -459,7 +461,7 @@ fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
     check(3, || {
         let marks = StartMarks::default();
         let progress = Arc::new(Progress::new(AckRule::Durable, marks, Arc::default()));
-        progress.submit_to(1).unwrap();
+        progress.submit_to(Mark::before(1)).unwrap();
         let mut waiting = pin!(Acknowledged::new(Arc::clone(&progress), 0));
         assert!(poll_once(waiting.as_mut()).is_pending());
         let replacing = spawn(&progress, replace_the_first);
@@ -473,14 +475,14 @@ fn a_waiter_is_never_satisfied_by_what_replaced_its_entry() {
 fn a_truncation_wakes_whoever_waits_for_what_it_removes_and_nobody_else() {
     check(3, || {
         let progress = progress(AckRule::Durable);
-        progress.submit_to(2).unwrap();
+        progress.submit_to(Mark::before(2)).unwrap();
         let mut kept = pin!(Acknowledged::new(Arc::clone(&progress), 0));
         let mut removed = pin!(Acknowledged::new(Arc::clone(&progress), 1));
         assert!(poll_once(kept.as_mut()).is_pending() && poll_once(removed.as_mut()).is_pending());
         let truncating = spawn(&progress, |progress| {
-            progress.truncate_to(2, 1).unwrap();
-            progress.apply_to(1).unwrap();
-            progress.logged_to(2, 1, true).unwrap();
+            progress.truncate_to(2, Mark::before(1)).unwrap();
+            progress.apply_to(Mark::before(1)).unwrap();
+            progress.logged_to(2, Mark::before(1), true).unwrap();
             progress.wake_tasks();
         });
         let outcome = block_on(removed);

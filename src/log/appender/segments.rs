@@ -9,6 +9,7 @@ use crate::error::Poison;
 use crate::image::ImageWriter;
 use crate::log::meta::LogBase;
 use crate::log::terms::TermRuns;
+use crate::numbers::Mark;
 use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::poison::{CallerPoisons, invariant};
 
@@ -18,7 +19,7 @@ impl Appender {
         let next = self.next.take()?;
         let full = std::mem::replace(&mut self.active, next);
         if self.to_writer.is_none() {
-            let mark = self.position.last.map_or(0, |last| last.index + 1);
+            let mark = Mark::of(self.position.last.map(|last| last.index));
             self.retired.push_back((mark, full.image().segment()));
         }
         self.show_active();
@@ -86,7 +87,7 @@ impl Appender {
         self.position.skipped = None;
         self.position.terms.push(last);
         self.position.last = Some(last);
-        self.position.committed_mark = last.index + 1;
+        self.position.committed_mark = Mark::through(last.index);
         Ok(())
     }
 
@@ -95,7 +96,7 @@ impl Appender {
     }
 
     /// Releases images whose entries are all applied, of a log in memory only.
-    pub(super) fn free_retired(&mut self, applied_mark: u64) {
+    pub(super) fn free_retired(&mut self, applied_mark: Mark) {
         while let Some((mark, segment)) = self.retired.front().copied()
             && mark <= applied_mark
         {
