@@ -51,7 +51,8 @@ pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 pub mod conformance;
 pub mod storage;
 
-/// What a test needs that decorates a machine with the engine's hooks. It may change in any version.
+/// Items for a test that decorates a machine with the engine's hooks. They may change in any
+/// version.
 #[doc(hidden)]
 pub mod hooks {
     pub use crate::hook::Hook;

@@ -36,7 +36,7 @@ pub(crate) fn temporary_name(name: &str) -> String {
     format!("{name}.tmp")
 }
 
-/// Whether a file of this name is a snapshot that was never finished: the engine's own, and of no use to any program.
+/// Whether a file of this name is a snapshot of the engine that was never finished. It has no use.
 pub(crate) fn is_temporary_name(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|name| parse_snapshot_name(name).is_some())
 }

@@ -131,7 +131,7 @@ fn conflict(known: &LogId, got: &LogId) -> String {
     }
 }
 
-/// What of a submission, or of the log, is more than ever fits.
+/// Part of a submission, or of the log, that is more than ever fits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Excess {
