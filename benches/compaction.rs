@@ -1,7 +1,8 @@
 //! Endless overwrites of the same keys, with automatic compaction: disk space, and whether the rate
 //! falls.
 //!
-//! `cargo bench --bench compaction -- MILLIONS KEYS` (default 50 and 100,000; values of 100 bytes, keys of 16).
+//! `cargo bench --bench compaction -- MILLIONS KEYS` (default 50 and 100,000; values of 100 bytes,
+//! keys of 16).
 
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, missing_docs, reason = "a bench")]
 

@@ -1,7 +1,8 @@
 //! The write paths of the log, compared through the whole engine: one entry in flight, and flat
 //! out, interleaved.
 //!
-//! `cargo bench --bench log_io -- ROUNDS MS` prints medians over the rounds; figures are in `docs/benchmarks.md`.
+//! `cargo bench --bench log_io -- ROUNDS MS` prints medians over the rounds; figures are in
+//! `docs/benchmarks.md`.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
 

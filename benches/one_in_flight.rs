@@ -1,4 +1,5 @@
-//! The latency of one entry in flight at a memory machine: applied inline by the caller, and by a worker's thread.
+//! The latency of one entry in flight at a memory machine: applied inline by the caller, and by a
+//! worker's thread.
 //!
 //! `cargo bench --bench one_in_flight -- ROUNDS` (default 8, the first of which is dropped). The
 //! two take turns, 100,000 calls each. The bench prints the median of the rounds and, in brackets,

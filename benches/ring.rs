@@ -48,7 +48,8 @@ fn engine() -> ApplyManager<Nothing> {
     ApplyManager::new(Nothing, config).unwrap()
 }
 
-/// A thread that moves descriptors from one queue to another (or just takes them) until it is dropped.
+/// A thread that moves descriptors from one queue to another (or just takes them) until it is
+/// dropped.
 struct Echo {
     there: Arc<ArrayQueue<Descriptor>>,
     back: Arc<ArrayQueue<Descriptor>>,

@@ -1,4 +1,5 @@
-//! The program of the page on embedding (`docs/embedding.md`): a machine that replies with bytes, on disk.
+//! The program of the page on embedding (`docs/embedding.md`): a machine that replies with bytes,
+//! on disk.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! A storage for the key-value machine: sorted maps in memory. Run it with `cargo run --example storage`.
+//! A storage for the key-value machine: sorted maps in memory. Run it with `cargo run --example
+//! storage`.
 //!
 //! A storage of yours replaces the maps. `sprag::testing::storage::Suite` checks whether it does
 //! what the machine relies on.

@@ -1,6 +1,7 @@
 //! How numbers lie in bytes on disk: little-endian; and what rkyv makes of them.
 //!
-//! Callers have checked the lengths of what they give: a number beyond its bytes is a defect of the caller, and panics.
+//! Callers have checked the lengths of what they give: a number beyond its bytes is a defect of the
+//! caller, and panics.
 
 use std::fmt;
 use std::io;

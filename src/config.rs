@@ -54,9 +54,8 @@ impl Limits {
 
 /// Durability of an acknowledgement: when it is given, and so what a crash can take back.
 ///
-/// A crash of the *process* loses no written entry, in any mode: the kernel has it. A storage
-/// without our log says what such a crash loses
-/// ([`StorageConfig::sync_writes`](crate::StorageConfig::sync_writes)).
+/// A crash of the *process* loses no written entry: the kernel has it. For a storage without our
+/// log, see [`StorageConfig::sync_writes`](crate::StorageConfig::sync_writes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {
@@ -65,8 +64,7 @@ pub enum Durability {
     #[default]
     Sync,
     /// Acknowledges once the kernel has the entry; the log writer syncs at least this often. A
-    /// power cut may lose the entries acknowledged in the last interval and during one sync. It
-    /// never loses them out of order.
+    /// power cut may lose the entries of the last interval and of one sync, never out of order.
     Periodic(Duration),
     /// Acknowledges once the kernel has the entry, which it syncs in its own time. A power cut may
     /// lose what the kernel had not written (usually up to 30 seconds), never out of order.
@@ -78,8 +76,7 @@ pub enum Durability {
 #[non_exhaustive]
 pub enum IoBackend {
     /// [`IoBackend::Pwrite`], in every durability mode: it is faster for a caller that waits, with
-    /// small groups. Flat out and with large values, [`IoBackend::Uring`] is faster (`docs/benchmarks.md`
-    /// has the figures).
+    /// small groups. Flat out and with large values, [`IoBackend::Uring`] is (`docs/benchmarks.md`).
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a
@@ -189,9 +186,9 @@ impl ApplyConfig {
     }
 
     /// Sets the maximum of entries that are submitted and not yet acknowledged; more are refused as
-    /// full. Default: 65,536. The log syncs all pending entries as one group, so a short pipeline
-    /// is a slow one. It takes 88 bytes an entry, and twice what a machine declares as
-    /// [`reply_bytes_max`](crate::StateMachine::reply_bytes_max).
+    /// full. Default: 65,536. A short pipeline is slow: the log syncs all pending entries as one
+    /// group. It takes 88 bytes an entry, and twice the
+    /// [`reply_bytes_max`](crate::StateMachine::reply_bytes_max) of the machine.
     ///
     /// Under [`CommitMode::ByCommit`] it refuses nothing. It only bounds how many committed entries
     /// are applied at a time (twice as many); later committed entries wait in the log.
@@ -222,8 +219,8 @@ impl ApplyConfig {
     /// call).
     ///
     /// A synchronous call that applies its entries itself
-    /// ([`inline_apply`](ApplyConfig::inline_apply)) hands nothing over, and does not wait for this
-    /// timeout. With `inline_apply(false)` it waits.
+    /// ([`inline_apply`](ApplyConfig::inline_apply)) does not wait for this timeout. With
+    /// `inline_apply(false)` it waits.
     #[must_use]
     pub fn batch_timeout(mut self, timeout: Duration) -> Self {
         self.batch_timeout = timeout;
@@ -234,8 +231,7 @@ impl ApplyConfig {
     /// thread. Default: true.
     ///
     /// Without [`worker_cores`](ApplyConfig::worker_cores), a worker takes the core to which the
-    /// fewest threads of all engines of this process are pinned. So several engines spread over the
-    /// cores.
+    /// fewest threads of this process are pinned. So several engines spread over the cores.
     #[must_use]
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin_workers = pin;
@@ -432,9 +428,9 @@ impl PersistentConfig {
         self
     }
 
-    /// Sets which indexes may follow each other. It must be the rule that the directory was created
-    /// with. Default: [`Contiguity::Strict`], which is right for every program but the adapter of a
-    /// consensus engine.
+    /// Sets which indexes may follow each other, as the directory was created. Default:
+    /// [`Contiguity::Strict`], which is right for every program but the adapter of a consensus
+    /// engine.
     #[must_use]
     pub fn contiguity(mut self, contiguity: Contiguity) -> Self {
         self.contiguity = contiguity;
@@ -538,19 +534,17 @@ impl PersistentConfig {
         self
     }
 
-    /// Sets how many of the last entries a compaction leaves in the log, at least, for followers
-    /// that are behind. Default: 0. With 0 a compaction may leave none, and a follower that is
-    /// behind needs the snapshot.
+    /// Sets how many of the last entries a compaction leaves in the log, for followers that are
+    /// behind. Default: 0, with which a follower that is behind needs the snapshot.
     #[must_use]
     pub fn retain_entries(mut self, entries: u64) -> Self {
         self.retain_entries = entries;
         self
     }
 
-    /// Sets when to compact; `None`: only by
-    /// [`Snapshots::compact`](crate::Snapshots::compact). Default: the policy's defaults, and
-    /// `None` under [`CommitMode::ByCommit`], where the consensus engine decides what followers
-    /// need.
+    /// Sets when to compact; `None`: only by [`Snapshots::compact`](crate::Snapshots::compact).
+    /// Default: the policy's defaults, and `None` under [`CommitMode::ByCommit`], where the
+    /// consensus engine decides.
     #[must_use]
     pub fn compaction(mut self, policy: impl Into<Option<CompactionPolicy>>) -> Self {
         self.compaction = Some(policy.into());

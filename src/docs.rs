@@ -1,7 +1,9 @@
-//! The nine pages of documentation, as they are in the repository's folder `docs`. They exist in the documentation only.
+//! The nine pages of documentation, as they are in the repository's folder `docs`. They exist in
+//! the documentation only.
 //!
-//! A page names another page by a reference such as `[durability#the-promise]`. `docs/rustdoc-links.txt` leads it to the
-//! module here. That file comes first, and the first definition of a reference counts.
+//! A page names another page by a reference such as `[durability#the-promise]`.
+//! `docs/rustdoc-links.txt` leads it to the module here. That file comes first, and the first
+//! definition of a reference counts.
 
 /// A module with a page as its documentation.
 macro_rules! page {

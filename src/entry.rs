@@ -7,7 +7,8 @@
 use crate::bytes::to_usize;
 use std::fmt;
 
-/// The opaque tag some consensus engines carry beside the term, such as the id of the leader's node.
+/// The opaque tag some consensus engines carry beside the term, such as the id of the leader's
+/// node.
 ///
 /// A tag has at most [`LeaderTag::MAX_BYTES`] bytes. sprag stores and returns it, and never
 /// interprets it.
@@ -92,7 +93,8 @@ impl fmt::Display for LogId {
     }
 }
 
-/// One committed (or, for [`append`](crate::ConsensusLog::append), proposed) item of the replicated log.
+/// One committed (or, for [`append`](crate::ConsensusLog::append), proposed) item of the replicated
+/// log.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// The identity of the entry.
@@ -173,8 +175,9 @@ pub enum Command<'a> {
     },
     /// Add `by` to the number under `key` (a missing key counts as 0). Replies [`Reply::Counter`].
     ///
-    /// The value is a decimal `i64`, written as Redis writes it: an optional minus sign and digits without leading
-    /// zeros. Anything else is [`Rejection::NotANumber`]; a result outside of `i64` is [`Rejection::Overflow`].
+    /// The value is a decimal `i64`, written as Redis writes it: an optional minus sign and digits
+    /// without leading zeros. Anything else is [`Rejection::NotANumber`]; a result outside of `i64`
+    /// is [`Rejection::Overflow`].
     Increment {
         /// The key.
         key: &'a [u8],

@@ -1,6 +1,7 @@
 //! Errors, one enum for each family of calls.
 //!
-//! Errors carry indexes, offsets and lengths, never keys or values. Every enum is `#[non_exhaustive]`.
+//! Errors carry indexes, offsets and lengths, never keys or values. Every enum is
+//! `#[non_exhaustive]`.
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! The key to the calls of public traits that only the engine makes.
 
-/// Seals a call of a public trait: only the crate makes this value, and nothing outside can name its type.
+/// Seals a call of a public trait: only the crate makes this value, and nothing outside can name
+/// its type.
 ///
-/// An embedder can implement the trait, and can neither call nor override what takes a hook. So such a call may
-/// change in any version.
+/// An embedder can implement the trait, and can neither call nor override what takes a hook. So
+/// such a call may change in any version.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook(());
 

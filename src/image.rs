@@ -142,8 +142,8 @@ impl Image {
         self.published_bytes(extent.frame() as usize, HALF_HEADER_BYTES)
     }
 
-    /// Returns a published range. It comes from an [`Extent`] or a place of this segment, so it holds
-    /// no closing half that is still to be written.
+    /// Returns a published range. It comes from an [`Extent`] or a place of this segment, so it
+    /// holds no closing half that is still to be written.
     #[inline]
     fn published_bytes(&self, start: usize, len: usize) -> Option<&[u8]> {
         if start.checked_add(len)? > self.published.load(Ordering::Acquire) {
@@ -232,8 +232,8 @@ impl ImageWriter {
         Some((offset_of(start), closing))
     }
 
-    /// Reserves the next `len` bytes of the frame that was opened last, for an entry. Returns them and
-    /// their extent, or `None` if they do not fit.
+    /// Reserves the next `len` bytes of the frame that was opened last, for an entry. Returns them
+    /// and their extent, or `None` if they do not fit.
     #[inline]
     pub(crate) fn reserve_entry(&mut self, len: usize) -> Option<(Extent, &mut [u8])> {
         let end = self.end.checked_add(len).filter(|end| *end <= self.image.capacity)?;
@@ -246,7 +246,8 @@ impl ImageWriter {
         self.extent(self.body, self.end)
     }
 
-    /// The extent from `start` to `end`, which is not below `self.body`, and reserved or about to be.
+    /// The extent from `start` to `end`, which is not below `self.body`, and reserved or about to
+    /// be.
     #[inline]
     fn extent(&self, start: usize, end: usize) -> Extent {
         let (frame, start, end) = (offset_of(self.frame), offset_of(start), offset_of(end));

@@ -1,8 +1,9 @@
-//! sprag is the engine under a Raft node. It turns committed log entries into state: durable, in log order, fast, and
-//! never backwards.
+//! sprag is the engine under a Raft node. It turns committed log entries into state: durable, in
+//! log order, fast, and never backwards.
 //!
-//! An embedder makes a state machine and gives it to an [`ApplyManager`]. Callers propose commands to the manager, or feed
-//! it the entries of a log, and wait for them. Readers read the machine meanwhile.
+//! An embedder makes a state machine and gives it to an [`ApplyManager`]. Callers propose commands
+//! to the manager, or feed it the entries of a log, and wait for them. Readers read the machine
+//! meanwhile.
 //!
 //! ```
 //! use std::time::Duration;
@@ -65,14 +66,16 @@
 //! | give up what is damaged | [`repair`](fn@repair) |
 //! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
-//! Calls that wait for entries take a timeout; a timeout cancels nothing. These wait for the disk or for the workers and take
-//! none: [`entries`](ManagerLog::entries), [`save_hard_state`](ManagerLog::save_hard_state),
-//! [`write`](Snapshots::write) and its kin, [`compact`](Snapshots::compact), [`purge`](ManagerLog::purge) and
-//! [`view`](Snapshots::view). For the log they wait a minute at most. No call panics, whatever it is given.
+//! Calls that wait for entries take a timeout; a timeout cancels nothing. These wait for the disk
+//! or for the workers and take none: [`entries`](ManagerLog::entries),
+//! [`save_hard_state`](ManagerLog::save_hard_state), [`write`](Snapshots::write) and its kin,
+//! [`compact`](Snapshots::compact), [`purge`](ManagerLog::purge) and [`view`](Snapshots::view). For
+//! the log they wait a minute at most. No call panics, whatever it is given.
 //!
 //! # Errors
 //!
-//! Each family of calls has one enum in [`error`]. Errors carry indexes and lengths, never keys or values.
+//! Each family of calls has one enum in [`error`]. Errors carry indexes and lengths, never keys or
+//! values.
 //!
 //! | enum | what the caller does |
 //! |---|---|
@@ -84,21 +87,24 @@
 //! | [`LogError`](error::LogError) | as a consensus engine: sends a snapshot where entries are gone |
 //! | [`CloseError`](error::CloseError) | waits again, or drops the manager |
 //!
-//! The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the engine. It acknowledges nothing
-//! afterwards, and every call fails. Opening the directory again recovers everything that was acknowledged.
+//! The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the
+//! engine. It acknowledges nothing afterwards, and every call fails. Opening the directory again
+//! recovers everything that was acknowledged.
 //!
 //! # What it guarantees
 //!
 //! 1. **Order.** State and replies are those of applying the log one entry at a time, in index
 //!    order. Workers, batch size and timing change nothing.
-//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an entry that the log has already is
-//!    not applied twice.
-//! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives a power cut.
+//! 2. **Contiguity.** A watermark at an index covers everything up to it. A gap is refused; an
+//!    entry that the log has already is not applied twice.
+//! 3. **Acknowledgement.** What was acknowledged under [`Durability::Sync`], the default, survives
+//!    a power cut.
 //! 4. **All or nothing.** Of a submission every entry is taken or none.
-//! 5. **No silent corruption.** A torn end is cut and reported. Damage to what was durable is [refused](error::Corrupt), with
-//!    file, offset and index.
-//! 6. **Bounded memory.** The memory of an engine beside keys and values is known when the engine is made
-//!    ([`ApplyManager::memory_bytes`]). Live views and unfinished snapshots take 56 to 64 bytes a key more, and long keys.
+//! 5. **No silent corruption.** A torn end is cut and reported. Damage to what was durable is
+//!    [refused](error::Corrupt), with file, offset and index.
+//! 6. **Bounded memory.** The memory of an engine beside keys and values is known when the engine
+//!    is made ([`ApplyManager::memory_bytes`]). Live views and unfinished snapshots take 56 to 64
+//!    bytes a key more, and long keys.
 //!
 //! # The pages
 //!

@@ -48,8 +48,8 @@ pub struct RestoreReport {
 ///
 /// # Errors
 ///
-/// [`OpenError`]: [`OpenError::Corrupt`] for a damaged file, [`OpenError::NotEmpty`] for a directory that has a log,
-/// Returns [`OpenError::InsideDataDirectory`] for a path in a data directory. Returns
+/// Returns [`OpenError::Corrupt`] for a damaged file, [`OpenError::NotEmpty`] for a directory that
+/// has a log, and [`OpenError::InsideDataDirectory`] for a path in a data directory. Returns
 /// [`OpenError::Snapshot`] for a file that is no snapshot, or the snapshot of the state before the
 /// first entry. Returns [`OpenError::Config`] for [`Contiguity::Monotone`] without
 /// [`CommitMode::ByCommit`].

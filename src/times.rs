@@ -338,7 +338,8 @@ pub struct TimeStats {
     /// first.
     pub log_sync: TimeHistogram,
     /// Entries of a group, which is what one write of the log takes. It has
-    /// [`LogWriterStats::groups`](crate::LogWriterStats::groups) sizes; a group may have no entry, but a truncation.
+    /// [`LogWriterStats::groups`](crate::LogWriterStats::groups) sizes; a group may have no entry,
+    /// but a truncation.
     pub group_entries: SizeHistogram,
     /// Bytes of a group, with the headers of its frames.
     pub group_bytes: SizeHistogram,

@@ -1,7 +1,8 @@
 //! The modules of the engine import in one direction: each only from layers below its own.
 //!
-//! The test reads the sources: `use`, and paths written out, that begin with `crate::` or with enough `super::` to
-//! leave their layer. Comments, strings and items that are compiled for tests only do not count.
+//! The test reads the sources: `use`, and paths written out, that begin with `crate::` or with
+//! enough `super::` to leave their layer. Comments, strings and items that are compiled for tests
+//! only do not count.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -10,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every module of the crate root, from the bottom to the top. A module imports from those before it only.
+/// Every module of the crate root, from the bottom to the top. A module imports from those before
+/// it only.
 const LAYERS: [&str; 26] = [
     // What everything stands on.
     "sync", "threads", "bytes", "clock", "hook", "times", "entry", "codec", "error", "poison",
@@ -22,7 +24,8 @@ const LAYERS: [&str; 26] = [
     "inspect", "repair", "restore", "testing", "fuzzing", "docs",
 ];
 
-/// Pairs of layers that import upward still, and how often. A number only falls, and at 0 its line goes.
+/// Pairs of layers that import upward still, and how often. A number only falls, and at 0 its line
+/// goes.
 const UPWARD: [(&str, &str, usize); 1] = [("log", "machine", 2)];
 
 /// One import of a layer.

@@ -290,8 +290,8 @@ fn run_persistent(scenario: &Scenario, oracle: &[Logged]) -> Result<(), String> 
     compare(&reader, &Model::after(oracle))
 }
 
-/// Runs the scenario over a simulated disk, whose syncs cost nothing. The promise here is the order,
-/// not what a power cut leaves.
+/// Runs the scenario over a simulated disk, whose syncs cost nothing. The promise here is the
+/// order, not what a power cut leaves.
 fn run_simulated(scenario: &Scenario, oracle: &[Logged]) -> Result<Vec<u8>, String> {
     let disk = SimDisk::new(scenario.hash_seed);
     let config = || {

@@ -1,7 +1,7 @@
 //! The integration tests of the engine: one binary, a module for each subject.
 //!
-//! Its tests share a process. Those that start themselves as a child, set a limit, or measure the process are in
-//! `processes.rs`. Those that fork are alone in `lock.rs`.
+//! Its tests share a process. Those that start themselves as a child, set a limit, or measure the
+//! process are in `processes.rs`. Those that fork are alone in `lock.rs`.
 
 mod adapter_log;
 mod board;

@@ -1,5 +1,5 @@
-//! Integration tests about the process: they start themselves as a child, set a limit of it, or look at its threads,
-//! files or memory.
+//! Integration tests about the process: they start themselves as a child, set a limit of it, or
+//! look at its threads, files or memory.
 //!
 //! A test that sets or measures something process-wide does so in a child, where it is alone.
 

@@ -26,7 +26,8 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files below `folder` with this extension, relative to the root, sorted. A missing folder has none.
+/// The files below `folder` with this extension, relative to the root, sorted. A missing folder has
+/// none.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
     while let Some(folder) = folders.pop() {
@@ -352,7 +353,8 @@ fn the_gate_leaves_out_only_modules_without_a_real_directory() {
             let found = needles.iter().find(|needle| source.contains(**needle));
             assert_eq!(found, None, "{} may write a log to a real directory", path.display());
         }
-        // The harness takes a name for every module whose name ends so. A file of another folder has another name here.
+        // The harness takes a name for every module whose name ends so. A file of another folder
+        // has another name here.
         let is_elsewhere = |path: &PathBuf| path.iter().any(|part| part == "..");
         let others = engine.iter().filter(|path| !of_it(path) && !is_elsewhere(path));
         for name in others.flat_map(|path| path.components()) {
@@ -462,7 +464,8 @@ fn definition(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix('[')?.split_once("]: ")
 }
 
-/// The module of a page in the documentation of the crate is named as the page; `unsafe` is no name of a module.
+/// The module of a page in the documentation of the crate is named as the page; `unsafe` is no name
+/// of a module.
 fn module_of(reference: &str) -> String {
     let (page, fragment) = reference.split_once('#').unwrap_or((reference, ""));
     let module = if page == "unsafe" { "unsafe_files" } else { page };

@@ -1,4 +1,5 @@
-//! Finds the commit that the command is built from, where git knows it. A crate from a registry has none.
+//! Finds the commit that the command is built from, where git knows it. A crate from a registry has
+//! none.
 
 use std::path::Path;
 use std::process::Command;

@@ -22,8 +22,8 @@ use crate::sync::atomic::Ordering;
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
 
-/// Time that a caller that found the log full sleeps at most before it looks again. There is a limit
-/// beside the signal, because the memory may be that of a value, whose drop tells nothing.
+/// Time that a caller that found the log full sleeps at most before it looks again. There is a
+/// limit beside the signal, because the memory may be that of a value, whose drop tells nothing.
 const FULL_LOOK: Duration = Duration::from_micros(200);
 
 impl<M: StateMachine> ConsensusLog<'_, M> {

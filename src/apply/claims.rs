@@ -69,7 +69,8 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// Keeps replies from `first` on. The caller holds the appender, and has shown the entries to no worker.
+    /// Keeps replies from `first` on. The caller holds the appender, and has shown the entries to
+    /// no worker.
     pub(crate) fn begin(&mut self, first: u64) {
         debug_assert!(self.first.is_none(), "a claim begins once");
         let mut claimed = self.claims.claimed.lock();

@@ -12,10 +12,11 @@ use crate::error::{LogError, SubmitError};
 use crate::machine::StateMachine;
 use crate::numbers::Mark;
 
-/// The log of a consensus engine, which appends entries and commits them later; made by [`ApplyManager::consensus`].
+/// The log of a consensus engine, which appends entries and commits them later; made by
+/// [`ApplyManager::consensus`].
 ///
-/// It has every call of [`ManagerLog`] besides. It borrows the manager and is free to copy. Its calls may be made from any
-/// thread.
+/// It has every call of [`ManagerLog`] besides. It borrows the manager and is free to copy. Its
+/// calls may be made from any thread.
 #[derive(Debug)]
 pub struct ConsensusLog<'m, M: StateMachine>(ManagerLog<'m, M>);
 
@@ -51,8 +52,9 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// # Errors
     ///
-    /// [`LogError::NoLog`] if the machine keeps no log of ours. [`LogError::CommitMode`] if the directory was not opened with
-    /// [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). The answer is the same for the life of the manager.
+    /// [`LogError::NoLog`] if the machine keeps no log of ours. [`LogError::CommitMode`] if the
+    /// directory was not opened with [`CommitMode::ByCommit`](crate::CommitMode::ByCommit). The
+    /// answer is the same for the life of the manager.
     pub fn consensus(&self) -> Result<ConsensusLog<'_, M>, LogError> {
         let log = self.log()?;
         match log.log.commit_mode() {
@@ -97,7 +99,8 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     ///
     /// # Errors
     ///
-    /// [`LogError::BelowCommitted`]: committed entries stay. [`LogError::Full`]: nothing was changed, try again.
+    /// Returns [`LogError::BelowCommitted`] because committed entries stay. Returns
+    /// [`LogError::Full`] if nothing was changed; try again.
     pub fn truncate_after(&self, keep: Option<u64>) -> Result<(), LogError> {
         self.log_unless_failed()?;
         if self.engine.is_closed() {

@@ -186,7 +186,8 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
         let index = self.progress.applied_mark().last()?;
         // An apply-only record may have moved the state to an index that the log lacks, or has
-        // under another log id. Machines over our log know their last entry; others have no records.
+        // under another log id. Machines over our log know their last entry; others have no
+        // records.
         let own = self.log.as_ref().and_then(|_| self.machine.applied());
         own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
     }
@@ -417,7 +418,8 @@ impl<M: StateMachine> Engine<M> {
         self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
     }
 
-    /// Closes the open frame for the log writer. A thread that holds the appender does so at release.
+    /// Closes the open frame for the log writer. A thread that holds the appender does so at
+    /// release.
     fn close_open_frame(&self) -> Step {
         let Some(mut appending) = self.appender.try_lock() else { return Step::Blocked };
         appending.appender.close_if_wanted();

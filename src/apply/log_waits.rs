@@ -74,7 +74,8 @@ impl<M: StateMachine> Engine<M> {
             if self.step_writer() != Step::Worked {
                 match &listener {
                     Some(listener) => listener.sleep(Some(left)),
-                    // Looks once more before it sleeps: a step may have ended before anything listened.
+                    // Looks once more before it sleeps: a step may have ended before anything
+                    // listened.
                     None => listener = Some(self.writer_bell.listen()),
                 }
             }
@@ -94,7 +95,8 @@ impl<M: StateMachine> Engine<M> {
         due
     }
 
-    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The caller holds no lock, because wakers may be called.
+    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The
+    /// caller holds no lock, because wakers may be called.
     pub(crate) fn wait(
         &self,
         index: u64,

@@ -154,8 +154,8 @@ impl<M: StateMachine> ApplyManager<M> {
         Ok(reply)
     }
 
-    /// Applies entries as one submission and waits until all are acknowledged. `replies` is cleared and then holds one
-    /// reply for each entry.
+    /// Applies entries as one submission and waits until all are acknowledged. `replies` is cleared
+    /// and then holds one reply for each entry.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The rings between the appender and the workers: one `ArrayQueue` of index ranges for each worker.
+//! The rings between the appender and the workers: one `ArrayQueue` of index ranges for each
+//! worker.
 //!
 //! Every worker gets every range, so each sees the whole log in order, and no sequencer is needed.
 //! Only the holder of the appender pushes; only the owner of a partition pops.

@@ -38,8 +38,8 @@ pub struct CompactionReport {
     pub elapsed: Duration,
 }
 
-/// Snapshots and views of an [`ApplyManager`], and giving up the log that a snapshot covers; made by
-/// [`ApplyManager::snapshots`].
+/// Snapshots and views of an [`ApplyManager`], and giving up the log that a snapshot covers; made
+/// by [`ApplyManager::snapshots`].
 ///
 /// It borrows the manager and is free to copy. Its calls may be made from any thread.
 ///
@@ -60,7 +60,8 @@ impl<M: StateMachine> Clone for Snapshots<'_, M> {
 impl<M: StateMachine> Copy for Snapshots<'_, M> {}
 
 impl<M: StateMachine> ApplyManager<M> {
-    /// Snapshots and views of the state. A machine without a log has no directory for snapshots: calls that need one say so.
+    /// Snapshots and views of the state. A machine without a log has no directory for snapshots:
+    /// calls that need one say so.
     #[must_use]
     pub fn snapshots(&self) -> Snapshots<'_, M> {
         Snapshots { engine: &self.engine }

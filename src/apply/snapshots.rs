@@ -166,8 +166,8 @@ impl<M: StateMachine> Engine<M> {
         self.write_snapshot(Covered::Stays).map(|written| written.report)
     }
 
-    /// Writes the state of this moment to `out`, which is foreign code. It runs without a lock, except
-    /// for a user's machine, which stands still until it has written.
+    /// Writes the state of this moment to `out`, which is foreign code. It runs without a lock,
+    /// except for a user's machine, which stands still until it has written.
     pub(super) fn snapshot_to(
         &self,
         out: &mut dyn SnapshotSink,
@@ -371,8 +371,8 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Purges as [`ManagerLog::purge`](crate::ManagerLog::purge) does, up to an entry in `snapshot`, whose entry is
-    /// `covered`.
+    /// Purges as [`ManagerLog::purge`](crate::ManagerLog::purge) does, up to an entry in
+    /// `snapshot`, whose entry is `covered`.
     pub(super) fn purge(
         &self,
         index: u64,

@@ -71,7 +71,8 @@ pub struct ApplyStats {
     /// Number of waker calls that panicked. The waiter of such a waker may never look again; all
     /// others were woken.
     pub wakers_panicked: u64,
-    /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine without a log.
+    /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine
+    /// without a log.
     pub io_backend: &'static str,
     /// Reason why the back-end is not the one asked for; `None` if it is.
     pub io_fallback: Option<String>,

@@ -178,7 +178,8 @@ impl<M: StateMachine> Engine<M> {
         Ok(submission)
     }
 
-    /// The engine takes entries, and in this way. Whether they may be only appended was asked when the facet was made.
+    /// The engine takes entries, and in this way. Whether they may be only appended was asked when
+    /// the facet was made.
     pub(super) fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
         if self.is_closed() {

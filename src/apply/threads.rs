@@ -121,7 +121,8 @@ impl Threads {
     /// state machine is abandoned then. Returns whether all have ended.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
         engine.lifecycle().begin_stopping();
-        // A thread that looked for work just before the flag was set does not sleep for long: it has a token.
+        // A thread that looked for work just before the flag was set does not sleep for long: it
+        // has a token.
         self.handles.iter().for_each(|handle| handle.thread().unpark());
         engine.notify_threads();
         // A caller that waits for a worker takes the worker's steps from now on.

@@ -157,7 +157,8 @@ pub(super) struct Pause<'e, M: StateMachine> {
 
 impl<M: StateMachine> Pause<'_, M> {
     /// Locks the appender once the rings are empty and the workers are done: everything that was
-    /// given to the workers is in the state. The borrow releases the appender before the pause ends.
+    /// given to the workers is in the state. The borrow releases the appender before the pause
+    /// ends.
     ///
     /// Without the pause, under a steady load, the workers would always have something to do.
     pub(super) fn appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {

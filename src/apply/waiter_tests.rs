@@ -212,7 +212,8 @@ impl Wake for CallsBack {
         drop(manager.stats());
         drop(engine.workers.take_places());
         engine.log.as_ref().unwrap().next_due();
-        // The first call closes, and this one waits for its outcome: not for long, as it is its own thread's.
+        // The first call closes, and this one waits for its outcome: not for long, as it is its own
+        // thread's.
         let closed = manager.shutdown(Duration::from_millis(1));
         assert!(closed.is_ok() || matches!(closed, Err(CloseError::Wait(_))), "{closed:?}");
         assert!(manager.threads_are_free(), "the lock of the threads is held");

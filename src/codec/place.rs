@@ -1,14 +1,16 @@
 //! Where bytes of the log lie: the proof that a reader of a segment's memory needs.
 //!
-//! The log writer completes the header of a frame while other threads read the bytes around it. So a reader may take
-//! only bytes that no unfinished header is in. An [`Extent`] or a [`Place`] is the proof of that. The proof begins with
-//! [`Extent::new`], which is `unsafe`; all else here takes smaller or joined parts of what was proved, and is safe.
+//! The log writer completes the header of a frame while other threads read the bytes around it. So
+//! a reader may take only bytes that no unfinished header is in. An [`Extent`] or a [`Place`] is
+//! the proof of that. The proof begins with [`Extent::new`], which is `unsafe`; all else here takes
+//! smaller or joined parts of what was proved, and is safe.
 
 #![allow(unsafe_code, reason = "the constructor of a proof is unsafe; see docs/unsafe.md")]
 
 use super::ValueRef;
 
-/// The most segments a log can have over its life. Their numbers are below it, those of pieces are not.
+/// The most segments a log can have over its life. Their numbers are below it, those of pieces are
+/// not.
 pub(crate) const SEGMENTS_MAX: u32 = 4 << 20;
 /// The most pieces of snapshots there can be at a time.
 pub(crate) const PIECES_MAX: u32 = 4 << 20;
@@ -16,7 +18,8 @@ pub(crate) const PIECES_MAX: u32 = 4 << 20;
 /// The segment of what lies in no segment: no image and no file has this number.
 const NO_SEGMENT: u32 = u32::MAX;
 
-/// Consecutive entries of one frame: in which segment, where the frame starts, where the entries start and end.
+/// Consecutive entries of one frame: in which segment, where the frame starts, where the entries
+/// start and end.
 ///
 /// Invariant: while the segment is in memory under this number, two parts are never written again.
 /// They are the opening half of the frame's header, and the bytes from `start` to `end`.
@@ -112,7 +115,8 @@ pub(crate) struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// Bytes that lie in no segment. What is decoded from them has places that nothing is read from.
+    /// Bytes that lie in no segment. What is decoded from them has places that nothing is read
+    /// from.
     #[inline]
     pub(crate) const fn elsewhere(bytes: &'a [u8]) -> Self {
         Self { bytes, segment: NO_SEGMENT, offset: 0 }

@@ -14,7 +14,8 @@ const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(60);
 const CACHE_BYTES_MIN: usize = 1 << 20;
 const CACHE_BYTES_MAX: usize = 1 << 40;
 
-/// The limits of a [`ReadCache`](crate::machine::storage::cache::ReadCache). Both hold at every moment.
+/// The limits of a [`ReadCache`](crate::machine::storage::cache::ReadCache). Both hold at every
+/// moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheLimits {
     /// Most entries, at least 1.
@@ -96,8 +97,8 @@ impl StorageConfig {
     }
 
     /// Sets whether the machine caches values that were read. Default: false, because a storage has
-    /// its own caches, and this one takes memory beside them. `docs/operating.md` says when the cache
-    /// pays.
+    /// its own caches, and this one takes memory beside them. `docs/operating.md` says when the
+    /// cache pays.
     ///
     /// Reads return the same with and without the cache. Without the cache, the `cache_*` figures
     /// of the stats are `None`.

@@ -82,7 +82,8 @@ impl Listed {
     }
 }
 
-/// One data directory: a flat set of named files, locked against other writers for as long as the value lives.
+/// One data directory: a flat set of named files, locked against other writers for as long as the
+/// value lives.
 ///
 /// Names are the engine's own (ASCII, no separators). The lock is released when the last reference
 /// to the directory *and* to each of its open files is dropped. A [`Mapping`] does not hold it, so

@@ -11,7 +11,8 @@ pub(crate) const META_FILE: &str = "META";
 /// The file that holds the hard state.
 pub(crate) const HARD_FILE: &str = "HARD";
 
-/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers do.
+/// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers
+/// do.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:016x}.seg")
 }
@@ -21,7 +22,8 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
     parse_number(name, ".seg")
 }
 
-/// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as indexes do.
+/// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as
+/// indexes do.
 pub(crate) fn snapshot_name(index: u64) -> String {
     format!("{index:016x}.snap")
 }

@@ -35,13 +35,13 @@ pub use self::random::Random;
 ///   length did not survive is cut, and the lost part reads as zeros when the file grows again;
 /// - a creation, a removal, or a renaming (old name or new, never both or none) in the directory.
 ///
-/// [`DiskFile::sync_data`](super::DiskFile::sync_data) makes a file's content and length durable, but not its name;
-/// [`Disk::sync_dir`] makes names durable, but no content. A file whose creation does not survive is gone with all its
-/// synced content.
+/// [`DiskFile::sync_data`](super::DiskFile::sync_data) makes a file's content and length durable,
+/// but not its name; [`Disk::sync_dir`] makes names durable, but no content. A file whose creation
+/// does not survive is gone with all its synced content.
 ///
-/// **Faults** are set for operations by number. An operation is one write, sync, sync of the
-/// directory, creation, renaming, removal or allocation that had a chance to succeed, counted from 0.
-/// Reads and mappings are counted separately.
+/// **Faults** are set for operations by number, from 0 on. An operation is one write, sync, sync of
+/// the directory, creation, renaming, removal or allocation that had a chance to succeed. Reads and
+/// mappings are counted separately.
 ///
 /// The disk takes no time, reads no clock, and asks the system for no random numbers. A new
 /// directory's id and hash seed come from the disk's seed too. The same seed and calls give the

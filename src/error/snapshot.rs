@@ -26,8 +26,9 @@ pub enum SnapshotError {
         /// The system's error.
         source: io::Error,
     },
-    /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or fetch it again. Of a
-    /// segment of the log, or of the snapshot before: see [`Snapshots::compact`](crate::Snapshots::compact).
+    /// Bytes of the file are not what was written. Nothing was changed; take another snapshot, or
+    /// fetch it again. Of a segment of the log, or of the snapshot before: see
+    /// [`Snapshots::compact`](crate::Snapshots::compact).
     #[error("{file} is corrupt at offset {offset}: {what}")]
     Corrupt {
         /// The file.

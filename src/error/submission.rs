@@ -206,7 +206,8 @@ pub enum ProposeError {
     /// Nothing was taken. This is never [`SubmitError::Full`].
     #[error("nothing was taken: {0}")]
     Refused(SubmitError),
-    /// The pipeline had no room until the timeout was over. Nothing was taken; propose again, or with more time.
+    /// The pipeline had no room until the timeout was over. Nothing was taken; propose again, or
+    /// with more time.
     #[error("nothing was taken: the pipeline was full for {waited:?} ({pending} entries pending)")]
     NoRoom {
         /// Number of pending entries.

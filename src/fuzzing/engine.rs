@@ -17,9 +17,9 @@ const ENTRIES_MAX: usize = 96;
 
 type Items = Vec<(u64, Op)>;
 
-/// Runs the input. In the first byte, bit 0 selects commits by `commit`, and bit 1 starts at index 0.
-/// Bits 2 and 3 set the number of workers, and bits 4 and 5 that of writes in flight. Operations
-/// follow.
+/// Runs the input. In the first byte, bit 0 selects commits by `commit`, and bit 1 begins
+/// at index 0. Bits 2 and 3 set the number of workers, and bits 4 and 5 that of writes in flight.
+/// Operations follow.
 pub fn engine(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new(input.u8());

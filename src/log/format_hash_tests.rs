@@ -1,7 +1,7 @@
 //! The bytes of each format on disk, against hashes that are committed here.
 //!
-//! Each corpus is drawn from a seed, so it is the same in every run. Other tests check that what is written reads back;
-//! they would pass if both sides changed together. These tests fail then.
+//! Each corpus is drawn from a seed, so it is the same in every run. Other tests check that what is
+//! written reads back; they would pass if both sides changed together. These tests fail then.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 

@@ -537,7 +537,8 @@ impl LogOpening {
     }
 }
 
-/// Puts a segment's file into the table. Reading the log refuses one whose number is beyond 32 bits.
+/// Puts a segment's file into the table. Reading the log refuses one whose number is beyond 32
+/// bits.
 fn map_segment(disk: &Arc<dyn Disk>, table: &SegmentTable, number: u64) -> Result<(), OpenError> {
     let Ok(segment) = u32::try_from(number) else { return Ok(()) };
     let name = &*segment_name(number);

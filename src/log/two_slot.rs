@@ -1,9 +1,9 @@
 //! A small record that is replaced as a whole: two slots of a file, written in turn, of which the
 //! newest whole one counts.
 //!
-//! Slot *n* of the file starts at 4096 *n*. Slot sequence *s* goes to slot *s* mod 2; the first is 1.
-//! A slot is a row of 512-byte sectors. Each sector says which store it is of, and has a checksum
-//! of its own:
+//! Slot *n* of the file starts at 4096 *n*. Slot sequence *s* goes to slot *s* mod 2; the first one
+//! is 1. A slot is a row of 512-byte sectors. Each sector says which store it is of, and has a
+//! checksum of its own:
 //!
 //! ```text
 //! offset  size  field                           of each sector
@@ -25,10 +25,10 @@
 //! **What a crash leaves of a store.** A disk writes a sector whole or not at all. So after a crash
 //! each sector of the slot being written belongs to the new store, or to the store two before. It
 //! is zeros if the slot was never complete. Such a mixture is a torn store: none of it was
-//! acknowledged, and the other slot counts. A torn store that is repeated has the same sequence. The
-//! payload's checksum in each sector tells its sectors from those of the first attempt. Any other
-//! content of a slot is damage. No byte that may be damaged decides between the two: a sector counts
-//! as part of a store only if its checksum fits.
+//! acknowledged, and the other slot counts. A torn store that is repeated has the same sequence.
+//! The payload's checksum in each sector tells its sectors from those of the first attempt. Any
+//! other content of a slot is damage. No byte that may be damaged decides between the two: a sector
+//! counts as part of a store only if its checksum fits.
 //!
 //! Version 1 had one header and one checksum a slot: see [`version_1`].
 
@@ -317,7 +317,8 @@ impl SlotWriter {
         self.file.allocate(2 * SLOT_STRIDE_BYTES)
     }
 
-    /// Writes `payload` to the next slot and syncs the file. After an error every further call fails.
+    /// Writes `payload` to the next slot and syncs the file. After an error every further call
+    /// fails.
     pub(crate) fn store(&mut self, database_id: &DatabaseId, payload: &[u8]) -> io::Result<()> {
         self.store_as(VERSION_2, database_id, payload)
     }

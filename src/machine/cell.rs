@@ -28,7 +28,8 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Poison::Internal`] from cells that hold the bytes: no state of such cells is filled by reference.
+    /// [`Poison::Internal`] from cells that hold the bytes: no state of such cells is filled by
+    /// reference.
     fn in_piece(place: PiecePlace) -> Result<Self, Poison> {
         let _ = place;
         Err(Poison::Internal("a state that holds its values was filled with places"))

@@ -291,8 +291,8 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// Replaces the whole state by that of a verified snapshot. `cell_of` makes the cell of a value
-    /// from its chunk's number, its offset in the chunk, and its bytes. Nothing is applied meanwhile.
-    /// A reader finds the old value of its key or the new one.
+    /// from its chunk's number, its offset in the chunk, and its bytes. Nothing is applied
+    /// meanwhile. A reader finds the old value of its key or the new one.
     fn load_with(
         &self,
         snapshot: &Snapshot,
@@ -548,7 +548,8 @@ impl KeyValue<HeapCell> {
 }
 
 impl KeyValue<PlaceCell> {
-    /// Replaces the whole state by that of a snapshot, whose chunks have these numbers; see [`KeyValue::load_with`].
+    /// Replaces the whole state by that of a snapshot, whose chunks have these numbers; see
+    /// [`KeyValue::load_with`].
     pub(crate) fn load(
         &self,
         snapshot: &Snapshot,

@@ -254,7 +254,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs the steps in frames of up to 20, and compares replies, contents and every way to read with the model.
+/// Runs the steps in frames of up to 20, and compares replies, contents and every way to read with
+/// the model.
 fn check<C: Cell>(mut bed: Bed<C>, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut model = Model::default();
     let mut index = 0;

@@ -62,7 +62,8 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Applies the entries of `range` that belong to `partition`, in order, and sets a reply for
     /// each.
     ///
-    /// An entry without a reply gets [`Reply::Applied`](crate::Reply::Applied). A rejected command is a reply, not an error.
+    /// An entry without a reply gets [`Reply::Applied`](crate::Reply::Applied). A rejected command
+    /// is a reply, not an error.
     ///
     /// # Errors
     ///

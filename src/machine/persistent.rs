@@ -43,7 +43,8 @@ pub struct PersistentStateMachine {
 }
 
 impl PersistentStateMachine {
-    /// Opens (or creates) the directory of `config`, replays its log, and locks it against other writers.
+    /// Opens (or creates) the directory of `config`, replays its log, and locks it against other
+    /// writers.
     ///
     /// The call costs one pass over the log. A torn end that a crash left is cut (see
     /// [`recovery`](PersistentStateMachine::recovery)); damage of durable bytes is refused. If only

@@ -276,7 +276,8 @@ impl StorageBatch {
         start
     }
 
-    /// Every write, in the order in which it was added: table, key, and the new value or `None` for a removal.
+    /// Every write, in the order in which it was added: table, key, and the new value or `None` for
+    /// a removal.
     pub fn writes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
         self.writes.iter().map(|write| (write.table, self.key_of(write), self.value_of(write)))
     }

@@ -29,7 +29,8 @@ const _: () = assert!(HASH_PARTS.is_power_of_two());
 pub(crate) struct Store<C> {
     /// The map; its hasher is never used, because hashes come from [`Store::hash`].
     map: DashMap<Key, C, FixedState>,
-    /// Foldhash resists chosen keys only if *all* its seeds are unknown; `FixedState` seeds one and publishes the rest.
+    /// Foldhash resists chosen keys only if *all* its seeds are unknown; `FixedState` seeds one and
+    /// publishes the rest.
     seeds: SharedSeed,
     seed: u64,
     hints: Box<[Hint]>,

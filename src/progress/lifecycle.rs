@@ -7,8 +7,8 @@
 //! | [`Stopping`](Phase::Stopping) | are refused | end | wait |
 //! | [`Ended`](Phase::Ended) | are refused | have ended, or are given up | learn that nothing more comes |
 //!
-//! A phase only rises. A failure is no phase: the poison cell latches it with its reason, and a failed engine is closed
-//! as every other is.
+//! A phase only rises. A failure is no phase: the poison cell latches it with its reason, and a
+//! failed engine is closed as every other is.
 
 use std::fmt;
 
@@ -58,8 +58,8 @@ impl Lifecycle {
         self.phase.load(Ordering::Acquire) >= Phase::Closing as u64
     }
 
-    /// Whether the threads end. Relaxed: a thread that sees the phase too late looks again, because the stopping thread
-    /// has unparked it.
+    /// Whether the threads end. Relaxed: a thread that sees the phase too late looks again, because
+    /// the stopping thread has unparked it.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= Phase::Stopping as u64

@@ -1,7 +1,8 @@
 //! The progress of an engine and its waiters. [`watermark`] moves the marks, [`waiter`] waits, and
 //! [`waiters`] keeps the registered waiters. [`lifecycle`] says how far the engine's end is.
 //!
-//! [`waiters`] finds its waiters by index ([`order`]) and by id ([`places`]); [`cuts`] has the latest truncations.
+//! [`waiters`] finds its waiters by index ([`order`]) and by id ([`places`]); [`cuts`] has the
+//! latest truncations.
 
 mod cuts;
 pub(crate) mod lifecycle;

@@ -8,9 +8,10 @@ use super::order::{Ticket, WaiterId};
 use super::watermark::Stage;
 use crate::sync::thread::Thread;
 
-/// Places of one allocation. Places never move, so that no registration pays for copying all others.
+/// Places of one allocation. Places never move, so that no registration pays for copying all
+/// others.
 const CHUNK: usize = CHUNK_PLACES as usize;
-/// As the number of a place has it.
+/// Places of a chunk, in the type of a place's number.
 const CHUNK_PLACES: u32 = 256;
 
 /// The way to wake a waiter.

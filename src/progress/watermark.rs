@@ -378,8 +378,8 @@ impl Progress {
     /// Ends the life of the engine: every waiter learns that nothing more comes, and later ones
     /// learn it at once. The caller wakes the tasks, as after a move.
     pub(crate) fn end(&self) {
-        // A waiter registers, and looks at the phase afterwards. It registers under the lock of the waiters: either it
-        // has the lock before `wake_all`, which wakes it, or it sees the phase.
+        // A waiter registers, and looks at the phase afterwards. It registers under the lock of the
+        // waiters: either it has the lock before `wake_all`, which wakes it, or it sees the phase.
         self.lifecycle.end();
         self.waiters.wake_all();
     }

@@ -234,7 +234,8 @@ impl Snapshot {
         Iter::of_prefix(self, prefix)
     }
 
-    /// The bytes of a blob, as a stream ([`Read`](std::io::Read), and so a [`SnapshotSource`](super::SnapshotSource)).
+    /// The bytes of a blob, as a stream ([`Read`](std::io::Read), and so a
+    /// [`SnapshotSource`](super::SnapshotSource)).
     ///
     /// # Errors
     ///

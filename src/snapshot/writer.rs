@@ -131,7 +131,8 @@ impl<'a> SnapshotWriter<'a> {
             // Do not double the buffer: a value of 16 MiB must not take 32.
             bytes.reserve_exact(key.len() + value.len());
         }
-        // A chunk of several entries is at most `chunk_bytes_max` long, one of a single entry has checked lengths.
+        // A chunk of several entries is at most `chunk_bytes_max` long, one of a single entry has
+        // checked lengths.
         records.push(Record {
             key_offset: in_chunk(bytes.len())?,
             key_bytes: in_chunk(key.len())?,

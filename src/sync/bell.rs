@@ -33,8 +33,8 @@ impl Default for Bell {
 }
 
 impl Bell {
-    /// Registers the calling thread. The thread then looks for what it waits for, and sleeps if that
-    /// is not there. Each ring after this call is for the thread too.
+    /// Registers the calling thread. The thread then looks for what it waits for, and sleeps if
+    /// that is not there. Each ring after this call is for the thread too.
     pub(crate) fn listen(&self) -> Listener<'_> {
         let mut listeners = self.listeners.lock();
         let number = listeners.next;

@@ -1,7 +1,8 @@
 //! The one mutex of the engine: it has a rank, and goes on after a panic under it.
 //!
-//! A panic under a lock poisons the engine where it matters ([`PoisonCell`](crate::poison::PoisonCell)), and what
-//! else a lock protects is replaced in one step. So the mark that `std` leaves on a mutex says nothing more.
+//! A panic under a lock poisons the engine where it matters
+//! ([`PoisonCell`](crate::poison::PoisonCell)), and what else a lock protects is replaced in one
+//! step. So the mark that `std` leaves on a mutex says nothing more.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -31,7 +32,8 @@ impl<T> Mutex<T> {
         Self::numbered(rank, 0, value)
     }
 
-    /// One of several mutexes of a rank, of which a thread may hold more than one: in the order of their numbers.
+    /// One of several mutexes of a rank, of which a thread may hold more than one: in the order of
+    /// their numbers.
     pub(crate) fn numbered(rank: Rank, number: u32, value: T) -> Self {
         Self { key: Key::new(rank, number), inner: raw::Mutex::new(value) }
     }
@@ -45,7 +47,8 @@ impl<T> Mutex<T> {
         MutexGuard { guard, held: self.key.hold() }
     }
 
-    /// The lock, if no thread holds it. Waits for nothing, so the calling thread may hold any other lock.
+    /// The lock, if no thread holds it. Waits for nothing, so the calling thread may hold any other
+    /// lock.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let guard = match self.inner.try_lock() {
@@ -118,7 +121,8 @@ impl Turn {
         self.take(is_taken)
     }
 
-    /// Waits as [`Turn::lock`] does, for `timeout` at most. Returns `None` if the turn was never free.
+    /// Waits as [`Turn::lock`] does, for `timeout` at most. Returns `None` if the turn was never
+    /// free.
     #[track_caller]
     pub(crate) fn lock_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
         self.key.check();
@@ -177,7 +181,8 @@ impl Condvar {
         Self(raw::Condvar::new())
     }
 
-    /// Releases the lock, waits for a signal at most so long, and takes the lock again. It may return early.
+    /// Releases the lock, waits for a signal at most so long, and takes the lock again. It may
+    /// return early.
     pub(crate) fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

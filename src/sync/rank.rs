@@ -1,6 +1,8 @@
-//! The order in which a thread may take the engine's locks, and the check that each thread keeps it.
+//! The order in which a thread may take the engine's locks, and the check that each thread keeps
+//! it.
 //!
-//! `docs/ordering.md` has the same list as a table, with what each lock protects; the test below compares the two.
+//! `docs/ordering.md` has the same list as a table, with what each lock protects; the test below
+//! compares the two.
 
 /// Declares the ranks, and the list of all of them.
 macro_rules! ranks {
@@ -119,7 +121,8 @@ ranks! {
 }
 
 impl Rank {
-    /// Asserts that this thread may wait for a mutex of this rank: where a value is made whose drop locks one.
+    /// Asserts that this thread may wait for a mutex of this rank: where a value is made whose drop
+    /// locks one.
     #[inline]
     #[track_caller]
     pub(crate) fn assert_free(self) {
@@ -203,7 +206,8 @@ mod checked {
         static HELD: RefCell<Vec<Key>> = RefCell::new(Vec::new());
     }
 
-    /// Runs `look` over the keys of the mutexes that this thread holds. A thread that ends may have lost the list.
+    /// Runs `look` over the keys of the mutexes that this thread holds. A thread that ends may have
+    /// lost the list.
     fn with_held<R>(look: impl FnOnce(&mut Vec<Key>) -> R) -> Option<R> {
         HELD.try_with(|held| look(&mut held.borrow_mut())).ok()
     }
@@ -239,7 +243,8 @@ mod checked {
     pub(crate) struct Held(Key);
 
     impl Held {
-        /// Called before this thread gives the mutex up to wait for a signal, and takes it again afterwards.
+        /// Called before this thread gives the mutex up to wait for a signal, and takes it again
+        /// afterwards.
         #[track_caller]
         pub(crate) fn check_alone(&self) {
             let above = with_held(|held| held.iter().copied().find(|held| *held > self.0));

@@ -249,8 +249,8 @@ impl Suite {
     }
 
     /// Runs [`Check::Logs`] on a key-value machine over the engine's own log, such as a
-    /// [`PersistentStateMachine`](crate::PersistentStateMachine). `open` opens it in the directory of a simulated disk,
-    /// which is a new one for each log.
+    /// [`PersistentStateMachine`](crate::PersistentStateMachine). `open` opens it in the directory
+    /// of a simulated disk, which is a new one for each log.
     ///
     /// # Errors
     ///

@@ -29,7 +29,8 @@ fn open(disk: &SimDisk, mode: CommitMode) -> Result<Node, String> {
     Ok(Node::new(disk, machine.map_err(|error| error.to_string())?, &shape))
 }
 
-/// The term of an index: entries up to [`COMMON`] have term 1, on both nodes, and later ones term 2.
+/// The term of an index: entries up to [`COMMON`] have term 1, on both nodes, and later ones have
+/// term 2.
 fn term(index: u64) -> u64 {
     1 + u64::from(index > COMMON)
 }

@@ -1,5 +1,5 @@
-//! Promises and their tests: each promise of the documents has an id, each id has a test that names it, and
-//! `docs/testing.md` has both ways as tables. `SPRAG_WRITE_DOCS=1` writes the tables.
+//! Promises and their tests. Each promise of the documents has an id, and each id has a test that
+//! names it. `docs/testing.md` has both ways as tables. `SPRAG_WRITE_DOCS=1` writes the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -33,7 +33,8 @@ impl std::fmt::Display for Id {
     }
 }
 
-/// A promise begins `**ID. Title.**`, or is a row of a table whose first cell is the id and whose second is the title.
+/// A promise begins `**ID. Title.**`, or is a row of a table whose first cell is the id and whose
+/// second is the title.
 fn promises() -> BTreeMap<Id, (&'static str, String)> {
     let mut found = BTreeMap::new();
     for page in PAGES {

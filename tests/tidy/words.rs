@@ -33,17 +33,21 @@ const ODD_FIRST_WORDS: &[&str] = &[
     "Without",
 ];
 
+/// Columns of a line with a comment at most.
+const COLUMNS_MAX: usize = 100;
+
 /// Words of a sentence at most.
 const SENTENCE_WORDS_MAX: usize = 25;
 
 /// Number of finds that are left of each kind. A number may only fall: lower it with the text.
-const LEFT: Counts = Counts { riddles: 0, odd_docs: 0, long_sentences: 0 };
+const LEFT: Counts = Counts { riddles: 0, odd_docs: 0, long_sentences: 0, wide_lines: 0 };
 
 #[derive(Debug, Default)]
 struct Counts {
     riddles: usize,
     odd_docs: usize,
     long_sentences: usize,
+    wide_lines: usize,
 }
 
 /// All files with prose, but this one.
@@ -144,6 +148,16 @@ fn long_sentences(source: &str) -> Vec<String> {
     found
 }
 
+/// The lines with prose of a comment that are too wide. A row of a table cannot be broken.
+fn wide_lines(source: &str) -> Vec<String> {
+    let comments = comment_lines(source);
+    let is_wide = |(line, (_, text)): &(&str, (&str, &str))| {
+        !text.is_empty() && text.contains(' ') && line.chars().count() > COLUMNS_MAX
+    };
+    let wide = source.lines().zip(comments).filter(is_wide);
+    wide.map(|(line, _)| line.to_owned()).collect()
+}
+
 fn only_falls(kind: &str, found: &[String], left: usize) {
     let shown = found.join("\n");
     assert!(found.len() <= left, "{} {kind}, more than {left}:\n{shown}", found.len());
@@ -176,6 +190,11 @@ fn a_sentence_of_a_comment_is_short() {
 }
 
 #[test]
+fn a_line_of_a_comment_is_narrow() {
+    only_falls("wide lines", &all(rust_files(), wide_lines), LEFT.wide_lines);
+}
+
+#[test]
 fn the_counts_find_what_they_look_for() {
     let text =
         "/// For whoever\n/// reads: so\n/// too nobody. Somebody's log.\nfn nobody_waits() {}";
@@ -193,4 +212,9 @@ fn the_counts_find_what_they_look_for() {
     assert_eq!(long_sentences(&comment(words(25))).len(), 0);
     assert_eq!(long_sentences(&comment(format!("{}. {}", words(20), words(20)))).len(), 0);
     assert_eq!(long_sentences(&format!("let text = \"{}\";", words(30))).len(), 0);
+
+    let line = |words| format!("/// {}{words}", " word".repeat(18));
+    assert_eq!((line("").len(), wide_lines(&line(" words")).len()), (94, 0));
+    assert_eq!(wide_lines(&line(" and a word")).len(), 1);
+    assert_eq!(wide_lines(&format!("/// | {} |", "word ".repeat(20))).len(), 0);
 }

@@ -80,7 +80,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Remove a key, durably. A key that is not there is no error.
     Delete(KeyOf),
-    /// Add to the decimal number under a key, durably, and print the result. A missing key counts as 0.
+    /// Add to the decimal number under a key, durably, and print the result. A missing key counts
+    /// as 0.
     Incr(Incr),
     /// Set or delete a key, durably, if it has the expected value.
     ///
@@ -121,7 +122,8 @@ pub(crate) enum Command {
     /// is {"base64":".."}. With --format resp it is SET commands in the Redis protocol, for
     /// `redis-cli --pipe`.
     Export(Export),
-    /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a command a line.
+    /// Import a Redis command stream: an append-only file, what `redis-cli --pipe` would take, or a
+    /// command a line.
     ///
     /// Takes SET (without an expiry), SETNX, MSET, MSETNX, GETSET, GETDEL, APPEND, DEL, UNLINK,
     /// INCR, INCRBY, DECR and DECRBY. Takes FLUSHALL, FLUSHDB and SELECT 0, and MULTI with EXEC as
@@ -293,7 +295,8 @@ pub(crate) struct KeyOf {
 pub(crate) struct Get {
     #[command(flatten)]
     pub(crate) of: KeyOf,
-    /// Print every key that begins with KEY, and its value, as JSON lines. An empty KEY is every key.
+    /// Print every key that begins with KEY, and its value, as JSON lines. An empty KEY is every
+    /// key.
     #[arg(long)]
     pub(crate) prefix: bool,
 }

@@ -1,4 +1,5 @@
-//! The integration tests of the command: one binary, a module for each subject. Each test runs the command as a process.
+//! The integration tests of the command: one binary, a module for each subject. Each test runs the
+//! command as a process.
 
 mod commands;
 mod common;

@@ -86,8 +86,8 @@ impl FjallConfig {
         self
     }
 
-    /// Threads of fjall that write buffers to files and compact files. Default: the number of cores,
-    /// 4 at most. Zero counts as 1.
+    /// Threads of fjall that write buffers to files and compact files. Default: the number of
+    /// cores, 4 at most. Zero counts as 1.
     #[must_use]
     pub fn worker_threads(mut self, threads: usize) -> Self {
         self.worker_threads = threads.max(1);

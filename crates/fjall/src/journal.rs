@@ -11,9 +11,10 @@
 //!
 //! - A sealed journal was synced before its successor was made. A batch in it that is not whole is
 //!   damage.
-//! - The active journal is cut after its last whole batch. With every batch synced, only the last one
-//!   can be torn, so a whole batch beyond the cut is damage. Where batches were committed without
-//!   sync (a marker file says so), several may be torn in any order, and all of them are cut.
+//! - The active journal is cut after its last whole batch. With every batch synced, only the last
+//!   one can be torn, so a whole batch beyond the cut is damage. Where batches were committed
+//!   without sync (a marker file says so), several may be torn in any order, and all of them are
+//!   cut.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

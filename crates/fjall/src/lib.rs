@@ -36,7 +36,8 @@
 //! - Damage is refused, as far as it can be distinguished from a torn end. One case is a torn batch
 //!   in a journal that has a successor. Another is a torn batch with whole batches after it, if
 //!   each batch was synced.
-//! - fjall syncs the journal before it writes a buffer to a file, so no file is ahead of the journal.
+//! - fjall syncs the journal before it writes a buffer to a file, so no file is ahead of the
+//!   journal.
 //! - A journal is removed when every table has written its part of the journal to files.
 //! - Opening syncs what it found before it returns.
 //!

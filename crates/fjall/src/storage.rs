@@ -75,8 +75,8 @@ impl std::fmt::Debug for FjallStorage {
 }
 
 impl FjallStorage {
-    /// Opens the database in a directory, and makes both if they are missing. The directory's parent
-    /// must exist. The directory is made for its owner only (mode 0700).
+    /// Opens the database in a directory, and makes both if they are missing. The directory's
+    /// parent must exist. The directory is made for its owner only (mode 0700).
     ///
     /// Opening cuts off what a crash has torn at the end of the journal; see
     /// [`cut_bytes`](Self::cut_bytes). Opening reads the journals, which have

@@ -74,8 +74,9 @@ pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`DataError`]: the entry is refused, and with it the node stops. (A payload that can be no entry, as it is too long or its key is
-    /// empty, is rejected, and the node goes on.)
+    /// Returns [`DataError`] for data without a payload: the entry is refused, and the node stops.
+    /// (A payload that can be no entry, as it is too long or its key is empty, is rejected, and the
+    /// node continues.)
     fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError>;
 
     /// The data of a payload, for entries that are read from the log and sent to followers.
@@ -135,7 +136,8 @@ where
     }
 }
 
-/// An application with a state machine of its own, a [`Journaled`](sprag::Journaled)`<M>`, which gets the data as
+/// An application with a state machine of its own, a [`Journaled`](sprag::Journaled)`<M>`, which
+/// gets the data as
 /// [`Payload::Opaque`]: encoded by [`encode`], to be read by [`decode`].
 #[derive(Debug)]
 pub struct Opaque<M>(PhantomData<fn() -> M>);

@@ -14,8 +14,9 @@ use crate::samples::Samples;
 /// A collector of engines' figures, which it reads when it is scraped. It is cheap to clone, and
 /// each clone has the same engines.
 ///
-/// Every series has the label `engine` with the name that the engine was added by. A dropped engine is left out of the next
-/// scrape. A scrape costs one [`ApplyManager::stats`](sprag::ApplyManager::stats) for each engine.
+/// Every series has the label `engine` with the name that the engine was added by. A dropped engine
+/// is left out of the next scrape. A scrape costs one
+/// [`ApplyManager::stats`](sprag::ApplyManager::stats) for each engine.
 #[derive(Clone, Default)]
 pub struct SpragCollector {
     engines: Arc<Mutex<Vec<Engine>>>,

@@ -2,7 +2,8 @@
 //!
 //! A [`SpragCollector`] reads [`ApplyManager::stats`](sprag::ApplyManager::stats) when it is
 //! scraped. No thread runs between scrapes, and scraping needs nothing of an engine but its
-//! counters. `docs/operating.md` lists every metric; `docs/metrics/` has a dashboard and alert rules.
+//! counters. `docs/operating.md` lists every metric; `docs/metrics/` has a dashboard and alert
+//! rules.
 //!
 //! ```
 //! use prometheus_client::encoding::text;
@@ -24,8 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Register one collector in a process, and [add](SpragCollector::add) each engine to it. The text format allows each metric
-//! once in a scrape, so two collectors in one registry would make it invalid.
+//! Register one collector in a process, and [add](SpragCollector::add) each engine to it. The text
+//! format allows each metric once in a scrape, so two collectors in one registry would make it
+//! invalid.
 
 mod collector;
 mod families;

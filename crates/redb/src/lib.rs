@@ -1,7 +1,7 @@
 //! redb as the storage of a sprag state machine: a B-tree in one file.
 //!
-//! [`RedbStorage`] implements [`Storage`](sprag::machine::storage::Storage). Each table is a table of
-//! redb with the name that the table displays as, and with bytes as keys and values.
+//! [`RedbStorage`] implements [`Storage`](sprag::machine::storage::Storage). Each table is a table
+//! of redb with the name that the table displays as, and with bytes as keys and values.
 //!
 //! ```
 //! use sprag::machine::storage::{Storage, StorageBatch, Table};
@@ -23,20 +23,20 @@
 //!
 //! # What a crash takes back
 //!
-//! A batch is a write transaction of redb. A batch with `sync` is a durable transaction: one sync of
-//! the file, and the batch and all before it are on stable storage.
+//! A batch is a write transaction of redb. A batch with `sync` is a durable transaction: one sync
+//! of the file, and the batch and all before it are on stable storage.
 //!
 //! A batch without `sync` stays in the memory of the process until the next durable transaction. A
 //! crash of the *process* takes it back too, not only a power cut. The storage bounds what a crash
 //! takes back in two ways. It syncs on its own once the batches since the last sync have
-//! [`RedbConfig::unsynced_bytes`]. A thread of the storage syncs [`RedbConfig::sync_every`] after the
-//! first batch that is not durable. A crash takes back whole batches, the newest first.
+//! [`RedbConfig::unsynced_bytes`]. A thread of the storage syncs [`RedbConfig::sync_every`] after
+//! the first batch that is not durable. A crash takes back whole batches, the newest first.
 //!
 //! # Size of the file
 //!
-//! redb reuses a page only after the last durable transaction that needs it. Without `sync` the file
-//! therefore grows by the pages that changed since the last sync. The two bounds above limit that
-//! growth. A snapshot that is alive keeps all pages of its moment.
+//! redb reuses a page only after the last durable transaction that needs it. Without `sync` the
+//! file therefore grows by the pages that changed since the last sync. The two bounds above limit
+//! that growth. A snapshot that is alive keeps all pages of its moment.
 //!
 //! # Opening after a crash
 //!

@@ -31,8 +31,8 @@ impl RedbStorage {
     /// Opens the file at `path`, readable by its owner only, and makes it if it is missing. Its
     /// directory must exist.
     ///
-    /// After a crash redb repairs the file first; the [crate's page](crate) says when that reads all
-    /// of it.
+    /// After a crash redb repairs the file first; the [crate's page](crate) says when that reads
+    /// all of it.
     ///
     /// # Errors
     ///

@@ -379,7 +379,8 @@ fn a_caller_that_finds_a_place_taken_wakes_when_it_is_free() {
     });
 }
 
-/// A thread of a model that takes two locks against their ranks is told, though no other thread is in its way.
+/// A thread of a model that takes two locks against their ranks is told, though no other thread is
+/// in its way.
 #[test]
 #[should_panic(expected = "ranks must rise")]
 fn a_model_asserts_that_ranks_rise() {

@@ -30,8 +30,8 @@ pub enum Fault {
     /// The operation fails and changes nothing. The items of a failed sync stay unsynced, and the
     /// next successful sync covers them.
     Error(FaultError),
-    /// The first `bytes` bytes of the write are written, then it fails with `EIO`. Any other operation fails with
-    /// `EIO` and changes nothing.
+    /// The first `bytes` bytes of the write are written, then it fails with `EIO`. Any other
+    /// operation fails with `EIO` and changes nothing.
     ShortWriteThenError {
         /// Number of bytes that are written.
         bytes: usize,

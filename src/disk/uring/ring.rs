@@ -123,8 +123,9 @@ impl Lent {
             return None;
         }
         let block = self.block(slot);
-        // SAFETY: `rest` fits the block, which is ours (`slot < slots`) and outside of any slice. The kernel reads other
-        // slots' blocks only, as the caller says, and no reference to this one exists.
+        // SAFETY: `rest` fits the block, which is ours (`slot < slots`) and outside of any slice.
+        // The kernel reads other slots' blocks only, as the caller says, and no reference to this
+        // one exists.
         unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), block, rest.len()) };
         // SAFETY: from `rest.len()` to the end of the same block.
         unsafe { ptr::write_bytes(block.wrapping_add(rest.len()), 0, BLOCK_BYTES - rest.len()) };
@@ -137,7 +138,8 @@ impl Lent {
             (true, _) => ([rest_vector, whole_vector], 1, BLOCK_BYTES),
         };
         let vectors = self.vectors(slot);
-        // SAFETY: inside of our memory, aligned (blocks are whole pages), and of this slot, as above.
+        // SAFETY: inside of our memory, aligned (blocks are whole pages), and of this slot, as
+        // above.
         unsafe { vectors.write(parts) };
         Some((vectors.cast_const().cast(), count, bytes))
     }
@@ -172,7 +174,8 @@ impl Ring {
             blocks.file.direct(Hook::ENGINE).ok_or(io::ErrorKind::Unsupported)?.as_raw_fd();
         let bytes: &[u8] = blocks.bytes.as_ref();
         let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % BLOCK_BYTES);
-        // SAFETY: the slot is free: its last request, if there was one, is completed (`take`), and none is queued.
+        // SAFETY: the slot is free: its last request, if there was one, is completed (`take`), and
+        // none is queued.
         let filled = unsafe { self.lent.fill(slot, whole, rest) };
         let (vectors, count, len) = filled.ok_or(io::ErrorKind::InvalidInput)?;
         let flags = if blocks.sync { libc::RWF_DSYNC } else { 0 };
@@ -263,7 +266,8 @@ impl Drop for Ring {
         }
         // SAFETY: the slots are dropped here and nowhere else, and not used again.
         unsafe { ManuallyDrop::drop(&mut self.slots) };
-        // SAFETY: dropped here and nowhere else. The kernel is done with every request, so nothing reads the memory.
+        // SAFETY: dropped here and nowhere else. The kernel is done with every request, so nothing
+        // reads the memory.
         unsafe { ManuallyDrop::drop(&mut self.lent) };
     }
 }
@@ -287,7 +291,8 @@ mod tests {
         let mut bytes = Vec::new();
         for vector in vectors.iter().take(count as usize) {
             let mut part = vec![0; vector.iov_len];
-            // SAFETY: both are `iov_len` bytes long; the vector's are a live slice of the test or the slot's block.
+            // SAFETY: both are `iov_len` bytes long; the vector's are a live slice of the test or
+            // the slot's block.
             unsafe {
                 ptr::copy_nonoverlapping(vector.iov_base.cast(), part.as_mut_ptr(), part.len());
             };

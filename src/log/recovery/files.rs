@@ -293,7 +293,8 @@ impl Window {
     }
 }
 
-/// Removes the snapshots of a directory in which nothing was ever completed; durably, before it is completed.
+/// Removes the snapshots of a directory in which nothing was ever completed; durably, before it is
+/// completed.
 pub(crate) fn remove_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
     let files = list_files(disk)?;
     for name in files.snapshots.iter().chain(&files.unfinished) {

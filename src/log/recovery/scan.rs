@@ -73,7 +73,8 @@ pub(crate) struct GoodFrame<'a> {
 /// The end of a log, from which it continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tail {
-    /// The segment of the last good frame, or of the log base. Its file may be missing if there is no frame yet.
+    /// The segment of the last good frame, or of the log base. Its file may be missing if there is
+    /// no frame yet.
     pub(crate) segment: u64,
     /// End of the last good frame; the next one starts at the next multiple of 64.
     pub(crate) offset: u64,

@@ -262,7 +262,8 @@ fn any_sectors_of_a_group_may_be_lost_and_what_was_durable_stays() {
         assert_eq!(cut.is_none(), seen.len() == 6 || arrived == 0, "sectors {arrived:b}");
         lengths[seen.len()] += 1;
     }
-    // The fifth frame shares its sectors with the ends of its neighbours: the log never ends right before it.
+    // The fifth frame shares its sectors with the ends of its neighbours: the log never ends right
+    // before it.
     assert!([2, 3, 5].iter().all(|frames| lengths[*frames] > 0), "{lengths:?}");
     assert_eq!(lengths[6], 1, "only all sectors make the whole log");
 }

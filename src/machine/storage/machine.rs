@@ -260,8 +260,8 @@ impl<S: Storage> StorageMachine<S> {
         Ok(self.committed_membership())
     }
 
-    /// All keys and their values, sorted by key, as of the last batch committed: for exports and digests of a state that
-    /// fits into memory.
+    /// All keys and their values, sorted by key, as of the last batch committed: for exports and
+    /// digests of a state that fits into memory.
     ///
     /// # Errors
     ///

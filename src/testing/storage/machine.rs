@@ -132,8 +132,8 @@ pub(super) fn check_logs<S: Subject>(
     })
 }
 
-/// Does the same with a machine over the engine's log on a simulated disk. It is closed or killed before it is opened
-/// anew.
+/// Does the same with a machine over the engine's log on a simulated disk. It is closed or killed
+/// before it is opened anew.
 pub(super) fn check_logged<M: StateMachine>(
     seed: u64,
     logs: usize,

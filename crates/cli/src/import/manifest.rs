@@ -6,7 +6,8 @@
 use super::inline;
 use super::stream::decimal;
 
-/// The names of the files to read, in the order of their commands: the base, and the increments by their numbers.
+/// The names of the files to read, in the order of their commands: the base, and the increments by
+/// their numbers.
 pub(super) fn files(text: &[u8]) -> Result<Vec<String>, String> {
     let (mut base, mut increments) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {

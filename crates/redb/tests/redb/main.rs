@@ -1,4 +1,5 @@
-//! The promises of a storage, kept by redb: alone, through power cuts and kills, and under a machine.
+//! The promises of a storage, kept by redb: alone, through power cuts and kills, and under a
+//! machine.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, unreachable_pub, reason = "tests")]
 
 mod contract;

@@ -1,5 +1,5 @@
-//! A plain reading of a whole command stream, from `docs/operating.md` and the protocol, that shares no code with the
-//! importer.
+//! A plain reading of a whole command stream, from `docs/operating.md` and the protocol, that
+//! shares no code with the importer.
 
 mod words;
 

@@ -104,7 +104,8 @@ fn the_plain_reading_stops_where_it_must() {
     }
 }
 
-/// The oracle fails where an import counts twice, applies half a MULTI, or passes over what it must not.
+/// The oracle fails where an import counts twice, applies half a MULTI, or passes over what it must
+/// not.
 #[test]
 fn canary_what_the_oracle_is_for_is_seen() {
     let stream: &[u8] = b"INCR a\nINCR a\nMULTI\nINCR a\nEXPIRE a 1\nEXEC\n";
