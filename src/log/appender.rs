@@ -322,8 +322,8 @@ impl Appender {
             let mut barrier = false;
             if slotted {
                 let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
-                let undecoded = Poison::Internal("an entry does not decode as encoded");
-                let (payload, _) = decoded.ok_or(undecoded)?;
+                let undecoded = || Poison::Internal("an entry does not decode as encoded");
+                let (payload, _) = decoded.ok_or_else(undecoded)?;
                 let footprint = footprint(log_id.index, &payload);
                 barrier = footprint == Footprint::All;
                 let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
