@@ -74,13 +74,14 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         count: u32,
     ) -> Result<(Descriptor, Extent), Poison> {
         let gone = "the segment of an uncommitted entry is gone";
-        let undecoded = Poison::Internal("an uncommitted entry does not decode");
-        let bytes = appender.table().get(run.extent.segment()).ok_or(Poison::Internal(gone))?;
+        let undecoded = || Poison::Internal("an uncommitted entry does not decode");
+        let bytes = appender.table().get(run.extent.segment());
+        let bytes = bytes.ok_or_else(|| Poison::Internal(gone))?;
         let bytes = bytes.entries(run.extent).map_err(|error| error.poison(gone))?;
-        let mut rest = run.extent.over(&bytes).ok_or(Poison::Internal(gone))?;
+        let mut rest = run.extent.over(&bytes).ok_or_else(|| Poison::Internal(gone))?;
         let (mut taken, mut barrier) = (0, false);
         while taken < count && !barrier {
-            let (payload, len) = codec::decode(rest).map_err(|_| undecoded.clone())?;
+            let (payload, len) = codec::decode(rest).map_err(|_| undecoded())?;
             let footprint = (self.footprint)(run.first + u64::from(taken), &payload);
             let hash = match footprint {
                 Footprint::Key(hash) => hash,
@@ -94,9 +95,9 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             };
             self.slots.fill(run.first + u64::from(taken), hash, rest.offset());
             taken += 1;
-            rest = rest.skip(len).ok_or_else(|| undecoded.clone())?;
+            rest = rest.skip(len).ok_or_else(undecoded)?;
         }
-        let (extent, rest) = run.extent.split_at(rest.offset()).ok_or(undecoded)?;
+        let (extent, rest) = run.extent.split_at(rest.offset()).ok_or_else(undecoded)?;
         Ok((descriptor(run, taken, extent, barrier), rest))
     }
 }

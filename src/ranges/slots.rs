@@ -135,9 +135,9 @@ impl SlotRing {
     /// Splits an extent before the entry at `index`, which has its slot.
     pub(crate) fn split(&self, extent: Extent, index: u64) -> Result<(Extent, Extent), Poison> {
         let (_, offset) = self.read(index);
-        extent
-            .split_at(offset)
-            .ok_or(Poison::Internal("a slot holds the offset of an entry outside of its range"))
+        extent.split_at(offset).ok_or_else(|| {
+            Poison::Internal("a slot holds the offset of an entry outside of its range")
+        })
     }
 
     #[inline]
