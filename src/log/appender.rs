@@ -55,7 +55,6 @@ pub(crate) struct Run {
 struct OpenFrame {
     opening: OpeningHalf,
     count: u32,
-    offset: u32,
     closing: Closing,
     entries_start: usize,
     submitted_ns: Option<u64>,
@@ -413,8 +412,7 @@ impl Appender {
             self.position.index.push(waypoint);
         }
         let submitted_ns = (kind == FrameKind::Entries).then_some(self.submitted_ns);
-        self.open =
-            Some(OpenFrame { opening, count: 0, offset, closing, entries_start, submitted_ns });
+        self.open = Some(OpenFrame { opening, count: 0, closing, entries_start, submitted_ns });
         Some(())
     }
 
@@ -429,7 +427,6 @@ impl Appender {
             opening: open.opening,
             count: open.count,
             closing: open.closing,
-            start: open.offset as usize,
             body: self.active.body(),
             mark,
             committed_mark: self.position.committed_mark,

@@ -16,9 +16,7 @@ pub(crate) struct ClosedFrame {
     /// Number of entries in the frame.
     pub(crate) count: u32,
     pub(crate) closing: Closing,
-    /// Offset of the frame in its segment.
-    pub(crate) start: usize,
-    /// Extent of its entries. The frame ends where they do.
+    /// Extent of its entries, which knows where the frame begins. The frame ends where they do.
     pub(crate) body: Extent,
     /// Mark of the log's last entry after this frame.
     pub(crate) mark: Mark,

@@ -428,7 +428,7 @@ impl LogWriter {
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
             committed: frame.committed_mark.last(),
             segment: u64::from(image.segment()),
-            offset: frame.start as u64,
+            offset: u64::from(frame.body.frame()),
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
         };
         let closing = header.closing(&self.config.database_id);
