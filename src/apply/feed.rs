@@ -74,11 +74,11 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         count: u32,
     ) -> Result<(Descriptor, Extent), Poison> {
         let gone = "the segment of an uncommitted entry is gone";
-        let undecoded = || Poison::Internal("an uncommitted entry does not decode");
+        let undecoded = || Poison::internal("an uncommitted entry does not decode");
         let bytes = appender.table().get(run.extent.segment());
-        let bytes = bytes.ok_or_else(|| Poison::Internal(gone))?;
+        let bytes = bytes.ok_or_else(|| Poison::internal(gone))?;
         let bytes = bytes.entries(run.extent).map_err(|error| error.poison(gone))?;
-        let mut rest = run.extent.over(&bytes).ok_or_else(|| Poison::Internal(gone))?;
+        let mut rest = run.extent.over(&bytes).ok_or_else(|| Poison::internal(gone))?;
         let (mut taken, mut barrier) = (0, false);
         while taken < count && !barrier {
             let (payload, len) = codec::decode(rest).map_err(|_| undecoded())?;

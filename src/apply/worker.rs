@@ -272,15 +272,15 @@ impl<M: StateMachine> Applying<'_, M> {
             Some((number, segment)) if number == range.extent.segment() => segment,
             _ => {
                 let segment = self.table.get(range.extent.segment());
-                segment.ok_or_else(|| Poison::Internal("the segment of a range is gone"))?
+                segment.ok_or_else(|| Poison::internal("the segment of a range is gone"))?
             }
         };
         let unpublished = "a range is not published";
         let bytes = segment.entries(range.extent).map_err(|error| error.poison(unpublished))?;
-        let encoded = range.extent.over(&bytes).ok_or_else(|| Poison::Internal(unpublished))?;
+        let encoded = range.extent.over(&bytes).ok_or_else(|| Poison::internal(unpublished))?;
         let undecoded = "a frame header in memory does not decode";
         let opening = segment.opening(range.extent).map_err(|error| error.poison(undecoded))?;
-        let first = opening_log_id(&opening).ok_or_else(|| Poison::Internal(undecoded))?;
+        let first = opening_log_id(&opening).ok_or_else(|| Poison::internal(undecoded))?;
         let progress = Cell::new(range.first);
         let (slots, count, barrier) = (self.slots, range.count, range.is_barrier());
         let first = first.at(range.first);

@@ -77,6 +77,13 @@ impl Poison {
         }
     }
 
+    /// A broken invariant of the engine. A path without failure calls this lazily: a poison made
+    /// for nothing must be dropped, which costs some ten instructions.
+    #[cold]
+    pub(crate) fn internal(invariant: &'static str) -> Self {
+        Self::Internal(invariant)
+    }
+
     /// Every word that [`reason`](Poison::reason) can return.
     pub const REASONS: [&str; 7] =
         ["disk_full", "io", "lock_lost", "panic", "fatal", "snapshot", "internal"];

@@ -321,7 +321,7 @@ impl Appender {
             let mut barrier = false;
             if slotted {
                 let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
-                let undecoded = || Poison::Internal("an entry does not decode as encoded");
+                let undecoded = || Poison::internal("an entry does not decode as encoded");
                 let (payload, _) = decoded.ok_or_else(undecoded)?;
                 let footprint = footprint(log_id.index, &payload);
                 barrier = footprint == Footprint::All;

@@ -382,7 +382,7 @@ impl LogWriter {
             self.files.want(self.position.segment + 1);
         }
         let bytes = Image::slice(&image, start, end)
-            .ok_or_else(|| Poison::Internal("a group reaches past its completed frames"))?;
+            .ok_or_else(|| Poison::internal("a group reaches past its completed frames"))?;
         let synced = match self.config.durability {
             Durability::Sync => true,
             Durability::Periodic(_) | Durability::Os => false,
@@ -411,7 +411,7 @@ impl LogWriter {
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
     fn complete_frame(&mut self, frame: ClosedFrame, image: &Arc<Image>) -> Result<(), Poison> {
         let body = image.entries(frame.body);
-        let body = body.ok_or_else(|| Poison::Internal("a closed frame is not published"))?;
+        let body = body.ok_or_else(|| Poison::internal("a closed frame is not published"))?;
         let is_empty = frame.opening.kind == FrameKind::Truncation;
         if frame.opening.kind == FrameKind::ApplyOnly {
             let mark = Mark::before(frame.opening.first_index + u64::from(frame.count));

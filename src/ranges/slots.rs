@@ -136,7 +136,7 @@ impl SlotRing {
     pub(crate) fn split(&self, extent: Extent, index: u64) -> Result<(Extent, Extent), Poison> {
         let (_, offset) = self.read(index);
         extent.split_at(offset).ok_or_else(|| {
-            Poison::Internal("a slot holds the offset of an entry outside of its range")
+            Poison::internal("a slot holds the offset of an entry outside of its range")
         })
     }
 
