@@ -75,8 +75,8 @@ pub enum Durability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoBackend {
-    /// [`IoBackend::Pwrite`], in every durability mode: it is faster for a caller that waits, with
-    /// small groups. Flat out and with large values, [`IoBackend::Uring`] is (`docs/benchmarks.md`).
+    /// [`IoBackend::Pwrite`] in every durability mode: it is faster for a waiting caller with small
+    /// groups. Flat out and with large values, [`IoBackend::Uring`] is (`docs/benchmarks.md`).
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a

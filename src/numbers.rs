@@ -1,13 +1,14 @@
-//! Numbers of the log, each a type of its own, so that a call that mixes two of them up does not compile.
+//! Numbers of the log, each a type of its own, so that a call that mixes two of them up does not
+//! compile.
 
 use std::fmt;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// How far something reaches in the log: it covers every entry up to an index, or none.
+/// Reach in the log: a mark covers every entry up to an index, or none.
 ///
-/// A mark is kept as index + 1, so that 0 is "none yet" and a log that starts at index 0 works. `u64::MAX` is no index
-/// of an entry, so no mark has to cover it.
+/// A mark is kept as index + 1, so that 0 is "none yet" and a log that starts at index 0 works.
+/// `u64::MAX` is no index of an entry, so no mark has to cover it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub(crate) struct Mark(u64);
@@ -57,7 +58,7 @@ impl Mark {
         index < self.0
     }
 
-    /// How many indexes it covers that `earlier` does not.
+    /// Number of indexes that it covers and `earlier` does not.
     #[inline]
     pub(crate) const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 /// Every module of the crate root, from the bottom to the top. A module imports from those before
 /// it only.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     // What everything stands on.
-    "sync", "threads", "bytes", "clock", "hook", "times", "entry", "codec", "error", "poison",
-    "config",
+    "sync", "numbers", "threads", "bytes", "clock", "hook", "times", "entry", "codec", "error",
+    "poison", "config",
     // A segment in memory; how far an engine is; files and what lies in them.
     "image", "progress", "disk", "snapshot", "places", "ranges", "log",
     // State machines, and the engine that feeds them.

@@ -59,8 +59,8 @@ struct Stamp {
 /// A stamp in shared memory. `tail` and `head` order the accesses.
 #[derive(Debug, Default)]
 struct StampCell {
-    /// The first index that its mark does not cover. The models of the rest leave these atomics out, so they are no
-    /// [`AtomicMark`](crate::numbers::AtomicMark).
+    /// The first index that its mark does not cover. The models of the rest leave these atomics
+    /// out, so they are no [`AtomicMark`](crate::numbers::AtomicMark).
     next: AtomicU64,
     count: AtomicU64,
     at_ns: AtomicU64,

@@ -209,6 +209,7 @@ impl<M: StateMachine> Engine<M> {
             catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {
+            // An empty state has no last entry; the poison then names index 0.
             let index = self.progress.applied_mark().last().unwrap_or(0);
             Err(self.fail(Poison::Panic { index }).into())
         })

@@ -198,6 +198,7 @@ impl<M: StateMachine> Pause<'_, M> {
             let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Err(WaitError::Timeout {
+                    // Without a committed entry nothing is awaited; the error then names index 0.
                     index: committed.last().unwrap_or(0),
                     reached: applied.last(),
                     submitted: progress.submitted_mark().last(),

@@ -119,7 +119,8 @@ impl Order {
         self.dead = self.dead.saturating_sub(1);
     }
 
-    /// The tickets that `until` covers and `from` does not, dead ones among them. Costs a look at each ticket of the heap.
+    /// The tickets that `until` covers and `from` does not, dead ones among them. Costs a look at
+    /// each ticket of the heap.
     pub(super) fn between(&self, from: Mark, until: Mark) -> impl Iterator<Item = Ticket> {
         let start = self.run.partition_point(|ticket| from.covers(ticket.index));
         let run =
