@@ -17,7 +17,6 @@ use crate::numbers::Mark;
 use crate::progress::watermark::Stage;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::Range;
-use crate::sync::atomic::Ordering;
 
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
@@ -215,7 +214,7 @@ impl<M: StateMachine> Engine<M> {
         self.workers.jump_to(mark);
         let gone = Poison::Internal("the segment of an uncommitted entry is gone");
         appending.appender.skip_to(mark).ok_or(gone)?;
-        self.note_jump(mark, entries.len() as u64);
+        self.counters.note_jump(&self.progress, mark, entries.len() as u64);
         // Earlier entries of the log that were not committed are never applied.
         self.latency.forget_submission_from(self.progress.committed_mark());
         self.progress.apply_only_to(mark)
@@ -237,7 +236,7 @@ impl<M: StateMachine> Engine<M> {
         let barrier = footprint == Footprint::All;
         let range = Range::new(&self.slots, log_id, 1, barrier, encoded, &progress);
         let rejected = apply_range(&self.machine, &range, Partition::WHOLE)?;
-        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.counters.reject(rejected);
         Ok(())
     }
 }

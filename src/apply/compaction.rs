@@ -8,7 +8,6 @@ use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
 use crate::machine::StateMachine;
 use crate::numbers::Mark;
-use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, Rank};
 use crate::threads::Step;
 
@@ -106,17 +105,14 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.poison.get().is_some() {
             return false;
         }
-        let Some(since_last) = self.compaction.since_last() else { return false };
+        let Some(since_last) = self.snapshots.compaction().since_last() else { return false };
         let applied = self.progress.applied_mark();
         let free = log.free_below(applied, self.progress.submitted_mark());
         let sealed_bytes = log.sealed_bytes_below(free);
         // Compacting a machine over a storage writes no snapshot.
         let (snapshot, snapshot_bytes) = match self.machine.staging(Hook::ENGINE) {
             Some(_) => (Mark::of(log.base().last.map(|last| last.index)), 0),
-            None => (
-                self.snapshot_mark.load(Ordering::Acquire),
-                self.snapshot_bytes.load(Ordering::Acquire),
-            ),
+            None => (self.snapshots.newest_mark(), self.snapshots.newest_bytes()),
         };
         let entries = applied.since(snapshot.max(self.progress.base()));
         policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
@@ -145,7 +141,7 @@ impl<M: StateMachine> Engine<M> {
         if !self.compaction_is_due() {
             return Step::Idle;
         }
-        let turn = self.snapshotting.lock();
+        let turn = self.snapshots.turn();
         // Another thread's compaction may have run during the wait.
         if !self.compaction_is_due() {
             return Step::Worked;

@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::cells::ReplyCells;
 use super::claims::{Claims, Released};
-use super::compaction::Compaction;
+use super::counters::Counters;
 use super::feed::{Feeding, Linger};
 use super::latency::Latency;
 use super::ring::Rings;
 use super::rooms::slots_for;
+use super::snapshot_desk::SnapshotDesk;
 use super::staging::begin_staging;
 use super::worker::{Applying, Workers};
 use crate::bytes::at_most;
@@ -25,7 +26,7 @@ use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
 use crate::log::{JournalParts, Log};
 use crate::machine::StateMachine;
-use crate::numbers::{AtomicMark, Mark};
+use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
 use crate::progress::lifecycle::Lifecycle;
 use crate::progress::watermark::{Progress, WakesTasks};
@@ -34,7 +35,7 @@ use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::bell::Bell;
 use crate::sync::signal::Signal;
-use crate::sync::{Mutex, Rank, Turn, set_aside};
+use crate::sync::{Mutex, Rank, set_aside};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
 
@@ -56,16 +57,9 @@ pub(crate) struct Engine<M> {
     pub(crate) holding: AtomicU64,
     /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
-    /// Lock that admits one snapshot at a time; its holder may move the log's beginning.
-    pub(crate) snapshotting: Turn,
     /// Lock that admits one sync at a time of a storage without our log.
     pub(crate) syncing: Mutex<()>,
-    /// The receiver of a snapshot, if there is one.
-    pub(crate) receiving: Mutex<Weak<()>>,
-    /// Mark of the newest durable snapshot's entry.
-    pub(crate) snapshot_mark: AtomicMark,
-    /// Length of the newest durable snapshot in bytes.
-    pub(crate) snapshot_bytes: AtomicU64,
+    pub(crate) snapshots: SnapshotDesk,
     /// Rings when a step of the log writer has ended, by whichever thread, and its place is free.
     pub(crate) writer_bell: Bell,
     /// Rings when a worker has reached a view token, has moved a watermark, or has run dry, and its
@@ -74,22 +68,13 @@ pub(crate) struct Engine<M> {
     pub(crate) writer_signal: Signal,
     pub(crate) background_signal: Signal,
     pub(crate) compaction_signal: Signal,
-    pub(crate) compaction: Compaction,
     pub(crate) latency: Latency,
     /// Sequence of the newest frame with entries that an apply-only record moved the state past.
     /// Durability waits use this, because watermarks already cover these entries.
     pub(crate) behind_sequence: AtomicU64,
     /// Results of pinning the threads.
     pub(crate) pinned: Mutex<Vec<PinnedThread>>,
-    /// Number of replies that were rejections.
-    pub(crate) rejected: AtomicU64,
-    pub(crate) memory: MemoryStats,
-    /// Mark of the entries applied before this engine was made.
-    pub(crate) start_mark: Mark,
-    /// Number of entries that replay gave to the machine.
-    pub(crate) replayed: u64,
-    /// Number of indexes that an installed snapshot or a record took the applied mark past.
-    pub(crate) jumped: AtomicU64,
+    pub(crate) counters: Counters,
 }
 
 /// State that belongs to the holder of the appender's place.
@@ -141,45 +126,16 @@ impl<M: StateMachine> Engine<M> {
             behind_sequence: AtomicU64::new(0),
             viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
-            snapshotting: Turn::new(Rank::SnapshotTurn),
+            snapshots: SnapshotDesk::new(newest),
             syncing: Mutex::new(Rank::StorageSyncTurn, ()),
-            receiving: Mutex::new(Rank::SnapshotReceiver, Weak::new()),
-            snapshot_mark: AtomicMark::new(Mark::of(newest.map(|(index, _)| index))),
-            snapshot_bytes: AtomicU64::new(newest.map_or(0, |(_, bytes)| bytes)),
             writer_bell: Bell::default(),
             workers_bell: Bell::default(),
             writer_signal: Signal::default(),
             background_signal: Signal::default(),
             compaction_signal: Signal::default(),
-            compaction: Compaction::new(),
             pinned: Mutex::new(Rank::PinnedThreads, Vec::new()),
-            rejected: AtomicU64::new(0),
-            memory,
-            start_mark,
-            replayed,
-            jumped: AtomicU64::new(0),
+            counters: Counters::new(start_mark, replayed, memory),
         })
-    }
-
-    /// Number of entries that this engine has applied.
-    pub(crate) fn applied_count(&self) -> u64 {
-        loop {
-            let jumped = self.jumped.load(Ordering::Acquire);
-            let before = self.start_mark.max(self.progress.base());
-            let applied = self.progress.applied_mark().since(before);
-            // A jump is noted before the mark moves, so indexes it passes never count as applied.
-            if self.jumped.load(Ordering::Acquire) == jumped {
-                return applied.saturating_sub(jumped);
-            }
-        }
-    }
-
-    /// Notes that the applied mark will jump to `mark`, with `applied` entries. The caller holds
-    /// the appender, and no entry is in the rings.
-    pub(crate) fn note_jump(&self, mark: Mark, applied: u64) {
-        let before = self.progress.applied_mark().max(self.progress.base());
-        let jumped = mark.since(before).saturating_sub(applied);
-        self.jumped.fetch_add(jumped, Ordering::Release);
     }
 
     /// The last entry in the state, for a caller that holds the appender.
@@ -293,7 +249,7 @@ impl<M: StateMachine> Engine<M> {
             cells: &self.cells,
             table: &self.table,
             progress: &self.progress,
-            rejected: &self.rejected,
+            counters: &self.counters,
             latency: &self.latency,
             is_alone: self.log.is_none(),
         }

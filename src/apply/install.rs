@@ -24,7 +24,6 @@ use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
 use crate::progress::watermark::Stage;
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
-use crate::sync::atomic::Ordering;
 use crate::sync::set_aside;
 
 /// Bytes of a piece when a snapshot is copied into the directory.
@@ -34,7 +33,7 @@ impl<M: StateMachine> Engine<M> {
     pub(super) fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
         self.check_open()?;
         let log = self.log_for_snapshots()?;
-        SnapshotReceiver::new(Arc::clone(log.disk()), &self.receiving)
+        SnapshotReceiver::new(Arc::clone(log.disk()), self.snapshots.receiving())
     }
 
     /// Installs a snapshot that is open here.
@@ -59,7 +58,7 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.snapshotting.lock();
+        let _turn = self.snapshots.turn();
         let log = self.log_for_snapshots()?;
         if !received.is_into(log.disk()) {
             return Err(SnapshotError::OtherDirectory);
@@ -129,7 +128,7 @@ impl<M: StateMachine> Engine<M> {
         drop(appending);
         drop(pause);
         self.move_snapshot_to(log_id)?;
-        self.snapshot_bytes.store(snapshot.bytes(), Ordering::Release);
+        self.snapshots.note_bytes(snapshot.bytes());
         log.remove_snapshots_below(log_id.index);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
@@ -153,7 +152,7 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.snapshotting.lock();
+        let _turn = self.snapshots.turn();
         let _view = self.viewing.lock();
         self.check_open()?;
         snapshot.verify()?;
@@ -236,7 +235,7 @@ impl<M: StateMachine> Engine<M> {
     fn jump_to(&self, log_id: LogId) -> Result<(), Poison> {
         let mark = Mark::through(log_id.index);
         self.latency.truncated(self.progress.committed_mark());
-        self.note_jump(mark, 0);
+        self.counters.note_jump(&self.progress, mark, 0);
         self.workers.jump_to(mark);
         self.progress.jump_to(mark)?;
         self.workers.notify();

@@ -191,7 +191,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.snapshotting.lock();
+        let _turn = self.engine.snapshots.turn();
         if self.engine.is_closed() {
             return Err(LogError::Closed);
         }

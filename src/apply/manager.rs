@@ -284,7 +284,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// and snapshots being written.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.engine.memory.sum()
+        self.engine.counters.memory().sum()
     }
 
     /// Closes the engine: stops taking entries, waits until everything submitted is acknowledged
@@ -388,7 +388,7 @@ impl<M: StateMachine> ApplyManager<M> {
         })?;
         // A caller may be writing a snapshot, or moving the log's beginning. The end of the threads
         // soon ends that.
-        let turn = self.engine.snapshotting.lock_within(timeout.saturating_sub(began.elapsed()));
+        let turn = self.engine.snapshots.turn_within(timeout.saturating_sub(began.elapsed()));
         let Some(_turn) = turn.filter(|_| ended) else {
             // That caller may still write, so the log is not marked as closed.
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));

@@ -20,7 +20,6 @@ use crate::poison::invariant;
 use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
 use crate::snapshot::{Snapshot, SnapshotSink};
-use crate::sync::atomic::Ordering;
 use crate::sync::set_aside;
 
 /// Interval, in entries, at which writing a snapshot checks whether the engine is being closed.
@@ -161,7 +160,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Writes the state of this moment into the directory.
     pub(super) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
-        let _turn = self.snapshotting.lock();
+        let _turn = self.snapshots.turn();
         self.check_open()?;
         self.write_snapshot(Covered::Stays).map(|written| written.report)
     }
@@ -184,9 +183,9 @@ impl<M: StateMachine> Engine<M> {
 
     /// Writes a view that was taken of this engine into the directory.
     pub(super) fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
-        let _turn = self.snapshotting.lock();
+        let _turn = self.snapshots.turn();
         self.check_open()?;
-        let newest = self.snapshot_mark.load(Ordering::Acquire);
+        let newest = self.snapshots.newest_mark();
         if let Some(log_id) = view.log_id().filter(|log_id| Mark::through(log_id.index) < newest) {
             let (snapshot, committed) = (log_id.index, newest.last());
             return Err(SnapshotError::Stale { snapshot, committed });
@@ -269,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
         if let Some(before) = before.last().filter(|before| *before < log_id.index) {
             log.remove_snapshots_below(before);
         }
-        self.snapshot_bytes.store(summary.bytes, Ordering::Release);
+        self.snapshots.note_bytes(summary.bytes);
         let snapshot = Snapshot::open_on(log.disk(), &name)?;
         let report = report(Some(log_id), summary, began);
         self.latency.times.snapshot.record(self.latency.since(began_at));
@@ -285,15 +284,15 @@ impl<M: StateMachine> Engine<M> {
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
     pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<Mark, Poison> {
         let (mark, applied) = (Mark::through(log_id.index), self.progress.applied_mark());
-        let before = self.snapshot_mark.load(Ordering::Acquire);
+        let before = self.snapshots.newest_mark();
         invariant!(self, mark <= applied, "snapshot <= applied", "{mark} and {applied}");
         invariant!(self, before <= mark, "snapshot never falls", "from {before} to {mark}");
-        self.snapshot_mark.store(mark, Ordering::Release);
+        self.snapshots.note_newest(mark);
         Ok(before)
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
-        self.compact_in(&self.snapshotting.lock())
+        self.compact_in(&self.snapshots.turn())
     }
 
     /// Compacts, for a caller that has the turn.
@@ -303,7 +302,7 @@ impl<M: StateMachine> Engine<M> {
         if result.is_ok() {
             self.latency.times.compaction.record(self.latency.since(began_at));
         }
-        self.compaction.note(&result);
+        self.snapshots.compaction().note(&result);
         result
     }
 
@@ -336,7 +335,7 @@ impl<M: StateMachine> Engine<M> {
         let used_min = log.segment_used_min();
         // Skip it also where the snapshot may fail again: the segment could not be given up, and
         // its room would be lost each time.
-        if log.retain_entries() > 0 || self.compaction.has_failed() {
+        if log.retain_entries() > 0 || self.snapshots.compaction().has_failed() {
             return Ok(());
         }
         let Some(number) = self.appender.lock().appender.segment_after(used_min) else {
@@ -361,12 +360,12 @@ impl<M: StateMachine> Engine<M> {
     pub(super) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let log = self.log_for_snapshots()?;
         loop {
-            let mark = self.snapshot_mark.load(Ordering::Acquire);
+            let mark = self.snapshots.newest_mark();
             let Some(index) = mark.last() else { return Ok(None) };
             let opened = Snapshot::open_on(log.disk(), &snapshot_name(index));
             // A snapshot may be removed before it is opened, but only after another has become the
             // newest.
-            if opened.is_ok() || self.snapshot_mark.load(Ordering::Acquire) == mark {
+            if opened.is_ok() || self.snapshots.newest_mark() == mark {
                 return opened.map(Some);
             }
         }

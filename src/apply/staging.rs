@@ -19,7 +19,6 @@ use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage};
 use crate::ranges::partition::Partition;
 use crate::ranges::slots::SlotRing;
-use crate::sync::atomic::Ordering;
 use crate::threads::Step;
 
 /// Entries that a worker applied and the storage has not committed.
@@ -133,7 +132,7 @@ impl<M: StateMachine> Applying<'_, M> {
             Ok(durable || must_sync)
         })?;
         state.staged = Staged::default();
-        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.counters.reject(rejected);
         worker.move_to(mark);
         // Do this before the mark moves, which frees the slots and wakes the futures.
         self.cells.fill_to(mark, self.slots);

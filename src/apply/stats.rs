@@ -2,7 +2,6 @@
 
 mod reader;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::apply::compaction::CompactionStats;
@@ -131,10 +130,10 @@ impl<M: StateMachine> Engine<M> {
         let progress = &engine.progress;
         // Read in this order: a purged entry was in a snapshot before, and was applied before that.
         let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
-        let snapshot = engine.snapshot_mark.load(Ordering::Acquire).last();
+        let snapshot = engine.snapshots.newest_mark().last();
         let applied_mark = progress.applied_mark();
-        let total_applied = engine.applied_count();
-        let total_failed = engine.rejected.load(Ordering::Relaxed).min(total_applied);
+        let total_applied = engine.counters.applied(progress);
+        let total_failed = engine.counters.rejected(total_applied);
         engine.latency.settle(progress.acknowledged_mark());
         let latency = engine.latency.stats();
         let pinned_threads = engine.pinned.lock().clone();
@@ -175,16 +174,16 @@ impl<M: StateMachine> Engine<M> {
             log_writer,
             times: engine.times(),
             recovery,
-            compaction: engine.compaction.stats(),
-            memory_bytes: engine.memory.sum(),
-            memory: engine.memory,
+            compaction: engine.snapshots.compaction().stats(),
+            memory_bytes: engine.counters.memory().sum(),
+            memory: engine.counters.memory(),
             disk: DiskStats {
-                snapshot_bytes: engine.snapshot_bytes.load(Ordering::Acquire),
+                snapshot_bytes: engine.snapshots.newest_bytes(),
                 ..engine.log.as_ref().map_or(DiskStats::default(), |log| log.disk_stats())
             },
             poison: progress.poison.get().cloned(),
             machine: StateMachineStats {
-                applied_count: engine.replayed + total_applied,
+                applied_count: engine.counters.replayed() + total_applied,
                 last_applied: applied_mark.last(),
                 last_snapshot: snapshot,
                 ..engine.machine.stats()

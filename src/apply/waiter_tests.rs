@@ -46,14 +46,14 @@ impl Wake for Probe {
         let found = [
             is_held(engine.appender.try_lock().is_some(), "the appender"),
             is_held(engine.viewing.try_lock().is_some(), "the turn of views"),
-            is_held(engine.snapshotting.is_free(), "the turn of snapshots"),
+            is_held(engine.snapshots.is_free(), "the turn of snapshots"),
             is_held(engine.workers.are_free(), "a worker's place"),
             is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
             is_held(engine.claims.are_free(), "the claims"),
         ];
         self.held.lock().unwrap().extend(found.into_iter().flatten());
         // A call of the manager takes them, which a debug build refuses under a higher rank.
-        drop(engine.snapshotting.lock());
+        drop(engine.snapshots.turn());
         drop(engine.viewing.lock());
         drop(engine.appender.lock());
         drop(engine.workers.take_places());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::cells::ReplyCells;
+use super::counters::Counters;
 use super::latency::Latency;
 use super::ring::{Descriptor, RangeKind, Rings};
 use super::staging::Staged;
@@ -165,7 +166,7 @@ pub(crate) struct Applying<'a, M> {
     pub(crate) table: &'a SegmentTable,
     pub(crate) progress: &'a Progress,
     /// Count of replies that are rejections.
-    pub(crate) rejected: &'a AtomicU64,
+    pub(crate) counters: &'a Counters,
     pub(crate) latency: &'a Latency,
     /// Whether there is no log of ours: then the machine's storage, if it has one, decides
     /// durability.
@@ -227,7 +228,7 @@ impl<M: StateMachine> Applying<'_, M> {
             (RangeKind::Entries | RangeKind::Barrier, None) => {
                 let rejected = self.run_timed(worker, state, range, partition)?;
                 if rejected > 0 {
-                    self.rejected.fetch_add(rejected, Ordering::Relaxed);
+                    self.counters.reject(rejected);
                 }
             }
         }
