@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::bytes::at_most;
 use crate::clock::Clock;
 use crate::codec::{FRAME_BYTES_MAX, KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
 use crate::error::OpenError;
@@ -35,12 +34,6 @@ pub(crate) fn within(
         return Ok(());
     }
     Err(OpenError::Config { option, message: format!("{value} is not within {min} to {max}") })
-}
-
-/// The most entries of a frame, by a `batch_size` that was checked.
-pub(crate) fn frame_entries(batch_size: usize) -> Result<u32, OpenError> {
-    within("batch_size", batch_size, 1, BATCH_SIZE_MAX)?;
-    Ok(at_most(batch_size as u64, u32::MAX))
 }
 
 impl Limits {

@@ -48,10 +48,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
     Meta {
         database_id: ID,
         hash_seed: 7,
-        commit_mode: match mode {
-            CommitMode::OnAppend => meta::CommitMode::AsAppended,
-            CommitMode::ByCommit => meta::CommitMode::ByCommit,
-        },
+        commit_mode: mode,
         is_monotone: false,
         state: None,
         is_kept: false,

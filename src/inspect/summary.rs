@@ -236,8 +236,8 @@ pub(super) fn committed_of(
     committed: Option<u64>,
 ) -> Option<u64> {
     match meta.commit_mode {
-        meta::CommitMode::AsAppended => last.map(|last| last.index),
-        meta::CommitMode::ByCommit => committed,
+        CommitMode::OnAppend => last.map(|last| last.index),
+        CommitMode::ByCommit => committed,
     }
 }
 
@@ -246,7 +246,7 @@ impl MetaContent {
         let meta::LogBase { segment, sequence, last, .. } = meta.base;
         Self {
             database_id: meta.database_id,
-            commit_mode: meta.commit_mode.into(),
+            commit_mode: meta.commit_mode,
             contiguity: Contiguity::of(meta.is_monotone),
             state: meta.state,
             clean_close: meta.clean_close,

@@ -16,8 +16,9 @@ use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
 use crate::bytes::at_most;
 use crate::codec::{self, Extent, Limits, PayloadRef};
+use crate::config::{BATCH_SIZE_MAX, within};
 use crate::entry::{Entry, LogId};
-use crate::error::{EntryError, Excess, Poison, SubmitError};
+use crate::error::{EntryError, Excess, OpenError, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
 use crate::numbers::Mark;
@@ -81,6 +82,14 @@ pub(crate) struct AppenderConfig {
     pub(crate) frame_bytes_max: usize,
     /// Whether indexes may have gaps.
     pub(crate) is_monotone: bool,
+}
+
+impl AppenderConfig {
+    /// Entries of a frame, by the option `batch_size`, which opening has checked too.
+    pub(crate) fn frame_entries(batch_size: usize) -> Result<u32, OpenError> {
+        within("batch_size", batch_size, 1, BATCH_SIZE_MAX)?;
+        Ok(at_most(batch_size as u64, u32::MAX))
+    }
 }
 
 /// The position from which a log continues.

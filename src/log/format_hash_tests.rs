@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use crc32c::crc32c;
 
 use crate::codec::{self, Limits};
+use crate::config::CommitMode;
 use crate::disk::names::{HARD_FILE, META_FILE, segment_name, snapshot_name};
 use crate::entry::{Command, Entry, LeaderTag, LogId, Note, Payload};
 use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::hard::{HARD_BYTES_MAX, HardFile};
-use crate::log::meta::{self, CommitMode, HardRecord, LogBase, Meta, MetaFile};
+use crate::log::meta::{self, HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 use crate::snapshot::SnapshotKind;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
@@ -152,7 +153,7 @@ fn no_byte_of_meta_changes_unseen() {
         let meta = Meta {
             database_id: random.bytes(16).try_into().unwrap(),
             hash_seed: random.next_u64(),
-            commit_mode: [CommitMode::AsAppended, CommitMode::ByCommit][random.below(2)],
+            commit_mode: [CommitMode::OnAppend, CommitMode::ByCommit][random.below(2)],
             is_monotone: random.coin(),
             state: [None, Some(SnapshotKind::KeyValue), Some(SnapshotKind::Blob)][random.below(3)],
             is_kept: random.coin(),

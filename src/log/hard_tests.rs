@@ -291,7 +291,7 @@ fn a_mended_hard_is_whole_and_no_older_than_what_is_recorded_of_it() {
 const V1: Meta = Meta {
     database_id: ID,
     hash_seed: 77,
-    commit_mode: crate::log::meta::CommitMode::AsAppended,
+    commit_mode: crate::config::CommitMode::OnAppend,
     is_monotone: false,
     state: None,
     is_kept: false,

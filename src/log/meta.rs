@@ -35,7 +35,7 @@ use std::fmt;
 use std::io;
 
 use crate::bytes::{put, u64_at};
-use crate::config;
+use crate::config::CommitMode;
 use crate::disk::names::META_FILE;
 use crate::disk::{Access, Disk};
 use crate::entry::{LeaderTag, LogId};
@@ -58,24 +58,6 @@ const _: () = assert!(PAYLOAD_BYTES <= SECTOR_PAYLOAD_BYTES);
 
 static LAYOUT: SlotLayout =
     SlotLayout { file: META_FILE, magic: u32::from_le_bytes(*b"SPRM"), sectors: 1 };
-
-/// Rule by which an entry commits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum CommitMode {
-    /// An entry commits when it is appended: stand-alone.
-    AsAppended,
-    /// An entry commits when `commit` says so: under a consensus engine.
-    ByCommit,
-}
-
-impl From<CommitMode> for config::CommitMode {
-    fn from(mode: CommitMode) -> Self {
-        match mode {
-            CommitMode::AsAppended => Self::OnAppend,
-            CommitMode::ByCommit => Self::ByCommit,
-        }
-    }
-}
 
 /// The start of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -305,7 +287,7 @@ impl Meta {
     /// The META of a new directory.
     pub(crate) fn fresh(
         disk: &dyn Disk,
-        commit_mode: config::CommitMode,
+        commit_mode: CommitMode,
         hash_seed: Option<u64>,
     ) -> Result<Self, OpenError> {
         let mut random = [0; 24];
@@ -314,10 +296,7 @@ impl Meta {
         Ok(Self {
             database_id: std::array::from_fn(|at| random[at]),
             hash_seed: hash_seed.unwrap_or_else(|| u64_at(&random, size_of::<DatabaseId>())),
-            commit_mode: match commit_mode {
-                config::CommitMode::OnAppend => CommitMode::AsAppended,
-                config::CommitMode::ByCommit => CommitMode::ByCommit,
-            },
+            commit_mode,
             is_monotone: false,
             state: None,
             is_kept: false,
@@ -334,7 +313,7 @@ impl Meta {
         let mut out = [0; PAYLOAD_BYTES];
         put(&mut out, at(64), &self.hash_seed.to_le_bytes());
         let mode = match self.commit_mode {
-            CommitMode::AsAppended => 1,
+            CommitMode::OnAppend => 1,
             CommitMode::ByCommit => 2,
         };
         let last = self.base.last.unwrap_or_default();
@@ -368,7 +347,7 @@ impl Meta {
         put(&mut bytes, 0, payload);
         let bytes = &bytes;
         let commit_mode = match bytes[at(72)] {
-            1 => CommitMode::AsAppended,
+            1 => CommitMode::OnAppend,
             2 => CommitMode::ByCommit,
             _ => return None,
         };
@@ -419,7 +398,7 @@ pub(crate) mod tests {
         Meta {
             database_id: *b"0123456789abcdef",
             hash_seed: 77,
-            commit_mode: CommitMode::AsAppended,
+            commit_mode: CommitMode::OnAppend,
             is_monotone: false,
             state: None,
             is_kept: false,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_BYTES};
 use super::format::SEGMENT_BYTES_MAX;
 use super::hard::HardFile;
-use super::meta::{self, LogBase, Meta, MetaDamage, MetaFile};
+use super::meta::{LogBase, Meta, MetaDamage, MetaFile};
 use super::queue::LogQueue;
 use super::recovery::files::{ForeignFiles, list_files};
 use super::recovery::older::OlderMeta;
@@ -22,8 +22,7 @@ use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
-    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, frame_entries,
-    within,
+    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
 };
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};
@@ -92,7 +91,7 @@ impl LogOpening {
                 ..Meta::fresh(&*disk, config.commit_mode, config.hash_seed)?
             },
         };
-        let found: CommitMode = content.commit_mode.into();
+        let found = content.commit_mode;
         if writable && meta.is_some() && found != config.commit_mode {
             let asked = config.commit_mode.describe();
             return Err(OpenError::CommitMode { found: found.describe(), asked });
@@ -260,7 +259,7 @@ impl LogOpening {
         self.check_kept_at_base()?;
         let had = machine.applied();
         let mut tally = Tally::at(&content.base);
-        let by_commit = content.commit_mode == meta::CommitMode::ByCommit;
+        let by_commit = content.commit_mode == CommitMode::ByCommit;
         let mut replay = Replay::new(
             machine,
             if by_commit { Mark::NONE } else { Mark::ALL },
@@ -388,7 +387,7 @@ impl LogOpening {
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
-            commit_mode: self.content.commit_mode.into(),
+            commit_mode: self.content.commit_mode,
             is_monotone: self.content.is_monotone,
             durability: self.config.durability,
             memory_bytes: self.config.memory_bytes(),
@@ -491,7 +490,6 @@ impl LogOpening {
             written_bytes: used,
             chain: tail.chain,
             sequence,
-            mark,
         };
         let writer = LogWriter::new(
             WriterConfig {
@@ -508,6 +506,7 @@ impl LogOpening {
             Arc::clone(&self.table),
             Clock::real(),
             position,
+            mark,
         );
         let position = LogPosition {
             incarnation: self.content.incarnation,
@@ -521,7 +520,7 @@ impl LogOpening {
         };
         let appender_config = AppenderConfig {
             limits: config.limits,
-            frame_entries_max: frame_entries(config.batch_size)?,
+            frame_entries_max: AppenderConfig::frame_entries(config.batch_size)?,
             frame_bytes_max: config.frame_bytes,
             is_monotone: self.content.is_monotone,
         };

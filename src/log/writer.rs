@@ -58,10 +58,8 @@ pub(crate) struct WriterPosition {
     pub(crate) written_bytes: usize,
     /// Checksum of the last frame.
     pub(crate) chain: u64,
-    /// Sequence of the last frame; all frames up to it are durable.
+    /// Sequence of the last frame that was submitted. At the start all frames up to it are durable.
     pub(crate) sequence: u64,
-    /// Mark of the log's last entry.
-    pub(crate) mark: Mark,
 }
 
 /// State of the log writer that other threads read, and their requests to it.
@@ -174,8 +172,9 @@ pub(crate) struct LogWriter {
     carried: Option<ClosedFrame>,
     in_flight: VecDeque<Group>,
     next_token: u64,
-    /// Sequence and mark of the last submitted frame; some frames up to it may be in flight.
-    written: (u64, Mark),
+    /// Mark of the log's end after the last submitted frame, whose sequence is the position's. Some
+    /// frames up to it may be in flight.
+    written_mark: Mark,
     /// Sequence and mark of the last frame such that it and all before it are in the kernel's
     /// hands: a sync covers these.
     completed: (u64, Mark),
@@ -186,8 +185,6 @@ pub(crate) struct LogWriter {
     unsynced_ns: Option<u64>,
     synced_at: Duration,
     gathering_since: Option<Duration>,
-    /// The first failure; the writer does nothing after it.
-    failed: Option<Poison>,
 }
 
 impl LogWriter {
@@ -201,10 +198,11 @@ impl LogWriter {
         table: Arc<SegmentTable>,
         clock: Clock,
         position: WriterPosition,
+        mark: Mark,
     ) -> Self {
         shared.durable_sequence.store(position.sequence, Ordering::Release);
         shared.segment.store(position.segment, Ordering::Release);
-        let written = (position.sequence, position.mark);
+        let completed = (position.sequence, mark);
         let synced_at = clock.now();
         Self {
             config,
@@ -218,14 +216,13 @@ impl LogWriter {
             carried: None,
             in_flight: VecDeque::with_capacity(16),
             next_token: 0,
-            written,
-            completed: written,
+            written_mark: mark,
+            completed,
             sealed: Vec::with_capacity(4),
             unsynced: VecDeque::with_capacity(UNSYNCED_MAX + 1),
             unsynced_ns: None,
             synced_at,
             gathering_since: None,
-            failed: None,
         }
     }
 
@@ -247,16 +244,15 @@ impl LogWriter {
     /// Writes the queued frames (and syncs them, as the mode asks). Returns whether there was
     /// anything to do.
     ///
-    /// The first failure is final: the caller poisons the engine with it and never steps again.
+    /// A failure is final. It poisons the engine here, in the writer's place, so that no other thread
+    /// takes a step after it. The caller fails the engine with it, which wakes all waiters.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
-        if let Some(failed) = &self.failed {
-            // Another thread took the writer's place before the thread that met the failure could
-            // report it. That report counts.
-            return Err(failed.clone());
-        }
+        progress.poison.check()?;
         let stepped = self.step_on(progress);
         self.shared.waits_for_time.store(self.waits_for_time(), Ordering::Release);
-        self.failed = stepped.as_ref().err().cloned();
+        if let Err(poison) = &stepped {
+            progress.poison.set(poison.clone());
+        }
         stepped
     }
 
@@ -307,7 +303,7 @@ impl LogWriter {
     }
 
     fn is_unsynced(&self) -> bool {
-        self.written.0 > self.shared.durable_sequence.load(Ordering::Relaxed)
+        self.position.sequence > self.shared.durable_sequence.load(Ordering::Relaxed)
     }
 
     fn sync_is_wanted(&self) -> bool {
@@ -321,7 +317,7 @@ impl LogWriter {
         }
         // Apply-only records may have moved the state past the log, and nothing is written for such
         // entries.
-        let written = self.written.1.max(progress.written_mark()).max(progress.base());
+        let written = self.written_mark.max(progress.written_mark()).max(progress.base());
         let waiting = progress.submitted_mark().since(written);
         let full = waiting >= self.config.linger_entries;
         if waiting == 0 || full || self.sync_is_wanted() {
@@ -389,7 +385,7 @@ impl LogWriter {
         };
         let token = self.next_token;
         self.next_token += 1;
-        let (sequence, mark) = self.written;
+        let (sequence, mark) = (self.position.sequence, self.written_mark);
         let written = (end - start) as u64;
         self.in_flight.push_back(Group {
             token,
@@ -437,7 +433,7 @@ impl LogWriter {
         self.position.chain = chain_of(&closing);
         self.position.written_bytes = end;
         self.position.sequence = header.opening.sequence;
-        self.written = (header.opening.sequence, frame.mark);
+        self.written_mark = frame.mark;
         Ok(())
     }
 
@@ -533,9 +529,8 @@ impl LogWriter {
         self.sealed.clear();
         self.unsynced.clear();
         self.unsynced_ns = None;
-        self.position.mark = mark;
-        self.written = (self.position.sequence, mark);
-        self.completed = self.written;
+        self.written_mark = mark;
+        self.completed = (self.position.sequence, mark);
         Ok(SegmentStart {
             segment: u64::from(self.position.segment),
             sequence: self.position.sequence,
@@ -572,7 +567,7 @@ impl LogWriter {
             segment: u64::from(segment),
             sequence: self.position.sequence,
             chain: self.position.chain,
-            mark: self.written.1,
+            mark: self.written_mark,
         });
         // Stored last, so that a thread that sees it also finds the segment's start.
         self.shared.segment.store(segment, Ordering::Release);

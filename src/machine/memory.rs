@@ -7,10 +7,11 @@ use super::cell::HeapCell;
 use super::key_value::KeyValue;
 use super::{StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
-use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, frame_entries, within};
+use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError};
 use crate::hook::Hook;
+use crate::log::appender::AppenderConfig;
 use crate::log::{Journal, MemoryJournal};
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{Range, Replies};
@@ -119,7 +120,7 @@ impl MemoryStateMachine {
         let state = KeyValue::new(config.expected_keys, hash_seed, ());
         let journal = Journal::memory_with(MemoryJournal {
             limits: config.limits,
-            frame_entries_max: frame_entries(config.batch_size)?,
+            frame_entries_max: AppenderConfig::frame_entries(config.batch_size)?,
             frame_bytes_max: config.frame_bytes,
             poison: Arc::default(),
         });

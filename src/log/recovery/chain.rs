@@ -1,10 +1,11 @@
 //! The requirements on the next frame, given all good frames before it.
 
+use crate::config::CommitMode;
 use crate::disk::names::META_FILE;
 use crate::entry::LogId;
 use crate::error::Corrupt;
 use crate::log::format::{FrameHeader, FrameKind};
-use crate::log::meta::{CommitMode, LogBase, Meta};
+use crate::log::meta::{LogBase, Meta};
 
 /// The state of the log after its last good frame.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Chain {
         let opened = (meta.durable_sequence, meta.incarnation);
         Self {
             base: meta.base,
-            commits_as_appended: meta.commit_mode == CommitMode::AsAppended,
+            commits_as_appended: meta.commit_mode == CommitMode::OnAppend,
             is_monotone: meta.is_monotone,
             applied_only: None,
             sequence: meta.base.sequence,

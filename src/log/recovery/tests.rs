@@ -4,12 +4,13 @@
 
 use super::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
 use crate::bytes::put;
+use crate::config::CommitMode;
 use crate::disk::Disk;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-use crate::log::meta::{CommitMode, HardRecord, LogBase, Meta, MetaFile};
+use crate::log::meta::{HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
 
 mod beside;
@@ -26,7 +27,7 @@ fn meta(durable_sequence: u64) -> Meta {
     Meta {
         database_id: ID,
         hash_seed: 0,
-        commit_mode: CommitMode::AsAppended,
+        commit_mode: CommitMode::OnAppend,
         is_monotone: false,
         state: None,
         is_kept: false,
