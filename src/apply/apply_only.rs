@@ -1,7 +1,6 @@
 //! Applying what a consensus engine has committed, with replies, and, for adapters, entries that
 //! the log does not hold.
 
-use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -12,11 +11,12 @@ use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
 use crate::log::Log;
-use crate::machine::{StateMachine, apply_range};
+use crate::machine::{StateMachine, run_machine};
 use crate::numbers::Mark;
 use crate::progress::watermark::Stage;
-use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::Range;
+use crate::ranges::index_range::RangeKind;
+use crate::ranges::partition::Partition;
+use crate::ranges::range::RangeParts;
 
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
@@ -229,13 +229,11 @@ impl<M: StateMachine> Engine<M> {
         let encoded = extent.over(&bytes).ok_or(Poison::Internal(gone))?;
         let (payload, _) =
             codec::decode(encoded).map_err(|_| Poison::Internal("a record does not decode"))?;
-        let progress = Cell::new(index);
         let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
-        let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-        self.slots.fill(index, hash, extent.start());
-        let barrier = footprint == Footprint::All;
-        let range = Range::new(&self.slots, log_id, 1, barrier, encoded, &progress);
-        let rejected = apply_range(&self.machine, &range, Partition::WHOLE)?;
+        let kind = self.slots.classify(index, footprint, extent.start());
+        let barrier = kind == RangeKind::Barrier;
+        let parts = RangeParts { slots: &self.slots, first: log_id, count: 1, barrier, encoded };
+        let rejected = run_machine(&self.machine, parts, Partition::WHOLE)?;
         self.counters.reject(rejected);
         Ok(())
     }

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use super::ring::{Descriptor, Rings};
+use super::ring::Rings;
 use crate::bytes::at_most;
-use crate::codec::{self, Extent, PayloadRef};
+use crate::codec::{self, PayloadRef};
 use crate::error::Poison;
-use crate::log::appender::{Appender, Run};
+use crate::log::appender::Appender;
 use crate::numbers::Mark;
 use crate::progress::watermark::Progress;
+use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 
@@ -37,18 +38,17 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             }
             let within = at_most(limit.next() - run.first, u32::MAX);
             let count = run.count.min(within).min(self.range_entries_max);
-            let (range, rest) = if run.slotted {
-                self.slotted(&run, count)?
-            } else {
-                self.unslotted(appender, &run, count)?
+            let (range, rest) = match run.kind {
+                RangeKind::Unclassified => self.unslotted(appender, &run, count)?,
+                _ if count == run.count => (run, None),
+                _ => {
+                    let (range, rest) = run.split(count, self.slots)?;
+                    (range, Some(rest))
+                }
             };
-            let count = range.count;
-            if count == run.count {
-                appender.unfed().pop_front();
-            } else if let Some(front) = appender.unfed().front_mut() {
-                front.first += u64::from(count);
-                front.count -= count;
-                front.extent = rest;
+            match (rest, appender.unfed().front_mut()) {
+                (Some(rest), Some(front)) => *front = rest,
+                _ => drop(appender.unfed().pop_front()),
             }
             self.rings.push(range)?;
             fed = true;
@@ -56,54 +56,38 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         Ok(fed)
     }
 
-    /// The first `count` entries, and where the others are.
-    fn slotted(&self, run: &Run, count: u32) -> Result<(Descriptor, Extent), Poison> {
-        let (extent, rest) = if count == run.count {
-            (run.extent, Extent::NOWHERE)
-        } else {
-            self.slots.split(run.extent, run.first + u64::from(count))?
-        };
-        Ok((descriptor(run, count, extent, run.barrier), rest))
-    }
-
     /// Gives slots to entries that were appended long before their commit.
     fn unslotted(
         &self,
         appender: &Appender,
-        run: &Run,
+        run: &IndexRange,
         count: u32,
-    ) -> Result<(Descriptor, Extent), Poison> {
+    ) -> Result<(IndexRange, Option<IndexRange>), Poison> {
         let gone = "the segment of an uncommitted entry is gone";
         let undecoded = || Poison::internal("an uncommitted entry does not decode");
         let bytes = appender.table().get(run.extent.segment());
         let bytes = bytes.ok_or_else(|| Poison::internal(gone))?;
         let bytes = bytes.entries(run.extent).map_err(|error| error.poison(gone))?;
         let mut rest = run.extent.over(&bytes).ok_or_else(|| Poison::internal(gone))?;
-        let (mut taken, mut barrier) = (0, false);
-        while taken < count && !barrier {
+        let (mut taken, mut kind) = (0, RangeKind::Entries);
+        while taken < count && kind == RangeKind::Entries {
             let (payload, len) = codec::decode(rest).map_err(|_| undecoded())?;
-            let footprint = (self.footprint)(run.first + u64::from(taken), &payload);
-            let hash = match footprint {
-                Footprint::Key(hash) => hash,
-                // A barrier needs a separate range: it waits for the next one unless it is the
-                // first entry.
-                Footprint::All if taken > 0 => break,
-                Footprint::All => {
-                    barrier = true;
-                    0
-                }
-            };
-            self.slots.fill(run.first + u64::from(taken), hash, rest.offset());
+            let index = run.first + u64::from(taken);
+            let footprint = (self.footprint)(index, &payload);
+            if footprint == Footprint::All && taken > 0 {
+                // A barrier needs a separate range: it waits for the next one.
+                break;
+            }
+            kind = self.slots.classify(index, footprint, rest.offset());
             taken += 1;
             rest = rest.skip(len).ok_or_else(undecoded)?;
         }
         let (extent, rest) = run.extent.split_at(rest.offset()).ok_or_else(undecoded)?;
-        Ok((descriptor(run, taken, extent, barrier), rest))
+        let range = IndexRange { count: taken, extent, kind, ..*run };
+        let left = run.count - taken;
+        let first = range.mark().next();
+        Ok((range, (left > 0).then_some(IndexRange { first, count: left, extent: rest, ..*run })))
     }
-}
-
-fn descriptor(run: &Run, count: u32, extent: Extent, barrier: bool) -> Descriptor {
-    Descriptor { first: run.first, count, extent, kind: barrier.into() }
 }
 
 /// Time since when less than a full range has been waiting, if a linger is set.

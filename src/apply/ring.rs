@@ -4,54 +4,13 @@
 //! Every worker gets every range, so each sees the whole log in order, and no sequencer is needed.
 //! Only the holder of the appender pushes; only the owner of a partition pops.
 
-use crate::codec::Extent;
 use crate::error::Poison;
+use crate::ranges::index_range::IndexRange;
 use crate::sync::ArrayQueue;
-
-/// Consecutive entries of one frame, ready to be applied. A descriptor holds no payload, and has 32
-/// bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptor {
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    /// The entries' place; the header of their frame has the term and leader of all.
-    pub(crate) extent: Extent,
-    pub(crate) kind: RangeKind,
-}
-
-/// Kind of a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum RangeKind {
-    /// Entries, each of one partition.
-    Entries,
-    /// A single entry that concerns all partitions.
-    Barrier,
-    /// No entry: the place at which a view is taken.
-    ViewToken,
-}
-
-impl Descriptor {
-    /// Makes the view token: the view has everything before `first`.
-    pub(crate) fn view_token(first: u64) -> Self {
-        Self { first, count: 0, extent: Extent::NOWHERE, kind: RangeKind::ViewToken }
-    }
-
-    pub(crate) fn is_barrier(&self) -> bool {
-        self.kind == RangeKind::Barrier
-    }
-}
-
-impl From<bool> for RangeKind {
-    fn from(barrier: bool) -> Self {
-        if barrier { Self::Barrier } else { Self::Entries }
-    }
-}
-
-const _: () = assert!(size_of::<Descriptor>() <= 32);
 
 /// One ring for each worker.
 #[derive(Debug)]
-pub(crate) struct Rings(Box<[ArrayQueue<Descriptor>]>);
+pub(crate) struct Rings(Box<[ArrayQueue<IndexRange>]>);
 
 impl Rings {
     pub(crate) fn new(workers: usize, ranges: usize) -> Self {
@@ -72,7 +31,7 @@ impl Rings {
     /// Returns a poison if a ring has no room after all. Some workers may have the range then and
     /// others not, so the caller fails the engine.
     #[inline]
-    pub(crate) fn push(&self, range: Descriptor) -> Result<(), Poison> {
+    pub(crate) fn push(&self, range: IndexRange) -> Result<(), Poison> {
         for ring in &self.0 {
             ring.push(range).map_err(|_| Poison::Internal("a worker's ring had no room"))?;
         }
@@ -81,7 +40,7 @@ impl Rings {
 
     /// The next range for a worker.
     #[inline]
-    pub(crate) fn pop(&self, worker: usize) -> Option<Descriptor> {
+    pub(crate) fn pop(&self, worker: usize) -> Option<IndexRange> {
         self.0.get(worker)?.pop()
     }
 
@@ -92,6 +51,6 @@ impl Rings {
 
     /// Memory of the rings in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.0.iter().map(|ring| ring.capacity() * (size_of::<Descriptor>() + 8)).sum()
+        self.0.iter().map(|ring| ring.capacity() * (size_of::<IndexRange>() + 8)).sum()
     }
 }

@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::ring::Descriptor;
 use super::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::error::{OpenError, Poison, WaitError};
@@ -17,6 +16,7 @@ use crate::machine::{StateMachine, call_storage, sync_applied};
 use crate::numbers::Mark;
 use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage};
+use crate::ranges::index_range::IndexRange;
 use crate::ranges::partition::Partition;
 use crate::ranges::slots::SlotRing;
 use crate::threads::Step;
@@ -59,17 +59,6 @@ pub(super) fn begin_staging<M: StateMachine>(
     }))
 }
 
-impl Descriptor {
-    /// Splits the range into its first `count` entries and the rest. The range must have more
-    /// entries than `count`.
-    fn split(&self, count: u32, slots: &SlotRing) -> Result<(Self, Self), Poison> {
-        let first = self.first + u64::from(count);
-        let (head, rest) = slots.split(self.extent, first)?;
-        let head = Self { count, extent: head, ..*self };
-        Ok((head, Self { first, count: self.count - count, extent: rest, ..*self }))
-    }
-}
-
 impl<M: StateMachine> Applying<'_, M> {
     /// Applies as much of `range` as the batch has room for, and commits a full batch. The rest of
     /// the range is pending then.
@@ -78,7 +67,7 @@ impl<M: StateMachine> Applying<'_, M> {
         staging: &dyn Staging,
         worker: &Worker,
         state: &mut WorkerState,
-        range: &Descriptor,
+        range: &IndexRange,
     ) -> Result<(), Poison> {
         let batch_size = staging.batch_size().max(1) as u64;
         let room = batch_size.saturating_sub(state.staged.entries).max(1);
@@ -96,7 +85,7 @@ impl<M: StateMachine> Applying<'_, M> {
             staged.first = range.first;
         }
         staged.entries += u64::from(range.count);
-        staged.mark = Mark::before(range.first + u64::from(range.count));
+        staged.mark = range.mark();
         staged.rejected += rejected;
         if staged.entries >= batch_size {
             self.commit(staging, worker, state)?;

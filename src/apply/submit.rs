@@ -6,7 +6,6 @@ use super::cells::ReplyCell;
 use super::claims::Claim;
 use super::engine::{Appending, Engine};
 use super::known::{Comparing, Submitted};
-use super::ring::Descriptor;
 use crate::config::CommitMode;
 use crate::entry::{Entry, Reply};
 use crate::error::{Excess, Poison, SubmitError};
@@ -14,6 +13,7 @@ use crate::hook::Hook;
 use crate::log::appender::Plan;
 use crate::machine::StateMachine;
 use crate::numbers::Mark;
+use crate::ranges::index_range::RangeKind;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -238,13 +238,10 @@ impl<M: StateMachine> Engine<M> {
     /// Applies inline if no other thread has anything to do, and otherwise hands over to the
     /// workers.
     fn hand_over(&self, appending: &mut Appending, inline: bool, now: bool) -> Result<(), Poison> {
-        while inline && let Some(run) = appending.appender.unfed().front().copied() {
-            let range = Descriptor {
-                first: run.first,
-                count: run.count,
-                extent: run.extent,
-                kind: run.barrier.into(),
-            };
+        while inline
+            && let Some(range) = appending.appender.unfed().front().copied()
+            && range.kind != RangeKind::Unclassified
+        {
             if !self.applying().apply_inline(&range)? {
                 break;
             }
@@ -325,7 +322,7 @@ impl<M: StateMachine> Engine<M> {
                 break;
             }
             // The committed and unfed entries end below this run, or in the middle of it.
-            expected = expected.max(run.first + u64::from(run.count));
+            expected = expected.max(run.mark().next());
             if expected > index {
                 return Ok(());
             }

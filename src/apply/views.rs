@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
-use super::ring::Descriptor;
 use super::worker::WorkerState;
 use crate::disk::holders::Holder;
 use crate::entry::LogId;
@@ -12,6 +11,7 @@ use crate::error::{Poison, ViewError, WaitError};
 use crate::hook::Hook;
 use crate::machine::{StateMachine, View, Views};
 use crate::progress::watermark::Stage;
+use crate::ranges::index_range::IndexRange;
 use crate::sync::atomic::Ordering;
 use crate::sync::bell::Listener;
 use crate::sync::{MutexGuard, Rank, thread};
@@ -99,7 +99,7 @@ impl<M: StateMachine> Engine<M> {
         }
         let committed = self.progress.committed_mark().next();
         let first = unfed.map_or(committed, |first| first.min(committed));
-        let token = Descriptor::view_token(first);
+        let token = IndexRange::view_token(first);
         self.rings.push(token).map_err(|poison| self.fail(poison))?;
         Ok(true)
     }

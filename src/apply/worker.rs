@@ -4,7 +4,6 @@
 //! may take the workers' places when nothing is pending (inline apply). An empty ring does not mean
 //! an idle worker; only the worker's place does, once it is locked.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -12,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use super::cells::ReplyCells;
 use super::counters::Counters;
 use super::latency::Latency;
-use super::ring::{Descriptor, RangeKind, Rings};
+use super::ring::Rings;
 use super::staging::Staged;
 use super::times::RangeSampling;
 use super::views::reach_view_token;
@@ -20,12 +19,13 @@ use crate::bytes::at_most;
 use crate::error::Poison;
 use crate::hook::Hook;
 use crate::log::format::opening_log_id;
-use crate::machine::{StateMachine, apply_range};
+use crate::machine::{StateMachine, run_machine};
 use crate::numbers::{AtomicMark, Mark};
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::progress::watermark::Progress;
+use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Partition;
-use crate::ranges::range::Range;
+use crate::ranges::range::RangeParts;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::signal::Signal;
@@ -52,7 +52,7 @@ pub(crate) struct Worker {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerState {
     /// A popped range that waits for the other workers, or for the commit of the batch before it.
-    pub(super) pending: Option<Descriptor>,
+    pub(super) pending: Option<IndexRange>,
     /// For a machine over a storage: entries applied and not committed.
     pub(super) staged: Staged,
     /// The segment of the last range.
@@ -210,10 +210,13 @@ impl<M: StateMachine> Applying<'_, M> {
         &self,
         worker: &Worker,
         state: &mut WorkerState,
-        range: &Descriptor,
+        range: &IndexRange,
     ) -> Result<(), Poison> {
         let partition = Partition::new(worker.id, self.workers.count());
         match (range.kind, self.machine.staging(Hook::ENGINE)) {
+            (RangeKind::Unclassified, _) => {
+                return Err(Poison::Internal("a worker was given entries without their slots"));
+            }
             (RangeKind::ViewToken, staging) => {
                 if let Some(staging) = staging {
                     self.commit(staging, worker, state)?;
@@ -232,7 +235,7 @@ impl<M: StateMachine> Applying<'_, M> {
                 }
             }
         }
-        let end = Mark::before(range.first + u64::from(range.count));
+        let end = range.mark();
         worker.move_to(end);
         let mark = if self.workers.count() == 1 { end } else { self.workers.applied_mark() };
         // Do this before the mark moves, which frees the slots and wakes the futures.
@@ -248,7 +251,7 @@ impl<M: StateMachine> Applying<'_, M> {
         &self,
         worker: &Worker,
         state: &mut WorkerState,
-        range: &Descriptor,
+        range: &IndexRange,
         partition: Partition,
     ) -> Result<u64, Poison> {
         let began = state.sampling.takes(range.count).then(|| self.latency.now());
@@ -266,7 +269,7 @@ impl<M: StateMachine> Applying<'_, M> {
     fn run(
         &self,
         state: &mut WorkerState,
-        range: &Descriptor,
+        range: &IndexRange,
         partition: Partition,
     ) -> Result<u64, Poison> {
         let segment = match state.segment.take() {
@@ -282,11 +285,10 @@ impl<M: StateMachine> Applying<'_, M> {
         let undecoded = "a frame header in memory does not decode";
         let opening = segment.opening(range.extent).map_err(|error| error.poison(undecoded))?;
         let first = opening_log_id(&opening).ok_or_else(|| Poison::internal(undecoded))?;
-        let progress = Cell::new(range.first);
         let (slots, count, barrier) = (self.slots, range.count, range.is_barrier());
         let first = first.at(range.first);
-        let entries = Range::new(slots, first, count, barrier, encoded, &progress);
-        let rejected = apply_range(self.machine, &entries, partition)?;
+        let parts = RangeParts { slots, first, count, barrier, encoded };
+        let rejected = run_machine(self.machine, parts, partition)?;
         state.segment = Some((range.extent.segment(), segment));
         Ok(rejected)
     }
@@ -296,13 +298,13 @@ impl<M: StateMachine> Applying<'_, M> {
     ///
     /// The caller holds the appender, has checked that everything submitted before is applied, and
     /// has handed this range to no worker.
-    pub(crate) fn apply_inline(&self, range: &Descriptor) -> Result<bool, Poison> {
+    pub(crate) fn apply_inline(&self, range: &IndexRange) -> Result<bool, Poison> {
         self.with_places_from(0, range)
     }
 
     /// Takes the places one by one, each held by a frame of the recursion, and applies in all of
     /// them.
-    fn with_places_from(&self, id: usize, range: &Descriptor) -> Result<bool, Poison> {
+    fn with_places_from(&self, id: usize, range: &IndexRange) -> Result<bool, Poison> {
         let Some(worker) = self.workers.0.get(id) else { return Ok(true) };
         let Some(mut state) = worker.state.try_lock() else { return Ok(false) };
         // The view token may still be in the rings although all entries are applied, and must come

@@ -14,7 +14,6 @@ use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
-use crate::bytes::at_most;
 use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, within};
 use crate::entry::{Entry, LogId};
@@ -23,6 +22,7 @@ use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
 use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
+use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 use known::Spans;
@@ -38,18 +38,6 @@ pub(crate) const SEGMENT_SLACK_BYTES: usize = 32 * HEADER_BYTES;
 /// Number of segment numbers that a memory journal's images take in turn; it exceeds the number of
 /// images.
 const MEMORY_SEGMENTS: u32 = 1024;
-
-/// Entries of one frame that wait to be handed to the workers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    pub(crate) extent: Extent,
-    /// Whether this is a single entry that concerns all partitions.
-    pub(crate) barrier: bool,
-    /// Whether the entries have their slots. If not, barriers in the run are not known yet.
-    pub(crate) slotted: bool,
-}
 
 /// The frame that currently takes entries.
 #[derive(Debug)]
@@ -106,7 +94,7 @@ pub(crate) struct LogPosition {
     pub(crate) skipped: Option<Range<u64>>,
     pub(crate) index: LogIndex,
     /// Entries in the log and not in the state: the uncommitted tail.
-    pub(crate) unfed: VecDeque<Run>,
+    pub(crate) unfed: VecDeque<IndexRange>,
 }
 
 /// The appender; see the module.
@@ -189,7 +177,7 @@ impl Appender {
     }
 
     /// The entries that wait to be fed to the workers.
-    pub(crate) fn unfed(&mut self) -> &mut VecDeque<Run> {
+    pub(crate) fn unfed(&mut self) -> &mut VecDeque<IndexRange> {
         &mut self.position.unfed
     }
 
@@ -312,7 +300,7 @@ impl Appender {
         footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
         let ruled_out = Poison::Internal("an entry did not fit where room had been made");
-        let mut run: Option<Run> = None;
+        let mut run: Option<IndexRange> = None;
         for entry in entries {
             let log_id = entry.log_id;
             let bytes =
@@ -326,21 +314,18 @@ impl Appender {
             let reserved = self.active.reserve_entry(bytes);
             let (extent, out) = reserved.ok_or_else(|| ruled_out.clone())?;
             codec::encode(entry, out);
-            let slotted = slot_limit.covers(log_id.index);
-            let mut barrier = false;
-            if slotted {
+            let mut kind = RangeKind::Unclassified;
+            if slot_limit.covers(log_id.index) {
                 let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
                 let undecoded = || Poison::internal("an entry does not decode as encoded");
                 let (payload, _) = decoded.ok_or_else(undecoded)?;
                 let footprint = footprint(log_id.index, &payload);
-                barrier = footprint == Footprint::All;
-                let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-                slots.fill(log_id.index, hash, extent.start());
+                kind = slots.classify(log_id.index, footprint, extent.start());
             }
             open.count += 1;
             self.position.terms.push_after(self.position.last, log_id);
             self.position.last = Some(log_id);
-            let entry_run = Run { first: log_id.index, count: 1, extent, barrier, slotted };
+            let entry_run = IndexRange { first: log_id.index, count: 1, extent, kind };
             // No run crosses this mark, because entries below it will not be applied.
             let is_cut = entry_run.first == self.position.committed_mark.next();
             if is_cut || !run.as_mut().is_some_and(|run| run.join(&entry_run, range_entries_max)) {
@@ -354,7 +339,7 @@ impl Appender {
     }
 
     /// Queues a run, and joins it to the last one where possible.
-    fn queue_run(&mut self, run: Option<Run>, range_entries_max: u32) {
+    fn queue_run(&mut self, run: Option<IndexRange>, range_entries_max: u32) {
         let Some(run) = run.filter(|run| !self.is_behind(run)) else { return };
         let last = self.position.unfed.back_mut();
         if !last.is_some_and(|last| last.join(&run, range_entries_max)) {
@@ -491,34 +476,9 @@ impl Appender {
         self.position.terms.truncate(first_removed);
         self.position.index.truncate(first_removed);
         self.spans.truncate(first_removed);
-        while let Some(run) = self.position.unfed.back_mut() {
-            if run.first >= first_removed {
-                self.position.unfed.pop_back();
-                continue;
-            }
-            let left = first_removed - run.first;
-            run.count = at_most(left, run.count);
-            break;
-        }
+        truncate(&mut self.position.unfed, first_removed);
         self.close_frame();
         Some(sequence)
-    }
-}
-
-impl Run {
-    /// Adds `next`, if the two make one range. Returns whether it did.
-    #[inline]
-    fn join(&mut self, next: &Self, range_entries_max: u32) -> bool {
-        let Some(extent) = self.extent.joined(next.extent) else { return false };
-        let joins = self.first + u64::from(self.count) == next.first
-            && !self.barrier
-            && !next.barrier
-            && self.slotted == next.slotted
-            && self.count + next.count <= range_entries_max;
-        if joins {
-            (self.count, self.extent) = (self.count + next.count, extent);
-        }
-        joins
     }
 }
 

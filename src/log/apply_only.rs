@@ -5,7 +5,7 @@
 //! The log and the state then have separate positions. The state jumps to a record's last entry,
 //! and earlier entries of the log that were not applied never are.
 
-use super::appender::{Appender, FRAME_OVERHEAD_BYTES, Plan, Run};
+use super::appender::{Appender, FRAME_OVERHEAD_BYTES, Plan};
 use super::format::FrameKind;
 use super::recovery::scan::GoodFrame;
 use super::terms::Held;
@@ -14,6 +14,7 @@ use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
 use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
+use crate::ranges::index_range::IndexRange;
 
 /// A record as it is found in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +124,7 @@ impl Appender {
 
     /// Whether no entry of a run is to be applied: in a log with gaps, records may have moved the
     /// state past it.
-    pub(super) fn is_behind(&self, run: &Run) -> bool {
+    pub(super) fn is_behind(&self, run: &IndexRange) -> bool {
         self.config.is_monotone && self.position.committed_mark.covers(run.first)
     }
 
@@ -137,7 +138,7 @@ impl Appender {
                 break;
             }
             self.unfed().pop_front();
-            if Mark::before(front.first + u64::from(front.count)) > mark {
+            if front.mark() > mark {
                 let rest = front.skip_to(mark, self.table())?;
                 self.unfed().push_front(rest);
             }
@@ -146,7 +147,7 @@ impl Appender {
     }
 }
 
-impl Run {
+impl IndexRange {
     /// The part of the run after `mark`; the mark ends in the run or before it. Returns `None`
     /// if its segment is gone.
     pub(crate) fn skip_to(mut self, mark: Mark, table: &SegmentTable) -> Option<Self> {

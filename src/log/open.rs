@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
-use super::appender::{Appender, AppenderConfig, LogPosition, Run, SEGMENT_SLACK_BYTES};
+use super::appender::{Appender, AppenderConfig, LogPosition, SEGMENT_SLACK_BYTES};
 use super::format::SEGMENT_BYTES_MAX;
 use super::hard::HardFile;
 use super::meta::{LogBase, Meta, MetaDamage, MetaFile};
@@ -34,6 +34,7 @@ use crate::numbers::Mark;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
+use crate::ranges::index_range::IndexRange;
 use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
 
@@ -367,7 +368,7 @@ impl LogOpening {
         result: ScanResult,
         tally: Tally,
         start: StartMarks,
-        unfed: VecDeque<Run>,
+        unfed: VecDeque<IndexRange>,
     ) -> Result<Arc<Log>, OpenError> {
         let mut recovery = self.report(&result, start);
         let mut hard = match HardFile::open(&*self.disk, &self.content, self.writable) {
@@ -438,7 +439,7 @@ impl LogOpening {
         result: &ScanResult,
         tally: Tally,
         start: StartMarks,
-        unfed: VecDeque<Run>,
+        unfed: VecDeque<IndexRange>,
     ) -> Result<Writing, OpenError> {
         let (config, tail) = (&self.config, &result.tail);
         let too_long = || OpenError::Config {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use super::appender::known::{KnownPlaces, Span};
+use super::appender::known::KnownPlaces;
 use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, FrameKind, opening_log_id};
 use super::index::Waypoint;
 use crate::codec::{self, Encoded, PayloadRef};
@@ -13,6 +13,7 @@ use crate::entry::LogId;
 use crate::error::Corrupt;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::places::unmapped::NotRead;
+use crate::ranges::index_range::IndexRange;
 
 /// Entries copied out of the log.
 #[derive(Clone, Default)]
@@ -186,7 +187,7 @@ pub(crate) fn walk(
 /// Calls `visit` with the entries of a frame that the log writer may not have completed, in order,
 /// until it returns false.
 pub(crate) fn walk_span(
-    span: &Span,
+    span: &IndexRange,
     segment: &SegmentBytes,
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
 ) -> Result<(), NotRead> {

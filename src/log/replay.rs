@@ -1,7 +1,6 @@
 //! Replay: applies the committed part of a log to a state machine, on one thread, as the workers
 //! would.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +13,11 @@ use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison};
 use crate::hook::Hook;
-use crate::machine::{Failed, StateMachine, apply_range, call_storage};
+use crate::machine::{Failed, StateMachine, call_storage, run_machine};
 use crate::numbers::Mark;
+use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::Range;
+use crate::ranges::range::RangeParts;
 use crate::ranges::slots::SlotRing;
 
 /// Number of entries that the machine gets at once.
@@ -149,11 +149,10 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 self.apply(&chunk)?;
                 chunk = chunk.after(frame.header.first().at(index)).ok_or_else(undecodable)?;
             }
-            let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-            self.slots.fill(index, hash, rest.offset());
+            let kind = self.slots.classify(index, footprint, rest.offset());
             chunk.count += 1;
             chunk.skip += len;
-            if footprint == Footprint::All {
+            if kind == RangeKind::Barrier {
                 chunk.barrier = true;
                 self.apply(&chunk)?;
                 chunk = chunk.after(frame.header.first().at(index + 1)).ok_or_else(undecodable)?;
@@ -166,15 +165,14 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         if chunk.count == 0 {
             return Ok(());
         }
-        let progress = Cell::new(chunk.first.index);
-        let Chunk { first, count, barrier, body, .. } = *chunk;
-        let range = Range::new(&self.slots, first, count, barrier, body, &progress);
+        let Chunk { first, count, barrier, body: encoded, .. } = *chunk;
+        let parts = RangeParts { slots: &self.slots, first, count, barrier, encoded };
         // If a chunk of the snapshot cannot be read back, the machine is not to blame.
         let failed = |failed: Failed| match failed.damage {
             Some(place) => OpenError::Corrupt(*place),
             None => OpenError::Replay(failed.poison),
         };
-        apply_range(self.machine, &range, Partition::WHOLE).map_err(failed)?;
+        run_machine(self.machine, parts, Partition::WHOLE).map_err(failed)?;
         self.applied_mark = Mark::before(chunk.first.index + u64::from(chunk.count));
         if let Some(staging) = self.machine.staging(Hook::ENGINE) {
             let (entries, first) = self.staged;
@@ -206,7 +204,9 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     }
 }
 
-/// Entries of one frame, gathered until they are applied.
+/// Entries of one frame, gathered until they are applied. It is no
+/// [`IndexRange`](crate::ranges::index_range::IndexRange), because the bytes come from the file
+/// that is being read, and the table of segments does not have them yet.
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
     first: LogId,

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::appender::Run;
 use super::apply_only::{Phase, Record};
 use super::compact::SegmentStart;
 use super::format::FrameKind;
@@ -13,10 +12,10 @@ use super::meta::LogBase;
 use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
 use super::terms::TermRuns;
-use crate::bytes::at_most;
 use crate::error::OpenError;
 use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
+use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 
 /// The findings that replay collects.
 #[derive(Debug, Default)]
@@ -28,7 +27,7 @@ pub(super) struct Tally {
     pub(super) index: LogIndex,
     /// Frames of entries that may not be committed: all live frames of a log that commits by
     /// `commit`.
-    pub(super) frames: VecDeque<Run>,
+    pub(super) frames: VecDeque<IndexRange>,
     /// The segment of the last frame.
     pub(super) segment: Option<u64>,
     /// The apply-only records, in order.
@@ -78,20 +77,16 @@ impl Tally {
         })?;
         let (segment, offset) = (extent.segment(), extent.frame());
         self.index.push(Waypoint { first_index: header.opening.first_index, segment, offset });
-        let run = Run {
+        let run = IndexRange {
             first: header.opening.first_index,
             count: header.count,
             extent,
-            barrier: false,
-            slotted: false,
+            kind: RangeKind::Unclassified,
         };
         // Entries that a later header calls committed are not fed again.
         if let Some(committed) = header.committed {
-            while self
-                .frames
-                .front()
-                .is_some_and(|run| run.first + u64::from(run.count) <= committed)
-            {
+            let committed = Mark::before(committed);
+            while self.frames.front().is_some_and(|run| run.mark() <= committed) {
                 self.frames.pop_front();
             }
         }
@@ -102,15 +97,7 @@ impl Tally {
     fn truncate(&mut self, first_removed: u64) {
         self.terms.truncate(first_removed);
         self.index.truncate(first_removed);
-        while let Some(run) = self.frames.back_mut() {
-            if run.first >= first_removed {
-                self.frames.pop_back();
-                continue;
-            }
-            let left = first_removed - run.first;
-            run.count = at_most(left, run.count);
-            break;
-        }
+        truncate(&mut self.frames, first_removed);
     }
 
     /// The runs above `applied`; the first may start in the middle of a frame.
@@ -118,10 +105,10 @@ impl Tally {
         &self,
         applied: Option<u64>,
         table: &SegmentTable,
-    ) -> Option<VecDeque<Run>> {
+    ) -> Option<VecDeque<IndexRange>> {
         let mark = Mark::of(applied);
-        let above = |run: &&Run| Mark::before(run.first + u64::from(run.count)) > mark;
-        let mut unfed: VecDeque<Run> = self.frames.iter().filter(above).copied().collect();
+        let above = |run: &&IndexRange| run.mark() > mark;
+        let mut unfed: VecDeque<IndexRange> = self.frames.iter().filter(above).copied().collect();
         if let Some(front) = unfed.front_mut() {
             *front = front.skip_to(mark, table)?;
         }

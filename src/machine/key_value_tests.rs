@@ -12,6 +12,7 @@ use crate::entry::{BatchRejection, Command, Entry, Note, Payload};
 use crate::image::{HALF_HEADER_BYTES, Image, ImageWriter};
 use crate::machine::cell::{HeapCell, PlaceCell};
 use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::ranges::range::RangeParts;
 use crate::ranges::slots::SlotRing;
 
 const SEGMENT: u32 = 3;
@@ -89,7 +90,10 @@ impl<C: Cell> Bed<C> {
     ) {
         let progress = std::cell::Cell::new(0);
         let first = LogId::new(first, 1);
-        let range = Range::new(slots, first, count as u32, barrier, encoded, &progress);
+        let range = Range::new(
+            RangeParts { slots, first, count: count as u32, barrier, encoded },
+            &progress,
+        );
         let partitions = if barrier { 1 } else { self.partitions };
         // Begin with the last partition: the result must not depend on the order of partitions.
         for id in (0..partitions).rev() {

@@ -37,7 +37,7 @@ pub use crate::ranges::range::{Entries, EntryRef, Range, Replies};
 pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;
-pub(crate) use run::{Failed, apply_range, call_storage, sync_applied};
+pub(crate) use run::{Failed, call_storage, run_machine, sync_applied};
 pub use value::Value;
 pub use view::{View, ViewIter, Views};
 

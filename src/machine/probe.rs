@@ -9,7 +9,7 @@ use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{Range, RangeParts, Replies};
 use crate::ranges::slots::SlotRing;
 
 /// A state with values on the heap, without a manager around it.
@@ -72,8 +72,8 @@ impl Probe {
             codec::encode(entry, out);
             let decoded = codec::decode(Encoded::elsewhere(out));
             let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
-            let hash = if let Ok(Footprint::Key(hash)) = footprint { hash } else { 0 };
-            slots.fill(entry.log_id.index, hash, at_most(start as u64, u32::MAX));
+            let offset = at_most(start as u64, u32::MAX);
+            slots.classify(entry.log_id.index, footprint.unwrap_or(Footprint::All), offset);
             start = end;
         }
         bytes.truncate(start);
@@ -90,7 +90,9 @@ impl Probe {
     pub fn apply(&self, frame: &Frame) -> Result<(), Fatal> {
         let progress = Cell::new(0);
         let Frame { slots, bytes, first, count } = frame;
-        let range = Range::new(slots, *first, *count, false, Encoded::elsewhere(bytes), &progress);
+        let encoded = Encoded::elsewhere(bytes);
+        let parts = RangeParts { slots, first: *first, count: *count, barrier: false, encoded };
+        let range = Range::new(parts, &progress);
         self.state.apply(&range, Partition::WHOLE, &mut Replies::new(slots))
     }
 

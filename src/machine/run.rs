@@ -1,5 +1,6 @@
 //! Calls of a state machine, and of its storage, by the engine: what a failure or a panic becomes.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::StateMachine;
@@ -7,7 +8,7 @@ use super::storage::Staging;
 use crate::entry::LogId;
 use crate::error::{Corrupt, Fatal, OpenError, Poison};
 use crate::ranges::partition::Partition;
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{Range, RangeParts, Replies};
 use crate::sync::set_aside;
 
 /// A range that could not be applied.
@@ -31,18 +32,21 @@ impl From<Failed> for Poison {
     }
 }
 
-/// Applies a range that a worker or replay has taken. Returns the number of rejections. A panic, a
-/// [`Fatal`] and a reply that is too long become poison that names the entry.
-pub(crate) fn apply_range<M: StateMachine>(
+/// Runs the machine over a range that a worker, a record or replay has taken. Returns the number of
+/// rejections. A panic, a [`Fatal`] and a reply that is too long become poison that names the
+/// entry.
+pub(crate) fn run_machine<M: StateMachine>(
     machine: &M,
-    range: &Range<'_>,
+    parts: RangeParts<'_>,
     partition: Partition,
 ) -> Result<u64, Failed> {
+    let progress = Cell::new(parts.first.index);
+    let range = &Range::new(parts, &progress);
     let mut replies = Replies::new(range.slots);
     let aside = set_aside();
     let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
     drop(aside);
-    let index = range.progress.get();
+    let index = progress.get();
     match applied {
         Err(_panic) => return Err(Poison::Panic { index }.into()),
         Ok(Err(fatal)) => {

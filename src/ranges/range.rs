@@ -8,7 +8,23 @@ use crate::error::Fatal;
 use crate::ranges::partition::Partition;
 use crate::ranges::slots::SlotRing;
 
+/// The parts of a [`Range`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RangeParts<'a> {
+    pub(crate) slots: &'a SlotRing,
+    /// Log id of the first entry.
+    pub(crate) first: LogId,
+    pub(crate) count: u32,
+    /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
+    pub(crate) barrier: bool,
+    /// The encoded entries, with their place: a slot has an offset in the same segment.
+    pub(crate) encoded: Encoded<'a>,
+}
+
 /// Consecutive entries of one term, to be applied.
+///
+/// It has the bytes of the entries that an [`IndexRange`](super::index_range::IndexRange) only has
+/// the place of.
 #[derive(Debug)]
 pub struct Range<'a> {
     pub(crate) slots: &'a SlotRing,
@@ -24,14 +40,9 @@ pub struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    pub(crate) fn new(
-        slots: &'a SlotRing,
-        first: LogId,
-        count: u32,
-        barrier: bool,
-        encoded: Encoded<'a>,
-        progress: &'a Cell<u64>,
-    ) -> Self {
+    /// Makes a range of its parts. `progress` has the index being applied, from the first one on.
+    pub(crate) fn new(parts: RangeParts<'a>, progress: &'a Cell<u64>) -> Self {
+        let RangeParts { slots, first, count, barrier, encoded } = parts;
         progress.set(first.index);
         Self { slots, first, count, barrier, encoded, progress }
     }

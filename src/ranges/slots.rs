@@ -10,6 +10,8 @@ use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::index_range::RangeKind;
+use super::partition::Footprint;
 use crate::codec::Extent;
 use crate::entry::Reply;
 use crate::error::Poison;
@@ -130,6 +132,18 @@ impl SlotRing {
     pub(crate) fn read(&self, index: u64) -> (u64, u32) {
         let slot = self.slot(index);
         (slot.hash.load(Ordering::Relaxed), slot.offset.load(Ordering::Relaxed) as u32)
+    }
+
+    /// Fills the slot of an entry with its footprint and its offset, and gives it the default
+    /// reply. Returns the kind of a range that has the entry: a barrier is a range of its own.
+    #[inline]
+    pub(crate) fn classify(&self, index: u64, footprint: Footprint, offset: u32) -> RangeKind {
+        let (hash, kind) = match footprint {
+            Footprint::Key(hash) => (hash, RangeKind::Entries),
+            Footprint::All => (0, RangeKind::Barrier),
+        };
+        self.fill(index, hash, offset);
+        kind
     }
 
     /// Splits an extent before the entry at `index`, which has its slot.

@@ -8,27 +8,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Appender, OpenFrame};
-use crate::bytes::at_most;
-use crate::codec::Extent;
 use crate::log::format::FrameKind;
 use crate::log::index::Waypoint;
 use crate::places::table::{SegmentBytes, SegmentTable};
+use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 
 /// Most spans that are noted. A log has fewer frames between the appender and the log writer; a
 /// memory journal compares with its last frames only.
 const SPANS_MAX: usize = 8192 + 64;
 
-/// The entries of one frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Span {
-    pub(crate) first: u64,
-    pub(crate) count: u32,
-    pub(crate) extent: Extent,
-}
-
 /// The spans of closed frames of entries, the newest last. Indexes rise.
 #[derive(Debug)]
-pub(super) struct Spans(VecDeque<Span>);
+pub(super) struct Spans(VecDeque<IndexRange>);
 
 impl Spans {
     pub(super) fn new() -> Self {
@@ -36,11 +27,11 @@ impl Spans {
     }
 
     pub(crate) const fn memory_bytes() -> usize {
-        SPANS_MAX * size_of::<Span>()
+        SPANS_MAX * size_of::<IndexRange>()
     }
 
     /// Notes the newest frame. Forgets frames at the front that are gone or, on disk, complete.
-    fn push(&mut self, span: Span, table: &SegmentTable, is_on_disk: bool) {
+    fn push(&mut self, span: IndexRange, table: &SegmentTable, is_on_disk: bool) {
         while let Some(front) = self.0.front() {
             let is_needed = table.get(front.extent.segment()).is_some_and(|bytes| {
                 let end = front.extent.end() as usize;
@@ -57,15 +48,7 @@ impl Spans {
 
     /// Removes everything from `first_removed` on.
     pub(super) fn truncate(&mut self, first_removed: u64) {
-        while let Some(last) = self.0.back_mut() {
-            if last.first >= first_removed {
-                self.0.pop_back();
-                continue;
-            }
-            let left = first_removed - last.first;
-            last.count = at_most(left, last.count);
-            break;
-        }
+        truncate(&mut self.0, first_removed);
     }
 
     pub(super) fn clear(&mut self) {
@@ -82,7 +65,7 @@ pub(crate) struct KnownPlaces {
     /// The last requested entry that is in a frame from these waypoints on.
     pub(crate) waypoint_last: Option<u64>,
     /// Frames after these.
-    pub(crate) spans: Vec<(Span, Arc<SegmentBytes>)>,
+    pub(crate) spans: Vec<(IndexRange, Arc<SegmentBytes>)>,
 }
 
 impl Appender {
@@ -97,9 +80,8 @@ impl Appender {
         let open = self.open.as_ref().and_then(|open| self.span_of(open));
         let all = || self.spans.0.iter().copied().chain(open);
         let spans_first = all().next().map_or(u64::MAX, |span| span.first);
-        let overlaps =
-            |span: &Span| span.first <= last && span.first + u64::from(span.count) > first;
-        let held = |span: Span| Some((span, self.table.get(span.extent.segment())?));
+        let overlaps = |span: &IndexRange| span.first <= last && span.mark().covers(first);
+        let held = |span: IndexRange| Some((span, self.table.get(span.extent.segment())?));
         let spans = all().filter(overlaps).filter_map(held).collect();
         let index = &self.position.index;
         let mut waypoints = Vec::new();
@@ -124,11 +106,11 @@ impl Appender {
         }
     }
 
-    fn span_of(&self, open: &OpenFrame) -> Option<Span> {
+    fn span_of(&self, open: &OpenFrame) -> Option<IndexRange> {
         if open.opening.kind != FrameKind::Entries || open.count == 0 {
             return None;
         }
         let (first, count) = (open.opening.first_index, open.count);
-        Some(Span { first, count, extent: self.active.body() })
+        Some(IndexRange { first, count, extent: self.active.body(), kind: RangeKind::Unclassified })
     }
 }
