@@ -215,7 +215,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let partition = Partition::new(worker.id, self.workers.count());
         match (range.kind, self.machine.staging(Hook::ENGINE)) {
             (RangeKind::Unclassified, _) => {
-                return Err(Poison::Internal("a worker was given entries without their slots"));
+                return Err(Poison::internal("a worker was given entries without their slots"));
             }
             (RangeKind::ViewToken, staging) => {
                 if let Some(staging) = staging {

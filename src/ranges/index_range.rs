@@ -12,7 +12,7 @@ use crate::codec::Extent;
 use crate::error::Poison;
 use crate::numbers::Mark;
 
-/// What is known of a range's entries.
+/// Knowledge about a range's entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RangeKind {
     /// Entries without slots. Their footprints are not known yet, so there may be barriers among
