@@ -18,7 +18,6 @@ use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage};
 use crate::ranges::index_range::IndexRange;
 use crate::ranges::partition::Partition;
-use crate::ranges::slots::SlotRing;
 use crate::threads::Step;
 
 /// Entries that a worker applied and the storage has not committed.

@@ -14,6 +14,7 @@ use super::index::{LogIndex, Waypoint};
 use super::meta::LogBase;
 use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
+use crate::bytes::at_most;
 use crate::codec::{self, Extent, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, within};
 use crate::entry::{Entry, LogId};
