@@ -125,6 +125,7 @@ mod bytes;
 mod clock;
 mod codec;
 pub mod config;
+mod contract;
 pub mod disk;
 #[cfg(all(doc, not(doctest)))]
 pub mod docs;
@@ -170,6 +171,9 @@ pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
     Profile,
 };
+pub use contract::machine::{StateMachine, StateMachineStats};
+pub use contract::value::Value;
+pub use contract::view::{View, ViewIter};
 pub use entry::{
     BatchRejection, Command, Entry, LeaderTag, LogId, Note, Payload, Rejection, Reply,
 };
@@ -182,10 +186,7 @@ pub use machine::storage::{
     ScanEach, Storage, StorageBatch, StorageConfig, StorageMachine, StorageSnapshot, StorageStats,
     Table,
 };
-pub use machine::{
-    Journaled, MemoryConfig, MemoryStateMachine, PersistentStateMachine, StateMachine,
-    StateMachineStats, Value, View, ViewIter,
-};
+pub use machine::{Journaled, MemoryConfig, MemoryStateMachine, PersistentStateMachine};
 pub use progress::waiter::Acknowledged;
 pub use progress::watermark::Stage;
 pub use ranges::partition::{Footprint, Partition};

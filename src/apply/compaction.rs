@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use crate::config::CompactionPolicy;
+use crate::contract::machine::StateMachine;
 use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
-use crate::machine::StateMachine;
 use crate::numbers::Mark;
 use crate::sync::{Mutex, Rank};
 use crate::threads::Step;

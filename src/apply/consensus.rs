@@ -7,9 +7,9 @@ use super::log_calls::ManagerLog;
 use super::manager::ApplyManager;
 use super::submit::Mode;
 use crate::config::CommitMode;
+use crate::contract::machine::StateMachine;
 use crate::entry::Entry;
 use crate::error::{LogError, SubmitError};
-use crate::machine::StateMachine;
 use crate::numbers::Mark;
 
 /// The log of a consensus engine, which appends entries and commits them later; made by

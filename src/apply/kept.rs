@@ -10,13 +10,14 @@ use super::engine::Engine;
 use super::log_waits::LOG_TIMEOUT;
 use super::snapshot_calls::{CompactionReport, SnapshotReport};
 use super::snapshots::snapshot_error;
+use crate::contract::machine::StateMachine;
+use crate::contract::run::call_storage;
+use crate::contract::staging::Staging;
 use crate::disk::Disk;
 use crate::disk::names::snapshot_name;
 use crate::entry::LogId;
 use crate::error::{LogError, Poison, SnapshotError};
 use crate::log::Log;
-use crate::machine::storage::Staging;
-use crate::machine::{StateMachine, call_storage};
 use crate::snapshot::Snapshot;
 
 impl<M: StateMachine> Engine<M> {

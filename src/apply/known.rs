@@ -5,11 +5,11 @@
 //! same afterwards, under the lock.
 
 use super::engine::{Appending, Engine};
+use crate::contract::machine::StateMachine;
 use crate::entry::Entry;
 use crate::error::SubmitError;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::known::{Comparison, Difference};
-use crate::machine::StateMachine;
 use crate::places::unmapped::NotRead;
 
 /// Result of a submission.

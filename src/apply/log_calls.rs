@@ -7,13 +7,13 @@ use super::engine::{Appending, Engine};
 use super::log_waits::LOG_TIMEOUT;
 use super::manager::ApplyManager;
 use crate::config::{CommitMode, Contiguity};
+use crate::contract::machine::StateMachine;
 use crate::entry::LogId;
 use crate::error::{LogError, WaitError};
 use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
-use crate::machine::StateMachine;
 
 /// The extent of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

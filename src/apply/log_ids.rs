@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::engine::Engine;
 use super::manager::ApplyManager;
 use super::retry::Deadline;
+use crate::contract::machine::StateMachine;
 use crate::entry::LogId;
 use crate::error::WaitError;
 use crate::log::terms::Held;
-use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{Progress, Stage};
 

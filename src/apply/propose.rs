@@ -11,9 +11,9 @@ use super::engine::{Appending, Engine};
 use super::manager::ApplyManager;
 use super::retry::Deadline;
 use super::submit::{Mode, Submission};
+use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, LogId, Payload, Reply};
 use crate::error::{Poison, ProposeError, SubmitError, WaitError};
-use crate::machine::StateMachine;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::Stage;
 

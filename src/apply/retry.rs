@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::manager::ApplyManager;
 use super::submit::{Mode, Submission};
+use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError};
-use crate::machine::StateMachine;
 use crate::progress::watermark::Stage;
 use crate::sync::thread;
 

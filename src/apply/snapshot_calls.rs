@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::manager::ApplyManager;
+use crate::contract::machine::StateMachine;
+use crate::contract::view::View;
 use crate::entry::LogId;
 use crate::error::{SnapshotError, ViewError};
-use crate::machine::{StateMachine, View};
 use crate::snapshot::{Snapshot, SnapshotReceiver, SnapshotSink};
 
 /// Report of [`Snapshots::write`].

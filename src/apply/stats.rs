@@ -9,10 +9,10 @@ use crate::apply::engine::Engine;
 use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
 use crate::config::Durability;
+use crate::contract::machine::{StateMachine, StateMachineStats};
 use crate::error::Poison;
 use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
-use crate::machine::{StateMachine, StateMachineStats};
 use crate::threads::cores::{PinOutcome, PinnedThread};
 use crate::times::TimeStats;
 

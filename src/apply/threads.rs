@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use crate::contract::machine::StateMachine;
 use crate::error::Poison;
-use crate::machine::StateMachine;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::bell::Bell;
 use crate::sync::looks;

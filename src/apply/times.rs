@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::latency::Latency;
+use crate::contract::machine::StateMachine;
+use crate::contract::staging::Staging;
 use crate::error::Fatal;
-use crate::machine::StateMachine;
-use crate::machine::storage::Staging;
 use crate::numbers::Mark;
 use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
 

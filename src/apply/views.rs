@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Appending, Engine};
 use super::worker::WorkerState;
+use crate::contract::machine::StateMachine;
+use crate::contract::view::{View, Views};
 use crate::disk::holders::Holder;
 use crate::entry::LogId;
 use crate::error::{Poison, ViewError, WaitError};
 use crate::hook::Hook;
-use crate::machine::{StateMachine, View, Views};
 use crate::progress::watermark::Stage;
 use crate::ranges::index_range::IndexRange;
 use crate::sync::atomic::Ordering;

@@ -7,9 +7,10 @@ use super::bases::{Node, config, new_disk, node};
 use super::input::Input;
 use super::model::{Op, State, state_after};
 use crate::config::CommitMode;
+use crate::contract::machine::StateMachine as _;
 use crate::entry::{Entry, LogId};
 use crate::error::{LogError, OpenError, SubmitError};
-use crate::machine::{PersistentStateMachine, StateMachine as _};
+use crate::machine::PersistentStateMachine;
 use crate::testing::{Fault, FaultError, SimDisk};
 
 const OPERATIONS_MAX: usize = 160;

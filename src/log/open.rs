@@ -24,12 +24,12 @@ use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
     BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
 };
+use crate::contract::machine::StateMachine;
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
 use crate::log::pool::ImagePool;
-use crate::machine::StateMachine;
 use crate::numbers::Mark;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::PoisonCell;

@@ -6,7 +6,6 @@
 //! before it first writes to it. The thread that takes the view copies the shards that no worker
 //! has written to. Each shard is copied once, under its lock; its generation records that.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -15,21 +14,12 @@ use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::key_value::Bytes;
 use super::store::Key;
-use crate::entry::LogId;
+use crate::contract::view::Head;
 use crate::sync::{Mutex, Rank};
 
 /// The copies of one shard, in no particular order.
 pub(crate) type ShardCopy<C> = Vec<(Key, C)>;
-
-/// The parts of a state beside its keys.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Head {
-    pub(crate) applied: Option<LogId>,
-    pub(crate) membership: Option<(LogId, Bytes)>,
-    pub(crate) notes: BTreeMap<Bytes, Bytes>,
-}
 
 /// All parts of a view.
 #[derive(Debug)]

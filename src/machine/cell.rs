@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
 use super::store::{CACHE_LINE_BYTES, prefetch_line};
-use super::value::{INLINE_BYTES_MAX, Value};
-use super::view::{Sorted, View};
 use crate::codec::place::Location;
 use crate::codec::{PiecePlace, Place, ValueRef};
+use crate::contract::value::{INLINE_BYTES_MAX, Value};
 use crate::error::{Poison, ReadError};
-use crate::places::table::{SegmentHold, SegmentTable, TableReader};
+use crate::places::table::{SegmentTable, TableReader};
 
 /// A value in a slot. Every method but `new` is called under the slot's shard lock.
 pub(crate) trait Cell: Clone + Send + Sync + 'static {
@@ -63,8 +62,6 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn is_gone(&self) -> bool {
         false
     }
-    /// Makes a view of such cells.
-    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View;
     /// Prefetches the memory outside of the slot that a write to the cell will touch.
     fn prefetch(&self) {}
     /// Makes the data for [`Cell::read_with`].
@@ -167,10 +164,6 @@ impl Cell for HeapCell {
 
     fn len(&self) -> usize {
         self.len
-    }
-
-    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
-        View::memory(sorted, hold)
     }
 
     #[inline]
@@ -327,10 +320,6 @@ impl Cell for PlaceCell {
     #[inline]
     fn is_gone(&self) -> bool {
         *self == Self::Gone
-    }
-
-    fn view(sorted: Sorted<Self>, hold: SegmentHold) -> View {
-        View::persistent(sorted, hold)
     }
 
     #[inline]

@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::storage::Staging;
-use super::{StateMachine, StateMachineStats, Views, sync_applied};
 use crate::codec::PayloadRef;
 use crate::config::PersistentConfig;
+use crate::contract::machine::{StateMachine, StateMachineStats};
+use crate::contract::run::sync_applied;
+use crate::contract::staging::Staging;
+use crate::contract::view::Views;
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;

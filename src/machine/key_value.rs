@@ -6,16 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::StateMachineStats;
-use super::capture::{Captured, Head};
+use super::capture::Captured;
 use super::cell::{Cell, HeapCell, PlaceCell};
 use super::effect::{InStore, Overlay, Pending, evaluate};
 use super::fill::{Fill, Filling, settle_or_bury};
+use super::sorted::Sorted;
 use super::store::{Change, Key, Store};
-use super::value::Value;
-use super::view::{Sorted, View};
 use crate::bytes::{at_most, to_usize};
 use crate::codec::{BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef};
+use crate::contract::machine::StateMachineStats;
+use crate::contract::value::Value;
+use crate::contract::view::{Head, View};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
 use crate::places::table::SegmentHold;
@@ -43,7 +44,7 @@ pub(crate) type Bytes = Box<[u8]>;
 /// Reads may run at any time, on any thread. Calls of [`KeyValue::apply`] follow the rules of
 /// [`StateMachine::apply`], and so do the calls that change what recovery finds.
 ///
-/// [`StateMachine::apply`]: super::StateMachine::apply
+/// [`StateMachine::apply`]: crate::contract::machine::StateMachine::apply
 pub(crate) struct KeyValue<C: Cell> {
     pub(super) store: Store<C>,
     context: C::Context,
@@ -243,7 +244,7 @@ impl<C: Cell> KeyValue<C> {
         Ok(())
     }
 
-    /// See [`Views`](super::Views).
+    /// See [`Views`](crate::contract::view::Views).
     pub(crate) fn begin_view(&self) -> Result<(), SnapshotError> {
         self.fill_all()?;
         let room = self.store.room(&C::from_number(0));
@@ -251,7 +252,7 @@ impl<C: Cell> KeyValue<C> {
         Ok(())
     }
 
-    /// See [`Views`](super::Views).
+    /// See [`Views`](crate::contract::view::Views).
     pub(crate) fn reach_view_token(&self, partition: Partition) {
         // The thread that applies for the first partition runs all barriers and keeps `applied`, so
         // both are exact now.
@@ -275,19 +276,21 @@ impl<C: Cell> KeyValue<C> {
         let copy = |key: &Key, cell: &C| (key.clone(), cell.clone());
         self.store.scan(copy, |copies| shards.push(std::mem::take(copies)));
         let captured = Captured { head: self.head(), shards };
-        Ok(C::view(Sorted::new(captured, self.context.clone(), Arc::clone(poison)), hold))
+        let sorted = Sorted::new(captured, self.context.clone(), Arc::clone(poison));
+        Ok(View::new(sorted, Some(hold)))
     }
 
-    /// See [`Views`](super::Views).
+    /// See [`Views`](crate::contract::view::Views).
     pub(crate) fn partitions_reached(&self) -> usize {
         self.store.capture.partitions_reached()
     }
 
-    /// See [`Views`](super::Views).
+    /// See [`Views`](crate::contract::view::Views).
     pub(crate) fn finish_view(&self, poison: &Arc<PoisonCell>, hold: SegmentHold) -> View {
         let capture = &self.store.capture;
         self.store.sweep(capture.generation());
-        C::view(Sorted::new(capture.take(), self.context.clone(), Arc::clone(poison)), hold)
+        let sorted = Sorted::new(capture.take(), self.context.clone(), Arc::clone(poison));
+        View::new(sorted, Some(hold))
     }
 
     /// Replaces the whole state by that of a verified snapshot. `cell_of` makes the cell of a value
@@ -375,7 +378,7 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
-    /// See [`StateMachine::footprint`](super::StateMachine::footprint).
+    /// See [`StateMachine::footprint`](crate::contract::machine::StateMachine::footprint).
     #[inline]
     pub(crate) fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {
         match payload {
@@ -404,7 +407,7 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
-    /// See [`StateMachine::apply`](super::StateMachine::apply).
+    /// See [`StateMachine::apply`](crate::contract::machine::StateMachine::apply).
     pub(crate) fn apply(
         &self,
         range: &Range<'_>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::cell::HeapCell;
 use super::key_value::KeyValue;
-use super::{StateMachine, StateMachineStats, Views};
 use crate::codec::{FRAME_BYTES_MAX, Limits, PayloadRef};
 use crate::config::{BATCH_SIZE_MAX, EXPECTED_KEYS_MAX, within};
+use crate::contract::machine::{StateMachine, StateMachineStats};
+use crate::contract::view::Views;
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, SnapshotError};
 use crate::hook::Hook;

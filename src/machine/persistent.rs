@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::cell::PlaceCell;
 use super::key_value::KeyValue;
-use super::{StateMachine, StateMachineStats, View, Views};
 use crate::codec::{PayloadRef, PieceNumber};
 use crate::config::PersistentConfig;
+use crate::contract::machine::{StateMachine, StateMachineStats};
+use crate::contract::view::{View, Views};
 use crate::disk::Disk;
 use crate::disk::real::{OpenMode, RealDisk};
 use crate::entry::LogId;

@@ -22,7 +22,7 @@ macro_rules! key_value_reads {
             pub fn get(
                 &self,
                 key: &[u8],
-            ) -> Result<Option<$crate::machine::Value>, $crate::error::ReadError> {
+            ) -> Result<Option<$crate::contract::value::Value>, $crate::error::ReadError> {
                 self.check()?;
                 self.state.get(key)
             }
@@ -121,13 +121,14 @@ macro_rules! key_value_reads {
             /// Returns the errors of `get`.
             pub fn scan_sorted(
                 &self,
-            ) -> Result<Vec<(Box<[u8]>, $crate::machine::Value)>, $crate::error::ReadError> {
+            ) -> Result<Vec<(Box<[u8]>, $crate::contract::value::Value)>, $crate::error::ReadError>
+            {
                 self.check()?;
                 self.state.scan_sorted()
             }
         }
 
-        impl super::Views for $machine {
+        impl crate::contract::view::Views for $machine {
             fn begin_view(&self) -> Result<(), $crate::error::SnapshotError> {
                 self.state.begin_view()
             }
@@ -143,7 +144,7 @@ macro_rules! key_value_reads {
             fn finish_view(
                 &self,
                 hold: $crate::places::table::SegmentHold,
-            ) -> Result<super::View, $crate::error::SnapshotError> {
+            ) -> Result<crate::contract::view::View, $crate::error::SnapshotError> {
                 Ok(self.state.finish_view(self.journal.poison(), hold))
             }
 

@@ -70,9 +70,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::PersistentConfig;
+use crate::contract::machine::StateMachine;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::machine::{Journaled, StateMachine};
+use crate::machine::Journaled;
 use crate::testing::{Random, SimDisk};
 
 use self::log::Log;

@@ -7,7 +7,7 @@ use loom::thread;
 
 use super::loom_parts::check;
 use crate::config::storage::CacheLimits;
-use crate::machine::Value;
+use crate::contract::value::Value;
 use crate::machine::storage::cache::{ReadCache, Step};
 use crate::machine::storage::{StorageBatch, Table};
 

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{CommandRef, PayloadRef};
+use crate::contract::machine::StateMachine;
+use crate::contract::view::{Head, View, Views};
 use crate::entry::{Entry, Reply};
 use crate::error::{Fatal, SnapshotError};
 use crate::hook::Hook;
-use crate::machine::capture::{Captured, Head};
-use crate::machine::view::Sorted;
-use crate::machine::{StateMachine, View, Views};
+use crate::machine::capture::Captured;
+use crate::machine::cell::HeapCell;
+use crate::machine::sorted::Sorted;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{Range, Replies};
@@ -142,7 +144,7 @@ impl Views for Toy {
 
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
         let captured = Captured { head: Head::default(), shards: Vec::new() };
-        Ok(View::memory(Sorted::new(captured, (), Arc::default()), hold))
+        Ok(View::new(Sorted::<HeapCell>::new(captured, (), Arc::default()), Some(hold)))
     }
 
     fn fill_some(&self) -> Result<bool, SnapshotError> {

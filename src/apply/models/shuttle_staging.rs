@@ -12,11 +12,11 @@ use super::{FIRST, FOREVER, Toy, put};
 use crate::apply::manager::ApplyManager;
 use crate::codec::PayloadRef;
 use crate::config::{ApplyConfig, Durability};
+use crate::contract::machine::StateMachine;
+use crate::contract::staging::Staging;
 use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
 use crate::hook::Hook;
-use crate::machine::StateMachine;
-use crate::machine::storage::Staging;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{Range, Replies};
 

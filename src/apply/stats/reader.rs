@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::ApplyStats;
 use crate::apply::engine::Engine;
+use crate::contract::machine::StateMachine;
 use crate::disk::holders::Holder;
-use crate::machine::StateMachine;
 use crate::sync::{Condvar, Mutex, Rank};
 
 /// A reader of an [`ApplyManager`](crate::ApplyManager)'s figures, for any thread. It is cheap to

@@ -47,7 +47,7 @@ use self::shard::{ENTRY_BYTES, Entry, Shard};
 use super::{StorageBatch, Table};
 use crate::bytes::to_usize;
 pub use crate::config::storage::CacheLimits;
-use crate::machine::Value;
+use crate::contract::value::Value;
 
 /// Maximum of shards; each has its own lock.
 const SHARDS_MAX: usize = 16;

@@ -10,15 +10,19 @@ use super::meta::{Membership, StateRecord};
 use super::open::{Opened, open};
 use super::stage::{Stage, failed};
 use super::views::TokenReached;
-use super::{Staging, Storage, StorageConfig, StorageStats, Table};
+use super::{Storage, StorageConfig, StorageStats, Table};
 use crate::bytes::to_usize;
 use crate::codec::{KEY_BYTES_MAX, PayloadRef};
 use crate::config::Durability;
+use crate::contract::machine::{StateMachine, StateMachineStats};
+use crate::contract::staging::Staging;
+use crate::contract::value::Value;
+use crate::contract::view::{View, Views};
 use crate::entry::LogId;
 use crate::error::{Fatal, OpenError, ReadError, SnapshotError, StorageError};
 use crate::hook::Hook;
 use crate::log::{Journal, MemoryJournal};
-use crate::machine::{PersistentStateMachine, StateMachine, StateMachineStats, Value, Views};
+use crate::machine::PersistentStateMachine;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{Range, Replies};
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
@@ -271,7 +275,7 @@ impl<S: Storage> StorageMachine<S> {
         self.check()?;
         let snapshot = self.storage.snapshot().map_err(|source| self.read_error(source))?;
         let mut entries = Vec::new();
-        self.stored(snapshot)?.try_for_each(&mut |key, value| {
+        View::new(self.stored(snapshot)?, None).try_for_each(|key, value| {
             entries.push((key.into(), Value::copied(value)));
             Ok::<(), ReadError>(())
         })?;

@@ -10,10 +10,9 @@ use super::meta::{read_membership, read_state};
 use super::{StorageSnapshot, Table};
 use crate::bytes::to_usize;
 use crate::codec::KEY_BYTES_MAX;
+use crate::contract::value::Value;
+use crate::contract::view::{Head, ViewEach, ViewEntries, ViewEntry, ViewState};
 use crate::error::{ReadError, StorageError};
-use crate::machine::Value;
-use crate::machine::capture::Head;
-use crate::machine::view::ViewEntry;
 use crate::poison::PoisonCell;
 
 /// Number of entries in the first page of an iterator; each page is twice as long as the one
@@ -62,15 +61,21 @@ impl Stored {
         Ok(Self { head, table, keys: record.keys, snapshot, storage, poison })
     }
 
-    pub(crate) fn head(&self) -> &Head {
+    fn failed(&self, source: StorageError) -> ReadError {
+        ReadError::Storage { storage: self.storage, source: Arc::new(source) }
+    }
+}
+
+impl ViewState for Stored {
+    fn head(&self) -> &Head {
         &self.head
     }
 
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         to_usize(self.keys)
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
         self.poison.check()?;
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Ok(None);
@@ -81,32 +86,8 @@ impl Stored {
         Ok(found)
     }
 
-    /// Runs `each` over all keys and values, in order, without copying them.
-    pub(crate) fn try_for_each<E: From<ReadError>>(
-        &self,
-        each: &mut impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let (mut keys, mut outcome) = (0_u64, Ok(()));
-        let mut step = |key: &[u8], value: &[u8]| {
-            keys += 1;
-            let checked = self.poison.check().map_err(|poison| E::from(poison.into()));
-            outcome = checked.and_then(|()| each(key, value));
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        self.snapshot
-            .scan(self.table, Bound::Unbounded, Bound::Unbounded, &mut step)
-            .map_err(|source| self.failed(source))?;
-        outcome?;
-        if keys == self.keys {
-            return Ok(());
-        }
-        let message = format!("it holds {keys} keys, and its record says {}", self.keys);
-        Err(self.failed(StorageError::Corrupt { message }).into())
-    }
-
-    /// The keys between these bounds, in pages.
-    pub(crate) fn pages(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pages<'_> {
-        Pages {
+    fn range<'a>(&'a self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Box<dyn ViewEntries<'a> + 'a> {
+        Box::new(Pages {
             stored: self,
             from: from.map(Box::from),
             to: to.map(Box::from),
@@ -114,11 +95,30 @@ impl Stored {
             back: VecDeque::new(),
             page_entries: FIRST_PAGE_ENTRIES,
             is_read: excludes_all(from, to),
-        }
+        })
     }
 
-    fn failed(&self, source: StorageError) -> ReadError {
-        ReadError::Storage { storage: self.storage, source: Arc::new(source) }
+    fn scan(&self, each: &mut ViewEach<'_>) -> Result<(), ReadError> {
+        let (mut keys, mut poisoned, mut is_cut) = (0_u64, Ok(()), false);
+        let mut step = |key: &[u8], value: &[u8]| {
+            keys += 1;
+            poisoned = self.poison.check();
+            if poisoned.is_err() {
+                return ControlFlow::Break(());
+            }
+            let flow = each(key, value);
+            is_cut = flow.is_break();
+            flow
+        };
+        self.snapshot
+            .scan(self.table, Bound::Unbounded, Bound::Unbounded, &mut step)
+            .map_err(|source| self.failed(source))?;
+        poisoned?;
+        if is_cut || keys == self.keys {
+            return Ok(());
+        }
+        let message = format!("it holds {keys} keys, and its record says {}", self.keys);
+        Err(self.failed(StorageError::Corrupt { message }))
     }
 }
 
@@ -168,25 +168,6 @@ pub(crate) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    pub(crate) fn next(&mut self) -> Option<ViewEntry<'a>> {
-        if self.front.is_empty()
-            && let Err(error) = self.read(End::Front)
-        {
-            return Some(Err(error));
-        }
-        // If the front is empty, the next pair is the last one read from the back.
-        self.give(|pages| pages.front.pop_front().or_else(|| pages.back.pop_back()))
-    }
-
-    pub(crate) fn next_back(&mut self) -> Option<ViewEntry<'a>> {
-        if self.back.is_empty()
-            && let Err(error) = self.read(End::Back)
-        {
-            return Some(Err(error));
-        }
-        self.give(|pages| pages.back.pop_front().or_else(|| pages.front.pop_back()))
-    }
-
     fn give(&mut self, pop: impl FnOnce(&mut Self) -> Option<Entry>) -> Option<ViewEntry<'a>> {
         let (key, value) = pop(self)?;
         let checked = self.stored.poison.check().map_err(ReadError::from);
@@ -231,10 +212,36 @@ impl<'a> Pages<'a> {
         self.is_read |= excludes_all(from.map(|key| &**key), to.map(|key| &**key));
         Ok(())
     }
+}
 
-    /// Upper limit of the entries that are left.
-    pub(crate) fn len_max(&self) -> usize {
-        if self.is_read { self.front.len() + self.back.len() } else { self.stored.len() }
+impl<'a> ViewEntries<'a> for Pages<'a> {
+    fn next(&mut self) -> Option<ViewEntry<'a>> {
+        if self.front.is_empty()
+            && let Err(error) = self.read(End::Front)
+        {
+            return Some(Err(error));
+        }
+        // If the front is empty, the next pair is the last one read from the back.
+        self.give(|pages| pages.front.pop_front().or_else(|| pages.back.pop_back()))
+    }
+
+    fn next_back(&mut self) -> Option<ViewEntry<'a>> {
+        if self.back.is_empty()
+            && let Err(error) = self.read(End::Back)
+        {
+            return Some(Err(error));
+        }
+        self.give(|pages| pages.back.pop_front().or_else(|| pages.front.pop_back()))
+    }
+
+    fn len_bounds(&self) -> (usize, Option<usize>) {
+        let most =
+            if self.is_read { self.front.len() + self.back.len() } else { self.stored.len() };
+        (0, Some(most))
+    }
+
+    fn boxed(&self) -> Box<dyn ViewEntries<'a> + 'a> {
+        Box::new(self.clone())
     }
 }
 

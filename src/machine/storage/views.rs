@@ -9,9 +9,9 @@ use super::meta::{StateRecord, put_membership};
 use super::stage::Stage;
 use super::view::Stored;
 use super::{Storage, StorageBatch, Table};
+use crate::contract::view::{View, Views};
 use crate::entry::LogId;
 use crate::error::{Poison, ReadError, SnapshotError, StorageError, ViewError};
-use crate::machine::{View, Views};
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::Partition;
 use crate::snapshot::{Snapshot, SnapshotKind};
@@ -45,7 +45,7 @@ impl<S: Storage> StorageMachine<S> {
         self.journal.poison().check()?;
         let snapshot = self.storage.snapshot().map_err(|source| self.snapshot_error(source))?;
         let stored = self.stored(snapshot).map_err(SnapshotError::from)?;
-        Ok(View::stored(stored, None))
+        Ok(View::new(stored, None))
     }
 
     pub(super) fn stored(&self, snapshot: S::Snapshot) -> Result<Stored, ReadError> {
@@ -197,7 +197,7 @@ impl<S: Storage> Views for StorageMachine<S> {
     fn finish_view(&self, hold: SegmentHold) -> Result<View, SnapshotError> {
         let taken = self.token.taken.lock().take();
         let taken = taken.ok_or(Poison::Internal("a view has no token"))??;
-        Ok(View::stored(self.stored(taken)?, Some(hold)))
+        Ok(View::new(self.stored(taken)?, Some(hold)))
     }
 
     fn fill_some(&self) -> Result<bool, SnapshotError> {

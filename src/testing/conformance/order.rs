@@ -10,9 +10,9 @@ use super::{Check, Failure, Subject};
 use crate::apply::manager::ApplyManager;
 use crate::codec::{self, Encoded};
 use crate::config::ApplyConfig;
+use crate::contract::machine::StateMachine;
 use crate::entry::Reply;
 use crate::error::{ApplyError, Poison, SubmitError, WaitError};
-use crate::machine::StateMachine;
 use crate::ranges::partition::Footprint;
 use crate::testing::{Random, Stepped};
 

@@ -4,8 +4,8 @@
 use super::log::Log;
 use super::reference::submit;
 use super::{Check, OwnedPayload, Subject};
+use crate::contract::machine::StateMachine;
 use crate::entry::{Command, Note, Payload};
-use crate::machine::StateMachine;
 use crate::testing::{Random, Stepped};
 
 /// Draws a payload for a key-value machine: colliding commands of every kind, rejected ones, notes

@@ -8,9 +8,9 @@ use super::reference::{Reference, check_poison, compare_applied, poisoned, stepp
 use super::{Check, DurableSubject, Failure};
 use crate::apply::consensus::ConsensusLog;
 use crate::config::{CommitMode, PersistentConfig};
+use crate::contract::machine::StateMachine;
 use crate::entry::LogId;
 use crate::error::{LogError, SubmitError};
-use crate::machine::StateMachine;
 use crate::testing::{Fault, Random, SimDisk, Stepped};
 
 /// Number of random runs under a consensus engine that truncates.

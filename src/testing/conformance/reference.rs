@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use super::log::{Log, with_entries};
 use super::{Check, Failure, Subject};
 use crate::config::ApplyConfig;
+use crate::contract::machine::StateMachine;
 use crate::entry::{LogId, Reply};
 use crate::error::{OpenError, Poison, SubmitError};
-use crate::machine::StateMachine;
 use crate::testing::Stepped;
 
 /// Replies and states of a log.

@@ -10,9 +10,9 @@ use super::recovery::{End, check_state, open};
 use super::reference::{Reference, check_poison, compare_applied, stepped, submit};
 use super::{Check, DurableSubject, Failure, Subject};
 use crate::config::CommitMode;
+use crate::contract::machine::StateMachine;
 use crate::disk::Mapping;
 use crate::error::SnapshotError;
-use crate::machine::StateMachine;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::testing::{Random, SimDisk, Stepped};
 

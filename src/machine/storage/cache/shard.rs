@@ -10,7 +10,7 @@ use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use super::CacheStats;
 use crate::bytes::to_usize;
-use crate::machine::value::Value;
+use crate::contract::value::Value;
 use crate::sync::{RwLock, RwLockWriteGuard};
 
 /// Bytes of an entry beside its key and value. They are its place, places of keys remembered

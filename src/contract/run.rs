@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::StateMachine;
-use super::storage::Staging;
+use super::machine::StateMachine;
+use super::staging::Staging;
 use crate::entry::LogId;
 use crate::error::{Corrupt, Fatal, OpenError, Poison};
 use crate::ranges::partition::Partition;
