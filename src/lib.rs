@@ -140,6 +140,7 @@ pub mod inspect;
 mod log;
 pub mod machine;
 mod numbers;
+mod opening;
 mod places;
 mod poison;
 mod progress;

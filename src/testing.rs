@@ -55,9 +55,9 @@ pub mod storage;
 /// version.
 #[doc(hidden)]
 pub mod hooks {
+    pub use crate::contract::staging::Staging;
+    pub use crate::contract::view::Views;
     pub use crate::hook::Hook;
-    pub use crate::machine::Views;
-    pub use crate::machine::storage::Staging;
 
     /// The value that the engine passes.
     pub const ENGINE: Hook = Hook::ENGINE;

@@ -47,7 +47,8 @@ pub trait StateMachine: Send + Sync + 'static {
     ) -> Result<(), Fatal>;
 
     /// The last entry of a state that the machine brings with it. The manager, or the replay of
-    /// [`Journaled`](crate::Journaled), continues after it. It must be exact while nothing is being applied.
+    /// [`Journaled`](crate::Journaled), continues after it. It must be exact while
+    /// nothing is being applied.
     ///
     /// Default: `None`, for a machine that begins without state. The engine counts what it applies
     /// ([`ApplyManager::applied`](crate::ApplyManager::applied)). So only a machine with a state
@@ -106,7 +107,8 @@ pub trait StateMachine: Send + Sync + 'static {
     }
 
     /// The newest membership of the consensus group in the state, and the log id of its entry.
-    /// Snapshots contain it. An embedder's machine need not keep it: [`Journaled`](crate::Journaled) does.
+    /// Snapshots contain it. An embedder's machine need not keep it:
+    /// [`Journaled`](crate::Journaled) does.
     fn last_membership(&self) -> Option<(LogId, Vec<u8>)> {
         None
     }

@@ -1,6 +1,7 @@
-//! The contract between the engine and a state machine: [`machine`] is what a machine does,
-//! [`staging`] and [`view`] are what it may do besides, [`value`] is what a read returns, and
-//! [`run`] calls a machine and turns its failures into a poison.
+//! The contract between the engine and a state machine.
+//!
+//! [`machine`] is what a machine does; [`staging`] and [`view`] are what it may do besides.
+//! [`value`] is what a read returns. [`run`] calls a machine and turns its failures into a poison.
 
 pub(crate) mod machine;
 pub(crate) mod run;

@@ -40,7 +40,7 @@ impl Record {
         })
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         Mark::through(self.last.index)
     }
 }
@@ -57,7 +57,7 @@ pub(crate) struct Phase {
 
 impl Phase {
     /// All phases, in order. Without records there is one.
-    pub(super) fn all(records: &[Record], committed_mark: Mark) -> Vec<Self> {
+    pub(crate) fn all(records: &[Record], committed_mark: Mark) -> Vec<Self> {
         let mut phases: Vec<Self> = Vec::new();
         let mut reached = None;
         for record in records {
@@ -124,7 +124,7 @@ impl Appender {
 
     /// Whether no entry of a run is to be applied: in a log with gaps, records may have moved the
     /// state past it.
-    pub(super) fn is_behind(&self, run: &IndexRange) -> bool {
+    pub(crate) fn is_behind(&self, run: &IndexRange) -> bool {
         self.config.is_monotone && self.position.committed_mark.covers(run.first)
     }
 

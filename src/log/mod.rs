@@ -3,7 +3,7 @@
 //! An entry passes these modules in order. [`appender`] encodes it into an
 //! [`image`](crate::image), a [`queue`] hands its frame on, and [`writer`] puts the frames on disk.
 //! [`segment`] has the files ready, the [`table`](crate::places::table) resolves a segment's bytes,
-//! and [`reader`] reads entries back. [`open`] with [`recovery`] and [`replay`] brings a log back;
+//! and [`reader`] reads entries back. [`recovery`] reads a log after a crash;
 //! [`format`], [`meta`] and [`hard`] are its bytes.
 
 use std::ops::RangeInclusive;
@@ -37,14 +37,11 @@ pub(crate) mod known;
 #[cfg(test)]
 mod lost_frame_tests;
 pub(crate) mod meta;
-pub(crate) mod open;
 pub(crate) mod pool;
 pub(crate) mod queue;
 pub(crate) mod reader;
 pub(crate) mod recovery;
-pub(crate) mod replay;
 pub(crate) mod segment;
-mod tally;
 pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
@@ -255,50 +252,50 @@ impl From<recovery::scan::CutReport> for Cut {
 /// One log on disk, open.
 #[derive(Debug)]
 pub(crate) struct Log {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) table: Arc<SegmentTable>,
-    database_id: DatabaseId,
+    pub(crate) database_id: DatabaseId,
     /// META, locked while it is stored or changed.
-    meta: Mutex<(Option<MetaFile>, Meta)>,
+    pub(crate) meta: Mutex<(Option<MetaFile>, Meta)>,
     /// The base of the log, as META on disk has it.
-    base: Mutex<LogBase>,
+    pub(crate) base: Mutex<LogBase>,
     /// HARD. This lock is taken before `meta` where both are taken.
-    hard: Mutex<hard::HardFile>,
+    pub(crate) hard: Mutex<hard::HardFile>,
     /// Sequence of HARD's last durable store. META records it; writers hold `hard`.
-    hard_sequence: AtomicU64,
+    pub(crate) hard_sequence: AtomicU64,
     pub(crate) start: StartMarks,
     pub(crate) recovery: RecoveryReport,
     pub(crate) poison: Arc<PoisonCell>,
-    commit_mode: CommitMode,
-    is_monotone: bool,
-    durability: Durability,
-    memory_bytes: usize,
+    pub(crate) commit_mode: CommitMode,
+    pub(crate) is_monotone: bool,
+    pub(crate) durability: Durability,
+    pub(crate) memory_bytes: usize,
     /// Whether the clean mark is on disk, or must not be written any more.
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
     /// The parts for writing; `None` for a read-only log.
-    writing: Option<Writing>,
+    pub(crate) writing: Option<Writing>,
     /// Index and length of the snapshot that the log was opened from.
-    opened_from: Option<(u64, u64)>,
-    opened_in: Duration,
-    retain_entries: u64,
+    pub(crate) opened_from: Option<(u64, u64)>,
+    pub(crate) opened_in: Duration,
+    pub(crate) retain_entries: u64,
     pub(crate) snapshot_chunk_bytes: usize,
-    compaction: Option<CompactionPolicy>,
+    pub(crate) compaction: Option<CompactionPolicy>,
 }
 
 /// The parts of a log that is open for writing.
 #[derive(Debug)]
 pub(crate) struct Writing {
     /// The appender, until an engine takes it.
-    appender: Mutex<Option<Appender>>,
-    writer: Mutex<LogWriter>,
-    queue: Arc<LogQueue>,
-    shared: Arc<WriterShared>,
-    files: Arc<SegmentFiles>,
-    pool: Arc<ImagePool>,
+    pub(crate) appender: Mutex<Option<Appender>>,
+    pub(crate) writer: Mutex<LogWriter>,
+    pub(crate) queue: Arc<LogQueue>,
+    pub(crate) shared: Arc<WriterShared>,
+    pub(crate) files: Arc<SegmentFiles>,
+    pub(crate) pool: Arc<ImagePool>,
     /// The name of the I/O back-end.
-    backend: &'static str,
+    pub(crate) backend: &'static str,
     /// Reason why it is not the one asked for.
-    io_fallback: Option<String>,
+    pub(crate) io_fallback: Option<String>,
 }
 
 impl Log {

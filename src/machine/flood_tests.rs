@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::*;
 use crate::PersistentConfig;
 use crate::disk::real::{OpenMode, RealDisk};
-use crate::log::open::LogOpening;
+use crate::opening::LogOpening;
 use crate::ranges::partition::hash_part;
 use crate::snapshot::SnapshotKind;
 

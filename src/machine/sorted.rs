@@ -1,7 +1,7 @@
 //! The slots of a store in the order of their keys: the state of a view.
 
 use std::borrow::Cow;
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use super::capture::{Captured, ShardCopy};

@@ -8,7 +8,7 @@ use crate::codec::Extent;
 impl GoodFrame<'_> {
     /// Extent of the frame's entries; `None` if the segment's number or an offset does not fit 32
     /// bits.
-    pub(in crate::log) fn extent(&self) -> Option<Extent> {
+    pub(crate) fn extent(&self) -> Option<Extent> {
         let at = |offset: u64| u32::try_from(offset).ok();
         let (segment, frame) = (at(self.segment)?, at(self.offset)?);
         let end = at(self.offset.checked_add(self.header.frame_bytes())?)?;

@@ -5,19 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
-use super::appender::{Appender, AppenderConfig, LogPosition, SEGMENT_SLACK_BYTES};
-use super::format::SEGMENT_BYTES_MAX;
-use super::hard::HardFile;
-use super::meta::{LogBase, Meta, MetaDamage, MetaFile};
-use super::queue::LogQueue;
-use super::recovery::files::{ForeignFiles, list_files};
-use super::recovery::older::OlderMeta;
-use super::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
-use super::replay::{Replay, Truncations};
-use super::segment::SegmentFiles;
-use super::tally::Tally;
-use super::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
-use super::{Log, RecoveryReport, Writing};
 use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
@@ -29,8 +16,21 @@ use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_
 use crate::disk::{Access, Disk};
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError, Poison, SnapshotError};
+use crate::log::appender::{Appender, AppenderConfig, LogPosition, SEGMENT_SLACK_BYTES};
+use crate::log::format::SEGMENT_BYTES_MAX;
+use crate::log::hard::HardFile;
+use crate::log::meta::{LogBase, Meta, MetaDamage, MetaFile};
 use crate::log::pool::ImagePool;
+use crate::log::queue::LogQueue;
+use crate::log::recovery::files::{ForeignFiles, list_files};
+use crate::log::recovery::older::OlderMeta;
+use crate::log::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
+use crate::log::segment::SegmentFiles;
+use crate::log::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
+use crate::log::{Log, RecoveryReport, Writing};
 use crate::numbers::Mark;
+use crate::opening::replay::{Replay, Truncations};
+use crate::opening::tally::Tally;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
@@ -39,7 +39,9 @@ use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
 
 mod kept;
+pub(crate) mod replay;
 mod settle;
+pub(crate) mod tally;
 
 /// Number of closed frames that may wait for the log writer.
 const QUEUED_FRAMES_MAX: usize = 8192;

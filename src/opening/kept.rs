@@ -5,11 +5,11 @@
 //! tail, and starts over behind the entry. Another entry at that index means another log. A storage
 //! that ends before the log begins has lost entries that nothing else has.
 
-use super::super::recovery::scan::ScanResult;
-use super::super::tally::Tally;
 use super::LogOpening;
 use crate::entry::LogId;
 use crate::error::OpenError;
+use crate::log::recovery::scan::ScanResult;
+use crate::opening::tally::Tally;
 
 impl LogOpening {
     /// Notes that the machine's storage has everything up to `applied`. These entries count as

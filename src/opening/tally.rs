@@ -4,15 +4,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::apply_only::{Phase, Record};
-use super::compact::SegmentStart;
-use super::format::FrameKind;
-use super::index::{LogIndex, Waypoint};
-use super::meta::LogBase;
-use super::recovery::scan::GoodFrame;
 use super::replay::Truncations;
-use super::terms::TermRuns;
 use crate::error::OpenError;
+use crate::log::apply_only::{Phase, Record};
+use crate::log::compact::SegmentStart;
+use crate::log::format::FrameKind;
+use crate::log::index::{LogIndex, Waypoint};
+use crate::log::meta::LogBase;
+use crate::log::recovery::scan::GoodFrame;
+use crate::log::terms::TermRuns;
 use crate::numbers::Mark;
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
