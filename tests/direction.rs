@@ -365,8 +365,10 @@ fn modules_import_from_lower_layers_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The picture of the imports: a row for each layer, from the bottom to the top. An `x` stands below
-/// the letter of each layer that it imports from. An upward import would stand right of the letter.
+/// The picture of the imports, with a row for each layer, from the bottom to the top.
+///
+/// An `x` stands below the letter of each layer that the row's layer imports from. An upward import
+/// would stand right of the letter.
 fn picture(found: &BTreeSet<Import>) -> String {
     let letters = ('A'..='Z').chain('a'..='z');
     let mut picture = String::new();

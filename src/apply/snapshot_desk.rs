@@ -40,7 +40,7 @@ impl SnapshotDesk {
         self.turn.lock()
     }
 
-    /// As [`SnapshotDesk::turn`]; `None` if another call has it for all of `timeout`.
+    /// The turn of [`SnapshotDesk::turn`]; `None` if another call has it for all of `timeout`.
     #[track_caller]
     pub(super) fn turn_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
         self.turn.lock_within(timeout)
