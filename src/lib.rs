@@ -88,8 +88,9 @@
 //! | [`CloseError`](error::CloseError) | waits again, or drops the manager |
 //!
 //! The first failed write or sync, or a panic in a state machine, [poisons](error::Poison) the
-//! engine. It acknowledges nothing afterwards, and every call fails. Opening the directory again
-//! recovers everything that was acknowledged.
+//! engine. It begins no step afterwards, and every call fails. A step that had begun may complete,
+//! and what it completes is acknowledged. Opening the directory again recovers everything that was
+//! acknowledged.
 //!
 //! # What it guarantees
 //!

@@ -220,8 +220,8 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Makes a hard state of at most 3,584 bytes durable. Everything appended or truncated before
     /// the call becomes durable first; the call waits up to a minute for that.
     ///
-    /// The call costs one write and one sync. The first one in a directory costs three of each,
-    /// because it makes the file `HARD`.
+    /// The call costs one write and one sync. The first one in a directory costs three writes and
+    /// four syncs, one of them of the directory, because it makes the file `HARD`.
     ///
     /// The call takes no timeout. A vote that may or may not be durable must not be given, so a
     /// caller has no use for giving up.

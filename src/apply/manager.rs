@@ -460,7 +460,7 @@ impl<M: StateMachine> Drop for ApplyManager<M> {
     }
 }
 
-/// The requirement's number of workers, on a machine with enough cores.
+/// The default number of workers, on a machine with enough cores.
 const WORKERS_DEFAULT: usize = 4;
 
 /// A reader of an [`ApplyManager`]'s state machine. It is cheap to clone, and usable from any

@@ -33,7 +33,7 @@ pub struct CompactionReport {
     pub snapshot: SnapshotReport,
     /// The last entry that was purged from the log.
     pub purged: Option<u64>,
-    /// Number of segments that were removed.
+    /// Number of segments that the log gave up. Their files are kept for reuse or removed.
     pub segments: u64,
     /// Duration of the whole compaction.
     pub elapsed: Duration,
@@ -70,9 +70,11 @@ impl<M: StateMachine> ApplyManager<M> {
 }
 
 impl<M: StateMachine> Snapshots<'_, M> {
-    /// Writes the state at the index of the moment of the call into the data directory, and makes
-    /// it durable. Apply continues meanwhile. (An embedder's machine stops applying while its
-    /// [`snapshot`](StateMachine::snapshot) runs.) The next open starts from the snapshot.
+    /// Writes the state at one exact index into the data directory, and makes it durable. The index
+    /// is that of the last entry given to the workers at a moment after the call began: see
+    /// [`view`](Snapshots::view). Apply continues meanwhile. (An embedder's machine stops applying
+    /// while its [`snapshot`](StateMachine::snapshot) runs.) The next open starts from the
+    /// snapshot.
     ///
     /// The log stays as it is: see [`compact`](Snapshots::compact). The snapshot before this one
     /// stays too, and older ones are removed. The call costs a view, and writing every key and
@@ -98,9 +100,10 @@ impl<M: StateMachine> Snapshots<'_, M> {
         self.engine.snapshot_to(out)
     }
 
-    /// A view of the state at one exact index: that of the last entry given to the workers when the
-    /// view was requested. Apply continues meanwhile; a worker stops only to copy one shard (some
-    /// 500 keys) before it writes to it.
+    /// A view of the state at one exact index. It is that of the last entry given to the workers
+    /// when the view's token was put into their rings. That is after the call began. Apply
+    /// continues meanwhile; a worker stops only to copy one shard (some 500 keys) before it writes
+    /// to it.
     ///
     /// One view is taken at a time; another call waits for its turn. The call costs a copy of every
     /// key's slot, and a sort. After an opening from a snapshot, it first puts the rest of that

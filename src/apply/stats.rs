@@ -93,7 +93,7 @@ pub struct ApplyStats {
     pub memory: MemoryStats,
     /// Disk space of the log and its snapshots; zeros for a machine without a log.
     pub disk: DiskStats,
-    /// The first failure, after which the engine acknowledges nothing; `None` while it works.
+    /// The first failure, after which the engine begins no step; `None` while it works.
     pub poison: Option<Poison>,
     /// Figures of the state machine; the engine counts the first three for any machine.
     pub machine: StateMachineStats,

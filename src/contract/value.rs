@@ -13,8 +13,9 @@ pub(crate) const INLINE_BYTES_MAX: usize = 128;
 /// The bytes of a key as they were when it was read; they never change.
 ///
 /// Values of up to 128 bytes are copies, and longer ones are shared with the state machine, so
-/// cloning never copies more than 128 bytes. A longer value of a persistent machine keeps its log
-/// segment alive (and, after `close()`, the directory's lock).
+/// cloning never copies more than 128 bytes. Unless it had to be copied, a longer value of a
+/// persistent machine keeps its log segment or snapshot alive. After `close()` it also keeps the
+/// directory's lock.
 #[derive(Clone)]
 pub struct Value(Kind);
 

@@ -8,8 +8,9 @@ use thiserror::Error;
 
 use super::LockLost;
 
-/// The sticky first failure of an engine. Nothing is acknowledged after it, and reads fail. Only
-/// opening the directory anew ends this state: it recovers everything acknowledged, and maybe more.
+/// The sticky first failure of an engine. No step begins after it, and reads fail. A step that had
+/// begun may complete, and what it completes is acknowledged. Only opening the directory anew ends
+/// this state: it recovers everything acknowledged, and maybe more.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum Poison {

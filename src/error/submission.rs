@@ -9,13 +9,14 @@ use thiserror::Error;
 use super::{Corrupt, EntryError, Poison, WaitError, what_limit};
 use crate::entry::LogId;
 
-/// Reason why entries were not taken. A submission is taken as a whole or, with any of these
-/// errors, not at all.
+/// Reason why entries were not taken. A submission is taken as a whole or not at all; with any of
+/// these errors but [`Poisoned`](SubmitError::Poisoned), not at all. After that one, only a new
+/// opening tells.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// There is no room in the pipeline or the log's buffers at the moment. Nothing was taken; try
-    /// again when some entries are acknowledged
+    /// There is no room in the pipeline or the log's buffers at the moment. Nothing was taken. Try
+    /// again when some entries are acknowledged or, of those that are only appended, written
     /// ([`apply_with_retry`](crate::ApplyManager::apply_with_retry) does).
     #[error("the pipeline is full ({pending} entries pending); nothing was taken, try again")]
     Full {
@@ -118,7 +119,7 @@ pub enum SubmitError {
     /// The manager is closed.
     #[error("the apply manager is closed")]
     Closed,
-    /// The engine has failed before.
+    /// The engine has failed, before this call or in it.
     #[error("the engine is poisoned: {0}")]
     Poisoned(#[from] Poison),
 }

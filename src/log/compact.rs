@@ -1,8 +1,9 @@
 //! Giving up the front of the log: which segments a snapshot makes unnecessary, and the step that
-//! removes them.
+//! gives them up.
 //!
-//! The log base moves in `META`, in one synced write; only then are files removed. A crash between
-//! the two leaves files below the base, which the next writable open removes.
+//! The log base moves in `META`, in one synced write. Only then the files below it are kept for
+//! reuse, up to `spare_segments`, or removed. A crash between the two leaves files below the base.
+//! The next writable open keeps or removes these in the same way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -108,9 +109,9 @@ impl SegmentStarts {
 
 impl Log {
     /// Makes the log begin at `base`; a durable snapshot covers that and all entries up to
-    /// `covered`. Segments before the base are removed. A file without readers is kept for reuse.
-    /// Other files lose their name at once, and their bytes when the last view or value that refers
-    /// to them is dropped.
+    /// `covered`. Segments before the base are given up. A file without readers is kept for reuse,
+    /// or removed if there are `spare_segments` already. Other files lose their name at once, and
+    /// their bytes when the last view or value that refers to them is dropped.
     pub(crate) fn move_base(&self, base: LogBase, covered: u64) -> Result<(), Poison> {
         let Some(writing) = &self.writing else { return Ok(()) };
         self.poison.check()?;
@@ -150,7 +151,7 @@ impl Log {
                 Retired::Free => writing.files.let_go(number),
                 // Readers keep the bytes; only the file's name is removed.
                 Retired::Held => writing.files.remove(number),
-                // The next open removes this file.
+                // The next writable open keeps this file for reuse, or removes it.
                 Retired::Named => {}
             }
         }

@@ -58,7 +58,8 @@ pub(crate) struct WriterPosition {
     pub(crate) written_bytes: usize,
     /// Checksum of the last frame.
     pub(crate) chain: u64,
-    /// Sequence of the last frame that was submitted. At the start all frames up to it are durable.
+    /// Sequence of the last frame that was taken into a group. At the start all frames up to it are
+    /// durable.
     pub(crate) sequence: u64,
 }
 

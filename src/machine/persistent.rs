@@ -1,4 +1,4 @@
-//! The persistent state machine: keys in memory, values in the log.
+//! The persistent state machine: keys in memory, values in the log or in a snapshot.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use crate::sync::{Mutex, Rank};
 
 /// A key-value state machine with a log on disk; [`Command`](crate::Command) lists its commands.
 ///
-/// A key maps to the place of its value in the log. So a value is written once, and read from where
-/// it was written. An [`ApplyManager`](crate::ApplyManager) feeds the machine; a machine that was
-/// opened read-only is only read.
+/// A key maps to the place of its value, in the log or, after a compaction, in a snapshot. A value
+/// is read from there. An [`ApplyManager`](crate::ApplyManager) feeds the machine; a machine that
+/// was opened read-only is only read.
 ///
 /// Any thread may read at any time. A read returns its key's value after some entry between
 /// `applied` (at the call) and `committed`, and never goes back for a key. Reads of several keys

@@ -10,8 +10,8 @@ macro_rules! key_value_reads {
                 Ok(self.journal.poison().check()?)
             }
 
-            /// The value of `key`; `None` if it has none. Values of up to 128 bytes are copied, and
-            /// longer ones are shared.
+            /// The value of `key`; `None` if it has none. Values of up to 128 bytes are copied.
+            /// Longer ones are shared, unless they had to be copied.
             ///
             /// # Errors
             ///

@@ -306,18 +306,20 @@ fn shard_capacity(expected_keys: usize, shards: usize) -> usize {
     mean + 4 * mean.isqrt() + 2
 }
 
-/// Last known address of a shard's table, good enough for prefetching, and used for nothing else.
+/// Last known address of a shard's table, and the last view that the shard was copied for.
 ///
-/// The hint is set under the shard's write lock and read without a lock, so the table may have
-/// grown since. A wrong address to prefetch does no harm. The accesses are relaxed for the same
-/// reason.
+/// The address is good enough for prefetching, and used for nothing else. It is set under the
+/// shard's write lock and read without a lock, so the table may have grown since. A wrong address
+/// to prefetch does no harm. Its accesses are relaxed for the same reason. Views rely on the
+/// generation, which the shard's lock orders.
 #[derive(Debug, Default)]
 struct Hint {
     /// Start of the control bytes, which go up; slots end here and go down.
     control: AtomicPtr<u8>,
     buckets: AtomicUsize,
     /// Generation of the last view that the shard was copied for. It is read and written under the
-    /// shard's lock only.
+    /// shard's lock only. A thread that writes it has the write lock, or is the one sweep and has
+    /// the read lock.
     generation: AtomicU64,
 }
 

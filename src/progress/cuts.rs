@@ -1,8 +1,8 @@
 //! The latest truncations, for waits that have begun and are not registered yet.
 
 use crate::bytes::to_usize;
-
 use crate::numbers::Mark;
+
 /// Number of truncations that are remembered.
 const CUTS: usize = 32;
 

@@ -1,11 +1,11 @@
 //! The places of registered waiters, found by id in constant time.
 
-use crate::bytes::at_most;
 use std::fmt;
 use std::task::Waker;
 
 use super::order::{Ticket, WaiterId};
 use super::watermark::Stage;
+use crate::bytes::at_most;
 use crate::sync::thread::Thread;
 
 /// Places of one allocation. Places never move, so that no registration pays for copying all
@@ -44,12 +44,13 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     pub(super) stage: Stage,
     pub(super) index: u64,
-    /// Whether an order has a ticket of it, and it is not notified.
+    /// Whether an order has a ticket of it, and it is not notified, except by a truncation.
     pub(super) queued: bool,
     pub(super) truncated: bool,
     /// Whether it was notified because its index was covered, and not truncated before.
     pub(super) reached: bool,
-    /// The target; `None` for a free place, and after the notification.
+    /// The target; `None` for a free place, and after the notification. A truncation leaves a
+    /// thread's.
     pub(super) target: Option<Target>,
 }
 

@@ -1,8 +1,9 @@
 //! The watermarks of an engine, and the one place where they move.
 //!
 //! A watermark covers every entry up to its index. It is kept as index + 1, so that 0 is "none yet"
-//! and a log that starts at index 0 works. `purged <= snapshot <= applied <= committed <=
-//! submitted` and `durable <= written <= submitted`.
+//! and a log that starts at index 0 works. This file keeps `applied <= committed <= submitted` and
+//! `durable <= written <= submitted`; of the latter, `written` may be above `submitted` for a
+//! moment. `purged <= snapshot <= applied` is kept where those two move.
 
 use std::sync::Arc;
 
@@ -78,9 +79,10 @@ pub(crate) struct Progress {
     committed: CachePadded<AtomicMark>,
     /// The lowest of the workers' cursors; a thread that moved a cursor raises it.
     applied: CachePadded<AtomicMark>,
-    /// Moves under `log`.
+    /// Moves under `log`; in `jump_to` under the appender's lock, while the log writer has nothing
+    /// to do.
     written: CachePadded<AtomicMark>,
-    /// Moves under `log`.
+    /// Moves as `written` does.
     durable: CachePadded<AtomicMark>,
     log: Mutex<LogMarks>,
     pub(crate) waiters: Waiters,

@@ -23,8 +23,7 @@ pub(crate) struct RangeParts<'a> {
 
 /// Consecutive entries of one term, to be applied.
 ///
-/// It has the bytes of the entries that an [`IndexRange`](super::index_range::IndexRange) only has
-/// the place of.
+/// It has the bytes of its entries; an `IndexRange` only has their place.
 #[derive(Debug)]
 pub struct Range<'a> {
     pub(crate) slots: &'a SlotRing,

@@ -70,7 +70,7 @@ impl Signal {
     /// return early.
     pub(crate) fn sleep(&self, longest: Option<Duration>, has_work: impl FnOnce() -> bool) {
         self.timed.store(longest.is_some(), Ordering::Relaxed);
-        // Release: a thread that sees the flag and swaps it also sees the thread that `attach`
+        // Release: a thread that sees the flag and clears it also sees the thread that `attach`
         // left, and whether it sleeps for a time.
         self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);

@@ -96,13 +96,13 @@ pub(crate) struct Tail {
     pub(crate) durable_sequence_known: u64,
 }
 
-/// Bytes after the end of the log that do not belong to it: none of them was acknowledged under
-/// `Sync`.
+/// Bytes after the end of the log that do not belong to it: none of them is known to have been
+/// durable. A last group that was acknowledged and damaged later may be among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CutReport {
     /// The segment in which they start.
     pub(crate) file: String,
-    /// End of the last good frame of that segment.
+    /// End of the last good frame, or the first such byte where that is in a later segment.
     pub(crate) offset: u64,
     /// Number of bytes from there to the last one that is not zero, over all segments.
     pub(crate) bytes: u64,
@@ -165,8 +165,8 @@ pub(crate) struct ScanResult {
     pub(crate) cut: Option<CutReport>,
     /// Every segment file from the log base on; the ones after the tail's hold nothing good.
     pub(crate) segments: Vec<SegmentSummary>,
-    /// Numbers of segment files below the log base: a purge was interrupted, and they may be
-    /// removed.
+    /// Numbers of segment files below the log base: kept for reuse, or left by an interrupted
+    /// purge. A writable open keeps them for reuse or removes them.
     pub(crate) obsolete: Vec<u64>,
     /// The damage at which the scan stopped.
     pub(crate) unreadable: Option<Unreadable>,
