@@ -37,7 +37,7 @@
 //!
 //! | the state is | take | a crash leaves |
 //! |---|---|---|
-//! | keys and values, durable | [`PersistentStateMachine`]: keys in memory, values in its log | everything acknowledged |
+//! | keys and values, durable | [`PersistentStateMachine`]: keys in memory, values on disk | everything acknowledged |
 //! | keys and values, and a consensus engine has another log | [`MemoryStateMachine`] | nothing: the log fills it again |
 //! | keys and values, larger than memory | a [`StorageMachine`] over a [`Storage`] (fjall, redb, or yours) | what its storage has |
 //! | your own type, durable | your [`StateMachine`] in a [`Journaled`] | everything acknowledged |

@@ -186,7 +186,7 @@ families! {
 
     // Failures.
     Gauge "sprag_poisoned", ["reason"],
-        "1 for the kind of the first failure, after which the engine acknowledges nothing":
+        "1 for the kind of the first failure, after which the engine begins no step":
         |stats, out| {
             let reason = stats.poison.as_ref().map(Poison::reason);
             let mut reasons = Poison::REASONS.iter();
