@@ -332,6 +332,8 @@ fn keys_that_are_often_read_outlive_a_scan_also_while_they_are_written() {
 
 /// Keys, each with a rising version; a version divisible by three is a deletion.
 const KEYS: usize = 6;
+/// Fewest gets beside a writer: on a busy machine it may be done before a reader has begun.
+const GETS_MIN: u64 = 1_000;
 
 #[derive(Default)]
 struct Race {
@@ -343,12 +345,16 @@ struct Race {
     /// The highest version that a get has seen.
     seen: [AtomicU64; KEYS],
     went_back: AtomicU64,
+    /// Number of gets that ended.
+    gets: AtomicU64,
     is_over: AtomicBool,
 }
 
 impl Race {
+    /// Writes for at least so many rounds, and until the readers have met the writer often.
     fn write(&self, cache: &ReadCache, rounds: u64) {
-        for round in 1..=rounds {
+        let is_met = || self.gets.load(Ordering::SeqCst) >= GETS_MIN;
+        for round in (1..).take_while(|round| *round <= rounds || !is_met()) {
             let mut batch = StorageBatch::new();
             let chosen = (0..KEYS).filter(|key| round >> key & 1 == 1);
             for key in chosen.clone() {
@@ -398,6 +404,7 @@ impl Race {
                 self.went_back.fetch_add(1, Ordering::SeqCst);
             }
             self.seen[key].fetch_max(version, Ordering::SeqCst);
+            self.gets.fetch_add(1, Ordering::SeqCst);
         }
     }
 
