@@ -27,9 +27,9 @@ fn sigkill_takes_nothing_flushed_where_batches_are_not_synced() {
     kill::kill_again_and_again("machine::the_killed_program", open, (false, 6), |_| {});
 }
 
-/// Memory in all: the cache, the write buffer of up to twice its size, three that are being
-/// written, and pinned blocks of indexes and filters. How many of the buffers are written when the
-/// figure is read depends on the disk, so the limit has room for all.
+/// `memory_bytes` has room for the cache and the write buffer, which may grow to twice its size. It
+/// also has room for three buffers that are being written, and for blocks of indexes and filters.
+/// How many of the buffers are written when the figure is read depends on the disk.
 const SIZES: memory::Sizes = memory::Sizes {
     cache_bytes: 2 << 20,
     memory_bytes: (2 + 2 + 3 + 3) << 20,
