@@ -1,9 +1,9 @@
-//! Plain words: these tests count riddling words, item docs with an odd beginning, and long
-//! sentences. Each number may only fall.
+//! Plain words: these tests count riddling words, item docs with an odd beginning, long sentences,
+//! and wide lines. Each number may only fall.
 
 use std::path::PathBuf;
 
-use super::{files, read, rust_files};
+use super::{documents, files, read, rust_files};
 
 /// Words and phrases that hide who acts, or what is meant.
 const RIDDLES: &[&str] = &[
@@ -158,6 +158,30 @@ fn wide_lines(source: &str) -> Vec<String> {
     wide.map(|(line, _)| line.to_owned()).collect()
 }
 
+/// The lines of a page: the text of each line with prose, and an empty text for all else. Tables,
+/// code, headings, pictures and the targets of links are no prose.
+fn page_lines(page: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let prose = |line| {
+        let text = str::trim(line);
+        let is_fence = text.starts_with("```");
+        let is_code = fenced || is_fence;
+        fenced ^= is_fence;
+        let is_target = text.starts_with('[') && text.contains("]: ");
+        let is_other = text.starts_with(['|', '#', '<']) || text.starts_with("![");
+        if is_code || is_target || is_other { "" } else { text }
+    };
+    page.lines().map(prose).collect()
+}
+
+/// The lines with prose of a page that are too wide.
+fn wide_page_lines(page: &str) -> Vec<String> {
+    let is_wide =
+        |(line, text): &(&str, &str)| !text.is_empty() && line.chars().count() > COLUMNS_MAX;
+    let wide = page.lines().zip(page_lines(page)).filter(is_wide);
+    wide.map(|(line, _)| line.to_owned()).collect()
+}
+
 fn only_falls(kind: &str, found: &[String], left: usize) {
     let shown = found.join("\n");
     assert!(found.len() <= left, "{} {kind}, more than {left}:\n{shown}", found.len());
@@ -195,6 +219,11 @@ fn a_line_of_a_comment_is_narrow() {
 }
 
 #[test]
+fn a_line_of_a_page_is_narrow() {
+    assert_eq!(all(documents(), wide_page_lines), Vec::<String>::new());
+}
+
+#[test]
 fn the_counts_find_what_they_look_for() {
     let text =
         "/// For whoever\n/// reads: so\n/// too nobody. Somebody's log.\nfn nobody_waits() {}";
@@ -217,4 +246,8 @@ fn the_counts_find_what_they_look_for() {
     assert_eq!((line("").len(), wide_lines(&line(" words")).len()), (94, 0));
     assert_eq!(wide_lines(&line(" and a word")).len(), 1);
     assert_eq!(wide_lines(&format!("/// | {} |", "word ".repeat(20))).len(), 0);
+
+    let wide = "word ".repeat(21);
+    assert_eq!(wide_page_lines(&format!("{wide}\n```sh\n{wide}\n```\n{wide}")).len(), 2);
+    assert_eq!(wide_page_lines(&format!("| {wide} |\n# {wide}\n[a]: {wide}")).len(), 0);
 }
