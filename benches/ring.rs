@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_queue::ArrayQueue;
 use sprag::error::SubmitError;
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, Footprint, LogId, Partition, PayloadRef, Range,
+    ApplyConfig, ApplyManager, Entry, EntryRange, Fatal, Footprint, LogId, Partition, PayloadRef,
     Replies, StateMachine,
 };
 
@@ -34,7 +34,7 @@ impl StateMachine for Nothing {
         Footprint::Key(0)
     }
 
-    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, _: &EntryRange<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use sprag::error::SnapshotError;
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, Footprint, Journaled, LogId, Partition, Payload,
-    PayloadRef, PersistentConfig, Range, Rejection, Replies, Reply, SnapshotSink, SnapshotSource,
+    ApplyConfig, ApplyManager, Entry, EntryRange, Fatal, Footprint, Journaled, LogId, Partition,
+    Payload, PayloadRef, PersistentConfig, Rejection, Replies, Reply, SnapshotSink, SnapshotSource,
     StateMachine,
 };
 
@@ -97,7 +97,7 @@ impl StateMachine for Bank {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -192,7 +192,7 @@ pub use machine::{Journaled, MemoryConfig, MemoryStateMachine, PersistentStateMa
 pub use progress::waiter::Acknowledged;
 pub use progress::watermark::Stage;
 pub use ranges::partition::{Footprint, Partition};
-pub use ranges::range::{Entries, EntryRef, Range, Replies};
+pub use ranges::range::{Entries, EntryRange, EntryRef, Replies};
 pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};

@@ -15,8 +15,8 @@ use crate::common::{
 use sprag::error::{ApplyError, CloseError, Poison, ReadError, SubmitError, WaitError};
 use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{
-    ApplyConfig, ApplyManager, Durability, Entry, Fatal, MemoryStateMachine, Partition,
-    PersistentConfig, PersistentStateMachine, Range, Stage, StateMachine,
+    ApplyConfig, ApplyManager, Durability, Entry, EntryRange, Fatal, MemoryStateMachine, Partition,
+    PersistentConfig, PersistentStateMachine, Stage, StateMachine,
 };
 
 fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
@@ -38,7 +38,7 @@ enum Broken {
 /// A machine that breaks at the entry of index 5, once the gate is open.
 fn breaking<M: StateMachine>(inner: M, how: Broken, gate: &Arc<Gate>) -> Hooked<M> {
     let gate = Arc::clone(gate);
-    Hooked::new(inner, move |range: &Range<'_>, partition: Partition| {
+    Hooked::new(inner, move |range: &EntryRange<'_>, partition: Partition| {
         gate.pass();
         match how {
             _ if !meets(range, partition, 5) => Ok(()),

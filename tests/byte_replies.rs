@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use crate::common::{LONG, Scratch, apply_config, manage};
 use sprag::error::{ApplyError, OpenError, Poison, WaitError};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Footprint, Journaled, LogId, Partition,
-    Payload, PayloadRef, Range, Rejection, Replies, Reply, StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Entry, EntryRange, Fatal, Footprint, Journaled, LogId,
+    Partition, Payload, PayloadRef, Rejection, Replies, Reply, StateMachine,
 };
 
 /// The longest reply.
@@ -34,7 +34,7 @@ impl StateMachine for Echo {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -229,7 +229,7 @@ struct Undecided;
 impl StateMachine for Undecided {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -13,7 +13,7 @@ use crate::common::{LONG, Persistent, SHORT, Scratch, apply_config, block_on, ma
 use sprag::error::{
     ApplyError, CloseError, LogError, OpenError, SnapshotError, SubmitError, WaitError,
 };
-use sprag::{Entry, PersistentStateMachine, Range};
+use sprag::{Entry, EntryRange, PersistentStateMachine};
 
 fn put(index: u64) -> Entry<'static> {
     Entry::put(index, 1, b"key", b"value")
@@ -91,7 +91,7 @@ fn after_the_end_every_call_that_changes_anything_says_closed_and_reads_go_on() 
 fn a_close_that_was_not_done_in_time_stays_so_for_every_caller() {
     let gate = Gate::shut();
     let held = Arc::clone(&gate);
-    let machine = Hooked::new(memory(), move |_: &Range<'_>, _| {
+    let machine = Hooked::new(memory(), move |_: &EntryRange<'_>, _| {
         held.pass();
         Ok(())
     });

@@ -9,8 +9,8 @@ use crate::common::{LONG, Scratch, Watch, apply_config, manage};
 use sprag::error::{SnapshotError, SubmitError, WaitError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Journaled, Partition, PersistentConfig,
-    PersistentStateMachine, Range, Replies, Snapshot, SnapshotSink, Stage, StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Entry, EntryRange, Fatal, Journaled, Partition,
+    PersistentConfig, PersistentStateMachine, Replies, Snapshot, SnapshotSink, Stage, StateMachine,
 };
 
 fn log(first: u64, term: u64, entries: u64) -> Vec<Logged> {
@@ -239,7 +239,7 @@ fn one_snapshot_is_received_at_a_time() {
 struct Own;
 
 impl StateMachine for Own {
-    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, _: &EntryRange<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
     }
 

@@ -9,9 +9,9 @@ use crate::common::{LONG, Scratch, apply_config, dir_bytes, manage, workers};
 use sprag::error::{OpenError, Poison, ReadError, SnapshotError};
 use sprag::testing::{Fault, FaultError, SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Entry, Fatal, Footprint, Journaled, LogId, MemoryConfig,
-    MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine,
-    Range, Replies, Reply, SnapshotSink, SnapshotSource, Stage, StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Entry, EntryRange, Fatal, Footprint, Journaled, LogId,
+    MemoryConfig, MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig,
+    PersistentStateMachine, Replies, Reply, SnapshotSink, SnapshotSource, Stage, StateMachine,
 };
 
 /// Sixteen numbers, and the indexes seen; the order of one number's entries shows in it.
@@ -76,7 +76,7 @@ impl StateMachine for Numbers {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -419,7 +419,7 @@ fn a_machine_without_snapshots_says_so_and_goes_on() {
     impl StateMachine for Plain {
         fn apply(
             &self,
-            range: &Range<'_>,
+            range: &EntryRange<'_>,
             partition: Partition,
             replies: &mut Replies<'_>,
         ) -> Result<(), Fatal> {

@@ -14,9 +14,9 @@ use crate::common::{
 use sprag::error::{EntryError, OpenError, SubmitError};
 use sprag::testing::Stepped;
 use sprag::{
-    ApplyConfig, ApplyManager, CommandRef, CommitMode, Durability, Entry, Footprint, Limits,
-    MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
-    PersistentStateMachine, Range, Stage, StateMachine,
+    ApplyConfig, ApplyManager, CommandRef, CommitMode, Durability, Entry, EntryRange, Footprint,
+    Limits, MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
+    PersistentStateMachine, Stage, StateMachine,
 };
 
 /// Data on one range that a machine got.
@@ -33,7 +33,7 @@ struct Seen {
 fn watched<M: StateMachine>(inner: M, gate: &Arc<Gate>) -> (Hooked<M>, Arc<Mutex<Vec<Seen>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (notes, gate) = (Arc::clone(&seen), Arc::clone(gate));
-    let machine = Hooked::new(inner, move |range: &Range<'_>, partition| {
+    let machine = Hooked::new(inner, move |range: &EntryRange<'_>, partition| {
         gate.pass();
         let entries = range.last().index - range.first().index + 1;
         let thread = thread::current().id();

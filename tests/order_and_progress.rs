@@ -11,7 +11,8 @@ use crate::common::ops::{Logged, Op, log_of, with_entries};
 use crate::common::{LONG, PATIENT, SHORT, Scratch, Watch, apply_config, block_on, manage, within};
 use sprag::error::{ApplyError, CloseError, SubmitError, WaitError};
 use sprag::{
-    ApplyManager, Entry, PersistentStateMachine, Range, Reply, RetryPolicy, Stage, StateMachine,
+    ApplyManager, Entry, EntryRange, PersistentStateMachine, Reply, RetryPolicy, Stage,
+    StateMachine,
 };
 
 fn puts(indexes: std::ops::RangeInclusive<u64>) -> Vec<Logged> {
@@ -53,7 +54,7 @@ fn several_workers_leave_every_key_at_its_last_value() {
 fn a_caller_does_not_apply_itself_while_a_worker_is_still_at_an_earlier_entry() {
     let gate = Gate::shut();
     let held = Arc::clone(&gate);
-    let machine = Hooked::new(memory(), move |range: &Range<'_>, _| {
+    let machine = Hooked::new(memory(), move |range: &EntryRange<'_>, _| {
         if range.first().index == 1 {
             held.pass();
         }

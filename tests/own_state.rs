@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::common::{LONG, Scratch, apply_config, dir_bytes, manage};
 use sprag::error::OpenError;
 use sprag::{
-    Entry, Fatal, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition, Payload,
-    PersistentStateMachine, Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+    Entry, EntryRange, Fatal, Journaled, LogId, MemoryConfig, MemoryStateMachine, Partition,
+    Payload, PersistentStateMachine, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// A machine that has everything up to an entry.
@@ -17,7 +17,7 @@ struct Keeps(LogId);
 impl StateMachine for Keeps {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         _replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -100,7 +100,7 @@ struct Uncounted(AtomicU64);
 impl StateMachine for Uncounted {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -11,8 +11,8 @@ use crate::common::machines::{Gate, Hooked, KeyValueReads, gated, meets, memory}
 use crate::common::{LONG, SHORT, Scratch, apply_config, block_on, manage, open};
 use sprag::error::{Poison, ProposeError, SubmitError, WaitError};
 use sprag::{
-    ApplyConfig, ApplyManager, Command, Entry, Fatal, Footprint, Journaled, LogId, Partition,
-    Payload, PayloadRef, PersistentStateMachine, Range, Replies, Reply, StateMachine,
+    ApplyConfig, ApplyManager, Command, Entry, EntryRange, Fatal, Footprint, Journaled, LogId,
+    Partition, Payload, PayloadRef, PersistentStateMachine, Replies, Reply, StateMachine,
 };
 
 fn small(workers: usize, depth: usize) -> ApplyConfig {
@@ -155,7 +155,7 @@ fn an_error_after_the_entry_was_taken_carries_its_log_id() {
 
     // The machine fails in an entry applied by the caller, and by a worker.
     for inline in [true, false] {
-        let fails = |range: &Range<'_>, partition| match meets(range, partition, 2) {
+        let fails = |range: &EntryRange<'_>, partition| match meets(range, partition, 2) {
             true => Err(Fatal::new("two")),
             false => Ok(()),
         };
@@ -280,7 +280,7 @@ impl StateMachine for Echo {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

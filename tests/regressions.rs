@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use sprag::error::{OpenError, Poison, SubmitError};
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, Durability, Entry, Fatal, Footprint, Limits, LogId,
-    MemoryConfig, MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig,
-    PersistentStateMachine, Range, Replies, Stage, StateMachine,
+    ApplyConfig, ApplyManager, CommitMode, Durability, Entry, EntryRange, Fatal, Footprint, Limits,
+    LogId, MemoryConfig, MemoryStateMachine, Partition, Payload, PayloadRef, PersistentConfig,
+    PersistentStateMachine, Replies, Stage, StateMachine,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ impl StateMachine for Panicking {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         _replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

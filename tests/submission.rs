@@ -19,8 +19,8 @@ use crate::common::{
 use sprag::error::{ApplyError, EntryError, SubmitError, WaitError};
 use sprag::testing::Stepped;
 use sprag::{
-    ApplyManager, Command, Entry, LeaderTag, LogId, MemoryStateMachine, Note, Payload,
-    PersistentStateMachine, Range, Reply, StateMachine,
+    ApplyManager, Command, Entry, EntryRange, LeaderTag, LogId, MemoryStateMachine, Note, Payload,
+    PersistentStateMachine, Reply, StateMachine,
 };
 
 type Refusal = SubmitError;
@@ -518,7 +518,7 @@ fn a_future_completes_when_its_index_is_acknowledged() {
     }
     let gate = Gate::shut();
     let held = Arc::clone(&gate);
-    let machine = Hooked::new(memory(), move |range: &Range<'_>, _| {
+    let machine = Hooked::new(memory(), move |range: &EntryRange<'_>, _| {
         if range.first().index >= 3 {
             held.pass();
         }

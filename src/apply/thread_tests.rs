@@ -22,9 +22,9 @@ use crate::snapshot::SnapshotReceiver;
 use crate::testing::SimDisk;
 use crate::threads::Step;
 use crate::{
-    ApplyConfig, CommandRef, CompactionPolicy, Entry, Fatal, Footprint, Journaled, LogId,
-    MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
-    PersistentStateMachine, Range, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+    ApplyConfig, CommandRef, CompactionPolicy, Entry, EntryRange, Fatal, Footprint, Journaled,
+    LogId, MemoryConfig, MemoryStateMachine, Partition, PayloadRef, PersistentConfig,
+    PersistentStateMachine, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Long enough for anything that is not stuck.
@@ -167,8 +167,13 @@ impl Counter {
 }
 
 impl StateMachine for Counter {
-    fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
-        for entry in range.entries(part) {
+    fn apply(
+        &self,
+        run: &EntryRange<'_>,
+        of: Partition,
+        to: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        for entry in run.entries(of) {
             let entry = entry?;
             let index = entry.log_id.index;
             if let During(Some(during)) = &self.during {
@@ -211,8 +216,13 @@ impl StateMachine for Keyed {
         }
     }
 
-    fn apply(&self, range: &Range<'_>, part: Partition, to: &mut Replies<'_>) -> Result<(), Fatal> {
-        self.0.apply(range, part, to)
+    fn apply(
+        &self,
+        run: &EntryRange<'_>,
+        of: Partition,
+        to: &mut Replies<'_>,
+    ) -> Result<(), Fatal> {
+        self.0.apply(run, of, to)
     }
 }
 

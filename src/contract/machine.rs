@@ -8,7 +8,7 @@ use crate::error::{Fatal, SnapshotError};
 use crate::hook::Hook;
 use crate::log::Journal;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::{SnapshotSink, SnapshotSource};
 
 /// A deterministic state machine, fed by the log.
@@ -41,7 +41,7 @@ pub trait StateMachine: Send + Sync + 'static {
     /// does.
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal>;

@@ -8,7 +8,7 @@ use super::staging::Staging;
 use crate::entry::LogId;
 use crate::error::{Corrupt, Fatal, OpenError, Poison};
 use crate::ranges::partition::Partition;
-use crate::ranges::range::{Range, RangeParts, Replies};
+use crate::ranges::range::{EntryRange, RangeParts, Replies};
 use crate::sync::set_aside;
 
 /// A range that could not be applied.
@@ -41,7 +41,7 @@ pub(crate) fn run_machine<M: StateMachine>(
     partition: Partition,
 ) -> Result<u64, Failed> {
     let progress = Cell::new(parts.first.index);
-    let range = &Range::new(parts, &progress);
+    let range = &EntryRange::new(parts, &progress);
     let mut replies = Replies::new(range.slots);
     let aside = set_aside();
     let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));

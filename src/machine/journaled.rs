@@ -22,7 +22,7 @@ use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
 use crate::opening::LogOpening;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotSink, SnapshotSource};
 use crate::sync::{Mutex, Rank};
 
@@ -39,8 +39,8 @@ use crate::sync::{Mutex, Rank};
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use std::time::Duration;
 /// use sprag::{
-///     ApplyConfig, ApplyManager, Entry, Fatal, Journaled, LogId, Partition, Payload,
-///     PersistentConfig, Range, Replies, Reply, StateMachine,
+///     ApplyConfig, ApplyManager, Entry, EntryRange, Fatal, Journaled, LogId, Partition, Payload,
+///     PersistentConfig, Replies, Reply, StateMachine,
 /// };
 ///
 /// /// Adds up how many bytes it was sent.
@@ -50,7 +50,7 @@ use crate::sync::{Mutex, Rank};
 /// impl StateMachine for Bytes {
 ///     fn apply(
 ///         &self,
-///         range: &Range<'_>,
+///         range: &EntryRange<'_>,
 ///         partition: Partition,
 ///         replies: &mut Replies<'_>,
 ///     ) -> Result<(), Fatal> {
@@ -312,7 +312,7 @@ impl<M: StateMachine> StateMachine for Counted<M> {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -378,7 +378,7 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

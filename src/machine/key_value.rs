@@ -22,7 +22,7 @@ use crate::error::{Fatal, Poison, ReadError, SnapshotError};
 use crate::places::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::ranges::partition::{Footprint, Partition, hash_part};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::writer::SnapshotMeta;
 use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
@@ -410,7 +410,7 @@ impl<C: Cell> KeyValue<C> {
     /// See [`StateMachine::apply`](crate::contract::machine::StateMachine::apply).
     pub(crate) fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -90,7 +90,7 @@ impl<C: Cell> Bed<C> {
     ) {
         let progress = std::cell::Cell::new(0);
         let first = LogId::new(first, 1);
-        let range = Range::new(
+        let range = EntryRange::new(
             RangeParts { slots, first, count: count as u32, barrier, encoded },
             &progress,
         );

@@ -15,7 +15,7 @@ use crate::hook::Hook;
 use crate::log::appender::AppenderConfig;
 use crate::log::{Journal, MemoryJournal};
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::writer::SnapshotWriter;
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 
@@ -160,7 +160,7 @@ impl StateMachine for MemoryStateMachine {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

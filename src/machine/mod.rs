@@ -28,7 +28,7 @@ pub use crate::error::Fatal;
 #[doc(hidden)]
 pub use crate::places::table::SegmentHold;
 pub use crate::ranges::partition::{Footprint, Partition};
-pub use crate::ranges::range::{Entries, EntryRef, Range, Replies};
+pub use crate::ranges::range::{Entries, EntryRange, EntryRef, Replies};
 pub use journaled::Journaled;
 pub use memory::{MemoryConfig, MemoryStateMachine};
 pub use persistent::PersistentStateMachine;

@@ -19,7 +19,7 @@ use crate::log::{Journal, RecoveryReport};
 use crate::opening::LogOpening;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::{Snapshot, SnapshotKind};
 use crate::sync::{Mutex, Rank};
 
@@ -247,7 +247,7 @@ impl StateMachine for Replayed {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -267,7 +267,7 @@ impl StateMachine for PersistentStateMachine {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

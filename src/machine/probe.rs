@@ -9,7 +9,7 @@ use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, RangeParts, Replies};
+use crate::ranges::range::{EntryRange, RangeParts, Replies};
 use crate::ranges::slots::SlotRing;
 
 /// A state with values on the heap, without a manager around it.
@@ -92,7 +92,7 @@ impl Probe {
         let Frame { slots, bytes, first, count } = frame;
         let encoded = Encoded::elsewhere(bytes);
         let parts = RangeParts { slots, first: *first, count: *count, barrier: false, encoded };
-        let range = Range::new(parts, &progress);
+        let range = EntryRange::new(parts, &progress);
         self.state.apply(&range, Partition::WHOLE, &mut Replies::new(slots))
     }
 

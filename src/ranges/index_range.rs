@@ -2,7 +2,7 @@
 //!
 //! One type serves on the whole way: entries that wait for their commit, entries in the workers'
 //! rings, and the frames that the appender remembers. What a state machine is given is a
-//! [`Range`](super::range::Range), which has the bytes too.
+//! [`EntryRange`](super::range::EntryRange), which has the bytes too.
 
 use std::collections::VecDeque;
 

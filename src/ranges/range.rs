@@ -8,7 +8,7 @@ use crate::error::Fatal;
 use crate::ranges::partition::Partition;
 use crate::ranges::slots::SlotRing;
 
-/// The parts of a [`Range`].
+/// The parts of an [`EntryRange`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RangeParts<'a> {
     pub(crate) slots: &'a SlotRing,
@@ -25,7 +25,7 @@ pub(crate) struct RangeParts<'a> {
 ///
 /// It has the bytes of its entries; an `IndexRange` only has their place.
 #[derive(Debug)]
-pub struct Range<'a> {
+pub struct EntryRange<'a> {
     pub(crate) slots: &'a SlotRing,
     /// Log id of the first entry.
     first: LogId,
@@ -38,7 +38,7 @@ pub struct Range<'a> {
     pub(crate) progress: &'a Cell<u64>,
 }
 
-impl<'a> Range<'a> {
+impl<'a> EntryRange<'a> {
     /// Makes a range of its parts. `progress` has the index being applied, from the first one on.
     pub(crate) fn new(parts: RangeParts<'a>, progress: &'a Cell<u64>) -> Self {
         let RangeParts { slots, first, count, barrier, encoded } = parts;
@@ -102,10 +102,10 @@ pub struct EntryRef<'a> {
     pub payload: PayloadRef<'a>,
 }
 
-/// Iterator over the entries of one partition; see [`Range::entries`].
+/// Iterator over the entries of one partition; see [`EntryRange::entries`].
 #[derive(Debug)]
 pub struct Entries<'a> {
-    range: &'a Range<'a>,
+    range: &'a EntryRange<'a>,
     partition: Partition,
     next: u32,
 }

@@ -11,7 +11,7 @@
 //! use sprag::error::OpenError;
 //! use sprag::testing::Random;
 //! use sprag::testing::conformance::{OwnedPayload, Subject, Suite};
-//! use sprag::{Fatal, Partition, Payload, PayloadRef, Range, Replies, Reply, StateMachine};
+//! use sprag::{EntryRange, Fatal, Partition, Payload, PayloadRef, Replies, Reply, StateMachine};
 //!
 //! /// A sum of small numbers. Every entry is a barrier, as nothing else is said.
 //! #[derive(Default)]
@@ -21,7 +21,7 @@
 //!     // ...
 //! #   fn apply(
 //! #       &self,
-//! #       range: &Range<'_>,
+//! #       range: &EntryRange<'_>,
 //! #       partition: Partition,
 //! #       replies: &mut Replies<'_>,
 //! #   ) -> Result<(), Fatal> {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use sprag::error::ReadError;
 use sprag::testing::storage::MemoryStorage;
 use sprag::{
-    Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition, PayloadRef,
-    PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats, StorageMachine, Value,
+    EntryRange, Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition,
+    PayloadRef, PersistentStateMachine, Replies, StateMachine, StateMachineStats, StorageMachine,
+    Value,
 };
 
 use super::model::Model;
@@ -114,7 +115,7 @@ pub fn memory() -> MemoryStateMachine {
     MemoryStateMachine::new(MemoryConfig::default()).unwrap()
 }
 
-type Hook = Box<dyn Fn(&Range<'_>, Partition) -> Result<(), Fatal> + Send + Sync>;
+type Hook = Box<dyn Fn(&EntryRange<'_>, Partition) -> Result<(), Fatal> + Send + Sync>;
 
 /// A machine that calls a hook before each range that it applies.
 pub struct Hooked<M> {
@@ -125,7 +126,7 @@ pub struct Hooked<M> {
 impl<M> Hooked<M> {
     pub fn new(
         inner: M,
-        hook: impl Fn(&Range<'_>, Partition) -> Result<(), Fatal> + Send + Sync + 'static,
+        hook: impl Fn(&EntryRange<'_>, Partition) -> Result<(), Fatal> + Send + Sync + 'static,
     ) -> Self {
         Self { inner, hook: Box::new(hook) }
     }
@@ -146,7 +147,7 @@ impl<M: StateMachine> StateMachine for Hooked<M> {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {
@@ -168,7 +169,7 @@ impl<M: StateMachine> StateMachine for Hooked<M> {
 }
 
 /// Whether the entry of `index` is in `partition`; leaves the range's progress at that entry.
-pub fn meets(range: &Range<'_>, partition: Partition, index: u64) -> bool {
+pub fn meets(range: &EntryRange<'_>, partition: Partition, index: u64) -> bool {
     range.entries(partition).any(|entry| entry.unwrap().log_id.index == index)
 }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use sprag::error::SnapshotError;
 use sprag::{
-    Fatal, Footprint, LogId, Partition, PayloadRef, Range, Rejection, Replies, Reply, SnapshotSink,
-    SnapshotSource, StateMachine,
+    EntryRange, Fatal, Footprint, LogId, Partition, PayloadRef, Rejection, Replies, Reply,
+    SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Ways in which a machine is broken.
@@ -174,7 +174,7 @@ impl StateMachine for Machine {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

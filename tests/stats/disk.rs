@@ -6,8 +6,8 @@ use std::time::Duration;
 use sprag::error::SnapshotError;
 use sprag::testing::SimDisk;
 use sprag::{
-    ApplyStats, CompactionPolicy, Durability, Entry, Fatal, Journaled, LogId, Partition,
-    PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
+    ApplyStats, CompactionPolicy, Durability, Entry, EntryRange, Fatal, Journaled, LogId,
+    Partition, PersistentStateMachine, Replies, SnapshotSink, StateMachine,
 };
 
 use super::{Own, fill, one_worker, opaque, stepped, stepped_with};
@@ -136,7 +136,7 @@ fn a_compaction_that_fails_is_counted_until_one_is_done() {
     impl StateMachine for Late {
         fn apply(
             &self,
-            range: &Range<'_>,
+            range: &EntryRange<'_>,
             partition: Partition,
             replies: &mut Replies<'_>,
         ) -> Result<(), Fatal> {

@@ -18,10 +18,10 @@ use crate::common::{LONG, Scratch, apply_config, manage};
 use sprag::error::SnapshotError;
 use sprag::testing::{SimDisk, Stepped};
 use sprag::{
-    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, Durability, Entry, Fatal,
-    Footprint, IoBackend, Journaled, LogId, MemoryConfig, MemoryStateMachine, MemoryStats,
-    Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine, Range, Rejection,
-    Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
+    ApplyConfig, ApplyManager, ApplyStats, CommitMode, Contiguity, Durability, Entry, EntryRange,
+    Fatal, Footprint, IoBackend, Journaled, LogId, MemoryConfig, MemoryStateMachine, MemoryStats,
+    Partition, Payload, PayloadRef, PersistentConfig, PersistentStateMachine, Rejection, Replies,
+    Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
 /// Each figure, and its test here. A figure that is missing here fails
@@ -183,7 +183,7 @@ impl StateMachine for Own {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

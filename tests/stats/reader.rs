@@ -9,7 +9,7 @@ use std::time::Duration;
 use sprag::error::{OpenError, Poison};
 use sprag::testing::{Fault, FaultError, SimDisk};
 use sprag::{
-    Entry, Fatal, Journaled, Partition, PersistentStateMachine, Range, Replies, StateMachine,
+    Entry, EntryRange, Fatal, Journaled, Partition, PersistentStateMachine, Replies, StateMachine,
     StateMachineStats,
 };
 
@@ -61,7 +61,7 @@ struct Stuck {
 }
 
 impl StateMachine for Stuck {
-    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, _: &EntryRange<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
     }
 

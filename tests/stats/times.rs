@@ -8,8 +8,8 @@ use sprag::error::SnapshotError;
 use sprag::testing::storage::MemoryStorage;
 use sprag::testing::{HandClock, SimDisk, Stepped};
 use sprag::{
-    Durability, Entry, Fatal, Footprint, Journaled, LogId, Partition, Payload, PayloadRef,
-    PersistentConfig, PersistentStateMachine, Range, Replies, SnapshotSink, StateMachine,
+    Durability, Entry, EntryRange, Fatal, Footprint, Journaled, LogId, Partition, Payload,
+    PayloadRef, PersistentConfig, PersistentStateMachine, Replies, SnapshotSink, StateMachine,
     StorageConfig, TimeHistogram,
 };
 
@@ -118,7 +118,7 @@ struct SlowMachine {
 impl StateMachine for SlowMachine {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sprag::testing::hooks::{Hook, Staging, Views};
 use sprag::{
-    Durability, Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine, Partition,
-    PayloadRef, Range, Replies, StateMachine, StateMachineStats,
+    Durability, EntryRange, Fatal, Footprint, Journal, LogId, MemoryConfig, MemoryStateMachine,
+    Partition, PayloadRef, Replies, StateMachine, StateMachineStats,
 };
 
 use crate::common::machines::Gate;
@@ -121,7 +121,7 @@ impl StateMachine for Batched {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

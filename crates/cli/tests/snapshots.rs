@@ -19,8 +19,8 @@ use crate::common::{
 };
 use serde_json::json as object;
 use sprag::{
-    ApplyConfig, CommitMode, Contiguity, Entry, Fatal, Journaled, Partition,
-    PersistentStateMachine, Range, Replies, StateMachine,
+    ApplyConfig, CommitMode, Contiguity, Entry, EntryRange, Fatal, Journaled, Partition,
+    PersistentStateMachine, Replies, StateMachine,
 };
 
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
@@ -187,7 +187,7 @@ fn a_backup_is_taken_beside_a_writer_and_never_of_a_part() {
 struct Ledger;
 
 impl StateMachine for Ledger {
-    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, _: &EntryRange<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
     }
 }

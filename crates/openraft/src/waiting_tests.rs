@@ -14,7 +14,7 @@ use openraft::{
 use sprag::error::SnapshotError;
 use sprag::snapshot::{SnapshotSink, SnapshotSource};
 use sprag::testing::{Fault, FaultError, SimDisk};
-use sprag::{ApplyConfig, Fatal, Journaled, Partition, Range, Replies, Reply, StateMachine};
+use sprag::{ApplyConfig, EntryRange, Fatal, Journaled, Partition, Replies, Reply, StateMachine};
 
 use crate::{Opaque, Response, SnapshotFile, Store, config};
 
@@ -69,7 +69,7 @@ struct Held(Arc<Gate>);
 impl StateMachine for Held {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -15,8 +15,8 @@ use openraft::{
 use sprag::error::WaitError;
 use sprag::testing::SimDisk;
 use sprag::{
-    Fatal, Journaled, Partition, PayloadRef, PersistentStateMachine, Range, Replies, Reply, Stage,
-    StateMachine,
+    EntryRange, Fatal, Journaled, Partition, PayloadRef, PersistentStateMachine, Replies, Reply,
+    Stage, StateMachine,
 };
 use sprag_openraft::{Opaque, Reason, Request, Response, SnapshotFile, Store, decode};
 
@@ -484,7 +484,7 @@ struct Sum(AtomicU64);
 impl StateMachine for Sum {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -31,7 +31,7 @@ use crate::machine::cell::HeapCell;
 use crate::machine::sorted::Sorted;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::Snapshot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -95,7 +95,7 @@ impl StateMachine for Toy {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

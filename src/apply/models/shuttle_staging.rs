@@ -18,7 +18,7 @@ use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
 use crate::hook::Hook;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 
 const BATCH_SIZE: usize = 2;
 const ENTRIES: u64 = 6;
@@ -57,7 +57,7 @@ impl StateMachine for Batching {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -24,7 +24,7 @@ use crate::hook::Hook;
 use crate::log::{Journal, MemoryJournal};
 use crate::machine::PersistentStateMachine;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{Range, Replies};
+use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 use crate::sync::{Mutex, Rank};
 
@@ -423,7 +423,7 @@ impl<S: Storage> StateMachine for StorageMachine<S> {
 
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         replies: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

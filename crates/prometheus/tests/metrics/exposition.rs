@@ -154,7 +154,7 @@ impl sprag::StateMachine for Panics {
     #[allow(clippy::panic, reason = "this is what it is for")]
     fn apply(
         &self,
-        _: &sprag::Range<'_>,
+        _: &sprag::EntryRange<'_>,
         _: sprag::Partition,
         _: &mut sprag::Replies<'_>,
     ) -> Result<(), sprag::Fatal> {

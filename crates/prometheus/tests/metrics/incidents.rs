@@ -16,8 +16,8 @@ use std::time::Duration;
 use sprag::error::SubmitError;
 use sprag::testing::SimDisk;
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, Journaled, Partition, PersistentConfig,
-    PersistentStateMachine, Range, Replies, StateMachine,
+    ApplyConfig, ApplyManager, Entry, EntryRange, Fatal, Journaled, Partition, PersistentConfig,
+    PersistentStateMachine, Replies, StateMachine,
 };
 
 use crate::scrape::Scrape;
@@ -150,7 +150,7 @@ struct Stuck(Arc<Gate>);
 impl StateMachine for Stuck {
     fn apply(
         &self,
-        range: &Range<'_>,
+        range: &EntryRange<'_>,
         partition: Partition,
         _: &mut Replies<'_>,
     ) -> Result<(), Fatal> {

@@ -14,8 +14,8 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use sprag::testing::storage::MemoryStorage;
 use sprag::{
-    ApplyConfig, ApplyManager, Entry, Fatal, MemoryConfig, MemoryStateMachine, Partition,
-    PersistentConfig, PersistentStateMachine, Range, Replies, StateMachine, StateMachineStats,
+    ApplyConfig, ApplyManager, Entry, EntryRange, Fatal, MemoryConfig, MemoryStateMachine,
+    Partition, PersistentConfig, PersistentStateMachine, Replies, StateMachine, StateMachineStats,
     StorageConfig, StorageMachine,
 };
 use sprag_prometheus::SpragCollector;
@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Cached;
 
 impl StateMachine for Cached {
-    fn apply(&self, _: &Range<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
+    fn apply(&self, _: &EntryRange<'_>, _: Partition, _: &mut Replies<'_>) -> Result<(), Fatal> {
         Ok(())
     }
 
