@@ -27,6 +27,8 @@ use crate::{
     PersistentStateMachine, Replies, Reply, SnapshotSink, SnapshotSource, StateMachine,
 };
 
+type Applied = Result<(), Fatal>;
+
 /// Long enough for anything that is not stuck.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -167,13 +169,8 @@ impl Counter {
 }
 
 impl StateMachine for Counter {
-    fn apply(
-        &self,
-        run: &EntryRange<'_>,
-        of: Partition,
-        to: &mut Replies<'_>,
-    ) -> Result<(), Fatal> {
-        for entry in run.entries(of) {
+    fn apply(&self, range: &EntryRange<'_>, part: Partition, to: &mut Replies<'_>) -> Applied {
+        for entry in range.entries(part) {
             let entry = entry?;
             let index = entry.log_id.index;
             if let During(Some(during)) = &self.during {
@@ -216,13 +213,8 @@ impl StateMachine for Keyed {
         }
     }
 
-    fn apply(
-        &self,
-        run: &EntryRange<'_>,
-        of: Partition,
-        to: &mut Replies<'_>,
-    ) -> Result<(), Fatal> {
-        self.0.apply(run, of, to)
+    fn apply(&self, range: &EntryRange<'_>, part: Partition, to: &mut Replies<'_>) -> Applied {
+        self.0.apply(range, part, to)
     }
 }
 
