@@ -1,14 +1,29 @@
 //! The apply manager: the public face of an engine.
 
+// Batches of any length, and entries that the engine numbers.
+pub(crate) mod retry;
+
+pub(crate) mod propose;
+
+// The facets: the log, the log of a consensus engine, snapshots.
+pub(crate) mod log;
+
+pub(crate) mod consensus;
+
+pub(crate) mod snapshots;
+
+// Waits for one entry.
+pub(crate) mod log_ids;
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::known::Submitted;
-use super::submit::{Mode, Submission};
-use super::threads::Threads;
+use crate::apply::engine::Engine;
+use crate::apply::pipeline::known::Submitted;
+use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::apply::stats::StatsReader;
+use crate::apply::threads::Threads;
 use crate::config::{ApplyConfig, Durability, workers_at_most};
 use crate::contract::machine::StateMachine;
 use crate::disk::holders::{Holder, Holding};

@@ -4,10 +4,10 @@ mod reader;
 
 use std::time::Duration;
 
-use crate::apply::compaction::CompactionStats;
+use crate::apply::desks::compaction::CompactionStats;
 use crate::apply::engine::Engine;
-use crate::apply::latency::LatencyStats;
 use crate::apply::manager::ApplyManager;
+use crate::apply::pipeline::latency::LatencyStats;
 use crate::config::Durability;
 use crate::contract::machine::{StateMachine, StateMachineStats};
 use crate::error::Poison;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
+use crate::apply::engine::Engine;
 use crate::contract::machine::StateMachine;
 use crate::error::Poison;
 use crate::sync::atomic::{AtomicU64, Ordering};

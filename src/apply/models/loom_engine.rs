@@ -9,7 +9,7 @@ use loom::thread;
 use super::loom_parts::check;
 use super::{FIRST, FOREVER, LAST, Toy, put};
 use crate::apply::engine::Engine;
-use crate::apply::submit::Mode;
+use crate::apply::pipeline::submit::Mode;
 use crate::apply::threads;
 use crate::clock::Clock;
 use crate::config::ApplyConfig;
@@ -82,7 +82,7 @@ fn the_applied_mark_is_the_least_cursor_whoever_moved_last() {
 #[test]
 #[should_panic(expected = "assertion `left == right` failed")]
 fn canary_without_the_workers_fence_the_applied_mark_sticks() {
-    let _canary = canary::leave_out("apply/worker.rs");
+    let _canary = canary::leave_out("apply/pipeline/worker.rs");
     check(3, two_workers_finish_the_same_range_together);
 }
 
@@ -109,7 +109,7 @@ fn the_reply_of_a_future_is_in_its_cell_before_the_mark_says_applied() {
 #[test]
 #[should_panic(expected = "its reply is lost")]
 fn canary_without_the_cells_fence_a_future_finds_no_reply() {
-    let _canary = canary::leave_out("apply/cells.rs");
+    let _canary = canary::leave_out("apply/pipeline/cells.rs");
     check(3, two_workers_finish_the_entry_of_a_future_together);
 }
 

@@ -12,7 +12,7 @@ use shuttle::thread;
 
 use super::{FIRST, FOREVER, LAST, Toy, put};
 use crate::apply::manager::ApplyManager;
-use crate::apply::propose::Proposal;
+use crate::apply::manager::propose::Proposal;
 use crate::config::ApplyConfig;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError, WaitError};
@@ -167,7 +167,7 @@ fn it_closes_while_one_submits() {
     let submitter = thread::spawn(move || {
         let mut accepted = 0;
         for index in 1..=3 {
-            match engine.submit(&[entry(index)], crate::apply::submit::Mode::Async) {
+            match engine.submit(&[entry(index)], crate::apply::pipeline::submit::Mode::Async) {
                 Ok(_) => accepted = index,
                 Err(SubmitError::Closed) => break,
                 Err(other) => panic!("{other}"),

@@ -6,7 +6,7 @@ use std::fmt;
 use super::log::{Log, Logged, with_entries};
 use super::reference::{Reference, check_poison, compare_applied, poisoned, stepped, submit};
 use super::{Check, DurableSubject, Failure};
-use crate::apply::consensus::ConsensusLog;
+use crate::apply::manager::consensus::ConsensusLog;
 use crate::config::{CommitMode, PersistentConfig};
 use crate::contract::machine::StateMachine;
 use crate::entry::LogId;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::cells::ReplyCell;
-use super::engine::{Appending, Engine};
-use super::manager::ApplyManager;
-use super::retry::Deadline;
-use super::submit::{Mode, Submission};
+use crate::apply::engine::{Appending, Engine};
+use crate::apply::manager::ApplyManager;
+use crate::apply::manager::retry::Deadline;
+use crate::apply::pipeline::cells::ReplyCell;
+use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, LogId, Payload, Reply};
 use crate::error::{Poison, ProposeError, SubmitError, WaitError};

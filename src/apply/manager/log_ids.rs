@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::manager::ApplyManager;
-use super::retry::Deadline;
+use crate::apply::engine::Engine;
+use crate::apply::manager::ApplyManager;
+use crate::apply::manager::retry::Deadline;
 use crate::contract::machine::StateMachine;
 use crate::entry::LogId;
 use crate::error::WaitError;

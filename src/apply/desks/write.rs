@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::engine::Engine;
-use super::log_waits::LOG_TIMEOUT;
-use super::snapshot_calls::{CompactionReport, SnapshotReport};
-use super::views::HeldPlaces;
+use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::desks::views::HeldPlaces;
+use crate::apply::engine::Engine;
+use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
 use crate::contract::machine::StateMachine;
 use crate::contract::view::View;
 use crate::disk::names::snapshot_name;
@@ -144,23 +144,23 @@ impl View {
 }
 
 /// The turn to write a snapshot, or to give up a part of the log.
-pub(super) type Turn<'a> = crate::sync::TurnGuard<'a>;
+pub(in crate::apply) type Turn<'a> = crate::sync::TurnGuard<'a>;
 
 impl<M: StateMachine> Engine<M> {
     /// Refuses to change snapshots or the log after the end. The caller has the turn, without which
     /// the log is not closed.
-    pub(super) fn check_open(&self) -> Result<(), SnapshotError> {
+    pub(in crate::apply) fn check_open(&self) -> Result<(), SnapshotError> {
         if self.is_closed() { Err(SnapshotError::Closed) } else { Ok(()) }
     }
 
-    pub(super) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
+    pub(in crate::apply) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
         self.progress.poison.check()?;
         let log = self.log.as_deref();
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
     }
 
     /// Writes the state of this moment into the directory.
-    pub(super) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
+    pub(in crate::apply) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
         let _turn = self.snapshots.turn();
         self.check_open()?;
         self.write_snapshot(Covered::Stays).map(|written| written.report)
@@ -168,7 +168,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Writes the state of this moment to `out`, which is foreign code. It runs without a lock,
     /// except for a user's machine, which stands still until it has written.
-    pub(super) fn snapshot_to(
+    pub(in crate::apply) fn snapshot_to(
         &self,
         out: &mut dyn SnapshotSink,
     ) -> Result<SnapshotReport, SnapshotError> {
@@ -183,7 +183,10 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Writes a view that was taken of this engine into the directory.
-    pub(super) fn snapshot_of(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
+    pub(in crate::apply) fn snapshot_of(
+        &self,
+        view: View,
+    ) -> Result<SnapshotReport, SnapshotError> {
         let _turn = self.snapshots.turn();
         self.check_open()?;
         let newest = self.snapshots.newest_mark();
@@ -283,7 +286,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
-    pub(super) fn move_snapshot_to(&self, log_id: LogId) -> Result<Mark, Poison> {
+    pub(in crate::apply) fn move_snapshot_to(&self, log_id: LogId) -> Result<Mark, Poison> {
         let (mark, applied) = (Mark::through(log_id.index), self.progress.applied_mark());
         let before = self.snapshots.newest_mark();
         invariant!(self, mark <= applied, "snapshot <= applied", "{mark} and {applied}");
@@ -297,7 +300,10 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Compacts, for a caller that has the turn.
-    pub(super) fn compact_in(&self, _turn: &Turn<'_>) -> Result<CompactionReport, SnapshotError> {
+    pub(in crate::apply) fn compact_in(
+        &self,
+        _turn: &Turn<'_>,
+    ) -> Result<CompactionReport, SnapshotError> {
         let began_at = self.latency.now();
         let result = self.compact_now();
         if result.is_ok() {
@@ -358,7 +364,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// The newest snapshot. The call does not wait for a writer of the next one.
-    pub(super) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
+    pub(in crate::apply) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let log = self.log_for_snapshots()?;
         loop {
             let mark = self.snapshots.newest_mark();
@@ -374,7 +380,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Purges as [`ManagerLog::purge`](crate::ManagerLog::purge) does, up to an entry in
     /// `snapshot`, whose entry is `covered`.
-    pub(super) fn purge(
+    pub(in crate::apply) fn purge(
         &self,
         index: u64,
         covered: LogId,
@@ -393,7 +399,7 @@ impl<M: StateMachine> Engine<M> {
     /// The sync must come first. A truncation in the log writer's queue may take back entries
     /// before a place that still counts as a possible start. A later truncation cannot reach below
     /// the committed index.
-    pub(super) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
+    pub(in crate::apply) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
         let submitted = self.progress.submitted_mark();
         log.start_below(log.free_below(Mark::through(index), submitted))
             // Entries before a segment that began since may not be durable.
@@ -437,7 +443,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Moves the beginning of the log to `start`. The state up to `covered`, which is beyond, is
     /// durable elsewhere.
-    pub(super) fn move_beginning(
+    pub(in crate::apply) fn move_beginning(
         &self,
         log: &Log,
         covered: LogId,
@@ -452,7 +458,7 @@ impl<M: StateMachine> Engine<M> {
     }
 }
 
-pub(super) fn snapshot_error(error: WaitError) -> SnapshotError {
+pub(in crate::apply) fn snapshot_error(error: WaitError) -> SnapshotError {
     match error {
         WaitError::Poisoned(poison) => SnapshotError::Poisoned(poison),
         WaitError::Closed { .. } => SnapshotError::Closed,

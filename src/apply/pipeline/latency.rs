@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use histogram::AtomicHistogram;
 
-use super::times::EngineTimes;
+use crate::apply::pipeline::times::EngineTimes;
 use crate::bytes::nanos;
 use crate::clock::Clock;
 use crate::numbers::Mark;

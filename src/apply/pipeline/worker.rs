@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::cells::ReplyCells;
-use super::counters::Counters;
-use super::latency::Latency;
-use super::ring::Rings;
-use super::staging::Staged;
-use super::times::RangeSampling;
-use super::views::reach_view_token;
+use crate::apply::counters::Counters;
+use crate::apply::desks::views::reach_view_token;
+use crate::apply::pipeline::cells::ReplyCells;
+use crate::apply::pipeline::latency::Latency;
+use crate::apply::pipeline::ring::Rings;
+use crate::apply::pipeline::staging::Staged;
+use crate::apply::pipeline::times::RangeSampling;
 use crate::bytes::at_most;
 use crate::contract::machine::StateMachine;
 use crate::contract::run::run_machine;
@@ -53,9 +53,9 @@ pub(crate) struct Worker {
 #[derive(Debug, Default)]
 pub(crate) struct WorkerState {
     /// A popped range that waits for the other workers, or for the commit of the batch before it.
-    pub(super) pending: Option<IndexRange>,
+    pub(in crate::apply) pending: Option<IndexRange>,
     /// For a machine over a storage: entries applied and not committed.
-    pub(super) staged: Staged,
+    pub(in crate::apply) staged: Staged,
     /// The segment of the last range.
     segment: Option<(u32, Arc<SegmentBytes>)>,
     sampling: RangeSampling,
@@ -63,13 +63,13 @@ pub(crate) struct WorkerState {
 
 impl Worker {
     /// Locks the worker's place, if no thread has it.
-    pub(super) fn try_place(&self) -> Option<MutexGuard<'_, WorkerState>> {
+    pub(in crate::apply) fn try_place(&self) -> Option<MutexGuard<'_, WorkerState>> {
         self.state.try_lock()
     }
 
     /// Moves the cursor: everything before `mark` is in the state, for this partition.
     #[inline]
-    pub(super) fn move_to(&self, mark: Mark) {
+    pub(in crate::apply) fn move_to(&self, mark: Mark) {
         self.cursor.store(mark, Ordering::Release);
         self.ranges.fetch_add(1, Ordering::Release);
     }
@@ -130,7 +130,7 @@ impl Workers {
     }
 
     /// Durations of ranges of all workers.
-    pub(super) fn apply_times(&self) -> TimeHistogram {
+    pub(in crate::apply) fn apply_times(&self) -> TimeHistogram {
         let mut all = TimeHistogram::default();
         self.0.iter().for_each(|worker| all.add(&worker.times.histogram()));
         all
@@ -138,7 +138,7 @@ impl Workers {
 
     /// Whether no thread has a worker's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn are_free(&self) -> bool {
+    pub(in crate::apply) fn are_free(&self) -> bool {
         self.0.iter().all(|worker| worker.state.try_lock().is_some())
     }
 
@@ -248,7 +248,7 @@ impl<M: StateMachine> Applying<'_, M> {
 
     /// Runs as [`Applying::run`] does, and records the time of some ranges.
     #[inline]
-    pub(super) fn run_timed(
+    pub(in crate::apply) fn run_timed(
         &self,
         worker: &Worker,
         state: &mut WorkerState,

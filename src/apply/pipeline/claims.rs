@@ -35,7 +35,7 @@ impl Claims {
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn are_free(&self) -> bool {
+    pub(in crate::apply) fn are_free(&self) -> bool {
         self.claimed.try_lock().is_some()
     }
 

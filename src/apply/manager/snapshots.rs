@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::manager::ApplyManager;
+use crate::apply::engine::Engine;
+use crate::apply::manager::ApplyManager;
 use crate::contract::machine::StateMachine;
 use crate::contract::view::View;
 use crate::entry::LogId;

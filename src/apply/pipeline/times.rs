@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::latency::Latency;
+use crate::apply::engine::Engine;
+use crate::apply::pipeline::latency::Latency;
 use crate::contract::machine::StateMachine;
 use crate::contract::staging::Staging;
 use crate::error::Fatal;
@@ -96,7 +96,7 @@ impl Latency {
     }
 
     /// Commits in the machine's storage, and records the time. The caller has the worker's place.
-    pub(super) fn commit_storage(&self, staging: &dyn Staging) -> Result<bool, Fatal> {
+    pub(in crate::apply) fn commit_storage(&self, staging: &dyn Staging) -> Result<bool, Fatal> {
         let began = self.now();
         let durable = staging.commit()?;
         self.times.storage_commit.record(self.since(began));
@@ -104,7 +104,7 @@ impl Latency {
     }
 
     /// Syncs the machine's storage, and records the time.
-    pub(super) fn sync_storage(&self, staging: &dyn Staging) -> Result<(), Fatal> {
+    pub(in crate::apply) fn sync_storage(&self, staging: &dyn Staging) -> Result<(), Fatal> {
         let began = self.now();
         staging.sync()?;
         self.times.storage_sync.record_shared(self.since(began));
@@ -113,7 +113,7 @@ impl Latency {
 
     /// Forgets a timed submission from `mark` on, which is gone from the log and never applied. The
     /// caller holds the appender.
-    pub(super) fn forget_submission_from(&self, mark: Mark) {
+    pub(in crate::apply) fn forget_submission_from(&self, mark: Mark) {
         let probe = &self.times.probe;
         let timed = probe.next.load(Ordering::Acquire);
         if timed > mark.next() && timed < CLAIMED {
@@ -130,7 +130,7 @@ impl Probe {
 
 /// Choice of the ranges of a worker that are timed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RangeSampling {
+pub(in crate::apply) struct RangeSampling {
     /// Number of entries until the next timed range.
     untimed_entries: u32,
 }
@@ -138,13 +138,13 @@ pub(super) struct RangeSampling {
 impl RangeSampling {
     /// Whether the next range, of `count` entries, is to be timed.
     #[inline]
-    pub(super) fn takes(&mut self, count: u32) -> bool {
+    pub(in crate::apply) fn takes(&mut self, count: u32) -> bool {
         self.untimed_entries = self.untimed_entries.saturating_sub(count);
         self.untimed_entries == 0
     }
 
     /// Notes the duration of a timed range.
-    pub(super) fn timed(&mut self, took: Duration) {
+    pub(in crate::apply) fn timed(&mut self, took: Duration) {
         self.untimed_entries = if took < RANGE_SLOW { UNTIMED_ENTRIES } else { 0 };
     }
 }

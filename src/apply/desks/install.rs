@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::snapshot_calls::SnapshotReport;
-use super::snapshots::snapshot_error;
+use crate::apply::desks::write::snapshot_error;
+use crate::apply::engine::Engine;
+use crate::apply::manager::snapshots::SnapshotReport;
 use crate::contract::machine::StateMachine;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
@@ -30,14 +30,14 @@ use crate::sync::set_aside;
 const COPY_BYTES: usize = 1 << 20;
 
 impl<M: StateMachine> Engine<M> {
-    pub(super) fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
+    pub(in crate::apply) fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
         self.check_open()?;
         let log = self.log_for_snapshots()?;
         SnapshotReceiver::new(Arc::clone(log.disk()), self.snapshots.receiving())
     }
 
     /// Installs a snapshot that is open here.
-    pub(super) fn restore(
+    pub(in crate::apply) fn restore(
         &self,
         snapshot: &Snapshot,
         timeout: Duration,
@@ -52,7 +52,7 @@ impl<M: StateMachine> Engine<M> {
         self.install(receiver, timeout)
     }
 
-    pub(super) fn install(
+    pub(in crate::apply) fn install(
         &self,
         received: SnapshotReceiver,
         timeout: Duration,
@@ -192,7 +192,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    pub(super) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    pub(in crate::apply) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.machine.views(Hook::ENGINE) {
             Some(views) => views.load(snapshot).map_err(|error| match error {
                 // The storage under the machine may have either state.

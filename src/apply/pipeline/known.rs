@@ -4,7 +4,7 @@
 //! compaction may change the log meanwhile. Its result counts only if the log's [`Extent`] is the
 //! same afterwards, under the lock.
 
-use super::engine::{Appending, Engine};
+use crate::apply::engine::{Appending, Engine};
 use crate::contract::machine::StateMachine;
 use crate::entry::Entry;
 use crate::error::SubmitError;
@@ -41,7 +41,7 @@ type Compared = Result<Result<u64, Difference>, NotRead>;
 
 /// The comparison of one submission.
 #[derive(Debug)]
-pub(super) struct Comparing {
+pub(in crate::apply) struct Comparing {
     attempts: u32,
     /// Number of entries at the front that were compared, the extent of the log then, and the
     /// result.
@@ -49,7 +49,7 @@ pub(super) struct Comparing {
 }
 
 impl Comparing {
-    pub(super) const fn new() -> Self {
+    pub(in crate::apply) const fn new() -> Self {
         Self { attempts: 0, compared: None }
     }
 }
@@ -57,7 +57,7 @@ impl Comparing {
 impl<M: StateMachine> Engine<M> {
     /// The number of the `known` entries that are the same, if it is known. Otherwise `None`, and
     /// the caller releases the appender and calls [`Engine::compare_known`].
-    pub(super) fn known_same(
+    pub(in crate::apply) fn known_same(
         &self,
         appending: &Appending,
         comparing: &mut Comparing,
@@ -94,7 +94,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Compares entries that the log already has. The caller holds no lock.
-    pub(super) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
+    pub(in crate::apply) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
         comparing.attempts += 1;
         let appending = self.appender.lock();
         let extent = self.extent(&appending);

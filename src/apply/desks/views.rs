@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::engine::{Appending, Engine};
-use super::worker::WorkerState;
+use crate::apply::engine::{Appending, Engine};
+use crate::apply::pipeline::worker::WorkerState;
 use crate::contract::machine::StateMachine;
 use crate::contract::view::{View, Views};
 use crate::disk::holders::Holder;
@@ -58,7 +58,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Gives the workers nothing until the result is dropped. Its drop locks the appender, so the
     /// caller does not hold the appender.
-    pub(super) fn pause(&self) -> Pause<'_, M> {
+    pub(in crate::apply) fn pause(&self) -> Pause<'_, M> {
         Rank::Appender.assert_free();
         // Before the appender is locked. A thread that locks it later sees the pause, and a thread
         // that fed earlier fed a bounded number of entries.
@@ -68,7 +68,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Blocks until everything is applied that is committed now. Returns at once where the engine
     /// is stepped by hand.
-    pub(super) fn wait_for_committed(&self, timeout: Duration) -> Result<(), WaitError> {
+    pub(in crate::apply) fn wait_for_committed(&self, timeout: Duration) -> Result<(), WaitError> {
         match self.progress.committed_mark().last() {
             Some(last) if self.config.by_hand.is_none() => {
                 self.wait_under_lock(last, Stage::Applied, timeout)
@@ -152,7 +152,7 @@ impl<'e, M: StateMachine> WorkersWait<'e, M> {
 
 /// A pause: while it lives, the workers are given nothing.
 #[derive(Debug)]
-pub(super) struct Pause<'e, M: StateMachine> {
+pub(in crate::apply) struct Pause<'e, M: StateMachine> {
     engine: &'e Engine<M>,
 }
 
@@ -162,7 +162,7 @@ impl<M: StateMachine> Pause<'_, M> {
     /// ends.
     ///
     /// Without the pause, under a steady load, the workers would always have something to do.
-    pub(super) fn appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {
+    pub(in crate::apply) fn appender_idle(&self) -> Result<MutexGuard<'_, Appending>, Poison> {
         let engine = self.engine;
         let mut workers = WorkersWait::new(engine);
         loop {
@@ -180,7 +180,7 @@ impl<M: StateMachine> Pause<'_, M> {
     ///
     /// Entries that were committed while the pause began are applied with the appender held, so
     /// that later commits wait.
-    pub(super) fn appender_applied(
+    pub(in crate::apply) fn appender_applied(
         &self,
         timeout: Duration,
     ) -> Result<MutexGuard<'_, Appending>, WaitError> {
@@ -233,7 +233,7 @@ impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
 }
 
 /// Notes that the worker of `partition` has reached the view token.
-pub(super) fn reach_view_token(
+pub(in crate::apply) fn reach_view_token(
     views: Option<&dyn Views>,
     partition: crate::ranges::partition::Partition,
 ) {

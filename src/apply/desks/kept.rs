@@ -6,10 +6,10 @@
 
 use std::time::Instant;
 
-use super::engine::Engine;
-use super::log_waits::LOG_TIMEOUT;
-use super::snapshot_calls::{CompactionReport, SnapshotReport};
-use super::snapshots::snapshot_error;
+use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::desks::write::snapshot_error;
+use crate::apply::engine::Engine;
+use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
 use crate::contract::machine::StateMachine;
 use crate::contract::run::call_storage;
 use crate::contract::staging::Staging;
@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 impl<M: StateMachine> Engine<M> {
     /// Gives up the log that the storage has, in whole segments. The caller has the turn of
     /// snapshots.
-    pub(super) fn compact_kept(
+    pub(in crate::apply) fn compact_kept(
         &self,
         staging: &dyn Staging,
         log: &Log,
@@ -44,7 +44,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Gives up the log through `index`, which the storage must have. The caller has the turn of
     /// snapshots.
-    pub(super) fn purge_kept(
+    pub(in crate::apply) fn purge_kept(
         &self,
         staging: &dyn Staging,
         log: &Log,
@@ -84,7 +84,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Makes the storage take over the state of a snapshot that is durable in the directory. If the
     /// storage has no room for it, nothing has changed, and the snapshot is removed.
-    pub(super) fn load_kept(
+    pub(in crate::apply) fn load_kept(
         &self,
         snapshot: &Snapshot,
         disk: &dyn Disk,

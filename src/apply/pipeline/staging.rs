@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::worker::{Applying, Worker, WorkerState};
+use crate::apply::engine::Engine;
+use crate::apply::pipeline::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::contract::machine::StateMachine;
 use crate::contract::run::{call_storage, sync_applied};
@@ -23,7 +23,7 @@ use crate::threads::Step;
 
 /// Entries that a worker applied and the storage has not committed.
 #[derive(Debug, Default)]
-pub(super) struct Staged {
+pub(in crate::apply) struct Staged {
     /// Index of the first entry.
     first: u64,
     /// Number of entries.
@@ -35,7 +35,7 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::apply) fn is_empty(&self) -> bool {
         self.entries == 0
     }
 }
@@ -43,7 +43,7 @@ impl Staged {
 /// Tells a machine over a storage that the engine commits. Returns the rule of acknowledgements
 /// where only the storage decides durability. The marks of such an engine begin with everything
 /// applied as durable: the storage guarantees that.
-pub(super) fn begin_staging<M: StateMachine>(
+pub(in crate::apply) fn begin_staging<M: StateMachine>(
     machine: &M,
     is_alone: bool,
 ) -> Result<Option<AckRule>, OpenError> {
@@ -62,7 +62,7 @@ pub(super) fn begin_staging<M: StateMachine>(
 impl<M: StateMachine> Applying<'_, M> {
     /// Applies as much of `range` as the batch has room for, and commits a full batch. The rest of
     /// the range is pending then.
-    pub(super) fn stage(
+    pub(in crate::apply) fn stage(
         &self,
         staging: &dyn Staging,
         worker: &Worker,
@@ -95,7 +95,7 @@ impl<M: StateMachine> Applying<'_, M> {
 
     /// Commits the staged entries, and moves cursor, replies and marks. Returns whether there were
     /// any.
-    pub(super) fn commit(
+    pub(in crate::apply) fn commit(
         &self,
         staging: &dyn Staging,
         worker: &Worker,
@@ -136,7 +136,7 @@ impl<M: StateMachine> Applying<'_, M> {
 
     /// Commits the staged entries of worker `id`, whose ring has run dry. Returns blocked if
     /// another thread has the worker's place.
-    pub(super) fn commit_dry(&self, id: usize) -> Result<Step, Poison> {
+    pub(in crate::apply) fn commit_dry(&self, id: usize) -> Result<Step, Poison> {
         let (Some(staging), Some(worker)) =
             (self.machine.staging(Hook::ENGINE), self.workers.get(id))
         else {
@@ -148,7 +148,7 @@ impl<M: StateMachine> Applying<'_, M> {
     }
 
     /// Applies the rest of a range that was split, and commits.
-    pub(super) fn finish_inline(
+    pub(in crate::apply) fn finish_inline(
         &self,
         worker: &Worker,
         state: &mut WorkerState,
@@ -163,7 +163,7 @@ impl<M: StateMachine> Applying<'_, M> {
 
 impl<M: StateMachine> Engine<M> {
     /// Feeds worker `id`, which ran dry, or commits its staged entries if there is nothing to feed.
-    pub(super) fn feed_or_commit(&self, id: usize) -> Result<Step, Poison> {
+    pub(in crate::apply) fn feed_or_commit(&self, id: usize) -> Result<Step, Poison> {
         match self.feed_dry()? {
             Step::Worked => Ok(Step::Worked),
             // Another thread may hold the appender until all is committed, so do not wait for the
@@ -176,7 +176,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// The storage of a machine without our log, which alone decides durability.
-    pub(super) fn lone_storage(&self) -> Option<&dyn Staging> {
+    pub(in crate::apply) fn lone_storage(&self) -> Option<&dyn Staging> {
         self.machine.staging(Hook::ENGINE).filter(|_| self.log.is_none())
     }
 
@@ -189,7 +189,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Time that less than a full batch waits to be fed.
-    pub(super) fn linger(&self) -> Duration {
+    pub(in crate::apply) fn linger(&self) -> Duration {
         let timeout = self.config.batch_timeout;
         self.machine
             .staging(Hook::ENGINE)
@@ -197,7 +197,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Number of entries in a full batch, for the linger.
-    pub(super) fn full_batch(&self) -> u64 {
+    pub(in crate::apply) fn full_batch(&self) -> u64 {
         let entries = match self.machine.staging(Hook::ENGINE) {
             None => self.config.batch_size,
             // A full pipeline accepts no more entries to wait for.
@@ -208,12 +208,12 @@ impl<M: StateMachine> Engine<M> {
 
     /// Whether a synchronous caller may apply, and so commit, itself. It may not where each commit
     /// syncs: callers share a sync only if their entries gather in the ring.
-    pub(super) fn may_commit_inline(&self) -> bool {
+    pub(in crate::apply) fn may_commit_inline(&self) -> bool {
         self.lone_storage().is_none_or(|staging| staging.durability() != Durability::Sync)
     }
 
     /// Ends the linger, because a caller of a machine over a storage waits.
-    pub(super) fn end_linger(&self) -> Result<(), Poison> {
+    pub(in crate::apply) fn end_linger(&self) -> Result<(), Poison> {
         if self.machine.staging(Hook::ENGINE).is_none()
             || self.linger().is_zero()
             || !self.has_unfed()
@@ -224,19 +224,23 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Number of records that may be applied before a commit.
-    pub(super) fn staged_at_once(&self) -> usize {
+    pub(in crate::apply) fn staged_at_once(&self) -> usize {
         self.machine.staging(Hook::ENGINE).map_or(usize::MAX, |staging| staging.batch_size().max(1))
     }
 
     /// Commits records from `first` on, which were applied in the worker's place.
-    pub(super) fn commit_records(&self, first: u64) -> Result<(), Poison> {
+    pub(in crate::apply) fn commit_records(&self, first: u64) -> Result<(), Poison> {
         let Some(staging) = self.machine.staging(Hook::ENGINE) else { return Ok(()) };
         let what = || format!("its storage did not commit the batch of records from {first} on");
         call_storage(first, what, || self.latency.commit_storage(staging)).map(drop)
     }
 
     /// Blocks until the storage has committed `index`, and makes that durable.
-    pub(super) fn wait_stored(&self, index: u64, timeout: Duration) -> Result<(), WaitError> {
+    pub(in crate::apply) fn wait_stored(
+        &self,
+        index: u64,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
         let began = Instant::now();
         waiter::wait(&self.progress, index, Stage::Written, timeout)?;
         self.sync_storage(Mark::through(index)).map_err(WaitError::Poisoned)?;

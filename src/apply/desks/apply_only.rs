@@ -4,9 +4,9 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::consensus::ConsensusLog;
-use super::engine::{Appending, Engine};
-use super::log_waits::LOG_TIMEOUT;
+use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::engine::{Appending, Engine};
+use crate::apply::manager::consensus::ConsensusLog;
 use crate::codec::{self, Extent};
 use crate::contract::machine::StateMachine;
 use crate::contract::run::run_machine;

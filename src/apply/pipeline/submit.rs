@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::cells::ReplyCell;
-use super::claims::Claim;
-use super::engine::{Appending, Engine};
-use super::known::{Comparing, Submitted};
+use crate::apply::engine::{Appending, Engine};
+use crate::apply::pipeline::cells::ReplyCell;
+use crate::apply::pipeline::claims::Claim;
+use crate::apply::pipeline::known::{Comparing, Submitted};
 use crate::config::CommitMode;
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, Reply};
@@ -86,14 +86,14 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Makes the claim on the replies of a synchronous call, before the appender is locked.
-    pub(super) fn claim_for(&self, mode: Mode) -> Option<Claim<'_>> {
+    pub(in crate::apply) fn claim_for(&self, mode: Mode) -> Option<Claim<'_>> {
         (mode == Mode::Sync).then(|| self.claims.claim(self))
     }
 
     /// Takes `entries`, at least one, according to `plan`. `known_same` of the known ones are the
     /// same. `claim` keeps their replies from then on. The caller keeps it, and adds it to the
     /// result.
-    pub(super) fn take(
+    pub(in crate::apply) fn take(
         &self,
         claim: Option<&mut Claim<'_>>,
         mut appending: MutexGuard<'_, Appending>,
@@ -180,7 +180,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// The engine takes entries, and in this way. Whether they may be only appended was asked when
     /// the facet was made.
-    pub(super) fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
+    pub(in crate::apply) fn check_may_submit(&self, mode: Mode) -> Result<(), SubmitError> {
         self.progress.poison.check()?;
         if self.is_closed() {
             return Err(SubmitError::Closed);
@@ -281,7 +281,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Commits for a caller that holds the appender, and that notifies the workers after it has
     /// released it.
-    pub(super) fn commit_in(
+    pub(in crate::apply) fn commit_in(
         &self,
         appending: &mut Appending,
         index: u64,

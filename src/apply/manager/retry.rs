@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::manager::ApplyManager;
-use super::submit::{Mode, Submission};
+use crate::apply::manager::ApplyManager;
+use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError};
@@ -128,7 +128,7 @@ impl<M: StateMachine> ApplyManager<M> {
         }
     }
 
-    pub(super) fn wait_for_room(&self, deadline: &Deadline) {
+    pub(in crate::apply) fn wait_for_room(&self, deadline: &Deadline) {
         self.engine.writer_signal.notify();
         self.engine.workers.notify();
         let next = self.engine.progress.acknowledged_mark().next();
@@ -202,21 +202,21 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// The end of a call's time.
-pub(super) struct Deadline {
+pub(in crate::apply) struct Deadline {
     started: Instant,
     timeout: Duration,
 }
 
 impl Deadline {
-    pub(super) fn new(timeout: Duration) -> Self {
+    pub(in crate::apply) fn new(timeout: Duration) -> Self {
         Self { started: Instant::now(), timeout }
     }
 
-    pub(super) fn left(&self) -> Duration {
+    pub(in crate::apply) fn left(&self) -> Duration {
         self.timeout.saturating_sub(self.started.elapsed())
     }
 
-    pub(super) fn waited(&self) -> Duration {
+    pub(in crate::apply) fn waited(&self) -> Duration {
         self.started.elapsed()
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Deref;
 
-use super::known::Submitted;
-use super::log_calls::ManagerLog;
-use super::manager::ApplyManager;
-use super::submit::Mode;
+use crate::apply::manager::ApplyManager;
+use crate::apply::manager::log::ManagerLog;
+use crate::apply::pipeline::known::Submitted;
+use crate::apply::pipeline::submit::Mode;
 use crate::config::CommitMode;
 use crate::contract::machine::StateMachine;
 use crate::entry::Entry;

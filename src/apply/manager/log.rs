@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::engine::{Appending, Engine};
-use super::log_waits::LOG_TIMEOUT;
-use super::manager::ApplyManager;
+use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::engine::{Appending, Engine};
+use crate::apply::manager::ApplyManager;
 use crate::config::{CommitMode, Contiguity};
 use crate::contract::machine::StateMachine;
 use crate::entry::LogId;
@@ -48,8 +48,8 @@ pub struct LogOptions {
 /// It borrows the manager and is free to copy. Its calls may be made from any thread.
 #[derive(Debug)]
 pub struct ManagerLog<'m, M: StateMachine> {
-    pub(super) engine: &'m Engine<M>,
-    pub(super) log: &'m Log,
+    pub(in crate::apply) engine: &'m Engine<M>,
+    pub(in crate::apply) log: &'m Log,
 }
 
 impl<M: StateMachine> Clone for ManagerLog<'_, M> {
@@ -74,7 +74,7 @@ impl<M: StateMachine> ApplyManager<M> {
 }
 
 impl<'m, M: StateMachine> ManagerLog<'m, M> {
-    pub(super) fn log_unless_failed(&self) -> Result<&'m Log, LogError> {
+    pub(in crate::apply) fn log_unless_failed(&self) -> Result<&'m Log, LogError> {
         self.engine.progress.poison.check()?;
         Ok(self.log)
     }

@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::compaction::Compaction;
+use crate::apply::desks::compaction::Compaction;
 use crate::numbers::{AtomicMark, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Rank, Turn, TurnGuard};
@@ -24,7 +24,7 @@ pub(crate) struct SnapshotDesk {
 
 impl SnapshotDesk {
     /// `newest` is the index and the length of the snapshot that the directory was opened from.
-    pub(super) fn new(newest: Option<(u64, u64)>) -> Self {
+    pub(in crate::apply) fn new(newest: Option<(u64, u64)>) -> Self {
         Self {
             turn: Turn::new(Rank::SnapshotTurn),
             receiving: Mutex::new(Rank::SnapshotReceiver, Weak::new()),
@@ -36,48 +36,48 @@ impl SnapshotDesk {
 
     /// Waits until no other call writes a snapshot or gives up some of the log.
     #[track_caller]
-    pub(super) fn turn(&self) -> TurnGuard<'_> {
+    pub(in crate::apply) fn turn(&self) -> TurnGuard<'_> {
         self.turn.lock()
     }
 
     /// The turn of [`SnapshotDesk::turn`]; `None` if another call has it for all of `timeout`.
     #[track_caller]
-    pub(super) fn turn_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
+    pub(in crate::apply) fn turn_within(&self, timeout: Duration) -> Option<TurnGuard<'_>> {
         self.turn.lock_within(timeout)
     }
 
     /// Whether no call has the turn.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn is_free(&self) -> bool {
+    pub(in crate::apply) fn is_free(&self) -> bool {
         self.turn.is_free()
     }
 
     /// The place of the one receiver that there may be.
-    pub(super) fn receiving(&self) -> &Mutex<Weak<()>> {
+    pub(in crate::apply) fn receiving(&self) -> &Mutex<Weak<()>> {
         &self.receiving
     }
 
     /// Mark of the newest snapshot's entry. Acquire: the file of that snapshot is durable.
-    pub(super) fn newest_mark(&self) -> Mark {
+    pub(in crate::apply) fn newest_mark(&self) -> Mark {
         self.newest_mark.load(Ordering::Acquire)
     }
 
     /// Length of the newest snapshot in bytes.
-    pub(super) fn newest_bytes(&self) -> u64 {
+    pub(in crate::apply) fn newest_bytes(&self) -> u64 {
         self.newest_bytes.load(Ordering::Acquire)
     }
 
     /// A snapshot up to `mark` is durable and is the newest. The caller has the turn.
-    pub(super) fn note_newest(&self, mark: Mark) {
+    pub(in crate::apply) fn note_newest(&self, mark: Mark) {
         self.newest_mark.store(mark, Ordering::Release);
     }
 
     /// The newest snapshot is so long. The caller has the turn.
-    pub(super) fn note_bytes(&self, bytes: u64) {
+    pub(in crate::apply) fn note_bytes(&self, bytes: u64) {
         self.newest_bytes.store(bytes, Ordering::Release);
     }
 
-    pub(super) fn compaction(&self) -> &Compaction {
+    pub(in crate::apply) fn compaction(&self) -> &Compaction {
         &self.compaction
     }
 }

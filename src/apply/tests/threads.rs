@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::manager::ApplyManager;
-use super::threads;
+use crate::apply::manager::ApplyManager;
+use crate::apply::threads;
 use crate::config::CommitMode;
 use crate::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
 use crate::error::{LogError, OpenError, Poison, SnapshotError, WaitError};

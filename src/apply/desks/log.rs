@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
+use crate::apply::engine::Engine;
 use crate::error::{Poison, WaitError};
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -15,7 +15,7 @@ use crate::threads::Step;
 /// Time that a call waits for the log to reach the disk, where the call takes no timeout.
 ///
 /// The caller of such a call has no use for a partial outcome. A slower disk fails that call alone.
-pub(super) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+pub(in crate::apply) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<M: StateMachine> Engine<M> {
     /// Asks for everything in the log to become durable; returns the last frame's sequence.
@@ -58,7 +58,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Takes steps of the log writer until `is_done`. Waits while another thread is in the log
     /// writer's place. Returns whether it was done in time.
-    pub(super) fn write_until(
+    pub(in crate::apply) fn write_until(
         &self,
         timeout: Duration,
         is_done: impl Fn() -> bool,
@@ -86,7 +86,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Time that the log writer's thread may sleep.
-    pub(super) fn writer_sleeps(&self) -> Option<Duration> {
+    pub(in crate::apply) fn writer_sleeps(&self) -> Option<Duration> {
         // After a failure nothing is due any more.
         let log = self.log.as_ref().filter(|_| !self.has_failed())?;
         let due = log.next_due();
@@ -175,7 +175,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Hands the log writer's place back to its thread, with the work that is due now or by time.
     /// The thread may have gone to sleep before any work was due by time.
-    pub(super) fn leave_writer(&self) {
+    pub(in crate::apply) fn leave_writer(&self) {
         if self.writer_has_work() {
             self.writer_signal.notify();
         } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
+use crate::apply::engine::Engine;
 use crate::config::CompactionPolicy;
 use crate::contract::machine::StateMachine;
 use crate::error::{Poison, SnapshotError};

@@ -8,7 +8,10 @@ const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 
 /// Makes the slots of `entries` entries in flight, with room for the replies that the machine
 /// declares.
-pub(super) fn slots_for(entries: usize, reply_bytes_max: usize) -> Result<SlotRing, OpenError> {
+pub(in crate::apply) fn slots_for(
+    entries: usize,
+    reply_bytes_max: usize,
+) -> Result<SlotRing, OpenError> {
     let refuse = |message| Err(OpenError::Config { option: "reply_bytes_max", message });
     if reply_bytes_max > REPLY_BYTES_MAX {
         let message =

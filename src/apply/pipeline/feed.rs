@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::ring::Rings;
+use crate::apply::pipeline::ring::Rings;
 use crate::bytes::at_most;
 use crate::codec::{self, PayloadRef};
 use crate::error::Poison;

@@ -1,0 +1,6 @@
+//! Tests of the engine from inside, whose schedules no public call can play out.
+
+mod invariants;
+mod log_reads;
+mod threads;
+mod waiters;
