@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "tidy/changelog.rs"]
+mod changelog;
 mod direction;
 #[path = "tidy/promises.rs"]
 mod promises;
