@@ -131,21 +131,27 @@ fn odd_docs(source: &str) -> Vec<String> {
     paragraphs(source).into_iter().filter(odd).map(|(_, _, text)| text).collect()
 }
 
-/// The sentences of the comments that have too many words.
-fn long_sentences(source: &str) -> Vec<String> {
+/// The sentences of these paragraphs that have too many words. A sign by itself is no word.
+fn long_sentences(paragraphs: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut found = Vec::new();
-    for (_, _, text) in paragraphs(source) {
-        let mut sentence: Vec<&str> = Vec::new();
+    for text in paragraphs {
+        let mut sentence = Vec::new();
         for word in text.split_whitespace() {
-            sentence.push(word);
+            if word.contains(char::is_alphanumeric) {
+                sentence.push(word.to_owned());
+            }
             if word.trim_end_matches(['"', ')', '*', '`']).ends_with(['.', '!', '?']) {
-                found.push(std::mem::take(&mut sentence).join(" "));
+                found.push(std::mem::take(&mut sentence));
             }
         }
-        found.push(sentence.join(" "));
+        found.push(sentence);
     }
-    found.retain(|sentence| sentence.split_whitespace().count() > SENTENCE_WORDS_MAX);
-    found
+    found.retain(|sentence: &Vec<_>| sentence.len() > SENTENCE_WORDS_MAX);
+    found.into_iter().map(|sentence| sentence.join(" ")).collect()
+}
+
+fn long_comments(source: &str) -> Vec<String> {
+    long_sentences(paragraphs(source).into_iter().map(|(_, _, text)| text))
 }
 
 /// The lines with prose of a comment that are too wide. A row of a table cannot be broken.
@@ -172,6 +178,35 @@ fn page_lines(page: &str) -> Vec<&str> {
         if is_code || is_target || is_other { "" } else { text }
     };
     page.lines().map(prose).collect()
+}
+
+/// The paragraphs of a page, each item of a list by itself. A piece of code is one word.
+fn page_paragraphs(page: &str) -> Vec<String> {
+    let (mut found, mut open) = (Vec::<String>::new(), false);
+    for text in page_lines(page) {
+        let number = text.split_once(['.', ')']).map_or("", |(number, _)| number);
+        let is_number = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+        let is_item = text.starts_with("- ") || text.starts_with("* ") || is_number;
+        match found.last_mut() {
+            Some(paragraph) if open && !text.is_empty() && !is_item => {
+                paragraph.push(' ');
+                paragraph.push_str(text);
+            }
+            _ if !text.is_empty() => found.push(text.to_owned()),
+            _ => {}
+        }
+        open = !text.is_empty();
+    }
+    let in_code = |(at, part): (usize, &str)| match at % 2 {
+        0 => part.to_owned(),
+        _ => part.replace(' ', "_"),
+    };
+    let pieces = |text: String| text.split('`').enumerate().map(in_code).collect::<String>();
+    found.into_iter().map(pieces).collect()
+}
+
+fn long_page_sentences(page: &str) -> Vec<String> {
+    long_sentences(page_paragraphs(page))
 }
 
 /// The lines with prose of a page that are too wide.
@@ -210,12 +245,17 @@ fn an_items_doc_begins_with_a_noun_or_a_verb() {
 
 #[test]
 fn a_sentence_of_a_comment_is_short() {
-    only_falls("long sentences", &all(rust_files(), long_sentences), LEFT.long_sentences);
+    only_falls("long sentences", &all(rust_files(), long_comments), LEFT.long_sentences);
 }
 
 #[test]
 fn a_line_of_a_comment_is_narrow() {
     only_falls("wide lines", &all(rust_files(), wide_lines), LEFT.wide_lines);
+}
+
+#[test]
+fn a_sentence_of_a_page_is_short() {
+    assert_eq!(all(documents(), long_page_sentences), Vec::<String>::new());
 }
 
 #[test]
@@ -237,15 +277,22 @@ fn the_counts_find_what_they_look_for() {
     let comment = |words: String| {
         format!("    // {}\n    fn one() {{}}\n", words.replacen(' ', "\n    // ", 1))
     };
-    assert_eq!(long_sentences(&comment(words(26))).len(), 1);
-    assert_eq!(long_sentences(&comment(words(25))).len(), 0);
-    assert_eq!(long_sentences(&comment(format!("{}. {}", words(20), words(20)))).len(), 0);
-    assert_eq!(long_sentences(&format!("let text = \"{}\";", words(30))).len(), 0);
+    assert_eq!(long_comments(&comment(words(26))).len(), 1);
+    assert_eq!(long_comments(&comment(words(25))).len(), 0);
+    assert_eq!(long_comments(&comment(format!("{}. {}", words(20), words(20)))).len(), 0);
+    assert_eq!(long_comments(&format!("let text = \"{}\";", words(30))).len(), 0);
 
     let line = |words| format!("/// {}{words}", " word".repeat(18));
     assert_eq!((line("").len(), wide_lines(&line(" words")).len()), (94, 0));
     assert_eq!(wide_lines(&line(" and a word")).len(), 1);
     assert_eq!(wide_lines(&format!("/// | {} |", "word ".repeat(20))).len(), 0);
+
+    assert_eq!(long_page_sentences(&words(26)).len(), 1);
+    assert_eq!(long_page_sentences(&format!("{}:\n\n- {0}\n- {0}\n1. {0}", words(20))).len(), 0);
+    assert_eq!(long_page_sentences(&format!("{}\n{}", words(20), words(6))).len(), 1);
+    assert_eq!(long_page_sentences(&format!("{} `{0}` - +", words(20))).len(), 0);
+    let no_prose = format!("# {0}\n| {0} |\n```\n{0}\n```\n[a]: {0}", words(26));
+    assert_eq!(long_page_sentences(&no_prose), Vec::<String>::new());
 
     let wide = "word ".repeat(21);
     assert_eq!(wide_page_lines(&format!("{wide}\n```sh\n{wide}\n```\n{wide}")).len(), 2);
