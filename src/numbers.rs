@@ -113,6 +113,85 @@ impl AtomicMark {
     }
 }
 
+/// Number of a frame. It rises by one with each frame of a log, over truncations too.
+///
+/// A frame has no sequence 0: [`FrameSequence::NONE`] is that of the frame before the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub(crate) struct FrameSequence(u64);
+
+impl FrameSequence {
+    /// No frame, before the first one.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The sequence with this number, as the files have it.
+    #[inline]
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as the files have it.
+    #[inline]
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The next frame. The greatest number gives itself: only damaged bytes have it, and
+    /// [`FrameSequence::is_before`] says that no frame follows.
+    #[inline]
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The frame before, or none.
+    #[inline]
+    pub(crate) const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// Whether `next` is the frame right after this one.
+    #[inline]
+    pub(crate) const fn is_before(self, next: Self) -> bool {
+        matches!(self.0.checked_add(1), Some(after) if after == next.0)
+    }
+}
+
+impl fmt::Display for FrameSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for FrameSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameSequence({})", self.0)
+    }
+}
+
+/// A frame sequence that several threads read. The models of the engine do not schedule it: they
+/// explore no log writer.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct AtomicFrameSequence(std::sync::atomic::AtomicU64);
+
+impl AtomicFrameSequence {
+    #[inline]
+    pub(crate) fn load(&self, order: std::sync::atomic::Ordering) -> FrameSequence {
+        FrameSequence(self.0.load(order))
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, sequence: FrameSequence, order: std::sync::atomic::Ordering) {
+        self.0.store(sequence.0, order);
+    }
+
+    /// Raises it to `sequence`, if it is below.
+    #[inline]
+    pub(crate) fn raise(&self, sequence: FrameSequence, order: std::sync::atomic::Ordering) {
+        self.0.fetch_max(sequence.0, order);
+    }
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -138,5 +217,18 @@ mod tests {
     fn no_mark_is_below_one_of_a_lower_index_not_even_that_of_the_greatest_number() {
         assert!(Mark::through(u64::MAX) >= Mark::through(u64::MAX - 1));
         assert!(Mark::ALL.covers(u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_frame_sequence_has_one_before_and_one_after_but_for_the_ends() {
+        let five = FrameSequence::new(5);
+        assert_eq!((five.next().get(), five.previous().get()), (6, 4));
+        assert_eq!(FrameSequence::new(1).previous(), FrameSequence::NONE);
+        assert!(
+            five.is_before(five.next()) && !five.is_before(five) && !five.next().is_before(five)
+        );
+        let greatest = FrameSequence::new(u64::MAX);
+        assert_eq!((greatest.next(), greatest.is_before(greatest.next())), (greatest, false));
+        assert_eq!(FrameSequence::NONE.previous(), FrameSequence::NONE);
     }
 }

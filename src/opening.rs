@@ -341,7 +341,7 @@ impl LogOpening {
         let known = tail.durable_sequence_known.max(self.content.durable_sequence);
         Some(LogBase {
             segment: last_segment.unwrap_or(0).max(tail.segment) + 1,
-            sequence: known.max(tail.next_sequence - 1),
+            sequence: known.max(tail.next_sequence.previous()),
             chain: tail.chain,
             last: Some(log_id),
         })
@@ -485,7 +485,7 @@ impl LogOpening {
             shared.starts.record(record.segment, record.mark());
         }
         let mark = Mark::of(tail.last.map(|last| last.index));
-        let sequence = tail.next_sequence - 1;
+        let sequence = tail.next_sequence.previous();
         let position = WriterPosition {
             segment,
             file,

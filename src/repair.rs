@@ -498,7 +498,7 @@ fn log_behind(disk: &dyn Disk, meta: &Meta, log_id: LogId) -> Result<Option<Late
         if !follows {
             continue;
         }
-        let sequence = opening.sequence.saturating_sub(1);
+        let sequence = opening.sequence.previous();
         let last = Some(log_id);
         let base = LogBase { segment: number, sequence, chain: first.previous, last };
         let meta = Meta {
@@ -523,7 +523,7 @@ fn repaired_meta(meta: &Meta, result: &ScanResult, cut: bool) -> Meta {
         // Add two, because the lost slot may have recorded one more open.
         incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
         // Frames behind this one have the new incarnation, or do not exist.
-        durable_sequence: tail.next_sequence - 1,
+        durable_sequence: tail.next_sequence.previous(),
         clean_close: result.cut.is_none(),
         // Committed entries above the cut are gone. New entries at those indexes must not count as
         // committed.

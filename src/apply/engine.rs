@@ -26,7 +26,7 @@ use crate::hook::Hook;
 use crate::log::appender::Appender;
 use crate::log::figures::MemoryStats;
 use crate::log::{JournalParts, Log};
-use crate::numbers::Mark;
+use crate::numbers::{AtomicFrameSequence, Mark};
 use crate::places::table::SegmentTable;
 use crate::progress::lifecycle::Lifecycle;
 use crate::progress::watermark::{Progress, WakesTasks};
@@ -71,7 +71,7 @@ pub(crate) struct Engine<M> {
     pub(crate) latency: Latency,
     /// Sequence of the newest frame with entries that an apply-only record moved the state past.
     /// Durability waits use this, because watermarks already cover these entries.
-    pub(crate) behind_sequence: AtomicU64,
+    pub(crate) behind_sequence: AtomicFrameSequence,
     /// Results of pinning the threads.
     pub(crate) pinned: Mutex<Vec<PinnedThread>>,
     pub(crate) counters: Counters,
@@ -123,7 +123,7 @@ impl<M: StateMachine> Engine<M> {
             log,
             claims: Claims::new(),
             cells: ReplyCells::new(),
-            behind_sequence: AtomicU64::new(0),
+            behind_sequence: AtomicFrameSequence::default(),
             viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
             snapshots: SnapshotDesk::new(newest),

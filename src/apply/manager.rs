@@ -29,6 +29,7 @@ use crate::contract::machine::StateMachine;
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
 use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
+use crate::numbers::FrameSequence;
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::Stage;
 use crate::sync::{Condvar, Mutex, Rank, thread};
@@ -426,7 +427,7 @@ impl<M: StateMachine> ApplyManager<M> {
     fn drain_by_hand(&self) -> Result<(), WaitError> {
         let progress = &self.engine.progress;
         let log = self.engine.log.as_ref();
-        let sequence = log.map_or(0, |log| self.engine.want_sync(log));
+        let sequence = log.map_or(FrameSequence::NONE, |log| self.engine.want_sync(log));
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()

@@ -13,6 +13,7 @@ use crate::entry::{Command, Entry, Note, Payload};
 use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::meta::{self, LogBase, Meta, MetaFile};
 use crate::machine::PersistentStateMachine;
+use crate::numbers::FrameSequence;
 use crate::testing::Stepped;
 
 /// Length of the shortest segment.
@@ -55,7 +56,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
         clean_close: false,
         base: LogBase { segment: 1, ..LogBase::default() },
         incarnation: 0,
-        durable_sequence: 0,
+        durable_sequence: FrameSequence::NONE,
         committed: None,
         hard: meta::HardRecord::Stored(0),
     }

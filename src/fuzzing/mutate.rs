@@ -14,6 +14,7 @@ use crate::log::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of,
 };
 use crate::log::meta::Meta;
+use crate::numbers::FrameSequence;
 
 const MUTATIONS_MAX: usize = 24;
 /// Limit of a file's length.
@@ -183,13 +184,13 @@ impl Damaged {
                 first_index,
                 term: u64_at(&old, 16),
                 leader: LeaderTag::EMPTY,
-                sequence: u64_at(&old, 40).wrapping_add(1),
+                sequence: FrameSequence::new(u64_at(&old, 40).wrapping_add(1)),
                 incarnation: u64_at(&old, 48),
             },
             body_bytes: body.len() as u32,
             count,
             previous: chain_of(old.last_chunk().unwrap()),
-            durable_sequence: u64_at(&old, 80),
+            durable_sequence: FrameSequence::new(u64_at(&old, 80)),
             committed: u64_at(&old, 88).checked_sub(1),
             segment: number,
             offset: at as u64,
@@ -204,7 +205,10 @@ impl Damaged {
     fn change_meta(&mut self, input: &mut Input<'_>) {
         let meta = &mut self.meta;
         match input.u8() % 6 {
-            0 => meta.durable_sequence = input.number(meta.durable_sequence),
+            0 => {
+                meta.durable_sequence =
+                    FrameSequence::new(input.number(meta.durable_sequence.get()));
+            }
             1 => {
                 let now = meta.committed.unwrap_or(0);
                 meta.committed = Some(input.number(now)).filter(|index| *index < u64::MAX);
@@ -212,7 +216,10 @@ impl Damaged {
             2 => meta.clean_close = !meta.clean_close,
             3 => meta.incarnation = input.number(meta.incarnation),
             // Use fewer frames than the whole range: see `docs/testing.md`.
-            4 => meta.base.sequence = input.number(meta.base.sequence) >> 2,
+            4 => {
+                let sequence = input.number(meta.base.sequence.get()) >> 2;
+                meta.base.sequence = FrameSequence::new(sequence);
+            }
             _ => {
                 let last = LogId::new(input.number(1).min(u64::MAX - 1), input.number(1));
                 meta.base.last = Some(last);
@@ -229,7 +236,7 @@ impl Damaged {
                 let mut header: [u8; FRAME_HEADER_BYTES] = *bytes[at..].first_chunk().unwrap();
                 let (sequence, chain) = match &before {
                     Some(before) => (u64_at(before, 40), chain_of(before.last_chunk().unwrap())),
-                    None => (self.meta.base.sequence, self.meta.base.chain),
+                    None => (self.meta.base.sequence.get(), self.meta.base.chain),
                 };
                 put(&mut header, 40, &sequence.wrapping_add(1).to_le_bytes());
                 put(&mut header, 72, &chain.to_le_bytes());

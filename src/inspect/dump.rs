@@ -13,6 +13,7 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::Cut;
 use crate::log::format::FrameKind;
 use crate::log::recovery::scan::{GoodFrame, scan};
+use crate::numbers::FrameSequence;
 
 /// One entry that is in the log and was not truncated.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +136,7 @@ fn each_entry(frame: &GoodFrame<'_>, on_entry: &mut OnEntry<'_>) -> Result<(), O
 struct Truncations {
     /// Sequence and first index removed; both rise, because a truncation is dropped when a later
     /// one goes below it.
-    frames: Vec<(u64, u64)>,
+    frames: Vec<(FrameSequence, u64)>,
 }
 
 impl Truncations {
@@ -150,7 +151,7 @@ impl Truncations {
     }
 
     /// The lowest index that any truncation after frame `sequence` removes.
-    fn limit_of(&self, sequence: u64) -> Option<u64> {
+    fn limit_of(&self, sequence: FrameSequence) -> Option<u64> {
         let next = self.frames.partition_point(|(at, _)| *at <= sequence);
         self.frames.get(next).map(|(_, first)| *first)
     }

@@ -170,7 +170,7 @@ fn inspect_once(looked: &Looked) -> Result<Inspection, OpenError> {
         foreign,
         meta: Some(MetaContent::new(meta, damage.slot_offset)),
         committed: meta.committed,
-        durable_sequence: meta.durable_sequence,
+        durable_sequence: meta.durable_sequence.get(),
         beside_a_writer: looked.is_beside_a_writer(),
         ..Inspection::default()
     };
@@ -221,8 +221,8 @@ impl Inspection {
         self.obsolete = obsolete.into_iter().map(segment_name).collect();
         self.last = tail.last;
         self.committed = committed_of(meta, &tail.last, tail.committed);
-        self.sequence = tail.next_sequence - 1;
-        self.durable_sequence = tail.durable_sequence_known;
+        self.sequence = tail.next_sequence.previous().get();
+        self.durable_sequence = tail.durable_sequence_known.get();
         self.cut = cut.map(Into::into);
         let damage = unreadable.map(|damage| damage.place).or(begins_late);
         self.damage = damage.or_else(|| self.damage.take());
@@ -250,9 +250,9 @@ impl MetaContent {
             contiguity: Contiguity::of(meta.is_monotone),
             state: meta.state,
             clean_close: meta.clean_close,
-            base: LogBase { segment, sequence, last },
+            base: LogBase { segment, sequence: sequence.get(), last },
             incarnation: meta.incarnation,
-            durable_sequence: meta.durable_sequence,
+            durable_sequence: meta.durable_sequence.get(),
             committed: meta.committed,
             damaged_slot,
         }
@@ -275,12 +275,12 @@ impl FrameInfo {
             file: segment_name(frame.segment),
             offset: frame.offset,
             bytes: header.frame_bytes(),
-            sequence: header.opening.sequence,
+            sequence: header.opening.sequence.get(),
             incarnation: header.opening.incarnation,
             first: header.first(),
             entries: (header.opening.kind != FrameKind::Truncation).then_some(header.count),
             apply_only: header.opening.kind == FrameKind::ApplyOnly,
-            durable_sequence: header.durable_sequence,
+            durable_sequence: header.durable_sequence.get(),
             committed: header.committed,
         }
     }

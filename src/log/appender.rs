@@ -21,7 +21,7 @@ use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Excess, OpenError, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 use crate::ranges::partition::Footprint;
@@ -85,7 +85,7 @@ impl AppenderConfig {
 #[derive(Debug, Default)]
 pub(crate) struct LogPosition {
     pub(crate) incarnation: u64,
-    pub(crate) next_sequence: u64,
+    pub(crate) next_sequence: FrameSequence,
     pub(crate) last: Option<LogId>,
     /// The mark of the committed entries.
     pub(crate) committed_mark: Mark,
@@ -399,7 +399,7 @@ impl Appender {
             incarnation: self.position.incarnation,
         };
         let (offset, closing) = self.active.open_frame(&opening.to_bytes())?;
-        self.position.next_sequence += 1;
+        self.position.next_sequence = sequence.next();
         let entries_start = self.active.end();
         if kind == FrameKind::Entries && self.to_writer.is_some() {
             let segment = self.active.image().segment();
@@ -431,14 +431,14 @@ impl Appender {
     }
 
     /// Ends the open frame. Returns the sequence of the last frame of the log.
-    pub(crate) fn close_and_last_sequence(&mut self) -> u64 {
+    pub(crate) fn close_and_last_sequence(&mut self) -> FrameSequence {
         self.close_frame();
-        self.position.next_sequence.saturating_sub(1)
+        self.position.next_sequence.previous()
     }
 
     /// Sequence of the frame that took the last entry.
-    pub(crate) fn last_sequence(&self) -> u64 {
-        self.position.next_sequence.saturating_sub(1)
+    pub(crate) fn last_sequence(&self) -> FrameSequence {
+        self.position.next_sequence.previous()
     }
 
     /// Ends the open frame if the log writer waits for it.
@@ -453,7 +453,7 @@ impl Appender {
 
     /// Records that everything from `first_removed` on is gone; `None` if there is no room for the
     /// record at the moment. Returns the frame sequence of the record.
-    pub(crate) fn truncate(&mut self, first_removed: u64) -> Option<u64> {
+    pub(crate) fn truncate(&mut self, first_removed: u64) -> Option<FrameSequence> {
         self.close_frame();
         if self.to_writer.as_ref().is_some_and(|queue| queue.frames.is_full()) {
             return None;
@@ -472,7 +472,7 @@ impl Appender {
         let kept = first_removed.checked_sub(1).and_then(|index| self.log_id(index));
         let term = self.position.last.unwrap_or_default();
         self.start_frame(FrameKind::Truncation, term.at(first_removed))?;
-        let sequence = self.position.next_sequence - 1;
+        let sequence = self.position.next_sequence.previous();
         self.position.last = kept;
         self.position.terms.truncate(first_removed);
         self.position.index.truncate(first_removed);

@@ -12,7 +12,7 @@ use super::terms::Held;
 use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::IndexRange;
 
@@ -20,7 +20,7 @@ use crate::ranges::index_range::IndexRange;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
     /// Sequence of its frame.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: FrameSequence,
     /// Segment of its frame.
     pub(crate) segment: u64,
     /// Log id of its last entry.
@@ -51,8 +51,8 @@ impl Record {
 pub(crate) struct Phase {
     /// Entries of the log below this mark are applied.
     pub(crate) committed_mark: Mark,
-    /// Frame sequences of the first and last record applied afterwards; 0 and 0 for none.
-    pub(crate) records: (u64, u64),
+    /// Frame sequences of the first and last record applied afterwards; none without records.
+    pub(crate) records: (FrameSequence, FrameSequence),
 }
 
 impl Phase {
@@ -74,7 +74,7 @@ impl Phase {
             }
             reached = Some(record.mark());
         }
-        phases.push(Self { committed_mark, records: (0, 0) });
+        phases.push(Self { committed_mark, records: (FrameSequence::NONE, FrameSequence::NONE) });
         phases
     }
 }
@@ -171,18 +171,22 @@ mod tests {
 
     fn record(sequence: u64, before_mark: u64, last: u64) -> Record {
         Record {
-            sequence,
+            sequence: FrameSequence::new(sequence),
             segment: 1,
             last: LogId::new(last, 1),
             before_mark: Mark::before(before_mark),
         }
     }
 
+    fn through(first: u64, last: u64) -> (FrameSequence, FrameSequence) {
+        (FrameSequence::new(first), FrameSequence::new(last))
+    }
+
     #[test]
     fn a_log_without_records_is_replayed_in_one_step() {
         assert_eq!(
             Phase::all(&[], Mark::before(7)),
-            [Phase { committed_mark: Mark::before(7), records: (0, 0) }]
+            [Phase { committed_mark: Mark::before(7), records: through(0, 0) }]
         );
     }
 
@@ -191,9 +195,9 @@ mod tests {
         // The second and third record are of one call.
         let records = [record(3, 2, 4), record(4, 5, 5), record(9, 5, 8), record(12, 11, 20)];
         let expected = [
-            Phase { committed_mark: Mark::before(2), records: (3, 9) },
-            Phase { committed_mark: Mark::before(11), records: (12, 12) },
-            Phase { committed_mark: Mark::before(30), records: (0, 0) },
+            Phase { committed_mark: Mark::before(2), records: through(3, 9) },
+            Phase { committed_mark: Mark::before(11), records: through(12, 12) },
+            Phase { committed_mark: Mark::before(30), records: through(0, 0) },
         ];
         assert_eq!(Phase::all(&records, Mark::before(30)), expected);
     }

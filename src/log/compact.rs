@@ -18,7 +18,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::places::table::Retired;
 use crate::poison::invariant;
 use crate::sync::{Mutex, Rank};
@@ -28,7 +28,7 @@ use crate::sync::{Mutex, Rank};
 pub(crate) struct SegmentStart {
     pub(crate) segment: u64,
     /// Sequence of the last frame before the segment.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: FrameSequence,
     /// Checksum of that frame.
     pub(crate) chain: u64,
     /// Mark of the log's last entry before the segment.
@@ -163,7 +163,7 @@ impl Log {
     /// evidence of damage.
     pub(crate) fn check_through(
         &self,
-        sequence: u64,
+        sequence: FrameSequence,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), OpenError> {
         let meta = self.meta.lock().1;
@@ -268,7 +268,12 @@ mod tests {
     use super::*;
 
     fn start(segment: u64, mark: u64) -> SegmentStart {
-        SegmentStart { segment, sequence: segment * 10, chain: 7, mark: Mark::before(mark) }
+        SegmentStart {
+            segment,
+            sequence: FrameSequence::new(segment * 10),
+            chain: 7,
+            mark: Mark::before(mark),
+        }
     }
 
     #[test]

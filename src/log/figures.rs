@@ -69,7 +69,7 @@ impl Log {
             groups: shared.groups.load(Ordering::Relaxed),
             syncs: shared.syncs.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
-            durable_sequence: shared.durable_sequence.load(Ordering::Acquire),
+            durable_sequence: shared.durable_sequence.load(Ordering::Acquire).get(),
             recycled_segments: files.recycled(),
         }
     }

@@ -16,6 +16,7 @@ use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::codec;
 use crate::entry::{LeaderTag, LogId};
 use crate::image::HALF_HEADER_BYTES;
+use crate::numbers::FrameSequence;
 
 /// The first four bytes of every frame.
 pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
@@ -82,7 +83,7 @@ pub(crate) struct OpeningHalf {
     /// Leader tag of all its entries.
     pub(crate) leader: LeaderTag,
     /// Frame sequence: starts at 1, and rises by one for every frame, truncations included.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: FrameSequence,
     /// Incarnation of the writable open that wrote the frame.
     pub(crate) incarnation: u64,
 }
@@ -98,7 +99,7 @@ impl OpeningHalf {
         put(&mut out, 8, &self.first_index.to_le_bytes());
         put(&mut out, 16, &self.term.to_le_bytes());
         put(&mut out, 24, self.leader.padded());
-        put(&mut out, 40, &self.sequence.to_le_bytes());
+        put(&mut out, 40, &self.sequence.get().to_le_bytes());
         put(&mut out, INCARNATION_AT, &self.incarnation.to_le_bytes());
         out
     }
@@ -116,7 +117,7 @@ pub(crate) struct FrameHeader {
     /// The chain: [`FrameHeader::checksum`] of the frame before, in any segment.
     pub(crate) previous: u64,
     /// The highest frame sequence known to be durable when the header was written; 0 for none.
-    pub(crate) durable_sequence: u64,
+    pub(crate) durable_sequence: FrameSequence,
     /// The highest index known to be committed when the header was written.
     pub(crate) committed: Option<u64>,
     /// Number of the segment that contains the frame.
@@ -160,7 +161,7 @@ impl FrameHeader {
         put(&mut out, at(64), &self.body_bytes.to_le_bytes());
         put(&mut out, at(68), &self.count.to_le_bytes());
         put(&mut out, at(72), &self.previous.to_le_bytes());
-        put(&mut out, at(80), &self.durable_sequence.to_le_bytes());
+        put(&mut out, at(80), &self.durable_sequence.get().to_le_bytes());
         put(&mut out, at(88), &encode_option(self.committed).to_le_bytes());
         put(&mut out, at(SEGMENT_AT), &self.segment.to_le_bytes());
         put(&mut out, at(OFFSET_AT), &self.offset.to_le_bytes());
@@ -218,13 +219,13 @@ impl FrameHeader {
                 first_index: u64_at(bytes, 8),
                 term: u64_at(bytes, 16),
                 leader,
-                sequence: u64_at(bytes, 40),
+                sequence: FrameSequence::new(u64_at(bytes, 40)),
                 incarnation: u64_at(bytes, INCARNATION_AT),
             },
             body_bytes: u32_at(bytes, 64),
             count: u32_at(bytes, 68),
             previous: u64_at(bytes, 72),
-            durable_sequence: u64_at(bytes, 80),
+            durable_sequence: FrameSequence::new(u64_at(bytes, 80)),
             committed: u64_at(bytes, 88).checked_sub(1),
             segment: u64_at(bytes, SEGMENT_AT),
             offset: u64_at(bytes, OFFSET_AT),
@@ -239,7 +240,7 @@ impl FrameHeader {
 
     fn check_ranges(&self) -> Result<(), HeaderError> {
         let OpeningHalf { kind, first_index, sequence, .. } = self.opening;
-        if sequence == 0 || self.durable_sequence >= sequence {
+        if sequence == FrameSequence::NONE || self.durable_sequence >= sequence {
             return Err(HeaderError::Field("frame sequence"));
         }
         let (body_bytes, count) = (self.body_bytes as usize, self.count as usize);
@@ -323,13 +324,13 @@ mod tests {
                 first_index: 7,
                 term: 3,
                 leader: LeaderTag::new(b"node").unwrap(),
-                sequence: 5,
+                sequence: FrameSequence::new(5),
                 incarnation: 2,
             },
             body_bytes: 100,
             count: 4,
             previous: 0x1122_3344_5566_7788,
-            durable_sequence: 4,
+            durable_sequence: FrameSequence::new(4),
             committed: Some(0),
             segment: 9,
             offset: 640,

@@ -17,6 +17,7 @@ use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::hard::{HARD_BYTES_MAX, HardFile};
 use crate::log::meta::{self, HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
+use crate::numbers::FrameSequence;
 use crate::snapshot::SnapshotKind;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 use crate::testing::Random;
@@ -124,13 +125,13 @@ fn no_byte_of_a_frame_changes_unseen() {
                 first_index,
                 term,
                 leader,
-                sequence,
+                sequence: FrameSequence::new(sequence),
                 incarnation: number(&mut random),
             },
             body_bytes: body.len() as u32,
             count: count as u32,
             previous: random.next_u64(),
-            durable_sequence: number(&mut random) % sequence,
+            durable_sequence: FrameSequence::new(number(&mut random) % sequence),
             committed: Some(number(&mut random) >> 1).filter(|_| random.coin()),
             segment: number(&mut random),
             offset: u64::from(random.next_u64() as u32 >> 1) / 64 * 64,
@@ -160,12 +161,12 @@ fn no_byte_of_meta_changes_unseen() {
             clean_close: random.coin(),
             base: LogBase {
                 segment: number(&mut random),
-                sequence: number(&mut random),
+                sequence: FrameSequence::new(number(&mut random)),
                 chain: random.next_u64(),
                 last: Some(log_id(&mut random)).filter(|_| random.coin()),
             },
             incarnation: number(&mut random),
-            durable_sequence: number(&mut random),
+            durable_sequence: FrameSequence::new(number(&mut random)),
             committed: Some(number(&mut random) >> 1).filter(|_| random.coin()),
             hard: [HardRecord::Stored, HardRecord::Upgrading][random.below(2)](number(&mut random)),
         };

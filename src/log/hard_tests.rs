@@ -12,6 +12,7 @@ use crate::log::hard::{HARD_BYTES_MAX, HardFile, mend};
 use crate::log::meta::{HardRecord, Meta, tests::meta};
 use crate::log::test_disk::MemoryDisk;
 use crate::log::two_slot::SECTOR_BYTES;
+use crate::numbers::FrameSequence;
 
 const ID: DatabaseId = *b"0123456789abcdef";
 const SLOT_BYTES: usize = 4096;
@@ -296,9 +297,14 @@ const V1: Meta = Meta {
     state: None,
     is_kept: false,
     clean_close: false,
-    base: crate::log::meta::LogBase { segment: 0, sequence: 0, chain: 0, last: None },
+    base: crate::log::meta::LogBase {
+        segment: 0,
+        sequence: FrameSequence::NONE,
+        chain: 0,
+        last: None,
+    },
     incarnation: 1,
-    durable_sequence: 0,
+    durable_sequence: FrameSequence::NONE,
     committed: None,
     hard: HardRecord::Unknown,
 };

@@ -46,6 +46,7 @@ use crate::log::two_slot::{
     PAYLOAD_AT, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, SlotWriter, Stored, VERSION_1, VERSION_2,
     Versions, corrupt, newest, read_slots, slot_offset,
 };
+use crate::numbers::FrameSequence;
 use crate::snapshot::SnapshotKind;
 
 const PAYLOAD_BYTES: usize = 112;
@@ -64,8 +65,8 @@ static LAYOUT: SlotLayout =
 pub(crate) struct LogBase {
     /// The segment whose first frame is the log's first.
     pub(crate) segment: u64,
-    /// Sequence of the last frame before the base; 0 for none.
-    pub(crate) sequence: u64,
+    /// Sequence of the last frame before the base, or none.
+    pub(crate) sequence: FrameSequence,
     /// Checksum of that frame, which the first frame must name as its previous.
     pub(crate) chain: u64,
     /// The last entry before the base. `None`: the log may start at any index.
@@ -128,7 +129,7 @@ pub(crate) struct Meta {
     /// Incarnation of the last writable open, stored before its first append.
     pub(crate) incarnation: u64,
     /// Frames up to this sequence were durable; 0 for none.
-    pub(crate) durable_sequence: u64,
+    pub(crate) durable_sequence: FrameSequence,
     /// Entries up to this index were committed.
     pub(crate) committed: Option<u64>,
     /// Knowledge of HARD.
@@ -303,7 +304,7 @@ impl Meta {
             clean_close: false,
             base: LogBase { segment: FIRST_SEGMENT, ..LogBase::default() },
             incarnation: 0,
-            durable_sequence: 0,
+            durable_sequence: FrameSequence::NONE,
             committed: None,
             hard: HardRecord::Stored(0),
         })
@@ -324,13 +325,13 @@ impl Meta {
         put(&mut out, at(74), &flags);
         put(&mut out, at(78), &[u8::from(self.is_kept)]);
         put(&mut out, at(80), &self.base.segment.to_le_bytes());
-        put(&mut out, at(88), &self.base.sequence.to_le_bytes());
+        put(&mut out, at(88), &self.base.sequence.get().to_le_bytes());
         put(&mut out, at(96), &self.base.chain.to_le_bytes());
         put(&mut out, at(104), &last.index.to_le_bytes());
         put(&mut out, at(112), &last.term.to_le_bytes());
         put(&mut out, at(120), last.leader.padded());
         put(&mut out, at(136), &self.incarnation.to_le_bytes());
-        put(&mut out, at(144), &self.durable_sequence.to_le_bytes());
+        put(&mut out, at(144), &self.durable_sequence.get().to_le_bytes());
         put(&mut out, at(152), &encode_option(self.committed).to_le_bytes());
         put(&mut out, at(160), &self.hard.sequence().to_le_bytes());
         put(&mut out, at(168), &[u8::from(matches!(self.hard, HardRecord::Upgrading(_)))]);
@@ -367,12 +368,12 @@ impl Meta {
             clean_close: bytes[at(74)] == 1,
             base: LogBase {
                 segment: u64_at(bytes, at(80)),
-                sequence: u64_at(bytes, at(88)),
+                sequence: FrameSequence::new(u64_at(bytes, at(88))),
                 chain: u64_at(bytes, at(96)),
                 last: (bytes[at(75)] == 1).then_some(last),
             },
             incarnation: u64_at(bytes, at(136)),
-            durable_sequence: u64_at(bytes, at(144)),
+            durable_sequence: FrameSequence::new(u64_at(bytes, at(144))),
             committed: u64_at(bytes, at(152)).checked_sub(1),
             hard: match (is_first_version, u64_at(bytes, at(160)), bytes[at(168)]) {
                 (true, ..) => HardRecord::Unknown,
@@ -405,7 +406,7 @@ pub(crate) mod tests {
             clean_close: false,
             base: LogBase::default(),
             incarnation: 1,
-            durable_sequence: 0,
+            durable_sequence: FrameSequence::NONE,
             committed: None,
             hard: HardRecord::Stored(0),
         }
@@ -418,9 +419,14 @@ pub(crate) mod tests {
             is_monotone: true,
             state: Some(SnapshotKind::Blob),
             clean_close: true,
-            base: LogBase { segment: 4, sequence: 5, chain: 6, last: Some(last) },
+            base: LogBase {
+                segment: 4,
+                sequence: FrameSequence::new(5),
+                chain: 6,
+                last: Some(last),
+            },
             incarnation: 7,
-            durable_sequence: 8,
+            durable_sequence: FrameSequence::new(8),
             committed: Some(0),
             hard: HardRecord::Stored(9),
             ..meta()

@@ -17,6 +17,7 @@ use crate::config::{CommitMode, CompactionPolicy, Durability};
 use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
+use crate::numbers::FrameSequence;
 use crate::poison::PoisonCell;
 use crate::progress::watermark::{AckRule, Progress, StartMarks};
 use crate::sync::Mutex;
@@ -441,9 +442,9 @@ impl Log {
     }
 
     /// Asks for frames up to this one to become durable, in every mode.
-    pub(crate) fn want_sync(&self, sequence: u64) {
+    pub(crate) fn want_sync(&self, sequence: FrameSequence) {
         if let Some(writing) = &self.writing {
-            writing.shared.sync_wanted.fetch_max(sequence, Ordering::AcqRel);
+            writing.shared.sync_wanted.raise(sequence, Ordering::AcqRel);
         }
     }
 
@@ -453,9 +454,9 @@ impl Log {
     }
 
     /// Sequence of the last frame that is durable, with all before it.
-    pub(crate) fn durable_sequence(&self) -> u64 {
+    pub(crate) fn durable_sequence(&self) -> FrameSequence {
         let shared = self.writing.as_ref().map(|writing| &writing.shared);
-        shared.map_or(0, |shared| shared.durable_sequence.load(Ordering::Acquire))
+        shared.map_or(FrameSequence::NONE, |shared| shared.durable_sequence.load(Ordering::Acquire))
     }
 
     /// Whether the next segment should be made ready.

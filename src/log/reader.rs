@@ -11,6 +11,7 @@ use crate::codec::{self, Encoded, PayloadRef};
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
 use crate::error::Corrupt;
+use crate::numbers::FrameSequence;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::places::unmapped::NotRead;
 use crate::ranges::index_range::IndexRange;
@@ -224,7 +225,7 @@ fn frame<'a>(
     segment: &'a SegmentBytes,
     at: Waypoint,
     database_id: &DatabaseId,
-    after: Option<u64>,
+    after: Option<FrameSequence>,
 ) -> Result<Option<Frame<'a>>, NotRead> {
     let there = |bytes| match bytes {
         Ok(bytes) => Ok(Some(bytes)),
@@ -238,7 +239,7 @@ fn frame<'a>(
     else {
         return Ok(None);
     };
-    let follows = after.is_none_or(|after| header.opening.sequence == after + 1);
+    let follows = after.is_none_or(|after| after.is_before(header.opening.sequence));
     let is_here = header.segment == u64::from(at.segment) && header.offset == u64::from(at.offset);
     if !follows || !is_here {
         return Ok(None);

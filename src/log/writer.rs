@@ -20,7 +20,7 @@ use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::image::Image;
-use crate::numbers::Mark;
+use crate::numbers::{AtomicFrameSequence, FrameSequence, Mark};
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::poison::{CallerPoisons, invariant};
 use crate::progress::watermark::Progress;
@@ -60,17 +60,17 @@ pub(crate) struct WriterPosition {
     pub(crate) chain: u64,
     /// Sequence of the last frame that was taken into a group. At the start all frames up to it are
     /// durable.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: FrameSequence,
 }
 
 /// State of the log writer that other threads read, and their requests to it.
 #[derive(Debug, Default)]
 pub(crate) struct WriterShared {
     /// Sequence up to which all frames are durable.
-    pub(crate) durable_sequence: AtomicU64,
+    pub(crate) durable_sequence: AtomicFrameSequence,
     /// Sequence up to which frames should become durable now, in every mode. It is a sequence
     /// because a truncation is a frame without an index.
-    pub(crate) sync_wanted: AtomicU64,
+    pub(crate) sync_wanted: AtomicFrameSequence,
     /// Whether less than a group waits for more entries.
     pub(crate) lingering: AtomicBool,
     /// Whether a step left work that becomes due by time.
@@ -94,7 +94,7 @@ pub(crate) struct WriterShared {
 impl WriterShared {
     /// Records that all frames up to this one are durable. Stored last, so that a thread that waits
     /// for the frame also sees the watermarks that it moved.
-    fn durable_to(&self, sequence: u64) -> Result<(), Poison> {
+    fn durable_to(&self, sequence: FrameSequence) -> Result<(), Poison> {
         let before = self.durable_sequence.load(Ordering::Relaxed);
         invariant!(
             CallerPoisons,
@@ -125,7 +125,7 @@ impl WriterShared {
 #[derive(Debug)]
 struct Group {
     token: u64,
-    sequence: u64,
+    sequence: FrameSequence,
     mark: Mark,
     bytes: u64,
     entries: u64,
@@ -178,7 +178,7 @@ pub(crate) struct LogWriter {
     written_mark: Mark,
     /// Sequence and mark of the last frame such that it and all before it are in the kernel's
     /// hands: a sync covers these.
-    completed: (u64, Mark),
+    completed: (FrameSequence, Mark),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
     unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,

@@ -15,7 +15,7 @@ use crate::hook::Hook;
 use crate::log::apply_only::Phase;
 use crate::log::format::FrameKind;
 use crate::log::recovery::scan::GoodFrame;
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::RangeParts;
@@ -35,7 +35,7 @@ pub(crate) struct Replay<'a, M> {
     applied_mark: Mark,
     truncations: Truncations,
     /// Frame sequences of the records that are applied: see [`Phase`].
-    records: RangeInclusive<u64>,
+    records: RangeInclusive<FrameSequence>,
     /// Whether the log may hold other entries than were applied.
     is_monotone: bool,
     /// For a machine over a storage: the number of entries applied and not committed, and the first
@@ -48,12 +48,12 @@ pub(crate) struct Replay<'a, M> {
 pub(crate) struct Truncations {
     /// Frame sequence and first index removed, both rising. A truncation that goes lower than an
     /// earlier one removes everything that the earlier one did.
-    cuts: VecDeque<(u64, u64)>,
+    cuts: VecDeque<(FrameSequence, u64)>,
 }
 
 impl Truncations {
     /// Adds the next truncation of the log.
-    pub(crate) fn push(&mut self, sequence: u64, first_removed: u64) {
+    pub(crate) fn push(&mut self, sequence: FrameSequence, first_removed: u64) {
         while self.cuts.back().is_some_and(|(_, first)| *first >= first_removed) {
             self.cuts.pop_back();
         }
@@ -62,7 +62,7 @@ impl Truncations {
 
     /// Mark up to which entries of this frame are live; later ones were truncated. The caller asks
     /// for frames in their order.
-    fn live_mark(&mut self, sequence: u64) -> Mark {
+    fn live_mark(&mut self, sequence: FrameSequence) -> Mark {
         while self.cuts.front().is_some_and(|(truncation, _)| *truncation < sequence) {
             self.cuts.pop_front();
         }
@@ -75,7 +75,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         let applied = machine.applied();
         let applied_mark = Mark::of(applied.map(|last| last.index));
         let slots = SlotRing::new(CHUNK as usize).forgetting_replies(machine.reply_bytes_max());
-        let records = 0..=0;
+        let records = FrameSequence::NONE..=FrameSequence::NONE;
         Self {
             machine,
             slots,

@@ -56,7 +56,7 @@ impl LogOpening {
             what: "an incarnation is the last there can be",
         })?;
         let clean =
-            self.content.clean_close && self.content.durable_sequence + 1 == tail.next_sequence;
+            self.content.clean_close && self.content.durable_sequence.is_before(tail.next_sequence);
         // Check the files that are removed, overwritten or reused here, and the one in which the
         // log continues.
         let later = result.segments.iter().map(|segment| segment.number);
@@ -97,7 +97,7 @@ impl LogOpening {
         }
         self.content.clean_close = false;
         self.content.incarnation = incarnation;
-        self.content.durable_sequence = tail.next_sequence - 1;
+        self.content.durable_sequence = tail.next_sequence.previous();
         self.content.committed = tail.committed.max(self.content.committed);
         let file = self.meta.take().map(|(file, ..)| file);
         let file = store_slots(&*self.disk, file, &mut self.content, hard)?;

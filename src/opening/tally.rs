@@ -51,7 +51,7 @@ impl Tally {
         if before.is_some_and(|before| before != frame.segment) {
             self.starts.push(SegmentStart {
                 segment: frame.segment,
-                sequence: header.opening.sequence - 1,
+                sequence: header.opening.sequence.previous(),
                 chain: header.previous,
                 mark: self.mark,
             });

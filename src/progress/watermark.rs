@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 use super::lifecycle::Lifecycle;
 use super::waiters::Waiters;
 use crate::error::Poison;
-use crate::numbers::{AtomicMark, Mark};
+use crate::numbers::{AtomicMark, FrameSequence, Mark};
 use crate::poison::{PoisonCell, invariant};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Mutex, Rank};
@@ -95,7 +95,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct LogMarks {
     /// Frame sequence of each truncation, and the mark that it leaves, in order.
-    truncations: Vec<(u64, Mark)>,
+    truncations: Vec<(FrameSequence, Mark)>,
 }
 
 impl Progress {
@@ -253,7 +253,12 @@ impl Progress {
     ///
     /// `written` may be above `submitted` for a moment. The log writer can be done with a frame
     /// before the appender's holder moves `submitted` over its entries.
-    pub(crate) fn logged_to(&self, sequence: u64, mark: Mark, durable: bool) -> Result<(), Poison> {
+    pub(crate) fn logged_to(
+        &self,
+        sequence: FrameSequence,
+        mark: Mark,
+        durable: bool,
+    ) -> Result<(), Poison> {
         let mut log = self.log.lock();
         let later = log.truncations.iter().filter(|(at, _)| *at > sequence).map(|(_, left)| *left);
         let mark = later.fold(mark, Mark::min);
@@ -283,7 +288,7 @@ impl Progress {
 
     /// Truncates the marks: everything above `mark` is gone from the log, by the record of frame
     /// `sequence`. The caller holds the appender's lock.
-    pub(crate) fn truncate_to(&self, sequence: u64, mark: Mark) -> Result<(), Poison> {
+    pub(crate) fn truncate_to(&self, sequence: FrameSequence, mark: Mark) -> Result<(), Poison> {
         let committed = self.committed_mark();
         invariant!(self, committed <= mark, "committed <= submitted", "{committed} and {mark}");
         let mut log = self.log.lock();
@@ -419,12 +424,12 @@ mod tests {
         durable.commit_to(Mark::before(10)).unwrap();
         durable.apply_to(Mark::before(8)).unwrap();
         assert_eq!(durable.acknowledged_mark(), Mark::before(0));
-        durable.logged_to(1, Mark::before(9), false).unwrap();
+        durable.logged_to(FrameSequence::new(1), Mark::before(9), false).unwrap();
         assert_eq!(
             (durable.acknowledged_mark(), durable.written_mark()),
             (Mark::NONE, Mark::before(9))
         );
-        durable.logged_to(1, Mark::before(9), true).unwrap();
+        durable.logged_to(FrameSequence::new(1), Mark::before(9), true).unwrap();
         assert_eq!(durable.acknowledged_mark(), Mark::before(8));
         durable.apply_to(Mark::before(10)).unwrap();
         assert_eq!(durable.acknowledged_mark(), Mark::before(9));
@@ -433,7 +438,7 @@ mod tests {
         written.submit_to(Mark::before(10)).unwrap();
         written.commit_to(Mark::before(10)).unwrap();
         written.apply_to(Mark::before(10)).unwrap();
-        written.logged_to(1, Mark::before(9), false).unwrap();
+        written.logged_to(FrameSequence::new(1), Mark::before(9), false).unwrap();
         assert_eq!(written.acknowledged_mark(), Mark::before(9));
     }
 
@@ -465,15 +470,15 @@ mod tests {
         let progress = progress(AckRule::Durable);
         progress.submit_to(Mark::before(20)).unwrap();
         progress.commit_to(Mark::before(5)).unwrap();
-        progress.truncate_to(6, Mark::before(10)).unwrap();
+        progress.truncate_to(FrameSequence::new(6), Mark::before(10)).unwrap();
         progress.submit_to(Mark::before(15)).unwrap();
-        progress.logged_to(5, Mark::before(20), true).unwrap();
+        progress.logged_to(FrameSequence::new(5), Mark::before(20), true).unwrap();
         assert_eq!(
             progress.durable_mark(),
             Mark::before(10),
             "entries above 10 of frame 5 are gone"
         );
-        progress.logged_to(7, Mark::before(15), true).unwrap();
+        progress.logged_to(FrameSequence::new(7), Mark::before(15), true).unwrap();
         assert_eq!(progress.durable_mark(), Mark::before(15));
     }
 
@@ -493,10 +498,10 @@ mod tests {
             ("applied <= committed", nothing, |progress| progress.stored_to(Mark::before(9), true)),
             ("durable <= written", nothing, |progress| progress.stored_durably_to(Mark::before(8))),
             ("durable <= written", durable_ahead, |progress| {
-                progress.logged_to(5, Mark::before(9), true)
+                progress.logged_to(FrameSequence::new(5), Mark::before(9), true)
             }),
             ("committed <= submitted", nothing, |progress| {
-                progress.truncate_to(3, Mark::before(7))
+                progress.truncate_to(FrameSequence::new(3), Mark::before(7))
             }),
             ("a jump goes forward", nothing, |progress| progress.jump_to(Mark::before(8))),
             ("a jump goes forward", nothing, |progress| progress.apply_only_to(Mark::before(8))),
@@ -506,7 +511,7 @@ mod tests {
             progress.submit_to(Mark::before(10)).unwrap();
             progress.commit_to(Mark::before(8)).unwrap();
             progress.apply_to(Mark::before(6)).unwrap();
-            progress.logged_to(1, Mark::before(7), true).unwrap();
+            progress.logged_to(FrameSequence::new(1), Mark::before(7), true).unwrap();
             break_it(&progress);
             let marks = || {
                 let (submitted, committed) = (progress.submitted_mark(), progress.committed_mark());

@@ -6,6 +6,7 @@ use crate::apply::engine::Engine;
 use crate::error::{Poison, WaitError};
 use crate::log::Log;
 use crate::machine::StateMachine;
+use crate::numbers::FrameSequence;
 use crate::progress::waiter;
 use crate::progress::watermark::{AckRule, Stage};
 use crate::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ pub(in crate::apply) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<M: StateMachine> Engine<M> {
     /// Asks for everything in the log to become durable; returns the last frame's sequence.
-    pub(crate) fn want_sync(&self, log: &Log) -> u64 {
+    pub(crate) fn want_sync(&self, log: &Log) -> FrameSequence {
         let sequence = self.appender.lock().appender.close_and_last_sequence();
         log.want_sync(sequence);
         self.writer_signal.notify();
@@ -37,7 +38,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn sync_log_to(
         &self,
         log: &Log,
-        sequence: u64,
+        sequence: FrameSequence,
         timeout: Duration,
     ) -> Result<(), WaitError> {
         let started = Instant::now();

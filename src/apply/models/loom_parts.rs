@@ -10,7 +10,7 @@ use loom::thread;
 
 use super::FOREVER;
 use crate::error::{Poison, WaitError};
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::progress::waiter::{self, Acknowledged, Wait};
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks, WakesTasks};
 use crate::sync::ArrayQueue;
@@ -166,7 +166,7 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
             progress.wake_tasks();
         });
         let writer = spawn(&progress, |progress| {
-            progress.logged_to(1, Mark::before(1), true).unwrap();
+            progress.logged_to(FrameSequence::new(1), Mark::before(1), true).unwrap();
             progress.wake_tasks();
         });
         block_on(pin!(Acknowledged::new(Arc::clone(&progress), 0))).unwrap();
@@ -177,11 +177,11 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_task() {
 
 /// Truncates index 0, and appends, applies and makes durable another entry in its place.
 fn replace_the_first(progress: &Progress) {
-    progress.truncate_to(2, Mark::NONE).unwrap();
+    progress.truncate_to(FrameSequence::new(2), Mark::NONE).unwrap();
     progress.submit_to(Mark::before(1)).unwrap();
     progress.commit_to(Mark::before(1)).unwrap();
     progress.apply_to(Mark::before(1)).unwrap();
-    progress.logged_to(3, Mark::before(1), true).unwrap();
+    progress.logged_to(FrameSequence::new(3), Mark::before(1), true).unwrap();
     progress.wake_tasks();
 }
 
@@ -250,8 +250,9 @@ fn of_two_who_make_an_index_acknowledged_together_one_wakes_the_waiter() {
     check(2, || {
         let progress = progress(AckRule::Durable);
         let worker = spawn(&progress, |progress| progress.apply_to(Mark::before(1)).unwrap());
-        let writer =
-            spawn(&progress, |progress| progress.logged_to(1, Mark::before(1), true).unwrap());
+        let writer = spawn(&progress, |progress| {
+            progress.logged_to(FrameSequence::new(1), Mark::before(1), true).unwrap()
+        });
         waiter::wait(&progress, 0, Stage::Acknowledged, FOREVER).unwrap();
         worker.join().unwrap();
         writer.join().unwrap();
@@ -481,9 +482,9 @@ fn a_truncation_wakes_whoever_waits_for_what_it_removes_and_nobody_else() {
         let mut removed = pin!(Acknowledged::new(Arc::clone(&progress), 1));
         assert!(poll_once(kept.as_mut()).is_pending() && poll_once(removed.as_mut()).is_pending());
         let truncating = spawn(&progress, |progress| {
-            progress.truncate_to(2, Mark::before(1)).unwrap();
+            progress.truncate_to(FrameSequence::new(2), Mark::before(1)).unwrap();
             progress.apply_to(Mark::before(1)).unwrap();
-            progress.logged_to(2, Mark::before(1), true).unwrap();
+            progress.logged_to(FrameSequence::new(2), Mark::before(1), true).unwrap();
             progress.wake_tasks();
         });
         let outcome = block_on(removed);

@@ -14,7 +14,7 @@ use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::config::CommitMode;
 use crate::error::{CloseError, Poison, WaitError};
-use crate::numbers::Mark;
+use crate::numbers::{FrameSequence, Mark};
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::snapshot::SnapshotSink;
@@ -318,7 +318,7 @@ fn registering_and_waking_keep_their_memory_and_take_no_more() {
 fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_after() {
     let progress = Progress::new(AckRule::Applied, StartMarks::default(), Arc::default());
     let replace = |index: u64| {
-        progress.truncate_to(0, Mark::before(index)).unwrap();
+        progress.truncate_to(FrameSequence::new(0), Mark::before(index)).unwrap();
         progress.submit_to(Mark::before(index + 1)).unwrap();
         progress.commit_to(Mark::before(index + 1)).unwrap();
         progress.apply_to(Mark::before(index + 1)).unwrap();
@@ -330,7 +330,7 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
     let mut replaced = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut registers = crate::progress::waiter::Wait::begin(&progress, 2, Stage::Applied);
     let mut not_there = crate::progress::waiter::Wait::begin(&progress, 3, Stage::Applied);
-    progress.truncate_to(0, Mark::before(2)).unwrap();
+    progress.truncate_to(FrameSequence::new(0), Mark::before(2)).unwrap();
     let outcome = registers.look_as_thread();
     assert!(matches!(outcome, Some(Err(WaitError::Truncated { index: 2 }))), "{outcome:?}");
     replace(2);

@@ -75,7 +75,7 @@ impl Appender {
             "base and image {begins:?}"
         );
         if let Some((base, image)) = on_disk {
-            self.position.next_sequence = base.sequence + 1;
+            self.position.next_sequence = base.sequence.next();
             self.active = image;
             self.next = None;
             self.show_active();

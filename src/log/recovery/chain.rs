@@ -6,6 +6,7 @@ use crate::entry::LogId;
 use crate::error::Corrupt;
 use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::meta::{LogBase, Meta};
+use crate::numbers::FrameSequence;
 
 /// The state of the log after its last good frame.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(in crate::log) struct Chain {
     /// The last entry of an apply-only record.
     pub(in crate::log) applied_only: Option<LogId>,
     /// Sequence of the last good frame.
-    pub(in crate::log) sequence: u64,
+    pub(in crate::log) sequence: FrameSequence,
     /// Checksum of the last good frame, which the next one names.
     pub(in crate::log) checksum: u64,
     /// Incarnation of the last good frame or, where META says that a later opening continued from
@@ -26,13 +27,13 @@ pub(in crate::log) struct Chain {
     /// cut frame could complete that frame, except for its header.
     pub(in crate::log) incarnation: u64,
     /// The frame after which META's incarnation starts, and that incarnation.
-    opened: (u64, u64),
+    opened: (FrameSequence, u64),
     /// The last entry.
     pub(in crate::log) last: Option<LogId>,
     /// The highest `committed` in a good header.
     pub(in crate::log) committed: Option<u64>,
     /// The highest durable sequence in META or a good header.
-    pub(in crate::log) durable_sequence: u64,
+    pub(in crate::log) durable_sequence: FrameSequence,
     /// The start of each run of entries of one term and leader, so that a truncation finds the log
     /// id before it.
     runs: Vec<LogId>,
@@ -93,8 +94,8 @@ impl Chain {
     }
 
     /// The sequence of the next frame.
-    pub(in crate::log) fn next_sequence(&self) -> u64 {
-        self.sequence.saturating_add(1)
+    pub(in crate::log) fn next_sequence(&self) -> FrameSequence {
+        self.sequence.next()
     }
 
     /// The index of the next entry, if it is known.
@@ -105,7 +106,7 @@ impl Chain {
     /// Whether a frame found at this place is the next one, except for its body and incarnation.
     pub(in crate::log) fn continues(&self, header: &FrameHeader, place: (u64, u64)) -> bool {
         (header.segment, header.offset) == place
-            && Some(header.opening.sequence) == self.sequence.checked_add(1)
+            && self.sequence.is_before(header.opening.sequence)
             && header.previous == self.checksum
             && self.index_continues(header)
     }
@@ -210,7 +211,7 @@ impl Chain {
 
     /// Continues as if the frame before `header` had been good, only to look for more damage.
     pub(in crate::log) fn resume_before(&mut self, header: &FrameHeader) {
-        self.sequence = header.opening.sequence - 1;
+        self.sequence = header.opening.sequence.previous();
         self.checksum = header.previous;
         self.last = None;
         self.runs.clear();

@@ -12,6 +12,7 @@ use crate::log::recovery::decision::Outcome;
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
 use crate::log::recovery::walk::{Found, Walk};
+use crate::numbers::FrameSequence;
 
 /// Options of a scan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +80,7 @@ pub(crate) struct Tail {
     /// End of the last good frame; the next one starts at the next multiple of 64.
     pub(crate) offset: u64,
     /// The sequence of the next frame.
-    pub(crate) next_sequence: u64,
+    pub(crate) next_sequence: FrameSequence,
     /// The checksum of the last good frame, which the next one names as its previous.
     pub(crate) chain: u64,
     /// The last entry, after truncations.
@@ -93,7 +94,7 @@ pub(crate) struct Tail {
     /// before its base).
     pub(crate) committed: Option<u64>,
     /// The highest sequence known to be durable, from META or from a header.
-    pub(crate) durable_sequence_known: u64,
+    pub(crate) durable_sequence_known: FrameSequence,
 }
 
 /// Bytes after the end of the log that do not belong to it: none of them is known to have been
@@ -124,7 +125,7 @@ pub(crate) struct SegmentSummary {
     /// Number of good frames in it.
     pub(crate) frames: u64,
     /// Sequence of the last of them; 0 if there is none.
-    pub(crate) last_sequence: u64,
+    pub(crate) last_sequence: FrameSequence,
     /// First index of its entries, including truncated ones.
     pub(crate) first_index: Option<u64>,
     /// Highest index of its entries, including truncated ones.
@@ -138,7 +139,7 @@ impl SegmentSummary {
             file_bytes,
             used_bytes: 0,
             frames: 0,
-            last_sequence: 0,
+            last_sequence: FrameSequence::NONE,
             first_index: None,
             last_index: None,
         }
@@ -274,7 +275,7 @@ fn finish(
     // META may be an older copy of itself; then the log continues behind the end that META knows.
     let ends_as_closed = options.was_closed
         && damage.is_none()
-        && expected == meta.durable_sequence.saturating_add(1)
+        && expected == meta.durable_sequence.next()
         && walk.ends_here(here, meta.incarnation)?;
     let survey = if ends_as_closed { Survey::of_nothing(&walk) } else { Survey::of(&mut walk)? };
     let durable = walk.chain.durable_sequence.max(survey.durable_sequence);

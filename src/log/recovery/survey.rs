@@ -7,12 +7,13 @@ use crate::image::HALF_HEADER_BYTES;
 use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader};
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;
+use crate::numbers::FrameSequence;
 
 /// Everything found after the end of the log.
 #[derive(Debug, Default)]
 pub(in crate::log) struct Survey {
     /// The highest durable sequence that a lost frame claims.
-    pub(in crate::log) durable_sequence: u64,
+    pub(in crate::log) durable_sequence: FrameSequence,
     /// Number of lost frames: in their place, and not older than the last good frame.
     pub(in crate::log) frames: u64,
     /// Number of entries in them, by their headers.

@@ -12,6 +12,7 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::log::meta::{HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
+use crate::numbers::FrameSequence;
 
 mod beside;
 mod blame;
@@ -34,7 +35,7 @@ fn meta(durable_sequence: u64) -> Meta {
         clean_close: false,
         base: LogBase::default(),
         incarnation: 1,
-        durable_sequence,
+        durable_sequence: FrameSequence::new(durable_sequence),
         committed: None,
         hard: HardRecord::Stored(0),
     }
@@ -63,7 +64,7 @@ fn read_with(
     let mut seen = Vec::new();
     let result = scan(disk, meta, options, &mut |frame| {
         assert_eq!((frame.segment, frame.offset), (frame.header.segment, frame.header.offset));
-        seen.push((frame.header.opening.sequence, frame.body.to_vec()));
+        seen.push((frame.header.opening.sequence.get(), frame.body.to_vec()));
         Ok(())
     });
     (seen, result)
@@ -85,8 +86,11 @@ fn a_whole_log_is_read_to_its_end_over_segments_and_ends_without_a_cut() {
     assert_eq!(result.cut, None);
     let tail = result.tail;
     assert_eq!((tail.segment, tail.offset), (1, log.segments[1].len() as u64));
-    assert_eq!((tail.next_sequence, tail.chain, tail.last), (6, log.chain, Some(LogId::new(8, 1))));
-    assert_eq!((tail.incarnation_seen_max, tail.durable_sequence_known), (1, 5));
+    assert_eq!(
+        (tail.next_sequence.get(), tail.chain, tail.last),
+        (6, log.chain, Some(LogId::new(8, 1)))
+    );
+    assert_eq!((tail.incarnation_seen_max, tail.durable_sequence_known.get()), (1, 5));
     let shape: Vec<_> =
         result.segments.iter().map(|s| (s.number, s.frames, s.first_index, s.last_index)).collect();
     assert_eq!(shape, [(0, 3, Some(0), Some(5)), (1, 2, Some(6), Some(8))]);
@@ -98,7 +102,7 @@ fn an_empty_directory_is_an_empty_log() {
     let (seen, result) = read(&MemoryDisk::default(), &meta(0));
     let result = result.unwrap();
     assert!(seen.is_empty() && result.cut.is_none() && result.segments.is_empty());
-    assert_eq!((result.tail.next_sequence, result.tail.last), (1, None));
+    assert_eq!((result.tail.next_sequence.get(), result.tail.last), (1, None));
     let place = corrupt(read(&MemoryDisk::default(), &meta(1)).1);
     assert_eq!((&*place.file, place.what), ("0000000000000000.seg", "the file is missing"));
 }
@@ -298,7 +302,7 @@ fn a_cut_tail_never_comes_back() {
     let (seen, result) = write_again(2);
     let result = result.unwrap();
     assert_eq!((seen.len(), result.cut), (2, None), "what is behind is stale, and no cut");
-    assert_eq!((result.tail.next_sequence, result.tail.incarnation_seen_max), (3, 2));
+    assert_eq!((result.tail.next_sequence.get(), result.tail.incarnation_seen_max), (3, 2));
     // With the same incarnation the old frame 3 would be back, so this test can fail.
     assert_eq!(write_again(1).0.len(), 3);
 }
@@ -449,7 +453,7 @@ fn a_truncation_takes_the_log_back_to_the_id_before_it() {
     lower.truncation(2).term = 1;
     lower.entries(&["x"]);
     let result = read(&lower.disk(0), &meta(4)).1.unwrap();
-    assert_eq!((result.tail.last, result.tail.next_sequence), (Some(LogId::new(2, 1)), 5));
+    assert_eq!((result.tail.last, result.tail.next_sequence.get()), (Some(LogId::new(2, 1)), 5));
     // There is nothing at index 5 to truncate.
     assert_eq!(read(&log.clone().truncation(5).disk(0), &meta(0)).0.len(), 2);
 }
@@ -476,7 +480,8 @@ fn a_log_with_a_base_starts_there_and_names_segments_below_as_obsolete() {
     .unwrap();
     assert!(end > 0);
     let last = Some(LogId::new(5, 1));
-    let base = LogBase { segment: 1, sequence: 3, chain: third.checksum(&ID), last };
+    let base =
+        LogBase { segment: 1, sequence: FrameSequence::new(3), chain: third.checksum(&ID), last };
     let based = Meta { base, committed: Some(40), ..meta(5) };
     let (seen, result) = read(&log.disk(0), &based);
     let result = result.unwrap();

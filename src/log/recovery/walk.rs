@@ -15,6 +15,7 @@ use crate::log::recovery::chain::Chain;
 use crate::log::recovery::decision::{Check, Finding, Incarnation, Outcome, decide};
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::scan::SegmentSummary;
+use crate::numbers::FrameSequence;
 
 const HEADER_BYTES: u64 = FRAME_HEADER_BYTES as u64;
 
@@ -408,7 +409,7 @@ impl<'d> Walk<'d> {
 pub(in crate::log) fn check_frames(
     disk: &dyn Disk,
     meta: &Meta,
-    sequence: u64,
+    sequence: FrameSequence,
     stopping: &dyn Fn() -> bool,
 ) -> Result<(), OpenError> {
     let mut walk = Walk::new(disk, meta)?;

@@ -151,7 +151,7 @@ fn a_writer_that_opens_again_while_it_is_read_makes_no_older_meta() {
     let (frozen, result) = freeze(&disk).unwrap();
     let (_, meta, damage) = MetaFile::open(&frozen, false).unwrap().unwrap();
     let result = result.unwrap();
-    assert_eq!((meta.incarnation, result.tail.next_sequence), (2, 3));
+    assert_eq!((meta.incarnation, result.tail.next_sequence.get()), (2, 3));
     assert_eq!(OlderMeta::of_scan(&meta, &damage, &result), None);
     // By the META that was read first, it would be one.
     assert!(OlderMeta::of_scan(&closed, &damage, &result).is_some());

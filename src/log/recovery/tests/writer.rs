@@ -9,6 +9,7 @@ use crate::disk::names::segment_name;
 use crate::entry::{Entry, LeaderTag};
 use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::test_disk::MemoryDisk;
+use crate::numbers::FrameSequence;
 
 /// A log being written.
 #[derive(Clone)]
@@ -64,13 +65,13 @@ impl Writer {
                 first_index,
                 term: self.term,
                 leader: LeaderTag::EMPTY,
-                sequence: self.sequence + 1,
+                sequence: FrameSequence::new(self.sequence + 1),
                 incarnation: self.incarnation,
             },
             body_bytes: u32::try_from(body.len()).unwrap(),
             count,
             previous: self.chain,
-            durable_sequence: self.durable_sequence,
+            durable_sequence: FrameSequence::new(self.durable_sequence),
             committed: self.committed,
             segment: self.segments.len() as u64 - 1,
             offset: self.segments.last().unwrap().len().next_multiple_of(64) as u64,
@@ -86,7 +87,7 @@ impl Writer {
         segment.extend_from_slice(&header.to_bytes(&ID));
         segment.extend_from_slice(body);
         self.frames.push((number, start, segment.len()));
-        self.sequence = header.opening.sequence;
+        self.sequence = header.opening.sequence.get();
         self.chain = header.checksum(&ID);
         self
     }
