@@ -265,6 +265,7 @@ impl ApplyConfig {
     }
 
     /// Makes an engine without threads, which its owner steps by hand ([`crate::testing`]).
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub(crate) fn by_hand(mut self, clock: Clock) -> Self {
         self.by_hand = Some(clock);
@@ -560,6 +561,7 @@ impl PersistentConfig {
     }
 
     /// Sets the length of a chunk of a snapshot, for tests: a small snapshot then has several.
+    #[cfg(any(test, feature = "testing"))]
     #[doc(hidden)]
     #[must_use]
     pub fn snapshot_chunk_bytes(mut self, bytes: usize) -> Self {
@@ -568,6 +570,7 @@ impl PersistentConfig {
     }
 
     /// Acts as if the kernel refused an io_uring with `EPERM`, for tests.
+    #[cfg(any(test, feature = "testing"))]
     #[doc(hidden)]
     #[must_use]
     pub fn io_uring_refused(mut self, refused: bool) -> Self {

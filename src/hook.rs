@@ -4,7 +4,8 @@
 /// its type.
 ///
 /// An embedder can implement the trait, and can neither call nor override what takes a hook. So
-/// such a call may change in any version.
+/// such a call may change in any version. Only a build with the feature `testing` shows a value,
+/// for tests that wrap a machine: `testing::hooks`.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook(());
 

@@ -39,6 +39,7 @@ pub use snapshots::SnapshotInfo;
 pub use summary::{
     FrameInfo, Inspection, LogBase, MetaContent, SegmentInfo, frames, inspect, meta,
 };
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use verify::verify_on_disk;
 pub use verify::{Finding, VerifyReport, verify};
 pub use versions::{FORMAT_VERSIONS, FormatVersions};

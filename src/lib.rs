@@ -64,7 +64,7 @@
 //! | shorten the log, back up, restore | [`ApplyManager::snapshots`]: [`compact`](Snapshots::compact), [`write_to`](Snapshots::write_to); [`View::snapshot_to`], [`restore`](fn@restore) |
 //! | look into a directory from outside | [`inspect`]: it never changes a byte |
 //! | give up what is damaged | [`repair`](fn@repair) |
-//! | test | [`testing`]: a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
+//! | test | [`testing`], with its [feature](#features): a simulated disk, the engine stepped by hand, a [suite](testing::conformance) for state machines and [another](testing::storage) for storages |
 //!
 //! Calls that wait for entries take a timeout; a timeout cancels nothing. These wait for the disk
 //! or for the workers and take none: [`entries`](ManagerLog::entries),
@@ -107,6 +107,12 @@
 //!    is made ([`ApplyManager::memory_bytes`]). Live views and unfinished snapshots take 56 to 64
 //!    bytes a key more, and long keys.
 //!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `testing` | off | [`testing`]: the simulated disk, the engine stepped by hand, the conformance suites, and hooks that act as a failing kernel. Enable it for dev-dependencies only. It may change in any version |
+//!
 //! # The pages
 //!
 //! | page | what it answers |
@@ -121,6 +127,12 @@
 //! | [`docs::benchmarks`] | what is measured, against what, and how |
 //! | [`docs::unsafe_files`] | every file with unsafe code, and why it is sound |
 
+// What only `testing` shows is public there alone.
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    allow(unreachable_pub, reason = "the feature `testing` makes it reachable")
+)]
+
 mod apply;
 mod bytes;
 mod clock;
@@ -132,7 +144,7 @@ pub mod disk;
 pub mod docs;
 pub mod entry;
 pub mod error;
-#[cfg(any(fuzzing, test))]
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hook;
@@ -150,6 +162,7 @@ mod repair;
 mod restore;
 pub mod snapshot;
 mod sync;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod threads;
 mod times;

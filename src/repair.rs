@@ -65,6 +65,7 @@ impl RepairOptions {
         self
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn writes(self) -> bool {
         self.write
     }

@@ -10,6 +10,7 @@
 //! whole directory look like one that was never completed.
 
 use std::path::Path;
+#[cfg(any(test, feature = "testing"))]
 use std::sync::Arc;
 
 use crate::config::{CommitMode, Contiguity};
@@ -128,6 +129,7 @@ pub(crate) fn restore_on_disk(
 }
 
 /// Restores a snapshot's bytes on a disk, for [`testing`](crate::testing).
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn restore_bytes(
     disk: &Arc<dyn Disk>,
     bytes: &[u8],

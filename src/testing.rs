@@ -1,6 +1,8 @@
 //! Tools for tests. An engine without threads is stepped by hand, over the simulated disk.
 //! [`conformance`] has a suite to run on an embedder's state machine.
 //!
+//! The module is compiled with the feature `testing` only, which is for dev-dependencies.
+//!
 //! The steps are those of the threads, so proofs here hold there. One thread takes the steps in an
 //! order that a seed decides, so a seed reproduces a run to the byte.
 //!
@@ -49,10 +51,12 @@ use crate::threads::Step;
 pub use crate::disk::sim::{Fault, FaultError, Random, SimDisk};
 
 pub mod conformance;
+#[doc(hidden)]
+pub mod internals;
 pub mod storage;
 
 /// Items for a test that decorates a machine with the engine's hooks. They may change in any
-/// version.
+/// version. No other build than one with the feature `testing` shows them to users.
 #[doc(hidden)]
 pub mod hooks {
     pub use crate::contract::staging::Staging;

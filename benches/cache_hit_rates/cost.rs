@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::thread;
 use std::time::Instant;
 
-use sprag::machine::storage::cache::{CacheLimits, ReadCache};
 use sprag::machine::storage::{StorageBatch, Table};
+use sprag::testing::internals::{CacheLimits, ReadCache};
 
 use sprag::testing::Random;
 

@@ -25,7 +25,7 @@ mod workloads;
 use std::fs;
 
 use sprag::Value;
-use sprag::machine::storage::cache::{CacheLimits, ReadCache};
+use sprag::testing::internals::{CacheLimits, ReadCache};
 
 use workloads::Workload;
 

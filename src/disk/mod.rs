@@ -33,6 +33,7 @@ pub(crate) mod names;
 mod process;
 mod pwrite;
 pub(crate) mod real;
+#[cfg(any(test, feature = "testing"))]
 pub mod sim;
 #[cfg(target_os = "linux")]
 mod uring;

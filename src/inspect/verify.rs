@@ -1,9 +1,11 @@
 //! Verification that every byte of a directory is as it was written.
 
 use std::path::Path;
+#[cfg(any(test, feature = "testing"))]
 use std::sync::Arc;
 
 use super::{Looked, while_it_stays};
+#[cfg(any(test, feature = "testing"))]
 use crate::disk::Disk;
 use crate::error::{Corrupt, OpenError};
 use crate::log::recovery::files::{ForeignFiles, list_files};
@@ -71,6 +73,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport, OpenError> {
 }
 
 /// Verifies as [`verify`] does, a directory that no writer has open.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn verify_on_disk(disk: Arc<dyn Disk>) -> Result<VerifyReport, OpenError> {
     report_of(Looked::on(disk).and_then(|looked| verify_once(&looked)))
 }

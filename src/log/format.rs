@@ -173,7 +173,7 @@ impl FrameHeader {
     }
 
     /// Encodes both halves.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
         put(&mut out, 0, &self.opening());
@@ -183,7 +183,7 @@ impl FrameHeader {
 
     /// The value that the next frame names as its `previous`. The call computes a checksum over the
     /// header; [`chain_of`] reads it from a closing half instead.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn checksum(&self, database_id: &DatabaseId) -> u64 {
         chain_of(&self.closing(database_id))
     }

@@ -13,6 +13,7 @@ mod key_value;
 mod memory;
 mod number;
 mod persistent;
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod probe;
 mod reads;

@@ -5,8 +5,7 @@
 //! machine knows the meaning of commands, the applied position of the log, and the form of
 //! snapshots.
 
-#[doc(hidden)]
-pub mod cache;
+pub(crate) mod cache;
 #[cfg(test)]
 mod cache_tests;
 mod machine;

@@ -15,11 +15,12 @@ pub(crate) mod file;
 pub(crate) mod format;
 mod index;
 mod iter;
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod probe;
 mod reader;
 mod receiver;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod reseal;
 mod stream;
 mod transport;

@@ -115,8 +115,10 @@ ranks! {
     /// The descriptor that is kept in reserve.
     ReserveDescriptor,
     /// The simulated disk.
+    #[cfg(any(test, feature = "testing"))]
     SimulatedDisk,
     /// The storage in memory.
+    #[cfg(any(test, feature = "testing"))]
     MemoryStorage,
 }
 

@@ -43,7 +43,7 @@ use std::hash::{BuildHasher, Hasher};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
-use self::shard::{ENTRY_BYTES, Entry, Shard};
+use self::shard::{Entry, Shard};
 use super::{StorageBatch, Table};
 use crate::bytes::to_usize;
 pub use crate::config::storage::CacheLimits;
@@ -263,9 +263,10 @@ impl ReadCache {
 
     /// The most bytes of a key and its value that can be cached.
     #[must_use]
+    #[cfg(any(test, feature = "testing"))]
     pub fn entry_bytes_max(&self) -> u64 {
         let least = self.shards.iter().map(|shard| shard.entry_bytes_max()).min();
-        least.unwrap_or(0).saturating_sub(ENTRY_BYTES)
+        least.unwrap_or(0).saturating_sub(shard::ENTRY_BYTES)
     }
 
     #[inline]

@@ -223,6 +223,7 @@ impl Shard {
         }
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn entry_bytes_max(&self) -> u64 {
         self.entry_bytes_max
     }

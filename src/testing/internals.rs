@@ -1,0 +1,3 @@
+//! Parts of the engine for its own benches and fuzz targets. They may change in any version.
+
+pub use crate::machine::storage::cache::{CacheLimits, ReadCache};
