@@ -149,8 +149,20 @@ impl<M: StateMachine> Stepped<M> {
         config: ApplyConfig,
         clock: HandClock,
     ) -> Result<Self, OpenError> {
+        Self::by_hand(machine, config.inline_apply(false), clock)
+    }
+
+    /// Makes the engine as [`new`](Stepped::new) does, for a synchronous call that applies its
+    /// entries itself when nothing is pending, and then does not wait. A bench counts its
+    /// instructions.
+    #[doc(hidden)]
+    pub fn applying_inline(machine: M, config: ApplyConfig) -> Result<Self, OpenError> {
+        Self::by_hand(machine, config.inline_apply(true), HandClock::default())
+    }
+
+    fn by_hand(machine: M, config: ApplyConfig, clock: HandClock) -> Result<Self, OpenError> {
         let by_hand = Clock::Manual(Arc::clone(&clock.0));
-        let config = config.by_hand(by_hand).inline_apply(false).pin_workers(false);
+        let config = config.by_hand(by_hand).pin_workers(false);
         Ok(Self { manager: ApplyManager::new(machine, config)?, clock })
     }
 
