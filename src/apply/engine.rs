@@ -14,6 +14,7 @@ use crate::apply::pipeline::ring::Rings;
 use crate::apply::pipeline::rooms::slots_for;
 use crate::apply::pipeline::staging::begin_staging;
 use crate::apply::pipeline::worker::{Applying, Workers};
+use crate::apply::signals::Signals;
 use crate::bytes::at_most;
 use crate::clock::Clock;
 use crate::codec::PayloadRef;
@@ -33,8 +34,6 @@ use crate::progress::watermark::{Progress, WakesTasks};
 use crate::ranges::partition::Footprint;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::bell::Bell;
-use crate::sync::signal::Signal;
 use crate::sync::{Mutex, Rank, set_aside};
 use crate::threads::Step;
 use crate::threads::cores::PinnedThread;
@@ -60,14 +59,7 @@ pub(crate) struct Engine<M> {
     /// Lock that admits one sync at a time of a storage without our log.
     pub(crate) syncing: Mutex<()>,
     pub(crate) snapshots: SnapshotDesk,
-    /// Rings when a step of the log writer has ended, by whichever thread, and its place is free.
-    pub(crate) writer_bell: Bell,
-    /// Rings when a worker has reached a view token, has moved a watermark, or has run dry, and its
-    /// place is free.
-    pub(crate) workers_bell: Bell,
-    pub(crate) writer_signal: Signal,
-    pub(crate) background_signal: Signal,
-    pub(crate) compaction_signal: Signal,
+    pub(crate) signals: Signals,
     pub(crate) latency: Latency,
     /// Sequence of the newest frame with entries that an apply-only record moved the state past.
     /// Durability waits use this, because watermarks already cover these entries.
@@ -116,7 +108,6 @@ impl<M: StateMachine> Engine<M> {
             appender: Mutex::new(Rank::Appender, Appending { appender, linger: Linger::default() }),
             latency,
             config,
-            progress,
             slots,
             rings,
             table,
@@ -128,13 +119,10 @@ impl<M: StateMachine> Engine<M> {
             holding: AtomicU64::new(0),
             snapshots: SnapshotDesk::new(newest),
             syncing: Mutex::new(Rank::StorageSyncTurn, ()),
-            writer_bell: Bell::default(),
-            workers_bell: Bell::default(),
-            writer_signal: Signal::default(),
-            background_signal: Signal::default(),
-            compaction_signal: Signal::default(),
+            signals: Signals::new(Arc::clone(&progress), workers),
             pinned: Mutex::new(Rank::PinnedThreads, Vec::new()),
             counters: Counters::new(start_mark, replayed, memory),
+            progress,
         })
     }
 
@@ -195,8 +183,8 @@ impl<M: StateMachine> Engine<M> {
         let mut appending = self.appender.lock();
         let fed = self.feed(&mut appending, true);
         drop(appending);
-        fed.map_err(|poison| self.fail(poison))?;
-        self.workers.notify();
+        fed.map_err(|poison| self.signals.fail(poison))?;
+        self.signals.notify_workers();
         Ok(())
     }
 
@@ -255,14 +243,6 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Records the first failure, and returns it.
-    pub(crate) fn fail(&self, poison: Poison) -> Poison {
-        self.progress.fail(poison.clone());
-        self.notify_threads();
-        self.ring_bells();
-        self.progress.poison.get().cloned().unwrap_or(poison)
-    }
-
     #[inline]
     pub(crate) fn has_failed(&self) -> bool {
         self.progress.poison.get().is_some()
@@ -272,31 +252,6 @@ impl<M: StateMachine> Engine<M> {
     #[inline]
     pub(crate) fn wakes_tasks(&self) -> WakesTasks<'_> {
         WakesTasks(&self.progress)
-    }
-
-    /// Leaves the wakers to a thread of the engine, for a caller that holds a lock for long.
-    pub(crate) fn leave_tasks(&self) {
-        if !self.progress.has_due_tasks() {
-            return;
-        }
-        match (&self.log, self.workers.get(0)) {
-            (None, Some(worker)) => worker.signal.notify(),
-            _ => self.background_signal.notify(),
-        }
-    }
-
-    /// Has each caller that waits for the log writer or for the workers look again.
-    pub(crate) fn ring_bells(&self) {
-        self.writer_bell.ring();
-        self.workers_bell.ring();
-    }
-
-    /// Wakes every thread of the engine to look for work.
-    pub(crate) fn notify_threads(&self) {
-        self.workers.notify();
-        self.writer_signal.notify();
-        self.background_signal.notify();
-        self.compaction_signal.notify();
     }
 
     /// Takes one step of worker `id`. A failure has poisoned the engine.
@@ -313,12 +268,12 @@ impl<M: StateMachine> Engine<M> {
                 if step == Step::Worked {
                     self.latency.note(self.progress.acknowledged_mark());
                     // The move of the watermark, or the view token, has passed a fence.
-                    self.workers_bell.ring_after_fence();
+                    self.signals.workers_bell().ring_after_fence();
                 }
                 step
             }
             Err(poison) => {
-                self.fail(poison);
+                self.signals.fail(poison);
                 Step::Idle
             }
         }
@@ -336,7 +291,7 @@ impl<M: StateMachine> Engine<M> {
             None => return Ok(Step::Blocked),
         };
         if fed {
-            self.workers.notify();
+            self.signals.notify_workers();
         }
         Ok(if fed { Step::Worked } else { Step::Idle })
     }
@@ -349,22 +304,22 @@ impl<M: StateMachine> Engine<M> {
         }
         let stepped = log.step_writer(&self.progress);
         if !matches!(stepped, Ok(Step::Blocked)) {
-            self.writer_bell.ring();
+            self.signals.writer_bell().ring();
         }
         match stepped {
             Ok(Step::Worked) => {
                 self.latency.note(self.progress.acknowledged_mark());
                 if log.background_wanted() {
-                    self.background_signal.notify();
+                    self.signals.background().notify();
                     // A segment fills about as often.
-                    self.compaction_signal.notify();
+                    self.signals.compaction().notify();
                 }
                 Step::Worked
             }
             Ok(Step::Idle) if self.log_has_more(log) => self.close_open_frame(),
             Ok(step) => step,
             Err(poison) => {
-                self.fail(poison);
+                self.signals.fail(poison);
                 Step::Idle
             }
         }
@@ -401,7 +356,7 @@ impl<M: StateMachine> Engine<M> {
         match &self.log {
             Some(log) if self.background_has_work() => {
                 if let Err(poison) = log.step_background() {
-                    self.fail(poison);
+                    self.signals.fail(poison);
                 }
                 Step::Worked
             }
@@ -440,9 +395,9 @@ impl<M: StateMachine> Released for Engine<M> {
         let fed = self.feed(&mut appending, false);
         drop(appending);
         match fed {
-            Ok(true) => self.workers.notify(),
+            Ok(true) => self.signals.notify_workers(),
             Ok(false) => {}
-            Err(poison) => drop(self.fail(poison)),
+            Err(poison) => drop(self.signals.fail(poison)),
         }
     }
 }

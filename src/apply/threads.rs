@@ -102,7 +102,7 @@ impl Threads {
                 return run(&shared);
             }
             if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
-                shared.fail(Poison::Internal("a thread of the engine panicked"));
+                shared.signals.fail(Poison::Internal("a thread of the engine panicked"));
             }
         };
         match start(name, body) {
@@ -124,9 +124,9 @@ impl Threads {
         // A thread that looked for work just before the flag was set does not sleep for long: it
         // has a token.
         self.handles.iter().for_each(|handle| handle.thread().unpark());
-        engine.notify_threads();
+        engine.signals.notify_threads();
         // A caller that waits for a worker takes the worker's steps from now on.
-        engine.ring_bells();
+        engine.signals.ring_bells();
         // A call that timed out before has abandoned the threads that are left.
         let all_ended = self.handles.is_empty() || self.running.wait_for_none(timeout);
         for handle in self.handles.drain(..).filter(|handle| all_ended || has_ended(handle)) {
@@ -232,8 +232,8 @@ fn has_patience(spin: &mut Spin, step: Step) -> bool {
 }
 
 pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
-    let Some(worker) = engine.workers.get(id) else { return };
-    worker.signal.attach();
+    let Some(signal) = engine.signals.worker(id) else { return };
+    signal.attach();
     let mut spin = Spin::long();
     while !engine.lifecycle().is_stopping() {
         let step = engine.step_worker(id);
@@ -243,18 +243,18 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
             continue;
         }
         // The worker's place is free, and its ring may have run dry.
-        engine.workers_bell.ring();
+        engine.signals.workers_bell().ring();
         if !has_patience(&mut spin, step) {
             if step == Step::Blocked {
-                worker.signal.sleep(Some(BLOCKED_SLEEP), || false);
+                signal.sleep(Some(BLOCKED_SLEEP), || false);
                 continue;
             }
             let longest = worker_sleeps(engine);
-            worker.signal.sleep(longest, || worker_wakes(engine, id, longest));
+            signal.sleep(longest, || worker_wakes(engine, id, longest));
         }
     }
     // Its place is free for good.
-    engine.workers_bell.ring();
+    engine.signals.workers_bell().ring();
 }
 
 /// Time that a worker may sleep without a call: entries are fed when their linger is over. After a
@@ -278,7 +278,7 @@ pub(super) fn worker_wakes<M: StateMachine>(
 }
 
 fn log_writer<M: StateMachine>(engine: &Engine<M>) {
-    engine.writer_signal.attach();
+    engine.signals.writer().attach();
     let mut spin = Spin::brief();
     while !engine.lifecycle().is_stopping() {
         let step = engine.step_writer();
@@ -288,11 +288,11 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
         } else if step == Step::Blocked {
             // A caller writes in the writer's place, and notifies this thread if it leaves work. Or
             // the appender is held for a moment.
-            engine.writer_signal.sleep(Some(BLOCKED_SLEEP), || false);
+            engine.signals.writer().sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
             let longest = engine.writer_sleeps();
             let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
-            engine.writer_signal.sleep(longest, || {
+            engine.signals.writer().sleep(longest, || {
                 // A caller may have written in the writer's place since the time was computed.
                 let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
                 (engine.writer_has_work() && !lingers)
@@ -304,12 +304,12 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
 }
 
 fn background<M: StateMachine>(engine: &Engine<M>) {
-    engine.background_signal.attach();
+    engine.signals.background().attach();
     while !engine.lifecycle().is_stopping() {
         let step = engine.step_background();
         engine.progress.wake_tasks();
         if step == Step::Idle {
-            engine.background_signal.sleep(Some(Duration::from_secs(1)), || {
+            engine.signals.background().sleep(Some(Duration::from_secs(1)), || {
                 engine.background_has_work()
                     || engine.progress.has_due_tasks()
                     || engine.lifecycle().is_stopping()
@@ -319,13 +319,13 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
 }
 
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
-    engine.compaction_signal.attach();
+    engine.signals.compaction().attach();
     while !engine.lifecycle().is_stopping() {
         let idle = engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle;
         engine.progress.wake_tasks();
         if idle {
             // Wake regularly, for a policy that goes by the clock.
-            engine.compaction_signal.sleep(Some(Duration::from_secs(1)), || {
+            engine.signals.compaction().sleep(Some(Duration::from_secs(1)), || {
                 engine.compaction_is_due() || engine.lifecycle().is_stopping()
             });
         }

@@ -109,7 +109,7 @@ impl<M: StateMachine> Engine<M> {
             (applied_before, self.commit_in(&mut appending, last))
         };
         committed.map_err(refused)?;
-        self.workers.notify();
+        self.signals.notify_workers();
         self.wait(last, Stage::Applied, timeout)
             .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
         replies.extend(indexes.map(|index| match self.slots.reply(index) {
@@ -155,7 +155,7 @@ impl<M: StateMachine> Engine<M> {
                     drop(pause);
                     self.sync_log(left()).map_err(waited)?;
                     // Memory is free at the end of the log writer's step.
-                    self.writer_bell.listen().sleep(Some(FULL_LOOK));
+                    self.signals.writer_bell().listen().sleep(Some(FULL_LOOK));
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -164,7 +164,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(());
         }
         let jumped = self.write_and_run(log, &mut appending, new, replies);
-        jumped.map_err(|poison| refused(SubmitError::Poisoned(self.fail(poison))))?;
+        jumped.map_err(|poison| refused(SubmitError::Poisoned(self.signals.fail(poison))))?;
         drop(appending);
         drop(pause);
         Ok(())

@@ -129,7 +129,7 @@ impl<M: StateMachine> Engine<M> {
             Ok(true) => Step::Worked,
             Ok(false) => Step::Idle,
             Err(error) => {
-                self.fail(Poison::Snapshot { message: error.to_string() });
+                self.signals.fail(Poison::Snapshot { message: error.to_string() });
                 Step::Idle
             }
         }

@@ -111,7 +111,10 @@ impl<M: StateMachine> Engine<M> {
                 return self.commit_instead(snapshot, timeout, began);
             }
             Err(error) if changed => {
-                return Err(self.fail(Poison::Snapshot { message: error.to_string() }).into());
+                return Err(self
+                    .signals
+                    .fail(Poison::Snapshot { message: error.to_string() })
+                    .into());
             }
             other => other?,
         };
@@ -119,12 +122,13 @@ impl<M: StateMachine> Engine<M> {
             self.load_kept(&snapshot, &**log.disk())?;
         }
         let no_entry = Poison::Internal("a snapshot of no entry was installed");
-        let log_id = snapshot.log_id().ok_or_else(|| self.fail(no_entry))?;
-        let base =
-            log.start_over(image.image().segment(), log_id).map_err(|poison| self.fail(poison))?;
+        let log_id = snapshot.log_id().ok_or_else(|| self.signals.fail(no_entry))?;
+        let base = log
+            .start_over(image.image().segment(), log_id)
+            .map_err(|poison| self.signals.fail(poison))?;
         let started = appending.appender.start_over(log_id, Some((base, image)));
-        started.map_err(|poison| self.fail(poison))?;
-        self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
+        started.map_err(|poison| self.signals.fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.signals.fail(poison))?;
         drop(appending);
         drop(pause);
         self.move_snapshot_to(log_id)?;
@@ -141,7 +145,7 @@ impl<M: StateMachine> Engine<M> {
             let what = "so many segments over the life of a log";
             return Err(SnapshotError::Unsupported { what });
         }
-        let ready = log.prepare_segment(segment).map_err(|poison| self.fail(poison))?;
+        let ready = log.prepare_segment(segment).map_err(|poison| self.signals.fail(poison))?;
         ready.map_err(|error| SnapshotError::io("creating", segment_name(segment.into()), error))
     }
 
@@ -166,8 +170,8 @@ impl<M: StateMachine> Engine<M> {
         drop(places);
         appending.appender.close_frame();
         let started = appending.appender.start_over(log_id, None);
-        started.map_err(|poison| self.fail(poison))?;
-        self.jump_to(log_id).map_err(|poison| self.fail(poison))?;
+        started.map_err(|poison| self.signals.fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.signals.fail(poison))?;
         drop(appending);
         drop(pause);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
@@ -196,7 +200,7 @@ impl<M: StateMachine> Engine<M> {
         match self.machine.views(Hook::ENGINE) {
             Some(views) => views.load(snapshot).map_err(|error| match error {
                 // The storage under the machine may have either state.
-                SnapshotError::Poisoned(poison) => self.fail(poison).into(),
+                SnapshotError::Poisoned(poison) => self.signals.fail(poison).into(),
                 other => other,
             })?,
             None => {
@@ -205,7 +209,7 @@ impl<M: StateMachine> Engine<M> {
                 let restore = || self.machine.restore(&mut blob);
                 catch_unwind(AssertUnwindSafe(restore)).unwrap_or_else(|_panic| {
                     let index = snapshot.log_id().map_or(0, |log_id| log_id.index);
-                    Err(self.fail(Poison::Panic { index }).into())
+                    Err(self.signals.fail(Poison::Panic { index }).into())
                 })?;
             }
         }
@@ -238,7 +242,7 @@ impl<M: StateMachine> Engine<M> {
         self.counters.note_jump(&self.progress, mark, 0);
         self.workers.jump_to(mark);
         self.progress.jump_to(mark)?;
-        self.workers.notify();
+        self.signals.notify_workers();
         Ok(())
     }
 }

@@ -68,7 +68,7 @@ impl<M: StateMachine> Engine<M> {
         }
         let first = durable.map_or(0, |durable| durable.index + 1);
         let what = || format!("its storage did not sync what it has from entry {first} on");
-        call_storage(first, what, || staging.sync()).map_err(|poison| self.fail(poison))?;
+        call_storage(first, what, || staging.sync()).map_err(|poison| self.signals.fail(poison))?;
         Ok(staging.durable())
     }
 
@@ -97,9 +97,9 @@ impl<M: StateMachine> Engine<M> {
         if let Some(name) = name.filter(|_| error.is_disk_full()) {
             let removed = disk.remove(&name).and_then(|()| disk.sync_dir());
             let Err(source) = removed else { return Err(error) };
-            return Err(self.fail(Poison::io("removing", name, source)).into());
+            return Err(self.signals.fail(Poison::io("removing", name, source)).into());
         }
         // The next open takes the snapshot over.
-        Err(self.fail(Poison::Snapshot { message: error.to_string() }).into())
+        Err(self.signals.fail(Poison::Snapshot { message: error.to_string() }).into())
     }
 }

@@ -23,7 +23,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn want_sync(&self, log: &Log) -> FrameSequence {
         let sequence = self.appender.lock().appender.close_and_last_sequence();
         log.want_sync(sequence);
-        self.writer_signal.notify();
+        self.signals.writer().notify();
         sequence
     }
 
@@ -43,7 +43,7 @@ impl<M: StateMachine> Engine<M> {
     ) -> Result<(), WaitError> {
         let started = Instant::now();
         log.want_sync(sequence);
-        self.writer_signal.notify();
+        self.signals.writer().notify();
         self.write_until(timeout, || log.durable_sequence() >= sequence)?.then_some(()).ok_or_else(
             || {
                 let submitted = self.progress.submitted_mark().last();
@@ -77,10 +77,10 @@ impl<M: StateMachine> Engine<M> {
                     Some(listener) => listener.sleep(Some(left)),
                     // Looks once more before it sleeps: a step may have ended before anything
                     // listened.
-                    None => listener = Some(self.writer_bell.listen()),
+                    None => listener = Some(self.signals.writer_bell().listen()),
                 }
             }
-            self.leave_tasks();
+            self.signals.leave_tasks(self.log.is_some());
         }
         self.leave_writer();
         Ok(true)
@@ -92,7 +92,7 @@ impl<M: StateMachine> Engine<M> {
         let log = self.log.as_ref().filter(|_| !self.has_failed())?;
         let due = log.next_due();
         // The look took the log writer's place, where a caller may have met it.
-        self.writer_bell.ring();
+        self.signals.writer_bell().ring();
         due
     }
 
@@ -114,7 +114,7 @@ impl<M: StateMachine> Engine<M> {
         stage: Stage,
         timeout: Duration,
     ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.leave_tasks())
+        self.wait_and_wake(index, stage, timeout, || self.signals.leave_tasks(self.log.is_some()))
     }
 
     fn wait_and_wake(
@@ -178,9 +178,9 @@ impl<M: StateMachine> Engine<M> {
     /// The thread may have gone to sleep before any work was due by time.
     pub(in crate::apply) fn leave_writer(&self) {
         if self.writer_has_work() {
-            self.writer_signal.notify();
+            self.signals.writer().notify();
         } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {
-            self.writer_signal.notify_of_time();
+            self.signals.writer().notify_of_time();
         }
     }
 }

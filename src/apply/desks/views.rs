@@ -31,7 +31,7 @@ impl<M: StateMachine> Engine<M> {
         while !self.push_view_token()? {
             workers.wait(None);
         }
-        self.workers.notify();
+        self.signals.notify_workers();
         while views.partitions_reached() < self.workers.count() {
             self.progress.poison.check()?;
             workers.wait(None);
@@ -101,7 +101,7 @@ impl<M: StateMachine> Engine<M> {
         let committed = self.progress.committed_mark().next();
         let first = unfed.map_or(committed, |first| first.min(committed));
         let token = IndexRange::view_token(first);
-        self.rings.push(token).map_err(|poison| self.fail(poison))?;
+        self.rings.push(token).map_err(|poison| self.signals.fail(poison))?;
         Ok(true)
     }
 }
@@ -141,11 +141,11 @@ impl<'e, M: StateMachine> WorkersWait<'e, M> {
         }
         match &self.listener {
             Some(listener) => {
-                engine.workers.notify();
+                engine.signals.notify_workers();
                 listener.sleep(longest);
             }
             // The caller looks once more before it sleeps: an earlier ring had no listener.
-            None => self.listener = Some(engine.workers_bell.listen()),
+            None => self.listener = Some(engine.signals.workers_bell().listen()),
         }
     }
 }
@@ -195,7 +195,7 @@ impl<M: StateMachine> Pause<'_, M> {
                 return Ok(held);
             }
             let fed = engine.feed_to(&mut held, engine.slot_limit());
-            fed.map_err(|poison| WaitError::Poisoned(engine.fail(poison)))?;
+            fed.map_err(|poison| WaitError::Poisoned(engine.signals.fail(poison)))?;
             let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Err(WaitError::Timeout {

@@ -214,7 +214,7 @@ impl<M: StateMachine> Engine<M> {
         written.unwrap_or_else(|_panic| {
             // An empty state has no last entry; the poison then names index 0.
             let index = self.progress.applied_mark().last().unwrap_or(0);
-            Err(self.fail(Poison::Panic { index }).into())
+            Err(self.signals.fail(Poison::Panic { index }).into())
         })
     }
 
@@ -282,7 +282,7 @@ impl<M: StateMachine> Engine<M> {
     /// Fails for [`invariant!`], and returns the first failure.
     #[cold]
     fn violated(&self, invariant: &'static str, found: String) -> Poison {
-        self.fail(Poison::Invariant { invariant, found })
+        self.signals.fail(Poison::Invariant { invariant, found })
     }
 
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
@@ -350,7 +350,9 @@ impl<M: StateMachine> Engine<M> {
         };
         // Do this before the appender's place is taken, and not in the log writer, for which a full
         // disk would be the end.
-        if let Err(error) = log.prepare_segment(number).map_err(|poison| self.fail(poison))? {
+        if let Err(error) =
+            log.prepare_segment(number).map_err(|poison| self.signals.fail(poison))?
+        {
             tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
@@ -452,7 +454,7 @@ impl<M: StateMachine> Engine<M> {
         let last = start.mark.last().and_then(|index| self.appender.lock().appender.log_id(index));
         let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
         let base = start.base(last);
-        log.move_base(base, covered.index).map_err(|poison| self.fail(poison))?;
+        log.move_base(base, covered.index).map_err(|poison| self.signals.fail(poison))?;
         self.appender.lock().appender.forget_before(&base);
         Ok(())
     }

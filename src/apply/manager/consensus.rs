@@ -123,7 +123,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         progress.truncate_to(sequence, mark).map_err(LogError::Poisoned)?;
         self.engine.latency.truncated(mark);
         drop(appending);
-        self.engine.writer_signal.notify();
+        self.engine.signals.writer().notify();
         Ok(())
     }
 }

@@ -234,7 +234,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
         let _tasks = self.engine.wakes_tasks();
         log_error(self.engine.sync_log(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {
-            LogError::Poisoned(poison) => LogError::Poisoned(self.engine.fail(poison)),
+            LogError::Poisoned(poison) => LogError::Poisoned(self.engine.signals.fail(poison)),
             other => other,
         })
     }

@@ -74,14 +74,14 @@ impl<M: StateMachine> ApplyManager<M> {
                     let taken = self.submit_when_room(filled, &deadline);
                     taken.map_err(|error| {
                         // Some of its halves may have been taken, and no caller waits for them now.
-                        self.engine.writer_signal.notify();
+                        self.engine.signals.writer().notify();
                         error.through(submitted_through)
                     })?
                 }
             };
             if let Some(submission) = &submission {
                 submitted_through = Some(submission.last);
-                self.engine.writer_signal.notify();
+                self.engine.signals.writer().notify();
             }
             // While this part is in progress, take the replies of the part before.
             if let Some(before) = claimed.take() {
@@ -129,8 +129,8 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 
     pub(in crate::apply) fn wait_for_room(&self, deadline: &Deadline) {
-        self.engine.writer_signal.notify();
-        self.engine.workers.notify();
+        self.engine.signals.writer().notify();
+        self.engine.signals.notify_workers();
         let next = self.engine.progress.acknowledged_mark().next();
         let pause = FULL_WAIT.min(deadline.left());
         if self.engine.progress.pending() == 0 {
@@ -182,7 +182,7 @@ impl<M: StateMachine> ApplyManager<M> {
                 Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. })
                     if attempt < policy.attempts_max =>
                 {
-                    self.engine.writer_signal.notify();
+                    self.engine.signals.writer().notify();
                     thread::sleep(jittered(backoff.min(policy.backoff_max)));
                     backoff = backoff.saturating_mul(2).min(policy.backoff_max);
                 }

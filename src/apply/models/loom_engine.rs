@@ -264,7 +264,7 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
         engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
         engine.wait(1, Stage::Applied, FOREVER).unwrap();
         engine.lifecycle().begin_stopping();
-        engine.workers.notify();
+        engine.signals.notify_workers();
         worker.join().unwrap();
         check_applied(&engine, Mark::before(2));
     });
@@ -282,7 +282,7 @@ fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
             .pin_workers(false);
         let engine = Arc::new(Engine::new(Toy::new(1), config, 1).unwrap());
         let worker = spawn(&engine, |engine| {
-            let signal = &engine.workers.get(0).unwrap().signal;
+            let signal = engine.signals.worker(0).unwrap();
             signal.attach();
             // With a time it would wake without a signal.
             while threads::worker_sleeps(engine).is_none() {

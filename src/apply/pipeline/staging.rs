@@ -269,7 +269,7 @@ impl<M: StateMachine> Engine<M> {
             None => "its storage did not sync".to_owned(),
         };
         let sync = || self.latency.sync_storage(staging);
-        call_storage(first, what, sync).map_err(|poison| self.fail(poison))?;
+        call_storage(first, what, sync).map_err(|poison| self.signals.fail(poison))?;
         self.progress.stored_durably_to(stored)
     }
 }

@@ -153,7 +153,7 @@ impl<M: StateMachine> Engine<M> {
                     self.hand_over(&mut appending, inline, now)
                 }
             })
-            .map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+            .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         let acknowledged = || self.progress.acknowledged_mark();
         let done = acknowledged().covers(last);
         if done {
@@ -169,11 +169,11 @@ impl<M: StateMachine> Engine<M> {
         // An inline apply left the workers no work: a woken worker would only contend for the next
         // call's locks.
         if mode != Mode::Append && !self.progress.applied_mark().covers(last) {
-            self.workers.notify();
+            self.signals.notify_workers();
         }
         if mode != Mode::Sync {
             // A synchronous caller writes the log itself, or wakes the log writer when it waits.
-            self.writer_signal.notify();
+            self.signals.writer().notify();
         }
         Ok(submission)
     }
@@ -275,7 +275,7 @@ impl<M: StateMachine> Engine<M> {
         let mut appending = self.appender.lock();
         self.commit_in(&mut appending, index)?;
         drop(appending);
-        self.workers.notify();
+        self.signals.notify_workers();
         Ok(())
     }
 
@@ -301,10 +301,12 @@ impl<M: StateMachine> Engine<M> {
             self.check_no_gap(appending, index)?;
         }
         let mark = Mark::through(index);
-        self.progress.commit_to(mark).map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+        self.progress
+            .commit_to(mark)
+            .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         appending.appender.note_committed(mark);
         let fed = self.feed(appending, false);
-        fed.map_err(|poison| SubmitError::Poisoned(self.fail(poison)))?;
+        fed.map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         Ok(())
     }
 

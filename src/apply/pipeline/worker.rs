@@ -29,7 +29,6 @@ use crate::ranges::partition::Partition;
 use crate::ranges::range::RangeParts;
 use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::signal::Signal;
 use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
 use crate::times::{TimeHistogram, TimeRecorder};
@@ -45,7 +44,6 @@ pub(crate) struct Worker {
     cursor: CachePadded<AtomicMark>,
     /// Number of finished ranges, by which barriers are ordered.
     ranges: CachePadded<AtomicU64>,
-    pub(crate) signal: Signal,
     /// Durations of ranges. Recorded by the holder of the state.
     times: TimeRecorder,
 }
@@ -88,7 +86,6 @@ impl Workers {
             state: Mutex::numbered(Rank::WorkerPlace, number(id), WorkerState::default()),
             cursor: CachePadded::new(AtomicMark::new(applied_mark)),
             ranges: CachePadded::new(AtomicU64::new(0)),
-            signal: Signal::default(),
             times: TimeRecorder::default(),
         };
         Self((0..count).map(worker).collect())
@@ -100,11 +97,6 @@ impl Workers {
 
     pub(crate) fn get(&self, id: usize) -> Option<&Worker> {
         self.0.get(id)
-    }
-
-    #[inline]
-    pub(crate) fn notify(&self) {
-        self.0.iter().for_each(|worker| worker.signal.notify());
     }
 
     /// Whether everything put into the rings is in the state. The caller holds the appender.

@@ -542,7 +542,7 @@ fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_loo
     assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
     let longest = threads::worker_sleeps(engine);
     assert!(longest.is_some() && !threads::worker_wakes(engine, 0, longest));
-    engine.fail(Poison::Internal("of a test"));
+    engine.signals.fail(Poison::Internal("of a test"));
     assert_eq!(threads::worker_sleeps(engine), None);
     assert!(!threads::worker_wakes(engine, 0, None), "after a failure there is nothing to do");
 }
@@ -580,7 +580,7 @@ fn wakes_no_worker<M: StateMachine>(manager: &ApplyManager<M>) {
     let all_asleep = || {
         let began = Instant::now();
         loop {
-            let worker = |id| manager.engine.workers.get(id)?.signal.wakes_when_asleep();
+            let worker = |id| manager.engine.signals.worker(id)?.wakes_when_asleep();
             if let (Some(first), Some(second)) = (worker(0), worker(1)) {
                 return first + second;
             }

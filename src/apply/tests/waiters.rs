@@ -166,7 +166,7 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     });
     let _ = engine.consensus().unwrap().append(&puts(41, 41, 4)).unwrap();
     probed(&engine, 41, "a failure", |engine| {
-        engine.engine.fail(Poison::Internal("of a test"));
+        engine.engine.signals.fail(Poison::Internal("of a test"));
         engine.step_worker(0);
     });
     probed(&stepped(config(), ApplyConfig::new()), 1, "the end", |engine| {
