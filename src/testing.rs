@@ -226,7 +226,7 @@ impl<M: StateMachine> Stepped<M> {
 
     /// The reply of an applied entry, while its slot is valid: for twice the pipeline's depth.
     pub(crate) fn reply(&self, index: u64) -> Reply {
-        self.manager.engine.slots.reply(index).unwrap_or(Reply::Applied)
+        self.manager.engine.in_flight.reply(index)
     }
 
     /// The manager, for closing it.

@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use crate::apply::counters::Counters;
 use crate::apply::desks::snapshots::SnapshotDesk;
-use crate::apply::pipeline::cells::ReplyCells;
-use crate::apply::pipeline::claims::{Claims, Released};
+use crate::apply::pipeline::claims::Released;
 use crate::apply::pipeline::feed::{Feeding, Linger};
+use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
-use crate::apply::pipeline::ring::Rings;
-use crate::apply::pipeline::rooms::slots_for;
 use crate::apply::pipeline::staging::begin_staging;
 use crate::apply::pipeline::worker::{Applying, Workers};
 use crate::apply::signals::Signals;
@@ -32,7 +30,6 @@ use crate::places::table::SegmentTable;
 use crate::progress::lifecycle::Lifecycle;
 use crate::progress::watermark::{Progress, WakesTasks};
 use crate::ranges::partition::Footprint;
-use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, Rank, set_aside};
 use crate::threads::Step;
@@ -45,13 +42,10 @@ pub(crate) struct Engine<M> {
     pub(crate) config: ApplyConfig,
     pub(crate) progress: Arc<Progress>,
     pub(crate) appender: Mutex<Appending>,
-    pub(crate) slots: SlotRing,
-    pub(crate) rings: Rings,
+    pub(crate) in_flight: InFlight,
     pub(crate) workers: Workers,
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) log: Option<Arc<Log>>,
-    pub(crate) claims: Claims,
-    pub(crate) cells: ReplyCells,
     /// Threads that want the workers idle: above 0, nothing is fed. Read under the appender's lock.
     pub(crate) holding: AtomicU64,
     /// Lock that admits one view at a time.
@@ -87,33 +81,31 @@ impl<M: StateMachine> Engine<M> {
             machine.journal().open(start)?;
         let rule = begin_staging(&machine, log.is_none())?.unwrap_or(rule);
         // Twice the pipeline: uncopied replies do not hold back a submission that fits it.
-        let slots = slots_for(2 * config.pipeline_depth, machine.reply_bytes_max())?;
+        let in_flight = InFlight::new(2 * config.pipeline_depth, machine.reply_bytes_max())?;
         let newest = log.as_ref().and_then(|log| log.opened_from());
         if let Some(log) = &log {
             log.set_clock(clock.clone());
         }
-        let rings = Rings::new(workers, config.pipeline_depth.clamp(64, 4096));
         let progress = Arc::new(Progress::new(rule, start, poison));
         let start_mark = progress.applied_mark();
+        let ranges = config.pipeline_depth.clamp(64, 4096);
+        let crew = Workers::new(workers, ranges, start_mark);
         let latency = Latency::new(clock, config.pipeline_depth);
         let memory = MemoryStats {
-            slots: slots.memory_bytes(),
-            rings: rings.memory_bytes(),
+            slots: in_flight.slots().memory_bytes(),
+            rings: crew.rings().memory_bytes(),
             stamps: latency.memory_bytes(),
             ..memory
         };
         Ok(Self {
             machine,
-            workers: Workers::new(workers, start_mark),
             appender: Mutex::new(Rank::Appender, Appending { appender, linger: Linger::default() }),
             latency,
             config,
-            slots,
-            rings,
+            in_flight,
+            workers: crew,
             table,
             log,
-            claims: Claims::new(),
-            cells: ReplyCells::new(),
             behind_sequence: AtomicFrameSequence::default(),
             viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
@@ -143,9 +135,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.
     pub(crate) fn slot_limit(&self) -> Mark {
-        let applied = self.progress.applied_mark().max(self.progress.base()).next();
-        let oldest = applied.min(self.claims.oldest());
-        Mark::before(oldest.saturating_add(self.slots.capacity()))
+        self.in_flight.limit(self.progress.applied_mark().max(self.progress.base()).next())
     }
 
     /// Hands committed entries to the workers while there is room. The caller holds the appender.
@@ -197,8 +187,8 @@ impl<M: StateMachine> Engine<M> {
         self.guarded(|footprint| {
             let feeding = Feeding {
                 progress: &self.progress,
-                rings: &self.rings,
-                slots: &self.slots,
+                rings: self.workers.rings(),
+                slots: self.in_flight.slots(),
                 range_entries_max: self.range_entries_max(),
                 slot_limit,
                 footprint,
@@ -232,9 +222,7 @@ impl<M: StateMachine> Engine<M> {
         Applying {
             machine: &self.machine,
             workers: &self.workers,
-            rings: &self.rings,
-            slots: &self.slots,
-            cells: &self.cells,
+            in_flight: &self.in_flight,
             table: &self.table,
             progress: &self.progress,
             counters: &self.counters,
@@ -387,7 +375,7 @@ impl<M: StateMachine> Released for Engine<M> {
     /// Feeds entries that wait for slots: the workers may all be asleep.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
-        let limit = Mark::before(first.saturating_add(self.slots.capacity()));
+        let limit = self.in_flight.limit_from(first);
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;
         }

@@ -272,7 +272,7 @@ pub(super) fn worker_wakes<M: StateMachine>(
 ) -> bool {
     // Entries may have come, and been held back, since the time was computed.
     let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
-    (!engine.has_failed() && (!engine.rings.is_empty(id) || lingers()))
+    (!engine.has_failed() && (!engine.workers.rings().is_empty(id) || lingers()))
         || engine.progress.has_due_tasks()
         || engine.lifecycle().is_stopping()
 }

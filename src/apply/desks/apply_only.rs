@@ -99,7 +99,7 @@ impl<M: StateMachine> Engine<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let (first, last) = (*indexes.start(), *indexes.end());
-        let mut claim = self.claims.claim(self);
+        let mut claim = self.in_flight.claim(self);
         // Claim and commit under one lock. A caller that has claimed and waits for the appender
         // keeps slots that the holder of the appender may wait for.
         let (applied_before, committed) = {
@@ -112,9 +112,9 @@ impl<M: StateMachine> Engine<M> {
         self.signals.notify_workers();
         self.wait(last, Stage::Applied, timeout)
             .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
-        replies.extend(indexes.map(|index| match self.slots.reply(index) {
-            _ if applied_before.covers(index) => Reply::AlreadyApplied,
-            reply => reply.unwrap_or(Reply::Applied),
+        replies.extend(indexes.map(|index| match applied_before.covers(index) {
+            true => Reply::AlreadyApplied,
+            false => self.in_flight.reply(index),
         }));
         drop(claim);
         Ok(())
@@ -206,7 +206,7 @@ impl<M: StateMachine> Engine<M> {
         for batch in places.chunks(self.staged_at_once()) {
             for (log_id, extent) in batch {
                 self.run_record(*log_id, *extent)?;
-                replies.push(self.slots.reply(log_id.index).unwrap_or(Reply::Applied));
+                replies.push(self.in_flight.reply(log_id.index));
                 mark = Mark::through(log_id.index);
             }
             self.commit_records(batch.first().map_or(0, |(log_id, _)| log_id.index))?;
@@ -231,9 +231,10 @@ impl<M: StateMachine> Engine<M> {
         let (payload, _) =
             codec::decode(encoded).map_err(|_| Poison::Internal("a record does not decode"))?;
         let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
-        let kind = self.slots.classify(index, footprint, extent.start());
+        let kind = self.in_flight.slots().classify(index, footprint, extent.start());
         let barrier = kind == RangeKind::Barrier;
-        let parts = RangeParts { slots: &self.slots, first: log_id, count: 1, barrier, encoded };
+        let slots = self.in_flight.slots();
+        let parts = RangeParts { slots, first: log_id, count: 1, barrier, encoded };
         let rejected = run_machine(&self.machine, parts, Partition::WHOLE)?;
         self.counters.reject(rejected);
         Ok(())

@@ -95,13 +95,13 @@ impl<M: StateMachine> Engine<M> {
         let mut appending = self.appender.lock();
         self.progress.poison.check()?;
         let unfed = appending.appender.unfed().front().map(|run| run.first);
-        if !self.rings.have_room() {
+        if !self.workers.rings().have_room() {
             return Ok(false);
         }
         let committed = self.progress.committed_mark().next();
         let first = unfed.map_or(committed, |first| first.min(committed));
         let token = IndexRange::view_token(first);
-        self.rings.push(token).map_err(|poison| self.signals.fail(poison))?;
+        self.workers.rings().push(token).map_err(|poison| self.signals.fail(poison))?;
         Ok(true)
     }
 }
@@ -168,7 +168,7 @@ impl<M: StateMachine> Pause<'_, M> {
         loop {
             let appending = engine.appender.lock();
             engine.progress.poison.check()?;
-            if engine.workers.are_done(&engine.rings) {
+            if engine.workers.are_done() {
                 return Ok(appending);
             }
             drop(appending);
@@ -191,7 +191,7 @@ impl<M: StateMachine> Pause<'_, M> {
         loop {
             progress.poison.check()?;
             let (applied, committed) = (progress.applied_mark(), progress.committed_mark());
-            if applied == committed && engine.workers.are_done(&engine.rings) {
+            if applied == committed && engine.workers.are_done() {
                 return Ok(held);
             }
             let fed = engine.feed_to(&mut held, engine.slot_limit());

@@ -57,7 +57,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let waited = self.engine.wait(index, Stage::Acknowledged, deadline.left());
         waited.map_err(|source| ProposeError::Taken { log_id, source })?;
         debug_assert!(taken.claim.is_some(), "only a claim keeps the reply");
-        Ok(self.engine.slots.reply(index).unwrap_or(Reply::Applied))
+        Ok(self.engine.in_flight.reply(index))
     }
 
     /// Proposes as [`propose`](ApplyManager::propose) does, and returns as soon as the entry is

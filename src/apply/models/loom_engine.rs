@@ -224,7 +224,8 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         let held = engine.while_held(|machine, _applied, _places| machine.applied_in(0)).unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
-        let given = engine.progress.applied_mark() == Mark::before(3) || !engine.rings.is_empty(0);
+        let given = engine.progress.applied_mark() == Mark::before(3)
+            || !engine.workers.rings().is_empty(0);
         assert!(given, "no thread applies entry 2");
         while engine.step_worker(0) == Step::Worked {}
         check_applied(&engine, Mark::before(3));
@@ -290,7 +291,7 @@ fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
             }
         });
         engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
-        assert!(engine.rings.is_empty(0), "it is held back");
+        assert!(engine.workers.rings().is_empty(0), "it is held back");
         worker.join().unwrap();
     });
 }

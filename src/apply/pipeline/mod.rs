@@ -6,8 +6,8 @@ pub(crate) mod submit;
 // Entries that the log has already.
 pub(crate) mod known;
 
-// Replies that are still wanted: slots in flight, claims of callers, cells of futures.
-pub(crate) mod rooms;
+// Replies that are still wanted: slots, claims of callers, cells of futures.
+pub(crate) mod in_flight;
 
 pub(crate) mod claims;
 

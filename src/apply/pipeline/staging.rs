@@ -73,7 +73,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let room = batch_size.saturating_sub(state.staged.entries).max(1);
         let range = match u32::try_from(room) {
             Ok(room) if room < range.count => {
-                let (head, rest) = range.split(room, self.slots)?;
+                let (head, rest) = range.split(room, self.in_flight.slots())?;
                 state.pending = Some(rest);
                 head
             }
@@ -124,7 +124,7 @@ impl<M: StateMachine> Applying<'_, M> {
         self.counters.reject(rejected);
         worker.move_to(mark);
         // Do this before the mark moves, which frees the slots and wakes the futures.
-        self.cells.fill_to(mark, self.slots);
+        self.in_flight.fill_cells_to(mark);
         self.latency.applies(mark);
         if self.is_alone {
             self.progress.stored_to(mark, durable)?;

@@ -87,7 +87,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Makes the claim on the replies of a synchronous call, before the appender is locked.
     pub(in crate::apply) fn claim_for(&self, mode: Mode) -> Option<Claim<'_>> {
-        (mode == Mode::Sync).then(|| self.claims.claim(self))
+        (mode == Mode::Sync).then(|| self.in_flight.claim(self))
     }
 
     /// Takes `entries`, at least one, according to `plan`. `known_same` of the known ones are the
@@ -124,7 +124,7 @@ impl<M: StateMachine> Engine<M> {
             known_same,
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
-        let cell = (mode == Mode::Future).then(|| self.cells.add(last));
+        let cell = (mode == Mode::Future).then(|| self.in_flight.add_cell(last));
         let submission = Submission { last, submitted, applied_before, claim: None, cell };
         if new.is_empty() {
             return Ok(submission);
@@ -222,7 +222,7 @@ impl<M: StateMachine> Engine<M> {
         let slot_limit = if mode == Mode::Append { Mark::NONE } else { self.slot_limit() };
         let range_entries_max = self.range_entries_max();
         self.guarded(|footprint| {
-            let slots = &self.slots;
+            let slots = self.in_flight.slots();
             appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
         })?;
         // An entry behind the state, which records moved, is not submitted: the marks could not
@@ -267,7 +267,7 @@ impl<M: StateMachine> Engine<M> {
         if submission.applied_before.covers(index) {
             return Reply::AlreadyApplied;
         }
-        self.slots.reply(index).unwrap_or(Reply::Applied)
+        self.in_flight.reply(index)
     }
 
     /// Commits entries up to `index`.

@@ -10,7 +10,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::apply::counters::Counters;
 use crate::apply::desks::views::reach_view_token;
-use crate::apply::pipeline::cells::ReplyCells;
+use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
 use crate::apply::pipeline::ring::Rings;
 use crate::apply::pipeline::staging::Staged;
@@ -27,7 +27,6 @@ use crate::progress::watermark::Progress;
 use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Partition;
 use crate::ranges::range::RangeParts;
-use crate::ranges::slots::SlotRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
@@ -73,12 +72,16 @@ impl Worker {
     }
 }
 
-/// All workers of an engine.
+/// All workers of an engine, and the rings through which the appender gives them ranges.
 #[derive(Debug)]
-pub(crate) struct Workers(Box<[Worker]>);
+pub(crate) struct Workers {
+    places: Box<[Worker]>,
+    rings: Rings,
+}
 
 impl Workers {
-    pub(crate) fn new(count: usize, applied_mark: Mark) -> Self {
+    /// Makes `count` workers, whose rings have room for `ranges` ranges each.
+    pub(crate) fn new(count: usize, ranges: usize, applied_mark: Mark) -> Self {
         // There are fewer workers than parts of a hash.
         let number = |id: usize| at_most(id as u64, u32::MAX);
         let worker = |id| Worker {
@@ -88,55 +91,60 @@ impl Workers {
             ranges: CachePadded::new(AtomicU64::new(0)),
             times: TimeRecorder::default(),
         };
-        Self((0..count).map(worker).collect())
+        Self { places: (0..count).map(worker).collect(), rings: Rings::new(count, ranges) }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.places.len()
     }
 
     pub(crate) fn get(&self, id: usize) -> Option<&Worker> {
-        self.0.get(id)
+        self.places.get(id)
+    }
+
+    #[inline]
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.rings
     }
 
     /// Whether everything put into the rings is in the state. The caller holds the appender.
-    pub(crate) fn are_done(&self, rings: &Rings) -> bool {
+    pub(crate) fn are_done(&self) -> bool {
         let free = |worker: &Worker| match worker.state.try_lock() {
             Some(state) => {
-                state.pending.is_none() && state.staged.is_empty() && rings.is_empty(worker.id)
+                state.pending.is_none() && state.staged.is_empty() && self.rings.is_empty(worker.id)
             }
             None => false,
         };
-        self.0.iter().all(free)
+        self.places.iter().all(free)
     }
 
     /// Moves all cursors: everything before `mark` came into the state by another way than the
     /// rings. The caller holds the appender, and the rings are empty.
     pub(crate) fn jump_to(&self, mark: Mark) {
-        self.0.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
+        self.places.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
     }
 
     /// Locks every worker's place, until the result is dropped.
     pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
-        self.0.iter().map(|worker| worker.state.lock()).collect()
+        self.places.iter().map(|worker| worker.state.lock()).collect()
     }
 
     /// Durations of ranges of all workers.
     pub(in crate::apply) fn apply_times(&self) -> TimeHistogram {
         let mut all = TimeHistogram::default();
-        self.0.iter().for_each(|worker| all.add(&worker.times.histogram()));
+        self.places.iter().for_each(|worker| all.add(&worker.times.histogram()));
         all
     }
 
     /// Whether no thread has a worker's place at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(in crate::apply) fn are_free(&self) -> bool {
-        self.0.iter().all(|worker| worker.state.try_lock().is_some())
+        self.places.iter().all(|worker| worker.state.try_lock().is_some())
     }
 
     /// Whether every worker but `id` has finished `ranges` ranges.
     fn others_finished(&self, id: usize, ranges: u64) -> bool {
-        let mut others = self.0.iter().filter(|worker| worker.id != id);
+        let mut others = self.places.iter().filter(|worker| worker.id != id);
         others.all(|worker| worker.ranges.load(Ordering::Acquire) >= ranges)
     }
 
@@ -145,7 +153,11 @@ impl Workers {
         // This fence follows the store to one cursor: of two workers that move at the same time,
         // one sees both stores.
         fence(Ordering::SeqCst);
-        self.0.iter().map(|worker| worker.cursor.load(Ordering::Acquire)).min().unwrap_or_default()
+        self.places
+            .iter()
+            .map(|worker| worker.cursor.load(Ordering::Acquire))
+            .min()
+            .unwrap_or_default()
     }
 }
 
@@ -153,9 +165,7 @@ impl Workers {
 pub(crate) struct Applying<'a, M> {
     pub(crate) machine: &'a M,
     pub(crate) workers: &'a Workers,
-    pub(crate) rings: &'a Rings,
-    pub(crate) slots: &'a SlotRing,
-    pub(crate) cells: &'a ReplyCells,
+    pub(crate) in_flight: &'a InFlight,
     pub(crate) table: &'a SegmentTable,
     pub(crate) progress: &'a Progress,
     /// Count of replies that are rejections.
@@ -169,10 +179,10 @@ pub(crate) struct Applying<'a, M> {
 impl<M: StateMachine> Applying<'_, M> {
     /// Takes one step of worker `id`: at most one range.
     pub(crate) fn step(&self, id: usize) -> Result<Step, Poison> {
-        let Some(worker) = self.workers.0.get(id) else { return Ok(Step::Idle) };
+        let Some(worker) = self.workers.get(id) else { return Ok(Step::Idle) };
         // An inline apply that has the place takes nothing that was in the ring.
         let Some(mut state) = worker.state.try_lock() else { return Ok(Step::Blocked) };
-        let Some(range) = state.pending.take().or_else(|| self.rings.pop(id)) else {
+        let Some(range) = state.pending.take().or_else(|| self.workers.rings.pop(id)) else {
             // Nothing is in flight, so release the segment's memory.
             state.segment = None;
             return Ok(Step::Idle);
@@ -193,8 +203,7 @@ impl<M: StateMachine> Applying<'_, M> {
             0 => self.workers.others_finished(0, finished),
             _ => self
                 .workers
-                .0
-                .first()
+                .get(0)
                 .is_some_and(|first| first.ranges.load(Ordering::Acquire) > finished),
         }
     }
@@ -232,7 +241,7 @@ impl<M: StateMachine> Applying<'_, M> {
         worker.move_to(end);
         let mark = if self.workers.count() == 1 { end } else { self.workers.applied_mark() };
         // Do this before the mark moves, which frees the slots and wakes the futures.
-        self.cells.fill_to(mark, self.slots);
+        self.in_flight.fill_cells_to(mark);
         self.latency.applies(mark);
         self.progress.apply_to(mark)?;
         Ok(())
@@ -278,7 +287,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let undecoded = "a frame header in memory does not decode";
         let opening = segment.opening(range.extent).map_err(|error| error.poison(undecoded))?;
         let first = opening_log_id(&opening).ok_or_else(|| Poison::internal(undecoded))?;
-        let (slots, count, barrier) = (self.slots, range.count, range.is_barrier());
+        let (slots, count, barrier) = (self.in_flight.slots(), range.count, range.is_barrier());
         let first = first.at(range.first);
         let parts = RangeParts { slots, first, count, barrier, encoded };
         let rejected = run_machine(self.machine, parts, partition)?;
@@ -298,11 +307,11 @@ impl<M: StateMachine> Applying<'_, M> {
     /// Takes the places one by one, each held by a frame of the recursion, and applies in all of
     /// them.
     fn with_places_from(&self, id: usize, range: &IndexRange) -> Result<bool, Poison> {
-        let Some(worker) = self.workers.0.get(id) else { return Ok(true) };
+        let Some(worker) = self.workers.get(id) else { return Ok(true) };
         let Some(mut state) = worker.state.try_lock() else { return Ok(false) };
         // The view token may still be in the rings although all entries are applied, and must come
         // before this range.
-        if !self.rings.is_empty(id) || state.pending.is_some() {
+        if !self.workers.rings.is_empty(id) || state.pending.is_some() {
             return Ok(false);
         }
         if id + 1 < self.workers.count() && !self.with_places_from(id + 1, range)? {

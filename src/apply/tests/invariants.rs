@@ -71,7 +71,7 @@ fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() 
 #[test]
 fn a_ring_without_the_room_that_was_seen_is_a_failure_and_no_lost_range() {
     let engine = opened(0);
-    let rings = &engine.engine.rings;
+    let rings = engine.engine.workers.rings();
     let token = crate::ranges::index_range::IndexRange::view_token(0);
     while rings.have_room() {
         rings.push(token).unwrap();

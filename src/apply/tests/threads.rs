@@ -538,7 +538,7 @@ fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_loo
     assert_eq!(longest, None, "nothing is there");
     assert!(!threads::worker_wakes(engine, 0, longest));
     let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
-    assert!(engine.rings.is_empty(0), "it is held back");
+    assert!(engine.workers.rings().is_empty(0), "it is held back");
     assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
     let longest = threads::worker_sleeps(engine);
     assert!(longest.is_some() && !threads::worker_wakes(engine, 0, longest));
@@ -554,12 +554,12 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
     let manager = ApplyManager::new(machine, workers(1).pipeline_depth(4)).unwrap();
     let engine = &manager.engine;
-    let mut claim = engine.claims.claim(&**engine);
+    let mut claim = engine.in_flight.claim(&**engine);
     claim.begin(1);
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
     let _ = manager.consensus().unwrap().append(&entries).unwrap();
     manager.consensus().unwrap().commit(20).unwrap();
-    let kept = engine.slots.capacity();
+    let kept = engine.in_flight.slots().capacity();
     manager.wait_until(kept, Stage::Applied, LONG).unwrap();
     // Long enough for the worker to sleep.
     let more = manager.wait_until(kept + 1, Stage::Applied, Duration::from_millis(100));

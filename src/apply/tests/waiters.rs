@@ -49,7 +49,7 @@ impl Wake for Probe {
             is_held(engine.snapshots.is_free(), "the turn of snapshots"),
             is_held(engine.workers.are_free(), "a worker's place"),
             is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
-            is_held(engine.claims.are_free(), "the claims"),
+            is_held(engine.in_flight.claims_are_free(), "the claims"),
         ];
         self.held.lock().unwrap().extend(found.into_iter().flatten());
         // A call of the manager takes them, which a debug build refuses under a higher rank.
