@@ -110,7 +110,6 @@ fn a_cut_keeps_everything_before_it_and_drops_everything_after() {
     }
 }
 
-/// Proves DUR-4.
 #[test]
 fn entries_are_read_back_whole_or_not_at_all_from_behind_a_damaged_header() {
     let scratch = Scratch::new();

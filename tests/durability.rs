@@ -116,7 +116,7 @@ fn results_that_no_log_entry_holds_survive_reopening() {
     }
 }
 
-/// Proves DUR-1.
+/// Proves DUR-1, DUR-2, DUR-3.
 #[test]
 fn what_was_acknowledged_is_in_the_files_at_that_moment() {
     for durability in [Durability::Sync, Durability::Os, Durability::Periodic(LONG)] {
@@ -204,7 +204,7 @@ fn child_applies_until_it_is_killed() {
     }
 }
 
-/// Proves DUR-2.
+/// Proves DUR-1, DUR-2, DUR-3.
 #[test]
 fn a_killed_process_loses_nothing_it_acknowledged() {
     let mut dice = Dice::new(7);

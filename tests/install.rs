@@ -141,6 +141,29 @@ fn an_uncommitted_tail_goes_and_those_who_wait_for_it_are_told() {
     assert_eq!(machine.applied(), Some(next[0].0));
 }
 
+/// Proves ORD-7.
+#[test]
+fn a_snapshot_takes_the_watermarks_of_a_longer_uncommitted_tail_back_to_its_entry() {
+    let scratch = Scratch::new();
+    let (mine, theirs) = (log(1, 1, 200), log(1, 2, 150));
+    let (_kept, snapshot) = snapshot_of(&theirs);
+    let machine = PersistentStateMachine::open(scratch.by_commit()).unwrap();
+    let manager = manage(machine, apply_config(2));
+    for piece in mine.chunks(40) {
+        let _ =
+            with_entries(piece, |entries| manager.consensus().unwrap().append(entries)).unwrap();
+    }
+    manager.wait_until(200, Stage::Durable, LONG).unwrap();
+    let stats = manager.stats();
+    assert_eq!((stats.submitted, stats.written, stats.durable), (Some(200), Some(200), Some(200)));
+    assert_eq!((stats.committed, stats.applied, stats.acknowledged), (None, None, None));
+    manager.snapshots().restore(&snapshot, LONG).unwrap();
+    let (stats, at) = (manager.stats(), Some(150));
+    assert_eq!((stats.submitted, stats.written, stats.durable), (at, at, at));
+    assert_eq!((stats.committed, stats.applied, stats.acknowledged), (at, at, at));
+    compare(manager.machine(), &Model::after(&theirs)).unwrap();
+}
+
 #[test]
 fn a_snapshot_whose_last_entry_the_log_has_commits_it_and_nothing_is_lost() {
     let (scratch, log) = (Scratch::new(), log(1, 1, 120));

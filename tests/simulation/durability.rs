@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sprag::Durability;
-use sprag::testing::Fault;
+use sprag::testing::{Fault, SimDisk, Stepped};
+use sprag::{ApplyConfig, Durability, Entry, PersistentConfig, PersistentStateMachine, Stage};
 
 use crate::simulation::random::Random;
 use crate::simulation::world::{Crash, Shape, World};
@@ -94,5 +94,49 @@ fn what_was_asked_to_be_durable_is_synced_in_every_mode() {
         drop(node);
         world.crash(Crash::Power(0));
         world.recover(0, 1).unwrap();
+    }
+}
+
+/// Proves DUR-6.
+#[test]
+fn every_call_that_asks_for_durability_gives_it_in_every_mode() {
+    for durability in MODES {
+        for call in ["flush_pending", "sync", "wait_until", "close", "none"] {
+            let disk = SimDisk::new(1);
+            let open = || {
+                let config = PersistentConfig::new("simulated").durability(durability);
+                let disk = disk.open(true).unwrap();
+                let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
+                Stepped::new(machine, ApplyConfig::new()).unwrap()
+            };
+            let engine = open();
+            for index in 1..=10 {
+                let put = Entry::put(index, 1, b"key", b"value");
+                assert_eq!(engine.apply_entries(&[put]).unwrap().new, 1);
+            }
+            engine.run_until_idle();
+            // The calls ask at once; no thread runs that they could wait for.
+            match call {
+                "flush_pending" => drop(engine.flush_pending(Duration::ZERO)),
+                "sync" => drop(engine.log().unwrap().sync(Duration::ZERO)),
+                "wait_until" => drop(engine.wait_until(10, Stage::Durable, Duration::ZERO)),
+                _ => {}
+            }
+            engine.run_until_idle();
+            if call == "close" {
+                engine.into_manager().close(crate::common::LONG).unwrap();
+                disk.power_cut_keeping(0);
+            } else {
+                // A drop would sync.
+                disk.power_cut_keeping(0);
+                drop(engine);
+            }
+            let applied = open().stats().applied;
+            // The canary: without such a call there is a mode that has synced nothing.
+            let is_lost = call == "none" && durability == Durability::Os;
+            let is_asked = call != "none";
+            assert!(!is_asked || applied == Some(10), "{durability:?}, {call}: {applied:?}");
+            assert!(!is_lost || applied.is_none(), "{durability:?}, {call}: {applied:?}");
+        }
     }
 }
