@@ -64,7 +64,7 @@ fn encode(criterion: &mut Criterion) {
 fn apply(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memory machine");
     group.throughput(Throughput::Elements(ENTRIES));
-    let config = MemoryConfig::default().expected_keys(1_000_000);
+    let config = MemoryConfig::new().expected_keys(1_000_000);
     let machine = MemoryStateMachine::new(config).unwrap();
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
     let (value, mut next) = ([7; 100], 1);

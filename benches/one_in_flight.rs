@@ -28,7 +28,7 @@ struct Engine {
 
 impl Engine {
     fn new(name: &'static str, inline: bool) -> Self {
-        let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
         let config = ApplyConfig::new().inline_apply(inline);
         let manager = ApplyManager::new(machine, config).unwrap();
         Self { name, manager, next: 1, rounds: Vec::new() }

@@ -56,7 +56,7 @@ struct Engine {
 
 impl Engine {
     fn new() -> Self {
-        let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
         Self { manager: ApplyManager::new(machine, ApplyConfig::new()).unwrap(), next: 1 }
     }
 

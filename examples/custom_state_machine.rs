@@ -144,7 +144,6 @@ pub fn order(index: u64) -> Order {
 }
 
 /// Options for a small bank, which needs no segments of 64 MiB, nor the memory for their images.
-#[must_use]
 pub fn config(directory: &Path) -> PersistentConfig {
     PersistentConfig::new(directory).segment_bytes(64 << 10)
 }

@@ -143,7 +143,7 @@ impl StorageSnapshot for MapSnapshot {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let timeout = Duration::from_secs(10);
     let storage = MapStorage::default();
-    let machine = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default())?;
+    let machine = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::new())?;
     let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     manager.propose(Command::put(b"color", b"green"), timeout)?;
     manager.propose(Command::increment(b"visits", 1), timeout)?;

@@ -46,14 +46,19 @@ const SETS: u8 = 2;
 const HAS_NOTE: u8 = 4;
 
 /// The largest key, value and entry that a submission may carry.
+///
+/// ```
+/// use sprag::{Limits, PersistentConfig};
+///
+/// let limits = Limits::new().key_bytes_max(256).value_bytes_max(64 << 10);
+/// let config = PersistentConfig::new("data").limits(limits);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Limits {
-    /// Longest key, in bytes; at most 64 KiB.
-    pub key_bytes_max: usize,
-    /// Longest value (and membership, opaque payload, note value), in bytes; at most 16 MiB.
-    pub value_bytes_max: usize,
-    /// Longest encoded entry, in bytes; at most 32 MiB. A batch is one entry.
-    pub entry_bytes_max: usize,
+    pub(crate) key_bytes_max: usize,
+    pub(crate) value_bytes_max: usize,
+    pub(crate) entry_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -63,6 +68,33 @@ impl Default for Limits {
             value_bytes_max: VALUE_BYTES_MAX,
             entry_bytes_max: FRAME_BYTES_MAX,
         }
+    }
+}
+
+impl Limits {
+    /// Makes the limits of the format, which are the largest.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the length of the longest key, in bytes: 1 to 64 KiB. Default: 64 KiB.
+    pub fn key_bytes_max(mut self, bytes: usize) -> Self {
+        self.key_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the length of the longest value, in bytes: 0 to 16 MiB. Default: 16 MiB. It also holds
+    /// for a membership, an opaque payload, and the value of a note.
+    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
+        self.value_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the length of the longest encoded entry, in bytes: 1 to 32 MiB. Default: 32 MiB. A
+    /// batch is one entry.
+    pub fn entry_bytes_max(mut self, bytes: usize) -> Self {
+        self.entry_bytes_max = bytes;
+        self
     }
 }
 
@@ -103,6 +135,22 @@ pub enum EntryError {
         /// Position in the outer batch, from 0.
         position: usize,
     },
+}
+
+impl EntryError {
+    /// Whether no engine takes such an entry, whatever its [`Limits`] are.
+    ///
+    /// An adapter may leave out only such an entry. An entry that another node has, and that this
+    /// node's limits refuse, must stop this node.
+    #[must_use]
+    pub fn is_never_an_entry(&self) -> bool {
+        match *self {
+            Self::EmptyKey | Self::NestedBatch { .. } => true,
+            Self::KeyTooLong { bytes, .. } => bytes > KEY_BYTES_MAX,
+            Self::ValueTooLong { bytes, .. } => bytes > VALUE_BYTES_MAX,
+            Self::EntryTooLong { bytes, .. } => bytes > FRAME_BYTES_MAX,
+        }
+    }
 }
 
 /// Reason why bytes are not an encoded entry. The bytes have passed a checksum by then, so the

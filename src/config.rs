@@ -1,6 +1,7 @@
 //! Every option, with its unit and its default.
 
 mod profiles;
+mod retry;
 pub(crate) mod storage;
 
 use std::num::NonZeroUsize;
@@ -13,6 +14,7 @@ use crate::error::OpenError;
 
 pub use profiles::Profile;
 pub(crate) use profiles::workers_at_most;
+pub use retry::RetryPolicy;
 pub use storage::StorageConfig;
 
 /// More keys than any memory holds: a larger number is a typing error, refused before memory is
@@ -140,6 +142,7 @@ impl Contiguity {
 
 /// Options of an [`ApplyManager`](crate::ApplyManager).
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ApplyConfig {
     pub(crate) pipeline_depth: usize,
     pub(crate) worker_count: Option<NonZeroUsize>,
@@ -173,7 +176,6 @@ impl Default for ApplyConfig {
 
 impl ApplyConfig {
     /// Makes the default options.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -185,7 +187,6 @@ impl ApplyConfig {
     ///
     /// Under [`CommitMode::ByCommit`] it refuses nothing. It only bounds how many committed entries
     /// are applied at a time (twice as many); later committed entries wait in the log.
-    #[must_use]
     pub fn pipeline_depth(mut self, entries: usize) -> Self {
         self.pipeline_depth = entries;
         self
@@ -193,7 +194,6 @@ impl ApplyConfig {
 
     /// Sets the number of threads that apply, at most 64. Default: 4, reduced so that the submitter
     /// and the log writer have a core each; 1 on a machine of two cores.
-    #[must_use]
     pub fn worker_count(mut self, workers: NonZeroUsize) -> Self {
         self.worker_count = Some(workers);
         self
@@ -201,7 +201,6 @@ impl ApplyConfig {
 
     /// Sets the maximum of entries that a worker gets as one range. A range never spans two frames.
     /// Default: 128.
-    #[must_use]
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
         self
@@ -214,7 +213,6 @@ impl ApplyConfig {
     /// A synchronous call that applies its entries itself
     /// ([`inline_apply`](ApplyConfig::inline_apply)) does not wait for this timeout. With
     /// `inline_apply(false)` it waits.
-    #[must_use]
     pub fn batch_timeout(mut self, timeout: Duration) -> Self {
         self.batch_timeout = timeout;
         self
@@ -225,7 +223,6 @@ impl ApplyConfig {
     ///
     /// Without [`worker_cores`](ApplyConfig::worker_cores), a worker takes the core to which the
     /// fewest threads of this process are pinned. So several engines spread over the cores.
-    #[must_use]
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin_workers = pin;
         self
@@ -234,7 +231,6 @@ impl ApplyConfig {
     /// Sets the cores that workers are pinned to, by the system's numbers: worker 0 to the first,
     /// and so on. If there are more workers, the list starts again. Default: empty, so the engine
     /// chooses. No effect without [`pin_workers`](ApplyConfig::pin_workers).
-    #[must_use]
     pub fn worker_cores(mut self, cores: Vec<usize>) -> Self {
         self.worker_cores = cores;
         self
@@ -242,7 +238,6 @@ impl ApplyConfig {
 
     /// Sets the core that the log writer is pinned to, by the system's number. Default: none, so
     /// the system places the thread. No effect for a machine without a log.
-    #[must_use]
     pub fn log_writer_core(mut self, core: Option<usize>) -> Self {
         self.log_writer_core = core;
         self
@@ -250,7 +245,6 @@ impl ApplyConfig {
 
     /// Sets whether a synchronous call may apply its entries itself when nothing else is pending.
     /// Default: true. Such a call waits for no [`batch_timeout`](ApplyConfig::batch_timeout).
-    #[must_use]
     pub fn inline_apply(mut self, inline: bool) -> Self {
         self.inline_apply = inline;
         self
@@ -258,7 +252,6 @@ impl ApplyConfig {
 
     /// Sets how long dropping the manager waits for pending entries, and for its threads to end.
     /// Default: 30 s.
-    #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
@@ -266,7 +259,6 @@ impl ApplyConfig {
 
     /// Makes an engine without threads, which its owner steps by hand ([`crate::testing`]).
     #[cfg(any(test, feature = "testing"))]
-    #[must_use]
     pub(crate) fn by_hand(mut self, clock: Clock) -> Self {
         self.by_hand = Some(clock);
         self
@@ -296,11 +288,25 @@ impl Default for CompactionPolicy {
 }
 
 impl CompactionPolicy {
+    /// Makes the default conditions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses a ratio that is no ratio.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if self.garbage_ratio.is_finite() && self.garbage_ratio >= 0.0 {
+            return Ok(());
+        }
+        let message = format!("{} is not a number from 0 on", self.garbage_ratio);
+        Err(OpenError::Config { option: "compaction.garbage_ratio", message })
+    }
+
     /// Compacts when the full segments that could go are this many times as long as the newest
     /// snapshot. They must also have [`log_bytes`](CompactionPolicy::log_bytes) at least; segments
-    /// that `retain_entries` keeps do not count. Default: 1.
+    /// that `retain_entries` keeps do not count. From 0 on. Default: 1.
     pub fn garbage_ratio(mut self, ratio: f64) -> Self {
-        self.garbage_ratio = ratio.max(0.0);
+        self.garbage_ratio = ratio;
         self
     }
 
@@ -328,6 +334,7 @@ impl CompactionPolicy {
 
 /// Options of a [`PersistentStateMachine`](crate::PersistentStateMachine).
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct PersistentConfig {
     pub(crate) path: PathBuf,
     pub(crate) create: bool,
@@ -374,19 +381,18 @@ impl PersistentConfig {
             pinned_images: 1,
             spare_segments: 4,
             expected_keys: 1 << 16,
-            limits: Limits::default(),
+            limits: Limits::new(),
             hash_seed: None,
             io: IoBackend::Auto,
             io_uring_refused: false,
             retain_entries: 0,
             snapshot_chunk_bytes: SNAPSHOT_CHUNK_BYTES,
             compaction: None,
-            compaction_default: CompactionPolicy::default(),
+            compaction_default: CompactionPolicy::new(),
         }
     }
 
     /// Sets whether to create a missing directory. Default: true.
-    #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
@@ -394,14 +400,12 @@ impl PersistentConfig {
 
     /// Sets whether a torn end of the log is an error. A crash leaves such an end, and opening cuts
     /// it otherwise. Default: false.
-    #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
     /// Sets when an acknowledgement is given. Default: [`Durability::Sync`].
-    #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -409,14 +413,12 @@ impl PersistentConfig {
 
     /// Sets the durability under the requirement's name: `true` is [`Durability::Sync`], `false` is
     /// [`Durability::Os`].
-    #[must_use]
     pub fn sync_writes(self, sync: bool) -> Self {
         self.durability(if sync { Durability::Sync } else { Durability::Os })
     }
 
     /// Sets when an entry may be applied. It must be the mode that the directory was created with.
     /// Default: [`CommitMode::OnAppend`].
-    #[must_use]
     pub fn commit_mode(mut self, mode: CommitMode) -> Self {
         self.commit_mode = mode;
         self
@@ -425,7 +427,6 @@ impl PersistentConfig {
     /// Sets which indexes may follow each other, as the directory was created. Default:
     /// [`Contiguity::Strict`], which is right for every program but the adapter of a consensus
     /// engine.
-    #[must_use]
     pub fn contiguity(mut self, contiguity: Contiguity) -> Self {
         self.contiguity = contiguity;
         self
@@ -433,7 +434,6 @@ impl PersistentConfig {
 
     /// Sets the maximum of entries in a frame, the unit that is checksummed. Default: 128 (a header
     /// of 128 bytes is then one byte an entry).
-    #[must_use]
     pub fn batch_size(mut self, entries: usize) -> Self {
         self.batch_size = entries;
         self
@@ -442,21 +442,18 @@ impl PersistentConfig {
     /// Sets how long the log writer lets fewer than `batch_size` entries gather before it writes
     /// them. Default: zero. The next group gathers anyway while one is synced, and the
     /// requirement's 10 ms would be the latency of every call.
-    #[must_use]
     pub fn batch_interval(mut self, interval: Duration) -> Self {
         self.batch_interval = interval;
         self
     }
 
     /// Sets the maximum of entry bytes in a frame with more than one entry. Default: 256 KiB.
-    #[must_use]
     pub fn frame_bytes(mut self, bytes: usize) -> Self {
         self.frame_bytes = bytes;
         self
     }
 
     /// Sets the maximum of bytes of one write to the log. Default: 4 MiB.
-    #[must_use]
     pub fn group_bytes(mut self, bytes: usize) -> Self {
         self.group_bytes = bytes;
         self
@@ -464,7 +461,6 @@ impl PersistentConfig {
 
     /// Sets the length of a segment file, and of its image in memory, in bytes. Default: 64 MiB. An
     /// entry must fit into one.
-    #[must_use]
     pub fn segment_bytes(mut self, bytes: usize) -> Self {
         self.segment_bytes = bytes;
         self
@@ -472,7 +468,6 @@ impl PersistentConfig {
 
     /// Sets how many segments may be in memory at once: one filling, the others being written. At
     /// least 2. Default: 3.
-    #[must_use]
     pub fn segment_images(mut self, images: usize) -> Self {
         self.segment_images = images;
         self
@@ -480,7 +475,6 @@ impl PersistentConfig {
 
     /// Sets how many of them values in use may hold. Beyond that, gets of fresh values copy.
     /// Default: 1 (for which there is room beside `segment_images`).
-    #[must_use]
     pub fn pinned_images(mut self, images: usize) -> Self {
         self.pinned_images = images;
         self
@@ -488,14 +482,12 @@ impl PersistentConfig {
 
     /// Sets the number of keys to make room for. More keys are fine, and grow the store while
     /// applying. Default: 65,536.
-    #[must_use]
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys;
         self
     }
 
     /// Sets the largest key, value and entry.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -503,7 +495,6 @@ impl PersistentConfig {
 
     /// Sets the seed of the key hash of a *new* directory. Default: random, so that a client cannot
     /// choose colliding keys. A fixed seed is for tests.
-    #[must_use]
     pub fn hash_seed(mut self, seed: u64) -> Self {
         self.hash_seed = Some(seed);
         self
@@ -511,7 +502,6 @@ impl PersistentConfig {
 
     /// Sets how the log is written. Default: [`IoBackend::Auto`].
     /// [`ApplyStats::io_backend`](crate::ApplyStats::io_backend) shows the way in use.
-    #[must_use]
     pub fn io(mut self, backend: IoBackend) -> Self {
         self.io = backend;
         self
@@ -522,7 +512,6 @@ impl PersistentConfig {
     /// A write to such a file is cheaper to sync than one to a new file: by a third with one group
     /// in flight. A full disk does not stop the log at the next segment. Each takes `segment_bytes`
     /// of disk. A file that a value or a view still reads is never reused.
-    #[must_use]
     pub fn spare_segments(mut self, files: usize) -> Self {
         self.spare_segments = files;
         self
@@ -530,7 +519,6 @@ impl PersistentConfig {
 
     /// Sets how many of the last entries a compaction leaves in the log, for followers that are
     /// behind. Default: 0, with which a follower that is behind needs the snapshot.
-    #[must_use]
     pub fn retain_entries(mut self, entries: u64) -> Self {
         self.retain_entries = entries;
         self
@@ -539,7 +527,6 @@ impl PersistentConfig {
     /// Sets when to compact; `None`: only by [`Snapshots::compact`](crate::Snapshots::compact).
     /// Default: the policy's defaults, and `None` under [`CommitMode::ByCommit`], where the
     /// consensus engine decides.
-    #[must_use]
     pub fn compaction(mut self, policy: impl Into<Option<CompactionPolicy>>) -> Self {
         self.compaction = Some(policy.into());
         self
@@ -563,16 +550,14 @@ impl PersistentConfig {
     /// Sets the length of a chunk of a snapshot, for tests: a small snapshot then has several.
     #[cfg(any(test, feature = "testing"))]
     #[doc(hidden)]
-    #[must_use]
     pub fn snapshot_chunk_bytes(mut self, bytes: usize) -> Self {
-        self.snapshot_chunk_bytes = bytes.max(1);
+        self.snapshot_chunk_bytes = bytes;
         self
     }
 
     /// Acts as if the kernel refused an io_uring with `EPERM`, for tests.
     #[cfg(any(test, feature = "testing"))]
     #[doc(hidden)]
-    #[must_use]
     pub fn io_uring_refused(mut self, refused: bool) -> Self {
         self.io_uring_refused = refused;
         self

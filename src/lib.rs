@@ -172,7 +172,6 @@ pub use apply::manager::consensus::ConsensusLog;
 pub use apply::manager::log::{LogOptions, LogState, ManagerLog};
 pub use apply::manager::log_ids::AcknowledgedLogId;
 pub use apply::manager::propose::Proposal;
-pub use apply::manager::retry::RetryPolicy;
 pub use apply::manager::snapshots::CompactionReport;
 pub use apply::manager::snapshots::SnapshotReport;
 pub use apply::manager::snapshots::Snapshots;
@@ -184,7 +183,7 @@ pub use apply::stats::StatsReader;
 pub use codec::{BatchRef, CommandRef, Limits, PayloadRef, ValueRef};
 pub use config::{
     ApplyConfig, CommitMode, CompactionPolicy, Contiguity, Durability, IoBackend, PersistentConfig,
-    Profile,
+    Profile, RetryPolicy,
 };
 pub use contract::machine::{StateMachine, StateMachineStats};
 pub use contract::value::Value;

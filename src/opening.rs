@@ -567,6 +567,10 @@ fn check_config(config: &PersistentConfig) -> Result<(), OpenError> {
     within("frame_bytes", config.frame_bytes, 1, FRAME_BYTES_MAX)?;
     within("group_bytes", config.group_bytes, 1, longest)?;
     within("expected_keys", config.expected_keys, 0, EXPECTED_KEYS_MAX)?;
+    within("snapshot_chunk_bytes", config.snapshot_chunk_bytes, 1, usize::MAX)?;
+    if let Some(policy) = config.compaction_policy() {
+        policy.check()?;
+    }
     config.contiguity.check(config.commit_mode)?;
     if !config.segment_bytes.is_multiple_of(4096) {
         let message = format!("{} is not a multiple of 4096", config.segment_bytes);

@@ -46,6 +46,7 @@ use crate::snapshot::Snapshot;
 
 /// Options of [`repair`].
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use]
 pub struct RepairOptions {
     write: bool,
     forget_hard_state: bool,
@@ -53,13 +54,11 @@ pub struct RepairOptions {
 
 impl RepairOptions {
     /// Makes options that only look.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets whether to repair, and not only to report what a repair would lose. Default: false.
-    #[must_use]
     pub fn write(mut self, write: bool) -> Self {
         self.write = write;
         self
@@ -73,7 +72,6 @@ impl RepairOptions {
     /// Sets whether a damaged, missing or outdated `HARD` may be taken back to the hard state
     /// before, or to none. Default: false, because the node may then vote twice in a term. It is
     /// better to discard its log and vote, and to add the node as a new one.
-    #[must_use]
     pub fn forget_hard_state(mut self, forget: bool) -> Self {
         self.forget_hard_state = forget;
         self

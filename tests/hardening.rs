@@ -399,7 +399,7 @@ fn no_key_and_no_value_is_in_any_error_debug_or_log_line() {
     // The subscriber covers the engine's threads too; only this test reads it.
     tracing::subscriber::set_global_default(said.clone()).unwrap();
     let scratch = Scratch::new();
-    let limits = Limits { key_bytes_max: 64, value_bytes_max: 64, entry_bytes_max: 256 };
+    let limits = Limits::new().key_bytes_max(64).value_bytes_max(64).entry_bytes_max(256);
     let manager = open(scratch.config().limits(limits));
     let entry = Entry::put(1, 1, KEY, VALUE);
     manager.apply(&entry, LONG).unwrap();

@@ -516,7 +516,7 @@ fn a_second_opening_is_refused_while_the_first_is_there() {
 fn the_memory_machine_over_a_log_keeps_its_values_in_memory_and_comes_back() {
     let scratch = Scratch::new();
     let open = || {
-        let memory = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        let memory = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
         Journaled::open(scratch.config(), memory).unwrap()
     };
     let manager = manage(open(), apply_config(3));
@@ -541,7 +541,7 @@ fn the_memory_machine_over_a_log_keeps_its_values_in_memory_and_comes_back() {
 fn a_failed_log_makes_reads_fail_and_acknowledges_nothing() {
     let config = PersistentConfig::new("simulated").segment_bytes(64 << 10);
     let disk = SimDisk::new(1);
-    let memory = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let memory = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let machine = Journaled::open_on_disk(disk.open(true).unwrap(), config, memory).unwrap();
     let engine = Stepped::new(machine, ApplyConfig::new().worker_count(workers(1))).unwrap();
     let _ = engine.apply_entries(&[Entry::put(1, 1, b"k", b"1")]).unwrap();
@@ -558,7 +558,7 @@ fn a_failed_log_makes_reads_fail_and_acknowledges_nothing() {
 
 #[test]
 fn the_memory_machine_is_saved_and_taken_up_again_without_a_log() {
-    let memory = || MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let memory = || MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let manager = manage(memory(), apply_config(2));
     let long = vec![9; 3000];
     let _ = manager

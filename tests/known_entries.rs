@@ -56,7 +56,7 @@ fn every_way_refuses<M: StateMachine>(
     conflicts(manager.apply_entries(entries), index);
     refuses(manager.apply_entries_sync(entries, LONG, &mut Vec::new()), index);
     refuses(manager.apply_batch(entries.iter().copied(), LONG, |_, _| ()), index);
-    refuses(manager.apply_with_retry(entries, RetryPolicy::default(), &mut Vec::new()), index);
+    refuses(manager.apply_with_retry(entries, RetryPolicy::new(), &mut Vec::new()), index);
     if let [entry] = entries {
         refuses(manager.apply(entry, LONG), index);
     }
@@ -193,7 +193,7 @@ fn a_machine_without_a_log_compares_with_what_its_frames_still_hold() {
     let file = Scratch::new();
     manager.snapshots().write_to(&mut std::fs::File::create(file.path()).unwrap()).unwrap();
     let donor = Snapshot::open(file.path()).unwrap();
-    let other = manage(MemoryStateMachine::new(MemoryConfig::default()).unwrap(), apply_config(1));
+    let other = manage(MemoryStateMachine::new(MemoryConfig::new()).unwrap(), apply_config(1));
     other.snapshots().restore(&donor, LONG).unwrap();
     assert_eq!(counts(other.apply_entries(&[put(9, b"other")]).unwrap()), (0, 0, 1));
     assert_eq!(counts(other.apply_entries(&[put(last + 1, b"next")]).unwrap()), (1, 0, 0));

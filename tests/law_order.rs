@@ -277,7 +277,7 @@ fn check_end<M: StateMachine>(engine: &ApplyManager<M>, log: &[Logged]) -> Resul
 
 fn run_memory(scenario: &Scenario, oracle: &[Logged]) -> Result<Vec<u8>, String> {
     let config =
-        || MemoryConfig::default().hash_seed(scenario.hash_seed).batch_size(scenario.frame_entries);
+        || MemoryConfig::new().hash_seed(scenario.hash_seed).batch_size(scenario.frame_entries);
     run(scenario, oracle, || MemoryStateMachine::new(config()).unwrap(), false)
 }
 

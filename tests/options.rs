@@ -441,15 +441,28 @@ fn expected_keys_takes_the_tables_at_once() {
         PersistentStateMachine::open(config).unwrap().memory_bytes()
     };
     let of_memory = |keys| {
-        MemoryStateMachine::new(MemoryConfig::default().expected_keys(keys)).unwrap().memory_bytes()
+        MemoryStateMachine::new(MemoryConfig::new().expected_keys(keys)).unwrap().memory_bytes()
     };
     assert!(of_persistent(100_000) > 4 * of_persistent(1000));
     assert!(of_memory(100_000) > 4 * of_memory(1000));
 }
 
 #[test]
+fn a_ratio_of_garbage_is_a_number_from_0_on() {
+    let scratch = Scratch::new();
+    let of = |ratio| {
+        let policy = sprag::CompactionPolicy::new().garbage_ratio(ratio);
+        PersistentStateMachine::open(scratch.config().compaction(policy))
+    };
+    for ratio in [-1.0, f64::NAN, f64::INFINITY] {
+        is_config_error(of(ratio), "garbage_ratio");
+    }
+    of(0.0).unwrap();
+}
+
+#[test]
 fn limits_are_those_of_a_submission() {
-    let limits = Limits { key_bytes_max: 10, value_bytes_max: 20, entry_bytes_max: 60 };
+    let limits = Limits::new().key_bytes_max(10).value_bytes_max(20).entry_bytes_max(60);
     fn check<M: StateMachine>(manager: &ApplyManager<M>) {
         let refusal = |key: &[u8], value: &[u8]| match manager
             .apply_entries(&[Entry::put(1, 1, key, value)])
@@ -472,7 +485,7 @@ fn limits_are_those_of_a_submission() {
     }
     let scratch = Scratch::new();
     check(&open(scratch.config().limits(limits)));
-    let machine = MemoryStateMachine::new(MemoryConfig::default().limits(limits)).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new().limits(limits)).unwrap();
     check(&manage(machine, apply_config(1)));
 }
 
@@ -486,7 +499,7 @@ fn hash_seed_spreads_the_keys_and_stays_with_its_directory() {
         place(&|payload| machine.footprint(payload))
     };
     let in_memory = |seed| {
-        let machine = MemoryStateMachine::new(MemoryConfig::default().hash_seed(seed)).unwrap();
+        let machine = MemoryStateMachine::new(MemoryConfig::new().hash_seed(seed)).unwrap();
         place(&|payload| machine.footprint(payload))
     };
     assert_eq!(in_memory(1), in_memory(1));
@@ -528,9 +541,9 @@ fn the_memory_machines_frames_limit_what_is_handed_over_at_once() {
         let seen = seen.lock().unwrap();
         seen.iter().map(|range| range.entries).max().unwrap()
     };
-    assert!(longest(MemoryConfig::default()) > 50);
-    assert_eq!(longest(MemoryConfig::default().batch_size(5)), 5);
-    let few = longest(MemoryConfig::default().frame_bytes(400));
+    assert!(longest(MemoryConfig::new()) > 50);
+    assert_eq!(longest(MemoryConfig::new().batch_size(5)), 5);
+    let few = longest(MemoryConfig::new().frame_bytes(400));
     assert!((2..=4).contains(&few), "{few} entries of 116 bytes in 400");
-    assert_eq!(longest(MemoryConfig::default().frame_bytes(1)), 1);
+    assert_eq!(longest(MemoryConfig::new().frame_bytes(1)), 1);
 }

@@ -174,7 +174,7 @@ fn a_refusal_as_full_leaves_no_waiter_and_no_trace() {
         ApplyError::Submit { source, submitted_through: None } => assert!(full(&source)),
         error => panic!("{error}"),
     }
-    let policy = RetryPolicy { attempts_max: 2, ..RetryPolicy::default() };
+    let policy = RetryPolicy::new().retries_max(1);
     let refused = manager.apply_with_retry(&[entry], policy, &mut Vec::new());
     assert!(matches!(refused, Err(ApplyError::Submit { source, .. }) if full(&source)));
     assert_eq!(manager.pending_count(), 8);
@@ -220,12 +220,11 @@ fn a_retry_submits_again_only_while_full_and_applies_once() {
     let manager = Arc::new(manage(gated(memory(), &gate), apply_config(1).pipeline_depth(4)));
     let _opener = gate.opener();
     submit(&manager, &puts(1..=4)).unwrap();
-    let policy = RetryPolicy {
-        attempts_max: 10_000,
-        backoff: Duration::from_millis(1),
-        backoff_max: Duration::from_millis(2),
-        timeout: LONG,
-    };
+    let policy = RetryPolicy::new()
+        .retries_max(10_000)
+        .backoff(Duration::from_millis(1))
+        .backoff_max(Duration::from_millis(2))
+        .timeout(LONG);
     let retrier = thread::spawn({
         let manager = Arc::clone(&manager);
         move || {
@@ -250,7 +249,7 @@ fn a_retry_after_a_timeout_joins_what_is_under_way_and_applies_once() {
     let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
     gate.wait_for_somebody();
     let entries = [Entry::increment(2, 1, b"c", 1)];
-    let policy = RetryPolicy { attempts_max: 1000, timeout: SHORT, ..RetryPolicy::default() };
+    let policy = RetryPolicy::new().retries_max(999).timeout(SHORT);
     let mut replies = Vec::new();
     let started = Instant::now();
     let outcome = manager.apply_with_retry(&entries, policy, &mut replies);
@@ -285,8 +284,7 @@ fn a_retry_after_a_timeout_joins_what_is_under_way_and_applies_once() {
 #[test]
 fn a_permanent_refusal_and_a_rejection_are_not_retried() {
     let manager = manage(memory(), apply_config(1));
-    let policy =
-        RetryPolicy { attempts_max: 10, backoff: 2 * LONG, backoff_max: 2 * LONG, timeout: LONG };
+    let policy = RetryPolicy::new().backoff(2 * LONG).backoff_max(2 * LONG).timeout(LONG);
     let started = Instant::now();
     let mut replies = Vec::new();
     manager.apply_with_retry(&[Entry::put(1, 1, b"text", b"x")], policy, &mut replies).unwrap();
@@ -305,8 +303,12 @@ fn a_retry_backs_off_longer_and_longer_up_to_its_limit() {
     let manager = manage(gated(memory(), &gate), apply_config(1).pipeline_depth(1));
     let _opener = gate.opener();
     submit(&manager, &puts(1..=1)).unwrap();
-    let took = |attempts_max, backoff, backoff_max| {
-        let policy = RetryPolicy { attempts_max, backoff, backoff_max, timeout: LONG };
+    let took = |retries_max, backoff, backoff_max| {
+        let policy = RetryPolicy::new()
+            .retries_max(retries_max)
+            .backoff(backoff)
+            .backoff_max(backoff_max)
+            .timeout(LONG);
         let started = Instant::now();
         let outcome = manager.apply_with_retry(&[Entry::noop(2, 1)], policy, &mut Vec::new());
         assert!(matches!(
@@ -317,10 +319,10 @@ fn a_retry_backs_off_longer_and_longer_up_to_its_limit() {
     };
     // The pauses are 20 + 40 + 80 ms, a quarter less or more.
     let short = Duration::from_millis(20);
-    assert!(took(4, short, Duration::from_secs(1)) >= Duration::from_millis(105));
+    assert!(took(3, short, Duration::from_secs(1)) >= Duration::from_millis(105));
     // Twelve pauses take at most 20 ms each, not 20 ms to 41 s.
-    assert!(took(13, short, short) < LONG);
-    assert!(took(1, 2 * LONG, 2 * LONG) < LONG, "one attempt sleeps not");
+    assert!(took(12, short, short) < LONG);
+    assert!(took(0, 2 * LONG, 2 * LONG) < LONG, "a call without retries sleeps not");
 }
 
 // ---- Batches ----

@@ -173,7 +173,7 @@ fn a_directory_opens_with_the_kind_of_machine_that_it_was_made_with_only() {
     let scratch = Scratch::new();
     write(&scratch, 1, 3, &[], false);
     let before = dir_bytes(&scratch.path());
-    let memory = || MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let memory = || MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let refused = [
         PersistentStateMachine::open(scratch.config()).map(drop),
         PersistentStateMachine::open_read_only(scratch.path()).map(drop),

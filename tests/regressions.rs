@@ -23,7 +23,7 @@ fn persistent(config: PersistentConfig) -> ApplyManager<PersistentStateMachine> 
 }
 
 fn memory(config: ApplyConfig) -> ApplyManager<MemoryStateMachine> {
-    ApplyManager::new(MemoryStateMachine::new(MemoryConfig::default()).unwrap(), config).unwrap()
+    ApplyManager::new(MemoryStateMachine::new(MemoryConfig::new()).unwrap(), config).unwrap()
 }
 
 fn eventually(reached: impl Fn() -> bool) {
@@ -38,7 +38,7 @@ fn eventually(reached: impl Fn() -> bool) {
 fn a_configuration_that_could_write_what_recovery_refuses_is_refused_at_open() {
     let directory = tempfile::tempdir().unwrap();
     let config = || io::config(directory.path().join("data"));
-    let limits = Limits { entry_bytes_max: 64 << 20, ..Limits::default() };
+    let limits = Limits::new().entry_bytes_max(64 << 20);
     for refused in [
         config().frame_bytes(64 << 20),
         config().limits(limits),

@@ -227,7 +227,7 @@ fn two_engines_fed_the_same_log_write_the_same_snapshot_bytes() {
 #[test]
 fn the_engine_compacts_by_itself_as_its_policy_says_and_the_disk_stays_small() {
     let (scratch, log) = (Scratch::new(), log(8, 1, 20_000));
-    let policy = CompactionPolicy::default().garbage_ratio(1.0).log_bytes(128 << 10);
+    let policy = CompactionPolicy::new().garbage_ratio(1.0).log_bytes(128 << 10);
     let machine = PersistentStateMachine::open(scratch.config().compaction(policy)).unwrap();
     let manager = manage(machine, apply_config(2));
     let mut most_segments = 0;
@@ -254,7 +254,7 @@ fn nothing_is_compacted_without_a_policy_nor_by_default_under_consensus() {
         assert!(!engine.step_compaction());
     }
     let (scratch, log) = (Scratch::new(), log(9, 1, 600));
-    let policy = CompactionPolicy::default().entries(500);
+    let policy = CompactionPolicy::new().entries(500);
     let machine = PersistentStateMachine::open(scratch.config().compaction(policy)).unwrap();
     let engine = Stepped::new(machine, apply_config(2)).unwrap();
     let submit = |log: &[Logged]| {
@@ -273,7 +273,7 @@ fn nothing_is_compacted_without_a_policy_nor_by_default_under_consensus() {
 #[test]
 fn the_engine_does_not_compact_for_segments_that_it_has_to_keep() {
     let log = log(9, 1, 900);
-    let policy = CompactionPolicy::default().garbage_ratio(0.0).log_bytes(1);
+    let policy = CompactionPolicy::new().garbage_ratio(0.0).log_bytes(1);
     for (retain_entries, compacts) in [(1 << 20, false), (500, true)] {
         let scratch = Scratch::new();
         let config = scratch.config().compaction(policy).retain_entries(retain_entries);

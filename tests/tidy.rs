@@ -6,6 +6,8 @@
 #[path = "tidy/changelog.rs"]
 mod changelog;
 mod direction;
+#[path = "tidy/options.rs"]
+mod options;
 #[path = "tidy/promises.rs"]
 mod promises;
 

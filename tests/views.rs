@@ -146,8 +146,7 @@ fn a_view_of_an_empty_state_is_empty_and_of_no_index() {
 fn ranges_and_prefixes_of_a_view_are_those_of_a_sorted_map() {
     check_ranges(memory());
     check_ranges(
-        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::default())
-            .unwrap(),
+        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::new()).unwrap(),
     );
 }
 

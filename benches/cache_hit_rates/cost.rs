@@ -16,7 +16,7 @@ const KEYS: u32 = 10_000;
 const ROUNDS: usize = 1_000_000;
 
 fn filled(value_len: usize) -> ReadCache {
-    let cache = ReadCache::new(CacheLimits { entries: 2 * KEYS as usize, bytes: 1 << 30 });
+    let cache = ReadCache::new(CacheLimits::new().entries(2 * KEYS as usize).bytes(1 << 30));
     let value = sprag::Value::from(&vec![7; value_len][..]);
     for key in 0..KEYS {
         let key = key.to_le_bytes();
@@ -53,7 +53,7 @@ pub(crate) fn print_memory() {
         let entries = 80_000;
         let value = sprag::Value::from(&vec![7; value_len][..]);
         let before = resident_bytes();
-        let cache = ReadCache::new(CacheLimits { entries, bytes: 1 << 30 });
+        let cache = ReadCache::new(CacheLimits::new().entries(entries).bytes(1 << 30));
         for key in 0..4 * entries as u64 {
             let key = key.to_le_bytes();
             if let Err(fill) = cache.look_up(&key) {
@@ -87,7 +87,7 @@ pub(crate) fn print() {
         };
         println!("{:<44} {:>8.0}", format!("hit, {len} B, two threads"), best_ns(ROUNDS, both));
     }
-    let cache = ReadCache::new(CacheLimits { entries: 1_000, bytes: 1 << 30 });
+    let cache = ReadCache::new(CacheLimits::new().entries(1_000).bytes(1 << 30));
     let value = sprag::Value::from(&[7; 100][..]);
     let mut number = 0_u32;
     let miss = || {

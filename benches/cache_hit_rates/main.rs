@@ -45,7 +45,7 @@ struct Curves {
 
 /// Number of hits of the read cache; its values are empty.
 fn hits_of_ours(gets: &[u32], entries: usize) -> usize {
-    let cache = ReadCache::new(CacheLimits { entries, bytes: 1 << 30 });
+    let cache = ReadCache::new(CacheLimits::new().entries(entries).bytes(1 << 30));
     let mut hits = 0;
     let empty = Value::from(&b""[..]);
     for get in gets {

@@ -44,7 +44,7 @@ fn write<S: Storage>(machine: &mut Machine<StorageMachine<S>>, keys: u64) -> f64
 
 pub(super) fn measure(target: &impl Target, keys: u64) {
     let directory = tempfile::tempdir().unwrap();
-    let config = StorageConfig::default().batch_size(1_000).sync_writes(false);
+    let config = StorageConfig::new().batch_size(1_000).sync_writes(false);
     let mut filling = Machine::with(target.storage(directory.path()), config.clone());
     let mut random = Random::new(2);
     for first in (0..keys).step_by(1_000) {

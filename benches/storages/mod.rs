@@ -53,7 +53,7 @@ impl<T: Target> Measured for T {
     type Machine = StorageMachine<T::Storage>;
 
     fn open(&self, directory: &Path, batch: usize, sync: bool) -> Self::Machine {
-        let config = StorageConfig::default().batch_size(batch).sync_writes(sync);
+        let config = StorageConfig::new().batch_size(batch).sync_writes(sync);
         PersistentStateMachine::with_storage(self.storage(directory), config).unwrap()
     }
 
@@ -89,7 +89,7 @@ struct Machine<M: StateMachine> {
 
 impl<S: Storage> Machine<StorageMachine<S>> {
     fn new(storage: S, batch: usize, sync: bool) -> Self {
-        Self::with(storage, StorageConfig::default().batch_size(batch).sync_writes(sync))
+        Self::with(storage, StorageConfig::new().batch_size(batch).sync_writes(sync))
     }
 
     fn with(storage: S, config: StorageConfig) -> Self {

@@ -7,7 +7,7 @@ use crate::entry::LogId;
 
 fn encoded(payload: Payload<'_>) -> Vec<u8> {
     let entry = Entry::new(LogId::new(1, 1), payload);
-    let mut out = vec![0; encoded_len(&entry, &Limits::default()).unwrap()];
+    let mut out = vec![0; encoded_len(&entry, &Limits::new()).unwrap()];
     encode(&entry, &mut out);
     out
 }

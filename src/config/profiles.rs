@@ -73,7 +73,6 @@ impl Profile {
     }
 
     /// The options of the apply manager.
-    #[must_use]
     pub fn apply_config(self) -> ApplyConfig {
         let config = ApplyConfig::new();
         match self {
@@ -88,10 +87,9 @@ impl Profile {
     }
 
     /// The options of the persistent machine in the directory at `path`.
-    #[must_use]
     pub fn persistent_config(self, path: impl Into<PathBuf>) -> PersistentConfig {
         let config = PersistentConfig::new(path);
-        let policy = CompactionPolicy::default();
+        let policy = CompactionPolicy::new();
         match self {
             Self::LowLatency => config.io(IoBackend::Pwrite),
             Self::HighThroughput => config.io(IoBackend::Uring).group_bytes(16 << 20),
@@ -114,7 +112,7 @@ impl Profile {
 impl Profile {
     /// The options of a machine over another storage.
     pub fn storage_config(self) -> StorageConfig {
-        let config = StorageConfig::default();
+        let config = StorageConfig::new();
         match self {
             Self::LowLatency => config.enable_cache(true),
             Self::HighThroughput => config.batch_size(1024).enable_cache(true),
@@ -141,7 +139,6 @@ impl ApplyConfig {
     /// entries a second. Smaller batches and fewer workers did not make the wait shorter when
     /// measured, so both are the defaults. A synchronous call that waits alone already has the same
     /// latency by default.
-    #[must_use]
     pub fn low_latency() -> Self {
         Profile::LowLatency.apply_config()
     }
@@ -152,20 +149,17 @@ impl ApplyConfig {
     /// An entry waits behind more others, and the queue takes 11.5 MB. It belongs with
     /// [`PersistentConfig::high_throughput`], whose io_uring uses the queue: `pwrite` gains nothing
     /// by it.
-    #[must_use]
     pub fn high_throughput() -> Self {
         Profile::HighThroughput.apply_config()
     }
 
     /// Makes options for little memory: `pipeline_depth` of 4,096, and the defaults otherwise.
-    #[must_use]
     pub fn memory_efficient() -> Self {
         Profile::MemoryEfficient.apply_config()
     }
 
     /// Makes the default options, because durability is an option of the machine
     /// ([`PersistentConfig::durable`]).
-    #[must_use]
     pub fn durable() -> Self {
         Profile::Durable.apply_config()
     }
@@ -175,14 +169,12 @@ impl ApplyConfig {
     ///
     /// The machine may be a [`MemoryStateMachine`](crate::MemoryStateMachine) where the consensus
     /// engine has its own log, or a persistent one with [`PersistentConfig::small_cluster`].
-    #[must_use]
     pub fn small_cluster() -> Self {
         Profile::SmallCluster.apply_config()
     }
 
     /// Makes options for a node in a cluster of five to ten: `pipeline_depth` of 32,768, and the
     /// defaults otherwise.
-    #[must_use]
     pub fn medium_cluster() -> Self {
         Profile::MediumCluster.apply_config()
     }
@@ -190,7 +182,6 @@ impl ApplyConfig {
     /// Makes options for a node in a cluster of more than ten, or with much work. It has up to 8
     /// workers, reduced so that the submitter and the log writer have a core each. Other options
     /// are the defaults. A longer pipeline and larger batches gained nothing when measured.
-    #[must_use]
     pub fn large_cluster() -> Self {
         Profile::LargeCluster.apply_config()
     }
@@ -200,14 +191,12 @@ impl PersistentConfig {
     /// Makes options for entries that wait behind few others: the log is written with
     /// [`IoBackend::Pwrite`], even if [`IoBackend::Auto`] changes its meaning. Other options are
     /// the defaults. [`ApplyConfig::low_latency`] has the shorter queue.
-    #[must_use]
     pub fn low_latency(path: impl Into<PathBuf>) -> Self {
         Profile::LowLatency.persistent_config(path)
     }
 
     /// Makes options for most entries a second: [`IoBackend::Uring`] (where the kernel refuses it,
     /// the stats say why), `group_bytes` of 16 MiB, and the defaults otherwise.
-    #[must_use]
     pub fn high_throughput(path: impl Into<PathBuf>) -> Self {
         Profile::HighThroughput.persistent_config(path)
     }
@@ -218,7 +207,6 @@ impl PersistentConfig {
     ///
     /// An entry must fit into a segment, so an entry of more than some 8 million bytes is refused
     /// as too large. Every get of a value that is still in an image copies the value.
-    #[must_use]
     pub fn memory_efficient(path: impl Into<PathBuf>) -> Self {
         Profile::MemoryEfficient.persistent_config(path)
     }
@@ -231,28 +219,24 @@ impl PersistentConfig {
     /// A snapshot reads back the log that it replaces, so damage of that is found within ten
     /// minutes. The option [`strict`](PersistentConfig::strict) stays off: add it where an operator
     /// must look at every torn end.
-    #[must_use]
     pub fn durable(path: impl Into<PathBuf>) -> Self {
         Profile::Durable.persistent_config(path)
     }
 
     /// Makes options for a node in a cluster of three to five. `segment_bytes` is 16 MiB (64 MiB of
     /// images in place of 256), and `retain_entries` is 10,000 for followers that are behind.
-    #[must_use]
     pub fn small_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::SmallCluster.persistent_config(path)
     }
 
     /// Makes options for a node in a cluster of five to ten: `retain_entries` of 100,000 for
     /// followers that are behind, and the defaults otherwise.
-    #[must_use]
     pub fn medium_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::MediumCluster.persistent_config(path)
     }
 
     /// Makes options for a node in a cluster of more than ten, or with much work. `expected_keys`
     /// is 1,048,576, and `retain_entries` is 1,000,000 for followers that are behind.
-    #[must_use]
     pub fn large_cluster(path: impl Into<PathBuf>) -> Self {
         Profile::LargeCluster.persistent_config(path)
     }

@@ -17,11 +17,35 @@ const CACHE_BYTES_MAX: usize = 1 << 40;
 /// The limits of a [`ReadCache`](crate::machine::storage::cache::ReadCache). Both hold at every
 /// moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct CacheLimits {
-    /// Most entries, at least 1.
-    pub entries: usize,
-    /// Most bytes: keys, values, and 192 bytes for each entry. At most 1 TiB.
-    pub bytes: u64,
+    pub(crate) entries: usize,
+    pub(crate) bytes: u64,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { entries: 10_000, bytes: 64 << 20 }
+    }
+}
+
+impl CacheLimits {
+    /// Makes the default limits: 10,000 entries and 64 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the most entries. Default: 10,000.
+    pub fn entries(mut self, entries: usize) -> Self {
+        self.entries = entries;
+        self
+    }
+
+    /// Sets the most bytes: keys, values, and 192 bytes for each entry. Default: 64 MiB.
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
 }
 
 /// Options of a [`StorageMachine`](crate::machine::storage::StorageMachine).
@@ -30,7 +54,7 @@ pub struct CacheLimits {
 /// use std::time::Duration;
 /// use sprag::StorageConfig;
 ///
-/// let config = StorageConfig::default()
+/// let config = StorageConfig::new()
 ///     .batch_size(1000)
 ///     .batch_interval(Duration::from_millis(2))
 ///     .sync_writes(true);
@@ -52,14 +76,19 @@ impl Default for StorageConfig {
             batch_size: 128,
             batch_interval: Duration::ZERO,
             sync_writes: true,
-            limits: Limits::default(),
+            limits: Limits::new(),
             enable_cache: false,
-            cache_limits: CacheLimits { entries: 10_000, bytes: 64 << 20 },
+            cache_limits: CacheLimits::default(),
         }
     }
 }
 
 impl StorageConfig {
+    /// Makes the default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Sets the most entries that the storage commits as one batch, default 128. A batch also ends
     /// at 16 MiB.
     pub fn batch_size(mut self, entries: usize) -> Self {

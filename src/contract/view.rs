@@ -169,7 +169,7 @@ impl View {
     /// ```
     /// # use std::time::Duration;
     /// # use sprag::{ApplyConfig, ApplyManager, Entry, MemoryConfig, MemoryStateMachine};
-    /// # let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+    /// # let machine = MemoryStateMachine::new(MemoryConfig::new())?;
     /// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     /// manager.apply(&Entry::put(1, 1, b"apple", b"red"), Duration::from_secs(1))?;
     /// manager.apply(&Entry::put(2, 1, b"pear", b"green"), Duration::from_secs(1))?;

@@ -130,7 +130,7 @@ fn check_again(payload: &PayloadRef<'_>, len: usize) {
     let op = Op::decoded(payload);
     op.with_payload(|payload| {
         let entry = Entry::new(LogId::new(1, 1), payload);
-        let mut again = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
+        let mut again = vec![0; codec::encoded_len(&entry, &Limits::new()).unwrap()];
         assert_eq!(again.len(), len, "the encoding has one length");
         codec::encode(&entry, &mut again);
         let (payload, _) = codec::decode_deep(Encoded::elsewhere(&again)).unwrap();

@@ -102,7 +102,7 @@ fn entry_bytes(random: &mut Random, kind: usize) -> Vec<u8> {
         _ => Payload::Command(Command::Batch { commands, note }),
     };
     let entry = Entry::new(LogId::new(1, 1), payload);
-    let mut encoded = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
+    let mut encoded = vec![0; codec::encoded_len(&entry, &Limits::new()).unwrap()];
     codec::encode(&entry, &mut encoded);
     encoded
 }

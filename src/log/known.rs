@@ -84,7 +84,7 @@ impl<'c, 'e> Comparison<'c, 'e> {
     /// Whether an entry has this payload: each entry has only one encoding, so equal bytes mean
     /// equal payloads.
     fn is_same_payload(&mut self, entry: &Entry<'_>, encoded: &[u8]) -> bool {
-        let is_as_long = codec::encoded_len(entry, &Limits::default()) == Ok(encoded.len());
+        let is_as_long = codec::encoded_len(entry, &Limits::new()) == Ok(encoded.len());
         is_as_long && {
             self.scratch.resize(encoded.len(), 0);
             codec::encode(entry, &mut self.scratch);

@@ -108,7 +108,7 @@ impl Journal {
     #[must_use]
     pub fn memory() -> Self {
         Self::memory_with(MemoryJournal {
-            limits: Limits::default(),
+            limits: Limits::new(),
             frame_entries_max: 128,
             frame_bytes_max: 256 << 10,
             poison: Arc::default(),

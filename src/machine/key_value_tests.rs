@@ -55,7 +55,7 @@ impl<C: Cell> Bed<C> {
         for (index, payload) in (first..).zip(payloads) {
             let entry = Entry::new(LogId::new(index, 1), *payload);
             let start = bytes.len();
-            bytes.resize(start + codec::encoded_len(&entry, &Limits::default()).unwrap(), 0);
+            bytes.resize(start + codec::encoded_len(&entry, &Limits::new()).unwrap(), 0);
             codec::encode(&entry, &mut bytes[start..]);
             let (decoded, _) = codec::decode_deep(Encoded::elsewhere(&bytes[start..])).unwrap();
             let footprint = self.state.footprint(&decoded);
@@ -372,7 +372,7 @@ fn a_batch_is_a_barrier_only_if_its_keys_or_its_note_reach_beyond_one_hash_part(
     let footprint = |keys: &[&[u8; 2]], note| {
         let commands: Vec<_> = keys.iter().map(|key| Command::Delete { key: &key[..] }).collect();
         let entry = Entry::command(0, 1, Command::Batch { commands: &commands, note });
-        let mut bytes = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
+        let mut bytes = vec![0; codec::encoded_len(&entry, &Limits::new()).unwrap()];
         codec::encode(&entry, &mut bytes);
         bed.state.footprint(&codec::decode(Encoded::elsewhere(&bytes)).unwrap().0)
     };
@@ -432,7 +432,7 @@ impl Drop for Finish<'_> {
 
 fn encode_one(payload: &Payload<'_>) -> Vec<u8> {
     let entry = Entry::new(LogId::new(0, 1), *payload);
-    let mut bytes = vec![0; codec::encoded_len(&entry, &Limits::default()).unwrap()];
+    let mut bytes = vec![0; codec::encoded_len(&entry, &Limits::new()).unwrap()];
     codec::encode(&entry, &mut bytes);
     bytes
 }

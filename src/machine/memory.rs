@@ -24,7 +24,7 @@ use crate::snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 /// ```
 /// use sprag::machine::MemoryConfig;
 ///
-/// let config = MemoryConfig::default().expected_keys(1_000_000).batch_size(256);
+/// let config = MemoryConfig::new().expected_keys(1_000_000).batch_size(256);
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -40,7 +40,7 @@ impl Default for MemoryConfig {
     fn default() -> Self {
         Self {
             expected_keys: 1024,
-            limits: Limits::default(),
+            limits: Limits::new(),
             hash_seed: None,
             batch_size: 128,
             frame_bytes: 256 << 10,
@@ -49,6 +49,11 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
+    /// Makes the default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Sets the expected number of keys, default 1,024. The machine takes the tables for them at
     /// once: at most about 130 bytes a key, from 100,000 keys on. Hardly a shard ever grows. More
     /// keys work too, with a short stall whenever a shard of at most about 512 keys grows.
@@ -213,15 +218,14 @@ mod tests {
 
     #[test]
     fn an_option_out_of_its_range_is_refused_by_name() {
-        let limits = Limits { key_bytes_max: 0, ..Limits::default() };
-        let larger =
-            Limits { value_bytes_max: crate::codec::VALUE_BYTES_MAX + 1, ..Limits::default() };
+        let limits = Limits::new().key_bytes_max(0);
+        let larger = Limits::new().value_bytes_max(crate::codec::VALUE_BYTES_MAX + 1);
         let cases = [
-            (MemoryConfig::default().limits(limits), "limits.key_bytes_max"),
-            (MemoryConfig::default().limits(larger), "limits.value_bytes_max"),
-            (MemoryConfig::default().expected_keys(usize::MAX), "expected_keys"),
-            (MemoryConfig::default().batch_size(0), "batch_size"),
-            (MemoryConfig::default().frame_bytes(FRAME_BYTES_MAX + 1), "frame_bytes"),
+            (MemoryConfig::new().limits(limits), "limits.key_bytes_max"),
+            (MemoryConfig::new().limits(larger), "limits.value_bytes_max"),
+            (MemoryConfig::new().expected_keys(usize::MAX), "expected_keys"),
+            (MemoryConfig::new().batch_size(0), "batch_size"),
+            (MemoryConfig::new().frame_bytes(FRAME_BYTES_MAX + 1), "frame_bytes"),
         ];
         for (config, name) in cases {
             match MemoryStateMachine::new(config) {
@@ -234,7 +238,7 @@ mod tests {
     #[test]
     fn the_expected_keys_are_seen_in_the_memory_taken() {
         let bytes = |keys| {
-            let config = MemoryConfig::default().expected_keys(keys);
+            let config = MemoryConfig::new().expected_keys(keys);
             MemoryStateMachine::new(config).unwrap().memory_bytes()
         };
         assert!(bytes(100_000) > 4 * bytes(1024));
@@ -248,15 +252,15 @@ mod tests {
             let put = CommandRef::Put { key: b"k", value: ValueRef { bytes: b"", place } };
             MemoryStateMachine::new(config).unwrap().footprint(&PayloadRef::Command(put))
         };
-        let seeded = |seed| footprint(MemoryConfig::default().hash_seed(seed));
+        let seeded = |seed| footprint(MemoryConfig::new().hash_seed(seed));
         assert_eq!(seeded(1), seeded(1));
         assert_ne!(seeded(1), seeded(2));
-        assert_ne!(footprint(MemoryConfig::default()), footprint(MemoryConfig::default()));
+        assert_ne!(footprint(MemoryConfig::new()), footprint(MemoryConfig::new()));
     }
 
     #[test]
     fn a_new_machine_is_empty_and_a_read_says_so() {
-        let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
         assert_eq!((machine.len().unwrap(), machine.is_empty().unwrap()), (0, true));
         assert_eq!(machine.get(b"k").unwrap(), None);
         assert_eq!(machine.get_with(b"k", <[u8]>::len).unwrap(), None);

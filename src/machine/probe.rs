@@ -64,7 +64,7 @@ impl Probe {
         let Frame { slots, bytes, first, count } = frame;
         let mut start = 0;
         for entry in entries {
-            let end = start + codec::encoded_len(entry, &Limits::default())?;
+            let end = start + codec::encoded_len(entry, &Limits::new())?;
             if bytes.len() < end {
                 bytes.resize(end, 0);
             }

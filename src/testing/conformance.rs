@@ -261,6 +261,7 @@ impl fmt::Debug for Failures {
 
 /// The suite, with the length and the seed of its logs.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Suite {
     seed: u64,
     entries: usize,
@@ -276,14 +277,12 @@ impl Default for Suite {
 impl Suite {
     /// Makes a suite with seed 1, 256 entries, and 32 for the checks that open a machine many
     /// times.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the seed of the log, the schedules and the cuts. A failure recurs under the same seed,
     /// except for one of [`Check::Order`] that depends on threads.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -291,14 +290,12 @@ impl Suite {
 
     /// Sets the number of entries of the log. The time of the checks grows with it, and a digest is
     /// kept after each entry.
-    #[must_use]
     pub fn entries(mut self, entries: usize) -> Self {
         self.entries = entries.max(1);
         self
     }
 
     /// Sets the number of entries for the checks on a disk: their time grows with its square.
-    #[must_use]
     pub fn durable_entries(mut self, entries: usize) -> Self {
         self.durable_entries = entries.max(1);
         self

@@ -165,6 +165,7 @@ type Outcome = Result<(), String>;
 
 /// The suite, with its sizes and its seed.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Suite {
     seed: u64,
     logs: usize,
@@ -179,13 +180,11 @@ impl Default for Suite {
 
 impl Suite {
     /// Makes a suite with seed 1, 20 random logs, and 64 entries each.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the seed of keys, logs and cuts.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -193,14 +192,12 @@ impl Suite {
 
     /// Sets the number of random logs that the machine over the storage applies, each in a separate
     /// storage.
-    #[must_use]
     pub fn logs(mut self, logs: usize) -> Self {
         self.logs = logs;
         self
     }
 
     /// Sets the number of entries of each log.
-    #[must_use]
     pub fn entries(mut self, entries: usize) -> Self {
         self.entries = entries.max(1);
         self

@@ -112,7 +112,7 @@ pub fn compare(machine: &impl KeyValueReads, model: &Model) -> Result<(), String
 }
 
 pub fn memory() -> MemoryStateMachine {
-    MemoryStateMachine::new(MemoryConfig::default()).unwrap()
+    MemoryStateMachine::new(MemoryConfig::new()).unwrap()
 }
 
 type Hook = Box<dyn Fn(&EntryRange<'_>, Partition) -> Result<(), Fatal> + Send + Sync>;

@@ -42,7 +42,7 @@ impl Subject for Memory {
     type Machine = MemoryStateMachine;
 
     fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
-        MemoryStateMachine::new(MemoryConfig::default().expected_keys(16))
+        MemoryStateMachine::new(MemoryConfig::new().expected_keys(16))
     }
 
     fn payload(&self, random: &mut Random) -> OwnedPayload {
@@ -89,7 +89,7 @@ impl Subject for Stored {
     type Machine = StorageMachine<MemoryStorage>;
 
     fn machine(&self) -> Result<Self::Machine, OpenError> {
-        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::default())
+        PersistentStateMachine::with_storage(MemoryStorage::new(), StorageConfig::new())
     }
 
     fn payload(&self, random: &mut Random) -> OwnedPayload {
@@ -338,7 +338,7 @@ fn a_payload_that_is_no_entry_is_said_by_its_index_and_so_is_a_machine_that_is_n
 
         fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
             let batch_size = usize::from(self.0);
-            MemoryStateMachine::new(MemoryConfig::default().batch_size(batch_size))
+            MemoryStateMachine::new(MemoryConfig::new().batch_size(batch_size))
         }
 
         fn payload(&self, _random: &mut Random) -> OwnedPayload {

@@ -38,7 +38,7 @@ impl World {
     }
 
     pub(crate) fn machine(&self) -> Result<Machine, OpenError> {
-        let config = StorageConfig::default().batch_size(4);
+        let config = StorageConfig::new().batch_size(4);
         let machine = PersistentStateMachine::with_storage(self.storage.clone(), config)?;
         Journaled::open_on_disk(self.disk.open(true)?, self.config.clone(), machine)
     }

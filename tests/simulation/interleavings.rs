@@ -121,7 +121,7 @@ impl World {
             images: 2 + random.below(4),
             // The end of a segment would wait for a clock that stands still.
             lingers: shape.retain_entries > 0 && random.one_in(4),
-            policy: CompactionPolicy::default().garbage_ratio(ratio).log_bytes(log_bytes),
+            policy: CompactionPolicy::new().garbage_ratio(ratio).log_bytes(log_bytes),
             weights: weights(&mut random),
             shape,
             random,

@@ -38,7 +38,7 @@ pub(crate) enum Step {
 
 /// The snapshot of an engine without a disk that was fed the first `count` entries one at a time.
 pub(crate) fn serial_snapshot(history: &History, count: usize) -> Vec<u8> {
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let config = ApplyConfig::new().worker_count(NonZeroUsize::MIN).pipeline_depth(64);
     let engine = Stepped::new(machine, config).unwrap();
     for at in 0..count {

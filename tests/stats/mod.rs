@@ -222,7 +222,7 @@ fn opaque(index: u64) -> Entry<'static> {
 }
 
 fn memory() -> MemoryStateMachine {
-    MemoryStateMachine::new(MemoryConfig::default()).unwrap()
+    MemoryStateMachine::new(MemoryConfig::new()).unwrap()
 }
 
 /// Applies one entry by `apply`, some by `apply_entries`, and the rest by `apply_batch`.

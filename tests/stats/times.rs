@@ -235,7 +235,7 @@ fn a_slow_storage_shows_in_the_times_of_its_commits_and_syncs() {
         let delays = Arc::new(Delays::default());
         let clock = delays.clock.clone();
         let storage = SlowStorage { storage: MemoryStorage::new(), delays: Arc::clone(&delays) };
-        let config = StorageConfig::default().sync_writes(sync_writes);
+        let config = StorageConfig::new().sync_writes(sync_writes);
         let machine = PersistentStateMachine::with_storage(storage, config).unwrap();
         let engine = Stepped::with_clock(machine, one_worker(), clock).unwrap();
         Delays::set(&delays.write_ns, 3 * MS);

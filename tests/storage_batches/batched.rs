@@ -83,7 +83,7 @@ pub struct Batched {
 impl Batched {
     pub fn new(batch_size: usize) -> Self {
         Self {
-            inner: MemoryStateMachine::new(MemoryConfig::default()).unwrap(),
+            inner: MemoryStateMachine::new(MemoryConfig::new()).unwrap(),
             seen: Arc::default(),
             batch_size,
             batch_interval: Duration::ZERO,

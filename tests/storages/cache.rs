@@ -19,7 +19,7 @@ fn manage_with(config: StorageConfig) -> ApplyManager<Machine> {
 }
 
 fn cached() -> StorageConfig {
-    StorageConfig::default().enable_cache(true)
+    StorageConfig::new().enable_cache(true)
 }
 
 /// Entries, bytes, hits, misses, evictions.
@@ -106,7 +106,7 @@ fn limits_out_of_their_ranges_are_refused() {
 /// Proves ORD-10.
 #[test]
 fn replies_and_reads_are_those_without_a_cache() {
-    let plain = manage_with(StorageConfig::default());
+    let plain = manage_with(StorageConfig::new());
     let cached = manage_with(cached().max_cache_size(3));
     let mut random = 7_u64;
     let mut next = |below: u64| {

@@ -85,7 +85,7 @@ fn an_entry_changes_keys_and_log_id_in_one_batch() {
 
 #[test]
 fn an_option_out_of_its_range_is_refused_by_name() {
-    let limits = sprag::Limits { key_bytes_max: 0, ..sprag::Limits::default() };
+    let limits = sprag::Limits::new().key_bytes_max(0);
     let config = StorageConfig::default;
     let cases = [
         (config().batch_size(0), "batch_size"),

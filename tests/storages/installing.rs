@@ -44,7 +44,7 @@ fn fill<M: StateMachine>(manager: &ApplyManager<M>, from: u64, keys: u64, bytes:
 
 /// The bytes of a snapshot of a machine in memory, and the snapshot.
 fn snapshot_of(keys: u64, bytes: usize, mark: u8, last: u64) -> (Vec<u8>, Snapshot) {
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
     fill(&manager, 1, keys, bytes, mark);
     for index in keys + 3..=last {
@@ -185,7 +185,7 @@ fn a_read_during_an_installation_finds_the_old_value_or_the_new_one() {
 }
 
 fn cached_or_not(cached: bool) -> Machine {
-    let config = StorageConfig::default().enable_cache(cached);
+    let config = StorageConfig::new().enable_cache(cached);
     PersistentStateMachine::with_storage(MemoryStorage::new(), config).unwrap()
 }
 

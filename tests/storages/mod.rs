@@ -22,7 +22,7 @@ pub(crate) type Machine = StorageMachine<MemoryStorage>;
 
 /// Opens the machine over a storage.
 pub(crate) fn open(storage: &MemoryStorage) -> Machine {
-    PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default()).unwrap()
+    PersistentStateMachine::with_storage(storage.clone(), StorageConfig::new()).unwrap()
 }
 
 /// Opens the machine over a storage, with a manager.

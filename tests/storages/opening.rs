@@ -10,7 +10,7 @@ use super::{TIMEOUT, manage, open, raw};
 
 fn refused(storage: &MemoryStorage) -> OpenError {
     let before = storage.operations();
-    let opened = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default());
+    let opened = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::new());
     let error = opened.unwrap_err();
     assert_eq!(storage.operations(), before, "nothing was changed");
     error
@@ -28,7 +28,7 @@ fn a_power_cut_at_every_change_while_a_storage_is_made_leaves_one_that_opens_emp
     for cut in 0.. {
         let storage = MemoryStorage::new();
         storage.fail_after(cut);
-        let made = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default());
+        let made = PersistentStateMachine::with_storage(storage.clone(), StorageConfig::new());
         for keep in 0..=storage.unsynced() {
             let left = storage.after_power_cut(keep);
             let machine = open(&left);
@@ -104,7 +104,7 @@ fn a_storage_that_fails_while_it_is_opened_says_so() {
 fn what_was_committed_without_a_sync_is_synced_before_it_counts_as_durable() {
     let storage = MemoryStorage::new();
     drop(open(&storage));
-    let config = StorageConfig::default().sync_writes(false);
+    let config = StorageConfig::new().sync_writes(false);
     let machine = PersistentStateMachine::with_storage(storage.clone(), config).unwrap();
     let manager = sprag::ApplyManager::new(machine, sprag::ApplyConfig::new()).unwrap();
     let taken = manager.apply_entries(&[sprag::Entry::put(1, 1, b"k", b"v")]).unwrap();

@@ -179,7 +179,7 @@ pub(crate) fn open(dir: &Path) -> Outcome<Option<Box<dyn Stored>>> {
 
 /// Opens a directory as one of this storage; `None` for our log.
 pub(crate) fn open_as(kept: Kept, dir: &Path) -> Outcome<Option<Box<dyn Stored>>> {
-    let config = StorageConfig::default();
+    let config = StorageConfig::new();
     Ok(match kept {
         Kept::Log => None,
         Kept::Fjall => Some(Box::new(open_fjall(dir, config)?)),

@@ -11,6 +11,14 @@ use sprag::machine::storage::StorageError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// An option is out of its range.
+    #[error("{option}: {message}; set it within its range")]
+    Config {
+        /// Name of the option.
+        option: &'static str,
+        /// Description of the error.
+        message: String,
+    },
     /// The parent of the storage's directory is missing.
     #[error("{path}: the directory above it does not exist; create that first")]
     NoParent {

@@ -43,6 +43,7 @@ pub fn is_fjall(path: impl AsRef<Path>) -> io::Result<bool> {
 }
 
 pub(crate) fn open(path: &Path, config: FjallConfig) -> Result<Opened, OpenError> {
+    config.check()?;
     make_directory(path)?;
     let io = |what: &'static str| {
         let path = path.to_owned();

@@ -11,8 +11,8 @@ use openraft::{
     Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader,
     StorageError, Vote,
 };
-use sprag::error::{EntryError, LogError, SubmitError};
-use sprag::{Limits, LogEntries, Payload, PayloadRef, StateMachine};
+use sprag::error::{LogError, SubmitError};
+use sprag::{LogEntries, Payload, PayloadRef, StateMachine};
 
 use crate::store::{Installs, Kept, Shared, blocking, failed};
 use crate::types::{
@@ -70,7 +70,7 @@ impl<C: Types, A: Application<C>> LogStore<C, A> {
                 {
                     most = next.len() / 2;
                 }
-                Err(SubmitError::Entry { index, source }) if is_never_an_entry(&source) => {
+                Err(SubmitError::Entry { index, source }) if source.is_never_an_entry() => {
                     let at = |entry: &&mut sprag::Entry<'_>| entry.log_id.index == index;
                     let is_client_s = |entry: &&mut sprag::Entry<'_>| {
                         matches!(entry.payload, Payload::Command(_) | Payload::Opaque(_))
@@ -413,21 +413,6 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (first, end)
-}
-
-/// Whether no node could have such an entry, whatever its options are.
-///
-/// Only such an entry may be left out. An entry that the leader has, and that this node has no room
-/// for, must stop this node.
-fn is_never_an_entry(error: &EntryError) -> bool {
-    let longest = Limits::default();
-    match *error {
-        EntryError::EmptyKey | EntryError::NestedBatch { .. } => true,
-        EntryError::KeyTooLong { bytes, .. } => bytes > longest.key_bytes_max,
-        EntryError::ValueTooLong { bytes, .. } => bytes > longest.value_bytes_max,
-        EntryError::EntryTooLong { bytes, .. } => bytes > longest.entry_bytes_max,
-        _ => false,
-    }
 }
 
 /// Converts an entry of openraft into one of sprag.

@@ -372,7 +372,7 @@ fn a_machine_that_was_opened_in_another_way_is_refused() {
     };
     refused(sprag::PersistentConfig::new("simulated"));
     refused(small().contiguity(Contiguity::Strict));
-    refused(small().compaction(CompactionPolicy::default()));
+    refused(small().compaction(CompactionPolicy::new()));
 }
 
 /// Sends a snapshot in small chunks: all of it, or an error after `end` bytes.

@@ -11,7 +11,7 @@
 //! use sprag::{ApplyConfig, ApplyManager, MemoryConfig, MemoryStateMachine};
 //! use sprag_prometheus::SpragCollector;
 //!
-//! let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+//! let machine = MemoryStateMachine::new(MemoryConfig::new())?;
 //! let manager = ApplyManager::new(machine, ApplyConfig::new())?;
 //!
 //! let collector = SpragCollector::new();

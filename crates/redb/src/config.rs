@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The options of a [`RedbStorage`](crate::RedbStorage): memory, and when it syncs on its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
+#[must_use]
 pub struct RedbConfig {
     pub(crate) cache_bytes: usize,
     pub(crate) unsynced_bytes: u64,
@@ -28,14 +28,12 @@ impl Default for RedbConfig {
 impl RedbConfig {
     /// Makes the defaults: 64 MiB of cache; a sync after 64 MiB of batches without one, and 1
     /// second after the first.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Bytes of pages that redb keeps in memory, at most half of them not written yet. Default:
     /// 64 MiB. A read of a page that is not in the cache reads the file.
-    #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -43,7 +41,6 @@ impl RedbConfig {
 
     /// Sets the bytes of keys and values that batches without `sync` may have together. The batch
     /// that exceeds them is synced all the same. Default: 64 MiB. Zero syncs every batch.
-    #[must_use]
     pub fn unsynced_bytes(mut self, bytes: u64) -> Self {
         self.unsynced_bytes = bytes;
         self
@@ -52,7 +49,6 @@ impl RedbConfig {
     /// Sets the time after the first batch without `sync` after which a thread of the storage
     /// syncs. Default: 1 second. `None` starts no thread; then only
     /// [`unsynced_bytes`](Self::unsynced_bytes) and the caller sync.
-    #[must_use]
     pub fn sync_every(mut self, interval: Option<Duration>) -> Self {
         self.sync_every = interval;
         self
@@ -61,7 +57,6 @@ impl RedbConfig {
     /// Sets whether a batch with `sync` records the free pages of the file. Default: no. With the
     /// record, opening after a crash takes the same time whatever the size of the file; each such
     /// batch costs a second sync.
-    #[must_use]
     pub fn quick_repair(mut self, is_on: bool) -> Self {
         self.quick_repair = is_on;
         self
@@ -69,7 +64,6 @@ impl RedbConfig {
 
     /// Sets whether opening checks the checksum of every page. Default: no. The check reads the
     /// whole file.
-    #[must_use]
     pub fn verify_on_open(mut self, is_on: bool) -> Self {
         self.verify_on_open = is_on;
         self

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn each_condition_of_a_policy_is_enough_and_none_without_something_to_give_up() {
-        let policy = CompactionPolicy::default().log_bytes(100).garbage_ratio(2.0);
+        let policy = CompactionPolicy::new().log_bytes(100).garbage_ratio(2.0);
         let facts = Facts { sealed_bytes: 100, entries: 1, ..NOTHING };
         assert!(policy.is_due(&facts));
         assert!(!policy.is_due(&Facts { sealed_bytes: 99, ..facts }));

@@ -43,7 +43,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// # use std::time::Duration;
     /// # use sprag::error::LogError;
     /// # use sprag::{ApplyConfig, ApplyManager, MemoryConfig, MemoryStateMachine};
-    /// # let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+    /// # let machine = MemoryStateMachine::new(MemoryConfig::new())?;
     /// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     /// // A machine in memory keeps no log: that is met here, and not by each call.
     /// assert!(matches!(manager.consensus(), Err(LogError::NoLog)));

@@ -32,7 +32,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// ```
     /// # use std::time::Duration;
     /// # use sprag::{ApplyConfig, ApplyManager, Command, MemoryConfig, MemoryStateMachine, Reply};
-    /// # let machine = MemoryStateMachine::new(MemoryConfig::default())?;
+    /// # let machine = MemoryStateMachine::new(MemoryConfig::new())?;
     /// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     /// let reply = manager.propose(Command::increment(b"visits", 2), Duration::from_secs(10))?;
     /// assert_eq!(reply, Reply::Counter(2));

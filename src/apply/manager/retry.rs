@@ -4,36 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::apply::manager::ApplyManager;
 use crate::apply::pipeline::submit::{Mode, Submission};
+use crate::config::RetryPolicy;
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, Reply};
 use crate::error::{ApplyError, SubmitError};
 use crate::progress::watermark::Stage;
 use crate::sync::thread;
-
-/// Policy of [`ApplyManager::apply_with_retry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Maximum of submissions in all; at least 1.
-    pub attempts_max: u32,
-    /// Pause before the second submission. Each further pause is doubled, with a random quarter
-    /// more or less.
-    pub backoff: Duration,
-    /// Longest pause.
-    pub backoff_max: Duration,
-    /// Time to wait for the acknowledgement after the submission was taken.
-    pub timeout: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            attempts_max: 10,
-            backoff: Duration::from_micros(100),
-            backoff_max: Duration::from_millis(100),
-            timeout: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Longest wait before the next look at a full pipeline. There is a limit beside the signal: memory
 /// of a value or a view may be short, and the drop of either tells nothing.
@@ -177,11 +153,13 @@ impl<M: StateMachine> ApplyManager<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         let mut backoff = policy.backoff;
-        for attempt in 1.. {
+        let mut retries = 0;
+        loop {
             match self.apply_entries_sync(entries, policy.timeout, replies) {
                 Err(ApplyError::Submit { source: SubmitError::Full { .. }, .. })
-                    if attempt < policy.attempts_max =>
+                    if retries < policy.retries_max =>
                 {
+                    retries += 1;
                     self.engine.signals.writer().notify();
                     thread::sleep(jittered(backoff.min(policy.backoff_max)));
                     backoff = backoff.saturating_mul(2).min(policy.backoff_max);
@@ -189,7 +167,6 @@ impl<M: StateMachine> ApplyManager<M> {
                 outcome => return outcome,
             }
         }
-        Ok(())
     }
 }
 

@@ -490,7 +490,7 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
     let machine = Counter { at_snapshot: Mutex::new(Some(gate)), ..Counter::default() };
     let disk = SimDisk::new(4);
     // A compaction is due when all of them are applied.
-    let config = config().compaction(CompactionPolicy::default().entries(4));
+    let config = config().compaction(CompactionPolicy::new().entries(4));
     let open = |machine| Journaled::open_on_disk(disk.open(true)?, config.clone(), machine);
     let manager = ApplyManager::new(open(machine).unwrap(), workers(1)).unwrap();
     // The entries take more than a segment, so that there is something to give up.
@@ -519,7 +519,7 @@ fn closing_does_not_outlast_its_timeout_while_the_engine_takes_a_snapshot_of_the
 
 #[test]
 fn batch_timeout_holds_up_no_call_that_is_applied_inline() {
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     // Use no threads: an entry would be handed over to a worker that looks for work at this moment.
     let config = workers(1).batch_timeout(Duration::from_secs(1 << 20));
     let manager = ApplyManager::without_threads(machine, config).unwrap();

@@ -267,7 +267,7 @@ impl Wake for Applies {
 #[test]
 fn wakers_that_apply_are_called_one_after_the_other_and_not_inside_of_each_other() {
     const WAKERS: u64 = 20_000;
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let manager = Arc::new(ApplyManager::without_threads(machine, ApplyConfig::new()).unwrap());
     let next = Arc::new(AtomicUsize::new(2));
     let waker = Waker::from(Arc::new(Applies(Arc::clone(&manager), Arc::clone(&next))));

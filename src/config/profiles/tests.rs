@@ -140,7 +140,7 @@ fn options_of(profile: Profile) -> Vec<Shown> {
 /// the default.
 fn table() -> String {
     let defaults =
-        options(&ApplyConfig::new(), &PersistentConfig::new("data"), &StorageConfig::default());
+        options(&ApplyConfig::new(), &PersistentConfig::new("data"), &StorageConfig::new());
     let profiles = Profile::ALL.map(options_of);
     let names = Profile::ALL.map(|profile| format!("`{}`", profile.name().replace('-', "_")));
     let mut table = format!("| option | default | {} |\n|---|---|", names.join(" | "));

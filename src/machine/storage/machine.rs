@@ -97,12 +97,12 @@ impl PersistentStateMachine {
     /// let timeout = Duration::from_secs(10);
     /// let storage = MemoryStorage::new();
     /// let machine =
-    ///     PersistentStateMachine::with_storage(storage.clone(), StorageConfig::default())?;
+    ///     PersistentStateMachine::with_storage(storage.clone(), StorageConfig::new())?;
     /// let manager = ApplyManager::new(machine, ApplyConfig::new())?;
     /// manager.propose(Command::put(b"color", b"green"), timeout)?;
     /// manager.close(timeout)?;
     ///
-    /// let machine = PersistentStateMachine::with_storage(storage, StorageConfig::default())?;
+    /// let machine = PersistentStateMachine::with_storage(storage, StorageConfig::new())?;
     /// assert_eq!(machine.get(b"color")?.as_deref(), Some(&b"green"[..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -14,7 +14,7 @@ impl From<Payload<'_>> for OwnedPayload {
     /// Copies the payload. The suite reports a payload that no entry can have when it submits it.
     fn from(payload: Payload<'_>) -> Self {
         let entry = Entry::new(LogId::default(), payload);
-        Self(codec::encoded_len(&entry, &Limits::default()).map(|len| {
+        Self(codec::encoded_len(&entry, &Limits::new()).map(|len| {
             let mut bytes = vec![0; len];
             codec::encode(&entry, &mut bytes);
             bytes

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Options without a sync for each batch: other checks cover syncs, with the storage alone.
 fn config() -> StorageConfig {
-    StorageConfig::default().sync_writes(false)
+    StorageConfig::new().sync_writes(false)
 }
 
 /// The machine as a subject of the suite of state machines.
@@ -60,7 +60,7 @@ impl conformance::Subject for Commands {
     type Machine = MemoryStateMachine;
 
     fn machine(&self) -> Result<MemoryStateMachine, OpenError> {
-        MemoryStateMachine::new(MemoryConfig::default())
+        MemoryStateMachine::new(MemoryConfig::new())
     }
 
     fn payload(&self, random: &mut Random) -> OwnedPayload {
@@ -91,7 +91,7 @@ fn over<S: Storage>(storage: S, log: &RandomLog) -> Result<Stepped<StorageMachin
 }
 
 fn in_memory(log: &RandomLog) -> Result<Stepped<MemoryStateMachine>, String> {
-    manage(MemoryStateMachine::new(MemoryConfig::default().expected_keys(16)), log)
+    manage(MemoryStateMachine::new(MemoryConfig::new().expected_keys(16)), log)
 }
 
 /// Applies entries number `from` up to and without `to`, and returns their replies.

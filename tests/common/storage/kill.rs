@@ -16,7 +16,7 @@ use super::{Manager, Open, PATIENT, applied, entry, manage};
 const DIRECTORY: &str = "SPRAG_KILLED_CHILD_DIRECTORY";
 
 fn open<S: Storage>(open: Open<S>, directory: &Path, sync: bool) -> Manager<S> {
-    let config = StorageConfig::default().batch_size(16).sync_writes(sync);
+    let config = StorageConfig::new().batch_size(16).sync_writes(sync);
     manage(open(directory), config).unwrap()
 }
 

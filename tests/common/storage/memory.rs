@@ -41,7 +41,7 @@ pub fn program<S: Storage>(how: Open<S>, sizes: &Sizes) {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     assert!(sizes.state_bytes >= 10 * sizes.cache_bytes);
     assert!(sizes.limit_bytes < sizes.state_bytes as u64);
-    let manager = manage(how(&directory), StorageConfig::default().sync_writes(false)).unwrap();
+    let manager = manage(how(&directory), StorageConfig::new().sync_writes(false)).unwrap();
     let limit = kilobytes("VmData:") * 1024 + sizes.limit_bytes;
     setrlimit(Resource::Data, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
 

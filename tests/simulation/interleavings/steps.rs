@@ -320,7 +320,7 @@ impl World {
             log.extend(self.propose(40).into_iter().map(Rc::new));
             self.next_term();
         }
-        let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+        let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
         let other = Stepped::new(machine, ApplyConfig::new().pipeline_depth(64)).unwrap();
         for (at, entry) in log.iter().enumerate() {
             let one = std::slice::from_ref(&**entry);

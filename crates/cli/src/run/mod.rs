@@ -110,7 +110,7 @@ fn run_memory(
     metrics: Option<&Server>,
     progress: Progress,
 ) -> Outcome<Report> {
-    let config = MemoryConfig::default().expected_keys(options.keys as usize);
+    let config = MemoryConfig::new().expected_keys(options.keys as usize);
     let started = Instant::now();
     let machine = MemoryStateMachine::new(config).map_err(about("memory machine"))?;
     let open_time = started.elapsed();

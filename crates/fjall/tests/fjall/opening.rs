@@ -121,8 +121,17 @@ fn the_journals_need_their_room_and_a_full_disk_is_called_so() {
     };
     assert!(full.is_disk_full());
     assert!(!OpenError::Locked { path: "state".into() }.is_disk_full());
-    // fjall panics with a limit below 64 MiB.
+    // fjall panics with journals below 64 MiB. An option is refused before anything is made.
     let scratch = Scratch::new();
-    FjallStorage::open(scratch.path(), FjallConfig::new().journal_bytes(1).worker_threads(0))
-        .unwrap();
+    let path = scratch.path();
+    for (config, named) in [
+        (FjallConfig::new().journal_bytes((64 << 20) - 1), "journal_bytes"),
+        (FjallConfig::new().worker_threads(0), "worker_threads"),
+    ] {
+        let error = FjallStorage::open(&path, config).unwrap_err();
+        let is_named = matches!(error, OpenError::Config { option, .. } if option == named);
+        assert!(is_named, "{error}");
+        assert!(!path.exists());
+    }
+    FjallStorage::open(&path, FjallConfig::new().journal_bytes(64 << 20)).unwrap();
 }

@@ -261,7 +261,7 @@ fn a_power_cut_takes_nothing_acknowledged_of_a_machine_and_nothing_is_applied_tw
     const ENTRIES: u64 = 6;
     let scratch = Scratch::new();
     let storage = FjallStorage::open(scratch.path(), small()).unwrap();
-    let manager = manage(storage, StorageConfig::default()).unwrap();
+    let manager = manage(storage, StorageConfig::new()).unwrap();
     let mut ends = vec![trimmed(&scratch.path().join("0.jnl")).0.len()];
     for index in 1..=ENTRIES {
         manager.apply(&entry(index), PATIENT).unwrap();
@@ -282,7 +282,7 @@ fn a_power_cut_takes_nothing_acknowledged_of_a_machine_and_nothing_is_applied_tw
             journal.truncate(next);
         };
         image.open(lose, |storage| {
-            let manager = manage(storage.unwrap(), StorageConfig::default()).unwrap();
+            let manager = manage(storage.unwrap(), StorageConfig::new()).unwrap();
             assert_eq!(applied(&manager), acknowledged, "cut at {cut}");
             for index in acknowledged + 1..=ENTRIES {
                 manager.apply(&entry(index), PATIENT).unwrap();

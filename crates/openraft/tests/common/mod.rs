@@ -41,7 +41,7 @@ impl Kind for PersistentStateMachine {
 
 impl Kind for Journaled<MemoryStateMachine> {
     fn open(config: PersistentConfig, _beside: &Path) -> Result<Self, OpenError> {
-        Self::open(config, MemoryStateMachine::new(MemoryConfig::default())?)
+        Self::open(config, MemoryStateMachine::new(MemoryConfig::new())?)
     }
 }
 
@@ -67,7 +67,7 @@ fn over<S: Storage>(
     config: PersistentConfig,
     storage: S,
 ) -> Result<Journaled<StorageMachine<S>>, OpenError> {
-    let machine = PersistentStateMachine::with_storage(storage, StorageConfig::default())?;
+    let machine = PersistentStateMachine::with_storage(storage, StorageConfig::new())?;
     Journaled::open(config, machine)
 }
 

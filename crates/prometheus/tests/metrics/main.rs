@@ -42,7 +42,7 @@ impl StateMachine for Cached {
 }
 
 fn memory() -> ApplyManager<MemoryStateMachine> {
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     ApplyManager::new(machine, ApplyConfig::new()).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn registry_of<M: StateMachine>(manager: &ApplyManager<M>) -> Registry {
 
 /// A machine over a storage that is not our log, with one entry.
 fn stored() -> ApplyManager<StorageMachine<MemoryStorage>> {
-    let config = StorageConfig::default();
+    let config = StorageConfig::new();
     let machine = PersistentStateMachine::with_storage(MemoryStorage::new(), config).unwrap();
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
     manager.apply(&Entry::put(1, 1, b"k", b"v"), LONG).unwrap();

@@ -27,7 +27,7 @@ fn fill<M: StateMachine>(manager: &ApplyManager<M>, keys: u64, mark: u8) {
 
 /// The bytes of a snapshot of some state, and the snapshot itself.
 fn snapshot() -> (Vec<u8>, Snapshot) {
-    let machine = MemoryStateMachine::new(MemoryConfig::default()).unwrap();
+    let machine = MemoryStateMachine::new(MemoryConfig::new()).unwrap();
     let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
     fill(&manager, 40, b'n');
     let mut bytes = Vec::new();
@@ -39,7 +39,7 @@ fn snapshot() -> (Vec<u8>, Snapshot) {
 
 fn open(disk: &Disk) -> Option<Manager<RedbStorage>> {
     let storage = RedbStorage::with_backend(disk.clone(), config()).ok()?;
-    manage(storage, StorageConfig::default())
+    manage(storage, StorageConfig::new())
 }
 
 fn bytes_of(manager: &Manager<RedbStorage>) -> Vec<u8> {

@@ -17,7 +17,7 @@ const ENTRIES: u64 = 8;
 fn run(disk: &Disk) -> u64 {
     let mut acknowledged = 0;
     let Ok(storage) = RedbStorage::with_backend(disk.clone(), config()) else { return 0 };
-    let Some(manager) = manage(storage, StorageConfig::default()) else { return 0 };
+    let Some(manager) = manage(storage, StorageConfig::new()) else { return 0 };
     for index in 1..=ENTRIES {
         if manager.apply(&entry(index), PATIENT).is_err() {
             break;
@@ -39,7 +39,7 @@ fn a_power_cut_takes_nothing_acknowledged_and_nothing_is_applied_twice() {
         for keep in [0, 60] {
             let disk = disk.after_a_cut(&mut Random::new(cut_at + 1000 * keep as u64), keep);
             let storage = RedbStorage::with_backend(disk, config()).unwrap();
-            let manager = manage(storage, StorageConfig::default()).unwrap();
+            let manager = manage(storage, StorageConfig::new()).unwrap();
             let recovered = applied(&manager);
             let case = format!("cut at {cut_at}, {keep} percent kept");
             assert!(recovered >= acknowledged, "{case}: {recovered} of {acknowledged}");

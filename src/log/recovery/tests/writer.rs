@@ -46,7 +46,7 @@ impl Writer {
         for key in keys {
             let entry = Entry::put(0, 0, key.as_bytes(), b"a value");
             let start = body.len();
-            body.resize(start + codec::encoded_len(&entry, &Limits::default()).unwrap(), 0);
+            body.resize(start + codec::encoded_len(&entry, &Limits::new()).unwrap(), 0);
             codec::encode(&entry, &mut body[start..]);
         }
         body
