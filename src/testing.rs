@@ -186,12 +186,12 @@ impl<M: StateMachine> Stepped<M> {
     /// Takes one step of the log writer: one group, or closing the open frame. Returns whether it
     /// did anything.
     pub fn step_log_writer(&self) -> bool {
-        self.worked(self.manager.engine.step_writer())
+        self.worked(self.manager.engine.log_desk.step_writer())
     }
 
     /// Takes one step of the background: the next segment. Returns whether it did anything.
     pub fn step_background(&self) -> bool {
-        self.worked(self.manager.engine.step_background())
+        self.worked(self.manager.engine.log_desk.step_background())
     }
 
     /// Takes one step of filling the store after an opening from a snapshot: one chunk. Returns

@@ -3,11 +3,14 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::apply::counters::Counters;
+use crate::apply::desks::log::{Appending, LogDesk};
 use crate::apply::desks::snapshots::SnapshotDesk;
+use crate::apply::desks::storage::StorageDesk;
 use crate::apply::pipeline::claims::Released;
-use crate::apply::pipeline::feed::{Feeding, Linger};
+use crate::apply::pipeline::feed::Feeding;
 use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
 use crate::apply::pipeline::staging::begin_staging;
@@ -20,15 +23,13 @@ use crate::config::ApplyConfig;
 use crate::contract::machine::StateMachine;
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::LogId;
-use crate::error::{OpenError, Poison};
+use crate::error::{OpenError, Poison, WaitError};
 use crate::hook::Hook;
-use crate::log::appender::Appender;
+use crate::log::JournalParts;
 use crate::log::figures::MemoryStats;
-use crate::log::{JournalParts, Log};
-use crate::numbers::{AtomicFrameSequence, Mark};
-use crate::places::table::SegmentTable;
+use crate::numbers::Mark;
 use crate::progress::lifecycle::Lifecycle;
-use crate::progress::watermark::{Progress, WakesTasks};
+use crate::progress::watermark::{Progress, Stage, WakesTasks};
 use crate::ranges::partition::Footprint;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, Rank, set_aside};
@@ -41,33 +42,20 @@ pub(crate) struct Engine<M> {
     pub(crate) machine: M,
     pub(crate) config: ApplyConfig,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) appender: Mutex<Appending>,
     pub(crate) in_flight: InFlight,
     pub(crate) workers: Workers,
-    pub(crate) table: Arc<SegmentTable>,
-    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) log_desk: LogDesk,
+    pub(crate) storage: StorageDesk,
     /// Threads that want the workers idle: above 0, nothing is fed. Read under the appender's lock.
     pub(crate) holding: AtomicU64,
     /// Lock that admits one view at a time.
     pub(crate) viewing: Mutex<()>,
-    /// Lock that admits one sync at a time of a storage without our log.
-    pub(crate) syncing: Mutex<()>,
     pub(crate) snapshots: SnapshotDesk,
-    pub(crate) signals: Signals,
-    pub(crate) latency: Latency,
-    /// Sequence of the newest frame with entries that an apply-only record moved the state past.
-    /// Durability waits use this, because watermarks already cover these entries.
-    pub(crate) behind_sequence: AtomicFrameSequence,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) latency: Arc<Latency>,
     /// Results of pinning the threads.
     pub(crate) pinned: Mutex<Vec<PinnedThread>>,
     pub(crate) counters: Counters,
-}
-
-/// State that belongs to the holder of the appender's place.
-#[derive(Debug)]
-pub(crate) struct Appending {
-    pub(crate) appender: Appender,
-    pub(crate) linger: Linger,
 }
 
 impl<M: StateMachine> Engine<M> {
@@ -90,7 +78,9 @@ impl<M: StateMachine> Engine<M> {
         let start_mark = progress.applied_mark();
         let ranges = config.pipeline_depth.clamp(64, 4096);
         let crew = Workers::new(workers, ranges, start_mark);
-        let latency = Latency::new(clock, config.pipeline_depth);
+        let latency = Arc::new(Latency::new(clock, config.pipeline_depth));
+        let signals = Arc::new(Signals::new(Arc::clone(&progress), workers));
+        let shared = (Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&latency));
         let memory = MemoryStats {
             slots: in_flight.slots().memory_bytes(),
             rings: crew.rings().memory_bytes(),
@@ -99,19 +89,16 @@ impl<M: StateMachine> Engine<M> {
         };
         Ok(Self {
             machine,
-            appender: Mutex::new(Rank::Appender, Appending { appender, linger: Linger::default() }),
             latency,
             config,
             in_flight,
             workers: crew,
-            table,
-            log,
-            behind_sequence: AtomicFrameSequence::default(),
+            log_desk: LogDesk::new(appender, log, table, shared.clone()),
+            storage: StorageDesk::new(shared),
             viewing: Mutex::new(Rank::ViewTurn, ()),
             holding: AtomicU64::new(0),
             snapshots: SnapshotDesk::new(newest),
-            syncing: Mutex::new(Rank::StorageSyncTurn, ()),
-            signals: Signals::new(Arc::clone(&progress), workers),
+            signals,
             pinned: Mutex::new(Rank::PinnedThreads, Vec::new()),
             counters: Counters::new(start_mark, replayed, memory),
             progress,
@@ -124,7 +111,7 @@ impl<M: StateMachine> Engine<M> {
         // An apply-only record may have moved the state to an index that the log lacks, or has
         // under another log id. Machines over our log know their last entry; others have no
         // records.
-        let own = self.log.as_ref().and_then(|_| self.machine.applied());
+        let own = self.log_desk.log().and_then(|_| self.machine.applied());
         own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
     }
 
@@ -170,7 +157,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
     pub(crate) fn feed_now(&self) -> Result<(), Poison> {
-        let mut appending = self.appender.lock();
+        let mut appending = self.log_desk.appending();
         let fed = self.feed(&mut appending, true);
         drop(appending);
         fed.map_err(|poison| self.signals.fail(poison))?;
@@ -223,11 +210,11 @@ impl<M: StateMachine> Engine<M> {
             machine: &self.machine,
             workers: &self.workers,
             in_flight: &self.in_flight,
-            table: &self.table,
+            table: self.log_desk.table(),
             progress: &self.progress,
             counters: &self.counters,
             latency: &self.latency,
-            is_alone: self.log.is_none(),
+            is_alone: self.log_desk.log().is_none(),
         }
     }
 
@@ -274,7 +261,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Feeds a worker that ran dry, if no thread holds the appender; a holder feeds at release.
     pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
-        let fed = match self.appender.try_lock() {
+        let fed = match self.log_desk.try_appending() {
             Some(mut appending) => self.feed(&mut appending, false)?,
             None => return Ok(Step::Blocked),
         };
@@ -284,77 +271,50 @@ impl<M: StateMachine> Engine<M> {
         Ok(if fed { Step::Worked } else { Step::Idle })
     }
 
-    /// Takes one step of the log writer, in its single place. A failure has poisoned the engine.
-    pub(crate) fn step_writer(&self) -> Step {
-        let Some(log) = &self.log else { return Step::Idle };
-        if self.progress.poison.get().is_some() {
-            return Step::Idle;
-        }
-        let stepped = log.step_writer(&self.progress);
-        if !matches!(stepped, Ok(Step::Blocked)) {
-            self.signals.writer_bell().ring();
-        }
-        match stepped {
-            Ok(Step::Worked) => {
-                self.latency.note(self.progress.acknowledged_mark());
-                if log.background_wanted() {
-                    self.signals.background().notify();
-                    // A segment fills about as often.
-                    self.signals.compaction().notify();
-                }
-                Step::Worked
-            }
-            Ok(Step::Idle) if self.log_has_more(log) => self.close_open_frame(),
-            Ok(step) => step,
-            Err(poison) => {
-                self.signals.fail(poison);
-                Step::Idle
-            }
-        }
+    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The
+    /// caller holds no lock, because wakers may be called.
+    pub(crate) fn wait(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
     }
 
-    fn log_has_more(&self, log: &Log) -> bool {
-        self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
-    }
-
-    /// Closes the open frame for the log writer. A thread that holds the appender does so at
-    /// release.
-    fn close_open_frame(&self) -> Step {
-        let Some(mut appending) = self.appender.try_lock() else { return Step::Blocked };
-        appending.appender.close_if_wanted();
-        Step::Worked
-    }
-
-    /// Whether the log writer has something to do now.
-    pub(crate) fn writer_has_work(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| {
-            self.progress.poison.get().is_none()
-                && (self.progress.submitted_mark() > self.progress.written_mark()
-                    || log.has_closed_frames()
-                    || log.sync_is_due())
+    /// Waits as [`Engine::wait`] does, but leaves wakers to others, as its caller holds a lock.
+    pub(crate) fn wait_under_lock(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.wait_and_wake(index, stage, timeout, || {
+            self.signals.leave_tasks(self.log_desk.log().is_some())
         })
     }
 
-    pub(crate) fn background_has_work(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| log.background_wanted()) && !self.has_failed()
-    }
-
-    /// Takes one step of the background: the next segment's file and image.
-    pub(crate) fn step_background(&self) -> Step {
-        match &self.log {
-            Some(log) if self.background_has_work() => {
-                if let Err(poison) = log.step_background() {
-                    self.signals.fail(poison);
-                }
-                Step::Worked
+    fn wait_and_wake(
+        &self,
+        index: u64,
+        stage: Stage,
+        timeout: Duration,
+        wake: impl FnOnce(),
+    ) -> Result<(), WaitError> {
+        self.log_desk.begin_wait(index, stage, timeout)?;
+        self.end_linger()?;
+        match self.lone_storage() {
+            Some(staging) if stage == Stage::Durable => self.storage.wait(staging, index, timeout),
+            _ => {
+                let may_write = self.config.by_hand.is_none();
+                self.log_desk.wait(index, stage, timeout, may_write, wake)
             }
-            _ => Step::Idle,
         }
     }
 
     /// Counts a holder of the directory.
     pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
-        let holders = self.log.as_ref()?.disk().holders(Hook::ENGINE)?;
+        let holders = self.log_desk.log()?.disk().holders(Hook::ENGINE)?;
         Some(holders.hold(holder))
     }
 
@@ -379,7 +339,7 @@ impl<M: StateMachine> Released for Engine<M> {
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;
         }
-        let mut appending = self.appender.lock();
+        let mut appending = self.log_desk.appending();
         let fed = self.feed(&mut appending, false);
         drop(appending);
         match fed {

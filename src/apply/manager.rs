@@ -132,7 +132,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// a turn.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
-        self.engine.applied_in(&self.engine.appender.lock())
+        self.engine.applied_in(&self.engine.log_desk.appending())
     }
 
     /// Submits committed entries and returns at once: they are then in the log's memory.
@@ -226,10 +226,10 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
         if stage == Stage::Durable
-            && let Some(log) = &self.engine.log
+            && let Some(log) = self.engine.log_desk.log()
             && log.durability() != Durability::Sync
         {
-            self.engine.want_sync(log);
+            self.engine.log_desk.want_sync(log);
         }
         self.engine.wait(index, stage, timeout)
     }
@@ -265,7 +265,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let progress = &self.engine.progress;
         let committed = progress.committed_mark();
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
-        self.engine.sync_log(timeout)?;
+        self.engine.log_desk.sync(timeout)?;
         match committed.last() {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
@@ -410,7 +410,7 @@ impl<M: StateMachine> ApplyManager<M> {
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));
         };
         let committed = self.engine.progress.committed_mark().last();
-        match &self.engine.log {
+        match self.engine.log_desk.log() {
             Some(log) => Ok(log.close(committed)?),
             None => Ok(self.engine.progress.poison.check()?),
         }
@@ -426,8 +426,8 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Takes the steps in the closing thread, in an engine without threads.
     fn drain_by_hand(&self) -> Result<(), WaitError> {
         let progress = &self.engine.progress;
-        let log = self.engine.log.as_ref();
-        let sequence = log.map_or(FrameSequence::NONE, |log| self.engine.want_sync(log));
+        let log = self.engine.log_desk.log();
+        let sequence = log.map_or(FrameSequence::NONE, |log| self.engine.log_desk.want_sync(log));
         self.engine.feed_now().map_err(WaitError::Poisoned)?;
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
@@ -435,7 +435,7 @@ impl<M: StateMachine> ApplyManager<M> {
         };
         while undone() {
             progress.poison.check()?;
-            let mut worked = self.engine.step_writer() == Step::Worked;
+            let mut worked = self.engine.log_desk.step_writer() == Step::Worked;
             for id in 0..self.engine.workers.count() {
                 worked |= self.engine.step_worker(id) == Step::Worked;
             }

@@ -129,7 +129,7 @@ impl<M: StateMachine> Engine<M> {
         let engine = self;
         let progress = &engine.progress;
         // Read in this order: a purged entry was in a snapshot before, and was applied before that.
-        let purged = engine.log.as_ref().and_then(|log| log.base().last).map(|last| last.index);
+        let purged = engine.log_desk.log().and_then(|log| log.base().last).map(|last| last.index);
         let snapshot = engine.snapshots.newest_mark().last();
         let applied_mark = progress.applied_mark();
         let total_applied = engine.counters.applied(progress);
@@ -138,8 +138,9 @@ impl<M: StateMachine> Engine<M> {
         let latency = engine.latency.stats();
         let pinned_threads = engine.pinned.lock().clone();
         let submitted_mark = progress.submitted_mark();
-        let io_fallback = engine.log.as_ref().and_then(|log| log.io_fallback()).map(str::to_owned);
-        let (io_backend, log_writer, recovery) = match &engine.log {
+        let io_fallback =
+            engine.log_desk.log().and_then(|log| log.io_fallback()).map(str::to_owned);
+        let (io_backend, log_writer, recovery) = match engine.log_desk.log() {
             Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
         };
@@ -179,7 +180,7 @@ impl<M: StateMachine> Engine<M> {
             memory: engine.counters.memory(),
             disk: DiskStats {
                 snapshot_bytes: engine.snapshots.newest_bytes(),
-                ..engine.log.as_ref().map_or(DiskStats::default(), |log| log.disk_stats())
+                ..engine.log_desk.log().map_or(DiskStats::default(), |log| log.disk_stats())
             },
             poison: progress.poison.get().cloned(),
             machine: StateMachineStats {

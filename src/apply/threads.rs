@@ -70,7 +70,7 @@ impl Threads {
                 worker(engine, id);
             })?;
         }
-        if engine.log.is_some() {
+        if engine.log_desk.log().is_some() {
             let name = "sprag-log".to_owned();
             let core = config.log_writer_core.map(Core::named);
             let pin = core.map(|core| Pin::new(engine, &name, Some(core)));
@@ -80,7 +80,7 @@ impl Threads {
             })?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
-        let compacts = engine.log.as_ref().is_some_and(|log| log.compaction_policy().is_some());
+        let compacts = engine.log_desk.log().is_some_and(|log| log.compaction_policy().is_some());
         if compacts || engine.machine.stats().unfilled_chunks > 0 {
             threads.spawn(engine, "sprag-compact".to_owned(), compaction)?;
         }
@@ -281,7 +281,7 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
     engine.signals.writer().attach();
     let mut spin = Spin::brief();
     while !engine.lifecycle().is_stopping() {
-        let step = engine.step_writer();
+        let step = engine.log_desk.step_writer();
         engine.progress.wake_tasks();
         if step == Step::Worked {
             spin.reset();
@@ -290,12 +290,12 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
             // the appender is held for a moment.
             engine.signals.writer().sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
-            let longest = engine.writer_sleeps();
-            let lingers = engine.log.as_ref().is_some_and(|log| log.is_lingering());
+            let longest = engine.log_desk.writer_sleeps();
+            let lingers = engine.log_desk.log().is_some_and(|log| log.is_lingering());
             engine.signals.writer().sleep(longest, || {
                 // A caller may have written in the writer's place since the time was computed.
-                let timed = engine.log.as_ref().is_some_and(|log| log.waits_for_time());
-                (engine.writer_has_work() && !lingers)
+                let timed = engine.log_desk.log().is_some_and(|log| log.waits_for_time());
+                (engine.log_desk.writer_has_work() && !lingers)
                     || (longest.is_none() && timed && !engine.has_failed())
                     || engine.lifecycle().is_stopping()
             });
@@ -306,11 +306,11 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
 fn background<M: StateMachine>(engine: &Engine<M>) {
     engine.signals.background().attach();
     while !engine.lifecycle().is_stopping() {
-        let step = engine.step_background();
+        let step = engine.log_desk.step_background();
         engine.progress.wake_tasks();
         if step == Step::Idle {
             engine.signals.background().sleep(Some(Duration::from_secs(1)), || {
-                engine.background_has_work()
+                engine.log_desk.background_has_work()
                     || engine.progress.has_due_tasks()
                     || engine.lifecycle().is_stopping()
             });

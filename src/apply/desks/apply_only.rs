@@ -4,8 +4,9 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use crate::apply::desks::log::LOG_TIMEOUT;
-use crate::apply::engine::{Appending, Engine};
+use crate::apply::desks::log::Appending;
+use crate::apply::desks::log_waits::LOG_TIMEOUT;
+use crate::apply::engine::Engine;
 use crate::apply::manager::consensus::ConsensusLog;
 use crate::codec::{self, Extent};
 use crate::contract::machine::StateMachine;
@@ -103,7 +104,7 @@ impl<M: StateMachine> Engine<M> {
         // Claim and commit under one lock. A caller that has claimed and waits for the appender
         // keeps slots that the holder of the appender may wait for.
         let (applied_before, committed) = {
-            let mut appending = self.appender.lock();
+            let mut appending = self.log_desk.appending();
             let applied_before = self.progress.applied_mark();
             claim.begin(first.max(applied_before.next()));
             (applied_before, self.commit_in(&mut appending, last))
@@ -153,7 +154,7 @@ impl<M: StateMachine> Engine<M> {
                 Err(SubmitError::Full { .. }) if !left().is_zero() => {
                     drop(appending);
                     drop(pause);
-                    self.sync_log(left()).map_err(waited)?;
+                    self.log_desk.sync(left()).map_err(waited)?;
                     // Memory is free at the end of the log writer's step.
                     self.signals.writer_bell().listen().sleep(Some(FULL_LOOK));
                 }
@@ -195,7 +196,7 @@ impl<M: StateMachine> Engine<M> {
         let sequence = appending.appender.close_and_last_sequence();
         // The records are in the log, so the call must go on, however slow the disk is.
         loop {
-            match self.sync_log_to(log, sequence, LOG_TIMEOUT) {
+            match self.log_desk.sync_to(log, sequence, LOG_TIMEOUT) {
                 Ok(()) => break,
                 Err(WaitError::Poisoned(poison)) => return Err(poison),
                 Err(error) => tracing::warn!(%error, "the disk is slow: waiting on"),
@@ -225,7 +226,7 @@ impl<M: StateMachine> Engine<M> {
     fn run_record(&self, log_id: LogId, extent: Extent) -> Result<(), Poison> {
         let index = log_id.index;
         let gone = "the segment of a record is gone";
-        let segment = self.table.get(extent.segment()).ok_or(Poison::Internal(gone))?;
+        let segment = self.log_desk.table().get(extent.segment()).ok_or(Poison::Internal(gone))?;
         let bytes = segment.entries(extent).map_err(|error| error.poison(gone))?;
         let encoded = extent.over(&bytes).ok_or(Poison::Internal(gone))?;
         let (payload, _) =

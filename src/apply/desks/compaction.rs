@@ -100,7 +100,7 @@ impl Compaction {
 impl<M: StateMachine> Engine<M> {
     /// Whether the policy requires a compaction now.
     pub(crate) fn compaction_is_due(&self) -> bool {
-        let Some(log) = &self.log else { return false };
+        let Some(log) = self.log_desk.log() else { return false };
         let Some(policy) = log.compaction_policy() else { return false };
         if self.progress.poison.get().is_some() {
             return false;

@@ -42,7 +42,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
-        if self.log.is_none() {
+        if self.log_desk.log().is_none() {
             return self.restore_in_memory(snapshot, timeout);
         }
         let mut receiver = self.receive_snapshot()?;
@@ -76,7 +76,7 @@ impl<M: StateMachine> Engine<M> {
         // that is removed.
         let sequence = appending.appender.close_and_last_sequence();
         let left = timeout.saturating_sub(began.elapsed());
-        self.sync_log_to(log, sequence, left).map_err(snapshot_error)?;
+        self.log_desk.sync_to(log, sequence, left).map_err(snapshot_error)?;
         let image = appending
             .appender
             .next_image()
@@ -231,7 +231,7 @@ impl<M: StateMachine> Engine<M> {
         })?;
         let applied = self.wait(index, Stage::Applied, timeout);
         applied.map_err(snapshot_error)?;
-        let log_id = self.appender.lock().appender.log_id(index);
+        let log_id = self.log_desk.log_id(index);
         Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::desks::log_waits::LOG_TIMEOUT;
 use crate::apply::desks::write::snapshot_error;
 use crate::apply::engine::Engine;
 use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
@@ -75,7 +75,7 @@ impl<M: StateMachine> Engine<M> {
     /// Moves the log's beginning to the last segment before which only entries up to `index` are.
     /// The storage has all of them durably, up to `durable`.
     fn give_up_kept(&self, log: &Log, durable: LogId, index: u64) -> Result<(), SnapshotError> {
-        self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+        self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
         match self.start_for(log, index) {
             Some(start) => self.move_beginning(log, durable, start),
             None => Ok(()),

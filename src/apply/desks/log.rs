@@ -1,186 +1,174 @@
-//! Waiting for the log: callers wait for watermarks and frames, and write the log meanwhile.
+//! The log of an engine: the place of the appender, the log writer's steps, and which thread takes
+//! them.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use crate::apply::engine::Engine;
-use crate::error::{Poison, WaitError};
+use crate::apply::pipeline::feed::Linger;
+use crate::apply::pipeline::latency::Latency;
+use crate::apply::signals::Signals;
+use crate::entry::LogId;
 use crate::log::Log;
-use crate::machine::StateMachine;
-use crate::numbers::FrameSequence;
-use crate::progress::waiter;
-use crate::progress::watermark::{AckRule, Stage};
+use crate::log::appender::Appender;
+use crate::numbers::{AtomicFrameSequence, FrameSequence};
+use crate::places::table::SegmentTable;
+use crate::progress::watermark::Progress;
 use crate::sync::atomic::Ordering;
-use crate::sync::bell::Listener;
+use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
 
-/// Time that a call waits for the log to reach the disk, where the call takes no timeout.
-///
-/// The caller of such a call has no use for a partial outcome. A slower disk fails that call alone.
-pub(in crate::apply) const LOG_TIMEOUT: Duration = Duration::from_secs(60);
+/// The log of one engine, or its journal in memory.
+#[derive(Debug)]
+pub(crate) struct LogDesk {
+    appender: Mutex<Appending>,
+    /// The log on a disk; `None` for a journal in memory.
+    log: Option<Arc<Log>>,
+    table: Arc<SegmentTable>,
+    /// Sequence of the newest frame with entries that an apply-only record moved the state past.
+    /// Durability waits use this, because watermarks already cover these entries.
+    behind_sequence: AtomicFrameSequence,
+    pub(super) progress: Arc<Progress>,
+    pub(super) signals: Arc<Signals>,
+    latency: Arc<Latency>,
+}
 
-impl<M: StateMachine> Engine<M> {
-    /// Asks for everything in the log to become durable; returns the last frame's sequence.
-    pub(crate) fn want_sync(&self, log: &Log) -> FrameSequence {
-        let sequence = self.appender.lock().appender.close_and_last_sequence();
-        log.want_sync(sequence);
-        self.signals.writer().notify();
-        sequence
-    }
+/// State that belongs to the holder of the appender's place.
+#[derive(Debug)]
+pub(crate) struct Appending {
+    pub(crate) appender: Appender,
+    pub(crate) linger: Linger,
+}
 
-    /// Blocks until everything in the log is durable, including truncations.
-    pub(crate) fn sync_log(&self, timeout: Duration) -> Result<(), WaitError> {
-        let Some(log) = &self.log else { return Ok(()) };
-        let sequence = self.want_sync(log);
-        self.sync_log_to(log, sequence, timeout)
-    }
-
-    /// Blocks until all frames up to `sequence`, which are closed, are durable.
-    pub(crate) fn sync_log_to(
-        &self,
-        log: &Log,
-        sequence: FrameSequence,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        let started = Instant::now();
-        log.want_sync(sequence);
-        self.signals.writer().notify();
-        self.write_until(timeout, || log.durable_sequence() >= sequence)?.then_some(()).ok_or_else(
-            || {
-                let submitted = self.progress.submitted_mark().last();
-                WaitError::Timeout {
-                    index: submitted.unwrap_or(0),
-                    reached: self.progress.durable_mark().last(),
-                    submitted,
-                    waited: started.elapsed(),
-                }
-            },
-        )
-    }
-
-    /// Takes steps of the log writer until `is_done`. Waits while another thread is in the log
-    /// writer's place. Returns whether it was done in time.
-    pub(in crate::apply) fn write_until(
-        &self,
-        timeout: Duration,
-        is_done: impl Fn() -> bool,
-    ) -> Result<bool, Poison> {
-        let started = Instant::now();
-        let mut listener: Option<Listener<'_>> = None;
-        while !is_done() {
-            self.progress.poison.check()?;
-            let left = timeout.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            if self.step_writer() != Step::Worked {
-                match &listener {
-                    Some(listener) => listener.sleep(Some(left)),
-                    // Looks once more before it sleeps: a step may have ended before anything
-                    // listened.
-                    None => listener = Some(self.signals.writer_bell().listen()),
-                }
-            }
-            self.signals.leave_tasks(self.log.is_some());
+impl LogDesk {
+    pub(in crate::apply) fn new(
+        appender: Appender,
+        log: Option<Arc<Log>>,
+        table: Arc<SegmentTable>,
+        (progress, signals, latency): (Arc<Progress>, Arc<Signals>, Arc<Latency>),
+    ) -> Self {
+        let appending = Appending { appender, linger: Linger::default() };
+        Self {
+            appender: Mutex::new(Rank::Appender, appending),
+            log,
+            table,
+            behind_sequence: AtomicFrameSequence::default(),
+            progress,
+            signals,
+            latency,
         }
-        self.leave_writer();
-        Ok(true)
     }
 
-    /// Time that the log writer's thread may sleep.
-    pub(in crate::apply) fn writer_sleeps(&self) -> Option<Duration> {
-        // After a failure nothing is due any more.
-        let log = self.log.as_ref().filter(|_| !self.has_failed())?;
-        let due = log.next_due();
-        // The look took the log writer's place, where a caller may have met it.
-        self.signals.writer_bell().ring();
-        due
+    /// Locks the appender's place.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn appending(&self) -> MutexGuard<'_, Appending> {
+        self.appender.lock()
     }
 
-    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The
-    /// caller holds no lock, because wakers may be called.
-    pub(crate) fn wait(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
+    /// Locks the appender's place, if no thread has it.
+    #[inline]
+    pub(in crate::apply) fn try_appending(&self) -> Option<MutexGuard<'_, Appending>> {
+        self.appender.try_lock()
     }
 
-    /// Waits as [`Engine::wait`] does, but leaves wakers to others, as its caller holds a lock.
-    pub(crate) fn wait_under_lock(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.signals.leave_tasks(self.log.is_some()))
+    /// The log on a disk; `None` for a journal in memory.
+    #[inline]
+    pub(crate) fn log(&self) -> Option<&Log> {
+        self.log.as_deref()
     }
 
-    fn wait_and_wake(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-        wake: impl FnOnce(),
-    ) -> Result<(), WaitError> {
-        let never = matches!(stage, Stage::Written | Stage::Durable);
-        if never && self.progress.rule() == AckRule::Applied {
-            return Err(WaitError::NeverDurable { index });
-        }
-        if never {
-            self.sync_what_is_behind(timeout)?;
-        }
-        self.end_linger()?;
-        if stage == Stage::Durable && self.lone_storage().is_some() {
-            return self.wait_stored(index, timeout);
-        }
-        let helps = stage != Stage::Applied && self.log.is_some() && self.config.by_hand.is_none();
-        if !helps {
-            return waiter::wait(&self.progress, index, stage, timeout);
-        }
-        let help = || {
-            self.help_writer(index, stage, timeout);
-            wake();
-        };
-        waiter::wait_helping(&self.progress, index, stage, timeout, Some(help))
+    /// The bytes of each segment.
+    #[inline]
+    pub(in crate::apply) fn table(&self) -> &Arc<SegmentTable> {
+        &self.table
     }
 
-    /// Makes entries durable that an apply-only record passed.
-    fn sync_what_is_behind(&self, timeout: Duration) -> Result<(), WaitError> {
+    /// The log id at `index`, if the log holds it.
+    pub(in crate::apply) fn log_id(&self, index: u64) -> Option<LogId> {
+        self.appending().appender.log_id(index)
+    }
+
+    /// Notes that the frame `sequence` has entries that the state was moved past. The caller holds
+    /// the appender.
+    pub(in crate::apply) fn note_behind(&self, sequence: FrameSequence) {
+        self.behind_sequence.store(sequence, Ordering::Release);
+    }
+
+    /// Sequence of the newest frame with entries that the state was moved past.
+    pub(super) fn behind_sequence(&self) -> FrameSequence {
         // Acquire: the awaited entry was appended before its waiter asks.
-        let behind = self.behind_sequence.load(Ordering::Acquire);
+        self.behind_sequence.load(Ordering::Acquire)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.progress.poison.get().is_some()
+    }
+
+    /// Takes one step of the log writer, in its single place. A failure has poisoned the engine.
+    pub(crate) fn step_writer(&self) -> Step {
+        let Some(log) = &self.log else { return Step::Idle };
+        if self.has_failed() {
+            return Step::Idle;
+        }
+        let stepped = log.step_writer(&self.progress);
+        if !matches!(stepped, Ok(Step::Blocked)) {
+            self.signals.writer_bell().ring();
+        }
+        match stepped {
+            Ok(Step::Worked) => {
+                self.latency.note(self.progress.acknowledged_mark());
+                if log.background_wanted() {
+                    self.signals.background().notify();
+                    // A segment fills about as often.
+                    self.signals.compaction().notify();
+                }
+                Step::Worked
+            }
+            Ok(Step::Idle) if self.has_more(log) => self.close_open_frame(),
+            Ok(step) => step,
+            Err(poison) => {
+                self.signals.fail(poison);
+                Step::Idle
+            }
+        }
+    }
+
+    fn has_more(&self, log: &Log) -> bool {
+        self.progress.submitted_mark() > self.progress.written_mark() && !log.is_lingering()
+    }
+
+    /// Closes the open frame for the log writer. A thread that holds the appender does so at
+    /// release.
+    fn close_open_frame(&self) -> Step {
+        let Some(mut appending) = self.try_appending() else { return Step::Blocked };
+        appending.appender.close_if_wanted();
+        Step::Worked
+    }
+
+    /// Whether the log writer has something to do now.
+    pub(in crate::apply) fn writer_has_work(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| {
+            !self.has_failed()
+                && (self.progress.submitted_mark() > self.progress.written_mark()
+                    || log.has_closed_frames()
+                    || log.sync_is_due())
+        })
+    }
+
+    /// Whether the thread that makes segments ready has something to do now.
+    pub(in crate::apply) fn background_has_work(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.background_wanted()) && !self.has_failed()
+    }
+
+    /// Takes one step of the background: the next segment's file and image.
+    pub(crate) fn step_background(&self) -> Step {
         match &self.log {
-            Some(log) if log.durable_sequence() < behind => self.sync_log(timeout),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes the log in place of the log writer's thread, which saves two thread hops.
-    fn help_writer(&self, index: u64, stage: Stage, timeout: Duration) {
-        let started = Instant::now();
-        let rule = self.progress.rule();
-        let reached = || match (stage, rule) {
-            (Stage::Durable, _) | (Stage::Acknowledged, AckRule::Durable) => {
-                self.progress.durable_mark().covers(index)
+            Some(log) if self.background_has_work() => {
+                if let Err(poison) = log.step_background() {
+                    self.signals.fail(poison);
+                }
+                Step::Worked
             }
-            _ => self.progress.written_mark().covers(index),
-        };
-        while !reached() && self.progress.submitted_mark().covers(index) {
-            if started.elapsed() >= timeout || self.step_writer() != Step::Worked {
-                break;
-            }
-        }
-        self.leave_writer();
-    }
-
-    /// Hands the log writer's place back to its thread, with the work that is due now or by time.
-    /// The thread may have gone to sleep before any work was due by time.
-    pub(in crate::apply) fn leave_writer(&self) {
-        if self.writer_has_work() {
-            self.signals.writer().notify();
-        } else if self.log.as_ref().is_some_and(|log| log.waits_for_time()) {
-            self.signals.writer().notify_of_time();
+            _ => Step::Idle,
         }
     }
 }

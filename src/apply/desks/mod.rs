@@ -3,6 +3,11 @@
 // The log on its way to the disk.
 pub(crate) mod log;
 
+pub(crate) mod log_waits;
+
+// A storage that is durable without the log.
+pub(crate) mod storage;
+
 // Entries that the log does not hold.
 pub(crate) mod apply_only;
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::apply::engine::{Appending, Engine};
+use crate::apply::desks::log::Appending;
+use crate::apply::engine::Engine;
 use crate::apply::pipeline::worker::WorkerState;
 use crate::contract::machine::StateMachine;
 use crate::contract::view::{View, Views};
@@ -24,7 +25,7 @@ impl<M: StateMachine> Engine<M> {
         let _turn = self.viewing.lock();
         self.end_linger()?;
         // Take the hold before anything is copied that may refer to a segment.
-        let hold = self.table.hold().of(self.holding(Holder::View));
+        let hold = self.log_desk.table().hold().of(self.holding(Holder::View));
         self.progress.poison.check()?;
         views.begin_view()?;
         let mut workers = WorkersWait::new(self);
@@ -92,7 +93,7 @@ impl<M: StateMachine> Engine<M> {
     /// Puts the view token behind the entries given to the workers; returns false if there is no
     /// room for it now.
     fn push_view_token(&self) -> Result<bool, Poison> {
-        let mut appending = self.appender.lock();
+        let mut appending = self.log_desk.appending();
         self.progress.poison.check()?;
         let unfed = appending.appender.unfed().front().map(|run| run.first);
         if !self.workers.rings().have_room() {
@@ -166,7 +167,7 @@ impl<M: StateMachine> Pause<'_, M> {
         let engine = self.engine;
         let mut workers = WorkersWait::new(engine);
         loop {
-            let appending = engine.appender.lock();
+            let appending = engine.log_desk.appending();
             engine.progress.poison.check()?;
             if engine.workers.are_done() {
                 return Ok(appending);

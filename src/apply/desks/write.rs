@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use crate::apply::desks::log::LOG_TIMEOUT;
+use crate::apply::desks::log_waits::LOG_TIMEOUT;
 use crate::apply::desks::views::HeldPlaces;
 use crate::apply::engine::Engine;
 use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
@@ -155,7 +155,7 @@ impl<M: StateMachine> Engine<M> {
 
     pub(in crate::apply) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
         self.progress.poison.check()?;
-        let log = self.log.as_deref();
+        let log = self.log_desk.log();
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
     }
 
@@ -258,7 +258,7 @@ impl<M: StateMachine> Engine<M> {
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot must not have entries that the log could lose: it would be of a log that
             // never existed.
-            self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+            self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
             if covered == Covered::Goes {
                 start = self.start_for(log, log_id.index);
             }
@@ -345,7 +345,7 @@ impl<M: StateMachine> Engine<M> {
         if log.retain_entries() > 0 || self.snapshots.compaction().has_failed() {
             return Ok(());
         }
-        let Some(number) = self.appender.lock().appender.segment_after(used_min) else {
+        let Some(number) = self.log_desk.appending().appender.segment_after(used_min) else {
             return Ok(());
         };
         // Do this before the appender's place is taken, and not in the log writer, for which a full
@@ -356,12 +356,12 @@ impl<M: StateMachine> Engine<M> {
             tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
-        let mut appending = self.appender.lock();
+        let mut appending = self.log_desk.appending();
         let Some(number) = appending.appender.end_segment(used_min) else { return Ok(()) };
         log.want_segment(number);
         drop(appending);
         // Without it the log begins earlier.
-        let _in_time = self.write_until(LOG_TIMEOUT, || log.writer_segment() >= number)?;
+        let _in_time = self.log_desk.write_until(LOG_TIMEOUT, || log.writer_segment() >= number)?;
         Ok(())
     }
 
@@ -389,7 +389,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let log = self.log_for_snapshots()?;
-        self.sync_log(LOG_TIMEOUT).map_err(snapshot_error)?;
+        self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
         let start = self.start_for(log, index);
         self.check_sources(log, start, &|| self.lifecycle().is_stopping())?;
         self.give_up_log(log, covered, start, snapshot)
@@ -451,11 +451,11 @@ impl<M: StateMachine> Engine<M> {
         covered: LogId,
         start: SegmentStart,
     ) -> Result<(), SnapshotError> {
-        let last = start.mark.last().and_then(|index| self.appender.lock().appender.log_id(index));
+        let last = start.mark.last().and_then(|index| self.log_desk.log_id(index));
         let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
         let base = start.base(last);
         log.move_base(base, covered.index).map_err(|poison| self.signals.fail(poison))?;
-        self.appender.lock().appender.forget_before(&base);
+        self.log_desk.appending().appender.forget_before(&base);
         Ok(())
     }
 }

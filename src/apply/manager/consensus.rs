@@ -107,7 +107,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
             return Err(LogError::Closed);
         }
         let _tasks = self.engine.wakes_tasks();
-        let mut appending = self.engine.appender.lock();
+        let mut appending = self.engine.log_desk.appending();
         let progress = &self.engine.progress;
         let held = keep.and_then(|index| appending.appender.last_held(index));
         let mark = Mark::of(held.map(|log_id| log_id.index));

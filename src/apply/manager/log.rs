@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::apply::desks::log::LOG_TIMEOUT;
-use crate::apply::engine::{Appending, Engine};
+use crate::apply::desks::log::Appending;
+use crate::apply::desks::log_waits::LOG_TIMEOUT;
+use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::config::{CommitMode, Contiguity};
 use crate::contract::machine::StateMachine;
@@ -68,7 +69,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`LogError::NoLog`] for a machine without a log. The answer is the same for the life
     /// of the manager.
     pub fn log(&self) -> Result<ManagerLog<'_, M>, LogError> {
-        let log = self.engine.log.as_deref().ok_or(LogError::NoLog)?;
+        let log = self.engine.log_desk.log().ok_or(LogError::NoLog)?;
         Ok(ManagerLog { engine: &self.engine, log })
     }
 }
@@ -95,7 +96,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::Poisoned`] after a failure.
     pub fn state(&self) -> Result<LogState, LogError> {
         let log = self.log_unless_failed()?;
-        let appending = self.engine.appender.lock();
+        let appending = self.engine.log_desk.appending();
         let progress = &self.engine.progress;
         let base = log.base();
         Ok(LogState {
@@ -114,7 +115,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::Poisoned`] after a failure.
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
         self.log_unless_failed()?;
-        Ok(self.engine.appender.lock().appender.log_id(index))
+        Ok(self.engine.log_desk.log_id(index))
     }
 
     /// Copies entries of the log, from the start of `range`: as many as fit `bytes_max`, and at
@@ -171,7 +172,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
         self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
-        log_error(self.engine.sync_log(timeout))
+        log_error(self.engine.log_desk.sync(timeout))
     }
 
     /// Purges the log through `index`, in whole segments. The newest snapshot must cover `index`; a
@@ -232,7 +233,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         let log = self.log_unless_failed()?;
         let _tasks = self.engine.wakes_tasks();
-        log_error(self.engine.sync_log(LOG_TIMEOUT))?;
+        log_error(self.engine.log_desk.sync(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {
             LogError::Poisoned(poison) => LogError::Poisoned(self.engine.signals.fail(poison)),
             other => other,
@@ -251,7 +252,7 @@ struct Extent {
 
 impl<M: StateMachine> Engine<M> {
     fn log_extent(&self, log: &Log) -> Extent {
-        Extent::of(&self.appender.lock(), log)
+        Extent::of(&self.log_desk.appending(), log)
     }
 
     /// The extent of the log, and the places of the entries of `range` at that moment.
@@ -260,7 +261,7 @@ impl<M: StateMachine> Engine<M> {
         log: &Log,
         range: &RangeInclusive<u64>,
     ) -> (Extent, KnownPlaces) {
-        let appending = self.appender.lock();
+        let appending = self.log_desk.appending();
         let extent = Extent::of(&appending, log);
         let (first, last) = (*range.start(), *range.end());
         let places = appending.appender.known_places(extent.segment, first, last);

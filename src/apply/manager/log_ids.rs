@@ -136,7 +136,7 @@ trait LogIds: Send + Sync {
 impl<M: StateMachine> Engine<M> {
     fn look_for(&self, log_id: LogId, stage: Stage) -> Look {
         let index = log_id.index;
-        let appending = self.appender.lock();
+        let appending = self.log_desk.appending();
         let appender = &appending.appender;
         let of_state = matches!(stage, Stage::Applied | Stage::Acknowledged);
         let place = match appender.held_at(index) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::apply::engine::{Appending, Engine};
+use crate::apply::desks::log::Appending;
+use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::apply::manager::retry::Deadline;
 use crate::apply::pipeline::cells::ReplyCell;
@@ -133,7 +134,7 @@ impl<M: StateMachine> Engine<M> {
         let began_ns = self.latency.now_ns();
         let _tasks = self.wakes_tasks();
         let mut claim = self.claim_for(mode);
-        let appending = self.appender.lock();
+        let appending = self.log_desk.appending();
         self.check_may_submit(mode).map_err(|error| match error {
             SubmitError::CommitMode { mode, .. } => {
                 ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode })

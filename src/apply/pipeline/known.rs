@@ -4,8 +4,7 @@
 //! compaction may change the log meanwhile. Its result counts only if the log's [`Extent`] is the
 //! same afterwards, under the lock.
 
-use crate::apply::engine::{Appending, Engine};
-use crate::contract::machine::StateMachine;
+use crate::apply::desks::log::{Appending, LogDesk};
 use crate::entry::Entry;
 use crate::error::SubmitError;
 use crate::log::appender::known::KnownPlaces;
@@ -52,22 +51,20 @@ impl Comparing {
     pub(in crate::apply) const fn new() -> Self {
         Self { attempts: 0, compared: None }
     }
-}
 
-impl<M: StateMachine> Engine<M> {
     /// The number of the `known` entries that are the same, if it is known. Otherwise `None`, and
-    /// the caller releases the appender and calls [`Engine::compare_known`].
+    /// the caller releases the appender and calls [`Comparing::compare`].
     pub(in crate::apply) fn known_same(
-        &self,
+        &mut self,
+        desk: &LogDesk,
         appending: &Appending,
-        comparing: &mut Comparing,
         known: &[Entry<'_>],
     ) -> Result<Option<u64>, SubmitError> {
         if known.is_empty() {
             return Ok(Some(0));
         }
-        let extent = self.extent(appending);
-        match comparing.compared.take() {
+        let extent = Extent::of(desk, appending);
+        match self.compared.take() {
             // Entries that another thread submitted meanwhile were not compared.
             Some((count, before, compared)) if before == extent && count == known.len() => {
                 return outcome(compared).map(Some);
@@ -78,47 +75,49 @@ impl<M: StateMachine> Engine<M> {
             }
             _ => {}
         }
-        if comparing.attempts < ATTEMPTS_MAX {
+        if self.attempts < ATTEMPTS_MAX {
             return Ok(None);
         }
         // The appender is held, so nothing is truncated or installed. A compaction may still move
         // the log's base, each time by at least one segment, and no segment is added meanwhile. So
         // the loop ends.
         loop {
-            let extent = self.extent(appending);
-            let compared = self.compare(known, &Self::known_places(appending, extent, known));
-            if self.extent(appending) == extent {
+            let extent = Extent::of(desk, appending);
+            let compared = compare(desk, known, &known_places(appending, extent, known));
+            if Extent::of(desk, appending) == extent {
                 return outcome(compared).map(Some);
             }
         }
     }
 
     /// Compares entries that the log already has. The caller holds no lock.
-    pub(in crate::apply) fn compare_known(&self, comparing: &mut Comparing, known: &[Entry<'_>]) {
-        comparing.attempts += 1;
-        let appending = self.appender.lock();
-        let extent = self.extent(&appending);
-        let places = Self::known_places(&appending, extent, known);
+    pub(in crate::apply) fn compare(&mut self, desk: &LogDesk, known: &[Entry<'_>]) {
+        self.attempts += 1;
+        let appending = desk.appending();
+        let extent = Extent::of(desk, &appending);
+        let places = known_places(&appending, extent, known);
         drop(appending);
-        let compared = self.compare(known, &places);
-        comparing.compared = Some((known.len(), extent, compared));
+        let compared = compare(desk, known, &places);
+        self.compared = Some((known.len(), extent, compared));
     }
+}
 
-    fn known_places(appending: &Appending, extent: Extent, known: &[Entry<'_>]) -> KnownPlaces {
-        let [first, ..] = known else { return KnownPlaces::default() };
-        let last = known.last().unwrap_or(first).log_id.index;
-        appending.appender.known_places(extent.base_segment, first.log_id.index, last)
-    }
+fn known_places(appending: &Appending, extent: Extent, known: &[Entry<'_>]) -> KnownPlaces {
+    let [first, ..] = known else { return KnownPlaces::default() };
+    let last = known.last().unwrap_or(first).log_id.index;
+    appending.appender.known_places(extent.base_segment, first.log_id.index, last)
+}
 
-    fn compare(&self, known: &[Entry<'_>], places: &KnownPlaces) -> Compared {
-        // Without a log, no frame is read by its header.
-        let database_id = self.log.as_ref().map_or(&[0; 16], |log| log.database_id());
-        Comparison::new(known).run(&self.table, database_id, places)
-    }
+fn compare(desk: &LogDesk, known: &[Entry<'_>], places: &KnownPlaces) -> Compared {
+    // Without a log, no frame is read by its header.
+    let database_id = desk.log().map_or(&[0; 16], |log| log.database_id());
+    Comparison::new(known).run(desk.table(), database_id, places)
+}
 
-    fn extent(&self, appending: &Appending) -> Extent {
-        let base_segment = self.log.as_ref().map_or(0, |log| log.base().segment);
-        Extent { truncations: appending.appender.index().truncations(), base_segment }
+impl Extent {
+    fn of(desk: &LogDesk, appending: &Appending) -> Self {
+        let base_segment = desk.log().map_or(0, |log| log.base().segment);
+        Self { truncations: appending.appender.index().truncations(), base_segment }
     }
 }
 
@@ -160,10 +159,11 @@ mod tests {
         assert_eq!(node.consensus().unwrap().append(&entries).unwrap().new, 2);
         let mut comparing = Comparing::new();
         let same = |comparing: &mut Comparing| {
-            node.engine.known_same(&node.engine.appender.lock(), comparing, &entries)
+            let desk = &node.engine.log_desk;
+            comparing.known_same(desk, &desk.appending(), &entries)
         };
         for _ in 0..ATTEMPTS_MAX {
-            node.engine.compare_known(&mut comparing, &entries);
+            comparing.compare(&node.engine.log_desk, &entries);
             node.consensus().unwrap().truncate_after(Some(1)).unwrap();
             assert_eq!(node.consensus().unwrap().append(&[put(2, b"x")]).unwrap().new, 1);
             if comparing.attempts < ATTEMPTS_MAX {
@@ -181,10 +181,11 @@ mod tests {
         let entries = [put(1, b"a"), put(2, b"b")];
         assert_eq!(node.consensus().unwrap().append(&[put(1, b"a"), put(2, b"x")]).unwrap().new, 2);
         let mut comparing = Comparing::new();
-        node.engine.compare_known(&mut comparing, &entries);
+        comparing.compare(&node.engine.log_desk, &entries);
         node.consensus().unwrap().truncate_after(Some(1)).unwrap();
-        let appending = node.engine.appender.lock();
+        let desk = &node.engine.log_desk;
+        let appending = desk.appending();
         let known = entries.get(..1).unwrap_or_default();
-        assert_eq!(node.engine.known_same(&appending, &mut comparing, known).unwrap(), None);
+        assert_eq!(comparing.known_same(desk, &appending, known).unwrap(), None);
     }
 }

@@ -4,7 +4,7 @@
 //! the commit has returned. The worker commits when a batch is full, when its ring has run dry, and
 //! before the view token. An inline apply commits at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::apply::engine::Engine;
 use crate::apply::pipeline::worker::{Applying, Worker, WorkerState};
@@ -12,11 +12,10 @@ use crate::config::Durability;
 use crate::contract::machine::StateMachine;
 use crate::contract::run::{call_storage, sync_applied};
 use crate::contract::staging::Staging;
-use crate::error::{OpenError, Poison, WaitError};
+use crate::error::{OpenError, Poison};
 use crate::hook::Hook;
 use crate::numbers::Mark;
-use crate::progress::waiter;
-use crate::progress::watermark::{AckRule, Stage};
+use crate::progress::watermark::AckRule;
 use crate::ranges::index_range::IndexRange;
 use crate::ranges::partition::Partition;
 use crate::threads::Step;
@@ -177,12 +176,12 @@ impl<M: StateMachine> Engine<M> {
 
     /// The storage of a machine without our log, which alone decides durability.
     pub(in crate::apply) fn lone_storage(&self) -> Option<&dyn Staging> {
-        self.machine.staging(Hook::ENGINE).filter(|_| self.log.is_none())
+        self.machine.staging(Hook::ENGINE).filter(|_| self.log_desk.log().is_none())
     }
 
     /// Returns the moment of an acknowledgement; `None` for an acknowledgement at apply.
     pub(crate) fn durability(&self) -> Option<Durability> {
-        match &self.log {
+        match self.log_desk.log() {
             Some(log) => Some(log.durability()),
             None => self.machine.staging(Hook::ENGINE).map(Staging::durability),
         }
@@ -235,41 +234,9 @@ impl<M: StateMachine> Engine<M> {
         call_storage(first, what, || self.latency.commit_storage(staging)).map(drop)
     }
 
-    /// Blocks until the storage has committed `index`, and makes that durable.
-    pub(in crate::apply) fn wait_stored(
-        &self,
-        index: u64,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        let began = Instant::now();
-        waiter::wait(&self.progress, index, Stage::Written, timeout)?;
-        self.sync_storage(Mark::through(index)).map_err(WaitError::Poisoned)?;
-        let left = timeout.saturating_sub(began.elapsed());
-        waiter::wait(&self.progress, index, Stage::Durable, left)
-    }
-
     /// Makes the commits of a storage without our log durable, unless entries up to `mark` are. A
     /// failure has poisoned the engine.
     pub(crate) fn sync_storage(&self, mark: Mark) -> Result<(), Poison> {
-        let Some(staging) = self.lone_storage() else { return Ok(()) };
-        if self.progress.durable_mark() >= mark {
-            return Ok(());
-        }
-        let _turn = self.syncing.lock();
-        self.progress.poison.check()?;
-        let durable = self.progress.durable_mark();
-        // Another caller's sync during the wait may have been enough.
-        if durable >= mark {
-            return Ok(());
-        }
-        let stored = self.progress.written_mark();
-        let first = durable.max(self.progress.base()).next();
-        let what = || match stored.last() {
-            Some(last) => format!("its storage did not make entries {first} to {last} durable"),
-            None => "its storage did not sync".to_owned(),
-        };
-        let sync = || self.latency.sync_storage(staging);
-        call_storage(first, what, sync).map_err(|poison| self.signals.fail(poison))?;
-        self.progress.stored_durably_to(stored)
+        self.lone_storage().map_or(Ok(()), |staging| self.storage.sync(staging, mark))
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::apply::engine::{Appending, Engine};
+use crate::apply::desks::log::Appending;
+use crate::apply::engine::Engine;
 use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::claims::Claim;
 use crate::apply::pipeline::known::{Comparing, Submitted};
@@ -15,7 +16,6 @@ use crate::log::appender::Plan;
 use crate::numbers::Mark;
 use crate::ranges::index_range::RangeKind;
 use crate::sync::MutexGuard;
-use crate::sync::atomic::Ordering;
 
 /// A submission that was taken.
 #[derive(Debug)]
@@ -69,16 +69,16 @@ impl<M: StateMachine> Engine<M> {
         let mut claim = self.claim_for(mode);
         let mut comparing = Comparing::new();
         let (appending, plan, known_same) = loop {
-            let appending = self.appender.lock();
+            let appending = self.log_desk.appending();
             self.check_may_submit(mode)?;
             let plan = appending.appender.plan(entries)?;
             // The plan has counted them in `entries`.
             let known = entries.get(..plan.known).unwrap_or_default();
-            if let Some(known_same) = self.known_same(&appending, &mut comparing, known)? {
+            if let Some(known_same) = comparing.known_same(&self.log_desk, &appending, known)? {
                 break (appending, plan, known_same);
             }
             drop(appending);
-            self.compare_known(&mut comparing, known);
+            comparing.compare(&self.log_desk, known);
         };
         let plan = (plan, known_same);
         let taken = self.take(claim.as_mut(), appending, entries, plan, mode, began_ns);
@@ -130,7 +130,7 @@ impl<M: StateMachine> Engine<M> {
             return Ok(submission);
         }
         if mode == Mode::Sync
-            && let Some(log) = &self.log
+            && let Some(log) = self.log_desk.log()
         {
             log.want_close();
         }
@@ -185,7 +185,7 @@ impl<M: StateMachine> Engine<M> {
         if self.is_closed() {
             return Err(SubmitError::Closed);
         }
-        match self.log.as_ref().map(|log| log.commit_mode()) {
+        match self.log_desk.log().map(|log| log.commit_mode()) {
             Some(found @ CommitMode::ByCommit) if mode != Mode::Append => {
                 Err(SubmitError::CommitMode { call: "apply", mode: found.describe() })
             }
@@ -230,7 +230,7 @@ impl<M: StateMachine> Engine<M> {
         let submitted = self.progress.submitted_mark();
         if new.first().is_some_and(|first| submitted.covers(first.log_id.index)) {
             let sequence = appending.appender.last_sequence();
-            self.behind_sequence.store(sequence, Ordering::Release);
+            self.log_desk.note_behind(sequence);
         }
         self.progress.submit_to(submitted.max(Mark::through(last)))
     }
@@ -272,7 +272,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Commits entries up to `index`.
     pub(crate) fn commit(&self, index: u64) -> Result<(), SubmitError> {
-        let mut appending = self.appender.lock();
+        let mut appending = self.log_desk.appending();
         self.commit_in(&mut appending, index)?;
         drop(appending);
         self.signals.notify_workers();
@@ -297,7 +297,7 @@ impl<M: StateMachine> Engine<M> {
         if self.progress.committed_mark().covers(index) {
             return Ok(());
         }
-        if self.log.as_ref().is_some_and(|log| log.is_monotone()) {
+        if self.log_desk.log().is_some_and(|log| log.is_monotone()) {
             self.check_no_gap(appending, index)?;
         }
         let mark = Mark::through(index);
@@ -337,7 +337,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn refuse_submissions(&self) -> bool {
         // Under the lock: a submission that holds it finishes first, and each later one sees the
         // phase.
-        let _appending = self.appender.lock();
+        let _appending = self.log_desk.appending();
         self.lifecycle().begin_closing()
     }
 }

@@ -162,7 +162,7 @@ impl<M: StateMachine> Engine<M> {
             storage_sync: own.storage_sync.histogram(),
             ..TimeStats::default()
         };
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log_desk.log() {
             log.add_times(&mut times);
             times.recovery = TimeHistogram::of(log.opened_in());
         }

@@ -58,7 +58,7 @@ fn a_snapshot_before_the_newest_poisons() {
 fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() {
     for (last, segment, expected) in [(3, 1, "purged <= snapshot"), (1, 0, "purged never falls")] {
         let engine = opened(3);
-        let log = engine.engine.log.as_ref().unwrap();
+        let log = engine.engine.log_desk.log().unwrap();
         let before = log.base();
         let last = Some(LogId::new(last, 1));
         let base = LogBase { segment, last, ..before };

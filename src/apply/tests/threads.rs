@@ -250,14 +250,14 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
         // The log writer is at the place where it moves the marks.
         let held = manager.engine.progress.hold_log_marks();
         keeper.open.send(()).unwrap();
-        let sync = || manager.engine.sync_log(Duration::from_millis(100));
+        let sync = || manager.engine.log_desk.sync(Duration::from_millis(100));
         // Another thread: this one holds a lock of a higher rank than the call takes.
         let told = scope.spawn(sync).join().unwrap();
         assert!(matches!(told, Err(WaitError::Timeout { reached: None, .. })), "{told:?}");
         drop(held);
         waiting.join().unwrap().unwrap();
     });
-    manager.engine.sync_log(LONG).unwrap();
+    manager.engine.log_desk.sync(LONG).unwrap();
     assert_eq!(manager.stats().durable, Some(1));
 }
 

@@ -44,20 +44,20 @@ impl Wake for Probe {
         let engine = engine.as_ref().unwrap();
         let is_held = |locked: bool, name| (!locked).then_some(name);
         let found = [
-            is_held(engine.appender.try_lock().is_some(), "the appender"),
+            is_held(engine.log_desk.try_appending().is_some(), "the appender"),
             is_held(engine.viewing.try_lock().is_some(), "the turn of views"),
             is_held(engine.snapshots.is_free(), "the turn of snapshots"),
             is_held(engine.workers.are_free(), "a worker's place"),
-            is_held(engine.log.as_ref().unwrap().writer_is_free(), "the log writer's place"),
+            is_held(engine.log_desk.log().unwrap().writer_is_free(), "the log writer's place"),
             is_held(engine.in_flight.claims_are_free(), "the claims"),
         ];
         self.held.lock().unwrap().extend(found.into_iter().flatten());
         // A call of the manager takes them, which a debug build refuses under a higher rank.
         drop(engine.snapshots.turn());
         drop(engine.viewing.lock());
-        drop(engine.appender.lock());
+        drop(engine.log_desk.appending());
         drop(engine.workers.take_places());
-        engine.log.as_ref().unwrap().next_due();
+        engine.log_desk.log().unwrap().next_due();
     }
 }
 
@@ -211,7 +211,7 @@ impl Wake for CallsBack {
         manager.wait_for_apply(1, Duration::ZERO).unwrap();
         drop(manager.stats());
         drop(engine.workers.take_places());
-        engine.log.as_ref().unwrap().next_due();
+        engine.log_desk.log().unwrap().next_due();
         // The first call closes, and this one waits for its outcome: not for long, as it is its own
         // thread's.
         let closed = manager.shutdown(Duration::from_millis(1));
@@ -353,9 +353,9 @@ fn what_the_probe_looks_at_tells_a_held_lock() {
     let place = engine.workers.take_places();
     assert!(!engine.workers.are_free());
     drop(place);
-    let held = engine.appender.try_lock();
-    assert!(held.is_some() && engine.appender.try_lock().is_none());
-    assert!(engine.log.as_ref().unwrap().while_writing(|log| !log.writer_is_free()));
+    let held = engine.log_desk.try_appending();
+    assert!(held.is_some() && engine.log_desk.try_appending().is_none());
+    assert!(engine.log_desk.log().unwrap().while_writing(|log| !log.writer_is_free()));
 }
 
 /// A sink that calls the manager at its first write.
