@@ -20,8 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::MmapMut;
 
 use crate::codec::Extent;
-use crate::codec::place::{Location, SEGMENTS_MAX};
+use crate::codec::place::Location;
 use crate::error::Poison;
+use crate::numbers::SegmentNumber;
 use crate::poison::{CallerPoisons, invariant};
 
 /// Length of each half of a frame header; frames start at multiples of it.
@@ -31,7 +32,7 @@ pub(crate) const HALF_HEADER_BYTES: usize = 64;
 pub(crate) struct Image {
     base: NonNull<u8>,
     capacity: usize,
-    segment: u32,
+    segment: SegmentNumber,
     /// Every byte below this offset was written before the offset was stored (Release). Except for
     /// closing halves, none is written again until the image is begun anew, which takes a unique
     /// reference.
@@ -67,7 +68,7 @@ impl Image {
         Ok(Self {
             base,
             capacity,
-            segment: 0,
+            segment: SegmentNumber::LOWEST,
             published: AtomicUsize::new(0),
             filled: AtomicUsize::new(0),
             _memory: memory,
@@ -87,9 +88,13 @@ impl Image {
     /// Returns `None` if the image has another reference: its bytes may be in use. Also returns
     /// `None` if the content does not fit, or if no segment can have the number. Higher numbers
     /// belong to pieces of snapshots, whose places need no proof.
-    pub(crate) fn begin(mut image: Arc<Self>, segment: u32, content: &[u8]) -> Option<ImageWriter> {
+    pub(crate) fn begin(
+        mut image: Arc<Self>,
+        segment: SegmentNumber,
+        content: &[u8],
+    ) -> Option<ImageWriter> {
         let unique = Arc::get_mut(&mut image)?;
-        if content.len() > unique.capacity || segment >= SEGMENTS_MAX {
+        if content.len() > unique.capacity || !segment.is_possible() {
             return None;
         }
         // SAFETY: the destination is `content.len() <= capacity` bytes of our mapping. No other
@@ -106,7 +111,7 @@ impl Image {
     }
 
     /// The number of the segment in the image.
-    pub(crate) fn segment(&self) -> u32 {
+    pub(crate) fn segment(&self) -> SegmentNumber {
         self.segment
     }
 
@@ -127,7 +132,7 @@ impl Image {
     /// A value's bytes; `None` if the place belongs to another segment.
     #[inline]
     pub(crate) fn value(&self, at: Location) -> Option<&[u8]> {
-        if at.number() != self.segment {
+        if at.number() != self.segment.get() {
             return None;
         }
         self.published_bytes(at.offset() as usize, at.len())
@@ -379,7 +384,7 @@ mod tests {
     const CLOSING: [u8; HALF_HEADER_BYTES] = [2; HALF_HEADER_BYTES];
 
     fn writer() -> ImageWriter {
-        Image::begin(Arc::new(Image::new(1 << 16).unwrap()), 7, b"").unwrap()
+        Image::begin(Arc::new(Image::new(1 << 16).unwrap()), SegmentNumber::new(7), b"").unwrap()
     }
 
     #[test]
@@ -408,14 +413,16 @@ mod tests {
         bytes.copy_from_slice(b"entry");
         assert_eq!(
             (extent.segment(), extent.frame(), extent.start(), extent.end()),
-            (7, at, 128, 133)
+            (SegmentNumber::new(7), at, 128, 133)
         );
         assert_eq!(writer.image().entries(extent), None, "not published");
         writer.publish();
         assert_eq!(writer.image().entries(extent), Some(&b"entry"[..]));
         assert_eq!(writer.image().opening(extent), Some(&OPENING[..]));
         assert_eq!(writer.body(), extent);
-        let other = Image::begin(Arc::new(Image::new(1 << 16).unwrap()), 8, &[0; 200]).unwrap();
+        let other =
+            Image::begin(Arc::new(Image::new(1 << 16).unwrap()), SegmentNumber::new(8), &[0; 200])
+                .unwrap();
         assert_eq!(other.image().entries(extent), None, "another segment");
         assert_eq!(other.image().opening(extent), None, "another segment");
     }
@@ -423,8 +430,10 @@ mod tests {
     #[test]
     fn no_image_takes_the_number_of_a_piece_or_is_too_long_for_its_offsets() {
         let image = || Arc::new(Image::new(4096).unwrap());
-        assert!(Image::begin(image(), SEGMENTS_MAX - 1, b"").is_some());
-        assert!(Image::begin(image(), SEGMENTS_MAX, b"").is_none());
+        assert!(
+            Image::begin(image(), SegmentNumber::new(SegmentNumber::COUNT_MAX - 1), b"").is_some()
+        );
+        assert!(Image::begin(image(), SegmentNumber::new(SegmentNumber::COUNT_MAX), b"").is_none());
         let error = Image::new(1 << 32).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }

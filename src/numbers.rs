@@ -192,6 +192,124 @@ impl AtomicFrameSequence {
     }
 }
 
+/// Number of a segment of the log. A later segment has a higher number.
+///
+/// The files have 64 bits for it, and a log has at most
+/// [`SegmentNumber::COUNT_MAX`] segments over its life. So a number is narrowed where it is parsed,
+/// and one beyond 32 bits reads as [`SegmentNumber::NOWHERE`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct SegmentNumber(u32);
+
+impl SegmentNumber {
+    /// The most segments that a log can have over its life: their numbers are below it.
+    pub(crate) const COUNT_MAX: u32 = 4 << 20;
+    /// The lowest number. A log on disk begins above it, so a file of it is never made.
+    pub(crate) const LOWEST: Self = Self(0);
+    /// No segment: no file and no image has this number, which is above all others.
+    pub(crate) const NOWHERE: Self = Self(u32::MAX);
+
+    /// The segment with this number.
+    #[cfg(test)]
+    pub(crate) const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The segment that has this number in a file, or nowhere.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "compared with the greatest before")]
+    pub(crate) const fn of_stored(number: u64) -> Self {
+        if number < u32::MAX as u64 { Self(number as u32) } else { Self::NOWHERE }
+    }
+
+    /// The number, as the files have it.
+    #[inline]
+    pub(crate) const fn stored(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The number, as the places in memory have it.
+    #[inline]
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Whether a segment can have the number.
+    #[inline]
+    pub(crate) const fn is_possible(self) -> bool {
+        self.0 < Self::COUNT_MAX
+    }
+
+    /// Number of segments from `first` to the one before this.
+    #[inline]
+    pub(crate) const fn since(self, first: Self) -> u64 {
+        self.0.saturating_sub(first.0) as u64
+    }
+
+    /// The segment after this one; nowhere after the last.
+    #[inline]
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number in a log in memory, whose numbers repeat after `count` segments.
+    #[inline]
+    pub(crate) const fn modulo(self, count: u32) -> Self {
+        Self(self.0 % count)
+    }
+
+    /// The segments from this one to the one before `end`.
+    pub(crate) fn until(self, end: Self) -> impl Iterator<Item = Self> {
+        (self.0..end.0).map(Self)
+    }
+}
+
+impl fmt::Display for SegmentNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SegmentNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SegmentNumber({})", self.0)
+    }
+}
+
+/// A segment number that several threads read. The models of the engine do not schedule it: they
+/// explore no log writer.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct AtomicSegmentNumber(std::sync::atomic::AtomicU32);
+
+impl AtomicSegmentNumber {
+    #[inline]
+    pub(crate) fn load(&self, order: std::sync::atomic::Ordering) -> SegmentNumber {
+        SegmentNumber(self.0.load(order))
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, segment: SegmentNumber, order: std::sync::atomic::Ordering) {
+        self.0.store(segment.0, order);
+    }
+
+    /// Stores `segment`; gives what was there.
+    #[inline]
+    pub(crate) fn swap(
+        &self,
+        segment: SegmentNumber,
+        order: std::sync::atomic::Ordering,
+    ) -> SegmentNumber {
+        SegmentNumber(self.0.swap(segment.0, order))
+    }
+}
+
+impl Default for AtomicSegmentNumber {
+    fn default() -> Self {
+        Self(std::sync::atomic::AtomicU32::new(SegmentNumber::LOWEST.0))
+    }
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -230,5 +348,26 @@ mod tests {
         let greatest = FrameSequence::new(u64::MAX);
         assert_eq!((greatest.next(), greatest.is_before(greatest.next())), (greatest, false));
         assert_eq!(FrameSequence::NONE.previous(), FrameSequence::NONE);
+    }
+
+    #[test]
+    fn a_segment_number_that_no_segment_has_is_nowhere_above_all_others() {
+        assert_eq!(SegmentNumber::of_stored(7).stored(), 7);
+        let last = SegmentNumber::of_stored(u64::from(u32::MAX) - 1);
+        for number in [u64::from(u32::MAX), 1 << 32, (1 << 32) + 7, u64::MAX] {
+            assert_eq!(SegmentNumber::of_stored(number), SegmentNumber::NOWHERE);
+        }
+        assert!(last < SegmentNumber::NOWHERE);
+        assert!(!last.is_possible() && SegmentNumber::LOWEST.is_possible());
+        assert_eq!(last.next(), SegmentNumber::NOWHERE);
+        assert_eq!(SegmentNumber::NOWHERE.next(), SegmentNumber::NOWHERE);
+    }
+
+    #[test]
+    fn the_segments_until_one_begin_at_the_first_and_leave_it_out() {
+        let (three, five) = (SegmentNumber::new(3), SegmentNumber::new(5));
+        assert_eq!(three.until(five).collect::<Vec<_>>(), [three, three.next()]);
+        assert_eq!(five.until(three).count(), 0);
+        assert_eq!((five.since(three), three.since(five)), (2, 0));
     }
 }

@@ -28,7 +28,7 @@ use crate::log::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
 use crate::log::segment::SegmentFiles;
 use crate::log::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use crate::log::{Log, RecoveryReport, Writing};
-use crate::numbers::Mark;
+use crate::numbers::{Mark, SegmentNumber};
 use crate::opening::replay::{Replay, Truncations};
 use crate::opening::tally::Tally;
 use crate::places::table::{SegmentBytes, SegmentTable};
@@ -340,7 +340,7 @@ impl LogOpening {
         let last_segment = result.segments.iter().map(|segment| segment.number).max();
         let known = tail.durable_sequence_known.max(self.content.durable_sequence);
         Some(LogBase {
-            segment: last_segment.unwrap_or(0).max(tail.segment) + 1,
+            segment: last_segment.unwrap_or_default().max(tail.segment).next(),
             sequence: known.max(tail.next_sequence.previous()),
             chain: tail.chain,
             last: Some(log_id),
@@ -448,7 +448,10 @@ impl LogOpening {
             option: "segment_bytes",
             message: format!("segment {} is beyond what can be addressed", tail.segment),
         };
-        let segment = u32::try_from(tail.segment).map_err(|_| too_long())?;
+        let segment = tail.segment;
+        if segment == SegmentNumber::NOWHERE {
+            return Err(too_long());
+        }
         let name = segment_name(tail.segment);
         let error = |action| {
             let name = name.clone();
@@ -463,7 +466,7 @@ impl LogOpening {
         // META with the base above these segments has been stored by now, so no power cut takes it
         // back. The segments may have been mapped before that was known.
         for number in &result.obsolete {
-            self.table.remove_file(*number);
+            self.table.remove(*number);
             files.let_go(*number);
         }
         let files = Arc::new(files);
@@ -539,10 +542,12 @@ impl LogOpening {
     }
 }
 
-/// Puts a segment's file into the table. Reading the log refuses one whose number is beyond 32
-/// bits.
-fn map_segment(disk: &Arc<dyn Disk>, table: &SegmentTable, number: u64) -> Result<(), OpenError> {
-    let Ok(segment) = u32::try_from(number) else { return Ok(()) };
+/// Puts a segment's file into the table.
+fn map_segment(
+    disk: &Arc<dyn Disk>,
+    table: &SegmentTable,
+    number: SegmentNumber,
+) -> Result<(), OpenError> {
     let name = &*segment_name(number);
     let error = |action| move |source| OpenError::io(action, name, source);
     let file = disk.open(name, Access::Read).map_err(error("opening"))?;
@@ -550,8 +555,8 @@ fn map_segment(disk: &Arc<dyn Disk>, table: &SegmentTable, number: u64) -> Resul
     // A file too long for a segment is not mapped: reading the log reaches it, and names it.
     let bytes = to_usize(bytes);
     if bytes > 0 && bytes as u64 <= SEGMENT_BYTES_MAX {
-        let sealed = SegmentBytes::sealed(disk, segment, file, bytes);
-        table.set(segment, sealed.map_err(error("mapping"))?);
+        let sealed = SegmentBytes::sealed(disk, number, file, bytes);
+        table.set(number, sealed.map_err(error("mapping"))?);
     }
     Ok(())
 }

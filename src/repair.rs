@@ -42,6 +42,7 @@ use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{
     OnDamage, ScanOptions, ScanResult, Tail, Unreadable, erase_after, rewrite, scan,
 };
+use crate::numbers::SegmentNumber;
 use crate::snapshot::Snapshot;
 
 /// Options of [`repair`].
@@ -315,7 +316,7 @@ pub(crate) fn repair_on_disk(
             .map_err(|error| OpenError::io("writing", META_FILE, error))?;
     }
     if of_snapshot {
-        remove_segments(disk, 0)?;
+        remove_segments(disk, SegmentNumber::LOWEST)?;
     }
     check(disk)?;
     report.repaired = true;
@@ -359,7 +360,7 @@ impl LostLog {
 
 impl LostLog {
     /// Changes the loss to entries above `index`, which a snapshot covers; all `segments` go.
-    fn only_above(&mut self, index: u64, segments: Vec<u64>) {
+    fn only_above(&mut self, index: u64, segments: Vec<SegmentNumber>) {
         self.indexes = self.indexes.and_then(|(first, last)| {
             (last > index).then(|| (first.max(index.saturating_add(1)), last))
         });
@@ -373,7 +374,7 @@ impl LostLog {
 fn back_up(
     disk: &dyn Disk,
     report: &mut RepairReport,
-    first_changed: Option<u64>,
+    first_changed: Option<SegmentNumber>,
     make_backup: &mut MakeBackup<'_>,
 ) -> Result<(), OpenError> {
     // Copy META in any case, so that the copies are a directory that can be inspected.
@@ -429,13 +430,13 @@ fn copy(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), OpenError> {
 /// Fills everything behind the last good frame with zeros, durably, before META records the new
 /// end.
 fn cut_log(disk: &dyn Disk, tail: &Tail) -> Result<(), OpenError> {
-    remove_segments(disk, tail.segment.saturating_add(1))?;
+    remove_segments(disk, tail.segment.next())?;
     erase_after(disk, tail)?;
     Ok(())
 }
 
 /// Removes the segments from `first` on, from the last to the first, durably.
-fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
+fn remove_segments(disk: &dyn Disk, first: SegmentNumber) -> Result<(), OpenError> {
     let segments = list_files(disk)?.segments.into_iter().filter(|number| *number >= first);
     for number in segments.rev() {
         let name = segment_name(number);
@@ -446,15 +447,15 @@ fn remove_segments(disk: &dyn Disk, first: u64) -> Result<(), OpenError> {
 
 /// The META of a log without frames, which continues from the snapshot of `log_id`, behind all
 /// `segments`.
-fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<u64>) -> Meta {
+fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<SegmentNumber>) -> Meta {
     // The sequence is above everything that was proved durable, so that no frame counts as missing.
     let sequence = tail.durable_sequence_known.max(tail.next_sequence);
     // The base alone counts in a directory without segments.
-    let last_segment = segments.last().copied().unwrap_or(0).max(meta.base.segment);
+    let last_segment = segments.last().copied().unwrap_or_default().max(meta.base.segment);
     Meta {
         incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
         base: LogBase {
-            segment: last_segment.saturating_add(1),
+            segment: last_segment.next(),
             sequence,
             chain: tail.chain,
             last: Some(log_id),

@@ -8,15 +8,12 @@
 #![allow(unsafe_code, reason = "the constructor of a proof is unsafe; see docs/unsafe.md")]
 
 use super::ValueRef;
+use crate::numbers::SegmentNumber;
 
-/// The most segments a log can have over its life. Their numbers are below it, those of pieces are
-/// not.
-pub(crate) const SEGMENTS_MAX: u32 = 4 << 20;
+/// The numbers of segments are below it, those of pieces are not.
+const SEGMENTS_MAX: u32 = SegmentNumber::COUNT_MAX;
 /// The most pieces of snapshots there can be at a time.
 pub(crate) const PIECES_MAX: u32 = 4 << 20;
-
-/// The segment of what lies in no segment: no image and no file has this number.
-const NO_SEGMENT: u32 = u32::MAX;
 
 /// Consecutive entries of one frame: in which segment, where the frame starts, where the entries
 /// start and end.
@@ -25,7 +22,7 @@ const NO_SEGMENT: u32 = u32::MAX;
 /// They are the opening half of the frame's header, and the bytes from `start` to `end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
-    segment: u32,
+    segment: SegmentNumber,
     frame: u32,
     start: u32,
     end: u32,
@@ -33,7 +30,8 @@ pub(crate) struct Extent {
 
 impl Extent {
     /// No entries, in no segment.
-    pub(crate) const NOWHERE: Self = Self { segment: NO_SEGMENT, frame: 0, start: 0, end: 0 };
+    pub(crate) const NOWHERE: Self =
+        Self { segment: SegmentNumber::NOWHERE, frame: 0, start: 0, end: 0 };
 
     /// The entries from `start` to `end` of the frame at `frame`.
     ///
@@ -43,13 +41,18 @@ impl Extent {
     /// of that frame contains `start..end`. Or both lie below what the image was begun with. An
     /// image whose number was taken by another one counts as another segment: an extent must not be
     /// kept for so long.
-    pub(crate) const unsafe fn new(segment: u32, frame: u32, start: u32, end: u32) -> Self {
+    pub(crate) const unsafe fn new(
+        segment: SegmentNumber,
+        frame: u32,
+        start: u32,
+        end: u32,
+    ) -> Self {
         Self { segment, frame, start, end }
     }
 
     /// The number of the segment.
     #[inline]
-    pub(crate) const fn segment(self) -> u32 {
+    pub(crate) const fn segment(self) -> SegmentNumber {
         self.segment
     }
 
@@ -110,7 +113,7 @@ impl Extent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoded<'a> {
     bytes: &'a [u8],
-    segment: u32,
+    segment: SegmentNumber,
     offset: u32,
 }
 
@@ -119,7 +122,7 @@ impl<'a> Encoded<'a> {
     /// from.
     #[inline]
     pub(crate) const fn elsewhere(bytes: &'a [u8]) -> Self {
-        Self { bytes, segment: NO_SEGMENT, offset: 0 }
+        Self { bytes, segment: SegmentNumber::NOWHERE, offset: 0 }
     }
 
     /// The bytes.
@@ -193,18 +196,18 @@ impl<'a> Encoded<'a> {
 /// Invariant: they are in no segment, or lie within an [`Extent`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    segment: u32,
+    segment: SegmentNumber,
     offset: u32,
     len: u32,
 }
 
 impl Place {
     /// Place of a value that is not in the log. It reads as gone.
-    pub(crate) const NOWHERE: Self = Self { segment: NO_SEGMENT, offset: 0, len: 0 };
+    pub(crate) const NOWHERE: Self = Self { segment: SegmentNumber::NOWHERE, offset: 0, len: 0 };
 
     /// The number of the segment.
     #[inline]
-    pub(crate) const fn segment(self) -> u32 {
+    pub(crate) const fn segment(self) -> SegmentNumber {
         self.segment
     }
 }
@@ -266,8 +269,8 @@ impl Location {
 
 impl From<Place> for Location {
     #[inline]
-    fn from(Place { segment: number, offset, len }: Place) -> Self {
-        Self { number, offset, len }
+    fn from(Place { segment, offset, len }: Place) -> Self {
+        Self { number: segment.get(), offset, len }
     }
 }
 
@@ -286,7 +289,7 @@ mod tests {
 
     fn extent() -> Extent {
         // SAFETY: no image has this number in this test.
-        unsafe { Extent::new(7, 64, 192, 292) }
+        unsafe { Extent::new(SegmentNumber::new(7), 64, 192, 292) }
     }
 
     #[test]
@@ -296,13 +299,13 @@ mod tests {
         assert_eq!(all.split_at(293), None);
         let (first, rest) = all.split_at(200).unwrap();
         assert_eq!((first.start(), first.end(), rest.start(), rest.end()), (192, 200, 200, 292));
-        assert_eq!((first.frame(), rest.segment()), (64, 7));
+        assert_eq!((first.frame(), rest.segment().get()), (64, 7));
         assert_eq!(first.joined(rest), Some(all));
         assert_eq!(rest.joined(first), None);
         let (_, later) = rest.split_at(201).unwrap();
         assert_eq!(first.joined(later), None, "a byte is between them");
         // SAFETY: as above.
-        let other_frame = unsafe { Extent::new(7, 0, 200, 292) };
+        let other_frame = unsafe { Extent::new(SegmentNumber::new(7), 0, 200, 292) };
         assert_eq!(first.joined(other_frame), None);
     }
 
@@ -326,6 +329,6 @@ mod tests {
         }
         let place = Encoded::elsewhere(b"1").value().place;
         assert_eq!(place.segment(), Place::NOWHERE.segment());
-        assert!(place.segment() >= SEGMENTS_MAX + PIECES_MAX);
+        assert!(place.segment().get() >= SEGMENTS_MAX + PIECES_MAX);
     }
 }

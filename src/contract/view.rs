@@ -8,6 +8,7 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use super::value::Value;
 use crate::entry::LogId;
 use crate::error::{ReadError, SnapshotError};
+use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::Partition;
 use crate::snapshot::Snapshot;
@@ -40,7 +41,7 @@ pub trait Views: Send + Sync {
     /// Releases the log before segment `below`, and older snapshots: `snapshot` has the values that
     /// keys refer to there.
     #[allow(clippy::missing_errors_doc, reason = "not called from outside")]
-    fn let_go(&self, snapshot: &Snapshot, below: u64) -> Result<(), SnapshotError>;
+    fn let_go(&self, snapshot: &Snapshot, below: SegmentNumber) -> Result<(), SnapshotError>;
 }
 
 /// The parts of a state beside its keys.

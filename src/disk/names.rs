@@ -5,6 +5,7 @@
 //! file is a problem. The engine needs the name, and does not know the file's purpose.
 
 use super::LOCK_FILE;
+use crate::numbers::SegmentNumber;
 
 /// The file that holds META.
 pub(crate) const META_FILE: &str = "META";
@@ -13,13 +14,15 @@ pub(crate) const HARD_FILE: &str = "HARD";
 
 /// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers
 /// do.
-pub(crate) fn segment_name(number: u64) -> String {
-    format!("{number:016x}.seg")
+pub(crate) fn segment_name(number: SegmentNumber) -> String {
+    format!("{:016x}.seg", number.stored())
 }
 
-/// The number in a segment's file name; `None` for any other name.
-pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
-    parse_number(name, ".seg")
+/// The number in a segment's file name; `None` for any other name, also one with a number that no
+/// segment has.
+pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentNumber> {
+    let number = parse_number(name, ".seg").map(SegmentNumber::of_stored);
+    number.filter(|number| *number < SegmentNumber::NOWHERE)
 }
 
 /// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as
@@ -63,7 +66,7 @@ pub(crate) enum Name {
     /// The LOCK file.
     Lock,
     /// A segment with this number.
-    Segment(u64),
+    Segment(SegmentNumber),
     /// A snapshot.
     Snapshot,
     /// An unfinished snapshot.
@@ -154,7 +157,7 @@ mod tests {
     fn only_the_exact_form_of_a_name_is_the_engines() {
         for (name, read) in [
             ("META", Name::Meta),
-            ("0000000000000001.seg", Name::Segment(1)),
+            ("0000000000000001.seg", Name::Segment(SegmentNumber::new(1))),
             ("0000000000000001.snap", Name::Snapshot),
             ("0000000000000001.snap.tmp", Name::Unfinished),
         ] {
@@ -167,10 +170,18 @@ mod tests {
 
     #[test]
     fn segment_names_read_back_and_nothing_else_does() {
-        for number in [0, 1, 0xabc, u64::MAX] {
+        for number in [0, 1, 0xabc, u32::MAX - 1].map(SegmentNumber::new) {
             assert_eq!(parse_segment_name(&segment_name(number)), Some(number));
         }
-        for name in ["", "1.seg", "000000000000000A.seg", "+00000000000000a.seg", "META"] {
+        for name in [
+            "",
+            "1.seg",
+            "00000000ffffffff.seg",
+            "ffffffffffffffff.seg",
+            "000000000000000A.seg",
+            "+00000000000000a.seg",
+            "META",
+        ] {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }

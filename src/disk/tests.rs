@@ -11,6 +11,7 @@ use super::{Access, Disk, DiskFile, LogWrite, Watch};
 use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::image::{Image, ImageSlice};
+use crate::numbers::SegmentNumber;
 
 type Open<'a> = &'a dyn Fn(bool) -> Result<Arc<dyn Disk>, OpenError>;
 
@@ -40,7 +41,7 @@ pub(super) fn read_all(file: &dyn DiskFile) -> Vec<u8> {
 
 pub(super) fn image_slice(bytes: &[u8]) -> ImageSlice {
     let image = Arc::new(Image::new(bytes.len().max(1)).unwrap());
-    let writer = Image::begin(image, 0, bytes).unwrap();
+    let writer = Image::begin(image, SegmentNumber::LOWEST, bytes).unwrap();
     Image::slice(writer.image(), 0, bytes.len()).unwrap()
 }
 

@@ -13,7 +13,7 @@ use crate::entry::{Command, Entry, Note, Payload};
 use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::meta::{self, LogBase, Meta, MetaFile};
 use crate::machine::PersistentStateMachine;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 use crate::testing::Stepped;
 
 /// Length of the shortest segment.
@@ -54,7 +54,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
         state: None,
         is_kept: false,
         clean_close: false,
-        base: LogBase { segment: 1, ..LogBase::default() },
+        base: LogBase { segment: SegmentNumber::of_stored(1), ..LogBase::default() },
         incarnation: 0,
         durable_sequence: FrameSequence::NONE,
         committed: None,
@@ -135,7 +135,7 @@ fn recycled(marked: bool) -> Base {
     while log_segment() == in_use {
         write(&node, mode, 2, &[7; 900]);
     }
-    let last = segment_name(u64::from(log_segment()));
+    let last = segment_name(log_segment());
     sim.crash_process();
     drop(node);
     let mut segments = files_of(&sim);

@@ -106,7 +106,7 @@ fn check_places(body: &[u8], payload: &PayloadRef<'_>) {
 fn check_command_places(body: &[u8], command: &CommandRef<'_>) {
     let check = |value: &ValueRef<'_>| {
         let at = Location::from(value.place);
-        assert_eq!(at.number(), Place::NOWHERE.segment(), "the input is in no segment");
+        assert_eq!(at.number(), Place::NOWHERE.segment().get(), "the input is in no segment");
         assert_eq!(at.len(), value.bytes.len());
         let start = at.offset() as usize;
         let there = body.get(start..start + value.bytes.len()).expect("inside of the input");

@@ -14,7 +14,7 @@ use crate::log::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of,
 };
 use crate::log::meta::Meta;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 const MUTATIONS_MAX: usize = 24;
 /// Limit of a file's length.
@@ -230,7 +230,7 @@ impl Damaged {
     /// Makes every frame continue the one before it.
     fn relink(&mut self) {
         let mut before: Option<[u8; FRAME_HEADER_BYTES]> = None;
-        for number in 1..16 {
+        for number in (1..16).map(SegmentNumber::of_stored) {
             let Some(bytes) = self.segments.get_mut(&segment_name(number)) else { continue };
             for at in frame_starts(bytes, number) {
                 let mut header: [u8; FRAME_HEADER_BYTES] = *bytes[at..].first_chunk().unwrap();
@@ -240,7 +240,7 @@ impl Damaged {
                 };
                 put(&mut header, 40, &sequence.wrapping_add(1).to_le_bytes());
                 put(&mut header, 72, &chain.to_le_bytes());
-                put(&mut header, 96, &number.to_le_bytes());
+                put(&mut header, 96, &number.stored().to_le_bytes());
                 put(&mut header, 104, &(at as u64).to_le_bytes());
                 let end = at + FRAME_HEADER_BYTES + u32_at(&header, 64) as usize;
                 if let Some(body) = bytes.get(at + FRAME_HEADER_BYTES..end) {
@@ -260,10 +260,10 @@ fn is_frame(bytes: &[u8], at: usize) -> bool {
 
 /// The starts of consecutive frames. Frames inside a body do not count, nor frames of an earlier
 /// segment, which the file had before.
-fn frame_starts(bytes: &[u8], number: u64) -> Vec<usize> {
+fn frame_starts(bytes: &[u8], number: SegmentNumber) -> Vec<usize> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at + FRAME_HEADER_BYTES <= bytes.len() {
-        if is_frame(bytes, at) && u64_at(bytes, at + 96) >= number {
+        if is_frame(bytes, at) && u64_at(bytes, at + 96) >= number.stored() {
             found.push(at);
             let body = u32_at(bytes, at + 64) as usize;
             if at + FRAME_HEADER_BYTES + body <= bytes.len() {

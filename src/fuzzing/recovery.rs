@@ -22,6 +22,7 @@ use crate::log::meta::{Meta, MetaFile};
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
 use crate::log::recovery::verify::verify;
 use crate::machine::PersistentStateMachine;
+use crate::numbers::SegmentNumber;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 
 /// A frame, its header and its body.
@@ -146,7 +147,7 @@ fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
     let mut live = Live::new(&damaged.meta);
     let mut place = (damaged.meta.base.segment, 0);
     loop {
-        let follows = |place: (u64, u64)| {
+        let follows = |place: (SegmentNumber, u64)| {
             let (header, body) = frame_at(&damaged.segments, place)?;
             let (previous, sequence, incarnation) = match found.last() {
                 Some((last, _)) => {
@@ -166,7 +167,7 @@ fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
                 && live.may_be_followed_by(&header);
             holds.then_some((header, body))
         };
-        let Some(frame) = follows(place).or_else(|| follows((place.0 + 1, 0))) else {
+        let Some(frame) = follows(place).or_else(|| follows((place.0.next(), 0))) else {
             return found;
         };
         let (header, _) = &frame;
@@ -176,7 +177,7 @@ fn read_plainly(damaged: &Damaged) -> Vec<Frame> {
     }
 }
 
-fn frame_at(segments: &Files, (number, offset): (u64, u64)) -> Option<Frame> {
+fn frame_at(segments: &Files, (number, offset): (SegmentNumber, u64)) -> Option<Frame> {
     let rest = segments.get(&segment_name(number))?.get(usize::try_from(offset).ok()?..)?;
     let (head, rest) = rest.split_first_chunk::<FRAME_HEADER_BYTES>()?;
     let header = FrameHeader::parse(head, &ID).ok()?;

@@ -14,6 +14,7 @@ use crate::error::OpenError;
 use crate::log::hard::{HARD_BYTES_MAX, HardFile};
 use crate::log::meta::{HardRecord, Meta, MetaFile};
 use crate::log::two_slot::{PAYLOAD_AT, SECTOR_BYTES};
+use crate::numbers::SegmentNumber;
 
 const STRIDE_BYTES: usize = 4096;
 const CRC_AT: usize = 60;
@@ -50,7 +51,7 @@ pub fn slots(data: &[u8]) {
         return check_hard(&files, &Meta { hard, ..first_meta(CommitMode::ByCommit) });
     }
     if is_more {
-        files.insert(segment_name(1), Vec::new());
+        files.insert(segment_name(SegmentNumber::of_stored(1)), Vec::new());
     }
     check_meta(&files, is_more);
 }

@@ -250,7 +250,7 @@ impl MetaContent {
             contiguity: Contiguity::of(meta.is_monotone),
             state: meta.state,
             clean_close: meta.clean_close,
-            base: LogBase { segment, sequence: sequence.get(), last },
+            base: LogBase { segment: segment.stored(), sequence: sequence.get(), last },
             incarnation: meta.incarnation,
             durable_sequence: meta.durable_sequence.get(),
             committed: meta.committed,

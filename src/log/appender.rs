@@ -21,7 +21,7 @@ use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Excess, OpenError, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
-use crate::numbers::{FrameSequence, Mark};
+use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 use crate::ranges::partition::Footprint;
@@ -113,7 +113,7 @@ pub(crate) struct Appender {
     to_writer: Option<Arc<LogQueue>>,
     /// Images whose entries are all submitted, with the mark from which they are free; used in
     /// memory only.
-    retired: VecDeque<(Mark, u32)>,
+    retired: VecDeque<(Mark, SegmentNumber)>,
     spans: Spans,
     /// Start of the submission that is being appended, by the engine's clock.
     submitted_ns: u64,
@@ -236,7 +236,12 @@ impl Appender {
             Some(known) if known != got => {
                 Err(SubmitError::Conflict { index: got.index, known, got })
             }
-            None if self.position.index.first(0).is_some_and(|first| got.index > first) => {
+            None if self
+                .position
+                .index
+                .first(SegmentNumber::LOWEST)
+                .is_some_and(|first| got.index > first) =>
+            {
                 // The index lies in a gap, which no later entry fills.
                 let expected = last.map_or(0, |last| last.index.saturating_add(1));
                 Err(SubmitError::Gap { expected, got: got.index })
@@ -275,14 +280,14 @@ impl Appender {
             return Err(SubmitError::TooLarge { what: Excess::Bytes, size, limit });
         }
         self.free_retired(applied_mark);
-        let number = self.active.image().segment() + 1;
-        if number as usize >= SegmentTable::SEGMENTS_MAX && self.to_writer.is_some() {
-            let limit = SegmentTable::SEGMENTS_MAX as u64;
+        let number = self.active.image().segment().next();
+        if !number.is_possible() && self.to_writer.is_some() {
+            let limit = u64::from(SegmentNumber::COUNT_MAX);
             return Err(SubmitError::TooLarge { what: Excess::Segments, size: limit + 1, limit });
         }
         self.next = None;
         // In memory only a few images are in use at a time, and their numbers repeat.
-        let number = if self.to_writer.is_some() { number } else { number % MEMORY_SEGMENTS };
+        let number = if self.to_writer.is_some() { number } else { number.modulo(MEMORY_SEGMENTS) };
         self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
             tracing::warn!(%error, "no memory for another segment image");
             None
@@ -460,8 +465,8 @@ impl Appender {
         }
         if self.active.room() < HEADER_BYTES {
             if self.next.is_none() {
-                let number = self.active.image().segment() + 1;
-                if number as usize >= SegmentTable::SEGMENTS_MAX {
+                let number = self.active.image().segment().next();
+                if !number.is_possible() {
                     return None;
                 }
                 self.next =

@@ -12,7 +12,7 @@ use super::terms::Held;
 use crate::codec::{self, Extent};
 use crate::entry::{Entry, LogId};
 use crate::error::{Poison, SubmitError};
-use crate::numbers::{FrameSequence, Mark};
+use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::IndexRange;
 
@@ -22,7 +22,7 @@ pub(crate) struct Record {
     /// Sequence of its frame.
     pub(crate) sequence: FrameSequence,
     /// Segment of its frame.
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// Log id of its last entry.
     pub(crate) last: LogId,
     /// Mark of the log's entries that were applied before the record.
@@ -172,7 +172,7 @@ mod tests {
     fn record(sequence: u64, before_mark: u64, last: u64) -> Record {
         Record {
             sequence: FrameSequence::new(sequence),
-            segment: 1,
+            segment: SegmentNumber::new(1),
             last: LogId::new(last, 1),
             before_mark: Mark::before(before_mark),
         }

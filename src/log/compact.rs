@@ -18,7 +18,7 @@ use crate::entry::LogId;
 use crate::error::{OpenError, Poison};
 use crate::log::recovery::files::is_no_snapshot;
 use crate::log::recovery::walk::check_frames;
-use crate::numbers::{FrameSequence, Mark};
+use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::Retired;
 use crate::poison::invariant;
 use crate::sync::{Mutex, Rank};
@@ -26,7 +26,7 @@ use crate::sync::{Mutex, Rank};
 /// The start of a segment: the base of a log that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentStart {
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// Sequence of the last frame before the segment.
     pub(crate) sequence: FrameSequence,
     /// Checksum of that frame.
@@ -55,7 +55,7 @@ impl SegmentStart {
 pub(crate) struct SegmentStarts {
     starts: Mutex<VecDeque<SegmentStart>>,
     /// Places of apply-only records: segment, and mark of the last entry.
-    records: Mutex<Vec<(u64, Mark)>>,
+    records: Mutex<Vec<(SegmentNumber, Mark)>>,
 }
 
 impl Default for SegmentStarts {
@@ -69,7 +69,7 @@ impl Default for SegmentStarts {
 
 impl SegmentStarts {
     /// Notes that apply-only entries up to `mark` are in `segment`.
-    pub(crate) fn record(&self, segment: u64, mark: Mark) {
+    pub(crate) fn record(&self, segment: SegmentNumber, mark: Mark) {
         self.records.lock().push((segment, mark));
     }
 
@@ -95,14 +95,14 @@ impl SegmentStarts {
     }
 
     /// Removes the starts up to `segment`, where the log begins from now on.
-    fn forget_to(&self, segment: u64) {
+    fn forget_to(&self, segment: SegmentNumber) {
         self.starts.lock().retain(|start| start.segment > segment);
         self.records.lock().retain(|(at, _)| *at >= segment);
     }
 
     /// Number of segments before the one that [`SegmentStarts::below`] finds.
     fn count_below(&self, mark: Mark) -> usize {
-        let last = self.below(mark).map_or(0, |start| start.segment);
+        let last = self.below(mark).map_or(SegmentNumber::LOWEST, |start| start.segment);
         self.starts.lock().iter().filter(|start| start.segment <= last).count()
     }
 }
@@ -143,11 +143,8 @@ impl Log {
         *self.base.lock() = base;
         drop(meta);
         writing.shared.starts.forget_to(base.segment);
-        for number in before..base.segment {
-            let segment = u32::try_from(number).map_err(|_| {
-                Poison::Internal("a segment of the log has a number beyond 32 bits")
-            })?;
-            match self.table.retire_file(segment) {
+        for number in before.until(base.segment) {
+            match self.table.retire(number) {
                 Retired::Free => writing.files.let_go(number),
                 // Readers keep the bytes; only the file's name is removed.
                 Retired::Held => writing.files.remove(number),
@@ -195,7 +192,11 @@ impl Log {
     /// Moves the log writer to `segment`, which is after its current one; its frame sequence
     /// continues. Returns the base of a log that begins there, after the entry `last`. The caller
     /// makes sure that every frame is written and no thread appends.
-    pub(crate) fn writer_starts_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
+    pub(crate) fn writer_starts_over(
+        &self,
+        segment: SegmentNumber,
+        last: LogId,
+    ) -> Result<LogBase, Poison> {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
         let mut writer = writing.writer.lock();
@@ -216,7 +217,7 @@ impl Log {
     }
 
     /// Makes the file of segment `number` ready. The inner error changes nothing.
-    pub(crate) fn prepare_segment(&self, number: u32) -> Result<io::Result<()>, Poison> {
+    pub(crate) fn prepare_segment(&self, number: SegmentNumber) -> Result<io::Result<()>, Poison> {
         match &self.writing {
             Some(writing) => writing.files.have_ready(number),
             None => Ok(Err(io::ErrorKind::ReadOnlyFilesystem.into())),
@@ -225,17 +226,17 @@ impl Log {
 
     /// Asks the log writer to continue in segment `number`, even if nothing is written to it. All
     /// frames before it are queued.
-    pub(crate) fn want_segment(&self, number: u32) {
+    pub(crate) fn want_segment(&self, number: SegmentNumber) {
         if let Some(writing) = &self.writing {
             writing.shared.segment_wanted.store(number, Ordering::Release);
         }
     }
 
     /// The segment that the log writer writes to.
-    pub(crate) fn writer_segment(&self) -> u32 {
-        self.writing
-            .as_ref()
-            .map_or(u32::MAX, |writing| writing.shared.segment.load(Ordering::Acquire))
+    pub(crate) fn writer_segment(&self) -> SegmentNumber {
+        self.writing.as_ref().map_or(SegmentNumber::NOWHERE, |writing| {
+            writing.shared.segment.load(Ordering::Acquire)
+        })
     }
 
     /// The base of the log.
@@ -267,10 +268,10 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn start(segment: u64, mark: u64) -> SegmentStart {
+    fn start(segment: u32, mark: u64) -> SegmentStart {
         SegmentStart {
-            segment,
-            sequence: FrameSequence::new(segment * 10),
+            segment: SegmentNumber::new(segment),
+            sequence: FrameSequence::new(u64::from(segment) * 10),
             chain: 7,
             mark: Mark::before(mark),
         }
@@ -288,7 +289,7 @@ mod tests {
         // The first frame of that segment takes back entries before it, so no log can begin there.
         // Its file is removed with the others.
         assert_eq!([10, 11, 99].map(|mark| starts.count_below(Mark::before(mark))), [0, 2, 4]);
-        starts.forget_to(4);
+        starts.forget_to(SegmentNumber::new(4));
         assert_eq!(
             (starts.below(Mark::before(20)), starts.below(Mark::before(21))),
             (None, Some(start(5, 21)))
@@ -300,7 +301,7 @@ mod tests {
         let starts = SegmentStarts::default();
         starts.push(start(2, 11));
         starts.push(start(3, 12));
-        starts.record(2, Mark::before(31));
+        starts.record(SegmentNumber::new(2), Mark::before(31));
         assert_eq!(starts.below(Mark::before(30)), Some(start(2, 11)));
         assert_eq!(starts.below(Mark::before(31)), Some(start(3, 12)));
     }

@@ -77,7 +77,7 @@ impl Log {
     /// The disk space of the log's files, without snapshots.
     pub(crate) fn disk_stats(&self) -> DiskStats {
         let Some(Writing { files, .. }) = &self.writing else { return DiskStats::default() };
-        let segments = (files.last_taken() + 1).saturating_sub(self.base().segment);
+        let segments = files.last_taken().next().since(self.base().segment);
         let (segment_bytes, spares) = (files.segment_bytes(), files.spares());
         DiskStats {
             segments,

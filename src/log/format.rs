@@ -16,7 +16,7 @@ use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::codec;
 use crate::entry::{LeaderTag, LogId};
 use crate::image::HALF_HEADER_BYTES;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// The first four bytes of every frame.
 pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
@@ -121,7 +121,7 @@ pub(crate) struct FrameHeader {
     /// The highest index known to be committed when the header was written.
     pub(crate) committed: Option<u64>,
     /// Number of the segment that contains the frame.
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// Offset of the frame in the segment.
     pub(crate) offset: u64,
     /// CRC-32C of the body; 0 for a frame without a body.
@@ -163,7 +163,7 @@ impl FrameHeader {
         put(&mut out, at(72), &self.previous.to_le_bytes());
         put(&mut out, at(80), &self.durable_sequence.get().to_le_bytes());
         put(&mut out, at(88), &encode_option(self.committed).to_le_bytes());
-        put(&mut out, at(SEGMENT_AT), &self.segment.to_le_bytes());
+        put(&mut out, at(SEGMENT_AT), &self.segment.stored().to_le_bytes());
         put(&mut out, at(OFFSET_AT), &self.offset.to_le_bytes());
         put(&mut out, at(112), &self.body_crc.to_le_bytes());
         let crc = crc32c_append(crc32c(database_id), &self.opening());
@@ -227,7 +227,7 @@ impl FrameHeader {
             previous: u64_at(bytes, 72),
             durable_sequence: FrameSequence::new(u64_at(bytes, 80)),
             committed: u64_at(bytes, 88).checked_sub(1),
-            segment: u64_at(bytes, SEGMENT_AT),
+            segment: SegmentNumber::of_stored(u64_at(bytes, SEGMENT_AT)),
             offset: u64_at(bytes, OFFSET_AT),
             body_crc: u32_at(bytes, 112),
         };
@@ -301,8 +301,9 @@ pub(crate) fn chain_of(closing: &[u8; HALF_HEADER_BYTES]) -> u64 {
 }
 
 /// Segment number, offset and incarnation of a header whose checksum fits, in any version.
-pub(crate) fn position_of(bytes: &[u8; FRAME_HEADER_BYTES]) -> (u64, u64, u64) {
-    (u64_at(bytes, SEGMENT_AT), u64_at(bytes, OFFSET_AT), u64_at(bytes, INCARNATION_AT))
+pub(crate) fn position_of(bytes: &[u8; FRAME_HEADER_BYTES]) -> (SegmentNumber, u64, u64) {
+    let segment = SegmentNumber::of_stored(u64_at(bytes, SEGMENT_AT));
+    (segment, u64_at(bytes, OFFSET_AT), u64_at(bytes, INCARNATION_AT))
 }
 
 /// Encodes an optional number as one word: the number plus one, or 0. `u64::MAX` is no index.
@@ -332,7 +333,7 @@ mod tests {
             previous: 0x1122_3344_5566_7788,
             durable_sequence: FrameSequence::new(4),
             committed: Some(0),
-            segment: 9,
+            segment: SegmentNumber::new(9),
             offset: 640,
             body_crc: 0xdead_beef,
         }

@@ -17,7 +17,7 @@ use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::hard::{HARD_BYTES_MAX, HardFile};
 use crate::log::meta::{self, HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 use crate::snapshot::SnapshotKind;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
 use crate::testing::Random;
@@ -136,7 +136,7 @@ fn no_byte_of_a_frame_changes_unseen() {
             previous: random.next_u64(),
             durable_sequence: FrameSequence::new(number(&mut random) % sequence),
             committed: Some(number(&mut random) >> 1).filter(|_| random.coin()),
-            segment: number(&mut random) & SEGMENT_MASK,
+            segment: SegmentNumber::of_stored(number(&mut random) & SEGMENT_MASK),
             offset: u64::from(random.next_u64() as u32 >> 1) / 64 * 64,
             body_crc: if body.is_empty() { 0 } else { crc32c(&body) },
         };
@@ -163,7 +163,7 @@ fn no_byte_of_meta_changes_unseen() {
             is_kept: random.coin(),
             clean_close: random.coin(),
             base: LogBase {
-                segment: number(&mut random) & SEGMENT_MASK,
+                segment: SegmentNumber::of_stored(number(&mut random) & SEGMENT_MASK),
                 sequence: FrameSequence::new(number(&mut random)),
                 chain: random.next_u64(),
                 last: Some(log_id(&mut random)).filter(|_| random.coin()),

@@ -12,7 +12,7 @@ use crate::log::hard::{HARD_BYTES_MAX, HardFile, mend};
 use crate::log::meta::{HardRecord, Meta, tests::meta};
 use crate::log::test_disk::MemoryDisk;
 use crate::log::two_slot::SECTOR_BYTES;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 const ID: DatabaseId = *b"0123456789abcdef";
 const SLOT_BYTES: usize = 4096;
@@ -298,7 +298,7 @@ const V1: Meta = Meta {
     is_kept: false,
     clean_close: false,
     base: crate::log::meta::LogBase {
-        segment: 0,
+        segment: SegmentNumber::LOWEST,
         sequence: FrameSequence::NONE,
         chain: 0,
         last: None,

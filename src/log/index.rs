@@ -1,11 +1,13 @@
 //! A sparse index of the log: a waypoint every 64 KiB of frames, so that a read starts near its
 //! index.
 
+use crate::numbers::SegmentNumber;
+
 /// A waypoint: a frame of live entries, and the index from which a read starts there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Waypoint {
     pub(crate) first_index: u64,
-    pub(crate) segment: u32,
+    pub(crate) segment: SegmentNumber,
     pub(crate) offset: u32,
 }
 
@@ -56,14 +58,14 @@ impl LogIndex {
     }
 
     /// Makes the index begin at `segment`.
-    pub(crate) fn forget_below(&mut self, segment: u64) {
-        self.waypoints.retain(|waypoint| u64::from(waypoint.segment) >= segment);
+    pub(crate) fn forget_below(&mut self, segment: SegmentNumber) {
+        self.waypoints.retain(|waypoint| waypoint.segment >= segment);
     }
 
     /// The first index of a log that begins at `segment`, even before
     /// [`forget_below`](LogIndex::forget_below) is called.
-    pub(crate) fn first(&self, segment: u64) -> Option<u64> {
-        let there = self.waypoints.iter().find(|waypoint| u64::from(waypoint.segment) >= segment);
+    pub(crate) fn first(&self, segment: SegmentNumber) -> Option<u64> {
+        let there = self.waypoints.iter().find(|waypoint| waypoint.segment >= segment);
         there.map(|waypoint| waypoint.first_index)
     }
 
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     fn waypoint(first_index: u64, segment: u32, offset: u32) -> Waypoint {
-        Waypoint { first_index, segment, offset }
+        Waypoint { first_index, segment: SegmentNumber::new(segment), offset }
     }
 
     #[test]

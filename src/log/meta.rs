@@ -46,14 +46,14 @@ use crate::log::two_slot::{
     PAYLOAD_AT, SECTOR_PAYLOAD_BYTES, Slot, SlotLayout, SlotWriter, Stored, VERSION_1, VERSION_2,
     Versions, corrupt, newest, read_slots, slot_offset,
 };
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 use crate::snapshot::SnapshotKind;
 
 const PAYLOAD_BYTES: usize = 112;
 /// Length of the payload in version 1.
 const PAYLOAD_BYTES_1: usize = 96;
 /// Number of the first segment of a new log.
-const FIRST_SEGMENT: u64 = 1;
+const FIRST_SEGMENT: SegmentNumber = SegmentNumber::LOWEST.next();
 
 const _: () = assert!(PAYLOAD_BYTES <= SECTOR_PAYLOAD_BYTES);
 
@@ -64,7 +64,7 @@ static LAYOUT: SlotLayout =
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LogBase {
     /// The segment whose first frame is the log's first.
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// Sequence of the last frame before the base, or none.
     pub(crate) sequence: FrameSequence,
     /// Checksum of that frame, which the first frame must name as its previous.
@@ -324,7 +324,7 @@ impl Meta {
         put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
         put(&mut out, at(74), &flags);
         put(&mut out, at(78), &[u8::from(self.is_kept)]);
-        put(&mut out, at(80), &self.base.segment.to_le_bytes());
+        put(&mut out, at(80), &self.base.segment.stored().to_le_bytes());
         put(&mut out, at(88), &self.base.sequence.get().to_le_bytes());
         put(&mut out, at(96), &self.base.chain.to_le_bytes());
         put(&mut out, at(104), &last.index.to_le_bytes());
@@ -367,7 +367,7 @@ impl Meta {
             is_kept: bytes[at(78)] == 1,
             clean_close: bytes[at(74)] == 1,
             base: LogBase {
-                segment: u64_at(bytes, at(80)),
+                segment: SegmentNumber::of_stored(u64_at(bytes, at(80))),
                 sequence: FrameSequence::new(u64_at(bytes, at(88))),
                 chain: u64_at(bytes, at(96)),
                 last: (bytes[at(75)] == 1).then_some(last),
@@ -420,7 +420,7 @@ pub(crate) mod tests {
             state: Some(SnapshotKind::Blob),
             clean_close: true,
             base: LogBase {
-                segment: 4,
+                segment: SegmentNumber::new(4),
                 sequence: FrameSequence::new(5),
                 chain: 6,
                 last: Some(last),
@@ -473,7 +473,7 @@ pub(crate) mod tests {
     #[test]
     fn an_empty_slot_beside_a_log_is_damage_after_every_number_of_stores() {
         for stores in 0..4 {
-            for other in [segment_name(1), "HARD".to_owned()] {
+            for other in [segment_name(FIRST_SEGMENT), "HARD".to_owned()] {
                 let disk = MemoryDisk::default();
                 let mut file = MetaFile::create(&disk, &meta()).unwrap();
                 (0..stores).for_each(|_| file.store(&meta()).unwrap());
@@ -564,7 +564,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_directory_with_a_log_and_no_valid_meta_is_corrupt() {
-        for other in [segment_name(0), "HARD".to_owned()] {
+        for other in [segment_name(SegmentNumber::LOWEST), "HARD".to_owned()] {
             let disk = MemoryDisk::default();
             disk.set(&other, vec![]);
             for content in [None, Some(vec![]), Some(vec![1; 8192])] {

@@ -17,7 +17,7 @@ use crate::config::{CommitMode, CompactionPolicy, Durability};
 use crate::disk::Disk;
 use crate::entry::LogId;
 use crate::error::{Corrupt, LogError, OpenError, Poison};
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 use crate::poison::PoisonCell;
 use crate::progress::watermark::{AckRule, Progress, StartMarks};
 use crate::sync::Mutex;
@@ -155,7 +155,7 @@ impl MemoryJournal {
             Arc::new(ImagePool::new(MEMORY_IMAGE_BYTES, MEMORY_IMAGES, MEMORY_OVERSIZE_BYTES));
         let table = Arc::new(SegmentTable::new(0));
         let error = |error| OpenError::io("allocating memory for", "the journal", error);
-        let active = pool.begin(0, 0, &[]).map_err(error)?;
+        let active = pool.begin(SegmentNumber::LOWEST, 0, &[]).map_err(error)?;
         let active =
             active.ok_or_else(|| error(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
         let config = AppenderConfig {

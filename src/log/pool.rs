@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::image::{Image, ImageWriter};
+use crate::numbers::SegmentNumber;
 use crate::sync::{Mutex, Rank};
 
 /// A fixed number of images of one size, and a budget for larger ones.
@@ -50,7 +51,7 @@ impl ImagePool {
     /// Begins `segment` in a free image with room for `needed` bytes; `None` if all are in use.
     pub(crate) fn begin(
         &self,
-        segment: u32,
+        segment: SegmentNumber,
         needed: usize,
         content: &[u8],
     ) -> io::Result<Option<ImageWriter>> {
@@ -74,7 +75,7 @@ impl ImagePool {
     fn begin_oversize(
         &self,
         state: &mut State,
-        segment: u32,
+        segment: SegmentNumber,
         needed: usize,
         content: &[u8],
     ) -> io::Result<Option<ImageWriter>> {

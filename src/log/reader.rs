@@ -140,7 +140,7 @@ pub(crate) fn walk(
     let mut sequence = None;
     loop {
         let bad = |what| Corrupt {
-            file: segment_name(u64::from(at.segment)),
+            file: segment_name(at.segment),
             offset: u64::from(at.offset),
             index: Some(*wanted.start()),
             what,
@@ -152,7 +152,7 @@ pub(crate) fn walk(
             if at.offset == 0 || sequence.is_none() {
                 return Err(bad("a frame that was written does not read back").into());
             }
-            at = Waypoint { segment: at.segment + 1, offset: 0, ..at };
+            at = Waypoint { segment: at.segment.next(), offset: 0, ..at };
             continue;
         };
         if crc32c::crc32c(&body) != header.body_crc {
@@ -193,7 +193,7 @@ pub(crate) fn walk_span(
     visit: &mut dyn FnMut(LogId, &[u8]) -> bool,
 ) -> Result<(), NotRead> {
     let bad = |what| Corrupt {
-        file: segment_name(u64::from(span.extent.segment())),
+        file: segment_name(span.extent.segment()),
         offset: u64::from(span.extent.start()),
         index: Some(span.first),
         what,
@@ -240,7 +240,7 @@ fn frame<'a>(
         return Ok(None);
     };
     let follows = after.is_none_or(|after| after.is_before(header.opening.sequence));
-    let is_here = header.segment == u64::from(at.segment) && header.offset == u64::from(at.offset);
+    let is_here = header.segment == at.segment && header.offset == u64::from(at.offset);
     if !follows || !is_here {
         return Ok(None);
     }

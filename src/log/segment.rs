@@ -11,13 +11,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader};
 use super::recovery::files::is_no_segment;
 use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
+use crate::numbers::{AtomicSegmentNumber, SegmentNumber};
 use crate::sync::{Mutex, Rank};
 
 /// Initial length of a log's first file, so that a directory of few entries takes little space.
@@ -26,6 +27,9 @@ const FIRST_BYTES: u64 = 64 << 10;
 /// change of the file system's metadata. With the defaults a log has five of them.
 const GROWTH: u64 = 4;
 
+/// Stands for no segment to make ready: a log on disk makes no file of this number.
+const NONE_WANTED: SegmentNumber = SegmentNumber::LOWEST;
+
 /// Maker of the files of a log, the next one ahead of time.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
@@ -33,24 +37,24 @@ pub(crate) struct SegmentFiles {
     database_id: DatabaseId,
     segment_bytes: u64,
     /// Numbers of files that may be reused: all are below the log's base, and no thread reads them.
-    spares: Mutex<Vec<u64>>,
+    spares: Mutex<Vec<SegmentNumber>>,
     spares_max: usize,
     /// Number of reused files.
     recycled: AtomicU64,
     /// The number of the log's last segment, for the figures.
-    last_taken: AtomicU32,
-    /// The number of the segment to make ready; 0 for none.
-    wanted: AtomicU32,
+    last_taken: AtomicSegmentNumber,
+    /// The number of the segment to make ready, or [`NONE_WANTED`].
+    wanted: AtomicSegmentNumber,
     /// The last number that was asked for.
-    asked: AtomicU32,
+    asked: AtomicSegmentNumber,
     ready: Mutex<Ready>,
 }
 
 #[derive(Debug, Default)]
 struct Ready {
-    next: Option<(u32, Arc<dyn DiskFile>)>,
+    next: Option<(SegmentNumber, Arc<dyn DiskFile>)>,
     /// Highest segment number taken. A late `prepare` for it or a lower one does nothing.
-    taken: u32,
+    taken: Option<SegmentNumber>,
 }
 
 impl SegmentFiles {
@@ -67,9 +71,9 @@ impl SegmentFiles {
             spares: Mutex::new(Rank::SpareSegments, Vec::new()),
             spares_max,
             recycled: AtomicU64::new(0),
-            last_taken: AtomicU32::new(0),
-            wanted: AtomicU32::new(0),
-            asked: AtomicU32::new(0),
+            last_taken: AtomicSegmentNumber::default(),
+            wanted: AtomicSegmentNumber::default(),
+            asked: AtomicSegmentNumber::default(),
             ready: Mutex::new(Rank::ReadySegment, Ready::default()),
         }
     }
@@ -81,7 +85,7 @@ impl SegmentFiles {
     /// Releases the file of a segment below the log's base: keeps it for reuse, or removes it if
     /// there are enough. `META` names the base durably, and nothing maps or reads the file. A file
     /// that cannot be removed is left to the next open.
-    pub(crate) fn let_go(&self, number: u64) {
+    pub(crate) fn let_go(&self, number: SegmentNumber) {
         let mut spares = self.spares.lock();
         if spares.len() < self.spares_max {
             spares.push(number);
@@ -92,7 +96,7 @@ impl SegmentFiles {
     }
 
     /// Removes the file of a segment that does not belong to the log.
-    pub(crate) fn remove(&self, number: u64) {
+    pub(crate) fn remove(&self, number: SegmentNumber) {
         let name = segment_name(number);
         if let Err(error) = self.disk.remove(&name) {
             tracing::warn!(%error, name, "a segment that is no longer needed could not be removed");
@@ -105,8 +109,8 @@ impl SegmentFiles {
     }
 
     /// The number of the log's last segment. Unlike `ready`, it is not locked while a file is made.
-    pub(crate) fn last_taken(&self) -> u64 {
-        u64::from(self.last_taken.load(Ordering::Relaxed))
+    pub(crate) fn last_taken(&self) -> SegmentNumber {
+        self.last_taken.load(Ordering::Relaxed)
     }
 
     /// Number of files kept for reuse, without the one that is ready for the next segment.
@@ -115,9 +119,9 @@ impl SegmentFiles {
     }
 
     /// The file of segment `number`, durable with its directory entry and all of its space.
-    pub(crate) fn take(&self, number: u32) -> Result<Arc<dyn DiskFile>, Poison> {
+    pub(crate) fn take(&self, number: SegmentNumber) -> Result<Arc<dyn DiskFile>, Poison> {
         let mut ready = self.ready.lock();
-        ready.taken = number;
+        ready.taken = Some(number);
         self.last_taken.store(number, Ordering::Relaxed);
         match ready.next.take() {
             Some((prepared, file)) if prepared == number => Ok(file),
@@ -131,8 +135,11 @@ impl SegmentFiles {
 
     /// The file of segment `number`, in which the log ends at opening, and its length. An existing
     /// file keeps its length, and a new one is short: see [`SegmentFiles::grow`].
-    pub(crate) fn take_last(&self, number: u32) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
-        self.ready.lock().taken = number;
+    pub(crate) fn take_last(
+        &self,
+        number: SegmentNumber,
+    ) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
+        self.ready.lock().taken = Some(number);
         self.last_taken.store(number, Ordering::Relaxed);
         let file = self.reserve(number, FIRST_BYTES.min(self.segment_bytes));
         let creating = |source| io_poison("creating", number, source);
@@ -143,7 +150,7 @@ impl SegmentFiles {
 
     /// Reserves space in the file of segment `number` up to `end`, and more. Returns the new
     /// length. Without space, the next write reports it, or still fits.
-    pub(crate) fn grow(&self, number: u32, file: &dyn DiskFile, end: u64) -> u64 {
+    pub(crate) fn grow(&self, number: SegmentNumber, file: &dyn DiskFile, end: u64) -> u64 {
         let mut bytes = FIRST_BYTES;
         while bytes < end {
             bytes = bytes.saturating_mul(GROWTH);
@@ -152,14 +159,14 @@ impl SegmentFiles {
         match file.allocate(bytes) {
             Ok(()) => bytes,
             Err(error) => {
-                tracing::debug!(%error, number, bytes, "a segment's file could not be made longer");
+                tracing::debug!(%error, %number, bytes, "a segment's file could not be made longer");
                 end
             }
         }
     }
 
     /// Asks, once, for segment `number` to be made ready by [`SegmentFiles::prepare`].
-    pub(crate) fn want(&self, number: u32) {
+    pub(crate) fn want(&self, number: SegmentNumber) {
         if self.asked.swap(number, Ordering::Relaxed) != number {
             self.wanted.store(number, Ordering::Release);
         }
@@ -172,17 +179,17 @@ impl SegmentFiles {
 
     /// Makes the file of segment `number` ready, unless it is. The inner error says why it cannot
     /// be made yet; a failed sync ends the engine.
-    pub(crate) fn have_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
+    pub(crate) fn have_ready(&self, number: SegmentNumber) -> Result<io::Result<()>, Poison> {
         self.asked.store(number, Ordering::Relaxed);
         self.make_ready(number)
     }
 
-    fn make_ready(&self, number: u32) -> Result<io::Result<()>, Poison> {
+    fn make_ready(&self, number: SegmentNumber) -> Result<io::Result<()>, Poison> {
         // Hold the lock while the file is made. A log writer that needs the file meanwhile waits,
         // and does not make it too.
         let mut ready = self.ready.lock();
         let is_there = ready.next.as_ref().is_some_and(|(prepared, _)| *prepared == number);
-        if is_there || number <= ready.taken {
+        if is_there || Some(number) <= ready.taken {
             return Ok(Ok(()));
         }
         match self.reserve(number, self.segment_bytes) {
@@ -194,14 +201,14 @@ impl SegmentFiles {
 
     /// Whether [`SegmentFiles::prepare`] has something to do.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) != 0
+        self.wanted.load(Ordering::Acquire) != NONE_WANTED
     }
 
     /// Makes the requested segment ready. The log writer reports a file that cannot be made when it
     /// gets there. A failed sync ends the engine, because another attempt would prove nothing.
     pub(crate) fn prepare(&self) -> Result<(), Poison> {
-        let number = self.wanted.swap(0, Ordering::AcqRel);
-        if number == 0 {
+        let number = self.wanted.swap(NONE_WANTED, Ordering::AcqRel);
+        if number == NONE_WANTED {
             return Ok(());
         }
         if let Err(error) = self.make_ready(number)? {
@@ -215,8 +222,8 @@ impl SegmentFiles {
     /// (`docs/benchmarks.md`).
     ///
     /// A new file has `bytes` bytes, and an existing one has no fewer.
-    fn reserve(&self, number: u32, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let name = segment_name(u64::from(number));
+    fn reserve(&self, number: SegmentNumber, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let name = segment_name(number);
         let file = match self.disk.open(&name, Access::Write) {
             // The file does not exist. Otherwise it was made ready before and not used, or the log
             // ends in it.
@@ -257,7 +264,7 @@ impl SegmentFiles {
     /// Removes all spare files but one, which the log itself may need next. Returns whether there
     /// were any.
     pub(crate) fn free_spares(&self) -> bool {
-        let spares: Vec<u64> = {
+        let spares: Vec<SegmentNumber> = {
             let mut spares = self.spares.lock();
             let kept = spares.len().min(1);
             spares.drain(kept..).collect()
@@ -277,14 +284,18 @@ impl SegmentFiles {
                 }
                 Ok(None) => self.remove(spare),
                 Err(error) => {
-                    tracing::warn!(%error, segment = spare, "a segment could not be used again");
+                    tracing::warn!(%error, segment = %spare, "a segment could not be used again");
                     self.remove(spare);
                 }
             }
         }
     }
 
-    fn recycle_one(&self, spare: u64, name: &str) -> io::Result<Option<Arc<dyn DiskFile>>> {
+    fn recycle_one(
+        &self,
+        spare: SegmentNumber,
+        name: &str,
+    ) -> io::Result<Option<Arc<dyn DiskFile>>> {
         let old_name = segment_name(spare);
         let file = self.disk.open(&old_name, Access::Write)?;
         let mut first = [0; FRAME_HEADER_BYTES];
@@ -307,7 +318,11 @@ impl SegmentFiles {
     }
 
     /// Makes a file durable, with its directory entry.
-    fn settle(&self, number: u32, file: Arc<dyn DiskFile>) -> Result<Arc<dyn DiskFile>, Poison> {
+    fn settle(
+        &self,
+        number: SegmentNumber,
+        file: Arc<dyn DiskFile>,
+    ) -> Result<Arc<dyn DiskFile>, Poison> {
         let synced = file.sync_data().and_then(|()| self.disk.sync_dir());
         synced.map_err(|source| io_poison("syncing", number, source))?;
         Ok(file)
@@ -315,8 +330,8 @@ impl SegmentFiles {
 }
 
 /// The poison for a failure on a segment's file.
-pub(crate) fn io_poison(action: &'static str, segment: u32, source: io::Error) -> Poison {
-    Poison::io(action, segment_name(u64::from(segment)), source)
+pub(crate) fn io_poison(action: &'static str, segment: SegmentNumber, source: io::Error) -> Poison {
+    Poison::io(action, segment_name(segment), source)
 }
 
 #[cfg(test)]
@@ -326,33 +341,37 @@ mod tests {
     use crate::log::test_disk::MemoryDisk;
     use crate::testing::{Fault, FaultError, SimDisk};
 
+    fn segment(number: u32) -> SegmentNumber {
+        SegmentNumber::new(number)
+    }
+
     #[test]
     fn who_comes_late_to_make_a_segment_ready_makes_none_that_was_taken() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
         let files = SegmentFiles::new(Arc::clone(&disk), [0; 16], 4096, 4);
-        files.want(2);
-        let number = files.wanted.swap(0, Ordering::AcqRel);
-        drop(files.take(2).unwrap());
-        drop(files.take(3).unwrap());
+        files.want(segment(2));
+        let number = files.wanted.swap(NONE_WANTED, Ordering::AcqRel);
+        drop(files.take(segment(2)).unwrap());
+        drop(files.take(segment(3)).unwrap());
         // The segment was given up meanwhile.
-        files.remove(2);
+        files.remove(segment(2));
         files.make_ready(number).unwrap().unwrap();
-        assert_eq!(disk.list().unwrap(), [segment_name(3)]);
-        files.have_ready(4).unwrap().unwrap();
-        assert!(disk.list().unwrap().contains(&segment_name(4)));
+        assert_eq!(disk.list().unwrap(), [segment_name(segment(3))]);
+        files.have_ready(segment(4)).unwrap().unwrap();
+        assert!(disk.list().unwrap().contains(&segment_name(segment(4))));
     }
 
     #[test]
     fn the_file_that_a_log_begins_in_is_short_and_grows_up_to_a_segment() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
         let files = SegmentFiles::new(disk, [0; 16], 4 << 20, 4);
-        let (file, bytes) = files.take_last(1).unwrap();
+        let (file, bytes) = files.take_last(segment(1)).unwrap();
         assert_eq!(bytes, FIRST_BYTES);
         let ends = [1, FIRST_BYTES + 1, 300 << 10, 2 << 20, 4 << 20];
-        let lengths = ends.map(|end| files.grow(1, &*file, end));
+        let lengths = ends.map(|end| files.grow(segment(1), &*file, end));
         assert_eq!(lengths, [64 << 10, 256 << 10, 1 << 20, 4 << 20, 4 << 20]);
         assert_eq!(file.len().unwrap(), 4 << 20);
-        assert_eq!(files.take(2).unwrap().len().unwrap(), 4 << 20);
+        assert_eq!(files.take(segment(2)).unwrap().len().unwrap(), 4 << 20);
     }
 
     #[test]
@@ -364,11 +383,14 @@ mod tests {
             let files = SegmentFiles::new(Arc::clone(&disk), [0; 16], 4096, 4);
             sim.reset_operations();
             sim.fail_at(at, Fault::Error(FaultError::Enospc));
-            if matches!(files.have_ready(2), Ok(Err(_))) {
+            if matches!(files.have_ready(segment(2)), Ok(Err(_))) {
                 refused += 1;
                 let left = disk.list().unwrap();
-                assert!(!left.contains(&segment_name(2)), "before operation {at}: {left:?}");
-                files.have_ready(2).unwrap().unwrap();
+                assert!(
+                    !left.contains(&segment_name(segment(2))),
+                    "before operation {at}: {left:?}"
+                );
+                files.have_ready(segment(2)).unwrap().unwrap();
             }
         }
         assert!(refused > 0);

@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::compact::{SegmentStart, SegmentStarts};
+use super::compact::SegmentStart;
 use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of};
 use super::queue::{ClosedFrame, LogQueue};
 use super::segment::{SegmentFiles, io_poison};
@@ -20,10 +20,12 @@ use crate::disk::names::segment_name;
 use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::image::Image;
-use crate::numbers::{AtomicFrameSequence, FrameSequence, Mark};
+use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::{SegmentBytes, SegmentTable};
-use crate::poison::{CallerPoisons, invariant};
 use crate::progress::watermark::Progress;
+
+mod shared;
+pub(crate) use shared::WriterShared;
 
 /// Divisor of a segment: the next segment is made ready when this part of the current one is
 /// written. That is early enough at full speed, and never happens for a directory with a few
@@ -50,7 +52,7 @@ pub(crate) struct WriterConfig {
 /// The position on disk from which the log continues.
 #[derive(Debug)]
 pub(crate) struct WriterPosition {
-    pub(crate) segment: u32,
+    pub(crate) segment: SegmentNumber,
     pub(crate) file: Arc<dyn DiskFile>,
     /// Length of the file, for which space is reserved. The log's first file begins short.
     pub(crate) file_bytes: u64,
@@ -61,64 +63,6 @@ pub(crate) struct WriterPosition {
     /// Sequence of the last frame that was taken into a group. At the start all frames up to it are
     /// durable.
     pub(crate) sequence: FrameSequence,
-}
-
-/// State of the log writer that other threads read, and their requests to it.
-#[derive(Debug, Default)]
-pub(crate) struct WriterShared {
-    /// Sequence up to which all frames are durable.
-    pub(crate) durable_sequence: AtomicFrameSequence,
-    /// Sequence up to which frames should become durable now, in every mode. It is a sequence
-    /// because a truncation is a frame without an index.
-    pub(crate) sync_wanted: AtomicFrameSequence,
-    /// Whether less than a group waits for more entries.
-    pub(crate) lingering: AtomicBool,
-    /// Whether a step left work that becomes due by time.
-    pub(crate) waits_for_time: AtomicBool,
-    /// Whether a step ended with writes in flight, so that a thread must take the next step.
-    pub(crate) in_flight: AtomicBool,
-    /// The starts of the segments.
-    pub(crate) starts: SegmentStarts,
-    /// The segment that the log writer writes to.
-    pub(crate) segment: AtomicU32,
-    /// The segment to which the appender has moved without filling the one before. The log writer
-    /// follows even if nothing is written there. The appender stores it after queueing the last
-    /// frame of the segment before.
-    pub(crate) segment_wanted: AtomicU32,
-    pub(crate) groups: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) times: LogTimes,
-}
-
-impl WriterShared {
-    /// Records that all frames up to this one are durable. Stored last, so that a thread that waits
-    /// for the frame also sees the watermarks that it moved.
-    fn durable_to(&self, sequence: FrameSequence) -> Result<(), Poison> {
-        let before = self.durable_sequence.load(Ordering::Relaxed);
-        invariant!(
-            CallerPoisons,
-            before <= sequence,
-            "the durable frame sequence never falls",
-            "from {before} to {sequence}"
-        );
-        self.durable_sequence.store(sequence, Ordering::Release);
-        Ok(())
-    }
-
-    /// Syncs a file separately from any write.
-    fn sync_file(&self, segment: u32, file: &dyn DiskFile, clock: &Clock) -> Result<(), Poison> {
-        let began = clock.now();
-        file.sync_data().map_err(|source| io_poison("syncing", segment, source))?;
-        self.times.sync.record(clock.now().saturating_sub(began));
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Whether a thread waits for frames to become durable.
-    pub(crate) fn sync_is_wanted(&self) -> bool {
-        self.sync_wanted.load(Ordering::Acquire) > self.durable_sequence.load(Ordering::Acquire)
-    }
 }
 
 /// A write in flight.
@@ -153,7 +97,7 @@ impl Group {
 /// A segment whose frames are all written, and which is still in memory.
 #[derive(Debug)]
 struct Sealed {
-    segment: u32,
+    segment: SegmentNumber,
     file: Arc<dyn DiskFile>,
     bytes: usize,
 }
@@ -181,7 +125,7 @@ pub(crate) struct LogWriter {
     completed: (FrameSequence, Mark),
     sealed: Vec<Sealed>,
     /// Files of sealed segments with writes that no sync has covered.
-    unsynced: VecDeque<(u32, Arc<dyn DiskFile>)>,
+    unsynced: VecDeque<(SegmentNumber, Arc<dyn DiskFile>)>,
     /// Start of the submission whose entry has been written and not synced for the longest.
     unsynced_ns: Option<u64>,
     synced_at: Duration,
@@ -376,7 +320,7 @@ impl LogWriter {
             self.position.file_bytes = self.files.grow(*segment, &**file, end as u64);
         }
         if end as u64 * PREPARE_PART > self.files.segment_bytes() {
-            self.files.want(self.position.segment + 1);
+            self.files.want(self.position.segment.next());
         }
         let bytes = Image::slice(&image, start, end)
             .ok_or_else(|| Poison::internal("a group reaches past its completed frames"))?;
@@ -412,7 +356,7 @@ impl LogWriter {
         let is_empty = frame.opening.kind == FrameKind::Truncation;
         if frame.opening.kind == FrameKind::ApplyOnly {
             let mark = Mark::before(frame.opening.first_index + u64::from(frame.count));
-            self.shared.starts.record(u64::from(image.segment()), mark);
+            self.shared.starts.record(image.segment(), mark);
         }
         if is_empty {
             self.shared.starts.truncated(frame.opening.first_index);
@@ -424,7 +368,7 @@ impl LogWriter {
             previous: self.position.chain,
             durable_sequence: self.shared.durable_sequence.load(Ordering::Relaxed),
             committed: frame.committed_mark.last(),
-            segment: u64::from(image.segment()),
+            segment: image.segment(),
             offset: u64::from(frame.body.frame()),
             body_crc: if is_empty { 0 } else { crc32c::crc32c(body) },
         };
@@ -479,7 +423,7 @@ impl LogWriter {
     }
 
     fn failure(&self, failure: WriteFailure) -> Poison {
-        let file = segment_name(u64::from(self.position.segment));
+        let file = segment_name(self.position.segment);
         let (action, source) = match failure {
             WriteFailure::Write(source) => ("writing", source),
             WriteFailure::Sync(source) => ("syncing", source),
@@ -522,7 +466,11 @@ impl LogWriter {
 
     /// Gives up the current segment, all of whose frames are durable, and continues in `segment`.
     /// The log now ends at `mark`.
-    pub(crate) fn start_over(&mut self, segment: u32, mark: Mark) -> Result<SegmentStart, Poison> {
+    pub(crate) fn start_over(
+        &mut self,
+        segment: SegmentNumber,
+        mark: Mark,
+    ) -> Result<SegmentStart, Poison> {
         if !self.in_flight.is_empty() || self.carried.is_some() || !self.frames.is_empty() {
             return Err(Poison::Internal("the log starts over while frames are on their way"));
         }
@@ -533,7 +481,7 @@ impl LogWriter {
         self.written_mark = mark;
         self.completed = (self.position.sequence, mark);
         Ok(SegmentStart {
-            segment: u64::from(self.position.segment),
+            segment: self.position.segment,
             sequence: self.position.sequence,
             chain: self.position.chain,
             mark,
@@ -541,7 +489,7 @@ impl LogWriter {
     }
 
     /// Completes the segment, and continues in the next file.
-    fn roll_to(&mut self, segment: u32) -> Result<(), Poison> {
+    fn roll_to(&mut self, segment: SegmentNumber) -> Result<(), Poison> {
         let began = self.clock.now();
         let next = loop {
             match self.files.take(segment) {
@@ -565,7 +513,7 @@ impl LogWriter {
         while self.unsynced.len() > UNSYNCED_MAX && self.sync_oldest()? {}
         self.sealed.push(Sealed { segment: ended, file, bytes });
         self.shared.starts.push(SegmentStart {
-            segment: u64::from(segment),
+            segment,
             sequence: self.position.sequence,
             chain: self.position.chain,
             mark: self.written_mark,

@@ -9,6 +9,7 @@ use crate::codec::place::Location;
 use crate::codec::{PiecePlace, Place, ValueRef};
 use crate::contract::value::{INLINE_BYTES_MAX, Value};
 use crate::error::{Poison, ReadError};
+use crate::numbers::SegmentNumber;
 use crate::places::table::{SegmentTable, TableReader};
 
 /// A value in a slot. Every method but `new` is called under the slot's shard lock.
@@ -51,7 +52,7 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn value(&self, context: &Self::Context) -> Result<Value, ReadError>;
     /// Points the cell to `place`, which has the same bytes, if it points to the log before segment
     /// `below` or to a snapshot.
-    fn repoint(&mut self, place: PiecePlace, below: u64) {
+    fn repoint(&mut self, place: PiecePlace, below: SegmentNumber) {
         let _ = (place, below);
     }
     /// The cell that a removed key leaves while the store fills, if cells can express that.
@@ -301,9 +302,9 @@ impl Cell for PlaceCell {
         self.with(table, Value::copied)
     }
 
-    fn repoint(&mut self, place: PiecePlace, below: u64) {
+    fn repoint(&mut self, place: PiecePlace, below: SegmentNumber) {
         let is_let_go_of = match *self {
-            Self::Place(old) => u64::from(old.segment()) < below,
+            Self::Place(old) => old.segment() < below,
             Self::Piece(_) => true,
             Self::Number(_) | Self::Gone => false,
         };

@@ -19,6 +19,7 @@ use crate::contract::value::Value;
 use crate::contract::view::{Head, View};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
+use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::ranges::partition::{Footprint, Partition, hash_part};
@@ -226,7 +227,7 @@ impl<C: Cell> KeyValue<C> {
         &self,
         snapshot: &Snapshot,
         pieces: &[PieceNumber],
-        below: u64,
+        below: SegmentNumber,
     ) -> Result<(), SnapshotError> {
         for (chunk, piece) in pieces.iter().copied().enumerate() {
             for located in snapshot.chunk_records(chunk)? {

@@ -11,11 +11,12 @@ use crate::codec::{self, Encoded, Limits};
 use crate::entry::{BatchRejection, Command, Entry, Note, Payload};
 use crate::image::{HALF_HEADER_BYTES, Image, ImageWriter};
 use crate::machine::cell::{HeapCell, PlaceCell};
+use crate::numbers::SegmentNumber;
 use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::ranges::range::RangeParts;
 use crate::ranges::slots::SlotRing;
 
-const SEGMENT: u32 = 3;
+const SEGMENT: SegmentNumber = SegmentNumber::new(3);
 
 /// A state, the context of its values, and a way to feed it.
 struct Bed<C: Cell> {
@@ -478,7 +479,7 @@ fn values_of_places_are_pinned_up_to_the_budget_and_copied_beyond() {
 fn a_retired_segment_makes_a_get_fail_and_apply_fatal() {
     let state = KeyValue::<PlaceCell>::new(0, 5, Arc::new(SegmentTable::new(1)));
     let place = codec::Place::NOWHERE;
-    let nowhere = place.segment();
+    let nowhere = place.segment().get();
     let put = CommandRef::Put { key: b"k", value: crate::ValueRef { bytes: b"1", place } };
     state.apply_command(state.store.hash(b"k"), &put, 0, None).unwrap();
     assert!(

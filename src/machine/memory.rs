@@ -14,6 +14,7 @@ use crate::error::{Fatal, OpenError, SnapshotError};
 use crate::hook::Hook;
 use crate::log::appender::AppenderConfig;
 use crate::log::{Journal, MemoryJournal};
+use crate::numbers::SegmentNumber;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{EntryRange, Replies};
 use crate::snapshot::writer::SnapshotWriter;
@@ -144,7 +145,7 @@ impl MemoryStateMachine {
         Ok(false)
     }
 
-    fn let_go_of(&self, _snapshot: &Snapshot, _below: u64) -> Result<(), SnapshotError> {
+    fn let_go_of(&self, _snapshot: &Snapshot, _below: SegmentNumber) -> Result<(), SnapshotError> {
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::error::{Fatal, OpenError, SnapshotError, ViewError};
 use crate::hook::Hook;
 use crate::log::recovery::freeze::hold_still;
 use crate::log::{Journal, RecoveryReport};
+use crate::numbers::SegmentNumber;
 use crate::opening::LogOpening;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::ranges::partition::{Footprint, Partition};
@@ -166,7 +167,7 @@ impl PersistentStateMachine {
         Ok(true)
     }
 
-    fn let_go_of(&self, snapshot: &Snapshot, below: u64) -> Result<(), SnapshotError> {
+    fn let_go_of(&self, snapshot: &Snapshot, below: SegmentNumber) -> Result<(), SnapshotError> {
         // Later additions to the store would refer to pieces that are released here.
         self.state.fill_all()?;
         let pieces = add_pieces(&self.table, snapshot)?;

@@ -169,7 +169,7 @@ macro_rules! key_value_reads {
             fn let_go(
                 &self,
                 snapshot: &$crate::snapshot::Snapshot,
-                below: u64,
+                below: $crate::numbers::SegmentNumber,
             ) -> Result<(), $crate::error::SnapshotError> {
                 self.let_go_of(snapshot, below)
             }

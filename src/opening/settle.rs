@@ -73,16 +73,16 @@ impl LogOpening {
             let name = segment_name(summary.number);
             if summary.number > tail.segment {
                 self.disk.remove(&name).map_err(|error| OpenError::io("removing", &name, error))?;
-                self.table.remove_file(summary.number);
+                self.table.remove(summary.number);
                 continue;
             }
             if summary.number == tail.segment {
                 // The segment's image replaces the mapping, because a mapped file must not be
                 // written.
-                self.table.remove_file(summary.number);
+                self.table.remove(summary.number);
             }
             if !clean && summary.last_sequence > tail.durable_sequence_known {
-                self.table.remove_file(summary.number);
+                self.table.remove(summary.number);
                 rewrite(&*self.disk, &name, summary.used_bytes)?;
                 if summary.number != tail.segment {
                     map_segment(&self.disk, &self.table, summary.number)?;

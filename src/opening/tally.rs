@@ -13,7 +13,7 @@ use crate::log::index::{LogIndex, Waypoint};
 use crate::log::meta::LogBase;
 use crate::log::recovery::scan::GoodFrame;
 use crate::log::terms::TermRuns;
-use crate::numbers::Mark;
+use crate::numbers::{Mark, SegmentNumber};
 use crate::places::table::SegmentTable;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 
@@ -29,7 +29,7 @@ pub(super) struct Tally {
     /// `commit`.
     pub(super) frames: VecDeque<IndexRange>,
     /// The segment of the last frame.
-    pub(super) segment: Option<u64>,
+    pub(super) segment: Option<SegmentNumber>,
     /// The apply-only records, in order.
     pub(super) records: Vec<Record>,
     pub(super) truncations: Truncations,

@@ -11,11 +11,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwapOption;
 
 use super::unmapped::{NotRead, SegmentFile, is_no_mapping};
-use crate::codec::place::{Location, PIECES_MAX, SEGMENTS_MAX};
+use crate::codec::place::{Location, PIECES_MAX};
 use crate::codec::{Extent, PieceNumber};
 use crate::disk::holders::Holding;
 use crate::disk::{Disk, DiskFile, Mapping};
 use crate::image::{HALF_HEADER_BYTES, Image};
+use crate::numbers::SegmentNumber;
 use crate::snapshot::ChunkSlice;
 use crate::sync::{Mutex, Rank};
 
@@ -48,14 +49,14 @@ impl SegmentBytes {
     /// read.
     pub(crate) fn sealed(
         disk: &Arc<dyn Disk>,
-        segment: u32,
+        segment: SegmentNumber,
         file: Arc<dyn DiskFile>,
         bytes: usize,
     ) -> io::Result<Self> {
         match file.map(bytes) {
             Ok(mapping) => Ok(Self::Mapped(mapping, Arc::clone(disk))),
             Err(error) if is_no_mapping(&error) => {
-                tracing::debug!(%error, segment, "a segment is read and not mapped");
+                tracing::debug!(%error, %segment, "a segment is read and not mapped");
                 Ok(Self::File(SegmentFile::new(Arc::clone(disk), segment, bytes, Some(file))))
             }
             Err(error) => Err(error),
@@ -178,8 +179,9 @@ struct Held {
     next: u64,
     /// Numbers of the live holds.
     live: BTreeSet<u64>,
-    /// Retired segments, each with the number that the next hold had then. A hold with that number
-    /// or a later one does not refer to the segment. They are in the order of these numbers.
+    /// Retired segments and pieces, each with the number that the next hold had then. A hold with
+    /// that number or a later one does not refer to the segment. They are in the order of these
+    /// numbers.
     retired: VecDeque<(u64, u32)>,
 }
 
@@ -209,24 +211,22 @@ impl Drop for SegmentHold {
         held.live.remove(&self.number);
         // Without a hold, nothing that is retired is kept.
         let oldest = held.live.first().copied().unwrap_or(u64::MAX);
-        while let Some((_, segment)) = held.retired.pop_front_if(|(next, _)| *next <= oldest) {
-            gone.push(segment);
+        while let Some((_, number)) = held.retired.pop_front_if(|(next, _)| *next <= oldest) {
+            gone.push(number);
         }
         drop(held);
         // Their files are closed and unmapped without the lock.
-        gone.into_iter().for_each(|segment| self.table.remove(segment));
+        gone.into_iter().for_each(|number| self.table.remove_at(number));
     }
 }
 
 impl SegmentTable {
-    /// The most segments that a log can have over its life.
-    pub(crate) const SEGMENTS_MAX: usize = SEGMENTS_MAX as usize;
     /// Number of segments that keep their files open for reading.
     const OPEN_FILES_MAX: usize = 16;
 
     pub(crate) fn new(pinned_images_max: usize) -> Self {
         Self {
-            chunks: (0..(SEGMENTS_MAX + PIECES_MAX) as usize / CHUNK)
+            chunks: (0..(SegmentNumber::COUNT_MAX + PIECES_MAX) as usize / CHUNK)
                 .map(|_| OnceLock::new())
                 .collect(),
             pinned_images_max,
@@ -237,32 +237,41 @@ impl SegmentTable {
         }
     }
 
+    /// The place in the table of the segment or the piece with this number.
     #[inline]
-    fn entry(&self, segment: u32) -> Option<&ArcSwapOption<SegmentBytes>> {
-        self.chunks.get(segment as usize / CHUNK)?.get()?.get(segment as usize % CHUNK)
+    fn entry(&self, number: u32) -> Option<&ArcSwapOption<SegmentBytes>> {
+        self.chunks.get(number as usize / CHUNK)?.get()?.get(number as usize % CHUNK)
     }
 
     /// Puts (or replaces) the bytes of a segment. Replaced bytes live until their last reader is
     /// done.
-    pub(crate) fn set(&self, segment: u32, bytes: SegmentBytes) {
-        let Some(chunk) = self.chunks.get(segment as usize / CHUNK) else { return };
+    pub(crate) fn set(&self, segment: SegmentNumber, bytes: SegmentBytes) {
+        self.set_at(segment.get(), bytes);
+    }
+
+    fn set_at(&self, number: u32, bytes: SegmentBytes) {
+        let Some(chunk) = self.chunks.get(number as usize / CHUNK) else { return };
         let chunk =
             chunk.get_or_init(|| (0..CHUNK).map(|_| ArcSwapOption::const_empty()).collect());
-        if let Some(entry) = chunk.get(segment as usize % CHUNK) {
+        if let Some(entry) = chunk.get(number as usize % CHUNK) {
             entry.store(Some(self.noted(bytes)));
         }
     }
 
     /// Forgets a segment; its bytes live until their last reader is done.
-    pub(crate) fn remove(&self, segment: u32) {
-        if let Some(entry) = self.entry(segment) {
+    pub(crate) fn remove(&self, segment: SegmentNumber) {
+        self.remove_at(segment.get());
+    }
+
+    fn remove_at(&self, number: u32) {
+        if let Some(entry) = self.entry(number) {
             entry.store(None);
         }
     }
 
     /// Replaces a segment's bytes, unless the segment is already forgotten.
-    pub(crate) fn replace(&self, segment: u32, bytes: SegmentBytes) {
-        let Some(entry) = self.entry(segment) else { return };
+    pub(crate) fn replace(&self, segment: SegmentNumber, bytes: SegmentBytes) {
+        let Some(entry) = self.entry(segment.get()) else { return };
         let current = entry.load();
         if current.is_some() {
             entry.compare_and_swap(&current, Some(self.noted(bytes)));
@@ -286,22 +295,21 @@ impl SegmentTable {
     }
 
     /// Forgets a segment to which no key refers any more, now or when the last view that may refer
-    /// to it is dropped.
-    pub(crate) fn retire(&self, segment: u32) {
-        self.retire_file(segment);
+    /// to it is dropped. Returns what happens to the segment's file.
+    pub(crate) fn retire(&self, segment: SegmentNumber) -> Retired {
+        self.retire_at(segment.get())
     }
 
-    /// Retires as [`SegmentTable::retire`] does, and returns what happens to the segment's file.
-    pub(crate) fn retire_file(&self, segment: u32) -> Retired {
+    fn retire_at(&self, number: u32) -> Retired {
         let mut held = self.held.lock();
         if !held.live.is_empty() {
             let next = held.next;
-            held.retired.push_back((next, segment));
-            return self.get(segment).map_or(Retired::Held, |bytes| Self::held_open(&bytes));
+            held.retired.push_back((next, number));
+            return self.bytes_at(number).map_or(Retired::Held, |bytes| Self::held_open(&bytes));
         }
         // A thread that has loaded the entry without counting is counted when the entry is swapped
         // out. No thread can load it after that.
-        match self.entry(segment).and_then(|entry| entry.swap(None)).map(Arc::try_unwrap) {
+        match self.entry(number).and_then(|entry| entry.swap(None)).map(Arc::try_unwrap) {
             Some(Ok(SegmentBytes::Mapped(..) | SegmentBytes::File(_))) => Retired::Free,
             Some(Err(bytes)) => Self::held_open(&bytes),
             Some(Ok(_)) | None => Retired::Held,
@@ -336,38 +344,35 @@ impl SegmentTable {
         for _ in 0..PIECES_MAX {
             let number = PieceNumber::nth(self.next_piece.fetch_add(1, Ordering::Relaxed));
             if self.entry(number.get()).is_none_or(|entry| entry.load().is_none()) {
-                self.set(number.get(), SegmentBytes::Snapshot(piece.clone()));
+                self.set_at(number.get(), SegmentBytes::Snapshot(piece.clone()));
                 return Some(number);
             }
         }
         None
     }
 
-    /// Forgets the segment of a file. A number beyond 32 bits was never in the table.
-    pub(crate) fn remove_file(&self, number: u64) {
-        if let Ok(segment) = u32::try_from(number) {
-            self.remove(segment);
-        }
-    }
-
     /// Forgets a piece that no key refers to.
     pub(crate) fn remove_piece(&self, piece: PieceNumber) {
-        self.remove(piece.get());
+        self.remove_at(piece.get());
     }
 
     /// Retires a piece as [`SegmentTable::retire`] does a segment.
     pub(crate) fn retire_piece(&self, piece: PieceNumber) {
-        self.retire(piece.get());
+        self.retire_at(piece.get());
     }
 
     /// The bytes of a piece, held by a reference count.
     pub(crate) fn piece(&self, piece: PieceNumber) -> Option<Arc<SegmentBytes>> {
-        self.get(piece.get())
+        self.bytes_at(piece.get())
     }
 
     /// The bytes of a segment, held by a reference count.
-    pub(crate) fn get(&self, segment: u32) -> Option<Arc<SegmentBytes>> {
-        self.entry(segment)?.load_full()
+    pub(crate) fn get(&self, segment: SegmentNumber) -> Option<Arc<SegmentBytes>> {
+        self.bytes_at(segment.get())
+    }
+
+    fn bytes_at(&self, number: u32) -> Option<Arc<SegmentBytes>> {
+        self.entry(number)?.load_full()
     }
 
     /// Runs `read` over the bytes at `at`.
@@ -385,7 +390,7 @@ impl SegmentTable {
     /// they are in an image and the budget of held images is used up. The caller then copies
     /// ([`SegmentTable::read`]).
     pub(crate) fn pin(&self, at: Location) -> Option<PinnedBytes> {
-        let bytes = self.get(at.number())?;
+        let bytes = self.bytes_at(at.number())?;
         bytes.value(at)?;
         let mut pins_image = false;
         if let SegmentBytes::Image(_, pins) = &*bytes {
@@ -459,17 +464,17 @@ impl<'t> TableReader<'t> {
     }
 
     #[inline]
-    fn bytes<R>(&mut self, segment: u32, read: impl FnOnce(&SegmentBytes) -> R) -> Option<R> {
-        let known = &mut self.known[segment as usize % Self::KNOWN];
-        if let Some((number, bytes)) = known
-            && *number == segment
+    fn bytes<R>(&mut self, number: u32, read: impl FnOnce(&SegmentBytes) -> R) -> Option<R> {
+        let known = &mut self.known[number as usize % Self::KNOWN];
+        if let Some((of, bytes)) = known
+            && *of == number
         {
             return Some(read(bytes));
         }
-        let bytes = self.table.get(segment)?;
+        let bytes = self.table.bytes_at(number)?;
         let result = read(&bytes);
         if !matches!(*bytes, SegmentBytes::Image(..)) {
-            *known = Some((segment, bytes));
+            *known = Some((number, bytes));
         }
         Some(result)
     }
@@ -516,9 +521,9 @@ mod tests {
     use crate::disk::Mapping;
     use crate::disk::sim::SimDisk;
 
-    fn table(segments: std::ops::RangeInclusive<u32>) -> Arc<SegmentTable> {
+    fn table(last: u32) -> Arc<SegmentTable> {
         let (table, disk) = (SegmentTable::new(1), SimDisk::new(1).open(true).unwrap());
-        for segment in segments {
+        for segment in SegmentNumber::new(1).until(SegmentNumber::new(last + 1)) {
             let bytes = Mapping::Copied(vec![1; 8].into());
             table.set(segment, SegmentBytes::Mapped(bytes, Arc::clone(&disk)));
         }
@@ -527,29 +532,31 @@ mod tests {
 
     #[test]
     fn what_is_retired_goes_with_the_last_view_that_was_there_before_though_later_ones_live() {
-        let table = table(1..=4);
-        let there = || (1..=4).filter(|segment| table.get(*segment).is_some()).collect::<Vec<_>>();
+        let table = table(4);
+        let is_there = |number: &u32| table.get(SegmentNumber::new(*number)).is_some();
+        let there = || (1..=4).filter(is_there).collect::<Vec<_>>();
+        let retire = |number| table.retire(SegmentNumber::new(number));
         let one = table.hold();
-        table.retire(1);
+        retire(1);
         let two = table.hold();
-        assert_eq!(table.retire_file(2), Retired::Held);
+        assert_eq!(retire(2), Retired::Held);
         let three = table.hold();
         assert_eq!(there(), [1, 2, 3, 4]);
         drop(two);
         assert_eq!(there(), [1, 2, 3, 4], "the first may refer to both");
         drop(one);
         assert_eq!(there(), [3, 4], "the third never did");
-        assert_eq!(table.retire_file(3), Retired::Held, "the third may");
+        assert_eq!(retire(3), Retired::Held, "the third may");
         drop(three);
         assert_eq!(there(), [4]);
-        assert_eq!(table.retire_file(4), Retired::Free, "no reader holds the file");
+        assert_eq!(retire(4), Retired::Free, "no reader holds the file");
     }
 
     #[test]
     fn views_that_overlap_for_ever_keep_no_more_than_what_was_retired_in_their_time() {
-        let table = table(1..=100);
+        let table = table(100);
         let mut view = table.hold();
-        for segment in 1..=100 {
+        for segment in SegmentNumber::new(1).until(SegmentNumber::new(101)) {
             table.retire(segment);
             let next = table.hold();
             drop(std::mem::replace(&mut view, next));

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Corrupt, LogError, Poison, ReadError, SubmitError};
+use crate::numbers::SegmentNumber;
 use crate::sync::{Mutex, Rank};
 
 /// A segment's file, reached by its name or by a descriptor.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     disk: Arc<dyn Disk>,
-    segment: u32,
+    segment: SegmentNumber,
     bytes: usize,
     open: Mutex<Open>,
 }
@@ -35,7 +36,7 @@ impl SegmentFile {
     /// [`SegmentFile::close`].
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
-        segment: u32,
+        segment: SegmentNumber,
         bytes: usize,
         file: Option<Arc<dyn DiskFile>>,
     ) -> Self {
@@ -48,7 +49,7 @@ impl SegmentFile {
     }
 
     fn name(&self) -> String {
-        segment_name(u64::from(self.segment))
+        segment_name(self.segment)
     }
 
     fn opened(&self) -> io::Result<Arc<dyn DiskFile>> {
@@ -188,16 +189,17 @@ mod tests {
     use crate::log::test_disk::MemoryDisk;
 
     fn segment(number: u32) -> (Arc<dyn Disk>, SegmentFile) {
+        let number = SegmentNumber::new(number);
         let disk = MemoryDisk::default();
-        disk.set(&segment_name(u64::from(number)), vec![7; 64]);
+        disk.set(&segment_name(number), vec![7; 64]);
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let file = disk.open(&segment_name(u64::from(number)), Access::Read).unwrap();
+        let file = disk.open(&segment_name(number), Access::Read).unwrap();
         (Arc::clone(&disk), SegmentFile::new(disk, number, 64, Some(file)))
     }
 
     #[test]
     fn a_segment_that_lost_its_name_is_read_to_the_end_however_many_are_sealed_after_it() {
-        let name = segment_name(3);
+        let name = segment_name(SegmentNumber::new(3));
         let (disk, file) = segment(3);
         file.keep_open().unwrap();
         // `close` is called once many later segments exist, before or after the name is removed.
@@ -220,7 +222,7 @@ mod tests {
         assert!(file.open.lock().file.is_none());
         assert_eq!(file.read(0, 64).unwrap(), [7; 64]);
         file.keep_open().unwrap();
-        disk.remove(&segment_name(3)).unwrap();
+        disk.remove(&segment_name(SegmentNumber::new(3))).unwrap();
         assert_eq!(file.read(0, 64).unwrap(), [7; 64]);
     }
 }

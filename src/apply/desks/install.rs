@@ -20,8 +20,7 @@ use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::meta::LogBase;
-use crate::numbers::Mark;
-use crate::places::table::SegmentTable;
+use crate::numbers::{Mark, SegmentNumber};
 use crate::progress::watermark::Stage;
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
 use crate::sync::set_aside;
@@ -140,13 +139,17 @@ impl<M: StateMachine> Engine<M> {
 
     /// Makes the file ready in which the log will continue, while a full disk is only a failure of
     /// this call.
-    fn prepare_to_start_over(&self, log: &Log, segment: u32) -> Result<(), SnapshotError> {
-        if segment as usize >= SegmentTable::SEGMENTS_MAX {
+    fn prepare_to_start_over(
+        &self,
+        log: &Log,
+        segment: SegmentNumber,
+    ) -> Result<(), SnapshotError> {
+        if !segment.is_possible() {
             let what = "so many segments over the life of a log";
             return Err(SnapshotError::Unsupported { what });
         }
         let ready = log.prepare_segment(segment).map_err(|poison| self.signals.fail(poison))?;
-        ready.map_err(|error| SnapshotError::io("creating", segment_name(segment.into()), error))
+        ready.map_err(|error| SnapshotError::io("creating", segment_name(segment), error))
     }
 
     /// Installs a snapshot in a machine that keeps no log.
@@ -249,7 +252,7 @@ impl<M: StateMachine> Engine<M> {
 
 impl Log {
     /// Empties the log, which continues after `last` in a new segment: the base moves there.
-    fn start_over(&self, segment: u32, last: LogId) -> Result<LogBase, Poison> {
+    fn start_over(&self, segment: SegmentNumber, last: LogId) -> Result<LogBase, Poison> {
         let base = self.writer_starts_over(segment, last)?;
         self.move_base(base, last.index)?;
         Ok(base)

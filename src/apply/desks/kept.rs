@@ -37,7 +37,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(CompactionReport {
             snapshot: SnapshotReport::default(),
             purged: base.last.map(|last| last.index),
-            segments: base.segment - before.segment,
+            segments: base.segment.since(before.segment),
             elapsed: began.elapsed(),
         })
     }

@@ -16,7 +16,7 @@ use crate::error::{Poison, SnapshotError, WaitError};
 use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::compact::SegmentStart;
-use crate::numbers::Mark;
+use crate::numbers::{Mark, SegmentNumber};
 use crate::poison::invariant;
 use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter, Summary};
@@ -330,7 +330,7 @@ impl<M: StateMachine> Engine<M> {
         Ok(CompactionReport {
             snapshot: report,
             purged: base.last.map(|last| last.index),
-            segments: base.segment - before.segment,
+            segments: base.segment.since(before.segment),
             elapsed: began.elapsed(),
         })
     }
@@ -432,7 +432,7 @@ impl<M: StateMachine> Engine<M> {
         start: Option<SegmentStart>,
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
-        let below = start.map_or(0, |start| start.segment);
+        let below = start.map_or(SegmentNumber::LOWEST, |start| start.segment);
         if let Some(views) = self.machine.views(Hook::ENGINE) {
             views.let_go(snapshot, below)?;
         }

@@ -15,6 +15,7 @@ use crate::hook::Hook;
 use crate::log::Log;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
+use crate::numbers::SegmentNumber;
 
 /// The extent of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,7 +247,7 @@ struct Extent {
     first: Option<u64>,
     last: Option<u64>,
     /// Number of its first segment.
-    segment: u64,
+    segment: SegmentNumber,
     truncations: u64,
 }
 

@@ -9,6 +9,7 @@ use crate::entry::Entry;
 use crate::error::SubmitError;
 use crate::log::appender::known::KnownPlaces;
 use crate::log::known::{Comparison, Difference};
+use crate::numbers::SegmentNumber;
 use crate::places::unmapped::NotRead;
 
 /// Result of a submission.
@@ -33,7 +34,7 @@ const ATTEMPTS_MAX: u32 = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Extent {
     truncations: u64,
-    base_segment: u64,
+    base_segment: SegmentNumber,
 }
 
 type Compared = Result<Result<u64, Difference>, NotRead>;
@@ -116,7 +117,7 @@ fn compare(desk: &LogDesk, known: &[Entry<'_>], places: &KnownPlaces) -> Compare
 
 impl Extent {
     fn of(desk: &LogDesk, appending: &Appending) -> Self {
-        let base_segment = desk.log().map_or(0, |log| log.base().segment);
+        let base_segment = desk.log().map_or(SegmentNumber::LOWEST, |log| log.base().segment);
         Self { truncations: appending.appender.index().truncations(), base_segment }
     }
 }

@@ -21,7 +21,7 @@ use crate::contract::run::run_machine;
 use crate::error::Poison;
 use crate::hook::Hook;
 use crate::log::format::opening_log_id;
-use crate::numbers::{AtomicMark, Mark};
+use crate::numbers::{AtomicMark, Mark, SegmentNumber};
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::progress::watermark::Progress;
 use crate::ranges::index_range::{IndexRange, RangeKind};
@@ -54,7 +54,7 @@ pub(crate) struct WorkerState {
     /// For a machine over a storage: entries applied and not committed.
     pub(in crate::apply) staged: Staged,
     /// The segment of the last range.
-    segment: Option<(u32, Arc<SegmentBytes>)>,
+    segment: Option<(SegmentNumber, Arc<SegmentBytes>)>,
     sampling: RangeSampling,
 }
 

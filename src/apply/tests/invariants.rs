@@ -5,7 +5,7 @@
 
 use crate::error::Poison;
 use crate::log::meta::LogBase;
-use crate::numbers::Mark;
+use crate::numbers::{Mark, SegmentNumber};
 use crate::testing::{SimDisk, Stepped};
 use crate::{ApplyConfig, Entry, LogId, PersistentConfig, PersistentStateMachine};
 
@@ -61,7 +61,7 @@ fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() 
         let log = engine.engine.log_desk.log().unwrap();
         let before = log.base();
         let last = Some(LogId::new(last, 1));
-        let base = LogBase { segment, last, ..before };
+        let base = LogBase { segment: SegmentNumber::new(segment), last, ..before };
         let poison = log.move_base(base, 2).unwrap_err();
         assert_poisoned(&engine, &poison, expected);
         assert_eq!(log.base(), before);

@@ -9,6 +9,7 @@ use crate::disk::real::{OpenMode, RealDisk};
 use crate::disk::tests::read_all;
 use crate::disk::{Access, Disk, DiskFile, Watch};
 use crate::image::Image;
+use crate::numbers::SegmentNumber;
 
 /// Makes a disk with a ring, unless the kernel refuses one.
 fn disk(directory: &tempfile::TempDir) -> Option<(RealDisk, Arc<dyn DiskFile>)> {
@@ -48,7 +49,7 @@ fn groups_that_share_blocks_are_written_whole_whatever_is_in_flight() {
     let ends = [100, 300, 4096, 4200, 12_288, 12_300, 20_000, 90_000, 90_001, 200_000];
     let bytes = content(200_000);
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &bytes).unwrap().image());
+    let image = Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &bytes).unwrap().image());
     for (sync, depth) in [(true, 1), (true, 8), (false, 8), (true, 3)] {
         let mut queue = disk.queue().unwrap();
         assert_eq!((queue.backend(), queue.fallback()), ("io_uring", None));
@@ -81,7 +82,8 @@ fn a_sync_after_writes_that_asked_for_none_is_one_of_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let Some((disk, file)) = disk(&directory) else { return };
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &content(9000)).unwrap().image());
+    let image =
+        Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &content(9000)).unwrap().image());
     let mut queue = UringQueue::new().unwrap();
     let mut writes = cut(&image, &file, &[5000, 9000], false);
     writes[1].sync = true;
@@ -102,7 +104,7 @@ fn a_short_write_goes_on_and_is_synced_afresh() {
     let Some((_disk, file)) = disk(&directory) else { return };
     let bytes = content(300_000);
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &bytes).unwrap().image());
+    let image = Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &bytes).unwrap().image());
     let mut queue = UringQueue::new().unwrap();
     queue.submit(cut(&image, &file, &[300_000], true).remove(0));
     assert_eq!(queue.groups[0].way, Way::Writes);
@@ -124,7 +126,7 @@ fn what_the_kernel_put_off_is_written_again_and_what_it_refused_is_a_failure() {
     let Some((_disk, file)) = disk(&directory) else { return };
     let bytes = content(5000);
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &bytes).unwrap().image());
+    let image = Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &bytes).unwrap().image());
     for (error, fails) in [
         (libc::EAGAIN, false),
         (libc::EINTR, false),
@@ -156,7 +158,8 @@ fn a_failed_sync_is_final() {
     let directory = tempfile::tempdir().unwrap();
     let Some((_disk, file)) = disk(&directory) else { return };
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &content(5000)).unwrap().image());
+    let image =
+        Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &content(5000)).unwrap().image());
     for error in [libc::EIO, libc::EINTR] {
         let mut queue = UringQueue::new().unwrap();
         queue.unsynced = true;
@@ -179,7 +182,8 @@ fn a_queue_dropped_with_writes_in_flight_lets_go_of_their_memory_and_files() {
     let directory = tempfile::tempdir().unwrap();
     let Some((_disk, file)) = disk(&directory) else { return };
     let image = Arc::new(Image::new(1 << 20).unwrap());
-    let image = Arc::clone(Image::begin(image, 0, &content(900_000)).unwrap().image());
+    let image =
+        Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &content(900_000)).unwrap().image());
     for round in 0..50 {
         let mut queue = UringQueue::new().unwrap();
         for write in cut(&image, &file, &[4096, 100_000, 100_500, 900_000], true) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Appender, OpenFrame};
 use crate::log::format::FrameKind;
 use crate::log::index::Waypoint;
+use crate::numbers::SegmentNumber;
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 
@@ -76,7 +77,12 @@ impl Appender {
 
     /// The places of the entries of `first..=last`, as far as their bytes still exist. The log
     /// begins at `base_segment`, which the appender may not know yet.
-    pub(crate) fn known_places(&self, base_segment: u64, first: u64, last: u64) -> KnownPlaces {
+    pub(crate) fn known_places(
+        &self,
+        base_segment: SegmentNumber,
+        first: u64,
+        last: u64,
+    ) -> KnownPlaces {
         let open = self.open.as_ref().and_then(|open| self.span_of(open));
         let all = || self.spans.0.iter().copied().chain(open);
         let spans_first = all().next().map_or(u64::MAX, |span| span.first);

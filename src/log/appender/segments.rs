@@ -9,8 +9,8 @@ use crate::error::Poison;
 use crate::image::ImageWriter;
 use crate::log::meta::LogBase;
 use crate::log::terms::TermRuns;
-use crate::numbers::Mark;
-use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::numbers::{Mark, SegmentNumber};
+use crate::places::table::{PinCount, SegmentBytes};
 use crate::poison::{CallerPoisons, invariant};
 
 impl Appender {
@@ -28,9 +28,9 @@ impl Appender {
 
     /// Ends a segment early, if `used_min` bytes of it are used and there is an image. Returns the
     /// number of the next.
-    pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<u32> {
+    pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<SegmentNumber> {
         let number = self.segment_after(used_min).filter(|_| self.to_writer.is_some())?;
-        if self.next.is_none() && (number as usize) < SegmentTable::SEGMENTS_MAX {
+        if self.next.is_none() && number.is_possible() {
             self.next = self.pool.begin(number, SEGMENT_SLACK_BYTES, &[]).ok().flatten();
         }
         self.next.as_ref()?;
@@ -40,8 +40,8 @@ impl Appender {
     }
 
     /// The number of the next segment, if `used_min` bytes of this one are used.
-    pub(crate) fn segment_after(&self, used_min: usize) -> Option<u32> {
-        (self.active.end() >= used_min).then(|| self.active.image().segment() + 1)
+    pub(crate) fn segment_after(&self, used_min: usize) -> Option<SegmentNumber> {
+        (self.active.end() >= used_min).then(|| self.active.image().segment().next())
     }
 
     pub(super) fn show_active(&self) {
@@ -56,7 +56,7 @@ impl Appender {
             return Ok(None);
         }
         self.next = None;
-        self.pool.begin(self.active.image().segment() + 1, 0, &[])
+        self.pool.begin(self.active.image().segment().next(), 0, &[])
     }
 
     /// Makes the log continue after `last`, and drops everything before. A log on disk continues in
@@ -67,7 +67,7 @@ impl Appender {
         on_disk: Option<(LogBase, ImageWriter)>,
     ) -> Result<(), Poison> {
         let begins = on_disk.as_ref().map(|(base, image)| (base.segment, image.image().segment()));
-        let fits = begins.is_none_or(|(base, image)| base == u64::from(image));
+        let fits = begins.is_none_or(|(base, image)| base == image);
         invariant!(
             CallerPoisons,
             self.open.is_none() && fits,

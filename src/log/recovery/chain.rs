@@ -6,7 +6,7 @@ use crate::entry::LogId;
 use crate::error::Corrupt;
 use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::meta::{LogBase, Meta};
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// The state of the log after its last good frame.
 #[derive(Debug)]
@@ -104,7 +104,11 @@ impl Chain {
     }
 
     /// Whether a frame found at this place is the next one, except for its body and incarnation.
-    pub(in crate::log) fn continues(&self, header: &FrameHeader, place: (u64, u64)) -> bool {
+    pub(in crate::log) fn continues(
+        &self,
+        header: &FrameHeader,
+        place: (SegmentNumber, u64),
+    ) -> bool {
         (header.segment, header.offset) == place
             && self.sequence.is_before(header.opening.sequence)
             && header.previous == self.checksum

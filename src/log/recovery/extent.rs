@@ -4,13 +4,15 @@
 
 use super::scan::GoodFrame;
 use crate::codec::Extent;
+use crate::numbers::SegmentNumber;
 
 impl GoodFrame<'_> {
     /// Extent of the frame's entries; `None` if the segment's number or an offset does not fit 32
     /// bits.
     pub(crate) fn extent(&self) -> Option<Extent> {
         let at = |offset: u64| u32::try_from(offset).ok();
-        let (segment, frame) = (at(self.segment)?, at(self.offset)?);
+        let segment = Some(self.segment).filter(|segment| *segment < SegmentNumber::NOWHERE)?;
+        let frame = at(self.offset)?;
         let end = at(self.offset.checked_add(self.header.frame_bytes())?)?;
         let start = end.checked_sub(self.header.body_bytes)?;
         // SAFETY: the frame was read whole from the segment's file. If the segment gets an image,

@@ -8,6 +8,7 @@ use crate::disk::names::{Name, claimed_by, segment_name};
 use crate::disk::{Access, Disk, DiskFile, Listed};
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_BYTES_MAX};
+use crate::numbers::SegmentNumber;
 use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
 
 /// Bytes of a read after the first ones, unless a frame is longer.
@@ -23,7 +24,7 @@ pub(crate) struct Files {
     /// Whether HARD exists.
     pub(crate) hard: bool,
     /// Segment numbers, rising.
-    pub(crate) segments: Vec<u64>,
+    pub(crate) segments: Vec<SegmentNumber>,
     /// File names of snapshots.
     pub(crate) snapshots: Vec<String>,
     /// File names of unfinished snapshots.
@@ -131,7 +132,7 @@ pub(crate) fn refuse_claimed(disk: &dyn Disk) -> Result<(), OpenError> {
 pub(crate) fn refuse_unowned(
     disk: &dyn Disk,
     database_id: &DatabaseId,
-    segments: impl Iterator<Item = u64>,
+    segments: impl Iterator<Item = SegmentNumber>,
 ) -> Result<(), OpenError> {
     let of_segment = |file: &dyn DiskFile| is_no_segment(file, database_id);
     for number in segments {
@@ -191,7 +192,7 @@ fn beginning<const N: usize>(file: &dyn DiskFile) -> io::Result<[u8; N]> {
 /// A segment file, open for reading.
 #[derive(Debug)]
 pub(in crate::log) struct Segment {
-    pub(in crate::log) number: u64,
+    pub(in crate::log) number: SegmentNumber,
     pub(in crate::log) name: String,
     file: Arc<dyn DiskFile>,
     /// Length of the file at opening, at most [`SEGMENT_BYTES_MAX`].
@@ -199,7 +200,7 @@ pub(in crate::log) struct Segment {
 }
 
 impl Segment {
-    pub(in crate::log) fn open(disk: &dyn Disk, number: u64) -> Result<Self, OpenError> {
+    pub(in crate::log) fn open(disk: &dyn Disk, number: SegmentNumber) -> Result<Self, OpenError> {
         let name = segment_name(number);
         let file =
             disk.open(&name, Access::Read).map_err(|e| OpenError::io("opening", &*name, e))?;
@@ -227,7 +228,7 @@ impl Segment {
 pub(crate) fn first_frame(
     disk: &dyn Disk,
     database_id: &DatabaseId,
-    number: u64,
+    number: SegmentNumber,
 ) -> Result<Option<FrameHeader>, OpenError> {
     let bytes = Segment::open(disk, number)?.first_header()?;
     let header = bytes.and_then(|bytes| FrameHeader::parse(&bytes, database_id).ok());
@@ -246,7 +247,7 @@ pub(crate) fn check_lengths(disk: &dyn Disk) -> Result<(), OpenError> {
 #[derive(Debug, Default)]
 pub(in crate::log) struct Window {
     buffer: Vec<u8>,
-    segment: Option<u64>,
+    segment: Option<SegmentNumber>,
     start: u64,
     filled: usize,
     /// Number of bytes that the last read asked for. A read that continues from there asks for

@@ -20,6 +20,7 @@ use crate::log::hard::HardFile;
 use crate::log::meta::{LogBase, Meta, MetaFile};
 use crate::log::recovery::files::{foreign_files, list_files};
 use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
+use crate::numbers::SegmentNumber;
 use crate::snapshot::Snapshot;
 use crate::sync::thread;
 
@@ -123,7 +124,7 @@ fn freeze_once(disk: &dyn Disk) -> Result<(FrozenDisk, Option<(Meta, ScanResult)
     // Snapshots come before the log. The log has had every entry of a snapshot since before the
     // snapshot got its name.
     freeze_snapshots(disk, &mut frozen)?;
-    let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut segments: BTreeMap<SegmentNumber, Vec<u8>> = BTreeMap::new();
     let options = ScanOptions::looking_at(disk).by_meta(&meta, &damage);
     let result = scan(disk, &meta, options, &mut |frame| {
         let bytes = segments.entry(frame.segment).or_default();

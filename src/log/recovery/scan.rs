@@ -12,7 +12,7 @@ use crate::log::recovery::decision::Outcome;
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::survey::Survey;
 use crate::log::recovery::walk::{Found, Walk};
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// Options of a scan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +62,7 @@ pub(crate) struct GoodFrame<'a> {
     /// Header of the frame.
     pub(crate) header: FrameHeader,
     /// The segment of the frame.
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// Offset of the frame in the segment; the body follows the header.
     pub(crate) offset: u64,
     /// Header of the frame as it is on disk.
@@ -76,7 +76,7 @@ pub(crate) struct GoodFrame<'a> {
 pub(crate) struct Tail {
     /// The segment of the last good frame, or of the log base. Its file may be missing if there is
     /// no frame yet.
-    pub(crate) segment: u64,
+    pub(crate) segment: SegmentNumber,
     /// End of the last good frame; the next one starts at the next multiple of 64.
     pub(crate) offset: u64,
     /// The sequence of the next frame.
@@ -117,7 +117,7 @@ pub(crate) struct CutReport {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentSummary {
     /// Number of the segment.
-    pub(crate) number: u64,
+    pub(crate) number: SegmentNumber,
     /// Length of the file.
     pub(crate) file_bytes: u64,
     /// End of its last good frame.
@@ -133,7 +133,7 @@ pub(crate) struct SegmentSummary {
 }
 
 impl SegmentSummary {
-    pub(in crate::log) fn new(number: u64, file_bytes: u64) -> Self {
+    pub(in crate::log) fn new(number: SegmentNumber, file_bytes: u64) -> Self {
         Self {
             number,
             file_bytes,
@@ -168,7 +168,7 @@ pub(crate) struct ScanResult {
     pub(crate) segments: Vec<SegmentSummary>,
     /// Numbers of segment files below the log base: kept for reuse, or left by an interrupted
     /// purge. A writable open keeps them for reuse or removes them.
-    pub(crate) obsolete: Vec<u64>,
+    pub(crate) obsolete: Vec<SegmentNumber>,
     /// The damage at which the scan stopped.
     pub(crate) unreadable: Option<Unreadable>,
     /// Error of a log that reads well and is not the one that META describes: see

@@ -7,7 +7,7 @@ use crate::image::HALF_HEADER_BYTES;
 use crate::log::format::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader};
 use crate::log::recovery::files::{Segment, Window};
 use crate::log::recovery::walk::Walk;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// Everything found after the end of the log.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(in crate::log) struct Survey {
     /// all segments.
     pub(in crate::log) bytes: u64,
     /// Segment and offset of the first such byte.
-    pub(in crate::log) first: Option<(u64, u64)>,
+    pub(in crate::log) first: Option<(SegmentNumber, u64)>,
 }
 
 /// One segment's share of [`Survey::bytes`].
@@ -141,7 +141,7 @@ pub(in crate::log) fn next_lost_frame(
 }
 
 /// The segments from the current one on, and the start of the survey in each.
-fn places(walk: &Walk<'_>) -> Vec<(u64, u64)> {
+fn places(walk: &Walk<'_>) -> Vec<(SegmentNumber, u64)> {
     let (here, offset) = (walk.number, walk.next_offset());
     let later = walk.numbers.iter().filter(|number| **number >= here);
     let places = later.map(|number| (*number, if *number == here { offset } else { 0 }));
@@ -157,7 +157,7 @@ type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut E
 fn each_step(
     walk: &mut Walk<'_>,
     on_header: &mut OnHeader<'_>,
-) -> Result<Vec<(u64, u64, Extent)>, OpenError> {
+) -> Result<Vec<(SegmentNumber, u64, Extent)>, OpenError> {
     let mut extents = Vec::new();
     for (number, start) in places(walk) {
         let Some(segment) = walk.open(number)? else { continue };

@@ -6,13 +6,13 @@ use super::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
 use crate::bytes::put;
 use crate::config::CommitMode;
 use crate::disk::Disk;
-use crate::disk::names::segment_name;
+use crate::disk::names;
 use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::log::meta::{HardRecord, LogBase, Meta, MetaFile};
 use crate::log::test_disk::MemoryDisk;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 mod beside;
 mod blame;
@@ -21,6 +21,15 @@ mod verify;
 mod writer;
 
 use writer::{Writer, reseal};
+
+/// The file name of the segment with this number.
+fn segment_name(number: usize) -> String {
+    names::segment_name(segment(number))
+}
+
+fn segment(number: usize) -> SegmentNumber {
+    SegmentNumber::of_stored(number as u64)
+}
 
 const ID: [u8; 16] = *b"0123456789abcdef";
 
@@ -85,14 +94,17 @@ fn a_whole_log_is_read_to_its_end_over_segments_and_ends_without_a_cut() {
     assert_eq!(seen.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert_eq!(result.cut, None);
     let tail = result.tail;
-    assert_eq!((tail.segment, tail.offset), (1, log.segments[1].len() as u64));
+    assert_eq!((tail.segment, tail.offset), (segment(1), log.segments[1].len() as u64));
     assert_eq!(
         (tail.next_sequence.get(), tail.chain, tail.last),
         (6, log.chain, Some(LogId::new(8, 1)))
     );
     assert_eq!((tail.incarnation_seen_max, tail.durable_sequence_known.get()), (1, 5));
-    let shape: Vec<_> =
-        result.segments.iter().map(|s| (s.number, s.frames, s.first_index, s.last_index)).collect();
+    let shape: Vec<_> = result
+        .segments
+        .iter()
+        .map(|s| (s.number.get(), s.frames, s.first_index, s.last_index))
+        .collect();
     assert_eq!(shape, [(0, 3, Some(0), Some(5)), (1, 2, Some(6), Some(8))]);
     assert_eq!(result.segments[0].used_bytes, log.segments[0].len() as u64);
 }
@@ -124,9 +136,9 @@ fn every_flipped_bit_of_what_was_durable_is_corrupt_and_of_what_was_not_a_cut() 
                 *segment == number && (*start..*end).contains(&at)
             });
             let disk = log.disk(64);
-            let mut flipped = disk.bytes(&segment_name(number as u64));
+            let mut flipped = disk.bytes(&segment_name(number));
             flipped[at] ^= 1 << (bit % 8);
-            disk.set(&segment_name(number as u64), flipped);
+            disk.set(&segment_name(number), flipped);
             for durable in [0, 2, 5] {
                 let (seen, result) = read(&disk, &meta(durable));
                 let Some(frame) = frame else {
@@ -140,7 +152,7 @@ fn every_flipped_bit_of_what_was_durable_is_corrupt_and_of_what_was_not_a_cut() 
                 if (frame as u64) < durable {
                     let place = corrupt(result);
                     let start = log.frames[frame].1 as u64;
-                    assert_eq!((place.file, place.offset), (segment_name(number as u64), start));
+                    assert_eq!((place.file, place.offset), (segment_name(number), start));
                 } else {
                     let cut = result.unwrap().cut;
                     assert!(cut.is_some_and(|cut| cut.bytes > 0), "bit {bit} of {number}");
@@ -173,7 +185,7 @@ fn a_file_cut_short_at_any_byte_is_corrupt_if_durable_and_else_a_prefix() {
     for (number, bytes) in log.segments.iter().enumerate() {
         for length in 0..bytes.len() {
             let disk = log.disk(0);
-            disk.set(&segment_name(number as u64), bytes[..length].to_vec());
+            disk.set(&segment_name(number), bytes[..length].to_vec());
             let good = log
                 .frames
                 .iter()
@@ -219,7 +231,7 @@ fn frames_in_flight_may_be_lost_in_any_order_and_that_is_a_cut() {
         let disk = log.disk(64);
         for (frame, (number, start, end)) in log.frames[2..].iter().enumerate() {
             if lost >> frame & 1 == 1 {
-                let name = segment_name(*number as u64);
+                let name = segment_name(*number);
                 let mut bytes = disk.bytes(&name);
                 bytes[*start..*end].fill(0);
                 disk.set(&name, bytes);
@@ -329,7 +341,7 @@ fn a_lost_misdirected_or_duplicated_frame_is_found() {
         let disk = log.disk(64);
         let (source, start, end) = log.frames[from];
         let (target, at, _) = log.frames[to];
-        let name = segment_name(target as u64);
+        let name = segment_name(target);
         let mut bytes = disk.bytes(&name);
         let frame = &log.segments[source][start..end];
         let needed = bytes.len().max(at + frame.len());
@@ -480,12 +492,16 @@ fn a_log_with_a_base_starts_there_and_names_segments_below_as_obsolete() {
     .unwrap();
     assert!(end > 0);
     let last = Some(LogId::new(5, 1));
-    let base =
-        LogBase { segment: 1, sequence: FrameSequence::new(3), chain: third.checksum(&ID), last };
+    let base = LogBase {
+        segment: segment(1),
+        sequence: FrameSequence::new(3),
+        chain: third.checksum(&ID),
+        last,
+    };
     let based = Meta { base, committed: Some(40), ..meta(5) };
     let (seen, result) = read(&log.disk(0), &based);
     let result = result.unwrap();
-    assert_eq!((seen.len(), &result.obsolete[..]), (2, &[0][..]));
+    assert_eq!((seen.len(), &result.obsolete[..]), (2, &[segment(0)][..]));
     assert_eq!(result.tail.committed, Some(8), "nothing is committed here that is not here");
     let wrong = Meta { base: LogBase { last: Some(LogId::new(6, 1)), ..base }, ..based };
     corrupt(read(&log.disk(0), &wrong).1);

@@ -15,7 +15,7 @@ use crate::log::recovery::chain::Chain;
 use crate::log::recovery::decision::{Check, Finding, Incarnation, Outcome, decide};
 use crate::log::recovery::files::{Segment, Window, list_files};
 use crate::log::recovery::scan::SegmentSummary;
-use crate::numbers::FrameSequence;
+use crate::numbers::{FrameSequence, SegmentNumber};
 
 const HEADER_BYTES: u64 = FRAME_HEADER_BYTES as u64;
 
@@ -68,7 +68,7 @@ impl Found {
 
     /// Whether nothing that was written to segment `number` stands there: only zeros, or the file's
     /// earlier content.
-    fn is_vacant_in(&self, number: u64) -> bool {
+    fn is_vacant_in(&self, number: SegmentNumber) -> bool {
         let is_stale = |header: FrameHeader| {
             self.incarnation == Incarnation::Older
                 || (header.segment, header.offset) != (number, self.offset)
@@ -96,11 +96,11 @@ pub(in crate::log) struct Walk<'d> {
     database_id: DatabaseId,
     pub(in crate::log) chain: Chain,
     /// Segment numbers from the log base on, rising.
-    pub(in crate::log) numbers: Vec<u64>,
+    pub(in crate::log) numbers: Vec<SegmentNumber>,
     /// Segment numbers below the log base.
-    pub(in crate::log) obsolete: Vec<u64>,
+    pub(in crate::log) obsolete: Vec<SegmentNumber>,
     /// The current segment's number.
-    pub(in crate::log) number: u64,
+    pub(in crate::log) number: SegmentNumber,
     /// The current segment; `None` if its file is missing.
     segment: Option<Segment>,
     /// End of the last good frame in it; 0 if there is none.
@@ -184,7 +184,7 @@ impl<'d> Walk<'d> {
     }
 
     /// Moves to a place of the log.
-    fn enter(&mut self, number: u64, end: u64) -> Result<(), OpenError> {
+    fn enter(&mut self, number: SegmentNumber, end: u64) -> Result<(), OpenError> {
         if self.segment.as_ref().is_none_or(|segment| segment.number != number) {
             self.segment = self.open(number)?;
             if let Some(segment) = &self.segment {
@@ -197,7 +197,7 @@ impl<'d> Walk<'d> {
     }
 
     /// Opens a segment from the log base on; `None` if there is no such file.
-    pub(in crate::log) fn open(&self, number: u64) -> Result<Option<Segment>, OpenError> {
+    pub(in crate::log) fn open(&self, number: SegmentNumber) -> Result<Option<Segment>, OpenError> {
         match self.numbers.binary_search(&number) {
             Ok(_) => Segment::open(self.disk, number).map(Some),
             Err(_) => Ok(None),
@@ -216,7 +216,7 @@ impl<'d> Walk<'d> {
         if let Some(frame) = FoundFrame::if_good(&here) {
             return Ok(Ok(frame));
         }
-        let next = self.number.checked_add(1).map(|next| self.open(next)).transpose()?.flatten();
+        let next = self.open(self.number.next())?;
         let Some(next) = next else { return Ok(Err(here)) };
         let there = self.examine(&next, 0)?;
         let Some(frame) = FoundFrame::if_good(&there) else { return Ok(Err(here)) };
@@ -349,7 +349,7 @@ impl<'d> Walk<'d> {
         if self.segment.is_none() {
             return Ok(self.corrupt_at(self.number, 0, missing));
         }
-        let next = self.number.saturating_add(1);
+        let next = self.number.next();
         if !lost_here && self.numbers.last().is_some_and(|last| *last >= next) {
             // If the current segment ends here, the frame was in the next one.
             let ends_here = here.is_vacant_in(self.number);
@@ -376,14 +376,14 @@ impl<'d> Walk<'d> {
 
     /// The error for a finding in a segment. Nothing before the first frame of a log tells its
     /// index; then a good header does.
-    fn corrupt_as(&self, number: u64, found: &Found) -> Corrupt {
+    fn corrupt_as(&self, number: SegmentNumber, found: &Found) -> Corrupt {
         let place = self.corrupt_at(number, found.offset, found.complaint());
         let header = found.header.filter(|_| found.only_body_bad());
         let index = place.index.or(header.map(|header| header.opening.first_index));
         Corrupt { index, ..place }
     }
 
-    fn corrupt_at(&self, number: u64, offset: u64, what: &'static str) -> Corrupt {
+    fn corrupt_at(&self, number: SegmentNumber, offset: u64, what: &'static str) -> Corrupt {
         Corrupt { file: segment_name(number), offset, index: self.chain.next_index(), what }
     }
 

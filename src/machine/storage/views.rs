@@ -12,6 +12,7 @@ use super::{Storage, StorageBatch, Table};
 use crate::contract::view::{View, Views};
 use crate::entry::LogId;
 use crate::error::{Poison, ReadError, SnapshotError, StorageError, ViewError};
+use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::Partition;
 use crate::snapshot::{Snapshot, SnapshotKind};
@@ -214,7 +215,7 @@ impl<S: Storage> Views for StorageMachine<S> {
     }
 
     /// Nothing refers to the log.
-    fn let_go(&self, _snapshot: &Snapshot, _below: u64) -> Result<(), SnapshotError> {
+    fn let_go(&self, _snapshot: &Snapshot, _below: SegmentNumber) -> Result<(), SnapshotError> {
         Ok(())
     }
 }

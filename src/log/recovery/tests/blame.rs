@@ -8,7 +8,7 @@ fn damage_to_a_frame_names_the_first_index_it_loses() {
         let log = five_frames();
         let disk = log.disk(64);
         let (segment, _, end) = log.frames[number];
-        let name = segment_name(segment as u64);
+        let name = segment_name(segment);
         let mut bytes = disk.bytes(&name);
         bytes[end - 1] ^= 1;
         disk.set(&name, bytes);

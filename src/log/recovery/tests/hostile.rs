@@ -57,7 +57,7 @@ fn hostile_lengths_allocate_nothing() {
         assert!(seen.is_empty());
         // A length in range is a torn frame; no writer of ours wrote one out of range.
         assert_eq!(result.is_ok(), length == 32 << 20, "{length}");
-        let segment = Segment::open(&disk, 0).unwrap();
+        let segment = Segment::open(&disk, super::segment(0)).unwrap();
         let mut window = Window::default();
         assert!(window.read(&segment, 0, 128 + u64::from(length)).unwrap().is_none());
         assert!(window.read(&segment, u64::MAX, u64::MAX).unwrap().is_none());

@@ -21,7 +21,7 @@ fn verify_names_all_damage_and_goes_on_behind_it() {
         (VerifySummary { frames: 5, entries: 9, findings: 0 }, vec![])
     );
     // Damage the body of frame 1, the header of frame 3, and a bit of the older META slot.
-    let damage = |number: u64, at: usize| {
+    let damage = |number: usize, at: usize| {
         let mut bytes = disk.bytes(&segment_name(number));
         bytes[at] ^= 4;
         disk.set(&segment_name(number), bytes);

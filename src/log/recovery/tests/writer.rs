@@ -2,10 +2,9 @@
 
 use crc32c::crc32c;
 
-use super::ID;
+use super::{ID, segment, segment_name};
 use crate::bytes::put;
 use crate::codec::{self, Limits};
-use crate::disk::names::segment_name;
 use crate::entry::{Entry, LeaderTag};
 use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
 use crate::log::test_disk::MemoryDisk;
@@ -73,7 +72,7 @@ impl Writer {
             previous: self.chain,
             durable_sequence: FrameSequence::new(self.durable_sequence),
             committed: self.committed,
-            segment: self.segments.len() as u64 - 1,
+            segment: segment(self.segments.len() - 1),
             offset: self.segments.last().unwrap().len().next_multiple_of(64) as u64,
             body_crc: crc32c(body),
         }
@@ -116,7 +115,7 @@ impl Writer {
         let disk = MemoryDisk::default();
         for (number, bytes) in self.segments.iter().enumerate() {
             let bytes = [&bytes[..], &vec![0; zeros][..]].concat();
-            disk.set(&segment_name(number as u64), bytes);
+            disk.set(&segment_name(number), bytes);
         }
         disk
     }
