@@ -48,6 +48,14 @@ impl Value {
         }
     }
 
+    /// The value of the first `len` bytes.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the length of a part of 128 bytes")]
+    pub(crate) fn short(bytes: [u8; INLINE_BYTES_MAX], len: usize) -> Self {
+        debug_assert!(len <= INLINE_BYTES_MAX, "a part of the bytes");
+        Self(Kind::Inline { len: len as u8, bytes })
+    }
+
     /// The first `len` bytes of a buffer that no thread changes while it is shared.
     pub(crate) fn shared(bytes: Arc<[u8]>, len: usize) -> Self {
         Self(Kind::Shared { bytes, len })

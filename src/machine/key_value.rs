@@ -15,7 +15,7 @@ use super::store::{Change, Key, Store};
 use crate::bytes::{at_most, to_usize};
 use crate::codec::{BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef};
 use crate::contract::machine::StateMachineStats;
-use crate::contract::value::Value;
+use crate::contract::value::{INLINE_BYTES_MAX, Value};
 use crate::contract::view::{Head, View};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
@@ -123,16 +123,50 @@ impl<C: Cell> KeyValue<C> {
     /// The value of a key.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        self.read(key, |cell| cell.value(&self.context))
+        let (mut copy, mut long) = ([0; INLINE_BYTES_MAX], None);
+        let found = self.read(key, |cell| self.copy_short(cell, &mut copy, &mut long))?;
+        let Some(len) = found else { return Ok(None) };
+        if long.is_some() {
+            return Ok(long);
+        }
+        Ok(Some(Value::short(copy, len)))
     }
 
     /// Runs `read` over the value of a key, with no lock held.
+    #[inline]
     pub(crate) fn get_with<R>(
         &self,
         key: &[u8],
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, ReadError> {
-        Ok(self.get(key)?.map(|value| read(&value)))
+        let (mut copy, mut long) = ([0; INLINE_BYTES_MAX], None);
+        let found = self.read(key, |cell| self.copy_short(cell, &mut copy, &mut long))?;
+        Ok(match (found, &long) {
+            (None, _) => None,
+            (Some(_), Some(value)) => Some(read(value)),
+            (Some(len), None) => Some(read(&copy[..len])),
+        })
+    }
+
+    /// Copies a short value to `copy`, and returns its length. Sets `long` to any other value.
+    ///
+    /// A get copies only bytes under the lock. Making a [`Value`] there and moving it out would
+    /// cost as much as the look-up.
+    #[inline]
+    fn copy_short(
+        &self,
+        cell: &C,
+        copy: &mut [u8; INLINE_BYTES_MAX],
+        long: &mut Option<Value>,
+    ) -> Result<usize, ReadError> {
+        if cell.len() > INLINE_BYTES_MAX {
+            *long = Some(cell.value(&self.context)?);
+            return Ok(0);
+        }
+        cell.with(&self.context, |bytes| {
+            copy[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        })
     }
 
     /// Replaces the content of `out` by the value of a key, or by nothing. Returns whether the key

@@ -7,7 +7,7 @@ macro_rules! key_value_reads {
             /// Refuses reads after a failure: the state may be ahead of the durable entries.
             #[inline]
             fn check(&self) -> Result<(), $crate::error::ReadError> {
-                Ok(self.journal.poison().check()?)
+                self.journal.poison().check().map_err($crate::error::ReadError::Poisoned)
             }
 
             /// The value of `key`; `None` if it has none. Values of up to 128 bytes are copied.
@@ -33,6 +33,7 @@ macro_rules! key_value_reads {
             /// # Errors
             ///
             /// Returns the errors of `get`.
+            #[inline]
             pub fn get_with<R>(
                 &self,
                 key: &[u8],
