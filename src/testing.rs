@@ -20,7 +20,7 @@
 //! assert_eq!(taken.new, 1);
 //! assert_eq!(engine.stats().acknowledged, None);
 //! while engine.step_log_writer() {}
-//! while engine.step_worker(0) {}
+//! while engine.pipeline().step_worker(0) {}
 //! assert_eq!(engine.stats().acknowledged, Some(1));
 //!
 //! // The power fails, and takes with it everything that was not synced.
@@ -169,7 +169,7 @@ impl<M: StateMachine> Stepped<M> {
     /// Number of workers.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.manager.engine.workers.count()
+        self.manager.engine.pipeline().workers().count()
     }
 
     /// Advances the time, for lingers and [`Durability::Periodic`](crate::Durability::Periodic).
@@ -180,18 +180,18 @@ impl<M: StateMachine> Stepped<M> {
 
     /// Takes one step of a worker: at most one range. Returns whether it did anything.
     pub fn step_worker(&self, id: usize) -> bool {
-        self.worked(self.manager.engine.step_worker(id))
+        self.worked(self.manager.engine.pipeline().step_worker(id))
     }
 
     /// Takes one step of the log writer: one group, or closing the open frame. Returns whether it
     /// did anything.
     pub fn step_log_writer(&self) -> bool {
-        self.worked(self.manager.engine.log_desk.step_writer())
+        self.worked(self.manager.engine.pipeline().log_desk().step_writer())
     }
 
     /// Takes one step of the background: the next segment. Returns whether it did anything.
     pub fn step_background(&self) -> bool {
-        self.worked(self.manager.engine.log_desk.step_background())
+        self.worked(self.manager.engine.pipeline().log_desk().step_background())
     }
 
     /// Takes one step of filling the store after an opening from a snapshot: one chunk. Returns
@@ -207,7 +207,7 @@ impl<M: StateMachine> Stepped<M> {
 
     /// Calls the wakers after a step, as the threads' loops do.
     fn worked(&self, step: Step) -> bool {
-        self.manager.engine.progress.wake_tasks();
+        self.manager.engine.pipeline().progress().wake_tasks();
         step == Step::Worked
     }
 
@@ -226,7 +226,7 @@ impl<M: StateMachine> Stepped<M> {
 
     /// The reply of an applied entry, while its slot is valid: for twice the pipeline's depth.
     pub(crate) fn reply(&self, index: u64) -> Reply {
-        self.manager.engine.in_flight.reply(index)
+        self.manager.engine.pipeline().in_flight().reply(index)
     }
 
     /// The manager, for closing it.

@@ -1,351 +1,50 @@
-//! An engine: the state that the threads of one apply manager share, and the steps that they take.
+//! An engine: what the threads and the calls of one apply manager share.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::time::Duration;
-
-use crate::apply::counters::Counters;
-use crate::apply::desks::log::{Appending, LogDesk};
-use crate::apply::desks::snapshots::SnapshotDesk;
-use crate::apply::desks::storage::StorageDesk;
-use crate::apply::pipeline::claims::Released;
-use crate::apply::pipeline::feed::Feeding;
-use crate::apply::pipeline::in_flight::InFlight;
-use crate::apply::pipeline::latency::Latency;
-use crate::apply::pipeline::staging::begin_staging;
-use crate::apply::pipeline::worker::{Applying, Workers};
-use crate::apply::signals::Signals;
-use crate::bytes::at_most;
-use crate::clock::Clock;
-use crate::codec::PayloadRef;
+use crate::apply::desks::snapshots::{SnapshotDesk, SnapshotWork};
+use crate::apply::pipeline::Pipeline;
 use crate::config::ApplyConfig;
 use crate::contract::machine::StateMachine;
-use crate::disk::holders::{Holder, Holding};
-use crate::entry::LogId;
-use crate::error::{OpenError, Poison, WaitError};
-use crate::hook::Hook;
-use crate::log::JournalParts;
-use crate::log::figures::MemoryStats;
-use crate::numbers::Mark;
-use crate::progress::lifecycle::Lifecycle;
-use crate::progress::watermark::{Progress, Stage, WakesTasks};
-use crate::ranges::partition::Footprint;
-use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Mutex, Rank, set_aside};
-use crate::threads::Step;
+use crate::error::OpenError;
+use crate::sync::{Mutex, Rank};
 use crate::threads::cores::PinnedThread;
 
 /// The engine of one apply manager; see the module.
 #[derive(Debug)]
 pub(crate) struct Engine<M> {
-    pub(crate) machine: M,
-    pub(crate) config: ApplyConfig,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) in_flight: InFlight,
-    pub(crate) workers: Workers,
-    pub(crate) log_desk: LogDesk,
-    pub(crate) storage: StorageDesk,
-    /// Threads that want the workers idle: above 0, nothing is fed. Read under the appender's lock.
-    pub(crate) holding: AtomicU64,
-    /// Lock that admits one view at a time.
-    pub(crate) viewing: Mutex<()>,
-    pub(crate) snapshots: SnapshotDesk,
-    pub(crate) signals: Arc<Signals>,
-    pub(crate) latency: Arc<Latency>,
+    pipeline: Pipeline<M>,
+    snapshots: SnapshotDesk,
     /// Results of pinning the threads.
-    pub(crate) pinned: Mutex<Vec<PinnedThread>>,
-    pub(crate) counters: Counters,
+    pinned: Mutex<Vec<PinnedThread>>,
+}
+
+impl<M> Engine<M> {
+    #[inline]
+    pub(crate) fn pipeline(&self) -> &Pipeline<M> {
+        &self.pipeline
+    }
 }
 
 impl<M: StateMachine> Engine<M> {
     pub(crate) fn new(machine: M, config: ApplyConfig, workers: usize) -> Result<Self, OpenError> {
-        let clock = config.by_hand.clone().unwrap_or_else(Clock::real);
-        // A machine over a storage has one partition.
-        let workers = if machine.staging(Hook::ENGINE).is_some() { 1 } else { workers };
-        let start = machine.applied();
-        let replayed = machine.stats().applied_count;
-        let JournalParts { appender, log, table, rule, start, poison, memory } =
-            machine.journal().open(start)?;
-        let rule = begin_staging(&machine, log.is_none())?.unwrap_or(rule);
-        // Twice the pipeline: uncopied replies do not hold back a submission that fits it.
-        let in_flight = InFlight::new(2 * config.pipeline_depth, machine.reply_bytes_max())?;
-        let newest = log.as_ref().and_then(|log| log.opened_from());
-        if let Some(log) = &log {
-            log.set_clock(clock.clone());
-        }
-        let progress = Arc::new(Progress::new(rule, start, poison));
-        let start_mark = progress.applied_mark();
-        let ranges = config.pipeline_depth.clamp(64, 4096);
-        let crew = Workers::new(workers, ranges, start_mark);
-        let latency = Arc::new(Latency::new(clock, config.pipeline_depth));
-        let signals = Arc::new(Signals::new(Arc::clone(&progress), workers));
-        let shared = (Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&latency));
-        let memory = MemoryStats {
-            slots: in_flight.slots().memory_bytes(),
-            rings: crew.rings().memory_bytes(),
-            stamps: latency.memory_bytes(),
-            ..memory
-        };
+        let pipeline = Pipeline::new(machine, config, workers)?;
+        let newest = pipeline.log_desk().log().and_then(|log| log.opened_from());
         Ok(Self {
-            machine,
-            latency,
-            config,
-            in_flight,
-            workers: crew,
-            log_desk: LogDesk::new(appender, log, table, shared.clone()),
-            storage: StorageDesk::new(shared),
-            viewing: Mutex::new(Rank::ViewTurn, ()),
-            holding: AtomicU64::new(0),
+            pipeline,
             snapshots: SnapshotDesk::new(newest),
-            signals,
             pinned: Mutex::new(Rank::PinnedThreads, Vec::new()),
-            counters: Counters::new(start_mark, replayed, memory),
-            progress,
         })
     }
 
-    /// The last entry in the state, for a caller that holds the appender.
-    pub(crate) fn applied_in(&self, appending: &Appending) -> Option<LogId> {
-        let index = self.progress.applied_mark().last()?;
-        // An apply-only record may have moved the state to an index that the log lacks, or has
-        // under another log id. Machines over our log know their last entry; others have no
-        // records.
-        let own = self.log_desk.log().and_then(|_| self.machine.applied());
-        own.filter(|own| own.index == index).or_else(|| appending.appender.log_id(index))
+    pub(super) fn snapshots(&self) -> &SnapshotDesk {
+        &self.snapshots
     }
 
-    pub(crate) fn range_entries_max(&self) -> u32 {
-        // More entries than a range can count end it, as a full batch does.
-        at_most(self.config.batch_size as u64, u32::MAX).max(1)
+    /// The work on snapshots, and on the part of the log that they cover.
+    pub(super) fn snapshot_work(&self) -> SnapshotWork<'_, M> {
+        SnapshotWork { pipeline: &self.pipeline, desk: &self.snapshots }
     }
 
-    /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.
-    pub(crate) fn slot_limit(&self) -> Mark {
-        self.in_flight.limit(self.progress.applied_mark().max(self.progress.base()).next())
-    }
-
-    /// Hands committed entries to the workers while there is room. The caller holds the appender.
-    pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
-        if self.is_held() {
-            return Ok(false);
-        }
-        let linger = self.linger();
-        let mut through = Mark::ALL;
-        if now {
-            appending.linger.flush_to(self.progress.committed_mark());
-        } else if !linger.is_zero() {
-            let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
-            let to = self.progress.committed_mark();
-            let full = (self.full_batch(), self.machine.staging(Hook::ENGINE).is_some());
-            let now = || self.latency.now();
-            let Some(mark) = appending.linger.feeds_to(first, to, full, linger, now) else {
-                return Ok(false);
-            };
-            through = mark;
-        }
-        let slot_limit = self.slot_limit().min(through);
-        let fed = self.feed_to(appending, slot_limit)?;
-        if self.progress.committed_mark().min(through) <= slot_limit {
-            return Ok(fed);
-        }
-        // Pairs with the fence in `released`: of a commit and a claim's end, one sees the other.
-        fence(Ordering::SeqCst);
-        let slot_limit_now = self.slot_limit().min(through);
-        Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
-    }
-
-    /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
-    pub(crate) fn feed_now(&self) -> Result<(), Poison> {
-        let mut appending = self.log_desk.appending();
-        let fed = self.feed(&mut appending, true);
-        drop(appending);
-        fed.map_err(|poison| self.signals.fail(poison))?;
-        self.signals.notify_workers();
-        Ok(())
-    }
-
-    /// Feeds up to `slot_limit`, even during a pause.
-    pub(crate) fn feed_to(
-        &self,
-        appending: &mut Appending,
-        slot_limit: Mark,
-    ) -> Result<bool, Poison> {
-        self.guarded(|footprint| {
-            let feeding = Feeding {
-                progress: &self.progress,
-                rings: self.workers.rings(),
-                slots: self.in_flight.slots(),
-                range_entries_max: self.range_entries_max(),
-                slot_limit,
-                footprint,
-            };
-            feeding.feed(&mut appending.appender)
-        })
-    }
-
-    /// Whether a thread waits for the workers to be idle. The caller holds the appender.
-    #[inline]
-    pub(crate) fn is_held(&self) -> bool {
-        self.holding.load(Ordering::Relaxed) > 0
-    }
-
-    /// Runs `run`, which asks the machine for footprints. The poison of a panic names the entry.
-    pub(crate) fn guarded<T>(
-        &self,
-        run: impl FnOnce(&dyn Fn(u64, &PayloadRef<'_>) -> Footprint) -> Result<T, Poison>,
-    ) -> Result<T, Poison> {
-        let at = Cell::new(0);
-        let footprint = |index: u64, payload: &PayloadRef<'_>| {
-            at.set(index);
-            let _aside = set_aside();
-            self.machine.footprint(payload)
-        };
-        catch_unwind(AssertUnwindSafe(|| run(&footprint)))
-            .unwrap_or_else(|_panic| Err(Poison::Panic { index: at.get() }))
-    }
-
-    pub(crate) fn applying(&self) -> Applying<'_, M> {
-        Applying {
-            machine: &self.machine,
-            workers: &self.workers,
-            in_flight: &self.in_flight,
-            table: self.log_desk.table(),
-            progress: &self.progress,
-            counters: &self.counters,
-            latency: &self.latency,
-            is_alone: self.log_desk.log().is_none(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn has_failed(&self) -> bool {
-        self.progress.poison.get().is_some()
-    }
-
-    /// A guard whose drop calls the wakers of tasks, after all locks taken later are released.
-    #[inline]
-    pub(crate) fn wakes_tasks(&self) -> WakesTasks<'_> {
-        WakesTasks(&self.progress)
-    }
-
-    /// Takes one step of worker `id`. A failure has poisoned the engine.
-    pub(crate) fn step_worker(&self, id: usize) -> Step {
-        if self.progress.poison.get().is_some() {
-            return Step::Idle;
-        }
-        let step = match self.applying().step(id) {
-            Ok(Step::Idle) if self.has_unfed() => self.feed_or_commit(id),
-            other => other,
-        };
-        match step {
-            Ok(step) => {
-                if step == Step::Worked {
-                    self.latency.note(self.progress.acknowledged_mark());
-                    // The move of the watermark, or the view token, has passed a fence.
-                    self.signals.workers_bell().ring_after_fence();
-                }
-                step
-            }
-            Err(poison) => {
-                self.signals.fail(poison);
-                Step::Idle
-            }
-        }
-    }
-
-    /// Whether there may be committed entries that no worker has got.
-    pub(crate) fn has_unfed(&self) -> bool {
-        self.progress.committed_mark() > self.progress.applied_mark()
-    }
-
-    /// Feeds a worker that ran dry, if no thread holds the appender; a holder feeds at release.
-    pub(super) fn feed_dry(&self) -> Result<Step, Poison> {
-        let fed = match self.log_desk.try_appending() {
-            Some(mut appending) => self.feed(&mut appending, false)?,
-            None => return Ok(Step::Blocked),
-        };
-        if fed {
-            self.signals.notify_workers();
-        }
-        Ok(if fed { Step::Worked } else { Step::Idle })
-    }
-
-    /// Blocks until `stage` covers `index`. Meanwhile writes the log, if no other thread does. The
-    /// caller holds no lock, because wakers may be called.
-    pub(crate) fn wait(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
-    }
-
-    /// Waits as [`Engine::wait`] does, but leaves wakers to others, as its caller holds a lock.
-    pub(crate) fn wait_under_lock(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        self.wait_and_wake(index, stage, timeout, || {
-            self.signals.leave_tasks(self.log_desk.log().is_some())
-        })
-    }
-
-    fn wait_and_wake(
-        &self,
-        index: u64,
-        stage: Stage,
-        timeout: Duration,
-        wake: impl FnOnce(),
-    ) -> Result<(), WaitError> {
-        self.log_desk.begin_wait(index, stage, timeout)?;
-        self.end_linger()?;
-        match self.lone_storage() {
-            Some(staging) if stage == Stage::Durable => self.storage.wait(staging, index, timeout),
-            _ => {
-                let may_write = self.config.by_hand.is_none();
-                self.log_desk.wait(index, stage, timeout, may_write, wake)
-            }
-        }
-    }
-
-    /// Counts a holder of the directory.
-    pub(crate) fn holding(&self, holder: Holder) -> Option<Holding> {
-        let holders = self.log_desk.log()?.disk().holders(Hook::ENGINE)?;
-        Some(holders.hold(holder))
-    }
-
-    /// The phase of this engine's end.
-    #[inline]
-    pub(crate) fn lifecycle(&self) -> &Lifecycle {
-        &self.progress.lifecycle
-    }
-
-    /// Whether calls that would change anything are refused.
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lifecycle().is_closing()
-    }
-}
-
-impl<M: StateMachine> Released for Engine<M> {
-    /// Feeds entries that wait for slots: the workers may all be asleep.
-    fn released(&self, first: u64) {
-        fence(Ordering::SeqCst);
-        let limit = self.in_flight.limit_from(first);
-        if self.progress.committed_mark() <= limit || self.has_failed() {
-            return;
-        }
-        let mut appending = self.log_desk.appending();
-        let fed = self.feed(&mut appending, false);
-        drop(appending);
-        match fed {
-            Ok(true) => self.signals.notify_workers(),
-            Ok(false) => {}
-            Err(poison) => drop(self.signals.fail(poison)),
-        }
+    pub(super) fn pinned(&self) -> &Mutex<Vec<PinnedThread>> {
+        &self.pinned
     }
 }

@@ -107,7 +107,7 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 
     fn of(engine: Arc<Engine<M>>, threads: Threads) -> Self {
-        let holding = engine.holding(Holder::OpenManager);
+        let holding = engine.pipeline().holding(Holder::OpenManager);
         let end = Mutex::new(Rank::ManagerEnd, End { holding, ..End::default() });
         let threads = Mutex::new(Rank::ManagerThreads, threads);
         let stats_reader = StatsReader::new(&engine);
@@ -117,14 +117,14 @@ impl<M: StateMachine> ApplyManager<M> {
     /// A cheap handle for reading the machine from any thread, also after the manager is closed.
     #[must_use]
     pub fn reader(&self) -> Reader<M> {
-        let holding = self.engine.holding(Holder::Reader);
+        let holding = self.engine.pipeline().holding(Holder::Reader);
         Reader { engine: Arc::clone(&self.engine), holding }
     }
 
     /// The state machine.
     #[must_use]
     pub fn machine(&self) -> &M {
-        &self.engine.machine
+        self.engine.pipeline().machine()
     }
 
     /// The last entry that is in the state, for every partition; `None` before the first. The call
@@ -132,7 +132,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// a turn.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
-        self.engine.applied_in(&self.engine.log_desk.appending())
+        self.engine.pipeline().applied_in(&self.engine.pipeline().log_desk().appending())
     }
 
     /// Submits committed entries and returns at once: they are then in the log's memory.
@@ -148,7 +148,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// [`SubmitError::Poisoned`] only a new opening tells. It is [`SubmitError::Conflict`] for an
     /// index that another entry has.
     pub fn apply_entries(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
-        let taken = self.engine.submit(entries, Mode::Async)?;
+        let taken = self.engine.pipeline().submit(entries, Mode::Async)?;
         Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
@@ -165,7 +165,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let entries = std::slice::from_ref(entry);
         let mut reply = Reply::Applied;
         self.apply_sync(entries, timeout, |engine, submission| {
-            reply = engine.reply(entry, submission);
+            reply = engine.pipeline().reply(entry, submission);
         })?;
         Ok(reply)
     }
@@ -184,7 +184,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ) -> Result<(), ApplyError> {
         replies.clear();
         self.apply_sync(entries, timeout, |engine, submission| {
-            engine.replies(entries, submission, replies);
+            engine.pipeline().replies(entries, submission, replies);
         })
     }
 
@@ -194,12 +194,13 @@ impl<M: StateMachine> ApplyManager<M> {
         timeout: Duration,
         copy_replies: impl FnOnce(&Engine<M>, &Submission<'_>),
     ) -> Result<(), ApplyError> {
-        let submitted = self.engine.submit(entries, Mode::Sync);
+        let submitted = self.engine.pipeline().submit(entries, Mode::Sync);
         let submitted =
             submitted.map_err(|source| ApplyError::Submit { source, submitted_through: None })?;
         let Some(submission) = submitted else { return Ok(()) };
         let last = submission.last;
         self.engine
+            .pipeline()
             .wait(last, Stage::Acknowledged, timeout)
             .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
         copy_replies(&self.engine, &submission);
@@ -213,7 +214,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn wait_for_apply(&self, index: u64, timeout: Duration) -> Result<(), WaitError> {
-        self.engine.wait(index, Stage::Acknowledged, timeout)
+        self.engine.pipeline().wait(index, Stage::Acknowledged, timeout)
     }
 
     /// Blocks until a named watermark covers `index`.
@@ -226,12 +227,12 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn wait_until(&self, index: u64, stage: Stage, timeout: Duration) -> Result<(), WaitError> {
         if stage == Stage::Durable
-            && let Some(log) = self.engine.log_desk.log()
+            && let Some(log) = self.engine.pipeline().log_desk().log()
             && log.durability() != Durability::Sync
         {
-            self.engine.log_desk.want_sync(log);
+            self.engine.pipeline().log_desk().want_sync(log);
         }
-        self.engine.wait(index, stage, timeout)
+        self.engine.pipeline().wait(index, stage, timeout)
     }
 
     /// A future that completes when `index` is acknowledged. It is bound to no runtime.
@@ -242,7 +243,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// harms no other waiter; see [`ApplyStats`](crate::ApplyStats).
     #[must_use = "a future does nothing until it is polled"]
     pub fn acknowledged(&self, index: u64) -> Acknowledged {
-        Acknowledged::new(Arc::clone(&self.engine.progress), index)
+        Acknowledged::new(Arc::clone(self.engine.pipeline().progress()), index)
     }
 
     /// Blocks until everything submitted before the call is acknowledged and (if there is a log) on
@@ -254,7 +255,7 @@ impl<M: StateMachine> ApplyManager<M> {
     ///
     /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
-        let _tasks = self.engine.wakes_tasks();
+        let _tasks = self.engine.pipeline().wakes_tasks();
         self.flush(timeout)
     }
 
@@ -262,15 +263,15 @@ impl<M: StateMachine> ApplyManager<M> {
     /// hold a lock.
     fn flush(&self, timeout: Duration) -> Result<(), WaitError> {
         let started = Instant::now();
-        let progress = &self.engine.progress;
+        let progress = self.engine.pipeline().progress();
         let committed = progress.committed_mark();
-        self.engine.feed_now().map_err(WaitError::Poisoned)?;
-        self.engine.log_desk.sync(timeout)?;
+        self.engine.pipeline().feed_now().map_err(WaitError::Poisoned)?;
+        self.engine.pipeline().log_desk().sync(timeout)?;
         match committed.last() {
             Some(last) => {
                 let left = timeout.saturating_sub(started.elapsed());
-                self.engine.wait_under_lock(last, Stage::Acknowledged, left)?;
-                self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
+                self.engine.pipeline().wait_under_lock(last, Stage::Acknowledged, left)?;
+                self.engine.pipeline().sync_storage(committed).map_err(WaitError::Poisoned)
             }
             None => Ok(progress.poison.check()?),
         }
@@ -279,28 +280,28 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Number of entries submitted and not yet acknowledged.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
-        self.engine.progress.pending()
+        self.engine.pipeline().progress().pending()
     }
 
     /// Percentage of pending entries in the pipeline's depth, 0.0 to 100.0.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]
     pub fn pipeline_utilization(&self) -> f64 {
-        let depth = self.engine.config.pipeline_depth as f64;
+        let depth = self.engine.pipeline().config().pipeline_depth as f64;
         (self.pending_count() as f64 * 100.0 / depth).min(100.0)
     }
 
     /// Whether a submission of one entry would be refused as full, by the pipeline's depth alone.
     #[must_use]
     pub fn is_pipeline_full(&self) -> bool {
-        self.pending_count() >= self.engine.config.pipeline_depth as u64
+        self.pending_count() >= self.engine.pipeline().config().pipeline_depth as u64
     }
 
     /// Most memory of a [`StateMachine`] and its engine in bytes, without keys and values, views,
     /// and snapshots being written.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.engine.counters.memory().sum()
+        self.engine.pipeline().counters().memory().sum()
     }
 
     /// Closes the engine: stops taking entries, waits until everything submitted is acknowledged
@@ -330,7 +331,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns the errors of [`close`](ApplyManager::close); [`CloseError::Wait`] also if another
     /// call takes longer than `timeout`.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), CloseError> {
-        let lifecycle = self.engine.lifecycle();
+        let lifecycle = self.engine.pipeline().lifecycle();
         if lifecycle.is_of_a_parent() {
             // The parent's engine continues, so nothing is closed, and no waker is called.
             return self.note_outcome(Err(CloseError::Poisoned(LockLost::Forked.into())));
@@ -342,9 +343,9 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         // A waker may close the manager as well, so wakers run when the outcome is known and no
         // lock is held.
-        let _tasks = self.engine.wakes_tasks();
+        let _tasks = self.engine.pipeline().wakes_tasks();
         let began = Instant::now();
-        if !self.engine.refuse_submissions() {
+        if !self.engine.pipeline().refuse_submissions() {
             return self.wait_for_outcome(timeout.saturating_sub(began.elapsed()));
         }
         let outcome = self.shut_down(timeout, began);
@@ -387,7 +388,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn shut_down(&self, timeout: Duration, began: Instant) -> Result<(), CloseError> {
         let mut threads = self.threads.lock();
-        let flushed = if self.engine.config.by_hand.is_none() {
+        let flushed = if self.engine.pipeline().config().by_hand.is_none() {
             self.flush(timeout)
         } else {
             self.drain_by_hand()
@@ -397,27 +398,27 @@ impl<M: StateMachine> ApplyManager<M> {
             _ => timeout.saturating_sub(began.elapsed()).max(END_TIMEOUT_MIN),
         };
         let ended = threads.stop(&self.engine, left);
-        self.engine.progress.end();
+        self.engine.pipeline().progress().end();
         flushed.map_err(|error| match error {
             WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
             other => CloseError::Wait(other),
         })?;
         // A caller may be writing a snapshot, or moving the log's beginning. The end of the threads
         // soon ends that.
-        let turn = self.engine.snapshots.turn_within(timeout.saturating_sub(began.elapsed()));
+        let turn = self.engine.snapshots().turn_within(timeout.saturating_sub(began.elapsed()));
         let Some(_turn) = turn.filter(|_| ended) else {
             // That caller may still write, so the log is not marked as closed.
             return Err(CloseError::Wait(self.timed_out(began.elapsed())));
         };
-        let committed = self.engine.progress.committed_mark().last();
-        match self.engine.log_desk.log() {
+        let committed = self.engine.pipeline().progress().committed_mark().last();
+        match self.engine.pipeline().log_desk().log() {
             Some(log) => Ok(log.close(committed)?),
-            None => Ok(self.engine.progress.poison.check()?),
+            None => Ok(self.engine.pipeline().progress().poison.check()?),
         }
     }
 
     fn timed_out(&self, waited: Duration) -> WaitError {
-        let progress = &self.engine.progress;
+        let progress = self.engine.pipeline().progress();
         let submitted = progress.submitted_mark().last();
         let reached = progress.acknowledged_mark().last();
         WaitError::Timeout { index: submitted.unwrap_or(0), reached, submitted, waited }
@@ -425,19 +426,20 @@ impl<M: StateMachine> ApplyManager<M> {
 
     /// Takes the steps in the closing thread, in an engine without threads.
     fn drain_by_hand(&self) -> Result<(), WaitError> {
-        let progress = &self.engine.progress;
-        let log = self.engine.log_desk.log();
-        let sequence = log.map_or(FrameSequence::NONE, |log| self.engine.log_desk.want_sync(log));
-        self.engine.feed_now().map_err(WaitError::Poisoned)?;
+        let progress = self.engine.pipeline().progress();
+        let log = self.engine.pipeline().log_desk().log();
+        let sequence =
+            log.map_or(FrameSequence::NONE, |log| self.engine.pipeline().log_desk().want_sync(log));
+        self.engine.pipeline().feed_now().map_err(WaitError::Poisoned)?;
         let undone = || {
             progress.acknowledged_mark() < progress.committed_mark()
                 || log.is_some_and(|log| log.durable_sequence() < sequence)
         };
         while undone() {
             progress.poison.check()?;
-            let mut worked = self.engine.log_desk.step_writer() == Step::Worked;
-            for id in 0..self.engine.workers.count() {
-                worked |= self.engine.step_worker(id) == Step::Worked;
+            let mut worked = self.engine.pipeline().log_desk().step_writer() == Step::Worked;
+            for id in 0..self.engine.pipeline().workers().count() {
+                worked |= self.engine.pipeline().step_worker(id) == Step::Worked;
             }
             if !worked {
                 thread::yield_now();
@@ -445,32 +447,32 @@ impl<M: StateMachine> ApplyManager<M> {
         }
         progress.poison.check()?;
         let committed = progress.committed_mark();
-        self.engine.sync_storage(committed).map_err(WaitError::Poisoned)
+        self.engine.pipeline().sync_storage(committed).map_err(WaitError::Poisoned)
     }
 
     /// The first failure; `None` while the engine works.
     #[must_use]
     pub fn poison(&self) -> Option<Poison> {
-        self.engine.progress.poison.get().cloned()
+        self.engine.pipeline().progress().poison.get().cloned()
     }
 }
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
         let mut threads = self.threads.lock();
-        if self.engine.lifecycle().is_of_a_parent() {
+        if self.engine.pipeline().lifecycle().is_of_a_parent() {
             // This is a copy that `fork` made. The parent's engine continues, and only the parent
             // may write its files.
             threads.forget();
             return;
         }
-        self.stats_reader.end(self.engine.config.close_timeout);
-        if self.engine.is_closed() {
-            threads.stop(&self.engine, self.engine.config.close_timeout);
+        self.stats_reader.end(self.engine.pipeline().config().close_timeout);
+        if self.engine.pipeline().is_closed() {
+            threads.stop(&self.engine, self.engine.pipeline().config().close_timeout);
             return;
         }
         drop(threads);
-        if let Err(error) = self.shutdown(self.engine.config.close_timeout) {
+        if let Err(error) = self.shutdown(self.engine.pipeline().config().close_timeout) {
             tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
         }
     }
@@ -501,6 +503,6 @@ impl<M> Deref for Reader<M> {
     type Target = M;
 
     fn deref(&self) -> &M {
-        &self.engine.machine
+        self.engine.pipeline().machine()
     }
 }

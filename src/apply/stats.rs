@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::apply::desks::compaction::CompactionStats;
 use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
+use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::latency::LatencyStats;
 use crate::config::Durability;
 use crate::contract::machine::{StateMachine, StateMachineStats};
@@ -14,7 +15,7 @@ use crate::error::Poison;
 use crate::log::RecoveryReport;
 use crate::log::figures::{DiskStats, LogWriterStats, MemoryStats};
 use crate::threads::cores::{PinOutcome, PinnedThread};
-use crate::times::TimeStats;
+use crate::times::{TimeHistogram, TimeStats};
 
 pub use crate::apply::stats::reader::StatsReader;
 
@@ -118,7 +119,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// what comes after. Call it after a warm-up, for instance, or once for each interval of a
     /// monitor.
     pub fn reset_latency(&self) {
-        self.engine.latency.reset();
+        self.engine.pipeline().latency().reset();
     }
 }
 
@@ -126,21 +127,22 @@ impl<M: StateMachine> Engine<M> {
     /// See [`ApplyManager::stats`].
     #[allow(clippy::cast_precision_loss, reason = "percentages and milliseconds")]
     pub(crate) fn stats(&self) -> ApplyStats {
-        let engine = self;
-        let progress = &engine.progress;
+        let pipeline = self.pipeline();
+        let progress = pipeline.progress();
         // Read in this order: a purged entry was in a snapshot before, and was applied before that.
-        let purged = engine.log_desk.log().and_then(|log| log.base().last).map(|last| last.index);
-        let snapshot = engine.snapshots.newest_mark().last();
+        let purged =
+            pipeline.log_desk().log().and_then(|log| log.base().last).map(|last| last.index);
+        let snapshot = self.snapshots().newest_mark().last();
         let applied_mark = progress.applied_mark();
-        let total_applied = engine.counters.applied(progress);
-        let total_failed = engine.counters.rejected(total_applied);
-        engine.latency.settle(progress.acknowledged_mark());
-        let latency = engine.latency.stats();
-        let pinned_threads = engine.pinned.lock().clone();
+        let total_applied = pipeline.counters().applied(progress);
+        let total_failed = pipeline.counters().rejected(total_applied);
+        pipeline.latency().settle(progress.acknowledged_mark());
+        let latency = pipeline.latency().stats();
+        let pinned_threads = self.pinned().lock().clone();
         let submitted_mark = progress.submitted_mark();
         let io_fallback =
-            engine.log_desk.log().and_then(|log| log.io_fallback()).map(str::to_owned);
-        let (io_backend, log_writer, recovery) = match engine.log_desk.log() {
+            pipeline.log_desk().log().and_then(|log| log.io_fallback()).map(str::to_owned);
+        let (io_backend, log_writer, recovery) = match pipeline.log_desk().log() {
             Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
         };
@@ -155,8 +157,8 @@ impl<M: StateMachine> Engine<M> {
             average_latency_ms: latency.mean_ns as f64 / 1e6,
             pending_count: progress.pending(),
             pipeline_size: submitted_mark.since(applied_mark.max(progress.base())),
-            pipeline_capacity: engine.config.pipeline_depth as u64,
-            worker_count: engine.workers.count(),
+            pipeline_capacity: pipeline.config().pipeline_depth as u64,
+            worker_count: pipeline.workers().count(),
             workers_pinned: workers_pinned(&pinned_threads),
             pinned_threads,
             submitted: submitted_mark.last(),
@@ -170,27 +172,40 @@ impl<M: StateMachine> Engine<M> {
             waker_longest: progress.waiters.longest(),
             wakers_panicked: progress.waiters.panicked(),
             io_backend,
-            durability: engine.durability(),
+            durability: pipeline.durability(),
             io_fallback,
             log_writer,
-            times: engine.times(),
+            times: times(pipeline),
             recovery,
-            compaction: engine.snapshots.compaction().stats(),
-            memory_bytes: engine.counters.memory().sum(),
-            memory: engine.counters.memory(),
+            compaction: self.snapshots().compaction().stats(),
+            memory_bytes: pipeline.counters().memory().sum(),
+            memory: pipeline.counters().memory(),
             disk: DiskStats {
-                snapshot_bytes: engine.snapshots.newest_bytes(),
-                ..engine.log_desk.log().map_or(DiskStats::default(), |log| log.disk_stats())
+                snapshot_bytes: self.snapshots().newest_bytes(),
+                ..pipeline.log_desk().log().map_or(DiskStats::default(), |log| log.disk_stats())
             },
             poison: progress.poison.get().cloned(),
             machine: StateMachineStats {
-                applied_count: engine.counters.replayed() + total_applied,
+                applied_count: pipeline.counters().replayed() + total_applied,
                 last_applied: applied_mark.last(),
                 last_snapshot: snapshot,
-                ..engine.machine.stats()
+                ..pipeline.machine().stats()
             },
         }
     }
+}
+
+/// Every histogram at this moment.
+fn times<M: StateMachine>(pipeline: &Pipeline<M>) -> TimeStats {
+    let mut times = TimeStats {
+        apply_range: pipeline.workers().apply_times(),
+        ..pipeline.latency().times.histograms()
+    };
+    if let Some(log) = pipeline.log_desk().log() {
+        log.add_times(&mut times);
+        times.recovery = TimeHistogram::of(log.opened_in());
+    }
+    times
 }
 
 fn workers_pinned(threads: &[PinnedThread]) -> u64 {

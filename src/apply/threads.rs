@@ -53,8 +53,8 @@ impl Threads {
     /// Starts the workers and, for an engine with a log, the log writer and the background.
     pub(crate) fn start<M: StateMachine>(engine: &Arc<Engine<M>>) -> io::Result<Self> {
         let mut threads = Self::new();
-        let config = &engine.config;
-        for id in 0..engine.workers.count() {
+        let config = engine.pipeline().config();
+        for id in 0..engine.pipeline().workers().count() {
             let name = format!("sprag-apply-{id}");
             let pin = config.pin_workers.then(|| {
                 let listed = id.checked_rem(config.worker_cores.len());
@@ -70,7 +70,7 @@ impl Threads {
                 worker(engine, id);
             })?;
         }
-        if engine.log_desk.log().is_some() {
+        if engine.pipeline().log_desk().log().is_some() {
             let name = "sprag-log".to_owned();
             let core = config.log_writer_core.map(Core::named);
             let pin = core.map(|core| Pin::new(engine, &name, Some(core)));
@@ -80,8 +80,9 @@ impl Threads {
             })?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
-        let compacts = engine.log_desk.log().is_some_and(|log| log.compaction_policy().is_some());
-        if compacts || engine.machine.stats().unfilled_chunks > 0 {
+        let compacts =
+            engine.pipeline().log_desk().log().is_some_and(|log| log.compaction_policy().is_some());
+        if compacts || engine.pipeline().machine().stats().unfilled_chunks > 0 {
             threads.spawn(engine, "sprag-compact".to_owned(), compaction)?;
         }
         Ok(threads)
@@ -102,7 +103,10 @@ impl Threads {
                 return run(&shared);
             }
             if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
-                shared.signals.fail(Poison::Internal("a thread of the engine panicked"));
+                shared
+                    .pipeline()
+                    .signals()
+                    .fail(Poison::Internal("a thread of the engine panicked"));
             }
         };
         match start(name, body) {
@@ -111,7 +115,7 @@ impl Threads {
                 Ok(())
             }
             Err(error) => {
-                self.stop(engine, engine.config.close_timeout);
+                self.stop(engine, engine.pipeline().config().close_timeout);
                 Err(error)
             }
         }
@@ -120,13 +124,13 @@ impl Threads {
     /// Ends all threads, and waits for them for `timeout` at most. A thread that is stuck in a
     /// state machine is abandoned then. Returns whether all have ended.
     pub(crate) fn stop<M: StateMachine>(&mut self, engine: &Engine<M>, timeout: Duration) -> bool {
-        engine.lifecycle().begin_stopping();
+        engine.pipeline().lifecycle().begin_stopping();
         // A thread that looked for work just before the flag was set does not sleep for long: it
         // has a token.
         self.handles.iter().for_each(|handle| handle.thread().unpark());
-        engine.signals.notify_threads();
+        engine.pipeline().signals().notify_threads();
         // A caller that waits for a worker takes the worker's steps from now on.
-        engine.signals.ring_bells();
+        engine.pipeline().signals().ring_bells();
         // A call that timed out before has abandoned the threads that are left.
         let all_ended = self.handles.is_empty() || self.running.wait_for_none(timeout);
         for handle in self.handles.drain(..).filter(|handle| all_ended || has_ended(handle)) {
@@ -192,7 +196,7 @@ struct Pin {
 
 impl Pin {
     fn new<M: StateMachine>(engine: &Engine<M>, name: &str, core: Option<Core>) -> Self {
-        let mut pinned = engine.pinned.lock();
+        let mut pinned = engine.pinned().lock();
         pinned.push(PinnedThread {
             thread: name.to_owned(),
             core: core.as_ref().map(Core::number),
@@ -207,7 +211,7 @@ impl Pin {
             Some(core) => core.pin(),
             None => PinOutcome::Failed("the system names no cores".to_owned()),
         };
-        if let Some(thread) = engine.pinned.lock().get_mut(self.at) {
+        if let Some(thread) = engine.pinned().lock().get_mut(self.at) {
             thread.outcome = outcome;
         }
     }
@@ -232,18 +236,18 @@ fn has_patience(spin: &mut Spin, step: Step) -> bool {
 }
 
 pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
-    let Some(signal) = engine.signals.worker(id) else { return };
+    let Some(signal) = engine.pipeline().signals().worker(id) else { return };
     signal.attach();
     let mut spin = Spin::long();
-    while !engine.lifecycle().is_stopping() {
-        let step = engine.step_worker(id);
-        engine.progress.wake_tasks();
+    while !engine.pipeline().lifecycle().is_stopping() {
+        let step = engine.pipeline().step_worker(id);
+        engine.pipeline().progress().wake_tasks();
         if step == Step::Worked {
             spin.reset();
             continue;
         }
         // The worker's place is free, and its ring may have run dry.
-        engine.signals.workers_bell().ring();
+        engine.pipeline().signals().workers_bell().ring();
         if !has_patience(&mut spin, step) {
             if step == Step::Blocked {
                 signal.sleep(Some(BLOCKED_SLEEP), || false);
@@ -254,14 +258,15 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
         }
     }
     // Its place is free for good.
-    engine.signals.workers_bell().ring();
+    engine.pipeline().signals().workers_bell().ring();
 }
 
 /// Time that a worker may sleep without a call: entries are fed when their linger is over. After a
 /// failure nothing is due.
 pub(super) fn worker_sleeps<M: StateMachine>(engine: &Engine<M>) -> Option<Duration> {
-    let linger = engine.linger();
-    (!linger.is_zero() && engine.has_unfed() && !engine.has_failed()).then_some(linger)
+    let linger = engine.pipeline().linger();
+    (!linger.is_zero() && engine.pipeline().has_unfed() && !engine.pipeline().has_failed())
+        .then_some(linger)
 }
 
 /// Whether a worker that is about to sleep for `longest` must not sleep.
@@ -272,61 +277,63 @@ pub(super) fn worker_wakes<M: StateMachine>(
 ) -> bool {
     // Entries may have come, and been held back, since the time was computed.
     let lingers = || longest.is_none() && worker_sleeps(engine).is_some();
-    (!engine.has_failed() && (!engine.workers.rings().is_empty(id) || lingers()))
-        || engine.progress.has_due_tasks()
-        || engine.lifecycle().is_stopping()
+    (!engine.pipeline().has_failed()
+        && (!engine.pipeline().workers().rings().is_empty(id) || lingers()))
+        || engine.pipeline().progress().has_due_tasks()
+        || engine.pipeline().lifecycle().is_stopping()
 }
 
 fn log_writer<M: StateMachine>(engine: &Engine<M>) {
-    engine.signals.writer().attach();
+    engine.pipeline().signals().writer().attach();
     let mut spin = Spin::brief();
-    while !engine.lifecycle().is_stopping() {
-        let step = engine.log_desk.step_writer();
-        engine.progress.wake_tasks();
+    while !engine.pipeline().lifecycle().is_stopping() {
+        let step = engine.pipeline().log_desk().step_writer();
+        engine.pipeline().progress().wake_tasks();
         if step == Step::Worked {
             spin.reset();
         } else if step == Step::Blocked {
             // A caller writes in the writer's place, and notifies this thread if it leaves work. Or
             // the appender is held for a moment.
-            engine.signals.writer().sleep(Some(BLOCKED_SLEEP), || false);
+            engine.pipeline().signals().writer().sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
-            let longest = engine.log_desk.writer_sleeps();
-            let lingers = engine.log_desk.log().is_some_and(|log| log.is_lingering());
-            engine.signals.writer().sleep(longest, || {
+            let longest = engine.pipeline().log_desk().writer_sleeps();
+            let lingers = engine.pipeline().log_desk().log().is_some_and(|log| log.is_lingering());
+            engine.pipeline().signals().writer().sleep(longest, || {
                 // A caller may have written in the writer's place since the time was computed.
-                let timed = engine.log_desk.log().is_some_and(|log| log.waits_for_time());
-                (engine.log_desk.writer_has_work() && !lingers)
-                    || (longest.is_none() && timed && !engine.has_failed())
-                    || engine.lifecycle().is_stopping()
+                let timed =
+                    engine.pipeline().log_desk().log().is_some_and(|log| log.waits_for_time());
+                (engine.pipeline().log_desk().writer_has_work() && !lingers)
+                    || (longest.is_none() && timed && !engine.pipeline().has_failed())
+                    || engine.pipeline().lifecycle().is_stopping()
             });
         }
     }
 }
 
 fn background<M: StateMachine>(engine: &Engine<M>) {
-    engine.signals.background().attach();
-    while !engine.lifecycle().is_stopping() {
-        let step = engine.log_desk.step_background();
-        engine.progress.wake_tasks();
+    engine.pipeline().signals().background().attach();
+    while !engine.pipeline().lifecycle().is_stopping() {
+        let step = engine.pipeline().log_desk().step_background();
+        engine.pipeline().progress().wake_tasks();
         if step == Step::Idle {
-            engine.signals.background().sleep(Some(Duration::from_secs(1)), || {
-                engine.log_desk.background_has_work()
-                    || engine.progress.has_due_tasks()
-                    || engine.lifecycle().is_stopping()
+            engine.pipeline().signals().background().sleep(Some(Duration::from_secs(1)), || {
+                engine.pipeline().log_desk().background_has_work()
+                    || engine.pipeline().progress().has_due_tasks()
+                    || engine.pipeline().lifecycle().is_stopping()
             });
         }
     }
 }
 
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
-    engine.signals.compaction().attach();
-    while !engine.lifecycle().is_stopping() {
+    engine.pipeline().signals().compaction().attach();
+    while !engine.pipeline().lifecycle().is_stopping() {
         let idle = engine.step_fill() == Step::Idle && engine.step_compaction() == Step::Idle;
-        engine.progress.wake_tasks();
+        engine.pipeline().progress().wake_tasks();
         if idle {
             // Wake regularly, for a policy that goes by the clock.
-            engine.signals.compaction().sleep(Some(Duration::from_secs(1)), || {
-                engine.compaction_is_due() || engine.lifecycle().is_stopping()
+            engine.pipeline().signals().compaction().sleep(Some(Duration::from_secs(1)), || {
+                engine.compaction_is_due() || engine.pipeline().lifecycle().is_stopping()
             });
         }
     }

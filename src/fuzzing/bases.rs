@@ -129,7 +129,7 @@ fn recycled(marked: bool) -> Base {
     while node.stats().log_writer.recycled_segments == 0 {
         write(&node, mode, 2, &[8; 900]);
     }
-    let log_segment = || node.engine.log_desk.log().unwrap().writer_segment();
+    let log_segment = || node.engine.pipeline().log_desk().log().unwrap().writer_segment();
     let in_use = log_segment();
     // The file that is ready belongs to the next segment.
     while log_segment() == in_use {

@@ -23,7 +23,7 @@ fn open(disk: &SimDisk) -> Engine {
 }
 
 fn queue(engine: &Engine) -> Arc<LogQueue> {
-    Arc::clone(&engine.engine.log_desk.log().unwrap().writing.as_ref().unwrap().queue)
+    Arc::clone(&engine.engine.pipeline().log_desk().log().unwrap().writing.as_ref().unwrap().queue)
 }
 
 /// Submits entries, one a frame, until there is no room. Returns the last index taken.

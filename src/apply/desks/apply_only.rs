@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::apply::desks::log::Appending;
 use crate::apply::desks::log_waits::LOG_TIMEOUT;
-use crate::apply::engine::Engine;
 use crate::apply::manager::consensus::ConsensusLog;
+use crate::apply::pipeline::Pipeline;
+use crate::apply::pipeline::pause::Pause;
 use crate::codec::{self, Extent};
 use crate::contract::machine::StateMachine;
 use crate::contract::run::run_machine;
@@ -46,12 +47,12 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         replies.clear();
         let began = Instant::now();
         let (mut first, last) = indexes.into_inner();
-        let most = (self.engine.config.pipeline_depth as u64).max(1);
+        let most = (self.engine.pipeline().config().pipeline_depth as u64).max(1);
         while first <= last {
             // Limit the call to the slots that exist for replies.
             let end = last.min(first.saturating_add(most - 1));
             let left = timeout.saturating_sub(began.elapsed());
-            self.engine.apply_committed(first..=end, left, replies)?;
+            apply_committed(self.engine.pipeline(), first..=end, left, replies)?;
             let Some(next) = end.checked_add(1) else { break };
             first = next;
         }
@@ -78,11 +79,12 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         replies.clear();
-        let _tasks = self.engine.wakes_tasks();
+        let pipeline = self.engine.pipeline();
+        let _tasks = pipeline.wakes_tasks();
         let began = Instant::now();
         for piece in entries.chunks(RECORDS_MAX) {
             let left = timeout.saturating_sub(began.elapsed());
-            self.engine.apply_only(self.log, piece, left, replies)?;
+            Records { pipeline, log: self.log }.apply(piece, left, replies)?;
         }
         Ok(())
     }
@@ -92,59 +94,65 @@ fn refused(source: SubmitError) -> ApplyError {
     ApplyError::Submit { source, submitted_through: None }
 }
 
-impl<M: StateMachine> Engine<M> {
-    fn apply_committed(
-        &self,
-        indexes: RangeInclusive<u64>,
-        timeout: Duration,
-        replies: &mut Vec<Reply>,
-    ) -> Result<(), ApplyError> {
-        let (first, last) = (*indexes.start(), *indexes.end());
-        let mut claim = self.in_flight.claim(self);
-        // Claim and commit under one lock. A caller that has claimed and waits for the appender
-        // keeps slots that the holder of the appender may wait for.
-        let (applied_before, committed) = {
-            let mut appending = self.log_desk.appending();
-            let applied_before = self.progress.applied_mark();
-            claim.begin(first.max(applied_before.next()));
-            (applied_before, self.commit_in(&mut appending, last))
-        };
-        committed.map_err(refused)?;
-        self.signals.notify_workers();
-        self.wait(last, Stage::Applied, timeout)
-            .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
-        replies.extend(indexes.map(|index| match applied_before.covers(index) {
-            true => Reply::AlreadyApplied,
-            false => self.in_flight.reply(index),
-        }));
-        drop(claim);
-        Ok(())
-    }
+fn apply_committed<M: StateMachine>(
+    pipeline: &Pipeline<M>,
+    indexes: RangeInclusive<u64>,
+    timeout: Duration,
+    replies: &mut Vec<Reply>,
+) -> Result<(), ApplyError> {
+    let (first, last) = (*indexes.start(), *indexes.end());
+    let mut claim = pipeline.in_flight().claim(pipeline);
+    // Claim and commit under one lock. A caller that has claimed and waits for the appender
+    // keeps slots that the holder of the appender may wait for.
+    let (applied_before, committed) = {
+        let mut appending = pipeline.log_desk().appending();
+        let applied_before = pipeline.progress().applied_mark();
+        claim.begin(first.max(applied_before.next()));
+        (applied_before, pipeline.commit_in(&mut appending, last))
+    };
+    committed.map_err(refused)?;
+    pipeline.signals().notify_workers();
+    pipeline
+        .wait(last, Stage::Applied, timeout)
+        .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
+    replies.extend(indexes.map(|index| match applied_before.covers(index) {
+        true => Reply::AlreadyApplied,
+        false => pipeline.in_flight().reply(index),
+    }));
+    drop(claim);
+    Ok(())
+}
 
-    fn apply_only(
+/// Records of entries that the log does not hold.
+struct Records<'p, M> {
+    pipeline: &'p Pipeline<M>,
+    log: &'p Log,
+}
+
+impl<M: StateMachine> Records<'_, M> {
+    fn apply(
         &self,
-        log: &Log,
         entries: &[Entry<'_>],
         timeout: Duration,
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
-        self.check_takes_records(log).map_err(refused)?;
+        self.check_takes_records().map_err(refused)?;
         let began = Instant::now();
         let left = || timeout.saturating_sub(began.elapsed());
-        let _view = self.viewing.lock();
+        let _view = self.pipeline.pauses().turn();
         let waited = |source| ApplyError::Wait { source, submitted_through: None };
         let mut pause;
         let (mut appending, new) = loop {
-            self.wait_for_committed(left()).map_err(waited)?;
-            pause = self.pause();
+            self.pipeline.wait_for_committed(left()).map_err(waited)?;
+            pause = Pause::begin(self.pipeline);
             let mut appending = pause.appender_applied(left()).map_err(waited)?;
-            let applied = self.progress.applied_mark();
+            let applied = self.pipeline.progress().applied_mark();
             let known =
                 entries.iter().take_while(|entry| applied.covers(entry.log_id.index)).count();
             let (known, new) = entries.split_at(known);
             check_rising(applied, new).map_err(refused)?;
             let plan = appending.appender.plan_records(new).map_err(refused)?;
-            let pending = self.progress.pending();
+            let pending = self.pipeline.progress().pending();
             match appending.appender.make_room(&plan, pending, applied) {
                 Ok(()) => {
                     replies.extend(known.iter().map(|_| Reply::AlreadyApplied));
@@ -154,9 +162,9 @@ impl<M: StateMachine> Engine<M> {
                 Err(SubmitError::Full { .. }) if !left().is_zero() => {
                     drop(appending);
                     drop(pause);
-                    self.log_desk.sync(left()).map_err(waited)?;
+                    self.pipeline.log_desk().sync(left()).map_err(waited)?;
                     // Memory is free at the end of the log writer's step.
-                    self.signals.writer_bell().listen().sleep(Some(FULL_LOOK));
+                    self.pipeline.signals().writer_bell().listen().sleep(Some(FULL_LOOK));
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -164,18 +172,20 @@ impl<M: StateMachine> Engine<M> {
         if new.is_empty() {
             return Ok(());
         }
-        let jumped = self.write_and_run(log, &mut appending, new, replies);
-        jumped.map_err(|poison| refused(SubmitError::Poisoned(self.signals.fail(poison))))?;
+        let jumped = self.write_and_run(&mut appending, new, replies);
+        jumped.map_err(|poison| {
+            refused(SubmitError::Poisoned(self.pipeline.signals().fail(poison)))
+        })?;
         drop(appending);
         drop(pause);
         Ok(())
     }
 
-    fn check_takes_records(&self, log: &Log) -> Result<(), SubmitError> {
-        self.progress.poison.check()?;
+    fn check_takes_records(&self) -> Result<(), SubmitError> {
+        self.pipeline.progress().poison.check()?;
         match () {
-            () if self.is_closed() => Err(SubmitError::Closed),
-            () if log.is_monotone() => Ok(()),
+            () if self.pipeline.is_closed() => Err(SubmitError::Closed),
+            () if self.log.is_monotone() => Ok(()),
             () => Err(SubmitError::Contiguity { call: "apply_only" }),
         }
     }
@@ -184,7 +194,6 @@ impl<M: StateMachine> Engine<M> {
     /// the records may be in the log.
     fn write_and_run(
         &self,
-        log: &Log,
         appending: &mut Appending,
         entries: &[Entry<'_>],
         replies: &mut Vec<Reply>,
@@ -196,48 +205,49 @@ impl<M: StateMachine> Engine<M> {
         let sequence = appending.appender.close_and_last_sequence();
         // The records are in the log, so the call must go on, however slow the disk is.
         loop {
-            match self.log_desk.sync_to(log, sequence, LOG_TIMEOUT) {
+            match self.pipeline.log_desk().sync_to(self.log, sequence, LOG_TIMEOUT) {
                 Ok(()) => break,
                 Err(WaitError::Poisoned(poison)) => return Err(poison),
                 Err(error) => tracing::warn!(%error, "the disk is slow: waiting on"),
             }
         }
-        let workers = self.workers.take_places();
+        let workers = self.pipeline.workers().take_places();
         let mut mark = Mark::NONE;
-        for batch in places.chunks(self.staged_at_once()) {
+        for batch in places.chunks(self.pipeline.staged_at_once()) {
             for (log_id, extent) in batch {
                 self.run_record(*log_id, *extent)?;
-                replies.push(self.in_flight.reply(log_id.index));
+                replies.push(self.pipeline.in_flight().reply(log_id.index));
                 mark = Mark::through(log_id.index);
             }
-            self.commit_records(batch.first().map_or(0, |(log_id, _)| log_id.index))?;
+            self.pipeline.commit_records(batch.first().map_or(0, |(log_id, _)| log_id.index))?;
         }
         drop(workers);
-        self.workers.jump_to(mark);
+        self.pipeline.workers().jump_to(mark);
         let gone = Poison::Internal("the segment of an uncommitted entry is gone");
         appending.appender.skip_to(mark).ok_or(gone)?;
-        self.counters.note_jump(&self.progress, mark, entries.len() as u64);
+        self.pipeline.counters().note_jump(self.pipeline.progress(), mark, entries.len() as u64);
         // Earlier entries of the log that were not committed are never applied.
-        self.latency.forget_submission_from(self.progress.committed_mark());
-        self.progress.apply_only_to(mark)
+        self.pipeline.latency().forget_submission_from(self.pipeline.progress().committed_mark());
+        self.pipeline.progress().apply_only_to(mark)
     }
 
     /// Applies one entry, with every worker's place taken.
     fn run_record(&self, log_id: LogId, extent: Extent) -> Result<(), Poison> {
         let index = log_id.index;
         let gone = "the segment of a record is gone";
-        let segment = self.log_desk.table().get(extent.segment()).ok_or(Poison::Internal(gone))?;
+        let segment =
+            self.pipeline.log_desk().table().get(extent.segment()).ok_or(Poison::Internal(gone))?;
         let bytes = segment.entries(extent).map_err(|error| error.poison(gone))?;
         let encoded = extent.over(&bytes).ok_or(Poison::Internal(gone))?;
         let (payload, _) =
             codec::decode(encoded).map_err(|_| Poison::Internal("a record does not decode"))?;
-        let footprint = self.guarded(|footprint| Ok(footprint(index, &payload)))?;
-        let kind = self.in_flight.slots().classify(index, footprint, extent.start());
+        let footprint = self.pipeline.guarded(|footprint| Ok(footprint(index, &payload)))?;
+        let kind = self.pipeline.in_flight().slots().classify(index, footprint, extent.start());
         let barrier = kind == RangeKind::Barrier;
-        let slots = self.in_flight.slots();
+        let slots = self.pipeline.in_flight().slots();
         let parts = RangeParts { slots, first: log_id, count: 1, barrier, encoded };
-        let rejected = run_machine(&self.machine, parts, Partition::WHOLE)?;
-        self.counters.reject(rejected);
+        let rejected = run_machine(self.pipeline.machine(), parts, Partition::WHOLE)?;
+        self.pipeline.counters().reject(rejected);
         Ok(())
     }
 }

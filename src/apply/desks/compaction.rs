@@ -100,36 +100,36 @@ impl Compaction {
 impl<M: StateMachine> Engine<M> {
     /// Whether the policy requires a compaction now.
     pub(crate) fn compaction_is_due(&self) -> bool {
-        let Some(log) = self.log_desk.log() else { return false };
+        let Some(log) = self.pipeline().log_desk().log() else { return false };
         let Some(policy) = log.compaction_policy() else { return false };
-        if self.progress.poison.get().is_some() {
+        if self.pipeline().progress().poison.get().is_some() {
             return false;
         }
-        let Some(since_last) = self.snapshots.compaction().since_last() else { return false };
-        let applied = self.progress.applied_mark();
-        let free = log.free_below(applied, self.progress.submitted_mark());
+        let Some(since_last) = self.snapshots().compaction().since_last() else { return false };
+        let applied = self.pipeline().progress().applied_mark();
+        let free = log.free_below(applied, self.pipeline().progress().submitted_mark());
         let sealed_bytes = log.sealed_bytes_below(free);
         // Compacting a machine over a storage writes no snapshot.
-        let (snapshot, snapshot_bytes) = match self.machine.staging(Hook::ENGINE) {
+        let (snapshot, snapshot_bytes) = match self.pipeline().machine().staging(Hook::ENGINE) {
             Some(_) => (Mark::of(log.base().last.map(|last| last.index)), 0),
-            None => (self.snapshots.newest_mark(), self.snapshots.newest_bytes()),
+            None => (self.snapshots().newest_mark(), self.snapshots().newest_bytes()),
         };
-        let entries = applied.since(snapshot.max(self.progress.base()));
+        let entries = applied.since(snapshot.max(self.pipeline().progress().base()));
         policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
     }
 
     /// Takes one step of filling the store from the snapshot it was opened from: one chunk. A
     /// damaged chunk ends the engine, because its keys are nowhere else.
     pub(crate) fn step_fill(&self) -> Step {
-        let Some(views) = self.machine.views(Hook::ENGINE) else { return Step::Idle };
-        if self.progress.poison.get().is_some() {
+        let Some(views) = self.pipeline().machine().views(Hook::ENGINE) else { return Step::Idle };
+        if self.pipeline().progress().poison.get().is_some() {
             return Step::Idle;
         }
         match views.fill_some() {
             Ok(true) => Step::Worked,
             Ok(false) => Step::Idle,
             Err(error) => {
-                self.signals.fail(Poison::Snapshot { message: error.to_string() });
+                self.pipeline().signals().fail(Poison::Snapshot { message: error.to_string() });
                 Step::Idle
             }
         }
@@ -141,12 +141,12 @@ impl<M: StateMachine> Engine<M> {
         if !self.compaction_is_due() {
             return Step::Idle;
         }
-        let turn = self.snapshots.turn();
+        let turn = self.snapshots().turn();
         // Another thread's compaction may have run during the wait.
         if !self.compaction_is_due() {
             return Step::Worked;
         }
-        match self.compact_in(&turn) {
+        match self.snapshot_work().compact_in(&turn) {
             Ok(report) => tracing::debug!(?report, "compacted"),
             Err(error) => tracing::warn!(%error, "compaction failed; the log stays as it is"),
         }

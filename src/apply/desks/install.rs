@@ -10,9 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::apply::desks::snapshots::SnapshotWork;
 use crate::apply::desks::write::snapshot_error;
-use crate::apply::engine::Engine;
 use crate::apply::manager::snapshots::SnapshotReport;
+use crate::apply::pipeline::pause::Pause;
 use crate::contract::machine::StateMachine;
 use crate::disk::names::segment_name;
 use crate::entry::LogId;
@@ -28,11 +29,11 @@ use crate::sync::set_aside;
 /// Bytes of a piece when a snapshot is copied into the directory.
 const COPY_BYTES: usize = 1 << 20;
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> SnapshotWork<'_, M> {
     pub(in crate::apply) fn receive_snapshot(&self) -> Result<SnapshotReceiver, SnapshotError> {
         self.check_open()?;
         let log = self.log_for_snapshots()?;
-        SnapshotReceiver::new(Arc::clone(log.disk()), self.snapshots.receiving())
+        SnapshotReceiver::new(Arc::clone(log.disk()), self.desk.receiving())
     }
 
     /// Installs a snapshot that is open here.
@@ -41,7 +42,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
-        if self.log_desk.log().is_none() {
+        if self.pipeline.log_desk().log().is_none() {
             return self.restore_in_memory(snapshot, timeout);
         }
         let mut receiver = self.receive_snapshot()?;
@@ -57,25 +58,25 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.snapshots.turn();
+        let _turn = self.desk.turn();
         let log = self.log_for_snapshots()?;
         if !received.is_into(log.disk()) {
             return Err(SnapshotError::OtherDirectory);
         }
-        let _view = self.viewing.lock();
+        let _view = self.pipeline.pauses().turn();
         // Apply everything committed meanwhile, too, because callers wait for its replies.
-        self.wait_for_committed(timeout).map_err(snapshot_error)?;
-        let pause = self.pause();
+        self.pipeline.wait_for_committed(timeout).map_err(snapshot_error)?;
+        let pause = Pause::begin(self.pipeline);
         let held = pause.appender_applied(timeout.saturating_sub(began.elapsed()));
         let mut appending = held.map_err(snapshot_error)?;
-        if self.is_closed() {
+        if self.pipeline.is_closed() {
             return Err(SnapshotError::Closed);
         }
         // Write all of the log before anything changes, so that no write is in flight to a file
         // that is removed.
         let sequence = appending.appender.close_and_last_sequence();
         let left = timeout.saturating_sub(began.elapsed());
-        self.log_desk.sync_to(log, sequence, left).map_err(snapshot_error)?;
+        self.pipeline.log_desk().sync_to(log, sequence, left).map_err(snapshot_error)?;
         let image = appending
             .appender
             .next_image()
@@ -84,7 +85,7 @@ impl<M: StateMachine> Engine<M> {
         self.prepare_to_start_over(log, image.image().segment())?;
         let mut known = false;
         let mut changed = false;
-        let is_kept = self.machine.staging(Hook::ENGINE).is_some();
+        let is_kept = self.pipeline.machine().staging(Hook::ENGINE).is_some();
         let finished = received.finish(|snapshot| {
             let log_id = self.check_installable(snapshot)?;
             if appending.appender.log_id(log_id.index) == Some(log_id) {
@@ -94,7 +95,7 @@ impl<M: StateMachine> Engine<M> {
             if is_kept {
                 return Ok(());
             }
-            let places = self.workers.take_places();
+            let places = self.pipeline.workers().take_places();
             let loaded = self.load(snapshot);
             drop(places);
             // Reads see the new state from here on. After a failure, only a new opening tells what
@@ -111,7 +112,8 @@ impl<M: StateMachine> Engine<M> {
             }
             Err(error) if changed => {
                 return Err(self
-                    .signals
+                    .pipeline
+                    .signals()
                     .fail(Poison::Snapshot { message: error.to_string() })
                     .into());
             }
@@ -121,17 +123,17 @@ impl<M: StateMachine> Engine<M> {
             self.load_kept(&snapshot, &**log.disk())?;
         }
         let no_entry = Poison::Internal("a snapshot of no entry was installed");
-        let log_id = snapshot.log_id().ok_or_else(|| self.signals.fail(no_entry))?;
+        let log_id = snapshot.log_id().ok_or_else(|| self.pipeline.signals().fail(no_entry))?;
         let base = log
             .start_over(image.image().segment(), log_id)
-            .map_err(|poison| self.signals.fail(poison))?;
+            .map_err(|poison| self.pipeline.signals().fail(poison))?;
         let started = appending.appender.start_over(log_id, Some((base, image)));
-        started.map_err(|poison| self.signals.fail(poison))?;
-        self.jump_to(log_id).map_err(|poison| self.signals.fail(poison))?;
+        started.map_err(|poison| self.pipeline.signals().fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.pipeline.signals().fail(poison))?;
         drop(appending);
         drop(pause);
         self.move_snapshot_to(log_id)?;
-        self.snapshots.note_bytes(snapshot.bytes());
+        self.desk.note_bytes(snapshot.bytes());
         log.remove_snapshots_below(log_id.index);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
         Ok(SnapshotReport { log_id: Some(log_id), keys, bytes, elapsed: began.elapsed() })
@@ -148,7 +150,8 @@ impl<M: StateMachine> Engine<M> {
             let what = "so many segments over the life of a log";
             return Err(SnapshotError::Unsupported { what });
         }
-        let ready = log.prepare_segment(segment).map_err(|poison| self.signals.fail(poison))?;
+        let ready =
+            log.prepare_segment(segment).map_err(|poison| self.pipeline.signals().fail(poison))?;
         ready.map_err(|error| SnapshotError::io("creating", segment_name(segment), error))
     }
 
@@ -159,22 +162,22 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
         let began = Instant::now();
-        let _turn = self.snapshots.turn();
-        let _view = self.viewing.lock();
+        let _turn = self.desk.turn();
+        let _view = self.pipeline.pauses().turn();
         self.check_open()?;
         snapshot.verify()?;
-        self.wait_for_committed(timeout).map_err(snapshot_error)?;
-        let pause = self.pause();
+        self.pipeline.wait_for_committed(timeout).map_err(snapshot_error)?;
+        let pause = Pause::begin(self.pipeline);
         let held = pause.appender_applied(timeout.saturating_sub(began.elapsed()));
         let mut appending = held.map_err(snapshot_error)?;
         let log_id = self.check_installable(snapshot)?;
-        let places = self.workers.take_places();
+        let places = self.pipeline.workers().take_places();
         self.load(snapshot)?;
         drop(places);
         appending.appender.close_frame();
         let started = appending.appender.start_over(log_id, None);
-        started.map_err(|poison| self.signals.fail(poison))?;
-        self.jump_to(log_id).map_err(|poison| self.signals.fail(poison))?;
+        started.map_err(|poison| self.pipeline.signals().fail(poison))?;
+        self.jump_to(log_id).map_err(|poison| self.pipeline.signals().fail(poison))?;
         drop(appending);
         drop(pause);
         let (keys, bytes) = (snapshot.len(), snapshot.bytes());
@@ -184,11 +187,11 @@ impl<M: StateMachine> Engine<M> {
     /// Checks that the snapshot is of this kind of machine, and goes further than the committed
     /// entries.
     fn check_installable(&self, snapshot: &Snapshot) -> Result<LogId, SnapshotError> {
-        snapshot.check_kind(match self.machine.views(Hook::ENGINE) {
+        snapshot.check_kind(match self.pipeline.machine().views(Hook::ENGINE) {
             Some(_) => SnapshotKind::KeyValue,
             None => SnapshotKind::Blob,
         })?;
-        let committed = self.progress.committed_mark().last();
+        let committed = self.pipeline.progress().committed_mark().last();
         let log_id = snapshot.log_id();
         match log_id {
             Some(log_id) if Some(log_id.index) > committed => Ok(log_id),
@@ -200,23 +203,23 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(in crate::apply) fn load(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        match self.machine.views(Hook::ENGINE) {
+        match self.pipeline.machine().views(Hook::ENGINE) {
             Some(views) => views.load(snapshot).map_err(|error| match error {
                 // The storage under the machine may have either state.
-                SnapshotError::Poisoned(poison) => self.signals.fail(poison).into(),
+                SnapshotError::Poisoned(poison) => self.pipeline.signals().fail(poison).into(),
                 other => other,
             })?,
             None => {
                 let mut blob = snapshot.blob()?;
                 let _aside = set_aside();
-                let restore = || self.machine.restore(&mut blob);
+                let restore = || self.pipeline.machine().restore(&mut blob);
                 catch_unwind(AssertUnwindSafe(restore)).unwrap_or_else(|_panic| {
                     let index = snapshot.log_id().map_or(0, |log_id| log_id.index);
-                    Err(self.signals.fail(Poison::Panic { index }).into())
+                    Err(self.pipeline.signals().fail(Poison::Panic { index }).into())
                 })?;
             }
         }
-        self.machine.jumped_to(Hook::ENGINE, snapshot.log_id(), snapshot.membership());
+        self.pipeline.machine().jumped_to(Hook::ENGINE, snapshot.log_id(), snapshot.membership());
         Ok(())
     }
 
@@ -228,24 +231,24 @@ impl<M: StateMachine> Engine<M> {
         timeout: Duration,
         began: Instant,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let committed = self.commit(index);
+        let committed = self.pipeline.commit(index);
         committed.map_err(|error| {
             SnapshotError::io("committing", "the log", std::io::Error::other(error))
         })?;
-        let applied = self.wait(index, Stage::Applied, timeout);
+        let applied = self.pipeline.wait(index, Stage::Applied, timeout);
         applied.map_err(snapshot_error)?;
-        let log_id = self.log_desk.log_id(index);
+        let log_id = self.pipeline.log_desk().log_id(index);
         Ok(SnapshotReport { log_id, elapsed: began.elapsed(), ..SnapshotReport::default() })
     }
 
     /// Moves all marks to a log that ends with this entry, applied and durable.
     fn jump_to(&self, log_id: LogId) -> Result<(), Poison> {
         let mark = Mark::through(log_id.index);
-        self.latency.truncated(self.progress.committed_mark());
-        self.counters.note_jump(&self.progress, mark, 0);
-        self.workers.jump_to(mark);
-        self.progress.jump_to(mark)?;
-        self.signals.notify_workers();
+        self.pipeline.latency().truncated(self.pipeline.progress().committed_mark());
+        self.pipeline.counters().note_jump(self.pipeline.progress(), mark, 0);
+        self.pipeline.workers().jump_to(mark);
+        self.pipeline.progress().jump_to(mark)?;
+        self.pipeline.signals().notify_workers();
         Ok(())
     }
 }

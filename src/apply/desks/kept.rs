@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use crate::apply::desks::log_waits::LOG_TIMEOUT;
+use crate::apply::desks::snapshots::SnapshotWork;
 use crate::apply::desks::write::snapshot_error;
-use crate::apply::engine::Engine;
 use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
 use crate::contract::machine::StateMachine;
 use crate::contract::run::call_storage;
@@ -20,7 +20,7 @@ use crate::error::{LogError, Poison, SnapshotError};
 use crate::log::Log;
 use crate::snapshot::Snapshot;
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> SnapshotWork<'_, M> {
     /// Gives up the log that the storage has, in whole segments. The caller has the turn of
     /// snapshots.
     pub(in crate::apply) fn compact_kept(
@@ -68,14 +68,15 @@ impl<M: StateMachine> Engine<M> {
         }
         let first = durable.map_or(0, |durable| durable.index + 1);
         let what = || format!("its storage did not sync what it has from entry {first} on");
-        call_storage(first, what, || staging.sync()).map_err(|poison| self.signals.fail(poison))?;
+        call_storage(first, what, || staging.sync())
+            .map_err(|poison| self.pipeline.signals().fail(poison))?;
         Ok(staging.durable())
     }
 
     /// Moves the log's beginning to the last segment before which only entries up to `index` are.
     /// The storage has all of them durably, up to `durable`.
     fn give_up_kept(&self, log: &Log, durable: LogId, index: u64) -> Result<(), SnapshotError> {
-        self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
+        self.pipeline.log_desk().sync(LOG_TIMEOUT).map_err(snapshot_error)?;
         match self.start_for(log, index) {
             Some(start) => self.move_beginning(log, durable, start),
             None => Ok(()),
@@ -89,7 +90,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
         disk: &dyn Disk,
     ) -> Result<(), SnapshotError> {
-        let places = self.workers.take_places();
+        let places = self.pipeline.workers().take_places();
         let loaded = self.load(snapshot);
         drop(places);
         let Err(error) = loaded else { return Ok(()) };
@@ -97,9 +98,9 @@ impl<M: StateMachine> Engine<M> {
         if let Some(name) = name.filter(|_| error.is_disk_full()) {
             let removed = disk.remove(&name).and_then(|()| disk.sync_dir());
             let Err(source) = removed else { return Err(error) };
-            return Err(self.signals.fail(Poison::io("removing", name, source)).into());
+            return Err(self.pipeline.signals().fail(Poison::io("removing", name, source)).into());
         }
         // The next open takes the snapshot over.
-        Err(self.signals.fail(Poison::Snapshot { message: error.to_string() }).into())
+        Err(self.pipeline.signals().fail(Poison::Snapshot { message: error.to_string() }).into())
     }
 }

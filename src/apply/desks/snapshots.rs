@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use crate::apply::desks::compaction::Compaction;
+use crate::apply::pipeline::Pipeline;
 use crate::numbers::{AtomicMark, Mark};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, Rank, Turn, TurnGuard};
@@ -20,6 +21,12 @@ pub(crate) struct SnapshotDesk {
     /// Length of the newest durable snapshot in bytes. Stored by the holder of the turn.
     newest_bytes: AtomicU64,
     compaction: Compaction,
+}
+
+/// The work of a call on the snapshots of one engine, and on the log that they cover.
+pub(in crate::apply) struct SnapshotWork<'e, M> {
+    pub(in crate::apply) pipeline: &'e Pipeline<M>,
+    pub(in crate::apply) desk: &'e SnapshotDesk,
 }
 
 impl SnapshotDesk {

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::apply::desks::log_waits::LOG_TIMEOUT;
-use crate::apply::desks::views::HeldPlaces;
-use crate::apply::engine::Engine;
+use crate::apply::desks::snapshots::SnapshotWork;
+use crate::apply::desks::views::{HeldPlaces, take_view, while_held};
 use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
 use crate::contract::machine::StateMachine;
 use crate::contract::view::View;
@@ -146,22 +146,22 @@ impl View {
 /// The turn to write a snapshot, or to give up a part of the log.
 pub(in crate::apply) type Turn<'a> = crate::sync::TurnGuard<'a>;
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> SnapshotWork<'_, M> {
     /// Refuses to change snapshots or the log after the end. The caller has the turn, without which
     /// the log is not closed.
     pub(in crate::apply) fn check_open(&self) -> Result<(), SnapshotError> {
-        if self.is_closed() { Err(SnapshotError::Closed) } else { Ok(()) }
+        if self.pipeline.is_closed() { Err(SnapshotError::Closed) } else { Ok(()) }
     }
 
     pub(in crate::apply) fn log_for_snapshots(&self) -> Result<&Log, SnapshotError> {
-        self.progress.poison.check()?;
-        let log = self.log_desk.log();
+        self.pipeline.progress().poison.check()?;
+        let log = self.pipeline.log_desk().log();
         log.ok_or(SnapshotError::Unsupported { what: "a directory for its snapshots" })
     }
 
     /// Writes the state of this moment into the directory.
     pub(in crate::apply) fn snapshot(&self) -> Result<SnapshotReport, SnapshotError> {
-        let _turn = self.snapshots.turn();
+        let _turn = self.desk.turn();
         self.check_open()?;
         self.write_snapshot(Covered::Stays).map(|written| written.report)
     }
@@ -172,13 +172,13 @@ impl<M: StateMachine> Engine<M> {
         &self,
         out: &mut dyn SnapshotSink,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let (began, began_at) = (Instant::now(), self.latency.now());
+        let (began, began_at) = (Instant::now(), self.pipeline.latency().now());
         let (log_id, summary) = self.with_state(|state| {
             let (log_id, meta) = (state.log_id(), state.meta());
             let summary = state.write(SnapshotWriter::new(out), &meta, &|| false)?;
             Ok((log_id, summary))
         })?;
-        self.latency.times.snapshot.record(self.latency.since(began_at));
+        self.pipeline.latency().times.snapshot.record(self.pipeline.latency().since(began_at));
         Ok(report(log_id, summary, began))
     }
 
@@ -187,9 +187,9 @@ impl<M: StateMachine> Engine<M> {
         &self,
         view: View,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let _turn = self.snapshots.turn();
+        let _turn = self.desk.turn();
         self.check_open()?;
-        let newest = self.snapshots.newest_mark();
+        let newest = self.desk.newest_mark();
         if let Some(log_id) = view.log_id().filter(|log_id| Mark::through(log_id.index) < newest) {
             let (snapshot, committed) = (log_id.index, newest.last());
             return Err(SnapshotError::Stale { snapshot, committed });
@@ -204,17 +204,17 @@ impl<M: StateMachine> Engine<M> {
         &self,
         write: impl FnOnce(&Still<'_, M>) -> Result<R, SnapshotError>,
     ) -> Result<R, SnapshotError> {
-        if self.machine.views(Hook::ENGINE).is_some() {
-            return write(&Still::View(self.take_view()?));
+        if self.pipeline.machine().views(Hook::ENGINE).is_some() {
+            return write(&Still::View(take_view(self.pipeline)?));
         }
-        let written = self.while_held(|machine, applied, places| {
+        let written = while_held(self.pipeline, |machine, applied, places| {
             let state = Still::Held(machine, applied, Cell::new(Some(places)));
             catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {
             // An empty state has no last entry; the poison then names index 0.
-            let index = self.progress.applied_mark().last().unwrap_or(0);
-            Err(self.signals.fail(Poison::Panic { index }).into())
+            let index = self.pipeline.progress().applied_mark().last().unwrap_or(0);
+            Err(self.pipeline.signals().fail(Poison::Panic { index }).into())
         })
     }
 
@@ -244,21 +244,22 @@ impl<M: StateMachine> Engine<M> {
         covered: Covered,
     ) -> Result<Written, SnapshotError> {
         let log = self.log_for_snapshots()?;
-        let (began, began_at) = (Instant::now(), self.latency.now());
-        let stopping = || self.lifecycle().is_stopping();
+        let (began, began_at) = (Instant::now(), self.pipeline.latency().now());
+        let stopping = || self.pipeline.lifecycle().is_stopping();
         let Some(log_id) = state.log_id() else {
             let report = SnapshotReport { elapsed: began.elapsed(), ..SnapshotReport::default() };
             return Ok(Written { report, snapshot: None, start: None });
         };
         let meta = state.meta();
         let mut start = None;
-        let (name, beside) = (snapshot_name(log_id.index), self.config.by_hand.is_none());
+        let (name, beside) =
+            (snapshot_name(log_id.index), self.pipeline.config().by_hand.is_none());
         let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
             let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot must not have entries that the log could lose: it would be of a log that
             // never existed.
-            self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
+            self.pipeline.log_desk().sync(LOG_TIMEOUT).map_err(snapshot_error)?;
             if covered == Covered::Goes {
                 start = self.start_for(log, log_id.index);
             }
@@ -272,31 +273,32 @@ impl<M: StateMachine> Engine<M> {
         if let Some(before) = before.last().filter(|before| *before < log_id.index) {
             log.remove_snapshots_below(before);
         }
-        self.snapshots.note_bytes(summary.bytes);
+        self.desk.note_bytes(summary.bytes);
         let snapshot = Snapshot::open_on(log.disk(), &name)?;
         let report = report(Some(log_id), summary, began);
-        self.latency.times.snapshot.record(self.latency.since(began_at));
+        self.pipeline.latency().times.snapshot.record(self.pipeline.latency().since(began_at));
         Ok(Written { report, snapshot: Some((log_id, snapshot)), start })
     }
 
     /// Fails for [`invariant!`], and returns the first failure.
     #[cold]
     fn violated(&self, invariant: &'static str, found: String) -> Poison {
-        self.signals.fail(Poison::Invariant { invariant, found })
+        self.pipeline.signals().fail(Poison::Invariant { invariant, found })
     }
 
     /// Moves `snapshot` to this entry. Returns the mark of the snapshot before.
     pub(in crate::apply) fn move_snapshot_to(&self, log_id: LogId) -> Result<Mark, Poison> {
-        let (mark, applied) = (Mark::through(log_id.index), self.progress.applied_mark());
-        let before = self.snapshots.newest_mark();
+        let (mark, applied) =
+            (Mark::through(log_id.index), self.pipeline.progress().applied_mark());
+        let before = self.desk.newest_mark();
         invariant!(self, mark <= applied, "snapshot <= applied", "{mark} and {applied}");
         invariant!(self, before <= mark, "snapshot never falls", "from {before} to {mark}");
-        self.snapshots.note_newest(mark);
+        self.desk.note_newest(mark);
         Ok(before)
     }
 
     pub(crate) fn compact(&self) -> Result<CompactionReport, SnapshotError> {
-        self.compact_in(&self.snapshots.turn())
+        self.compact_in(&self.desk.turn())
     }
 
     /// Compacts, for a caller that has the turn.
@@ -304,12 +306,16 @@ impl<M: StateMachine> Engine<M> {
         &self,
         _turn: &Turn<'_>,
     ) -> Result<CompactionReport, SnapshotError> {
-        let began_at = self.latency.now();
+        let began_at = self.pipeline.latency().now();
         let result = self.compact_now();
         if result.is_ok() {
-            self.latency.times.compaction.record(self.latency.since(began_at));
+            self.pipeline
+                .latency()
+                .times
+                .compaction
+                .record(self.pipeline.latency().since(began_at));
         }
-        self.snapshots.compaction().note(&result);
+        self.desk.compaction().note(&result);
         result
     }
 
@@ -317,7 +323,7 @@ impl<M: StateMachine> Engine<M> {
         let began = Instant::now();
         self.check_open()?;
         self.end_segment(self.log_for_snapshots()?)?;
-        if let Some(staging) = self.machine.staging(Hook::ENGINE) {
+        if let Some(staging) = self.pipeline.machine().staging(Hook::ENGINE) {
             return self.compact_kept(staging, self.log_for_snapshots()?, began);
         }
         let Written { report, snapshot, start } = self.write_snapshot(Covered::Goes)?;
@@ -342,26 +348,28 @@ impl<M: StateMachine> Engine<M> {
         let used_min = log.segment_used_min();
         // Skip it also where the snapshot may fail again: the segment could not be given up, and
         // its room would be lost each time.
-        if log.retain_entries() > 0 || self.snapshots.compaction().has_failed() {
+        if log.retain_entries() > 0 || self.desk.compaction().has_failed() {
             return Ok(());
         }
-        let Some(number) = self.log_desk.appending().appender.segment_after(used_min) else {
+        let Some(number) = self.pipeline.log_desk().appending().appender.segment_after(used_min)
+        else {
             return Ok(());
         };
         // Do this before the appender's place is taken, and not in the log writer, for which a full
         // disk would be the end.
         if let Err(error) =
-            log.prepare_segment(number).map_err(|poison| self.signals.fail(poison))?
+            log.prepare_segment(number).map_err(|poison| self.pipeline.signals().fail(poison))?
         {
             tracing::warn!(%error, "the next segment could not be made ready");
             return Ok(());
         }
-        let mut appending = self.log_desk.appending();
+        let mut appending = self.pipeline.log_desk().appending();
         let Some(number) = appending.appender.end_segment(used_min) else { return Ok(()) };
         log.want_segment(number);
         drop(appending);
         // Without it the log begins earlier.
-        let _in_time = self.log_desk.write_until(LOG_TIMEOUT, || log.writer_segment() >= number)?;
+        let _in_time =
+            self.pipeline.log_desk().write_until(LOG_TIMEOUT, || log.writer_segment() >= number)?;
         Ok(())
     }
 
@@ -369,12 +377,12 @@ impl<M: StateMachine> Engine<M> {
     pub(in crate::apply) fn newest_snapshot(&self) -> Result<Option<Snapshot>, SnapshotError> {
         let log = self.log_for_snapshots()?;
         loop {
-            let mark = self.snapshots.newest_mark();
+            let mark = self.desk.newest_mark();
             let Some(index) = mark.last() else { return Ok(None) };
             let opened = Snapshot::open_on(log.disk(), &snapshot_name(index));
             // A snapshot may be removed before it is opened, but only after another has become the
             // newest.
-            if opened.is_ok() || self.snapshots.newest_mark() == mark {
+            if opened.is_ok() || self.desk.newest_mark() == mark {
                 return opened.map(Some);
             }
         }
@@ -389,9 +397,9 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let log = self.log_for_snapshots()?;
-        self.log_desk.sync(LOG_TIMEOUT).map_err(snapshot_error)?;
+        self.pipeline.log_desk().sync(LOG_TIMEOUT).map_err(snapshot_error)?;
         let start = self.start_for(log, index);
-        self.check_sources(log, start, &|| self.lifecycle().is_stopping())?;
+        self.check_sources(log, start, &|| self.pipeline.lifecycle().is_stopping())?;
         self.give_up_log(log, covered, start, snapshot)
     }
 
@@ -402,7 +410,7 @@ impl<M: StateMachine> Engine<M> {
     /// before a place that still counts as a possible start. A later truncation cannot reach below
     /// the committed index.
     pub(in crate::apply) fn start_for(&self, log: &Log, index: u64) -> Option<SegmentStart> {
-        let submitted = self.progress.submitted_mark();
+        let submitted = self.pipeline.progress().submitted_mark();
         log.start_below(log.free_below(Mark::through(index), submitted))
             // Entries before a segment that began since may not be durable.
             .filter(|start| start.sequence <= log.durable_sequence())
@@ -415,7 +423,7 @@ impl<M: StateMachine> Engine<M> {
         start: Option<SegmentStart>,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), SnapshotError> {
-        let Some(views) = self.machine.views(Hook::ENGINE) else { return Ok(()) };
+        let Some(views) = self.pipeline.machine().views(Hook::ENGINE) else { return Ok(()) };
         if views.check_sources(stopping)?
             && let Some(start) = start
         {
@@ -433,7 +441,7 @@ impl<M: StateMachine> Engine<M> {
         snapshot: &Snapshot,
     ) -> Result<(), SnapshotError> {
         let below = start.map_or(SegmentNumber::LOWEST, |start| start.segment);
-        if let Some(views) = self.machine.views(Hook::ENGINE) {
+        if let Some(views) = self.pipeline.machine().views(Hook::ENGINE) {
             views.let_go(snapshot, below)?;
         }
         if let Some(start) = start {
@@ -451,11 +459,12 @@ impl<M: StateMachine> Engine<M> {
         covered: LogId,
         start: SegmentStart,
     ) -> Result<(), SnapshotError> {
-        let last = start.mark.last().and_then(|index| self.log_desk.log_id(index));
+        let last = start.mark.last().and_then(|index| self.pipeline.log_desk().log_id(index));
         let last = last.ok_or(Poison::Internal("the log id before a segment is not known"))?;
         let base = start.base(last);
-        log.move_base(base, covered.index).map_err(|poison| self.signals.fail(poison))?;
-        self.log_desk.appending().appender.forget_before(&base);
+        log.move_base(base, covered.index)
+            .map_err(|poison| self.pipeline.signals().fail(poison))?;
+        self.pipeline.log_desk().appending().appender.forget_before(&base);
         Ok(())
     }
 }

@@ -76,7 +76,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     /// Returns [`SubmitError`]; all of `entries` are taken or none. Entries that the log already
     /// has are compared with it, as in [`apply_entries`](ApplyManager::apply_entries).
     pub fn append(&self, entries: &[Entry<'_>]) -> Result<Submitted, SubmitError> {
-        let taken = self.engine.submit(entries, Mode::Append)?;
+        let taken = self.engine.pipeline().submit(entries, Mode::Append)?;
         Ok(taken.map_or(Submitted::default(), |submission| submission.submitted))
     }
 
@@ -91,7 +91,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     /// Returns [`SubmitError::NotAppended`] past the end of the log, and the errors of
     /// [`append`](ConsensusLog::append).
     pub fn commit(&self, index: u64) -> Result<(), SubmitError> {
-        self.engine.commit(index)
+        self.engine.pipeline().commit(index)
     }
 
     /// Removes everything after `keep` (`None`: everything) from the log. Waiters for these entries
@@ -103,12 +103,12 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
     /// [`LogError::Full`] if nothing was changed; try again.
     pub fn truncate_after(&self, keep: Option<u64>) -> Result<(), LogError> {
         self.log_unless_failed()?;
-        if self.engine.is_closed() {
+        if self.engine.pipeline().is_closed() {
             return Err(LogError::Closed);
         }
-        let _tasks = self.engine.wakes_tasks();
-        let mut appending = self.engine.log_desk.appending();
-        let progress = &self.engine.progress;
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        let mut appending = self.engine.pipeline().log_desk().appending();
+        let progress = self.engine.pipeline().progress();
         let held = keep.and_then(|index| appending.appender.last_held(index));
         let mark = Mark::of(held.map(|log_id| log_id.index));
         let last = appending.appender.last();
@@ -121,9 +121,9 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         }
         let sequence = appending.appender.truncate(mark.next()).ok_or(LogError::Full)?;
         progress.truncate_to(sequence, mark).map_err(LogError::Poisoned)?;
-        self.engine.latency.truncated(mark);
+        self.engine.pipeline().latency().truncated(mark);
         drop(appending);
-        self.engine.signals.writer().notify();
+        self.engine.pipeline().signals().writer().notify();
         Ok(())
     }
 }

@@ -70,14 +70,14 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`LogError::NoLog`] for a machine without a log. The answer is the same for the life
     /// of the manager.
     pub fn log(&self) -> Result<ManagerLog<'_, M>, LogError> {
-        let log = self.engine.log_desk.log().ok_or(LogError::NoLog)?;
+        let log = self.engine.pipeline().log_desk().log().ok_or(LogError::NoLog)?;
         Ok(ManagerLog { engine: &self.engine, log })
     }
 }
 
 impl<'m, M: StateMachine> ManagerLog<'m, M> {
     pub(in crate::apply) fn log_unless_failed(&self) -> Result<&'m Log, LogError> {
-        self.engine.progress.poison.check()?;
+        self.engine.pipeline().progress().poison.check()?;
         Ok(self.log)
     }
 
@@ -97,8 +97,8 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::Poisoned`] after a failure.
     pub fn state(&self) -> Result<LogState, LogError> {
         let log = self.log_unless_failed()?;
-        let appending = self.engine.log_desk.appending();
-        let progress = &self.engine.progress;
+        let appending = self.engine.pipeline().log_desk().appending();
+        let progress = self.engine.pipeline().progress();
         let base = log.base();
         Ok(LogState {
             first: appending.appender.index().first(base.segment),
@@ -116,7 +116,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::Poisoned`] after a failure.
     pub fn log_id(&self, index: u64) -> Result<Option<LogId>, LogError> {
         self.log_unless_failed()?;
-        Ok(self.engine.log_desk.log_id(index))
+        Ok(self.engine.pipeline().log_desk().log_id(index))
     }
 
     /// Copies entries of the log, from the start of `range`: as many as fit `bytes_max`, and at
@@ -139,7 +139,8 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
             return Ok(LogEntries::default());
         }
         loop {
-            let (before, places) = self.engine.log_extent_and_places(log, &range);
+            let desk = self.engine.pipeline().log_desk();
+            let (before, places) = Extent::with_places(&desk.appending(), log, &range);
             let (first, last) = (before.first, before.last);
             let missing = [*range.start(), *range.end()]
                 .into_iter()
@@ -148,7 +149,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
                 return Err(LogError::NotInLog { index, first, last });
             }
             let found = log.entries(&places, range.clone(), bytes_max);
-            let after = self.engine.log_extent(log);
+            let after = Extent::of(&desk.appending(), log);
             let truncated = after.truncations != before.truncations;
             let given_up = after.segment != before.segment;
             let whole = found.as_ref().is_ok_and(|found| !found.is_empty());
@@ -172,8 +173,8 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::Timeout`], which cancels nothing, or [`LogError::Poisoned`].
     pub fn sync(&self, timeout: Duration) -> Result<(), LogError> {
         self.log_unless_failed()?;
-        let _tasks = self.engine.wakes_tasks();
-        log_error(self.engine.log_desk.sync(timeout))
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        log_error(self.engine.pipeline().log_desk().sync(timeout))
     }
 
     /// Purges the log through `index`, in whole segments. The newest snapshot must cover `index`; a
@@ -192,19 +193,19 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// [`LogError::Snapshot`].
     pub fn purge(&self, index: u64) -> Result<(), LogError> {
         self.log_unless_failed()?;
-        let _tasks = self.engine.wakes_tasks();
-        let _turn = self.engine.snapshots.turn();
-        if self.engine.is_closed() {
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        let _turn = self.engine.snapshots().turn();
+        if self.engine.pipeline().is_closed() {
             return Err(LogError::Closed);
         }
-        if let Some(staging) = self.engine.machine.staging(Hook::ENGINE) {
-            return self.engine.purge_kept(staging, self.log, index);
+        if let Some(staging) = self.engine.pipeline().machine().staging(Hook::ENGINE) {
+            return self.engine.snapshot_work().purge_kept(staging, self.log, index);
         }
-        let newest = self.engine.newest_snapshot()?;
+        let newest = self.engine.snapshot_work().newest_snapshot()?;
         let covered = newest.as_ref().and_then(|newest| newest.log_id());
         match (newest, covered) {
             (Some(newest), Some(covered)) if covered.index >= index => {
-                Ok(self.engine.purge(index, covered, &newest)?)
+                Ok(self.engine.snapshot_work().purge(index, covered, &newest)?)
             }
             _ => Err(LogError::NotCovered { index }),
         }
@@ -233,10 +234,12 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     /// Returns [`LogError::HardStateTooLarge`]; any failed write poisons the engine.
     pub fn save_hard_state(&self, state: &[u8]) -> Result<(), LogError> {
         let log = self.log_unless_failed()?;
-        let _tasks = self.engine.wakes_tasks();
-        log_error(self.engine.log_desk.sync(LOG_TIMEOUT))?;
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        log_error(self.engine.pipeline().log_desk().sync(LOG_TIMEOUT))?;
         log.save_hard_state(state).map_err(|error| match error {
-            LogError::Poisoned(poison) => LogError::Poisoned(self.engine.signals.fail(poison)),
+            LogError::Poisoned(poison) => {
+                LogError::Poisoned(self.engine.pipeline().signals().fail(poison))
+            }
             other => other,
         })
     }
@@ -251,25 +254,6 @@ struct Extent {
     truncations: u64,
 }
 
-impl<M: StateMachine> Engine<M> {
-    fn log_extent(&self, log: &Log) -> Extent {
-        Extent::of(&self.log_desk.appending(), log)
-    }
-
-    /// The extent of the log, and the places of the entries of `range` at that moment.
-    fn log_extent_and_places(
-        &self,
-        log: &Log,
-        range: &RangeInclusive<u64>,
-    ) -> (Extent, KnownPlaces) {
-        let appending = self.log_desk.appending();
-        let extent = Extent::of(&appending, log);
-        let (first, last) = (*range.start(), *range.end());
-        let places = appending.appender.known_places(extent.segment, first, last);
-        (extent, places)
-    }
-}
-
 impl Extent {
     fn of(appending: &Appending, log: &Log) -> Self {
         // The base moves before anything is removed, and the appender learns it last.
@@ -277,6 +261,18 @@ impl Extent {
         let index = appending.appender.index();
         let last = appending.appender.last().map(|last| last.index);
         Self { first: index.first(segment), last, segment, truncations: index.truncations() }
+    }
+
+    /// The extent of the log, and the places of the entries of `range` at that moment.
+    fn with_places(
+        appending: &Appending,
+        log: &Log,
+        range: &RangeInclusive<u64>,
+    ) -> (Self, KnownPlaces) {
+        let extent = Self::of(appending, log);
+        let (first, last) = (*range.start(), *range.end());
+        let places = appending.appender.known_places(extent.segment, first, last);
+        (extent, places)
     }
 }
 

@@ -61,7 +61,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let log: Weak<Engine<M>> = Arc::downgrade(&self.engine);
         let before = self.engine.look_for(log_id, Stage::Acknowledged);
         let acknowledged = self.acknowledged(log_id.index);
-        let progress = Arc::clone(&self.engine.progress);
+        let progress = Arc::clone(self.engine.pipeline().progress());
         AcknowledgedLogId { log_id, before, acknowledged, progress, log }
     }
 }
@@ -133,32 +133,24 @@ trait LogIds: Send + Sync {
     fn look_for(&self, log_id: LogId, stage: Stage) -> Look;
 }
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> LogIds for Engine<M> {
     fn look_for(&self, log_id: LogId, stage: Stage) -> Look {
-        let index = log_id.index;
-        let appending = self.log_desk.appending();
+        let (index, progress) = (log_id.index, self.pipeline().progress());
+        let appending = self.pipeline().log_desk().appending();
         let appender = &appending.appender;
         let of_state = matches!(stage, Stage::Applied | Stage::Acknowledged);
         let place = match appender.held_at(index) {
             // Apply-only records moved the state past this index.
             _ if of_state && appender.is_skipped(index) => Place::Forgotten,
             Some(Held::Entry(known)) if known != log_id => Place::Replaced(Some(known)),
-            Some(Held::Entry(_)) if self.progress.committed_mark().covers(index) => {
-                Place::Committed
-            }
+            Some(Held::Entry(_)) if progress.committed_mark().covers(index) => Place::Committed,
             Some(Held::Entry(_)) => Place::Here,
             Some(Held::Gap) => Place::Replaced(None),
             Some(Held::Forgotten) => Place::Forgotten,
-            None if self.progress.submitted_mark().covers(index) => Place::Forgotten,
+            None if progress.submitted_mark().covers(index) => Place::Forgotten,
             None => Place::Ahead,
         };
         Look { place, truncations: appender.index().truncations() }
-    }
-}
-
-impl<M: StateMachine> LogIds for Engine<M> {
-    fn look_for(&self, log_id: LogId, stage: Stage) -> Look {
-        Engine::look_for(self, log_id, stage)
     }
 }
 

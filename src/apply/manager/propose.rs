@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::apply::desks::log::Appending;
-use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::apply::manager::retry::Deadline;
+use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::contract::machine::StateMachine;
@@ -55,10 +55,10 @@ impl<M: StateMachine> ApplyManager<M> {
         let deadline = Deadline::new(timeout);
         let (log_id, taken) = self.propose_when_room(payload.into(), Mode::Sync, &deadline)?;
         let index = log_id.index;
-        let waited = self.engine.wait(index, Stage::Acknowledged, deadline.left());
+        let waited = self.engine.pipeline().wait(index, Stage::Acknowledged, deadline.left());
         waited.map_err(|source| ProposeError::Taken { log_id, source })?;
         debug_assert!(taken.claim.is_some(), "only a claim keeps the reply");
-        Ok(self.engine.in_flight.reply(index))
+        Ok(self.engine.pipeline().in_flight().reply(index))
     }
 
     /// Proposes as [`propose`](ApplyManager::propose) does, and returns as soon as the entry is
@@ -100,7 +100,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// The index of the next proposed entry, unless another thread submits first.
     #[must_use]
     pub fn next_index(&self) -> u64 {
-        self.engine.progress.submitted_mark().next().max(FIRST.index)
+        self.engine.pipeline().progress().submitted_mark().next().max(FIRST.index)
     }
 
     fn propose_when_room(
@@ -110,7 +110,7 @@ impl<M: StateMachine> ApplyManager<M> {
         deadline: &Deadline,
     ) -> Result<(LogId, Submission<'_>), ProposeError> {
         loop {
-            match self.engine.propose(payload, mode) {
+            match propose(self.engine.pipeline(), payload, mode) {
                 Err(ProposeError::Refused(SubmitError::Full { pending })) => {
                     if deadline.left().is_zero() {
                         let waited = deadline.waited();
@@ -124,35 +124,33 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 }
 
-impl<M: StateMachine> Engine<M> {
-    /// Takes `payload` as the next entry; [`SubmitError::Full`] if there is no room at the moment.
-    fn propose(
-        &self,
-        payload: Payload<'_>,
-        mode: Mode,
-    ) -> Result<(LogId, Submission<'_>), ProposeError> {
-        let began_ns = self.latency.now_ns();
-        let _tasks = self.wakes_tasks();
-        let mut claim = self.claim_for(mode);
-        let appending = self.log_desk.appending();
-        self.check_may_submit(mode).map_err(|error| match error {
-            SubmitError::CommitMode { mode, .. } => {
-                ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode })
-            }
-            other => ProposeError::Refused(other),
-        })?;
-        let log_id = next_log_id(&appending);
-        let entries = [Entry::new(log_id, payload)];
-        let plan = appending.appender.plan(&entries).map_err(ProposeError::Refused)?;
-        let taken = self.take(claim.as_mut(), appending, &entries, (plan, 0), mode, began_ns);
-        match taken {
-            Ok(submission) => Ok((log_id, Submission { claim, ..submission })),
-            // The engine had not failed before, so it failed with this entry.
-            Err(SubmitError::Poisoned(poison)) => {
-                Err(ProposeError::Taken { log_id, source: WaitError::Poisoned(poison) })
-            }
-            Err(error) => Err(ProposeError::Refused(error)),
+/// Takes `payload` as the next entry; [`SubmitError::Full`] if there is no room at the moment.
+fn propose<'p, M: StateMachine>(
+    pipeline: &'p Pipeline<M>,
+    payload: Payload<'_>,
+    mode: Mode,
+) -> Result<(LogId, Submission<'p>), ProposeError> {
+    let began_ns = pipeline.latency().now_ns();
+    let _tasks = pipeline.wakes_tasks();
+    let mut claim = pipeline.claim_for(mode);
+    let appending = pipeline.log_desk().appending();
+    pipeline.check_may_submit(mode).map_err(|error| match error {
+        SubmitError::CommitMode { mode, .. } => {
+            ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode })
         }
+        other => ProposeError::Refused(other),
+    })?;
+    let log_id = next_log_id(&appending);
+    let entries = [Entry::new(log_id, payload)];
+    let plan = appending.appender.plan(&entries).map_err(ProposeError::Refused)?;
+    let taken = pipeline.take(claim.as_mut(), appending, &entries, (plan, 0), mode, began_ns);
+    match taken {
+        Ok(submission) => Ok((log_id, Submission { claim, ..submission })),
+        // The engine had not failed before, so it failed with this entry.
+        Err(SubmitError::Poisoned(poison)) => {
+            Err(ProposeError::Taken { log_id, source: WaitError::Poisoned(poison) })
+        }
+        Err(error) => Err(ProposeError::Refused(error)),
     }
 }
 

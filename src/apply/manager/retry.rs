@@ -33,7 +33,7 @@ impl<M: StateMachine> ApplyManager<M> {
         let deadline = Deadline::new(timeout);
         // Submit a quarter of the pipeline at a time: one part is filled while others are in
         // progress.
-        let part = (self.engine.config.pipeline_depth / 4).clamp(1, 1024);
+        let part = (self.engine.pipeline().config().pipeline_depth / 4).clamp(1, 1024);
         let mut entries = entries.into_iter();
         let mut parts: [Vec<Entry<'e>>; 2] = [Vec::with_capacity(part), Vec::with_capacity(part)];
         let mut claimed = None;
@@ -50,14 +50,14 @@ impl<M: StateMachine> ApplyManager<M> {
                     let taken = self.submit_when_room(filled, &deadline);
                     taken.map_err(|error| {
                         // Some of its halves may have been taken, and no caller waits for them now.
-                        self.engine.signals.writer().notify();
+                        self.engine.pipeline().signals().writer().notify();
                         error.through(submitted_through)
                     })?
                 }
             };
             if let Some(submission) = &submission {
                 submitted_through = Some(submission.last);
-                self.engine.signals.writer().notify();
+                self.engine.pipeline().signals().writer().notify();
             }
             // While this part is in progress, take the replies of the part before.
             if let Some(before) = claimed.take() {
@@ -80,7 +80,7 @@ impl<M: StateMachine> ApplyManager<M> {
         deadline: &Deadline,
     ) -> Result<Option<Submission<'s>>, ApplyError> {
         loop {
-            let source = match self.engine.submit(part, Mode::Sync) {
+            let source = match self.engine.pipeline().submit(part, Mode::Sync) {
                 Ok(submission) => return Ok(submission),
                 Err(source) => source,
             };
@@ -105,17 +105,17 @@ impl<M: StateMachine> ApplyManager<M> {
     }
 
     pub(in crate::apply) fn wait_for_room(&self, deadline: &Deadline) {
-        self.engine.signals.writer().notify();
-        self.engine.signals.notify_workers();
-        let next = self.engine.progress.acknowledged_mark().next();
+        self.engine.pipeline().signals().writer().notify();
+        self.engine.pipeline().signals().notify_workers();
+        let next = self.engine.pipeline().progress().acknowledged_mark().next();
         let pause = FULL_WAIT.min(deadline.left());
-        if self.engine.progress.pending() == 0 {
+        if self.engine.pipeline().progress().pending() == 0 {
             thread::sleep(pause);
             return;
         }
         // The caller looks again, whatever the result is.
-        let half = self.engine.progress.pending() / 2;
-        let _looked = self.engine.wait(next + half, Stage::Acknowledged, pause);
+        let half = self.engine.pipeline().progress().pending() / 2;
+        let _looked = self.engine.pipeline().wait(next + half, Stage::Acknowledged, pause);
     }
 
     fn answer(
@@ -127,10 +127,11 @@ impl<M: StateMachine> ApplyManager<M> {
         sink: &mut impl FnMut(u64, Reply),
     ) -> Result<(), ApplyError> {
         self.engine
+            .pipeline()
             .wait(submission.last, Stage::Acknowledged, deadline.left())
             .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
         replies.clear();
-        self.engine.replies(part, submission, replies);
+        self.engine.pipeline().replies(part, submission, replies);
         for (entry, reply) in part.iter().zip(replies.drain(..)) {
             sink(entry.log_id.index, reply);
         }
@@ -160,7 +161,7 @@ impl<M: StateMachine> ApplyManager<M> {
                     if retries < policy.retries_max =>
                 {
                     retries += 1;
-                    self.engine.signals.writer().notify();
+                    self.engine.pipeline().signals().writer().notify();
                     thread::sleep(jittered(backoff.min(policy.backoff_max)));
                     backoff = backoff.saturating_mul(2).min(policy.backoff_max);
                 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::apply::desks::views::take_view;
 use crate::apply::engine::Engine;
 use crate::apply::manager::ApplyManager;
 use crate::contract::machine::StateMachine;
@@ -86,8 +87,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// It is [`SnapshotError::Corrupt`] if values are in a snapshot that can no longer be read
     /// back: see [`compact`](Snapshots::compact).
     pub fn write(&self) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.snapshot()
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().snapshot()
     }
 
     /// Writes the bytes of a snapshot file, with the state at one exact index, to `out`.
@@ -96,8 +97,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     ///
     /// Returns [`SnapshotError`]; the engine continues.
     pub fn write_to(&self, out: &mut dyn SnapshotSink) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.snapshot_to(out)
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().snapshot_to(out)
     }
 
     /// A view of the state at one exact index. It is that of the last entry given to the workers
@@ -115,8 +116,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// machines. Returns [`ViewError::Snapshot`] if a part of that snapshot cannot be read back,
     /// [`ViewError::Read`] if the machine's storage fails, or [`ViewError::Poisoned`].
     pub fn view(&self) -> Result<View, ViewError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.take_view()
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        take_view(self.engine.pipeline())
     }
 
     /// Writes a snapshot as [`write`](Snapshots::write) does, from a
@@ -128,8 +129,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// Returns the errors of [`write`](Snapshots::write), and [`SnapshotError::Stale`] if
     /// there is a newer snapshot.
     pub fn write_view(&self, view: View) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.snapshot_of(view)
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().snapshot_of(view)
     }
 
     /// Takes a snapshot and gives up the part of the log that it covers: whole segments, without
@@ -147,8 +148,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// everything stays, and opening finds the damage too. The engine continues, and each
     /// compaction fails. The check reads once more everything that is given up.
     pub fn compact(&self) -> Result<CompactionReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.compact()
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().compact()
     }
 
     /// The newest snapshot in the data directory, for reading in place or sending; `None` before
@@ -162,7 +163,7 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// Returns [`SnapshotError`] if the snapshot cannot be read back, and
     /// [`SnapshotError::Unsupported`] for a machine without a log.
     pub fn newest(&self) -> Result<Option<Snapshot>, SnapshotError> {
-        self.engine.newest_snapshot()
+        self.engine.snapshot_work().newest_snapshot()
     }
 
     /// Begins to receive a snapshot of another node, in pieces ([`Snapshot::pieces`]), for
@@ -175,7 +176,7 @@ impl<M: StateMachine> Snapshots<'_, M> {
     /// [`SnapshotError::Unsupported`] for a machine without a log: give it a snapshot by
     /// [`restore`](Snapshots::restore).
     pub fn receive(&self) -> Result<SnapshotReceiver, SnapshotError> {
-        self.engine.receive_snapshot()
+        self.engine.snapshot_work().receive_snapshot()
     }
 
     /// Verifies all of a received snapshot, and replaces state and log by it: the next entry is the
@@ -205,8 +206,8 @@ impl<M: StateMachine> Snapshots<'_, M> {
         received: SnapshotReceiver,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.install(received, timeout)
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().install(received, timeout)
     }
 
     /// Installs as [`install`](Snapshots::install) does, from a snapshot that is open here. If
@@ -220,7 +221,7 @@ impl<M: StateMachine> Snapshots<'_, M> {
         snapshot: &Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotReport, SnapshotError> {
-        let _tasks = self.engine.wakes_tasks();
-        self.engine.restore(snapshot, timeout)
+        let _tasks = self.engine.pipeline().wakes_tasks();
+        self.engine.snapshot_work().restore(snapshot, timeout)
     }
 }

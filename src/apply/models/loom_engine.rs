@@ -50,10 +50,10 @@ fn spawn(
 fn work(engine: &Engine<Toy>, id: usize, ranges: usize) {
     let mut finished = 0;
     while finished < ranges {
-        match engine.step_worker(id) {
+        match engine.pipeline().step_worker(id) {
             Step::Worked => finished += 1,
             Step::Blocked | Step::Idle => {
-                assert!(engine.progress.poison.get().is_none());
+                assert!(engine.pipeline().progress().poison.get().is_none());
                 thread::yield_now();
             }
         }
@@ -61,15 +61,19 @@ fn work(engine: &Engine<Toy>, id: usize, ranges: usize) {
 }
 
 fn check_applied(engine: &Engine<Toy>, mark: Mark) {
-    assert!(engine.progress.poison.get().is_none(), "{:?}", engine.progress.poison.get());
-    assert_eq!(engine.progress.applied_mark(), mark);
+    assert!(
+        engine.pipeline().progress().poison.get().is_none(),
+        "{:?}",
+        engine.pipeline().progress().poison.get()
+    );
+    assert_eq!(engine.pipeline().progress().applied_mark(), mark);
 }
 
 fn two_workers_finish_the_same_range_together() {
     let engine = engine(2);
-    engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
-    let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
-    assert_eq!(engine.step_worker(0), Step::Worked);
+    engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
+    let other = spawn(&engine, |engine| assert_eq!(engine.pipeline().step_worker(1), Step::Worked));
+    assert_eq!(engine.pipeline().step_worker(0), Step::Worked);
     other.join().unwrap();
     check_applied(&engine, Mark::before(2));
 }
@@ -88,12 +92,12 @@ fn canary_without_the_workers_fence_the_applied_mark_sticks() {
 
 fn two_workers_finish_the_entry_of_a_future_together() {
     let engine = engine(2);
-    let submission = engine.submit(&[put(1, FIRST)], Mode::Future).unwrap().unwrap();
+    let submission = engine.pipeline().submit(&[put(1, FIRST)], Mode::Future).unwrap().unwrap();
     let cell = submission.cell.clone().unwrap();
     drop(submission);
-    let other = spawn(&engine, |engine| assert_eq!(engine.step_worker(1), Step::Worked));
-    assert_eq!(engine.step_worker(0), Step::Worked);
-    if engine.progress.applied_mark() == Mark::before(2) {
+    let other = spawn(&engine, |engine| assert_eq!(engine.pipeline().step_worker(1), Step::Worked));
+    assert_eq!(engine.pipeline().step_worker(0), Step::Worked);
+    if engine.pipeline().progress().applied_mark() == Mark::before(2) {
         assert!(cell.reply().is_some(), "applied, and its reply is lost");
     }
     other.join().unwrap();
@@ -118,12 +122,12 @@ fn ranges_come_to_each_worker_in_order_while_they_are_submitted() {
     check(2, || {
         let engine = engine(2);
         let other = spawn(&engine, |engine| work(engine, 1, 2));
-        engine.submit(&[put(1, LAST)], Mode::Async).unwrap();
-        engine.submit(&[put(2, LAST)], Mode::Async).unwrap();
+        engine.pipeline().submit(&[put(1, LAST)], Mode::Async).unwrap();
+        engine.pipeline().submit(&[put(2, LAST)], Mode::Async).unwrap();
         work(&engine, 0, 2);
         other.join().unwrap();
         check_applied(&engine, Mark::before(3));
-        assert_eq!(engine.machine.applied_in(1), [1, 2]);
+        assert_eq!(engine.pipeline().machine().applied_in(1), [1, 2]);
     });
 }
 
@@ -133,21 +137,24 @@ fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
     check(2, || {
         let engine = engine(2);
         let entries = [put(1, LAST), Entry::noop(2, 1), put(3, LAST)];
-        engine.submit(&entries, Mode::Async).unwrap();
+        engine.pipeline().submit(&entries, Mode::Async).unwrap();
         let other = spawn(&engine, |engine| {
             work(engine, 1, 2);
             assert_eq!(
-                engine.machine.applied_in(0),
+                engine.pipeline().machine().applied_in(0),
                 [2],
                 "the barrier is run before worker 1 goes on"
             );
             work(engine, 1, 1);
         });
         work(&engine, 0, 1);
-        while engine.step_worker(0) != Step::Worked {
+        while engine.pipeline().step_worker(0) != Step::Worked {
             thread::yield_now();
         }
-        assert!(engine.machine.applied_in(1).contains(&1), "worker 1 has come to the barrier");
+        assert!(
+            engine.pipeline().machine().applied_in(1).contains(&1),
+            "worker 1 has come to the barrier"
+        );
         work(&engine, 0, 1);
         other.join().unwrap();
         check_applied(&engine, Mark::before(4));
@@ -161,16 +168,16 @@ fn a_barrier_comes_after_all_before_it_and_before_all_after_it() {
 fn inline_apply_never_overtakes_or_meets_the_worker() {
     check(3, || {
         let engine = engine(1);
-        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
         let worker = spawn(&engine, |engine| {
-            engine.step_worker(0);
-            engine.step_worker(0);
+            engine.pipeline().step_worker(0);
+            engine.pipeline().step_worker(0);
         });
-        let submission = engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap().unwrap();
+        let submission = engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap().unwrap();
         worker.join().unwrap();
-        while engine.step_worker(0) == Step::Worked {}
+        while engine.pipeline().step_worker(0) == Step::Worked {}
         check_applied(&engine, Mark::before(3));
-        assert_eq!(engine.machine.applied_in(0), [1, 2]);
+        assert_eq!(engine.pipeline().machine().applied_in(0), [1, 2]);
         drop(submission);
     });
 }
@@ -179,30 +186,30 @@ fn inline_apply_never_overtakes_or_meets_the_worker() {
 fn inline_apply_never_meets_any_of_two_workers() {
     check(2, || {
         let engine = engine(2);
-        engine.submit(&[put(1, LAST)], Mode::Async).unwrap();
+        engine.pipeline().submit(&[put(1, LAST)], Mode::Async).unwrap();
         let other = spawn(&engine, |engine| work(engine, 1, 1));
-        assert_eq!(engine.step_worker(0), Step::Worked);
-        engine.submit(&[put(2, LAST)], Mode::Sync).unwrap();
+        assert_eq!(engine.pipeline().step_worker(0), Step::Worked);
+        engine.pipeline().submit(&[put(2, LAST)], Mode::Sync).unwrap();
         other.join().unwrap();
-        while (0..2).any(|id| engine.step_worker(id) == Step::Worked) {}
+        while (0..2).any(|id| engine.pipeline().step_worker(id) == Step::Worked) {}
         check_applied(&engine, Mark::before(3));
-        assert_eq!(engine.machine.applied_in(1), [1, 2]);
+        assert_eq!(engine.pipeline().machine().applied_in(1), [1, 2]);
     });
 }
 
 /// An entry is applied inline, or by the worker, while another thread takes a view.
 fn a_view_is_taken_while_entries_are_applied() {
     let engine = engine_by_hand();
-    engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+    engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
     let other = spawn(&engine, |engine| {
-        drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
+        drop(engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap());
     });
     drop(engine.take_view().unwrap());
     other.join().unwrap();
-    while engine.step_worker(0) == Step::Worked {}
+    while engine.pipeline().step_worker(0) == Step::Worked {}
     check_applied(&engine, Mark::before(3));
-    assert_eq!(engine.machine.applied_in(0), [1, 2]);
-    let at_token = engine.machine.at_token();
+    assert_eq!(engine.pipeline().machine().applied_in(0), [1, 2]);
+    let at_token = engine.pipeline().machine().at_token();
     assert!(at_token == [Some(1)] || at_token == [Some(2)], "{at_token:?}");
 }
 
@@ -217,19 +224,19 @@ fn the_mark_of_a_view_is_in_its_place_beside_inline_apply() {
 fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
     check(2, || {
         let engine = engine_by_hand();
-        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
         let other = spawn(&engine, |engine| {
-            drop(engine.submit(&[put(2, FIRST)], Mode::Sync).unwrap());
+            drop(engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap());
         });
         let held = engine.while_held(|machine, _applied, _places| machine.applied_in(0)).unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
-        let given = engine.progress.applied_mark() == Mark::before(3)
-            || !engine.workers.rings().is_empty(0);
+        let given = engine.pipeline().progress().applied_mark() == Mark::before(3)
+            || !engine.pipeline().workers().rings().is_empty(0);
         assert!(given, "no thread applies entry 2");
-        while engine.step_worker(0) == Step::Worked {}
+        while engine.pipeline().step_worker(0) == Step::Worked {}
         check_applied(&engine, Mark::before(3));
-        assert_eq!(engine.machine.applied_in(0), [1, 2]);
+        assert_eq!(engine.pipeline().machine().applied_in(0), [1, 2]);
     });
 }
 
@@ -238,20 +245,26 @@ fn whatever_is_accepted_is_accepted_before_the_close() {
     check(3, || {
         let engine = engine(1);
         let submitter = spawn(&engine, |engine| {
-            let accepted = match engine.submit(&[put(1, FIRST)], Mode::Async) {
+            let accepted = match engine.pipeline().submit(&[put(1, FIRST)], Mode::Async) {
                 Ok(_) => true,
                 Err(SubmitError::Closed) => false,
                 Err(other) => panic!("{other}"),
             };
-            assert_eq!(accepted, engine.progress.submitted_mark() == Mark::before(2));
+            assert_eq!(accepted, engine.pipeline().progress().submitted_mark() == Mark::before(2));
         });
-        engine.refuse_submissions();
-        let (submitted, committed) =
-            (engine.progress.submitted_mark(), engine.progress.committed_mark());
+        engine.pipeline().refuse_submissions();
+        let (submitted, committed) = (
+            engine.pipeline().progress().submitted_mark(),
+            engine.pipeline().progress().committed_mark(),
+        );
         assert_eq!(submitted, committed);
         submitter.join().unwrap();
-        assert_eq!(submitted, engine.progress.submitted_mark(), "nothing came after the close");
-        while engine.step_worker(0) == Step::Worked {}
+        assert_eq!(
+            submitted,
+            engine.pipeline().progress().submitted_mark(),
+            "nothing came after the close"
+        );
+        while engine.pipeline().step_worker(0) == Step::Worked {}
         check_applied(&engine, submitted);
     });
 }
@@ -262,10 +275,10 @@ fn a_worker_thread_wakes_for_a_submission_and_for_its_end() {
     check(2, || {
         let engine = engine(1);
         let worker = spawn(&engine, |engine| threads::worker(engine, 0));
-        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
-        engine.wait(1, Stage::Applied, FOREVER).unwrap();
-        engine.lifecycle().begin_stopping();
-        engine.signals.notify_workers();
+        engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        engine.pipeline().wait(1, Stage::Applied, FOREVER).unwrap();
+        engine.pipeline().lifecycle().begin_stopping();
+        engine.pipeline().signals().notify_workers();
         worker.join().unwrap();
         check_applied(&engine, Mark::before(2));
     });
@@ -283,15 +296,15 @@ fn a_worker_does_not_sleep_for_good_while_an_entry_is_held_back() {
             .pin_workers(false);
         let engine = Arc::new(Engine::new(Toy::new(1), config, 1).unwrap());
         let worker = spawn(&engine, |engine| {
-            let signal = engine.signals.worker(0).unwrap();
+            let signal = engine.pipeline().signals().worker(0).unwrap();
             signal.attach();
             // With a time it would wake without a signal.
             while threads::worker_sleeps(engine).is_none() {
                 signal.sleep(None, || threads::worker_wakes(engine, 0, None));
             }
         });
-        engine.submit(&[put(1, FIRST)], Mode::Async).unwrap();
-        assert!(engine.workers.rings().is_empty(0), "it is held back");
+        engine.pipeline().submit(&[put(1, FIRST)], Mode::Async).unwrap();
+        assert!(engine.pipeline().workers().rings().is_empty(0), "it is held back");
         worker.join().unwrap();
     });
 }
@@ -302,12 +315,12 @@ fn a_synchronous_caller_sees_its_own_reply() {
         let engine = engine(1);
         let worker = spawn(&engine, |engine| work(engine, 0, 1));
         let entry = put(1, FIRST);
-        engine.submit(&[entry], Mode::Async).unwrap();
+        engine.pipeline().submit(&[entry], Mode::Async).unwrap();
         let second = put(2, FIRST);
-        let submission = engine.submit(&[second], Mode::Sync).unwrap().unwrap();
+        let submission = engine.pipeline().submit(&[second], Mode::Sync).unwrap().unwrap();
         worker.join().unwrap();
-        while engine.step_worker(0) == Step::Worked {}
-        engine.wait(2, Stage::Acknowledged, FOREVER).unwrap();
-        assert_eq!(engine.reply(&second, &submission), Reply::Custom(2));
+        while engine.pipeline().step_worker(0) == Step::Worked {}
+        engine.pipeline().wait(2, Stage::Acknowledged, FOREVER).unwrap();
+        assert_eq!(engine.pipeline().reply(&second, &submission), Reply::Custom(2));
     });
 }

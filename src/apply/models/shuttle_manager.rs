@@ -167,13 +167,16 @@ fn it_closes_while_one_submits() {
     let submitter = thread::spawn(move || {
         let mut accepted = 0;
         for index in 1..=3 {
-            match engine.submit(&[entry(index)], crate::apply::pipeline::submit::Mode::Async) {
+            match engine
+                .pipeline()
+                .submit(&[entry(index)], crate::apply::pipeline::submit::Mode::Async)
+            {
                 Ok(_) => accepted = index,
                 Err(SubmitError::Closed) => break,
                 Err(other) => panic!("{other}"),
             }
         }
-        let outcome = engine.wait(3, crate::Stage::Acknowledged, FOREVER);
+        let outcome = engine.pipeline().wait(3, crate::Stage::Acknowledged, FOREVER);
         let in_time = accepted == 3 && outcome.is_ok();
         assert!(in_time || matches!(outcome, Err(WaitError::Closed { index: 3 })), "{outcome:?}");
         accepted

@@ -160,11 +160,11 @@ mod tests {
         assert_eq!(node.consensus().unwrap().append(&entries).unwrap().new, 2);
         let mut comparing = Comparing::new();
         let same = |comparing: &mut Comparing| {
-            let desk = &node.engine.log_desk;
+            let desk = node.engine.pipeline().log_desk();
             comparing.known_same(desk, &desk.appending(), &entries)
         };
         for _ in 0..ATTEMPTS_MAX {
-            comparing.compare(&node.engine.log_desk, &entries);
+            comparing.compare(node.engine.pipeline().log_desk(), &entries);
             node.consensus().unwrap().truncate_after(Some(1)).unwrap();
             assert_eq!(node.consensus().unwrap().append(&[put(2, b"x")]).unwrap().new, 1);
             if comparing.attempts < ATTEMPTS_MAX {
@@ -182,9 +182,9 @@ mod tests {
         let entries = [put(1, b"a"), put(2, b"b")];
         assert_eq!(node.consensus().unwrap().append(&[put(1, b"a"), put(2, b"x")]).unwrap().new, 2);
         let mut comparing = Comparing::new();
-        comparing.compare(&node.engine.log_desk, &entries);
+        comparing.compare(node.engine.pipeline().log_desk(), &entries);
         node.consensus().unwrap().truncate_after(Some(1)).unwrap();
-        let desk = &node.engine.log_desk;
+        let desk = node.engine.pipeline().log_desk();
         let appending = desk.appending();
         let known = entries.get(..1).unwrap_or_default();
         assert_eq!(comparing.known_same(desk, &appending, known).unwrap(), None);

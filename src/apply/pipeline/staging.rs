@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::apply::engine::Engine;
+use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::worker::{Applying, Worker, WorkerState};
 use crate::config::Durability;
 use crate::contract::machine::StateMachine;
@@ -160,7 +160,7 @@ impl<M: StateMachine> Applying<'_, M> {
     }
 }
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> Pipeline<M> {
     /// Feeds worker `id`, which ran dry, or commits its staged entries if there is nothing to feed.
     pub(in crate::apply) fn feed_or_commit(&self, id: usize) -> Result<Step, Poison> {
         match self.feed_dry()? {

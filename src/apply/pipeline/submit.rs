@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::desks::log::Appending;
-use crate::apply::engine::Engine;
+use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::claims::Claim;
 use crate::apply::pipeline::known::{Comparing, Submitted};
@@ -54,7 +54,7 @@ pub(crate) enum Mode {
     Append,
 }
 
-impl<M: StateMachine> Engine<M> {
+impl<M: StateMachine> Pipeline<M> {
     /// Takes all of `entries`, or none of them. Returns `None` if there are no entries.
     pub(crate) fn submit(
         &self,
@@ -144,8 +144,9 @@ impl<M: StateMachine> Engine<M> {
                     self.progress.commit_to(mark)?;
                     appending.appender.note_committed(mark);
                     let idle = applied_before == submitted_before;
-                    let may_inline =
-                        self.config.inline_apply && !self.is_held() && self.may_commit_inline();
+                    let may_inline = self.config.inline_apply
+                        && !self.pauses.is_any()
+                        && self.may_commit_inline();
                     let inline = mode == Mode::Sync && may_inline && idle;
                     // A synchronous caller of a machine over a storage does not wait for a batch to
                     // fill.

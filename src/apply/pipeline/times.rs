@@ -3,13 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::apply::engine::Engine;
 use crate::apply::pipeline::latency::Latency;
-use crate::contract::machine::StateMachine;
 use crate::contract::staging::Staging;
 use crate::error::Fatal;
 use crate::numbers::Mark;
-use crate::times::{TimeHistogram, TimeRecorder, TimeStats};
+use crate::times::{TimeRecorder, TimeStats};
 
 /// Least time between the starts of two timed submissions; one is timed at a time.
 const PROBE_INTERVAL_NS: u64 = 64_000;
@@ -149,24 +147,17 @@ impl RangeSampling {
     }
 }
 
-impl<M: StateMachine> Engine<M> {
-    /// Every histogram at this moment.
-    pub(crate) fn times(&self) -> TimeStats {
-        let own = &self.latency.times;
-        let mut times = TimeStats {
-            submit_to_applied: own.submit_to_applied.histogram(),
-            apply_range: self.workers.apply_times(),
-            snapshot: own.snapshot.histogram(),
-            compaction: own.compaction.histogram(),
-            storage_commit: own.storage_commit.histogram(),
-            storage_sync: own.storage_sync.histogram(),
+impl EngineTimes {
+    /// Every histogram of these times at this moment.
+    pub(in crate::apply) fn histograms(&self) -> TimeStats {
+        TimeStats {
+            submit_to_applied: self.submit_to_applied.histogram(),
+            snapshot: self.snapshot.histogram(),
+            compaction: self.compaction.histogram(),
+            storage_commit: self.storage_commit.histogram(),
+            storage_sync: self.storage_sync.histogram(),
             ..TimeStats::default()
-        };
-        if let Some(log) = self.log_desk.log() {
-            log.add_times(&mut times);
-            times.recovery = TimeHistogram::of(log.opened_in());
         }
-        times
     }
 }
 

@@ -40,7 +40,7 @@ trait Figures: Send + Sync {
 impl<M: StateMachine> Figures for Engine<M> {
     fn figures(&self) -> ApplyStats {
         // Count this for the error of an open that meets a machine whose `stats` does not return.
-        let _holding = self.holding(Holder::Reader);
+        let _holding = self.pipeline().holding(Holder::Reader);
         self.stats()
     }
 }

@@ -40,7 +40,7 @@ fn assert_poisoned(engine: &Engine, got: &Poison, expected: &str) {
 #[test]
 fn a_snapshot_beyond_what_is_applied_poisons_and_is_not_told_of() {
     let engine = opened(3);
-    let poison = engine.engine.move_snapshot_to(LogId::new(4, 1)).unwrap_err();
+    let poison = engine.engine.snapshot_work().move_snapshot_to(LogId::new(4, 1)).unwrap_err();
     assert_poisoned(&engine, &poison, "snapshot <= applied");
     assert_eq!(engine.stats().snapshot, None);
 }
@@ -48,8 +48,11 @@ fn a_snapshot_beyond_what_is_applied_poisons_and_is_not_told_of() {
 #[test]
 fn a_snapshot_before_the_newest_poisons() {
     let engine = opened(3);
-    assert_eq!(engine.engine.move_snapshot_to(LogId::new(3, 1)).unwrap(), Mark::NONE);
-    let poison = engine.engine.move_snapshot_to(LogId::new(2, 1)).unwrap_err();
+    assert_eq!(
+        engine.engine.snapshot_work().move_snapshot_to(LogId::new(3, 1)).unwrap(),
+        Mark::NONE
+    );
+    let poison = engine.engine.snapshot_work().move_snapshot_to(LogId::new(2, 1)).unwrap_err();
     assert_poisoned(&engine, &poison, "snapshot never falls");
     assert_eq!(engine.stats().snapshot, Some(3));
 }
@@ -58,7 +61,7 @@ fn a_snapshot_before_the_newest_poisons() {
 fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() {
     for (last, segment, expected) in [(3, 1, "purged <= snapshot"), (1, 0, "purged never falls")] {
         let engine = opened(3);
-        let log = engine.engine.log_desk.log().unwrap();
+        let log = engine.engine.pipeline().log_desk().log().unwrap();
         let before = log.base();
         let last = Some(LogId::new(last, 1));
         let base = LogBase { segment: SegmentNumber::new(segment), last, ..before };
@@ -71,7 +74,7 @@ fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() 
 #[test]
 fn a_ring_without_the_room_that_was_seen_is_a_failure_and_no_lost_range() {
     let engine = opened(0);
-    let rings = engine.engine.workers.rings();
+    let rings = engine.engine.pipeline().workers().rings();
     let token = crate::ranges::index_range::IndexRange::view_token(0);
     while rings.have_room() {
         rings.push(token).unwrap();

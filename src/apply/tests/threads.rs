@@ -248,16 +248,16 @@ fn nobody_is_told_that_the_log_is_durable_before_the_marks_say_so() {
         let waiting = scope.spawn(|| manager.wait_until(1, Stage::Durable, LONG));
         keeper.come.recv_timeout(LONG).unwrap();
         // The log writer is at the place where it moves the marks.
-        let held = manager.engine.progress.hold_log_marks();
+        let held = manager.engine.pipeline().progress().hold_log_marks();
         keeper.open.send(()).unwrap();
-        let sync = || manager.engine.log_desk.sync(Duration::from_millis(100));
+        let sync = || manager.engine.pipeline().log_desk().sync(Duration::from_millis(100));
         // Another thread: this one holds a lock of a higher rank than the call takes.
         let told = scope.spawn(sync).join().unwrap();
         assert!(matches!(told, Err(WaitError::Timeout { reached: None, .. })), "{told:?}");
         drop(held);
         waiting.join().unwrap().unwrap();
     });
-    manager.engine.log_desk.sync(LONG).unwrap();
+    manager.engine.pipeline().log_desk().sync(LONG).unwrap();
     assert_eq!(manager.stats().durable, Some(1));
 }
 
@@ -295,7 +295,7 @@ fn a_snapshot_of_a_machine_that_never_runs_dry_finds_its_moment() {
             done.send(manager.snapshots().write().map(|report| report.log_id)).unwrap();
         });
         let taken = result.recv_timeout(LONG);
-        manager.engine.refuse_submissions();
+        manager.engine.pipeline().refuse_submissions();
         ended.store(true, Ordering::Release);
         assert!(taken.expect("it never came to it").unwrap().is_some());
     });
@@ -385,9 +385,9 @@ fn what_was_flushed_waits_for_room_and_then_not_for_more() {
     let entries: Vec<Entry<'_>> = (1..=100).map(|index| Entry::noop(index, 1)).collect();
     let _ = manager.consensus().unwrap().append(&entries).unwrap();
     manager.consensus().unwrap().commit(100).unwrap();
-    manager.engine.feed_now().unwrap();
+    manager.engine.pipeline().feed_now().unwrap();
     // The rings are full: less than a range is left.
-    while manager.engine.step_worker(0) == Step::Worked {}
+    while manager.engine.pipeline().step_worker(0) == Step::Worked {}
     assert_eq!(manager.stats().applied, Some(100));
 }
 
@@ -538,11 +538,11 @@ fn a_worker_goes_to_sleep_for_a_time_when_an_entry_is_held_back_after_it_had_loo
     assert_eq!(longest, None, "nothing is there");
     assert!(!threads::worker_wakes(engine, 0, longest));
     let _ = manager.apply_entries(&[Entry::noop(1, 1)]).unwrap();
-    assert!(engine.workers.rings().is_empty(0), "it is held back");
+    assert!(engine.pipeline().workers().rings().is_empty(0), "it is held back");
     assert!(threads::worker_wakes(engine, 0, longest), "it would sleep for good");
     let longest = threads::worker_sleeps(engine);
     assert!(longest.is_some() && !threads::worker_wakes(engine, 0, longest));
-    engine.signals.fail(Poison::Internal("of a test"));
+    engine.pipeline().signals().fail(Poison::Internal("of a test"));
     assert_eq!(threads::worker_sleeps(engine), None);
     assert!(!threads::worker_wakes(engine, 0, None), "after a failure there is nothing to do");
 }
@@ -554,12 +554,12 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let machine = PersistentStateMachine::open_on_disk(disk, config).unwrap();
     let manager = ApplyManager::new(machine, workers(1).pipeline_depth(4)).unwrap();
     let engine = &manager.engine;
-    let mut claim = engine.in_flight.claim(&**engine);
+    let mut claim = engine.pipeline().in_flight().claim(engine.pipeline());
     claim.begin(1);
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
     let _ = manager.consensus().unwrap().append(&entries).unwrap();
     manager.consensus().unwrap().commit(20).unwrap();
-    let kept = engine.in_flight.slots().capacity();
+    let kept = engine.pipeline().in_flight().slots().capacity();
     manager.wait_until(kept, Stage::Applied, LONG).unwrap();
     // Long enough for the worker to sleep.
     let more = manager.wait_until(kept + 1, Stage::Applied, Duration::from_millis(100));
@@ -580,7 +580,7 @@ fn wakes_no_worker<M: StateMachine>(manager: &ApplyManager<M>) {
     let all_asleep = || {
         let began = Instant::now();
         loop {
-            let worker = |id| manager.engine.signals.worker(id)?.wakes_when_asleep();
+            let worker = |id| manager.engine.pipeline().signals().worker(id)?.wakes_when_asleep();
             if let (Some(first), Some(second)) = (worker(0), worker(1)) {
                 return first + second;
             }

@@ -44,20 +44,23 @@ impl Wake for Probe {
         let engine = engine.as_ref().unwrap();
         let is_held = |locked: bool, name| (!locked).then_some(name);
         let found = [
-            is_held(engine.log_desk.try_appending().is_some(), "the appender"),
-            is_held(engine.viewing.try_lock().is_some(), "the turn of views"),
-            is_held(engine.snapshots.is_free(), "the turn of snapshots"),
-            is_held(engine.workers.are_free(), "a worker's place"),
-            is_held(engine.log_desk.log().unwrap().writer_is_free(), "the log writer's place"),
-            is_held(engine.in_flight.claims_are_free(), "the claims"),
+            is_held(engine.pipeline().log_desk().try_appending().is_some(), "the appender"),
+            is_held(engine.pipeline().pauses().turn_is_free(), "the turn of views"),
+            is_held(engine.snapshots().is_free(), "the turn of snapshots"),
+            is_held(engine.pipeline().workers().are_free(), "a worker's place"),
+            is_held(
+                engine.pipeline().log_desk().log().unwrap().writer_is_free(),
+                "the log writer's place",
+            ),
+            is_held(engine.pipeline().in_flight().claims_are_free(), "the claims"),
         ];
         self.held.lock().unwrap().extend(found.into_iter().flatten());
         // A call of the manager takes them, which a debug build refuses under a higher rank.
-        drop(engine.snapshots.turn());
-        drop(engine.viewing.lock());
-        drop(engine.log_desk.appending());
-        drop(engine.workers.take_places());
-        engine.log_desk.log().unwrap().next_due();
+        drop(engine.snapshots().turn());
+        drop(engine.pipeline().pauses().turn());
+        drop(engine.pipeline().log_desk().appending());
+        drop(engine.pipeline().workers().take_places());
+        engine.pipeline().log_desk().log().unwrap().next_due();
     }
 }
 
@@ -79,7 +82,7 @@ fn probed(
     call(engine);
     assert_eq!(probe.calls.load(Ordering::Relaxed), 1, "{name}: the waker was not called");
     assert_eq!(*probe.held.lock().unwrap(), [""; 0], "{name}: held while the waker ran");
-    let panicked = engine.engine.progress.waiters.panicked();
+    let panicked = engine.engine.pipeline().progress().waiters.panicked();
     assert_eq!(panicked, 0, "{name}: the waker could not take the locks");
     probe.engine.lock().unwrap().take();
 }
@@ -166,11 +169,11 @@ fn no_lock_of_the_engine_is_held_while_a_waker_runs() {
     });
     let _ = engine.consensus().unwrap().append(&puts(41, 41, 4)).unwrap();
     probed(&engine, 41, "a failure", |engine| {
-        engine.engine.signals.fail(Poison::Internal("of a test"));
+        engine.engine.pipeline().signals().fail(Poison::Internal("of a test"));
         engine.step_worker(0);
     });
     probed(&stepped(config(), ApplyConfig::new()), 1, "the end", |engine| {
-        engine.engine.progress.end();
+        engine.engine.pipeline().progress().end();
         engine.step_worker(0);
     });
 }
@@ -210,8 +213,8 @@ impl Wake for CallsBack {
         manager.log().unwrap().hard_state().unwrap();
         manager.wait_for_apply(1, Duration::ZERO).unwrap();
         drop(manager.stats());
-        drop(engine.workers.take_places());
-        engine.log_desk.log().unwrap().next_due();
+        drop(engine.pipeline().workers().take_places());
+        engine.pipeline().log_desk().log().unwrap().next_due();
         // The first call closes, and this one waits for its outcome: not for long, as it is its own
         // thread's.
         let closed = manager.shutdown(Duration::from_millis(1));
@@ -234,21 +237,21 @@ fn a_waker_that_is_due_while_the_manager_closes_is_called_with_no_lock_and_may_c
     let _ = manager.apply_entries(&puts).unwrap();
     let mut future = manager.acknowledged(1);
     assert!(poll(&mut future, &waker).is_pending());
-    manager.engine.step_worker(0);
+    manager.engine.pipeline().step_worker(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // The close makes entry 1 acknowledged, and then waits for entry 2.
-            while manager.engine.progress.durable_mark() < Mark::before(3) {
+            while manager.engine.pipeline().progress().durable_mark() < Mark::before(3) {
                 std::thread::yield_now();
             }
             std::thread::sleep(Duration::from_millis(20));
-            while manager.engine.progress.applied_mark() < Mark::before(3) {
-                manager.engine.step_worker(0);
+            while manager.engine.pipeline().progress().applied_mark() < Mark::before(3) {
+                manager.engine.pipeline().step_worker(0);
             }
         });
         manager.shutdown(LONG).unwrap();
     });
-    assert_eq!(manager.engine.progress.waiters.panicked(), 0);
+    assert_eq!(manager.engine.pipeline().progress().waiters.panicked(), 0);
     assert_eq!(calls.calls.load(Ordering::Relaxed), 1);
     assert!(poll(&mut future, &waker).is_ready());
 }
@@ -350,12 +353,12 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
 fn what_the_probe_looks_at_tells_a_held_lock() {
     let engine = stepped(config(), ApplyConfig::new());
     let engine = &engine.engine;
-    let place = engine.workers.take_places();
-    assert!(!engine.workers.are_free());
+    let place = engine.pipeline().workers().take_places();
+    assert!(!engine.pipeline().workers().are_free());
     drop(place);
-    let held = engine.log_desk.try_appending();
-    assert!(held.is_some() && engine.log_desk.try_appending().is_none());
-    assert!(engine.log_desk.log().unwrap().while_writing(|log| !log.writer_is_free()));
+    let held = engine.pipeline().log_desk().try_appending();
+    assert!(held.is_some() && engine.pipeline().log_desk().try_appending().is_none());
+    assert!(engine.pipeline().log_desk().log().unwrap().while_writing(|log| !log.writer_is_free()));
 }
 
 /// A sink that calls the manager at its first write.
