@@ -9,12 +9,16 @@
 mod compare;
 mod groups;
 mod html;
+mod latency;
 mod machine;
 mod measure;
+mod open_loop;
 mod report;
 mod subjects;
 mod syncs;
 mod workload;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -36,9 +40,17 @@ struct Arguments {
 enum Command {
     /// Runs all groups, prints a table, and writes JSON and HTML where asked to.
     Compare(compare::Options),
+    /// Puts so many keys into one subject, and prints the bytes of memory that it took.
+    #[command(hide = true)]
+    Held { subject: String, keys: usize, dir: PathBuf },
 }
 
 fn main() -> Result<()> {
-    let Command::Compare(options) = Arguments::parse().command;
-    compare::run(&options)
+    match Arguments::parse().command {
+        Command::Compare(options) => compare::run(&options),
+        Command::Held { subject, keys, dir } => {
+            println!("{}", groups::held(&subject, keys, &dir)?);
+            Ok(())
+        }
+    }
 }

@@ -2,21 +2,44 @@
 
 use anyhow::{Context, Result};
 
-use crate::report::{Role, Row, Unit};
+use crate::report::{Point, Role, Row, Unit};
 use crate::syncs;
 
-/// Outcome of one subject in one round: a figure for each of its case's names.
+/// Outcome of one subject in one round: a value for each figure of its case.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
     /// One value for each figure of the case.
-    pub(crate) figures: Vec<f64>,
-    /// Syncs that sprag counted itself: its system calls go past the counters of `syncs`.
+    pub(crate) values: Vec<f64>,
+    /// Syncs that sprag counted itself: its system calls bypass the counters of `syncs`.
     pub(crate) own_syncs: u64,
 }
 
 impl From<f64> for Measured {
-    fn from(figure: f64) -> Self {
-        Self { figures: vec![figure], own_syncs: 0 }
+    fn from(value: f64) -> Self {
+        Self { values: vec![value], own_syncs: 0 }
+    }
+}
+
+/// One figure of a case: the end of its name, its unit, and its place in a chart.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    /// End of the case's name; empty if the case has one figure.
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    /// Place in a chart of curves.
+    pub(crate) point: Option<Point>,
+}
+
+impl Figure {
+    /// The only figure of a case.
+    pub(crate) fn only(unit: Unit) -> Vec<Self> {
+        vec![Self { name: String::new(), unit, point: None }]
+    }
+
+    /// The only figure of a case that is a point of a chart of several cases.
+    pub(crate) fn at(unit: Unit, chart: &str, axis: &'static str, x: f64) -> Vec<Self> {
+        let point = Point { chart: chart.to_owned(), axis, x };
+        vec![Self { name: String::new(), unit, point: Some(point) }]
     }
 }
 
@@ -37,9 +60,9 @@ impl<'a> Subject<'a> {
         Self { name: name.into(), role, why: None, round: Box::new(round) }
     }
 
-    /// The subject does another kind of work: it gets no ratio, and the row says why.
-    pub(crate) fn differs(mut self, why: &'static str) -> Self {
-        self.why = Some(why);
+    /// Marks a subject that does another kind of work. Its rows get no ratio, and say why.
+    pub(crate) fn differs(mut self, why: Option<&'static str>) -> Self {
+        self.why = why;
         self
     }
 }
@@ -48,13 +71,12 @@ impl<'a> Subject<'a> {
 pub(crate) struct Case<'a> {
     pub(crate) group: &'static str,
     pub(crate) name: String,
-    /// Name and unit of each figure; an empty name is the case's own.
-    pub(crate) figures: Vec<(&'static str, Unit)>,
+    pub(crate) figures: Vec<Figure>,
     pub(crate) subjects: Vec<Subject<'a>>,
 }
 
 impl Case<'_> {
-    /// Runs `rounds` rounds and one before them, which does not count.
+    /// Runs one round that does not count, and `rounds` that do.
     pub(crate) fn run(mut self, rounds: usize) -> Result<Vec<Row>> {
         let count = self.subjects.len();
         let mut values = vec![vec![Vec::with_capacity(rounds); self.figures.len()]; count];
@@ -69,35 +91,69 @@ impl Case<'_> {
                 let seen = syncs::count() - before + measured.own_syncs;
                 if round > 0 {
                     counted_syncs[at] += seen;
-                    for (list, value) in values[at].iter_mut().zip(measured.figures) {
+                    for (list, value) in values[at].iter_mut().zip(measured.values) {
                         list.push(value);
                     }
                 }
             }
         }
         let mut rows = Vec::new();
-        for (figure, (name, unit)) in self.figures.iter().enumerate() {
-            let case = match *name {
+        for (place, figure) in self.figures.iter().enumerate() {
+            let case = match &*figure.name {
                 "" => self.name.clone(),
                 name => format!("{}, {name}", self.name),
             };
-            let mut group: Vec<Row> = (0..count)
-                .map(|at| {
-                    let subject = &self.subjects[at];
-                    let syncs = counted_syncs[at] as f64 / rounds as f64;
-                    Row::new(
-                        (self.group, &case, &subject.name),
-                        subject.role,
-                        *unit,
-                        &mut values[at][figure],
-                        syncs,
-                        subject.why,
-                    )
-                })
-                .collect();
-            Row::compare(&mut group);
-            rows.extend(group);
+            let row = |(at, subject): (usize, &Subject<'_>)| {
+                let mut row = Row::new(
+                    (self.group, &case, &subject.name),
+                    subject.role,
+                    figure.unit,
+                    &mut values[at][place],
+                );
+                row.syncs = counted_syncs[at] as f64 / rounds as f64;
+                row.why = subject.why.map(str::to_owned);
+                row.point = figure.point.clone();
+                row
+            };
+            let mut figure_rows: Vec<Row> = self.subjects.iter().enumerate().map(row).collect();
+            Row::compare(&mut figure_rows);
+            rows.extend(figure_rows);
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn each_round_runs_every_subject_in_another_order_and_the_first_one_does_not_count() {
+        let order = RefCell::new(Vec::new());
+        let subject = |name: &'static str, role| {
+            let (order, mut round) = (&order, 0.0);
+            Subject::new(name, role, move || {
+                order.borrow_mut().push(name);
+                round += 1.0;
+                Ok(Measured { values: vec![if round == 1.0 { 1e9 } else { round }], own_syncs: 3 })
+            })
+        };
+        let case = Case {
+            group: "g",
+            name: "c".to_owned(),
+            figures: Figure::only(Unit::Nanoseconds),
+            subjects: vec![subject("limit", Role::Limit), subject("ours", Role::Sprag)],
+        };
+        let rows = case.run(3).unwrap();
+        let order = order.into_inner();
+        assert_eq!(order[..4], ["limit", "ours", "ours", "limit"]);
+        assert_eq!(order.len(), 8);
+        assert_eq!((rows[1].low, rows[1].median, rows[1].high, rows[1].rounds), (2.0, 3.0, 4.0, 3));
+        assert_eq!(rows[1].syncs, 3.0);
+        assert_eq!(rows[1].ratio_to_limit, Some(1.0));
     }
 }

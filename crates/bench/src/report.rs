@@ -19,30 +19,60 @@ pub(crate) enum Role {
 /// The unit of a figure; less is better in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Unit {
-    /// Nanoseconds an entry or a call.
+    /// Nanoseconds an entry: the inverse of a throughput.
+    #[serde(rename = "ns/entry")]
+    NanosecondsEach,
+    /// Microseconds an entry: the inverse of a throughput.
+    #[serde(rename = "us/entry")]
+    MicrosecondsEach,
+    /// Nanoseconds of a call or a wait.
     #[serde(rename = "ns")]
     Nanoseconds,
-    /// Microseconds an entry or a call.
+    /// Microseconds of a call or a wait.
     #[serde(rename = "us")]
     Microseconds,
     /// Milliseconds for the whole.
     #[serde(rename = "ms")]
     Milliseconds,
-    /// Bytes an entry.
-    #[serde(rename = "B")]
+    /// Bytes a key.
+    #[serde(rename = "B/key")]
     Bytes,
 }
 
 impl Unit {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::NanosecondsEach => "ns/entry",
+            Self::MicrosecondsEach => "us/entry",
             Self::Nanoseconds => "ns",
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
-            Self::Bytes => "B",
+            Self::Bytes => "B/key",
+        }
+    }
+
+    /// Entries a second at this figure; `None` for what is not a throughput.
+    pub(crate) fn per_second(self, figure: f64) -> Option<f64> {
+        match self {
+            Self::NanosecondsEach => Some(1e9 / figure),
+            Self::MicrosecondsEach => Some(1e6 / figure),
+            _ => None,
         }
     }
 }
+
+/// Place of a row in a chart of curves.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Point {
+    /// Name of the chart; the rows of a group with the same name share it.
+    pub(crate) chart: String,
+    /// Meaning of `x`: [`PERCENTILE`], or what is counted.
+    pub(crate) axis: &'static str,
+    pub(crate) x: f64,
+}
+
+/// Axis of a chart whose `x` are quantiles; 1 is the longest.
+pub(crate) const PERCENTILE: &str = "percentile";
 
 /// One line of the comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -64,6 +94,8 @@ pub(crate) struct Row {
     pub(crate) ratio_to_best_peer: Option<f64>,
     /// Reason for a ratio that is missing.
     pub(crate) why: Option<String>,
+    /// Place in a chart of curves.
+    pub(crate) point: Option<Point>,
 }
 
 impl Row {
@@ -72,8 +104,6 @@ impl Row {
         role: Role,
         unit: Unit,
         values: &mut [f64],
-        syncs: f64,
-        why: Option<&str>,
     ) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
@@ -92,11 +122,22 @@ impl Row {
             low: at(0),
             high: at(values.len().saturating_sub(1)),
             rounds: values.len(),
-            syncs,
+            syncs: 0.0,
             ratio_to_limit: None,
             ratio_to_best_peer: None,
-            why: why.map(str::to_owned),
+            why: None,
+            point: None,
         }
+    }
+
+    /// Fills in the ratios of rows whose subjects were run apart, and sorts the rows by case.
+    pub(crate) fn compare_anew(mut rows: Vec<Self>) -> Vec<Self> {
+        rows.sort_by(|a, b| a.case.cmp(&b.case));
+        for case in rows.chunk_by_mut(|a, b| a.case == b.case) {
+            case.iter_mut().for_each(|row| row.why = None);
+            Self::compare(case);
+        }
+        rows
     }
 
     /// Fills in the ratios of the rows of one case.
@@ -108,11 +149,17 @@ impl Row {
         let (limit, peer) = (best(Role::Limit), best(Role::Peer));
         for row in rows.iter_mut().filter(|row| row.why.is_none()) {
             row.ratio_to_limit = limit.map(|limit| limit / row.median);
-            row.ratio_to_best_peer =
-                peer.filter(|_| row.role == Role::Sprag).map(|peer| peer / row.median);
-            if row.role == Role::Sprag && peer.is_none() {
-                row.why = Some("no peer does this".to_owned());
+            if row.role == Role::Limit {
+                row.why = Some("the bare limit".to_owned());
+                continue;
             }
+            row.ratio_to_best_peer = peer.map(|peer| peer / row.median);
+            row.why = match (limit, peer) {
+                (Some(_), Some(_)) => None,
+                (None, Some(_)) => Some("there is no bare limit".to_owned()),
+                (Some(_), None) => Some("no peer does this".to_owned()),
+                (None, None) => Some("no peer does this, and there is no bare limit".to_owned()),
+            };
         }
     }
 }
@@ -149,6 +196,15 @@ pub(crate) fn print_table(rows: &[Row]) {
     println!();
 }
 
+/// A number of entries a second, such as 1.2 M.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        many if many >= 1e6 => format!("{} M/s", figure(many / 1e6)),
+        many if many >= 1e3 => format!("{} k/s", figure(many / 1e3)),
+        few => format!("{}/s", figure(few)),
+    }
+}
+
 /// A number with about three digits that count.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
@@ -163,7 +219,9 @@ mod tests {
     use super::*;
 
     fn row(role: Role, values: &mut [f64], why: Option<&str>) -> Row {
-        Row::new(("g", "c", "s"), role, Unit::Nanoseconds, values, 0.0, why)
+        let mut row = Row::new(("g", "c", "s"), role, Unit::Nanoseconds, values);
+        row.why = why.map(str::to_owned);
+        row
     }
 
     #[test]
@@ -186,16 +244,30 @@ mod tests {
         Row::compare(&mut rows);
         assert_eq!(rows[1].ratio_to_limit, Some(0.5));
         assert_eq!(rows[1].ratio_to_best_peer, Some(1.5));
-        assert_eq!(rows[2].ratio_to_best_peer, None);
+        assert_eq!(rows[0].ratio_to_best_peer, None);
+        assert_eq!(rows[2].ratio_to_best_peer, Some(0.6));
         assert_eq!(rows[4].ratio_to_limit, None);
         assert_eq!(rows[4].why.as_deref(), Some("another thing"));
     }
 
     #[test]
-    fn a_row_without_a_peer_says_so() {
-        let mut rows = [row(Role::Sprag, &mut [20.0], None)];
-        Row::compare(&mut rows);
-        assert_eq!(rows[0].ratio_to_best_peer, None);
-        assert!(rows[0].why.is_some());
+    fn a_row_without_a_ratio_says_why() {
+        let roles = [Role::Limit, Role::Sprag, Role::Peer];
+        for present in 1..8_usize {
+            let with = roles.iter().enumerate().filter(|(at, _)| present >> at & 1 == 1);
+            let mut rows: Vec<_> = with.map(|(_, role)| row(*role, &mut [20.0], None)).collect();
+            Row::compare(&mut rows);
+            for row in rows {
+                let whole = row.ratio_to_limit.is_some() && row.ratio_to_best_peer.is_some();
+                assert_eq!(whole, row.why.is_none(), "{row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_an_entry_is_a_throughput_and_a_time_of_a_call_is_none() {
+        assert_eq!(Unit::NanosecondsEach.per_second(200.0), Some(5e6));
+        assert_eq!(Unit::MicrosecondsEach.per_second(200.0), Some(5e3));
+        assert_eq!(Unit::Microseconds.per_second(200.0), None);
     }
 }

@@ -46,6 +46,14 @@ pub(crate) fn uniform(keys: usize, count: usize, seed: u64) -> Vec<u32> {
     (0..count).map(|_| random.random_range(0..keys)).collect()
 }
 
+/// Writes of every key once, in pieces that take little memory.
+pub(crate) fn pieces(keys: usize, value_bytes: usize) -> impl Iterator<Item = Writes> {
+    const PIECE: usize = 8_192;
+    (0..keys)
+        .step_by(PIECE)
+        .map(move |first| Writes::new(first..keys.min(first + PIECE), value_bytes, first as u64))
+}
+
 /// Keys and values of writes, one behind the other, made before a clock starts.
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -66,6 +74,15 @@ impl Writes {
             random.fill_bytes(&mut bytes[from..]);
         }
         Self { bytes, record_bytes }
+    }
+
+    /// One write for each key number of a list.
+    pub(crate) fn of(numbers: &[u32], value_bytes: usize, seed: u64) -> Self {
+        Self::new(numbers.iter().map(|number| *number as usize), value_bytes, seed)
+    }
+
+    pub(crate) fn value_bytes(&self) -> usize {
+        self.record_bytes - KEY_BYTES
     }
 
     /// Number of writes.

@@ -1,167 +1,188 @@
 //! Entries on stable storage: calls of so many entries, each waiting until they are durable; then
 //! as many as the engine takes.
 
+use std::cell::Cell;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use sprag::IoBackend;
 
-use super::memory::submit_all;
-use super::{Settings, VALUE_BYTES};
-use crate::measure::{Case, Measured, Subject};
+use super::{Settings, TIMEOUT, each};
+use crate::latency::Waits;
+use crate::measure::{Case, Figure, Measured, Subject};
 use crate::report::{Role, Row, Unit};
-use crate::subjects::{Fjall, Lmdb, Raw, Redb, Sprag, Store, preload};
-#[cfg(feature = "logs")]
-use crate::subjects::{RaftEngine, RaftLog};
-use crate::workload::{Writes, zipfian};
+use crate::subjects::{self, Peer, Raw, Sprag, Store, fresh, preload};
+use crate::workload::{KEY_BYTES, Writes, zipfian};
 
-/// Entries of a call, and calls of a round.
-const CALLS: [(usize, usize); 4] = [(1, 300), (16, 300), (128, 200), (1_024, 100)];
-#[cfg(feature = "logs")]
-const LOG_ONLY: &str = "a log alone: it keeps no state that answers a get";
-
-/// Name, role, why it has no ratio, and the store.
-type Named = (&'static str, Role, Option<&'static str>, Box<dyn Store>);
-
-struct Stores {
-    stores: Vec<Named>,
-    flat_out: Vec<(&'static str, Sprag)>,
-}
-
-impl Stores {
-    fn create(settings: &Settings, first: &Writes) -> Result<Self> {
-        let dir = |name: &str| settings.dir.join(name);
-        let keys = settings.keys;
-        let mut stores: Vec<Named> = vec![
-            (
-                "pwrite + fdatasync, written before",
-                Role::Limit,
-                None,
-                Box::new(Raw::create(&dir("raw"))?),
-            ),
-            (
-                "sprag, pwrite",
-                Role::Sprag,
-                None,
-                Box::new(Sprag::create(&dir("sprag-pwrite"), keys, IoBackend::Pwrite)?),
-            ),
-            (
-                "sprag, io_uring",
-                Role::Sprag,
-                None,
-                Box::new(Sprag::create(&dir("sprag-uring"), keys, IoBackend::Uring)?),
-            ),
-            ("fjall", Role::Peer, None, Box::new(Fjall::create(&dir("fjall"))?)),
-            ("redb", Role::Peer, None, Box::new(Redb::create(&dir("redb"))?)),
-            ("lmdb (heed)", Role::Peer, None, Box::new(Lmdb::create(&dir("lmdb"))?)),
-        ];
-        #[cfg(feature = "logs")]
-        stores.extend::<[Named; 2]>([
-            (
-                "raft-engine",
-                Role::Peer,
-                Some(LOG_ONLY),
-                Box::new(RaftEngine::create(&dir("raft-engine"))?),
-            ),
-            ("raft-log", Role::Peer, Some(LOG_ONLY), Box::new(RaftLog::create(&dir("raft-log"))?)),
-        ]);
-        for (_, role, why, store) in &mut stores {
-            if *role != Role::Limit && why.is_none() {
-                preload(&mut **store, first)?;
-            }
-        }
-        let mut flat_out = Vec::new();
-        for (name, io) in
-            [("sprag, pwrite", IoBackend::Pwrite), ("sprag, io_uring", IoBackend::Uring)]
-        {
-            let mut sprag = Sprag::create(&dir(&format!("flat-{io:?}").to_lowercase()), keys, io)?;
-            preload(&mut sprag, first)?;
-            flat_out.push((name, sprag));
-        }
-        Ok(Self { stores, flat_out })
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "nanoseconds of a round are far below 2^53")]
-fn round(store: &mut dyn Store, writes: &Writes, of_call: usize, calls: usize) -> Result<Measured> {
-    let syncs = store.own_syncs();
-    let started = Instant::now();
-    let mut pairs = writes.pairs().cycle();
-    for _ in 0..calls {
-        store.write(&mut pairs.by_ref().take(of_call))?;
-    }
-    let each_us = started.elapsed().as_nanos() as f64 / 1e3 / (of_call * calls) as f64;
-    Ok(Measured { figures: vec![each_us], own_syncs: store.own_syncs() - syncs })
-}
+/// Entries of a call.
+const CALLS: [usize; 4] = [1, 16, 128, 1_024];
+/// Lengths of values.
+const VALUES: [usize; 3] = [100, 1 << 10, 16 << 10];
+/// Entries of a call of a peer that has no way to submit without waiting.
+const OF_GROUP: usize = 1_024;
+/// Most calls of such a peer a round: some take seconds for more.
+const PEER_CALLS: usize = 100;
+const BACKENDS: [(&str, IoBackend); 2] =
+    [("pwrite", IoBackend::Pwrite), ("io_uring", IoBackend::Uring)];
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
-    let keys = settings.keys;
-    let first = Writes::new(0..keys, VALUE_BYTES, 1);
-    let mut stores = Stores::create(settings, &first)?;
-    let updates = zipfian(keys, 100_000, 2);
-    let updates = Writes::new(updates.iter().map(|number| *number as usize), VALUE_BYTES, 3);
     let mut rows = Vec::new();
-    for (of_call, calls) in CALLS {
-        let calls = if settings.quick { calls / 5 } else { calls };
-        let updates = &updates;
-        let subjects = stores.stores.iter_mut().map(|(name, role, why, store)| {
-            let subject =
-                Subject::new(*name, *role, move || round(&mut **store, updates, of_call, calls));
-            match why {
-                Some(why) => subject.differs(why),
-                None => subject,
-            }
-        });
-        let case = Case {
-            group: "durable",
-            name: format!("{of_call} a call, {VALUE_BYTES} B"),
-            figures: vec![("", Unit::Microseconds)],
-            subjects: subjects.collect(),
-        };
-        rows.extend(case.run(settings.rounds)?);
+    for value_bytes in VALUES {
+        rows.extend(of_values(settings, value_bytes)?);
     }
-    rows.extend(flat_out(settings, &mut stores)?);
     Ok(rows)
 }
 
-/// Measures entries submitted as fast as the engine takes them, until the last one is durable.
-/// Peers have no such mode, so they get groups of 1,024.
-#[allow(clippy::cast_precision_loss, reason = "nanoseconds of a round are far below 2^53")]
-fn flat_out(settings: &Settings, stores: &mut Stores) -> Result<Vec<Row>> {
-    const OF_GROUP: usize = 1_024;
-    let count = if settings.quick { 100_000 } else { 500_000 };
-    let updates = zipfian(settings.keys, count, 5);
-    let updates = Writes::new(updates.iter().map(|number| *number as usize), VALUE_BYTES, 6);
-    let updates = &updates;
-    let ours = stores.flat_out.iter_mut().map(|(name, sprag)| {
-        Subject::new(*name, Role::Sprag, move || {
-            let first = sprag.take_indexes(updates.len() as u64);
-            let entries = updates.entries(first);
-            let syncs = sprag.own_syncs();
-            let started = Instant::now();
-            submit_all(&sprag.manager, &entries, 512)?;
-            let each_us = started.elapsed().as_nanos() as f64 / 1e3 / count as f64;
-            Ok(Measured { figures: vec![each_us], own_syncs: sprag.own_syncs() - syncs })
-        })
-    });
-    let others = stores.stores.iter_mut().filter(|(_, role, ..)| *role != Role::Sprag);
-    let others = others.map(|(name, role, why, store)| {
-        let subject = Subject::new(*name, *role, move || {
-            round(&mut **store, updates, OF_GROUP, updates.len().div_ceil(OF_GROUP))
-        });
-        match why {
-            Some(why) => subject.differs(why),
-            None => subject,
-        }
-    });
-    let subjects: Vec<_> = ours.chain(others).collect();
-    if subjects.is_empty() {
-        return Err(anyhow!("no subjects"));
+fn of_values(settings: &Settings, value_bytes: usize) -> Result<Vec<Row>> {
+    // The state is as long for each length of values.
+    let keys = (settings.keys * 100 / value_bytes).max(1_000);
+    let dir = &settings.dir;
+    fresh(&dir.join("durable"))?;
+    let dir = dir.join("durable");
+    let first = Writes::new(0..keys, value_bytes, 1);
+    let raw = Raw::create(&dir.join("raw"))?;
+    let mut ours = Vec::new();
+    for (name, io) in BACKENDS {
+        let sprag = Sprag::create(&dir.join(format!("sprag-{name}")), keys, io)?;
+        preload(&sprag, &first)?;
+        ours.push((format!("sprag, {name}"), sprag));
     }
+    let mut peers = subjects::storages(&dir, "peer")?;
+    peers.iter().try_for_each(|peer| preload(&*peer.store, &first))?;
+    peers.extend(subjects::logs(&dir, "peer")?);
+
+    // More than a segment of the log a round, so that flat out the log begins new ones.
+    let count = settings.scaled(100_000_000 / value_bytes).max(1_000);
+    let updates = Writes::of(&zipfian(keys, count, 2), value_bytes, 3);
+    let mut rows = Vec::new();
+    for of_call in CALLS {
+        // Few calls suffice where each is long: a round writes 16 MB at most.
+        let of_bytes = settings.scaled(16 << 20) / (of_call * (KEY_BYTES + value_bytes));
+        let calls = of_bytes.clamp(3, settings.scaled(400));
+        rows.extend(calls_of(settings, &raw, &ours, &peers, &updates, (of_call, calls))?);
+    }
+    drop(ours);
+    rows.extend(flat_out(settings, &raw, &peers, &first, &updates)?);
+    drop(peers);
+    fresh(&dir)?;
+    Ok(rows)
+}
+
+/// Rounds of calls, each waiting until its entries are durable.
+fn calls_of(
+    settings: &Settings,
+    raw: &Raw,
+    ours: &[(String, Sprag)],
+    peers: &[Peer],
+    updates: &Writes,
+    (of_call, calls): (usize, usize),
+) -> Result<Vec<Row>> {
+    let value_bytes = updates.value_bytes();
+    let run = |store| move || round(store, updates, of_call, calls);
+    let mut subjects = vec![Subject::new(
+        "pwrite + fdatasync, written before",
+        Role::Limit,
+        run(raw as &dyn Store),
+    )];
+    subjects.extend(ours.iter().map(|(name, sprag)| Subject::new(name, Role::Sprag, run(sprag))));
+    subjects.extend(
+        peers
+            .iter()
+            .map(|peer| Subject::new(peer.name, Role::Peer, run(&*peer.store)).differs(peer.why)),
+    );
+    let chart = format!("calls that wait, {value_bytes} B");
+    let mut figures = Figure::at(Unit::MicrosecondsEach, &chart, "entries a call", of_call as f64);
+    for name in ["p50 of a call", "p99 of a call"] {
+        figures.push(Figure { name: name.to_owned(), unit: Unit::Microseconds, point: None });
+    }
+    let name = format!("{of_call} a call, {value_bytes} B");
+    Case { group: "durable", name, figures, subjects }.run(settings.rounds)
+}
+
+fn round(store: &dyn Store, writes: &Writes, of_call: usize, calls: usize) -> Result<Measured> {
+    let syncs = store.own_syncs();
+    let mut waits = Waits::new()?;
+    let mut pairs = writes.pairs().cycle();
+    let started = Instant::now();
+    for _ in 0..calls {
+        let called = Instant::now();
+        store.write(&mut pairs.by_ref().take(of_call))?;
+        waits.record(called.elapsed())?;
+    }
+    let us_each = each(started, of_call * calls) / 1e3;
+    let quantiles = waits.values(Unit::Microseconds);
+    Ok(Measured {
+        values: vec![us_each, quantiles[0], quantiles[2]],
+        own_syncs: store.own_syncs() - syncs,
+    })
+}
+
+/// Measures entries submitted as fast as the engine takes them, until the last one is durable.
+///
+/// The limit writes groups as long as the engine's of the round before. Peers can not submit
+/// without waiting, so they get groups of 1,024.
+fn flat_out(
+    settings: &Settings,
+    raw: &Raw,
+    peers: &[Peer],
+    first: &Writes,
+    updates: &Writes,
+) -> Result<Vec<Row>> {
+    let value_bytes = updates.value_bytes();
+    let (keys, count) = (first.len(), updates.len());
+    let record_bytes = KEY_BYTES + value_bytes + 64;
+    let of_group_max = (Raw::FILE_BYTES / 4 / record_bytes).max(1);
+    let of_group = Cell::new(OF_GROUP.min(of_group_max));
+    let of_group = &of_group;
+    let mut subjects =
+        vec![Subject::new("pwrite + fdatasync, groups as sprag's", Role::Limit, || {
+            let group = of_group.get();
+            let started = Instant::now();
+            let mut pairs = updates.pairs().peekable();
+            while pairs.peek().is_some() {
+                raw.write(&mut pairs.by_ref().take(group))?;
+            }
+            Ok((each(started, count) / 1e3).into())
+        })];
+    for (name, io) in BACKENDS {
+        let place = |kind: &str| settings.dir.join(format!("durable/flat-{kind}-{name}"));
+        let compacting = Sprag::create(&place("compacting"), keys, io)?;
+        preload(&compacting, first)?;
+        subjects.push(Subject::new(format!("sprag, {name}"), Role::Sprag, move || {
+            let outcome = compacting.flat_out(updates)?;
+            of_group.set(outcome.of_group.clamp(1, of_group_max));
+            Ok(Measured { values: vec![outcome.ns_each / 1e3], own_syncs: outcome.syncs })
+        }));
+        let between = Sprag::without_compaction(&place("between"), keys, io)?;
+        preload(&between, first)?;
+        let name = format!("sprag, {name}, compacted between rounds");
+        subjects.push(Subject::new(name, Role::Sprag, move || {
+            // The files of the segments that go are those of the segments to come.
+            between.manager.snapshots().compact()?;
+            between.manager.flush_pending(TIMEOUT)?;
+            let outcome = between.flat_out(updates)?;
+            Ok(Measured { values: vec![outcome.ns_each / 1e3], own_syncs: outcome.syncs })
+        }));
+    }
+    let peer_count = count.min(PEER_CALLS * OF_GROUP);
+    subjects.extend(peers.iter().map(|peer| {
+        let run = move || {
+            let syncs = peer.store.own_syncs();
+            let started = Instant::now();
+            let mut pairs = updates.pairs().take(peer_count).peekable();
+            while pairs.peek().is_some() {
+                peer.store.write(&mut pairs.by_ref().take(OF_GROUP))?;
+            }
+            let us_each = each(started, peer_count) / 1e3;
+            Ok(Measured { values: vec![us_each], own_syncs: peer.store.own_syncs() - syncs })
+        };
+        Subject::new(format!("{}, groups of {OF_GROUP}", peer.name), Role::Peer, run)
+            .differs(peer.why)
+    }));
     let case = Case {
         group: "durable",
-        name: format!("flat out, {VALUE_BYTES} B (others in groups of {OF_GROUP})"),
-        figures: vec![("", Unit::Microseconds)],
+        name: format!("flat out, {value_bytes} B"),
+        figures: Figure::only(Unit::MicrosecondsEach),
         subjects,
     };
     case.run(settings.rounds)

@@ -13,10 +13,12 @@ use anyhow::{Result, anyhow};
 use disruptor::{BusySpin, Producer, Sequence};
 use sprag::ApplyConfig;
 
-use super::memory::{Feed, Table, each, engine, overwrite, submit_all, table};
-use super::{Settings, VALUE_BYTES};
-use crate::measure::{Case, Measured, Subject};
+use super::memory::Feed;
+use super::{Settings, VALUE_BYTES, each};
+use crate::measure::{Case, Figure, Measured, Subject};
 use crate::report::{Role, Row, Unit};
+use crate::subjects::maps::{Table, engine, filled, overwrite};
+use crate::subjects::{ASYNC_RANGE, submit_all};
 use crate::workload::{KEY_BYTES, Key, Writes, zipfian};
 
 /// A write by value, as a channel carries it.
@@ -58,15 +60,13 @@ fn pair(
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
-    let count = if settings.quick { 200_000 } else { 1_000_000 };
-    let preload = Writes::new(0..keys, VALUE_BYTES, 1);
-    let numbers = zipfian(keys, count, 2);
-    let writes = Writes::new(numbers.iter().map(|number| *number as usize), VALUE_BYTES, 3);
+    let count = settings.scaled(1_000_000);
+    let writes = Writes::of(&zipfian(keys, count, 2), VALUE_BYTES, 3);
     let writes = &writes;
-    let fresh = || table(&preload);
+    let fresh = || -> Table { filled(keys) };
 
     let mut raw = fresh();
-    let manager = engine(&preload, ApplyConfig::new().inline_apply(false))?;
+    let manager = engine(keys, ApplyConfig::new().inline_apply(false))?;
     let mut feed = Feed::new(writes, keys as u64 + 1);
     let (mut crossbeam, mut crossbeam_batch) = (fresh(), fresh());
     let (mut flume_table, mut std_table, mut rtrb_table) = (fresh(), fresh(), fresh());
@@ -78,10 +78,10 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
             writes.pairs().for_each(|(key, value)| overwrite(&mut raw, key, value));
             Ok(each(started, count).into())
         }),
-        Subject::new("sprag, 512 a call", Role::Sprag, move || {
+        Subject::new(format!("sprag, {ASYNC_RANGE} a call"), Role::Sprag, move || {
             let entries = feed.renumber();
             let started = Instant::now();
-            submit_all(&manager, entries, 512)?;
+            submit_all(&manager, entries)?;
             Ok(each(started, count).into())
         }),
         Subject::new("crossbeam-channel, an entry", Role::Peer, move || {
@@ -154,13 +154,12 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
         Subject::new("disruptor, an entry, spinning", Role::Peer, move || {
             let done = Arc::new(AtomicU64::new(0));
             let (seen, table) = (Arc::clone(&done), Arc::clone(&disruptor_table));
-            let consume = move |write: &Write, _: Sequence, end: bool| {
+            let consume = move |write: &Write, _: Sequence, _: bool| {
                 // Never contended: only the consumer's thread takes it while the round runs.
                 if let Ok(mut table) = table.lock() {
                     overwrite(&mut table, &write.key, &write.value);
                 }
                 seen.fetch_add(1, Ordering::Release);
-                let _ = end;
             };
             let mut producer = disruptor::build_single_producer(DEPTH, || Write::EMPTY, BusySpin)
                 .handle_events_with(consume)
@@ -178,7 +177,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let case = Case {
         group: "hand-off",
         name: format!("to a thread that applies, {keys} keys"),
-        figures: vec![("", Unit::Nanoseconds)],
+        figures: Figure::only(Unit::NanosecondsEach),
         subjects,
     };
     case.run(settings.rounds)

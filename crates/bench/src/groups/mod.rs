@@ -1,17 +1,24 @@
 //! The groups: each answers the questions of one kind of user.
 
+mod arrivals;
 mod durable;
 mod get;
+mod growth;
 mod hand_off;
 mod memory;
 mod one_call;
 mod open;
+mod snapshot;
+mod space;
+mod stalls;
+mod workers;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+pub(crate) use self::space::held;
 use crate::report::Row;
 
 /// Amount of work of a run, and its directory.
@@ -19,9 +26,18 @@ use crate::report::Row;
 pub(crate) struct Settings {
     /// Preloaded keys.
     pub(crate) keys: usize,
+    /// Most keys of the group `growth`.
+    pub(crate) keys_max: usize,
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     pub(crate) dir: PathBuf,
+}
+
+impl Settings {
+    /// A count of a full run, or what a quick one makes of it.
+    pub(crate) fn scaled(&self, count: usize) -> usize {
+        if self.quick { (count / 5).max(1) } else { count }
+    }
 }
 
 /// One group.
@@ -33,22 +49,36 @@ pub(crate) struct Group {
 }
 
 /// Every group, in the order of a full run.
-pub(crate) fn all() -> [Group; 6] {
-    [
-        Group { name: "memory", about: "updates of a state in memory", run: memory::run },
-        Group {
-            name: "hand-off",
-            about: "entries to another thread, applied there",
-            run: hand_off::run,
-        },
-        Group { name: "one-call", about: "one call in flight, its latency", run: one_call::run },
-        Group { name: "durable", about: "entries on stable storage", run: durable::run },
-        Group { name: "get", about: "reads, hit and miss", run: get::run },
-        Group { name: "open", about: "opening a state, and its size", run: open::run },
-    ]
-}
+pub(crate) const ALL: &[Group] = &[
+    Group { name: "memory", about: "updates of a state in memory", run: memory::run },
+    Group {
+        name: "hand-off",
+        about: "entries to another thread, applied there",
+        run: hand_off::run,
+    },
+    Group { name: "one-call", about: "one call in flight, its latency", run: one_call::run },
+    Group { name: "durable", about: "entries on stable storage", run: durable::run },
+    Group { name: "get", about: "reads, hit and miss, alone and beside updates", run: get::run },
+    Group { name: "snapshot", about: "a snapshot, idle and beside updates", run: snapshot::run },
+    Group { name: "open", about: "opening a state", run: open::run },
+    Group { name: "space", about: "bytes on disk and in memory", run: space::run },
+    Group { name: "growth", about: "updates and reads as the state grows", run: growth::run },
+    Group { name: "workers", about: "one and two workers, by work a command", run: workers::run },
+    Group { name: "arrivals", about: "latency at a fixed rate, open loop", run: arrivals::run },
+    Group { name: "stalls", about: "longest waits beside other work", run: stalls::run },
+];
 
-/// More than any call of a benchmark may take.
+/// Longest time that any call of a benchmark may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 /// Length of a value, unless a case says otherwise.
 pub(crate) const VALUE_BYTES: usize = 100;
+
+/// Nanoseconds since `started` for each of `count`.
+#[allow(clippy::cast_precision_loss, reason = "a count of entries is far below 2^53")]
+pub(crate) fn each(started: Instant, count: usize) -> f64 {
+    started.elapsed().as_nanos() as f64 / count as f64
+}
+
+pub(crate) fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}

@@ -2,56 +2,47 @@
 //! clock read included.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use dashmap::DashMap;
-use foldhash::fast::RandomState;
-use hdrhistogram::Histogram;
+use disruptor::{BusySpin, Producer, Sequence};
 use sprag::ApplyConfig;
 
-use super::memory::{Feed, engine, overwrite, table};
+use super::memory::Feed;
 use super::{Settings, TIMEOUT, VALUE_BYTES};
+use crate::latency::{Waits, figures};
 use crate::measure::{Case, Measured, Subject};
 use crate::report::{Role, Row, Unit};
-use crate::workload::{Key, Writes, uniform};
+use crate::subjects::maps::{Dash, Table, engine, filled, overwrite};
+use crate::workload::{KEY_BYTES, Key, Writes, uniform};
 
 /// Times `call` for each of `count` numbers.
-#[allow(clippy::cast_precision_loss, reason = "nanoseconds of a call are far below 2^53")]
 fn percentiles(count: usize, mut call: impl FnMut(usize) -> Result<()>) -> Result<Measured> {
-    let mut histogram = Histogram::<u64>::new(3)?;
+    let mut waits = Waits::new()?;
     for at in 0..count {
         let started = Instant::now();
         call(at)?;
-        histogram.record(u64::try_from(started.elapsed().as_nanos())?)?;
+        waits.record(started.elapsed())?;
     }
-    let at = |quantile| histogram.value_at_quantile(quantile) as f64;
-    Ok(Measured { figures: vec![at(0.5), at(0.99), at(0.999)], own_syncs: 0 })
-}
-
-fn figures() -> Vec<(&'static str, Unit)> {
-    ["p50", "p99", "p99.9"].map(|name| (name, Unit::Nanoseconds)).to_vec()
+    Ok(waits.measured(Unit::Nanoseconds))
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
-    let count = if settings.quick { 20_000 } else { 200_000 };
-    let preload = Writes::new(0..keys, VALUE_BYTES, 1);
-    let numbers = uniform(keys, count, 2);
-    let writes = Writes::new(numbers.iter().map(|number| *number as usize), VALUE_BYTES, 3);
-    let mut rows = inline(&preload, &writes)?.run(settings.rounds)?;
-    rows.extend(threaded(&preload, &writes)?.run(settings.rounds)?);
+    let count = settings.scaled(200_000);
+    let writes = Writes::of(&uniform(keys, count, 2), VALUE_BYTES, 3);
+    let mut rows = inline(keys, &writes)?.run(settings.rounds)?;
+    rows.extend(threaded(keys, &writes)?.run(settings.rounds)?);
     Ok(rows)
 }
 
-fn inline<'a>(preload: &Writes, writes: &'a Writes) -> Result<Case<'a>> {
-    let (count, first) = (writes.len(), preload.len() as u64 + 1);
-    let mut raw = table(preload);
-    let dash: DashMap<Key, Box<[u8]>, RandomState> =
-        DashMap::with_capacity_and_hasher(preload.len(), RandomState::default());
-    preload.pairs().for_each(|(key, value)| drop(dash.insert(*key, Box::from(value))));
-    let manager = engine(preload, ApplyConfig::new())?;
+fn inline<'a>(keys: usize, writes: &'a Writes) -> Result<Case<'a>> {
+    let (count, first) = (writes.len(), keys as u64 + 1);
+    let mut raw: Table = filled(keys);
+    let dash: Dash = filled(keys);
+    let manager = engine(keys, ApplyConfig::new())?;
     let mut feed = Feed::new(writes, first);
     let subjects = vec![
         Subject::new("overwrite", Role::Limit, move || {
@@ -74,15 +65,17 @@ fn inline<'a>(preload: &Writes, writes: &'a Writes) -> Result<Case<'a>> {
         }),
     ];
     let name = "on the caller's thread".to_owned();
-    Ok(Case { group: "one-call", name, figures: figures(), subjects })
+    let figures = figures(Unit::Nanoseconds, &name);
+    Ok(Case { group: "one-call", name, figures, subjects })
 }
 
-fn threaded<'a>(preload: &Writes, writes: &'a Writes) -> Result<Case<'a>> {
-    let (count, first) = (writes.len(), preload.len() as u64 + 1);
-    let mut raw = table(preload);
-    let manager = engine(preload, ApplyConfig::new().inline_apply(false))?;
+fn threaded<'a>(keys: usize, writes: &'a Writes) -> Result<Case<'a>> {
+    let (count, first) = (writes.len(), keys as u64 + 1);
+    let mut raw: Table = filled(keys);
+    let manager = engine(keys, ApplyConfig::new().inline_apply(false))?;
     let mut feed = Feed::new(writes, first);
-    let mut channel_table = table(preload);
+    let mut channel_table: Table = filled(keys);
+    let disruptor_table = Arc::new(Mutex::<Table>::new(filled(keys)));
     let subjects = vec![
         Subject::new("two atomics and an overwrite, spinning", Role::Limit, move || {
             let (there, back) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -111,6 +104,32 @@ fn threaded<'a>(preload: &Writes, writes: &'a Writes) -> Result<Case<'a>> {
             let entries = feed.renumber();
             percentiles(count, |at| Ok(manager.apply(&entries[at], TIMEOUT).map(drop)?))
         }),
+        Subject::new("disruptor there, an atomic back, spinning", Role::Peer, move || {
+            let done = Arc::new(AtomicU64::new(0));
+            let (seen, table) = (Arc::clone(&done), Arc::clone(&disruptor_table));
+            let consume = move |write: &(Key, [u8; VALUE_BYTES]), _: Sequence, _: bool| {
+                // Never contended: only the consumer's thread takes it while the round runs.
+                if let Ok(mut table) = table.lock() {
+                    overwrite(&mut table, &write.0, &write.1);
+                }
+                seen.fetch_add(1, Ordering::Release);
+            };
+            let empty = || ([0; KEY_BYTES], [0; VALUE_BYTES]);
+            let mut producer = disruptor::build_single_producer(64, empty, BusySpin)
+                .handle_events_with(consume)
+                .build();
+            percentiles(count, |at| {
+                let (key, value) = writes.pair(at);
+                producer.publish(|slot| {
+                    slot.0 = *key;
+                    slot.1.copy_from_slice(value);
+                });
+                while done.load(Ordering::Acquire) <= at as u64 {
+                    std::hint::spin_loop();
+                }
+                Ok(())
+            })
+        }),
         Subject::new("crossbeam-channel there and back", Role::Peer, move || {
             let (sender, inbox) = crossbeam_channel::bounded::<usize>(64);
             let (outbox, receiver) = crossbeam_channel::bounded::<()>(64);
@@ -136,5 +155,6 @@ fn threaded<'a>(preload: &Writes, writes: &'a Writes) -> Result<Case<'a>> {
         }),
     ];
     let name = "through another thread".to_owned();
-    Ok(Case { group: "one-call", name, figures: figures(), subjects })
+    let figures = figures(Unit::Nanoseconds, &name);
+    Ok(Case { group: "one-call", name, figures, subjects })
 }

@@ -1,147 +1,79 @@
-//! Opening a state of so many keys in this process, and the bytes it takes on disk.
+//! Opening a state, with a tail of a log behind its snapshot.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use sprag::{ApplyConfig, ApplyManager, IoBackend, PersistentStateMachine};
+use sprag::IoBackend;
 
-use super::memory::table;
-use super::{Settings, TIMEOUT, VALUE_BYTES};
-use crate::measure::{Case, Subject};
+use super::{Settings, TIMEOUT, VALUE_BYTES, milliseconds};
+use crate::measure::{Case, Figure, Subject};
 use crate::report::{Role, Row, Unit};
-use crate::subjects::{Fjall, Lmdb, Redb, Sprag, Store, preload};
-use crate::workload::{Writes, key_of};
-
-fn milliseconds(started: Instant) -> f64 {
-    started.elapsed().as_secs_f64() * 1e3
-}
-
-/// Bytes that the files of a directory take on disk.
-fn allocated_bytes(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() {
-            allocated_bytes(&entry.path())?
-        } else {
-            metadata.blocks() * 512
-        };
-    }
-    Ok(bytes)
-}
+use crate::subjects::maps::Map;
+use crate::subjects::{self, STORAGES, Sprag, maps, preload};
+use crate::workload::{Writes, key_of, zipfian};
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
+    let tail = keys / 10;
     let first = Writes::new(0..keys, VALUE_BYTES, 1);
-    let first = &first;
-    let dir = |name: &str| settings.dir.join(format!("open-{name}"));
-    let mut sprag = Sprag::create(&dir("sprag"), keys, IoBackend::Auto)?;
-    preload(&mut sprag, first)?;
+    let updates = Writes::of(&zipfian(keys, tail, 2), VALUE_BYTES, 3);
+    let place = |name: &str| subjects::place(&settings.dir, "open", name);
+    let sprag = Sprag::without_compaction(&place("sprag"), keys, IoBackend::Auto)?;
+    preload(&sprag, &first)?;
     sprag.manager.snapshots().compact()?;
+    sprag.flat_out(&updates)?;
     sprag.manager.close(TIMEOUT)?;
-    preload(&mut Fjall::create(&dir("fjall"))?, first)?;
-    preload(&mut Redb::create(&dir("redb"))?, first)?;
-    preload(&mut Lmdb::create(&dir("lmdb"))?, first)?;
+    for peer in subjects::storages(&settings.dir, "open")? {
+        preload(&*peer.store, &first)?;
+        preload(&*peer.store, &updates)?;
+    }
 
+    let reopen =
+        || Sprag::with(Sprag::config(&place("sprag"), keys, IoBackend::Auto).compaction(None));
     let middle = key_of(keys / 2);
-    let (sprag_dir, fjall_dir, redb_dir, lmdb_dir) =
-        (dir("sprag"), dir("fjall"), dir("redb"), dir("lmdb"));
-    let subjects = vec![
-        Subject::new("building a presized hashbrown table", Role::Limit, move || {
+    let mut subjects = vec![Subject::new("sprag", Role::Sprag, || {
+        let started = Instant::now();
+        let sprag = reopen()?;
+        ensure!(sprag.manager.machine().contains(&middle)?, "a key is missing");
+        let read = milliseconds(started);
+        sprag.manager.close(TIMEOUT)?;
+        Ok(read.into())
+    })];
+    subjects.extend(STORAGES.iter().map(|(name, open)| {
+        let place = place(name);
+        Subject::new(*name, Role::Peer, move || {
             let started = Instant::now();
-            let table = table(first);
-            let complete = milliseconds(started);
-            ensure!(table.len() == keys, "the table has {} keys", table.len());
-            Ok(complete.into())
+            let store = open(&place)?;
+            ensure!(store.get(&middle)?.is_some(), "a key is missing");
+            Ok(milliseconds(started).into())
         })
-        .differs("there is nothing to read first"),
-        Subject::new("sprag", Role::Sprag, {
-            let dir = sprag_dir.clone();
-            move || {
-                let started = Instant::now();
-                let machine =
-                    PersistentStateMachine::open(Sprag::config(&dir, keys, IoBackend::Auto))?;
-                ensure!(machine.contains(&middle)?, "a key is missing");
-                let read = milliseconds(started);
-                ApplyManager::new(machine, ApplyConfig::new())?.close(TIMEOUT)?;
-                Ok(read.into())
-            }
-        }),
-        Subject::new("fjall", Role::Peer, {
-            let dir = fjall_dir.clone();
-            move || {
-                let started = Instant::now();
-                let store = Fjall::open(&dir)?;
-                ensure!(store.get(&middle)?.is_some(), "a key is missing");
-                Ok(milliseconds(started).into())
-            }
-        }),
-        Subject::new("redb", Role::Peer, {
-            let dir = redb_dir.clone();
-            move || {
-                let started = Instant::now();
-                let store = Redb::open(&dir)?;
-                ensure!(store.get(&middle)?.is_some(), "a key is missing");
-                Ok(milliseconds(started).into())
-            }
-        }),
-        Subject::new("lmdb (heed)", Role::Peer, {
-            let dir = lmdb_dir.clone();
-            move || {
-                let started = Instant::now();
-                let store = Lmdb::open(&dir)?;
-                ensure!(store.get(&middle)?.is_some(), "a key is missing");
-                Ok(milliseconds(started).into())
-            }
-        }),
-    ];
-    let figures = vec![("", Unit::Milliseconds)];
-    let name = format!("to the first read, {keys} keys");
+    }));
+    let figures = Figure::only(Unit::Milliseconds);
+    let name = format!("to the first read, {keys} keys and {tail} updates behind");
     let mut rows = Case { group: "open", name, figures, subjects }.run(settings.rounds)?;
 
     let subjects = vec![
-        Subject::new("building a presized hashbrown table", Role::Limit, move || {
+        Subject::new("building a presized hashbrown table", Role::Limit, || {
             let started = Instant::now();
-            let table = table(first);
+            let mut table = maps::Table::with_capacity(keys);
+            first.pairs().for_each(|(key, value)| table.put(key, value));
+            updates.pairs().for_each(|(key, value)| table.put(key, value));
             let complete = milliseconds(started);
             ensure!(table.len() == keys, "the table has {} keys", table.len());
             Ok(complete.into())
         }),
-        Subject::new("sprag", Role::Sprag, {
-            let dir = sprag_dir.clone();
-            move || {
-                let started = Instant::now();
-                let machine =
-                    PersistentStateMachine::open(Sprag::config(&dir, keys, IoBackend::Auto))?;
-                // Puts everything that is left of the snapshot into the store first.
-                ensure!(machine.len()? == keys, "keys are missing");
-                let complete = milliseconds(started);
-                ApplyManager::new(machine, ApplyConfig::new())?.close(TIMEOUT)?;
-                Ok(complete.into())
-            }
+        Subject::new("sprag", Role::Sprag, || {
+            let started = Instant::now();
+            let sprag = reopen()?;
+            // Puts everything that is left of the snapshot into the store first.
+            ensure!(sprag.manager.machine().len()? == keys, "keys are missing");
+            let complete = milliseconds(started);
+            sprag.manager.close(TIMEOUT)?;
+            Ok(complete.into())
         }),
     ];
-    let figures = vec![("", Unit::Milliseconds)];
-    let name = format!("complete, {keys} keys");
+    let figures = Figure::only(Unit::Milliseconds);
+    let name = format!("complete, {keys} keys and {tail} updates behind");
     rows.extend(Case { group: "open", name, figures, subjects }.run(settings.rounds)?);
-
-    #[allow(clippy::cast_precision_loss, reason = "bytes of a benchmark are far below 2^53")]
-    let size =
-        |dir: std::path::PathBuf| move || Ok((allocated_bytes(&dir)? as f64 / keys as f64).into());
-    let payload = (first.pair(0).0.len() + VALUE_BYTES) as f64;
-    let subjects = vec![
-        Subject::new("key and value", Role::Limit, move || Ok(payload.into())),
-        Subject::new("sprag, compacted", Role::Sprag, size(sprag_dir)),
-        Subject::new("fjall", Role::Peer, size(fjall_dir)),
-        Subject::new("redb", Role::Peer, size(redb_dir)),
-        Subject::new("lmdb (heed)", Role::Peer, size(lmdb_dir)),
-    ];
-    let figures = vec![("", Unit::Bytes)];
-    let name = format!("disk an entry, {keys} keys put once");
-    rows.extend(Case { group: "open", name, figures, subjects }.run(1)?);
     Ok(rows)
 }

@@ -2,20 +2,20 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use protobuf::well_known_types::BytesValue;
 use raft_log::api::raft_log_writer::RaftLogWriter;
 
-use super::{Store, fresh};
+use super::{Store, locked};
 use crate::workload::Key;
 
 /// raft-engine: the log of TiKV.
-pub(crate) struct RaftEngine {
+pub(super) struct RaftEngine {
     engine: raft_engine::Engine,
-    next: u64,
+    next: Mutex<u64>,
 }
 
 /// An entry whose first eight bytes are its index.
@@ -31,21 +31,21 @@ impl raft_engine::MessageExt for Indexed {
 }
 
 impl RaftEngine {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        fresh(dir)?;
+    pub(super) fn open(dir: &Path) -> Result<Self> {
         let config = raft_engine::Config {
             dir: dir.to_string_lossy().into_owned(),
             // No compression: no other subject compresses.
             batch_compression_threshold: raft_engine::ReadableSize(0),
             ..raft_engine::Config::default()
         };
-        Ok(Self { engine: raft_engine::Engine::open(config)?, next: 1 })
+        Ok(Self { engine: raft_engine::Engine::open(config)?, next: Mutex::new(1) })
     }
 }
 
 impl Store for RaftEngine {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
-        let entries: Vec<BytesValue> = (self.next..)
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+        let mut next = locked(&self.next)?;
+        let entries: Vec<BytesValue> = (*next..)
             .zip(writes)
             .map(|(index, (key, value))| {
                 let mut entry = BytesValue::new();
@@ -53,13 +53,13 @@ impl Store for RaftEngine {
                 entry
             })
             .collect();
-        self.next += entries.len() as u64;
+        *next += entries.len() as u64;
         let mut batch = raft_engine::LogBatch::with_capacity(entries.len());
         batch.add_entries::<Indexed>(1, &entries)?;
         self.engine.write(&mut batch, true)?;
         // A node does this after a snapshot, so that the log does not grow for ever.
-        if self.next.is_multiple_of(1 << 16) {
-            self.engine.compact_to(1, self.next - 1);
+        if (*next - entries.len() as u64) >> 16 != *next >> 16 {
+            self.engine.compact_to(1, *next - 1);
             self.engine.purge_expired_files()?;
         }
         Ok(())
@@ -67,9 +67,9 @@ impl Store for RaftEngine {
 }
 
 /// raft-log: the log of databend's meta service.
-pub(crate) struct RaftLog {
-    log: raft_log::RaftLog<LogTypes>,
-    next: u64,
+pub(super) struct RaftLog {
+    /// The log and the next index.
+    log: Mutex<(raft_log::RaftLog<LogTypes>, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -92,23 +92,24 @@ impl raft_log::Types for LogTypes {
 }
 
 impl RaftLog {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        fresh(dir)?;
+    pub(super) fn open(dir: &Path) -> Result<Self> {
         let config = raft_log::Config::new(dir.to_string_lossy());
-        Ok(Self { log: raft_log::RaftLog::open(Arc::new(config))?, next: 1 })
+        Ok(Self { log: Mutex::new((raft_log::RaftLog::open(Arc::new(config))?, 1)) })
     }
 }
 
 impl Store for RaftLog {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
-        let entries: Vec<_> = (self.next..)
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+        let mut guard = locked(&self.log)?;
+        let (log, next) = &mut *guard;
+        let entries: Vec<_> = (*next..)
             .zip(writes)
             .map(|(index, (key, value))| ((1, index), [&key[..], value].concat()))
             .collect();
-        self.next += entries.len() as u64;
-        self.log.append(entries)?;
+        *next += entries.len() as u64;
+        log.append(entries)?;
         let (sender, receiver) = sync_channel(1);
-        self.log.flush(true, Some(sender))?;
+        log.flush(true, Some(sender))?;
         Ok(receiver.recv()??)
     }
 }

@@ -3,21 +3,23 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::Store;
+use super::{Store, locked};
 use crate::workload::Key;
 
-/// The bare limit: encode, `pwrite`, `fdatasync`, in a file whose every byte was written before.
+/// The bare limit: encode, checksum, `pwrite`, `fdatasync`, in a file whose every byte was written
+/// before.
 pub(crate) struct Raw {
     file: File,
-    at: u64,
-    buffer: Vec<u8>,
+    at_and_buffer: Mutex<(u64, Vec<u8>)>,
 }
 
 impl Raw {
-    const FILE_BYTES: u64 = 64 << 20;
+    /// Length of the file, as long as a segment of sprag's log.
+    pub(crate) const FILE_BYTES: usize = 64 << 20;
     /// Bytes of a frame's header in sprag's format.
     const FRAME_BYTES: usize = 128;
     const ENTRY_BYTES: usize = 8;
@@ -27,28 +29,34 @@ impl Raw {
             OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
         let block = vec![0xa5; 1 << 20];
         for at in 0..Self::FILE_BYTES >> 20 {
-            file.write_all_at(&block, at << 20)?;
+            file.write_all_at(&block, (at << 20) as u64)?;
         }
         file.sync_all()?;
-        Ok(Self { file, at: 0, buffer: Vec::with_capacity(1 << 20) })
+        Ok(Self { file, at_and_buffer: Mutex::new((0, Vec::with_capacity(1 << 20))) })
     }
 }
 
 impl Store for Raw {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
-        self.buffer.clear();
-        self.buffer.resize(Self::FRAME_BYTES, 0);
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+        let mut guard = locked(&self.at_and_buffer)?;
+        let (at, buffer) = &mut *guard;
+        buffer.clear();
+        buffer.resize(Self::FRAME_BYTES, 0);
         for (key, value) in writes {
-            self.buffer.extend_from_slice(&[0; Self::ENTRY_BYTES]);
-            self.buffer.extend_from_slice(key);
-            self.buffer.extend_from_slice(value);
+            buffer.extend_from_slice(&[0; Self::ENTRY_BYTES]);
+            buffer.extend_from_slice(key);
+            buffer.extend_from_slice(value);
         }
-        let length = self.buffer.len() as u64;
-        if self.at + length > Self::FILE_BYTES {
-            self.at = 0;
+        // The sum goes into the header, as a frame's does.
+        let sum = crc32c::crc32c(&buffer[Self::FRAME_BYTES..]);
+        buffer[..4].copy_from_slice(&sum.to_le_bytes());
+        ensure!(buffer.len() <= Self::FILE_BYTES, "the group is longer than the file");
+        let length = buffer.len() as u64;
+        if *at + length > Self::FILE_BYTES as u64 {
+            *at = 0;
         }
-        self.file.write_all_at(&self.buffer, self.at)?;
-        self.at = (self.at + length).next_multiple_of(64);
+        self.file.write_all_at(buffer, *at)?;
+        *at = (*at + length).next_multiple_of(64);
         Ok(self.file.sync_data()?)
     }
 }

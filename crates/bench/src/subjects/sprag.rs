@@ -1,21 +1,46 @@
 //! sprag's persistent machine.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use sprag::{
     ApplyConfig, ApplyManager, Entry, IoBackend, PersistentConfig, PersistentStateMachine,
+    StateMachine,
 };
 
-use super::{Store, fresh, sum};
+use super::{Store, fresh, locked, sum};
 use crate::groups::TIMEOUT;
-use crate::workload::Key;
+use crate::open_loop::submit;
+use crate::workload::{Key, Writes};
+
+/// Entries of a call that does not wait.
+pub(crate) const ASYNC_RANGE: usize = 512;
+
+/// Submits all of `entries` and waits until the last one is acknowledged.
+pub(crate) fn submit_all<M: StateMachine>(
+    manager: &ApplyManager<M>,
+    entries: &[Entry<'_>],
+) -> Result<()> {
+    entries.chunks(ASYNC_RANGE).try_for_each(|part| submit(manager, part))?;
+    let last = entries.last().ok_or_else(|| anyhow!("no entries"))?;
+    Ok(manager.wait_for_apply(last.log_id.index, TIMEOUT)?)
+}
 
 /// The engine under test.
 pub(crate) struct Sprag {
     pub(crate) manager: ApplyManager<PersistentStateMachine>,
-    next: u64,
-    replies: Vec<sprag::Reply>,
+    next_and_replies: Mutex<(u64, Vec<sprag::Reply>)>,
+}
+
+/// Outcome of entries submitted as fast as the engine takes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FlatOut {
+    pub(crate) ns_each: f64,
+    pub(crate) syncs: u64,
+    /// Entries of a group of the log, on average.
+    pub(crate) of_group: usize,
 }
 
 impl Sprag {
@@ -24,30 +49,58 @@ impl Sprag {
     }
 
     pub(crate) fn create(dir: &Path, keys: usize, io: IoBackend) -> Result<Self> {
+        // The engine takes a directory only if it is empty or its own.
         fresh(dir)?;
-        // A directory of ours must be made by the engine or be empty.
-        let machine = PersistentStateMachine::open(Self::config(dir, keys, io))?;
-        let manager = ApplyManager::new(machine, ApplyConfig::new())?;
-        Ok(Self { manager, next: 1, replies: Vec::new() })
+        Self::with(Self::config(dir, keys, io))
     }
 
-    /// The next index to submit.
-    pub(crate) fn take_indexes(&mut self, count: u64) -> u64 {
-        let first = self.next;
-        self.next += count;
-        first
+    /// An engine that gives up nothing of its log by itself.
+    pub(crate) fn without_compaction(dir: &Path, keys: usize, io: IoBackend) -> Result<Self> {
+        fresh(dir)?;
+        Self::with(Self::config(dir, keys, io).compaction(None))
+    }
+
+    pub(crate) fn with(config: PersistentConfig) -> Result<Self> {
+        let machine = PersistentStateMachine::open(config)?;
+        let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+        let next = manager.applied().map_or(1, |last| last.index + 1);
+        Ok(Self { manager, next_and_replies: Mutex::new((next, Vec::new())) })
+    }
+
+    /// First of the next indexes to submit.
+    pub(crate) fn take_indexes(&self, count: usize) -> Result<u64> {
+        let mut guard = locked(&self.next_and_replies)?;
+        let first = guard.0;
+        guard.0 += count as u64;
+        Ok(first)
+    }
+
+    /// Submits the writes as fast as the engine takes them; the last one is durable at the end.
+    #[allow(clippy::cast_precision_loss, reason = "nanoseconds of a round are far below 2^53")]
+    pub(crate) fn flat_out(&self, writes: &Writes) -> Result<FlatOut> {
+        let entries = writes.entries(self.take_indexes(writes.len())?);
+        let before = self.manager.stats().log_writer;
+        let started = Instant::now();
+        submit_all(&self.manager, &entries)?;
+        let ns_each = started.elapsed().as_nanos() as f64 / writes.len() as f64;
+        let after = self.manager.stats().log_writer;
+        let groups = usize::try_from(after.groups - before.groups)?.max(1);
+        let of_group = writes.len().div_ceil(groups);
+        Ok(FlatOut { ns_each, syncs: after.syncs - before.syncs, of_group })
     }
 }
 
 impl Store for Sprag {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
-        let entries: Vec<_> = (self.next..)
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+        let mut guard = locked(&self.next_and_replies)?;
+        let (next, replies) = &mut *guard;
+        let entries: Vec<_> = (*next..)
             .zip(writes)
             .map(|(index, (key, value))| Entry::put(index, 1, key, value))
             .collect();
-        self.next += entries.len() as u64;
-        self.replies.clear();
-        self.manager.apply_entries_sync(&entries, TIMEOUT, &mut self.replies)?;
+        *next += entries.len() as u64;
+        replies.clear();
+        self.manager.apply_entries_sync(&entries, TIMEOUT, replies)?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use heed::types::Bytes;
 use redb::{Durability, ReadableDatabase, TableDefinition};
 
-use super::{Store, fresh, sum};
+use super::{Store, sum};
 use crate::workload::Key;
 
 /// fjall: an LSM tree with a journal.
@@ -16,11 +16,6 @@ pub(crate) struct Fjall {
 }
 
 impl Fjall {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        fresh(dir)?;
-        Self::open(dir)
-    }
-
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let db = fjall::Database::builder(dir).cache_size(256 << 20).open()?;
         let keyspace = db.keyspace("state", fjall::KeyspaceCreateOptions::default)?;
@@ -29,7 +24,7 @@ impl Fjall {
 }
 
 impl Store for Fjall {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
         let mut batch = self.db.batch().durability(Some(fjall::PersistMode::SyncData));
         for (key, value) in writes {
             batch.insert(&self.keyspace, key.as_slice(), value);
@@ -50,11 +45,6 @@ pub(crate) struct Redb {
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 
 impl Redb {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        fresh(dir)?;
-        Self::open(dir)
-    }
-
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let db = redb::Database::builder().set_cache_size(256 << 20).create(dir.join("db"))?;
         Ok(Self { db })
@@ -62,7 +52,7 @@ impl Redb {
 }
 
 impl Store for Redb {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         {
@@ -87,11 +77,14 @@ pub(crate) struct Lmdb {
 }
 
 impl Lmdb {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
-        fresh(dir)?;
-        Self::open(dir)
+    /// Writes a copy of the state without its free pages, and makes it durable.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<()> {
+        let file = self.env.copy_to_path(path, heed::CompactionOption::Enabled)?;
+        Ok(file.sync_all()?)
     }
+}
 
+impl Lmdb {
     #[allow(unsafe_code, reason = "LMDB maps its file")]
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let mut options = heed::EnvOpenOptions::new();
@@ -107,7 +100,7 @@ impl Lmdb {
 }
 
 impl Store for Lmdb {
-    fn write(&mut self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
+    fn write(&self, writes: &mut dyn Iterator<Item = (&Key, &[u8])>) -> Result<()> {
         let mut transaction = self.env.write_txn()?;
         for (key, value) in writes {
             self.db.put(&mut transaction, key, value)?;
