@@ -262,6 +262,7 @@ impl<'a> BatchRef<'a> {
     pub fn commands(&self) -> impl Iterator<Item = CommandRef<'a>> + use<'a> {
         let mut rest = self.commands;
         (0..self.count).map_while(move |_| {
+            // The whole batch was decoded before; bytes that changed since end the iteration.
             let (command, bytes) = decode_command(rest).ok()?;
             rest = rest.skip(bytes)?;
             Some(command)
@@ -377,6 +378,7 @@ impl Cursor<'_> {
     fn header(&mut self, kind: u8, flags: u8, key_bytes: usize, area_bytes: usize) {
         let word = u64::from(kind)
             | u64::from(flags) << 8
+            // An entry without a key has 0 here, and its kind says so.
             | (key_bytes.saturating_sub(1) as u64) << 16
             | (area_bytes as u64) << 32;
         self.put(&word.to_le_bytes());

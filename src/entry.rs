@@ -81,6 +81,13 @@ impl LogId {
     pub const fn at(self, index: u64) -> Self {
         Self { index, term: self.term, leader: self.leader }
     }
+
+    /// The log id of the next entry of the same term and leader.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        // The engine refuses the index u64::MAX, so no entry follows the one before it.
+        self.at(self.index.saturating_add(1))
+    }
 }
 
 impl fmt::Display for LogId {

@@ -215,6 +215,7 @@ impl ImageWriter {
 
     /// Bytes left, if a frame comes next.
     pub(crate) fn room(&self) -> usize {
+        // A full image may end less than a header before its capacity.
         self.image.capacity.saturating_sub(self.end.next_multiple_of(HALF_HEADER_BYTES))
     }
 

@@ -31,6 +31,7 @@ impl Mark {
     /// Covers `index`, and everything before it.
     #[inline]
     pub(crate) const fn through(index: u64) -> Self {
+        // `u64::MAX` is no index, as the type's documentation says.
         Self(index.saturating_add(1))
     }
 
@@ -61,6 +62,7 @@ impl Mark {
     /// Number of indexes that it covers and `earlier` does not.
     #[inline]
     pub(crate) const fn since(self, earlier: Self) -> u64 {
+        // An `earlier` that is ahead leaves no index between the two.
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -140,12 +142,14 @@ impl FrameSequence {
     /// [`FrameSequence::is_before`] says that no frame follows.
     #[inline]
     pub(crate) const fn next(self) -> Self {
+        // As the documentation says, no frame follows the last number.
         Self(self.0.saturating_add(1))
     }
 
     /// The frame before, or none.
     #[inline]
     pub(crate) const fn previous(self) -> Self {
+        // Before the first frame there is none.
         Self(self.0.saturating_sub(1))
     }
 

@@ -362,8 +362,10 @@ impl LostLog {
     /// Changes the loss to entries above `index`, which a snapshot covers; all `segments` go.
     fn only_above(&mut self, index: u64, segments: Vec<SegmentNumber>) {
         self.indexes = self.indexes.and_then(|(first, last)| {
+            // `index` is below `last` here.
             (last > index).then(|| (first.max(index.saturating_add(1)), last))
         });
+        // All 2^64 indexes can not be in a log.
         let most = self.indexes.map_or(0, |(first, last)| (last - first).saturating_add(1));
         self.entries = self.entries.min(most);
         self.segments = segments.into_iter().map(segment_name).collect();
@@ -453,6 +455,7 @@ fn meta_behind(meta: &Meta, tail: &Tail, log_id: LogId, segments: Vec<SegmentNum
     // The base alone counts in a directory without segments.
     let last_segment = segments.last().copied().unwrap_or_default().max(meta.base.segment);
     Meta {
+        // An incarnation rises by one an open: 2^64 are never reached.
         incarnation: meta.incarnation.max(tail.incarnation_seen_max).saturating_add(2),
         base: LogBase {
             segment: last_segment.next(),

@@ -15,12 +15,14 @@ const NANOS_PER_MICRO: u64 = 1000;
 
 /// The bucket whose upper bound is the least power of two at or above `value`.
 fn bucket_of(value: u64) -> usize {
+    // 0 and 1 are in the first bucket.
     let bits = u64::BITS - value.saturating_sub(1).leading_zeros();
     (bits as usize).min(BUCKETS - 1)
 }
 
 /// The bucket of a time, and its nanoseconds.
 fn bucket_of_time(took: Duration) -> (usize, u64) {
+    // A time of more than 584 years counts as 584 years.
     let whole_ns = took.as_secs().saturating_mul(1_000_000_000);
     let took_ns = whole_ns.saturating_add(u64::from(took.subsec_nanos()));
     (bucket_of(took_ns.div_ceil(NANOS_PER_MICRO)), took_ns)
@@ -48,6 +50,7 @@ impl Counts {
         for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *count += more;
         }
+        // A sum at its end stays there.
         self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
     }
@@ -57,8 +60,10 @@ impl Counts {
     fn since(&self, earlier: &Self, unit: u64) -> Self {
         let mut since = *self;
         for (count, before) in since.buckets.iter_mut().zip(&earlier.buckets) {
+            // A scrape may read a cell before it reads the same cell of the earlier figures.
             *count = count.saturating_sub(*before);
         }
+        // As above.
         since.sum = self.sum.saturating_sub(earlier.sum);
         if self.max == earlier.max {
             // The greatest value may have come before `earlier`; of the later values only the
@@ -66,6 +71,7 @@ impl Counts {
             let greatest = since.buckets.iter().rposition(|count| *count > 0);
             // The last bucket has no bound.
             let bound = greatest.map_or(Some(0), bound_of).unwrap_or(u64::MAX);
+            // The last bucket has no bound; the maximum is the bound then.
             since.max = bound.saturating_mul(unit).min(self.max);
         }
         since
@@ -110,6 +116,7 @@ impl Cells {
     #[inline]
     fn record(&self, bucket: usize, value: u64) {
         let add = |cell: &AtomicU64, value: u64| {
+            // A sum at its end stays there.
             cell.store(cell.load(Ordering::Relaxed).saturating_add(value), Ordering::Relaxed);
         };
         if let Some(count) = self.buckets.get(bucket) {

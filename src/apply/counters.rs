@@ -40,6 +40,7 @@ impl Counters {
     /// the appender, and no entry is in the rings.
     pub(super) fn note_jump(&self, progress: &Progress, mark: Mark, applied: u64) {
         let before = progress.applied_mark().max(progress.base());
+        // The entries are among the indexes of the jump.
         let jumped = mark.since(before).saturating_sub(applied);
         self.jumped.fetch_add(jumped, Ordering::Release);
     }
@@ -52,6 +53,7 @@ impl Counters {
             let applied = progress.applied_mark().since(before);
             // A jump is noted before the mark moves, so indexes it passes never count as applied.
             if self.jumped.load(Ordering::Acquire) == jumped {
+                // The indexes of a jump are among those that the mark has passed, or will pass.
                 return applied.saturating_sub(jumped);
             }
         }

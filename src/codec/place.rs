@@ -77,6 +77,7 @@ impl Extent {
     /// Length of the entries in bytes.
     #[inline]
     pub(crate) const fn bytes(self) -> usize {
+        // The maker has `start <= end`; another extent would have no bytes to be read.
         self.end.saturating_sub(self.start) as usize
     }
 

@@ -128,6 +128,7 @@ impl Profile {
 /// writer.
 pub(crate) fn workers_at_most(most: usize) -> NonZeroUsize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
+    // One or two cores leave none over; then there is one worker.
     NonZeroUsize::new(cores.saturating_sub(2).min(most)).unwrap_or(NonZeroUsize::MIN)
 }
 

@@ -64,6 +64,7 @@ pub(super) fn check_file_end(end: u64) -> io::Result<()> {
 /// Number of the `len` bytes at `offset` that may be written within that limit.
 pub(super) fn bytes_within_limit(offset: u64, len: usize) -> usize {
     match getrlimit(Resource::Fsize).current {
+        // Behind the limit no byte may be written.
         Some(max) => usize::try_from(max.saturating_sub(offset)).map_or(len, |left| left.min(len)),
         None => len,
     }
@@ -97,6 +98,7 @@ impl Reserve {
             opened => opened?,
         };
         if kept.is_none() {
+            // Without a descriptor now, a later call reserves one.
             *kept = keep().ok();
         }
         Ok(file)

@@ -47,6 +47,7 @@ pub(super) fn map_read_only(file: &OwnedFd, bytes: usize) -> io::Result<MappedFi
 pub(super) fn wiped_on_fork() -> Option<MmapMut> {
     use rustix::mm::{Advice, madvise};
 
+    // Without the page, the caller finds a fork by the process id.
     let mut page = MmapMut::map_anon(1).ok()?;
     let (address, bytes) = (page.as_mut_ptr(), page.len());
     // SAFETY: the range is a private, anonymous mapping that this function owns. The advice changes

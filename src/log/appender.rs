@@ -194,6 +194,7 @@ impl Appender {
         let mut before = None;
         for entry in entries {
             let got = entry.log_id;
+            // The index u64::MAX was refused before.
             if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
                 && got.index != expected
                 && !(self.config.is_monotone && got.index > expected)
@@ -276,6 +277,7 @@ impl Appender {
             if self.to_writer.is_some() { self.pool.image_bytes() } else { self.pool.largest() };
         if needed > largest {
             let (size, limit) =
+                // Every segment is longer than the slack.
                 (plan.bytes as u64, largest.saturating_sub(SEGMENT_SLACK_BYTES) as u64);
             return Err(SubmitError::TooLarge { what: Excess::Bytes, size, limit });
         }
@@ -470,6 +472,8 @@ impl Appender {
                     return None;
                 }
                 self.next =
+                    // Without memory for an image now, the caller finds the log full, and tries
+                    // again.
                     self.pool.begin(number, HEADER_BYTES + SEGMENT_SLACK_BYTES, &[]).ok().flatten();
             }
             self.roll()?;

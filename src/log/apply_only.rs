@@ -152,6 +152,7 @@ impl IndexRange {
     /// if its segment is gone.
     pub(crate) fn skip_to(mut self, mark: Mark, table: &SegmentTable) -> Option<Self> {
         let segment = table.get(self.extent.segment())?;
+        // A segment that cannot be read is gone for the caller, which fails.
         let bytes = segment.entries(self.extent).ok()?;
         let mut rest = self.extent.over(&bytes)?;
         while mark.covers(self.first) {

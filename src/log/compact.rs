@@ -260,6 +260,7 @@ impl Log {
     /// The mark up to which the log may be given up, by `retain_entries`, for entries up to `mark`
     /// and a log that ends at `submitted`.
     pub(crate) fn free_below(&self, mark: Mark, submitted: Mark) -> Mark {
+        // A log shorter than what is retained gives up nothing.
         mark.min(Mark::before(submitted.next().saturating_sub(self.retain_entries)))
     }
 }

@@ -308,6 +308,7 @@ pub(crate) fn position_of(bytes: &[u8; FRAME_HEADER_BYTES]) -> (SegmentNumber, u
 
 /// Encodes an optional number as one word: the number plus one, or 0. `u64::MAX` is no index.
 pub(crate) fn encode_option(number: Option<u64>) -> u64 {
+    // `u64::MAX` is no index, as the documentation says.
     number.map_or(0, |number| number.saturating_add(1))
 }
 

@@ -81,6 +81,7 @@ impl ImagePool {
     ) -> io::Result<Option<ImageWriter>> {
         state.oversize.retain(|image| Arc::strong_count(image) > 1);
         let taken: usize = state.oversize.iter().map(|image| image.capacity()).sum();
+        // A sum that saturates is over the budget.
         if taken.saturating_add(needed) > self.oversize_bytes_max {
             return Ok(None);
         }

@@ -153,6 +153,7 @@ impl SegmentFiles {
     pub(crate) fn grow(&self, number: SegmentNumber, file: &dyn DiskFile, end: u64) -> u64 {
         let mut bytes = FIRST_BYTES;
         while bytes < end {
+            // A length that saturates ends the loop; the file's limit refuses it.
             bytes = bytes.saturating_mul(GROWTH);
         }
         let bytes = bytes.min(self.segment_bytes).max(end);

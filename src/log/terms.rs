@@ -79,6 +79,7 @@ impl TermRuns {
     /// Forgets everything below `first_kept`, which the caller knows to be at most the last index.
     pub(crate) fn forget_below(&mut self, first_kept: u64) {
         let after = self.runs.partition_point(|(first, ..)| *first <= first_kept);
+        // The run that has the first kept index stays.
         self.runs.drain(..after.saturating_sub(1));
         if let Some((first, ..)) = self.runs.first_mut() {
             *first = (*first).max(first_kept);

@@ -22,6 +22,7 @@ impl LogTimes {
     pub(super) fn durable_at(&self, now: Duration, submitted_ns: Option<u64>) {
         if let Some(submitted_ns) = submitted_ns {
             let since = Duration::from_nanos(submitted_ns);
+            // The clock may have been read on another core; then no time has passed.
             self.submit_to_durable.record(now.saturating_sub(since));
         }
     }

@@ -86,9 +86,11 @@ impl Group {
     /// were one request, and count as the sync.
     fn record_times(&self, written_at: Option<Duration>, now: Duration, times: &LogTimes) {
         if let Some(written_at) = written_at.or((!self.synced).then_some(now)) {
+            // The clock of another core may be a little ahead; then no time has passed.
             times.write.record(written_at.saturating_sub(self.handed_at));
         }
         if self.synced {
+            // As for the write.
             times.sync.record(now.saturating_sub(written_at.unwrap_or(self.handed_at)));
         }
     }
@@ -231,6 +233,7 @@ impl LogWriter {
     pub(crate) fn next_due(&self) -> Option<Duration> {
         if let Some(since) = self.gathering_since {
             let waited = self.clock.now().saturating_sub(since);
+            // No time is left once the group has gathered long enough.
             return Some(self.config.linger.saturating_sub(waited));
         }
         match self.config.durability {

@@ -61,6 +61,7 @@ pub(crate) struct Stalls {
 const RANGE_BITS: u8 = 36;
 
 fn histogram() -> Option<AtomicHistogram> {
+    // The parameters are constants within the crate's limits.
     AtomicHistogram::new(5, RANGE_BITS).ok()
 }
 
@@ -141,6 +142,7 @@ impl<C> Capture<C> {
         self.add(shard, copy);
         let cpu = clock_gettime(ClockId::ThreadCPUTime) - cpu;
         let wall = began.elapsed();
+        // A thread has no more than 584 years of time.
         let ns = |seconds: u64, nanos: u64| seconds.saturating_mul(1_000_000_000) + nanos;
         // Only the figures of copies count them, and a clock does not go backwards.
         let cpu_ns = ns(cpu.tv_sec.try_into().unwrap_or(0), cpu.tv_nsec.try_into().unwrap_or(0));
@@ -159,6 +161,7 @@ impl<C> Capture<C> {
         let longest_cpu_ns = self.longest_cpu_ns.load(Ordering::Relaxed);
         let longest_wall_ns = self.longest_wall_ns.load(Ordering::Relaxed);
         let p999 = |histogram: &Option<AtomicHistogram>| {
+            // The quantile is a constant, so there is no error.
             let bucket = histogram.as_ref()?.load().quantile_bucket(0.999).ok()??;
             Some(bucket.end())
         };

@@ -202,6 +202,7 @@ impl Fill {
         };
         // A thread is filling; then use the chunk that it will reach last.
         let next = filling.next.try_lock().map_or(0, |next| *next);
+        // The last piece is taken and its tombstones remain.
         filling.pieces.len().saturating_sub(next).max(1) as u64
     }
 

@@ -457,12 +457,14 @@ impl<C: Cell> KeyValue<C> {
         let (mut touched, mut peeked, mut applied) = (0, 0, 0);
         for entry in range.entries(partition) {
             let entry = entry?;
+            // A position is below 2^16, so the sum does not saturate.
             while touched <= entry.position.saturating_add(ahead) {
                 if let Some(hash) = range.hash_at(touched, partition) {
                     self.store.prefetch(hash);
                 }
                 touched += 1;
             }
+            // As above.
             while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2) {
                 if let Some(hash) = range.hash_at(peeked, partition) {
                     self.store.peek(hash, C::prefetch);

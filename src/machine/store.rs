@@ -72,6 +72,7 @@ impl<C: Send + Sync> Store<C> {
     /// `hash_seed`.
     pub(crate) fn new(expected_keys: usize, hash_seed: u64) -> Self {
         let shards = shard_count(expected_keys);
+        // `expected_keys` is 2^32 at most, so the product does not saturate.
         let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
         Self::with_shards(
             shards,
@@ -237,6 +238,7 @@ impl<C: Send + Sync> Store<C> {
     /// An empty store whose shards can replace this one's.
     pub(crate) fn empty_like(&self, expected_keys: usize) -> Self {
         let shards = self.shards();
+        // `expected_keys` is 2^32 at most, so the product does not saturate.
         let capacity = shard_capacity(expected_keys, shards).saturating_mul(shards);
         Self::with_shards(shards, capacity, SharedSeed::clone(&self.seeds), self.seed)
     }

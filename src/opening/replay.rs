@@ -189,6 +189,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     /// Number of entries that may be applied before a machine over a storage commits.
     fn chunk_max(&self) -> u32 {
         let Some(staging) = self.machine.staging(Hook::ENGINE) else { return CHUNK };
+        // A batch that is full commits before the next entry.
         let room = (staging.batch_size() as u64).saturating_sub(self.staged.0);
         at_most(room, CHUNK).max(1)
     }

@@ -35,6 +35,7 @@ impl Cuts {
     /// Whether a truncation after the first `since` covers `index`. If more than [`CUTS`] come
     /// between a wait's begin and its registration, the oldest are forgotten.
     pub(super) fn covers(&self, index: u64, since: u64) -> bool {
+        // The count only rises, and `since` was read from it.
         let count = to_usize(self.count.saturating_sub(since));
         let mut cuts = self.latest.iter().rev().take(count);
         cuts.any(|(cut, submitted)| !cut.covers(index) && submitted.covers(index))

@@ -116,6 +116,7 @@ impl Order {
 
     /// Notes that a taken ticket was dead.
     pub(super) fn has_died(&mut self) {
+        // A sweep may have forgotten the ticket's death already.
         self.dead = self.dead.saturating_sub(1);
     }
 

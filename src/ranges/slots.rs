@@ -66,6 +66,7 @@ impl SlotRing {
     /// Bytes of memory that replies of at most `max` bytes take beside a ring for `entries`
     /// entries.
     pub(crate) fn reply_rooms_bytes(entries: usize, max: usize) -> usize {
+        // More bytes than a usize counts are more than any memory: the allocation is refused.
         Self::capacity_for(entries).saturating_mul(max.div_ceil(8).saturating_mul(8))
     }
 
@@ -73,6 +74,7 @@ impl SlotRing {
     pub(crate) fn with_reply_rooms(self, max: usize) -> Result<Self, TryReserveError> {
         let room_words = max.div_ceil(8);
         let mut rooms: Vec<AtomicU64> = Vec::new();
+        // As above: the reservation below is refused.
         let words = self.slots.len().saturating_mul(room_words);
         rooms.try_reserve_exact(words)?;
         rooms.resize_with(words, AtomicU64::default);

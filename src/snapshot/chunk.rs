@@ -81,6 +81,7 @@ impl<'a> KeyValueChunk<'a> {
         }
         let at = records_at + number * RECORD_BYTES;
         let record = self.bytes.get(at..at + RECORD_BYTES)?;
+        // A record that is not one ends the chunk's records, and its check says so.
         let record = low::access::<ArchivedRecord, Failure>(record).ok()?;
         let value_offset = record.value_offset.to_native();
         let key = part(self.bytes, record.key_offset.to_native(), record.key_bytes.to_native())?;

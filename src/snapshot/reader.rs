@@ -324,6 +324,7 @@ impl Snapshot {
     /// The chunk that can have a key; 0 for a key below all chunks.
     pub(super) fn chunk_of(&self, key: &[u8]) -> usize {
         let above = self.0.index.chunks.partition_point(|chunk| self.first_key(chunk) <= key);
+        // As the documentation says: 0 for a key below all chunks.
         above.saturating_sub(1)
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn reseal(file: &mut [u8]) {
     let Some(footer_at) = file.len().checked_sub(FOOTER_BYTES) else { return };
     let at = |offset: u64| usize::try_from(offset).ok();
     let index_at = at(u64_at(file, footer_at + 8));
+    // A sum that saturates lies behind the file, and is left alone below.
     let index_end = at(u64_at(file, footer_at + 8).saturating_add(u64_at(file, footer_at + 16)));
     if let (Some(start), Some(end)) = (index_at, index_end)
         && start <= end

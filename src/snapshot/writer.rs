@@ -231,6 +231,7 @@ impl<'a> SnapshotWriter<'a> {
         };
         let notes_bytes: usize =
             meta.notes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        // A sum that saturates is over the limit.
         let beside = bytes.len().saturating_add(membership.len()).saturating_add(notes_bytes);
         if beside > BESIDE_BYTES_MAX {
             return Err(too_much_beside(beside));

@@ -211,6 +211,7 @@ mod checked {
     /// Runs `look` over the keys of the mutexes that this thread holds. A thread that ends may have
     /// lost the list.
     fn with_held<R>(look: impl FnOnce(&mut Vec<Key>) -> R) -> Option<R> {
+        // As the documentation says: the list may be gone.
         HELD.try_with(|held| look(&mut held.borrow_mut())).ok()
     }
 

@@ -22,6 +22,7 @@ static SPINNING: AtomicUsize = AtomicUsize::new(0);
 fn spinning_max() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from));
+    // The count of cores is at least 1.
     cores.saturating_sub(1)
 }
 
@@ -75,12 +76,14 @@ impl Spin {
     /// Passes a moment; returns false if the thread has looked often enough, after `yields_max`
     /// yields at most.
     pub(crate) fn pass(&mut self, yields_max: u32) -> bool {
+        // A count at its end is above every limit.
         self.looks = self.looks.saturating_add(1);
         if self.looks <= LOOKS || (self.looks <= self.looks_max && self.has_core()) {
             spin_loop();
             return true;
         }
         self.core = None;
+        // A count at its end is above every limit.
         self.yields = self.yields.saturating_add(1);
         if self.yields > yields_max {
             return false;

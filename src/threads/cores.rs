@@ -86,6 +86,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         let mut used = USED.lock();
         if let Some(count) = used.get_mut(&self.0) {
+            // The use was counted when the thread was pinned.
             *count = count.saturating_sub(1);
         }
         used.retain(|_, count| *count > 0);

@@ -4,7 +4,7 @@ use sprag::error::ReadError;
 use sprag::testing::storage::MemoryStorage;
 use sprag::{
     Command, Entry, LogId, Note, Payload, PersistentStateMachine, Rejection, Reply, StateMachine,
-    StorageConfig, Table,
+    Storage, StorageBatch, StorageConfig, Table,
 };
 
 use super::{TIMEOUT, manage, open, raw};
@@ -117,6 +117,20 @@ fn a_storage_that_fails_poisons_and_its_reply_is_not_given() {
     assert!(manager.propose(Command::put(b"k", b"3"), TIMEOUT).is_err());
     drop(manager);
     assert_eq!(open(&storage).get(b"k").unwrap().unwrap(), b"1");
+}
+
+/// Proves DUR-29.
+#[test]
+fn a_storage_with_more_keys_than_it_counts_poisons_and_removes_none() {
+    let storage = MemoryStorage::new();
+    let manager = manage(&storage);
+    let mut batch = StorageBatch::new();
+    batch.put(Table::State(1), b"foreign", b"1");
+    storage.commit(&batch, true).unwrap();
+    let error = manager.propose(Command::delete(b"foreign"), TIMEOUT).unwrap_err();
+    assert!(error.to_string().contains("more keys than it counts"), "{error}");
+    drop(manager);
+    assert_eq!(raw(&storage, Table::State(1), b"foreign").unwrap(), b"1");
 }
 
 #[test]

@@ -150,7 +150,7 @@ pub(crate) fn apply_to<M: StateMachine>(
     dir: &Path,
     command: Command<'_>,
 ) -> Outcome<(u64, Reply)> {
-    let log_id = last.map_or(LogId::new(1, 1), |last| last.at(last.index.saturating_add(1)));
+    let log_id = last.map_or(LogId::new(1, 1), LogId::next);
     let manager = ApplyManager::new(machine, ApplyConfig::new()).map_err(opening(dir))?;
     let entry = Entry::new(log_id, Payload::Command(command));
     let reply = manager.apply(&entry, TIMEOUT).map_err(about(dir.display()))?;

@@ -24,6 +24,7 @@ pub(crate) fn check(bytes: u64, options: &str) -> Outcome {
 
 /// Bytes that the system can give without swapping; `None` where the system does not say.
 fn available_bytes() -> Option<u64> {
+    // A system without this file does not say.
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -192,6 +192,7 @@ fn asked(request: &httparse::Request<'_, '_>) -> Asked {
 
 /// Time left until `deadline`; an error after it has passed.
 fn left(deadline: Instant) -> io::Result<Duration> {
+    // No time is left after the deadline.
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }

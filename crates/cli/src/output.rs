@@ -249,6 +249,7 @@ fn outside(path: &Path, target: &Path, own: Option<&Path>) -> Result<PathBuf, Ou
         }
         _ => OutputError::Io { action: "finding the directory of", path: shown(), source },
     })?;
+    // A data directory that is not there contains no file.
     let own = own.and_then(|own| fs::canonicalize(own).ok());
     match around.or(own.filter(|own| real.starts_with(own))) {
         None => Ok(real),

@@ -38,6 +38,7 @@ pub(crate) fn watch(watch: &Watch, out: &mut dyn Write) -> Outcome {
         None => {
             let nothing = &mut |_: &sprag::inspect::LiveEntry<'_>| Ok(());
             let seen = sprag::inspect::dump(dir, u64::MAX.., nothing).map_err(opening(dir))?;
+            // No entry has the index u64::MAX.
             seen.committed.map_or(0, |index| index.saturating_add(1))
         }
     };
@@ -81,7 +82,7 @@ impl Watcher<'_> {
             if is_committed && left != Some(0) {
                 json_line(out, &EntryJson::new(entry))?;
                 left = left.map(|left| left - 1);
-                next = entry.log_id.index.saturating_add(1);
+                next = entry.log_id.next().index;
             }
             Ok(())
         });
@@ -109,6 +110,7 @@ impl Watcher<'_> {
         let last = meta.and_then(|meta| meta.base.last).map(|last| last.index);
         if let Some(last) = last.filter(|last| *last >= self.next) {
             line(out, &GoneJson { kind: "compacted", from: self.next, to: last })?;
+            // No entry has the index u64::MAX.
             self.next = last.saturating_add(1);
         }
         Ok(())

@@ -414,6 +414,7 @@ impl Storage for FjallStorage {
         });
         let pinned: usize = pinned.sum();
         let memory = database.cache_size() + database.write_buffer_size() + pinned as u64;
+        // A directory that cannot be measured has no figure.
         let mut stats = StorageStats::new(open::disk_bytes(&self.shared.path).ok(), Some(memory));
         stats.compactions_running = Some(database.active_compactions() as u64);
         stats

@@ -367,6 +367,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     ) -> Result<Vec<LogEntries>, (u64, LogError)> {
         let state =
             self.manager.log().and_then(|log| log.state()).map_err(|error| (first, error))?;
+        // No entry has the index u64::MAX.
         let purged = self.purged().map_or(0, |purged| purged.index.saturating_add(1));
         let begin = state.first.map_or(u64::MAX, |first| first.max(purged));
         let end = end.min(state.last.map_or(0, |last| last.index + 1));
@@ -404,10 +405,12 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let first = match range.start_bound() {
         Bound::Included(first) => *first,
+        // No entry has the index u64::MAX.
         Bound::Excluded(before) => before.saturating_add(1),
         Bound::Unbounded => 0,
     };
     let end = match range.end_bound() {
+        // No entry has the index u64::MAX.
         Bound::Included(last) => last.saturating_add(1),
         Bound::Excluded(end) => *end,
         Bound::Unbounded => u64::MAX,

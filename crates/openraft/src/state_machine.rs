@@ -178,6 +178,7 @@ impl<C: Types, A: Application<C>> Shared<C, A> {
     }
 
     fn holds(&self, log_id: &LogId<C::NodeId>) -> bool {
+        // `apply_only` takes what the log does not show, or returns the failure of the log.
         self.manager.log().and_then(|log| log.log_id(log_id.index)).ok().flatten()
             == Some(to_sprag(log_id))
     }

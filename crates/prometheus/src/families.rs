@@ -116,6 +116,7 @@ families! {
         |stats, out| {
             let pinned = stats.workers_pinned;
             out.whole(&[("pinned", "true")], pinned)?;
+            // At most every worker is pinned.
             out.whole(&[("pinned", "false")], (stats.worker_count as u64).saturating_sub(pinned))
         };
     Gauge "sprag_thread_pinned", ["thread", "core"],
@@ -202,6 +203,7 @@ families! {
             of_log(stats, |out| {
                 out.whole(&[("outcome", "done")], compaction.done)?;
                 out.whole(&[("outcome", "disk_full")], full)?;
+                // The two figures are read one after the other; a failure may come between.
                 out.whole(&[("outcome", "failed")], failed.saturating_sub(full))
             }, out)
         };
@@ -227,6 +229,7 @@ families! {
     Gauge "sprag_recovery_cut_entries", [], "Whole entries among the bytes that opening cut":
         |stats, out| recovered(stats, out, |found| {
             let indexes = found.cut.as_ref().and_then(|cut| cut.indexes);
+            // A range of indexes has `first` at or below `last`.
             indexes.map_or(0, |(first, last)| (last + 1).saturating_sub(first))
         });
     Gauge "sprag_recovery_meta_slot_damaged", [], "1 if one of the two slots of META did not read back":

@@ -308,6 +308,7 @@ impl Opened {
     fn disk_bytes(&self) -> Option<u64> {
         match &self.path {
             Some(path) => blocks(path),
+            // A backend that cannot be measured has no figure.
             None => self.backend.len().ok(),
         }
     }

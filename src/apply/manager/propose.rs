@@ -158,7 +158,7 @@ fn propose<'p, M: StateMachine>(
 /// refused as such.
 fn next_log_id(appending: &Appending) -> LogId {
     let last = appending.appender.last();
-    last.map_or(FIRST, |last| last.at(last.index.saturating_add(1)))
+    last.map_or(FIRST, LogId::next)
 }
 
 /// A future for the reply of a proposed entry;

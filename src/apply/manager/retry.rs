@@ -163,6 +163,7 @@ impl<M: StateMachine> ApplyManager<M> {
                     retries += 1;
                     self.engine.pipeline().signals().writer().notify();
                     thread::sleep(jittered(backoff.min(policy.backoff_max)));
+                    // The pause has a limit, so a pause that saturates is as long as that.
                     backoff = backoff.saturating_mul(2).min(policy.backoff_max);
                 }
                 outcome => return outcome,

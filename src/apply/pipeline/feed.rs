@@ -115,6 +115,7 @@ impl Linger {
         linger: Duration,
         now: impl Fn() -> Duration,
     ) -> Option<Mark> {
+        // A mark behind `from` has no entries that wait.
         let waiting = to.next().saturating_sub(from);
         if !self.is_over(from, to, full, linger, now) {
             return None;
@@ -133,6 +134,7 @@ impl Linger {
         linger: Duration,
         now: impl Fn() -> Duration,
     ) -> bool {
+        // A mark behind `from` has no entries that wait.
         let waiting = to.next().saturating_sub(from);
         if linger.is_zero() || waiting >= full || self.flushed.min(to).covers(from) {
             self.since = None;
@@ -144,6 +146,7 @@ impl Linger {
         }
         let now = now();
         let since = *self.since.get_or_insert(now);
+        // The clock may have been read on another core; then no time has passed.
         if now.saturating_sub(since) >= linger {
             self.since = None;
             self.flush_to(to);

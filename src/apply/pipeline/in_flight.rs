@@ -44,6 +44,7 @@ impl InFlight {
     /// The first index without a slot, if the slots from `first` on are taken.
     #[inline]
     pub(in crate::apply) fn limit_from(&self, first: u64) -> Mark {
+        // There is no index behind the last one.
         Mark::before(first.saturating_add(self.slots.capacity()))
     }
 

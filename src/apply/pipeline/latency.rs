@@ -214,6 +214,7 @@ impl Latency {
 
     /// Time since a moment of the engine's time.
     pub(crate) fn since(&self, began: Duration) -> Duration {
+        // The clock may have been read on another core; then no time has passed.
         self.now().saturating_sub(began)
     }
 
@@ -258,6 +259,7 @@ impl Latency {
     /// Records `count` acknowledged entries of a call that began at `at_ns` and left no stamp.
     #[inline]
     pub(crate) fn done(&self, count: u64, at_ns: u64) {
+        // As in `since`: no time has passed.
         self.record(self.now_ns().saturating_sub(at_ns), count);
     }
 
@@ -311,6 +313,7 @@ impl Latency {
         let mut now_ns = None;
         while let Some(stamp) = self.stamps.pop_covered(mark) {
             let now_ns = *now_ns.get_or_insert_with(|| self.now_ns());
+            // One reading serves all stamps; a stamp may be younger than the reading.
             self.record(now_ns.saturating_sub(stamp.at_ns), stamp.count);
         }
     }
@@ -319,6 +322,7 @@ impl Latency {
         if let Some(histogram) = &self.histogram {
             let _beyond_range = histogram.add(took_ns.min((1 << 40) - 1), count);
         }
+        // A sum of more than 584 years counts as 584 years.
         self.sum_ns.fetch_add(took_ns.saturating_mul(count), Ordering::Relaxed);
         // The maximum hardly ever moves, and a load costs less.
         if took_ns > self.max_ns.load(Ordering::Relaxed) {
@@ -346,6 +350,7 @@ impl Latency {
             return nothing;
         }
         let at = |quantile: f64| {
+            // The quantiles are constants from 0 to 1, so there is no error.
             loaded.quantile_bucket(quantile).ok().flatten().map_or(0, |bucket| bucket.end())
         };
         let max_ns = self.max_ns.load(Ordering::Relaxed);

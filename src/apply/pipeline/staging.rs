@@ -69,6 +69,7 @@ impl<M: StateMachine> Applying<'_, M> {
         range: &IndexRange,
     ) -> Result<(), Poison> {
         let batch_size = staging.batch_size().max(1) as u64;
+        // A full batch is about to be committed; one entry more belongs to the next.
         let room = batch_size.saturating_sub(state.staged.entries).max(1);
         let range = match u32::try_from(room) {
             Ok(room) if room < range.count => {

@@ -122,6 +122,7 @@ impl<M: StateMachine> Pipeline<M> {
         let submitted = Submitted {
             new: new.len() as u64,
             known_same,
+            // The entries that were found the same are among the known ones.
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
         let cell = (mode == Mode::Future).then(|| self.in_flight.add_cell(last));

@@ -66,6 +66,7 @@ impl Latency {
         {
             return;
         }
+        // A time beyond 584 years is never reached.
         probe.next_ns.store(began_ns.saturating_add(PROBE_INTERVAL_NS), Ordering::Relaxed);
         probe.began_ns.store(began_ns, Ordering::Relaxed);
         probe.next.store(mark.next(), Ordering::Release);
@@ -137,6 +138,7 @@ impl RangeSampling {
     /// Whether the next range, of `count` entries, is to be timed.
     #[inline]
     pub(in crate::apply) fn takes(&mut self, count: u32) -> bool {
+        // A range may be longer than what is left untimed.
         self.untimed_entries = self.untimed_entries.saturating_sub(count);
         self.untimed_entries == 0
     }

@@ -101,6 +101,7 @@ impl Held {
             process,
             holders: Arc::default(),
         };
+        // Without an identity, the error names no holder.
         let identity = Identity::of_open(&held.directory).ok();
         let identity = identity.map(|identity| (identity.device, identity.inode));
         match held.lock_both(&name) {
@@ -198,6 +199,7 @@ impl Drop for Held {
 
 impl Place {
     fn of(path: &Path) -> Option<Self> {
+        // A place that cannot be named is not compared.
         let path = std::fs::canonicalize(path).ok()?;
         let root = Identity::of_path(Path::new("/")).ok()?;
         Some(Self { path, root })

@@ -31,6 +31,7 @@ impl Appender {
     pub(crate) fn end_segment(&mut self, used_min: usize) -> Option<SegmentNumber> {
         let number = self.segment_after(used_min).filter(|_| self.to_writer.is_some())?;
         if self.next.is_none() && number.is_possible() {
+            // Without memory for an image now, a later call ends the segment.
             self.next = self.pool.begin(number, SEGMENT_SLACK_BYTES, &[]).ok().flatten();
         }
         self.next.as_ref()?;

@@ -100,6 +100,7 @@ impl Chain {
 
     /// The index of the next entry, if it is known.
     pub(in crate::log) fn next_index(&self) -> Option<u64> {
+        // A frame with the index u64::MAX is not valid.
         self.last.map(|last| last.index.saturating_add(1))
     }
 

@@ -257,6 +257,7 @@ pub(in crate::log) const UNDECODABLE: &str = "an entry does not decode, though i
 pub(in crate::log) fn decodes(mut body: &[u8], count: u32) -> bool {
     for _ in 0..count {
         let rest =
+            // The caller asks only whether it decodes.
             codec::decode_deep(Encoded::elsewhere(body)).ok().and_then(|(_, len)| body.get(len..));
         let Some(rest) = rest else { return false };
         body = rest;

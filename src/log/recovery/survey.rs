@@ -107,6 +107,7 @@ impl Survey {
         })?;
         for (number, start, extent) in extents {
             if let Some(first) = extent.first {
+                // A segment that ends before its start in the survey adds no bytes.
                 survey.bytes += extent.end.saturating_sub(start);
                 survey.first.get_or_insert((number, first));
             }

@@ -241,6 +241,7 @@ impl<'d> Walk<'d> {
     }
 
     fn examine(&mut self, segment: &Segment, offset: u64) -> Result<Found, OpenError> {
+        // Behind the end of a file that is too short there is nothing to read.
         let left = segment.bytes.saturating_sub(offset);
         let Some(bytes) = self.window.read(segment, offset, left.min(HEADER_BYTES))? else {
             return Ok(Found::nothing(offset, true));

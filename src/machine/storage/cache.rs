@@ -187,6 +187,7 @@ impl ReadCache {
     #[must_use]
     pub fn peek(&self, key: &[u8]) -> Option<Value> {
         let (shard, hash) = self.place(key);
+        // A miss has a permit to fill, which a peek does not use.
         shard.look_up(hash, key, false).ok()
     }
 
@@ -266,6 +267,7 @@ impl ReadCache {
     #[cfg(any(test, feature = "testing"))]
     pub fn entry_bytes_max(&self) -> u64 {
         let least = self.shards.iter().map(|shard| shard.entry_bytes_max()).min();
+        // A part smaller than an entry takes no value.
         least.unwrap_or(0).saturating_sub(shard::ENTRY_BYTES)
     }
 

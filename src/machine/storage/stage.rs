@@ -150,7 +150,7 @@ impl Stage {
         let (outcome, existed) = self.evaluate(storage, hash, key, command)?;
         match outcome {
             Ok((effect, reply)) => {
-                self.settle(&Pending { hash, key, effect, existed });
+                self.settle(&Pending { hash, key, effect, existed })?;
                 Ok(reply)
             }
             Err(rejection) => Ok(Reply::Rejected(rejection.into())),
@@ -184,7 +184,9 @@ impl Stage {
         if position != batch.len() {
             return Err(Fatal::new("a batch in memory does not decode"));
         }
-        overlay.changes().for_each(|change| self.settle(change));
+        for change in overlay.changes() {
+            self.settle(change)?;
+        }
         if let Some(note) = batch.note() {
             let hash = self.hash(note.name) ^ NOTES;
             self.write(hash, Table::Notes(self.record.generation), note.name, Some(note.value));
@@ -221,11 +223,11 @@ impl Stage {
     }
 
     /// Stages the new state of a key.
-    fn settle(&mut self, change: &Pending<'_>) {
+    fn settle(&mut self, change: &Pending<'_>) -> Result<(), Fatal> {
         let table = Table::State(self.record.generation);
         let number;
         let value = match change.effect {
-            Effect::Keep => return,
+            Effect::Keep => return Ok(()),
             Effect::Set(value) => Some(value.bytes),
             Effect::SetNumber(sum) => {
                 number = Decimal::new(sum);
@@ -236,10 +238,14 @@ impl Stage {
         let keys = &mut self.record.keys;
         match (change.existed, value.is_some()) {
             (false, true) => *keys += 1,
-            (true, false) => *keys = keys.saturating_sub(1),
+            (true, false) => {
+                let counted = keys.checked_sub(1);
+                *keys = counted.ok_or(Fatal::new("the storage has more keys than it counts"))?;
+            }
             _ => {}
         }
         self.write(change.hash, table, change.key, value);
+        Ok(())
     }
 
     fn write(&mut self, hash: u64, table: Table, key: &[u8], value: Option<&[u8]>) {

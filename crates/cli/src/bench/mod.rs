@@ -44,6 +44,7 @@ pub(crate) fn bench(bench: &Bench, json: bool, out: &mut dyn Write) -> Outcome {
 fn snapshot(options: &BenchSnapshot, json: bool) -> Outcome<Report> {
     // Memory for the engine, and twice for the bytes that the limit sorts, gathers and writes.
     let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
+    // More bytes than a u64 counts are more than any memory.
     let bytes = u64::from(options.entries).saturating_mul(memory::KEY_BYTES + 2 * record_bytes);
     memory::check(bytes, "--entries and --value-bytes")?;
     let progress = Progress::new(json);
@@ -172,6 +173,7 @@ fn open_apart(dir: &Path) -> Outcome<Opened> {
     let output = output.map_err(about("starting this program again"))?;
     if !output.status.success() {
         let failure = serde_json::from_slice::<serde_json::Value>(&output.stderr);
+        // Output that is no JSON says nothing; then the exit status does.
         let said = failure.ok().and_then(|failure| Some(failure["error"].as_str()?.to_owned()));
         return Err(said.unwrap_or_else(|| format!("opening it again: {}", output.status)).into());
     }

@@ -176,7 +176,7 @@ impl Target for Engine {
         self.opened()?;
         let Self { note_name, opened: Some(opened), .. } = self else { return Ok(()) };
         let log_id = match opened.last {
-            Some(last) => last.at(last.index.saturating_add(1)),
+            Some(last) => last.next(),
             None => LogId::new(1, 1),
         };
         let (commands, value) = (group.commands(), position::encode(reached));

@@ -262,6 +262,7 @@ impl Group {
 }
 
 fn check_length(found: usize, more: usize, offset: u64) -> Result<(), Stop> {
+    // A sum that saturates is over the limit.
     let bytes = found.saturating_add(more);
     if bytes > VALUE_BYTES_MAX {
         return Err(What::ValueTooLong { bytes, limit: VALUE_BYTES_MAX }.at(offset));

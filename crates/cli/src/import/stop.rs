@@ -21,9 +21,11 @@ pub(crate) struct Stop {
 impl Stop {
     /// The same stop, with offsets counted from `start`.
     pub(crate) fn after(mut self, start: u64) -> Self {
+        // An offset is at or behind `start`, where the part begins.
         self.offset = self.offset.saturating_sub(start);
         self.multi = self.multi.map(|multi| multi.saturating_sub(start));
         if let What::Zeros { from, .. } = &mut self.what {
+            // Zeros may begin before the part; in the part they begin at 0.
             *from = from.saturating_sub(start);
         }
         self

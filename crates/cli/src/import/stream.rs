@@ -90,6 +90,7 @@ impl<R: Read> Stream<R> {
 
     /// The number of the part that contains an offset, and the start of that part.
     pub(super) fn part_of(&self, offset: u64) -> (usize, u64) {
+        // The first part starts at 0, so at least one part is counted.
         let part = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
         // The first part starts at 0.
         (part, self.starts.get(part).copied().unwrap_or(0))

@@ -60,6 +60,7 @@ pub(crate) fn follow(
 ) -> io::Result<()> {
     loop {
         let last_round = stop.load(Ordering::Acquire);
+        // Another thread submits between the two loads; then the mark is lower than it could be.
         let mark = submitted.load(Ordering::Acquire).saturating_sub(pending());
         if mark > known {
             known = mark;

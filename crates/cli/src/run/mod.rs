@@ -99,8 +99,10 @@ fn check_usage(options: &RunOptions) -> Outcome {
     let record_bytes = (KEY_BYTES + options.value_bytes) as u64;
     let entry_bytes = record_bytes + size_of::<sprag::Entry<'_>>() as u64;
     let values = if options.machine == Machine::Memory { record_bytes } else { 0 };
+    // More bytes than a u64 counts are more than any memory.
     let bytes = options.entries.saturating_mul(entry_bytes);
     let keys = u64::from(options.keys).saturating_mul(memory::KEY_BYTES + values);
+    // As above.
     memory::check(bytes.saturating_add(keys), "--entries, --keys and --value-bytes")
 }
 
@@ -320,6 +322,7 @@ impl Job {
         let Self { submitted, gets, stats, before, model, close_time } = self;
         let acknowledged = stats
             .acknowledged
+            // Entries before the first of this run are not its own.
             .map_or(0, |index| (index + 1).saturating_sub(submitted.first).min(options.entries));
         let seconds = submitted.took.as_secs_f64();
         let microseconds = |ns: u64| three_digits(ns as f64 / 1e3);

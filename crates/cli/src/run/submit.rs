@@ -54,6 +54,7 @@ impl<M: StateMachine> Submitter<'_, M> {
         // The limit below is lower than what does not fit.
         let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).clamp(1, PRELOAD_AT_ONCE);
         for start in (0..keys).step_by(at_once as usize) {
+            // The last part ends with the keys.
             let end = start.saturating_add(at_once).min(keys);
             let writes = workload.preload(start..end);
             let entries = writes.entries(next.index, next.term);

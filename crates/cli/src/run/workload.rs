@@ -145,6 +145,7 @@ fn fill(out: &mut Vec<u8>, len: usize, random: &mut Random) {
             out.push(ALPHABET[(bits & 63) as usize]);
             bits >>= 6;
         }
+        // The last word may have more letters than are wanted.
         left = left.saturating_sub(10);
     }
 }

@@ -152,6 +152,7 @@ impl Weights {
 
 impl Weighter<Key, Held> for Weights {
     fn weight(&self, key: &Key, value: &Held) -> u64 {
+        // A weight that saturates is over every capacity, so the value is not cached.
         bytes_of(key, value).saturating_mul(WEIGHT_OF_BYTE).max(self.of_entry)
     }
 }
@@ -193,6 +194,7 @@ impl Shard {
     /// Makes a shard; `stamps` must be a power of two.
     pub(super) fn new(entries_max: usize, bytes_max: u64, stamps: usize) -> Self {
         debug_assert!(stamps.is_power_of_two());
+        // A capacity that saturates is more than any memory.
         let capacity = bytes_max.saturating_mul(WEIGHT_OF_BYTE);
         // Expect as many entries as there can be of the smallest size. The room for keys without
         // values depends on it.
@@ -310,6 +312,7 @@ impl Shard {
             debug_assert!(replaced.is_ok(), "it is there, and fits");
             // The old entry is among those that left.
             state.bytes -= left.bytes();
+            // The old entry of the key is among those that left, and was not evicted.
             self.evictions.fetch_add(left.entries().saturating_sub(1), Ordering::Relaxed);
         } else {
             removed = state.entries.remove(&sought);
@@ -352,6 +355,7 @@ impl Shard {
     /// Locks the shard; `None` after a panic under the lock, after which the shard is not used
     /// again. No foreign code runs under the lock.
     fn write(&self) -> Option<RwLockWriteGuard<'_, State>> {
+        // As the documentation says: after a panic the shard is not used.
         self.state.write().ok()
     }
 }
