@@ -170,6 +170,7 @@ mod times;
 pub use apply::desks::compaction::CompactionStats;
 pub use apply::manager::consensus::ConsensusLog;
 pub use apply::manager::log::{LogOptions, LogState, ManagerLog};
+pub use apply::manager::log_futures::{CommittedReplies, Durable};
 pub use apply::manager::log_ids::AcknowledgedLogId;
 pub use apply::manager::propose::Proposal;
 pub use apply::manager::snapshots::CompactionReport;

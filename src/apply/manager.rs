@@ -13,6 +13,7 @@ pub(crate) mod consensus;
 pub(crate) mod snapshots;
 
 // Waits for one entry.
+pub(crate) mod log_futures;
 pub(crate) mod log_ids;
 
 use std::ops::Deref;

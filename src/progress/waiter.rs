@@ -178,21 +178,53 @@ pub(crate) fn wait_helping(
     }
 }
 
+/// The wait of a task for an index; the futures of the engine are made of it.
+///
+/// The wait begins with the first poll.
+#[derive(Debug)]
+pub(crate) struct TaskWait {
+    progress: Arc<Progress>,
+    index: u64,
+    stage: Stage,
+    id: Option<WaiterId>,
+}
+
+impl TaskWait {
+    pub(crate) fn new(progress: Arc<Progress>, index: u64, stage: Stage) -> Self {
+        Self { progress, index, stage, id: None }
+    }
+
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(), WaitError>> {
+        let mut wait = Wait::begin(&self.progress, self.index, self.stage);
+        wait.id = self.id.take();
+        if let Some(outcome) = wait.settle().or_else(|| wait.look_as_task(context)) {
+            return Poll::Ready(outcome);
+        }
+        // The wait continues, so the future keeps the registration.
+        self.id = wait.id.take();
+        Poll::Pending
+    }
+}
+
+impl Drop for TaskWait {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.progress.waiters.deregister(id);
+        }
+    }
+}
+
 /// Future that completes when an index is acknowledged;
 /// [`ApplyManager::acknowledged`](crate::ApplyManager::acknowledged) makes it.
 ///
 /// The future is bound to no runtime. Dropping it cancels only the wait. Registering and waking
 /// cost O(log n) of all waiters at most.
 #[derive(Debug)]
-pub struct Acknowledged {
-    progress: Arc<Progress>,
-    index: u64,
-    id: Option<WaiterId>,
-}
+pub struct Acknowledged(TaskWait);
 
 impl Acknowledged {
     pub(crate) fn new(progress: Arc<Progress>, index: u64) -> Self {
-        Self { progress, index, id: None }
+        Self(TaskWait::new(progress, index, Stage::Acknowledged))
     }
 }
 
@@ -200,22 +232,6 @@ impl Future for Acknowledged {
     type Output = Result<(), WaitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let mut wait = Wait::begin(&this.progress, this.index, Stage::Acknowledged);
-        wait.id = this.id.take();
-        if let Some(outcome) = wait.settle().or_else(|| wait.look_as_task(context)) {
-            return Poll::Ready(outcome);
-        }
-        // The wait continues, so the future keeps the registration.
-        this.id = wait.id.take();
-        Poll::Pending
-    }
-}
-
-impl Drop for Acknowledged {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.progress.waiters.deregister(id);
-        }
+        self.0.poll(context)
     }
 }

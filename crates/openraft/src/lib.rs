@@ -1,4 +1,4 @@
-//! sprag under openraft: log, state machine and snapshots of a node, in one data directory.
+//! sprag under openraft 0.10: log, state machine and snapshots of a node, in one data directory.
 //!
 //! The log of openraft *is* the log of the engine. A command's bytes go to disk once, when they are
 //! appended. Applying moves no value, and the state machine needs no sync.
@@ -9,11 +9,11 @@
 //! ```
 //! use openraft::declare_raft_types;
 //! use sprag::{ApplyConfig, PersistentStateMachine};
-//! use sprag_openraft::{KeyValue, Request, Response, SnapshotFile, Store};
+//! use sprag_openraft::{KeyValue, Request, Response, Store};
 //!
 //! declare_raft_types!(
 //!     /// A key-value node.
-//!     pub Node: D = Request, R = Response, SnapshotData = SnapshotFile
+//!     pub Node: D = Request, R = Response
 //! );
 //!
 //! # let directory = std::env::temp_dir().join(format!("sprag-openraft-{}", std::process::id()));
@@ -28,33 +28,28 @@
 //!
 //! | of openraft | is |
 //! |---|---|
-//! | `append`, `save_vote` | done when it is on stable storage; the runtime's threads wait for nothing |
-//! | `apply` | done when it is in the state, for every partition |
+//! | `append` | done when the entries are readable; `io_completed` is called by the thread that synced them |
+//! | `save_vote` | done when it is on stable storage |
+//! | `apply` | done when it is in the state, for every partition; a reply goes to each responder |
 //! | `save_committed` | kept, and on disk with the frames of the log that follow |
 //! | membership, last applied log id | in the state, atomically with the entry they come from |
 //! | a snapshot | of the entry at which openraft asked for it; built, read and sent beside apply |
 //! | `purge` | done at once for openraft; the files go when a snapshot covers whole segments |
 //!
 //! An application is an [`Application`]. [`KeyValue`] takes commands of the key-value machines.
-//! [`Opaque`] takes any data that serde can serialize, and your own state machine. Openraft must be
-//! built without its feature `single-term-leader`: a log id has the leader's node in it.
+//! [`Opaque`] takes any data that serde can serialize, and your own state machine. The crate
+//! `sprag-openraft-09` is the same for openraft 0.9, over the same directories.
 
-#![allow(clippy::result_large_err, reason = "openraft's StorageError is what its traits return")]
-
-mod command;
 mod log;
-mod snapshot;
 mod state_machine;
 mod store;
 mod types;
-#[cfg(test)]
-mod waiting_tests;
 
-pub use command::{Reason, Request, Response};
 pub use log::{LogReader, LogStore};
-pub use snapshot::SnapshotFile;
-pub use state_machine::{SnapshotBuilder, StateMachineStore};
-pub use store::{Handle, Store, config};
-pub use types::{
-    Application, DataError, KeyValue, KeyValueData, NodeTag, Opaque, Scratch, Types, decode, encode,
+pub use sprag_raft_store::{
+    Application, DataError, KeyValue, KeyValueData, NodeTag, Opaque, Reason, Request, Response,
+    Scratch, SnapshotFile, config, decode, encode,
 };
+pub use state_machine::{SnapshotBuilder, StateMachineStore};
+pub use store::{Handle, Store};
+pub use types::{LogEntry, LogPayload, Openraft, Part, Types};

@@ -1,204 +1,199 @@
-//! Conversions of openraft's types to those of sprag: log ids, memberships, and the application's
-//! data.
+//! Openraft's types, as the storage sees them.
 
+use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 
-use openraft::{CommittedLeaderId, Entry, Membership, NodeId, RaftTypeConfig};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use sprag::{Command, CommandRef, LeaderTag, Payload, PayloadRef, Reply, StateMachine};
-use thiserror::Error;
+use openraft::entry::{RaftEntry, RaftPayload};
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::type_config::alias::{
+    CommittedLeaderIdOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf,
+};
+use openraft::vote::{RaftCommittedLeaderId, RaftLeaderId, RaftVote as _};
+use openraft::{AppData, Entry, EntryPayload, LogId, Membership, Node, NodeId, RaftTypeConfig};
+use sprag::{Payload, PayloadRef, Snapshot};
+use sprag_raft_store::{
+    Application, Consensus, DataError, NodeTag, RaftLogId, RaftVote, Scratch, decode, encode,
+};
 
-use crate::snapshot::SnapshotFile;
-
-/// Type configurations that this adapter supports: openraft's own entries, snapshots that are files
-/// of sprag, and node ids that fit a leader tag. Every fitting configuration implements it.
+/// Type configurations that this adapter supports. Every fitting configuration implements it.
+///
+/// Terms are `u64`. The leader id is openraft's default, which has the node in it
+/// ([`leader_id_adv`](openraft::impls::leader_id_adv)). Entries and payloads are openraft's own, or
+/// implement [`LogEntry`] and [`LogPayload`].
+///
+/// The data of commands are cloned for readers of the last entries. Data with long parts should
+/// share these ([`Arc`](std::sync::Arc)).
 pub trait Types:
-    RaftTypeConfig<Entry = Entry<Self>, SnapshotData = SnapshotFile, NodeId: NodeTag>
+    RaftTypeConfig<Term = u64, NodeId: NodeTag, D: Clone, Entry: Clone + Send + Sync>
 {
+    /// The term and the node of a leader.
+    fn leader_parts(leader: &CommittedLeaderIdOf<Self>) -> (u64, &Self::NodeId);
+    /// The leader of a term and a node.
+    fn leader(term: u64, node: Self::NodeId) -> CommittedLeaderIdOf<Self>;
+    /// The content of an entry.
+    fn part(entry: &Self::Entry) -> Part<'_, Self::D, Self::NodeId, Self::Node>;
 }
 
-impl<C> Types for C where
-    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotFile, NodeId: NodeTag>
+impl<C> Types for C
+where
+    C: RaftTypeConfig<Term = u64, NodeId: NodeTag, D: Clone>,
+    C::LeaderId: RaftLeaderId<Committed = LeaderId<u64, C::NodeId>>,
+    C::Payload: LogPayload,
+    C::Entry: LogEntry,
 {
+    fn leader_parts(leader: &LeaderId<u64, C::NodeId>) -> (u64, &C::NodeId) {
+        (leader.term, &leader.node_id)
+    }
+
+    fn leader(term: u64, node: C::NodeId) -> LeaderId<u64, C::NodeId> {
+        LeaderId { term, node_id: node }
+    }
+
+    fn part(entry: &C::Entry) -> Part<'_, C::D, C::NodeId, C::Node> {
+        entry.payload().part()
+    }
 }
 
-/// Reason why data could not become an entry, or an entry could not become data.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DataError {
-    /// The application's data could not be encoded or decoded.
-    #[error("the application's data: {0}")]
-    Serde(#[from] postcard::Error),
-    /// The log holds an entry that this application cannot have written.
-    #[error("the log holds an entry of another application")]
-    Foreign,
-    /// The log holds a leader tag that is no node id of this cluster.
-    #[error("the log holds a leader tag that is no node id of this cluster")]
-    Leader,
+/// An entry that shows its payload.
+pub trait LogEntry: RaftEntry + Clone + Send + Sync + 'static {
+    /// The payload.
+    fn payload(&self) -> &Self::Payload;
 }
 
-/// A node id that can be part of a log id.
-pub trait NodeTag: NodeId {
-    /// The id as at most 16 bytes.
-    fn to_tag(&self) -> LeaderTag;
-    /// The id of a tag; `None` for bytes that `to_tag` cannot return.
-    fn from_tag(tag: LeaderTag) -> Option<Self>;
+impl<L, P> LogEntry for Entry<L, P>
+where
+    L: RaftCommittedLeaderId,
+    P: RaftPayload + Clone + Send + Sync + 'static,
+{
+    fn payload(&self) -> &P {
+        &self.payload
+    }
 }
 
-macro_rules! number_tags {
-    ($($number:ty),+) => {$(
-        impl NodeTag for $number {
-            fn to_tag(&self) -> LeaderTag {
-                LeaderTag::new(&self.to_le_bytes()).unwrap_or_default()
-            }
+/// A payload that shows its part.
+pub trait LogPayload: RaftPayload {
+    /// The part.
+    fn part(&self) -> Part<'_, Self::D, Self::NodeId, Self::Node>;
+}
 
-            fn from_tag(tag: LeaderTag) -> Option<Self> {
-                Some(Self::from_le_bytes(tag.as_bytes().try_into().ok()?))
-            }
+/// The content of an entry.
+#[derive(Debug)]
+pub enum Part<'a, D, I: NodeId, N: Node> {
+    /// Nothing: a leader begins its term.
+    Blank,
+    /// Data of the application.
+    Data(&'a D),
+    /// A membership.
+    Membership(&'a Membership<I, N>),
+}
+
+impl<D: AppData, I: NodeId, N: Node> LogPayload for EntryPayload<D, I, N> {
+    fn part(&self) -> Part<'_, D, I, N> {
+        match self {
+            Self::Blank => Part::Blank,
+            Self::Normal(data) => Part::Data(data),
+            Self::Membership(membership) => Part::Membership(membership),
         }
-    )+};
-}
-
-number_tags!(u8, u16, u32, u64, u128);
-
-/// An application: its state machine, and the conversions between its data and entries of the log.
-///
-/// [`KeyValue`] and [`Opaque`] suit most applications.
-pub trait Application<C: RaftTypeConfig>: Send + Sync + 'static {
-    /// The state machine, with a log of sprag.
-    type Machine: StateMachine;
-
-    /// The payload of an entry with this data. `scratch` holds parts that do not lie in `data`
-    /// itself.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DataError`] for data without a payload: the entry is refused, and the node stops.
-    /// (A payload that can be no entry, as it is too long or its key is empty, is rejected, and the
-    /// node continues.)
-    fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError>;
-
-    /// The data of a payload, for entries that are read from the log and sent to followers.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DataError`].
-    fn data(payload: &PayloadRef<'_>) -> Result<C::D, DataError>;
-
-    /// The client's response. It is also called for entries without data, whose reply is
-    /// [`Reply::Applied`].
-    fn response(reply: Reply) -> C::R;
-}
-
-/// Buffers for data that an entry borrows.
-#[derive(Debug, Default)]
-pub struct Scratch<'a> {
-    /// Encoded data.
-    pub bytes: Vec<u8>,
-    /// The commands of a batch.
-    pub commands: Vec<Command<'a>>,
-}
-
-/// Data that is a command of the key-value machines.
-pub trait KeyValueData: Sized {
-    /// The command. The commands of a batch go into `batch`, from which the result borrows them.
-    fn command<'a>(&'a self, batch: &'a mut Vec<Command<'a>>) -> Command<'a>;
-
-    /// The data of a command in the log.
-    fn from_command(command: &CommandRef<'_>) -> Option<Self>;
-}
-
-/// An application whose data are commands of the key-value machine `M`: a
-/// [`PersistentStateMachine`](sprag::PersistentStateMachine), or a
-/// [`Journaled`](sprag::Journaled)`<`[`MemoryStateMachine`](sprag::MemoryStateMachine)`>`.
-#[derive(Debug)]
-pub struct KeyValue<M>(PhantomData<fn() -> M>);
-
-impl<C, M> Application<C> for KeyValue<M>
-where
-    C: RaftTypeConfig<D: KeyValueData, R: From<Reply>>,
-    M: StateMachine,
-{
-    type Machine = M;
-
-    fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError> {
-        Ok(Payload::Command(data.command(&mut scratch.commands)))
-    }
-
-    fn data(payload: &PayloadRef<'_>) -> Result<C::D, DataError> {
-        let PayloadRef::Command(command) = payload else { return Err(DataError::Foreign) };
-        C::D::from_command(command).ok_or(DataError::Foreign)
-    }
-
-    fn response(reply: Reply) -> C::R {
-        reply.into()
     }
 }
 
-/// An application with a state machine of its own, a [`Journaled`](sprag::Journaled)`<M>`, which
-/// gets the data as
-/// [`Payload::Opaque`]: encoded by [`encode`], to be read by [`decode`].
-#[derive(Debug)]
-pub struct Opaque<M>(PhantomData<fn() -> M>);
+/// Openraft's types, with the application `A`.
+pub struct Openraft<C, A>(PhantomData<fn() -> (C, A)>);
 
-impl<C, M> Application<C> for Opaque<M>
-where
-    C: RaftTypeConfig<D: Serialize + DeserializeOwned, R: From<Reply>>,
-    M: StateMachine,
-{
-    type Machine = M;
-
-    fn payload<'a>(data: &'a C::D, scratch: &'a mut Scratch<'a>) -> Result<Payload<'a>, DataError> {
-        scratch.bytes = encode(data)?;
-        Ok(Payload::Opaque(&scratch.bytes))
-    }
-
-    fn data(payload: &PayloadRef<'_>) -> Result<C::D, DataError> {
-        let PayloadRef::Opaque(bytes) = payload else { return Err(DataError::Foreign) };
-        decode(bytes)
-    }
-
-    fn response(reply: Reply) -> C::R {
-        reply.into()
+impl<C, A> fmt::Debug for Openraft<C, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Openraft")
     }
 }
 
-/// Encodes data as [`Opaque`] puts it into the log. Equal data have equal bytes.
-///
-/// # Errors
-///
-/// Returns [`DataError::Serde`].
-pub fn encode<T: Serialize>(data: &T) -> Result<Vec<u8>, DataError> {
-    Ok(postcard::to_stdvec(data)?)
+impl<C: Types, A: Application<C::D, C::R>> Consensus for Openraft<C, A> {
+    type NodeId = C::NodeId;
+    type LogId = LogIdOf<C>;
+    type Entry = C::Entry;
+    type Machine = A::Machine;
+
+    fn log_id(log_id: &LogIdOf<C>) -> RaftLogId<C::NodeId> {
+        to_raft::<C>(log_id)
+    }
+
+    fn log_id_of(entry: &C::Entry) -> RaftLogId<C::NodeId> {
+        let (leader, index) = entry.log_id_parts();
+        raft_log_id::<C>(leader, index)
+    }
+
+    fn payload<'a>(
+        entry: &'a C::Entry,
+        scratch: &'a mut Scratch<'a>,
+    ) -> Result<Payload<'a>, DataError> {
+        Ok(match C::part(entry) {
+            Part::Blank => Payload::Noop,
+            Part::Data(data) => A::payload(data, scratch)?,
+            Part::Membership(membership) => {
+                scratch.bytes = encode(membership)?;
+                Payload::Membership(&scratch.bytes)
+            }
+        })
+    }
+
+    fn entry(
+        log_id: RaftLogId<C::NodeId>,
+        payload: &PayloadRef<'_>,
+    ) -> Result<C::Entry, DataError> {
+        let log_id = to_openraft::<C>(&log_id);
+        Ok(match payload {
+            PayloadRef::Noop => C::Entry::new_blank(log_id),
+            PayloadRef::Membership(bytes) => C::Entry::new_membership(log_id, decode(bytes)?),
+            payload => C::Entry::new_normal(log_id, A::data(payload)?),
+        })
+    }
 }
 
-/// Decodes data that [`encode`] made.
-///
-/// # Errors
-///
-/// Returns [`DataError::Serde`].
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DataError> {
-    Ok(postcard::from_bytes(bytes)?)
+fn raft_log_id<C: Types>(leader: &CommittedLeaderIdOf<C>, index: u64) -> RaftLogId<C::NodeId> {
+    let (term, node) = C::leader_parts(leader);
+    RaftLogId::new(term, node.clone(), index)
 }
 
-/// Converts a log id of openraft; the leader tag holds the node.
-pub(crate) fn to_sprag<N: NodeTag>(log_id: &openraft::LogId<N>) -> sprag::LogId {
-    let leader = log_id.leader_id.node_id.to_tag();
-    sprag::LogId { index: log_id.index, term: log_id.leader_id.term, leader }
+pub(crate) fn to_raft<C: Types>(log_id: &LogIdOf<C>) -> RaftLogId<C::NodeId> {
+    raft_log_id::<C>(&log_id.leader_id, log_id.index)
 }
 
-/// Converts a log id of sprag into openraft's.
-pub(crate) fn from_sprag<N: NodeTag>(
+pub(crate) fn to_openraft<C: Types>(log_id: &RaftLogId<C::NodeId>) -> LogIdOf<C> {
+    LogId::new(C::leader(log_id.term(), log_id.node().clone()), log_id.index())
+}
+
+pub(crate) fn to_raft_vote<C: Types>(vote: &VoteOf<C>) -> RaftVote<C::NodeId> {
+    let leader = vote.leader_id();
+    RaftVote::new(leader.term(), leader.node_id().clone(), vote.is_committed())
+}
+
+pub(crate) fn to_openraft_vote<C: Types>(vote: &RaftVote<C::NodeId>) -> VoteOf<C> {
+    let leader = C::LeaderId::new(vote.term(), vote.node().clone());
+    VoteOf::<C>::from_leader_id(leader, vote.is_committed())
+}
+
+/// Converts an error of the storage into the one that openraft's traits return.
+pub(crate) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+/// The metadata of a snapshot for openraft.
+pub(crate) fn meta<C: Types>(snapshot: &Snapshot) -> Result<SnapshotMetaOf<C>, DataError> {
+    let last_membership = match snapshot.membership() {
+        Some((log_id, bytes)) => stored::<C>(log_id, bytes)?,
+        None => StoredMembershipOf::<C>::default(),
+    };
+    let last = snapshot.log_id().map(RaftLogId::from_sprag).transpose()?;
+    let last_log_id = last.as_ref().map(to_openraft::<C>);
+    Ok(SnapshotMetaOf::<C> { last_log_id, last_membership })
+}
+
+/// A membership, and the log id of its entry.
+pub(crate) fn stored<C: Types>(
     log_id: sprag::LogId,
-) -> Result<openraft::LogId<N>, DataError> {
-    let node = N::from_tag(log_id.leader).ok_or(DataError::Leader)?;
-    Ok(openraft::LogId::new(CommittedLeaderId::new(log_id.term, node), log_id.index))
-}
-
-/// Decodes a membership that [`encode`] made.
-pub(crate) fn membership<C: Types>(
     bytes: &[u8],
-) -> Result<Membership<C::NodeId, C::Node>, DataError> {
-    decode(bytes)
+) -> Result<StoredMembershipOf<C>, DataError> {
+    let log_id = to_openraft::<C>(&RaftLogId::from_sprag(log_id)?);
+    let membership: Membership<C::NodeId, C::Node> = decode(bytes)?;
+    Ok(StoredMembershipOf::<C>::new(Some(log_id), membership))
 }

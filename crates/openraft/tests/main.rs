@@ -1,10 +1,4 @@
-//! The integration tests of the adapter for openraft: one binary, a module for each subject.
+//! The integration tests of the adapter for openraft 0.10: one binary, a module for each subject.
 
-mod cluster;
 mod common;
-#[path = "../examples/three_nodes/network.rs"]
-mod network;
-mod one_write;
-mod storage;
 mod suite;
-mod usual;

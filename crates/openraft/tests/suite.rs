@@ -3,7 +3,7 @@
 
 use crate::common::{Data, Kind, KvStore, open_store};
 use openraft::StorageError;
-use openraft::testing::{StoreBuilder, Suite};
+use openraft::testing::log::{StoreBuilder, Suite};
 use sprag::testing::storage::MemoryStorage;
 use sprag::{IoBackend, Journaled, MemoryStateMachine, PersistentStateMachine, StorageMachine};
 use sprag_fjall::FjallStorage;
@@ -32,12 +32,12 @@ impl<M: Kind>
     StoreBuilder<Data, LogStore<Data, KeyValue<M>>, StateMachineStore<Data, KeyValue<M>>, TempDir>
     for Builder
 {
-    async fn build(&self) -> Result<Parts<M>, StorageError<u64>> {
+    async fn build(&self) -> Result<Parts<M>, StorageError<Data>> {
         Ok(self.parts())
     }
 }
 
-fn passes<M: Kind>(workers: usize, io: IoBackend) {
+async fn passes<M: Kind>(workers: usize, io: IoBackend) {
     let builder = Builder { workers, io };
     Suite::<
         Data,
@@ -46,54 +46,55 @@ fn passes<M: Kind>(workers: usize, io: IoBackend) {
         Builder,
         TempDir,
     >::test_all(builder)
+    .await
     .unwrap();
 }
 
-#[test]
-fn the_persistent_machine_passes_with_one_worker() {
-    passes::<PersistentStateMachine>(1, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_persistent_machine_passes_with_one_worker() {
+    passes::<PersistentStateMachine>(1, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn the_persistent_machine_passes_with_four_workers() {
-    passes::<PersistentStateMachine>(4, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_persistent_machine_passes_with_four_workers() {
+    passes::<PersistentStateMachine>(4, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn the_persistent_machine_passes_over_a_ring() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_persistent_machine_passes_over_a_ring() {
     for workers in [1, 4] {
-        passes::<PersistentStateMachine>(workers, IoBackend::Uring);
+        passes::<PersistentStateMachine>(workers, IoBackend::Uring).await;
     }
 }
 
-#[test]
-fn the_memory_machine_passes_with_one_worker() {
-    passes::<Journaled<MemoryStateMachine>>(1, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_machine_passes_with_one_worker() {
+    passes::<Journaled<MemoryStateMachine>>(1, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn the_memory_machine_passes_with_four_workers() {
-    passes::<Journaled<MemoryStateMachine>>(4, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_machine_passes_with_four_workers() {
+    passes::<Journaled<MemoryStateMachine>>(4, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn the_memory_machine_passes_over_a_ring() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_machine_passes_over_a_ring() {
     for workers in [1, 4] {
-        passes::<Journaled<MemoryStateMachine>>(workers, IoBackend::Uring);
+        passes::<Journaled<MemoryStateMachine>>(workers, IoBackend::Uring).await;
     }
 }
 
-#[test]
-fn a_machine_over_a_storage_in_memory_passes() {
-    passes::<Journaled<StorageMachine<MemoryStorage>>>(1, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_over_a_storage_in_memory_passes() {
+    passes::<Journaled<StorageMachine<MemoryStorage>>>(1, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn a_machine_over_redb_passes() {
-    passes::<Journaled<StorageMachine<RedbStorage>>>(1, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_over_redb_passes() {
+    passes::<Journaled<StorageMachine<RedbStorage>>>(1, IoBackend::Pwrite).await;
 }
 
-#[test]
-fn a_machine_over_fjall_passes() {
-    passes::<Journaled<StorageMachine<FjallStorage>>>(1, IoBackend::Pwrite);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_over_fjall_passes() {
+    passes::<Journaled<StorageMachine<FjallStorage>>>(1, IoBackend::Pwrite).await;
 }

@@ -57,6 +57,15 @@ impl ReplyCells {
         cell
     }
 
+    /// Removes the cells from the entry at `index` on, because these entries are not committed. The
+    /// caller holds the appender since it added them.
+    pub(crate) fn remove_from(&self, index: u64) {
+        let mut waiting = self.waiting.lock();
+        while waiting.pop_back_if(|(last, _)| *last >= index).is_some() {}
+        let lowest = waiting.front().map_or(NONE, |(index, _)| *index);
+        self.lowest.store(lowest, Ordering::Relaxed);
+    }
+
     /// Moves the replies of all entries below `mark`, which every partition has applied. The caller
     /// raises `applied` to `mark` afterwards, which frees their slots.
     #[inline]

@@ -60,6 +60,12 @@ impl InFlight {
         self.cells.add(index)
     }
 
+    /// Removes the cells from the entry at `index` on, because these entries are not committed. The
+    /// caller holds the appender since it added them.
+    pub(super) fn remove_cells_from(&self, index: u64) {
+        self.cells.remove_from(index);
+    }
+
     /// Moves the replies of entries below `mark` to their cells. The caller raises `applied` to
     /// `mark` afterwards, which frees their slots.
     #[inline]

@@ -1,5 +1,6 @@
 //! Submission: the first step of an entry, all or nothing.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::apply::desks::log::Appending;
@@ -279,6 +280,27 @@ impl<M: StateMachine> Pipeline<M> {
         drop(appending);
         self.signals.notify_workers();
         Ok(())
+    }
+
+    /// Commits entries up to the end of `indexes`, with a cell for the reply of each that `wants`
+    /// names. An entry that was committed before has no cell.
+    pub(in crate::apply) fn commit_with_cells(
+        &self,
+        indexes: RangeInclusive<u64>,
+        wants: impl Fn(u64) -> bool,
+    ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
+        let last = *indexes.end();
+        let mut appending = self.log_desk.appending();
+        let before = self.progress.committed_mark();
+        let cell = |index| (!before.covers(index)).then(|| self.in_flight.add_cell(index));
+        let cells = indexes.filter(|index| wants(*index)).map(cell).collect();
+        if let Err(error) = self.commit_in(&mut appending, last) {
+            self.in_flight.remove_cells_from(before.next());
+            return Err(error);
+        }
+        drop(appending);
+        self.signals.notify_workers();
+        Ok(cells)
     }
 
     /// Commits for a caller that holds the appender, and that notifies the workers after it has

@@ -14,19 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use network::{Network, Types};
+use network::{App, Network, Types};
+use openraft::async_runtime::WatchReceiver;
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
 use sprag::{ApplyConfig, PersistentStateMachine};
-use sprag_openraft::{Handle, KeyValue, Request, Store};
+use sprag_openraft::{Handle, Request, Store};
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
-type App = KeyValue<PersistentStateMachine>;
 
 const NODES: [u64; 3] = [1, 2, 3];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Node {
-    raft: Raft<Types>,
+    raft: network::Node,
     handle: Handle<Types, App>,
 }
 
@@ -71,7 +71,7 @@ impl Cluster {
         let Store { log, state_machine, handle, .. } = store.await??;
         let (config, network) = (Arc::clone(&self.config), self.network.clone());
         let raft = Raft::new(id, config, network, log, state_machine).await?;
-        self.network.connect(id, raft.clone());
+        self.network.connect(id, raft.clone(), handle.clone());
         self.nodes.insert(id, Node { raft, handle });
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Cluster {
             return Ok(done?);
         }
         for (id, node) in &self.nodes {
-            eprintln!("node {id}: {}", node.raft.metrics().borrow().clone());
+            eprintln!("node {id}: {}", node.raft.metrics().borrow_watched().clone());
         }
         Err(format!("{what} takes longer than {PATIENCE:?}").into())
     }
@@ -118,7 +118,7 @@ impl Cluster {
         while started.elapsed() < PATIENCE {
             for (id, node) in &self.nodes {
                 // A node that wrongly believes to lead may get no answer.
-                let asked = node.raft.ensure_linearizable();
+                let asked = node.raft.ensure_linearizable(openraft::ReadPolicy::ReadIndex);
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), asked).await {
                     return Ok(*id);
                 }
@@ -194,7 +194,7 @@ impl Cluster {
         }
     }
 
-    async fn leading(&self) -> Result<&Raft<Types>> {
+    async fn leading(&self) -> Result<&network::Node> {
         Ok(&self.nodes.get(&self.leader().await?).ok_or("no leader")?.raft)
     }
 }

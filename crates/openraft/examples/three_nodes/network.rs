@@ -4,40 +4,51 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use openraft::error::{
-    Fatal, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
+use openraft::errors::{
+    NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
-use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, Raft, declare_raft_types};
-use sprag_openraft::{Request, Response, SnapshotFile};
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::{BasicNode, OptionalSend, Raft, declare_raft_types};
+use sprag::PersistentStateMachine;
+use sprag_openraft::{Handle, KeyValue, Request, Response, SnapshotFile, StateMachineStore};
+use tokio::io::AsyncWriteExt;
 
 declare_raft_types!(
     /// A key-value node.
-    pub(crate) Types: D = Request, R = Response, SnapshotData = SnapshotFile
+    pub(crate) Types: D = Request, R = Response
 );
+
+pub(crate) type App = KeyValue<PersistentStateMachine>;
+pub(crate) type Node = Raft<Types, StateMachineStore<Types, App>>;
 
 /// The nodes that can be reached, by their ids.
 #[derive(Clone, Default)]
-pub(crate) struct Network(Arc<Mutex<BTreeMap<u64, Raft<Types>>>>);
+pub(crate) struct Network(Arc<Mutex<BTreeMap<u64, Peer>>>);
+
+/// A node, and its storage, which receives snapshots.
+#[derive(Clone)]
+struct Peer {
+    raft: Node,
+    handle: Handle<Types, App>,
+}
 
 impl Network {
-    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Raft<Types>>> {
+    fn nodes(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Peer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the node reachable.
-    pub(crate) fn connect(&self, id: u64, raft: Raft<Types>) {
-        self.nodes().insert(id, raft);
+    pub(crate) fn connect(&self, id: u64, raft: Node, handle: Handle<Types, App>) {
+        self.nodes().insert(id, Peer { raft, handle });
     }
 
     /// Makes the node unreachable.
-    #[allow(dead_code, reason = "a test that shares this file stops no node")]
-    pub(crate) fn disconnect(&self, id: u64) -> Option<Raft<Types>> {
-        self.nodes().remove(&id)
+    pub(crate) fn disconnect(&self, id: u64) {
+        self.nodes().remove(&id);
     }
 }
 
@@ -55,55 +66,52 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-type Failure<E> = RPCError<u64, BasicNode, RaftError<u64, E>>;
-
-fn unreachable<E: std::error::Error>() -> Failure<E> {
-    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-    Unreachable::new(&refused).into()
+/// A node that is going down sends no answer, as a dead process would.
+fn reset(_ended: RaftError<Types>) -> RPCError<Types> {
+    NetworkError::new(&std::io::Error::from(std::io::ErrorKind::ConnectionReset)).into()
 }
 
 impl Connection {
-    fn target(&self) -> Option<Raft<Types>> {
-        self.network.nodes().get(&self.target).cloned()
-    }
-
-    fn failed<E: std::error::Error>(&self, error: RaftError<u64, E>) -> Failure<E> {
-        match error {
-            // A node that is going down sends no answer, as a dead process would.
-            RaftError::Fatal(Fatal::Stopped | Fatal::Panicked | Fatal::StorageError(_)) => {
-                let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-                NetworkError::new(&reset).into()
-            }
-            error => RemoteError::new(self.target, error).into(),
-        }
+    fn target(&self) -> Result<Peer, Unreachable<Types>> {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        self.network.nodes().get(&self.target).cloned().ok_or(Unreachable::new(&refused))
     }
 }
 
-impl RaftNetwork<Types> for Connection {
+impl RaftNetworkV2<Types> for Connection {
+    type SnapshotData = SnapshotFile;
+
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<Types>,
         _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, Failure<openraft::error::Infallible>> {
-        let target = self.target().ok_or_else(unreachable)?;
-        target.append_entries(request).await.map_err(|error| self.failed(error))
-    }
-
-    async fn install_snapshot(
-        &mut self,
-        request: InstallSnapshotRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, Failure<InstallSnapshotError>> {
-        let target = self.target().ok_or_else(unreachable)?;
-        target.install_snapshot(request).await.map_err(|error| self.failed(error))
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        self.target()?.raft.append_entries(request).await.map_err(reset)
     }
 
     async fn vote(
         &mut self,
-        request: VoteRequest<u64>,
+        request: VoteRequest<Types>,
         _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, Failure<openraft::error::Infallible>> {
-        let target = self.target().ok_or_else(unreachable)?;
-        target.vote(request).await.map_err(|error| self.failed(error))
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.target()?.raft.vote(request).await.map_err(reset)
+    }
+
+    /// Sends the bytes of the snapshot's file, and installs what has arrived.
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<Types>,
+        mut snapshot: SnapshotOf<Types, SnapshotFile>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let peer = self.target()?;
+        let mut arriving = peer.handle.receive_snapshot();
+        let sent = tokio::io::copy(&mut snapshot.snapshot, &mut arriving).await;
+        sent.map_err(|error| NetworkError::new(&error))?;
+        arriving.shutdown().await.map_err(|error| NetworkError::new(&error))?;
+        let arrived = SnapshotOf::<Types, _> { meta: snapshot.meta, snapshot: arriving };
+        let installed = peer.raft.install_full_snapshot(vote, arrived).await;
+        Ok(installed.map_err(|error| NetworkError::new(&error))?)
     }
 }

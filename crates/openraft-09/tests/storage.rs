@@ -18,7 +18,7 @@ use sprag::{
     EntryRange, Fatal, Journaled, Partition, PayloadRef, PersistentStateMachine, Replies, Reply,
     Stage, StateMachine,
 };
-use sprag_openraft::{Opaque, Reason, Request, Response, SnapshotFile, Store, decode};
+use sprag_openraft_09::{Opaque, Reason, Request, Response, SnapshotFile, Store, decode};
 
 type Kv = KvStore<PersistentStateMachine>;
 
@@ -327,16 +327,38 @@ async fn a_purge_past_the_log_s_end_is_forgotten_with_the_snapshot_that_was_neve
 
 #[tokio::test]
 async fn a_read_whose_first_entry_is_gone_finds_none_and_not_later_ones() {
-    let mut store = open(&SimDisk::new(11));
+    let mut leader = open(&SimDisk::new(11));
+    let all = puts(1, 0..60, "x");
+    append(&mut leader, all[..50].to_vec()).await;
+    apply(&mut leader, all[..50].to_vec()).await;
+    let built = leader.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let mut store = open(&SimDisk::new(19));
+    store.state_machine.install_snapshot(&built.meta, built.snapshot).await.unwrap();
+    append(&mut store, all[50..].to_vec()).await;
+    let mut reader = store.log.get_log_reader().await;
+    assert_eq!(reader.limited_get_log_entries(49, 60).await.unwrap(), []);
+    assert_eq!(reader.limited_get_log_entries(50, 60).await.unwrap(), all[50..]);
+    assert_eq!(reader.try_get_log_entries(3..60).await.unwrap(), all[50..], "what there is");
+}
+
+/// Openraft sleeps for 10 ms when a sender finds nothing.
+#[tokio::test]
+async fn an_entry_that_is_purged_and_still_there_is_sent() {
+    let disk = SimDisk::new(11);
+    let mut store = open(&disk);
     let all = puts(1, 0..10, "x");
     append(&mut store, all.clone()).await;
     apply(&mut store, all.clone()).await;
     store.log.purge(log_id(1, 1, 5)).await.unwrap();
-    let mut reader = store.log.get_log_reader().await;
-    assert_eq!(reader.limited_get_log_entries(3, 10).await.unwrap(), []);
-    assert_eq!(store.log.limited_get_log_entries(5, 10).await.unwrap(), []);
-    assert_eq!(reader.limited_get_log_entries(6, 9).await.unwrap(), all[6..9]);
-    assert_eq!(reader.try_get_log_entries(3..10).await.unwrap(), all[6..], "what there is of them");
+    for _ in 0..2 {
+        let mut reader = store.log.get_log_reader().await;
+        assert_eq!(reader.limited_get_log_entries(3, 10).await.unwrap(), all[3..]);
+        assert_eq!(store.log.limited_get_log_entries(5, 7).await.unwrap(), all[5..7]);
+        assert_eq!(store.log.try_get_log_entries(3..10).await.unwrap(), all[6..]);
+        drop(reader);
+        close(store).await;
+        store = open(&disk);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

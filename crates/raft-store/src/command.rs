@@ -1,10 +1,12 @@
 //! A key-value command and its response as owned, serializable types, for clients of a key-value
 //! node.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sprag::{BatchRejection, Command, CommandRef, Rejection, Reply};
 
-use crate::types::KeyValueData;
+use crate::data::KeyValueData;
 
 /// A [`Command`] that owns its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,6 +68,23 @@ impl Request {
             }
             Self::Batch { .. } => return None,
         })
+    }
+}
+
+/// Shows the kind and lengths, and no key or value.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, value } => {
+                write!(f, "put, key of {} bytes, value of {}", key.len(), value.len())
+            }
+            Self::Delete { key } => write!(f, "delete, key of {} bytes", key.len()),
+            Self::Increment { key, .. } => write!(f, "increment, key of {} bytes", key.len()),
+            Self::CompareAndSet { key, .. } => {
+                write!(f, "compare-and-set, key of {} bytes", key.len())
+            }
+            Self::Batch { commands } => write!(f, "batch of {}", commands.len()),
+        }
     }
 }
 

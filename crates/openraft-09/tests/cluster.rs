@@ -11,7 +11,7 @@ use crate::network::{Network, Types};
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
 use sprag::testing::{self, SimDisk};
 use sprag::{PersistentStateMachine, StateMachine};
-use sprag_openraft::{Handle, KeyValue, Reason, Request, Response, Store};
+use sprag_openraft_09::{Handle, KeyValue, Reason, Request, Response, Store};
 
 const ROUNDS: u64 = 50;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,16 +8,15 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
-use openraft::{SnapshotMeta, StoredMembership};
 use sprag::Snapshot;
 use sprag::error::SnapshotError;
 use sprag::snapshot::SnapshotReceiver;
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 
-use crate::types::{DataError, Types, from_sprag, membership};
+use crate::snapshots::Content;
 
-/// The `SnapshotData` of a node: an existing snapshot to read, or an arriving one to write.
+/// The snapshot data of a node: an existing snapshot to read, or an arriving one to write.
 ///
 /// The bytes are those of the snapshot's file, which contains its checksums. Openraft's transport
 /// carries them unchanged, and no damaged snapshot is installed.
@@ -129,14 +128,6 @@ impl Arriving {
     }
 }
 
-/// Content to install.
-pub(crate) enum Content {
-    /// An existing snapshot, of this node or another one.
-    Snapshot(Snapshot),
-    /// A received snapshot; `None` if another one has replaced it.
-    Received(Option<SnapshotReceiver>),
-}
-
 impl SnapshotFile {
     /// A snapshot to read, from its beginning.
     #[must_use]
@@ -153,7 +144,9 @@ impl SnapshotFile {
         }
     }
 
-    pub(crate) fn nothing() -> Self {
+    /// The snapshot of the state before the first entry, which is never sent.
+    #[must_use]
+    pub fn nothing() -> Self {
         Self { side: Side::Nothing, position: 0 }
     }
 
@@ -166,7 +159,9 @@ impl SnapshotFile {
         (Self { side: Side::Receiving { arriving, writing: None }, position: 0 }, weak)
     }
 
-    pub(crate) fn into_content(self) -> Content {
+    /// Takes the content, for [`Node::install`](crate::Node::install).
+    #[must_use]
+    pub fn into_content(self) -> Content {
         match self.side {
             Side::Nothing => Content::Received(None),
             Side::Reading(snapshot) => Content::Snapshot(snapshot),
@@ -263,29 +258,4 @@ impl AsyncSeek for SnapshotFile {
     fn poll_complete(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<u64>> {
         Poll::Ready(Ok(self.position))
     }
-}
-
-/// The metadata of a snapshot for openraft. Equal snapshots have equal ids, whichever node wrote
-/// them.
-pub(crate) fn meta<C: Types>(
-    snapshot: &Snapshot,
-) -> Result<SnapshotMeta<C::NodeId, C::Node>, DataError> {
-    let id = snapshot.id();
-    let last_membership = match snapshot.membership() {
-        Some((log_id, bytes)) => stored::<C>(log_id, bytes)?,
-        None => StoredMembership::default(),
-    };
-    Ok(SnapshotMeta {
-        last_log_id: snapshot.log_id().map(from_sprag).transpose()?,
-        last_membership,
-        snapshot_id: format!("{:x}-{:08x}", id.file_bytes, id.footer_crc),
-    })
-}
-
-/// A membership, and the log id of its entry.
-pub(crate) fn stored<C: Types>(
-    log_id: sprag::LogId,
-    bytes: &[u8],
-) -> Result<StoredMembership<C::NodeId, C::Node>, DataError> {
-    Ok(StoredMembership::new(Some(from_sprag(log_id)?), membership::<C>(bytes)?))
 }

@@ -12,7 +12,7 @@ use openraft::testing::log_id;
 use openraft::{BasicNode, Config, Entry, EntryPayload, Raft, SnapshotPolicy};
 use sprag::PersistentStateMachine;
 use sprag::testing::SimDisk;
-use sprag_openraft::{KeyValue, Request, Store};
+use sprag_openraft_09::{KeyValue, Request, Store};
 
 type Kv = Store<Types, KeyValue<PersistentStateMachine>>;
 

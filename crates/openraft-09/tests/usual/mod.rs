@@ -19,7 +19,7 @@ use openraft::{
 };
 use sprag::disk::{Access, Disk, DiskFile};
 use sprag::testing::SimDisk;
-use sprag_openraft::{Request, Response, SnapshotFile, encode};
+use sprag_openraft_09::{Request, Response, SnapshotFile, encode};
 
 use crate::network::Types;
 
