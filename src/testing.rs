@@ -20,7 +20,7 @@
 //! assert_eq!(taken.new, 1);
 //! assert_eq!(engine.stats().acknowledged, None);
 //! while engine.step_log_writer() {}
-//! while engine.pipeline().step_worker(0) {}
+//! while engine.step_worker(0) {}
 //! assert_eq!(engine.stats().acknowledged, Some(1));
 //!
 //! // The power fails, and takes with it everything that was not synced.
