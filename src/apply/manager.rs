@@ -16,11 +16,15 @@ pub(crate) mod snapshots;
 pub(crate) mod log_futures;
 pub(crate) mod log_ids;
 
+// The end.
+mod closing;
+
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::apply::engine::Engine;
+use crate::apply::manager::closing::{Closing, flush};
 use crate::apply::pipeline::known::Submitted;
 use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::apply::stats::StatsReader;
@@ -29,12 +33,9 @@ use crate::config::{ApplyConfig, Durability, workers_at_most};
 use crate::contract::machine::StateMachine;
 use crate::disk::holders::{Holder, Holding};
 use crate::entry::{Entry, LogId, Reply};
-use crate::error::{ApplyError, CloseError, LockLost, OpenError, Poison, SubmitError, WaitError};
-use crate::numbers::FrameSequence;
+use crate::error::{ApplyError, CloseError, OpenError, Poison, SubmitError, WaitError};
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::Stage;
-use crate::sync::{Condvar, Mutex, Rank, thread};
-use crate::threads::Step;
 
 /// An apply manager feeds a state machine from a log: in order, in batches, by worker threads. It
 /// reports how far it is.
@@ -46,23 +47,9 @@ use crate::threads::Step;
 #[derive(Debug)]
 pub struct ApplyManager<M: StateMachine> {
     pub(crate) engine: Arc<Engine<M>>,
-    threads: Mutex<Threads>,
-    end: Mutex<End>,
-    /// Signals that the outcome of the close is known.
-    ended: Condvar,
+    closing: Closing,
     pub(crate) stats_reader: StatsReader,
 }
-
-/// Result of the close.
-#[derive(Debug, Default)]
-struct End {
-    outcome: Option<Result<(), CloseError>>,
-    /// Counts the manager as a holder of the directory.
-    holding: Option<Holding>,
-}
-
-/// Time that idle threads get to end, whatever is left of a close's timeout.
-const END_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 /// Most workers of an engine.
 const WORKERS_MAX: usize = 64;
@@ -109,10 +96,9 @@ impl<M: StateMachine> ApplyManager<M> {
 
     fn of(engine: Arc<Engine<M>>, threads: Threads) -> Self {
         let holding = engine.pipeline().holding(Holder::OpenManager);
-        let end = Mutex::new(Rank::ManagerEnd, End { holding, ..End::default() });
-        let threads = Mutex::new(Rank::ManagerThreads, threads);
+        let closing = Closing::new(threads, holding);
         let stats_reader = StatsReader::new(&engine);
-        Self { engine, threads, end, ended: Condvar::new(), stats_reader }
+        Self { engine, closing, stats_reader }
     }
 
     /// A cheap handle for reading the machine from any thread, also after the manager is closed.
@@ -257,25 +243,7 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns [`WaitError`]; a timeout cancels nothing.
     pub fn flush_pending(&self, timeout: Duration) -> Result<(), WaitError> {
         let _tasks = self.engine.pipeline().wakes_tasks();
-        self.flush(timeout)
-    }
-
-    /// Flushes as [`ApplyManager::flush_pending`] does. Calls no wakers, because the caller may
-    /// hold a lock.
-    fn flush(&self, timeout: Duration) -> Result<(), WaitError> {
-        let started = Instant::now();
-        let progress = self.engine.pipeline().progress();
-        let committed = progress.committed_mark();
-        self.engine.pipeline().feed_now().map_err(WaitError::Poisoned)?;
-        self.engine.pipeline().log_desk().sync(timeout)?;
-        match committed.last() {
-            Some(last) => {
-                let left = timeout.saturating_sub(started.elapsed());
-                self.engine.pipeline().wait_under_lock(last, Stage::Acknowledged, left)?;
-                self.engine.pipeline().sync_storage(committed).map_err(WaitError::Poisoned)
-            }
-            None => Ok(progress.poison.check()?),
-        }
+        flush(self.engine.pipeline(), timeout)
     }
 
     /// Number of entries submitted and not yet acknowledged.
@@ -332,123 +300,13 @@ impl<M: StateMachine> ApplyManager<M> {
     /// Returns the errors of [`close`](ApplyManager::close); [`CloseError::Wait`] also if another
     /// call takes longer than `timeout`.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), CloseError> {
-        let lifecycle = self.engine.pipeline().lifecycle();
-        if lifecycle.is_of_a_parent() {
-            // The parent's engine continues, so nothing is closed, and no waker is called.
-            return self.note_outcome(Err(CloseError::Poisoned(LockLost::Forked.into())));
-        }
-        // Check this before the lock: the call that closes holds the lock, and other calls wait no
-        // longer than their timeout.
-        if lifecycle.is_closing() {
-            return self.wait_for_outcome(timeout);
-        }
-        // A waker may close the manager as well, so wakers run when the outcome is known and no
-        // lock is held.
-        let _tasks = self.engine.pipeline().wakes_tasks();
-        let began = Instant::now();
-        if !self.engine.pipeline().refuse_submissions() {
-            return self.wait_for_outcome(timeout.saturating_sub(began.elapsed()));
-        }
-        let outcome = self.shut_down(timeout, began);
-        self.note_outcome(outcome)
-    }
-
-    /// Waits for the outcome of the call that closes.
-    fn wait_for_outcome(&self, timeout: Duration) -> Result<(), CloseError> {
-        let began = Instant::now();
-        let mut end = self.end.lock();
-        loop {
-            if let Some(outcome) = &end.outcome {
-                return outcome.clone();
-            }
-            let left = timeout.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                return Err(CloseError::Wait(self.timed_out(began.elapsed())));
-            }
-            end = self.ended.wait_timeout(end, left);
-        }
-    }
-
-    /// Tells every call that closes the outcome.
-    fn note_outcome(&self, outcome: Result<(), CloseError>) -> Result<(), CloseError> {
-        let mut end = self.end.lock();
-        end.outcome = Some(outcome.clone());
-        if let Some(holding) = &mut end.holding {
-            holding.becomes(Holder::ClosedManager);
-        }
-        drop(end);
-        self.ended.notify_all();
-        outcome
+        self.closing.close(&self.engine, timeout)
     }
 
     /// Whether no call has the turn to close.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn threads_are_free(&self) -> bool {
-        self.threads.try_lock().is_some()
-    }
-
-    fn shut_down(&self, timeout: Duration, began: Instant) -> Result<(), CloseError> {
-        let mut threads = self.threads.lock();
-        let flushed = if self.engine.pipeline().config().by_hand.is_none() {
-            self.flush(timeout)
-        } else {
-            self.drain_by_hand()
-        };
-        let left = match &flushed {
-            Err(WaitError::Timeout { .. }) => Duration::ZERO,
-            _ => timeout.saturating_sub(began.elapsed()).max(END_TIMEOUT_MIN),
-        };
-        let ended = threads.stop(&self.engine, left);
-        self.engine.pipeline().progress().end();
-        flushed.map_err(|error| match error {
-            WaitError::Poisoned(poison) => CloseError::Poisoned(poison),
-            other => CloseError::Wait(other),
-        })?;
-        // A caller may be writing a snapshot, or moving the log's beginning. The end of the threads
-        // soon ends that.
-        let turn = self.engine.snapshots().turn_within(timeout.saturating_sub(began.elapsed()));
-        let Some(_turn) = turn.filter(|_| ended) else {
-            // That caller may still write, so the log is not marked as closed.
-            return Err(CloseError::Wait(self.timed_out(began.elapsed())));
-        };
-        let committed = self.engine.pipeline().progress().committed_mark().last();
-        match self.engine.pipeline().log_desk().log() {
-            Some(log) => Ok(log.close(committed)?),
-            None => Ok(self.engine.pipeline().progress().poison.check()?),
-        }
-    }
-
-    fn timed_out(&self, waited: Duration) -> WaitError {
-        let progress = self.engine.pipeline().progress();
-        let submitted = progress.submitted_mark().last();
-        let reached = progress.acknowledged_mark().last();
-        WaitError::Timeout { index: submitted.unwrap_or(0), reached, submitted, waited }
-    }
-
-    /// Takes the steps in the closing thread, in an engine without threads.
-    fn drain_by_hand(&self) -> Result<(), WaitError> {
-        let progress = self.engine.pipeline().progress();
-        let log = self.engine.pipeline().log_desk().log();
-        let sequence =
-            log.map_or(FrameSequence::NONE, |log| self.engine.pipeline().log_desk().want_sync(log));
-        self.engine.pipeline().feed_now().map_err(WaitError::Poisoned)?;
-        let undone = || {
-            progress.acknowledged_mark() < progress.committed_mark()
-                || log.is_some_and(|log| log.durable_sequence() < sequence)
-        };
-        while undone() {
-            progress.poison.check()?;
-            let mut worked = self.engine.pipeline().log_desk().step_writer() == Step::Worked;
-            for id in 0..self.engine.pipeline().workers().count() {
-                worked |= self.engine.pipeline().step_worker(id) == Step::Worked;
-            }
-            if !worked {
-                thread::yield_now();
-            }
-        }
-        progress.poison.check()?;
-        let committed = progress.committed_mark();
-        self.engine.pipeline().sync_storage(committed).map_err(WaitError::Poisoned)
+        self.closing.threads_are_free()
     }
 
     /// The first failure; `None` while the engine works.
@@ -460,22 +318,7 @@ impl<M: StateMachine> ApplyManager<M> {
 
 impl<M: StateMachine> Drop for ApplyManager<M> {
     fn drop(&mut self) {
-        let mut threads = self.threads.lock();
-        if self.engine.pipeline().lifecycle().is_of_a_parent() {
-            // This is a copy that `fork` made. The parent's engine continues, and only the parent
-            // may write its files.
-            threads.forget();
-            return;
-        }
-        self.stats_reader.end(self.engine.pipeline().config().close_timeout);
-        if self.engine.pipeline().is_closed() {
-            threads.stop(&self.engine, self.engine.pipeline().config().close_timeout);
-            return;
-        }
-        drop(threads);
-        if let Err(error) = self.shutdown(self.engine.pipeline().config().close_timeout) {
-            tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
-        }
+        self.closing.end(&self.engine, &self.stats_reader);
     }
 }
 

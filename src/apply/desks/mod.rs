@@ -17,6 +17,8 @@ pub(crate) mod views;
 // The state in a file, and the log that it covers.
 pub(crate) mod snapshots;
 
+pub(crate) mod still;
+
 pub(crate) mod write;
 
 pub(crate) mod compaction;
