@@ -24,13 +24,13 @@ pub(crate) mod place;
 pub(crate) use place::{Encoded, Extent, PieceNumber, PiecePlace, Place};
 
 /// Number of bytes before the key.
-pub(crate) const HEADER_BYTES: usize = 8;
+pub const HEADER_BYTES: usize = 8;
 /// The longest key the format can hold.
 pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
 /// The longest value the format may hold.
 pub(crate) const VALUE_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of entries in one frame.
-pub(crate) const FRAME_BYTES_MAX: usize = 32 << 20;
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
 
 const NOOP: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -271,7 +271,7 @@ impl<'a> BatchRef<'a> {
 }
 
 /// Checks `entry` against `limits`, and returns its encoded length in bytes.
-pub(crate) fn encoded_len(entry: &Entry<'_>, limits: &Limits) -> Result<usize, EntryError> {
+pub fn encoded_len(entry: &Entry<'_>, limits: &Limits) -> Result<usize, EntryError> {
     let bytes = match &entry.payload {
         Payload::Noop => HEADER_BYTES,
         Payload::Membership(bytes) | Payload::Opaque(bytes) => {
@@ -347,7 +347,7 @@ fn checked_value(value: &[u8], limits: &Limits) -> Result<usize, EntryError> {
 
 /// Encodes `entry` into `out`, whose length must be the result of [`encoded_len`].
 #[inline]
-pub(crate) fn encode(entry: &Entry<'_>, out: &mut [u8]) {
+pub fn encode(entry: &Entry<'_>, out: &mut [u8]) {
     let mut cursor = Cursor { out };
     match &entry.payload {
         Payload::Noop => cursor.header(NOOP, 0, 0, 0),
@@ -443,7 +443,7 @@ impl Cursor<'_> {
 /// Every length is checked against the existing bytes before it is used, also in commands of a
 /// batch.
 #[inline]
-pub(crate) fn decode(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+pub fn decode(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
     let raw = Raw::read(bytes)?;
     let payload = match raw.kind {
         PUT | DELETE | INCREMENT | COMPARE_AND_SET | BATCH => PayloadRef::Command(raw.command()?),
@@ -457,7 +457,7 @@ pub(crate) fn decode(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), Deco
 
 /// Decodes as [`decode`] does, and also decodes every command of a batch once. Recovery calls it
 /// before it trusts a frame.
-pub(crate) fn decode_deep(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
+pub fn decode_deep(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
     let (payload, len) = decode(bytes)?;
     if let PayloadRef::Command(CommandRef::Batch(batch)) = payload {
         let mut rest = batch.commands;

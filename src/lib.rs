@@ -144,9 +144,6 @@ pub mod disk;
 pub mod docs;
 pub mod entry;
 pub mod error;
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod hook;
 mod image;
 pub mod inspect;

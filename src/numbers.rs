@@ -120,21 +120,21 @@ impl AtomicMark {
 /// A frame has no sequence 0: [`FrameSequence::NONE`] is that of the frame before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
-pub(crate) struct FrameSequence(u64);
+pub struct FrameSequence(u64);
 
 impl FrameSequence {
     /// No frame, before the first one.
-    pub(crate) const NONE: Self = Self(0);
+    pub const NONE: Self = Self(0);
 
     /// The sequence with this number, as the files have it.
     #[inline]
-    pub(crate) const fn new(number: u64) -> Self {
+    pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
     /// The number, as the files have it.
     #[inline]
-    pub(crate) const fn get(self) -> u64 {
+    pub const fn get(self) -> u64 {
         self.0
     }
 
@@ -155,7 +155,7 @@ impl FrameSequence {
 
     /// Whether `next` is the frame right after this one.
     #[inline]
-    pub(crate) const fn is_before(self, next: Self) -> bool {
+    pub const fn is_before(self, next: Self) -> bool {
         matches!(self.0.checked_add(1), Some(after) if after == next.0)
     }
 }
@@ -222,13 +222,13 @@ impl SegmentNumber {
     /// The segment that has this number in a file, or nowhere.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "compared with the greatest before")]
-    pub(crate) const fn of_stored(number: u64) -> Self {
+    pub const fn of_stored(number: u64) -> Self {
         if number < u32::MAX as u64 { Self(number as u32) } else { Self::NOWHERE }
     }
 
     /// The number, as the files have it.
     #[inline]
-    pub(crate) const fn stored(self) -> u64 {
+    pub const fn stored(self) -> u64 {
         self.0 as u64
     }
 
@@ -252,7 +252,7 @@ impl SegmentNumber {
 
     /// The segment after this one; nowhere after the last.
     #[inline]
-    pub(crate) const fn next(self) -> Self {
+    pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 

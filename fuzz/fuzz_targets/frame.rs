@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| sprag::fuzzing::frame(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sprag_fuzzing::frame(data));

@@ -112,7 +112,7 @@ impl Extent {
 ///
 /// Invariant: the bytes are in no segment, or lie within an [`Extent`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Encoded<'a> {
+pub struct Encoded<'a> {
     bytes: &'a [u8],
     segment: SegmentNumber,
     offset: u32,
@@ -122,7 +122,7 @@ impl<'a> Encoded<'a> {
     /// Bytes that lie in no segment. What is decoded from them has places that nothing is read
     /// from.
     #[inline]
-    pub(crate) const fn elsewhere(bytes: &'a [u8]) -> Self {
+    pub const fn elsewhere(bytes: &'a [u8]) -> Self {
         Self { bytes, segment: SegmentNumber::NOWHERE, offset: 0 }
     }
 
@@ -134,13 +134,13 @@ impl<'a> Encoded<'a> {
 
     /// Number of bytes.
     #[inline]
-    pub(crate) const fn len(self) -> usize {
+    pub const fn len(self) -> usize {
         self.bytes.len()
     }
 
     /// Whether there are none.
     #[inline]
-    pub(crate) const fn is_empty(self) -> bool {
+    pub const fn is_empty(self) -> bool {
         self.bytes.is_empty()
     }
 
@@ -158,13 +158,13 @@ impl<'a> Encoded<'a> {
 
     /// Returns the bytes after the first `bytes`; `None` if there are fewer.
     #[inline]
-    pub(crate) fn skip(self, bytes: usize) -> Option<Self> {
+    pub fn skip(self, bytes: usize) -> Option<Self> {
         self.split_at(bytes).map(|(_, rest)| rest)
     }
 
     /// Only the first `bytes`; `None` if there are not so many.
     #[inline]
-    pub(crate) fn first(self, bytes: usize) -> Option<Self> {
+    pub fn first(self, bytes: usize) -> Option<Self> {
         self.split_at(bytes).map(|(first, _)| first)
     }
 

@@ -29,6 +29,8 @@ impl Default for CacheLimits {
     }
 }
 
+// Production makes them from `StorageConfig`.
+#[cfg(any(test, feature = "testing"))]
 impl CacheLimits {
     /// Makes the default limits: 10,000 entries and 64 MiB.
     pub fn new() -> Self {

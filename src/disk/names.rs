@@ -8,26 +8,26 @@ use super::LOCK_FILE;
 use crate::numbers::SegmentNumber;
 
 /// The file that holds META.
-pub(crate) const META_FILE: &str = "META";
+pub const META_FILE: &str = "META";
 /// The file that holds the hard state.
-pub(crate) const HARD_FILE: &str = "HARD";
+pub const HARD_FILE: &str = "HARD";
 
 /// The file name of a segment: its number as 16 hexadecimal digits, so that names sort as numbers
 /// do.
-pub(crate) fn segment_name(number: SegmentNumber) -> String {
+pub fn segment_name(number: SegmentNumber) -> String {
     format!("{:016x}.seg", number.stored())
 }
 
 /// The number in a segment's file name; `None` for any other name, also one with a number that no
 /// segment has.
-pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentNumber> {
+pub fn parse_segment_name(name: &str) -> Option<SegmentNumber> {
     let number = parse_number(name, ".seg").map(SegmentNumber::of_stored);
     number.filter(|number| *number < SegmentNumber::NOWHERE)
 }
 
 /// The file name of the snapshot of this index: 16 hexadecimal digits, so that names sort as
 /// indexes do.
-pub(crate) fn snapshot_name(index: u64) -> String {
+pub fn snapshot_name(index: u64) -> String {
     format!("{index:016x}.snap")
 }
 

@@ -19,11 +19,11 @@ use crate::image::HALF_HEADER_BYTES;
 use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// The first four bytes of every frame.
-pub(crate) const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
+pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SPRG");
 /// The frame version that this release writes, and the only one that it reads.
 pub(crate) const FRAME_VERSION: u16 = 1;
 /// Length of both halves of a frame header; the body follows at once.
-pub(crate) const FRAME_HEADER_BYTES: usize = 2 * HALF_HEADER_BYTES;
+pub const FRAME_HEADER_BYTES: usize = 2 * HALF_HEADER_BYTES;
 /// Alignment of frame starts.
 pub(crate) const FRAME_ALIGN_BYTES: u64 = 64;
 /// The longest segment: every offset in it, rounded up to a frame start, is a `u32`.
@@ -47,11 +47,11 @@ const _: () = {
 };
 
 /// Identity of a directory: drawn at random when it is made, and part of every header checksum.
-pub(crate) type DatabaseId = [u8; 16];
+pub type DatabaseId = [u8; 16];
 
 /// Kind of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FrameKind {
+pub enum FrameKind {
     /// The frame appends its entries.
     Entries,
     /// The frame removes every entry at or above its first index. It has no body.
@@ -73,19 +73,19 @@ impl FrameKind {
 
 /// The header fields that are known when a frame is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct OpeningHalf {
+pub struct OpeningHalf {
     /// The kind.
-    pub(crate) kind: FrameKind,
+    pub kind: FrameKind,
     /// Index of the first entry; in a truncation, the first index removed.
-    pub(crate) first_index: u64,
+    pub first_index: u64,
     /// Term of all its entries.
-    pub(crate) term: u64,
+    pub term: u64,
     /// Leader tag of all its entries.
-    pub(crate) leader: LeaderTag,
+    pub leader: LeaderTag,
     /// Frame sequence: starts at 1, and rises by one for every frame, truncations included.
-    pub(crate) sequence: FrameSequence,
+    pub sequence: FrameSequence,
     /// Incarnation of the writable open that wrote the frame.
-    pub(crate) incarnation: u64,
+    pub incarnation: u64,
 }
 
 impl OpeningHalf {
@@ -107,30 +107,30 @@ impl OpeningHalf {
 
 /// A whole frame header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FrameHeader {
+pub struct FrameHeader {
     /// The first half.
-    pub(crate) opening: OpeningHalf,
+    pub opening: OpeningHalf,
     /// Length of the body, which follows the header.
-    pub(crate) body_bytes: u32,
+    pub body_bytes: u32,
     /// Number of entries in the body; 0 for a truncation.
-    pub(crate) count: u32,
+    pub count: u32,
     /// The chain: [`FrameHeader::checksum`] of the frame before, in any segment.
-    pub(crate) previous: u64,
+    pub previous: u64,
     /// The highest frame sequence known to be durable when the header was written; 0 for none.
-    pub(crate) durable_sequence: FrameSequence,
+    pub durable_sequence: FrameSequence,
     /// The highest index known to be committed when the header was written.
-    pub(crate) committed: Option<u64>,
+    pub committed: Option<u64>,
     /// Number of the segment that contains the frame.
-    pub(crate) segment: SegmentNumber,
+    pub segment: SegmentNumber,
     /// Offset of the frame in the segment.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// CRC-32C of the body; 0 for a frame without a body.
-    pub(crate) body_crc: u32,
+    pub body_crc: u32,
 }
 
 /// Reason why 128 bytes are not the header of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub(crate) enum HeaderError {
+pub enum HeaderError {
     /// The bytes do not start with the magic number.
     #[error("not a frame")]
     NotAFrame,
@@ -174,7 +174,7 @@ impl FrameHeader {
 
     /// Encodes both halves.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
+    pub fn to_bytes(self, database_id: &DatabaseId) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
         put(&mut out, 0, &self.opening());
         put(&mut out, HALF_HEADER_BYTES, &self.closing(database_id));
@@ -184,13 +184,13 @@ impl FrameHeader {
     /// The value that the next frame names as its `previous`. The call computes a checksum over the
     /// header; [`chain_of`] reads it from a closing half instead.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn checksum(&self, database_id: &DatabaseId) -> u64 {
+    pub fn checksum(&self, database_id: &DatabaseId) -> u64 {
         chain_of(&self.closing(database_id))
     }
 
     /// Parses the header in `bytes`: checks the checksum first, then the version, then each field's
     /// range.
-    pub(crate) fn parse(
+    pub fn parse(
         bytes: &[u8; FRAME_HEADER_BYTES],
         database_id: &DatabaseId,
     ) -> Result<Self, HeaderError> {
@@ -268,18 +268,18 @@ impl FrameHeader {
 
     /// Length of header and body, without the padding after them. At most 32 MiB and 128 bytes once
     /// parsed.
-    pub(crate) fn frame_bytes(&self) -> u64 {
+    pub fn frame_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES as u64 + u64::from(self.body_bytes)
     }
 
     /// Log id of the first entry.
-    pub(crate) fn first(&self) -> LogId {
+    pub fn first(&self) -> LogId {
         let OpeningHalf { first_index, term, leader, .. } = self.opening;
         LogId { index: first_index, term, leader }
     }
 
     /// Log id of the last entry; `None` for a truncation.
-    pub(crate) fn last(&self) -> Option<LogId> {
+    pub fn last(&self) -> Option<LogId> {
         let more = u64::from(self.count).checked_sub(1)?;
         Some(self.first().at(self.opening.first_index + more))
     }
@@ -295,7 +295,7 @@ pub(crate) fn opening_log_id(opening: &[u8]) -> Option<LogId> {
 
 /// The value that the next frame names as its `previous`: header CRC, then body CRC, of this
 /// closing half.
-pub(crate) fn chain_of(closing: &[u8; HALF_HEADER_BYTES]) -> u64 {
+pub fn chain_of(closing: &[u8; HALF_HEADER_BYTES]) -> u64 {
     let header_crc = u32_at(closing, HEADER_CRC_AT - HALF_HEADER_BYTES);
     u64::from(header_crc) << 32 | u64::from(u32_at(closing, 112 - HALF_HEADER_BYTES))
 }

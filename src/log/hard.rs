@@ -40,7 +40,7 @@ use crate::log::two_slot::{
 };
 
 /// The longest hard state, in bytes.
-pub(crate) const HARD_BYTES_MAX: usize = 3584;
+pub const HARD_BYTES_MAX: usize = 3584;
 
 const _: () = assert!(HARD_BYTES_MAX == LAYOUT.payload_bytes_max());
 
@@ -49,7 +49,7 @@ static LAYOUT: SlotLayout =
 
 /// HARD, open, or not yet made.
 #[derive(Debug)]
-pub(crate) struct HardFile {
+pub struct HardFile {
     database_id: DatabaseId,
     /// Writer of the slots; `None` without a file.
     writer: Option<SlotWriter>,
@@ -61,7 +61,7 @@ pub(crate) struct HardFile {
 impl HardFile {
     /// Reads HARD by the rules of `meta`'s version. With `writable`, makes the valid content
     /// durable. Damage is reported as corrupt.
-    pub(crate) fn open(disk: &dyn Disk, meta: &Meta, writable: bool) -> Result<Self, OpenError> {
+    pub fn open(disk: &dyn Disk, meta: &Meta, writable: bool) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, HARD_FILE, source);
         let database_id = meta.database_id;
         if !list_files(disk)?.hard {
@@ -92,12 +92,12 @@ impl HardFile {
     }
 
     /// The hard state that was stored last.
-    pub(crate) fn load(&self) -> Option<&[u8]> {
+    pub fn load(&self) -> Option<&[u8]> {
         self.payload.as_deref()
     }
 
     /// The sequence of the last store; 0 before the first.
-    pub(crate) fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.writer.as_ref().map_or(0, SlotWriter::sequence)
     }
 
@@ -113,7 +113,7 @@ impl HardFile {
     ///
     /// Returns whether this was the first store. The caller then stores META, which records that,
     /// before it acknowledges.
-    pub(crate) fn store(&mut self, disk: &dyn Disk, payload: &[u8]) -> io::Result<bool> {
+    pub fn store(&mut self, disk: &dyn Disk, payload: &[u8]) -> io::Result<bool> {
         if payload.len() > HARD_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -135,7 +135,7 @@ impl HardFile {
     }
 
     /// Makes both slots whole, after an opening for writing and before META is stored.
-    pub(crate) fn settle(&mut self) -> Result<(), OpenError> {
+    pub fn settle(&mut self) -> Result<(), OpenError> {
         if self.is_settled { Ok(()) } else { self.store_again(1) }
     }
 

@@ -62,20 +62,20 @@ static LAYOUT: SlotLayout =
 
 /// The start of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct LogBase {
+pub struct LogBase {
     /// The segment whose first frame is the log's first.
-    pub(crate) segment: SegmentNumber,
+    pub segment: SegmentNumber,
     /// Sequence of the last frame before the base, or none.
-    pub(crate) sequence: FrameSequence,
+    pub sequence: FrameSequence,
     /// Checksum of that frame, which the first frame must name as its previous.
-    pub(crate) chain: u64,
+    pub chain: u64,
     /// The last entry before the base. `None`: the log may start at any index.
-    pub(crate) last: Option<LogId>,
+    pub last: Option<LogId>,
 }
 
 /// META's record of HARD, which also tells META's version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum HardRecord {
+pub enum HardRecord {
     /// META has version 1, which records nothing of HARD. HARD has version 1 too.
     Unknown,
     /// HARD is being rewritten in version 2. This was the sequence of its newest whole slot before;
@@ -88,7 +88,7 @@ pub(crate) enum HardRecord {
 
 impl HardRecord {
     /// The least sequence that HARD's newest whole slot can have.
-    pub(crate) fn sequence(self) -> u64 {
+    pub fn sequence(self) -> u64 {
         match self {
             Self::Unknown => 0,
             Self::Upgrading(sequence) | Self::Stored(sequence) => sequence,
@@ -106,34 +106,34 @@ impl HardRecord {
 
 /// The content of META.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub struct Meta {
     /// Random identity, drawn when the directory was made.
-    pub(crate) database_id: DatabaseId,
+    pub database_id: DatabaseId,
     /// Seed of the store's key hash.
-    pub(crate) hash_seed: u64,
+    pub hash_seed: u64,
     /// Rule by which an entry commits.
-    pub(crate) commit_mode: CommitMode,
+    pub commit_mode: CommitMode,
     /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
-    pub(crate) is_monotone: bool,
+    pub is_monotone: bool,
     /// Content of the state machine's snapshots, as it was at the last write. Another kind of
     /// machine would make another state of the same log. `None`: an earlier build made the
     /// directory, and did not record it.
-    pub(crate) state: Option<SnapshotKind>,
+    pub state: Option<SnapshotKind>,
     /// Whether the state machine keeps its state in a separate storage: then the log may begin
     /// where no snapshot ends.
-    pub(crate) is_kept: bool,
+    pub is_kept: bool,
     /// Whether the last writable open was closed with everything durable.
-    pub(crate) clean_close: bool,
+    pub clean_close: bool,
     /// The start of the log.
-    pub(crate) base: LogBase,
+    pub base: LogBase,
     /// Incarnation of the last writable open, stored before its first append.
-    pub(crate) incarnation: u64,
+    pub incarnation: u64,
     /// Frames up to this sequence were durable; 0 for none.
-    pub(crate) durable_sequence: FrameSequence,
+    pub durable_sequence: FrameSequence,
     /// Entries up to this index were committed.
-    pub(crate) committed: Option<u64>,
+    pub committed: Option<u64>,
     /// Knowledge of HARD.
-    pub(crate) hard: HardRecord,
+    pub hard: HardRecord,
 }
 
 impl fmt::Debug for Meta {
@@ -156,22 +156,22 @@ impl fmt::Debug for Meta {
 
 /// Damage of the slot that does not count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct MetaDamage {
+pub struct MetaDamage {
     /// Offset in META of a slot that is damaged or empty. No crash leaves one; it may have been the
     /// newer slot.
-    pub(crate) slot_offset: Option<u64>,
+    pub slot_offset: Option<u64>,
 }
 
 /// META, open.
 #[derive(Debug)]
-pub(crate) struct MetaFile {
+pub struct MetaFile {
     writer: SlotWriter,
 }
 
 impl MetaFile {
     /// Makes META durable with its first content, in both slots. It must be the first file of a new
     /// directory. The rest of an interrupted attempt (see [`MetaFile::open`]) is overwritten.
-    pub(crate) fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
+    pub fn create(disk: &dyn Disk, meta: &Meta) -> Result<Self, OpenError> {
         let error = |action| move |source| OpenError::io(action, META_FILE, source);
         let mut meta_file = Self::allocate(disk)?;
         meta_file.store_twice(meta).map_err(error("writing"))?;
@@ -199,7 +199,7 @@ impl MetaFile {
 
     /// Reads META. Returns `None` if there is no META or an uncompleted one, and no other file.
     /// Then the directory is empty, or making it was interrupted.
-    pub(crate) fn open(
+    pub fn open(
         disk: &dyn Disk,
         writable: bool,
     ) -> Result<Option<(Self, Meta, MetaDamage)>, OpenError> {
@@ -262,7 +262,7 @@ impl MetaFile {
     }
 
     /// Replaces the content and makes it durable. After an error every further call fails.
-    pub(crate) fn store(&mut self, meta: &Meta) -> io::Result<()> {
+    pub fn store(&mut self, meta: &Meta) -> io::Result<()> {
         let encoded = meta.encode();
         match meta.hard {
             HardRecord::Unknown => {

@@ -45,9 +45,9 @@ use crate::log::format::DatabaseId;
 pub(crate) mod version_1;
 
 /// Number of bytes that a disk writes whole or not at all.
-pub(crate) const SECTOR_BYTES: usize = 512;
+pub const SECTOR_BYTES: usize = 512;
 /// Offset of the payload in each sector.
-pub(crate) const PAYLOAD_AT: usize = 64;
+pub const PAYLOAD_AT: usize = 64;
 /// Bytes of payload in a sector.
 pub(crate) const SECTOR_PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
 const CRC_AT: usize = 60;

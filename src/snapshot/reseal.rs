@@ -12,7 +12,7 @@ const ROOT_BYTES: usize = 128;
 const ENTRY_BYTES: usize = 24;
 
 /// Recomputes the checksums as far as the lengths in the file lead.
-pub(crate) fn reseal(file: &mut [u8]) {
+pub fn reseal(file: &mut [u8]) {
     if let Some(header) = file.get_mut(..HEADER_BYTES) {
         let crc = crc32c(&header[..HEADER_BYTES - 4]);
         put(header, HEADER_BYTES - 4, &crc.to_le_bytes());

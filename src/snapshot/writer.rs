@@ -18,13 +18,13 @@ use crate::error::snapshot::SnapshotError;
 
 /// Parts of a snapshot beside the state.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct SnapshotMeta {
+pub struct SnapshotMeta {
     /// Log id of the last entry in the state; `None` for the state before any.
-    pub(crate) log_id: Option<LogId>,
+    pub log_id: Option<LogId>,
     /// The last membership, and the log id of its entry.
-    pub(crate) membership: Option<(LogId, Box<[u8]>)>,
+    pub membership: Option<(LogId, Box<[u8]>)>,
     /// The notes by name.
-    pub(crate) notes: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    pub notes: BTreeMap<Box<[u8]>, Box<[u8]>>,
 }
 
 impl fmt::Debug for SnapshotMeta {
@@ -35,13 +35,13 @@ impl fmt::Debug for SnapshotMeta {
 
 /// Figures of a written snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Length of the whole file.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Number of key-value entries.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// Number of chunks.
-    pub(crate) chunks: u64,
+    pub chunks: u64,
 }
 
 /// A writer that takes the state in key order (or a blob's bytes in any pieces) and writes the
@@ -50,7 +50,7 @@ pub(crate) struct Summary {
 /// It holds one chunk, of 4 MiB or the longest entry, twice: as it is gathered, and as it is
 /// written. A second thread takes two more. The buffers are reused. After an error it takes nothing
 /// more, and the sink's bytes are no snapshot.
-pub(crate) struct SnapshotWriter<'a> {
+pub struct SnapshotWriter<'a> {
     lane: ChunkLane<'a>,
     kind: SnapshotKind,
     chunk_bytes_max: usize,
@@ -74,7 +74,7 @@ impl fmt::Debug for SnapshotWriter<'_> {
 
 impl<'a> SnapshotWriter<'a> {
     /// Makes a writer of a key-value state. Nothing is written yet.
-    pub(crate) fn new(out: &'a mut dyn SnapshotSink) -> Self {
+    pub fn new(out: &'a mut dyn SnapshotSink) -> Self {
         Self::by(ChunkLane::Here(ChunkFile::new(out)))
     }
 
@@ -93,19 +93,19 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     /// Makes it a writer of a blob instead.
-    pub(crate) fn blob(self) -> Self {
+    pub fn blob(self) -> Self {
         debug_assert!(self.entries == 0 && self.chunk.bytes.is_empty(), "nothing was pushed");
         Self { kind: SnapshotKind::Blob, ..self }
     }
 
     /// Makes chunks shorter, so that a small file has several.
-    pub(crate) fn with_chunk_bytes(self, chunk_bytes_max: usize) -> Self {
+    pub fn with_chunk_bytes(self, chunk_bytes_max: usize) -> Self {
         Self { chunk_bytes_max, ..self }
     }
 
     /// Takes an entry. Its key must be higher than the last one's. An entry that is refused for
     /// that, or for a length, is not taken, and the writer continues.
-    pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
         self.check(SnapshotKind::KeyValue)?;
         if key.is_empty() {
             return Err(SnapshotError::Length {
@@ -146,7 +146,7 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     /// Takes the next bytes of a blob.
-    pub(crate) fn push_bytes(&mut self, mut bytes: &[u8]) -> Result<(), SnapshotError> {
+    pub fn push_bytes(&mut self, mut bytes: &[u8]) -> Result<(), SnapshotError> {
         self.check(SnapshotKind::Blob)?;
         while !bytes.is_empty() {
             let room = self.chunk_bytes_max - self.chunk.bytes.len();
@@ -164,7 +164,7 @@ impl<'a> SnapshotWriter<'a> {
     }
 
     /// Writes the rest, the index and the footer.
-    pub(crate) fn finish(mut self, meta: &SnapshotMeta) -> Result<Summary, SnapshotError> {
+    pub fn finish(mut self, meta: &SnapshotMeta) -> Result<Summary, SnapshotError> {
         self.check(self.kind)?;
         if !self.chunk.bytes.is_empty() {
             self.flush()?;

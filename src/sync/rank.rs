@@ -348,7 +348,7 @@ mod tests {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && !["tests", "models", "fuzzing", "sync"].contains(&&*name) {
+            if path.is_dir() && !["tests", "models", "sync"].contains(&&*name) {
                 found.extend(sources(&path));
             } else if path.extension().is_some_and(|extension| extension == "rs")
                 && !name.ends_with("tests")

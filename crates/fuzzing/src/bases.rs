@@ -5,16 +5,17 @@ use std::sync::OnceLock;
 
 use super::files::{Files, disk_with, files_of, with_disk};
 use super::frame::ID;
-use crate::bytes::u64_at;
-use crate::config::{ApplyConfig, CommitMode, PersistentConfig};
-use crate::disk::names::{parse_segment_name, segment_name};
-use crate::disk::sim::SimDisk;
-use crate::entry::{Command, Entry, Note, Payload};
-use crate::log::format::FRAME_HEADER_BYTES;
-use crate::log::meta::{self, LogBase, Meta, MetaFile};
-use crate::machine::PersistentStateMachine;
-use crate::numbers::{FrameSequence, SegmentNumber};
-use crate::testing::Stepped;
+use sprag::config::{ApplyConfig, CommitMode, PersistentConfig};
+use sprag::entry::{Command, Entry, Note, Payload};
+use sprag::machine::PersistentStateMachine;
+use sprag::testing::SimDisk;
+use sprag::testing::Stepped;
+use sprag::testing::internals::bytes::u64_at;
+use sprag::testing::internals::format::FRAME_HEADER_BYTES;
+use sprag::testing::internals::meta::{self, LogBase, Meta, MetaFile};
+use sprag::testing::internals::names::{parse_segment_name, segment_name};
+use sprag::testing::internals::numbers::{FrameSequence, SegmentNumber};
+use sprag::testing::internals::writer_segment;
 
 /// Length of the shortest segment.
 pub(super) const SEGMENT_BYTES: usize = 16 << 10;
@@ -129,7 +130,7 @@ fn recycled(marked: bool) -> Base {
     while node.stats().log_writer.recycled_segments == 0 {
         write(&node, mode, 2, &[8; 900]);
     }
-    let log_segment = || node.engine.pipeline().log_desk().log().unwrap().writer_segment();
+    let log_segment = || writer_segment(&node).unwrap();
     let in_use = log_segment();
     // The file that is ready belongs to the next segment.
     while log_segment() == in_use {
@@ -184,15 +185,12 @@ fn write(node: &Node, mode: CommitMode, term: u64, value: &[u8]) {
     for (at, payload) in commands.into_iter().enumerate() {
         let index = next + at as u64;
         let entry = Entry { payload, ..Entry::noop(index, term) };
-        match mode {
-            CommitMode::OnAppend => {
-                let _ = node.apply_entries(&[entry]).unwrap();
-            }
-            CommitMode::ByCommit => {
-                let _ = node.consensus().unwrap().append(&[entry]).unwrap();
-                if at % 4 == 2 {
-                    node.consensus().unwrap().commit(index).unwrap();
-                }
+        if mode == CommitMode::OnAppend {
+            let _ = node.apply_entries(&[entry]).unwrap();
+        } else {
+            let _ = node.consensus().unwrap().append(&[entry]).unwrap();
+            if at % 4 == 2 {
+                node.consensus().unwrap().commit(index).unwrap();
             }
         }
         if at % 3 == 2 {

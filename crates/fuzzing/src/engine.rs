@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::bases::{Node, config, new_disk, node};
 use super::input::Input;
 use super::model::{Op, State, state_after};
-use crate::config::CommitMode;
-use crate::contract::machine::StateMachine as _;
-use crate::entry::{Entry, LogId};
-use crate::error::{LogError, OpenError, SubmitError};
-use crate::machine::PersistentStateMachine;
-use crate::testing::{Fault, FaultError, SimDisk};
+use sprag::StateMachine as _;
+use sprag::config::CommitMode;
+use sprag::entry::{Entry, LogId};
+use sprag::error::{LogError, OpenError, SubmitError};
+use sprag::machine::PersistentStateMachine;
+use sprag::testing::{Fault, FaultError, SimDisk};
 
 const OPERATIONS_MAX: usize = 160;
 const ENTRIES_MAX: usize = 96;
@@ -145,9 +145,10 @@ impl World {
             let log_id = LogId::new(self.index(position + at), *term);
             let _ = op.with_payload(|payload| {
                 let entries = [Entry::new(log_id, payload)];
-                match self.mode {
-                    CommitMode::OnAppend => self.node().apply_entries(&entries),
-                    CommitMode::ByCommit => self.node().consensus().unwrap().append(&entries),
+                if self.mode == CommitMode::OnAppend {
+                    self.node().apply_entries(&entries)
+                } else {
+                    self.node().consensus().unwrap().append(&entries)
                 }
             })?;
         }
@@ -397,9 +398,10 @@ impl World {
         assert!(self.versions.iter().chain([&self.log]).any(is_known), "a log that never was");
         let known = self.committed.min(found.len());
         let exactly = self.mode == CommitMode::OnAppend || self.closed;
-        match self.mode {
-            CommitMode::OnAppend => assert_eq!(applied, found.len()),
-            CommitMode::ByCommit => assert!(applied <= known),
+        if self.mode == CommitMode::OnAppend {
+            assert_eq!(applied, found.len());
+        } else {
+            assert!(applied <= known);
         }
         assert!(!self.closed || applied == self.committed, "a commit was forgotten by a close");
         assert!(!exactly || applied >= known);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::disk::sim::SimDisk;
-use crate::disk::{Access, Disk};
+use sprag::disk::{Access, Disk};
+use sprag::testing::SimDisk;
 
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 

@@ -4,14 +4,15 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::input::Input;
 use super::model::Op;
-use crate::bytes::put;
-use crate::codec::place::Location;
-use crate::codec::{
+use sprag::entry::{Entry, LogId};
+use sprag::testing::internals::bytes::put;
+use sprag::testing::internals::codec::{
     self, CommandRef, DecodeError, Encoded, FRAME_BYTES_MAX, HEADER_BYTES, Limits, PayloadRef,
-    Place, ValueRef,
+    ValueRef,
 };
-use crate::entry::{Entry, LogId};
-use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HeaderError};
+use sprag::testing::internals::format::{
+    DatabaseId, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HeaderError,
+};
 
 pub(super) const ID: DatabaseId = *b"0123456789abcdef";
 
@@ -105,10 +106,10 @@ fn check_places(body: &[u8], payload: &PayloadRef<'_>) {
 
 fn check_command_places(body: &[u8], command: &CommandRef<'_>) {
     let check = |value: &ValueRef<'_>| {
-        let at = Location::from(value.place);
-        assert_eq!(at.number(), Place::NOWHERE.segment().get(), "the input is in no segment");
-        assert_eq!(at.len(), value.bytes.len());
-        let start = at.offset() as usize;
+        let (segment, offset, len) = codec::location_of(value);
+        assert_eq!(segment, codec::NO_SEGMENT, "the input is in no segment");
+        assert_eq!(len, value.bytes.len());
+        let start = offset as usize;
         let there = body.get(start..start + value.bytes.len()).expect("inside of the input");
         assert_eq!(there.as_ptr(), value.bytes.as_ptr(), "a place is where the value lies");
     };

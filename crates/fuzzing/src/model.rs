@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::{CommandRef, PayloadRef};
-use crate::entry::{Command, Note, Payload};
+use sprag::entry::{Command, Note, Payload};
+use sprag::testing::internals::codec::{CommandRef, PayloadRef};
 
 pub(super) type State = BTreeMap<Vec<u8>, Vec<u8>>;
 type Bytes = Vec<u8>;

@@ -7,14 +7,14 @@ use super::bases::{Base, SEGMENT_BYTES};
 use super::files::Files;
 use super::frame::{ID, seal};
 use super::input::Input;
-use crate::bytes::{put, u32_at, u64_at};
-use crate::disk::names::{parse_segment_name, segment_name};
-use crate::entry::{LeaderTag, LogId};
-use crate::log::format::{
+use sprag::entry::{LeaderTag, LogId};
+use sprag::testing::internals::bytes::{put, u32_at, u64_at};
+use sprag::testing::internals::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, OpeningHalf, chain_of,
 };
-use crate::log::meta::Meta;
-use crate::numbers::{FrameSequence, SegmentNumber};
+use sprag::testing::internals::meta::Meta;
+use sprag::testing::internals::names::{parse_segment_name, segment_name};
+use sprag::testing::internals::numbers::{FrameSequence, SegmentNumber};
 
 const MUTATIONS_MAX: usize = 24;
 /// Limit of a file's length.

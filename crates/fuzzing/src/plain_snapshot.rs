@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crc32c::crc32c;
 
-use crate::bytes::{u32_at, u64_at};
-use crate::entry::{LeaderTag, LogId};
+use sprag::entry::{LeaderTag, LogId};
+use sprag::testing::internals::bytes::{u32_at, u64_at};
 
 /// The whole content of a snapshot.
 #[derive(Debug, Default, PartialEq)]

@@ -11,19 +11,19 @@ use super::frame::ID;
 use super::input::Input;
 use super::model::{Op, State, state_after};
 use super::mutate::{Damaged, damage};
-use crate::codec::{self, Encoded};
-use crate::config::CommitMode;
-use crate::disk::names::{META_FILE, segment_name, snapshot_name};
-use crate::disk::sim::SimDisk;
-use crate::entry::{Entry, LogId};
-use crate::error::OpenError;
-use crate::log::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-use crate::log::meta::{Meta, MetaFile};
-use crate::log::recovery::scan::{ScanOptions, ScanResult, scan};
-use crate::log::recovery::verify::verify;
-use crate::machine::PersistentStateMachine;
-use crate::numbers::SegmentNumber;
-use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
+use sprag::config::CommitMode;
+use sprag::entry::{Entry, LogId};
+use sprag::error::OpenError;
+use sprag::machine::PersistentStateMachine;
+use sprag::testing::SimDisk;
+use sprag::testing::internals::codec::{self, Encoded};
+use sprag::testing::internals::format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use sprag::testing::internals::meta::{Meta, MetaFile};
+use sprag::testing::internals::names::{META_FILE, segment_name, snapshot_name};
+use sprag::testing::internals::numbers::SegmentNumber;
+use sprag::testing::internals::scan::{ScanResult, scan};
+use sprag::testing::internals::snapshots::{SnapshotMeta, SnapshotWriter};
+use sprag::testing::internals::verify;
 
 /// A frame, its header and its body.
 type Frame = (FrameHeader, Vec<u8>);
@@ -129,9 +129,8 @@ fn meta_file(meta: &Meta) -> Vec<u8> {
 fn scanned(sim: &SimDisk, meta: &Meta) -> (Vec<Frame>, Result<ScanResult, OpenError>) {
     let mut seen = Vec::new();
     let result = with_disk(sim, |disk| {
-        // Opening uses the same options.
-        let options = ScanOptions { was_closed: meta.clean_close, ..ScanOptions::default() };
-        scan(disk, meta, options, &mut |frame| {
+        // Opening asks for the same.
+        scan(disk, meta, meta.clean_close, &mut |frame| {
             let place = (frame.header.segment, frame.header.offset);
             assert_eq!(place, (frame.segment, frame.offset), "a frame out of its place");
             seen.push((frame.header, frame.body.to_vec()));
@@ -331,7 +330,7 @@ fn check_goes_on(sim: &SimDisk, mode: CommitMode, log: &Log, seen: &[Frame]) {
     // there that claim more, which no engine leaves, are found after the next crash, and refused
     // then.
     let meta = read_meta(sim);
-    let whole = with_disk(sim, |disk| scan(disk, &meta, ScanOptions::default(), &mut |_| Ok(())));
+    let whole = with_disk(sim, |disk| scan(disk, &meta, false, &mut |_| Ok(())));
     if !whole.is_ok_and(|whole| whole.cut.is_none() && !is_older(&meta, &whole)) {
         return;
     }
@@ -339,20 +338,18 @@ fn check_goes_on(sim: &SimDisk, mode: CommitMode, log: &Log, seen: &[Frame]) {
     let open = || PersistentStateMachine::open_on_disk(sim.open(true).unwrap(), config(mode));
     let node: Node = node(open().unwrap(), 1);
     let entry = Entry::put(next, term, b"one more", b"value");
-    match mode {
-        CommitMode::OnAppend => {
-            let _ = node.apply_entries(&[entry]).unwrap();
-        }
-        CommitMode::ByCommit => {
-            let _ = node.consensus().unwrap().append(&[entry]).unwrap();
-            node.consensus().unwrap().commit(next).unwrap();
-        }
+    if mode == CommitMode::OnAppend {
+        let _ = node.apply_entries(&[entry]).unwrap();
+    } else {
+        let _ = node.consensus().unwrap().append(&[entry]).unwrap();
+        node.consensus().unwrap().commit(next).unwrap();
     }
     node.run_until_idle();
     assert_eq!(node.stats().acknowledged, Some(next));
-    let mut state = match mode {
-        CommitMode::OnAppend => log.state(mode),
-        CommitMode::ByCommit => state_after(log.entries.values()),
+    let mut state = if mode == CommitMode::OnAppend {
+        log.state(mode)
+    } else {
+        state_after(log.entries.values())
     };
     state.insert(b"one more".to_vec(), b"value".to_vec());
     compare(node.machine(), &state);

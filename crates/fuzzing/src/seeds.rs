@@ -1,8 +1,8 @@
 //! Seeds of the fuzzer: inputs made from the engine's files.
 
 use super::bases::bases;
-use crate::bytes::u32_at;
-use crate::log::format::FRAME_HEADER_BYTES;
+use sprag::testing::internals::bytes::u32_at;
+use sprag::testing::internals::format::FRAME_HEADER_BYTES;
 
 /// One input.
 #[derive(Debug)]

@@ -4,19 +4,17 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Bound;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::files::{Files, disk_with};
 use super::input::Input;
 use super::plain_snapshot::{Plain, decode};
-use crate::bytes::{put, u32_at, u64_at};
-use crate::disk::{Disk, Mapping};
-use crate::entry::{LeaderTag, LogId};
-use crate::error::SnapshotError;
-use crate::snapshot::reseal::reseal;
-use crate::snapshot::writer::{SnapshotMeta, SnapshotWriter};
-use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
-use crate::sync::{Mutex, Rank};
+use sprag::disk::Disk;
+use sprag::entry::{LeaderTag, LogId};
+use sprag::error::SnapshotError;
+use sprag::snapshot::{Snapshot, SnapshotKind};
+use sprag::testing::internals::bytes::{put, u32_at, u64_at};
+use sprag::testing::internals::snapshots::{self, SnapshotMeta, SnapshotWriter, reseal};
 
 const MUTATIONS_MAX: usize = 16;
 const HEADER_BYTES: usize = 4096;
@@ -162,7 +160,7 @@ fn mutate(file: &mut Vec<u8>, input: &mut Input<'_>) {
 }
 
 fn open(file: &[u8]) -> Result<Snapshot, SnapshotError> {
-    Snapshot::of_mapping(Mapping::Copied(file.into()), "fuzzed".to_owned(), None)
+    snapshots::of_bytes(file)
 }
 
 fn assert_is_damage(error: &SnapshotError) {
@@ -212,8 +210,8 @@ fn check(
     // If the writer cuts chunks in the same places, it writes the same bytes.
     let again = encode(plain, chunk_bytes);
     let chunks = |snapshot: &Snapshot| -> Vec<usize> {
-        (0..snapshot.chunk_count())
-            .map(|chunk| snapshot.chunk_bytes(chunk).unwrap().len())
+        (0..snapshots::chunk_count(snapshot))
+            .map(|chunk| snapshots::chunk_slice(snapshot, chunk).unwrap().len())
             .collect()
     };
     if chunks(&open(&again).unwrap()) == chunks(snapshot) {
@@ -241,11 +239,11 @@ fn content(snapshot: &Snapshot) -> Plain {
         plain.entries = entries.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         assert_eq!(snapshot.len(), plain.entries.len() as u64);
         let mut walked = BTreeMap::new();
-        for chunk in 0..snapshot.chunk_count() {
-            let bytes = snapshot.chunk_slice(chunk).unwrap();
-            for record in snapshot.chunk_records(chunk).unwrap() {
+        for chunk in 0..snapshots::chunk_count(snapshot) {
+            let bytes = snapshots::chunk_slice(snapshot, chunk).unwrap();
+            for record in snapshots::chunk_records(snapshot, chunk).unwrap() {
                 let (key, offset, len) = record.unwrap();
-                assert_eq!(snapshot.locate(key).unwrap(), Some((chunk, offset, len)));
+                assert_eq!(snapshots::locate(snapshot, key).unwrap(), Some((chunk, offset, len)));
                 walked.insert(key.to_vec(), bytes[offset as usize..][..len as usize].to_vec());
             }
         }
@@ -257,12 +255,11 @@ fn content(snapshot: &Snapshot) -> Plain {
 fn check_transfer(snapshot: &Snapshot, file: &[u8]) {
     let sim = disk_with(&Files::new());
     let disk: Arc<dyn Disk> = sim.open(true).unwrap();
-    let mut receiver =
-        SnapshotReceiver::new(disk, &Mutex::new(Rank::SnapshotReceiver, Weak::new())).unwrap();
+    let mut receiver = snapshots::receiver(disk).unwrap();
     for piece in snapshot.pieces(0, 1000) {
         receiver.receive(&piece).unwrap();
     }
-    match receiver.finish(|_| Ok(())) {
+    match snapshots::finish(receiver) {
         Ok(_) => {
             let name = sim.file_names().pop().unwrap();
             assert_eq!(sim.read_file(&name).unwrap(), file);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{engine, frame, recovery, seeds, slots, snapshot};
 
 fn folder(kind: &str, target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join(target)
 }
 
 /// The files of a folder, by name.
@@ -57,7 +57,7 @@ fn snapshots_hold_for_every_input_kept() {
     run_all("snapshot", snapshot);
 }
 
-/// Run `SPRAG_WRITE_SEEDS=1 cargo test seeds_are` to write the seeds anew.
+/// Run `SPRAG_WRITE_SEEDS=1 cargo test --workspace seeds_are` to write the seeds anew.
 #[test]
 fn the_committed_seeds_are_what_the_engine_makes() {
     let targets = ["frame", "recovery", "slots", "engine", "snapshot"];

@@ -58,78 +58,78 @@ pub(crate) enum OnDamage {
 
 /// A frame that is good in every respect. Its entries decode.
 #[derive(Debug)]
-pub(crate) struct GoodFrame<'a> {
+pub struct GoodFrame<'a> {
     /// Header of the frame.
-    pub(crate) header: FrameHeader,
+    pub header: FrameHeader,
     /// The segment of the frame.
-    pub(crate) segment: SegmentNumber,
+    pub segment: SegmentNumber,
     /// Offset of the frame in the segment; the body follows the header.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Header of the frame as it is on disk.
-    pub(crate) header_bytes: &'a [u8],
+    pub header_bytes: &'a [u8],
     /// The encoded entries; empty for a truncation.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 /// The end of a log, from which it continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tail {
+pub struct Tail {
     /// The segment of the last good frame, or of the log base. Its file may be missing if there is
     /// no frame yet.
-    pub(crate) segment: SegmentNumber,
+    pub segment: SegmentNumber,
     /// End of the last good frame; the next one starts at the next multiple of 64.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// The sequence of the next frame.
-    pub(crate) next_sequence: FrameSequence,
+    pub next_sequence: FrameSequence,
     /// The checksum of the last good frame, which the next one names as its previous.
-    pub(crate) chain: u64,
+    pub chain: u64,
     /// The last entry, after truncations.
-    pub(crate) last: Option<LogId>,
+    pub last: Option<LogId>,
     /// The incarnation of the last good frame, or META's where META proves that nothing is newer.
-    pub(crate) incarnation: u64,
+    pub incarnation: u64,
     /// The highest incarnation of any frame, including stale ones. The next incarnation is above
     /// this and META's.
-    pub(crate) incarnation_seen_max: u64,
+    pub incarnation_seen_max: u64,
     /// The highest index known to be committed, by META or a good header, that is in the log (or
     /// before its base).
-    pub(crate) committed: Option<u64>,
+    pub committed: Option<u64>,
     /// The highest sequence known to be durable, from META or from a header.
-    pub(crate) durable_sequence_known: FrameSequence,
+    pub durable_sequence_known: FrameSequence,
 }
 
 /// Bytes after the end of the log that do not belong to it: none of them is known to have been
 /// durable. A last group that was acknowledged and damaged later may be among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct CutReport {
+pub struct CutReport {
     /// The segment in which they start.
-    pub(crate) file: String,
+    pub file: String,
     /// End of the last good frame, or the first such byte where that is in a later segment.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Number of bytes from there to the last one that is not zero, over all segments.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Number of readable frame headers among these bytes.
-    pub(crate) frames_seen: u64,
+    pub frames_seen: u64,
     /// First and last index of those frames' entries.
-    pub(crate) indexes: Option<(u64, u64)>,
+    pub indexes: Option<(u64, u64)>,
 }
 
 /// A segment file of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SegmentSummary {
+pub struct SegmentSummary {
     /// Number of the segment.
-    pub(crate) number: SegmentNumber,
+    pub number: SegmentNumber,
     /// Length of the file.
-    pub(crate) file_bytes: u64,
+    pub file_bytes: u64,
     /// End of its last good frame.
-    pub(crate) used_bytes: u64,
+    pub used_bytes: u64,
     /// Number of good frames in it.
-    pub(crate) frames: u64,
+    pub frames: u64,
     /// Sequence of the last of them; 0 if there is none.
-    pub(crate) last_sequence: FrameSequence,
+    pub last_sequence: FrameSequence,
     /// First index of its entries, including truncated ones.
-    pub(crate) first_index: Option<u64>,
+    pub first_index: Option<u64>,
     /// Highest index of its entries, including truncated ones.
-    pub(crate) last_index: Option<u64>,
+    pub last_index: Option<u64>,
 }
 
 impl SegmentSummary {
@@ -159,39 +159,39 @@ impl SegmentSummary {
 
 /// Findings of reading the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ScanResult {
+pub struct ScanResult {
     /// The position from which the log continues.
-    pub(crate) tail: Tail,
+    pub tail: Tail,
     /// The bytes dropped after it, if any.
-    pub(crate) cut: Option<CutReport>,
+    pub cut: Option<CutReport>,
     /// Every segment file from the log base on; the ones after the tail's hold nothing good.
-    pub(crate) segments: Vec<SegmentSummary>,
+    pub segments: Vec<SegmentSummary>,
     /// Numbers of segment files below the log base: kept for reuse, or left by an interrupted
     /// purge. A writable open keeps them for reuse or removes them.
-    pub(crate) obsolete: Vec<SegmentNumber>,
+    pub obsolete: Vec<SegmentNumber>,
     /// The damage at which the scan stopped.
-    pub(crate) unreadable: Option<Unreadable>,
+    pub unreadable: Option<Unreadable>,
     /// Error of a log that reads well and is not the one that META describes: see
     /// [`Chain::begins_late`](super::chain::Chain::begins_late).
-    pub(crate) begins_late: Option<Corrupt>,
+    pub begins_late: Option<Corrupt>,
     /// The snapshot's entry, if the log does not have it.
-    pub(crate) lacks_snapshot: Option<LogId>,
+    pub lacks_snapshot: Option<LogId>,
 }
 
 /// Damage of durable bytes, and the part of the log behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Unreadable {
+pub struct Unreadable {
     /// Place and kind of the damage.
-    pub(crate) place: Corrupt,
+    pub place: Corrupt,
     /// Number of bytes from the last good frame to the last one that is not zero, over all
     /// segments.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Number of readable frame headers among them.
-    pub(crate) frames: u64,
+    pub frames: u64,
     /// Number of entries in those frames, if the frames are whole.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// First and last index of those entries.
-    pub(crate) indexes: Option<(u64, u64)>,
+    pub indexes: Option<(u64, u64)>,
 }
 
 /// Reads the log from its base, and calls `visit` for every good frame in order, including

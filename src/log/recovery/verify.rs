@@ -17,23 +17,23 @@ use crate::log::recovery::walk::{FoundFrame, Walk};
 
 /// One damaged place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct VerifyFinding {
+pub struct VerifyFinding {
     /// Place and kind of the damage.
-    pub(crate) place: Corrupt,
+    pub place: Corrupt,
     /// Whether the bytes were durable. If not, the place is a torn end, and opening for writing
     /// cuts it.
-    pub(crate) was_durable: bool,
+    pub was_durable: bool,
 }
 
 /// Figures of the bytes read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct VerifySummary {
+pub struct VerifySummary {
     /// Number of good frames.
-    pub(crate) frames: u64,
+    pub frames: u64,
     /// Number of entries in them, including truncated ones.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// Number of damaged places reported.
-    pub(crate) findings: u64,
+    pub findings: u64,
 }
 
 /// Reads META, HARD and the whole log, and calls `report` for every damaged place. Behind damage,
@@ -44,7 +44,7 @@ pub(crate) struct VerifySummary {
 ///
 /// Returns only errors that hide the rest: an I/O error, an unknown version, a path that is no
 /// directory.
-pub(crate) fn verify(
+pub fn verify(
     disk: &dyn Disk,
     meta: &Meta,
     snapshot: Option<LogId>,
