@@ -385,7 +385,7 @@ impl Reply {
 
     /// The words of a reply of `bytes` bytes, at most [`REPLY_BYTES_MAX`].
     ///
-    /// [`REPLY_BYTES_MAX`]: crate::ranges::slots::REPLY_BYTES_MAX
+    /// [`REPLY_BYTES_MAX`]: crate::ranges::in_flight_ring::REPLY_BYTES_MAX
     pub(crate) fn words_of_bytes(len: usize) -> [u64; 2] {
         [BYTES_TAG | (len as u64) << 32, 0]
     }

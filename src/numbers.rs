@@ -247,12 +247,14 @@ impl SegmentNumber {
     /// Number of segments from `first` to the one before this.
     #[inline]
     pub(crate) const fn since(self, first: Self) -> u64 {
+        // No segment is from a later one to an earlier one.
         self.0.saturating_sub(first.0) as u64
     }
 
     /// The segment after this one; nowhere after the last.
     #[inline]
     pub const fn next(self) -> Self {
+        // The greatest number is nowhere, and nowhere has no next.
         Self(self.0.saturating_add(1))
     }
 

@@ -67,7 +67,7 @@ impl Signals {
         &self.compaction
     }
 
-    /// The bell of callers that wait for the log writer's place.
+    /// The bell of callers that wait for the log writer's post.
     #[inline]
     pub(super) fn writer_bell(&self) -> &Bell {
         &self.writer_bell

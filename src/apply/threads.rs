@@ -246,7 +246,7 @@ pub(super) fn worker<M: StateMachine>(engine: &Engine<M>, id: usize) {
             spin.reset();
             continue;
         }
-        // The worker's place is free, and its ring may have run dry.
+        // The worker's post is free, and its ring may have run dry.
         engine.pipeline().signals().workers_bell().ring();
         if !has_patience(&mut spin, step) {
             if step == Step::Blocked {
@@ -292,14 +292,14 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
         if step == Step::Worked {
             spin.reset();
         } else if step == Step::Blocked {
-            // A caller writes in the writer's place, and notifies this thread if it leaves work. Or
+            // A caller writes in the writer's post, and notifies this thread if it leaves work. Or
             // the appender is held for a moment.
             engine.pipeline().signals().writer().sleep(Some(BLOCKED_SLEEP), || false);
         } else if !has_patience(&mut spin, step) {
             let longest = engine.pipeline().log_desk().writer_sleeps();
             let lingers = engine.pipeline().log_desk().log().is_some_and(|log| log.is_lingering());
             engine.pipeline().signals().writer().sleep(longest, || {
-                // A caller may have written in the writer's place since the time was computed.
+                // A caller may have written in the writer's post since the time was computed.
                 let timed =
                     engine.pipeline().log_desk().log().is_some_and(|log| log.waits_for_time());
                 (engine.pipeline().log_desk().writer_has_work() && !lingers)

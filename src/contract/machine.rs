@@ -15,7 +15,7 @@ use crate::snapshot::{SnapshotSink, SnapshotSource};
 ///
 /// The engine calls [`apply`](StateMachine::apply) with each index range in order, once for every
 /// partition. One thread at a time calls it for a partition: the worker, or a synchronous caller in
-/// the worker's place. Two partitions may be at different ranges at the same time. An entry whose
+/// the worker's post. Two partitions may be at different ranges at the same time. An entry whose
 /// [`footprint`](StateMachine::footprint) is [`Footprint::All`] is a barrier with a range of its
 /// own. It is applied after all partitions have applied everything before it, and before any
 /// partition continues.

@@ -42,7 +42,7 @@ pub(crate) fn run_machine<M: StateMachine>(
 ) -> Result<u64, Failed> {
     let progress = Cell::new(parts.first.index);
     let range = &EntryRange::new(parts, &progress);
-    let mut replies = Replies::new(range.slots);
+    let mut replies = Replies::new(range.in_flight);
     let aside = set_aside();
     let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(range, partition, &mut replies)));
     drop(aside);
@@ -58,7 +58,7 @@ pub(crate) fn run_machine<M: StateMachine>(
     match replies.too_long {
         None => Ok(replies.rejected),
         Some((index, bytes)) => {
-            let max = range.slots.reply_bytes_max();
+            let max = range.in_flight.reply_bytes_max();
             let message = format!(
                 "it replied with {bytes} bytes, and its reply_bytes_max() says {max} at most: \
                  raise that and open again"

@@ -10,7 +10,7 @@ use crate::error::Fatal;
 /// applied entries at once.
 ///
 /// Such a machine has one partition. The engine calls `apply` with ranges, and then `commit`;
-/// watermarks and replies move after the commit. The thread in the worker's place makes all calls
+/// watermarks and replies move after the commit. The thread in the worker's post makes all calls
 /// except `sync` and `durable`.
 #[doc(hidden)]
 pub trait Staging: Send + Sync {

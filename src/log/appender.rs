@@ -23,9 +23,9 @@ use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
 use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::SegmentTable;
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 use crate::ranges::partition::Footprint;
-use crate::ranges::slots::SlotRing;
 use known::Spans;
 
 pub(crate) mod known;
@@ -298,12 +298,13 @@ impl Appender {
     }
 
     /// Encodes entries that [`Appender::plan`] and [`Appender::make_room`] have accepted, and
-    /// queues them for the workers. `slot_limit` covers the indexes whose slots are free.
+    /// queues them for the workers. `in_flight_limit` covers the
+    /// indexes that the in-flight ring has room for.
     pub(crate) fn append(
         &mut self,
         entries: &[Entry<'_>],
-        slots: &SlotRing,
-        slot_limit: Mark,
+        in_flight: &InFlightRing,
+        in_flight_limit: Mark,
         range_entries_max: u32,
         footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
@@ -323,12 +324,12 @@ impl Appender {
             let (extent, out) = reserved.ok_or_else(|| ruled_out.clone())?;
             codec::encode(entry, out);
             let mut kind = RangeKind::Unclassified;
-            if slot_limit.covers(log_id.index) {
+            if in_flight_limit.covers(log_id.index) {
                 let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
                 let undecoded = || Poison::internal("an entry does not decode as encoded");
                 let (payload, _) = decoded.ok_or_else(undecoded)?;
                 let footprint = footprint(log_id.index, &payload);
-                kind = slots.classify(log_id.index, footprint, extent.start());
+                kind = in_flight.classify(log_id.index, footprint, extent.start());
             }
             open.count += 1;
             self.position.terms.push_after(self.position.last, log_id);

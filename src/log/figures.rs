@@ -30,8 +30,8 @@ pub struct MemoryStats {
     pub images: usize,
     /// Frames that wait for the log writer, and places of the last frames.
     pub log_queue: usize,
-    /// One slot for each entry in flight, with its reply.
-    pub slots: usize,
+    /// The in-flight ring: hash, offset and reply of each entry.
+    pub in_flight: usize,
     /// The queues of the workers.
     pub rings: usize,
     /// Times of submissions, for the latency.
@@ -40,8 +40,8 @@ pub struct MemoryStats {
 
 impl MemoryStats {
     pub(crate) fn sum(&self) -> usize {
-        let Self { images, log_queue, slots, rings, stamps } = *self;
-        images + log_queue + slots + rings + stamps
+        let Self { images, log_queue, in_flight, rings, stamps } = *self;
+        images + log_queue + in_flight + rings + stamps
     }
 }
 

@@ -386,7 +386,7 @@ impl Log {
         self.writing.as_ref()?.io_fallback.as_deref()
     }
 
-    /// Takes one step of the log writer, unless another thread has the writer's place.
+    /// Takes one step of the log writer, unless another thread has the writer's post.
     pub(crate) fn step_writer(&self, progress: &Progress) -> Result<Step, Poison> {
         let Some(writing) = &self.writing else { return Ok(Step::Idle) };
         let Some(mut writer) = writing.writer.try_lock() else { return Ok(Step::Blocked) };
@@ -394,13 +394,13 @@ impl Log {
         Ok(if worked { Step::Worked } else { Step::Idle })
     }
 
-    /// Whether no thread has the log writer's place at the moment.
+    /// Whether no thread has the log writer's post at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn writer_is_free(&self) -> bool {
         self.writing.as_ref().is_none_or(|writing| writing.writer.try_lock().is_some())
     }
 
-    /// Runs `look` in the log writer's place.
+    /// Runs `look` in the log writer's post.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn while_writing<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
         let _held = self.writing.as_ref().map(|writing| writing.writer.lock());

@@ -6,7 +6,7 @@ use super::{Log, Writing};
 use crate::times::{SizeRecorder, TimeRecorder, TimeStats};
 
 /// The histograms of [`TimeStats`] that the log writer records. One thread at a time has the
-/// writer's place.
+/// writer's post.
 #[derive(Debug, Default)]
 pub(crate) struct LogTimes {
     pub(super) write: TimeRecorder,

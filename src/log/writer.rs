@@ -191,7 +191,7 @@ impl LogWriter {
     /// Writes the queued frames (and syncs them, as the mode asks). Returns whether there was
     /// anything to do.
     ///
-    /// A failure is final. It poisons the engine here, in the writer's place, so that no other
+    /// A failure is final. It poisons the engine here, in the writer's post, so that no other
     /// thread takes a step after it. The caller fails the engine with it, which wakes all waiters.
     pub(crate) fn step(&mut self, progress: &Progress) -> Result<bool, Poison> {
         progress.poison.check()?;

@@ -33,8 +33,8 @@ pub(crate) struct Capture<C> {
     /// Generation of the view being taken, or of the last one; from 1.
     generation: AtomicU64,
     /// For each partition, the generation of the last view token that its worker reached. The
-    /// thread in the worker's place writes and reads it. For two threads in turn, the hand-over of
-    /// the worker's place, or a barrier, orders the accesses.
+    /// thread in the worker's post writes and reads it. For two threads in turn, the hand-over of
+    /// the worker's post, or a barrier, orders the accesses.
     reached: Box<[CachePadded<AtomicU64>]>,
     /// Number of partitions that have reached the view token.
     came: AtomicUsize,

@@ -13,8 +13,8 @@ use crate::image::{HALF_HEADER_BYTES, Image, ImageWriter};
 use crate::machine::cell::{HeapCell, PlaceCell};
 use crate::numbers::SegmentNumber;
 use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::range::RangeParts;
-use crate::ranges::slots::SlotRing;
 
 const SEGMENT: SegmentNumber = SegmentNumber::new(3);
 
@@ -52,7 +52,7 @@ impl<C: Cell> Bed<C> {
         let base = self.image.as_ref().map_or(0, ImageWriter::end);
         let mut bytes = Vec::new();
         let mut barriers = vec![];
-        let slots = SlotRing::new(payloads.len());
+        let in_flight = InFlightRing::new(payloads.len());
         for (index, payload) in (first..).zip(payloads) {
             let entry = Entry::new(LogId::new(index, 1), *payload);
             let start = bytes.len();
@@ -62,7 +62,7 @@ impl<C: Cell> Bed<C> {
             let footprint = self.state.footprint(&decoded);
             barriers.push(footprint == Footprint::All);
             let hash = if let Footprint::Key(hash) = footprint { hash } else { 0 };
-            slots.fill(index, hash, (base + start) as u32);
+            in_flight.fill(index, hash, (base + start) as u32);
         }
         let mut encoded = Encoded::elsewhere(&bytes);
         if let Some(image) = &mut self.image {
@@ -75,15 +75,15 @@ impl<C: Cell> Bed<C> {
         while start < barriers.len() {
             let run = barriers[start..].iter().take_while(|barrier| !**barrier).count();
             let (count, barrier) = if run == 0 { (1, true) } else { (run, false) };
-            self.apply(&slots, first + start as u64, count, barrier, encoded);
+            self.apply(&in_flight, first + start as u64, count, barrier, encoded);
             start += count;
         }
-        (first..self.next_index).map(|index| slots.reply(index).unwrap()).collect()
+        (first..self.next_index).map(|index| in_flight.reply(index).unwrap()).collect()
     }
 
     fn apply(
         &self,
-        slots: &SlotRing,
+        in_flight: &InFlightRing,
         first: u64,
         count: usize,
         barrier: bool,
@@ -92,14 +92,14 @@ impl<C: Cell> Bed<C> {
         let progress = std::cell::Cell::new(0);
         let first = LogId::new(first, 1);
         let range = EntryRange::new(
-            RangeParts { slots, first, count: count as u32, barrier, encoded },
+            RangeParts { in_flight, first, count: count as u32, barrier, encoded },
             &progress,
         );
         let partitions = if barrier { 1 } else { self.partitions };
         // Begin with the last partition: the result must not depend on the order of partitions.
         for id in (0..partitions).rev() {
             let partition = Partition::new(id, partitions);
-            self.state.apply(&range, partition, &mut Replies::new(slots)).unwrap();
+            self.state.apply(&range, partition, &mut Replies::new(in_flight)).unwrap();
         }
         assert_eq!(self.state.applied(), Some(range.last()));
     }

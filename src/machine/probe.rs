@@ -8,9 +8,9 @@ use crate::bytes::at_most;
 use crate::codec::{self, Encoded, EntryError, Limits};
 use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{EntryRange, RangeParts, Replies};
-use crate::ranges::slots::SlotRing;
 
 /// A state with values on the heap, without a manager around it.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Probe {
 /// Encoded entries without barriers, ready to be applied any number of times.
 #[derive(Debug)]
 pub struct Frame {
-    slots: SlotRing,
+    in_flight: InFlightRing,
     bytes: Vec<u8>,
     first: LogId,
     count: u32,
@@ -48,8 +48,8 @@ impl Probe {
     ///
     /// Returns an error if an entry is malformed.
     pub fn frame(&self, entries: &[Entry<'_>]) -> Result<Frame, EntryError> {
-        let slots = SlotRing::new(entries.len());
-        let mut frame = Frame { slots, bytes: Vec::new(), first: LogId::default(), count: 0 };
+        let in_flight = InFlightRing::new(entries.len());
+        let mut frame = Frame { in_flight, bytes: Vec::new(), first: LogId::default(), count: 0 };
         self.refill(&mut frame, entries)?;
         Ok(frame)
     }
@@ -61,7 +61,7 @@ impl Probe {
     ///
     /// Returns an error if an entry is malformed.
     pub fn refill(&self, frame: &mut Frame, entries: &[Entry<'_>]) -> Result<(), EntryError> {
-        let Frame { slots, bytes, first, count } = frame;
+        let Frame { in_flight, bytes, first, count } = frame;
         let mut start = 0;
         for entry in entries {
             let end = start + codec::encoded_len(entry, &Limits::new())?;
@@ -73,7 +73,7 @@ impl Probe {
             let decoded = codec::decode(Encoded::elsewhere(out));
             let footprint = decoded.map(|(payload, _)| self.state.footprint(&payload));
             let offset = at_most(start as u64, u32::MAX);
-            slots.classify(entry.log_id.index, footprint.unwrap_or(Footprint::All), offset);
+            in_flight.classify(entry.log_id.index, footprint.unwrap_or(Footprint::All), offset);
             start = end;
         }
         bytes.truncate(start);
@@ -89,11 +89,11 @@ impl Probe {
     /// Returns an error if the frame does not decode.
     pub fn apply(&self, frame: &Frame) -> Result<(), Fatal> {
         let progress = Cell::new(0);
-        let Frame { slots, bytes, first, count } = frame;
+        let Frame { in_flight, bytes, first, count } = frame;
         let encoded = Encoded::elsewhere(bytes);
-        let parts = RangeParts { slots, first: *first, count: *count, barrier: false, encoded };
+        let parts = RangeParts { in_flight, first: *first, count: *count, barrier: false, encoded };
         let range = EntryRange::new(parts, &progress);
-        self.state.apply(&range, Partition::WHOLE, &mut Replies::new(slots))
+        self.state.apply(&range, Partition::WHOLE, &mut Replies::new(in_flight))
     }
 
     /// Runs `read` over a value.

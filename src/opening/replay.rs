@@ -16,10 +16,10 @@ use crate::log::apply_only::Phase;
 use crate::log::format::FrameKind;
 use crate::log::recovery::scan::GoodFrame;
 use crate::numbers::{FrameSequence, Mark};
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::RangeParts;
-use crate::ranges::slots::SlotRing;
 
 /// Number of entries that the machine gets at once.
 const CHUNK: u32 = 1024;
@@ -27,7 +27,7 @@ const CHUNK: u32 = 1024;
 /// Applies frames as they are read.
 pub(crate) struct Replay<'a, M> {
     machine: &'a M,
-    slots: SlotRing,
+    in_flight: InFlightRing,
     /// Mark of the committed entries; later ones are not applied.
     committed_mark: Mark,
     /// The machine's last entry before replay, or its last entry since.
@@ -48,25 +48,25 @@ pub(crate) struct Replay<'a, M> {
 pub(crate) struct Truncations {
     /// Frame sequence and first index removed, both rising. A truncation that goes lower than an
     /// earlier one removes everything that the earlier one did.
-    cuts: VecDeque<(FrameSequence, u64)>,
+    removed: VecDeque<(FrameSequence, u64)>,
 }
 
 impl Truncations {
     /// Adds the next truncation of the log.
     pub(crate) fn push(&mut self, sequence: FrameSequence, first_removed: u64) {
-        while self.cuts.back().is_some_and(|(_, first)| *first >= first_removed) {
-            self.cuts.pop_back();
+        while self.removed.back().is_some_and(|(_, first)| *first >= first_removed) {
+            self.removed.pop_back();
         }
-        self.cuts.push_back((sequence, first_removed));
+        self.removed.push_back((sequence, first_removed));
     }
 
     /// Mark up to which entries of this frame are live; later ones were truncated. The caller asks
     /// for frames in their order.
     fn live_mark(&mut self, sequence: FrameSequence) -> Mark {
-        while self.cuts.front().is_some_and(|(truncation, _)| *truncation < sequence) {
-            self.cuts.pop_front();
+        while self.removed.front().is_some_and(|(truncation, _)| *truncation < sequence) {
+            self.removed.pop_front();
         }
-        self.cuts.front().map_or(Mark::ALL, |(_, first_removed)| Mark::before(*first_removed))
+        self.removed.front().map_or(Mark::ALL, |(_, first_removed)| Mark::before(*first_removed))
     }
 }
 
@@ -74,11 +74,12 @@ impl<'a, M: StateMachine> Replay<'a, M> {
     pub(crate) fn new(machine: &'a M, committed_mark: Mark, truncations: Truncations) -> Self {
         let applied = machine.applied();
         let applied_mark = Mark::of(applied.map(|last| last.index));
-        let slots = SlotRing::new(CHUNK as usize).forgetting_replies(machine.reply_bytes_max());
+        let in_flight =
+            InFlightRing::new(CHUNK as usize).forgetting_replies(machine.reply_bytes_max());
         let records = FrameSequence::NONE..=FrameSequence::NONE;
         Self {
             machine,
-            slots,
+            in_flight,
             committed_mark,
             applied,
             applied_mark,
@@ -150,7 +151,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 self.apply(&chunk)?;
                 chunk = chunk.after(frame.header.first().at(index)).ok_or_else(undecodable)?;
             }
-            let kind = self.slots.classify(index, footprint, rest.offset());
+            let kind = self.in_flight.classify(index, footprint, rest.offset());
             chunk.count += 1;
             chunk.skip += len;
             if kind == RangeKind::Barrier {
@@ -167,7 +168,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             return Ok(());
         }
         let Chunk { first, count, barrier, body: encoded, .. } = *chunk;
-        let parts = RangeParts { slots: &self.slots, first, count, barrier, encoded };
+        let parts = RangeParts { in_flight: &self.in_flight, first, count, barrier, encoded };
         // If a chunk of the snapshot cannot be read back, the machine is not to blame.
         let failed = |failed: Failed| match failed.damage {
             Some(place) => OpenError::Corrupt(*place),

@@ -10,15 +10,15 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::numbers::Mark;
 
-/// The id of a waiter, which stays unique after its place is reused.
+/// The id of a waiter, which stays unique after its seat is reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WaiterId {
-    pub(super) slot: u32,
-    /// Number of waiters that have had the slot.
+    pub(super) seat: u32,
+    /// Number of waiters that have had the seat.
     pub(super) turn: u32,
 }
 
-/// A waiter's place in an order.
+/// A waiter's ticket in an order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Ticket {
     pub(super) index: u64,
@@ -142,8 +142,8 @@ mod tests {
 
     use super::*;
 
-    fn ticket(index: u64, slot: u32) -> Ticket {
-        Ticket { index, id: WaiterId { slot, turn: 0 } }
+    fn ticket(index: u64, seat: u32) -> Ticket {
+        Ticket { index, id: WaiterId { seat, turn: 0 } }
     }
 
     proptest! {
@@ -153,10 +153,10 @@ mod tests {
         ) {
             let mut order = Order::default();
             let mut model: BTreeSet<Ticket> = BTreeSet::new();
-            for (slot, (step, index)) in steps.into_iter().enumerate() {
+            for (seat, (step, index)) in steps.into_iter().enumerate() {
                 match step {
                     0 | 1 => {
-                        let ticket = ticket(index, u32::try_from(slot).unwrap());
+                        let ticket = ticket(index, u32::try_from(seat).unwrap());
                         order.add(ticket);
                         model.insert(ticket);
                     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::order::WaiterId;
-use super::places::Target;
+use super::seats::Target;
 use super::waiters::Seen;
 use super::watermark::{Progress, Stage};
 use crate::error::WaitError;
@@ -28,7 +28,7 @@ impl<'a> Wait<'a> {
     /// Begins a wait. From here on a truncation of the entry decides the wait, even if another
     /// entry takes its index.
     pub(crate) fn begin(progress: &'a Progress, index: u64, stage: Stage) -> Self {
-        Self { progress, index, stage, since: progress.waiters.cuts(), id: None }
+        Self { progress, index, stage, since: progress.waiters.truncations(), id: None }
     }
 
     /// Whether the stage covers the index. A mark is one more than the index it covers, so

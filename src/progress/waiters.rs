@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
-use super::cuts::Cuts;
 use super::order::{Order, Ticket, WaiterId};
-use super::places::{Kind, Places, Target};
+use super::seats::{Kind, Seats, Target};
+use super::truncations::RecentTruncations;
 use super::watermark::Stage;
 use crate::bytes::nanos;
 use crate::numbers::Mark;
@@ -60,7 +60,7 @@ pub(crate) struct Waiters {
     /// the end.
     tells_tasks: AtomicBool,
     /// Number of truncations.
-    cuts: AtomicU64,
+    truncations: AtomicU64,
     list: Mutex<List>,
     /// Number of wakers that panicked.
     panicked: AtomicU64,
@@ -70,10 +70,10 @@ pub(crate) struct Waiters {
 
 #[derive(Debug, Default)]
 struct List {
-    places: Places,
+    seats: Seats,
     threads: [Order; Stage::ALL.len()],
     tasks: [Order; Stage::ALL.len()],
-    cuts: Cuts,
+    truncations: RecentTruncations,
     /// Tasks whose wakers are due and not yet called: their index is covered, or their entry is
     /// gone.
     told: VecDeque<WaiterId>,
@@ -88,7 +88,7 @@ impl Default for Waiters {
             threads: none(),
             tasks: none(),
             tells_tasks: AtomicBool::new(false),
-            cuts: AtomicU64::new(0),
+            truncations: AtomicU64::new(0),
             list: Mutex::new(Rank::Waiters, List::default()),
             panicked: AtomicU64::new(0),
             longest_ns: AtomicU64::new(0),
@@ -103,8 +103,8 @@ impl Waiters {
     }
 
     fn update_lowest(&self, list: &mut List, kind: Kind, stage: Stage) {
-        let (places, order) = list.order(kind, stage);
-        let first = order.first(|ticket| places.is_queued(ticket));
+        let (seats, order) = list.order(kind, stage);
+        let first = order.first(|ticket| seats.is_queued(ticket));
         let lowest = first.map_or(NONE, |ticket| ticket.index);
         self.lowest(kind, stage).store(lowest, Ordering::Relaxed);
     }
@@ -179,8 +179,8 @@ impl Waiters {
         loop {
             while let Some(id) = list.told.pop_front() {
                 // A task that has looked meanwhile knows.
-                let place = list.places.get(id);
-                if let Some(Target::Task(waker)) = place.and_then(|place| place.target.take()) {
+                let seat = list.seats.get(id);
+                if let Some(Target::Task(waker)) = seat.and_then(|seat| seat.target.take()) {
                     return Some(waker);
                 }
             }
@@ -219,12 +219,12 @@ impl Waiters {
     }
 
     /// Unparks each thread, and makes each task's waker due, that waits for a truncated index.
-    /// Everything from mark `cut` on was truncated, of the entries below mark `submitted`.
-    pub(crate) fn truncate(&self, cut: Mark, submitted: Mark) {
+    /// Everything from mark `left` on was truncated, of the entries below mark `submitted`.
+    pub(crate) fn truncate(&self, left: Mark, submitted: Mark) {
         let mut list = self.list.lock();
-        list.cuts.add(cut, submitted);
-        self.cuts.store(list.cuts.count(), Ordering::Release);
-        if list.truncate(cut, submitted) {
+        list.truncations.add(left, submitted);
+        self.truncations.store(list.truncations.count(), Ordering::Release);
+        if list.truncate(left, submitted) {
             self.tells_tasks.store(true, Ordering::Relaxed);
         }
     }
@@ -253,15 +253,15 @@ impl Waiters {
     // ---- Calls of waiters ----
 
     /// Number of truncations, for [`Waiters::was_cut`].
-    pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Acquire)
+    pub(crate) fn truncations(&self) -> u64 {
+        self.truncations.load(Ordering::Acquire)
     }
 
     /// Whether the entry at `index` was truncated after the first `since` truncations.
     pub(crate) fn was_cut(&self, index: u64, since: u64) -> bool {
         // The mark that a replacement moved was loaded with Acquire, so its truncation is visible
         // here.
-        self.cuts() != since && self.list.lock().cuts.covers(index, since)
+        self.truncations() != since && self.list.lock().truncations.covers(index, since)
     }
 
     /// Registers a waiter whose wait began after `since` truncations.
@@ -274,8 +274,8 @@ impl Waiters {
     ) -> (WaiterId, Seen) {
         let kind = target.kind();
         let mut list = self.list.lock();
-        let truncated = list.cuts.covers(index, since);
-        let id = list.places.add(index, stage, target);
+        let truncated = list.truncations.covers(index, since);
+        let id = list.seats.add(index, stage, target);
         list.queue(kind, stage, Ticket { index, id });
         self.lower(kind, stage, index);
         let seen = Seen { truncated, reached: false };
@@ -296,10 +296,10 @@ impl Waiters {
     pub(crate) fn renew_thread(&self, id: WaiterId, thread: impl FnOnce() -> Thread) -> Seen {
         let mut list = self.list.lock();
         let seen = list.seen(id);
-        if let Some(place) = list.places.get(id)
+        if let Some(seat) = list.seats.get(id)
             && !seen.is_settled()
         {
-            place.target.get_or_insert_with(|| Target::Thread(thread()));
+            seat.target.get_or_insert_with(|| Target::Thread(thread()));
         }
         self.wait_on(list, id, seen)
     }
@@ -309,13 +309,13 @@ impl Waiters {
     pub(crate) fn renew_task(&self, id: WaiterId, waker: &Waker) -> Seen {
         let mut list = self.list.lock();
         let mut before = None;
-        let is_same = list.places.get(id).is_some_and(|place| place.has_waker(waker));
+        let is_same = list.seats.get(id).is_some_and(|seat| seat.has_waker(waker));
         if !is_same {
             drop(list);
             let waker = waker.clone();
             list = self.list.lock();
-            let place = list.places.get(id);
-            before = place.and_then(|place| place.target.replace(Target::Task(waker)));
+            let seat = list.seats.get(id);
+            before = seat.and_then(|seat| seat.target.replace(Target::Task(waker)));
         }
         let seen = list.seen(id);
         let seen = self.wait_on(list, id, seen);
@@ -325,12 +325,12 @@ impl Waiters {
 
     /// Puts a waiter that was taken off its order back, unless its wait is settled.
     fn wait_on(&self, mut list: MutexGuard<'_, List>, id: WaiterId, seen: Seen) -> Seen {
-        if let Some(place) = list.places.get(id)
-            && !place.queued
+        if let Some(seat) = list.seats.get(id)
+            && !seat.queued
             && !seen.is_settled()
         {
-            let (kind, index, stage) = (place.kind, place.index, place.stage);
-            place.queued = true;
+            let (kind, index, stage) = (seat.kind, seat.index, seat.stage);
+            seat.queued = true;
             list.queue(kind, stage, Ticket { index, id });
             self.lower(kind, stage, index);
         }
@@ -343,10 +343,10 @@ impl Waiters {
     /// Removes a waiter. Returns whether its entry was truncated before it was reached.
     pub(crate) fn deregister(&self, id: WaiterId) -> bool {
         let mut list = self.list.lock();
-        let Some(gone) = list.places.remove(id) else { return false };
+        let Some(gone) = list.seats.remove(id) else { return false };
         if gone.queued {
-            let (places, order) = list.order(gone.kind, gone.stage);
-            order.leave(|ticket| places.is_queued(ticket));
+            let (seats, order) = list.order(gone.kind, gone.stage);
+            order.leave(|ticket| seats.is_queued(ticket));
             if self.lowest(gone.kind, gone.stage).load(Ordering::Relaxed) == gone.index {
                 self.update_lowest(&mut list, gone.kind, gone.stage);
             }
@@ -361,7 +361,7 @@ impl Waiters {
     pub(crate) fn capacity(&self) -> (usize, usize) {
         let list = self.list.lock();
         let orders = list.threads.iter().chain(&list.tasks);
-        (list.places.capacity(), orders.map(Order::capacity).sum())
+        (list.seats.capacity(), orders.map(Order::capacity).sum())
     }
 
     // ---- Figures ----
@@ -385,9 +385,9 @@ impl Seen {
 }
 
 impl List {
-    fn order(&mut self, kind: Kind, stage: Stage) -> (&Places, &mut Order) {
+    fn order(&mut self, kind: Kind, stage: Stage) -> (&Seats, &mut Order) {
         let orders = if kind == Kind::Thread { &mut self.threads } else { &mut self.tasks };
-        (&self.places, &mut orders[stage.at()])
+        (&self.seats, &mut orders[stage.at()])
     }
 
     fn queue(&mut self, kind: Kind, stage: Stage, ticket: Ticket) {
@@ -397,16 +397,16 @@ impl List {
     /// Takes the first waiter of an order, if it is due.
     fn take_due(&mut self, kind: Kind, stage: Stage, due: Due) -> Option<Target> {
         loop {
-            let (places, order) = self.order(kind, stage);
-            let first = order.first(|ticket| places.is_queued(ticket))?;
+            let (seats, order) = self.order(kind, stage);
+            let first = order.first(|ticket| seats.is_queued(ticket))?;
             if matches!(due, Due::Below(mark) if !mark.covers(first.index)) {
                 return None;
             }
             order.remove_first();
-            let place = self.places.get(first.id)?;
-            place.queued = false;
-            place.reached |= due != Due::All && !place.truncated;
-            if let Some(target) = place.target.take() {
+            let seat = self.seats.get(first.id)?;
+            seat.queued = false;
+            seat.reached |= due != Due::All && !seat.truncated;
+            if let Some(target) = seat.target.take() {
                 return Some(target);
             }
         }
@@ -415,7 +415,7 @@ impl List {
     /// Notes the tasks that are due, a few at a time. Returns whether any ticket was.
     fn tell(&mut self, stage: Stage, due: Due) -> bool {
         let order = &mut self.tasks[stage.at()];
-        // Read the tickets first, then the places, so that the processor waits for all of these at
+        // Read the tickets first, then the seats, so that the processor waits for all of these at
         // once.
         let mut tickets = [const { None }; TASKS];
         for ticket in &mut tickets {
@@ -428,10 +428,10 @@ impl List {
             }
         }
         for ticket in tickets.iter().flatten() {
-            match self.places.get(ticket.id).filter(|place| place.queued) {
-                Some(place) => {
-                    place.queued = false;
-                    place.reached |= due != Due::All && !place.truncated;
+            match self.seats.get(ticket.id).filter(|seat| seat.queued) {
+                Some(seat) => {
+                    seat.queued = false;
+                    seat.reached |= due != Due::All && !seat.truncated;
                     self.told.push_back(ticket.id);
                 }
                 None => order.has_died(),
@@ -442,18 +442,18 @@ impl List {
 
     /// Marks the waiters whose entries are gone, unparks the threads, and notes the tasks. Returns
     /// whether there are any.
-    fn truncate(&mut self, cut: Mark, submitted: Mark) -> bool {
+    fn truncate(&mut self, left: Mark, submitted: Mark) -> bool {
         let before = self.told.len();
-        let Self { places, threads, tasks, told, .. } = self;
-        for ticket in threads.iter().flat_map(|order| order.between(cut, submitted)) {
-            if let Some(Target::Thread(thread)) = places.truncate(&ticket) {
+        let Self { seats, threads, tasks, told, .. } = self;
+        for ticket in threads.iter().flat_map(|order| order.between(left, submitted)) {
+            if let Some(Target::Thread(thread)) = seats.truncate(&ticket) {
                 // This is done under the lock, because a truncation is rare, and unparking a thread
                 // runs no foreign code.
                 thread.unpark();
             }
         }
-        for ticket in tasks.iter().flat_map(|order| order.between(cut, submitted)) {
-            if places.truncate(&ticket).is_some() {
+        for ticket in tasks.iter().flat_map(|order| order.between(left, submitted)) {
+            if seats.truncate(&ticket).is_some() {
                 told.push_back(ticket.id);
             }
         }
@@ -461,10 +461,10 @@ impl List {
     }
 
     fn seen(&mut self, id: WaiterId) -> Seen {
-        let place = self.places.get(id);
+        let seat = self.seats.get(id);
         Seen {
-            truncated: place.as_ref().is_some_and(|place| place.truncated),
-            reached: place.is_some_and(|place| place.reached),
+            truncated: seat.as_ref().is_some_and(|seat| seat.truncated),
+            reached: seat.is_some_and(|seat| seat.reached),
         }
     }
 }

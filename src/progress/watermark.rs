@@ -91,7 +91,7 @@ pub(crate) struct Progress {
 }
 
 /// Truncations that the log writer has not completed yet. Completions before them count only up to
-/// where they cut.
+/// which they leave.
 #[derive(Debug, Default)]
 struct LogMarks {
     /// Frame sequence of each truncation, and the mark that it leaves, in order.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::slots::SlotRing;
+use super::in_flight_ring::InFlightRing;
 use crate::bytes::at_most;
 use crate::codec::Extent;
 use crate::error::Poison;
@@ -15,10 +15,10 @@ use crate::numbers::Mark;
 /// Knowledge about a range's entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RangeKind {
-    /// Entries without slots. Their footprints are not known yet, so there may be barriers among
-    /// them.
+    /// Entries that are not in the in-flight ring yet. Their footprints are not known yet, so there
+    /// may be barriers among them.
     Unclassified,
-    /// Entries with their slots, each of one partition.
+    /// Entries in the in-flight ring, each of one partition.
     Entries,
     /// A single entry that concerns all partitions.
     Barrier,
@@ -71,11 +71,15 @@ impl IndexRange {
         joins
     }
 
-    /// The first `count` entries, and the others, of which there is one at least. The entries have
-    /// their slots.
-    pub(crate) fn split(self, count: u32, slots: &SlotRing) -> Result<(Self, Self), Poison> {
+    /// The first `count` entries, and the others, of which there is one at least. The entries are
+    /// in the in-flight ring.
+    pub(crate) fn split(
+        self,
+        count: u32,
+        in_flight: &InFlightRing,
+    ) -> Result<(Self, Self), Poison> {
         let first = self.first + u64::from(count);
-        let (extent, rest) = slots.split(self.extent, first)?;
+        let (extent, rest) = in_flight.split(self.extent, first)?;
         let others = Self { first, count: self.count - count, extent: rest, ..self };
         Ok((Self { count, extent, ..self }, others))
     }

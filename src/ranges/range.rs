@@ -5,19 +5,19 @@ use std::cell::Cell;
 use crate::codec::{self, Encoded, PayloadRef};
 use crate::entry::{LogId, Reply};
 use crate::error::Fatal;
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::partition::Partition;
-use crate::ranges::slots::SlotRing;
 
 /// The parts of an [`EntryRange`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RangeParts<'a> {
-    pub(crate) slots: &'a SlotRing,
+    pub(crate) in_flight: &'a InFlightRing,
     /// Log id of the first entry.
     pub(crate) first: LogId,
     pub(crate) count: u32,
     /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     pub(crate) barrier: bool,
-    /// The encoded entries, with their place: a slot has an offset in the same segment.
+    /// The encoded entries, with their place: the ring has offsets in the same segment.
     pub(crate) encoded: Encoded<'a>,
 }
 
@@ -26,13 +26,13 @@ pub(crate) struct RangeParts<'a> {
 /// It has the bytes of its entries; an `IndexRange` only has their place.
 #[derive(Debug)]
 pub struct EntryRange<'a> {
-    pub(crate) slots: &'a SlotRing,
+    pub(crate) in_flight: &'a InFlightRing,
     /// Log id of the first entry.
     first: LogId,
     count: u32,
     /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
-    /// The encoded entries, with their place: a slot has an offset in the same segment.
+    /// The encoded entries, with their place: the ring has offsets in the same segment.
     encoded: Encoded<'a>,
     /// The index being applied, by which a panic is located.
     pub(crate) progress: &'a Cell<u64>,
@@ -41,9 +41,9 @@ pub struct EntryRange<'a> {
 impl<'a> EntryRange<'a> {
     /// Makes a range of its parts. `progress` has the index being applied, from the first one on.
     pub(crate) fn new(parts: RangeParts<'a>, progress: &'a Cell<u64>) -> Self {
-        let RangeParts { slots, first, count, barrier, encoded } = parts;
+        let RangeParts { in_flight, first, count, barrier, encoded } = parts;
         progress.set(first.index);
-        Self { slots, first, count, barrier, encoded, progress }
+        Self { in_flight, first, count, barrier, encoded, progress }
     }
 
     /// Log id of the first entry, of any partition.
@@ -84,7 +84,7 @@ impl<'a> EntryRange<'a> {
         if position >= self.count {
             return None;
         }
-        let hash = self.slots.hash(self.first.index + u64::from(position));
+        let hash = self.in_flight.hash(self.first.index + u64::from(position));
         partition.owns(hash).then_some(hash)
     }
 }
@@ -120,7 +120,7 @@ impl<'a> Iterator for Entries<'a> {
             let position = self.next;
             self.next += 1;
             let index = range.first.index + u64::from(position);
-            let (hash, offset) = range.slots.read(index);
+            let (hash, offset) = range.in_flight.read(index);
             if !range.barrier && !self.partition.owns(hash) {
                 continue;
             }
@@ -141,15 +141,15 @@ impl<'a> Iterator for Entries<'a> {
 /// The destination of a range's replies.
 #[derive(Debug)]
 pub struct Replies<'a> {
-    pub(crate) slots: &'a SlotRing,
+    pub(crate) in_flight: &'a InFlightRing,
     pub(crate) rejected: u64,
     /// Index and length of the first reply with more bytes than declared.
     pub(crate) too_long: Option<(u64, usize)>,
 }
 
 impl<'a> Replies<'a> {
-    pub(crate) fn new(slots: &'a SlotRing) -> Self {
-        Self { slots, rejected: 0, too_long: None }
+    pub(crate) fn new(in_flight: &'a InFlightRing) -> Self {
+        Self { in_flight, rejected: 0, too_long: None }
     }
 
     /// Sets the reply of an entry of the current range; the last call counts.
@@ -162,7 +162,7 @@ impl<'a> Replies<'a> {
     pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
         let index = entry.log_id.index;
         self.note_rejection(index, matches!(reply, Reply::Rejected(_)));
-        if !self.slots.set_reply(index, &reply) {
+        if !self.in_flight.set_reply(index, &reply) {
             self.refuse(index, reply.as_bytes().map_or(0, <[u8]>::len));
         }
     }
@@ -173,7 +173,7 @@ impl<'a> Replies<'a> {
     pub fn set_bytes(&mut self, entry: &EntryRef<'_>, bytes: &[u8]) {
         let index = entry.log_id.index;
         self.note_rejection(index, false);
-        if !self.slots.set_reply_bytes(index, bytes) {
+        if !self.in_flight.set_reply_bytes(index, bytes) {
             self.refuse(index, bytes.len());
         }
     }
@@ -181,7 +181,7 @@ impl<'a> Replies<'a> {
     /// Counts a rejected entry once, however often its reply is set.
     #[inline]
     fn note_rejection(&mut self, index: u64, is: bool) {
-        let was = self.slots.is_rejected(index);
+        let was = self.in_flight.is_rejected(index);
         self.rejected = self.rejected + u64::from(is) - u64::from(was && self.rejected > 0);
     }
 

@@ -40,7 +40,7 @@ ranks! {
     Appender,
     /// The place of one worker. Of several workers the lower number comes first.
     WorkerPlace,
-    /// The log writer's place.
+    /// The log writer's post.
     LogWriter,
     /// A log's appender, until an engine takes it.
     UntakenAppender,

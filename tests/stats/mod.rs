@@ -109,7 +109,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("StateMachineStats.cache_evictions", "cache_figures_are_none_without_a_cache"),
     ("MemoryStats.images", "memory_is_told_by_what_it_is_for"),
     ("MemoryStats.log_queue", "memory_is_told_by_what_it_is_for"),
-    ("MemoryStats.slots", "memory_is_told_by_what_it_is_for"),
+    ("MemoryStats.in_flight", "memory_is_told_by_what_it_is_for"),
     ("MemoryStats.rings", "memory_is_told_by_what_it_is_for"),
     ("MemoryStats.stamps", "memory_is_told_by_what_it_is_for"),
     ("DiskStats.segments", "the_disk_is_told_by_what_takes_it"),
@@ -434,8 +434,8 @@ fn memory_grows_by_what_is_configured() {
         assert_eq!(manager.stats().memory_bytes, manager.memory_bytes());
         manager.memory_bytes()
     };
-    // An entry has two slots of 32 bytes and a stamp of 24; a ring has 40 bytes for each range, at
-    // most 4,096 ranges.
+    // An entry has twice 32 bytes in the in-flight ring, and a stamp of 24. A ring of a worker has
+    // 40 bytes for each range, at most 4,096 ranges.
     assert_eq!(bytes(8192, 1) - bytes(4096, 1), 4096 * (64 + 24));
     assert_eq!(bytes(4096, 2) - bytes(4096, 1), 4096 * 40);
     let scratch = Scratch::new();
@@ -453,8 +453,8 @@ fn memory_is_told_by_what_it_is_for() {
         let config = scratch.config().segment_bytes(64 << 10).segment_images(images);
         let machine = PersistentStateMachine::open(config).unwrap();
         let stats = manage(machine, apply_config(workers).pipeline_depth(depth)).stats();
-        let MemoryStats { images, log_queue, slots, rings, stamps, .. } = stats.memory;
-        assert_eq!(images + log_queue + slots + rings + stamps, stats.memory_bytes);
+        let MemoryStats { images, log_queue, in_flight, rings, stamps, .. } = stats.memory;
+        assert_eq!(images + log_queue + in_flight + rings + stamps, stats.memory_bytes);
         // Only the key's place in a table counts.
         assert!(stats.machine.memory_bytes.is_some_and(|bytes| bytes > 0));
         assert_eq!(stats.machine.disk_bytes, None, "the log has everything");
@@ -465,7 +465,7 @@ fn memory_is_told_by_what_it_is_for() {
     assert_eq!(stats(4096, 1, 4).images - one.images, 64 << 10);
     assert_eq!(stats(4096, 2, 3).rings, one.rings * 2);
     let deep = stats(8192, 1, 3);
-    assert_eq!((deep.slots - one.slots, deep.stamps - one.stamps), (4096 * 64, 4096 * 24));
+    assert_eq!((deep.in_flight - one.in_flight, deep.stamps - one.stamps), (4096 * 64, 4096 * 24));
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn memory_of(scratch: &Scratch, config: PersistentConfig, apply: ApplyConfig) ->
     let machine = PersistentStateMachine::open(config).unwrap();
     let manager = manage(machine, apply);
     let stats = manager.stats();
-    let MemoryStats { images, log_queue, slots, rings, stamps, .. } = stats.memory;
-    assert_eq!(images + log_queue + slots + rings + stamps, manager.memory_bytes());
+    let MemoryStats { images, log_queue, in_flight, rings, stamps, .. } = stats.memory;
+    assert_eq!(images + log_queue + in_flight + rings + stamps, manager.memory_bytes());
     manager.close(LONG).unwrap();
     std::fs::remove_dir_all(scratch.path()).unwrap();
     stats.memory
@@ -35,7 +35,7 @@ fn the_example_on_the_page_on_operations_is_what_the_defaults_take() {
     let parts = [
         ("images ", memory.images),
         ("log_queue ", memory.log_queue),
-        ("slots ", memory.slots),
+        ("in_flight ", memory.in_flight),
         ("rings ", memory.rings),
         ("stamps ", memory.stamps),
     ];
@@ -59,7 +59,7 @@ fn the_formula_on_the_page_on_operations_holds_for_other_options() {
         let memory = memory_of(&scratch, config, apply.pipeline_depth(depth));
         assert_eq!(memory.images, segment * (images + pinned));
         assert_eq!(memory.log_queue, log_queue);
-        assert_eq!(memory.slots, (2 * depth).next_power_of_two() * 32);
+        assert_eq!(memory.in_flight, (2 * depth).next_power_of_two() * 32);
         assert_eq!(memory.rings, workers * 40 * depth.clamp(64, 4096));
         assert_eq!(memory.stamps, 24 * depth.max(64).next_power_of_two());
     }

@@ -370,7 +370,7 @@ fn memory(stats: &ApplyStats, out: &mut Samples<'_>) -> fmt::Result {
     for (kind, bytes) in [
         ("images", memory.images),
         ("log_queue", memory.log_queue),
-        ("slots", memory.slots),
+        ("in_flight", memory.in_flight),
         ("rings", memory.rings),
         ("stamps", memory.stamps),
     ] {

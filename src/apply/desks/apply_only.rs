@@ -49,7 +49,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         let (mut first, last) = indexes.into_inner();
         let most = (self.engine.pipeline().config().pipeline_depth as u64).max(1);
         while first <= last {
-            // Limit the call to the slots that exist for replies.
+            // Limit the call to the replies that the in-flight ring has room for.
             let end = last.min(first.saturating_add(most - 1));
             let left = timeout.saturating_sub(began.elapsed());
             apply_committed(self.engine.pipeline(), first..=end, left, replies)?;
@@ -103,7 +103,7 @@ fn apply_committed<M: StateMachine>(
     let (first, last) = (*indexes.start(), *indexes.end());
     let mut claim = pipeline.in_flight().claim(pipeline);
     // Claim and commit under one lock. A caller that has claimed and waits for the appender
-    // keeps slots that the holder of the appender may wait for.
+    // keeps room that the holder of the appender may wait for.
     let (applied_before, committed) = {
         let mut appending = pipeline.log_desk().appending();
         let applied_before = pipeline.progress().applied_mark();
@@ -211,7 +211,7 @@ impl<M: StateMachine> Records<'_, M> {
                 Err(error) => tracing::warn!(%error, "the disk is slow: waiting on"),
             }
         }
-        let workers = self.pipeline.workers().take_places();
+        let workers = self.pipeline.workers().take_posts();
         let mut mark = Mark::NONE;
         for batch in places.chunks(self.pipeline.staged_at_once()) {
             for (log_id, extent) in batch {
@@ -231,7 +231,7 @@ impl<M: StateMachine> Records<'_, M> {
         self.pipeline.progress().apply_only_to(mark)
     }
 
-    /// Applies one entry, with every worker's place taken.
+    /// Applies one entry, with every worker's post taken.
     fn run_record(&self, log_id: LogId, extent: Extent) -> Result<(), Poison> {
         let index = log_id.index;
         let gone = "the segment of a record is gone";
@@ -242,10 +242,10 @@ impl<M: StateMachine> Records<'_, M> {
         let (payload, _) =
             codec::decode(encoded).map_err(|_| Poison::Internal("a record does not decode"))?;
         let footprint = self.pipeline.guarded(|footprint| Ok(footprint(index, &payload)))?;
-        let kind = self.pipeline.in_flight().slots().classify(index, footprint, extent.start());
+        let kind = self.pipeline.in_flight().ring().classify(index, footprint, extent.start());
         let barrier = kind == RangeKind::Barrier;
-        let slots = self.pipeline.in_flight().slots();
-        let parts = RangeParts { slots, first: log_id, count: 1, barrier, encoded };
+        let in_flight = self.pipeline.in_flight().ring();
+        let parts = RangeParts { in_flight, first: log_id, count: 1, barrier, encoded };
         let rejected = run_machine(self.pipeline.machine(), parts, Partition::WHOLE)?;
         self.pipeline.counters().reject(rejected);
         Ok(())

@@ -95,9 +95,9 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
             if is_kept {
                 return Ok(());
             }
-            let places = self.pipeline.workers().take_places();
+            let posts = self.pipeline.workers().take_posts();
             let loaded = self.load(snapshot);
-            drop(places);
+            drop(posts);
             // Reads see the new state from here on. After a failure, only a new opening tells what
             // is durable.
             changed = loaded.is_ok();
@@ -171,9 +171,9 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         let held = pause.appender_applied(timeout.saturating_sub(began.elapsed()));
         let mut appending = held.map_err(snapshot_error)?;
         let log_id = self.check_installable(snapshot)?;
-        let places = self.pipeline.workers().take_places();
+        let posts = self.pipeline.workers().take_posts();
         self.load(snapshot)?;
-        drop(places);
+        drop(posts);
         appending.appender.close_frame();
         let started = appending.appender.start_over(log_id, None);
         started.map_err(|poison| self.pipeline.signals().fail(poison))?;

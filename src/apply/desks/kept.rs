@@ -90,9 +90,9 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         snapshot: &Snapshot,
         disk: &dyn Disk,
     ) -> Result<(), SnapshotError> {
-        let places = self.pipeline.workers().take_places();
+        let posts = self.pipeline.workers().take_posts();
         let loaded = self.load(snapshot);
-        drop(places);
+        drop(posts);
         let Err(error) = loaded else { return Ok(()) };
         let name = snapshot.log_id().map(|log_id| snapshot_name(log_id.index));
         if let Some(name) = name.filter(|_| error.is_disk_full()) {

@@ -56,7 +56,7 @@ impl LogDesk {
     }
 
     /// Takes steps of the log writer until `is_done`. Waits while another thread is in the log
-    /// writer's place. Returns whether it was done in time.
+    /// writer's post. Returns whether it was done in time.
     pub(in crate::apply) fn write_until(
         &self,
         timeout: Duration,
@@ -89,7 +89,7 @@ impl LogDesk {
         // After a failure nothing is due any more.
         let log = self.log().filter(|_| self.progress.poison.get().is_none())?;
         let due = log.next_due();
-        // The look took the log writer's place, where a caller may have met it.
+        // The look took the log writer's post, where a caller may have met it.
         self.signals.writer_bell().ring();
         due
     }
@@ -161,7 +161,7 @@ impl LogDesk {
         self.leave_writer();
     }
 
-    /// Hands the log writer's place back to its thread, with the work that is due now or by time.
+    /// Hands the log writer's post back to its thread, with the work that is due now or by time.
     /// The thread may have gone to sleep before any work was due by time.
     pub(in crate::apply) fn leave_writer(&self) {
         if self.writer_has_work() {

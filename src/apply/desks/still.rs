@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use super::views::HeldPlaces;
+use super::views::PausedWorkers;
 use super::write::report;
 use crate::apply::manager::snapshots::SnapshotReport;
 use crate::contract::machine::StateMachine;
@@ -20,23 +20,23 @@ const LOOK_ENTRIES: u32 = 4096;
 /// A state that does not change while it is written.
 pub(super) enum Still<'a, M: StateMachine> {
     View(View),
-    /// The last entry in the state is this one, and nothing is applied until the places are
+    /// The last entry in the state is this one, and nothing is applied until the posts are
     /// released.
-    Held(&'a M, Option<LogId>, Cell<Option<HeldPlaces<'a, M>>>),
+    Paused(&'a M, Option<LogId>, Cell<Option<PausedWorkers<'a, M>>>),
 }
 
 impl<M: StateMachine> Still<'_, M> {
     pub(super) fn log_id(&self) -> Option<LogId> {
         match self {
             Self::View(view) => view.log_id(),
-            Self::Held(_, applied, _) => *applied,
+            Self::Paused(_, applied, _) => *applied,
         }
     }
 
     pub(super) fn meta(&self) -> SnapshotMeta {
         match self {
             Self::View(view) => view.meta(),
-            Self::Held(machine, applied, _) => {
+            Self::Paused(machine, applied, _) => {
                 let membership = machine.last_membership();
                 SnapshotMeta {
                     log_id: *applied,
@@ -56,13 +56,13 @@ impl<M: StateMachine> Still<'_, M> {
     ) -> Result<Summary, SnapshotError> {
         match self {
             Self::View(view) => view.write(writer, meta, stopping),
-            Self::Held(machine, _, places) => {
+            Self::Paused(machine, _, posts) => {
                 let mut writer = writer.blob();
                 let aside = set_aside();
                 let written = machine.snapshot(&mut writer);
                 drop(aside);
                 // The machine has written everything, so the workers need not wait for the disk.
-                drop(places.take());
+                drop(posts.take());
                 written?;
                 if stopping() {
                     return Err(SnapshotError::Closed);

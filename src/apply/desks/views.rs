@@ -39,18 +39,18 @@ pub(in crate::apply) fn take_view<M: StateMachine>(
 /// Runs `look` while nothing is applied, with the last entry in the state. Everything given to the
 /// workers before is in the state. The workers continue when `look` releases their places, at the
 /// latest when it returns.
-pub(in crate::apply) fn while_held<M: StateMachine, R>(
+pub(in crate::apply) fn while_paused<M: StateMachine, R>(
     pipeline: &Pipeline<M>,
-    look: impl FnOnce(&M, Option<LogId>, HeldPlaces<'_, M>) -> R,
+    look: impl FnOnce(&M, Option<LogId>, PausedWorkers<'_, M>) -> R,
 ) -> Result<R, Poison> {
     let _turn = pipeline.pauses().turn();
     pipeline.end_linger()?;
     let pause = Pause::begin(pipeline);
     let appending = pause.appender_idle()?;
-    let places = pipeline.workers().take_places();
+    let posts = pipeline.workers().take_posts();
     let applied = pipeline.applied_in(&appending);
     drop(appending);
-    Ok(look(pipeline.machine(), applied, HeldPlaces { places, _pause: pause }))
+    Ok(look(pipeline.machine(), applied, PausedWorkers { posts, _pause: pause }))
 }
 
 /// Puts the view token behind the entries given to the workers; returns false if there is no room
@@ -69,18 +69,18 @@ fn push_view_token<M: StateMachine>(pipeline: &Pipeline<M>) -> Result<bool, Pois
     Ok(true)
 }
 
-/// Every worker's place. When it is dropped, the places are free first, and then the workers are
+/// Every worker's post. When it is dropped, the posts are free first, and then the workers are
 /// given what came meanwhile.
 #[derive(Debug)]
-pub(crate) struct HeldPlaces<'e, M: StateMachine> {
-    places: Vec<MutexGuard<'e, WorkerState>>,
+pub(crate) struct PausedWorkers<'e, M: StateMachine> {
+    posts: Vec<MutexGuard<'e, WorkerState>>,
     _pause: Pause<'e, M>,
 }
 
-impl<M: StateMachine> Drop for HeldPlaces<'_, M> {
+impl<M: StateMachine> Drop for PausedWorkers<'_, M> {
     fn drop(&mut self) {
-        // The end of the pause locks the appender, which comes before the places.
-        self.places.clear();
+        // The end of the pause locks the appender, which comes before the posts.
+        self.posts.clear();
     }
 }
 

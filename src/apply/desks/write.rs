@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::apply::desks::log_waits::LOG_TIMEOUT;
 use crate::apply::desks::snapshots::SnapshotWork;
 use crate::apply::desks::still::Still;
-use crate::apply::desks::views::{take_view, while_held};
+use crate::apply::desks::views::{take_view, while_paused};
 use crate::apply::manager::snapshots::{CompactionReport, SnapshotReport};
 use crate::contract::machine::StateMachine;
 use crate::contract::view::View;
@@ -109,8 +109,8 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         if self.pipeline.machine().views(Hook::ENGINE).is_some() {
             return write(&Still::View(take_view(self.pipeline)?));
         }
-        let written = while_held(self.pipeline, |machine, applied, places| {
-            let state = Still::Held(machine, applied, Cell::new(Some(places)));
+        let written = while_paused(self.pipeline, |machine, applied, posts| {
+            let state = Still::Paused(machine, applied, Cell::new(Some(posts)));
             catch_unwind(AssertUnwindSafe(|| write(&state)))
         })?;
         written.unwrap_or_else(|_panic| {

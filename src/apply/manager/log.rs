@@ -17,7 +17,7 @@ use crate::log::appender::known::KnownPlaces;
 use crate::log::reader::LogEntries;
 use crate::numbers::SegmentNumber;
 
-/// The extent of the log.
+/// The bounds of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogState {
@@ -140,7 +140,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
         }
         loop {
             let desk = self.engine.pipeline().log_desk();
-            let (before, places) = Extent::with_places(&desk.appending(), log, &range);
+            let (before, places) = LogBounds::with_places(&desk.appending(), log, &range);
             let (first, last) = (before.first, before.last);
             let missing = [*range.start(), *range.end()]
                 .into_iter()
@@ -149,7 +149,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
                 return Err(LogError::NotInLog { index, first, last });
             }
             let found = log.entries(&places, range.clone(), bytes_max);
-            let after = Extent::of(&desk.appending(), log);
+            let after = LogBounds::of(&desk.appending(), log);
             let truncated = after.truncations != before.truncations;
             let given_up = after.segment != before.segment;
             let whole = found.as_ref().is_ok_and(|found| !found.is_empty());
@@ -246,7 +246,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
 }
 
 /// Start and end of a log, and a count that tells whether they have changed.
-struct Extent {
+struct LogBounds {
     first: Option<u64>,
     last: Option<u64>,
     /// Number of its first segment.
@@ -254,7 +254,7 @@ struct Extent {
     truncations: u64,
 }
 
-impl Extent {
+impl LogBounds {
     fn of(appending: &Appending, log: &Log) -> Self {
         // The base moves before anything is removed, and the appender learns it last.
         let segment = log.base().segment;
@@ -263,16 +263,16 @@ impl Extent {
         Self { first: index.first(segment), last, segment, truncations: index.truncations() }
     }
 
-    /// The extent of the log, and the places of the entries of `range` at that moment.
+    /// The bounds of the log, and the places of the entries of `range` at that moment.
     fn with_places(
         appending: &Appending,
         log: &Log,
         range: &RangeInclusive<u64>,
     ) -> (Self, KnownPlaces) {
-        let extent = Self::of(appending, log);
+        let bounds = Self::of(appending, log);
         let (first, last) = (*range.start(), *range.end());
-        let places = appending.appender.known_places(extent.segment, first, last);
-        (extent, places)
+        let places = appending.appender.known_places(bounds.segment, first, last);
+        (bounds, places)
     }
 }
 

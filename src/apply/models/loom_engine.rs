@@ -228,7 +228,7 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         let other = spawn(&engine, |engine| {
             drop(engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap());
         });
-        let held = engine.while_held(|machine, _applied, _places| machine.applied_in(0)).unwrap();
+        let held = engine.while_paused(|machine, _applied, _places| machine.applied_in(0)).unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
         let given = engine.pipeline().progress().applied_mark() == Mark::before(3)

@@ -294,7 +294,7 @@ fn canary_without_the_signals_fences_a_wake_up_is_lost() {
     check(3, the_next_range_comes_while_a_worker_goes_to_sleep);
 }
 
-/// A caller writes in the log writer's place, and leaves a sync that is due by time. Meanwhile the
+/// A caller writes in the log writer's post, and leaves a sync that is due by time. Meanwhile the
 /// log writer's thread goes to sleep without a time.
 fn a_deadline_comes_while_a_thread_goes_to_sleep() {
     let shared = Arc::new((Signal::default(), AtomicBool::new(false)));

@@ -101,7 +101,7 @@ fn propose_some(manager: &ApplyManager<Toy>, sync: bool) -> Vec<Reply> {
         return (0..3).map(|_| manager.propose(payload(), FOREVER).unwrap()).collect();
     }
     let futures: Vec<_> = (0..3).map(|_| manager.propose_async(payload(), FOREVER)).collect();
-    // No future is polled while the other thread needs the slots.
+    // No future is polled while the other thread needs the room.
     let poll = |mut future: Proposal| {
         let index = future.log_id().unwrap().index;
         manager.wait_for_apply(index, FOREVER).unwrap();

@@ -1,16 +1,16 @@
 //! Reply cells: each reply that a future wants moves to the future's cell when its entry is
 //! applied.
 //!
-//! So a future that is never polled, or is leaked, keeps no slot, and no other call waits for it. A
-//! thread that is about to raise `applied` first moves the replies below the new mark. So a future
-//! that sees its entry acknowledged finds its reply.
+//! So a future that is never polled, or is leaked, keeps no reply in the ring, and no other call
+//! waits for it. A thread that is about to raise `applied` first moves the replies below the new
+//! mark. So a future that sees its entry acknowledged finds its reply.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::entry::Reply;
 use crate::numbers::Mark;
-use crate::ranges::slots::SlotRing;
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, OnceLock, Rank};
 
@@ -67,21 +67,21 @@ impl ReplyCells {
     }
 
     /// Moves the replies of all entries below `mark`, which every partition has applied. The caller
-    /// raises `applied` to `mark` afterwards, which frees their slots.
+    /// raises `applied` to `mark` afterwards, which frees their room in the ring.
     #[inline]
-    pub(crate) fn fill_to(&self, mark: Mark, slots: &SlotRing) {
+    pub(crate) fn fill_to(&self, mark: Mark, in_flight: &InFlightRing) {
         if mark.covers(self.lowest.load(Ordering::Acquire)) {
-            self.fill_slow(mark, slots);
+            self.fill_slow(mark, in_flight);
         }
     }
 
     #[cold]
-    fn fill_slow(&self, mark: Mark, slots: &SlotRing) {
+    fn fill_slow(&self, mark: Mark, in_flight: &InFlightRing) {
         let mut waiting = self.waiting.lock();
         while let Some((index, cell)) = waiting.pop_front_if(|(index, _)| mark.covers(*index)) {
             // A dropped future wants no reply.
             if Arc::strong_count(&cell) > 1 {
-                let reply = slots.reply(index).unwrap_or(Reply::Applied);
+                let reply = in_flight.reply(index).unwrap_or(Reply::Applied);
                 let first = cell.0.set(reply).is_ok();
                 debug_assert!(first, "a cell is filled once");
             }
@@ -101,21 +101,21 @@ mod tests {
 
     #[test]
     fn a_reply_moves_to_its_cell_below_the_mark_and_a_dropped_future_gets_none() {
-        let (cells, slots) = (ReplyCells::new(), SlotRing::new(8));
+        let (cells, in_flight) = (ReplyCells::new(), InFlightRing::new(8));
         let added: Vec<_> = (5..9).map(|index| cells.add(index)).collect();
         for index in 5..9 {
-            slots.fill(index, 0, 0);
-            assert!(slots.set_reply(index, &Reply::Custom(index)));
+            in_flight.fill(index, 0, 0);
+            assert!(in_flight.set_reply(index, &Reply::Custom(index)));
         }
         let dropped = added.into_iter().enumerate().filter(|(at, _)| *at != 1);
         let cells_left: Vec<_> = dropped.map(|(_, cell)| cell).collect();
         let replies = || cells_left.iter().map(|cell| cell.reply().cloned()).collect::<Vec<_>>();
-        cells.fill_to(Mark::before(5), &slots);
+        cells.fill_to(Mark::before(5), &in_flight);
         assert_eq!(replies(), [None, None, None]);
-        cells.fill_to(Mark::before(8), &slots);
+        cells.fill_to(Mark::before(8), &in_flight);
         assert_eq!(replies(), [Some(Reply::Custom(5)), Some(Reply::Custom(7)), None]);
         assert_eq!(cells.lowest.load(Ordering::Relaxed), 8);
-        cells.fill_to(Mark::before(9), &slots);
+        cells.fill_to(Mark::before(9), &in_flight);
         assert_eq!(replies().pop(), Some(Some(Reply::Custom(8))));
         assert_eq!((cells.lowest.load(Ordering::Relaxed), cells.waiting.lock().len()), (NONE, 0));
     }

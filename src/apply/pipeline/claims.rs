@@ -1,4 +1,5 @@
-//! Claims on replies: a slot is not reused before a claimed reply is copied out.
+//! Claims on replies: a reply in the in-flight ring is not overwritten before the claiming call has
+//! copied it out.
 
 use std::fmt;
 
@@ -53,7 +54,7 @@ impl Claims {
 /// The owner of claims.
 pub(crate) trait Released {
     /// Tells the owner that a claim on the replies from `first` on has ended. Entries may be
-    /// waiting for their slots.
+    /// waiting for room in the in-flight ring.
     fn released(&self, first: u64);
 }
 

@@ -12,25 +12,25 @@ use crate::error::Poison;
 use crate::log::appender::Appender;
 use crate::numbers::Mark;
 use crate::progress::watermark::Progress;
+use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Footprint;
-use crate::ranges::slots::SlotRing;
 
 /// The inputs of feeding.
 pub(crate) struct Feeding<'a, F> {
     pub(crate) progress: &'a Progress,
     pub(crate) rings: &'a Rings,
-    pub(crate) slots: &'a SlotRing,
+    pub(crate) in_flight: &'a InFlightRing,
     pub(crate) range_entries_max: u32,
-    /// First index whose slot is still in use.
-    pub(crate) slot_limit: Mark,
+    /// First index for which the in-flight ring has no room.
+    pub(crate) in_flight_limit: Mark,
     pub(crate) footprint: F,
 }
 
 impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
     /// Hands over committed entries that fit. Returns whether there were any.
     pub(crate) fn feed(&self, appender: &mut Appender) -> Result<bool, Poison> {
-        let limit = self.progress.committed_mark().min(self.slot_limit);
+        let limit = self.progress.committed_mark().min(self.in_flight_limit);
         let mut fed = false;
         while let Some(run) = appender.unfed().front().copied() {
             if !limit.covers(run.first) || !self.rings.have_room() {
@@ -39,10 +39,10 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
             let within = at_most(limit.next() - run.first, u32::MAX);
             let count = run.count.min(within).min(self.range_entries_max);
             let (range, rest) = match run.kind {
-                RangeKind::Unclassified => self.unslotted(appender, &run, count)?,
+                RangeKind::Unclassified => self.classify_run(appender, &run, count)?,
                 _ if count == run.count => (run, None),
                 _ => {
-                    let (range, rest) = run.split(count, self.slots)?;
+                    let (range, rest) = run.split(count, self.in_flight)?;
                     (range, Some(rest))
                 }
             };
@@ -56,8 +56,8 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
         Ok(fed)
     }
 
-    /// Gives slots to entries that were appended long before their commit.
-    fn unslotted(
+    /// Puts entries into the in-flight ring that were appended long before their commit.
+    fn classify_run(
         &self,
         appender: &Appender,
         run: &IndexRange,
@@ -78,7 +78,7 @@ impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
                 // A barrier needs a separate range: it waits for the next one.
                 break;
             }
-            kind = self.slots.classify(index, footprint, rest.offset());
+            kind = self.in_flight.classify(index, footprint, rest.offset());
             taken += 1;
             rest = rest.skip(len).ok_or_else(undecoded)?;
         }

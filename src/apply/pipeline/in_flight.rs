@@ -1,4 +1,4 @@
-//! The entries in flight: a slot for each, and the callers that still want its reply.
+//! The entries in flight: their ring, and the callers that still want their replies.
 
 use std::sync::Arc;
 
@@ -7,45 +7,45 @@ use super::claims::{Claim, Claims, Released};
 use crate::entry::Reply;
 use crate::error::OpenError;
 use crate::numbers::Mark;
-use crate::ranges::slots::{REPLY_BYTES_MAX, SlotRing};
+use crate::ranges::in_flight_ring::{InFlightRing, REPLY_BYTES_MAX};
 
 /// Most memory that the replies of bytes of one engine may take, in bytes.
 const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 
-/// The slots of the entries in flight, the claims of calls, and the cells of futures.
+/// The in-flight ring, the claims of calls, and the cells of futures.
 ///
-/// A slot is used again once its entry is applied, its reply is in its cell, and no claim keeps it.
+/// An entry leaves the ring once it is applied, its reply is in its cell, and no claim keeps it.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    slots: SlotRing,
+    ring: InFlightRing,
     claims: Claims,
     cells: ReplyCells,
 }
 
 impl InFlight {
-    /// Makes slots for `entries` entries, with room for the replies that the machine declares.
+    /// Makes a ring for `entries` entries, with room for the replies that the machine declares.
     pub(in crate::apply) fn new(entries: usize, reply_bytes_max: usize) -> Result<Self, OpenError> {
-        let slots = slots_for(entries, reply_bytes_max)?;
-        Ok(Self { slots, claims: Claims::new(), cells: ReplyCells::new() })
+        let ring = ring_for(entries, reply_bytes_max)?;
+        Ok(Self { ring, claims: Claims::new(), cells: ReplyCells::new() })
     }
 
     #[inline]
-    pub(in crate::apply) fn slots(&self) -> &SlotRing {
-        &self.slots
+    pub(in crate::apply) fn ring(&self) -> &InFlightRing {
+        &self.ring
     }
 
-    /// The first index whose slot is taken, by an entry that is not applied or by a claimed reply.
+    /// The mark of the indexes that fit the ring beside unapplied entries and claimed replies.
     /// `unapplied` is the first index that is not applied.
     #[inline]
     pub(in crate::apply) fn limit(&self, unapplied: u64) -> Mark {
         self.limit_from(unapplied.min(self.claims.oldest()))
     }
 
-    /// The first index without a slot, if the slots from `first` on are taken.
+    /// The mark of the indexes that fit the ring, if it keeps everything from `first` on.
     #[inline]
     pub(in crate::apply) fn limit_from(&self, first: u64) -> Mark {
         // There is no index behind the last one.
-        Mark::before(first.saturating_add(self.slots.capacity()))
+        Mark::before(first.saturating_add(self.ring.capacity()))
     }
 
     /// A claim that keeps nothing yet. The caller does not hold the appender; `owner` is told when
@@ -67,18 +67,18 @@ impl InFlight {
     }
 
     /// Moves the replies of entries below `mark` to their cells. The caller raises `applied` to
-    /// `mark` afterwards, which frees their slots.
+    /// `mark` afterwards, which frees their room in the ring.
     #[inline]
     pub(super) fn fill_cells_to(&self, mark: Mark) {
-        self.cells.fill_to(mark, &self.slots);
+        self.cells.fill_to(mark, &self.ring);
     }
 
-    /// The reply of an applied entry, whose slot a claim keeps, or a caller that knows of no later
+    /// The reply of an applied entry. A claim keeps it in the ring, or the caller knows of no later
     /// entry.
     #[inline]
     pub(crate) fn reply(&self, index: u64) -> Reply {
-        // The slot of an entry without a reply of its own has none.
-        self.slots.reply(index).unwrap_or(Reply::Applied)
+        // An entry without a reply of its own has none in the ring.
+        self.ring.reply(index).unwrap_or(Reply::Applied)
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
@@ -87,21 +87,21 @@ impl InFlight {
     }
 }
 
-fn slots_for(entries: usize, reply_bytes_max: usize) -> Result<SlotRing, OpenError> {
+fn ring_for(entries: usize, reply_bytes_max: usize) -> Result<InFlightRing, OpenError> {
     let refuse = |message| Err(OpenError::Config { option: "reply_bytes_max", message });
     if reply_bytes_max > REPLY_BYTES_MAX {
         let message =
             format!("{reply_bytes_max} bytes are more than the {REPLY_BYTES_MAX} of a reply");
         return refuse(message);
     }
-    let bytes = SlotRing::reply_rooms_bytes(entries, reply_bytes_max);
+    let bytes = InFlightRing::reply_rooms_bytes(entries, reply_bytes_max);
     if bytes > REPLY_ROOMS_BYTES_MAX {
         return refuse(format!(
             "replies of {reply_bytes_max} bytes would take {bytes} bytes of memory, more than \
              {REPLY_ROOMS_BYTES_MAX}: lower ApplyConfig::pipeline_depth"
         ));
     }
-    SlotRing::new(entries).with_reply_rooms(reply_bytes_max).map_err(|error| {
+    InFlightRing::new(entries).with_reply_rooms(reply_bytes_max).map_err(|error| {
         OpenError::io("allocating memory for", "replies", std::io::Error::other(error))
     })
 }

@@ -1,7 +1,7 @@
 //! Comparison of resubmitted entries with the log, before anything of the submission is taken.
 //!
 //! The comparison runs without the appender's lock, so a truncation, an installation or a
-//! compaction may change the log meanwhile. Its result counts only if the log's [`Extent`] is the
+//! compaction may change the log meanwhile. Its result counts only if the log's [`Removals`] is the
 //! same afterwards, under the lock.
 
 use crate::apply::desks::log::{Appending, LogDesk};
@@ -32,7 +32,7 @@ const ATTEMPTS_MAX: u32 = 4;
 
 /// Facts that tell whether entries were removed from the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Extent {
+struct Removals {
     truncations: u64,
     base_segment: SegmentNumber,
 }
@@ -43,9 +43,9 @@ type Compared = Result<Result<u64, Difference>, NotRead>;
 #[derive(Debug)]
 pub(in crate::apply) struct Comparing {
     attempts: u32,
-    /// Number of entries at the front that were compared, the extent of the log then, and the
+    /// Number of entries at the front that were compared, the removals by then, and the
     /// result.
-    compared: Option<(usize, Extent, Compared)>,
+    compared: Option<(usize, Removals, Compared)>,
 }
 
 impl Comparing {
@@ -64,14 +64,14 @@ impl Comparing {
         if known.is_empty() {
             return Ok(Some(0));
         }
-        let extent = Extent::of(desk, appending);
+        let removals = Removals::of(desk, appending);
         match self.compared.take() {
             // Entries that another thread submitted meanwhile were not compared.
-            Some((count, before, compared)) if before == extent && count == known.len() => {
+            Some((count, before, compared)) if before == removals && count == known.len() => {
                 return outcome(compared).map(Some);
             }
             // An earlier entry differs, whatever follows it.
-            Some((_, before, Ok(Err(difference)))) if before == extent => {
+            Some((_, before, Ok(Err(difference)))) if before == removals => {
                 return outcome(Ok(Err(difference))).map(Some);
             }
             _ => {}
@@ -83,9 +83,9 @@ impl Comparing {
         // the log's base, each time by at least one segment, and no segment is added meanwhile. So
         // the loop ends.
         loop {
-            let extent = Extent::of(desk, appending);
-            let compared = compare(desk, known, &known_places(appending, extent, known));
-            if Extent::of(desk, appending) == extent {
+            let removals = Removals::of(desk, appending);
+            let compared = compare(desk, known, &known_places(appending, removals, known));
+            if Removals::of(desk, appending) == removals {
                 return outcome(compared).map(Some);
             }
         }
@@ -95,18 +95,18 @@ impl Comparing {
     pub(in crate::apply) fn compare(&mut self, desk: &LogDesk, known: &[Entry<'_>]) {
         self.attempts += 1;
         let appending = desk.appending();
-        let extent = Extent::of(desk, &appending);
-        let places = known_places(&appending, extent, known);
+        let removals = Removals::of(desk, &appending);
+        let places = known_places(&appending, removals, known);
         drop(appending);
         let compared = compare(desk, known, &places);
-        self.compared = Some((known.len(), extent, compared));
+        self.compared = Some((known.len(), removals, compared));
     }
 }
 
-fn known_places(appending: &Appending, extent: Extent, known: &[Entry<'_>]) -> KnownPlaces {
+fn known_places(appending: &Appending, removals: Removals, known: &[Entry<'_>]) -> KnownPlaces {
     let [first, ..] = known else { return KnownPlaces::default() };
     let last = known.last().unwrap_or(first).log_id.index;
-    appending.appender.known_places(extent.base_segment, first.log_id.index, last)
+    appending.appender.known_places(removals.base_segment, first.log_id.index, last)
 }
 
 fn compare(desk: &LogDesk, known: &[Entry<'_>], places: &KnownPlaces) -> Compared {
@@ -115,7 +115,7 @@ fn compare(desk: &LogDesk, known: &[Entry<'_>], places: &KnownPlaces) -> Compare
     Comparison::new(known).run(desk.table(), database_id, places)
 }
 
-impl Extent {
+impl Removals {
     fn of(desk: &LogDesk, appending: &Appending) -> Self {
         let base_segment = desk.log().map_or(SegmentNumber::LOWEST, |log| log.base().segment);
         Self { truncations: appending.appender.index().truncations(), base_segment }

@@ -9,7 +9,7 @@ pub(crate) mod submit;
 // Entries that the log has already.
 pub(crate) mod known;
 
-// Replies that are still wanted: slots, claims of callers, cells of futures.
+// Replies that are still wanted: the in-flight ring, claims of callers, cells of futures.
 pub(crate) mod in_flight;
 
 pub(crate) mod claims;
@@ -160,7 +160,7 @@ impl<M: StateMachine> Pipeline<M> {
         let signals = Arc::new(Signals::new(Arc::clone(&progress), workers));
         let shared = (Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&latency));
         let memory = MemoryStats {
-            slots: in_flight.slots().memory_bytes(),
+            in_flight: in_flight.ring().memory_bytes(),
             rings: crew.rings().memory_bytes(),
             stamps: latency.memory_bytes(),
             ..memory
@@ -195,8 +195,9 @@ impl<M: StateMachine> Pipeline<M> {
         at_most(self.config.batch_size as u64, u32::MAX).max(1)
     }
 
-    /// First index whose slot is taken by an unapplied entry or by a reply not yet copied out.
-    pub(crate) fn slot_limit(&self) -> Mark {
+    /// The mark of the indexes that the in-flight ring has room for, beside unapplied entries and
+    /// replies that are not copied out.
+    pub(crate) fn in_flight_limit(&self) -> Mark {
         self.in_flight.limit(self.progress.applied_mark().max(self.progress.base()).next())
     }
 
@@ -219,15 +220,16 @@ impl<M: StateMachine> Pipeline<M> {
             };
             through = mark;
         }
-        let slot_limit = self.slot_limit().min(through);
-        let fed = self.feed_to(appending, slot_limit)?;
-        if self.progress.committed_mark().min(through) <= slot_limit {
+        let in_flight_limit = self.in_flight_limit().min(through);
+        let fed = self.feed_to(appending, in_flight_limit)?;
+        if self.progress.committed_mark().min(through) <= in_flight_limit {
             return Ok(fed);
         }
         // Pairs with the fence in `released`: of a commit and a claim's end, one sees the other.
         fence(Ordering::SeqCst);
-        let slot_limit_now = self.slot_limit().min(through);
-        Ok(slot_limit_now > slot_limit && self.feed_to(appending, slot_limit_now)? || fed)
+        let in_flight_limit_now = self.in_flight_limit().min(through);
+        Ok(in_flight_limit_now > in_flight_limit && self.feed_to(appending, in_flight_limit_now)?
+            || fed)
     }
 
     /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
@@ -240,19 +242,19 @@ impl<M: StateMachine> Pipeline<M> {
         Ok(())
     }
 
-    /// Feeds up to `slot_limit`, even during a pause.
+    /// Feeds up to `in_flight_limit`, even during a pause.
     pub(crate) fn feed_to(
         &self,
         appending: &mut Appending,
-        slot_limit: Mark,
+        in_flight_limit: Mark,
     ) -> Result<bool, Poison> {
         self.guarded(|footprint| {
             let feeding = Feeding {
                 progress: &self.progress,
                 rings: self.workers.rings(),
-                slots: self.in_flight.slots(),
+                in_flight: self.in_flight.ring(),
                 range_entries_max: self.range_entries_max(),
-                slot_limit,
+                in_flight_limit,
                 footprint,
             };
             feeding.feed(&mut appending.appender)
@@ -412,7 +414,7 @@ impl<M: StateMachine> Pipeline<M> {
 }
 
 impl<M: StateMachine> Released for Pipeline<M> {
-    /// Feeds entries that wait for slots: the workers may all be asleep.
+    /// Feeds entries that wait for room in the in-flight ring: the workers may all be asleep.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
         let limit = self.in_flight.limit_from(first);

@@ -151,7 +151,7 @@ impl<'p, M: StateMachine> Pause<'p, M> {
             if applied == committed && pipeline.workers().are_done() {
                 return Ok(held);
             }
-            let fed = pipeline.feed_to(&mut held, pipeline.slot_limit());
+            let fed = pipeline.feed_to(&mut held, pipeline.in_flight_limit());
             fed.map_err(|poison| WaitError::Poisoned(pipeline.signals().fail(poison)))?;
             let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {

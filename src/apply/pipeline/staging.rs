@@ -73,7 +73,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let room = batch_size.saturating_sub(state.staged.entries).max(1);
         let range = match u32::try_from(room) {
             Ok(room) if room < range.count => {
-                let (head, rest) = range.split(room, self.in_flight.slots())?;
+                let (head, rest) = range.split(room, self.in_flight.ring())?;
                 state.pending = Some(rest);
                 head
             }
@@ -123,7 +123,7 @@ impl<M: StateMachine> Applying<'_, M> {
         state.staged = Staged::default();
         self.counters.reject(rejected);
         worker.move_to(mark);
-        // Do this before the mark moves, which frees the slots and wakes the futures.
+        // Do this before the mark moves, which frees room in the ring and wakes the futures.
         self.in_flight.fill_cells_to(mark);
         self.latency.applies(mark);
         if self.is_alone {
@@ -135,7 +135,7 @@ impl<M: StateMachine> Applying<'_, M> {
     }
 
     /// Commits the staged entries of worker `id`, whose ring has run dry. Returns blocked if
-    /// another thread has the worker's place.
+    /// another thread has the worker's post.
     pub(in crate::apply) fn commit_dry(&self, id: usize) -> Result<Step, Poison> {
         let (Some(staging), Some(worker)) =
             (self.machine.staging(Hook::ENGINE), self.workers.get(id))
@@ -228,7 +228,7 @@ impl<M: StateMachine> Pipeline<M> {
         self.machine.staging(Hook::ENGINE).map_or(usize::MAX, |staging| staging.batch_size().max(1))
     }
 
-    /// Commits records from `first` on, which were applied in the worker's place.
+    /// Commits records from `first` on, which were applied in the worker's post.
     pub(in crate::apply) fn commit_records(&self, first: u64) -> Result<(), Poison> {
         let Some(staging) = self.machine.staging(Hook::ENGINE) else { return Ok(()) };
         let what = || format!("its storage did not commit the batch of records from {first} on");

@@ -196,8 +196,8 @@ impl<M: StateMachine> Pipeline<M> {
         }
     }
 
-    /// Checks the pipeline's depth, and the slots of replies not yet copied. Entries that are only
-    /// appended need neither.
+    /// Checks the pipeline's depth, and the room beside replies not yet copied. Entries that are
+    /// only appended need neither.
     fn check_room(&self, new: u64, last: u64, mode: Mode) -> Result<(), SubmitError> {
         if mode == Mode::Append || new == 0 {
             return Ok(());
@@ -207,7 +207,7 @@ impl<M: StateMachine> Pipeline<M> {
             return Err(SubmitError::TooLarge { what: Excess::Entries, size: new, limit });
         }
         let pending = self.progress.pending();
-        if pending + new > limit || !self.slot_limit().covers(last) {
+        if pending + new > limit || !self.in_flight_limit().covers(last) {
             return Err(SubmitError::Full { pending });
         }
         Ok(())
@@ -220,13 +220,14 @@ impl<M: StateMachine> Pipeline<M> {
         last: u64,
         mode: Mode,
     ) -> Result<(), Poison> {
-        // A log that commits later fills slots when it feeds, so the appender need not reserve
-        // them.
-        let slot_limit = if mode == Mode::Append { Mark::NONE } else { self.slot_limit() };
+        // A log that commits later fills the in-flight ring when it feeds, so the appender need not
+        // make room in it.
+        let in_flight_limit =
+            if mode == Mode::Append { Mark::NONE } else { self.in_flight_limit() };
         let range_entries_max = self.range_entries_max();
         self.guarded(|footprint| {
-            let slots = self.in_flight.slots();
-            appending.appender.append(new, slots, slot_limit, range_entries_max, footprint)
+            let in_flight = self.in_flight.ring();
+            appending.appender.append(new, in_flight, in_flight_limit, range_entries_max, footprint)
         })?;
         // An entry behind the state, which records moved, is not submitted: the marks could not
         // describe it.

@@ -31,9 +31,9 @@ pub(crate) struct EngineTimes {
     pub(crate) snapshot: TimeRecorder,
     /// Recorded by the holder of the turn of snapshots.
     pub(crate) compaction: TimeRecorder,
-    /// Recorded in the worker's place.
+    /// Recorded in the worker's post.
     storage_commit: TimeRecorder,
-    /// Recorded in the worker's place, and by the holder of the turn to sync.
+    /// Recorded in the worker's post, and by the holder of the turn to sync.
     storage_sync: TimeRecorder,
 }
 
@@ -94,7 +94,7 @@ impl Latency {
         probe.next.store(NONE, Ordering::Release);
     }
 
-    /// Commits in the machine's storage, and records the time. The caller has the worker's place.
+    /// Commits in the machine's storage, and records the time. The caller has the worker's post.
     pub(in crate::apply) fn commit_storage(&self, staging: &dyn Staging) -> Result<bool, Fatal> {
         let began = self.now();
         let durable = staging.commit()?;

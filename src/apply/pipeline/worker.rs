@@ -1,8 +1,8 @@
 //! A worker: passes over every range in order, and applies the entries of its partition.
 //!
 //! The worker is a step function over its own state. A thread loops over it, and a synchronous call
-//! may take the workers' places when nothing is pending (inline apply). An empty ring does not mean
-//! an idle worker; only the worker's place does, once it is locked.
+//! may take the workers' posts when nothing is pending (inline apply). An empty ring does not mean
+//! an idle worker; only the worker's post does, once it is locked.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
 use crate::times::{TimeHistogram, TimeRecorder};
 
-/// One worker's place.
+/// One worker's post.
 #[derive(Debug)]
 pub(crate) struct Worker {
     id: usize,
@@ -59,7 +59,7 @@ pub(crate) struct WorkerState {
 }
 
 impl Worker {
-    /// Locks the worker's place, if no thread has it.
+    /// Locks the worker's post, if no thread has it.
     pub(in crate::apply) fn try_place(&self) -> Option<MutexGuard<'_, WorkerState>> {
         self.state.try_lock()
     }
@@ -75,7 +75,7 @@ impl Worker {
 /// All workers of an engine, and the rings through which the appender gives them ranges.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    places: Box<[Worker]>,
+    posts: Box<[Worker]>,
     rings: Rings,
 }
 
@@ -91,15 +91,15 @@ impl Workers {
             ranges: CachePadded::new(AtomicU64::new(0)),
             times: TimeRecorder::default(),
         };
-        Self { places: (0..count).map(worker).collect(), rings: Rings::new(count, ranges) }
+        Self { posts: (0..count).map(worker).collect(), rings: Rings::new(count, ranges) }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.places.len()
+        self.posts.len()
     }
 
     pub(crate) fn get(&self, id: usize) -> Option<&Worker> {
-        self.places.get(id)
+        self.posts.get(id)
     }
 
     #[inline]
@@ -115,36 +115,36 @@ impl Workers {
             }
             None => false,
         };
-        self.places.iter().all(free)
+        self.posts.iter().all(free)
     }
 
     /// Moves all cursors: everything before `mark` came into the state by another way than the
     /// rings. The caller holds the appender, and the rings are empty.
     pub(crate) fn jump_to(&self, mark: Mark) {
-        self.places.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
+        self.posts.iter().for_each(|worker| worker.cursor.store(mark, Ordering::Release));
     }
 
-    /// Locks every worker's place, until the result is dropped.
-    pub(crate) fn take_places(&self) -> Vec<MutexGuard<'_, WorkerState>> {
-        self.places.iter().map(|worker| worker.state.lock()).collect()
+    /// Locks every worker's post, until the result is dropped.
+    pub(crate) fn take_posts(&self) -> Vec<MutexGuard<'_, WorkerState>> {
+        self.posts.iter().map(|worker| worker.state.lock()).collect()
     }
 
     /// Durations of ranges of all workers.
     pub(in crate::apply) fn apply_times(&self) -> TimeHistogram {
         let mut all = TimeHistogram::default();
-        self.places.iter().for_each(|worker| all.add(&worker.times.histogram()));
+        self.posts.iter().for_each(|worker| all.add(&worker.times.histogram()));
         all
     }
 
-    /// Whether no thread has a worker's place at the moment.
+    /// Whether no thread has a worker's post at the moment.
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(in crate::apply) fn are_free(&self) -> bool {
-        self.places.iter().all(|worker| worker.state.try_lock().is_some())
+        self.posts.iter().all(|worker| worker.state.try_lock().is_some())
     }
 
     /// Whether every worker but `id` has finished `ranges` ranges.
     fn others_finished(&self, id: usize, ranges: u64) -> bool {
-        let mut others = self.places.iter().filter(|worker| worker.id != id);
+        let mut others = self.posts.iter().filter(|worker| worker.id != id);
         others.all(|worker| worker.ranges.load(Ordering::Acquire) >= ranges)
     }
 
@@ -153,7 +153,7 @@ impl Workers {
         // This fence follows the store to one cursor: of two workers that move at the same time,
         // one sees both stores.
         fence(Ordering::SeqCst);
-        self.places
+        self.posts
             .iter()
             .map(|worker| worker.cursor.load(Ordering::Acquire))
             .min()
@@ -217,7 +217,9 @@ impl<M: StateMachine> Applying<'_, M> {
         let partition = Partition::new(worker.id, self.workers.count());
         match (range.kind, self.machine.staging(Hook::ENGINE)) {
             (RangeKind::Unclassified, _) => {
-                return Err(Poison::internal("a worker was given entries without their slots"));
+                return Err(Poison::internal(
+                    "a worker was given entries that are not in the in-flight ring",
+                ));
             }
             (RangeKind::ViewToken, staging) => {
                 if let Some(staging) = staging {
@@ -240,7 +242,7 @@ impl<M: StateMachine> Applying<'_, M> {
         let end = range.mark();
         worker.move_to(end);
         let mark = if self.workers.count() == 1 { end } else { self.workers.applied_mark() };
-        // Do this before the mark moves, which frees the slots and wakes the futures.
+        // Do this before the mark moves, which frees room in the ring and wakes the futures.
         self.in_flight.fill_cells_to(mark);
         self.latency.applies(mark);
         self.progress.apply_to(mark)?;
@@ -287,26 +289,26 @@ impl<M: StateMachine> Applying<'_, M> {
         let undecoded = "a frame header in memory does not decode";
         let opening = segment.opening(range.extent).map_err(|error| error.poison(undecoded))?;
         let first = opening_log_id(&opening).ok_or_else(|| Poison::internal(undecoded))?;
-        let (slots, count, barrier) = (self.in_flight.slots(), range.count, range.is_barrier());
+        let (in_flight, count, barrier) = (self.in_flight.ring(), range.count, range.is_barrier());
         let first = first.at(range.first);
-        let parts = RangeParts { slots, first, count, barrier, encoded };
+        let parts = RangeParts { in_flight, first, count, barrier, encoded };
         let rejected = run_machine(self.machine, parts, partition)?;
         state.segment = Some((range.extent.segment(), segment));
         Ok(rejected)
     }
 
-    /// Applies a range at once, with every worker's place taken. Returns false if a worker is not
+    /// Applies a range at once, with every worker's post taken. Returns false if a worker is not
     /// free.
     ///
     /// The caller holds the appender, has checked that everything submitted before is applied, and
     /// has handed this range to no worker.
     pub(crate) fn apply_inline(&self, range: &IndexRange) -> Result<bool, Poison> {
-        self.with_places_from(0, range)
+        self.with_posts_from(0, range)
     }
 
-    /// Takes the places one by one, each held by a frame of the recursion, and applies in all of
+    /// Takes the posts one by one, each held by a frame of the recursion, and applies in all of
     /// them.
-    fn with_places_from(&self, id: usize, range: &IndexRange) -> Result<bool, Poison> {
+    fn with_posts_from(&self, id: usize, range: &IndexRange) -> Result<bool, Poison> {
         let Some(worker) = self.workers.get(id) else { return Ok(true) };
         let Some(mut state) = worker.state.try_lock() else { return Ok(false) };
         // The view token may still be in the rings although all entries are applied, and must come
@@ -314,7 +316,7 @@ impl<M: StateMachine> Applying<'_, M> {
         if !self.workers.rings.is_empty(id) || state.pending.is_some() {
             return Ok(false);
         }
-        if id + 1 < self.workers.count() && !self.with_places_from(id + 1, range)? {
+        if id + 1 < self.workers.count() && !self.with_posts_from(id + 1, range)? {
             return Ok(false);
         }
         self.apply_range(worker, &mut state, range)?;

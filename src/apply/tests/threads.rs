@@ -559,7 +559,7 @@ fn entries_that_wait_for_the_slots_of_kept_replies_are_applied_once_these_are_co
     let entries: Vec<Entry<'_>> = (1..=20).map(|index| Entry::noop(index, 1)).collect();
     let _ = manager.consensus().unwrap().append(&entries).unwrap();
     manager.consensus().unwrap().commit(20).unwrap();
-    let kept = engine.pipeline().in_flight().slots().capacity();
+    let kept = engine.pipeline().in_flight().ring().capacity();
     manager.wait_until(kept, Stage::Applied, LONG).unwrap();
     // Long enough for the worker to sleep.
     let more = manager.wait_until(kept + 1, Stage::Applied, Duration::from_millis(100));

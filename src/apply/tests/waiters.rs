@@ -47,10 +47,10 @@ impl Wake for Probe {
             is_held(engine.pipeline().log_desk().try_appending().is_some(), "the appender"),
             is_held(engine.pipeline().pauses().turn_is_free(), "the turn of views"),
             is_held(engine.snapshots().is_free(), "the turn of snapshots"),
-            is_held(engine.pipeline().workers().are_free(), "a worker's place"),
+            is_held(engine.pipeline().workers().are_free(), "a worker's post"),
             is_held(
                 engine.pipeline().log_desk().log().unwrap().writer_is_free(),
-                "the log writer's place",
+                "the log writer's post",
             ),
             is_held(engine.pipeline().in_flight().claims_are_free(), "the claims"),
         ];
@@ -59,7 +59,7 @@ impl Wake for Probe {
         drop(engine.snapshots().turn());
         drop(engine.pipeline().pauses().turn());
         drop(engine.pipeline().log_desk().appending());
-        drop(engine.pipeline().workers().take_places());
+        drop(engine.pipeline().workers().take_posts());
         engine.pipeline().log_desk().log().unwrap().next_due();
     }
 }
@@ -213,7 +213,7 @@ impl Wake for CallsBack {
         manager.log().unwrap().hard_state().unwrap();
         manager.wait_for_apply(1, Duration::ZERO).unwrap();
         drop(manager.stats());
-        drop(engine.pipeline().workers().take_places());
+        drop(engine.pipeline().workers().take_posts());
         engine.pipeline().log_desk().log().unwrap().next_due();
         // The first call closes, and this one waits for its outcome: not for long, as it is its own
         // thread's.
@@ -353,7 +353,7 @@ fn a_wait_that_began_before_its_entry_was_replaced_is_told_also_if_it_registers_
 fn what_the_probe_looks_at_tells_a_held_lock() {
     let engine = stepped(config(), ApplyConfig::new());
     let engine = &engine.engine;
-    let place = engine.pipeline().workers().take_places();
+    let place = engine.pipeline().workers().take_posts();
     assert!(!engine.pipeline().workers().are_free());
     drop(place);
     let held = engine.pipeline().log_desk().try_appending();

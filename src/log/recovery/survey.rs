@@ -36,7 +36,7 @@ pub(in crate::log) struct Survey {
 /// Non-zero bytes without a readable header may be a torn append, or the rest of a stale frame with
 /// an overwritten header. They count, unless a stale frame follows: then the file was reused.
 #[derive(Debug, Default)]
-struct Extent {
+struct Remains {
     first: Option<u64>,
     end: u64,
     loose: Option<(u64, u64)>,
@@ -44,7 +44,7 @@ struct Extent {
     stale_end: u64,
 }
 
-impl Extent {
+impl Remains {
     fn take_loose(&mut self) {
         if let Some((first, end)) = self.loose.take() {
             self.first = Some(self.first.map_or(first, |known| known.min(first)));
@@ -88,13 +88,13 @@ impl Survey {
     pub(in crate::log) fn of(walk: &mut Walk<'_>) -> Result<Self, OpenError> {
         let mut survey = Self::of_nothing(walk);
         let here = (walk.number, walk.next_offset());
-        let extents = each_step(walk, &mut |segment, offset, header, extent| {
+        let each = each_step(walk, &mut |segment, offset, header, remains| {
             let Some((header, lost)) = header else { return };
             survey.incarnation = survey.incarnation.max(header.opening.incarnation);
             if !lost {
-                return extent.stale(offset, header.frame_bytes());
+                return remains.stale(offset, header.frame_bytes());
             }
-            extent.lost(offset, header.frame_bytes());
+            remains.lost(offset, header.frame_bytes());
             survey.frames += 1;
             survey.entries += u64::from(header.count);
             survey.later_frame |= (segment.number, offset) != here;
@@ -105,10 +105,10 @@ impl Survey {
                 survey.indexes = Some((low.min(first), high.max(last.index)));
             }
         })?;
-        for (number, start, extent) in extents {
-            if let Some(first) = extent.first {
+        for (number, start, remains) in each {
+            if let Some(first) = remains.first {
                 // A segment that ends before its start in the survey adds no bytes.
-                survey.bytes += extent.end.saturating_sub(start);
+                survey.bytes += remains.end.saturating_sub(start);
                 survey.first.get_or_insert((number, first));
             }
         }
@@ -151,37 +151,37 @@ fn places(walk: &Walk<'_>) -> Vec<(SegmentNumber, u64)> {
     places.filter(|(number, start)| *number != here || walk.has_room_at(*start)).collect()
 }
 
-type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut Extent) + 'a;
+type OnHeader<'a> = dyn FnMut(&Segment, u64, Option<(FrameHeader, bool)>, &mut Remains) + 'a;
 
 /// Calls `on_header` for every step that is not zero. Returns each segment's number, start and
-/// extent.
+/// remains.
 fn each_step(
     walk: &mut Walk<'_>,
     on_header: &mut OnHeader<'_>,
-) -> Result<Vec<(SegmentNumber, u64, Extent)>, OpenError> {
-    let mut extents = Vec::new();
+) -> Result<Vec<(SegmentNumber, u64, Remains)>, OpenError> {
+    let mut all = Vec::new();
     for (number, start) in places(walk) {
         let Some(segment) = walk.open(number)? else { continue };
-        let mut extent = Extent::default();
+        let mut remains = Remains::default();
         let mut window = std::mem::take(&mut walk.window);
         let result = steps(&mut window, &segment, start, &mut |offset, bytes| {
             let header = header_at(walk, &segment, offset, bytes)?;
             let is_header = header.is_some();
-            on_header(&segment, offset, header, &mut extent);
+            on_header(&segment, offset, header, &mut remains);
             let step = &bytes[..bytes.len().min(HALF_HEADER_BYTES)];
             if let Some(last) = step.iter().rposition(|byte| *byte != 0)
                 && !is_header
             {
-                extent.non_zero(offset, offset + last as u64 + 1);
+                remains.non_zero(offset, offset + last as u64 + 1);
             }
             Ok(true)
         });
         walk.window = window;
         result?;
-        extent.take_loose();
-        extents.push((number, start, extent));
+        remains.take_loose();
+        all.push((number, start, remains));
     }
-    Ok(extents)
+    Ok(all)
 }
 
 /// Callback for a step; returns whether to continue.

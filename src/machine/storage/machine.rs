@@ -44,7 +44,7 @@ const FRAME_BYTES_MAX: usize = 256 << 10;
 pub struct StorageMachine<S: Storage> {
     pub(super) storage: S,
     config: StorageConfig,
-    /// The worker's stage: only a thread in the worker's place, or in all workers' places, locks
+    /// The worker's stage: only a thread in the worker's post, or in all workers' posts, locks
     /// it.
     pub(super) stage: Mutex<Stage>,
     pub(super) committed: Mutex<Committed>,

@@ -21,7 +21,7 @@ pub(super) const STAGED_BYTES_MAX: usize = 16 << 20;
 /// Makes the hashes of notes differ from those of keys with the same bytes.
 const NOTES: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Changes over the committed state. The thread in the worker's place has the stage.
+/// Changes over the committed state. The thread in the worker's post has the stage.
 pub(super) struct Stage {
     batch: StorageBatch,
     /// For each hash, the write of the batch for a key or a note.

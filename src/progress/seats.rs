@@ -1,4 +1,4 @@
-//! The places of registered waiters, found by id in constant time.
+//! The seats of registered waiters, found by id in constant time.
 
 use std::fmt;
 use std::task::Waker;
@@ -8,11 +8,11 @@ use super::watermark::Stage;
 use crate::bytes::at_most;
 use crate::sync::thread::Thread;
 
-/// Places of one allocation. Places never move, so that no registration pays for copying all
+/// Seats of one allocation. Seats never move, so that no registration pays for copying all
 /// others.
-const CHUNK: usize = CHUNK_PLACES as usize;
-/// Places of a chunk, in the type of a place's number.
-const CHUNK_PLACES: u32 = 256;
+const CHUNK: usize = CHUNK_SEATS as usize;
+/// Seats of a chunk, in the type of a seat's number.
+const CHUNK_SEATS: u32 = 256;
 
 /// The way to wake a waiter.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Target {
 
 /// A registered waiter.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Seat {
     turn: u32,
     pub(super) kind: Kind,
     pub(super) stage: Stage,
@@ -49,12 +49,12 @@ pub(super) struct Place {
     pub(super) truncated: bool,
     /// Whether it was notified because its index was covered, and not truncated before.
     pub(super) reached: bool,
-    /// The target; `None` for a free place, and after the notification. A truncation leaves a
+    /// The target; `None` for a free seat, and after the notification. A truncation leaves a
     /// thread's.
     pub(super) target: Option<Target>,
 }
 
-impl Place {
+impl Seat {
     pub(super) fn has_waker(&self, waker: &Waker) -> bool {
         matches!(&self.target, Some(Target::Task(mine)) if mine.will_wake(waker))
     }
@@ -62,43 +62,43 @@ impl Place {
 
 /// The waiters, each found by its id.
 #[derive(Default)]
-pub(super) struct Places {
-    chunks: Vec<Box<[Place; CHUNK]>>,
+pub(super) struct Seats {
+    chunks: Vec<Box<[Seat; CHUNK]>>,
     free: Vec<u32>,
 }
 
-impl fmt::Debug for Places {
+impl fmt::Debug for Seats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The places are left out: there may be a million.
-        f.debug_struct("Places").field("chunks", &self.chunks.len()).finish_non_exhaustive()
+        // The seats are left out: there may be a million.
+        f.debug_struct("Seats").field("chunks", &self.chunks.len()).finish_non_exhaustive()
     }
 }
 
-impl Places {
-    fn at(&mut self, slot: u32) -> Option<&mut Place> {
-        self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)
+impl Seats {
+    fn at(&mut self, number: u32) -> Option<&mut Seat> {
+        self.chunks.get_mut(number as usize / CHUNK)?.get_mut(number as usize % CHUNK)
     }
 
-    pub(super) fn get(&mut self, id: WaiterId) -> Option<&mut Place> {
-        self.at(id.slot).filter(|place| place.turn == id.turn)
+    pub(super) fn get(&mut self, id: WaiterId) -> Option<&mut Seat> {
+        self.at(id.seat).filter(|seat| seat.turn == id.turn)
     }
 
     pub(super) fn is_queued(&self, ticket: &Ticket) -> bool {
-        let chunk = self.chunks.get(ticket.id.slot as usize / CHUNK);
-        let place = chunk.and_then(|chunk| chunk.get(ticket.id.slot as usize % CHUNK));
-        place.is_some_and(|place| place.turn == ticket.id.turn && place.queued)
+        let chunk = self.chunks.get(ticket.id.seat as usize / CHUNK);
+        let seat = chunk.and_then(|chunk| chunk.get(ticket.id.seat as usize % CHUNK));
+        seat.is_some_and(|seat| seat.turn == ticket.id.turn && seat.queued)
     }
 
     pub(super) fn add(&mut self, index: u64, stage: Stage, target: Target) -> WaiterId {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
+        let number = match self.free.pop() {
+            Some(number) => number,
             None => self.grow(),
         };
-        let mut id = WaiterId { slot, turn: 0 };
-        if let Some(place) = self.at(slot) {
-            id.turn = place.turn;
-            let turn = place.turn;
-            *place = Place {
+        let mut id = WaiterId { seat: number, turn: 0 };
+        if let Some(seat) = self.at(number) {
+            id.turn = seat.turn;
+            let turn = seat.turn;
+            *seat = Seat {
                 turn,
                 kind: target.kind(),
                 stage,
@@ -117,12 +117,12 @@ impl Places {
         self.chunks.len() * CHUNK
     }
 
-    /// Makes places, and returns the lowest of them.
+    /// Makes seats, and returns the lowest of them.
     #[cold]
     fn grow(&mut self) -> u32 {
-        // Memory ends long before the numbers do: 4 Gi places take 256 GiB.
-        let first = at_most((self.chunks.len() * CHUNK) as u64, u32::MAX - CHUNK_PLACES);
-        self.chunks.push(Box::new(std::array::from_fn(|_| Place {
+        // Memory ends long before the numbers do: 4 Gi seats take 256 GiB.
+        let first = at_most((self.chunks.len() * CHUNK) as u64, u32::MAX - CHUNK_SEATS);
+        self.chunks.push(Box::new(std::array::from_fn(|_| Seat {
             turn: 0,
             kind: Kind::Thread,
             stage: Stage::Applied,
@@ -132,24 +132,24 @@ impl Places {
             reached: false,
             target: None,
         })));
-        // Use the lowest slot first.
-        self.free.extend((first + 1..first + CHUNK_PLACES).rev());
+        // Use the lowest seat first.
+        self.free.extend((first + 1..first + CHUNK_SEATS).rev());
         first
     }
 
-    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Place> {
-        let place = self.get(id)?;
-        let free = Place { turn: id.turn.wrapping_add(1), queued: false, target: None, ..*place };
-        let gone = std::mem::replace(place, free);
-        self.free.push(id.slot);
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Seat> {
+        let seat = self.get(id)?;
+        let free = Seat { turn: id.turn.wrapping_add(1), queued: false, target: None, ..*seat };
+        let gone = std::mem::replace(seat, free);
+        self.free.push(id.seat);
         Some(gone)
     }
 
     /// Notes that the entry of a live ticket's waiter is gone. Returns how to wake the waiter,
     /// unless it knows.
     pub(super) fn truncate(&mut self, ticket: &Ticket) -> Option<&Target> {
-        let place = self.get(ticket.id).filter(|place| place.queued && !place.truncated)?;
-        place.truncated = true;
-        place.target.as_ref()
+        let seat = self.get(ticket.id).filter(|seat| seat.queued && !seat.truncated)?;
+        seat.truncated = true;
+        seat.target.as_ref()
     }
 }

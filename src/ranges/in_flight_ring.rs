@@ -28,7 +28,7 @@ struct Slot {
 }
 
 /// Facts of the entries in flight.
-pub(crate) struct SlotRing {
+pub(crate) struct InFlightRing {
     slots: Box<[Slot]>,
     mask: u64,
     /// The longest accepted reply of bytes.
@@ -39,18 +39,18 @@ pub(crate) struct SlotRing {
     room_words: usize,
 }
 
-impl fmt::Debug for SlotRing {
+impl fmt::Debug for InFlightRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The slots are left out: they would be megabytes of text, and hashes tell about keys and
         // their seed.
-        f.debug_struct("SlotRing")
+        f.debug_struct("InFlightRing")
             .field("capacity", &self.capacity())
             .field("reply_bytes_max", &self.reply_bytes_max)
             .finish_non_exhaustive()
     }
 }
 
-impl SlotRing {
+impl InFlightRing {
     /// Makes a ring for at least `entries` entries, without room for replies of bytes.
     pub(crate) fn new(entries: usize) -> Self {
         let capacity = Self::capacity_for(entries);
@@ -224,43 +224,44 @@ mod tests {
 
     #[test]
     fn a_reply_of_bytes_comes_back_whole_and_touches_no_other() {
-        let slots = SlotRing::new(4).with_reply_rooms(13).unwrap();
+        let ring = InFlightRing::new(4).with_reply_rooms(13).unwrap();
         for index in 100..104 {
-            slots.fill(index, 0, 0);
+            ring.fill(index, 0, 0);
         }
         for len in 0..=13 {
             let bytes: Vec<u8> = (1..=len).collect();
-            assert!(slots.set_reply_bytes(101, &[255; 13]));
-            assert!(slots.set_reply(101, &Reply::Bytes(bytes.clone().into())));
-            assert_eq!(slots.reply(101).unwrap().as_bytes(), Some(&bytes[..]));
-            assert_eq!(slots.reply(100), Some(Reply::Applied));
-            assert_eq!(slots.reply(102), Some(Reply::Applied));
+            assert!(ring.set_reply_bytes(101, &[255; 13]));
+            assert!(ring.set_reply(101, &Reply::Bytes(bytes.clone().into())));
+            assert_eq!(ring.reply(101).unwrap().as_bytes(), Some(&bytes[..]));
+            assert_eq!(ring.reply(100), Some(Reply::Applied));
+            assert_eq!(ring.reply(102), Some(Reply::Applied));
         }
-        assert!(slots.set_reply_bytes(102, &[9; 13]));
-        assert_eq!(slots.reply(101).unwrap().as_bytes().map(<[u8]>::len), Some(13));
-        slots.fill(105, 0, 0);
-        assert_eq!(slots.reply(105), Some(Reply::Applied), "the slot that 101 had");
+        assert!(ring.set_reply_bytes(102, &[9; 13]));
+        assert_eq!(ring.reply(101).unwrap().as_bytes().map(<[u8]>::len), Some(13));
+        ring.fill(105, 0, 0);
+        assert_eq!(ring.reply(105), Some(Reply::Applied), "the slot that 101 had");
     }
 
     #[test]
     fn a_reply_of_more_bytes_than_declared_is_refused_and_not_cut() {
-        for slots in
-            [SlotRing::new(2).with_reply_rooms(8).unwrap(), SlotRing::new(2).forgetting_replies(8)]
-        {
-            slots.fill(0, 0, 0);
-            assert!(!slots.set_reply_bytes(0, &[1; 9]));
-            assert_eq!(slots.reply(0), Some(Reply::Applied));
-            assert!(slots.set_reply_bytes(0, &[1; 8]));
+        for ring in [
+            InFlightRing::new(2).with_reply_rooms(8).unwrap(),
+            InFlightRing::new(2).forgetting_replies(8),
+        ] {
+            ring.fill(0, 0, 0);
+            assert!(!ring.set_reply_bytes(0, &[1; 9]));
+            assert_eq!(ring.reply(0), Some(Reply::Applied));
+            assert!(ring.set_reply_bytes(0, &[1; 8]));
         }
-        assert!(!SlotRing::new(2).set_reply_bytes(0, &[1]), "nothing is declared");
+        assert!(!InFlightRing::new(2).set_reply_bytes(0, &[1]), "nothing is declared");
     }
 
     #[test]
     fn the_room_for_replies_is_counted_and_none_is_taken_without() {
-        let without = SlotRing::new(1000).memory_bytes();
-        let with = SlotRing::new(1000).with_reply_rooms(20).unwrap().memory_bytes();
+        let without = InFlightRing::new(1000).memory_bytes();
+        let with = InFlightRing::new(1000).with_reply_rooms(20).unwrap().memory_bytes();
         assert_eq!(with - without, 1024 * 24);
-        assert_eq!(with - without, SlotRing::reply_rooms_bytes(1000, 20));
-        assert_eq!(SlotRing::new(1000).forgetting_replies(20).memory_bytes(), without);
+        assert_eq!(with - without, InFlightRing::reply_rooms_bytes(1000, 20));
+        assert_eq!(InFlightRing::new(1000).forgetting_replies(20).memory_bytes(), without);
     }
 }
