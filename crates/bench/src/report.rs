@@ -147,6 +147,10 @@ impl Row {
             same.map(|row| row.median).min_by(f64::total_cmp)
         };
         let (limit, peer) = (best(Role::Limit), best(Role::Peer));
+        let no_peer = match rows.iter().any(|row| row.role == Role::Peer) {
+            true => "each peer does another thing",
+            false => "no peer does this",
+        };
         for row in rows.iter_mut().filter(|row| row.why.is_none()) {
             row.ratio_to_limit = limit.map(|limit| limit / row.median);
             if row.role == Role::Limit {
@@ -157,8 +161,8 @@ impl Row {
             row.why = match (limit, peer) {
                 (Some(_), Some(_)) => None,
                 (None, Some(_)) => Some("there is no bare limit".to_owned()),
-                (Some(_), None) => Some("no peer does this".to_owned()),
-                (None, None) => Some("no peer does this, and there is no bare limit".to_owned()),
+                (Some(_), None) => Some(no_peer.to_owned()),
+                (None, None) => Some(format!("{no_peer}, and there is no bare limit")),
             };
         }
     }

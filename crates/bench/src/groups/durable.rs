@@ -52,13 +52,18 @@ fn of_values(settings: &Settings, value_bytes: usize) -> Result<Vec<Row>> {
     peers.extend(subjects::logs(&dir, "peer")?);
 
     // More than a segment of the log a round, so that flat out the log begins new ones.
-    let count = settings.scaled(100_000_000 / value_bytes).max(1_000);
+    let count = settings.scaled(100_000_000 / value_bytes);
     let updates = Writes::of(&zipfian(keys, count, 2), value_bytes, 3);
     let mut rows = Vec::new();
     for of_call in CALLS {
-        // Few calls suffice where each is long: a round writes 16 MB at most.
-        let of_bytes = settings.scaled(16 << 20) / (of_call * (KEY_BYTES + value_bytes));
-        let calls = of_bytes.clamp(3, settings.scaled(400));
+        let call_bytes = of_call * (KEY_BYTES + value_bytes);
+        if call_bytes > settings.scaled(160 << 20) {
+            // Only a run of next to nothing has no room for such a call.
+            continue;
+        }
+        // Few calls suffice where each is long: a round writes 16 MB, or three calls.
+        let of_bytes = settings.scaled(16 << 20) / call_bytes;
+        let calls = of_bytes.clamp(3, settings.scaled(400).max(3));
         rows.extend(calls_of(settings, &raw, &ours, &peers, &updates, (of_call, calls))?);
     }
     drop(ours);
@@ -186,4 +191,23 @@ fn flat_out(
         subjects,
     };
     case.run(settings.rounds)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn each_call_of_a_durable_case_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = of_values(&Settings::of_test(dir.path()), 1 << 10).unwrap();
+        let calls: Vec<_> = rows.iter().filter(|row| row.case == "1 a call, 1024 B").collect();
+        assert!(calls.len() >= 6, "{calls:?}");
+        // Other tests of this process may sync meanwhile, so there may be more.
+        for row in calls {
+            assert!(row.syncs >= 3.0, "{row:?}");
+        }
+    }
 }

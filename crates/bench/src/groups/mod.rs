@@ -13,6 +13,8 @@ mod space;
 mod stalls;
 mod workers;
 
+#[cfg(test)]
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,15 +30,23 @@ pub(crate) struct Settings {
     pub(crate) keys: usize,
     /// Most keys of the group `growth`.
     pub(crate) keys_max: usize,
-    pub(crate) quick: bool,
+    /// Divisor of the counts of a full run.
+    pub(crate) divisor: usize,
     pub(crate) rounds: usize,
     pub(crate) dir: PathBuf,
 }
 
 impl Settings {
-    /// A count of a full run, or what a quick one makes of it.
+    /// Settings of a test: so little work that its figures mean nothing.
+    #[cfg(test)]
+    pub(crate) fn of_test(dir: &Path) -> Self {
+        let dir = dir.to_owned();
+        Self { keys: 1_000, keys_max: 1_000_000, divisor: 5_000, rounds: 1, dir }
+    }
+
+    /// A count of a full run, or a part of it.
     pub(crate) fn scaled(&self, count: usize) -> usize {
-        if self.quick { (count / 5).max(1) } else { count }
+        (count / self.divisor).max(1)
     }
 }
 

@@ -16,6 +16,9 @@ const BOTTOM: f64 = 38.0;
 /// Number of colours of peers in the style sheet.
 const COLOURS: usize = 6;
 
+/// Number of colours of sprag there.
+const OURS: usize = 4;
+
 /// Draws the rows of `chart`, one curve a subject.
 pub(super) fn chart(out: &mut String, chart: &str, rows: &[Row]) -> Result<()> {
     let points = rows.iter().filter_map(|row| {
@@ -40,12 +43,19 @@ pub(super) fn chart(out: &mut String, chart: &str, rows: &[Row]) -> Result<()> {
     )?;
     scale.grid(out, axis, first.unit.name())?;
     let mut legend = String::new();
-    let mut peers = 0;
+    let (mut ours, mut peers) = (0, 0);
     for subject in subjects {
         let mut class = class(subject.role).to_owned();
-        if subject.role == Role::Peer {
-            write!(class, " p{}", peers % COLOURS)?;
-            peers += 1;
+        match subject.role {
+            Role::Limit => {}
+            Role::Sprag => {
+                write!(class, " s{}", ours % OURS)?;
+                ours += 1;
+            }
+            Role::Peer => {
+                write!(class, " p{}", peers % COLOURS)?;
+                peers += 1;
+            }
         }
         let curve = points.iter().filter(|(row, _)| row.subject == subject.subject);
         let places: Vec<_> =
@@ -170,7 +180,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 fn short(number: f64) -> String {
     let (number, letter) = match number {
         many if many >= 999_500.0 => (many / 1e6, "M"),
-        many if many >= 1e3 => (many / 1e3, "k"),
+        many if many >= 9_950.0 => (many / 1e3, "k"),
         few => (few, ""),
     };
     format!("{}{letter}", (number * 1e3).round() / 1e3)
@@ -190,6 +200,6 @@ mod tests {
     #[test]
     fn a_number_is_short_and_keeps_its_size() {
         let shown = [0.5, 20.0, 1_024.0, 300_000.0, 1e6, 35e6].map(short);
-        assert_eq!(shown, ["0.5", "20", "1.024k", "300k", "1M", "35M"]);
+        assert_eq!(shown, ["0.5", "20", "1024", "300k", "1M", "35M"]);
     }
 }
