@@ -8,6 +8,7 @@ use loom::thread;
 
 use super::loom_parts::check;
 use super::{FIRST, FOREVER, LAST, Toy, put};
+use crate::apply::desks::views::{take_view, while_paused};
 use crate::apply::engine::Engine;
 use crate::apply::pipeline::submit::Mode;
 use crate::apply::threads;
@@ -204,7 +205,7 @@ fn a_view_is_taken_while_entries_are_applied() {
     let other = spawn(&engine, |engine| {
         drop(engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap());
     });
-    drop(engine.take_view().unwrap());
+    drop(take_view(engine.pipeline()).unwrap());
     other.join().unwrap();
     while engine.pipeline().step_worker(0) == Step::Worked {}
     check_applied(&engine, Mark::before(3));
@@ -228,7 +229,9 @@ fn what_comes_during_a_hold_is_given_to_the_workers_when_it_is_over() {
         let other = spawn(&engine, |engine| {
             drop(engine.pipeline().submit(&[put(2, FIRST)], Mode::Sync).unwrap());
         });
-        let held = engine.while_paused(|machine, _applied, _places| machine.applied_in(0)).unwrap();
+        let held =
+            while_paused(engine.pipeline(), |machine, _applied, _places| machine.applied_in(0))
+                .unwrap();
         assert!(held == [1] || held == [1, 2], "{held:?}");
         other.join().unwrap();
         let given = engine.pipeline().progress().applied_mark() == Mark::before(3)

@@ -29,6 +29,7 @@ use crate::hook::Hook;
 use crate::machine::capture::Captured;
 use crate::machine::cell::HeapCell;
 use crate::machine::sorted::Sorted;
+use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::{Footprint, Partition};
 use crate::ranges::range::{EntryRange, Replies};
@@ -159,7 +160,7 @@ impl Views for Toy {
         Ok(false)
     }
 
-    fn let_go(&self, _: &Snapshot, _: u64) -> Result<(), SnapshotError> {
+    fn let_go(&self, _: &Snapshot, _: SegmentNumber) -> Result<(), SnapshotError> {
         Err(SnapshotError::Unsupported { what: "a model" })
     }
 }
