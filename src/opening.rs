@@ -20,12 +20,14 @@ use crate::log::appender::{Appender, AppenderConfig, LogPosition, SEGMENT_SLACK_
 use crate::log::format::SEGMENT_BYTES_MAX;
 use crate::log::hard::HardFile;
 use crate::log::meta::{LogBase, Meta, MetaDamage, MetaFile};
+use crate::log::opened::Opened;
 use crate::log::pool::ImagePool;
 use crate::log::queue::LogQueue;
 use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
 use crate::log::segment::SegmentFiles;
+use crate::log::settings::LogSettings;
 use crate::log::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use crate::log::{Log, RecoveryReport, Writing};
 use crate::numbers::{Mark, SegmentNumber};
@@ -390,10 +392,21 @@ impl LogOpening {
         }
         let meta_file = self.meta.map(|(file, ..)| file);
         Ok(Arc::new(Log {
-            commit_mode: self.content.commit_mode,
-            is_monotone: self.content.is_monotone,
-            durability: self.config.durability,
-            memory_bytes: self.config.memory_bytes(),
+            settings: LogSettings {
+                commit_mode: self.content.commit_mode,
+                is_monotone: self.content.is_monotone,
+                durability: self.config.durability,
+                memory_bytes: self.config.memory_bytes(),
+                retain_entries: self.config.retain_entries,
+                snapshot_chunk_bytes: self.config.snapshot_chunk_bytes,
+                compaction: self.config.compaction_policy(),
+            },
+            opened: Opened {
+                start,
+                recovery,
+                snapshot: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
+                took: self.began.elapsed(),
+            },
             disk: self.disk,
             table: self.table,
             database_id: self.content.database_id,
@@ -401,16 +414,9 @@ impl LogOpening {
             base: Mutex::new(Rank::LogBase, self.content.base),
             hard_sequence: AtomicU64::new(hard.sequence()),
             hard: Mutex::new(Rank::HardState, hard),
-            start,
-            recovery,
             poison: self.poison,
             closed: AtomicBool::new(false),
             writing,
-            opened_from: self.snapshot.map(|(log_id, bytes)| (log_id.index, bytes)),
-            opened_in: self.began.elapsed(),
-            retain_entries: self.config.retain_entries,
-            snapshot_chunk_bytes: self.config.snapshot_chunk_bytes,
-            compaction: self.config.compaction_policy(),
         }))
     }
 

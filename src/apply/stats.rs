@@ -143,7 +143,7 @@ impl<M: StateMachine> Engine<M> {
         let io_fallback =
             pipeline.log_desk().log().and_then(|log| log.io_fallback()).map(str::to_owned);
         let (io_backend, log_writer, recovery) = match pipeline.log_desk().log() {
-            Some(log) => (log.backend(), log.writer_stats(), Some(log.recovery.clone())),
+            Some(log) => (log.backend(), log.writer_stats(), Some(log.opened.recovery.clone())),
             None => ("memory", LogWriterStats::default(), None),
         };
         ApplyStats {

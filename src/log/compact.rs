@@ -189,14 +189,21 @@ impl Log {
         }
     }
 
-    /// Moves the log writer to `segment`, which is after its current one; its frame sequence
-    /// continues. Returns the base of a log that begins there, after the entry `last`. The caller
-    /// makes sure that every frame is written and no thread appends.
-    pub(crate) fn writer_starts_over(
+    /// Empties the log, which continues after `last` in a new segment: the base moves there.
+    pub(crate) fn start_over(
         &self,
         segment: SegmentNumber,
         last: LogId,
     ) -> Result<LogBase, Poison> {
+        let base = self.writer_starts_over(segment, last)?;
+        self.move_base(base, last.index)?;
+        Ok(base)
+    }
+
+    /// Moves the log writer to `segment`, which is after its current one; its frame sequence
+    /// continues. Returns the base of a log that begins there, after the entry `last`. The caller
+    /// makes sure that every frame is written and no thread appends.
+    fn writer_starts_over(&self, segment: SegmentNumber, last: LogId) -> Result<LogBase, Poison> {
         let ruled_out = Poison::Internal("a log that is read-only cannot start over");
         let writing = self.writing.as_ref().ok_or(ruled_out)?;
         let mut writer = writing.writer.lock();
@@ -261,7 +268,7 @@ impl Log {
     /// and a log that ends at `submitted`.
     pub(crate) fn free_below(&self, mark: Mark, submitted: Mark) -> Mark {
         // A log shorter than what is retained gives up nothing.
-        mark.min(Mark::before(submitted.next().saturating_sub(self.retain_entries)))
+        mark.min(Mark::before(submitted.next().saturating_sub(self.settings.retain_entries)))
     }
 }
 

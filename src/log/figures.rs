@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Log, Writing};
+use crate::times::TimeStats;
 
 /// Figures of the log writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,5 +86,16 @@ impl Log {
             spare_bytes: spares * segment_bytes,
             ..DiskStats::default()
         }
+    }
+
+    /// Fills in the histograms of the log.
+    pub(crate) fn add_times(&self, times: &mut TimeStats) {
+        let Some(Writing { shared, .. }) = &self.writing else { return };
+        times.log_write = shared.times.write.histogram();
+        times.log_sync = shared.times.sync.histogram();
+        times.group_entries = shared.times.group_entries.histogram();
+        times.group_bytes = shared.times.group_bytes.histogram();
+        times.submit_to_durable = shared.times.submit_to_durable.histogram();
+        times.segment_wait = shared.times.segment_wait.histogram();
     }
 }

@@ -12,14 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::codec::{FRAME_BYTES_MAX, Limits};
 use crate::config::{CommitMode, CompactionPolicy, Durability};
 use crate::disk::Disk;
-use crate::entry::LogId;
-use crate::error::{Corrupt, LogError, OpenError, Poison};
-use crate::numbers::{FrameSequence, SegmentNumber};
+use crate::error::{LogError, OpenError, Poison};
+use crate::numbers::FrameSequence;
 use crate::poison::PoisonCell;
-use crate::progress::watermark::{AckRule, Progress, StartMarks};
+use crate::progress::watermark::{AckRule, Progress};
 use crate::sync::Mutex;
 use crate::threads::Step;
 
@@ -34,15 +32,18 @@ pub(crate) mod hard;
 #[cfg(test)]
 mod hard_tests;
 pub(crate) mod index;
+pub(crate) mod journal;
 pub(crate) mod known;
 #[cfg(test)]
 mod lost_frame_tests;
 pub(crate) mod meta;
+pub(crate) mod opened;
 pub(crate) mod pool;
 pub(crate) mod queue;
 pub(crate) mod reader;
 pub(crate) mod recovery;
 pub(crate) mod segment;
+pub(crate) mod settings;
 pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod test_disk;
@@ -50,205 +51,23 @@ pub(crate) mod times;
 pub(crate) mod two_slot;
 pub(crate) mod writer;
 
-use crate::log::pool::ImagePool;
 use crate::places::table::SegmentTable;
+use appender::Appender;
 use appender::known::KnownPlaces;
-use appender::{Appender, AppenderConfig, LogPosition};
 use figures::MemoryStats;
 use format::DatabaseId;
 use meta::{LogBase, Meta, MetaFile};
+use opened::Opened;
+use pool::ImagePool;
 use queue::LogQueue;
 use reader::LogEntries;
-use recovery::files::ForeignFiles;
 use segment::SegmentFiles;
+use settings::LogSettings;
 use writer::{LogWriter, WriterShared};
 
-/// The journal into which the apply manager encodes entries: our log, or memory only.
-///
-/// An embedder's state machine has [`Journal::memory`], the default of the trait.
-#[derive(Clone, Debug)]
-pub struct Journal(Kind);
-
-#[derive(Clone, Debug)]
-enum Kind {
-    Memory(MemoryJournal),
-    Log(Arc<Log>),
-}
-
-/// Frames in pooled memory, reused as soon as they are applied.
-#[derive(Clone, Debug)]
-pub(crate) struct MemoryJournal {
-    pub(crate) limits: Limits,
-    pub(crate) frame_entries_max: u32,
-    pub(crate) frame_bytes_max: usize,
-    pub(crate) poison: Arc<PoisonCell>,
-}
-
-/// Length of an image of a memory journal, and their number: enough to keep submitter and workers
-/// apart, and small enough for the cache.
-const MEMORY_IMAGE_BYTES: usize = 1 << 20;
-const MEMORY_IMAGES: usize = 16;
-/// Bytes that all entries larger than such an image may take together.
-const MEMORY_OVERSIZE_BYTES: usize = 2 * (FRAME_BYTES_MAX + (1 << 20));
-
-/// The parts of a journal that an engine is built on.
-pub(crate) struct JournalParts {
-    pub(crate) appender: Appender,
-    pub(crate) log: Option<Arc<Log>>,
-    pub(crate) table: Arc<SegmentTable>,
-    pub(crate) rule: AckRule,
-    pub(crate) start: StartMarks,
-    pub(crate) poison: Arc<PoisonCell>,
-    /// Memory of the log; the engine adds its own.
-    pub(crate) memory: MemoryStats,
-}
-
-impl Journal {
-    /// Makes a journal in memory: nothing is written, and entries are gone once they are applied.
-    #[must_use]
-    pub fn memory() -> Self {
-        Self::memory_with(MemoryJournal {
-            limits: Limits::new(),
-            frame_entries_max: 128,
-            frame_bytes_max: 256 << 10,
-            poison: Arc::default(),
-        })
-    }
-
-    pub(crate) fn memory_with(journal: MemoryJournal) -> Self {
-        Self(Kind::Memory(journal))
-    }
-
-    pub(crate) fn log(log: Arc<Log>) -> Self {
-        Self(Kind::Log(log))
-    }
-
-    /// Whether the journal is on a disk.
-    pub(crate) fn is_log(&self) -> bool {
-        matches!(self.0, Kind::Log(_))
-    }
-
-    /// Whether the journal is on a disk, and was opened for writing.
-    pub(crate) fn is_writable(&self) -> bool {
-        matches!(&self.0, Kind::Log(log) if log.writing.is_some())
-    }
-
-    pub(crate) fn poison(&self) -> &Arc<PoisonCell> {
-        match &self.0 {
-            Kind::Memory(journal) => &journal.poison,
-            Kind::Log(log) => &log.poison,
-        }
-    }
-
-    /// Returns everything an engine needs; a log returns it once.
-    pub(crate) fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
-        match &self.0 {
-            Kind::Memory(journal) => journal.open(applied),
-            Kind::Log(log) => Log::open_parts(log),
-        }
-    }
-}
-
-impl MemoryJournal {
-    fn open(&self, applied: Option<LogId>) -> Result<JournalParts, OpenError> {
-        let pool =
-            Arc::new(ImagePool::new(MEMORY_IMAGE_BYTES, MEMORY_IMAGES, MEMORY_OVERSIZE_BYTES));
-        let table = Arc::new(SegmentTable::new(0));
-        let error = |error| OpenError::io("allocating memory for", "the journal", error);
-        let active = pool.begin(SegmentNumber::LOWEST, 0, &[]).map_err(error)?;
-        let active =
-            active.ok_or_else(|| error(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
-        let config = AppenderConfig {
-            limits: self.limits,
-            frame_entries_max: self.frame_entries_max,
-            frame_bytes_max: self.frame_bytes_max,
-            is_monotone: false,
-        };
-        let mut position = LogPosition { last: applied, ..LogPosition::default() };
-        if let Some(applied) = applied {
-            position.terms.push(applied);
-        }
-        let memory = MemoryStats {
-            images: pool.memory_bytes(),
-            log_queue: Appender::spans_bytes(),
-            ..MemoryStats::default()
-        };
-        let appender = Appender::new(config, position, pool, Arc::clone(&table), active, None);
-        let applied = applied.map(|last| last.index);
-        let start = StartMarks { submitted: applied, committed: applied, applied };
-        let (rule, poison) = (AckRule::Applied, Arc::clone(&self.poison));
-        Ok(JournalParts { appender, log: None, table, rule, start, poison, memory })
-    }
-}
-
-/// Findings of opening a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecoveryReport {
-    /// The last entry of the log.
-    pub last: Option<LogId>,
-    /// The last entry replayed into the state.
-    pub applied: Option<u64>,
-    /// Number of frames read.
-    pub frames: u64,
-    /// The torn end that opening cut, if there was one. Nothing known to be durable is in it. After
-    /// a crash it may hold an acknowledged last group that was damaged later. Under `Periodic` and
-    /// `Os` it may also hold acknowledged entries.
-    pub cut: Option<Cut>,
-    /// Whether one of META's two slots cannot be read back. The other one can; no crash leaves
-    /// this.
-    pub meta_slot_damaged: bool,
-    /// Damage of durable bytes, met by a read-only open. Reading the log ended there, and this
-    /// report covers the part before it. If `HARD` is damaged, the hard state is missing.
-    pub unreadable: Option<Corrupt>,
-    /// The entry of the snapshot that opening started from; later entries of the log were replayed.
-    pub snapshot: Option<LogId>,
-    /// The last entry that was purged from the log; the snapshot has it.
-    pub purged: Option<LogId>,
-    /// Newer snapshots that cannot be read back. The log had what they had.
-    pub damaged_snapshots: Vec<String>,
-    /// Whether another process was writing during a read-only open: the report covers the log up to
-    /// some moment of the opening.
-    pub beside_a_writer: bool,
-    /// Files of the directory that are not the engine's. Opening ignores them, and changes nothing
-    /// of them.
-    pub foreign: ForeignFiles,
-    /// Reason why the directory itself could not be locked, beside its file `LOCK`; `None` if it is
-    /// locked. Another process can then open it once `LOCK` is removed or replaced.
-    pub directory_lock_refused: Option<String>,
-}
-
-/// The torn end of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cut {
-    /// The segment in which it starts.
-    pub file: String,
-    /// Offset in that segment.
-    pub offset: u64,
-    /// Number of bytes up to the last one that is not zero, over all segments.
-    pub bytes: u64,
-    /// First and last index of whole frames among these bytes, if there are any.
-    pub indexes: Option<(u64, u64)>,
-}
-
-impl RecoveryReport {
-    /// Adds findings from the copy of a directory that is read beside its writer.
-    pub(crate) fn add_copied(&mut self, result: Option<recovery::scan::ScanResult>) {
-        let Some(result) = result else { return };
-        self.cut = result.cut.map(Into::into);
-        if let Some(damage) = result.unreadable {
-            self.unreadable = Some(damage.place);
-        }
-    }
-}
-
-impl From<recovery::scan::CutReport> for Cut {
-    fn from(cut: recovery::scan::CutReport) -> Self {
-        let recovery::scan::CutReport { file, offset, bytes, indexes, .. } = cut;
-        Self { file, offset, bytes, indexes }
-    }
-}
+pub use journal::Journal;
+pub(crate) use journal::{JournalParts, MemoryJournal};
+pub use opened::{Cut, RecoveryReport};
 
 /// One log on disk, open.
 #[derive(Debug)]
@@ -264,23 +83,13 @@ pub(crate) struct Log {
     pub(crate) hard: Mutex<hard::HardFile>,
     /// Sequence of HARD's last durable store. META records it; writers hold `hard`.
     pub(crate) hard_sequence: AtomicU64,
-    pub(crate) start: StartMarks,
-    pub(crate) recovery: RecoveryReport,
+    pub(crate) opened: Opened,
+    pub(crate) settings: LogSettings,
     pub(crate) poison: Arc<PoisonCell>,
-    pub(crate) commit_mode: CommitMode,
-    pub(crate) is_monotone: bool,
-    pub(crate) durability: Durability,
-    pub(crate) memory_bytes: usize,
     /// Whether the clean mark is on disk, or must not be written any more.
     pub(crate) closed: AtomicBool,
     /// The parts for writing; `None` for a read-only log.
     pub(crate) writing: Option<Writing>,
-    /// Index and length of the snapshot that the log was opened from.
-    pub(crate) opened_from: Option<(u64, u64)>,
-    pub(crate) opened_in: Duration,
-    pub(crate) retain_entries: u64,
-    pub(crate) snapshot_chunk_bytes: usize,
-    pub(crate) compaction: Option<CompactionPolicy>,
 }
 
 /// The parts of a log that is open for writing.
@@ -300,6 +109,7 @@ pub(crate) struct Writing {
 }
 
 impl Log {
+    /// Returns everything an engine needs, once.
     fn open_parts(log: &Arc<Self>) -> Result<JournalParts, OpenError> {
         let refuse = |message: &str| OpenError::Config {
             option: "state machine",
@@ -315,14 +125,14 @@ impl Log {
             appender,
             log: Some(Arc::clone(log)),
             table: Arc::clone(&log.table),
-            rule: match log.durability {
+            rule: match log.settings.durability {
                 Durability::Sync => AckRule::Durable,
                 Durability::Periodic(_) | Durability::Os => AckRule::Written,
             },
-            start: log.start,
+            start: log.opened.start,
             poison: Arc::clone(&log.poison),
             memory: MemoryStats {
-                images: log.memory_bytes,
+                images: log.settings.memory_bytes,
                 log_queue: writing.queue.memory_bytes() + Appender::spans_bytes(),
                 ..MemoryStats::default()
             },
@@ -336,16 +146,16 @@ impl Log {
     }
 
     pub(crate) fn commit_mode(&self) -> CommitMode {
-        self.commit_mode
+        self.settings.commit_mode
     }
 
     /// Whether indexes may have gaps.
     pub(crate) fn is_monotone(&self) -> bool {
-        self.is_monotone
+        self.settings.is_monotone
     }
 
     pub(crate) fn durability(&self) -> Durability {
-        self.durability
+        self.settings.durability
     }
 
     pub(crate) fn database_id(&self) -> &DatabaseId {
@@ -358,22 +168,22 @@ impl Log {
 
     /// Index and length of the snapshot that the log was opened from.
     pub(crate) fn opened_from(&self) -> Option<(u64, u64)> {
-        self.opened_from
+        self.opened.snapshot
     }
 
     /// Duration of the opening.
     pub(crate) fn opened_in(&self) -> Duration {
-        self.opened_in
+        self.opened.took
     }
 
     /// The policy of automatic compaction.
     pub(crate) fn compaction_policy(&self) -> Option<&CompactionPolicy> {
-        self.compaction.as_ref()
+        self.settings.compaction.as_ref()
     }
 
     /// Number of the last entries that a compaction leaves in the log.
     pub(crate) fn retain_entries(&self) -> u64 {
-        self.retain_entries
+        self.settings.retain_entries
     }
 
     /// The name of the I/O back-end in use.
@@ -566,7 +376,7 @@ impl Drop for Log {
         // An engine closes the log itself. Without an engine nothing was appended, so the log's end
         // is the end found at opening, and durable.
         let unused = self.writing.as_ref().is_some_and(|writing| writing.appender.lock().is_some());
-        if unused && let Err(poison) = self.close(self.start.committed) {
+        if unused && let Err(poison) = self.close(self.opened.start.committed) {
             tracing::warn!(%poison, "the log could not be marked as closed");
         }
     }

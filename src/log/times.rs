@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Log, Writing};
-use crate::times::{SizeRecorder, TimeRecorder, TimeStats};
+use crate::times::{SizeRecorder, TimeRecorder};
 
 /// The histograms of [`TimeStats`] that the log writer records. One thread at a time has the
 /// writer's post.
@@ -25,18 +24,5 @@ impl LogTimes {
             // The clock may have been read on another core; then no time has passed.
             self.submit_to_durable.record(now.saturating_sub(since));
         }
-    }
-}
-
-impl Log {
-    /// Fills in the histograms of the log.
-    pub(crate) fn add_times(&self, times: &mut TimeStats) {
-        let Some(Writing { shared, .. }) = &self.writing else { return };
-        times.log_write = shared.times.write.histogram();
-        times.log_sync = shared.times.sync.histogram();
-        times.group_entries = shared.times.group_entries.histogram();
-        times.group_bytes = shared.times.group_bytes.histogram();
-        times.submit_to_durable = shared.times.submit_to_durable.histogram();
-        times.segment_wait = shared.times.segment_wait.histogram();
     }
 }

@@ -188,7 +188,7 @@ impl<M: StateMachine> Journaled<M> {
             }
         }
         let log = opening.replay(&state)?;
-        let recovery = log.recovery.clone();
+        let recovery = log.opened.recovery.clone();
         Ok(Self { state, journal: Journal::log(log), recovery })
     }
 

@@ -135,7 +135,7 @@ impl PersistentStateMachine {
         let replayed = Replayed(state);
         let log = opening.replay(&replayed)?;
         replayed.0.fill.set_replaying(false);
-        let recovery = log.recovery.clone();
+        let recovery = log.opened.recovery.clone();
         let (journal, pieces) = (Journal::log(log), Mutex::new(Rank::SnapshotPieces, pieces));
         Ok(Self { state: replayed.0, table, pieces, journal, recovery })
     }

@@ -20,7 +20,6 @@ use crate::entry::LogId;
 use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
 use crate::log::Log;
-use crate::log::meta::LogBase;
 use crate::numbers::{Mark, SegmentNumber};
 use crate::progress::watermark::Stage;
 use crate::snapshot::{Snapshot, SnapshotKind, SnapshotReceiver};
@@ -250,14 +249,5 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         self.pipeline.progress().jump_to(mark)?;
         self.pipeline.signals().notify_workers();
         Ok(())
-    }
-}
-
-impl Log {
-    /// Empties the log, which continues after `last` in a new segment: the base moves there.
-    fn start_over(&self, segment: SegmentNumber, last: LogId) -> Result<LogBase, Poison> {
-        let base = self.writer_starts_over(segment, last)?;
-        self.move_base(base, last.index)?;
-        Ok(base)
     }
 }

@@ -157,7 +157,7 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         let (name, beside) =
             (snapshot_name(log_id.index), self.pipeline.config().by_hand.is_none());
         let summary = write_snapshot_file(&**log.disk(), &name, beside, |writer| {
-            let writer = writer.with_chunk_bytes(log.snapshot_chunk_bytes);
+            let writer = writer.with_chunk_bytes(log.settings.snapshot_chunk_bytes);
             let summary = state.write(writer, &meta, &stopping)?;
             // A snapshot must not have entries that the log could lose: it would be of a log that
             // never existed.
