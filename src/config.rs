@@ -76,7 +76,7 @@ pub enum IoBackend {
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a
     /// container, a limit or the file system refuses a ring, [`IoBackend::Pwrite`] is used, and the
-    /// stats say why.
+    /// stats say why. The same holds in a build without the feature `uring`.
     Uring,
     /// `pwrite` and `fdatasync`, one write at a time.
     Pwrite,

@@ -350,17 +350,20 @@ pub struct ImageSlice {
 
 impl ImageSlice {
     /// Offset of its start in the image; for a segment's image, also its offset in the file.
+    #[cfg(any(test, all(target_os = "linux", feature = "uring")))]
     pub(crate) fn start(&self) -> usize {
         self.start
     }
 
     /// Offset of its end in the image.
+    #[cfg(any(test, all(target_os = "linux", feature = "uring")))]
     pub(crate) fn end(&self) -> usize {
         self.end
     }
 
     /// Other bytes of the same image, up to the end of this slice at most, with the same reference
     /// count.
+    #[cfg(any(test, all(target_os = "linux", feature = "uring")))]
     pub(crate) fn within(&self, start: usize, end: usize) -> Option<Self> {
         if end > self.end {
             return None;

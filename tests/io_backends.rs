@@ -190,6 +190,19 @@ fn an_injected_refusal_is_survived_and_said() {
     }
 }
 
+/// The gate runs it alone, in a build of the engine without the feature.
+#[cfg(not(feature = "uring"))]
+#[test]
+fn without_the_feature_a_log_is_written_with_pwrite_and_the_stats_say_why() {
+    for io in [IoBackend::Uring, IoBackend::Auto] {
+        let directory = tempfile::tempdir().unwrap();
+        let stats = workload(&config(directory.path(), io));
+        assert_eq!(stats.io_backend, "pwrite");
+        let reason = stats.io_fallback.unwrap_or_default();
+        assert_eq!(reason.contains("without the feature `uring`"), io == IoBackend::Uring);
+    }
+}
+
 /// Installs a filter that answers `io_uring_setup` with `EPERM` and lets every other call pass.
 fn forbid_rings() -> std::io::Result<()> {
     let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {

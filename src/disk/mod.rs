@@ -35,7 +35,7 @@ mod pwrite;
 pub(crate) mod real;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "uring"))]
 mod uring;
 
 #[cfg(test)]

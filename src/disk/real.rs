@@ -20,7 +20,7 @@ use super::holders::Holders;
 use super::limits::{Reserve, bytes_within_limit, check_file_end};
 use super::names::claimed_by;
 use super::pwrite::PwriteQueue;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "uring"))]
 use super::uring::UringQueue;
 use super::{Access, Disk, DiskFile, LOCK_FILE, Listed, Mapping, WriteQueue, check_name, mmap};
 use crate::config::IoBackend;
@@ -107,7 +107,7 @@ impl RealDisk {
         self
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "uring"))]
     fn uring(&self, refused: bool) -> io::Result<UringQueue> {
         if refused {
             return Err(Errno::PERM.into());
@@ -120,9 +120,11 @@ impl RealDisk {
         UringQueue::new()
     }
 
-    #[cfg(not(target_os = "linux"))]
+    /// Refuses, as a kernel may. The reason is in the stats.
+    #[cfg(not(all(target_os = "linux", feature = "uring")))]
     fn uring(&self, _refused: bool) -> io::Result<PwriteQueue> {
-        Err(io::ErrorKind::Unsupported.into())
+        let missing = "the program has the engine without the feature `uring`, or is not for Linux";
+        Err(io::Error::new(io::ErrorKind::Unsupported, missing))
     }
 }
 
