@@ -25,6 +25,8 @@ const PEERS: &[&str] = &[
     #[cfg(feature = "logs")]
     "raft-log",
     "redb",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
     "rtrb",
     "scc",
 ];

@@ -4,6 +4,8 @@
 mod logs;
 pub(crate) mod maps;
 mod raw;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 mod sprag;
 mod storages;
 
@@ -54,6 +56,8 @@ pub(crate) const STORAGES: &[(&str, Open)] = &[
     ("fjall", |dir| Ok(Box::new(Fjall::open(dir)?))),
     ("redb", |dir| Ok(Box::new(Redb::open(dir)?))),
     ("lmdb (heed)", |dir| Ok(Box::new(Lmdb::open(dir)?))),
+    #[cfg(feature = "rocksdb")]
+    ("rocksdb", |dir| Ok(Box::new(rocks::Rocks::open(dir)?))),
 ];
 
 /// Logs, by name.
