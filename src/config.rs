@@ -120,8 +120,22 @@ pub enum Contiguity {
 }
 
 impl Contiguity {
-    pub(crate) fn of(is_monotone: bool) -> Self {
-        if is_monotone { Self::Monotone } else { Self::Strict }
+    /// The contiguity that META has, as one byte.
+    pub(crate) const fn of_stored(byte: u8) -> Self {
+        if byte == 1 { Self::Monotone } else { Self::Strict }
+    }
+
+    /// The byte in META.
+    pub(crate) const fn stored(self) -> u8 {
+        match self {
+            Self::Strict => 0,
+            Self::Monotone => 1,
+        }
+    }
+
+    /// Whether indexes may have gaps.
+    pub(crate) const fn is_monotone(self) -> bool {
+        matches!(self, Self::Monotone)
     }
 
     pub(crate) fn check(self, commit_mode: CommitMode) -> Result<(), OpenError> {

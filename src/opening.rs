@@ -9,7 +9,7 @@ use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
 use crate::config::{
-    BATCH_SIZE_MAX, CommitMode, Contiguity, EXPECTED_KEYS_MAX, PersistentConfig, within,
+    BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within,
 };
 use crate::contract::machine::StateMachine;
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
@@ -92,7 +92,7 @@ impl LogOpening {
         let mut content = match &meta {
             Some((_, content, _)) => *content,
             None => Meta {
-                is_monotone: config.contiguity == Contiguity::Monotone,
+                contiguity: config.contiguity,
                 ..Meta::fresh(&*disk, config.commit_mode, config.hash_seed)?
             },
         };
@@ -101,7 +101,7 @@ impl LogOpening {
             let asked = config.commit_mode.describe();
             return Err(OpenError::CommitMode { found: found.describe(), asked });
         }
-        let found = Contiguity::of(content.is_monotone);
+        let found = content.contiguity;
         if writable && meta.is_some() && found != config.contiguity {
             let asked = config.contiguity.describe();
             return Err(OpenError::Contiguity { found: found.describe(), asked });
@@ -296,7 +296,7 @@ impl LogOpening {
             let committed_mark = Mark::of(committed);
             for phase in tally.phases(committed_mark) {
                 let truncations = tally.truncations.clone();
-                let mut replay = Replay::phase(machine, &phase, truncations, content.is_monotone);
+                let mut replay = Replay::phase(machine, &phase, truncations, content.contiguity);
                 scan(&*self.disk, &content, options, &mut |frame| replay.frame(frame))?;
                 replay.finish()?;
             }
@@ -394,7 +394,7 @@ impl LogOpening {
         Ok(Arc::new(Log {
             settings: LogSettings {
                 commit_mode: self.content.commit_mode,
-                is_monotone: self.content.is_monotone,
+                contiguity: self.content.contiguity,
                 durability: self.config.durability,
                 memory_bytes: self.config.memory_bytes(),
                 retain_entries: self.config.retain_entries,
@@ -534,7 +534,7 @@ impl LogOpening {
             limits: config.limits,
             frame_entries_max: AppenderConfig::frame_entries(config.batch_size)?,
             frame_bytes_max: config.frame_bytes,
-            is_monotone: self.content.is_monotone,
+            contiguity: self.content.contiguity,
         };
         let to_writer = Some(Arc::clone(&queue));
         let table = Arc::clone(&self.table);

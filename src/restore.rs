@@ -118,7 +118,7 @@ pub(crate) fn restore_on_disk(
     let meta = Meta {
         base: LogBase { last: Some(log_id), ..fresh.base },
         committed: Some(log_id.index),
-        is_monotone: contiguity == Contiguity::Monotone,
+        contiguity,
         state: Some(snapshot.kind()),
         is_kept: false,
         ..fresh

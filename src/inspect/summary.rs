@@ -247,7 +247,7 @@ impl MetaContent {
         Self {
             database_id: meta.database_id,
             commit_mode: meta.commit_mode,
-            contiguity: Contiguity::of(meta.is_monotone),
+            contiguity: meta.contiguity,
             state: meta.state,
             clean_close: meta.clean_close,
             base: LogBase { segment: segment.stored(), sequence: sequence.get(), last },

@@ -16,7 +16,7 @@ use super::queue::{ClosedFrame, LogQueue};
 use super::terms::TermRuns;
 use crate::bytes::at_most;
 use crate::codec::{self, Extent, Limits, PayloadRef};
-use crate::config::{BATCH_SIZE_MAX, within};
+use crate::config::{BATCH_SIZE_MAX, Contiguity, within};
 use crate::entry::{Entry, LogId};
 use crate::error::{EntryError, Excess, OpenError, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
@@ -70,7 +70,7 @@ pub(crate) struct AppenderConfig {
     /// Most bytes of entries in a frame with more than one entry.
     pub(crate) frame_bytes_max: usize,
     /// Whether indexes may have gaps.
-    pub(crate) is_monotone: bool,
+    pub(crate) contiguity: Contiguity,
 }
 
 impl AppenderConfig {
@@ -197,7 +197,7 @@ impl Appender {
             // The index u64::MAX was refused before.
             if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
                 && got.index != expected
-                && !(self.config.is_monotone && got.index > expected)
+                && !(self.config.contiguity.is_monotone() && got.index > expected)
             {
                 return Err(SubmitError::Gap { expected, got: got.index });
             }
@@ -208,7 +208,7 @@ impl Appender {
                 plan.known += 1;
                 continue;
             }
-            follow(last, got, self.config.is_monotone)?;
+            follow(last, got, self.config.contiguity)?;
             let same_frame =
                 frame_room > 0 && last.is_some_and(|last| last.at(last.index + 1) == got);
             frame_room =
@@ -495,19 +495,22 @@ impl Appender {
 
 /// Checks that an entry may follow the last one of the log.
 #[inline]
-fn follow(last: Option<LogId>, got: LogId, is_monotone: bool) -> Result<(), SubmitError> {
+fn follow(last: Option<LogId>, got: LogId, contiguity: Contiguity) -> Result<(), SubmitError> {
     if got.index == u64::MAX {
         return Err(SubmitError::IndexExhausted);
     }
     match last {
-        Some(last) if got.index != last.index + 1 && !(is_monotone && got.index > last.index) => {
+        Some(last)
+            if got.index != last.index + 1
+                && !(contiguity.is_monotone() && got.index > last.index) =>
+        {
             Err(SubmitError::Gap { expected: last.index + 1, got: got.index })
         }
         Some(last) if got.term < last.term => {
             Err(SubmitError::TermRegression { index: got.index, last: last.term, got: got.term })
         }
         // This is the first entry of the log: consensus engines start at 0 or at 1.
-        None if got.index > 1 && !is_monotone => {
+        None if got.index > 1 && !contiguity.is_monotone() => {
             Err(SubmitError::Gap { expected: 1, got: got.index })
         }
         _ => Ok(()),

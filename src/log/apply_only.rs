@@ -125,7 +125,7 @@ impl Appender {
     /// Whether no entry of a run is to be applied: in a log with gaps, records may have moved the
     /// state past it.
     pub(crate) fn is_behind(&self, run: &IndexRange) -> bool {
-        self.config.is_monotone && self.position.committed_mark.covers(run.first)
+        self.config.contiguity.is_monotone() && self.position.committed_mark.covers(run.first)
     }
 
     /// Drops the log's entries that `mark` covers from those to be applied.

@@ -118,6 +118,13 @@ impl Log {
         let mut meta = self.meta.lock();
         let (segment, purged, was) = (base.segment, base.last.map(|last| last.index), meta.1.base);
         let was_purged = was.last.map(|last| last.index);
+        let in_memory = self.base();
+        invariant!(
+            self.poison,
+            in_memory == was,
+            "the base in memory is the one that META has",
+            "{in_memory:?} and {was:?}"
+        );
         invariant!(
             self.poison,
             was.segment <= segment && was_purged <= purged,

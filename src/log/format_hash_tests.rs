@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crc32c::crc32c;
 
 use crate::codec::{self, Limits};
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::disk::names::{HARD_FILE, META_FILE, segment_name, snapshot_name};
 use crate::entry::{Command, Entry, LeaderTag, LogId, Note, Payload};
 use crate::log::format::{FrameHeader, FrameKind, OpeningHalf};
@@ -158,7 +158,7 @@ fn no_byte_of_meta_changes_unseen() {
             database_id: random.bytes(16).try_into().unwrap(),
             hash_seed: random.next_u64(),
             commit_mode: [CommitMode::OnAppend, CommitMode::ByCommit][random.below(2)],
-            is_monotone: random.coin(),
+            contiguity: Contiguity::of_stored(u8::from(random.coin())),
             state: [None, Some(SnapshotKind::KeyValue), Some(SnapshotKind::Blob)][random.below(3)],
             is_kept: random.coin(),
             clean_close: random.coin(),

@@ -293,7 +293,7 @@ const V1: Meta = Meta {
     database_id: ID,
     hash_seed: 77,
     commit_mode: crate::config::CommitMode::OnAppend,
-    is_monotone: false,
+    contiguity: crate::config::Contiguity::Strict,
     state: None,
     is_kept: false,
     clean_close: false,

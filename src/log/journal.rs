@@ -7,6 +7,7 @@ use super::appender::{Appender, AppenderConfig, LogPosition};
 use super::figures::MemoryStats;
 use super::pool::ImagePool;
 use crate::codec::{FRAME_BYTES_MAX, Limits};
+use crate::config::Contiguity;
 use crate::entry::LogId;
 use crate::error::OpenError;
 use crate::numbers::SegmentNumber;
@@ -113,7 +114,7 @@ impl MemoryJournal {
             limits: self.limits,
             frame_entries_max: self.frame_entries_max,
             frame_bytes_max: self.frame_bytes_max,
-            is_monotone: false,
+            contiguity: Contiguity::Strict,
         };
         let mut position = LogPosition { last: applied, ..LogPosition::default() };
         if let Some(applied) = applied {

@@ -35,7 +35,7 @@ use std::fmt;
 use std::io;
 
 use crate::bytes::{put, u64_at};
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::disk::names::META_FILE;
 use crate::disk::{Access, Disk};
 use crate::entry::{LeaderTag, LogId};
@@ -113,8 +113,8 @@ pub struct Meta {
     pub hash_seed: u64,
     /// Rule by which an entry commits.
     pub commit_mode: CommitMode,
-    /// Whether indexes may have gaps: see [`Contiguity`](crate::config::Contiguity).
-    pub is_monotone: bool,
+    /// Which indexes may follow each other.
+    pub contiguity: Contiguity,
     /// Content of the state machine's snapshots, as it was at the last write. Another kind of
     /// machine would make another state of the same log. `None`: an earlier build made the
     /// directory, and did not record it.
@@ -141,7 +141,7 @@ impl fmt::Debug for Meta {
         // The seed is left out: a client that knows it can choose colliding keys.
         f.debug_struct("Meta")
             .field("commit_mode", &self.commit_mode)
-            .field("is_monotone", &self.is_monotone)
+            .field("contiguity", &self.contiguity)
             .field("state", &self.state)
             .field("is_kept", &self.is_kept)
             .field("clean_close", &self.clean_close)
@@ -298,7 +298,7 @@ impl Meta {
             database_id: std::array::from_fn(|at| random[at]),
             hash_seed: hash_seed.unwrap_or_else(|| u64_at(&random, size_of::<DatabaseId>())),
             commit_mode,
-            is_monotone: false,
+            contiguity: Contiguity::Strict,
             state: None,
             is_kept: false,
             clean_close: false,
@@ -321,7 +321,7 @@ impl Meta {
         let state = self.state.map_or(0, SnapshotKind::code);
         let has_last = u8::from(self.base.last.is_some());
         let flags = [u8::from(self.clean_close), has_last, last.leader.len(), state];
-        put(&mut out, at(72), &[mode, u8::from(self.is_monotone)]);
+        put(&mut out, at(72), &[mode, self.contiguity.stored()]);
         put(&mut out, at(74), &flags);
         put(&mut out, at(78), &[u8::from(self.is_kept)]);
         put(&mut out, at(80), &self.base.segment.stored().to_le_bytes());
@@ -362,7 +362,7 @@ impl Meta {
             database_id,
             hash_seed: u64_at(bytes, at(64)),
             commit_mode,
-            is_monotone: bytes[at(73)] == 1,
+            contiguity: Contiguity::of_stored(bytes[at(73)]),
             state: SnapshotKind::of_code(bytes[at(77)]),
             is_kept: bytes[at(78)] == 1,
             clean_close: bytes[at(74)] == 1,
@@ -400,7 +400,7 @@ pub(crate) mod tests {
             database_id: *b"0123456789abcdef",
             hash_seed: 77,
             commit_mode: CommitMode::OnAppend,
-            is_monotone: false,
+            contiguity: Contiguity::Strict,
             state: None,
             is_kept: false,
             clean_close: false,
@@ -416,7 +416,7 @@ pub(crate) mod tests {
         let last = LogId { index: 0, term: 9, leader: LeaderTag::new(b"node").unwrap() };
         Meta {
             commit_mode: CommitMode::ByCommit,
-            is_monotone: true,
+            contiguity: Contiguity::Monotone,
             state: Some(SnapshotKind::Blob),
             clean_close: true,
             base: LogBase {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{CommitMode, CompactionPolicy, Durability};
+use crate::config::{CommitMode, CompactionPolicy, Contiguity, Durability};
 use crate::disk::Disk;
 use crate::error::{LogError, OpenError, Poison};
 use crate::numbers::FrameSequence;
@@ -77,7 +77,9 @@ pub(crate) struct Log {
     pub(crate) database_id: DatabaseId,
     /// META, locked while it is stored or changed.
     pub(crate) meta: Mutex<(Option<MetaFile>, Meta)>,
-    /// The base of the log, as META on disk has it.
+    /// The base of the log: a copy of the one in `meta`, which is locked while META is stored.
+    /// Callers that read the base hold the appender, and must not wait for the disk. The base moves
+    /// in `move_base` only, which compares the two first and writes both.
     pub(crate) base: Mutex<LogBase>,
     /// HARD. This lock is taken before `meta` where both are taken.
     pub(crate) hard: Mutex<hard::HardFile>,
@@ -149,9 +151,8 @@ impl Log {
         self.settings.commit_mode
     }
 
-    /// Whether indexes may have gaps.
-    pub(crate) fn is_monotone(&self) -> bool {
-        self.settings.is_monotone
+    pub(crate) fn contiguity(&self) -> Contiguity {
+        self.settings.contiguity
     }
 
     pub(crate) fn durability(&self) -> Durability {

@@ -1,13 +1,12 @@
 //! The options of an open log.
 
-use crate::config::{CommitMode, CompactionPolicy, Durability};
+use crate::config::{CommitMode, CompactionPolicy, Contiguity, Durability};
 
 /// The options that a log was opened with; the first two are from META.
 #[derive(Debug)]
 pub(crate) struct LogSettings {
     pub(crate) commit_mode: CommitMode,
-    /// Whether indexes may have gaps.
-    pub(crate) is_monotone: bool,
+    pub(crate) contiguity: Contiguity,
     pub(crate) durability: Durability,
     /// Most memory of the log in bytes, without its queue.
     pub(crate) memory_bytes: usize,

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::bytes::at_most;
 use crate::codec::{self, Encoded, PayloadRef};
+use crate::config::Contiguity;
 use crate::contract::machine::StateMachine;
 use crate::contract::run::{Failed, call_storage, run_machine};
 use crate::entry::LogId;
@@ -37,7 +38,7 @@ pub(crate) struct Replay<'a, M> {
     /// Frame sequences of the records that are applied: see [`Phase`].
     records: RangeInclusive<FrameSequence>,
     /// Whether the log may hold other entries than were applied.
-    is_monotone: bool,
+    contiguity: Contiguity,
     /// For a machine over a storage: the number of entries applied and not committed, and the first
     /// of them.
     staged: (u64, u64),
@@ -85,7 +86,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             applied_mark,
             truncations,
             records,
-            is_monotone: false,
+            contiguity: Contiguity::Strict,
             staged: (0, 0),
         }
     }
@@ -95,10 +96,10 @@ impl<'a, M: StateMachine> Replay<'a, M> {
         machine: &'a M,
         phase: &Phase,
         truncations: Truncations,
-        is_monotone: bool,
+        contiguity: Contiguity,
     ) -> Self {
         let replay = Self::new(machine, phase.committed_mark, truncations);
-        Self { records: phase.records.0..=phase.records.1, is_monotone, ..replay }
+        Self { records: phase.records.0..=phase.records.1, contiguity, ..replay }
     }
 
     /// Applies the entries of `frame` that are committed, and were not truncated before.
@@ -129,7 +130,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             if self.applied_mark.covers(index) {
                 let found = frame.header.first().at(index);
                 if let Some(applied) = self.applied
-                    && !self.is_monotone
+                    && !self.contiguity.is_monotone()
                     && applied.index == index
                     && applied != found
                 {
@@ -137,7 +138,7 @@ impl<'a, M: StateMachine> Replay<'a, M> {
                 }
                 // Such a log's entries below a record were not applied.
                 if let PayloadRef::Membership(bytes) = payload
-                    && !self.is_monotone
+                    && !self.contiguity.is_monotone()
                 {
                     self.machine.had_membership(Hook::ENGINE, found, bytes);
                 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::files::{Files, disk_with, files_of, with_disk};
 use super::frame::ID;
-use sprag::config::{ApplyConfig, CommitMode, PersistentConfig};
+use sprag::config::{ApplyConfig, CommitMode, Contiguity, PersistentConfig};
 use sprag::entry::{Command, Entry, Note, Payload};
 use sprag::machine::PersistentStateMachine;
 use sprag::testing::SimDisk;
@@ -51,7 +51,7 @@ pub(super) fn first_meta(mode: CommitMode) -> Meta {
         database_id: ID,
         hash_seed: 7,
         commit_mode: mode,
-        is_monotone: false,
+        contiguity: Contiguity::Strict,
         state: None,
         is_kept: false,
         clean_close: false,

@@ -11,7 +11,7 @@ use super::frame::ID;
 use super::input::Input;
 use super::model::{Op, State, state_after};
 use super::mutate::{Damaged, damage};
-use sprag::config::CommitMode;
+use sprag::config::{CommitMode, Contiguity};
 use sprag::entry::{Entry, LogId};
 use sprag::error::OpenError;
 use sprag::machine::PersistentStateMachine;
@@ -68,7 +68,8 @@ pub fn recovery(data: &[u8]) {
         (Ok(result), Err(OpenError::Corrupt(corrupt))) => {
             let seen_max = result.tail.incarnation_seen_max.max(damaged.meta.incarnation);
             let log = Log::read(&reference, &damaged.meta);
-            let has_before = damaged.meta.base.last.is_some() || damaged.meta.is_monotone;
+            let has_before = damaged.meta.base.last.is_some()
+                || (damaged.meta.contiguity == Contiguity::Monotone);
             let first = log.entries.keys().next().copied();
             // A committed entry is nowhere.
             let nowhere = !has_before && log.committed.is_some() && log.committed < first;

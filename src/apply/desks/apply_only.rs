@@ -185,7 +185,7 @@ impl<M: StateMachine> Records<'_, M> {
         self.pipeline.progress().poison.check()?;
         match () {
             () if self.pipeline.is_closed() => Err(SubmitError::Closed),
-            () if self.log.is_monotone() => Ok(()),
+            () if self.log.contiguity().is_monotone() => Ok(()),
             () => Err(SubmitError::Contiguity { call: "apply_only" }),
         }
     }

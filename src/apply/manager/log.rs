@@ -85,7 +85,7 @@ impl<'m, M: StateMachine> ManagerLog<'m, M> {
     #[must_use]
     pub fn options(&self) -> LogOptions {
         let Self { log, .. } = self;
-        let contiguity = Contiguity::of(log.is_monotone());
+        let contiguity = log.contiguity();
         let compacts = log.compaction_policy().is_some();
         LogOptions { commit_mode: log.commit_mode(), contiguity, compacts }
     }

@@ -322,7 +322,7 @@ impl<M: StateMachine> Pipeline<M> {
         if self.progress.committed_mark().covers(index) {
             return Ok(());
         }
-        if self.log_desk.log().is_some_and(|log| log.is_monotone()) {
+        if self.log_desk.log().is_some_and(|log| log.contiguity().is_monotone()) {
             self.check_no_gap(appending, index)?;
         }
         let mark = Mark::through(index);

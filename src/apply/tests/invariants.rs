@@ -72,6 +72,19 @@ fn a_log_that_would_begin_behind_its_snapshot_or_earlier_than_it_does_poisons() 
 }
 
 #[test]
+fn a_base_in_memory_that_is_not_the_one_of_meta_poisons_and_is_not_stored() {
+    let engine = opened(3);
+    let log = engine.engine.pipeline().log_desk().log().unwrap();
+    let before = log.base();
+    let other = LogBase { segment: before.segment.next(), ..before };
+    *log.base.lock() = other;
+    let base = LogBase { last: Some(LogId::new(2, 1)), ..other };
+    let poison = log.move_base(base, 2).unwrap_err();
+    assert_poisoned(&engine, &poison, "the base in memory is the one that META has");
+    assert_eq!(log.meta.lock().1.base, before);
+}
+
+#[test]
 fn a_ring_without_the_room_that_was_seen_is_a_failure_and_no_lost_range() {
     let engine = opened(0);
     let rings = engine.engine.pipeline().workers().rings();

@@ -1,6 +1,6 @@
 //! The requirements on the next frame, given all good frames before it.
 
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::disk::names::META_FILE;
 use crate::entry::LogId;
 use crate::error::Corrupt;
@@ -14,8 +14,8 @@ pub(in crate::log) struct Chain {
     base: LogBase,
     /// Whether every entry is committed as soon as it is there.
     commits_as_appended: bool,
-    /// Whether indexes may have gaps, and apply-only records exist.
-    is_monotone: bool,
+    /// Which indexes may follow each other. Apply-only records exist if these may have gaps.
+    contiguity: Contiguity,
     /// The last entry of an apply-only record.
     pub(in crate::log) applied_only: Option<LogId>,
     /// Sequence of the last good frame.
@@ -57,7 +57,7 @@ impl Chain {
         Self {
             base: meta.base,
             commits_as_appended: meta.commit_mode == CommitMode::OnAppend,
-            is_monotone: meta.is_monotone,
+            contiguity: meta.contiguity,
             applied_only: None,
             sequence: meta.base.sequence,
             checksum: meta.base.chain,
@@ -89,7 +89,7 @@ impl Chain {
     pub(in crate::log) fn lacks_snapshot(&self, meta: &Meta) -> Option<LogId> {
         let Watched { log_id, is_in_log, is_recorded } = self.watched?;
         let was_committed = meta.committed >= Some(log_id.index);
-        let is_applied = self.is_monotone && (is_recorded || was_committed);
+        let is_applied = self.contiguity.is_monotone() && (is_recorded || was_committed);
         (!is_in_log && !is_applied).then_some(log_id)
     }
 
@@ -120,8 +120,11 @@ impl Chain {
         let (first, Some(last)) = (header.opening.first_index, self.last) else { return true };
         match header.opening.kind {
             FrameKind::Entries => {
-                let follows =
-                    if self.is_monotone { first > last.index } else { first == last.index + 1 };
+                let follows = if self.contiguity.is_monotone() {
+                    first > last.index
+                } else {
+                    first == last.index + 1
+                };
                 follows && header.opening.term >= last.term
             }
             // Such a frame is not of the log; `contradiction` says whether it may be there at all.
@@ -138,7 +141,7 @@ impl Chain {
     pub(in crate::log) fn begins_late(&self, meta: &Meta) -> Option<Corrupt> {
         let committed = self.committed.max(meta.committed);
         let first = self.runs.first().map(|run| run.index);
-        let has_before = self.base.last.is_some() || self.is_monotone;
+        let has_before = self.base.last.is_some() || self.contiguity.is_monotone();
         let what = "an entry is committed that the log begins after";
         (!has_before && committed.is_some() && committed < first).then(|| Corrupt {
             file: META_FILE.to_owned(),
@@ -153,7 +156,8 @@ impl Chain {
         if header.opening.kind == FrameKind::ApplyOnly {
             let rises =
                 header.last().map(|last| last.index) > self.applied_only.map(|last| last.index);
-            return (!self.is_monotone || !rises).then_some("entries that may not be applied here");
+            return (!self.contiguity.is_monotone() || !rises)
+                .then_some("entries that may not be applied here");
         }
         let committed = self.committed.max(header.committed);
         let truncates = header.opening.kind == FrameKind::Truncation;

@@ -4,7 +4,7 @@
 
 use super::scan::{CutReport, ScanOptions, ScanResult, erase_after, scan};
 use crate::bytes::put;
-use crate::config::CommitMode;
+use crate::config::{CommitMode, Contiguity};
 use crate::disk::Disk;
 use crate::disk::names;
 use crate::entry::LogId;
@@ -38,7 +38,7 @@ fn meta(durable_sequence: u64) -> Meta {
         database_id: ID,
         hash_seed: 0,
         commit_mode: CommitMode::OnAppend,
-        is_monotone: false,
+        contiguity: Contiguity::Strict,
         state: None,
         is_kept: false,
         clean_close: false,

@@ -39,7 +39,8 @@ fn entries_that_are_not_of_the_log_are_damage_where_indexes_have_no_gaps() {
     reseal(&mut log.segments[0]);
     let complaint = "entries that may not be applied here";
     assert_eq!(corrupt(read(&log.disk(0), &meta(0)).1).what, complaint);
-    let monotone = Meta { commit_mode: CommitMode::ByCommit, is_monotone: true, ..meta(0) };
+    let monotone =
+        Meta { commit_mode: CommitMode::ByCommit, contiguity: Contiguity::Monotone, ..meta(0) };
     let (seen, result) = read(&log.disk(0), &monotone);
     assert_eq!((seen.len(), result.unwrap().tail.last), (1, None));
 }

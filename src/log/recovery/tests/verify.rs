@@ -94,7 +94,7 @@ fn what_is_committed_is_in_the_log_or_before_its_base() {
     {
         let meta = Meta { committed, ..by_commit };
         assert_eq!(index_said(&log, &meta), said, "{committed:?}");
-        assert_eq!(index_said(&log, &Meta { is_monotone: true, ..meta }), None);
+        assert_eq!(index_said(&log, &Meta { contiguity: Contiguity::Monotone, ..meta }), None);
         let base = LogBase { last: Some(LogId::new(9, 1)), ..LogBase::default() };
         assert_eq!(index_said(&log, &Meta { base, ..meta }), None);
     }
@@ -132,7 +132,7 @@ fn a_snapshot_is_of_the_log_if_its_entry_is_live_there_or_right_before_its_base(
     // An entry in a gap is not of the log, unless it was committed.
     log.next_index = 10;
     log.entries(&["f"]);
-    let monotone = Meta { is_monotone: true, ..by_commit };
+    let monotone = Meta { contiguity: Contiguity::Monotone, ..by_commit };
     assert!(lacks(&log, &monotone, LogId::new(5, 2)) && !lacks(&log, &monotone, LogId::new(10, 2)));
     let committed = Meta { committed: Some(5), ..monotone };
     assert!(!lacks(&log, &committed, LogId::new(5, 2)));
