@@ -8,9 +8,7 @@ use std::time::Instant;
 use crate::bytes::to_usize;
 use crate::clock::Clock;
 use crate::codec::FRAME_BYTES_MAX;
-use crate::config::{
-    BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within,
-};
+use crate::config::{BATCH_SIZE_MAX, CommitMode, EXPECTED_KEYS_MAX, PersistentConfig, within};
 use crate::contract::machine::StateMachine;
 use crate::disk::names::{META_FILE, parse_snapshot_name, segment_name, snapshot_name};
 use crate::disk::{Access, Disk};

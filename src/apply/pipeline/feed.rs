@@ -5,31 +5,106 @@
 
 use std::time::Duration;
 
+use crate::apply::desks::log::Appending;
+use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::ring::Rings;
 use crate::bytes::at_most;
 use crate::codec::{self, PayloadRef};
+use crate::contract::machine::StateMachine;
 use crate::error::Poison;
+use crate::hook::Hook;
 use crate::log::appender::Appender;
 use crate::numbers::Mark;
 use crate::progress::watermark::Progress;
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Footprint;
+use crate::sync::atomic::{Ordering, fence};
 
-/// The inputs of feeding.
-pub(crate) struct Feeding<'a, F> {
-    pub(crate) progress: &'a Progress,
-    pub(crate) rings: &'a Rings,
-    pub(crate) in_flight: &'a InFlightRing,
-    pub(crate) range_entries_max: u32,
-    /// First index for which the in-flight ring has no room.
-    pub(crate) in_flight_limit: Mark,
-    pub(crate) footprint: F,
+/// Which committed entries are fed, as far as there is room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Feed {
+    /// Those that linger no longer: full ranges, flushed ones, and those that have waited long
+    /// enough. During a pause there are none.
+    Due,
+    /// All, which are flushed by that. During a pause there are none, and they stay flushed.
+    All,
+    /// All, for the thread that pauses the workers.
+    InPause,
+}
+
+impl<M: StateMachine> Pipeline<M> {
+    /// Hands committed entries to the workers while there is room. The caller holds the appender.
+    /// Returns whether there were any.
+    pub(crate) fn feed(&self, appending: &mut Appending, which: Feed) -> Result<bool, Poison> {
+        if which != Feed::InPause && self.pauses().is_any() {
+            return Ok(false);
+        }
+        let Some(through) = self.fed_through(appending, which) else { return Ok(false) };
+        let limit = self.in_flight_limit().min(through);
+        let fed = self.hand_over(appending, limit)?;
+        if self.progress().committed_mark().min(through) <= limit {
+            return Ok(fed);
+        }
+        // Pairs with the fence in `released`: of a commit and a claim's end, one sees the other.
+        fence(Ordering::SeqCst);
+        let limit_now = self.in_flight_limit().min(through);
+        Ok(limit_now > limit && self.hand_over(appending, limit_now)? || fed)
+    }
+
+    /// The mark of the entries that do not linger; `None` if all of them do.
+    #[inline]
+    fn fed_through(&self, appending: &mut Appending, which: Feed) -> Option<Mark> {
+        let committed = || self.progress().committed_mark();
+        match which {
+            Feed::InPause => Some(Mark::ALL),
+            Feed::All => {
+                appending.linger.flush_to(committed());
+                Some(Mark::ALL)
+            }
+            Feed::Due => {
+                let linger = self.linger();
+                if linger.is_zero() {
+                    return Some(Mark::ALL);
+                }
+                let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
+                let full = (self.full_batch(), self.machine().staging(Hook::ENGINE).is_some());
+                let now = || self.latency().now();
+                appending.linger.feeds_to(first, committed(), full, linger, now)
+            }
+        }
+    }
+
+    /// Hands committed entries below `in_flight_limit` to the workers.
+    fn hand_over(&self, appending: &mut Appending, in_flight_limit: Mark) -> Result<bool, Poison> {
+        self.guarded(|footprint| {
+            let feeding = Feeding {
+                progress: self.progress(),
+                rings: self.workers().rings(),
+                in_flight: self.in_flight().ring(),
+                range_entries_max: self.range_entries_max(),
+                in_flight_limit,
+                footprint,
+            };
+            feeding.run(&mut appending.appender)
+        })
+    }
+}
+
+/// The inputs of handing over.
+struct Feeding<'a, F> {
+    progress: &'a Progress,
+    rings: &'a Rings,
+    in_flight: &'a InFlightRing,
+    range_entries_max: u32,
+    /// The mark of the indexes that the in-flight ring has room for.
+    in_flight_limit: Mark,
+    footprint: F,
 }
 
 impl<F: Fn(u64, &PayloadRef<'_>) -> Footprint> Feeding<'_, F> {
     /// Hands over committed entries that fit. Returns whether there were any.
-    pub(crate) fn feed(&self, appender: &mut Appender) -> Result<bool, Poison> {
+    fn run(&self, appender: &mut Appender) -> Result<bool, Poison> {
         let limit = self.progress.committed_mark().min(self.in_flight_limit);
         let mut fed = false;
         while let Some(run) = appender.unfed().front().copied() {

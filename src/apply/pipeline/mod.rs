@@ -43,7 +43,7 @@ use crate::apply::counters::Counters;
 use crate::apply::desks::log::{Appending, LogDesk};
 use crate::apply::desks::storage::StorageDesk;
 use crate::apply::pipeline::claims::Released;
-use crate::apply::pipeline::feed::Feeding;
+use crate::apply::pipeline::feed::Feed;
 use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
 use crate::apply::pipeline::pause::Pauses;
@@ -201,64 +201,14 @@ impl<M: StateMachine> Pipeline<M> {
         self.in_flight.limit(self.progress.applied_mark().max(self.progress.base()).next())
     }
 
-    /// Hands committed entries to the workers while there is room. The caller holds the appender.
-    pub(crate) fn feed(&self, appending: &mut Appending, now: bool) -> Result<bool, Poison> {
-        if self.pauses.is_any() {
-            return Ok(false);
-        }
-        let linger = self.linger();
-        let mut through = Mark::ALL;
-        if now {
-            appending.linger.flush_to(self.progress.committed_mark());
-        } else if !linger.is_zero() {
-            let first = appending.appender.unfed().front().map_or(u64::MAX, |run| run.first);
-            let to = self.progress.committed_mark();
-            let full = (self.full_batch(), self.machine.staging(Hook::ENGINE).is_some());
-            let now = || self.latency.now();
-            let Some(mark) = appending.linger.feeds_to(first, to, full, linger, now) else {
-                return Ok(false);
-            };
-            through = mark;
-        }
-        let in_flight_limit = self.in_flight_limit().min(through);
-        let fed = self.feed_to(appending, in_flight_limit)?;
-        if self.progress.committed_mark().min(through) <= in_flight_limit {
-            return Ok(fed);
-        }
-        // Pairs with the fence in `released`: of a commit and a claim's end, one sees the other.
-        fence(Ordering::SeqCst);
-        let in_flight_limit_now = self.in_flight_limit().min(through);
-        Ok(in_flight_limit_now > in_flight_limit && self.feed_to(appending, in_flight_limit_now)?
-            || fed)
-    }
-
     /// Hands committed entries to the workers without a linger. A failure has poisoned the engine.
     pub(crate) fn feed_now(&self) -> Result<(), Poison> {
         let mut appending = self.log_desk.appending();
-        let fed = self.feed(&mut appending, true);
+        let fed = self.feed(&mut appending, Feed::All);
         drop(appending);
         fed.map_err(|poison| self.signals.fail(poison))?;
         self.signals.notify_workers();
         Ok(())
-    }
-
-    /// Feeds up to `in_flight_limit`, even during a pause.
-    pub(crate) fn feed_to(
-        &self,
-        appending: &mut Appending,
-        in_flight_limit: Mark,
-    ) -> Result<bool, Poison> {
-        self.guarded(|footprint| {
-            let feeding = Feeding {
-                progress: &self.progress,
-                rings: self.workers.rings(),
-                in_flight: self.in_flight.ring(),
-                range_entries_max: self.range_entries_max(),
-                in_flight_limit,
-                footprint,
-            };
-            feeding.feed(&mut appending.appender)
-        })
     }
 
     /// Runs `run`, which asks the machine for footprints. The poison of a panic names the entry.
@@ -333,7 +283,7 @@ impl<M: StateMachine> Pipeline<M> {
     /// Feeds a worker that ran dry, if no thread holds the appender; a holder feeds at release.
     fn feed_dry(&self) -> Result<Step, Poison> {
         let fed = match self.log_desk.try_appending() {
-            Some(mut appending) => self.feed(&mut appending, false)?,
+            Some(mut appending) => self.feed(&mut appending, Feed::Due)?,
             None => return Ok(Step::Blocked),
         };
         if fed {
@@ -422,7 +372,7 @@ impl<M: StateMachine> Released for Pipeline<M> {
             return;
         }
         let mut appending = self.log_desk.appending();
-        let fed = self.feed(&mut appending, false);
+        let fed = self.feed(&mut appending, Feed::Due);
         drop(appending);
         match fed {
             Ok(true) => self.signals.notify_workers(),

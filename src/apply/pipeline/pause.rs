@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Pipeline;
 use crate::apply::desks::log::Appending;
+use crate::apply::pipeline::feed::Feed;
 use crate::contract::machine::StateMachine;
 use crate::error::{Poison, WaitError};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -151,7 +152,7 @@ impl<'p, M: StateMachine> Pause<'p, M> {
             if applied == committed && pipeline.workers().are_done() {
                 return Ok(held);
             }
-            let fed = pipeline.feed_to(&mut held, pipeline.in_flight_limit());
+            let fed = pipeline.feed(&mut held, Feed::InPause);
             fed.map_err(|poison| WaitError::Poisoned(pipeline.signals().fail(poison)))?;
             let left = timeout.saturating_sub(began.elapsed());
             if left.is_zero() {

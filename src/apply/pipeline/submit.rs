@@ -7,6 +7,7 @@ use crate::apply::desks::log::Appending;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::claims::Claim;
+use crate::apply::pipeline::feed::Feed;
 use crate::apply::pipeline::known::{Comparing, Submitted};
 use crate::config::CommitMode;
 use crate::contract::machine::StateMachine;
@@ -152,8 +153,10 @@ impl<M: StateMachine> Pipeline<M> {
                     let inline = mode == Mode::Sync && may_inline && idle;
                     // A synchronous caller of a machine over a storage does not wait for a batch to
                     // fill.
-                    let now = mode == Mode::Sync && self.machine.staging(Hook::ENGINE).is_some();
-                    self.hand_over(&mut appending, inline, now)
+                    let is_awaited =
+                        mode == Mode::Sync && self.machine.staging(Hook::ENGINE).is_some();
+                    let which = if is_awaited { Feed::All } else { Feed::Due };
+                    self.apply_or_feed(&mut appending, inline, which)
                 }
             })
             .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
@@ -241,7 +244,12 @@ impl<M: StateMachine> Pipeline<M> {
 
     /// Applies inline if no other thread has anything to do, and otherwise hands over to the
     /// workers.
-    fn hand_over(&self, appending: &mut Appending, inline: bool, now: bool) -> Result<(), Poison> {
+    fn apply_or_feed(
+        &self,
+        appending: &mut Appending,
+        inline: bool,
+        which: Feed,
+    ) -> Result<(), Poison> {
         while inline
             && let Some(range) = appending.appender.unfed().front().copied()
             && range.kind != RangeKind::Unclassified
@@ -251,7 +259,7 @@ impl<M: StateMachine> Pipeline<M> {
             }
             appending.appender.unfed().pop_front();
         }
-        self.feed(appending, now).map(|_fed| ())
+        self.feed(appending, which).map(|_fed| ())
     }
 
     /// Copies the replies of an applied submission.
@@ -330,7 +338,7 @@ impl<M: StateMachine> Pipeline<M> {
             .commit_to(mark)
             .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         appending.appender.note_committed(mark);
-        let fed = self.feed(appending, false);
+        let fed = self.feed(appending, Feed::Due);
         fed.map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         Ok(())
     }
