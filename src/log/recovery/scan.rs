@@ -10,8 +10,9 @@ use crate::log::format::{FrameHeader, FrameKind};
 use crate::log::meta::{Meta, MetaDamage};
 use crate::log::recovery::decision::Outcome;
 use crate::log::recovery::files::{Segment, Window, list_files};
+use crate::log::recovery::found::Found;
 use crate::log::recovery::survey::Survey;
-use crate::log::recovery::walk::{Found, Walk};
+use crate::log::recovery::walk::Walk;
 use crate::numbers::{FrameSequence, SegmentNumber};
 
 /// Options of a scan.

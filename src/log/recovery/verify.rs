@@ -9,11 +9,12 @@ use crate::entry::LogId;
 use crate::error::{Corrupt, OpenError};
 use crate::log::hard::HardFile;
 use crate::log::meta::{Meta, MetaFile};
+use crate::log::recovery::found::FoundFrame;
 use crate::log::recovery::freeze::look_again;
 use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{UNDECODABLE, decodes};
 use crate::log::recovery::survey::{Survey, next_lost_frame};
-use crate::log::recovery::walk::{FoundFrame, Walk};
+use crate::log::recovery::walk::Walk;
 
 /// One damaged place.
 #[derive(Clone, PartialEq, Eq, Debug)]
