@@ -63,7 +63,7 @@ pub(crate) fn torn(cut: Option<&Cut>) -> String {
         || "none".to_owned(),
         |cut| {
             let indexes = cut.indexes.map_or(String::new(), |(first, last)| {
-                format!(", whole frames of indexes {first} to {last} among them")
+                format!(", with frame headers of indexes {first} to {last} among them")
             });
             format!("{} bytes at {} offset {}{indexes}", cut.bytes, cut.file, cut.offset)
         },

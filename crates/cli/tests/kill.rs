@@ -12,7 +12,9 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Random, command, fail, fresh, json, last_acknowledged, succeed, text};
+use crate::common::{
+    Random, command, fail, fresh, json, json_after_kill, last_acknowledged, succeed, text,
+};
 
 fn start(dir: &Path, file: &Path, entries: &str) -> Child {
     command([
@@ -62,7 +64,7 @@ fn check(dir: &Path, file: &Path) {
     assert!(last >= acknowledged, "{last:?} is less than {acknowledged:?}");
     assert_eq!(stats["applied_index"].as_u64(), last);
     // The next command continues from there.
-    let put = json(["put", text(dir), "key", "value", "--json"]);
+    let put = json_after_kill(dir, ["put", text(dir), "key", "value", "--json"]);
     assert_eq!(put["index"].as_u64(), Some(last.map_or(1, |last| last + 1)));
     assert_eq!(succeed(["get", text(dir), "key"]), b"value\n");
     succeed(["verify", text(dir)]);

@@ -92,6 +92,24 @@ pub fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Value {
     report
 }
 
+/// Runs the first command that writes to a directory after a kill, and reads its output as one JSON
+/// object.
+///
+/// A kill can end a write at a page's border. The log then has a torn end, and this command says on
+/// stderr that it was cut. It may say nothing else.
+pub fn json_after_kill<S: AsRef<OsStr>>(
+    dir: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Value {
+    let output = sprag(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    let cut = format!("sprag: {}: the log had a torn end, which was cut: ", text(dir));
+    assert!(stderr.lines().all(|line| line.starts_with(&cut)), "{stderr}");
+    assert!(stderr.lines().count() <= 1, "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// A path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
