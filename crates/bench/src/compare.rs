@@ -26,7 +26,8 @@ pub(crate) struct Options {
     /// Most keys of the group `growth`. 50,000,000 keys take some 15 GB of memory.
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     keys_max: usize,
-    /// The directory for the files of durable cases. It must be on the disk that is measured.
+    /// The directory for the files of durable cases. It must be on the disk that is measured. The
+    /// files go when the run ends.
     #[arg(long, value_name = "DIR", default_value = "target/compare")]
     dir: PathBuf,
     /// Writes the rows as JSON.
@@ -44,12 +45,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let groups = chosen(&options.only)?;
     fs::create_dir_all(&options.dir)
         .with_context(|| format!("creating {}", options.dir.display()))?;
+    // Hundreds of megabytes, which go when the run ends.
+    let dir = tempfile::Builder::new().prefix("compare-").tempdir_in(&options.dir)?;
     let settings = Settings {
         keys: if options.quick { 100_000 } else { 1_000_000 },
         keys_max: options.keys_max,
         divisor: if options.quick { QUICK_DIVISOR } else { 1 },
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 7 }).max(1),
-        dir: options.dir.clone(),
+        dir: dir.path().to_owned(),
     };
     let report = measure(&groups, &settings, options.quick)?;
     if let Some(path) = &options.json {
