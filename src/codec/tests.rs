@@ -32,6 +32,52 @@ fn all_kinds() -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn a_payload_as_given_says_what_its_encoding_decodes_to() {
+    let value = &b"value"[..];
+    let key = &b"key"[..];
+    let swap = |expected, new| Payload::Command(Command::CompareAndSet { key, expected, new });
+    let payloads = [
+        Payload::Noop,
+        Payload::Membership(b"m"),
+        Payload::Opaque(b"o"),
+        Payload::Command(Command::Put { key, value }),
+        Payload::Command(Command::Put { key, value: b"" }),
+        Payload::Command(Command::Delete { key }),
+        Payload::Command(Command::Increment { key, by: -7 }),
+        swap(None, None),
+        swap(Some(b"old"), None),
+        swap(None, Some(value)),
+        swap(Some(b""), Some(b"")),
+    ];
+    // Places differ: what is given is in no segment.
+    let shown = |payload: PayloadRef<'_>| match payload {
+        PayloadRef::Command(CommandRef::Put { key, value }) => format!("{key:?} {:?}", value.bytes),
+        PayloadRef::Command(CommandRef::CompareAndSet { key, expected, new }) => {
+            format!("{key:?} {expected:?} {:?}", new.map(|new| new.bytes))
+        }
+        other => format!("{other:?}"),
+    };
+    for payload in payloads {
+        let bytes = encoded(payload);
+        let (decoded, _) = decode(Encoded::elsewhere(&bytes)).unwrap();
+        assert_eq!(shown(PayloadRef::of_given(&payload).unwrap()), shown(decoded));
+    }
+    let batch = Payload::Command(Command::Batch { commands: &[], note: None });
+    assert!(PayloadRef::of_given(&batch).is_none(), "a batch is read as it is encoded");
+}
+
+#[test]
+fn the_short_way_to_a_puts_length_gives_what_the_whole_check_gives() {
+    let limits = Limits::new().key_bytes_max(10).value_bytes_max(20).entry_bytes_max(35);
+    for (key_bytes, value_bytes) in (0..=11).flat_map(|key| (0..=21).map(move |value| (key, value)))
+    {
+        let (key, value) = (vec![1; key_bytes], vec![2; value_bytes]);
+        let put = Entry::put(1, 1, &key, &value);
+        assert_eq!(encoded_len(&put, &limits), any_encoded_len(&put, &limits));
+    }
+}
+
+#[test]
 fn a_batch_decodes_to_what_was_encoded_and_places_point_at_the_bytes() {
     let commands = [
         Command::Put { key: b"a", value: b"one" },

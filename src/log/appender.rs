@@ -194,6 +194,16 @@ impl Appender {
         let mut before = None;
         for entry in entries {
             let got = entry.log_id;
+            let length = |source| SubmitError::Entry { index: got.index, source };
+            // Most entries follow the one before in the same frame, and pass every check below.
+            if frame_room > 0
+                && last.is_some_and(|last| last.at(last.index + 1) == got)
+            {
+                plan.bytes += codec::encoded_len(entry, &self.config.limits).map_err(length)?;
+                frame_room -= 1;
+                (last, before) = (Some(got), Some(got.index));
+                continue;
+            }
             // The index u64::MAX was refused before.
             if let Some(expected) = before.map(|index: u64| index.saturating_add(1))
                 && got.index != expected
@@ -202,18 +212,14 @@ impl Appender {
                 return Err(SubmitError::Gap { expected, got: got.index });
             }
             before = Some(got.index);
-            let length = |source| SubmitError::Entry { index: got.index, source };
             let bytes = codec::encoded_len(entry, &self.config.limits).map_err(length)?;
             if plan.bytes == 0 && self.is_known(last, got)? {
                 plan.known += 1;
                 continue;
             }
             follow(last, got, self.config.contiguity)?;
-            let same_frame =
-                frame_room > 0 && last.is_some_and(|last| last.at(last.index + 1) == got);
-            frame_room =
-                if same_frame { frame_room - 1 } else { self.config.frame_entries_max - 1 };
-            plan.frames += usize::from(!same_frame);
+            frame_room = self.config.frame_entries_max - 1;
+            plan.frames += 1;
             plan.bytes += bytes;
             last = Some(got);
         }
@@ -325,9 +331,10 @@ impl Appender {
             codec::encode(entry, out);
             let mut kind = RangeKind::Unclassified;
             if in_flight_limit.covers(log_id.index) {
-                let decoded = extent.over(out).and_then(|encoded| codec::decode(encoded).ok());
-                let undecoded = || Poison::internal("an entry does not decode as encoded");
-                let (payload, _) = decoded.ok_or_else(undecoded)?;
+                let payload = match PayloadRef::of_given(&entry.payload) {
+                    Some(payload) => payload,
+                    None => decoded(extent, out)?,
+                };
                 let footprint = footprint(log_id.index, &payload);
                 kind = in_flight.classify(log_id.index, footprint, extent.start());
             }
@@ -491,6 +498,13 @@ impl Appender {
         self.close_frame();
         Some(sequence)
     }
+}
+
+/// The payload of an entry that was just encoded.
+fn decoded(extent: Extent, encoded: &[u8]) -> Result<PayloadRef<'_>, Poison> {
+    let decoded = extent.over(encoded).and_then(|encoded| codec::decode(encoded).ok());
+    let undecoded = || Poison::internal("an entry does not decode as encoded");
+    decoded.map(|(payload, _)| payload).ok_or_else(undecoded)
 }
 
 /// Checks that an entry may follow the last one of the log.
