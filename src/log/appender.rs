@@ -197,6 +197,7 @@ impl Appender {
             let length = |source| SubmitError::Entry { index: got.index, source };
             // Most entries follow the one before in the same frame, and pass every check below.
             if frame_room > 0
+                && got.index < u64::MAX
                 && last.is_some_and(|last| last.at(last.index + 1) == got)
             {
                 plan.bytes += codec::encoded_len(entry, &self.config.limits).map_err(length)?;

@@ -454,18 +454,20 @@ impl<C: Cell> KeyValue<C> {
         let generation = self.store.capture.reached_token(partition.id());
         let filling = self.fill.get();
         let filling = filling.as_deref();
-        let (mut touched, mut peeked, mut applied) = (0, 0, 0);
+        // The first entry's cell is needed at once, so there is nothing to peek at ahead of it.
+        let (mut touched, mut peeked, mut applied) = (0, 1, 0);
+        let last = range.last_position();
         for entry in range.entries(partition) {
             let entry = entry?;
             // A position is below 2^16, so the sum does not saturate.
-            while touched <= entry.position.saturating_add(ahead) {
+            while touched <= entry.position.saturating_add(ahead).min(last) {
                 if let Some(hash) = range.hash_at(touched, partition) {
                     self.store.prefetch(hash);
                 }
                 touched += 1;
             }
             // As above.
-            while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2) {
+            while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2).min(last) {
                 if let Some(hash) = range.hash_at(peeked, partition) {
                     self.store.peek(hash, C::prefetch);
                 }

@@ -63,6 +63,12 @@ impl<'a> EntryRange<'a> {
         u64::from(self.count)
     }
 
+    /// Position of the last entry, of any partition.
+    pub(crate) fn last_position(&self) -> u32 {
+        // No range is empty.
+        self.count.saturating_sub(1)
+    }
+
     /// Whether it is a single entry that concerns all partitions.
     #[must_use]
     pub fn is_barrier(&self) -> bool {
