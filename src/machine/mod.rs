@@ -8,6 +8,7 @@ pub(crate) mod capture;
 pub(crate) mod cell;
 mod effect;
 mod fill;
+mod gets;
 mod journaled;
 mod key_value;
 mod memory;
