@@ -47,6 +47,7 @@ impl Network {
     }
 
     /// Makes the node unreachable.
+    #[allow(dead_code, reason = "a measurement that shares this file stops no node")]
     pub(crate) fn disconnect(&self, id: u64) {
         self.nodes().remove(&id);
     }
