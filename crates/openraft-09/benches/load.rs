@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sprag::ApplyStats;
 use sprag_raft_store::Request;
 
-/// How long a load runs before it is measured, and while it is.
+/// Times of a load: before it is measured, and while it is.
 const WARM_UP: Duration = Duration::from_millis(300);
 const MEASURED: Duration = Duration::from_secs(2);
 

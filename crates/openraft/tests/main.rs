@@ -1,4 +1,6 @@
 //! The integration tests of the adapter for openraft 0.10: one binary, a module for each subject.
 
 mod common;
+mod runtime;
 mod suite;
+mod upgrade;

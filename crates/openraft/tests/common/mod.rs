@@ -15,7 +15,7 @@ use openraft::declare_raft_types;
 use sprag::IoBackend;
 use sprag_openraft::{KeyValue, Request, Response, Store};
 
-pub use kinds::{Kind, apply_config, check_io, config};
+pub use kinds::{Kind, apply_config, check_io, config, small};
 
 declare_raft_types!(
     /// A key-value node.
