@@ -37,6 +37,12 @@ pub(crate) enum Unit {
     /// Bytes a key.
     #[serde(rename = "B/key")]
     Bytes,
+    /// Bytes an entry.
+    #[serde(rename = "B/entry")]
+    BytesEach,
+    /// A number of something for each entry.
+    #[serde(rename = "/entry")]
+    CountEach,
 }
 
 impl Unit {
@@ -48,6 +54,8 @@ impl Unit {
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
             Self::Bytes => "B/key",
+            Self::BytesEach => "B/entry",
+            Self::CountEach => "/entry",
         }
     }
 

@@ -8,6 +8,7 @@ mod hand_off;
 mod memory;
 mod one_call;
 mod open;
+mod openraft;
 mod snapshot;
 mod space;
 mod stalls;
@@ -76,6 +77,11 @@ pub(crate) const ALL: &[Group] = &[
     Group { name: "workers", about: "one and two workers, by work a command", run: workers::run },
     Group { name: "arrivals", about: "latency at a fixed rate, open loop", run: arrivals::run },
     Group { name: "stalls", about: "longest waits beside other work", run: stalls::run },
+    Group {
+        name: "openraft",
+        about: "three nodes of openraft 0.10, clients that put",
+        run: openraft::run,
+    },
 ];
 
 /// Longest time that any call of a benchmark may take.
