@@ -30,7 +30,8 @@ const OF_BLOCK: u64 = 25;
 /// A disk whose syncs wander can fail the check once; three times in a row it is the log.
 const TRIES: usize = 3;
 
-/// Compares medians of blocks of calls that alternate. Fails if the plain log is more than a tenth behind.
+/// Compares medians of blocks of calls that alternate. Fails if the plain log is more than a tenth
+/// behind.
 pub(super) fn plain_log_is_near_the_bare_calls(dir: &Path) -> Result<()> {
     let mut last = 0.0;
     for _ in 0..TRIES {

@@ -54,14 +54,14 @@ pub(crate) struct Load {
     pub(crate) time: Duration,
 }
 
-/// What was measured, of a command where nothing else is said. A command is one client's write.
+/// Figures of a round, for each write of a client where nothing else is said.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
     pub(crate) writes_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) leader_syncs: f64,
-    /// Of one follower.
+    /// Syncs of one follower.
     pub(crate) follower_syncs: f64,
     /// Bytes given to the kernel's write calls, of one node.
     pub(crate) written_bytes: f64,
@@ -259,7 +259,7 @@ pub(crate) fn put(n: u64) -> Put {
     Put::new(&key, &value)
 }
 
-/// What a client did in the time that is measured.
+/// Writes of a client in the time that is measured.
 struct Done {
     writes: u64,
     /// Times of the writes that began in that time too.
@@ -295,7 +295,7 @@ struct Reading {
     at: Instant,
     processor: Duration,
     written_bytes: u64,
-    /// Of each node; not a number where the store does not know.
+    /// Syncs of each node; not a number where the store does not know.
     syncs: Vec<f64>,
 }
 

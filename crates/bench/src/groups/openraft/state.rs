@@ -10,7 +10,7 @@ use openraft::{EntryPayload, OptionalSend};
 
 use super::types::{Committed, Key, LogId, Put, Types};
 
-/// Where the keys and their values are.
+/// Keys and their values.
 pub(crate) trait Table: Send + Sync + 'static {
     /// Puts a key. It is there for readers at once, or after `commit` where there is one.
     fn put(&mut self, put: Put) -> io::Result<()>;
