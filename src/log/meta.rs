@@ -113,7 +113,7 @@ pub struct Meta {
     pub hash_seed: u64,
     /// Rule by which an entry commits.
     pub commit_mode: CommitMode,
-    /// Which indexes may follow each other.
+    /// Rule for the indexes that follow each other.
     pub contiguity: Contiguity,
     /// Content of the state machine's snapshots, as it was at the last write. Another kind of
     /// machine would make another state of the same log. `None`: an earlier build made the

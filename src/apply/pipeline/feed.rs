@@ -21,10 +21,10 @@ use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Footprint;
 use crate::sync::atomic::{Ordering, fence};
 
-/// Which committed entries are fed, as far as there is room.
+/// Committed entries to feed, as far as there is room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Feed {
-    /// Those that linger no longer: full ranges, flushed ones, and those that have waited long
+    /// Entries that linger no longer: full ranges, flushed ones, and those that have waited long
     /// enough. During a pause there are none.
     Due,
     /// All, which are flushed by that. During a pause there are none, and they stay flushed.

@@ -11,8 +11,8 @@ use openraft::storage::IOFlushed;
 use super::log::{Change, Disk};
 use super::types::Types;
 
-/// Longest time for which the thread looks for the next change before it sleeps. A caller that appends as soon
-/// as it is called back then pays for no wake-up.
+/// Longest time for which the thread looks for the next change before it sleeps. A caller that
+/// appends as soon as it is called back then pays for no wake-up.
 const LOOK: Duration = Duration::from_micros(20);
 
 /// Something that writes gathered changes with one sync.
