@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::atomic::Ordering;
+
 use crate::error::Poison;
 use crate::log::meta::LogBase;
-use crate::numbers::{Mark, SegmentNumber};
+use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::testing::{SimDisk, Stepped};
-use crate::{ApplyConfig, Entry, LogId, PersistentConfig, PersistentStateMachine};
+use crate::{
+    ApplyConfig, Entry, Footprint, LogId, PayloadRef, PersistentConfig, PersistentStateMachine,
+};
 
 type Engine = Stepped<PersistentStateMachine>;
 
@@ -82,6 +86,52 @@ fn a_base_in_memory_that_is_not_the_one_of_meta_poisons_and_is_not_stored() {
     let poison = log.move_base(base, 2).unwrap_err();
     assert_poisoned(&engine, &poison, "the base in memory is the one that META has");
     assert_eq!(log.meta.lock().1.base, before);
+}
+
+#[test]
+fn a_durable_frame_sequence_that_would_fall_poisons_and_nothing_more_is_acknowledged() {
+    let engine = opened(3);
+    let log = engine.engine.pipeline().log_desk().log().unwrap();
+    let shared = &log.writing.as_ref().unwrap().shared;
+    let ahead = FrameSequence::new(log.durable_sequence().get() + 9);
+    shared.durable_sequence.store(ahead, Ordering::Release);
+    let _ = engine.apply_entries(&[Entry::put(4, 1, b"key", b"value")]).unwrap();
+    engine.run_until_idle();
+    let poison = engine.poison().unwrap();
+    assert_poisoned(&engine, &poison, "the durable frame sequence never falls");
+    assert_eq!(log.durable_sequence(), ahead);
+    assert_eq!(engine.stats().acknowledged, Some(3));
+}
+
+#[test]
+fn a_log_that_would_start_over_beside_its_base_or_over_an_open_frame_stays_as_it_is() {
+    const EXPECTED: &str = "a log starts over where its base is, and no frame is open";
+    for is_frame_open in [false, true] {
+        let engine = opened(3);
+        let desk = engine.engine.pipeline().log_desk();
+        let mut appending = desk.appending();
+        if is_frame_open {
+            let slots = engine.engine.pipeline().in_flight().slots();
+            let footprint = |_, _: &PayloadRef<'_>| Footprint::All;
+            // The idle log writer wants the first frame at once; the second stays open.
+            for index in [4, 5] {
+                let entries = [Entry::noop(index, 1)];
+                appending.appender.append(&entries, slots, Mark::NONE, 1, footprint).unwrap();
+            }
+        }
+        let before = appending.appender.last();
+        let image = appending.appender.next_image().unwrap().unwrap();
+        let here = image.image().segment();
+        let segment = if is_frame_open { here } else { here.next() };
+        let base = LogBase { segment, ..desk.log().unwrap().base() };
+        let started = appending.appender.start_over(LogId::new(9, 1), Some((base, image)));
+        let poison = started.unwrap_err();
+        assert!(
+            matches!(poison, Poison::Invariant { invariant: EXPECTED, .. }),
+            "with an open frame {is_frame_open}: {poison}"
+        );
+        assert_eq!(appending.appender.last(), before);
+    }
 }
 
 #[test]
