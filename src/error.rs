@@ -415,7 +415,10 @@ pub enum LogError {
     NoLog,
     /// The log is not a consensus engine's: it was opened with another
     /// [`CommitMode`](crate::CommitMode) than `ByCommit`.
-    #[error("the log commits {mode}: a consensus engine opens it with CommitMode::ByCommit")]
+    #[error(
+        "the log commits {mode}: a consensus engine opens it with CommitMode::ByCommit; otherwise \
+         use manager.apply or propose"
+    )]
     CommitMode {
         /// Name of the log's commit mode.
         mode: &'static str,

@@ -531,6 +531,8 @@ fn the_calls_of_the_other_commit_mode_are_refused() {
     let by_commit = open(scratch.by_commit());
     let submitted = by_commit.apply_entries(&entry);
     assert!(matches!(submitted, Err(SubmitError::CommitMode { .. })), "{submitted:?}");
+    let said = submitted.unwrap_err().to_string();
+    assert!(said.ends_with("use manager.consensus()?.append and commit"), "{said}");
     let apply = by_commit.apply(&entry[0], LONG);
     assert!(matches!(
         apply,

@@ -93,17 +93,28 @@ pub enum SubmitError {
         /// Error of the entry.
         source: EntryError,
     },
-    /// The call belongs to the other commit mode.
-    #[error("{call} is not for a log that commits {mode}")]
+    /// The call numbers or commits entries, and the log belongs to a consensus engine, which does
+    /// that itself. Append and commit through
+    /// [`ApplyManager::consensus`](crate::ApplyManager::consensus). Every `apply*` call of the
+    /// manager, `propose` and `propose_async` fail with this error, and with no other for this
+    /// reason.
+    #[error("{call} is not for a log that commits {mode}; use manager.{instead}")]
     CommitMode {
         /// Name of the call.
         call: &'static str,
         /// Commit mode of the log.
         mode: &'static str,
+        /// The calls of the manager that such a log has.
+        instead: &'static str,
     },
     /// The call is only for a log whose indexes may have gaps
-    /// ([`Contiguity::Monotone`](crate::Contiguity::Monotone)), which an adapter opens.
-    #[error("{call} is only for a log whose indexes may have gaps")]
+    /// ([`Contiguity::Monotone`](crate::Contiguity::Monotone)), which an adapter opens. Any other
+    /// log takes committed entries through
+    /// [`apply_committed`](crate::ConsensusLog::apply_committed).
+    #[error(
+        "{call} is only for a log whose indexes may have gaps (Contiguity::Monotone); use \
+         apply_committed"
+    )]
     Contiguity {
         /// Name of the call.
         call: &'static str,

@@ -135,8 +135,8 @@ fn propose<'p, M: StateMachine>(
     let mut claim = pipeline.claim_for(mode);
     let appending = pipeline.log_desk().appending();
     pipeline.check_may_submit(mode).map_err(|error| match error {
-        SubmitError::CommitMode { mode, .. } => {
-            ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode })
+        SubmitError::CommitMode { mode, instead, .. } => {
+            ProposeError::Refused(SubmitError::CommitMode { call: "propose", mode, instead })
         }
         other => ProposeError::Refused(other),
     })?;

@@ -193,7 +193,8 @@ impl<M: StateMachine> Pipeline<M> {
         }
         match self.log_desk.log().map(|log| log.commit_mode()) {
             Some(found @ CommitMode::ByCommit) if mode != Mode::Append => {
-                Err(SubmitError::CommitMode { call: "apply", mode: found.describe() })
+                let instead = "consensus()?.append and commit";
+                Err(SubmitError::CommitMode { call: "apply", mode: found.describe(), instead })
             }
             _ => Ok(()),
         }

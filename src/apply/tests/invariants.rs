@@ -111,12 +111,12 @@ fn a_log_that_would_start_over_beside_its_base_or_over_an_open_frame_stays_as_it
         let desk = engine.engine.pipeline().log_desk();
         let mut appending = desk.appending();
         if is_frame_open {
-            let slots = engine.engine.pipeline().in_flight().slots();
+            let in_flight = engine.engine.pipeline().in_flight().ring();
             let footprint = |_, _: &PayloadRef<'_>| Footprint::All;
             // The idle log writer wants the first frame at once; the second stays open.
             for index in [4, 5] {
                 let entries = [Entry::noop(index, 1)];
-                appending.appender.append(&entries, slots, Mark::NONE, 1, footprint).unwrap();
+                appending.appender.append(&entries, in_flight, Mark::NONE, 1, footprint).unwrap();
             }
         }
         let before = appending.appender.last();
