@@ -284,6 +284,7 @@ impl OpenError {
 }
 
 /// Damage of bytes that were known to be durable.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{file} is corrupt at offset {offset}{}: {what}; it was durable before, so nothing was cut (`sprag verify` shows all damage)",

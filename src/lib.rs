@@ -112,6 +112,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `uring` | on | [`IoBackend::Uring`] on Linux. Without it, an engine that asks for a ring uses [`IoBackend::Pwrite`] and says so in [`ApplyStats::io_fallback`] |
+//! | `serde` | off | `Serialize` for [`Cut`], [`ForeignFiles`], [`LostLog`] and [`Corrupt`](error::Corrupt), with the names of their fields |
 //! | `testing` | off | [`testing`]: the simulated disk, the engine stepped by hand, the conformance suites, and hooks that act as a failing kernel. Enable it for dev-dependencies only. It may change in any version |
 //!
 //! # The pages

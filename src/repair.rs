@@ -122,10 +122,12 @@ impl RepairReport {
 }
 
 /// Losses of cutting the log at its damage.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LostLog {
-    /// The damage: file, offset, first index lost.
+    /// The damage: file, offset, first index lost. Serialized, its fields stand among the others.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub damage: Corrupt,
     /// Bytes behind the last good frame, over all segments.
     pub bytes: u64,

@@ -58,6 +58,7 @@ pub struct RecoveryReport {
 }
 
 /// The torn end of a log.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cut {

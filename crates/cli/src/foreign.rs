@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use serde::Serialize;
 use sprag::ForeignFiles;
 
 use crate::error::Outcome;
@@ -25,18 +24,7 @@ pub(crate) fn print_foreign(foreign: &ForeignFiles, out: &mut dyn Write) -> Outc
     Ok(())
 }
 
-/// Foreign files as a JSON object.
-#[derive(Serialize)]
-pub(crate) struct ForeignJson<'a> {
-    count: u64,
-    names: &'a [String],
-    taken: &'a [String],
-}
-
-impl<'a> ForeignJson<'a> {
-    /// Returns `None` if there are no foreign files.
-    pub(crate) fn new(foreign: &'a ForeignFiles) -> Option<Self> {
-        let ForeignFiles { count, names, taken, .. } = foreign;
-        (!foreign.is_empty()).then_some(Self { count: *count, names, taken })
-    }
+/// Returns the foreign files for a JSON object; `None` if there are none.
+pub(crate) fn foreign_json(foreign: &ForeignFiles) -> Option<&ForeignFiles> {
+    (!foreign.is_empty()).then_some(foreign)
 }

@@ -7,15 +7,15 @@ use serde::Serialize;
 use sprag::error::Corrupt;
 use sprag::inspect::{FrameInfo, Inspection, MetaContent, SegmentInfo, SnapshotInfo};
 use sprag::snapshot::SnapshotKind;
-use sprag::{CommitMode, Contiguity};
+use sprag::{CommitMode, Contiguity, Cut, ForeignFiles};
 
 use crate::args::Inspect;
 use crate::dump::json_line;
 use crate::error::{Failure, Outcome, opening};
-use crate::foreign::{ForeignJson, print_foreign};
+use crate::foreign::{foreign_json, print_foreign};
 use crate::progress::Progress;
 use crate::snapshot_file;
-use crate::text::{CutJson, Maybe, hex, line, size, torn};
+use crate::text::{Maybe, hex, line, size, torn};
 
 pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     if dir.is_file() {
@@ -39,7 +39,7 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     let damaged = findings.iter().filter(|finding| finding.was_durable).count();
     if json {
         let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
-        let (clean, foreign) = (report.is_clean(), ForeignJson::new(&report.foreign));
+        let (clean, foreign) = (report.is_clean(), foreign_json(&report.foreign));
         line(out, &VerifyJson { clean, frames, entries, snapshots, findings, foreign })?;
     } else {
         for FindingJson { file, offset, index, what, was_durable } in &findings {
@@ -74,7 +74,7 @@ struct VerifyJson<'a> {
     entries: u64,
     snapshots: u64,
     findings: Vec<FindingJson<'a>>,
-    foreign: Option<ForeignJson<'a>>,
+    foreign: Option<&'a ForeignFiles>,
 }
 
 #[derive(Serialize)]
@@ -231,12 +231,12 @@ struct InspectJson<'a> {
     sequence: u64,
     durable_sequence: u64,
     frames: u64,
-    cut: Option<CutJson<'a>>,
+    cut: Option<&'a Cut>,
     segments: Vec<SegmentJson<'a>>,
     obsolete: &'a [String],
     snapshots: Vec<SnapshotJson<'a>>,
     damage: Option<String>,
-    foreign: Option<ForeignJson<'a>>,
+    foreign: Option<&'a ForeignFiles>,
 }
 
 #[derive(Serialize)]
@@ -316,12 +316,12 @@ impl<'a> InspectJson<'a> {
             sequence: found.sequence,
             durable_sequence: found.durable_sequence,
             frames: found.frames,
-            cut: found.cut.as_ref().map(CutJson::new),
+            cut: found.cut.as_ref(),
             segments: found.segments.iter().map(segment).collect(),
             obsolete: &found.obsolete,
             snapshots: found.snapshots.iter().map(SnapshotJson::new).collect(),
             damage: found.damage.as_ref().map(ToString::to_string),
-            foreign: ForeignJson::new(&found.foreign),
+            foreign: foreign_json(&found.foreign),
         }
     }
 }

@@ -7,18 +7,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+use sprag::{Cut, ForeignFiles};
 
 use crate::args::{Export, Format, Get, Keys};
 use crate::disk::bytes_on_disk;
 use crate::edit::key_of;
 use crate::error::{Failure, Kind, Outcome, about};
-use crate::foreign::{ForeignJson, print_foreign};
+use crate::foreign::{foreign_json, print_foreign};
 use crate::look::whole;
 use crate::run::report::three_digits;
 use crate::snapshot_file;
 use crate::state::{State, open_directory};
 use crate::stored;
-use crate::text::{Bytes, CutJson, Maybe, line, size, torn};
+use crate::text::{Bytes, Maybe, line, size, torn};
 
 pub(crate) fn get(get: &Get, json: bool, out: &mut dyn Write) -> Outcome {
     if get.prefix {
@@ -103,11 +104,11 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
                 damaged_snapshots: &recovery.damaged_snapshots,
                 keys,
                 frames: recovery.frames,
-                cut: recovery.cut.as_ref().map(CutJson::new),
+                cut: recovery.cut.as_ref(),
                 meta_slot_damaged: recovery.meta_slot_damaged,
                 unreadable: recovery.unreadable.as_ref().map(ToString::to_string),
                 beside_a_writer: recovery.beside_a_writer,
-                foreign: ForeignJson::new(&recovery.foreign),
+                foreign: foreign_json(&recovery.foreign),
                 disk_bytes,
                 memory_bytes,
                 open_ms,
@@ -151,11 +152,11 @@ struct StatsJson<'a> {
     damaged_snapshots: &'a [String],
     keys: usize,
     frames: u64,
-    cut: Option<CutJson<'a>>,
+    cut: Option<&'a Cut>,
     meta_slot_damaged: bool,
     unreadable: Option<String>,
     beside_a_writer: bool,
-    foreign: Option<ForeignJson<'a>>,
+    foreign: Option<&'a ForeignFiles>,
     disk_bytes: u64,
     memory_bytes: usize,
     open_ms: f64,

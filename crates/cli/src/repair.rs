@@ -126,7 +126,7 @@ fn print_lost(lost: &LostLog, repaired: bool, out: &mut dyn Write) -> Outcome {
 struct RepairJson<'a> {
     damaged: bool,
     repaired: bool,
-    log: Option<LostJson<'a>>,
+    log: Option<&'a LostLog>,
     meta_slot: Option<u64>,
     meta: Option<&'static str>,
     hard: Option<&'static str>,
@@ -137,35 +137,12 @@ struct RepairJson<'a> {
     backed_up: &'a [String],
 }
 
-#[derive(Serialize)]
-struct LostJson<'a> {
-    file: &'a str,
-    offset: u64,
-    index: Option<u64>,
-    what: &'a str,
-    bytes: u64,
-    frames: u64,
-    entries: u64,
-    indexes: Option<(u64, u64)>,
-    segments: &'a [String],
-}
-
 impl<'a> RepairJson<'a> {
     fn new(report: &'a RepairReport) -> Self {
         Self {
             damaged: report.is_damaged(),
             repaired: report.repaired,
-            log: report.log.as_ref().map(|lost| LostJson {
-                file: &lost.damage.file,
-                offset: lost.damage.offset,
-                index: lost.damage.index,
-                what: lost.damage.what,
-                bytes: lost.bytes,
-                frames: lost.frames,
-                entries: lost.entries,
-                indexes: lost.indexes,
-                segments: &lost.segments,
-            }),
+            log: report.log.as_ref(),
             meta_slot: report.meta_slot,
             meta: report.meta.as_ref().map(|place| place.what),
             hard: report.hard.as_ref().map(|place| place.what),

@@ -70,22 +70,6 @@ pub(crate) fn torn(cut: Option<&Cut>) -> String {
     )
 }
 
-/// A torn end as a JSON object.
-#[derive(serde::Serialize)]
-pub(crate) struct CutJson<'a> {
-    file: &'a str,
-    offset: u64,
-    bytes: u64,
-    indexes: Option<(u64, u64)>,
-}
-
-impl<'a> CutJson<'a> {
-    pub(crate) fn new(cut: &'a Cut) -> Self {
-        let Cut { file, offset, bytes, indexes, .. } = cut;
-        Self { file, offset: *offset, bytes: *bytes, indexes: *indexes }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

@@ -34,6 +34,7 @@ pub(crate) struct Files {
 }
 
 /// Files of a directory that are not the engine's. The engine ignores them, and changes none.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForeignFiles {
