@@ -12,7 +12,7 @@ use openraft::{BasicNode, Config, Raft};
 use sprag::{ApplyConfig, PersistentStateMachine};
 use sprag_openraft::{Handle, Store};
 
-#[path = "../../openraft-09/benches/load.rs"]
+#[path = "../../openraft-09/benches/load/mod.rs"]
 mod load;
 #[path = "../examples/three_nodes/network.rs"]
 mod network;
