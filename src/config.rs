@@ -51,6 +51,7 @@ impl Limits {
 ///
 /// A crash of the *process* loses no written entry: the kernel has it. For a storage without our
 /// log, see [`StorageConfig::sync_writes`](crate::StorageConfig::sync_writes).
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Durability {
@@ -60,7 +61,10 @@ pub enum Durability {
     Sync,
     /// Acknowledges once the kernel has the entry; the log writer syncs at least this often. A
     /// power cut may lose the entries of the last interval and of one sync, never out of order.
-    Periodic(Duration),
+    #[cfg_attr(feature = "serde", serde(rename = "periodic_ns"))]
+    Periodic(
+        #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::nanos"))] Duration,
+    ),
     /// Acknowledges once the kernel has the entry, which it syncs in its own time. A power cut may
     /// lose what the kernel had not written (usually up to 30 seconds), never out of order.
     Os,
@@ -83,15 +87,18 @@ pub enum IoBackend {
 }
 
 /// Commit mode: when an entry may be applied. It is fixed when the directory is created.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CommitMode {
     /// An entry commits as soon as it is appended: `apply` and its relatives take entries that are
     /// already committed.
     #[default]
+    #[cfg_attr(feature = "serde", serde(rename = "on append"))]
     OnAppend,
     /// An entry commits when [`commit`](crate::ConsensusLog::commit) says so. The log belongs to a
     /// consensus engine, and its uncommitted tail may be truncated.
+    #[cfg_attr(feature = "serde", serde(rename = "by commit"))]
     ByCommit,
 }
 
@@ -106,6 +113,7 @@ impl CommitMode {
 
 /// Contiguity: which indexes may follow each other in the log. It is fixed when the directory is
 /// created.
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Contiguity {

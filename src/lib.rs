@@ -112,7 +112,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `uring` | on | [`IoBackend::Uring`] on Linux. Without it, an engine that asks for a ring uses [`IoBackend::Pwrite`] and says so in [`ApplyStats::io_fallback`] |
-//! | `serde` | off | `Serialize` for [`Cut`], [`ForeignFiles`], [`LostLog`] and [`Corrupt`](error::Corrupt), with the names of their fields |
+//! | `serde` | off | `Serialize` for [`ApplyStats`], [`RecoveryReport`], [`RepairReport`], the reports of [`inspect`] and of snapshots, and their parts. The `sprag` command prints these |
 //! | `testing` | off | [`testing`]: the simulated disk, the engine stepped by hand, the conformance suites, and hooks that act as a failing kernel. Enable it for dev-dependencies only. It may change in any version |
 //!
 //! # The pages
@@ -159,6 +159,8 @@ mod progress;
 mod ranges;
 mod repair;
 mod restore;
+#[cfg(feature = "serde")]
+mod serial;
 pub mod snapshot;
 mod sync;
 #[cfg(any(test, feature = "testing"))]

@@ -80,6 +80,7 @@ impl RepairOptions {
 }
 
 /// Findings and actions of [`repair`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
@@ -89,17 +90,25 @@ pub struct RepairReport {
     pub meta_slot: Option<u64>,
     /// Evidence that `META` is an older copy of itself, or a copy of another time. Where a frame or
     /// a snapshot is newer, the repair loses no entry.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::what"))]
     pub meta: Option<Corrupt>,
     /// Damage of `HARD`.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::what"))]
     pub hard: Option<Corrupt>,
     /// Damage of snapshots. Repair removes them where an older snapshot, or the log, has their
     /// content.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::files"))]
     pub damaged_snapshots: Vec<Corrupt>,
     /// The last entry such that it and all before it are whole; the snapshot's last entry, if that
     /// is later.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::last"))]
     pub last: Option<LogId>,
     /// A snapshot that has what the log lost, up to this entry. The log is then not cut, but begins
     /// anew behind the snapshot.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "snapshot_index", serialize_with = "crate::serial::index")
+    )]
     pub snapshot: Option<LogId>,
     /// A torn end, which is no damage: the next open for writing cuts it.
     pub torn_end: Option<Cut>,
@@ -107,6 +116,7 @@ pub struct RepairReport {
     /// nothing is damaged.
     pub repaired: bool,
     /// Directory with copies of the original files; `None` if nothing was changed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::path"))]
     pub backup: Option<PathBuf>,
     /// Names of the copied files.
     pub backed_up: Vec<String>,

@@ -26,10 +26,12 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::file::copy_snapshot_file;
 
 /// Result of [`restore`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RestoreReport {
     /// The last entry in the state; the log continues after it.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::of"))]
     pub log_id: LogId,
     /// Number of keys in the state; 0 for an embedder's machine.
     pub keys: u64,

@@ -333,6 +333,7 @@ impl SizeRecorder {
 ///
 /// No histogram costs anything for each entry: clocks are read for a group, a range or a call.
 /// Operations so short that reading the clock would show are sampled, as their docs say.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TimeStats {

@@ -21,6 +21,7 @@ pub use crate::apply::stats::reader::StatsReader;
 
 /// The result of [`ApplyManager::stats`]. Each figure is exact; all of them together are of nearly
 /// the same moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ApplyStats {
@@ -67,6 +68,10 @@ pub struct ApplyStats {
     pub purged: Option<u64>,
     /// Longest call of a future's waker since the manager was made. The thread that moved the
     /// watermark makes the call: a worker, the log writer, or a caller.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "waker_longest_ns", serialize_with = "crate::serial::nanos")
+    )]
     pub waker_longest: Duration,
     /// Number of waker calls that panicked. The waiter of such a waker may never look again; all
     /// others were woken.
@@ -95,6 +100,7 @@ pub struct ApplyStats {
     /// Disk space of the log and its snapshots; zeros for a machine without a log.
     pub disk: DiskStats,
     /// The first failure, after which the engine begins no step; `None` while it works.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub poison: Option<Poison>,
     /// Figures of the state machine; the engine counts the first three for any machine.
     pub machine: StateMachineStats,

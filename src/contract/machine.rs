@@ -145,6 +145,7 @@ pub trait StateMachine: Send + Sync + 'static {
 }
 
 /// Figures of a state machine; `None` where a machine does not have the figure.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StateMachineStats {

@@ -28,18 +28,22 @@ pub struct LiveEntry<'a> {
 }
 
 /// Summary of [`dump`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct DumpSummary {
     /// Number of entries passed to the sink.
     pub entries: u64,
     /// The last entry of the log.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::last"))]
     pub last: Option<LogId>,
     /// The highest index that is committed.
+    #[cfg_attr(feature = "serde", serde(rename = "committed_index"))]
     pub committed: Option<u64>,
     /// The torn end, which is not part of the log.
     pub cut: Option<Cut>,
     /// Damage of durable bytes, at which reading stopped: no later entry was passed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub unreadable: Option<Corrupt>,
     /// Whether another process was writing meanwhile.
     pub beside_a_writer: bool,

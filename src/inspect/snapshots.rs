@@ -12,6 +12,7 @@ use crate::log::recovery::files::list_files;
 use crate::snapshot::{Snapshot, SnapshotKind};
 
 /// One snapshot of a directory.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
@@ -21,6 +22,7 @@ pub struct SnapshotInfo {
     /// figures below are unknown.
     pub kind: Option<SnapshotKind>,
     /// The last entry in the snapshot.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::entry"))]
     pub log_id: Option<LogId>,
     /// Length of the file.
     pub bytes: u64,
@@ -34,6 +36,7 @@ pub struct SnapshotInfo {
     pub notes: usize,
     /// Damage of header, footer or index, or a name that belongs to another entry. Only
     /// [`verify`](super::verify()) reads the chunks.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub damage: Option<Corrupt>,
 }
 

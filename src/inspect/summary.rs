@@ -19,6 +19,7 @@ use crate::log::recovery::scan::{GoodFrame, ScanOptions, ScanResult, SegmentSumm
 use crate::snapshot::SnapshotKind;
 
 /// Findings of [`inspect`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -34,8 +35,10 @@ pub struct Inspection {
     /// Number of frames of the log, including truncations.
     pub frames: u64,
     /// The last entry of the log, after truncations.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::last"))]
     pub last: Option<LogId>,
     /// The highest index known to be committed (and, if it commits as it appends, the last).
+    #[cfg_attr(feature = "serde", serde(rename = "committed_index"))]
     pub committed: Option<u64>,
     /// The sequence of the last frame; 0 for none. It only rises, also over truncations.
     pub sequence: u64,
@@ -47,19 +50,23 @@ pub struct Inspection {
     pub snapshots: Vec<SnapshotInfo>,
     /// Damage of durable bytes, at which reading stopped; the other findings are of the part before
     /// it. [`verify`](super::verify) lists all damage.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub damage: Option<Corrupt>,
     /// Whether another process was writing meanwhile: then there is no torn end, only frames that
     /// are being written.
     pub beside_a_writer: bool,
     /// Files of the directory that are not the engine's. They are ignored.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::if_any"))]
     pub foreign: ForeignFiles,
 }
 
 /// The content of META.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MetaContent {
     /// Random identity of the directory, which is part of its checksums.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::hex"))]
     pub database_id: [u8; 16],
     /// Rule by which entries commit.
     pub commit_mode: CommitMode,
@@ -67,16 +74,22 @@ pub struct MetaContent {
     pub contiguity: Contiguity,
     /// Content of its state machine's snapshots; `None` if an earlier build made the directory, and
     /// did not record it.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "state_machine", serialize_with = "crate::serial::machine")
+    )]
     pub state: Option<SnapshotKind>,
     /// Whether the last open for writing was closed with everything durable.
     pub clean_close: bool,
     /// The start of the log.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::base"))]
     pub base: LogBase,
     /// Incarnation of the last open for writing.
     pub incarnation: u64,
     /// Frames up to this sequence were durable when META was stored; 0 for none.
     pub durable_sequence: u64,
     /// Entries up to this index were committed when META was stored.
+    #[cfg_attr(feature = "serde", serde(rename = "committed_index"))]
     pub committed: Option<u64>,
     /// Offset of a slot of META that cannot be read back (the other one can).
     pub damaged_slot: Option<u64>,
@@ -95,6 +108,7 @@ pub struct LogBase {
 }
 
 /// One segment file.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct SegmentInfo {
@@ -113,6 +127,7 @@ pub struct SegmentInfo {
 }
 
 /// One frame of the log.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FrameInfo {
@@ -127,8 +142,10 @@ pub struct FrameInfo {
     /// Incarnation of the open that wrote it.
     pub incarnation: u64,
     /// The log id of its first entry; of a truncation, the first index that it removes.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::first"))]
     pub first: LogId,
     /// Number of entries; `None` for a truncation.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::number"))]
     pub entries: Option<u32>,
     /// Whether its entries are of the state only, and not of the log
     /// ([`ConsensusLog::apply_only`](crate::ConsensusLog::apply_only)).
@@ -136,6 +153,7 @@ pub struct FrameInfo {
     /// The highest frame sequence known to be durable when it was written.
     pub durable_sequence: u64,
     /// The highest index known to be committed when it was written.
+    #[cfg_attr(feature = "serde", serde(rename = "committed_index"))]
     pub committed: Option<u64>,
 }
 

@@ -12,10 +12,12 @@ use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::verify::{VerifyFinding, verify as verify_log};
 
 /// One damaged place.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Finding {
     /// The file, the offset, the first index lost there (if it is known), and the kind of damage.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub place: Corrupt,
     /// Whether the bytes were known to be durable. If not, the place is the torn end that a crash
     /// leaves, and opening for writing cuts it. It may hold an acknowledged last group that was
@@ -25,6 +27,7 @@ pub struct Finding {
 }
 
 /// Report of [`verify`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -40,6 +43,7 @@ pub struct VerifyReport {
     /// nor a torn end.
     pub beside_a_writer: bool,
     /// Files of the directory that are not the engine's. They are ignored, and are no finding.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::if_any"))]
     pub foreign: ForeignFiles,
 }
 

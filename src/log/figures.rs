@@ -6,6 +6,7 @@ use super::{Log, Writing};
 use crate::times::TimeStats;
 
 /// Figures of the log writer.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogWriterStats {
@@ -23,6 +24,7 @@ pub struct LogWriterStats {
 
 /// Memory of an engine by its use, in bytes; all of it is reserved when the engine is made. The sum
 /// is [`ApplyStats::memory_bytes`](crate::ApplyStats::memory_bytes).
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
@@ -47,6 +49,7 @@ impl MemoryStats {
 }
 
 /// Disk space of the log and its snapshots. The engine counts it without a system call.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskStats {

@@ -21,12 +21,15 @@ pub(crate) struct Opened {
 }
 
 /// Findings of opening a directory.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// The last entry of the log.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::last"))]
     pub last: Option<LogId>,
     /// The last entry replayed into the state.
+    #[cfg_attr(feature = "serde", serde(rename = "applied_index"))]
     pub applied: Option<u64>,
     /// Number of frames read.
     pub frames: u64,
@@ -39,10 +42,19 @@ pub struct RecoveryReport {
     pub meta_slot_damaged: bool,
     /// Damage of durable bytes, met by a read-only open. Reading the log ended there, and this
     /// report covers the part before it. If `HARD` is damaged, the hard state is missing.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub unreadable: Option<Corrupt>,
     /// The entry of the snapshot that opening started from; later entries of the log were replayed.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "snapshot_index", serialize_with = "crate::serial::index")
+    )]
     pub snapshot: Option<LogId>,
     /// The last entry that was purged from the log; the snapshot has it.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "purged_index", serialize_with = "crate::serial::index")
+    )]
     pub purged: Option<LogId>,
     /// Newer snapshots that cannot be read back. The log had what they had.
     pub damaged_snapshots: Vec<String>,
@@ -51,6 +63,7 @@ pub struct RecoveryReport {
     pub beside_a_writer: bool,
     /// Files of the directory that are not the engine's. Opening ignores them, and changes nothing
     /// of them.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::if_any"))]
     pub foreign: ForeignFiles,
     /// Reason why the directory itself could not be locked, beside its file `LOCK`; `None` if it is
     /// locked. Another process can then open it once `LOCK` is removed or replaced.

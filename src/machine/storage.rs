@@ -204,6 +204,7 @@ pub trait StorageSnapshot: Send + Sync + 'static {
 }
 
 /// Figures of a storage; `None` where it does not have the figure.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StorageStats {

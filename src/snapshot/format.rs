@@ -67,6 +67,7 @@ const _: () = {
 };
 
 /// Content of a snapshot's chunks.
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SnapshotKind {

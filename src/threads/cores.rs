@@ -9,6 +9,7 @@ use core_affinity::CoreId;
 use crate::sync::{Mutex, Rank};
 
 /// Result of pinning a thread of an engine.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PinnedThread {
@@ -22,6 +23,7 @@ pub struct PinnedThread {
 }
 
 /// Results of pinning; see [`PinnedThread`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PinOutcome {

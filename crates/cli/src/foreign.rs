@@ -23,8 +23,3 @@ pub(crate) fn print_foreign(foreign: &ForeignFiles, out: &mut dyn Write) -> Outc
     }
     Ok(())
 }
-
-/// Returns the foreign files for a JSON object; `None` if there are none.
-pub(crate) fn foreign_json(foreign: &ForeignFiles) -> Option<&ForeignFiles> {
-    (!foreign.is_empty()).then_some(foreign)
-}

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use sprag::error::Corrupt;
-use sprag::inspect::{FrameInfo, Inspection, MetaContent, SegmentInfo, SnapshotInfo};
+use sprag::inspect::{Finding, FrameInfo, Inspection, SegmentInfo, SnapshotInfo, VerifyReport};
 use sprag::snapshot::SnapshotKind;
-use sprag::{CommitMode, Contiguity, Cut, ForeignFiles};
+use sprag::{CommitMode, Contiguity};
 
 use crate::args::Inspect;
 use crate::dump::json_line;
 use crate::error::{Failure, Outcome, opening};
-use crate::foreign::{foreign_json, print_foreign};
+use crate::foreign::print_foreign;
 use crate::progress::Progress;
 use crate::snapshot_file;
 use crate::text::{Maybe, hex, line, size, torn};
@@ -25,24 +25,12 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         let _spinner = Progress::new(json).spinner("reading every byte");
         sprag::inspect::verify(dir).map_err(opening(dir))?
     };
-    let findings: Vec<FindingJson<'_>> = report
-        .findings
-        .iter()
-        .map(|finding| FindingJson {
-            file: &finding.place.file,
-            offset: finding.place.offset,
-            index: finding.place.index,
-            what: finding.place.what,
-            was_durable: finding.was_durable,
-        })
-        .collect();
-    let damaged = findings.iter().filter(|finding| finding.was_durable).count();
+    let damaged = report.findings.iter().filter(|finding| finding.was_durable).count();
     if json {
-        let (frames, entries, snapshots) = (report.frames, report.entries, report.snapshots);
-        let (clean, foreign) = (report.is_clean(), foreign_json(&report.foreign));
-        line(out, &VerifyJson { clean, frames, entries, snapshots, findings, foreign })?;
+        line(out, &VerifyJson { clean: report.is_clean(), report: &report })?;
     } else {
-        for FindingJson { file, offset, index, what, was_durable } in &findings {
+        for Finding { place, was_durable, .. } in &report.findings {
+            let Corrupt { file, offset, index, what } = place;
             let kind = if *was_durable { "DAMAGED" } else { "torn end, not known to be durable" };
             writeln!(out, "{kind}: {file} offset {offset} index {}: {what}", Maybe(*index))?;
         }
@@ -67,23 +55,12 @@ pub(crate) fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     }
 }
 
+/// The report, and its answer.
 #[derive(Serialize)]
 struct VerifyJson<'a> {
     clean: bool,
-    frames: u64,
-    entries: u64,
-    snapshots: u64,
-    findings: Vec<FindingJson<'a>>,
-    foreign: Option<&'a ForeignFiles>,
-}
-
-#[derive(Serialize)]
-struct FindingJson<'a> {
-    file: &'a str,
-    offset: u64,
-    index: Option<u64>,
-    what: &'a str,
-    was_durable: bool,
+    #[serde(flatten)]
+    report: &'a VerifyReport,
 }
 
 pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Outcome {
@@ -96,7 +73,7 @@ pub(crate) fn inspect(inspect: &Inspect, json: bool, out: &mut dyn Write) -> Out
         sprag::inspect::inspect(dir).map_err(opening(dir))?
     };
     if json {
-        line(out, &InspectJson::new(&found))?;
+        line(out, &found)?;
     } else {
         print_inspection(dir, &found, out)?;
     }
@@ -221,153 +198,15 @@ fn machine(state: Option<SnapshotKind>) -> &'static str {
     }
 }
 
-#[derive(Serialize)]
-struct InspectJson<'a> {
-    meta: Option<MetaJson>,
-    hard_state_bytes: Option<usize>,
-    last_index: Option<u64>,
-    last_term: Option<u64>,
-    committed_index: Option<u64>,
-    sequence: u64,
-    durable_sequence: u64,
-    frames: u64,
-    cut: Option<&'a Cut>,
-    segments: Vec<SegmentJson<'a>>,
-    obsolete: &'a [String],
-    snapshots: Vec<SnapshotJson<'a>>,
-    damage: Option<String>,
-    foreign: Option<&'a ForeignFiles>,
-}
-
-#[derive(Serialize)]
-struct SnapshotJson<'a> {
-    file: &'a str,
-    kind: Option<&'static str>,
-    index: Option<u64>,
-    term: Option<u64>,
-    bytes: u64,
-    keys: u64,
-    chunks: u64,
-    membership_bytes: Option<usize>,
-    notes: usize,
-    damage: Option<String>,
-}
-
-impl<'a> SnapshotJson<'a> {
-    fn new(snapshot: &'a SnapshotInfo) -> Self {
-        let kind = |kind| if kind == SnapshotKind::KeyValue { "key-value" } else { "blob" };
-        Self {
-            file: &snapshot.file,
-            kind: snapshot.kind.map(kind),
-            index: snapshot.log_id.map(|log_id| log_id.index),
-            term: snapshot.log_id.map(|log_id| log_id.term),
-            bytes: snapshot.bytes,
-            keys: snapshot.keys,
-            chunks: snapshot.chunks,
-            membership_bytes: snapshot.membership_bytes,
-            notes: snapshot.notes,
-            damage: snapshot.damage.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct MetaJson {
-    database_id: String,
-    commit_mode: &'static str,
-    contiguity: &'static str,
-    state_machine: &'static str,
-    clean_close: bool,
-    base_segment: u64,
-    base_sequence: u64,
-    base_index: Option<u64>,
-    incarnation: u64,
-    durable_sequence: u64,
-    committed_index: Option<u64>,
-    damaged_slot: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct SegmentJson<'a> {
-    file: &'a str,
-    file_bytes: u64,
-    used_bytes: u64,
-    frames: u64,
-    first_index: Option<u64>,
-    last_index: Option<u64>,
-}
-
-impl<'a> InspectJson<'a> {
-    fn new(found: &'a Inspection) -> Self {
-        let segment = |segment: &'a SegmentInfo| SegmentJson {
-            file: &segment.file,
-            file_bytes: segment.file_bytes,
-            used_bytes: segment.used_bytes,
-            frames: segment.frames,
-            first_index: segment.first_index,
-            last_index: segment.last_index,
-        };
-        Self {
-            meta: found.meta.as_ref().map(MetaJson::new),
-            hard_state_bytes: found.hard_state_bytes,
-            last_index: found.last.map(|last| last.index),
-            last_term: found.last.map(|last| last.term),
-            committed_index: found.committed,
-            sequence: found.sequence,
-            durable_sequence: found.durable_sequence,
-            frames: found.frames,
-            cut: found.cut.as_ref(),
-            segments: found.segments.iter().map(segment).collect(),
-            obsolete: &found.obsolete,
-            snapshots: found.snapshots.iter().map(SnapshotJson::new).collect(),
-            damage: found.damage.as_ref().map(ToString::to_string),
-            foreign: foreign_json(&found.foreign),
-        }
-    }
-}
-
-impl MetaJson {
-    fn new(meta: &MetaContent) -> Self {
-        Self {
-            database_id: hex(&meta.database_id),
-            commit_mode: mode(meta.commit_mode),
-            contiguity: contiguity(meta.contiguity),
-            state_machine: machine(meta.state),
-            clean_close: meta.clean_close,
-            base_segment: meta.base.segment,
-            base_sequence: meta.base.sequence,
-            base_index: meta.base.last.map(|last| last.index),
-            incarnation: meta.incarnation,
-            durable_sequence: meta.durable_sequence,
-            committed_index: meta.committed,
-            damaged_slot: meta.damaged_slot,
-        }
-    }
-}
-
 fn print_frame(frame: &FrameInfo, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let FrameInfo { file, offset, bytes, sequence, incarnation, first, .. } = frame;
     if json {
-        return json_line(
-            out,
-            &FrameJson {
-                sequence: *sequence,
-                file,
-                offset: *offset,
-                bytes: *bytes,
-                incarnation: *incarnation,
-                kind: match frame.entries {
-                    Some(_) if frame.apply_only => "apply_only",
-                    Some(_) => "entries",
-                    None => "truncation",
-                },
-                first_index: first.index,
-                term: first.term,
-                entries: frame.entries.unwrap_or(0),
-                durable_sequence: frame.durable_sequence,
-                committed_index: frame.committed,
-            },
-        );
+        let kind = match frame.entries {
+            Some(_) if frame.apply_only => "apply_only",
+            Some(_) => "entries",
+            None => "truncation",
+        };
+        return json_line(out, &FrameJson { kind, frame });
     }
     let what = match frame.entries {
         Some(entries) if frame.apply_only => {
@@ -384,17 +223,10 @@ fn print_frame(frame: &FrameInfo, json: bool, out: &mut dyn Write) -> io::Result
     )
 }
 
+/// A frame, and its kind in a word.
 #[derive(Serialize)]
 struct FrameJson<'a> {
-    sequence: u64,
-    file: &'a str,
-    offset: u64,
-    bytes: u64,
-    incarnation: u64,
     kind: &'static str,
-    first_index: u64,
-    term: u64,
-    entries: u32,
-    durable_sequence: u64,
-    committed_index: Option<u64>,
+    #[serde(flatten)]
+    frame: &'a FrameInfo,
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
-use sprag::{Cut, ForeignFiles};
+use sprag::RecoveryReport;
 
 use crate::args::{Export, Format, Get, Keys};
 use crate::disk::bytes_on_disk;
 use crate::edit::key_of;
 use crate::error::{Failure, Kind, Outcome, about};
-use crate::foreign::{foreign_json, print_foreign};
+use crate::foreign::print_foreign;
 use crate::look::whole;
 use crate::run::report::three_digits;
 use crate::snapshot_file;
@@ -88,7 +88,6 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
     let disk_bytes = bytes_on_disk(dir);
     let keys = machine.len().map_err(about(dir.display()))?;
     let recovery = machine.recovery();
-    let last = recovery.last;
     let memory_bytes = machine.memory_bytes();
     if json {
         line(
@@ -96,19 +95,8 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
             &StatsJson {
                 dir: &dir.display().to_string(),
                 storage: "log",
-                last_index: last.map(|last| last.index),
-                last_term: last.map(|last| last.term),
-                applied_index: recovery.applied,
-                snapshot_index: recovery.snapshot.map(|log_id| log_id.index),
-                purged_index: recovery.purged.map(|log_id| log_id.index),
-                damaged_snapshots: &recovery.damaged_snapshots,
                 keys,
-                frames: recovery.frames,
-                cut: recovery.cut.as_ref(),
-                meta_slot_damaged: recovery.meta_slot_damaged,
-                unreadable: recovery.unreadable.as_ref().map(ToString::to_string),
-                beside_a_writer: recovery.beside_a_writer,
-                foreign: foreign_json(&recovery.foreign),
+                recovery,
                 disk_bytes,
                 memory_bytes,
                 open_ms,
@@ -117,7 +105,7 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
         return whole(dir, recovery.unreadable.as_ref());
     }
     writeln!(out, "directory      {}", dir.display())?;
-    writeln!(out, "last index     {}", Maybe(last))?;
+    writeln!(out, "last index     {}", Maybe(recovery.last))?;
     writeln!(out, "applied index  {}", Maybe(recovery.applied))?;
     writeln!(out, "snapshot       {}", Maybe(recovery.snapshot))?;
     writeln!(out, "purged         {}", Maybe(recovery.purged))?;
@@ -144,19 +132,9 @@ pub(crate) fn stats(dir: &Path, json: bool, out: &mut dyn Write) -> Outcome {
 struct StatsJson<'a> {
     dir: &'a str,
     storage: &'static str,
-    last_index: Option<u64>,
-    last_term: Option<u64>,
-    applied_index: Option<u64>,
-    snapshot_index: Option<u64>,
-    purged_index: Option<u64>,
-    damaged_snapshots: &'a [String],
     keys: usize,
-    frames: u64,
-    cut: Option<&'a Cut>,
-    meta_slot_damaged: bool,
-    unreadable: Option<String>,
-    beside_a_writer: bool,
-    foreign: Option<&'a ForeignFiles>,
+    #[serde(flatten)]
+    recovery: &'a RecoveryReport,
     disk_bytes: u64,
     memory_bytes: usize,
     open_ms: f64,

@@ -23,7 +23,7 @@ pub(crate) fn repair(repair: &Repair, json: bool, out: &mut dyn Write) -> Outcom
         look
     };
     if json {
-        line(out, &RepairJson::new(&report))?;
+        line(out, &RepairJson { damaged: report.is_damaged(), report: &report })?;
     } else {
         print(&report, out)?;
     }
@@ -122,35 +122,10 @@ fn print_lost(lost: &LostLog, repaired: bool, out: &mut dyn Write) -> Outcome {
     Ok(())
 }
 
+/// The report, and whether anything is damaged.
 #[derive(Serialize)]
 struct RepairJson<'a> {
     damaged: bool,
-    repaired: bool,
-    log: Option<&'a LostLog>,
-    meta_slot: Option<u64>,
-    meta: Option<&'static str>,
-    hard: Option<&'static str>,
-    damaged_snapshots: Vec<&'a str>,
-    snapshot_index: Option<u64>,
-    last_index: Option<u64>,
-    backup: Option<String>,
-    backed_up: &'a [String],
-}
-
-impl<'a> RepairJson<'a> {
-    fn new(report: &'a RepairReport) -> Self {
-        Self {
-            damaged: report.is_damaged(),
-            repaired: report.repaired,
-            log: report.log.as_ref(),
-            meta_slot: report.meta_slot,
-            meta: report.meta.as_ref().map(|place| place.what),
-            hard: report.hard.as_ref().map(|place| place.what),
-            damaged_snapshots: report.damaged_snapshots.iter().map(|place| &*place.file).collect(),
-            snapshot_index: report.snapshot.map(|last| last.index),
-            last_index: report.last.map(|last| last.index),
-            backup: report.backup.as_ref().map(|path| path.display().to_string()),
-            backed_up: &report.backed_up,
-        }
-    }
+    #[serde(flatten)]
+    report: &'a RepairReport,
 }

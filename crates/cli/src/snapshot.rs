@@ -64,34 +64,19 @@ pub(crate) fn snapshot(snapshot: &Snapshot, json: bool, out: &mut dyn Write) -> 
     let is_taken = output.is_some_and(|(_, output)| output == Output::Standard);
     let out: &mut dyn Write = if is_taken { &mut stderr } else { out };
     if json {
-        return line(out, &SnapshotJson::new(&file, log_id, &report));
+        return line(out, &SnapshotJson { file: file.display().to_string(), report: &report });
     }
     let SnapshotReport { keys, bytes, elapsed, .. } = report;
     let (file, bytes, ms) = (file.display(), size(bytes), elapsed.as_millis());
     Ok(writeln!(out, "{file}: state at {log_id}, {keys} keys, {bytes}, in {ms} ms")?)
 }
 
+/// The report, and the file that was written.
 #[derive(Serialize)]
-struct SnapshotJson {
+struct SnapshotJson<'a> {
     file: String,
-    index: u64,
-    term: u64,
-    keys: u64,
-    bytes: u64,
-    ms: u128,
-}
-
-impl SnapshotJson {
-    fn new(file: &Path, log_id: LogId, report: &SnapshotReport) -> Self {
-        Self {
-            file: file.display().to_string(),
-            index: log_id.index,
-            term: log_id.term,
-            keys: report.keys,
-            bytes: report.bytes,
-            ms: report.elapsed.as_millis(),
-        }
-    }
+    #[serde(flatten)]
+    report: &'a SnapshotReport,
 }
 
 /// First bytes of a snapshot file.
@@ -230,18 +215,7 @@ pub(crate) fn compact(of: &Dir, json: bool, out: &mut dyn Write) -> Outcome {
         return Err(format!("{}: there is nothing in it to compact", dir.display()).into());
     };
     if json {
-        return line(
-            out,
-            &CompactJson {
-                index: log_id.index,
-                term: log_id.term,
-                keys: snapshot.keys,
-                bytes: snapshot.bytes,
-                purged_index: purged,
-                segments,
-                ms: elapsed.as_millis(),
-            },
-        );
+        return line(out, &report);
     }
     let gone = purged.map_or("nothing is".to_owned(), |index| format!("all up to {index} is"));
     writeln!(
@@ -252,17 +226,6 @@ pub(crate) fn compact(of: &Dir, json: bool, out: &mut dyn Write) -> Outcome {
         elapsed.as_millis()
     )?;
     Ok(())
-}
-
-#[derive(Serialize)]
-struct CompactJson {
-    index: u64,
-    term: u64,
-    keys: u64,
-    bytes: u64,
-    purged_index: Option<u64>,
-    segments: u64,
-    ms: u128,
 }
 
 /// Opens the directory for writing, in its own commit mode. The directory must exist.

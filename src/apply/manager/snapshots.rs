@@ -12,31 +12,38 @@ use crate::error::{SnapshotError, ViewError};
 use crate::snapshot::{Snapshot, SnapshotReceiver, SnapshotSink};
 
 /// Report of [`Snapshots::write`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SnapshotReport {
     /// The snapshot's entry: everything up to it is in the snapshot, and nothing after it. `None`:
     /// there is no entry yet, and no snapshot was written to a directory.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::entry"))]
     pub log_id: Option<LogId>,
     /// Number of keys; 0 for an embedder's machine.
     pub keys: u64,
     /// Length of the file in bytes.
     pub bytes: u64,
     /// Duration of the snapshot.
+    #[cfg_attr(feature = "serde", serde(rename = "ms", serialize_with = "crate::serial::millis"))]
     pub elapsed: Duration,
 }
 
 /// Report of [`Snapshots::compact`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionReport {
     /// The snapshot that was written for it.
+    #[cfg_attr(feature = "serde", serde(flatten, serialize_with = "crate::serial::snapshot"))]
     pub snapshot: SnapshotReport,
     /// The last entry that was purged from the log.
+    #[cfg_attr(feature = "serde", serde(rename = "purged_index"))]
     pub purged: Option<u64>,
     /// Number of segments that the log gave up. Their files are kept for reuse or removed.
     pub segments: u64,
     /// Duration of the whole compaction.
+    #[cfg_attr(feature = "serde", serde(rename = "ms", serialize_with = "crate::serial::millis"))]
     pub elapsed: Duration,
 }
 

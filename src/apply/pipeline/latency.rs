@@ -23,6 +23,7 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 ///
 /// Each entry counts, with the time of its submission: `count` is the number of acknowledged
 /// entries without the `unmeasured` ones.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyStats {

@@ -61,6 +61,7 @@ const STAMPS: usize = 8_192;
 
 /// Figures of a [`ReadCache`], read without a lock. Each figure is exact; together they are not of
 /// one moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Number of entries in the cache.
