@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| sprag_cli::fuzzing::import(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sprag_fuzzing::import(data));

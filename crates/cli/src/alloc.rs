@@ -11,7 +11,7 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// mimalloc, with a count of every allocation of every thread.
 #[derive(Debug)]
-pub struct Counting;
+pub(crate) struct Counting;
 
 /// Number of allocations of all threads since the start. Growing and shrinking in place count too.
 pub(crate) fn allocations() -> u64 {
@@ -58,9 +58,6 @@ mod tests {
     use std::hint::black_box;
 
     use super::{Counting, allocations};
-
-    #[global_allocator]
-    static ALLOCATOR: Counting = Counting;
 
     /// The fewest allocations counted around several runs of `work`. Other tests of this process
     /// can only add to a count.

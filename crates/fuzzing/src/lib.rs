@@ -16,6 +16,7 @@ mod bases;
 mod engine;
 mod files;
 mod frame;
+mod import;
 mod input;
 mod model;
 mod mutate;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use self::engine::engine;
 pub use self::frame::frame;
+pub use self::import::import;
 pub use self::recovery::recovery;
 pub use self::seeds::{Seed, seeds};
 pub use self::slots::slots;

@@ -1,4 +1,4 @@
-//! Seeds of the fuzzer: inputs made from the engine's files.
+//! Seeds of the fuzzer: inputs made from the engine's files, and those of the import.
 
 use super::bases::bases;
 use sprag::testing::internals::bytes::u32_at;
@@ -26,6 +26,7 @@ pub fn seeds() -> Vec<Seed> {
     seeds.extend(stores());
     seeds.extend(runs());
     seeds.extend(snapshots());
+    seeds.extend(super::import::seeds());
     seeds
 }
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::{engine, frame, recovery, seeds, slots, snapshot};
 
-fn folder(kind: &str, target: &str) -> PathBuf {
+pub(crate) fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join(target)
 }
 
 /// The files of a folder, by name.
-fn inputs(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn inputs(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let files = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let mut inputs: Vec<_> = files.map(|path| (name(&path), fs::read(&path).unwrap())).collect();

@@ -38,13 +38,15 @@ const CUT_BY_ZEROS: &str = "zero bytes in a command";
 
 /// Offset up to which an input was read, and a checksum of everything before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Position {
-    pub(super) offset: u64,
-    pub(super) checksum: u64,
+pub struct Position {
+    /// Number of bytes read.
+    pub offset: u64,
+    /// Checksum of these bytes.
+    pub checksum: u64,
 }
 
 /// Commands, read from `source` one after the other, and then from the sources after it.
-pub(super) struct Stream<R> {
+pub struct Stream<R> {
     /// The current source; `None` before the first.
     source: Option<R>,
     /// The sources after the current one. No command spans two sources.
@@ -66,13 +68,13 @@ pub(super) struct Stream<R> {
 }
 
 impl<R: Read> Stream<R> {
-    #[cfg(any(fuzzing, test))]
-    pub(super) fn new(source: R) -> Self {
+    /// A stream of one source.
+    pub fn new(source: R) -> Self {
         Self::of_parts([source])
     }
 
     /// A stream of several sources, which are one input.
-    pub(super) fn of_parts(sources: impl IntoIterator<Item = R>) -> Self {
+    pub fn of_parts(sources: impl IntoIterator<Item = R>) -> Self {
         Self {
             source: None,
             sources: sources.into_iter().collect(),

@@ -3,32 +3,20 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 
-use super::super::map::Map;
+use sprag_import::Map;
+
 use super::import;
 use super::reading::{Reading, Stopped, Why};
 use super::run::run;
 use super::seeds::seeds;
-
-fn folder(kind: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("import")
-}
-
-/// The files of a folder, by name.
-fn inputs(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let files = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
-    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    let mut inputs: Vec<_> = files.map(|path| (name(&path), fs::read(&path).unwrap())).collect();
-    inputs.sort();
-    inputs
-}
+use crate::tests::{folder, inputs};
 
 #[test]
 fn imports_hold_for_every_input_kept() {
-    let seeds = inputs(&folder("seeds"));
+    let seeds = inputs(&folder("seeds", "import"));
     assert!(seeds.len() >= 50, "{} seeds", seeds.len());
-    for (name, bytes) in inputs(&folder("regressions")).iter().chain(&seeds) {
+    for (name, bytes) in inputs(&folder("regressions", "import")).iter().chain(&seeds) {
         // The name is shown if the test fails.
         println!("import {name}");
         import(bytes);
@@ -38,10 +26,10 @@ fn imports_hold_for_every_input_kept() {
     }
 }
 
-/// Run `SPRAG_WRITE_SEEDS=1 cargo test seeds_of_the_import` to write the seeds anew.
+/// Run `SPRAG_WRITE_SEEDS=1 cargo test --workspace seeds_of_the_import` to write the seeds anew.
 #[test]
 fn the_committed_seeds_of_the_import_are_what_the_code_makes() {
-    let folder = folder("seeds");
+    let folder = folder("seeds", "import");
     let mut made: Vec<_> = seeds().into_iter().map(|seed| (seed.name, seed.bytes)).collect();
     made.sort();
     if std::env::var_os("SPRAG_WRITE_SEEDS").is_some() {
@@ -63,8 +51,8 @@ fn the_committed_seeds_of_the_import_are_what_the_code_makes() {
 /// The plain reading is an oracle only if it reads right by itself.
 #[test]
 fn the_plain_reading_reads_what_redis_says_of_the_same_file() {
-    let aof: &[u8] = include_bytes!("../../../tests/fixtures/redis-7.0.15.aof");
-    let held: &[u8] = include_bytes!("../../../tests/fixtures/redis-7.0.15.expected");
+    let aof: &[u8] = include_bytes!("../../../cli/tests/fixtures/redis-7.0.15.aof");
+    let held: &[u8] = include_bytes!("../../../cli/tests/fixtures/redis-7.0.15.expected");
     let mut reading = Reading::new(aof, false);
     while reading.next_unit().unwrap() {}
     let mut shown: Vec<u8> = Vec::new();

@@ -1,12 +1,5 @@
-//! The body of the fuzz target `import`, as a plain function, so that each finding is also a test
-//! on the stable toolchain.
-//!
-//! The body takes any bytes, and panics if a promise does not hold. `docs/testing.md` says what the
-//! body compares the import with.
+//! The body of the target `import`: any bytes as a command stream, against a plain reading.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "an oracle: what does not hold is a panic")]
-
-mod input;
 mod pieces;
 mod reading;
 mod run;
@@ -15,12 +8,13 @@ mod seeds;
 #[cfg(test)]
 mod tests;
 
-pub use self::seeds::{Seed, seeds};
+pub(super) use self::seeds::seeds;
 
-use self::input::Input;
+use sprag_import::Map;
+
 use self::pieces::{End, Pieces};
 use self::run::{Run, run};
-use super::map::Map;
+use super::input::Input;
 
 /// Takes bytes for a command stream, or for a script that writes one, and for the ways of importing
 /// it.

@@ -15,26 +15,33 @@ const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 const HEAD_BYTES: u64 = 8;
 
 /// An input.
-pub(super) struct Source {
+pub struct Source {
     /// Name of the input in messages.
-    pub(super) shown: String,
+    pub shown: String,
     /// Key of the input's position; `None` for a pipe, which has no lasting name.
-    pub(super) path: Option<PathBuf>,
+    pub path: Option<PathBuf>,
     /// Files of the input, in order.
-    pub(super) parts: Vec<Part>,
+    pub parts: Vec<Part>,
     /// Length of the input, if it is known.
-    pub(super) bytes: Option<u64>,
+    pub bytes: Option<u64>,
 }
 
 /// One file of an input.
-pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) reader: Box<dyn Read>,
+pub struct Part {
+    /// Name of the file in messages.
+    pub name: String,
+    /// Its bytes.
+    pub reader: Box<dyn Read>,
 }
 
 impl Source {
-    /// Opens the input that `file` names. Reports every error that is visible before reading.
-    pub(super) fn open(file: &Path) -> Outcome<Self> {
+    /// Opens the input that `file` names; `-` is standard input. Reports every error that is visible
+    /// before reading.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or a directory has no manifest, or a manifest is wrong.
+    pub fn open(file: &Path) -> Outcome<Self> {
         let shown = file.display().to_string();
         if file == Path::new("-") {
             return Ok(Self::pipe("standard input".to_owned(), Box::new(io::stdin())));

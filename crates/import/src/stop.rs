@@ -7,15 +7,15 @@ use thiserror::Error;
 
 /// An error of the input, and its place. It holds only lengths and offsets, never keys or values.
 #[derive(Debug, Error)]
-pub(crate) struct Stop {
+pub struct Stop {
     /// Offset of the command that cannot be imported. For an input that is cut off: the end of its
     /// whole part.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Offset of the MULTI around the command; nothing of that MULTI is applied.
-    pub(crate) multi: Option<u64>,
+    pub multi: Option<u64>,
     /// The error.
     #[source]
-    pub(crate) what: What,
+    pub what: What,
 }
 
 impl Stop {
@@ -46,46 +46,104 @@ impl fmt::Display for Stop {
 
 /// An error of the input.
 #[derive(Debug, Error)]
-pub(crate) enum What {
+pub enum What {
+    /// The command is not imported.
     #[error("{0} is not supported (--skip-unknown goes on without it)")]
     Unsupported(Name),
+    /// The command is not imported, and what follows depends on it.
     #[error("{name} is not supported, and --skip-unknown does not go on without it: {why}")]
-    Decisive { name: Name, why: &'static str },
+    Decisive {
+        /// The command.
+        name: Name,
+        /// What depends on it.
+        why: &'static str,
+    },
+    /// A put with an expiry.
     #[error(
         "{0} with an expiry is not supported (--skip-unknown puts the value without its expiry)"
     )]
     Expiry(Name),
+    /// A command that stores to a key, in a form that is not imported.
     #[error("{0} is not supported (--skip-unknown removes the key it stores to, and goes on)")]
     Replaces(Name),
+    /// Options that are not known, or that a server would refuse.
     #[error("{0} with these options is not supported")]
     UnsupportedOptions(Name),
+    /// A change of the database.
     #[error("SELECT of another database than 0 is not supported")]
     Database,
+    /// Too many or too few arguments.
     #[error("{0}: wrong number of arguments")]
     Arguments(Name),
+    /// A command that a server would refuse.
     #[error("{name}: {reason}")]
-    Rejected { name: Name, reason: &'static str },
+    Rejected {
+        /// The command.
+        name: Name,
+        /// Why a server would refuse it.
+        reason: &'static str,
+    },
+    /// MULTI, EXEC or DISCARD where none may be.
     #[error("{0}")]
     Misplaced(&'static str),
+    /// An empty key.
     #[error("{name}: the key is empty")]
-    EmptyKey { name: Name },
+    EmptyKey {
+        /// The command.
+        name: Name,
+    },
+    /// A key above the limit.
     #[error("{name}: the key has {bytes} bytes, more than the limit of {limit}")]
-    KeyTooLong { name: Name, bytes: usize, limit: usize },
+    KeyTooLong {
+        /// The command.
+        name: Name,
+        /// Length of the key in bytes.
+        bytes: usize,
+        /// The longest key in bytes.
+        limit: usize,
+    },
+    /// A command would make a value above the limit.
     #[error("the value would have {bytes} bytes, more than the limit of {limit}")]
-    ValueTooLong { bytes: usize, limit: usize },
+    ValueTooLong {
+        /// Length of the value in bytes.
+        bytes: usize,
+        /// The longest value in bytes.
+        limit: usize,
+    },
+    /// An argument above the limit.
     #[error("an argument has {bytes} bytes, more than the limit of {limit}")]
-    ArgumentTooLong { bytes: i64, limit: usize },
+    ArgumentTooLong {
+        /// The length that the input announces, in bytes.
+        bytes: i64,
+        /// The longest argument in bytes.
+        limit: usize,
+    },
+    /// A command or MULTI that is too large for one entry.
     #[error("{what}: more than the limit of {limit} bytes; it must be applied as a whole")]
-    TooLarge { what: &'static str, limit: usize },
+    TooLarge {
+        /// The command or the MULTI, in words.
+        what: &'static str,
+        /// The most bytes.
+        limit: usize,
+    },
+    /// The bytes are no command stream.
     #[error("not a Redis command stream: {0}")]
     Malformed(&'static str),
+    /// The end of the input is all zeros.
     #[error(
         "all bytes from byte {from} to the end are zero ({bytes} of them), as a crash may leave them; what was whole before \
          is imported"
     )]
-    Zeros { from: u64, bytes: u64 },
+    Zeros {
+        /// Offset of the first of them.
+        from: u64,
+        /// Number of zeros.
+        bytes: u64,
+    },
+    /// The input ends within a command or a MULTI.
     #[error("the input is cut off here; what was whole before it is imported")]
     CutOff,
+    /// The input could not be read.
     #[error("reading the input failed: {0}")]
     Read(io::Error),
 }
@@ -99,7 +157,7 @@ impl What {
 
 /// The name of a command, in capitals.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Name(String);
+pub struct Name(String);
 
 impl Name {
     const BYTES_MAX: usize = 32;
@@ -113,7 +171,9 @@ impl Name {
         (fits && word.iter().all(plain)).then(|| Self(name.to_ascii_uppercase()))
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -9,23 +9,23 @@ use std::time::Duration;
 
 use sprag::error::{ApplyError, SubmitError};
 use sprag::{
-    ApplyConfig, ApplyManager, Command, Entry, LogId, Note, Payload, PersistentConfig,
-    PersistentStateMachine, Reply, Stage, View,
+    ApplyConfig, ApplyManager, Command, Entry, LogId, Note, Payload, PersistentStateMachine, Reply,
+    Stage, View,
 };
 
 use super::group::{Group, Keys, Refused, State, Visit};
 use super::position;
 use super::stream::Position;
-use crate::error::{Outcome, about, opening};
-use crate::recovered::say_recovered;
+use crate::error::{Outcome, about};
 
 /// Timeout for the engine, long enough for a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Number of keys to make room for at first; the tables grow.
-const EXPECTED_KEYS: usize = 64 << 10;
+
+/// Opens the machine of a directory for writing, and makes the directory if it is missing.
+pub type Open = fn(&Path) -> Outcome<PersistentStateMachine>;
 
 /// Destination of an import.
-pub(super) trait Target: State<Error = Box<dyn std::error::Error>> {
+pub trait Target: State<Error = Box<dyn std::error::Error>> {
     /// Position up to which the input was imported before; `None` on the first import.
     fn reached(&self) -> Outcome<Option<Position>>;
 
@@ -37,9 +37,10 @@ pub(super) trait Target: State<Error = Box<dyn std::error::Error>> {
 }
 
 /// Directory that receives an import.
-pub(super) struct Engine {
+pub struct Engine {
     dir: PathBuf,
     note_name: String,
+    open: Open,
     /// The engine; `None` while the directory does not exist. Nothing is in it.
     opened: Option<Opened>,
 }
@@ -54,9 +55,14 @@ struct Opened {
 }
 
 impl Engine {
-    /// Opens the directory if it exists. Otherwise its parent must exist.
-    pub(super) fn open(dir: &Path, note_name: String) -> Outcome<Self> {
-        let mut engine = Self { dir: dir.to_owned(), note_name, opened: None };
+    /// Opens the directory with `open` if it exists. Otherwise its parent must exist, and the first
+    /// entry opens the directory. The position in the input is in the note of this name.
+    ///
+    /// # Errors
+    ///
+    /// `open` fails, or the parent of a missing directory is missing too.
+    pub fn open(dir: &Path, note_name: String, open: Open) -> Outcome<Self> {
+        let mut engine = Self { dir: dir.to_owned(), note_name, open, opened: None };
         match std::fs::metadata(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => check_parent(dir)?,
             _ => drop(engine.opened()?),
@@ -69,9 +75,7 @@ impl Engine {
         match &mut self.opened {
             Some(opened) => Ok(opened),
             closed => {
-                let config = PersistentConfig::new(&self.dir).expected_keys(EXPECTED_KEYS);
-                let machine = PersistentStateMachine::open(config).map_err(opening(&self.dir))?;
-                say_recovered(&self.dir, machine.recovery());
+                let machine = (self.open)(&self.dir)?;
                 let what = self.dir.display().to_string();
                 Ok(closed.insert(Opened::new(machine, what)?))
             }
@@ -82,11 +86,16 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn of(machine: PersistentStateMachine, note_name: String) -> Outcome<Self> {
         let opened = Some(Opened::new(machine, "dir".to_owned())?);
-        Ok(Self { dir: PathBuf::new(), note_name, opened })
+        let open: Open = |_| Err("it is open".into());
+        Ok(Self { dir: PathBuf::new(), note_name, open, opened })
     }
 
     /// Closes the directory. A successful import makes the directory, even if the input was empty.
-    pub(super) fn close(mut self, succeeded: bool) -> Outcome {
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made, or the engine fails while it closes.
+    pub fn close(mut self, succeeded: bool) -> Outcome {
         if succeeded {
             self.opened()?;
         }

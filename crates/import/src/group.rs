@@ -20,10 +20,13 @@ const BYTES_MAX: usize = 256 << 10;
 pub(super) const ENTRY_BYTES_MAX: usize = (32 << 20) - (8 << 10);
 
 /// The state below a group.
-pub(super) trait State {
+pub trait State {
+    /// Error of a read.
     type Error;
 
+    /// The value of a key; `None` for an absent key.
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+    /// Whether the key has a value.
     fn contains(&self, key: &[u8]) -> Result<bool, Self::Error>;
 
     /// The keys of this moment, for a walk while the state changes.
@@ -31,17 +34,17 @@ pub(super) trait State {
 }
 
 /// Callback for each key.
-pub(super) type Visit<'a, E> = dyn FnMut(&[u8]) -> Result<(), Refused<E>> + 'a;
+pub type Visit<'a, E> = dyn FnMut(&[u8]) -> Result<(), Refused<E>> + 'a;
 
 /// The keys of a state at one moment. It takes no more memory than a view of the state.
-pub(super) trait Keys<E> {
+pub trait Keys<E> {
     /// Calls `each` for every key, until a call fails.
     fn visit(&self, each: &mut Visit<'_, E>) -> Result<(), Refused<E>>;
 }
 
 /// Reason why a unit was not taken.
 #[derive(Debug)]
-pub(super) enum Refused<E> {
+pub enum Refused<E> {
     /// The input is wrong.
     Input(Stop),
     /// The state could not be read.
@@ -73,7 +76,7 @@ enum Now {
 
 /// Changes that become one entry.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub struct Group {
     changes: Vec<Change>,
     overlay: HashMap<Vec<u8>, Now>,
     bytes: usize,
@@ -102,11 +105,14 @@ impl Group {
     }
 
     /// Whether the engine could reject an entry of this group, as far as the engine knows.
-    pub(super) fn counts(&self) -> bool {
+    #[must_use]
+    pub fn counts(&self) -> bool {
         self.counts
     }
 
-    pub(super) fn commands(&self) -> Vec<Command<'_>> {
+    /// The changes as commands of one batch, in order.
+    #[must_use]
+    pub fn commands(&self) -> Vec<Command<'_>> {
         fn command(change: &Change) -> Command<'_> {
             match change {
                 Change::Put { key, value } => Command::Put { key, value },

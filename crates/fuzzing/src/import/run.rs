@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use super::super::map::Map;
-use super::super::stop::{Stop, What};
-use super::super::stream::Stream;
-use super::super::{Importer, Shown, Summary};
+use sprag_import::{Importer, Map, Outcome, Shown, Stop, Stream, Summary, What};
+
 use super::reading::{self, Stopped, Why};
-use crate::error::Outcome;
 
 /// Result of an import.
 pub(super) struct Run {

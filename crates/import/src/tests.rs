@@ -117,7 +117,7 @@ fn arrays(lines: &[&str]) -> Vec<u8> {
     lines.iter().flat_map(words).collect()
 }
 
-const FIXTURE: &[u8] = include_bytes!("../../tests/fixtures/redis-7.0.15.aof");
+const FIXTURE: &[u8] = include_bytes!("../../cli/tests/fixtures/redis-7.0.15.aof");
 
 /// A stream with every kind of command, small enough to be cut everywhere with a real engine.
 fn everything() -> Vec<u8> {

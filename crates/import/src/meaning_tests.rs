@@ -8,7 +8,7 @@ use super::*;
 
 /// The rows of the table in docs/operating.md, with the commands that each names.
 fn decisions() -> Vec<(&'static str, Vec<&'static str>)> {
-    let page = include_str!("../../../../docs/operating.md");
+    let page = include_str!("../../../docs/operating.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| **"));
     let rows = rows.map(|row| {
         let (decision, rest) = row.split_once("** | ").unwrap();

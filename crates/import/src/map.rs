@@ -13,17 +13,20 @@ use super::group::{self, ENTRY_BYTES_MAX, Group, Refused, State};
 use super::stream::Position;
 use crate::error::Outcome;
 
-pub(super) type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Keys and their values.
+pub(crate) type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Keys and values, and the position reached in the input.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Map {
-    pub(super) keys: Keys,
-    pub(super) note: Option<Position>,
+pub struct Map {
+    /// The keys and their values.
+    pub keys: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The position that the last entry noted.
+    pub note: Option<Position>,
     /// Offsets of the entries that were taken.
-    pub(super) taken: Vec<u64>,
+    pub taken: Vec<u64>,
     /// Number of entries that are taken before a failure; `None` for no failure.
-    pub(super) fails_after: Option<usize>,
+    pub fails_after: Option<usize>,
 }
 
 impl State for Map {

@@ -11,7 +11,8 @@ use super::stream::Position;
 const VERSION: u8 = 1;
 
 /// Name of an input's note: of the given name, or else of its absolute path.
-pub(super) fn name(given: Option<&str>, path: Option<&Path>) -> String {
+#[must_use]
+pub fn name(given: Option<&str>, path: Option<&Path>) -> String {
     match (given, path) {
         (Some(given), _) => format!("import:name:{given}"),
         (None, Some(path)) => format!("import:path:{:032x}", xxh3_128(path.as_os_str().as_bytes())),

@@ -1,25 +1,16 @@
 //! Seeds of the fuzzer: pieces of a Redis server's output, streams written here, and scripts.
 
 use super::script::{DAMAGE, NOTHING, RAW, REPEAT, array, operation};
+use crate::seeds::Seed;
 
-/// One input.
-#[derive(Debug)]
-pub struct Seed {
-    /// The name of its file.
-    pub name: String,
-    /// Content of the file.
-    pub bytes: Vec<u8>,
-}
-
-const FIXTURE: &[u8] = include_bytes!("../../../tests/fixtures/redis-7.0.15.aof");
+const FIXTURE: &[u8] = include_bytes!("../../../cli/tests/fixtures/redis-7.0.15.aof");
 /// Longest piece: longer ones teach the fuzzer nothing more, and it cuts them at 4,096.
 const PIECE_BYTES_MAX: usize = 1500;
 /// Distance between the pieces taken from a fixture.
 const PIECES_APART: usize = 7;
 
 /// All seeds, the same in every run.
-#[must_use]
-pub fn seeds() -> Vec<Seed> {
+pub(crate) fn seeds() -> Vec<Seed> {
     let mut seeds = fixture();
     seeds.extend(streams());
     seeds.extend(scripts());
@@ -30,7 +21,7 @@ pub fn seeds() -> Vec<Seed> {
 fn seed(name: String, flags: u8, cut: u16, bytes: &[u8]) -> Seed {
     let sizes = [[0, 6, 255], [40, 40, 40]][usize::from(cut % 2)];
     let head = [&[flags][..], &sizes, &cut.to_le_bytes(), &[0]].concat();
-    Seed { name, bytes: [&head, bytes].concat() }
+    Seed { target: "import", name, bytes: [&head, bytes].concat() }
 }
 
 /// The append-only file of the tests, in pieces of whole commands.
