@@ -57,7 +57,7 @@ mod tests {
 
     use std::hint::black_box;
 
-    use super::{Counting, allocations};
+    use super::allocations;
 
     /// The fewest allocations counted around several runs of `work`. Other tests of this process
     /// can only add to a count.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use sprag::error::{OpenError, SnapshotError};
 use sprag::snapshot::SnapshotKind;
 use sprag::{
-    ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, LogId, PersistentConfig,
+    ApplyConfig, ApplyManager, CommitMode, CompactionReport, Contiguity, PersistentConfig,
     PersistentStateMachine, SnapshotReport, View,
 };
 
