@@ -30,13 +30,13 @@ pub struct Source {
 pub struct Part {
     /// Name of the file in messages.
     pub name: String,
-    /// Its bytes.
+    /// The bytes of the file.
     pub reader: Box<dyn Read>,
 }
 
 impl Source {
-    /// Opens the input that `file` names; `-` is standard input. Reports every error that is visible
-    /// before reading.
+    /// Opens the input that `file` names (`-` is standard input). Reports every error that is
+    /// visible before reading.
     ///
     /// # Errors
     ///

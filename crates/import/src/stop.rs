@@ -55,7 +55,7 @@ pub enum What {
     Decisive {
         /// The command.
         name: Name,
-        /// What depends on it.
+        /// The dependence, in words.
         why: &'static str,
     },
     /// A put with an expiry.
@@ -80,7 +80,7 @@ pub enum What {
     Rejected {
         /// The command.
         name: Name,
-        /// Why a server would refuse it.
+        /// The reason of the server.
         reason: &'static str,
     },
     /// MULTI, EXEC or DISCARD where none may be.
