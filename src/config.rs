@@ -87,18 +87,15 @@ pub enum IoBackend {
 }
 
 /// Commit mode: when an entry may be applied. It is fixed when the directory is created.
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CommitMode {
     /// An entry commits as soon as it is appended: `apply` and its relatives take entries that are
     /// already committed.
     #[default]
-    #[cfg_attr(feature = "serde", serde(rename = "on append"))]
     OnAppend,
     /// An entry commits when [`commit`](crate::ConsensusLog::commit) says so. The log belongs to a
     /// consensus engine, and its uncommitted tail may be truncated.
-    #[cfg_attr(feature = "serde", serde(rename = "by commit"))]
     ByCommit,
 }
 

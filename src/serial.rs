@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::SnapshotReport;
+use crate::apply::manager::snapshots::SnapshotReport;
+use crate::config::CommitMode;
 use crate::entry::LogId;
 use crate::error::Corrupt;
 use crate::inspect::LogBase;
@@ -86,6 +87,13 @@ pub(crate) fn path<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex<S: Serializer>(id: &[u8; 16], to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{:032x}", u128::from_be_bytes(*id)))
+}
+
+pub(crate) fn mode<S: Serializer>(mode: &CommitMode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match mode {
+        CommitMode::OnAppend => "on append",
+        CommitMode::ByCommit => "by commit",
+    })
 }
 
 /// The kind of a directory's state machine.

@@ -69,6 +69,7 @@ pub struct MetaContent {
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::hex"))]
     pub database_id: [u8; 16],
     /// Rule by which entries commit.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::mode"))]
     pub commit_mode: CommitMode,
     /// Whether indexes may have gaps.
     pub contiguity: Contiguity,

@@ -14,7 +14,8 @@ pub(in crate::log) struct Chain {
     base: LogBase,
     /// Whether every entry is committed as soon as it is there.
     commits_as_appended: bool,
-    /// Rule for the indexes that follow each other. Apply-only records exist if these may have gaps.
+    /// Rule for the indexes that follow each other. Where indexes may have gaps, apply-only records
+    /// exist.
     contiguity: Contiguity,
     /// The last entry of an apply-only record.
     pub(in crate::log) applied_only: Option<LogId>,
