@@ -110,7 +110,7 @@ impl Extent {
 
 /// Encoded entries, or a part of one, and where they lie.
 ///
-/// Invariant: the bytes are in no segment, or lie within an [`Extent`].
+/// Invariant: the bytes are in no segment, or lie within an `Extent`.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoded<'a> {
     bytes: &'a [u8],

@@ -173,7 +173,7 @@ pub struct ScanResult {
     /// The damage at which the scan stopped.
     pub unreadable: Option<Unreadable>,
     /// Error of a log that reads well and is not the one that META describes: see
-    /// [`Chain::begins_late`](super::chain::Chain::begins_late).
+    /// `Chain::begins_late`.
     pub begins_late: Option<Corrupt>,
     /// The snapshot's entry, if the log does not have it.
     pub lacks_snapshot: Option<LogId>,

@@ -47,17 +47,21 @@ fn what_a_plain_log_acknowledged_is_in_the_files_of_a_majority_and_in_the_state(
     });
 }
 
+/// A write is acknowledged when a majority has synced it. A slower third node, which may be the
+/// leader, syncs several writes at once. The leader's synced state adds a sync of its own.
 #[test]
 fn nodes_over_a_storage_sync_each_write_at_least_once_in_one_round() {
     let load = Load { clients: 1, ..LOAD };
     let dir = tempfile::tempdir().unwrap();
-    for (syncs_min, outcome) in [
-        (0.9, round(&Fjall { syncs_state: false }, dir.path(), &load)),
-        (1.8, round(&Fjall { syncs_state: true }, dir.path(), &load)),
-        (0.9, round(&Redb, dir.path(), &load)),
+    for (syncs, outcome) in [
+        (2.0, round(&Fjall { syncs_state: false }, dir.path(), &load)),
+        (3.0, round(&Fjall { syncs_state: true }, dir.path(), &load)),
+        (2.0, round(&Redb, dir.path(), &load)),
     ] {
         let outcome = outcome.unwrap();
-        assert!(outcome.leader_syncs > syncs_min, "{outcome:?}");
+        // A write may begin before the measured time or end after it.
+        let all = outcome.leader_syncs + 2.0 * outcome.follower_syncs;
+        assert!(all > 0.9 * syncs, "{all} syncs: {outcome:?}");
         assert!(outcome.written_bytes > 116.0, "{outcome:?}");
     }
 }
