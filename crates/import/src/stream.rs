@@ -359,7 +359,8 @@ impl<R: Read> Stream<R> {
     /// Reads an inline command, an empty line or an annotation (`#...`), which an append-only file
     /// may have.
     fn read_line(&mut self) -> Result<(), Stop> {
-        let mut searched = 0;
+        // Input may come a byte at a time, so no byte is searched twice.
+        let (mut searched, mut zero) = (0, None);
         let end = loop {
             let ahead = self.ahead();
             if ahead.starts_with(kind::RDB) {
@@ -369,8 +370,11 @@ impl<R: Read> Stream<R> {
             if let Some(found) = found.map(|found| searched + found) {
                 break found;
             }
+            zero = zero.or_else(|| {
+                let mut rest = ahead.iter().take(LINE_BYTES_MAX).skip(searched);
+                rest.position(|byte| *byte == 0).map(|zero| searched + zero)
+            });
             searched = ahead.len();
-            let zero = ahead.iter().take(LINE_BYTES_MAX).position(|byte| *byte == 0);
             if searched > LINE_BYTES_MAX {
                 let what = "an inline command longer than 65536 bytes";
                 return Err(self.malformed(zero.unwrap_or(0), what));
