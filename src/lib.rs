@@ -56,8 +56,8 @@
 //! | wait for one entry, and no other at its index | [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id) (a future) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
 //! | read many keys at one index | [`Snapshots::view`] |
-//! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`commit`](ConsensusLog::commit), [`truncate_after`](ConsensusLog::truncate_after) |
-//! | read the log, save a vote | [`ApplyManager::log`]: [`state`](ManagerLog::state), [`entries`](ManagerLog::entries), [`save_hard_state`](ManagerLog::save_hard_state) |
+//! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`commit`](ConsensusLog::commit), [`commit_with_replies`](ConsensusLog::commit_with_replies) (a future), [`truncate_after`](ConsensusLog::truncate_after) |
+//! | read the log, save a vote | [`ApplyManager::log`]: [`state`](ManagerLog::state), [`entries`](ManagerLog::entries), [`durable`](ManagerLog::durable) (a future), [`save_hard_state`](ManagerLog::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | choose options | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`StorageConfig`], [`Profile`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`StatsReader`] (keeps nothing open), [`RecoveryReport`], [`ApplyManager::poison`] |

@@ -1,8 +1,9 @@
 //! The apply side of an engine. An entry passes [`manager`] and [`pipeline`], and then
 //! [`progress`](crate::progress).
 //!
-//! [`engine`] has the state that threads share and the steps they take, and [`threads`] the loops
-//! over those steps. The calls that concern the whole log or state have a desk in [`desks`].
+//! [`engine`] owns what threads and calls share: the pipeline, and the desk of the snapshots.
+//! [`pipeline`] has the steps of the workers, and [`threads`] the loops over all steps. The calls
+//! that concern the whole log or state have a desk in [`desks`].
 
 // The public face.
 pub(crate) mod manager;

@@ -32,13 +32,13 @@ ranks! {
     SnapshotTurn,
     /// The receiver of a snapshot, if there is one.
     SnapshotReceiver,
-    /// The turn to take a view, or to hold the workers.
+    /// The turn to take a view, or to pause the workers.
     ViewTurn,
     /// The turn to sync a storage that has no log of ours.
     StorageSyncTurn,
     /// The appender, with what is queued for the workers.
     Appender,
-    /// The place of one worker. Of several workers the lower number comes first.
+    /// The post of one worker. Of several workers the lower number comes first.
     WorkerPlace,
     /// The log writer's post.
     LogWriter,
@@ -66,7 +66,7 @@ ranks! {
     StorageCommitted,
     /// The last entry that a storage has made durable.
     StorageDurable,
-    /// Finds of a worker at the mark of a view of a storage.
+    /// Finds of a worker at the view token, for a view of a storage.
     StorageView,
     /// The pieces of the snapshot that keys refer to.
     SnapshotPieces,

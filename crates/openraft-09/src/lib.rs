@@ -28,7 +28,8 @@
 //!
 //! | of openraft | is |
 //! |---|---|
-//! | `append`, `save_vote` | done when it is on stable storage; the runtime's threads wait for nothing |
+//! | `append` | done when the entries are readable; the thread that synced them makes the callback |
+//! | `save_vote` | done when it is on stable storage; no thread of the runtime waits |
 //! | `apply` | done when it is in the state, for every partition |
 //! | `save_committed` | kept, and on disk with the frames of the log that follow |
 //! | membership, last applied log id | in the state, atomically with the entry they come from |

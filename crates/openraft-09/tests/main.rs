@@ -1,4 +1,4 @@
-//! The integration tests of the adapter for openraft: one binary, a module for each subject.
+//! The integration tests of the adapter for openraft 0.9: one binary, a module for each subject.
 
 mod cluster;
 mod common;
