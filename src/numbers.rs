@@ -198,9 +198,9 @@ impl AtomicFrameSequence {
 
 /// Number of a segment of the log. A later segment has a higher number.
 ///
-/// The files have 64 bits for it, and a log has at most
-/// `SegmentNumber::COUNT_MAX` segments over its life. So a number is narrowed where it is parsed,
-/// and one beyond 32 bits reads as `SegmentNumber::NOWHERE`.
+/// The files have 64 bits for it, and a log has at most `SegmentNumber::COUNT_MAX` segments over
+/// its life. So a number is narrowed where it is parsed, and one beyond 32 bits reads as
+/// `SegmentNumber::NOWHERE`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct SegmentNumber(u32);
