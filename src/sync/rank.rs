@@ -203,16 +203,48 @@ mod checked {
         }
     }
 
-    thread_local! {
-        #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const block")]
-        static HELD: RefCell<Vec<Key>> = RefCell::new(Vec::new());
+    /// The mutexes that a thread holds.
+    #[derive(Default)]
+    struct AllHeld {
+        /// Each with the depth at which the thread took it, in that order. Foreign code leaves the
+        /// list in its place, so it allocates nothing once the list has grown.
+        keys: Vec<(Key, u32)>,
+        /// The number of calls of foreign code that the thread is in, one inside of the other.
+        depth: u32,
     }
 
-    /// Runs `look` over the keys of the mutexes that this thread holds. A thread that ends may have
-    /// lost the list.
-    fn with_held<R>(look: impl FnOnce(&mut Vec<Key>) -> R) -> Option<R> {
+    impl AllHeld {
+        fn hold(&mut self, key: Key) {
+            self.keys.push((key, self.depth));
+        }
+
+        fn release(&mut self, key: Key) {
+            if let Some(at) = self.keys.iter().rposition(|(held, _)| *held == key) {
+                self.keys.remove(at);
+            }
+        }
+
+        /// The first mutex that `is_wrong` is true for, of those that are not set aside.
+        fn find(&self, is_wrong: impl Fn(Key) -> bool) -> Option<Key> {
+            let counted = self.keys.iter().filter(|(_, depth)| *depth >= self.depth);
+            counted.map(|(key, _)| *key).find(|key| is_wrong(*key))
+        }
+    }
+
+    thread_local! {
+        #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const block")]
+        static HELD: RefCell<AllHeld> = RefCell::default();
+    }
+
+    /// Runs `look` over the mutexes that this thread holds. A thread that ends may have lost the
+    /// list.
+    fn with_held<R>(look: impl FnOnce(&mut AllHeld) -> R) -> Option<R> {
         // As the documentation says: the list may be gone.
         HELD.try_with(|held| look(&mut held.borrow_mut())).ok()
+    }
+
+    fn find_held(is_wrong: impl Fn(Key) -> bool) -> Option<Key> {
+        with_held(|held| held.find(is_wrong)).flatten()
     }
 
     impl Key {
@@ -223,8 +255,7 @@ mod checked {
         /// Called before this thread waits for the mutex.
         #[track_caller]
         pub(crate) fn check(self) {
-            let above = with_held(|held| held.iter().copied().find(|held| *held >= self));
-            if let Some(above) = above.flatten()
+            if let Some(above) = find_held(|held| held >= self)
                 && !std::thread::panicking()
             {
                 panic!(
@@ -236,7 +267,7 @@ mod checked {
 
         /// This thread has the mutex until the result is dropped.
         pub(crate) fn hold(self) -> Held {
-            with_held(|held| held.push(self));
+            with_held(|held| held.hold(self));
             Held(self)
         }
     }
@@ -250,8 +281,7 @@ mod checked {
         /// afterwards.
         #[track_caller]
         pub(crate) fn check_alone(&self) {
-            let above = with_held(|held| held.iter().copied().find(|held| *held > self.0));
-            if let Some(above) = above.flatten() {
+            if let Some(above) = find_held(|held| held > self.0) {
                 let of = self.0;
                 panic!("a thread that holds the lock {above:?} waits for a signal under {of:?}");
             }
@@ -260,35 +290,32 @@ mod checked {
 
     impl Drop for Held {
         fn drop(&mut self) {
-            with_held(|held| {
-                if let Some(at) = held.iter().rposition(|held| *held == self.0) {
-                    held.remove(at);
-                }
-            });
+            with_held(|held| held.release(self.0));
         }
     }
 
-    /// The locks that this thread held when foreign code began.
+    /// A call of foreign code, during which the locks held before it do not count.
     #[derive(Debug)]
-    pub(crate) struct Aside(Vec<Key>);
+    pub(crate) struct Aside(());
 
     /// Sets the locks of this thread aside until the result is dropped. A user's state machine runs
     /// under locks of its engine by design, and may call another engine.
     pub(crate) fn set_aside() -> Aside {
-        Aside(with_held(std::mem::take).unwrap_or_default())
+        with_held(|held| held.depth += 1);
+        Aside(())
     }
 
     impl Drop for Aside {
         fn drop(&mut self) {
-            with_held(|held| held.splice(..0, self.0.drain(..)).for_each(drop));
+            // It is 0 if the list was gone when the call began.
+            with_held(|held| held.depth = held.depth.saturating_sub(1));
         }
     }
 
     /// Called before foreign code runs: it may call the engine, so this thread holds no lock.
     #[track_caller]
     pub(crate) fn assert_none_held(what: &str) {
-        let held = with_held(|held| held.first().copied()).flatten();
-        if let Some(held) = held
+        if let Some(held) = find_held(|_| true)
             && !std::thread::panicking()
         {
             panic!("a thread that holds the lock {held:?} runs foreign code: {what}");
@@ -455,6 +482,28 @@ mod tests {
         drop(aside);
         assert!(panic_of(|| drop(low.lock())).is_some());
         drop(held);
+        drop(low.lock());
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn foreign_code_in_foreign_code_sets_aside_what_it_finds_and_may_release_what_it_was_given() {
+        let outer = Mutex::new(Rank::WorkerPlace, ());
+        let (inner, low) = (Mutex::new(Rank::Waiters, ()), Mutex::new(Rank::Appender, ()));
+        let held = outer.lock();
+        let first = set_aside();
+        let held_inside = inner.lock();
+        let second = set_aside();
+        drop(low.lock());
+        drop(held);
+        assert_none_held("a waker");
+        drop(second);
+        let said = panic_of(|| drop(low.lock())).unwrap();
+        assert!(said.contains("Waiters"), "the lock of the first foreign code counts: {said}");
+        drop(held_inside);
+        assert_none_held("a waker");
+        drop(first);
+        assert_none_held("a waker");
         drop(low.lock());
     }
 

@@ -56,6 +56,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use std::hint::black_box;
+    use std::time::Duration;
+
+    use sprag::{
+        ApplyConfig, ApplyManager, Durability, Entry, MemoryConfig, MemoryStateMachine,
+        PersistentConfig, PersistentStateMachine, StateMachine,
+    };
 
     use super::allocations;
 
@@ -100,6 +106,61 @@ mod tests {
             drop(black_box(bytes));
         };
         assert_eq!(fewest(grown), 2);
+    }
+
+    /// The fewest allocations of all threads for some entries on existing keys, once the path is
+    /// warm. The first number is for entries without a wait, the second for calls that wait.
+    fn fewest_an_entry<M: StateMachine>(machine: M) -> [u64; 2] {
+        const KEYS: u64 = 64;
+        let timeout = Duration::from_secs(60);
+        let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+        let keys: Vec<_> = (0..KEYS).map(u64::to_be_bytes).collect();
+        let mut next = 1;
+        let mut entry = || {
+            let index = next;
+            next += 1;
+            Entry::put(index, 1, &keys[(index % KEYS) as usize], b"a value of some 30 bytes or so")
+        };
+        let mut round = |count: u64, waits: bool| {
+            let before = allocations();
+            for _ in 0..count {
+                let entry = entry();
+                if waits {
+                    manager.apply(&entry, timeout).unwrap();
+                } else {
+                    while manager.apply_entries(&[entry]).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+            manager.flush_pending(timeout).unwrap();
+            allocations() - before
+        };
+        // Every image in memory, every slot and every waiter's place has been used by then.
+        round(100_000, false);
+        round(1_000, true);
+        let fewest = |counts: &mut dyn Iterator<Item = u64>| counts.min().unwrap_or(u64::MAX);
+        let asynchronous = fewest(&mut (0..20).map(|_| round(2_000, false)));
+        let synchronous = fewest(&mut (0..20).map(|_| round(200, true)));
+        manager.close(timeout).unwrap();
+        [asynchronous, synchronous]
+    }
+
+    /// Proves RES-2.
+    #[test]
+    fn an_entry_on_existing_keys_allocates_nothing_once_the_path_is_warm() {
+        if is_run_alone_instead("an_entry_on_existing_keys_allocates_nothing_once_the_path_is_warm")
+        {
+            return;
+        }
+        let memory = MemoryStateMachine::new(MemoryConfig::new().expected_keys(1024)).unwrap();
+        assert_eq!(fewest_an_entry(memory), [0, 0], "in memory");
+        let directory = tempfile::tempdir().unwrap();
+        // The syncs of a disk would take most of the time, and allocate nothing.
+        let config = PersistentConfig::new(directory.path().join("data")).compaction(None);
+        let config = config.durability(Durability::Os).expected_keys(1024);
+        let machine = PersistentStateMachine::open(config).unwrap();
+        assert_eq!(fewest_an_entry(machine), [0, 0], "on the log");
     }
 
     #[test]
