@@ -79,7 +79,7 @@ impl Image {
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
         if let Err(error) = self._memory.advise(memmap2::Advice::PopulateWrite) {
-            tracing::debug!(%error, "an image could not be populated ahead");
+            crate::sync::tell(|| tracing::debug!(%error, "an image could not be populated ahead"));
         }
     }
 

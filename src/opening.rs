@@ -36,7 +36,7 @@ use crate::poison::PoisonCell;
 use crate::progress::watermark::StartMarks;
 use crate::ranges::index_range::IndexRange;
 use crate::snapshot::{Snapshot, SnapshotKind};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell};
 
 mod kept;
 pub(crate) mod replay;
@@ -182,7 +182,7 @@ impl LogOpening {
                 // an older snapshot, because the next open would select another one.
                 Err(error) if !error.is_damage() => return Err(OpenError::of_snapshot(error)),
                 Err(error) => {
-                    tracing::warn!(%error, name, "a snapshot does not read back");
+                    tell(|| tracing::warn!(%error, name, "a snapshot does not read back"));
                     self.damaged_snapshots.push(name);
                     first_error.get_or_insert(error);
                 }
@@ -212,7 +212,7 @@ impl LogOpening {
                 Err(error) => error.is_damage(),
             };
             if is_damaged {
-                tracing::warn!(name, "an older snapshot does not read back");
+                tell(|| tracing::warn!(name, "an older snapshot does not read back"));
                 self.damaged_snapshots.push(name.clone());
             }
         }
@@ -353,7 +353,7 @@ impl LogOpening {
         self.content.committed = base.last.map(|last| last.index).max(self.content.committed);
         match &mut self.meta {
             Some((file, ..)) if self.writable => {
-                tracing::warn!(?base, "a snapshot was being installed: completing that");
+                tell(|| tracing::warn!(?base, "a snapshot was being installed: completing that"));
                 // The snapshot's name may be in the cache only, and nothing else has the entries
                 // before the base.
                 let synced = self.disk.sync_dir();
@@ -381,7 +381,9 @@ impl LogOpening {
             hard => hard?,
         };
         if let Some(CutReport { file, offset, bytes, .. }) = &result.cut {
-            tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut");
+            tell(|| {
+                tracing::warn!(file, offset, bytes, "the log ends in torn bytes, which are cut")
+            });
         }
         let mut writing = None;
         if self.writable {

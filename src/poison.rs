@@ -1,25 +1,53 @@
 //! The sticky first failure of an engine.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::Poison;
-use crate::sync::OnceLock;
+use crate::sync::{OnceLock, tell, tell_under_locks};
+
+/// A model has none, and each look at the failure would be one more step of it.
+const HAS_SUBSCRIBERS: bool = !cfg!(any(loom, shuttle));
 
 /// The failure is set once and read on every path. `OnceLock` makes the check one load of a line
 /// that no thread writes.
 #[derive(Debug, Default)]
-pub(crate) struct PoisonCell(OnceLock<Poison>);
+pub(crate) struct PoisonCell {
+    first: OnceLock<Poison>,
+    /// Whether a thread tells the failure to `tracing`, or has told it. Nothing else rests on it.
+    is_told: AtomicBool,
+}
 
 impl PoisonCell {
-    /// Records `poison` if it is the first failure.
+    /// Records `poison` if it is the first failure. The thread may hold locks, so the event comes
+    /// later, from [`PoisonCell::tell`].
     pub(crate) fn set(&self, poison: Poison) {
-        if self.0.set(poison.clone()).is_ok() {
-            tracing::error!(%poison, "the engine is poisoned");
+        // An error: there was a failure before, and that one counts.
+        drop(self.first.set(poison));
+    }
+
+    /// Whether there is a failure that no thread has told.
+    pub(crate) fn is_untold(&self) -> bool {
+        HAS_SUBSCRIBERS && self.first.get().is_some() && !self.is_told.load(Ordering::Relaxed)
+    }
+
+    /// Tells the failure to `tracing`, if there is one and no thread has told it. The caller holds
+    /// no lock.
+    pub(crate) fn tell(&self) {
+        if let Some(poison) = self.take_untold() {
+            tell(|| tracing::error!(%poison, "the engine is poisoned"));
         }
+    }
+
+    /// The failure, once.
+    fn take_untold(&self) -> Option<&Poison> {
+        let first = if HAS_SUBSCRIBERS { self.first.get() } else { None };
+        first.filter(|_| !self.is_told.swap(true, Ordering::Relaxed))
     }
 
     /// The first failure, if there was one.
     #[inline]
     pub(crate) fn get(&self) -> Option<&Poison> {
-        self.0.get()
+        self.first.get()
     }
 
     /// The first failure as an error.
@@ -31,7 +59,16 @@ impl PoisonCell {
         fn copied(poison: &Poison) -> Poison {
             poison.clone()
         }
-        self.0.get().map_or(Ok(()), |poison| Err(copied(poison)))
+        self.first.get().map_or(Ok(()), |poison| Err(copied(poison)))
+    }
+}
+
+impl Drop for PoisonCell {
+    /// Tells a failure that no thread has told: the engine ended before, or there was none yet.
+    fn drop(&mut self) {
+        if let Some(poison) = self.take_untold() {
+            tell_under_locks(|| tracing::error!(%poison, "the engine is poisoned"));
+        }
     }
 }
 

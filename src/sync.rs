@@ -37,8 +37,10 @@ mod raw {
 
 mod mutex;
 mod rank;
+mod telling;
 pub(crate) use mutex::{Condvar, Mutex, MutexGuard, Turn, TurnGuard};
 pub(crate) use rank::{Rank, assert_none_held, set_aside};
+pub(crate) use telling::{tell, tell_under_locks};
 
 pub(crate) mod bell;
 #[cfg(any(loom, shuttle))]

@@ -10,9 +10,9 @@ use crate::contract::machine::StateMachine;
 use crate::error::Poison;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::bell::Bell;
-use crate::sync::looks;
 use crate::sync::spin::Spin;
 use crate::sync::thread::JoinHandle;
+use crate::sync::{looks, tell_under_locks};
 use crate::threads::cores::{Core, PinOutcome, PinnedThread};
 use crate::threads::{Step, start};
 
@@ -135,7 +135,9 @@ impl Threads {
         let all_ended = self.handles.is_empty() || self.running.wait_for_none(timeout);
         for handle in self.handles.drain(..).filter(|handle| all_ended || has_ended(handle)) {
             if handle.join().is_err() {
-                tracing::error!("a thread of the engine panicked outside of a state machine");
+                tell_under_locks(|| {
+                    tracing::error!("a thread of the engine panicked outside of a state machine")
+                });
             }
         }
         all_ended

@@ -26,6 +26,7 @@ use super::{Access, Disk, DiskFile, LOCK_FILE, Listed, Mapping, WriteQueue, chec
 use crate::config::IoBackend;
 use crate::error::OpenError;
 use crate::hook::Hook;
+use crate::sync::{tell, tell_under_locks};
 
 pub(crate) mod around;
 pub(crate) mod backup;
@@ -380,7 +381,9 @@ impl Disk for RealDisk {
         match self.uring(refused) {
             Ok(queue) => Ok(Box::new(queue)),
             Err(error) => {
-                tracing::warn!(%error, "io_uring is refused; the log is written with pwrite");
+                tell(|| {
+                    tracing::warn!(%error, "io_uring is refused; the log is written with pwrite");
+                });
                 Ok(Box::new(PwriteQueue::because(format!("io_uring is refused: {error}"))))
             }
         }
@@ -517,7 +520,9 @@ impl DiskFile for RealFile {
         self.held.check_process().ok()?;
         let direct = self.direct.get_or_init(|| {
             self.open_direct().unwrap_or_else(|error| {
-                tracing::debug!(%error, "a segment is written through the page cache");
+                tell_under_locks(|| {
+                    tracing::debug!(%error, "a segment is written through the page cache");
+                });
                 None
             })
         });

@@ -14,6 +14,7 @@
 //! those to a file without direct I/O, and those outside of a segment's image.
 
 use crate::hook::Hook;
+use crate::sync::tell_under_locks;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -213,7 +214,11 @@ impl UringQueue {
                     part.retries += 1;
                 }
                 libc::EINVAL | libc::EOPNOTSUPP => {
-                    tracing::warn!("a write past the page cache is refused, and goes through it");
+                    tell_under_locks(|| {
+                        tracing::warn!(
+                            "a write past the page cache is refused, and goes through it"
+                        )
+                    });
                     group.way = Way::Plain;
                 }
                 error if error > 0 => {

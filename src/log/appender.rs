@@ -26,6 +26,7 @@ use crate::places::table::SegmentTable;
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
 use crate::ranges::partition::Footprint;
+use crate::sync::tell_under_locks;
 use known::Spans;
 
 pub(crate) mod known;
@@ -298,7 +299,7 @@ impl Appender {
         // In memory only a few images are in use at a time, and their numbers repeat.
         let number = if self.to_writer.is_some() { number } else { number.modulo(MEMORY_SEGMENTS) };
         self.next = self.pool.begin(number, needed, &[]).unwrap_or_else(|error| {
-            tracing::warn!(%error, "no memory for another segment image");
+            tell_under_locks(|| tracing::warn!(%error, "no memory for another segment image"));
             None
         });
         if self.next.is_some() { Ok(()) } else { Err(SubmitError::Full { pending }) }

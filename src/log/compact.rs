@@ -21,7 +21,7 @@ use crate::log::recovery::walk::check_frames;
 use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::Retired;
 use crate::poison::invariant;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell_under_locks};
 
 /// The start of a segment: the base of a log that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,7 +179,12 @@ impl Log {
         let names = match self.disk.list() {
             Ok(names) => names,
             Err(error) => {
-                tracing::warn!(%error, "older snapshots stay: the directory could not be listed");
+                tell_under_locks(|| {
+                    tracing::warn!(
+                        %error,
+                        "older snapshots stay: the directory could not be listed"
+                    );
+                });
                 return;
             }
         };
@@ -187,11 +192,15 @@ impl Log {
         for name in names.into_iter().filter(older) {
             let opened = self.disk.open(&name, Access::Read);
             if opened.and_then(|file| is_no_snapshot(&*file)).is_ok_and(|is_none| is_none) {
-                tracing::warn!(name, "a file with the name of a snapshot is none, and stays");
+                tell_under_locks(|| {
+                    tracing::warn!(name, "a file with the name of a snapshot is none, and stays")
+                });
                 continue;
             }
             if let Err(error) = self.disk.remove(&name) {
-                tracing::warn!(%error, name, "an older snapshot could not be removed");
+                tell_under_locks(|| {
+                    tracing::warn!(%error, name, "an older snapshot could not be removed");
+                });
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::error::{LogError, OpenError, Poison};
 use crate::numbers::FrameSequence;
 use crate::poison::PoisonCell;
 use crate::progress::watermark::{AckRule, Progress};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, tell, tell_under_locks};
 use crate::threads::Step;
 
 pub(crate) mod appender;
@@ -281,7 +281,7 @@ impl Log {
         let Some(writing) = &self.writing else { return Ok(()) };
         writing.files.prepare()?;
         if let Err(error) = writing.pool.prepare() {
-            tracing::warn!(%error, "no memory for the next segment yet");
+            tell(|| tracing::warn!(%error, "no memory for the next segment yet"));
         }
         Ok(())
     }
@@ -378,7 +378,7 @@ impl Drop for Log {
         // is the end found at opening, and durable.
         let unused = self.writing.as_ref().is_some_and(|writing| writing.appender.lock().is_some());
         if unused && let Err(poison) = self.close(self.opened.start.committed) {
-            tracing::warn!(%poison, "the log could not be marked as closed");
+            tell_under_locks(|| tracing::warn!(%poison, "the log could not be marked as closed"));
         }
     }
 }

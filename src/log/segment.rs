@@ -19,7 +19,7 @@ use crate::disk::names::segment_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Poison;
 use crate::numbers::{AtomicSegmentNumber, SegmentNumber};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell, tell_under_locks};
 
 /// Initial length of a log's first file, so that a directory of few entries takes little space.
 const FIRST_BYTES: u64 = 64 << 10;
@@ -99,7 +99,13 @@ impl SegmentFiles {
     pub(crate) fn remove(&self, number: SegmentNumber) {
         let name = segment_name(number);
         if let Err(error) = self.disk.remove(&name) {
-            tracing::warn!(%error, name, "a segment that is no longer needed could not be removed");
+            tell_under_locks(|| {
+                tracing::warn!(
+                    %error,
+                    name,
+                    "a segment that is no longer needed could not be removed"
+                );
+            });
         }
     }
 
@@ -160,7 +166,14 @@ impl SegmentFiles {
         match file.allocate(bytes) {
             Ok(()) => bytes,
             Err(error) => {
-                tracing::debug!(%error, %number, bytes, "a segment's file could not be made longer");
+                tell_under_locks(|| {
+                    tracing::debug!(
+                        %error,
+                        %number,
+                        bytes,
+                        "a segment's file could not be made longer"
+                    );
+                });
                 end
             }
         }
@@ -213,7 +226,7 @@ impl SegmentFiles {
             return Ok(());
         }
         if let Err(error) = self.make_ready(number)? {
-            tracing::warn!(%error, "the next segment could not be made ready");
+            tell(|| tracing::warn!(%error, "the next segment could not be made ready"));
         }
         Ok(())
     }
@@ -257,7 +270,9 @@ impl SegmentFiles {
         if reserved.is_err()
             && let Err(error) = self.disk.remove(name)
         {
-            tracing::warn!(%error, name, "a segment without its space could not be removed");
+            tell_under_locks(|| {
+                tracing::warn!(%error, name, "a segment without its space could not be removed");
+            });
         }
         reserved.map(|()| file)
     }
@@ -285,7 +300,13 @@ impl SegmentFiles {
                 }
                 Ok(None) => self.remove(spare),
                 Err(error) => {
-                    tracing::warn!(%error, segment = %spare, "a segment could not be used again");
+                    tell_under_locks(|| {
+                        tracing::warn!(
+                            %error,
+                            segment = %spare,
+                            "a segment could not be used again"
+                        );
+                    });
                     self.remove(spare);
                 }
             }

@@ -32,6 +32,7 @@ use crate::log::hard::HardFile;
 use crate::log::meta::{HardRecord, Meta, MetaDamage, MetaFile};
 use crate::log::recovery::files::{list_files, refuse_unowned, remove_leftovers};
 use crate::log::recovery::scan::{ScanResult, erase_after, rewrite};
+use crate::sync::tell;
 
 impl LogOpening {
     /// Makes everything that was read durable, and then records that in META, under a new
@@ -153,7 +154,7 @@ fn store_slots(
     hard.upgrade()?;
     content.hard = HardRecord::Stored(hard.sequence());
     file.store_twice(content).map_err(written)?;
-    tracing::info!("META and HARD were rewritten in format version 2");
+    tell(|| tracing::info!("META and HARD were rewritten in format version 2"));
     Ok(file)
 }
 

@@ -18,7 +18,7 @@ use crate::disk::{Disk, DiskFile, Mapping};
 use crate::image::{HALF_HEADER_BYTES, Image};
 use crate::numbers::SegmentNumber;
 use crate::snapshot::ChunkSlice;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell_under_locks};
 
 /// The bytes of one segment.
 #[derive(Debug)]
@@ -56,7 +56,9 @@ impl SegmentBytes {
         match file.map(bytes) {
             Ok(mapping) => Ok(Self::Mapped(mapping, Arc::clone(disk))),
             Err(error) if is_no_mapping(&error) => {
-                tracing::debug!(%error, %segment, "a segment is read and not mapped");
+                tell_under_locks(|| {
+                    tracing::debug!(%error, %segment, "a segment is read and not mapped");
+                });
                 Ok(Self::File(SegmentFile::new(Arc::clone(disk), segment, bytes, Some(file))))
             }
             Err(error) => Err(error),
@@ -322,7 +324,12 @@ impl SegmentTable {
         match file.keep_open() {
             Ok(()) => Retired::Held,
             Err(error) => {
-                tracing::warn!(%error, "the file of a segment that is still read keeps its name");
+                tell_under_locks(|| {
+                    tracing::warn!(
+                        %error,
+                        "the file of a segment that is still read keeps its name"
+                    );
+                });
                 Retired::Named
             }
         }

@@ -236,12 +236,13 @@ impl Waiters {
     }
 
     /// Unparks every thread, and makes every task's waker due, so that all learn of a failure or
-    /// the end.
-    pub(crate) fn wake_all(&self) {
+    /// the end. With `is_untold` a thread calls [`Waiters::wake_tasks`] also if there is no task,
+    /// because the failure is to be told.
+    pub(crate) fn wake_all(&self, is_untold: bool) {
         let mut list = self.list.lock();
         list.over = true;
         // A later task finds out when it registers.
-        if list.tasks.iter().any(|order| !order.is_empty()) {
+        if is_untold || list.tasks.iter().any(|order| !order.is_empty()) {
             self.tells_tasks.store(true, Ordering::Relaxed);
         }
         drop(list);

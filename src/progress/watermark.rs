@@ -363,8 +363,17 @@ impl Progress {
     #[inline]
     pub(crate) fn wake_tasks(&self) {
         if self.has_due_tasks() {
-            self.waiters.wake_tasks(|stage| self.mark(stage));
+            self.wake_due_tasks();
         }
+    }
+
+    #[cold]
+    fn wake_due_tasks(&self) {
+        // A waker may block, so the failure is told before.
+        self.poison.tell();
+        self.waiters.wake_tasks(|stage| self.mark(stage));
+        // That found nothing more to do, and a failure of another thread may have come just before.
+        self.poison.tell();
     }
 
     /// Fails for [`invariant!`], and returns the first failure.
@@ -376,10 +385,10 @@ impl Progress {
     }
 
     /// Records the first failure, and unparks every thread. The caller wakes the tasks, as after a
-    /// move.
+    /// move; that tells the failure to `tracing` too.
     pub(crate) fn fail(&self, poison: Poison) {
         self.poison.set(poison);
-        self.waiters.wake_all();
+        self.waiters.wake_all(self.poison.is_untold());
     }
 
     /// Ends the life of the engine: every waiter learns that nothing more comes, and later ones
@@ -388,7 +397,7 @@ impl Progress {
         // A waiter registers, and looks at the phase afterwards. It registers under the lock of the
         // waiters: either it has the lock before `wake_all`, which wakes it, or it sees the phase.
         self.lifecycle.end();
-        self.waiters.wake_all();
+        self.waiters.wake_all(false);
     }
 }
 
@@ -440,6 +449,58 @@ mod tests {
         written.apply_to(Mark::before(10)).unwrap();
         written.logged_to(FrameSequence::new(1), Mark::before(9), false).unwrap();
         assert_eq!(written.acknowledged_mark(), Mark::before(9));
+    }
+
+    /// A subscriber of `tracing` that counts the events.
+    #[derive(Clone, Default)]
+    struct Told(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl tracing::Subscriber for Told {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_failure_under_a_lock_is_told_after_it_and_at_the_latest_when_the_engine_is_gone() {
+        let told = Told::default();
+        let count = || told.0.load(Ordering::Relaxed);
+        tracing::subscriber::with_default(told.clone(), || {
+            let first = progress(AckRule::Applied);
+            let lock = crate::sync::Mutex::new(crate::sync::Rank::Appender, ());
+            let held = lock.lock();
+            first.fail(Poison::Internal("of a test"));
+            assert_eq!(count(), 0);
+            drop(held);
+            first.wake_tasks();
+            assert_eq!(count(), 1);
+            first.fail(Poison::Internal("another of a test"));
+            first.wake_tasks();
+            drop(first);
+            assert_eq!(count(), 1, "once");
+            let second = progress(AckRule::Applied);
+            second.fail(Poison::Internal("of a test"));
+            drop(second);
+            assert_eq!(count(), 2, "no thread came by");
+            drop(progress(AckRule::Applied));
+            assert_eq!(count(), 2, "there was none");
+        });
     }
 
     #[test]

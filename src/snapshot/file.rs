@@ -11,6 +11,7 @@ use crate::config::SNAPSHOT_CHUNK_BYTES;
 use crate::disk::names::temporary_name;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::snapshot::SnapshotError;
+use crate::sync::tell_under_locks;
 use crate::threads;
 
 /// Writes the snapshot that `fill` makes to the file `name`, and makes it durable. `fill` calls
@@ -134,7 +135,9 @@ pub(super) fn sync_dir(disk: &dyn Disk) -> Result<(), SnapshotError> {
 /// Removes a file if possible; a remaining one is recognised by its name.
 pub(super) fn remove(disk: &dyn Disk, name: &str) {
     if let Err(error) = disk.remove(name) {
-        tracing::warn!(%error, name, "an unfinished snapshot could not be removed");
+        tell_under_locks(|| {
+            tracing::warn!(%error, name, "an unfinished snapshot could not be removed");
+        });
     }
 }
 

@@ -326,7 +326,7 @@ mod checked {
 pub(crate) use checked::*;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use std::fs;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     /// The files below `folder` that are not all tests.
-    fn sources(folder: &Path) -> Vec<PathBuf> {
+    pub(in crate::sync) fn sources(folder: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -394,7 +394,7 @@ mod tests {
         assert!(files.len() > 80, "the walk finds the sources: {}", files.len());
         for path in files {
             let source = fs::read_to_string(&path).unwrap();
-            let source = source.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+            let source = source.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
             let compact: String = source.split_whitespace().collect();
             let imports = compact.split("usestd::sync::").skip(1);
             for import in imports.map(|import| import.split(';').next().unwrap_or_default()) {

@@ -20,6 +20,7 @@ use crate::progress::watermark::Stage;
 use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::Partition;
 use crate::ranges::range::RangeParts;
+use crate::sync::tell_under_locks;
 
 /// Number of records that are written, and synced, at once.
 const RECORDS_MAX: usize = 1024;
@@ -208,7 +209,9 @@ impl<M: StateMachine> Records<'_, M> {
             match self.pipeline.log_desk().sync_to(self.log, sequence, LOG_TIMEOUT) {
                 Ok(()) => break,
                 Err(WaitError::Poisoned(poison)) => return Err(poison),
-                Err(error) => tracing::warn!(%error, "the disk is slow: waiting on"),
+                Err(error) => {
+                    tell_under_locks(|| tracing::warn!(%error, "the disk is slow: waiting on"))
+                }
             }
         }
         let workers = self.pipeline.workers().take_posts();

@@ -8,7 +8,7 @@ use crate::contract::machine::StateMachine;
 use crate::error::{Poison, SnapshotError};
 use crate::hook::Hook;
 use crate::numbers::Mark;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell};
 use crate::threads::Step;
 
 /// Pause after the first failure; each further failure doubles it.
@@ -147,9 +147,13 @@ impl<M: StateMachine> Engine<M> {
         if !self.compaction_is_due() {
             return Step::Worked;
         }
-        match self.snapshot_work().compact_in(&turn) {
-            Ok(report) => tracing::debug!(?report, "compacted"),
-            Err(error) => tracing::warn!(%error, "compaction failed; the log stays as it is"),
+        let compacted = self.snapshot_work().compact_in(&turn);
+        drop(turn);
+        match compacted {
+            Ok(report) => tell(|| tracing::debug!(?report, "compacted")),
+            Err(error) => {
+                tell(|| tracing::warn!(%error, "compaction failed; the log stays as it is"))
+            }
         }
         Step::Worked
     }

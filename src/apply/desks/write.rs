@@ -22,6 +22,7 @@ use crate::poison::invariant;
 use crate::snapshot::file::write_snapshot_file;
 use crate::snapshot::writer::{SnapshotWriter, Summary};
 use crate::snapshot::{Snapshot, SnapshotSink};
+use crate::sync::tell_under_locks;
 
 pub(super) fn report(log_id: Option<LogId>, summary: Summary, began: Instant) -> SnapshotReport {
     let Summary { bytes, entries, .. } = summary;
@@ -132,7 +133,12 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
     ) -> Result<Written, SnapshotError> {
         match write() {
             Err(error) if error.is_disk_full() && self.log_for_snapshots()?.free_spares() => {
-                tracing::warn!(%error, "gave up the files that are kept for the log, and try again");
+                tell_under_locks(|| {
+                    tracing::warn!(
+                        %error,
+                        "gave up the files that are kept for the log, and try again"
+                    );
+                });
                 write()
             }
             written => written,
@@ -262,7 +268,7 @@ impl<M: StateMachine> SnapshotWork<'_, M> {
         if let Err(error) =
             log.prepare_segment(number).map_err(|poison| self.pipeline.signals().fail(poison))?
         {
-            tracing::warn!(%error, "the next segment could not be made ready");
+            tell_under_locks(|| tracing::warn!(%error, "the next segment could not be made ready"));
             return Ok(());
         }
         let mut appending = self.pipeline.log_desk().appending();

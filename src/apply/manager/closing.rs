@@ -11,7 +11,7 @@ use crate::disk::holders::{Holder, Holding};
 use crate::error::{CloseError, LockLost, WaitError};
 use crate::numbers::FrameSequence;
 use crate::progress::watermark::Stage;
-use crate::sync::{Condvar, Mutex, Rank, thread};
+use crate::sync::{Condvar, Mutex, Rank, tell, thread};
 use crate::threads::Step;
 
 /// The end of one manager: its threads, and the outcome of the close.
@@ -86,7 +86,9 @@ impl Closing {
         }
         drop(threads);
         if let Err(error) = self.close(engine, engine.pipeline().config().close_timeout) {
-            tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
+            tell(|| {
+                tracing::warn!(%error, "dropping the apply manager: not everything was flushed");
+            });
         }
     }
 
@@ -160,7 +162,9 @@ impl Closing {
         };
         let committed = pipeline.progress().committed_mark().last();
         match pipeline.log_desk().log() {
-            Some(log) => Ok(log.close(committed)?),
+            Some(log) => {
+                Ok(log.close(committed).map_err(|poison| pipeline.signals().fail(poison))?)
+            }
             None => Ok(pipeline.progress().poison.check()?),
         }
     }

@@ -18,7 +18,7 @@ use crate::numbers::{FrameSequence, Mark};
 use crate::progress::waiter::Acknowledged;
 use crate::progress::watermark::{AckRule, Progress, Stage, StartMarks};
 use crate::snapshot::SnapshotSink;
-use crate::testing::{SimDisk, Stepped};
+use crate::testing::{Fault, FaultError, SimDisk, Stepped};
 use crate::{
     ApplyConfig, Contiguity, Entry, MemoryConfig, MemoryStateMachine, PersistentConfig,
     PersistentStateMachine,
@@ -194,6 +194,61 @@ fn no_lock_is_held_while_a_waker_runs_in_a_synchronous_call() {
     manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();
     assert_eq!(probe.calls.load(Ordering::Relaxed), 1);
     assert_eq!(*probe.held.lock().unwrap(), [""; 0]);
+    probe.engine.lock().unwrap().take();
+}
+
+/// A subscriber of `tracing` that has its probe look at each event.
+struct Hears(Arc<Probe>);
+
+impl tracing::Subscriber for Hears {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        Arc::clone(&self.0).wake();
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_subscriber_hears_of_a_failure_once_while_no_lock_of_the_engine_is_held() {
+    let simulated = SimDisk::new(4);
+    let disk = simulated.open(true).unwrap();
+    let machine = PersistentStateMachine::open_on_disk(disk, config()).unwrap();
+    let apply = ApplyConfig::new().worker_count(NonZeroUsize::MIN);
+    let engine = Stepped::new(machine, apply).unwrap();
+    let probe = Arc::new(Probe {
+        engine: Mutex::new(Some(Arc::clone(&engine.engine))),
+        held: Mutex::default(),
+        calls: AtomicUsize::new(0),
+    });
+    let calls = || probe.calls.load(Ordering::Relaxed);
+    tracing::subscriber::with_default(Hears(Arc::clone(&probe)), || {
+        let _ = engine.apply_entries(&[Entry::put(1, 1, b"key", b"value")]).unwrap();
+        simulated.reset_operations();
+        (0..10).for_each(|at| simulated.fail_at(at, Fault::Error(FaultError::Eio)));
+        // The log writer poisons in its post, when the frame is closed and taken.
+        (0..10).for_each(|_| _ = engine.step_log_writer());
+        assert!(engine.poison().is_some());
+        assert_eq!(calls(), 1);
+        engine.engine.pipeline().signals().fail(Poison::Internal("of a test"));
+        engine.step_worker(0);
+        engine.step_log_writer();
+        assert_eq!(calls(), 1, "the first failure counts, and it is told");
+    });
+    assert_eq!(*probe.held.lock().unwrap(), [""; 0], "held while the subscriber ran");
     probe.engine.lock().unwrap().take();
 }
 

@@ -24,6 +24,7 @@ use super::{
     FILE_FLAGS, FILE_MODE, OpenMode, check_regular, failed, is_of_something_else, permission_bits,
 };
 use crate::error::{LockLost, OpenError};
+use crate::sync::{tell, tell_under_locks};
 
 /// The directory's descriptors, which every open file shares, so that the locks live as long as any
 /// open file.
@@ -138,7 +139,13 @@ impl Held {
             Err(Errno::WOULDBLOCK) => return Err(locked(path)),
             Err(error) => {
                 let error = io::Error::from(error);
-                tracing::warn!(%error, path, "the directory itself cannot be locked, only its file LOCK");
+                tell(|| {
+                    tracing::warn!(
+                        %error,
+                        path,
+                        "the directory itself cannot be locked, only its file LOCK"
+                    );
+                });
                 self.refused = Some(error.to_string());
             }
         }
@@ -166,7 +173,9 @@ impl Held {
             match fs::statat(&self.directory, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(named) if Identity::of(&named) == ours => {}
                 Ok(_) | Err(Errno::NOENT) => return Err(LockLost::LockFile),
-                Err(error) => tracing::debug!(%error, "LOCK cannot be looked at"),
+                Err(error) => {
+                    tell_under_locks(|| tracing::debug!(%error, "LOCK cannot be looked at"))
+                }
             }
         }
         match &self.place {
@@ -180,7 +189,9 @@ impl Held {
             if let Some(locked) = locked
                 && let Err(error) = fs::flock(locked, FlockOperation::Unlock)
             {
-                tracing::debug!(%error, "a lock could not be released before closing it");
+                tell_under_locks(|| {
+                    tracing::debug!(%error, "a lock could not be released before closing it");
+                });
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::bytes::to_usize;
 use crate::disk::DiskFile;
 use crate::hook::Hook;
 use crate::image::ImageSlice;
+use crate::sync::tell_under_locks;
 
 /// Alignment of writes past the page cache, in file, memory and length.
 pub(super) const BLOCK_BYTES: usize = 4096;
@@ -259,7 +260,12 @@ impl Drop for Ring {
     fn drop(&mut self) {
         while self.busy > 0 {
             if let Err(error) = self.enter(true) {
-                tracing::error!(%error, "a ring cannot be drained; the memory of its writes stays");
+                tell_under_locks(|| {
+                    tracing::error!(
+                        %error,
+                        "a ring cannot be drained; the memory of its writes stays"
+                    );
+                });
                 return;
             }
             while self.take().is_some() {}

@@ -10,6 +10,7 @@ use crate::error::{Corrupt, OpenError};
 use crate::log::format::{DatabaseId, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_BYTES_MAX};
 use crate::numbers::SegmentNumber;
 use crate::snapshot::format::MAGIC as SNAPSHOT_MAGIC;
+use crate::sync::tell;
 
 /// Bytes of a read after the first ones, unless a frame is longer.
 const READ_BYTES: u64 = 4 << 20;
@@ -79,7 +80,7 @@ impl Files {
         let ForeignFiles { count, names, taken } = &self.foreign;
         if !self.foreign.is_empty() {
             let directory = disk.describe();
-            tracing::warn!(directory, count, ?names, ?taken, "files that are not sprag's");
+            tell(|| tracing::warn!(directory, count, ?names, ?taken, "files that are not sprag's"));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::ranges::partition::Partition;
 use crate::snapshot::{Snapshot, SnapshotKind};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, tell_under_locks};
 
 /// Bytes of the batches in which a snapshot is loaded; the next constant is their entries.
 const LOAD_BYTES: usize = 4 << 20;
@@ -166,7 +166,14 @@ impl<S: Storage> StorageMachine<S> {
         for table in [Table::State(generation), Table::Notes(generation)] {
             if let Err(error) = self.storage.remove_table(table) {
                 let storage = self.storage.name();
-                tracing::warn!(%error, %table, storage, "a table that is of no use was not removed");
+                tell_under_locks(|| {
+                    tracing::warn!(
+                        %error,
+                        %table,
+                        storage,
+                        "a table that is of no use was not removed"
+                    );
+                });
             }
         }
     }
