@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::stream;
@@ -18,6 +20,7 @@ use sprag::snapshot::{SnapshotSink, SnapshotSource};
 use sprag::testing::SimDisk;
 use sprag::{EntryRange, Fatal, Journaled, Partition, Replies, Reply, StateMachine};
 use sprag_openraft::{Opaque, Response, Store};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 
 use crate::common::{apply_config, small};
 
@@ -66,9 +69,13 @@ impl Gate {
     }
 }
 
-/// A disk whose syncs of the log wait at a gate.
+/// A disk whose syncs of the log wait at a gate, and removals of files at another.
 #[derive(Debug)]
-struct HeldDisk(Arc<dyn Disk>, Arc<Gate>);
+struct HeldDisk {
+    disk: Arc<dyn Disk>,
+    syncs: Arc<Gate>,
+    removals: Arc<Gate>,
+}
 
 #[derive(Debug)]
 struct HeldQueue {
@@ -104,35 +111,36 @@ impl WriteQueue for HeldQueue {
 
 impl Disk for HeldDisk {
     fn describe(&self) -> String {
-        self.0.describe()
+        self.disk.describe()
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
+        self.disk.list()
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(name, access)
+        self.disk.open(name, access)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
+        assert!(self.removals.pass(), "stuck");
+        self.disk.remove(name)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.0.sync_dir()
+        self.disk.sync_dir()
     }
 
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.0.random(bytes)
+        self.disk.random(bytes)
     }
 
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
-        let (queue, gate) = (self.0.queue()?, Arc::clone(&self.1));
+        let (queue, gate) = (self.disk.queue()?, Arc::clone(&self.syncs));
         Ok(Box::new(HeldQueue { queue, gate, synced: BTreeSet::new() }))
     }
 }
@@ -171,7 +179,13 @@ impl StateMachine for Held {
 
 /// Opens a store. The machine waits at the first gate, and syncs of the log at the second.
 fn open(seed: u64, machine: &Arc<Gate>, syncs: &Arc<Gate>) -> NodeStore {
-    let disk = HeldDisk(SimDisk::new(seed).open(true).unwrap(), Arc::clone(syncs));
+    open_with(seed, machine, syncs, &Arc::default())
+}
+
+/// Opens a store as [`open`] does. Removals of files wait at the last gate.
+fn open_with(seed: u64, machine: &Arc<Gate>, syncs: &Arc<Gate>, removals: &Arc<Gate>) -> NodeStore {
+    let disk = SimDisk::new(seed).open(true).unwrap();
+    let disk = HeldDisk { disk, syncs: Arc::clone(syncs), removals: Arc::clone(removals) };
     let held = Held(Arc::clone(machine));
     let machine = Journaled::open_on_disk(Arc::new(disk), small(), held).unwrap();
     Store::new(machine, apply_config(1)).unwrap()
@@ -271,4 +285,49 @@ async fn the_heart_beats_on_while_a_snapshot_is_installed() {
     let install = state_machine.install_snapshot(&built.meta, built.snapshot);
     beats_on(&machine, install).await.unwrap();
     assert_eq!(handle.stats().applied, Some(49));
+}
+
+#[tokio::test]
+async fn the_heart_beats_on_while_a_snapshot_that_was_replaced_is_removed() {
+    let removals = Arc::<Gate>::default();
+    let store = open_with(6, &Arc::default(), &Arc::default(), &removals);
+    let mut first = store.handle.receive_snapshot();
+    first.write_all(b"the beginning").await.unwrap();
+    removals.close();
+    let mut next = store.handle.receive_snapshot();
+    beats_on(&removals, next.write_all(b"the next one")).await.unwrap();
+    let error = first.write_all(b"the end").await.unwrap_err();
+    assert!(error.to_string().contains("another snapshot"), "{error}");
+}
+
+#[test]
+fn a_snapshot_is_read_by_a_thread_that_may_wait_for_the_disk() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+    let gate = Arc::<Gate>::default();
+    runtime.block_on(async {
+        let mut store = open(7, &Arc::default(), &Arc::default());
+        store.log.blocking_append(entries(0..50, 10)).await.unwrap();
+        apply(&mut store, entries(0..50, 10)).await.unwrap();
+        let mut builder = store.state_machine.get_snapshot_builder().await;
+        let built = builder.build_snapshot().await.unwrap();
+        let snapshot = built.snapshot.snapshot().unwrap().clone();
+        let mut file = built.snapshot;
+        gate.close();
+        let held = Arc::clone(&gate);
+        let held = tokio::task::spawn_blocking(move || held.pass());
+        let mut bytes = [0; 10];
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut file).poll_read(&mut context, &mut ReadBuf::new(&mut bytes));
+        assert!(polled.is_pending(), "the only such thread is held");
+        gate.open();
+        assert!(held.await.unwrap());
+        let whole: Vec<u8> = snapshot.pieces(0, 7).flat_map(|piece| piece.bytes.to_vec()).collect();
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, whole);
+        file.seek(io::SeekFrom::Start(20)).await.unwrap();
+        file.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, whole[20..30]);
+    });
 }

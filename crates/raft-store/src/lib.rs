@@ -30,5 +30,5 @@ pub use failure::{Action, Failure, Subject};
 pub use handle::Handle;
 pub use node::{Node, PATIENCE, config};
 pub use read::bounds;
-pub use snapshot::SnapshotFile;
+pub use snapshot::{Arrived, SnapshotFile};
 pub use snapshots::{Content, View};

@@ -254,6 +254,15 @@ impl<E: Consensus> Node<E> {
     }
 }
 
+/// Runs a blocking call, beside the caller: on a thread of its runtime that may block. A caller
+/// outside of a runtime runs it itself.
+pub(crate) fn beside(run: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(run)),
+        Err(_outside) => run(),
+    }
+}
+
 /// Runs a blocking call on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     subject: Subject,

@@ -30,29 +30,62 @@ pub struct SnapshotFile {
 enum Side {
     /// The state before the first entry. Openraft may ask for its snapshot, and never sends it.
     Nothing,
-    Reading(Snapshot),
+    Reading {
+        snapshot: Snapshot,
+        reading: Option<Job<Vec<u8>>>,
+        block: Block,
+    },
     Receiving {
         arriving: Arc<Arriving>,
-        writing: Option<Job>,
+        writing: Option<Job<io::Result<()>>>,
     },
 }
 
 /// Interval at which a new transfer checks whether the snapshot before it is installed.
 const BUSY_LOOK: Duration = Duration::from_millis(1);
 
-/// A write in progress: the number of bytes, and their offset.
+/// Most bytes that one job reads. A job costs two thread hops.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// A read or write in progress: the number of bytes, and their offset.
 #[derive(Debug)]
-struct Job {
+struct Job<T> {
     position: u64,
     len: usize,
-    done: JoinHandle<io::Result<()>>,
+    done: JoinHandle<T>,
+}
+
+/// The bytes that were read last, and their offset.
+#[derive(Default)]
+struct Block {
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+/// Shows no bytes: they have keys and values.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block").field("begin", &self.begin).finish_non_exhaustive()
+    }
+}
+
+impl Block {
+    /// The bytes from an offset in the file on; none if the block does not have that.
+    fn rest_at(&self, position: u64) -> &[u8] {
+        let skip = position.checked_sub(self.begin).and_then(|skip| usize::try_from(skip).ok());
+        // An offset outside of the block has no bytes in it.
+        skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
+    }
 }
 
 type Begin = Box<dyn Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync>;
 
 /// A snapshot that arrives.
 pub(crate) struct Arriving {
+    /// Locked while bytes are written, by threads that may block.
     arrival: Mutex<Arrival>,
+    /// Locked for a moment only, by any thread.
+    fate: Mutex<Fate>,
     begin: Begin,
     patience: Duration,
 }
@@ -63,10 +96,17 @@ enum Arrival {
     /// be disturbed.
     Awaited,
     Receiving(SnapshotReceiver),
-    /// All bytes have arrived, and the installation is next.
-    Complete(SnapshotReceiver),
     /// Another snapshot has replaced this one, or it was installed.
     Gone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Open,
+    /// All bytes have arrived, and the installation is next.
+    Complete,
+    /// Another snapshot has replaced this one.
+    Replaced,
 }
 
 impl fmt::Debug for Arriving {
@@ -80,17 +120,34 @@ impl Arriving {
         self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets another snapshot replace this one, unless it is complete.
-    pub(crate) fn give_way(&self) {
-        let mut arrival = self.lock();
-        if !matches!(*arrival, Arrival::Complete(_)) {
-            *arrival = Arrival::Gone;
+    fn fate(&self) -> MutexGuard<'_, Fate> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets another snapshot replace this one, unless it is complete. Returns whether it is
+    /// replaced; then the caller calls [`Arriving::leave`] on a thread that may block.
+    #[must_use]
+    pub(crate) fn give_way(&self) -> bool {
+        let mut fate = self.fate();
+        if *fate == Fate::Open {
+            *fate = Fate::Replaced;
         }
+        *fate == Fate::Replaced
+    }
+
+    /// Removes what has arrived. Waits for a write that is under way.
+    pub(crate) fn leave(&self) {
+        let gone = mem::replace(&mut *self.lock(), Arrival::Gone);
+        // The file is removed without the lock.
+        drop(gone);
     }
 
     fn receive(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         let began = Instant::now();
         loop {
+            if *self.fate() == Fate::Replaced {
+                return Err(replaced());
+            }
             let mut arrival = self.lock();
             match &mut *arrival {
                 Arrival::Awaited => match (self.begin)() {
@@ -101,30 +158,47 @@ impl Arriving {
                     }
                     Err(error) => return Err(io::Error::other(error)),
                 },
-                Arrival::Receiving(receiver) | Arrival::Complete(receiver) => {
+                Arrival::Receiving(receiver) => {
                     receiver.receive_bytes(position, bytes).map_err(io::Error::other)?;
                     return Ok(());
                 }
-                Arrival::Gone => {
-                    return Err(io::Error::other("another snapshot has taken its place"));
-                }
+                Arrival::Gone => return Err(replaced()),
             }
         }
     }
 
+    /// Marks the snapshot as complete, unless another one has replaced it.
     fn complete(&self) {
-        let mut arrival = self.lock();
-        *arrival = match mem::replace(&mut *arrival, Arrival::Gone) {
-            Arrival::Receiving(receiver) => Arrival::Complete(receiver),
-            other => other,
-        };
+        let mut fate = self.fate();
+        if *fate == Fate::Open {
+            *fate = Fate::Complete;
+        }
     }
 
+    /// Takes what has arrived. Waits for a write that is under way.
     fn take(&self) -> Option<SnapshotReceiver> {
+        if *self.fate() == Fate::Replaced {
+            return None;
+        }
         match mem::replace(&mut *self.lock(), Arrival::Gone) {
-            Arrival::Receiving(receiver) | Arrival::Complete(receiver) => Some(receiver),
+            Arrival::Receiving(receiver) => Some(receiver),
             Arrival::Awaited | Arrival::Gone => None,
         }
+    }
+}
+
+fn replaced() -> io::Error {
+    io::Error::other("another snapshot has taken its place")
+}
+
+/// A snapshot that has arrived, for its installation.
+#[derive(Debug)]
+pub struct Arrived(Option<Arc<Arriving>>);
+
+impl Arrived {
+    /// Takes its bytes; `None` if there are none, or another snapshot has replaced it.
+    pub(crate) fn take(self) -> Option<SnapshotReceiver> {
+        self.0.and_then(|arriving| arriving.take())
     }
 }
 
@@ -132,14 +206,15 @@ impl SnapshotFile {
     /// A snapshot to read, from its beginning.
     #[must_use]
     pub fn reading(snapshot: Snapshot) -> Self {
-        Self { side: Side::Reading(snapshot), position: 0 }
+        let side = Side::Reading { snapshot, reading: None, block: Block::default() };
+        Self { side, position: 0 }
     }
 
     /// The snapshot; `None` while it is arriving.
     #[must_use]
     pub fn snapshot(&self) -> Option<&Snapshot> {
         match &self.side {
-            Side::Reading(snapshot) => Some(snapshot),
+            Side::Reading { snapshot, .. } => Some(snapshot),
             Side::Nothing | Side::Receiving { .. } => None,
         }
     }
@@ -154,7 +229,8 @@ impl SnapshotFile {
     /// report busy for as long as `patience`.
     pub(crate) fn receiving(begin: Begin, patience: Duration) -> (Self, Weak<Arriving>) {
         let arrival = Mutex::new(Arrival::Awaited);
-        let arriving = Arc::new(Arriving { arrival, begin, patience });
+        let fate = Mutex::new(Fate::Open);
+        let arriving = Arc::new(Arriving { arrival, fate, begin, patience });
         let weak = Arc::downgrade(&arriving);
         (Self { side: Side::Receiving { arriving, writing: None }, position: 0 }, weak)
     }
@@ -163,9 +239,12 @@ impl SnapshotFile {
     #[must_use]
     pub fn into_content(self) -> Content {
         match self.side {
-            Side::Nothing => Content::Received(None),
-            Side::Reading(snapshot) => Content::Snapshot(snapshot),
-            Side::Receiving { arriving, .. } => Content::Received(arriving.take()),
+            Side::Nothing => Content::Received(Arrived(None)),
+            Side::Reading { snapshot, .. } => Content::Snapshot(snapshot),
+            Side::Receiving { arriving, .. } => {
+                arriving.complete();
+                Content::Received(Arrived(Some(arriving)))
+            }
         }
     }
 }
@@ -175,26 +254,43 @@ fn unsupported(what: &'static str) -> io::Error {
 }
 
 impl AsyncRead for SnapshotFile {
+    /// Reads the file in blocks, on a thread that may wait for the disk.
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let snapshot = match &self.side {
+        let position = self.position;
+        let (snapshot, reading, block) = match &mut self.side {
             Side::Nothing => return Poll::Ready(Ok(())),
-            Side::Reading(snapshot) => snapshot,
+            Side::Reading { snapshot, reading, block } => (snapshot, reading, block),
             Side::Receiving { .. } => {
                 return Poll::Ready(Err(unsupported("a snapshot that arrives is not read")));
             }
         };
-        let mut read = 0;
-        if let Some(piece) = snapshot.pieces(self.position, buffer.remaining()).next()
-            && buffer.remaining() > 0
-        {
-            buffer.put_slice(piece.bytes);
-            read = piece.bytes.len();
+        while buffer.remaining() > 0 && position < snapshot.bytes() {
+            let bytes = block.rest_at(position);
+            if !bytes.is_empty() {
+                let read = bytes.len().min(buffer.remaining());
+                buffer.put_slice(bytes.get(..read).unwrap_or(bytes));
+                self.position += read as u64;
+                break;
+            }
+            let job = reading.get_or_insert_with(|| {
+                let (snapshot, len) = (snapshot.clone(), BLOCK_BYTES);
+                let read = move || {
+                    let piece = snapshot.pieces(position, len).next();
+                    // `position` is before the end, so there is a piece.
+                    piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default()
+                };
+                Job { position, len, done: tokio::task::spawn_blocking(read) }
+            });
+            let read = ready!(Pin::new(&mut job.done).poll(context));
+            // An earlier caller may have given up waiting for a job elsewhere in the file.
+            let begin = job.position;
+            *reading = None;
+            *block = Block { begin, bytes: read.map_err(io::Error::other)? };
         }
-        self.position += read as u64;
         Poll::Ready(Ok(()))
     }
 }
@@ -257,5 +353,51 @@ impl AsyncSeek for SnapshotFile {
 
     fn poll_complete(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<u64>> {
         Poll::Ready(Ok(self.position))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Longer than a call that does not wait can take.
+    const STUCK: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_transfer_is_replaced_without_a_wait_for_its_write() {
+        let (has_begun, begun) = mpsc::channel();
+        let (go, may_go) = mpsc::channel();
+        let may_go = Mutex::new(may_go);
+        let begin = move || -> Result<SnapshotReceiver, SnapshotError> {
+            has_begun.send(()).unwrap();
+            let in_time: Result<(), _> = may_go.lock().unwrap().recv_timeout(STUCK);
+            Err(if in_time.is_ok() { SnapshotError::Closed } else { SnapshotError::Busy })
+        };
+        let (_file, arriving) = SnapshotFile::receiving(Box::new(begin), Duration::ZERO);
+        let arriving = arriving.upgrade().unwrap();
+        let writes = Arc::clone(&arriving);
+        let writing = std::thread::spawn(move || writes.receive(0, b"bytes").unwrap_err());
+        begun.recv().unwrap();
+        assert!(arriving.give_way());
+        go.send(()).unwrap();
+        let error = writing.join().unwrap().to_string();
+        assert_eq!(error, SnapshotError::Closed.to_string(), "the write waited for the test");
+        arriving.leave();
+        assert_eq!(arriving.receive(0, b"").unwrap_err().to_string(), replaced().to_string());
+        arriving.complete();
+        assert!(arriving.take().is_none());
+    }
+
+    #[test]
+    fn a_complete_transfer_is_not_replaced() {
+        let begin = || -> Result<SnapshotReceiver, _> { Err(SnapshotError::Busy) };
+        let (file, arriving) = SnapshotFile::receiving(Box::new(begin), Duration::ZERO);
+        let arriving = arriving.upgrade().unwrap();
+        let _content = file.into_content();
+        assert!(!arriving.give_way());
     }
 }

@@ -1,15 +1,15 @@
 //! Snapshots of a node: built, received and installed beside apply.
 
+use std::mem;
 use std::sync::{Arc, PoisonError};
 
 use sprag::Snapshot;
 use sprag::error::{SnapshotError, ViewError};
-use sprag::snapshot::SnapshotReceiver;
 
 use crate::consensus::{Consensus, RaftLogId};
 use crate::failure::{Action, Failure, Subject};
-use crate::node::{Installs, NO_LIMIT, Node, blocking};
-use crate::snapshot::SnapshotFile;
+use crate::node::{Installs, NO_LIMIT, Node, beside, blocking};
+use crate::snapshot::{Arrived, SnapshotFile};
 
 /// Number of pauses after a failed snapshot that together last as long as the patience with a slow
 /// disk.
@@ -26,8 +26,8 @@ pub struct View(Option<Result<sprag::View, ViewError>>);
 pub enum Content {
     /// An existing snapshot, of this node or another one.
     Snapshot(Snapshot),
-    /// A received snapshot; `None` if another one has replaced it.
-    Received(Option<SnapshotReceiver>),
+    /// A received snapshot.
+    Received(Arrived),
 }
 
 impl<E: Consensus> Node<E> {
@@ -108,17 +108,26 @@ impl<E: Consensus> Node<E> {
     /// complete. A complete snapshot is installed first; the next transfer begins after that.
     #[must_use]
     pub fn receive(self: &Arc<Self>) -> SnapshotFile {
-        let mut current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = current.upgrade() {
-            before.give_way();
-        }
         let node = Arc::downgrade(self);
         let begin = move || match node.upgrade() {
             Some(node) => node.manager.snapshots().receive(),
             None => Err(SnapshotError::Closed),
         };
         let (file, arriving) = SnapshotFile::receiving(Box::new(begin), self.patience);
-        *current = arriving;
+        let mut current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = mem::replace(&mut *current, arriving).upgrade();
+        drop(current);
+        if let Some(before) = before
+            && before.give_way()
+        {
+            // Its bytes may be written at this moment, and the removal of a long file takes time.
+            // The directory is in use until then.
+            let node = Arc::clone(self);
+            beside(move || {
+                before.leave();
+                drop((before, node));
+            });
+        }
         file
     }
 
@@ -151,10 +160,10 @@ impl<E: Consensus> Node<E> {
         let failed = |error: SnapshotError| Failure::new(Subject::Snapshot, Action::Write, error);
         let installed = match content {
             Content::Snapshot(snapshot) => self.manager.snapshots().restore(&snapshot, NO_LIMIT),
-            Content::Received(Some(receiver)) => {
-                self.manager.snapshots().install(receiver, NO_LIMIT)
-            }
-            Content::Received(None) => Err(SnapshotError::OtherSnapshot),
+            Content::Received(arrived) => match arrived.take() {
+                Some(receiver) => self.manager.snapshots().install(receiver, NO_LIMIT),
+                None => Err(SnapshotError::OtherSnapshot),
+            },
         };
         // The log may begin anew.
         self.tail().clear();
