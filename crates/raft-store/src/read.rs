@@ -1,6 +1,6 @@
 //! The log's reads: the last entries from memory, older ones from the log.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use sprag::LogEntries;
@@ -72,14 +72,32 @@ impl<E: Consensus> Node<E> {
     }
 
     fn read_blocking(&self, first: u64, end: u64, limited: bool) -> Result<Vec<E::Entry>, Failure> {
+        let read = |range: RangeInclusive<u64>| {
+            self.patiently(|_| self.manager.log()?.entries(range.clone(), READ_BYTES_MAX))
+        };
+        Self::decode(&self.pieces(first, end, limited, read)?)
+    }
+
+    /// Reads the entries in pieces, by `read`, which returns the first entries of a range. All
+    /// pieces are of one log: no truncation came between them.
+    fn pieces(
+        &self,
+        first: u64,
+        end: u64,
+        limited: bool,
+        read: impl Fn(RangeInclusive<u64>) -> Result<LogEntries, LogError>,
+    ) -> Result<Vec<LogEntries>, Failure> {
         loop {
-            match self.try_read(first, end, limited) {
+            let cuts = self.tail().cuts();
+            match self.try_read(first, end, limited, &read) {
                 // The entry was purged or truncated after the log had reported its bounds.
                 Err((_, LogError::NotInLog { .. })) => {}
                 Err((at, error)) => {
                     return Err(Failure::new(Subject::Entry(at), Action::Read, error));
                 }
-                Ok(found) => return Self::decode(&found),
+                // A later piece may be of entries that replaced some of an earlier one.
+                Ok(found) if found.len() > 1 && self.tail().cuts() != cuts => {}
+                Ok(found) => return Ok(found),
             }
         }
     }
@@ -89,6 +107,7 @@ impl<E: Consensus> Node<E> {
         first: u64,
         end: u64,
         limited: bool,
+        read: impl Fn(RangeInclusive<u64>) -> Result<LogEntries, LogError>,
     ) -> Result<Vec<LogEntries>, (u64, LogError)> {
         let state =
             self.manager.log().and_then(|log| log.state()).map_err(|error| (first, error))?;
@@ -101,12 +120,10 @@ impl<E: Consensus> Node<E> {
         }
         let mut next = first.max(begin);
         while next < end {
-            let read =
-                self.patiently(|_| self.manager.log()?.entries(next..=end - 1, READ_BYTES_MAX));
-            let read = read.map_err(|error| (next, error))?;
-            let Some(last) = read.last() else { break };
+            let piece = read(next..=end - 1).map_err(|error| (next, error))?;
+            let Some(last) = piece.last() else { break };
             next = last.index + 1;
-            found.push(read);
+            found.push(piece);
             if limited {
                 break;
             }
@@ -141,4 +158,75 @@ pub fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (first, end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::cell::Cell;
+
+    use sprag::testing::SimDisk;
+    use sprag::{ApplyConfig, Payload, PayloadRef, PersistentStateMachine};
+
+    use super::*;
+    use crate::data::{DataError, Scratch};
+    use crate::node::{PATIENCE, config};
+
+    /// A library whose entries are log ids.
+    struct Plain;
+
+    impl Consensus for Plain {
+        type NodeId = u64;
+        type LogId = RaftLogId<u64>;
+        type Entry = RaftLogId<u64>;
+        type Machine = PersistentStateMachine;
+
+        fn log_id(log_id: &RaftLogId<u64>) -> RaftLogId<u64> {
+            *log_id
+        }
+
+        fn log_id_of(entry: &RaftLogId<u64>) -> RaftLogId<u64> {
+            *entry
+        }
+
+        fn payload<'a>(
+            _: &'a RaftLogId<u64>,
+            _: &'a mut Scratch<'a>,
+        ) -> Result<Payload<'a>, DataError> {
+            Ok(Payload::Noop)
+        }
+
+        fn entry(log_id: RaftLogId<u64>, _: &PayloadRef<'_>) -> Result<RaftLogId<u64>, DataError> {
+            Ok(log_id)
+        }
+    }
+
+    fn entries(term: u64, indexes: std::ops::Range<u64>) -> Vec<RaftLogId<u64>> {
+        indexes.map(|index| RaftLogId::new(term, 1, index)).collect()
+    }
+
+    #[test]
+    fn a_read_in_pieces_puts_no_truncated_entries_before_those_that_replaced_them() {
+        let disk = SimDisk::new(1).open(true).unwrap();
+        let options = config("simulated").segment_bytes(64 << 10).expected_keys(256);
+        let machine = PersistentStateMachine::open_on_disk(disk, options).unwrap();
+        let apply = ApplyConfig::new().pin_workers(false);
+        let node = Node::<Plain>::open(machine, apply, PATIENCE).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let append = |entries| runtime.block_on(node.append(entries, |_| ())).unwrap();
+        append(entries(1, 0..10));
+        let reads = Cell::new(0);
+        let found = node.pieces(0, 10, false, |range| {
+            if reads.replace(reads.get() + 1) == 3 {
+                runtime.block_on(node.truncate_after(Some(0))).unwrap();
+                append(entries(2, 1..10));
+            }
+            // At most one entry at a time.
+            node.manager.log()?.entries(range, 0)
+        });
+        let found = Node::<Plain>::decode(&found.unwrap()).unwrap();
+        assert_eq!(found, [entries(1, 0..1), entries(2, 1..10)].concat());
+        assert_eq!(reads.get(), 10 + 10, "from the front once more");
+    }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Tail<T> {
     entries: VecDeque<Kept<T>>,
     bytes: usize,
     bytes_max: usize,
+    /// Number of times that entries may have left the log's end.
+    cuts: u64,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ const ENTRY_BYTES: usize = 64;
 
 impl<T: Clone> Tail<T> {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { first: 0, entries: VecDeque::new(), bytes: 0, bytes_max }
+        Self { first: 0, entries: VecDeque::new(), bytes: 0, bytes_max, cuts: 0 }
     }
 
     fn end(&self) -> u64 {
@@ -40,7 +42,7 @@ impl<T: Clone> Tail<T> {
     /// added, the tail begins anew.
     pub(crate) fn push(&mut self, log_id: LogId, payload_bytes: usize, entry: T) {
         if log_id.index != self.end() {
-            self.clear();
+            self.empty();
         }
         if self.entries.is_empty() {
             self.first = log_id.index;
@@ -58,8 +60,9 @@ impl<T: Clone> Tail<T> {
         }
     }
 
-    /// Removes the entries from `index` on.
+    /// Removes the entries from `index` on, which the log has removed before.
     pub(crate) fn truncate_from(&mut self, index: u64) {
+        self.cuts += 1;
         while self.end() > index
             && let Some(gone) = self.entries.pop_back()
         {
@@ -67,9 +70,21 @@ impl<T: Clone> Tail<T> {
         }
     }
 
+    /// Removes all entries, because the log may have begun anew before.
     pub(crate) fn clear(&mut self) {
+        self.cuts += 1;
+        self.empty();
+    }
+
+    fn empty(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+    }
+
+    /// Number of times that entries may have left the log's end. A number that stays the same
+    /// between two reads of the log means that both found entries of one log.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts
     }
 
     /// The entries from `first` to the tail's end, before `end`, as many as fit `bytes_max` and at
