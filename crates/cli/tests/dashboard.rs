@@ -141,10 +141,18 @@ fn every_query_of_the_dashboard_has_an_answer_from_a_prometheus_that_scrapes_a_r
         let filled = expression.replace("$instance", ".*").replace("$engine", ".*");
         let filled = filled.replace("$__rate_interval", "1m");
         assert!(!filled.contains('$'), "{title}: {filled}");
-        let answer = query(&address, &filled).unwrap();
-        assert_eq!(answer["status"], "success", "{title}: {filled}: {answer}");
         // The machine of a run has no read cache, and its storage is the log.
         let is_empty = ["sprag_cache_", "sprag_storage_"].iter().any(|of| filled.contains(of));
+        // On a busy machine a scrape may come too late, and then there is no answer until the next.
+        let mut answer = query(&address, &filled).unwrap();
+        for _ in 0..100 {
+            if is_empty || series(&answer) > 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+            answer = query(&address, &filled).unwrap();
+        }
+        assert_eq!(answer["status"], "success", "{title}: {filled}: {answer}");
         assert_eq!(series(&answer) == 0, is_empty, "{title}: {filled}: {answer}");
     }
     // A server loads the rules as they are, and a healthy run fires none.
