@@ -35,8 +35,8 @@ const DEPTH: u32 = 8;
 const SLOTS: u32 = 2 * DEPTH;
 /// Bytes up to which a group that is alone is written, and then synced.
 const APART_BYTES_MAX: u64 = 256 << 10;
-/// Number of times that a write is submitted again after the kernel put it off, before it counts as
-/// failed.
+/// Number of times that a request is submitted again after the kernel put it off, before it counts
+/// as failed.
 const RETRIES_MAX: u32 = 1000;
 
 #[derive(Debug)]
@@ -53,6 +53,8 @@ struct Group {
     write: LogWrite,
     way: Way,
     parts: [Part; 2],
+    /// Number of syncs that the kernel took back before it began them.
+    sync_retries: u32,
     failure: Option<WriteFailure>,
     written_at: Option<Duration>,
 }
@@ -190,6 +192,14 @@ impl UringQueue {
     fn settle(&mut self, done: &Done) {
         for group in &mut self.groups {
             if group.way == (Way::Syncing { slot: done.slot }) {
+                if done.result == -libc::ECANCELED && group.sync_retries < RETRIES_MAX {
+                    // The kernel took the request back before it called the file system, for
+                    // example because signals kept it from starting a thread. No error of the disk
+                    // was reported, so none is lost by another sync.
+                    group.sync_retries += 1;
+                    group.way = Way::ThenSync;
+                    return;
+                }
                 group.way = Way::Writes;
                 if done.result < 0 {
                     // A failed sync is final, also when interrupted: a second, successful sync
@@ -306,7 +316,8 @@ impl WriteQueue for UringQueue {
             [whole, Part::over()]
         };
         self.unsynced |= !write.sync;
-        self.groups.push_back(Group { write, way, parts, failure: None, written_at: None });
+        let (failure, written_at) = (None, None);
+        self.groups.push_back(Group { write, way, parts, sync_retries: 0, failure, written_at });
         self.advance();
     }
 

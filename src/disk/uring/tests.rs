@@ -178,6 +178,40 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
+fn a_sync_that_the_kernel_did_not_begin_is_asked_for_again_and_not_without_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some((_disk, file)) = disk(&directory) else { return };
+    let image = Arc::new(Image::new(1 << 20).unwrap());
+    let image =
+        Arc::clone(Image::begin(image, SegmentNumber::LOWEST, &content(5000)).unwrap().image());
+    for (retries, cancelled, asked_in_all, succeeds) in
+        [(0, 1, 2, true), (0, 2, 3, true), (RETRIES_MAX - 1, 2, 2, false)]
+    {
+        let mut queue = UringQueue::new().unwrap();
+        queue.unsynced = true;
+        queue.submit(cut(&image, &file, &[5000], true).remove(0));
+        queue.ring.enter(true).unwrap();
+        let written = queue.ring.take().unwrap();
+        queue.settle(&written);
+        queue.groups.front_mut().unwrap().sync_retries = retries;
+        let (mut asked, mut result) = (0, None);
+        while result.is_none() {
+            queue.advance();
+            queue.ring.enter(true).unwrap();
+            let mut synced = queue.ring.take().unwrap();
+            asked += 1;
+            if asked <= cancelled {
+                synced.result = -libc::ECANCELED;
+            }
+            queue.settle(&synced);
+            let group = queue.groups.front().unwrap();
+            result = group.is_done().then_some(group.failure.is_none());
+        }
+        assert_eq!((asked, result), (asked_in_all, Some(succeeds)), "after {retries} retries");
+    }
+}
+
+#[test]
 fn a_queue_dropped_with_writes_in_flight_lets_go_of_their_memory_and_files() {
     let directory = tempfile::tempdir().unwrap();
     let Some((_disk, file)) = disk(&directory) else { return };
