@@ -2,8 +2,11 @@
 //! installation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "../tests/common/held.rs"]
+mod held;
+
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
@@ -11,11 +14,10 @@ use openraft::testing::log_id;
 use openraft::{
     Entry, EntryPayload, RaftLogReader, RaftSnapshotBuilder, Snapshot, Vote, declare_raft_types,
 };
-use sprag::error::SnapshotError;
-use sprag::snapshot::{SnapshotSink, SnapshotSource};
 use sprag::testing::{Fault, FaultError, SimDisk};
-use sprag::{ApplyConfig, EntryRange, Fatal, Journaled, Partition, Replies, Reply, StateMachine};
+use sprag::{ApplyConfig, Journaled};
 
+use self::held::{Gate, Held};
 use crate::{Opaque, Response, SnapshotFile, Store, config};
 
 declare_raft_types!(
@@ -24,76 +26,6 @@ declare_raft_types!(
 );
 
 type NodeStore = Store<Node, Opaque<Journaled<Held>>>;
-
-/// Longer than any test holds a gate closed. A wait of this length means that two sides wait for
-/// each other.
-const STUCK: Duration = Duration::from_secs(60);
-
-#[derive(Default)]
-struct Gate {
-    /// Whether the gate is closed, and whether a thread has arrived at it since.
-    state: Mutex<(bool, bool)>,
-    moved: Condvar,
-}
-
-impl Gate {
-    fn close(&self) {
-        *self.state.lock().unwrap() = (true, false);
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().0 = false;
-        self.moved.notify_all();
-    }
-
-    /// Waits until the gate is open. Returns whether it was opened in time.
-    fn pass(&self) -> bool {
-        let mut state = self.state.lock().unwrap();
-        state.1 = true;
-        let (_state, stuck) =
-            self.moved.wait_timeout_while(state, STUCK, |(closed, _)| *closed).unwrap();
-        !stuck.timed_out()
-    }
-
-    async fn somebody_came(&self) {
-        while !self.state.lock().unwrap().1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
-/// A machine that stops at a gate.
-#[derive(Default)]
-struct Held(Arc<Gate>);
-
-impl StateMachine for Held {
-    fn apply(
-        &self,
-        range: &EntryRange<'_>,
-        partition: Partition,
-        replies: &mut Replies<'_>,
-    ) -> Result<(), Fatal> {
-        if !self.0.pass() {
-            return Err(Fatal::new("stuck".to_owned()));
-        }
-        for entry in range.entries(partition) {
-            replies.set(&entry?, Reply::Custom(7));
-        }
-        Ok(())
-    }
-
-    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
-        out.write(b"nothing").map_err(|source| SnapshotError::Io {
-            action: "writing",
-            file: "nothing".to_owned(),
-            source,
-        })
-    }
-
-    fn restore(&self, _source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
-        if self.0.pass() { Ok(()) } else { Err(SnapshotError::OtherSnapshot) }
-    }
-}
 
 fn open(disk: &SimDisk, gate: &Arc<Gate>) -> NodeStore {
     let options = config("simulated").segment_bytes(64 << 10);
@@ -127,7 +59,7 @@ async fn a_slow_disk_and_a_slow_machine_are_waited_for_as_long_as_it_takes() {
     }
     gate.close();
     let applying = tokio::spawn(async move { state_machine.apply(entries(5..100)).await });
-    gate.somebody_came().await;
+    gate.visited().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     gate.open();
     assert_eq!(applying.await.unwrap().unwrap(), vec![Response::Custom(7); 95]);
@@ -146,7 +78,7 @@ async fn neither_a_purge_nor_an_append_holds_up_the_runtime_while_a_snapshot_is_
         tokio::spawn(
             async move { state_machine.install_snapshot(&sent.meta, sent.snapshot).await },
         );
-    gate.somebody_came().await;
+    gate.visited().await;
     log.purge(log_id(1, 1, 5)).await.unwrap();
     log.purge(log_id(1, 1, 49)).await.unwrap();
     let appending = tokio::spawn(async move {

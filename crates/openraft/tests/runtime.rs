@@ -2,11 +2,10 @@
 //! on while a call waits.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -14,14 +13,13 @@ use futures_util::stream;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log_id;
 use openraft::{RaftSnapshotBuilder, declare_raft_types};
-use sprag::disk::{Access, Completion, Disk, DiskFile, LogWrite, WriteQueue};
-use sprag::error::SnapshotError;
-use sprag::snapshot::{SnapshotSink, SnapshotSource};
+use sprag::Journaled;
 use sprag::testing::SimDisk;
-use sprag::{EntryRange, Fatal, Journaled, Partition, Replies, Reply, StateMachine};
 use sprag_openraft::{Opaque, Response, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 
+use crate::common::acting_disk::ActingDisk;
+use crate::common::held::{Gate, Held};
 use crate::common::{apply_config, small};
 
 declare_raft_types!(
@@ -34,149 +32,6 @@ type NodeStore = Store<Node, Opaque<Journaled<Held>>>;
 
 /// Number of beats that show that the runtime's thread is free.
 const BEATS: u64 = 20;
-/// Longer than any test holds a gate closed. A wait of this length means that a call blocks the
-/// thread that would open the gate.
-const STUCK: Duration = Duration::from_secs(60);
-
-/// A gate at which threads of the engine wait.
-#[derive(Debug, Default)]
-struct Gate {
-    /// Whether the gate is closed, and whether a thread has arrived at it since.
-    state: Mutex<(bool, bool)>,
-    moved: Condvar,
-}
-
-impl Gate {
-    fn close(&self) {
-        *self.state.lock().unwrap() = (true, false);
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().0 = false;
-        self.moved.notify_all();
-    }
-
-    fn has_a_visitor(&self) -> bool {
-        self.state.lock().unwrap().1
-    }
-
-    fn pass(&self) -> bool {
-        let mut state = self.state.lock().unwrap();
-        state.1 = true;
-        let (_state, stuck) =
-            self.moved.wait_timeout_while(state, STUCK, |(closed, _)| *closed).unwrap();
-        !stuck.timed_out()
-    }
-}
-
-/// A disk whose syncs of the log wait at a gate, and removals of files at another.
-#[derive(Debug)]
-struct HeldDisk {
-    disk: Arc<dyn Disk>,
-    syncs: Arc<Gate>,
-    removals: Arc<Gate>,
-}
-
-#[derive(Debug)]
-struct HeldQueue {
-    queue: Box<dyn WriteQueue>,
-    gate: Arc<Gate>,
-    synced: BTreeSet<u64>,
-}
-
-impl WriteQueue for HeldQueue {
-    fn backend(&self) -> &'static str {
-        self.queue.backend()
-    }
-
-    fn depth(&self) -> usize {
-        self.queue.depth()
-    }
-
-    fn submit(&mut self, write: LogWrite) {
-        if write.sync {
-            self.synced.insert(write.token);
-        }
-        self.queue.submit(write);
-    }
-
-    fn complete(&mut self, wait: bool) -> Option<Completion> {
-        let completion = self.queue.complete(wait)?;
-        if self.synced.remove(&completion.token) {
-            assert!(self.gate.pass(), "stuck");
-        }
-        Some(completion)
-    }
-}
-
-impl Disk for HeldDisk {
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name, access)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        assert!(self.removals.pass(), "stuck");
-        self.disk.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir()
-    }
-
-    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.disk.random(bytes)
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
-        let (queue, gate) = (self.disk.queue()?, Arc::clone(&self.syncs));
-        Ok(Box::new(HeldQueue { queue, gate, synced: BTreeSet::new() }))
-    }
-}
-
-/// A machine that stops at a gate.
-struct Held(Arc<Gate>);
-
-impl StateMachine for Held {
-    fn apply(
-        &self,
-        range: &EntryRange<'_>,
-        partition: Partition,
-        replies: &mut Replies<'_>,
-    ) -> Result<(), Fatal> {
-        if !self.0.pass() {
-            return Err(Fatal::new("stuck".to_owned()));
-        }
-        for entry in range.entries(partition) {
-            replies.set(&entry?, Reply::Custom(7));
-        }
-        Ok(())
-    }
-
-    fn snapshot(&self, out: &mut dyn SnapshotSink) -> Result<(), SnapshotError> {
-        out.write(b"nothing").map_err(|source| SnapshotError::Io {
-            action: "writing",
-            file: "nothing".to_owned(),
-            source,
-        })
-    }
-
-    fn restore(&self, _source: &mut dyn SnapshotSource) -> Result<(), SnapshotError> {
-        if self.0.pass() { Ok(()) } else { Err(SnapshotError::OtherSnapshot) }
-    }
-}
-
 /// Opens a store. The machine waits at the first gate, and syncs of the log at the second.
 fn open(seed: u64, machine: &Arc<Gate>, syncs: &Arc<Gate>) -> NodeStore {
     open_with(seed, machine, syncs, &Arc::default())
@@ -185,7 +40,11 @@ fn open(seed: u64, machine: &Arc<Gate>, syncs: &Arc<Gate>) -> NodeStore {
 /// Opens a store as [`open`] does. Removals of files wait at the last gate.
 fn open_with(seed: u64, machine: &Arc<Gate>, syncs: &Arc<Gate>, removals: &Arc<Gate>) -> NodeStore {
     let disk = SimDisk::new(seed).open(true).unwrap();
-    let disk = HeldDisk { disk, syncs: Arc::clone(syncs), removals: Arc::clone(removals) };
+    let passing = |gate: &Arc<Gate>| {
+        let gate = Arc::clone(gate);
+        move || assert!(gate.pass(), "stuck")
+    };
+    let disk = ActingDisk::new(disk).at_sync(passing(syncs)).at_removal(passing(removals));
     let held = Held(Arc::clone(machine));
     let machine = Journaled::open_on_disk(Arc::new(disk), small(), held).unwrap();
     Store::new(machine, apply_config(1)).unwrap()
@@ -215,9 +74,7 @@ async fn beats_on<T>(gate: &Gate, call: impl Future<Output = T>) -> T {
     });
     let mut call = std::pin::pin!(call);
     let opened = async {
-        while !gate.has_a_visitor() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        gate.visited().await;
         let from = beats.load(Ordering::Relaxed);
         while beats.load(Ordering::Relaxed) < from + BEATS {
             tokio::time::sleep(Duration::from_millis(1)).await;

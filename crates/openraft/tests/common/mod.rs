@@ -6,6 +6,10 @@
     reason = "tests; each file uses its own part of this"
 )]
 
+#[path = "../../../../tests/common/acting_disk.rs"]
+pub mod acting_disk;
+#[path = "../../../openraft-09/tests/common/held.rs"]
+pub mod held;
 #[path = "../../../openraft-09/tests/common/kinds.rs"]
 pub mod kinds;
 

@@ -20,8 +20,8 @@ use sprag::{
     PersistentStateMachine, Replies, StateMachine,
 };
 
+use crate::acting_disk::ActingDisk;
 use crate::scrape::Scrape;
-use crate::slow_disk::SlowDisk;
 use crate::{LONG, promtool, registry_of};
 
 /// Number of scrapes of an incident: 15 minutes of the rules.
@@ -130,7 +130,8 @@ fn healthy() -> Recording {
 }
 
 fn slow_syncs() -> Recording {
-    let disk = SlowDisk { disk: SimDisk::new(1).open(true).unwrap(), sync: EVERY };
+    let disk = SimDisk::new(1).open(true).unwrap();
+    let disk = ActingDisk::new(disk).at_sync(|| thread::sleep(EVERY));
     let machine = PersistentStateMachine::open_on_disk(Arc::new(disk), config()).unwrap();
     let manager = ApplyManager::new(machine, apply_config()).unwrap();
     let recording = play(&manager, true, |_, _| {});

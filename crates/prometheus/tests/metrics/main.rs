@@ -1,12 +1,13 @@
 //! Tests of a scrape's output, and of what Prometheus makes of it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
 
+#[path = "../../../../tests/common/acting_disk.rs"]
+mod acting_disk;
 mod exposition;
 mod incidents;
 mod lists;
 mod promtool;
 mod scrape;
-mod slow_disk;
 
 use std::time::Duration;
 
