@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 7 }).max(1),
         dir: dir.path().to_owned(),
     };
-    let report = measure(&groups, &settings, options.quick)?;
+    let (report, failed) = measure(&groups, &settings, options.quick);
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         fs::write(path, html::page(&report)?)
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
 }
 
 /// The groups with these names; all if there are no names.
@@ -78,17 +78,27 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Group>> {
     Ok(groups::ALL.iter().filter(is_chosen).collect())
 }
 
-fn measure(groups: &[&Group], settings: &Settings, quick: bool) -> Result<Report> {
-    let mut rows = Vec::new();
+/// Runs the groups. Returns the rows, and what the groups that failed say. The rows of the others
+/// stay.
+fn measure(groups: &[&Group], settings: &Settings, quick: bool) -> (Report, Vec<String>) {
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for group in groups {
         eprintln!("group {}: {}", group.name, group.about);
         let started = Instant::now();
-        let more = (group.run)(settings).with_context(|| format!("group {}", group.name))?;
-        print_table(&more);
-        rows.extend(more);
+        match (group.run)(settings) {
+            Ok(more) => {
+                print_table(&more);
+                rows.extend(more);
+            }
+            Err(error) => {
+                let said = format!("group {}: {error:#}", group.name);
+                eprintln!("{said}");
+                failed.push(said);
+            }
+        }
         eprintln!("group {}: {:.0} s", group.name, started.elapsed().as_secs_f64());
     }
-    Ok(Report { machine: Machine::here(&settings.dir), quick, rows })
+    (Report { machine: Machine::here(&settings.dir), quick, rows }, failed)
 }
 
 #[cfg(test)]
@@ -102,7 +112,20 @@ mod tests {
     fn report_of(name: &str) -> Report {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::of_test(dir.path());
-        measure(&chosen(&[name.to_owned()]).unwrap(), &settings, true).unwrap()
+        let (report, failed) = measure(&chosen(&[name.to_owned()]).unwrap(), &settings, true);
+        assert_eq!(failed, [""; 0]);
+        report
+    }
+
+    #[test]
+    fn a_group_that_fails_takes_no_rows_of_the_others_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::of_test(dir.path());
+        let refused = Group { name: "refused", about: "", run: |_| bail!("no limit") };
+        let memory = chosen(&["memory".to_owned()]).unwrap()[0];
+        let (report, failed) = measure(&[&refused, memory], &settings, true);
+        assert_eq!(failed, ["group refused: no limit"]);
+        assert!(report.rows.iter().any(|row| row.group == "memory"));
     }
 
     #[test]
