@@ -26,6 +26,12 @@ pub(crate) struct Options {
     /// Most keys of the group `growth`. 50,000,000 keys take some 15 GB of memory.
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     keys_max: usize,
+    /// Runs one store only in the group `openraft`; repeat it for more.
+    #[arg(long, value_name = "STORE")]
+    store: Vec<String>,
+    /// Runs so many clients only in the group `openraft`; repeat it for more.
+    #[arg(long, value_name = "N")]
+    clients: Vec<usize>,
     /// The directory for the files of durable cases. It must be on the disk that is measured. The
     /// files go when the run ends.
     #[arg(long, value_name = "DIR", default_value = "target/compare")]
@@ -53,6 +59,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         divisor: if options.quick { QUICK_DIVISOR } else { 1 },
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 7 }).max(1),
         dir: dir.path().to_owned(),
+        stores: options.store.clone(),
+        clients: options.clients.clone(),
     };
     let (report, failed) = measure(&groups, &settings, options.quick);
     if let Some(path) = &options.json {

@@ -60,6 +60,10 @@ impl<'a> Subject<'a> {
         Self { name: name.into(), role, why: None, round: Box::new(round) }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Marks a subject that does another kind of work. Its rows get no ratio, and say why.
     pub(crate) fn differs(mut self, why: Option<&'static str>) -> Self {
         self.why = why;

@@ -35,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) divisor: usize,
     pub(crate) rounds: usize,
     pub(crate) dir: PathBuf,
+    /// Stores to run in the group `openraft`; all if there are no names.
+    pub(crate) stores: Vec<String>,
+    /// Numbers of clients to run in the group `openraft`; those of a full run if there are none.
+    pub(crate) clients: Vec<usize>,
 }
 
 impl Settings {
@@ -42,7 +46,8 @@ impl Settings {
     #[cfg(test)]
     pub(crate) fn of_test(dir: &Path) -> Self {
         let dir = dir.to_owned();
-        Self { keys: 1_000, keys_max: 1_000_000, divisor: 5_000, rounds: 1, dir }
+        let (stores, clients) = (Vec::new(), Vec::new());
+        Self { keys: 1_000, keys_max: 1_000_000, divisor: 5_000, rounds: 1, dir, stores, clients }
     }
 
     /// A count of a full run, or a part of it.

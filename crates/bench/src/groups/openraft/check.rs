@@ -42,7 +42,9 @@ pub(super) fn plain_log_is_near_the_bare_calls(dir: &Path) -> Result<()> {
             return Ok(());
         }
     }
-    bail!("the plain log takes {last:.2} times the bare calls: it is no limit, so nothing is run")
+    bail!(
+        "the plain log takes {last:.2} times the bare calls: it is no limit, and a full run is refused"
+    )
 }
 
 fn medians(dir: &Path) -> Result<(Duration, Duration)> {

@@ -10,6 +10,7 @@ use super::peers::{Fjall, Redb};
 use super::types::Put;
 use super::wal::HEADER_BYTES;
 use super::{InMemory, PlainLog, round};
+use crate::groups::Settings;
 
 const LOAD: Load =
     Load { clients: 8, warm_up: Duration::from_millis(20), time: Duration::from_millis(200) };
@@ -45,6 +46,19 @@ fn what_a_plain_log_acknowledged_is_in_the_files_of_a_majority_and_in_the_state(
         assert!(outcome.leader_syncs > 0.0 && outcome.follower_syncs > 0.0, "{outcome:?}");
         cluster.stop().await.unwrap();
     });
+}
+
+#[test]
+fn a_run_of_one_store_and_one_number_of_clients_has_the_rows_of_these_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = |name: &str| vec![name.to_owned()];
+    let settings =
+        Settings { stores: stores("mem"), clients: vec![3], ..Settings::of_test(dir.path()) };
+    let rows = super::run(&settings).unwrap();
+    assert!(rows.iter().all(|row| row.subject == "mem" && row.case.starts_with("3 clients")));
+    let settings = Settings { stores: stores("paper"), ..settings };
+    let error = super::run(&settings).unwrap_err().to_string();
+    assert!(error.contains("\"paper\"") && error.contains("fjall1"), "{error}");
 }
 
 /// A write is acknowledged when a majority has synced it. A slower third node, which may be the
