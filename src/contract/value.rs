@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::buffer::Buffer;
 use crate::places::table::PinnedBytes;
 
 /// The longest value that is copied rather than shared. Up to this length a copy costs less than a
@@ -26,11 +27,9 @@ enum Kind {
         len: u8,
         bytes: [u8; INLINE_BYTES_MAX],
     },
-    /// The value is the first `len` bytes; the buffer may be longer.
-    Shared {
-        bytes: Arc<[u8]>,
-        len: usize,
-    },
+    Shared(Arc<[u8]>),
+    /// The value is in a buffer of a store in memory.
+    Buffered(Buffer),
     Pinned(PinnedBytes),
 }
 
@@ -44,7 +43,7 @@ impl Value {
                 target.copy_from_slice(bytes);
                 Self(Kind::Inline { len, bytes: inline })
             }
-            _ => Self(Kind::Shared { bytes: bytes.into(), len: bytes.len() }),
+            _ => Self(Kind::Shared(bytes.into())),
         }
     }
 
@@ -56,9 +55,9 @@ impl Value {
         Self(Kind::Inline { len: len as u8, bytes })
     }
 
-    /// The first `len` bytes of a buffer that no thread changes while it is shared.
-    pub(crate) fn shared(bytes: Arc<[u8]>, len: usize) -> Self {
-        Self(Kind::Shared { bytes, len })
+    /// The value of a buffer that no thread changes while it is shared.
+    pub(crate) fn buffered(buffer: Buffer) -> Self {
+        Self(Kind::Buffered(buffer))
     }
 
     /// The value of shared bytes: a copy if they are few.
@@ -67,15 +66,14 @@ impl Value {
         if bytes.len() <= INLINE_BYTES_MAX {
             Self::copied(bytes)
         } else {
-            Self::shared(Arc::clone(bytes), bytes.len())
+            Self(Kind::Shared(Arc::clone(bytes)))
         }
     }
 
-    /// The bytes as a shared buffer: a copy if they are not shared yet, or are a part of a larger
-    /// buffer.
+    /// The bytes as a shared slice: a copy if they are not in one yet.
     pub(crate) fn to_shared(&self) -> Arc<[u8]> {
         match &self.0 {
-            Kind::Shared { bytes, len } if bytes.len() == *len => Arc::clone(bytes),
+            Kind::Shared(bytes) => Arc::clone(bytes),
             _ => Arc::from(&**self),
         }
     }
@@ -100,7 +98,8 @@ impl Deref for Value {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Kind::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Kind::Shared { bytes, len } => &bytes[..*len],
+            Kind::Shared(bytes) => bytes,
+            Kind::Buffered(buffer) => buffer.as_slice(),
             Kind::Pinned(bytes) => bytes.as_slice(),
         }
     }
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_shared_value_ends_where_its_length_says() {
-        let value = Value::shared(vec![1, 2, 3].into(), 2);
+        let value = Value::buffered(Buffer::with_room(&[1, 2, 3], 2));
         assert_eq!(value, &[1, 2]);
         assert_ne!(value, &[1, 2, 3]);
     }

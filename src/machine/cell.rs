@@ -7,6 +7,7 @@ use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
 use super::store::{CACHE_LINE_BYTES, prefetch_line};
 use crate::codec::place::Location;
 use crate::codec::{PiecePlace, Place, ValueRef};
+use crate::contract::buffer::Buffer;
 use crate::contract::value::{INLINE_BYTES_MAX, Value};
 use crate::error::{Poison, ReadError};
 use crate::numbers::SegmentNumber;
@@ -89,11 +90,7 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
 /// The buffer is written in place while no value shares it, and replaced otherwise, so a value in
 /// use never changes.
 #[derive(Clone)]
-pub(crate) struct HeapCell {
-    bytes: Arc<[u8]>,
-    /// Length of the value, at most that of `bytes`.
-    len: usize,
-}
+pub(crate) struct HeapCell(Buffer);
 
 /// Bytes that a buffer may have beyond twice the value's length before it is replaced by a smaller
 /// one.
@@ -102,20 +99,10 @@ const VALUE_SLACK_BYTES: usize = 64;
 impl HeapCell {
     #[inline]
     fn write(&mut self, value: &[u8]) {
-        let wasteful = self.bytes.len() > 2 * value.len() + VALUE_SLACK_BYTES;
-        if !wasteful
-            && let Some(buffer) = Arc::get_mut(&mut self.bytes)
-            && let Some(target) = buffer.get_mut(..value.len())
-        {
-            target.copy_from_slice(value);
-            self.len = value.len();
-        } else {
-            *self = Self { bytes: value.into(), len: value.len() };
+        let wasteful = self.0.room() > 2 * value.len() + VALUE_SLACK_BYTES;
+        if wasteful || !self.0.overwrite(value) {
+            self.0 = Buffer::new(value);
         }
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
     }
 }
 
@@ -126,16 +113,16 @@ impl Cell for HeapCell {
     const REFERS: bool = true;
 
     fn new(value: ValueRef<'_>) -> Self {
-        Self { bytes: value.bytes.into(), len: value.bytes.len() }
+        Self(Buffer::new(value.bytes))
     }
 
     /// Makes the cell with room for any number, so that a counter is never moved again.
     fn from_number(number: i64) -> Self {
         let decimal = Decimal::new(number);
         let text = decimal.as_bytes();
-        let mut bytes = [0; DECIMAL_BYTES_MAX];
-        bytes[..text.len()].copy_from_slice(text);
-        Self { bytes: bytes[..].into(), len: text.len() }
+        let mut room = [0; DECIMAL_BYTES_MAX];
+        room[..text.len()].copy_from_slice(text);
+        Self(Buffer::with_room(&room, text.len()))
     }
 
     #[inline]
@@ -144,7 +131,7 @@ impl Cell for HeapCell {
     }
 
     fn set_number(&mut self, number: i64) {
-        if self.bytes.len() < DECIMAL_BYTES_MAX {
+        if self.0.room() < DECIMAL_BYTES_MAX {
             *self = Self::from_number(number);
         } else {
             self.write(Decimal::new(number).as_bytes());
@@ -153,34 +140,34 @@ impl Cell for HeapCell {
 
     #[inline]
     fn with<R>(&self, (): &(), read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
-        Ok(read(self.as_slice()))
+        Ok(read(self.0.as_slice()))
     }
 
     fn reader((): &()) {}
 
     #[inline]
     fn read_with<R>(&self, (): &mut (), read: impl FnOnce(&[u8]) -> R) -> Result<R, ReadError> {
-        Ok(read(self.as_slice()))
+        Ok(read(self.0.as_slice()))
     }
 
+    #[inline]
     fn len(&self) -> usize {
-        self.len
+        self.0.len()
     }
 
     #[inline]
     fn prefetch(&self) {
-        // The reference counts lie before the bytes, mostly in the cache line before.
-        let first = self.bytes.as_ptr();
-        prefetch_line(first.wrapping_sub(1));
-        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES - 1));
+        let first = self.0.address();
+        prefetch_line(first);
+        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));
     }
 
     #[inline]
     fn value(&self, (): &()) -> Result<Value, ReadError> {
-        Ok(if self.len <= INLINE_BYTES_MAX {
-            Value::copied(self.as_slice())
+        Ok(if self.len() <= INLINE_BYTES_MAX {
+            Value::copied(self.0.as_slice())
         } else {
-            Value::shared(Arc::clone(&self.bytes), self.len)
+            Value::buffered(self.0.clone())
         })
     }
 }
@@ -356,31 +343,31 @@ mod tests {
     #[test]
     fn a_buffer_nobody_shares_is_written_in_place_and_one_in_use_is_not() {
         let mut cell = HeapCell::new(of(&[1; 200]));
-        let buffer = cell.bytes.as_ptr();
+        let buffer = cell.0.address();
         cell.set(of(&[2; 150]));
-        assert_eq!((cell.bytes.as_ptr(), cell.as_slice()), (buffer, &[2; 150][..]));
+        assert_eq!((cell.0.address(), cell.0.as_slice()), (buffer, &[2; 150][..]));
 
         let held = cell.value(&()).unwrap();
         cell.set(of(&[3; 150]));
-        assert_eq!((held, cell.as_slice()), (Value::copied(&[2; 150]), &[3; 150][..]));
-        assert_ne!(cell.bytes.as_ptr(), buffer);
+        assert_eq!((held, cell.0.as_slice()), (Value::copied(&[2; 150]), &[3; 150][..]));
+        assert_ne!(cell.0.address(), buffer);
 
         cell.set(of(&[4; 151]));
-        assert_eq!(cell.as_slice(), [4; 151]);
+        assert_eq!(cell.0.as_slice(), [4; 151]);
         cell.set(of(b""));
-        assert_eq!((cell.as_slice(), cell.bytes.len()), (&b""[..], 0));
+        assert_eq!((cell.0.as_slice(), cell.0.room()), (&b""[..], 0));
     }
 
     #[test]
     fn a_counter_stays_in_its_buffer_whatever_it_counts_to() {
         let mut cell = HeapCell::from_number(9);
-        let buffer = cell.bytes.as_ptr();
+        let buffer = cell.0.address();
         for number in [10, -1, i64::MIN, 0, i64::MAX] {
             cell.set_number(number);
-            assert_eq!(cell.as_slice(), number.to_string().as_bytes());
+            assert_eq!(cell.0.as_slice(), number.to_string().as_bytes());
             assert_eq!(cell.number(&()).unwrap(), Some(number));
         }
-        assert_eq!(cell.bytes.as_ptr(), buffer);
+        assert_eq!(cell.0.address(), buffer);
     }
 
     #[test]

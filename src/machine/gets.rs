@@ -95,6 +95,8 @@ impl<C: Cell> KeyValue<C> {
         copy: &mut [u8; INLINE_BYTES_MAX],
         long: &mut Option<Value>,
     ) -> Result<usize, ReadError> {
+        // The value's length lies before it. Its second line need not wait for the first one.
+        cell.prefetch();
         if cell.len() > INLINE_BYTES_MAX {
             *long = Some(cell.value(&self.context)?);
             return Ok(0);

@@ -56,7 +56,7 @@ impl MemoryConfig {
     }
 
     /// Sets the expected number of keys, default 1,024. The machine takes the tables for them at
-    /// once: at most about 130 bytes a key, from 100,000 keys on. Hardly a shard ever grows. More
+    /// once: at most about 90 bytes a key, from 100,000 keys on. Hardly a shard ever grows. More
     /// keys work too, with a short stall whenever a shard of at most about 512 keys grows.
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys;
@@ -243,7 +243,7 @@ mod tests {
             MemoryStateMachine::new(config).unwrap().memory_bytes()
         };
         assert!(bytes(100_000) > 4 * bytes(1024));
-        assert!(bytes(100_000) <= 130 * 100_000);
+        assert!(bytes(100_000) <= 90 * 100_000);
     }
 
     #[test]

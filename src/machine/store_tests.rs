@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::machine::cell::PlaceCell;
+use crate::machine::cell::{HeapCell, PlaceCell};
 use crate::ranges::partition::hash_part;
 
 const SEED: u64 = 0x5eed;
@@ -39,7 +39,8 @@ fn every_shard_lies_in_exactly_one_hash_part() {
 }
 
 #[test]
-fn a_slot_of_the_persistent_machine_takes_at_most_41_bytes() {
+fn a_slot_takes_at_most_41_bytes_and_in_memory_two_fill_a_cache_line() {
+    assert_eq!(Store::<HeapCell>::SLOT_BYTES, CACHE_LINE_BYTES / 2 + 1);
     assert_eq!(Store::<PlaceCell>::SLOT_BYTES, 41);
     let store = Store::<PlaceCell>::new(900_000, SEED);
     // Tables are powers of two, at most 7/8 full: 900,000 keys and their headroom take 2^21 slots.
