@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::groups::{self, Group, Settings};
 use crate::html;
 use crate::machine::Machine;
-use crate::report::{Report, print_table};
+use crate::report::{Report, print_table, print_targets};
+use crate::targets;
 
 /// Groups to run, and files to write.
 #[derive(Debug, clap::Args)]
@@ -106,7 +107,12 @@ fn measure(groups: &[&Group], settings: &Settings, quick: bool) -> (Report, Vec<
         }
         eprintln!("group {}: {:.0} s", group.name, started.elapsed().as_secs_f64());
     }
-    (Report { machine: Machine::here(&settings.dir), quick, rows }, failed)
+    let targets = targets::outcomes(&rows).unwrap_or_else(|error| {
+        failed.push(format!("{error:#}"));
+        Vec::new()
+    });
+    print_targets(&targets);
+    (Report { machine: Machine::here(&settings.dir), quick, targets, rows }, failed)
 }
 
 #[cfg(test)]
@@ -161,7 +167,13 @@ mod tests {
                     assert!(row[ratio].is_number() || row["why"].is_string(), "{ratio} of {row}");
                 }
             }
+            for target in json["targets"].as_array().unwrap() {
+                assert!(target["target_row"].is_number() && target["measured"].is_number());
+                let verdict = target["verdict"].as_str().unwrap();
+                assert!(["reached", "floor reached", "missed"].contains(&verdict), "{verdict}");
+            }
             let page = html::page(&report).unwrap();
+            assert!(report.targets.iter().all(|target| page.contains(&target.says)), "{name}");
             assert!(report.rows.iter().all(|row| page.contains(&row.case)), "{name}");
         }
     }

@@ -16,6 +16,7 @@ mod open_loop;
 mod report;
 mod subjects;
 mod syncs;
+mod targets;
 mod workload;
 
 use std::path::PathBuf;

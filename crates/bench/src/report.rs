@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::targets::Outcome;
 
 /// Part that a subject has in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -181,7 +182,27 @@ impl Row {
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) quick: bool,
+    /// Targets of the groups that ran.
+    pub(crate) targets: Vec<Outcome>,
     pub(crate) rows: Vec<Row>,
+}
+
+/// Prints the targets to standard output, those that were missed first.
+pub(crate) fn print_targets(targets: &[Outcome]) {
+    let mut sorted: Vec<&Outcome> = targets.iter().collect();
+    sorted.sort_by_key(|outcome| outcome.verdict);
+    println!("\ntargets");
+    for outcome in sorted {
+        println!(
+            "  {:<13} {:>2} {:<34} {:>12}  wanted {:<26} {}",
+            outcome.verdict.to_string(),
+            outcome.target_row,
+            outcome.name,
+            outcome.text(outcome.measured),
+            outcome.wanted(),
+            outcome.says,
+        );
+    }
 }
 
 /// Prints rows to standard output, one case after the other.

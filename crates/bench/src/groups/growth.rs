@@ -21,6 +21,8 @@ const SIZES: [usize; 6] = [1_000_000, 3_000_000, 10_000_000, 20_000_000, 35_000_
 /// One size: the updates and reads that each subject makes.
 struct Size<'a> {
     settings: &'a Settings,
+    /// Name of a case: the keys of a full run, and what they are divided by.
+    name: String,
     keys: usize,
     updates: Writes,
     reads: Vec<Key>,
@@ -33,14 +35,13 @@ impl Size<'_> {
         role: Role,
         round: impl FnMut() -> Result<Measured>,
     ) -> Result<Vec<Row>> {
-        let keys = self.keys;
-        let mut figures = Figure::at(Unit::NanosecondsEach, "updates", "keys", keys as f64);
+        let mut figures = Figure::at(Unit::NanosecondsEach, "updates", "keys", self.keys as f64);
         figures[0].name = "updates".to_owned();
-        let mut reads = Figure::at(Unit::NanosecondsEach, "reads", "keys", keys as f64);
+        let mut reads = Figure::at(Unit::NanosecondsEach, "reads", "keys", self.keys as f64);
         reads[0].name = "reads".to_owned();
         figures.append(&mut reads);
         let subjects = vec![Subject::new(name, role, round)];
-        let name = format!("{keys} keys");
+        let name = self.name.clone();
         Case { group: "growth", name, figures, subjects }.run(self.settings.rounds)
     }
 
@@ -105,6 +106,10 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
         let count = settings.scaled(1_000_000);
         let size = Size {
             settings,
+            name: match settings.divisor {
+                1 => format!("{}M keys", size / 1_000_000),
+                divisor => format!("{}M/{divisor} keys", size / 1_000_000),
+            },
             keys,
             updates: Writes::of(&uniform(keys, count, 2), VALUE_BYTES, 3),
             reads: uniform(keys, count, 4).iter().map(|at| key_of(*at as usize)).collect(),

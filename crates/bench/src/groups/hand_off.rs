@@ -13,13 +13,14 @@ use anyhow::{Result, anyhow};
 use disruptor::{BusySpin, Producer, Sequence};
 use sprag::ApplyConfig;
 
+use super::halves;
 use super::memory::Feed;
 use super::{Settings, VALUE_BYTES, each};
 use crate::measure::{Case, Figure, Measured, Subject};
 use crate::report::{Role, Row, Unit};
 use crate::subjects::maps::{Table, engine, filled, overwrite};
 use crate::subjects::{ASYNC_RANGE, submit_all};
-use crate::workload::{KEY_BYTES, Key, Writes, zipfian};
+use crate::workload::{KEY_BYTES, Key, Writes, uniform, zipfian};
 
 /// A write by value, as a channel carries it.
 #[derive(Clone, Copy)]
@@ -62,7 +63,17 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
     let count = settings.scaled(1_000_000);
     let writes = Writes::of(&zipfian(keys, count, 2), VALUE_BYTES, 3);
-    let writes = &writes;
+    let mut rows = peers(settings, &writes)?;
+    rows.extend(halves::of_updates(settings, "zipfian", &writes)?);
+    drop(writes);
+    let writes = Writes::of(&uniform(keys, count, 2), VALUE_BYTES, 3);
+    rows.extend(halves::of_updates(settings, "uniform", &writes)?);
+    Ok(rows)
+}
+
+/// The engine beside channels and rings.
+fn peers(settings: &Settings, writes: &Writes) -> Result<Vec<Row>> {
+    let (keys, count) = (settings.keys, writes.len());
     let fresh = || -> Table { filled(keys) };
 
     let mut raw = fresh();
@@ -176,7 +187,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     ];
     let case = Case {
         group: "hand-off",
-        name: format!("to a thread that applies, {keys} keys"),
+        name: format!("to a thread that applies, zipfian, {keys} keys"),
         figures: Figure::only(Unit::NanosecondsEach),
         subjects,
     };

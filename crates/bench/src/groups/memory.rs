@@ -10,7 +10,7 @@ use super::{Settings, TIMEOUT, VALUE_BYTES, each};
 use crate::measure::{Case, Figure, Subject};
 use crate::report::{Role, Row, Unit};
 use crate::subjects::{ASYNC_RANGE, maps, submit_all};
-use crate::workload::{Writes, zipfian};
+use crate::workload::{Writes, uniform, zipfian};
 
 /// Entries of one synchronous call.
 const RANGE: usize = 128;
@@ -39,9 +39,16 @@ impl<'a> Feed<'a> {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
-    let keys = settings.keys;
     let count = settings.scaled(1_000_000);
-    let writes = Writes::of(&zipfian(keys, count, 2), VALUE_BYTES, 3);
+    let mut rows = of_updates(settings, "zipfian", &zipfian(settings.keys, count, 2))?;
+    rows.extend(of_updates(settings, "uniform", &uniform(settings.keys, count, 2))?);
+    Ok(rows)
+}
+
+/// Updates of the keys of these numbers.
+fn of_updates(settings: &Settings, name: &str, numbers: &[u32]) -> Result<Vec<Row>> {
+    let (keys, count) = (settings.keys, numbers.len());
+    let writes = Writes::of(numbers, VALUE_BYTES, 3);
     let writes = &writes;
 
     let mut raw: maps::Table = maps::filled(keys);
@@ -115,7 +122,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     ];
     let case = Case {
         group: "memory",
-        name: format!("update, {keys} keys"),
+        name: format!("update, {name}, {keys} keys"),
         figures: Figure::only(Unit::NanosecondsEach),
         subjects,
     };

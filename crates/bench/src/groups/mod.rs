@@ -4,6 +4,7 @@ mod arrivals;
 mod durable;
 mod get;
 mod growth;
+mod halves;
 mod hand_off;
 mod memory;
 mod one_call;
@@ -47,7 +48,7 @@ impl Settings {
     pub(crate) fn of_test(dir: &Path) -> Self {
         let dir = dir.to_owned();
         let (stores, clients) = (Vec::new(), Vec::new());
-        Self { keys: 1_000, keys_max: 1_000_000, divisor: 5_000, rounds: 1, dir, stores, clients }
+        Self { keys: 1_000, keys_max: 10_000_000, divisor: 5_000, rounds: 1, dir, stores, clients }
     }
 
     /// A count of a full run, or a part of it.

@@ -16,7 +16,7 @@ use crate::latency::{Waits, figures};
 use crate::measure::{Case, Measured, Subject};
 use crate::report::{Role, Row, Unit};
 use crate::subjects::maps::{Dash, Table, engine, filled, overwrite};
-use crate::workload::{KEY_BYTES, Key, Writes, uniform};
+use crate::workload::{KEY_BYTES, Key, Writes, zipfian};
 
 /// Times `call` for each of `count` numbers.
 fn percentiles(count: usize, mut call: impl FnMut(usize) -> Result<()>) -> Result<Measured> {
@@ -32,7 +32,7 @@ fn percentiles(count: usize, mut call: impl FnMut(usize) -> Result<()>) -> Resul
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
     let count = settings.scaled(200_000);
-    let writes = Writes::of(&uniform(keys, count, 2), VALUE_BYTES, 3);
+    let writes = Writes::of(&zipfian(keys, count, 2), VALUE_BYTES, 3);
     let mut rows = inline(keys, &writes)?.run(settings.rounds)?;
     rows.extend(threaded(keys, &writes)?.run(settings.rounds)?);
     Ok(rows)

@@ -3,6 +3,7 @@
 mod bars;
 mod curves;
 mod ratios;
+mod targets;
 
 use std::fmt::Write as _;
 
@@ -27,6 +28,7 @@ pub(crate) fn page(report: &Report) -> Result<String> {
         out.push_str("<p class=\"quick\">A quick run: its figures are not for publication.</p>");
     }
     facts(&mut out, report)?;
+    targets::table(&mut out, &report.targets)?;
     ratios::table(&mut out, &report.rows)?;
     for rows in report.rows.chunk_by(|a, b| a.group == b.group) {
         group(&mut out, rows)?;
@@ -148,8 +150,12 @@ mod tests {
 
     #[test]
     fn the_page_has_every_row_and_the_losses_before_the_wins() {
-        let report =
-            Report { machine: Machine::here(std::path::Path::new(".")), quick: true, rows: rows() };
+        let report = Report {
+            machine: Machine::here(std::path::Path::new(".")),
+            quick: true,
+            targets: Vec::new(),
+            rows: rows(),
+        };
         let page = page(&report).unwrap();
         let (lost, won) = (page.find("<td>lost</td>").unwrap(), page.find("<td>won</td>").unwrap());
         assert!(lost < won);
@@ -167,6 +173,7 @@ mod tests {
         let report = Report {
             machine: Machine::here(std::path::Path::new(".")),
             quick: false,
+            targets: Vec::new(),
             rows: Vec::new(),
         };
         assert!(page(&report).unwrap().ends_with("</html>\n"));

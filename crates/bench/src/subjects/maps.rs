@@ -128,10 +128,14 @@ pub(crate) fn overwrite_dash(map: &Dash, key: &Key, value: &[u8]) {
     }
 }
 
+/// A machine in memory that was made for so many keys.
+pub(crate) fn machine_of(keys: usize) -> Result<MemoryStateMachine> {
+    Ok(MemoryStateMachine::new(MemoryConfig::default().expected_keys(keys))?)
+}
+
 /// An engine in memory with every key in it, made for so many keys.
 pub(crate) fn engine(keys: usize, config: ApplyConfig) -> Result<ApplyManager<MemoryStateMachine>> {
-    let machine = MemoryStateMachine::new(MemoryConfig::default().expected_keys(keys))?;
-    let manager = ApplyManager::new(machine, config)?;
+    let manager = ApplyManager::new(machine_of(keys)?, config)?;
     let mut next = 1;
     for piece in pieces(keys, VALUE_BYTES) {
         submit_all(&manager, &piece.entries(next))?;

@@ -63,6 +63,8 @@ pub(crate) struct Outcome {
     pub(crate) leader_syncs: f64,
     /// Syncs of one follower.
     pub(crate) follower_syncs: f64,
+    /// Syncs of all nodes in the time that is measured, those of stores that do not know left out.
+    pub(crate) node_syncs: u64,
     /// Bytes given to the kernel's write calls, of one node.
     pub(crate) written_bytes: f64,
     /// Processor time of the three nodes and of the clients.
@@ -318,7 +320,12 @@ impl Reading {
 }
 
 impl Outcome {
-    #[allow(clippy::cast_precision_loss, reason = "counts of a round are far below 2^53")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "counts of a round are whole numbers far below 2^53"
+    )]
     fn of(before: &Reading, after: &Reading, writes: u64, times_us: &mut [u32]) -> Result<Self> {
         times_us.sort_unstable();
         let at = |part: usize| {
@@ -329,6 +336,8 @@ impl Outcome {
         let of_command = |amount: f64| amount / writes as f64;
         let syncs = |node: usize| of_command(after.syncs[node] - before.syncs[node]);
         let followers = (1..before.syncs.len()).map(syncs);
+        let of_node = |node: usize| after.syncs[node] - before.syncs[node];
+        let known = (0..before.syncs.len()).map(of_node).filter(|syncs| !syncs.is_nan());
         let written_bytes =
             (after.written_bytes - before.written_bytes) as f64 / before.syncs.len() as f64;
         Ok(Self {
@@ -337,6 +346,7 @@ impl Outcome {
             p99_us: at(99).ok_or_else(none)?,
             leader_syncs: syncs(0),
             follower_syncs: followers.sum::<f64>() / (NODES - 1) as f64,
+            node_syncs: known.sum::<f64>() as u64,
             written_bytes: of_command(written_bytes),
             processor_us: of_command((after.processor - before.processor).as_secs_f64() * 1e6),
         })
