@@ -24,7 +24,7 @@ use crate::log::queue::LogQueue;
 use crate::log::recovery::files::{ForeignFiles, list_files};
 use crate::log::recovery::older::OlderMeta;
 use crate::log::recovery::scan::{CutReport, ScanOptions, ScanResult, scan};
-use crate::log::segment::SegmentFiles;
+use crate::log::segment::{SegmentFile, SegmentFiles};
 use crate::log::settings::LogSettings;
 use crate::log::writer::{LogWriter, WriterConfig, WriterPosition, WriterShared};
 use crate::log::{Log, RecoveryReport, Writing};
@@ -476,7 +476,8 @@ impl LogOpening {
             files.let_go(*number);
         }
         let files = Arc::new(files);
-        let (file, file_bytes) = files.take_last(segment).map_err(OpenError::before_start)?;
+        let (SegmentFile { file, is_blank }, file_bytes) =
+            files.take_last(segment).map_err(OpenError::before_start)?;
         let used = usize::try_from(tail.offset).map_err(|_| too_long())?;
         let mut content = vec![0; used];
         let read = file.read_at(&mut content, 0).map_err(error("reading"))?;
@@ -499,6 +500,7 @@ impl LogOpening {
             segment,
             file,
             file_bytes,
+            is_blank,
             written_bytes: used,
             chain: tail.chain,
             sequence,

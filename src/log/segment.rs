@@ -50,9 +50,17 @@ pub(crate) struct SegmentFiles {
     ready: Mutex<Ready>,
 }
 
+/// The file of a segment, to be written to.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Whether its space is reserved only: none of it was written before.
+    pub(crate) is_blank: bool,
+}
+
 #[derive(Debug, Default)]
 struct Ready {
-    next: Option<(SegmentNumber, Arc<dyn DiskFile>)>,
+    next: Option<(SegmentNumber, SegmentFile)>,
     /// Highest segment number taken. A late `prepare` for it or a lower one does nothing.
     taken: Option<SegmentNumber>,
 }
@@ -125,7 +133,7 @@ impl SegmentFiles {
     }
 
     /// The file of segment `number`, durable with its directory entry and all of its space.
-    pub(crate) fn take(&self, number: SegmentNumber) -> Result<Arc<dyn DiskFile>, Poison> {
+    pub(crate) fn take(&self, number: SegmentNumber) -> Result<SegmentFile, Poison> {
         let mut ready = self.ready.lock();
         ready.taken = Some(number);
         self.last_taken.store(number, Ordering::Relaxed);
@@ -141,16 +149,13 @@ impl SegmentFiles {
 
     /// The file of segment `number`, in which the log ends at opening, and its length. An existing
     /// file keeps its length, and a new one is short: see [`SegmentFiles::grow`].
-    pub(crate) fn take_last(
-        &self,
-        number: SegmentNumber,
-    ) -> Result<(Arc<dyn DiskFile>, u64), Poison> {
+    pub(crate) fn take_last(&self, number: SegmentNumber) -> Result<(SegmentFile, u64), Poison> {
         self.ready.lock().taken = Some(number);
         self.last_taken.store(number, Ordering::Relaxed);
         let file = self.reserve(number, FIRST_BYTES.min(self.segment_bytes));
         let creating = |source| io_poison("creating", number, source);
         let file = self.settle(number, file.map_err(creating)?)?;
-        let bytes = file.len().map_err(creating)?;
+        let bytes = file.file.len().map_err(creating)?;
         Ok((file, bytes))
     }
 
@@ -232,18 +237,21 @@ impl SegmentFiles {
     }
 
     /// Space is reserved, not written. Zero-filling the next segment beside the log writer cost
-    /// half of the throughput, and gained nothing measurable on a single sync
-    /// (`docs/benchmarks.md`).
+    /// half of the throughput (`docs/benchmarks.md`). The log writer writes zeros ahead of small
+    /// groups itself.
     ///
     /// A new file has `bytes` bytes, and an existing one has no fewer.
-    fn reserve(&self, number: SegmentNumber, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    fn reserve(&self, number: SegmentNumber, bytes: u64) -> io::Result<SegmentFile> {
         let name = segment_name(number);
         let file = match self.disk.open(&name, Access::Write) {
             // The file does not exist. Otherwise it was made ready before and not used, or the log
             // ends in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.recycle(&name) {
                 Some(file) => file,
-                None => return self.create(&name, bytes),
+                None => {
+                    let file = self.create(&name, bytes)?;
+                    return Ok(SegmentFile { file, is_blank: true });
+                }
             },
             other => other?,
         };
@@ -253,7 +261,7 @@ impl SegmentFiles {
         }
         // A recycled file may have holes after a sparse copy. `allocate` fills them.
         file.allocate(bytes.max(file.len()?))?;
-        Ok(file)
+        Ok(SegmentFile { file, is_blank: false })
     }
 
     /// Makes a new file with all of its space, or none. A full file system may have given a part,
@@ -340,12 +348,8 @@ impl SegmentFiles {
     }
 
     /// Makes a file durable, with its directory entry.
-    fn settle(
-        &self,
-        number: SegmentNumber,
-        file: Arc<dyn DiskFile>,
-    ) -> Result<Arc<dyn DiskFile>, Poison> {
-        let synced = file.sync_data().and_then(|()| self.disk.sync_dir());
+    fn settle(&self, number: SegmentNumber, file: SegmentFile) -> Result<SegmentFile, Poison> {
+        let synced = file.file.sync_data().and_then(|()| self.disk.sync_dir());
         synced.map_err(|source| io_poison("syncing", number, source))?;
         Ok(file)
     }
@@ -390,10 +394,10 @@ mod tests {
         let (file, bytes) = files.take_last(segment(1)).unwrap();
         assert_eq!(bytes, FIRST_BYTES);
         let ends = [1, FIRST_BYTES + 1, 300 << 10, 2 << 20, 4 << 20];
-        let lengths = ends.map(|end| files.grow(segment(1), &*file, end));
+        let lengths = ends.map(|end| files.grow(segment(1), &*file.file, end));
         assert_eq!(lengths, [64 << 10, 256 << 10, 1 << 20, 4 << 20, 4 << 20]);
-        assert_eq!(file.len().unwrap(), 4 << 20);
-        assert_eq!(files.take(segment(2)).unwrap().len().unwrap(), 4 << 20);
+        assert_eq!(file.file.len().unwrap(), 4 << 20);
+        assert_eq!(files.take(segment(2)).unwrap().file.len().unwrap(), 4 << 20);
     }
 
     #[test]

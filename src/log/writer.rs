@@ -5,6 +5,7 @@
 //! also run it, and the simulator drives it from one thread.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,19 +13,21 @@ use std::time::Duration;
 use super::compact::SegmentStart;
 use super::format::{DatabaseId, FrameHeader, FrameKind, chain_of};
 use super::queue::{ClosedFrame, LogQueue};
-use super::segment::{SegmentFiles, io_poison};
+use super::segment::{SegmentFile, SegmentFiles, io_poison};
 use super::times::LogTimes;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::disk::names::segment_name;
-use crate::disk::{Completion, DiskFile, LogWrite, Watch, WriteFailure, WriteQueue};
+use crate::disk::{Completion, DiskFile, LogWrite, RING_BACKEND, Watch, WriteFailure, WriteQueue};
 use crate::error::{Poison, is_out_of_descriptors};
 use crate::image::Image;
 use crate::numbers::{FrameSequence, Mark, SegmentNumber};
 use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::progress::watermark::Progress;
 
+mod ahead;
 mod shared;
+use ahead::Ahead;
 pub(crate) use shared::WriterShared;
 
 /// Divisor of a segment: the next segment is made ready when this part of the current one is
@@ -56,6 +59,8 @@ pub(crate) struct WriterPosition {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Length of the file, for which space is reserved. The log's first file begins short.
     pub(crate) file_bytes: u64,
+    /// Whether none of the file was written before.
+    pub(crate) is_blank: bool,
     /// Number of written bytes of the segment.
     pub(crate) written_bytes: usize,
     /// Checksum of the last frame.
@@ -115,6 +120,7 @@ pub(crate) struct LogWriter {
     table: Arc<SegmentTable>,
     clock: Clock,
     position: WriterPosition,
+    ahead: Ahead,
     /// A frame taken off the queue that belongs to the next group.
     carried: Option<ClosedFrame>,
     in_flight: VecDeque<Group>,
@@ -151,8 +157,11 @@ impl LogWriter {
         shared.segment.store(position.segment, Ordering::Release);
         let completed = (position.sequence, mark);
         let synced_at = clock.now();
+        let mut ahead = Ahead::new(files.segment_bytes());
+        ahead.begin(position.is_blank);
         Self {
             config,
+            ahead,
             frames,
             shared,
             queue,
@@ -325,6 +334,7 @@ impl LogWriter {
         if end as u64 * PREPARE_PART > self.files.segment_bytes() {
             self.files.want(self.position.segment.next());
         }
+        self.write_ahead(start as u64..end as u64)?;
         let bytes = Image::slice(&image, start, end)
             .ok_or_else(|| Poison::internal("a group reaches past its completed frames"))?;
         let synced = match self.config.durability {
@@ -350,6 +360,18 @@ impl LogWriter {
         let (offset, watch) = (start as u64, Watch(self.clock.clone()));
         self.queue.submit(LogWrite { token, file, offset, bytes, sync: synced, watch });
         Ok(true)
+    }
+
+    /// Writes zeros behind a group that is about to be written, if it is time for that. The group's
+    /// sync covers them.
+    fn write_ahead(&mut self, group: Range<u64>) -> Result<(), Poison> {
+        // A write in flight may not be waited for, and without a sync no group waits for extents.
+        if !self.in_flight.is_empty() || self.config.durability != Durability::Sync {
+            return Ok(());
+        }
+        let WriterPosition { segment, file, file_bytes, .. } = &self.position;
+        let written = self.ahead.write(&**file, group, *file_bytes);
+        written.map_err(|source| io_poison("writing", *segment, source))
     }
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.
@@ -506,7 +528,10 @@ impl LogWriter {
             }
         };
         self.shared.times.segment_wait.record(self.clock.now().saturating_sub(began));
+        let SegmentFile { file: next, is_blank } = next;
         let file = std::mem::replace(&mut self.position.file, next);
+        self.position.is_blank = is_blank;
+        self.ahead.begin(is_blank);
         self.position.file_bytes = self.files.segment_bytes();
         let ended = std::mem::replace(&mut self.position.segment, segment);
         let bytes = std::mem::replace(&mut self.position.written_bytes, 0);

@@ -38,3 +38,4 @@ mod snapshot_damage;
 mod snapshots;
 mod truncations;
 mod world;
+mod zeros_ahead;
