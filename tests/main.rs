@@ -23,6 +23,7 @@ mod log_races;
 mod opening;
 mod options;
 mod order_and_progress;
+mod overlap;
 mod own_state;
 mod propose;
 mod reading_beside;

@@ -9,6 +9,7 @@
     reason = "tests; each file uses its own part of this"
 )]
 
+pub mod acting_disk;
 pub mod files;
 pub mod frames;
 pub mod generate;

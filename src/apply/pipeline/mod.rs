@@ -26,6 +26,9 @@ pub(crate) mod worker;
 
 pub(crate) mod staging;
 
+// While the log is synced, or before it.
+pub(crate) mod overlap;
+
 // While nothing is applied.
 pub(crate) mod pause;
 

@@ -150,7 +150,9 @@ impl<M: StateMachine> Pipeline<M> {
                     let may_inline = self.config.inline_apply
                         && !self.pauses.is_any()
                         && self.may_commit_inline();
-                    let inline = mode == Mode::Sync && may_inline && idle;
+                    // Of a long range, the workers apply the entries while the caller syncs them.
+                    let inline =
+                        mode == Mode::Sync && may_inline && idle && !self.overlaps(new.len());
                     // A synchronous caller of a machine over a storage does not wait for a batch to
                     // fill.
                     let is_awaited =

@@ -5,6 +5,7 @@
 //! an idle worker; only the worker's post does, once it is locked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -12,6 +13,7 @@ use crate::apply::counters::Counters;
 use crate::apply::desks::views::reach_view_token;
 use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
+use crate::apply::pipeline::overlap::EntryTime;
 use crate::apply::pipeline::ring::Rings;
 use crate::apply::pipeline::staging::Staged;
 use crate::apply::pipeline::times::RangeSampling;
@@ -45,6 +47,8 @@ pub(crate) struct Worker {
     ranges: CachePadded<AtomicU64>,
     /// Durations of ranges. Recorded by the holder of the state.
     times: TimeRecorder,
+    /// Expected time of an entry. Noted by the holder of the state.
+    entry_time: EntryTime,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +94,7 @@ impl Workers {
             cursor: CachePadded::new(AtomicMark::new(applied_mark)),
             ranges: CachePadded::new(AtomicU64::new(0)),
             times: TimeRecorder::default(),
+            entry_time: EntryTime::default(),
         };
         Self { posts: (0..count).map(worker).collect(), rings: Rings::new(count, ranges) }
     }
@@ -134,6 +139,15 @@ impl Workers {
         let mut all = TimeHistogram::default();
         self.posts.iter().for_each(|worker| all.add(&worker.times.histogram()));
         all
+    }
+
+    /// Expected time of all workers together for `entries` entries.
+    #[inline]
+    pub(in crate::apply) fn expected_time(&self, entries: u64) -> Duration {
+        // A sum that saturates is long enough for any decision.
+        let sum =
+            |sum: Duration, worker: &Worker| sum.saturating_add(worker.entry_time.of(entries));
+        self.posts.iter().fold(Duration::ZERO, sum)
     }
 
     /// Whether no thread has a worker's post at the moment.
@@ -263,6 +277,7 @@ impl<M: StateMachine> Applying<'_, M> {
         if let Some(began) = began {
             let took = self.latency.since(began);
             worker.times.record(took);
+            worker.entry_time.note(took, range.count);
             state.sampling.timed(took);
         }
         Ok(rejected)
