@@ -19,7 +19,6 @@ use crate::contract::value::Value;
 use crate::contract::view::{Head, View};
 use crate::entry::{LogId, Rejection, Reply};
 use crate::error::{Fatal, Poison, ReadError, SnapshotError};
-use crate::numbers::SegmentNumber;
 use crate::places::table::SegmentHold;
 use crate::poison::PoisonCell;
 use crate::ranges::partition::{Footprint, Partition, hash_part};
@@ -132,30 +131,6 @@ impl<C: Cell> KeyValue<C> {
         }
         entries.sort_unstable_by(|(one, _): &(Bytes, Value), (other, _)| one.cmp(other));
         Ok(entries)
-    }
-
-    /// Points every key whose value is in the log before segment `below`, or in an older snapshot,
-    /// to `snapshot`, which has all of these values. Apply continues meanwhile.
-    pub(crate) fn repoint(
-        &self,
-        snapshot: &Snapshot,
-        pieces: &[PieceNumber],
-        below: SegmentNumber,
-    ) -> Result<(), SnapshotError> {
-        for (chunk, piece) in pieces.iter().copied().enumerate() {
-            for located in snapshot.chunk_records(chunk)? {
-                let (key, offset, len) = located?;
-                let hash = self.store.hash(key);
-                self.store.update(hash, key, 0, |cell| {
-                    // A key written since then refers to the part of the log that stays.
-                    if let Some(cell) = cell {
-                        cell.repoint(PiecePlace { piece, offset, len }, below);
-                    }
-                    (Change::Keep, ())
-                });
-            }
-        }
-        Ok(())
     }
 
     /// See [`Views`](crate::contract::view::Views).

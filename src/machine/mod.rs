@@ -18,6 +18,7 @@ mod persistent;
 #[doc(hidden)]
 pub mod probe;
 mod reads;
+mod repoint;
 pub(crate) mod sorted;
 pub mod storage;
 mod store;
