@@ -74,8 +74,10 @@ pub enum Durability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoBackend {
-    /// [`IoBackend::Pwrite`] in every durability mode: it is faster for a waiting caller with small
-    /// groups. Flat out and with large values, [`IoBackend::Uring`] is (`docs/benchmarks.md`).
+    /// The one of the other two that was faster of late on this disk, for short groups and for long
+    /// ones apart. The log begins with [`IoBackend::Pwrite`], and tries the other way for a few
+    /// groups from time to time (`docs/operating.md`). Without a sync of each group, and where a
+    /// ring is refused, it is [`IoBackend::Pwrite`].
     #[default]
     Auto,
     /// An io_uring, past the page cache, with several writes in flight. Where the kernel, a
@@ -580,16 +582,6 @@ impl PersistentConfig {
     pub fn io_uring_refused(mut self, refused: bool) -> Self {
         self.io_uring_refused = refused;
         self
-    }
-
-    /// The back-end that is tried first.
-    pub(crate) fn io_tried(&self) -> IoBackend {
-        match self.io {
-            // pwrite is faster with one small group in flight, and equal flat out. The ring wins
-            // with large values (`docs/benchmarks.md`).
-            IoBackend::Auto => IoBackend::Pwrite,
-            asked => asked,
-        }
     }
 
     /// Memory of the machine without keys and values, in bytes: the images of its segments.

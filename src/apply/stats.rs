@@ -77,7 +77,7 @@ pub struct ApplyStats {
     /// others were woken.
     pub wakers_panicked: u64,
     /// The I/O back-end in use: `io_uring`, `pwrite`, `simulated`, or `memory` for a machine
-    /// without a log.
+    /// without a log. Under [`IoBackend::Auto`](crate::IoBackend::Auto) it may change.
     pub io_backend: &'static str,
     /// Reason why the back-end is not the one asked for; `None` if it is.
     pub io_fallback: Option<String>,

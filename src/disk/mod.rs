@@ -25,6 +25,7 @@ use crate::hook::Hook;
 use crate::image::ImageSlice;
 use holders::Holders;
 
+mod auto;
 pub(crate) mod frozen;
 pub(crate) mod holders;
 mod limits;
@@ -41,6 +42,8 @@ mod uring;
 #[cfg(test)]
 mod tests;
 
+/// The name of the back-end that writes through an io_uring.
+pub(crate) const RING_BACKEND: &str = "io_uring";
 /// The file that carries the directory's lock.
 pub(crate) const LOCK_FILE: &str = "LOCK";
 

@@ -16,6 +16,7 @@ use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use rustix::process::geteuid;
 
 use self::lock::Held;
+use super::auto::AutoQueue;
 use super::holders::Holders;
 use super::limits::{Reserve, bytes_within_limit, check_file_end};
 use super::names::claimed_by;
@@ -107,26 +108,24 @@ impl RealDisk {
         self.io = (tried, uring_refused);
         self
     }
+}
 
-    #[cfg(all(target_os = "linux", feature = "uring"))]
-    fn uring(&self, refused: bool) -> io::Result<UringQueue> {
-        if refused {
-            return Err(Errno::PERM.into());
-        }
-        let directory = &self.held.directory;
-        let flags = OFlags::RDONLY | OFlags::DIRECT | FILE_FLAGS;
-        fs::openat(directory, LOCK_FILE, flags, Mode::empty()).map_err(|error| {
-            io::Error::other(format!("no writing past the page cache: {error}"))
-        })?;
-        UringQueue::new()
+#[cfg(all(target_os = "linux", feature = "uring"))]
+fn make_ring(held: &Held, refused: bool) -> io::Result<UringQueue> {
+    if refused {
+        return Err(Errno::PERM.into());
     }
+    let flags = OFlags::RDONLY | OFlags::DIRECT | FILE_FLAGS;
+    fs::openat(&held.directory, LOCK_FILE, flags, Mode::empty())
+        .map_err(|error| io::Error::other(format!("no writing past the page cache: {error}")))?;
+    UringQueue::new()
+}
 
-    /// Refuses, as a kernel may. The reason is in the stats.
-    #[cfg(not(all(target_os = "linux", feature = "uring")))]
-    fn uring(&self, _refused: bool) -> io::Result<PwriteQueue> {
-        let missing = "the program has the engine without the feature `uring`, or is not for Linux";
-        Err(io::Error::new(io::ErrorKind::Unsupported, missing))
-    }
+/// Refuses, as a kernel may. The reason is in the stats.
+#[cfg(not(all(target_os = "linux", feature = "uring")))]
+fn make_ring(_held: &Held, _refused: bool) -> io::Result<PwriteQueue> {
+    let missing = "the program has the engine without the feature `uring`, or is not for Linux";
+    Err(io::Error::new(io::ErrorKind::Unsupported, missing))
 }
 
 fn failed(action: &'static str, file: &str, error: Errno) -> OpenError {
@@ -375,10 +374,17 @@ impl Disk for RealDisk {
     fn queue(&self) -> io::Result<Box<dyn WriteQueue>> {
         self.check_writable()?;
         let (tried, refused) = self.io;
-        if tried == IoBackend::Pwrite {
-            return Ok(Box::new(PwriteQueue::new()));
+        let plain = || Box::new(PwriteQueue::new());
+        match tried {
+            IoBackend::Pwrite => return Ok(plain()),
+            IoBackend::Auto => {
+                let held = Arc::clone(&self.held);
+                let ring = move || Ok(Box::new(make_ring(&held, refused)?) as Box<dyn WriteQueue>);
+                return Ok(Box::new(AutoQueue::new(plain(), Box::new(ring))));
+            }
+            IoBackend::Uring => {}
         }
-        match self.uring(refused) {
+        match make_ring(&self.held, refused) {
             Ok(queue) => Ok(Box::new(queue)),
             Err(error) => {
                 tell(|| {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use self::ring::{BLOCK_BYTES, Blocks, Done, Ring};
 use super::limits::check_file_end;
 use super::pwrite::perform;
-use super::{Completion, LogWrite, WriteFailure, WriteQueue};
+use super::{Completion, LogWrite, RING_BACKEND, WriteFailure, WriteQueue};
 
 mod ring;
 #[cfg(test)]
@@ -284,7 +284,7 @@ fn blocks(write: &LogWrite, part: &Part, alone: bool) -> Option<Blocks> {
 
 impl WriteQueue for UringQueue {
     fn backend(&self) -> &'static str {
-        "io_uring"
+        RING_BACKEND
     }
 
     fn depth(&self) -> usize {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{CommitMode, CompactionPolicy, Contiguity, Durability};
-use crate::disk::Disk;
+use crate::disk::{Disk, RING_BACKEND};
 use crate::error::{LogError, OpenError, Poison};
 use crate::numbers::FrameSequence;
 use crate::poison::PoisonCell;
@@ -104,7 +104,7 @@ pub(crate) struct Writing {
     pub(crate) shared: Arc<WriterShared>,
     pub(crate) files: Arc<SegmentFiles>,
     pub(crate) pool: Arc<ImagePool>,
-    /// The name of the I/O back-end.
+    /// The name of the I/O back-end at opening.
     pub(crate) backend: &'static str,
     /// Reason why it is not the one asked for.
     pub(crate) io_fallback: Option<String>,
@@ -189,7 +189,12 @@ impl Log {
 
     /// The name of the I/O back-end in use.
     pub(crate) fn backend(&self) -> &'static str {
-        self.writing.as_ref().map_or("read-only", |writing| writing.backend)
+        match &self.writing {
+            // An engine that chooses by itself began with another.
+            Some(writing) if writing.shared.by_ring.load(Ordering::Relaxed) => RING_BACKEND,
+            Some(writing) => writing.backend,
+            None => "read-only",
+        }
     }
 
     /// Reason why it is not the one asked for.

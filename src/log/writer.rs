@@ -229,6 +229,7 @@ impl LogWriter {
         let mut worked = self.complete(progress, true)?;
         while self.complete(progress, false)? {}
         self.shared.in_flight.store(!self.in_flight.is_empty(), Ordering::Release);
+        self.shared.by_ring.store(self.queue.backend() == RING_BACKEND, Ordering::Relaxed);
         if !worked {
             self.frames.want_close();
         }

@@ -62,7 +62,7 @@ impl PersistentStateMachine {
     /// rest.
     pub fn open(config: PersistentConfig) -> Result<Self, OpenError> {
         let disk = RealDisk::open(&config.path, OpenMode::Write { create: config.create })?;
-        let disk = disk.with_io(config.io_tried(), config.io_uring_refused);
+        let disk = disk.with_io(config.io, config.io_uring_refused);
         Self::open_on(Arc::new(disk), config, true)
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct WriterShared {
     pub(crate) waits_for_time: AtomicBool,
     /// Whether a step ended with writes in flight, so that a thread must take the next step.
     pub(crate) in_flight: AtomicBool,
+    /// Whether the last group went through an io_uring.
+    pub(crate) by_ring: AtomicBool,
     /// The starts of the segments.
     pub(crate) starts: SegmentStarts,
     /// The segment that the log writer writes to.
