@@ -6,10 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::acting_disk::ActingDisk;
+use crate::common::io::config;
 use crate::common::machines::Hooked;
 use crate::common::{LONG, apply_config};
 use sprag::testing::SimDisk;
-use sprag::{ApplyManager, Entry, Fatal, PersistentConfig, PersistentStateMachine};
+use sprag::{ApplyManager, Entry, Fatal, PersistentStateMachine};
 
 /// Time of the machine for an entry: far longer than the wake of a worker.
 const SLOW: Duration = Duration::from_micros(200);
@@ -46,7 +47,7 @@ fn a_slow_range_is_applied_while_its_call_syncs_and_acknowledged_after_both() {
     let disk = ActingDisk::new(SimDisk::new(1).open(true).unwrap())
         .at_sync(move || assert!(syncing.come(1), "no entry is applied while it is synced"));
     let machine =
-        PersistentStateMachine::open_on_disk(Arc::new(disk), PersistentConfig::new("")).unwrap();
+        PersistentStateMachine::open_on_disk(Arc::new(disk), config("simulated")).unwrap();
     let machine = Hooked::new(machine, move |_range, _partition| {
         thread::sleep(SLOW);
         let met = applying.come(0);

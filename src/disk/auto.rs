@@ -49,7 +49,7 @@ impl Way {
     }
 }
 
-/// What is known of the groups of one kind.
+/// Figures of the groups of one kind, and the way that follows from them.
 #[derive(Debug)]
 struct Choice {
     way: Way,

@@ -10,7 +10,7 @@ const VALUE: [u8; 30_000] = [7; 30_000];
 
 /// Options whose segments are long enough for zeros.
 fn config(segment_bytes: usize) -> PersistentConfig {
-    PersistentConfig::new("").segment_bytes(segment_bytes)
+    PersistentConfig::new("simulated").segment_bytes(segment_bytes)
 }
 
 /// Puts entries, each synced before the next one, until one fails. Returns the last index that was

@@ -144,10 +144,9 @@ impl Workers {
     /// Expected time of all workers together for `entries` entries.
     #[inline]
     pub(in crate::apply) fn expected_time(&self, entries: u64) -> Duration {
+        let times = self.posts.iter().map(|worker| worker.entry_time.of(entries));
         // A sum that saturates is long enough for any decision.
-        let sum =
-            |sum: Duration, worker: &Worker| sum.saturating_add(worker.entry_time.of(entries));
-        self.posts.iter().fold(Duration::ZERO, sum)
+        times.fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Whether no thread has a worker's post at the moment.

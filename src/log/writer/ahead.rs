@@ -65,8 +65,7 @@ impl Ahead {
         let mut at = due.start;
         while at < due.end {
             let len = self.zeros.len().min(to_usize(due.end - at));
-            let zeros = self.zeros.get(..len).unwrap_or_default();
-            file.write_all_at(zeros, at)?;
+            file.write_all_at(&self.zeros[..len], at)?;
             at += len as u64;
         }
         self.written_to = Some(due.end);
