@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::clock::Clock;
-use crate::disk::{Access, Disk as _, DiskFile, Watch};
+use crate::disk::{Access, DiskFile, Watch};
 use crate::image::Image;
 use crate::numbers::SegmentNumber;
 use crate::testing::SimDisk;

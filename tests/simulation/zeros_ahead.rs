@@ -6,7 +6,7 @@ use sprag::{ApplyConfig, Entry, PersistentConfig, PersistentStateMachine};
 
 const CALLS: u64 = 14;
 /// Entries of a few blocks: the log's first file grows twice.
-const VALUE: [u8; 30_000] = [7; 30_000];
+static VALUE: [u8; 30_000] = [7; 30_000];
 
 /// Options whose segments are long enough for zeros.
 fn config(segment_bytes: usize) -> PersistentConfig {

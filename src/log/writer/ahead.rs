@@ -88,7 +88,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::disk::{Access, Disk as _};
+    use crate::disk::Access;
     use crate::testing::SimDisk;
 
     const FILE_BYTES: u64 = 8 << 20;
