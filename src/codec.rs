@@ -472,6 +472,13 @@ pub fn decode(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError
     Ok((payload, raw.len()))
 }
 
+/// Decodes a put; `None` for any other entry. A large [`PayloadRef`] is not moved.
+#[inline]
+pub(crate) fn decode_put(bytes: Encoded<'_>) -> Option<CommandRef<'_>> {
+    // `decode` says what is wrong with bytes that are no entry.
+    Raw::read(bytes).ok().filter(|raw| raw.kind == PUT).map(|raw| raw.put())
+}
+
 /// Decodes as [`decode`] does, and also decodes every command of a batch once. Recovery calls it
 /// before it trusts a frame.
 pub fn decode_deep(bytes: Encoded<'_>) -> Result<(PayloadRef<'_>, usize), DecodeError> {
@@ -528,10 +535,15 @@ impl<'a> Raw<'a> {
     }
 
     #[inline]
+    fn put(&self) -> CommandRef<'a> {
+        CommandRef::Put { key: self.key, value: self.area.value() }
+    }
+
+    #[inline]
     fn command(&self) -> Result<CommandRef<'a>, DecodeError> {
         let key = self.key;
         match self.kind {
-            PUT => Ok(CommandRef::Put { key, value: self.area.value() }),
+            PUT => Ok(self.put()),
             DELETE if self.area.is_empty() => Ok(CommandRef::Delete { key }),
             INCREMENT => {
                 let by = self.area.bytes().try_into();

@@ -116,11 +116,22 @@ pub struct Entries<'a> {
     next: u32,
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<EntryRef<'a>, Fatal>;
+/// An entry of a range before it is decoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located<'a> {
+    pub(crate) index: u64,
+    /// Position in the range, from 0.
+    pub(crate) position: u32,
+    /// The hash of its footprint.
+    pub(crate) hash: u64,
+    /// The entry, and what follows it in the frame.
+    pub(crate) encoded: Encoded<'a>,
+}
 
+impl<'a> Entries<'a> {
+    /// The next entry, which the caller decodes.
     #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    pub(crate) fn locate(&mut self) -> Option<Result<Located<'a>, Fatal>> {
         let range = self.range;
         while self.next < range.count {
             let position = self.next;
@@ -131,16 +142,33 @@ impl<'a> Iterator for Entries<'a> {
                 continue;
             }
             range.progress.set(index);
-            let decoded =
-                range.encoded.from(offset).and_then(|encoded| codec::decode(encoded).ok());
-            return Some(match decoded {
-                Some((payload, _)) => {
-                    Ok(EntryRef { log_id: range.first.at(index), position, hash, payload })
-                }
-                None => Err(Fatal::new("an entry in memory does not decode")),
-            });
+            let encoded = range.encoded.from(offset).ok_or_else(undecodable);
+            return Some(encoded.map(|encoded| Located { index, position, hash, encoded }));
         }
         None
+    }
+
+    /// Decodes an entry of this range.
+    #[inline]
+    pub(crate) fn decode(&self, located: &Located<'a>) -> Result<EntryRef<'a>, Fatal> {
+        let Located { index, position, hash, encoded } = *located;
+        let (payload, _) = codec::decode(encoded).map_err(|_| undecodable())?;
+        Ok(EntryRef { log_id: self.range.first.at(index), position, hash, payload })
+    }
+}
+
+#[cold]
+fn undecodable() -> Fatal {
+    Fatal::new("an entry in memory does not decode")
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<EntryRef<'a>, Fatal>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let located = self.locate()?;
+        Some(located.and_then(|located| self.decode(&located)))
     }
 }
 
@@ -166,7 +194,12 @@ impl<'a> Replies<'a> {
     /// [`Fatal`].
     #[inline]
     pub fn set(&mut self, entry: &EntryRef<'_>, reply: Reply) {
-        let index = entry.log_id.index;
+        self.set_at(entry.log_id.index, reply);
+    }
+
+    /// Sets the reply of the entry at `index`, as [`set`](Replies::set) does.
+    #[inline]
+    pub(crate) fn set_at(&mut self, index: u64, reply: Reply) {
         self.note_rejection(index, matches!(reply, Reply::Rejected(_)));
         if !self.in_flight.set_reply(index, &reply) {
             self.refuse(index, reply.as_bytes().map_or(0, <[u8]>::len));
