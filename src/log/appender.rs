@@ -22,6 +22,7 @@ use crate::error::{EntryError, Excess, OpenError, Poison, SubmitError};
 use crate::image::{Closing, HALF_HEADER_BYTES, ImageWriter};
 use crate::log::pool::ImagePool;
 use crate::numbers::{FrameSequence, Mark, SegmentNumber};
+use crate::places::spare::SpareHolders;
 use crate::places::table::SegmentTable;
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::{IndexRange, RangeKind, truncate};
@@ -115,6 +116,7 @@ pub(crate) struct Appender {
     /// Images whose entries are all submitted, with the mark from which they are free; used in
     /// memory only.
     retired: VecDeque<(Mark, SegmentNumber)>,
+    spares: SpareHolders,
     spans: Spans,
     /// Start of the submission that is being appended, by the engine's clock.
     submitted_ns: u64,
@@ -129,7 +131,7 @@ impl Appender {
         active: ImageWriter,
         to_writer: Option<Arc<LogQueue>>,
     ) -> Self {
-        let appender = Self {
+        let mut appender = Self {
             config,
             position,
             pool,
@@ -139,6 +141,7 @@ impl Appender {
             open: None,
             to_writer,
             retired: VecDeque::with_capacity(64),
+            spares: SpareHolders::default(),
             spans: Spans::new(),
             submitted_ns: 0,
         };

@@ -38,6 +38,8 @@ pub(crate) enum SegmentBytes {
     File(SegmentFile),
     /// A piece of a snapshot, read in place; no segment.
     Snapshot(ChunkSlice),
+    /// No bytes: a holder that waits for an image, in no table.
+    Spare,
 }
 
 /// Number of values in use that hold an image.
@@ -71,7 +73,7 @@ impl SegmentBytes {
         match self {
             Self::Image(image, _) => image.value(at),
             Self::Mapped(..) | Self::Snapshot(_) => self.range(at.offset() as usize, at.len()),
-            Self::File(_) => None,
+            Self::File(_) | Self::Spare => None,
         }
     }
 
@@ -81,7 +83,7 @@ impl SegmentBytes {
         match self {
             Self::Mapped(mapping, _) => mapping.get(start..start.checked_add(len)?),
             Self::Snapshot(piece) => piece.get(start..start.checked_add(len)?),
-            Self::Image(..) | Self::File(_) => None,
+            Self::Image(..) | Self::File(_) | Self::Spare => None,
         }
     }
 
@@ -105,7 +107,7 @@ impl SegmentBytes {
             Self::Image(image, _) => image.entries(extent),
             Self::Mapped(..) => self.range(start, len),
             Self::File(file) => return file.read(start, len).map(Cow::Owned),
-            Self::Snapshot(_) => None,
+            Self::Snapshot(_) | Self::Spare => None,
         };
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
@@ -118,7 +120,7 @@ impl SegmentBytes {
             Self::Image(image, _) => image.opening(extent),
             Self::Mapped(..) => self.range(start, HALF_HEADER_BYTES),
             Self::File(file) => return file.read(start, HALF_HEADER_BYTES).map(Cow::Owned),
-            Self::Snapshot(_) => None,
+            Self::Snapshot(_) | Self::Spare => None,
         };
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
@@ -130,7 +132,7 @@ impl SegmentBytes {
             Self::Image(image, _) => image.frames(start, end),
             Self::Mapped(..) => self.range(start, len),
             Self::File(file) => return file.read(start, len).map(Cow::Owned),
-            Self::Snapshot(_) => None,
+            Self::Snapshot(_) | Self::Spare => None,
         };
         bytes.map(Cow::Borrowed).ok_or(NotRead::Gone)
     }
@@ -140,7 +142,7 @@ impl SegmentBytes {
     pub(crate) fn is_complete_to(&self, end: usize) -> bool {
         match self {
             Self::Image(image, _) => image.frames(end, end).is_some(),
-            Self::Mapped(..) | Self::File(_) | Self::Snapshot(_) => true,
+            Self::Mapped(..) | Self::File(_) | Self::Snapshot(_) | Self::Spare => true,
         }
     }
 }
@@ -248,21 +250,31 @@ impl SegmentTable {
     /// Puts (or replaces) the bytes of a segment. Replaced bytes live until their last reader is
     /// done.
     pub(crate) fn set(&self, segment: SegmentNumber, bytes: SegmentBytes) {
-        self.set_at(segment.get(), bytes);
+        self.set_at(segment.get(), self.noted(bytes));
     }
 
-    fn set_at(&self, number: u32, bytes: SegmentBytes) {
+    /// Puts (or replaces) the bytes of a segment by those of a holder.
+    pub(crate) fn set_held(&self, segment: SegmentNumber, holder: Arc<SegmentBytes>) {
+        self.set_at(segment.get(), holder);
+    }
+
+    fn set_at(&self, number: u32, bytes: Arc<SegmentBytes>) {
         let Some(chunk) = self.chunks.get(number as usize / CHUNK) else { return };
         let chunk =
             chunk.get_or_init(|| (0..CHUNK).map(|_| ArcSwapOption::const_empty()).collect());
         if let Some(entry) = chunk.get(number as usize % CHUNK) {
-            entry.store(Some(self.noted(bytes)));
+            entry.store(Some(bytes));
         }
     }
 
     /// Forgets a segment; its bytes live until their last reader is done.
     pub(crate) fn remove(&self, segment: SegmentNumber) {
         self.remove_at(segment.get());
+    }
+
+    /// Forgets a segment, and returns what held its bytes; readers may have it too.
+    pub(crate) fn take(&self, segment: SegmentNumber) -> Option<Arc<SegmentBytes>> {
+        self.entry(segment.get())?.swap(None)
     }
 
     fn remove_at(&self, number: u32) {
@@ -351,7 +363,7 @@ impl SegmentTable {
         for _ in 0..PIECES_MAX {
             let number = PieceNumber::nth(self.next_piece.fetch_add(1, Ordering::Relaxed));
             if self.entry(number.get()).is_none_or(|entry| entry.load().is_none()) {
-                self.set_at(number.get(), SegmentBytes::Snapshot(piece.clone()));
+                self.set_at(number.get(), self.noted(SegmentBytes::Snapshot(piece.clone())));
                 return Some(number);
             }
         }

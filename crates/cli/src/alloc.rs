@@ -163,6 +163,38 @@ mod tests {
         assert_eq!(fewest_an_entry(machine), [0, 0], "on the log");
     }
 
+    /// Proves RES-2.
+    #[test]
+    fn a_log_in_memory_allocates_nothing_where_it_rolls_to_the_next_image() {
+        if is_run_alone_instead(
+            "a_log_in_memory_allocates_nothing_where_it_rolls_to_the_next_image",
+        ) {
+            return;
+        }
+        // Images of 1 MiB, of which each round fills 20.
+        const ROUND: u64 = 20 << 10;
+        let timeout = Duration::from_secs(60);
+        let machine = MemoryStateMachine::new(MemoryConfig::new().expected_keys(1024)).unwrap();
+        let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
+        let mut next = 1;
+        let mut round = || {
+            let before = allocations();
+            for _ in 0..ROUND {
+                let entry = Entry::put(next, 1, b"key", &[7; 1024]);
+                while manager.apply_entries(&[entry]).is_err() {
+                    std::thread::yield_now();
+                }
+                next += 1;
+            }
+            manager.flush_pending(timeout).unwrap();
+            allocations() - before
+        };
+        round();
+        let fewest = (0..5).map(|_| round()).min();
+        manager.close(timeout).unwrap();
+        assert_eq!(fewest, Some(0));
+    }
+
     #[test]
     fn an_allocation_of_another_thread_is_seen() {
         if is_run_alone_instead("an_allocation_of_another_thread_is_seen") {

@@ -1,7 +1,6 @@
 //! Moving from one segment to the next: a full one, one ended early, and a log that starts over.
 
 use std::io;
-use std::sync::Arc;
 
 use super::{Appender, SEGMENT_SLACK_BYTES};
 use crate::entry::LogId;
@@ -10,7 +9,6 @@ use crate::image::ImageWriter;
 use crate::log::meta::LogBase;
 use crate::log::terms::TermRuns;
 use crate::numbers::{Mark, SegmentNumber};
-use crate::places::table::{PinCount, SegmentBytes};
 use crate::poison::{CallerPoisons, invariant};
 
 impl Appender {
@@ -45,10 +43,9 @@ impl Appender {
         (self.active.end() >= used_min).then(|| self.active.image().segment().next())
     }
 
-    pub(super) fn show_active(&self) {
+    pub(super) fn show_active(&mut self) {
         let image = self.active.image();
-        let bytes = SegmentBytes::Image(Arc::clone(image), PinCount::default());
-        self.table.set(image.segment(), bytes);
+        self.table.set_held(image.segment(), self.spares.hold(image));
     }
 
     /// An image for the next segment, for [`Appender::start_over`]; `None` if all are in use.
@@ -101,7 +98,9 @@ impl Appender {
         while let Some((mark, segment)) = self.retired.front().copied()
             && mark <= applied_mark
         {
-            self.table.remove(segment);
+            if let Some(holder) = self.table.take(segment) {
+                self.spares.keep(holder);
+            }
             self.retired.pop_front();
         }
     }
