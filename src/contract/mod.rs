@@ -1,7 +1,8 @@
 //! The contract between the engine and a state machine.
 //!
 //! [`machine`] is what a machine does; [`staging`] and [`view`] are what it may do besides.
-//! [`value`] is what a read returns, and [`buffer`] is where a store in memory keeps it. [`run`] calls a machine and turns its failures into a poison.
+//! [`value`] is what a read returns, and [`buffer`] is where a store in memory keeps it. [`run`]
+//! calls a machine and turns its failures into a poison.
 
 pub(crate) mod buffer;
 pub(crate) mod machine;
