@@ -38,7 +38,9 @@ pub(crate) trait Found {
 pub(crate) type Outcome<'a> = Result<(Effect<'a>, Reply), BatchRejection>;
 
 /// Runs one command, which is no batch, against the current value of its key.
-#[inline]
+///
+/// It is always inlined: a caller that knows the kind of the command executes that arm only.
+#[inline(always)]
 pub(crate) fn evaluate<'a>(
     command: &CommandRef<'a>,
     found: Option<&impl Found>,
@@ -99,7 +101,7 @@ impl<C: Cell> Found for InStore<'_, C> {
 }
 
 /// Applies an effect to a slot, in place where there is a cell.
-#[inline]
+#[inline(always)]
 pub(crate) fn settle<C: Cell>(slot: Option<&mut C>, effect: Effect<'_>) -> Change<C> {
     match (effect, slot) {
         (Effect::Keep, _) => Change::Keep,

@@ -327,7 +327,7 @@ impl<C: Cell> KeyValue<C> {
 }
 
 /// Settles as [`settle`] does; while the store fills, a removal leaves a tombstone.
-#[inline]
+#[inline(always)]
 pub(super) fn settle_or_bury<C: Cell>(
     slot: Option<&mut C>,
     effect: Effect<'_>,

@@ -376,7 +376,7 @@ impl<C: Cell> KeyValue<C> {
     }
 
     /// Runs a command, with one take of the shard's lock for both look-up and change.
-    #[inline]
+    #[inline(always)]
     fn apply_command(
         &self,
         hash: u64,

@@ -130,7 +130,7 @@ pub(crate) struct Located<'a> {
 
 impl<'a> Entries<'a> {
     /// The next entry, which the caller decodes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate(&mut self) -> Option<Result<Located<'a>, Fatal>> {
         let range = self.range;
         while self.next < range.count {
