@@ -108,7 +108,7 @@ pub struct ApplyStats {
 
 impl<M: StateMachine> ApplyManager<M> {
     /// Every figure of the engine. The call is cheap, except for the machine's part (one short lock
-    /// for each 512 keys).
+    /// for each 2,048 keys).
     #[must_use]
     pub fn stats(&self) -> ApplyStats {
         self.engine.stats()

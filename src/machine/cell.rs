@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::number::{DECIMAL_BYTES_MAX, Decimal, parse};
-use super::store::{CACHE_LINE_BYTES, prefetch_line};
+use super::store::{CACHE_LINE_BYTES, Refers, prefetch_line};
 use crate::codec::place::Location;
 use crate::codec::{PiecePlace, Place, ValueRef};
 use crate::contract::buffer::Buffer;
@@ -14,14 +14,11 @@ use crate::numbers::SegmentNumber;
 use crate::places::table::{SegmentTable, TableReader};
 
 /// A value in a slot. Every method but `new` is called under the slot's shard lock.
-pub(crate) trait Cell: Clone + Send + Sync + 'static {
+pub(crate) trait Cell: Refers + Send + Sync + 'static {
     /// Data that leads from a cell to the bytes.
     type Context: Clone + fmt::Debug + Send + Sync + 'static;
     /// Data for reading many cells in a row.
     type Reader<'c>;
-
-    /// Whether writing to a cell touches memory outside of its slot.
-    const REFERS: bool;
 
     /// Makes a cell that holds `value`.
     fn new(value: ValueRef<'_>) -> Self;
@@ -64,8 +61,6 @@ pub(crate) trait Cell: Clone + Send + Sync + 'static {
     fn is_gone(&self) -> bool {
         false
     }
-    /// Prefetches the memory outside of the slot that a write to the cell will touch.
-    fn prefetch(&self) {}
     /// Makes the data for [`Cell::read_with`].
     fn reader(context: &Self::Context) -> Self::Reader<'_>;
     /// Runs `read` over the bytes as [`Cell::with`] does, in a row of many reads.
@@ -106,11 +101,20 @@ impl HeapCell {
     }
 }
 
+impl Refers for HeapCell {
+    const REFERS: bool = true;
+
+    #[inline]
+    fn prefetch(&self) {
+        let first = self.0.address();
+        prefetch_line(first);
+        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));
+    }
+}
+
 impl Cell for HeapCell {
     type Context = ();
     type Reader<'c> = ();
-
-    const REFERS: bool = true;
 
     fn new(value: ValueRef<'_>) -> Self {
         Self(Buffer::new(value.bytes))
@@ -153,13 +157,6 @@ impl Cell for HeapCell {
     #[inline]
     fn len(&self) -> usize {
         self.0.len()
-    }
-
-    #[inline]
-    fn prefetch(&self) {
-        let first = self.0.address();
-        prefetch_line(first);
-        prefetch_line(first.wrapping_add(CACHE_LINE_BYTES));
     }
 
     #[inline]
@@ -213,11 +210,13 @@ impl PlaceCell {
     }
 }
 
+impl Refers for PlaceCell {
+    const REFERS: bool = false;
+}
+
 impl Cell for PlaceCell {
     type Context = Arc<SegmentTable>;
     type Reader<'c> = TableReader<'c>;
-
-    const REFERS: bool = false;
 
     fn new(value: ValueRef<'_>) -> Self {
         Self::Place(value.place)

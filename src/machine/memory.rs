@@ -57,7 +57,7 @@ impl MemoryConfig {
 
     /// Sets the expected number of keys, default 1,024. The machine takes the tables for them at
     /// once: at most about 90 bytes a key, from 100,000 keys on. Hardly a shard ever grows. More
-    /// keys work too, with a short stall whenever a shard of at most about 512 keys grows.
+    /// keys work too, with a short stall whenever a shard of at most about 2,048 keys grows.
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys;
         self

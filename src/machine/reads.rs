@@ -69,7 +69,7 @@ macro_rules! key_value_reads {
             }
 
             /// Number of keys with a value: exact while nothing is being applied. The call takes a
-            /// moment for each 512 keys. After an opening from a snapshot, it first puts the rest
+            /// moment for each 2,048 keys. After an opening from a snapshot, it first puts the rest
             /// of that into the store.
             ///
             /// # Errors

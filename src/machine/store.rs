@@ -17,9 +17,9 @@ use foldhash::quality::{FixedState, FoldHasher};
 use super::capture::{Capture, ShardCopy};
 use crate::ranges::partition::HASH_PARTS;
 
-/// Most keys that a shard is made for: few enough that growing it, or copying it for a view, is a
-/// short stall.
-const SHARD_KEYS_MAX: usize = 512;
+/// Most keys that a shard is made for. They are few enough that growing it, or copying it for a
+/// view, is a short stall. They are enough that a core's caches hold the locks of a million keys.
+const SHARD_KEYS_MAX: usize = 2048;
 
 const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "a hash is used as a usize");
 const _: () = assert!(size_of::<Key>() == 24);
@@ -51,6 +51,15 @@ macro_rules! slots {
             (key, cell.get())
         })
     }};
+}
+
+/// A cell, which may refer to memory outside of its slot.
+pub(crate) trait Refers: Clone {
+    /// Whether writing to a cell, or copying it, touches such memory.
+    const REFERS: bool;
+
+    /// Prefetches that memory.
+    fn prefetch(&self) {}
 }
 
 /// Change of a key after the closure of [`Store::update`] has seen it.
@@ -129,7 +138,7 @@ impl<C: Send + Sync> Store<C> {
         change: impl FnOnce(Option<&mut C>) -> (Change<C>, R),
     ) -> R
     where
-        C: Clone,
+        C: Refers,
     {
         let shard = self.shard(hash);
         let mut table = self.map.shards()[shard].write();
@@ -137,7 +146,7 @@ impl<C: Send + Sync> Store<C> {
         if copied.load(Ordering::Relaxed) < generation {
             self.capture.copy_before_write(shard, |copies| {
                 self.hints[shard].prefetch_all(Self::SLOT_BYTES - 1);
-                copy(copies, slots!(table));
+                copy(copies, slots!(table), slots!(table));
             });
             copied.store(generation, Ordering::Relaxed);
         }
@@ -203,7 +212,7 @@ impl<C: Send + Sync> Store<C> {
     /// Copies every shard that was last copied for a view before `generation`.
     pub(crate) fn sweep(&self, generation: u64)
     where
-        C: Clone,
+        C: Refers,
     {
         for (number, shard) in self.map.shards().iter().enumerate() {
             // A thread that writes to the shard, and so may copy it, has the lock exclusively.
@@ -213,7 +222,7 @@ impl<C: Send + Sync> Store<C> {
             if copied.load(Ordering::Relaxed) < generation {
                 self.capture.add(number, |copies| {
                     self.hints[number].prefetch_all(Self::SLOT_BYTES - 1);
-                    copy(copies, slots!(table));
+                    copy(copies, slots!(table), slots!(table));
                 });
                 copied.store(generation, Ordering::Relaxed);
             }
@@ -279,14 +288,29 @@ impl<C: Send + Sync> Store<C> {
     }
 }
 
-fn copy<'a, C: Clone + 'a>(
+/// Copies the slots of a shard. `ahead` yields the same slots: what they refer to is prefetched.
+fn copy<'a, C: Refers + 'a>(
     copies: &mut ShardCopy<C>,
     slots: impl Iterator<Item = (&'a Key, &'a C)>,
+    mut ahead: impl Iterator<Item = (&'a Key, &'a C)>,
 ) {
     let room = copies.as_ptr().cast::<u8>();
     prefetch_lines(room, copies.capacity() * size_of::<(Key, C)>());
-    copies.extend(slots.map(|(key, cell)| (key.clone(), cell.clone())));
+    if C::REFERS {
+        ahead.by_ref().take(COPY_AHEAD).for_each(|(_, cell)| cell.prefetch());
+    }
+    copies.extend(slots.map(|(key, cell)| {
+        if C::REFERS
+            && let Some((_, next)) = ahead.next()
+        {
+            next.prefetch();
+        }
+        (key.clone(), cell.clone())
+    }));
 }
+
+/// Number of slots by which a copy prefetches ahead.
+const COPY_AHEAD: usize = 16;
 
 impl<C> fmt::Debug for Store<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,11 @@ use crate::ranges::partition::hash_part;
 
 const SEED: u64 = 0x5eed;
 
-fn put<C: Clone + Send + Sync>(store: &Store<C>, key: &[u8], cell: C) {
+impl Refers for u64 {
+    const REFERS: bool = false;
+}
+
+fn put<C: Refers + Send + Sync>(store: &Store<C>, key: &[u8], cell: C) {
     store.update(store.hash(key), key, 0, |_| (Change::Set(cell), ()));
 }
 
@@ -17,7 +21,7 @@ fn get<C: Send + Sync + Copy>(store: &Store<C>, key: &[u8]) -> Option<C> {
     store.read(store.hash(key), key, |cell| cell.copied())
 }
 
-fn remove<C: Clone + Send + Sync>(store: &Store<C>, key: &[u8]) -> bool {
+fn remove<C: Refers + Send + Sync>(store: &Store<C>, key: &[u8]) -> bool {
     store.update(store.hash(key), key, 0, |cell| (Change::Remove, cell.is_some()))
 }
 
