@@ -125,6 +125,13 @@ pub trait StateMachine: Send + Sync + 'static {
         let _ = (log_id, membership);
     }
 
+    /// Whether applying is brief: the machine runs no code of an embedder, has its state in memory,
+    /// and waits for nothing. A thread that commits may apply its entries then.
+    #[doc(hidden)]
+    fn is_brief(&self, _: Hook) -> bool {
+        false
+    }
+
     /// The staged commits of a machine over a storage, which commits many entries at once.
     #[doc(hidden)]
     fn staging(&self, _: Hook) -> Option<&dyn Staging> {

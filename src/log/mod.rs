@@ -202,10 +202,20 @@ impl Log {
         self.writing.as_ref()?.io_fallback.as_deref()
     }
 
-    /// Takes one step of the log writer, unless another thread has the writer's post.
-    pub(crate) fn step_writer(&self, progress: &Progress) -> Result<Step, Poison> {
+    /// Takes one step of the log writer, unless another thread has the writer's post. `close_open`
+    /// closes the open frame, unless another thread has the appender.
+    pub(crate) fn step_writer(
+        &self,
+        progress: &Progress,
+        close_open: impl FnOnce(),
+    ) -> Result<Step, Poison> {
         let Some(writing) = &self.writing else { return Ok(Step::Idle) };
         let Some(mut writer) = writing.writer.try_lock() else { return Ok(Step::Blocked) };
+        if !writing.queue.is_empty() {
+            // A group takes everything that was appended during the last sync. The entries of the
+            // open frame would wait for one more sync.
+            close_open();
+        }
         let worked = writer.step(progress)?;
         Ok(if worked { Step::Worked } else { Step::Idle })
     }

@@ -414,6 +414,10 @@ impl<M: StateMachine> StateMachine for Journaled<M> {
         self.state.set_membership(membership);
     }
 
+    fn is_brief(&self, _: Hook) -> bool {
+        self.state.machine.is_brief(Hook::ENGINE)
+    }
+
     fn views(&self, _: Hook) -> Option<&dyn Views> {
         self.state.machine.views(Hook::ENGINE)
     }

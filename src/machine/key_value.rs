@@ -271,6 +271,12 @@ impl<C: Cell> KeyValue<C> {
         }
     }
 
+    /// Whether applying is brief: nothing is looked up in a snapshot's file any more.
+    #[inline]
+    pub(crate) fn is_brief(&self) -> bool {
+        self.fill.chunks_left() == 0
+    }
+
     /// See [`StateMachine::footprint`](crate::contract::machine::StateMachine::footprint).
     #[inline]
     pub(crate) fn footprint(&self, payload: &PayloadRef<'_>) -> Footprint {

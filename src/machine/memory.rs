@@ -185,6 +185,10 @@ impl StateMachine for MemoryStateMachine {
         self.state.stats()
     }
 
+    fn is_brief(&self, _: Hook) -> bool {
+        self.state.is_brief()
+    }
+
     fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }

@@ -287,6 +287,10 @@ impl StateMachine for PersistentStateMachine {
         self.state.stats()
     }
 
+    fn is_brief(&self, _: Hook) -> bool {
+        self.state.is_brief()
+    }
+
     fn views(&self, _: Hook) -> Option<&dyn Views> {
         Some(self)
     }

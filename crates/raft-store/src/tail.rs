@@ -106,10 +106,10 @@ impl<T: Clone> Tail<T> {
         Some(entries.map(|kept| kept.entry.clone()).collect())
     }
 
-    /// The log id at `index`, if the tail has it.
-    pub(crate) fn log_id(&self, index: u64) -> Option<LogId> {
+    /// The log id at `index` and the bytes of its entry, if the tail has it.
+    pub(crate) fn log_id(&self, index: u64) -> Option<(LogId, usize)> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        self.entries.get(at).map(|kept| kept.log_id)
+        self.entries.get(at).map(|kept| (kept.log_id, kept.bytes))
     }
 }
 
@@ -160,7 +160,8 @@ mod tests {
         assert_eq!(tail.read(25, 99, usize::MAX), None);
         assert_eq!(tail.read(20, 25, 0), Some(vec![20]), "at least one");
         assert_eq!(tail.read(20, 25, 2 * 1200), Some(vec![20, 21]));
-        assert_eq!((tail.log_id(25), tail.log_id(24)), (None, Some(LogId::new(24, 1))));
+        let log_id = |index| tail.log_id(index).map(|(log_id, _)| log_id);
+        assert_eq!((log_id(25), log_id(24)), (None, Some(LogId::new(24, 1))));
     }
 
     #[test]

@@ -109,7 +109,11 @@ impl LogDesk {
         if self.has_failed() {
             return Step::Idle;
         }
-        let stepped = log.step_writer(&self.progress);
+        let stepped = log.step_writer(&self.progress, || {
+            if let Some(mut appending) = self.try_appending() {
+                appending.appender.close_frame();
+            }
+        });
         if !matches!(stepped, Ok(Step::Blocked)) {
             self.signals.writer_bell().ring();
         }

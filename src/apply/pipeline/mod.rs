@@ -24,6 +24,8 @@ pub(crate) mod ring;
 // Into the state.
 pub(crate) mod worker;
 
+pub(crate) mod here;
+
 pub(crate) mod staging;
 
 // While the log is synced, or before it.

@@ -301,6 +301,18 @@ impl<M: StateMachine> Pipeline<M> {
         indexes: RangeInclusive<u64>,
         wants: impl Fn(u64) -> bool,
     ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
+        let cells = self.add_cells_and_commit(indexes, wants)?;
+        self.signals.notify_workers();
+        Ok(cells)
+    }
+
+    /// Commits as [`commit_with_cells`](Pipeline::commit_with_cells) does, and leaves it to the
+    /// caller to notify the workers.
+    pub(super) fn add_cells_and_commit(
+        &self,
+        indexes: RangeInclusive<u64>,
+        wants: impl Fn(u64) -> bool,
+    ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
         let last = *indexes.end();
         let mut appending = self.log_desk.appending();
         let before = self.progress.committed_mark();
@@ -310,8 +322,6 @@ impl<M: StateMachine> Pipeline<M> {
             self.in_flight.remove_cells_from(before.next());
             return Err(error);
         }
-        drop(appending);
-        self.signals.notify_workers();
         Ok(cells)
     }
 
