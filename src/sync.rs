@@ -49,6 +49,7 @@ pub(crate) mod signal;
 pub(crate) mod spin;
 #[cfg(loom)]
 mod under_loom;
+pub(crate) mod zeroed;
 #[cfg(loom)]
 pub(crate) use under_loom::*;
 #[cfg(shuttle)]

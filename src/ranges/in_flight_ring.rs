@@ -15,20 +15,17 @@ use super::partition::Footprint;
 use crate::codec::Extent;
 use crate::entry::Reply;
 use crate::error::Poison;
+use crate::sync::zeroed::zeroed;
 
 /// The longest reply that a machine may declare, in bytes.
 pub(crate) const REPLY_BYTES_MAX: usize = 1 << 20;
 
-#[derive(Default)]
-struct Slot {
-    hash: AtomicU64,
-    /// Offset of the entry in its segment.
-    offset: AtomicU64,
-    reply: [AtomicU64; 2],
-}
+/// The footprint hash of an entry, its offset in its segment, and the two words of its reply.
+type Slot = [AtomicU64; 4];
 
 /// Facts of the entries in flight.
 pub(crate) struct InFlightRing {
+    /// Zeroed: no entry is read before its slot is filled.
     slots: Box<[Slot]>,
     mask: u64,
     /// The longest accepted reply of bytes.
@@ -54,9 +51,14 @@ impl InFlightRing {
     /// Makes a ring for at least `entries` entries, without room for replies of bytes.
     pub(crate) fn new(entries: usize) -> Self {
         let capacity = Self::capacity_for(entries);
-        let slots: Box<[Slot]> = (0..capacity).map(|_| Slot::default()).collect();
         let mask = capacity as u64 - 1;
-        Self { slots, mask, reply_bytes_max: 0, rooms: Box::default(), room_words: 0 }
+        Self {
+            slots: zeroed(capacity),
+            mask,
+            reply_bytes_max: 0,
+            rooms: Box::default(),
+            room_words: 0,
+        }
     }
 
     fn capacity_for(entries: usize) -> usize {
@@ -116,24 +118,24 @@ impl InFlightRing {
     /// Sets the place and footprint hash of an entry, and gives it the default reply.
     #[inline]
     pub(crate) fn fill(&self, index: u64, hash: u64, offset: u32) {
-        let slot = self.slot(index);
-        slot.hash.store(hash, Ordering::Relaxed);
-        slot.offset.store(u64::from(offset), Ordering::Relaxed);
+        let [slot_hash, slot_offset, ..] = self.slot(index);
+        slot_hash.store(hash, Ordering::Relaxed);
+        slot_offset.store(u64::from(offset), Ordering::Relaxed);
         self.store_reply(index, Reply::Applied.to_words());
     }
 
     /// The footprint hash of an entry.
     #[inline]
     pub(crate) fn hash(&self, index: u64) -> u64 {
-        self.slot(index).hash.load(Ordering::Relaxed)
+        self.slot(index)[0].load(Ordering::Relaxed)
     }
 
     /// The footprint hash and the offset of an entry.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "stored from a u32")]
     pub(crate) fn read(&self, index: u64) -> (u64, u32) {
-        let slot = self.slot(index);
-        (slot.hash.load(Ordering::Relaxed), slot.offset.load(Ordering::Relaxed) as u32)
+        let [hash, offset, ..] = self.slot(index);
+        (hash.load(Ordering::Relaxed), offset.load(Ordering::Relaxed) as u32)
     }
 
     /// Fills the slot of an entry with its footprint and its offset, and gives it the default
@@ -158,9 +160,9 @@ impl InFlightRing {
 
     #[inline]
     fn store_reply(&self, index: u64, [head, number]: [u64; 2]) {
-        let slot = self.slot(index);
-        slot.reply[0].store(head, Ordering::Relaxed);
-        slot.reply[1].store(number, Ordering::Relaxed);
+        let [.., slot_head, slot_number] = self.slot(index);
+        slot_head.store(head, Ordering::Relaxed);
+        slot_number.store(number, Ordering::Relaxed);
     }
 
     /// Stores the reply of an entry. Returns false, and stores nothing, if the reply has more bytes
@@ -199,13 +201,14 @@ impl InFlightRing {
     /// Whether the current reply of an entry is a rejection.
     #[inline]
     pub(crate) fn is_rejected(&self, index: u64) -> bool {
-        Reply::is_rejection(self.slot(index).reply[0].load(Ordering::Relaxed))
+        let [.., head, _] = self.slot(index);
+        Reply::is_rejection(head.load(Ordering::Relaxed))
     }
 
     /// The reply of an applied entry. A reply of bytes is copied into newly allocated memory.
     pub(crate) fn reply(&self, index: u64) -> Option<Reply> {
-        let slot = self.slot(index);
-        let words = [slot.reply[0].load(Ordering::Relaxed), slot.reply[1].load(Ordering::Relaxed)];
+        let [.., head, number] = self.slot(index);
+        let words = [head.load(Ordering::Relaxed), number.load(Ordering::Relaxed)];
         let Some(len) = Reply::bytes_len(words) else { return Reply::from_words(words) };
         let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
         for word in self.room(index).iter().take(len.div_ceil(8)) {

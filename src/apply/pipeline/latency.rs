@@ -16,6 +16,7 @@ use crate::apply::pipeline::times::EngineTimes;
 use crate::bytes::nanos;
 use crate::clock::Clock;
 use crate::numbers::Mark;
+use crate::sync::zeroed::zeroed;
 use crate::sync::{Mutex, MutexGuard, Rank};
 
 /// Percentiles of the latency from submission to acknowledgement, in nanoseconds. They begin when
@@ -57,15 +58,10 @@ struct Stamp {
     at_ns: u64,
 }
 
-/// A stamp in shared memory. `tail` and `head` order the accesses.
-#[derive(Debug, Default)]
-struct StampCell {
-    /// The first index that its mark does not cover. The models of the rest leave these atomics
-    /// out, so they are no [`AtomicMark`](crate::numbers::AtomicMark).
-    next: AtomicU64,
-    count: AtomicU64,
-    at_ns: AtomicU64,
-}
+/// A stamp in shared memory: the first index that its mark does not cover, count and time. `tail`
+/// and `head` order the accesses. The models of the rest leave these atomics out, so the first is
+/// no [`AtomicMark`](crate::numbers::AtomicMark).
+type StampCell = [AtomicU64; 3];
 
 /// Least number of stamps that the ring has room for.
 const STAMPS_MIN: usize = 64;
@@ -95,11 +91,7 @@ impl fmt::Debug for Stamps {
 impl Stamps {
     fn new(submissions: usize) -> Self {
         let capacity = submissions.max(STAMPS_MIN).next_power_of_two();
-        Self {
-            cells: (0..capacity).map(|_| StampCell::default()).collect(),
-            tail: CachePadded::default(),
-            head: CachePadded::default(),
-        }
+        Self { cells: zeroed(capacity), tail: CachePadded::default(), head: CachePadded::default() }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "masked to the ring's length, a usize")]
@@ -108,18 +100,18 @@ impl Stamps {
     }
 
     fn store(&self, number: u64, stamp: Stamp) {
-        let cell = self.cell(number);
-        cell.next.store(stamp.mark.next(), Ordering::Relaxed);
-        cell.count.store(stamp.count, Ordering::Relaxed);
-        cell.at_ns.store(stamp.at_ns, Ordering::Relaxed);
+        let [next, count, at_ns] = self.cell(number);
+        next.store(stamp.mark.next(), Ordering::Relaxed);
+        count.store(stamp.count, Ordering::Relaxed);
+        at_ns.store(stamp.at_ns, Ordering::Relaxed);
     }
 
     fn load(&self, number: u64) -> Stamp {
-        let cell = self.cell(number);
+        let [next, count, at_ns] = self.cell(number);
         Stamp {
-            mark: Mark::before(cell.next.load(Ordering::Relaxed)),
-            count: cell.count.load(Ordering::Relaxed),
-            at_ns: cell.at_ns.load(Ordering::Relaxed),
+            mark: Mark::before(next.load(Ordering::Relaxed)),
+            count: count.load(Ordering::Relaxed),
+            at_ns: at_ns.load(Ordering::Relaxed),
         }
     }
 
