@@ -59,6 +59,7 @@
 //! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`commit`](ConsensusLog::commit), [`commit_with_replies`](ConsensusLog::commit_with_replies) (a future), [`truncate_after`](ConsensusLog::truncate_after) |
 //! | read the log, save a vote | [`ApplyManager::log`]: [`state`](ManagerLog::state), [`entries`](ManagerLog::entries), [`durable`](ManagerLog::durable) (a future), [`save_hard_state`](ManagerLog::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
+//! | run many engines on few threads | a [`Host`], and [`ApplyConfig::host`] |
 //! | choose options | [`ApplyConfig`], [`PersistentConfig`], [`MemoryConfig`], [`StorageConfig`], [`Profile`], [`RetryPolicy`], [`Limits`] |
 //! | watch | [`ApplyManager::stats`], [`ApplyStats`], [`StatsReader`] (keeps nothing open), [`RecoveryReport`], [`ApplyManager::poison`] |
 //! | shorten the log, back up, restore | [`ApplyManager::snapshots`]: [`compact`](Snapshots::compact), [`write_to`](Snapshots::write_to); [`View::snapshot_to`], [`restore`](fn@restore) |
@@ -211,6 +212,7 @@ pub use repair::{LostLog, RepairOptions, RepairReport, repair};
 pub use restore::{RestoreReport, restore};
 pub use snapshot::{Snapshot, SnapshotSink, SnapshotSource};
 pub use threads::cores::{PinOutcome, PinnedThread};
+pub use threads::host::{Host, HostConfig};
 pub use times::{SizeHistogram, TimeHistogram, TimeStats};
 
 /// The README, whose examples are compiled and run with those of the documentation.

@@ -7,6 +7,8 @@ use std::io;
 use crate::sync::thread::{self, JoinHandle};
 
 pub(crate) mod cores;
+pub(crate) mod crew;
+pub(crate) mod host;
 
 /// Result of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

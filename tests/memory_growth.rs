@@ -4,12 +4,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::common::io;
 use crate::common::machines::memory;
 use crate::common::{LONG, Scratch, apply_config, child, child_directory, manage};
 use sprag::error::SubmitError;
-use sprag::{
-    ApplyConfig, ApplyManager, Entry, IoBackend, PersistentConfig, PersistentStateMachine,
-};
+use sprag::{ApplyConfig, ApplyManager, Entry, IoBackend, PersistentStateMachine};
 
 /// Resident memory of this process in KiB, without pages of files: the program is read in as it
 /// runs.
@@ -84,7 +83,7 @@ fn open_and_measure(directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     let path = |number: u64| -> PathBuf { directory.join(format!("engine-{number}")) };
     let open = |number: u64| {
-        let config = PersistentConfig::new(path(number)).io(IoBackend::Pwrite);
+        let config = io::config(path(number)).io(IoBackend::Pwrite);
         let machine = PersistentStateMachine::open(config).unwrap();
         let manager = ApplyManager::new(machine, ApplyConfig::new()).unwrap();
         manager.apply(&Entry::put(1, 1, b"key", b"value"), LONG).unwrap();

@@ -10,6 +10,7 @@ mod damage;
 mod directory;
 mod durability;
 mod hardening;
+mod host;
 mod interrupted_writes;
 mod io_backends;
 mod limits;

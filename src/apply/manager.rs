@@ -71,7 +71,12 @@ impl<M: StateMachine> ApplyManager<M> {
         if config.batch_size == 0 {
             return refuse("batch_size", "must be at least 1".to_owned());
         }
-        let workers = config.worker_count.unwrap_or_else(|| workers_at_most(WORKERS_DEFAULT)).get();
+        // At most one thread of a host works on an engine.
+        let most = if config.host.is_some() { 1 } else { WORKERS_DEFAULT };
+        let workers = config.worker_count.unwrap_or_else(|| workers_at_most(most)).get();
+        if config.host.is_some() && workers > 1 {
+            return refuse("worker_count", "must be 1 for an engine of a host".to_owned());
+        }
         if workers > WORKERS_MAX {
             return refuse("worker_count", format!("must be at most {WORKERS_MAX}"));
         }

@@ -17,6 +17,7 @@ pub(crate) mod desks;
 // The engine as a whole.
 pub(crate) mod counters;
 pub(crate) mod engine;
+mod hosted;
 pub(crate) mod signals;
 pub(crate) mod stats;
 pub(crate) mod threads;

@@ -79,6 +79,15 @@ impl Signals {
         &self.workers_bell
     }
 
+    /// Has a resting role of compaction look again later, because the log has grown. A thread looks
+    /// by the clock.
+    #[inline]
+    pub(super) fn note_growth(&self) {
+        if self.compaction.is_of_a_role() {
+            self.compaction.notify_of_time();
+        }
+    }
+
     /// Wakes the workers to look for work.
     #[inline]
     pub(super) fn notify_workers(&self) {

@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::apply::desks::compaction::LOOK;
 use crate::apply::engine::Engine;
+use crate::apply::hosted;
 use crate::contract::machine::StateMachine;
 use crate::error::Poison;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use crate::sync::spin::Spin;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{looks, tell_under_locks};
 use crate::threads::cores::{Core, PinOutcome, PinnedThread};
+use crate::threads::host::Host;
 use crate::threads::{Step, start};
 
 /// Number of yields after the looks for work, before a thread sleeps.
@@ -30,30 +33,39 @@ const BLOCKED_YIELDS: u32 = if cfg!(any(loom, shuttle)) { u32::MAX } else { 2000
 /// No signal ends the wait: each submission releases the appender, and would pay a fence to see a
 /// thread that waits for it. The thread has yielded [`BLOCKED_YIELDS`] times before it sleeps. The
 /// end of a long hold notifies the workers.
-const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
+pub(super) const BLOCKED_SLEEP: Duration = Duration::from_micros(50);
 
 /// The threads of one engine.
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Vec<JoinHandle<()>>,
     running: Arc<Running>,
+    /// The host that runs the engine, in place of threads. It lives until the engine has stopped.
+    host: Option<Host>,
 }
 
 impl Threads {
     /// Makes an empty set.
     pub(crate) fn new() -> Self {
-        Self { handles: Vec::new(), running: Arc::default() }
+        Self { handles: Vec::new(), running: Arc::default(), host: None }
     }
 
     /// Drops the handles without asking the threads for anything: they belong to another process.
     pub(crate) fn forget(&mut self) {
         self.handles.drain(..).for_each(std::mem::forget);
+        std::mem::forget(self.host.take());
     }
 
-    /// Starts the workers and, for an engine with a log, the log writer and the background.
+    /// Starts the workers and, for an engine with a log, the log writer and the background. In a
+    /// host they are roles, and no threads.
     pub(crate) fn start<M: StateMachine>(engine: &Arc<Engine<M>>) -> io::Result<Self> {
         let mut threads = Self::new();
         let config = engine.pipeline().config();
+        if let Some(host) = &config.host {
+            hosted::join(engine, host, &threads.running);
+            threads.host = Some(host.clone());
+            return Ok(threads);
+        }
         for id in 0..engine.pipeline().workers().count() {
             let name = format!("sprag-apply-{id}");
             let pin = config.pin_workers.then(|| {
@@ -80,9 +92,7 @@ impl Threads {
             })?;
             threads.spawn(engine, "sprag-prepare".to_owned(), background)?;
         }
-        let compacts =
-            engine.pipeline().log_desk().log().is_some_and(|log| log.compaction_policy().is_some());
-        if compacts || engine.pipeline().machine().stats().unfilled_chunks > 0 {
+        if engine.needs_tending() {
             threads.spawn(engine, "sprag-compact".to_owned(), compaction)?;
         }
         Ok(threads)
@@ -132,7 +142,9 @@ impl Threads {
         // A caller that waits for a worker takes the worker's steps from now on.
         engine.pipeline().signals().ring_bells();
         // A call that timed out before has abandoned the threads that are left.
-        let all_ended = self.handles.is_empty() || self.running.wait_for_none(timeout);
+        let host = self.host.take();
+        let all_ended =
+            (self.handles.is_empty() && host.is_none()) || self.running.wait_for_none(timeout);
         for handle in self.handles.drain(..).filter(|handle| all_ended || has_ended(handle)) {
             if handle.join().is_err() {
                 tell_under_locks(|| {
@@ -144,15 +156,24 @@ impl Threads {
     }
 }
 
-/// The threads of an engine that have not come to their end.
+/// The threads of an engine, or its roles in a host, that have not come to their end.
 #[derive(Debug, Default)]
-struct Running {
+pub(super) struct Running {
     count: AtomicU64,
     /// A thread has come to its end.
     ended: Bell,
 }
 
 impl Running {
+    pub(super) fn begin(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.count.fetch_sub(1, Ordering::Release);
+        self.ended.ring();
+    }
+
     /// Waits at most so long; whether all threads have come to their end.
     fn wait_for_none(&self, timeout: Duration) -> bool {
         if cfg!(any(loom, shuttle)) {
@@ -177,15 +198,14 @@ struct Runs(Arc<Running>);
 
 impl Runs {
     fn begin(running: &Arc<Running>) -> Self {
-        running.count.fetch_add(1, Ordering::Relaxed);
+        running.begin();
         Self(Arc::clone(running))
     }
 }
 
 impl Drop for Runs {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Release);
-        self.0.ended.ring();
+        self.0.end();
     }
 }
 
@@ -300,16 +320,25 @@ fn log_writer<M: StateMachine>(engine: &Engine<M>) {
         } else if !has_patience(&mut spin, step) {
             let longest = engine.pipeline().log_desk().writer_sleeps();
             let lingers = engine.pipeline().log_desk().log().is_some_and(|log| log.is_lingering());
-            engine.pipeline().signals().writer().sleep(longest, || {
-                // A caller may have written in the writer's post since the time was computed.
-                let timed =
-                    engine.pipeline().log_desk().log().is_some_and(|log| log.waits_for_time());
-                (engine.pipeline().log_desk().writer_has_work() && !lingers)
-                    || (longest.is_none() && timed && !engine.pipeline().has_failed())
-                    || engine.pipeline().lifecycle().is_stopping()
-            });
+            let wakes = || writer_wakes(engine, longest, lingers);
+            engine.pipeline().signals().writer().sleep(longest, wakes);
         }
     }
+}
+
+/// Whether the log writer that is about to sleep for `longest` must not sleep. `lingers`: less than
+/// a group waited for more entries at its last look.
+pub(super) fn writer_wakes<M: StateMachine>(
+    engine: &Engine<M>,
+    longest: Option<Duration>,
+    lingers: bool,
+) -> bool {
+    let desk = engine.pipeline().log_desk();
+    // A caller may have written in the writer's post since the time was computed.
+    let timed = desk.log().is_some_and(|log| log.waits_for_time());
+    (desk.writer_has_work() && !lingers)
+        || (longest.is_none() && timed && !engine.pipeline().has_failed())
+        || engine.pipeline().lifecycle().is_stopping()
 }
 
 fn background<M: StateMachine>(engine: &Engine<M>) {
@@ -318,13 +347,17 @@ fn background<M: StateMachine>(engine: &Engine<M>) {
         let step = engine.pipeline().log_desk().step_background();
         engine.pipeline().progress().wake_tasks();
         if step == Step::Idle {
-            engine.pipeline().signals().background().sleep(Some(Duration::from_secs(1)), || {
-                engine.pipeline().log_desk().background_has_work()
-                    || engine.pipeline().progress().has_due_tasks()
-                    || engine.pipeline().lifecycle().is_stopping()
-            });
+            let signal = engine.pipeline().signals().background();
+            signal.sleep(Some(Duration::from_secs(1)), || preparer_wakes(engine));
         }
     }
+}
+
+/// Whether the thread that makes segments ready must not sleep.
+pub(super) fn preparer_wakes<M: StateMachine>(engine: &Engine<M>) -> bool {
+    engine.pipeline().log_desk().background_has_work()
+        || engine.pipeline().progress().has_due_tasks()
+        || engine.pipeline().lifecycle().is_stopping()
 }
 
 fn compaction<M: StateMachine>(engine: &Engine<M>) {
@@ -334,9 +367,22 @@ fn compaction<M: StateMachine>(engine: &Engine<M>) {
         engine.pipeline().progress().wake_tasks();
         if idle {
             // Wake regularly, for a policy that goes by the clock.
-            engine.pipeline().signals().compaction().sleep(Some(Duration::from_secs(1)), || {
-                engine.compaction_is_due() || engine.pipeline().lifecycle().is_stopping()
-            });
+            let signal = engine.pipeline().signals().compaction();
+            signal.sleep(Some(LOOK), || tender_wakes(engine));
         }
+    }
+}
+
+/// Whether the thread that compacts must not sleep.
+pub(super) fn tender_wakes<M: StateMachine>(engine: &Engine<M>) -> bool {
+    engine.compaction_is_due() || engine.pipeline().lifecycle().is_stopping()
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Whether there is a store to fill, or a policy of compaction.
+    pub(super) fn needs_tending(&self) -> bool {
+        let log = self.pipeline().log_desk().log();
+        log.is_some_and(|log| log.compaction_policy().is_some())
+            || self.pipeline().machine().stats().unfilled_chunks > 0
     }
 }

@@ -194,6 +194,11 @@ impl Condvar {
         MutexGuard { guard, held }
     }
 
+    /// Wakes a thread that waits, if there is one.
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
     /// Wakes every thread that waits.
     pub(crate) fn notify_all(&self) {
         self.0.notify_all();

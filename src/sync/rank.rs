@@ -96,6 +96,8 @@ ranks! {
     Waiters,
     /// The callers that listen to a bell.
     Listeners,
+    /// The roles that wait for a thread of a host.
+    CrewRoles,
     /// The turn to take time stamps off.
     LatencyTurn,
     /// Progress of compacting.

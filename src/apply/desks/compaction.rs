@@ -15,6 +15,9 @@ use crate::threads::Step;
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
+/// Time between two looks whether a compaction is due.
+pub(in crate::apply) const LOOK: Duration = Duration::from_secs(1);
+
 /// Figures of compactions so far.
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +92,11 @@ impl Compaction {
         self.with(|state| state.not_before.is_some())
     }
 
+    /// Whether a failed compaction is to be tried again.
+    fn is_to_try_again(&self) -> bool {
+        self.with(|state| !state.never && state.not_before.is_some())
+    }
+
     /// Time since the last compaction; `None` if none is to be tried now.
     fn since_last(&self) -> Option<Duration> {
         self.with(|state| {
@@ -117,6 +125,22 @@ impl<M: StateMachine> Engine<M> {
         };
         let entries = applied.since(snapshot.max(self.pipeline().progress().base()));
         policy.is_due(&Facts { sealed_bytes, snapshot_bytes, entries, since_last })
+    }
+
+    /// Time after which a role of a host looks again whether a compaction is due; `None`: once the
+    /// log has grown. `seen` is the applied mark of its last look.
+    pub(in crate::apply) fn next_look(&self, seen: Mark) -> Option<Duration> {
+        let policy = self.pipeline().log_desk().log()?.compaction_policy()?;
+        if self.pipeline().has_failed() {
+            return None;
+        }
+        let desk = self.snapshots().compaction();
+        if desk.is_to_try_again() || self.pipeline().progress().applied_mark() != seen {
+            return Some(LOOK);
+        }
+        // No time is left after the interval; then nothing is due until a segment is full.
+        let left = policy.interval?.saturating_sub(desk.since_last()?);
+        (!left.is_zero()).then(|| left.max(LOOK))
     }
 
     /// Takes one step of filling the store from the snapshot it was opened from: one chunk. A

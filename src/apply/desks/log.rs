@@ -125,6 +125,7 @@ impl LogDesk {
                     // A segment fills about as often.
                     self.signals.compaction().notify();
                 }
+                self.signals.note_growth();
                 Step::Worked
             }
             Ok(Step::Idle) if self.has_more(log) => self.close_open_frame(),

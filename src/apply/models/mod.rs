@@ -11,6 +11,8 @@ mod loom_cache;
 #[cfg(loom)]
 mod loom_engine;
 #[cfg(loom)]
+mod loom_host;
+#[cfg(loom)]
 mod loom_parts;
 #[cfg(shuttle)]
 mod shuttle_manager;

@@ -131,6 +131,11 @@ impl<M> Pipeline<M> {
         &self.signals
     }
 
+    /// The signals, for roles of a host, which outlive the engine.
+    pub(in crate::apply) fn shared_signals(&self) -> &Arc<Signals> {
+        &self.signals
+    }
+
     #[inline]
     pub(in crate::apply) fn latency(&self) -> &Latency {
         &self.latency

@@ -49,8 +49,9 @@ fn of_manager(config: &ApplyConfig) -> Vec<Shown> {
         inline_apply,
         by_hand,
         close_timeout,
+        host,
     } = config;
-    assert!(by_hand.is_none());
+    assert!(by_hand.is_none() && host.is_none());
     let workers = match worker_count {
         None => "up to 4".to_owned(),
         Some(count) => {
