@@ -335,7 +335,7 @@ impl LogWriter {
         if end as u64 * PREPARE_PART > self.files.segment_bytes() {
             self.files.want(self.position.segment.next());
         }
-        self.write_ahead(start as u64..end as u64)?;
+        self.write_ahead(start as u64..end as u64);
         let bytes = Image::slice(&image, start, end)
             .ok_or_else(|| Poison::internal("a group reaches past its completed frames"))?;
         let synced = match self.config.durability {
@@ -365,14 +365,11 @@ impl LogWriter {
 
     /// Writes zeros behind a group that is about to be written, if it is time for that. The group's
     /// sync covers them.
-    fn write_ahead(&mut self, group: Range<u64>) -> Result<(), Poison> {
+    fn write_ahead(&mut self, group: Range<u64>) {
         // A write in flight may not be waited for, and without a sync no group waits for extents.
-        if !self.in_flight.is_empty() || self.config.durability != Durability::Sync {
-            return Ok(());
+        if self.in_flight.is_empty() && self.config.durability == Durability::Sync {
+            self.ahead.write(&*self.position.file, group, self.position.file_bytes);
         }
-        let WriterPosition { segment, file, file_bytes, .. } = &self.position;
-        let written = self.ahead.write(&**file, group, *file_bytes);
-        written.map_err(|source| io_poison("writing", *segment, source))
     }
 
     /// Sets the closing half of a frame's header: length, chain, watermarks, checksums.

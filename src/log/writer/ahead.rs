@@ -52,23 +52,25 @@ impl Ahead {
 
     /// Writes zeros behind `group`, the offsets of a group about to be written, if that reaches
     /// blocks which were not written before. The file is `file_bytes` long.
-    pub(super) fn write(
-        &mut self,
-        file: &dyn DiskFile,
-        group: Range<u64>,
-        file_bytes: u64,
-    ) -> io::Result<()> {
+    ///
+    /// A refusal ends the zeros of the file. It is no failure of the log: the group meets the same
+    /// disk, and reports it.
+    pub(super) fn write(&mut self, file: &dyn DiskFile, group: Range<u64>, file_bytes: u64) {
         let is_short = group.end - group.start <= GROUP_BYTES_MAX;
         // A count at its end is above the limit.
         self.short_groups = if is_short { self.short_groups.saturating_add(1) } else { 0 };
-        let Some(due) = self.due(&group, file_bytes) else { return Ok(()) };
+        if let Some(due) = self.due(&group, file_bytes) {
+            self.written_to = self.fill(file, &due).is_ok().then_some(due.end);
+        }
+    }
+
+    fn fill(&self, file: &dyn DiskFile, due: &Range<u64>) -> io::Result<()> {
         let mut at = due.start;
         while at < due.end {
             let len = self.zeros.len().min(to_usize(due.end - at));
             file.write_all_at(&self.zeros[..len], at)?;
             at += len as u64;
         }
-        self.written_to = Some(due.end);
         Ok(())
     }
 
@@ -89,7 +91,7 @@ mod tests {
 
     use super::*;
     use crate::disk::Access;
-    use crate::testing::SimDisk;
+    use crate::testing::{Fault, FaultError, SimDisk};
 
     const FILE_BYTES: u64 = 8 << 20;
 
@@ -112,7 +114,7 @@ mod tests {
         file.allocate(FILE_BYTES).unwrap();
         let mut ahead = begun();
         assert_eq!(due(&ahead, 0..100), Some(4096..4096 + AHEAD_BYTES));
-        ahead.write(&*file, 0..100, FILE_BYTES).unwrap();
+        ahead.write(&*file, 0..100, FILE_BYTES);
         let next = AHEAD_BYTES..4096 + AHEAD_BYTES;
         assert_eq!(due(&ahead, next.clone()), None, "its blocks were written");
         let behind = next.start..next.end + 1;
@@ -124,6 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn zeros_that_the_disk_refuses_are_given_up() {
+        let sim = SimDisk::new(1);
+        let file = sim.open(true).unwrap().open("a", Access::Create).unwrap();
+        let mut ahead = begun();
+        sim.reset_operations();
+        sim.fail_at(0, Fault::Error(FaultError::Enospc));
+        ahead.write(&*file, 0..100, FILE_BYTES);
+        assert_eq!((sim.operations(), due(&ahead, 0..100)), (1, None));
+    }
+
+    #[test]
     fn a_log_that_is_written_in_long_groups_gets_no_zeros() {
         let sim = SimDisk::new(1);
         let file = sim.open(true).unwrap().open("a", Access::Create).unwrap();
@@ -132,12 +145,12 @@ mod tests {
         let mut at = 0;
         for _ in 0..3 {
             for len in [100, 100, 100, GROUP_BYTES_MAX + 1] {
-                ahead.write(&*file, at..at + len, FILE_BYTES).unwrap();
+                ahead.write(&*file, at..at + len, FILE_BYTES);
                 at += len;
             }
         }
         assert_eq!(ahead.written_to, Some(0));
-        (0..SHORT_GROUPS_MIN).for_each(|_| ahead.write(&*file, at..at + 1, FILE_BYTES).unwrap());
+        (0..SHORT_GROUPS_MIN).for_each(|_| ahead.write(&*file, at..at + 1, FILE_BYTES));
         assert!(ahead.written_to > Some(at), "{ahead:?}");
     }
 
