@@ -153,7 +153,12 @@ fn create_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     };
     // Open the parent before anything is created: a parent that cannot be synced must not get a
     // directory.
-    let parent = open_directory(parent)?;
+    let parent = open_directory(parent).map_err(|error| match error {
+        OpenError::Missing { path: parent } => {
+            OpenError::MissingParent { path: name.clone(), parent }
+        }
+        other => other,
+    })?;
     around::refuse_inside(path)?;
     match fs::mkdirat(&parent, last, DIRECTORY_MODE) {
         Ok(()) => {}

@@ -93,6 +93,18 @@ impl Snapshot {
         Self::of_mapping(mapping, file, None)
     }
 
+    /// Makes a snapshot of the bytes of a snapshot file, and verifies all of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Snapshot::open`], and [`SnapshotError::Corrupt`] for damage.
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, SnapshotError> {
+        let bytes = Mapping::Copied(bytes.into());
+        let snapshot = Self::of_mapping(bytes, "the snapshot".to_owned(), None)?;
+        snapshot.verify()?;
+        Ok(snapshot)
+    }
+
     /// Opens a file of a directory, and keeps the directory locked while it is open.
     pub(crate) fn open_on(disk: &Arc<dyn Disk>, name: &str) -> Result<Self, SnapshotError> {
         let fail = |action| move |error| SnapshotError::io(action, name, error);
@@ -106,10 +118,7 @@ impl Snapshot {
 
     /// Reads all bytes of `source` into memory, and verifies them.
     pub(crate) fn of_source(source: &mut dyn super::SnapshotSource) -> Result<Self, SnapshotError> {
-        let bytes = Mapping::Copied(source.read_all(usize::MAX)?.into());
-        let snapshot = Self::of_mapping(bytes, "the snapshot".to_owned(), None)?;
-        snapshot.verify()?;
-        Ok(snapshot)
+        Self::from_bytes(source.read_all(usize::MAX)?)
     }
 
     /// Checks header, footer and index. `disk` is kept as long as the snapshot is.

@@ -27,6 +27,8 @@ pub struct SnapshotReceiver {
     /// Identity of the snapshot, from the first piece.
     snapshot: Option<SnapshotId>,
     position: u64,
+    /// The file as [`verify`](Self::verify) found it; `None` if bytes have arrived since.
+    verified: Option<Snapshot>,
     /// The turn to receive: one receiver works on a directory at a time.
     _turn: Arc<()>,
 }
@@ -55,7 +57,7 @@ impl SnapshotReceiver {
         // no other write uses this name.
         let temporary = temporary_name(&snapshot_name(u64::MAX));
         let file = Some(create_anew(&*disk, &temporary)?);
-        Ok(Self { disk, temporary, file, snapshot: None, position: 0, _turn: turn })
+        Ok(Self { disk, temporary, file, snapshot: None, position: 0, verified: None, _turn: turn })
     }
 
     /// Takes a piece; bytes that have already arrived are ignored. Returns the next offset.
@@ -102,7 +104,11 @@ impl SnapshotReceiver {
     }
 
     fn take(&mut self, new: &[u8]) -> Result<(), SnapshotError> {
+        if new.is_empty() {
+            return Ok(());
+        }
         if let Some(file) = &self.file {
+            self.verified = None;
             file.write_all_at(new, self.position)
                 .map_err(|error| SnapshotError::io("writing", &*self.temporary, error))?;
             self.position += new.len() as u64;
@@ -127,6 +133,47 @@ impl SnapshotReceiver {
         self.snapshot.is_some_and(|snapshot| snapshot.file_bytes == self.position)
     }
 
+    /// Verifies the whole file: every piece has arrived, and every chunk is as it was written. The
+    /// snapshot can be read then, and installing it does not verify it again.
+    ///
+    /// The call reads all of the file. It makes nothing durable.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SnapshotError::Incomplete`] if not every piece has arrived: later pieces are
+    /// taken. Returns [`SnapshotError::OtherSnapshot`], [`SnapshotError::Corrupt`] and the errors
+    /// of [`Snapshot::open`] for a damaged file, and [`SnapshotError::Unsupported`] for one of the
+    /// state before any entry: drop the receiver, and receive from the beginning.
+    pub fn verify(&mut self) -> Result<Snapshot, SnapshotError> {
+        if let Some(snapshot) = &self.verified {
+            return Ok(snapshot.clone());
+        }
+        if self.position == 0 || (self.snapshot.is_some() && !self.is_complete()) {
+            let file_bytes = self.snapshot.map(|snapshot| snapshot.file_bytes);
+            return Err(SnapshotError::Incomplete { received: self.position, file_bytes });
+        }
+        if self.file.is_none() {
+            return Err(SnapshotError::OtherSnapshot);
+        }
+        let snapshot = Snapshot::open_on(&self.disk, &self.temporary)?;
+        if self.snapshot.is_some_and(|id| snapshot.id() != id) {
+            return Err(SnapshotError::OtherSnapshot);
+        }
+        snapshot.verify()?;
+        if snapshot.log_id().is_none() {
+            let what = "installing the state before any entry";
+            return Err(SnapshotError::Unsupported { what });
+        }
+        self.verified = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// The snapshot, if [`verify`](Self::verify) found it whole and nothing has arrived since.
+    #[must_use]
+    pub fn verified(&self) -> Option<&Snapshot> {
+        self.verified.as_ref()
+    }
+
     /// Verifies the whole file, and makes it a snapshot of the directory once `accept` has agreed.
     /// After an error nothing is left (but see
     /// [`write_snapshot_file`](super::file::write_snapshot_file) on the last sync).
@@ -134,21 +181,11 @@ impl SnapshotReceiver {
         mut self,
         accept: impl FnOnce(&Snapshot) -> Result<(), SnapshotError>,
     ) -> Result<Snapshot, SnapshotError> {
-        if self.position == 0 || (self.snapshot.is_some() && !self.is_complete()) {
-            let file_bytes = self.snapshot.map(|snapshot| snapshot.file_bytes);
-            return Err(SnapshotError::Incomplete { received: self.position, file_bytes });
-        }
-        let Some(file) = &self.file else { return Err(SnapshotError::OtherSnapshot) };
-        sync(&**file, &self.temporary)?;
-        let snapshot = Snapshot::open_on(&self.disk, &self.temporary)?;
-        if self.snapshot.is_some_and(|id| snapshot.id() != id) {
+        let snapshot = self.verify()?;
+        let (Some(file), Some(log_id)) = (&self.file, snapshot.log_id()) else {
             return Err(SnapshotError::OtherSnapshot);
-        }
-        snapshot.verify()?;
-        let Some(log_id) = snapshot.log_id() else {
-            let what = "installing the state before any entry";
-            return Err(SnapshotError::Unsupported { what });
         };
+        sync(&**file, &self.temporary)?;
         accept(&snapshot)?;
         rename(&*self.disk, &self.temporary, &snapshot_name(log_id.index))?;
         // The file has its final name, so it must not be removed any more.

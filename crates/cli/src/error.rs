@@ -165,7 +165,9 @@ impl Place {
     fn add_opening(&mut self, error: &OpenError) {
         let of = |kind, file: &String| Self::kind_of(kind, file);
         self.fill(match error {
-            OpenError::Missing { path } => of(Kind::Missing, path),
+            OpenError::Missing { path } | OpenError::MissingParent { parent: path, .. } => {
+                of(Kind::Missing, path)
+            }
             OpenError::Locked { path, .. } => of(Kind::Locked, path),
             OpenError::ForeignOwner { path, .. } | OpenError::WritableByOthers { path, .. } => {
                 of(Kind::Permission, path)
@@ -219,7 +221,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 pub(crate) fn opening(dir: &Path) -> impl Fn(OpenError) -> Box<dyn Error> {
     let dir = dir.display().to_string();
     move |error| match error {
-        OpenError::Missing { path } => {
+        OpenError::Missing { path } | OpenError::MissingParent { parent: path, .. } => {
             Failure::new(Kind::Missing, format!("{path}: no such directory")).of_file(path).into()
         }
         // A broken pipe is a failure of the output, not of the directory.

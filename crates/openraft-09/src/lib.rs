@@ -54,6 +54,6 @@ pub use sprag_raft_store::{
     Application, DataError, KeyValue, KeyValueData, NodeTag, Opaque, Reason, Request, Response,
     Scratch, SnapshotFile, config, decode, encode,
 };
-pub use state_machine::{SnapshotBuilder, StateMachineStore};
+pub use state_machine::{SnapshotBuilder, StateMachineStore, to_snapshot};
 pub use store::{Handle, Store};
 pub use types::{Openraft, Types};

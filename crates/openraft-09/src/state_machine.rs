@@ -8,7 +8,7 @@ use openraft::{
     AnyError, Entry, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
     SnapshotMeta, StorageError, StorageIOError, StoredMembership,
 };
-use sprag_raft_store::{Application, DataError, Node, SnapshotFile, View};
+use sprag_raft_store::{Application, Node, SnapshotFile, View};
 
 use crate::types::{Openraft, Types, failed, meta, stored, to_openraft, to_raft};
 
@@ -75,7 +75,7 @@ impl<C: Types, A: Application<C::D, C::R>> RaftStateMachine<C> for StateMachineS
         snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError<C::NodeId>> {
         let last = meta.last_log_id.as_ref().map(to_raft);
-        self.0.install(last, snapshot.into_content()).await.map_err(failed)
+        self.0.install(last, *snapshot).await.map_err(failed)
     }
 
     async fn get_current_snapshot(
@@ -102,17 +102,23 @@ impl<C: Types, A: Application<C::D, C::R>> RaftSnapshotBuilder<C> for SnapshotBu
     }
 }
 
-fn to_snapshot<C: Types>(
-    snapshot: sprag::Snapshot,
-) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
-    let meta = meta::<C>(&snapshot);
-    let meta = meta.map_err(|error| foreign::<C>(ErrorSubject::Snapshot(None), &error))?;
-    Ok(Snapshot { meta, snapshot: Box::new(SnapshotFile::reading(snapshot)) })
+/// Openraft's snapshot of a file, with the metadata that is in the file itself. Of an arriving file,
+/// call [`SnapshotFile::finish`] first.
+///
+/// # Errors
+///
+/// Returns the errors of [`SnapshotFile::snapshot`], and
+/// [`DataError`](sprag_raft_store::DataError) for a snapshot of another kind of node.
+pub fn to_snapshot<C: Types>(file: SnapshotFile) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
+    let subject = || ErrorSubject::Snapshot(None);
+    let snapshot = file.snapshot().map_err(|error| foreign::<C>(subject(), &error))?;
+    let meta = meta::<C>(&snapshot).map_err(|error| foreign::<C>(subject(), &error))?;
+    Ok(Snapshot { meta, snapshot: Box::new(file) })
 }
 
 fn foreign<C: Types>(
     subject: ErrorSubject<C::NodeId>,
-    error: &DataError,
+    error: &(impl std::error::Error + 'static),
 ) -> StorageError<C::NodeId> {
     StorageIOError::new(subject, ErrorVerb::Read, AnyError::new(error)).into()
 }

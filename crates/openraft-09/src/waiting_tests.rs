@@ -46,7 +46,10 @@ async fn sent() -> Snapshot<Node> {
     let mut store = open(&SimDisk::new(1), &Arc::default());
     store.log.blocking_append(entries(0..50)).await.unwrap();
     store.state_machine.apply(entries(0..50)).await.unwrap();
-    store.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap()
+    let built = store.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    // The node ends here, and takes back its own file.
+    let kept = SnapshotFile::reading(built.snapshot.snapshot().unwrap());
+    Snapshot { meta: built.meta, snapshot: Box::new(kept) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -400,7 +400,7 @@ fn a_machine_that_was_opened_in_another_way_is_refused() {
 /// Sends a snapshot in small chunks: all of it, or an error after `end` bytes.
 async fn copy(from: &SnapshotFile, to: &mut SnapshotFile, end: u64) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-    let mut from = SnapshotFile::reading(from.snapshot().unwrap().clone());
+    let mut from = from.clone();
     let length = from.seek(std::io::SeekFrom::End(0)).await?;
     from.seek(std::io::SeekFrom::Start(0)).await?;
     let (mut chunk, mut sent) = ([0; 999], 0);
@@ -450,7 +450,7 @@ async fn a_chunk_that_was_given_up_is_no_part_of_the_next() {
     apply(&mut leader, puts(1, 0..100, "leader")).await;
     let built = leader.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
     let mut bytes = Vec::new();
-    let mut from = SnapshotFile::reading(built.snapshot.snapshot().unwrap().clone());
+    let mut from = built.snapshot.clone();
     from.read_to_end(&mut bytes).await.unwrap();
     let mut follower = open(&SimDisk::new(18));
     let mut before = follower.state_machine.begin_receiving_snapshot().await.unwrap();

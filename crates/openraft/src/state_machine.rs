@@ -74,7 +74,7 @@ impl<C: Types, A: Application<C::D, C::R>> RaftStateMachine<C> for StateMachineS
         snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
         let last = meta.last_log_id.as_ref().map(to_raft::<C>);
-        self.0.install(last, snapshot.into_content()).await.map_err(failed)
+        self.0.install(last, snapshot).await.map_err(failed)
     }
 
     async fn get_current_snapshot(
@@ -103,9 +103,18 @@ impl<C: Types, A: Application<C::D, C::R>> RaftSnapshotBuilder<C> for SnapshotBu
     }
 }
 
-fn to_snapshot<C: Types>(
-    snapshot: sprag::Snapshot,
-) -> Result<SnapshotOf<C, SnapshotFile>, io::Error> {
-    let meta = meta::<C>(&snapshot).map_err(failed)?;
-    Ok(SnapshotOf::<C, _> { meta, snapshot: SnapshotFile::reading(snapshot) })
+/// Openraft's snapshot of a file, with the metadata that is in the file itself. Of an arriving file,
+/// call [`SnapshotFile::finish`] first.
+///
+/// A network that gives the result to
+/// [`install_full_snapshot`](openraft::Raft::install_full_snapshot) need not trust the metadata of
+/// the request.
+///
+/// # Errors
+///
+/// Returns the errors of [`SnapshotFile::snapshot`], and
+/// [`DataError`](sprag_raft_store::DataError) for a snapshot of another kind of node.
+pub fn to_snapshot<C: Types>(file: SnapshotFile) -> Result<SnapshotOf<C, SnapshotFile>, io::Error> {
+    let meta = meta::<C>(&file.snapshot().map_err(failed)?).map_err(failed)?;
+    Ok(SnapshotOf::<C, _> { meta, snapshot: file })
 }

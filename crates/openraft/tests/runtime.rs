@@ -168,7 +168,7 @@ fn a_snapshot_is_read_by_a_thread_that_may_wait_for_the_disk() {
         apply(&mut store, entries(0..50, 10)).await.unwrap();
         let mut builder = store.state_machine.get_snapshot_builder().await;
         let built = builder.build_snapshot().await.unwrap();
-        let snapshot = built.snapshot.snapshot().unwrap().clone();
+        let snapshot = built.snapshot.snapshot().unwrap();
         let mut file = built.snapshot;
         gate.close();
         let held = Arc::clone(&gate);

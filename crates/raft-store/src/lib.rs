@@ -11,12 +11,14 @@
 
 mod append;
 mod apply;
+mod arriving;
 mod command;
 mod consensus;
 mod data;
 mod failure;
 mod handle;
 mod hard;
+mod lease;
 mod node;
 mod read;
 mod snapshot;
@@ -30,5 +32,5 @@ pub use failure::{Action, Failure, Subject};
 pub use handle::Handle;
 pub use node::{Node, PATIENCE, config};
 pub use read::bounds;
-pub use snapshot::{Arrived, SnapshotFile};
-pub use snapshots::{Content, View};
+pub use snapshot::SnapshotFile;
+pub use snapshots::View;

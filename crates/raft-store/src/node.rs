@@ -12,12 +12,13 @@ use sprag::{
 };
 use tokio::sync::{RwLock, watch};
 
+use crate::arriving::Arriving;
 use crate::consensus::{Consensus, RaftLogId, RaftVote};
 use crate::data::{decode, encode};
 use crate::failure::{Action, Failure, Subject};
 use crate::handle::Handle;
 use crate::hard::HardState;
-use crate::snapshot::Arriving;
+use crate::lease::Leases;
 use crate::tail::Tail;
 
 /// Time that a call waits for the disk before it logs that and continues to wait. A call that gave
@@ -72,9 +73,11 @@ pub struct Node<E: Consensus> {
     pub(crate) rejected: Mutex<BTreeSet<u64>>,
     /// The last entries of the log.
     pub(crate) tail: Mutex<Tail<E::Entry>>,
-    /// The last snapshot that began to arrive. The Raft library may begin with the next one before
-    /// it releases this one.
-    pub(crate) arriving: Mutex<Weak<Arriving>>,
+    /// The snapshots that began to arrive, the newest last. The Raft library may begin with the next
+    /// one before it releases this one.
+    pub(crate) arrivals: Mutex<Vec<Weak<Arriving>>>,
+    /// The snapshots of this node that are read.
+    pub(crate) leases: Leases,
     /// Locked for writing while a snapshot is installed, and for reading while entries are
     /// appended.
     pub(crate) installing: RwLock<()>,
@@ -87,6 +90,12 @@ pub struct Node<E: Consensus> {
 impl<E: Consensus> fmt::Debug for Node<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("hard", &*self.hard()).finish_non_exhaustive()
+    }
+}
+
+impl<E: Consensus> Drop for Node<E> {
+    fn drop(&mut self) {
+        self.end_transfers();
     }
 }
 
@@ -134,7 +143,8 @@ impl<E: Consensus> Node<E> {
             rejected: Mutex::default(),
             tail: Mutex::new(Tail::new(TAIL_BYTES_MAX)),
             saving: Mutex::default(),
-            arriving: Mutex::default(),
+            arrivals: Mutex::default(),
+            leases: Leases::default(),
             installing: RwLock::default(),
             installs: watch::Sender::new(Installs::Possible),
             gone: watch::Sender::new(()),

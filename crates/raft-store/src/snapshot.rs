@@ -1,25 +1,62 @@
-//! Snapshots in transfer: one node's openraft reads a file of sprag in pieces, and another node's
-//! writes it in pieces.
+//! Snapshots in transfer: one node's Raft library reads a file of sprag in pieces, and another
+//! node's writes it in pieces.
 
+use std::fmt;
 use std::io::{self, SeekFrom};
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use std::{fmt, mem};
 
 use sprag::Snapshot;
 use sprag::error::SnapshotError;
-use sprag::snapshot::SnapshotReceiver;
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 
-use crate::snapshots::Content;
+use crate::arriving::Arriving;
+use crate::lease::Lease;
+use crate::snapshots::{Arrived, Content};
 
 /// The snapshot data of a node: an existing snapshot to read, or an arriving one to write.
 ///
-/// The bytes are those of the snapshot's file, which contains its checksums. Openraft's transport
-/// carries them unchanged, and no damaged snapshot is installed.
+/// The bytes are those of the snapshot's file, which contains its checksums. A transport carries
+/// them unchanged, and no damaged snapshot is installed.
+///
+/// A file of a node's own snapshot is readable until the node ends: then each read fails with
+/// [`SnapshotError::Closed`], and the file keeps nothing locked. A clone has a position of its own.
+/// Clones of an arriving snapshot write to the same file.
+///
+/// # Examples
+///
+/// A snapshot is made of its file's bytes, and taken apart again:
+///
+/// ```
+/// # use sprag::{ApplyConfig, ApplyManager, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload};
+/// use sprag::error::SnapshotError;
+/// use sprag_raft_store::SnapshotFile;
+/// use tokio::io::AsyncReadExt;
+///
+/// # let timeout = std::time::Duration::from_secs(10);
+/// # let machine = MemoryStateMachine::new(MemoryConfig::new())?;
+/// # let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+/// # let put = Payload::Command(sprag::Command::put(b"key", b"value"));
+/// # manager.apply(&Entry::new(LogId::new(1, 1), put), timeout)?;
+/// # let mut bytes = Vec::new();
+/// # manager.snapshots().write_to(&mut bytes)?;
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let mut file = SnapshotFile::from_bytes(bytes.clone())?;
+/// let mut read = Vec::new();
+/// file.clone().read_to_end(&mut read).await?;
+/// assert_eq!(read, bytes);
+/// file.finish().await?;
+/// assert_eq!(file.snapshot()?.get(b"key")?, Some(&b"value"[..]));
+///
+/// bytes[100] ^= 1;
+/// assert!(matches!(SnapshotFile::from_bytes(bytes), Err(SnapshotError::Corrupt { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SnapshotFile {
     side: Side,
@@ -28,21 +65,21 @@ pub struct SnapshotFile {
 
 #[derive(Debug)]
 enum Side {
-    /// The state before the first entry. Openraft may ask for its snapshot, and never sends it.
+    /// The state before the first entry. The Raft library may ask for its snapshot, and never sends
+    /// it.
     Nothing,
     Reading {
-        snapshot: Snapshot,
-        reading: Option<Job<Vec<u8>>>,
+        lease: Arc<Lease>,
+        file_bytes: u64,
+        reading: Option<Job<Result<Vec<u8>, SnapshotError>>>,
         block: Block,
     },
     Receiving {
         arriving: Arc<Arriving>,
         writing: Option<Job<io::Result<()>>>,
+        finishing: Option<JoinHandle<Result<(), SnapshotError>>>,
     },
 }
-
-/// Interval at which a new transfer checks whether the snapshot before it is installed.
-const BUSY_LOOK: Duration = Duration::from_millis(1);
 
 /// Most bytes that one job reads. A job costs two thread hops.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -78,145 +115,53 @@ impl Block {
     }
 }
 
-type Begin = Box<dyn Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync>;
-
-/// A snapshot that arrives.
-pub(crate) struct Arriving {
-    /// Locked while bytes are written, by threads that may block.
-    arrival: Mutex<Arrival>,
-    /// Locked for a moment only, by any thread.
-    fate: Mutex<Fate>,
-    begin: Begin,
-    patience: Duration,
-}
-
-#[derive(Debug)]
-enum Arrival {
-    /// No byte has arrived. An earlier snapshot may be waiting for its installation, and must not
-    /// be disturbed.
-    Awaited,
-    Receiving(SnapshotReceiver),
-    /// Another snapshot has replaced this one, or it was installed.
-    Gone,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Open,
-    /// All bytes have arrived, and the installation is next.
-    Complete,
-    /// Another snapshot has replaced this one.
-    Replaced,
-}
-
-impl fmt::Debug for Arriving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arriving").field("arrival", &self.arrival).finish_non_exhaustive()
+impl Clone for SnapshotFile {
+    fn clone(&self) -> Self {
+        let side = match &self.side {
+            Side::Nothing => Side::Nothing,
+            Side::Reading { lease, file_bytes, .. } => Side::leased(Arc::clone(lease), *file_bytes),
+            Side::Receiving { arriving, .. } => Side::receiving(Arc::clone(arriving)),
+        };
+        Self { side, position: self.position }
     }
 }
 
-impl Arriving {
-    fn lock(&self) -> MutexGuard<'_, Arrival> {
-        self.arrival.lock().unwrap_or_else(PoisonError::into_inner)
+impl Side {
+    fn leased(lease: Arc<Lease>, file_bytes: u64) -> Self {
+        Self::Reading { lease, file_bytes, reading: None, block: Block::default() }
     }
 
-    fn fate(&self) -> MutexGuard<'_, Fate> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets another snapshot replace this one, unless it is complete. Returns whether it is
-    /// replaced; then the caller calls [`Arriving::leave`] on a thread that may block.
-    #[must_use]
-    pub(crate) fn give_way(&self) -> bool {
-        let mut fate = self.fate();
-        if *fate == Fate::Open {
-            *fate = Fate::Replaced;
-        }
-        *fate == Fate::Replaced
-    }
-
-    /// Removes what has arrived. Waits for a write that is under way.
-    pub(crate) fn leave(&self) {
-        let gone = mem::replace(&mut *self.lock(), Arrival::Gone);
-        // The file is removed without the lock.
-        drop(gone);
-    }
-
-    fn receive(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        let began = Instant::now();
-        loop {
-            if *self.fate() == Fate::Replaced {
-                return Err(replaced());
-            }
-            let mut arrival = self.lock();
-            match &mut *arrival {
-                Arrival::Awaited => match (self.begin)() {
-                    Ok(receiver) => *arrival = Arrival::Receiving(receiver),
-                    Err(SnapshotError::Busy) if began.elapsed() < self.patience => {
-                        drop(arrival);
-                        std::thread::sleep(BUSY_LOOK);
-                    }
-                    Err(error) => return Err(io::Error::other(error)),
-                },
-                Arrival::Receiving(receiver) => {
-                    receiver.receive_bytes(position, bytes).map_err(io::Error::other)?;
-                    return Ok(());
-                }
-                Arrival::Gone => return Err(replaced()),
-            }
-        }
-    }
-
-    /// Marks the snapshot as complete, unless another one has replaced it.
-    fn complete(&self) {
-        let mut fate = self.fate();
-        if *fate == Fate::Open {
-            *fate = Fate::Complete;
-        }
-    }
-
-    /// Takes what has arrived. Waits for a write that is under way.
-    fn take(&self) -> Option<SnapshotReceiver> {
-        if *self.fate() == Fate::Replaced {
-            return None;
-        }
-        match mem::replace(&mut *self.lock(), Arrival::Gone) {
-            Arrival::Receiving(receiver) => Some(receiver),
-            Arrival::Awaited | Arrival::Gone => None,
-        }
-    }
-}
-
-fn replaced() -> io::Error {
-    io::Error::other("another snapshot has taken its place")
-}
-
-/// A snapshot that has arrived, for its installation.
-#[derive(Debug)]
-pub struct Arrived(Option<Arc<Arriving>>);
-
-impl Arrived {
-    /// Takes its bytes; `None` if there are none, or another snapshot has replaced it.
-    pub(crate) fn take(self) -> Option<SnapshotReceiver> {
-        self.0.and_then(|arriving| arriving.take())
+    fn receiving(arriving: Arc<Arriving>) -> Self {
+        Self::Receiving { arriving, writing: None, finishing: None }
     }
 }
 
 impl SnapshotFile {
-    /// A snapshot to read, from its beginning.
+    /// A snapshot to read, from its beginning. The caller's snapshot stays readable while this file
+    /// or a clone of it lives.
     #[must_use]
     pub fn reading(snapshot: Snapshot) -> Self {
-        let side = Side::Reading { snapshot, reading: None, block: Block::default() };
-        Self { side, position: 0 }
+        let file_bytes = snapshot.bytes();
+        Self::leased(Lease::endless(snapshot), file_bytes)
     }
 
-    /// The snapshot; `None` while it is arriving.
-    #[must_use]
-    pub fn snapshot(&self) -> Option<&Snapshot> {
-        match &self.side {
-            Side::Reading { snapshot, .. } => Some(snapshot),
-            Side::Nothing | Side::Receiving { .. } => None,
-        }
+    /// Makes a file of its bytes, and verifies them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Snapshot::from_bytes`].
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, SnapshotError> {
+        Snapshot::from_bytes(bytes).map(Self::reading)
+    }
+
+    /// Opens a file at any path. The chunks are not verified: see [`finish`](Self::finish). The
+    /// call blocks.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Snapshot::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SnapshotError> {
+        Snapshot::open(path).map(Self::reading)
     }
 
     /// The snapshot of the state before the first entry, which is never sent.
@@ -225,28 +170,91 @@ impl SnapshotFile {
         Self { side: Side::Nothing, position: 0 }
     }
 
-    /// A snapshot to receive. `begin` makes room for it when its first bytes arrive; `begin` may
-    /// report busy for as long as `patience`.
-    pub(crate) fn receiving(begin: Begin, patience: Duration) -> (Self, Weak<Arriving>) {
-        let arrival = Mutex::new(Arrival::Awaited);
-        let fate = Mutex::new(Fate::Open);
-        let arriving = Arc::new(Arriving { arrival, fate, begin, patience });
-        let weak = Arc::downgrade(&arriving);
-        (Self { side: Side::Receiving { arriving, writing: None }, position: 0 }, weak)
+    /// A snapshot that a node lends, from its beginning.
+    pub(crate) fn leased(lease: Arc<Lease>, file_bytes: u64) -> Self {
+        Self { side: Side::leased(lease, file_bytes), position: 0 }
     }
 
-    /// Takes the content, for [`Node::install`](crate::Node::install).
-    #[must_use]
-    pub fn into_content(self) -> Content {
-        match self.side {
+    /// A snapshot to receive.
+    pub(crate) fn receiving(arriving: Arc<Arriving>) -> Self {
+        Self { side: Side::receiving(arriving), position: 0 }
+    }
+
+    /// The snapshot in the file: its log id, its membership, its content. Of an arriving snapshot,
+    /// call [`finish`](Self::finish) first.
+    ///
+    /// The result of a node's file keeps the node's directory locked until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SnapshotError::Closed`] after the node's end, [`SnapshotError::Incomplete`] before
+    /// an arriving snapshot is finished, and [`SnapshotError::OtherSnapshot`] if another one has
+    /// replaced it or it is installed. [`SnapshotError::Unsupported`] is for the state before the
+    /// first entry, which has no file.
+    pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        match &self.side {
+            Side::Nothing => {
+                Err(SnapshotError::Unsupported { what: "a file of the state before any entry" })
+            }
+            Side::Reading { lease, .. } => Ok(lease.get()?.snapshot),
+            Side::Receiving { arriving, .. } => arriving.snapshot(),
+        }
+    }
+
+    /// Verifies every chunk, on the blocking pool. An arriving snapshot takes no more bytes then,
+    /// and no other one replaces it before it is installed or dropped.
+    ///
+    /// Call it before you give an arriving snapshot to the Raft library, because a library may end
+    /// the node when an installation fails. A damaged snapshot is removed: return the error to the
+    /// sender, which sends the snapshot again. [`AsyncWrite`]'s `shutdown` does the same.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SnapshotError::Corrupt`] and the other errors of [`Snapshot::open`] for a damaged
+    /// snapshot, [`SnapshotError::Incomplete`] if nothing has arrived,
+    /// [`SnapshotError::OtherSnapshot`] if another snapshot has replaced it, and
+    /// [`SnapshotError::Closed`] after the node's end.
+    pub async fn finish(&mut self) -> Result<(), SnapshotError> {
+        let done = match &mut self.side {
+            Side::Nothing => return Ok(()),
+            Side::Reading { lease, .. } => {
+                let lent = lease.get()?;
+                tokio::task::spawn_blocking(move || lent.snapshot.verify()).await
+            }
+            Side::Receiving { arriving, finishing, .. } => {
+                let done = finish(arriving, finishing).await;
+                *finishing = None;
+                done
+            }
+        };
+        done.unwrap_or_else(|error| {
+            let (action, file) = ("verifying", "a snapshot".to_owned());
+            Err(SnapshotError::Io { action, file, source: io::Error::other(error) })
+        })
+    }
+
+    /// Takes the content for an installation.
+    pub(crate) fn into_content(self) -> Result<Content, SnapshotError> {
+        Ok(match self.side {
             Side::Nothing => Content::Received(Arrived(None)),
-            Side::Reading { snapshot, .. } => Content::Snapshot(snapshot),
+            Side::Reading { lease, .. } => Content::Snapshot(lease.get()?),
             Side::Receiving { arriving, .. } => {
                 arriving.complete();
                 Content::Received(Arrived(Some(arriving)))
             }
-        }
+        })
     }
+}
+
+/// The verification of an arriving snapshot: the one that is under way, or another one.
+fn finish<'f>(
+    arriving: &Arc<Arriving>,
+    finishing: &'f mut Option<JoinHandle<Result<(), SnapshotError>>>,
+) -> &'f mut JoinHandle<Result<(), SnapshotError>> {
+    finishing.get_or_insert_with(|| {
+        let arriving = Arc::clone(arriving);
+        tokio::task::spawn_blocking(move || arriving.finish())
+    })
 }
 
 fn unsupported(what: &'static str) -> io::Error {
@@ -261,14 +269,16 @@ impl AsyncRead for SnapshotFile {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let position = self.position;
-        let (snapshot, reading, block) = match &mut self.side {
+        let (lease, file_bytes, reading, block) = match &mut self.side {
             Side::Nothing => return Poll::Ready(Ok(())),
-            Side::Reading { snapshot, reading, block } => (snapshot, reading, block),
+            Side::Reading { lease, file_bytes, reading, block } => {
+                (lease, *file_bytes, reading, block)
+            }
             Side::Receiving { .. } => {
                 return Poll::Ready(Err(unsupported("a snapshot that arrives is not read")));
             }
         };
-        while buffer.remaining() > 0 && position < snapshot.bytes() {
+        while buffer.remaining() > 0 && position < file_bytes {
             let bytes = block.rest_at(position);
             if !bytes.is_empty() {
                 let read = bytes.len().min(buffer.remaining());
@@ -277,11 +287,12 @@ impl AsyncRead for SnapshotFile {
                 break;
             }
             let job = reading.get_or_insert_with(|| {
-                let (snapshot, len) = (snapshot.clone(), BLOCK_BYTES);
+                let (lease, len) = (Arc::clone(lease), BLOCK_BYTES);
                 let read = move || {
-                    let piece = snapshot.pieces(position, len).next();
+                    let lent = lease.get()?;
+                    let piece = lent.snapshot.pieces(position, len).next();
                     // `position` is before the end, so there is a piece.
-                    piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default()
+                    Ok(piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default())
                 };
                 Job { position, len, done: tokio::task::spawn_blocking(read) }
             });
@@ -289,6 +300,7 @@ impl AsyncRead for SnapshotFile {
             // An earlier caller may have given up waiting for a job elsewhere in the file.
             let begin = job.position;
             *reading = None;
+            let read = read.map_err(io::Error::other)?;
             *block = Block { begin, bytes: read.map_err(io::Error::other)? };
         }
         Poll::Ready(Ok(()))
@@ -303,7 +315,7 @@ impl AsyncWrite for SnapshotFile {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let position = self.position;
-        let Side::Receiving { arriving, writing } = &mut self.side else {
+        let Side::Receiving { arriving, writing, .. } = &mut self.side else {
             return Poll::Ready(Err(unsupported("a snapshot is not written to")));
         };
         let len = bytes.len();
@@ -330,18 +342,25 @@ impl AsyncWrite for SnapshotFile {
         Poll::Ready(Ok(()))
     }
 
-    /// Marks the snapshot as complete: no other one replaces it any more.
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Side::Receiving { arriving, .. } = &self.side {
-            arriving.complete();
-        }
-        Poll::Ready(Ok(()))
+    /// Verifies an arriving snapshot, as [`SnapshotFile::finish`] does. The source of the error is
+    /// a [`SnapshotError`].
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Side::Receiving { arriving, finishing, .. } = &mut self.side else {
+            return Poll::Ready(Ok(()));
+        };
+        let finished = ready!(Pin::new(finish(arriving, finishing)).poll(context));
+        *finishing = None;
+        let finished = finished.map_err(io::Error::other)?;
+        Poll::Ready(finished.map_err(io::Error::other))
     }
 }
 
 impl AsyncSeek for SnapshotFile {
     fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
-        let end = self.snapshot().map_or(self.position, Snapshot::bytes);
+        let end = match &self.side {
+            Side::Reading { file_bytes, .. } => *file_bytes,
+            Side::Nothing | Side::Receiving { .. } => self.position,
+        };
         let position = match to {
             SeekFrom::Start(position) => Some(position),
             SeekFrom::End(by) => end.checked_add_signed(by),
@@ -353,51 +372,5 @@ impl AsyncSeek for SnapshotFile {
 
     fn poll_complete(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<u64>> {
         Poll::Ready(Ok(self.position))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// Longer than a call that does not wait can take.
-    const STUCK: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_transfer_is_replaced_without_a_wait_for_its_write() {
-        let (has_begun, begun) = mpsc::channel();
-        let (go, may_go) = mpsc::channel();
-        let may_go = Mutex::new(may_go);
-        let begin = move || -> Result<SnapshotReceiver, SnapshotError> {
-            has_begun.send(()).unwrap();
-            let in_time: Result<(), _> = may_go.lock().unwrap().recv_timeout(STUCK);
-            Err(if in_time.is_ok() { SnapshotError::Closed } else { SnapshotError::Busy })
-        };
-        let (_file, arriving) = SnapshotFile::receiving(Box::new(begin), Duration::ZERO);
-        let arriving = arriving.upgrade().unwrap();
-        let writes = Arc::clone(&arriving);
-        let writing = std::thread::spawn(move || writes.receive(0, b"bytes").unwrap_err());
-        begun.recv().unwrap();
-        assert!(arriving.give_way());
-        go.send(()).unwrap();
-        let error = writing.join().unwrap().to_string();
-        assert_eq!(error, SnapshotError::Closed.to_string(), "the write waited for the test");
-        arriving.leave();
-        assert_eq!(arriving.receive(0, b"").unwrap_err().to_string(), replaced().to_string());
-        arriving.complete();
-        assert!(arriving.take().is_none());
-    }
-
-    #[test]
-    fn a_complete_transfer_is_not_replaced() {
-        let begin = || -> Result<SnapshotReceiver, _> { Err(SnapshotError::Busy) };
-        let (file, arriving) = SnapshotFile::receiving(Box::new(begin), Duration::ZERO);
-        let arriving = arriving.upgrade().unwrap();
-        let _content = file.into_content();
-        assert!(!arriving.give_way());
     }
 }

@@ -1,15 +1,17 @@
 //! Snapshots of a node: built, received and installed beside apply.
 
-use std::mem;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use sprag::Snapshot;
 use sprag::error::{SnapshotError, ViewError};
+use sprag::snapshot::SnapshotReceiver;
 
+use crate::arriving::{Arriving, Destination};
 use crate::consensus::{Consensus, RaftLogId};
 use crate::failure::{Action, Failure, Subject};
+use crate::lease::Lent;
 use crate::node::{Installs, NO_LIMIT, Node, beside, blocking};
-use crate::snapshot::{Arrived, SnapshotFile};
+use crate::snapshot::SnapshotFile;
 
 /// Number of pauses after a failed snapshot that together last as long as the patience with a slow
 /// disk.
@@ -23,11 +25,28 @@ pub struct View(Option<Result<sprag::View, ViewError>>);
 
 /// Content to install.
 #[derive(Debug)]
-pub enum Content {
+pub(crate) enum Content {
     /// An existing snapshot, of this node or another one.
-    Snapshot(Snapshot),
+    Snapshot(Lent),
     /// A received snapshot.
     Received(Arrived),
+}
+
+/// A snapshot that has arrived, for its installation; `None` without any bytes.
+#[derive(Debug)]
+pub(crate) struct Arrived(pub(crate) Option<Arc<Arriving>>);
+
+impl Arrived {
+    /// Takes its bytes; `None` if there are none, or another snapshot has replaced it.
+    fn take(self) -> Option<SnapshotReceiver> {
+        self.0.and_then(|arriving| arriving.take())
+    }
+}
+
+impl<E: Consensus> Destination for Node<E> {
+    fn begin(&self) -> Result<SnapshotReceiver, SnapshotError> {
+        self.manager.snapshots().receive()
+    }
 }
 
 impl<E: Consensus> Node<E> {
@@ -49,7 +68,7 @@ impl<E: Consensus> Node<E> {
     /// # Errors
     ///
     /// Returns [`Failure`].
-    pub async fn build(self: &Arc<Self>, view: View) -> Result<Option<Snapshot>, Failure> {
+    pub async fn build(self: &Arc<Self>, view: View) -> Result<Option<SnapshotFile>, Failure> {
         let node = Arc::clone(self);
         let (newest, failed) = blocking(Subject::Snapshot, move || node.write(view)).await?;
         if failed {
@@ -58,7 +77,13 @@ impl<E: Consensus> Node<E> {
             let ended = installs.wait_for(|hope| *hope == Installs::Ended);
             let _over = tokio::time::timeout(self.patience / BUILD_PAUSES, ended).await;
         }
-        Ok(newest)
+        Ok(newest.map(|newest| self.lend(newest)))
+    }
+
+    /// A file of a snapshot of this node, which is readable until the node ends.
+    fn lend(&self, snapshot: Snapshot) -> SnapshotFile {
+        let file_bytes = snapshot.bytes();
+        SnapshotFile::leased(self.leases.lend(snapshot, &self.gone), file_bytes)
     }
 
     /// Writes a snapshot. Returns the newest snapshot after that, and whether this one failed.
@@ -99,24 +124,23 @@ impl<E: Consensus> Node<E> {
     /// # Errors
     ///
     /// Returns [`Failure`].
-    pub async fn newest(self: &Arc<Self>) -> Result<Option<Snapshot>, Failure> {
+    pub async fn newest(self: &Arc<Self>) -> Result<Option<SnapshotFile>, Failure> {
         let node = Arc::clone(self);
-        blocking(Subject::Snapshot, move || node.newest_now()).await
+        let newest = move || Ok(node.newest_now()?.map(|newest| node.lend(newest)));
+        blocking(Subject::Snapshot, newest).await
     }
 
     /// Begins to receive a snapshot. One arrives at a time: a new one replaces one that is not
     /// complete. A complete snapshot is installed first; the next transfer begins after that.
     #[must_use]
     pub fn receive(self: &Arc<Self>) -> SnapshotFile {
-        let node = Arc::downgrade(self);
-        let begin = move || match node.upgrade() {
-            Some(node) => node.manager.snapshots().receive(),
-            None => Err(SnapshotError::Closed),
-        };
-        let (file, arriving) = SnapshotFile::receiving(Box::new(begin), self.patience);
-        let mut current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = mem::replace(&mut *current, arriving).upgrade();
-        drop(current);
+        let node: Arc<dyn Destination> = Arc::clone(self) as _;
+        let arriving = Arriving::new(Arc::downgrade(&node), self.patience);
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.retain(|arriving| arriving.strong_count() > 0);
+        let before = arrivals.last().and_then(Weak::upgrade);
+        arrivals.push(Arc::downgrade(&arriving));
+        drop(arrivals);
         if let Some(before) = before
             && before.give_way()
         {
@@ -128,7 +152,17 @@ impl<E: Consensus> Node<E> {
                 drop((before, node));
             });
         }
-        file
+        SnapshotFile::receiving(arriving)
+    }
+
+    /// Takes back every snapshot that is sent or received. The directory is in use otherwise, for
+    /// as long as a task of the Raft library has such a file.
+    pub(crate) fn end_transfers(&self) {
+        self.leases.end();
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        for arriving in arrivals.iter().filter_map(Weak::upgrade) {
+            arriving.leave();
+        }
     }
 
     /// Installs a snapshot whose last entry is `last`. Appends wait meanwhile.
@@ -139,8 +173,10 @@ impl<E: Consensus> Node<E> {
     pub async fn install(
         self: &Arc<Self>,
         last: Option<RaftLogId<E::NodeId>>,
-        content: Content,
+        snapshot: SnapshotFile,
     ) -> Result<(), Failure> {
+        let content = snapshot.into_content();
+        let content = content.map_err(Failure::of(Subject::Snapshot, Action::Read))?;
         self.installs.send_replace(Installs::Possible);
         let installing = self.installing.write().await;
         let node = Arc::clone(self);
@@ -159,7 +195,7 @@ impl<E: Consensus> Node<E> {
     ) -> Result<(), Failure> {
         let failed = |error: SnapshotError| Failure::new(Subject::Snapshot, Action::Write, error);
         let installed = match content {
-            Content::Snapshot(snapshot) => self.manager.snapshots().restore(&snapshot, NO_LIMIT),
+            Content::Snapshot(lent) => self.manager.snapshots().restore(&lent.snapshot, NO_LIMIT),
             Content::Received(arrived) => match arrived.take() {
                 Some(receiver) => self.manager.snapshots().install(receiver, NO_LIMIT),
                 None => Err(SnapshotError::OtherSnapshot),

@@ -53,7 +53,9 @@ fn a_missing_directory_is_created_only_when_asked() {
 fn a_missing_parent_is_not_created() {
     let (_parent, path) = parent();
     let error = RealDisk::open(&path.join("deeper"), CREATE).unwrap_err();
-    assert!(matches!(error, OpenError::Missing { .. }));
+    let missing = path.display().to_string();
+    assert!(error.to_string().contains("make the parent first"), "{error}");
+    assert!(matches!(error, OpenError::MissingParent { parent, .. } if parent == missing));
     assert!(!path.exists());
 }
 

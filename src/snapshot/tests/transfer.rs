@@ -136,3 +136,47 @@ fn a_leftover_of_an_earlier_transfer_is_replaced() {
     receiver.finish(|_| Ok(())).unwrap();
     assert_eq!(sim.read_file(&snapshot_name(9)).as_deref(), Some(&bytes[..]));
 }
+
+#[test]
+fn a_receiver_verifies_every_byte_before_an_installation() {
+    let bytes = file_of(&state(), &meta(), 1000);
+    let whole = bytes.len() as u64;
+    for at in (0..bytes.len()).step_by(61) {
+        let (_disk, mut receiver) = receiver(&SimDisk::new(1));
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        receiver.receive_bytes(0, &damaged).unwrap();
+        let error = receiver.verify().unwrap_err();
+        assert!(!matches!(error, SnapshotError::Incomplete { .. }), "{at}: {error}");
+        assert!(receiver.verified().is_none());
+    }
+    let sim = SimDisk::new(1);
+    let (_disk, mut receiver) = receiver(&sim);
+    let error = receiver.verify().unwrap_err();
+    assert!(matches!(error, SnapshotError::Incomplete { received: 0, .. }), "{error}");
+    let pieces: Vec<_> =
+        open(&bytes).unwrap().pieces(0, 5000).map(|piece| piece.bytes.len()).collect();
+    assert!(pieces.len() > 1);
+    receiver.receive_bytes(0, &bytes[..pieces[0]]).unwrap();
+    receiver.verify().unwrap_err();
+    receiver.receive_bytes(pieces[0] as u64, &bytes[pieces[0]..]).unwrap();
+    assert_eq!(receiver.verify().unwrap().bytes(), whole);
+    assert_eq!(entries(receiver.verified().unwrap()).unwrap(), state());
+    receiver.receive_bytes(whole, b"more").unwrap();
+    assert!(receiver.verified().is_none(), "the file is another one");
+    receiver.verify().unwrap_err();
+    receiver.finish(|_| Ok(())).unwrap_err();
+    assert_eq!(sim.file_names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_is_made_of_the_bytes_of_its_file_unless_they_are_damaged() {
+    let bytes = file_of(&state(), &meta(), 1000);
+    let snapshot = Snapshot::from_bytes(bytes.clone()).unwrap();
+    assert_eq!(entries(&snapshot).unwrap(), state());
+    let again: Vec<u8> = snapshot.pieces(0, 999).flat_map(|piece| piece.bytes.to_vec()).collect();
+    assert_eq!(again, bytes);
+    let mut damaged = bytes;
+    damaged[2000] ^= 1;
+    Snapshot::from_bytes(damaged).unwrap_err();
+}

@@ -14,8 +14,9 @@ use openraft::raft::{
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft::{BasicNode, OptionalSend, Raft, declare_raft_types};
 use sprag::PersistentStateMachine;
-use sprag_openraft::{Handle, KeyValue, Request, Response, SnapshotFile, StateMachineStore};
-use tokio::io::AsyncWriteExt;
+use sprag_openraft::{
+    Handle, KeyValue, Request, Response, SnapshotFile, StateMachineStore, to_snapshot,
+};
 
 declare_raft_types!(
     /// A key-value node.
@@ -110,8 +111,9 @@ impl RaftNetworkV2<Types> for Connection {
         let mut arriving = peer.handle.receive_snapshot();
         let sent = tokio::io::copy(&mut snapshot.snapshot, &mut arriving).await;
         sent.map_err(|error| NetworkError::new(&error))?;
-        arriving.shutdown().await.map_err(|error| NetworkError::new(&error))?;
-        let arrived = SnapshotOf::<Types, _> { meta: snapshot.meta, snapshot: arriving };
+        // A damaged snapshot is an error of this call, and the leader sends it again.
+        arriving.finish().await.map_err(|error| NetworkError::new(&error))?;
+        let arrived = to_snapshot::<Types>(arriving).map_err(|error| NetworkError::new(&error))?;
         let installed = peer.raft.install_full_snapshot(vote, arrived).await;
         Ok(installed.map_err(|error| NetworkError::new(&error))?)
     }
