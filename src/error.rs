@@ -38,8 +38,8 @@ pub enum OpenError {
         /// The path given.
         path: String,
     },
-    /// The directory is to be made, and its parent is missing. Opening makes one directory only: the
-    /// parent may be the place of a disk that is not mounted.
+    /// The directory is to be made, and its parent is missing. Opening makes one directory only,
+    /// because the parent may be the place of a disk that is not mounted.
     #[error(
         "{path}: there is no directory {parent} to make it in (opening makes one directory only: \
          make the parent first, or mount its disk)"

@@ -141,9 +141,9 @@ impl SnapshotReceiver {
     /// # Errors
     ///
     /// Returns [`SnapshotError::Incomplete`] if not every piece has arrived: later pieces are
-    /// taken. Returns [`SnapshotError::OtherSnapshot`], [`SnapshotError::Corrupt`] and the errors
-    /// of [`Snapshot::open`] for a damaged file, and [`SnapshotError::Unsupported`] for one of the
-    /// state before any entry: drop the receiver, and receive from the beginning.
+    /// taken. After any other error, drop the receiver, and receive from the beginning. A damaged
+    /// file is [`SnapshotError::Corrupt`], [`SnapshotError::OtherSnapshot`], or another error of
+    /// [`Snapshot::open`]. A file of the state before any entry is [`SnapshotError::Unsupported`].
     pub fn verify(&mut self) -> Result<Snapshot, SnapshotError> {
         if let Some(snapshot) = &self.verified {
             return Ok(snapshot.clone());

@@ -102,8 +102,8 @@ impl<C: Types, A: Application<C::D, C::R>> RaftSnapshotBuilder<C> for SnapshotBu
     }
 }
 
-/// Openraft's snapshot of a file, with the metadata that is in the file itself. Of an arriving file,
-/// call [`SnapshotFile::finish`] first.
+/// Openraft's snapshot of a file, with the metadata that is in the file itself. For an arriving
+/// file, call [`SnapshotFile::finish`] first.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
-//! Tests of faults that openraft mended in 2026, on our store: completions out of order, a
-//! conflicting snapshot at the committed index, a follower behind a log that is purged to its end,
-//! a membership that an installed snapshot covers, and proposals that a purge strands.
+//! Tests on our store of faults that openraft mended in 2026. They are completions out of order,
+//! and a conflicting snapshot at the committed index. The third is a follower behind a log that is
+//! purged to its end. The last two are a membership that a snapshot covers, and proposals that a
+//! purge strands.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;

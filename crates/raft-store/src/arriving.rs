@@ -196,7 +196,10 @@ mod tests {
     /// A node whose room for a snapshot is made by a function.
     struct Making<F>(F);
 
-    impl<F: Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync> Destination for Making<F> {
+    impl<F> Destination for Making<F>
+    where
+        F: Fn() -> Result<SnapshotReceiver, SnapshotError> + Send + Sync,
+    {
         fn begin(&self) -> Result<SnapshotReceiver, SnapshotError> {
             self.0()
         }

@@ -73,8 +73,8 @@ pub struct Node<E: Consensus> {
     pub(crate) rejected: Mutex<BTreeSet<u64>>,
     /// The last entries of the log.
     pub(crate) tail: Mutex<Tail<E::Entry>>,
-    /// The snapshots that began to arrive, the newest last. The Raft library may begin with the next
-    /// one before it releases this one.
+    /// The snapshots that began to arrive, the newest last. The Raft library may begin with the
+    /// next one before it releases this one.
     pub(crate) arrivals: Mutex<Vec<Weak<Arriving>>>,
     /// The snapshots of this node that are read.
     pub(crate) leases: Leases,

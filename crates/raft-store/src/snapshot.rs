@@ -31,7 +31,8 @@ use crate::snapshots::{Arrived, Content};
 /// A snapshot is made of its file's bytes, and taken apart again:
 ///
 /// ```
-/// # use sprag::{ApplyConfig, ApplyManager, Entry, LogId, MemoryConfig, MemoryStateMachine, Payload};
+/// # use sprag::{ApplyConfig, ApplyManager, Entry, LogId, Payload};
+/// # use sprag::{MemoryConfig, MemoryStateMachine};
 /// use sprag::error::SnapshotError;
 /// use sprag_raft_store::SnapshotFile;
 /// use tokio::io::AsyncReadExt;
@@ -210,10 +211,10 @@ impl SnapshotFile {
     ///
     /// # Errors
     ///
-    /// Returns [`SnapshotError::Corrupt`] and the other errors of [`Snapshot::open`] for a damaged
-    /// snapshot, [`SnapshotError::Incomplete`] if nothing has arrived,
-    /// [`SnapshotError::OtherSnapshot`] if another snapshot has replaced it, and
-    /// [`SnapshotError::Closed`] after the node's end.
+    /// Returns [`SnapshotError::Corrupt`] or another error of [`Snapshot::open`] for a damaged
+    /// snapshot. Returns [`SnapshotError::Incomplete`] if nothing has arrived, and
+    /// [`SnapshotError::OtherSnapshot`] if another snapshot has replaced it. After the node's end,
+    /// it is [`SnapshotError::Closed`].
     pub async fn finish(&mut self) -> Result<(), SnapshotError> {
         let done = match &mut self.side {
             Side::Nothing => return Ok(()),

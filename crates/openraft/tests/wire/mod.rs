@@ -142,7 +142,7 @@ impl Wire {
         Ok(serde_json::from_slice(&answer?).unwrap())
     }
 
-    /// What happens to a piece of a snapshot on its way.
+    /// Carries a piece of a snapshot: it may be damaged, or wait without an end.
     async fn on_the_way(&self, bytes: Vec<u8>) -> Vec<u8> {
         let mut piece: Value = serde_json::from_slice(&bytes).unwrap();
         let is_first = piece["offset"] == 0;
