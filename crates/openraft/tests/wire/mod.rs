@@ -10,6 +10,7 @@ mod new;
 mod old;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +41,16 @@ enum Refused {
     /// A piece is not of the snapshot that arrives: send it from its beginning.
     Mismatch,
     Failed(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => f.write_str("the node cannot be reached"),
+            Self::Mismatch => f.write_str("the piece is not of the snapshot that arrives"),
+            Self::Failed(error) => f.write_str(error),
+        }
+    }
 }
 
 fn failed(error: impl ToString) -> Refused {

@@ -112,7 +112,7 @@ impl RaftNetworkFactory<Data> for Sender {
 
 impl From<Refused> for RPCError<Data> {
     fn from(refused: Refused) -> Self {
-        let error = std::io::Error::other(format!("{refused:?}"));
+        let error = std::io::Error::other(refused.to_string());
         match refused {
             Refused::Unreachable => Unreachable::new(&error).into(),
             Refused::Mismatch | Refused::Failed(_) => NetworkError::new(&error).into(),

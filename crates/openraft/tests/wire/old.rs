@@ -77,7 +77,7 @@ impl RaftNetworkFactory<Old> for Sender {
 type Failure<E> = RPCError<u64, BasicNode, RaftError<u64, E>>;
 
 fn failure<E: std::error::Error>(refused: &Refused) -> Failure<E> {
-    let error = std::io::Error::other(format!("{refused:?}"));
+    let error = std::io::Error::other(refused.to_string());
     match refused {
         Refused::Unreachable => Unreachable::new(&error).into(),
         Refused::Mismatch | Refused::Failed(_) => NetworkError::new(&error).into(),
