@@ -13,6 +13,7 @@ mod openraft;
 mod snapshot;
 mod space;
 mod stalls;
+mod submitters;
 mod workers;
 
 #[cfg(test)]
@@ -81,6 +82,11 @@ pub(crate) const ALL: &[Group] = &[
     Group { name: "space", about: "bytes on disk and in memory", run: space::run },
     Group { name: "growth", about: "updates and reads as the state grows", run: growth::run },
     Group { name: "workers", about: "one and two workers, by work a command", run: workers::run },
+    Group {
+        name: "submitters",
+        about: "threads that propose at once, all of them together",
+        run: submitters::run,
+    },
     Group { name: "arrivals", about: "latency at a fixed rate, open loop", run: arrivals::run },
     Group { name: "stalls", about: "longest waits beside other work", run: stalls::run },
     Group {

@@ -99,7 +99,7 @@ fn create(
 }
 
 /// The guard of a lock that one thread at a time takes.
-fn locked<T>(lock: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+pub(crate) fn locked<T>(lock: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     lock.lock().map_err(|_| anyhow!("a panic under the lock"))
 }
 
