@@ -32,6 +32,7 @@ mod regressions;
 mod repair;
 mod repair_snapshot;
 mod restore;
+mod room;
 mod simulation;
 mod snapshots;
 mod stats;

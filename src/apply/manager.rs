@@ -5,6 +5,9 @@ pub(crate) mod retry;
 
 pub(crate) mod propose;
 
+// Calls that wait for room, and replies for async code.
+mod waiting;
+
 // The facets: the log, the log of a consensus engine, snapshots.
 pub(crate) mod log;
 

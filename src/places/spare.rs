@@ -21,8 +21,8 @@ impl SpareHolders {
     }
 
     /// A holder of `image`: a spare one, or else a new one.
-    pub(crate) fn hold(&mut self, image: &Arc<Image>) -> Arc<SegmentBytes> {
-        let image = SegmentBytes::Image(Arc::clone(image), PinCount::default());
+    pub(crate) fn hold(&mut self, image: &Arc<Image>, pins: PinCount) -> Arc<SegmentBytes> {
+        let image = SegmentBytes::Image(Arc::clone(image), pins);
         if let Some(mut holder) = self.0.pop()
             && let Some(bytes) = Arc::get_mut(&mut holder)
         {
@@ -43,16 +43,16 @@ mod tests {
     fn a_holder_is_used_again_and_lets_go_of_its_image_meanwhile_unless_a_reader_has_it() {
         let image = Arc::new(Image::new(4096).unwrap());
         let mut spares = SpareHolders::default();
-        let holder = spares.hold(&image);
+        let holder = spares.hold(&image, PinCount::default());
         let address = Arc::as_ptr(&holder);
         assert_eq!(Arc::strong_count(&image), 2);
         spares.keep(holder);
         assert_eq!(Arc::strong_count(&image), 1, "the image can be begun again");
-        let holder = spares.hold(&image);
+        let holder = spares.hold(&image, PinCount::default());
         assert_eq!(Arc::as_ptr(&holder), address);
         let reader = Arc::clone(&holder);
         spares.keep(holder);
-        assert_ne!(Arc::as_ptr(&spares.hold(&image)), address);
+        assert_ne!(Arc::as_ptr(&spares.hold(&image, PinCount::default())), address);
         assert!(matches!(*reader, SegmentBytes::Image(..)), "what a reader has stays");
     }
 }

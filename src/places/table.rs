@@ -42,9 +42,28 @@ pub(crate) enum SegmentBytes {
     Spare,
 }
 
-/// Number of values in use that hold an image.
+/// Number of values in use that hold an image. It is the last part of an image's entry in the
+/// table that is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct PinCount(AtomicUsize);
+pub(crate) struct PinCount(AtomicUsize, Arc<Freed>);
+
+impl Drop for PinCount {
+    fn drop(&mut self) {
+        if let Some(tell) = self.1.0.get() {
+            tell();
+        }
+    }
+}
+
+/// Told when the table and all its readers have let go of an image: its memory may be free.
+#[derive(Default)]
+struct Freed(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl fmt::Debug for Freed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Freed").field(&self.0.get().is_some()).finish()
+    }
+}
 
 impl SegmentBytes {
     /// A sealed segment of `bytes` bytes: its file mapped or, if the kernel gives no mapping, to be
@@ -159,6 +178,7 @@ pub(crate) struct SegmentTable {
     /// Number of distinct images that values may hold at a time. Beyond that, values are copied.
     pinned_images_max: usize,
     pinned_images: Arc<AtomicUsize>,
+    freed: Arc<Freed>,
     next_piece: AtomicU32,
     held: Mutex<Held>,
     /// The segments that are read from files and have them open: the most recent ones.
@@ -235,10 +255,22 @@ impl SegmentTable {
                 .collect(),
             pinned_images_max,
             pinned_images: Arc::new(AtomicUsize::new(0)),
+            freed: Arc::default(),
             next_piece: AtomicU32::new(0),
             held: Mutex::new(Rank::SegmentHolds, Held::default()),
             open_files: Mutex::new(Rank::OpenSegments, VecDeque::new()),
         }
+    }
+
+    /// Has `tell` called after each image that the table and its readers let go of. It may be
+    /// called under any lock but [`Rank::RoomLine`], by any thread. Only the first call counts.
+    pub(crate) fn tell_of_free_images(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _is_first = self.freed.0.set(Box::new(tell)).is_ok();
+    }
+
+    /// The count of the values of a new image.
+    pub(crate) fn pin_count(&self) -> PinCount {
+        PinCount(AtomicUsize::new(0), Arc::clone(&self.freed))
     }
 
     /// The place in the table of the segment or the piece with this number.

@@ -157,9 +157,14 @@ impl Waiters {
     /// Calls the waker of each task that is to be woken. The caller holds no lock of the engine.
     ///
     /// One waker is taken at a time, so a blocking waker holds up only this thread: another thread
-    /// that arrives continues with the next one.
+    /// that arrives continues with the next one. `others` takes the due wakers of tasks that wait
+    /// for something else.
     #[cold]
-    pub(crate) fn wake_tasks(&self, mark: impl Fn(Stage) -> Mark) {
+    pub(crate) fn wake_tasks(
+        &self,
+        mark: impl Fn(Stage) -> Mark,
+        others: impl Fn() -> Option<Waker>,
+    ) {
         let Some(_inside) = Inside::enter(self) else {
             // A waker called this: the loop that called the waker continues afterwards.
             return;
@@ -168,7 +173,7 @@ impl Waiters {
             let mut list = self.list.lock();
             let waker = self.take_waker(&mut list, &mark);
             drop(list);
-            match waker {
+            match waker.or_else(&others) {
                 Some(waker) => self.call(waker),
                 None => return,
             }

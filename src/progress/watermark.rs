@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::lifecycle::Lifecycle;
+use super::room::Room;
 use super::waiters::Waiters;
 use crate::error::Poison;
 use crate::numbers::{AtomicMark, FrameSequence, Mark};
@@ -86,6 +87,8 @@ pub(crate) struct Progress {
     durable: CachePadded<AtomicMark>,
     log: Mutex<LogMarks>,
     pub(crate) waiters: Waiters,
+    /// The calls that wait for room in the pipeline.
+    pub(crate) room: Room,
     pub(crate) poison: Arc<PoisonCell>,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -112,9 +115,15 @@ impl Progress {
             durable: mark(logged),
             log: Mutex::new(Rank::LogMarks, LogMarks::default()),
             waiters: Waiters::default(),
+            room: Room::new(u64::MAX),
             poison,
             lifecycle: Lifecycle::new(),
         }
+    }
+
+    /// The same for a pipeline of so many entries.
+    pub(crate) fn with_depth(self, entries: u64) -> Self {
+        Self { room: Room::new(entries), ..self }
     }
 
     pub(crate) fn rule(&self) -> AckRule {
@@ -300,6 +309,7 @@ impl Progress {
         let submitted = self.submitted.swap(mark, Ordering::AcqRel);
         drop(log);
         self.waiters.truncate(mark, submitted);
+        self.room.changed(self);
         Ok(())
     }
 
@@ -323,6 +333,7 @@ impl Progress {
         }
         self.applied.store(mark, Ordering::Release);
         self.moved(&Stage::ALL);
+        self.room.changed(self);
         Ok(())
     }
 
@@ -350,12 +361,14 @@ impl Progress {
         // mark, or this thread sees the waiter: here or, if it is a task, in `wake_tasks`.
         fence(Ordering::SeqCst);
         self.waiters.unpark(stages, |stage| self.mark(stage));
+        // The same fence pairs with the one in `Room::serve`.
+        self.room.moved(self);
     }
 
     /// Whether [`Progress::wake_tasks`] has work, for a mark that this thread moved.
     #[inline]
     pub(crate) fn has_due_tasks(&self) -> bool {
-        self.waiters.has_due_tasks(|stage| self.mark(stage))
+        self.waiters.has_due_tasks(|stage| self.mark(stage)) || self.room.has_due_tasks()
     }
 
     /// Calls the wakers of tasks whose waits are over. Wakers are foreign code, so the caller holds
@@ -371,7 +384,7 @@ impl Progress {
     fn wake_due_tasks(&self) {
         // A waker may block, so the failure is told before.
         self.poison.tell();
-        self.waiters.wake_tasks(|stage| self.mark(stage));
+        self.waiters.wake_tasks(|stage| self.mark(stage), || self.room.take_waker());
         // That found nothing more to do, and a failure of another thread may have come just before.
         self.poison.tell();
     }
@@ -389,6 +402,7 @@ impl Progress {
     pub(crate) fn fail(&self, poison: Poison) {
         self.poison.set(poison);
         self.waiters.wake_all(self.poison.is_untold());
+        self.room.wake_all();
     }
 
     /// Ends the life of the engine: every waiter learns that nothing more comes, and later ones
@@ -398,6 +412,7 @@ impl Progress {
         // waiters: either it has the lock before `wake_all`, which wakes it, or it sees the phase.
         self.lifecycle.end();
         self.waiters.wake_all(false);
+        self.room.wake_all();
     }
 }
 

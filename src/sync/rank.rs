@@ -122,6 +122,8 @@ ranks! {
     /// The storage in memory.
     #[cfg(any(test, feature = "testing"))]
     MemoryStorage,
+    /// The calls that wait for room. A value may be dropped under any lock, and frees memory.
+    RoomLine,
 }
 
 impl Rank {

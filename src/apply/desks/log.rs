@@ -116,6 +116,8 @@ impl LogDesk {
         });
         if !matches!(stepped, Ok(Step::Blocked)) {
             self.signals.writer_bell().ring();
+            // Frames and images that the step has let go of are room.
+            self.progress.room.changed_after_fence(&self.progress);
         }
         match stepped {
             Ok(Step::Worked) => {

@@ -42,7 +42,7 @@ impl Future for Durable {
 pub struct CommittedReplies {
     applied: TaskWait,
     /// The cells of the wanted replies; `None` for an entry that was committed before.
-    cells: Vec<Option<Arc<ReplyCell>>>,
+    cells: Vec<Option<ReplyCell>>,
 }
 
 impl Future for CommittedReplies {
@@ -103,7 +103,7 @@ impl<M: StateMachine> ConsensusLog<'_, M> {
         Ok(self.replies_of(last, cells))
     }
 
-    fn replies_of(&self, last: u64, cells: Vec<Option<Arc<ReplyCell>>>) -> CommittedReplies {
+    fn replies_of(&self, last: u64, cells: Vec<Option<ReplyCell>>) -> CommittedReplies {
         let progress = Arc::clone(self.engine.pipeline().progress());
         CommittedReplies { applied: TaskWait::new(progress, last, Stage::Applied), cells }
     }

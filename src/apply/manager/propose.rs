@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::apply::manager::ApplyManager;
 use crate::apply::manager::retry::Deadline;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
+use crate::apply::pipeline::room::{Attempt, MayBeFull as _};
 use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, LogId, Payload, Reply};
@@ -83,7 +83,33 @@ impl<M: StateMachine> ApplyManager<M> {
         room_timeout: Duration,
     ) -> Proposal {
         let deadline = Deadline::new(room_timeout);
-        let state = match self.propose_when_room(payload.into(), Mode::Future, &deadline) {
+        self.proposal(self.propose_when_room(payload.into(), Mode::Future, &deadline))
+    }
+
+    /// Proposes as [`propose_async`](ApplyManager::propose_async) does, and waits for room without
+    /// blocking a thread. Await the [`Proposal`] for the reply.
+    ///
+    /// Nothing happens before the first poll. Dropping the future before it is ready takes nothing,
+    /// and leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// The [`Proposal`] returns [`ProposeError`]; it is never `NoRoom`.
+    pub async fn propose_waiting<'p>(&self, payload: impl Into<Payload<'p>>) -> Proposal {
+        let (pipeline, payload) = (self.engine.pipeline(), payload.into());
+        let take = |attempt| {
+            let taken = propose(pipeline, payload, (Mode::Future, attempt));
+            match taken {
+                Err(error) if error.is_full() => Err(error),
+                taken => Ok(self.proposal(taken)),
+            }
+        };
+        let taken = pipeline.when_room_async(1, take).await;
+        taken.unwrap_or_else(|error| Proposal { state: State::Refused(error) })
+    }
+
+    fn proposal(&self, taken: Result<(LogId, Submission<'_>), ProposeError>) -> Proposal {
+        let state = match taken {
             Ok((log_id, Submission { cell: Some(cell), .. })) => {
                 let acknowledged = self.acknowledged(log_id.index);
                 State::Taken { log_id, cell, acknowledged }
@@ -109,18 +135,15 @@ impl<M: StateMachine> ApplyManager<M> {
         mode: Mode,
         deadline: &Deadline,
     ) -> Result<(LogId, Submission<'_>), ProposeError> {
-        loop {
-            match propose(self.engine.pipeline(), payload, mode) {
-                Err(ProposeError::Refused(SubmitError::Full { pending })) => {
-                    if deadline.left().is_zero() {
-                        let waited = deadline.waited();
-                        return Err(ProposeError::NoRoom { pending, waited });
-                    }
-                    self.wait_for_room(deadline);
-                }
-                taken => return taken,
+        let pipeline = self.engine.pipeline();
+        let taken =
+            pipeline.when_room(1, deadline, |attempt| propose(pipeline, payload, (mode, attempt)));
+        taken.map_err(|error| match error {
+            ProposeError::Refused(SubmitError::Full { pending }) => {
+                ProposeError::NoRoom { pending, waited: deadline.waited() }
             }
-        }
+            other => other,
+        })
     }
 }
 
@@ -128,7 +151,7 @@ impl<M: StateMachine> ApplyManager<M> {
 fn propose<'p, M: StateMachine>(
     pipeline: &'p Pipeline<M>,
     payload: Payload<'_>,
-    mode: Mode,
+    (mode, attempt): (Mode, Attempt),
 ) -> Result<(LogId, Submission<'p>), ProposeError> {
     let began_ns = pipeline.latency().now_ns();
     let _tasks = pipeline.wakes_tasks();
@@ -143,7 +166,8 @@ fn propose<'p, M: StateMachine>(
     let log_id = next_log_id(&appending);
     let entries = [Entry::new(log_id, payload)];
     let plan = appending.appender.plan(&entries).map_err(ProposeError::Refused)?;
-    let taken = pipeline.take(claim.as_mut(), appending, &entries, (plan, 0), mode, began_ns);
+    let taken =
+        pipeline.take(claim.as_mut(), appending, &entries, (plan, 0), (mode, attempt), began_ns);
     match taken {
         Ok(submission) => Ok((log_id, Submission { claim, ..submission })),
         // The engine had not failed before, so it failed with this entry.
@@ -174,7 +198,7 @@ pub struct Proposal {
 #[derive(Debug)]
 enum State {
     Refused(ProposeError),
-    Taken { log_id: LogId, cell: Arc<ReplyCell>, acknowledged: Acknowledged },
+    Taken { log_id: LogId, cell: ReplyCell, acknowledged: Acknowledged },
 }
 
 impl Proposal {

@@ -11,10 +11,6 @@ use crate::error::{ApplyError, SubmitError};
 use crate::progress::watermark::Stage;
 use crate::sync::thread;
 
-/// Longest wait before the next look at a full pipeline. There is a limit beside the signal: memory
-/// of a value or a view may be short, and the drop of either tells nothing.
-const FULL_WAIT: Duration = Duration::from_millis(5);
-
 impl<M: StateMachine> ApplyManager<M> {
     /// Applies any number of entries: submits them in parts, waits while the pipeline is full, and
     /// at the end until all are acknowledged. Calls `sink` with each entry's index and reply, in
@@ -31,9 +27,7 @@ impl<M: StateMachine> ApplyManager<M> {
         mut sink: impl FnMut(u64, Reply),
     ) -> Result<u64, ApplyError> {
         let deadline = Deadline::new(timeout);
-        // Submit a quarter of the pipeline at a time: one part is filled while others are in
-        // progress.
-        let part = (self.engine.pipeline().config().pipeline_depth / 4).clamp(1, 1024);
+        let part = self.engine.pipeline().part_entries();
         let mut entries = entries.into_iter();
         let mut parts: [Vec<Entry<'e>>; 2] = [Vec::with_capacity(part), Vec::with_capacity(part)];
         let mut claimed = None;
@@ -79,43 +73,25 @@ impl<M: StateMachine> ApplyManager<M> {
         part: &[Entry<'_>],
         deadline: &Deadline,
     ) -> Result<Option<Submission<'s>>, ApplyError> {
-        loop {
-            let source = match self.engine.pipeline().submit(part, Mode::Sync) {
-                Ok(submission) => return Ok(submission),
-                Err(source) => source,
-            };
-            match (&source, part) {
-                (SubmitError::Full { .. }, _) if !deadline.left().is_zero() => {
-                    self.wait_for_room(deadline)
+        let pipeline = self.engine.pipeline();
+        let taken = pipeline.when_room(part.len() as u64, deadline, |attempt| {
+            pipeline.submit_as(part, Mode::Sync, attempt)
+        });
+        match (taken, part) {
+            (Err(SubmitError::TooLarge { what, .. }), [_, _, ..]) if what.fits_in_parts() => {
+                let (head, tail) = part.split_at(part.len() / 2);
+                let first = self.submit_when_room(head, deadline)?;
+                let through = first.as_ref().map(|submission| submission.last);
+                let second = self.submit_when_room(tail, deadline);
+                let mut second = second.map_err(|error| error.through(through))?;
+                if let (Some(first), Some(second)) = (first, second.as_mut()) {
+                    second.join(first);
                 }
-                (SubmitError::TooLarge { what, .. }, [_, _, ..]) if what.fits_in_parts() => {
-                    let (head, tail) = part.split_at(part.len() / 2);
-                    let first = self.submit_when_room(head, deadline)?;
-                    let through = first.as_ref().map(|submission| submission.last);
-                    let second = self.submit_when_room(tail, deadline);
-                    let mut second = second.map_err(|error| error.through(through))?;
-                    if let (Some(first), Some(second)) = (first, second.as_mut()) {
-                        second.join(first);
-                    }
-                    return Ok(second);
-                }
-                _ => return Err(ApplyError::Submit { source, submitted_through: None }),
+                Ok(second)
             }
+            (Err(source), _) => Err(ApplyError::Submit { source, submitted_through: None }),
+            (Ok(submission), _) => Ok(submission),
         }
-    }
-
-    pub(in crate::apply) fn wait_for_room(&self, deadline: &Deadline) {
-        self.engine.pipeline().signals().writer().notify();
-        self.engine.pipeline().signals().notify_workers();
-        let next = self.engine.pipeline().progress().acknowledged_mark().next();
-        let pause = FULL_WAIT.min(deadline.left());
-        if self.engine.pipeline().progress().pending() == 0 {
-            thread::sleep(pause);
-            return;
-        }
-        // The caller looks again, whatever the result is.
-        let half = self.engine.pipeline().progress().pending() / 2;
-        let _looked = self.engine.pipeline().wait(next + half, Stage::Acknowledged, pause);
     }
 
     fn answer(

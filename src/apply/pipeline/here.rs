@@ -20,7 +20,7 @@ impl<M: StateMachine> Pipeline<M> {
         &self,
         indexes: RangeInclusive<u64>,
         wants: impl Fn(u64) -> bool,
-    ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
+    ) -> Result<Vec<Option<ReplyCell>>, SubmitError> {
         let last = *indexes.end();
         // A worker that is at earlier entries is awake, and takes these too.
         let idle = self.progress.applied_mark() == self.progress.committed_mark();

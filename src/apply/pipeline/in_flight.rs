@@ -1,10 +1,8 @@
 //! The entries in flight: their ring, and the callers that still want their replies.
 
-use std::sync::Arc;
-
 use super::cells::{ReplyCell, ReplyCells};
 use super::claims::{Claim, Claims, Released};
-use crate::entry::Reply;
+use crate::entry::{Entry, Reply};
 use crate::error::OpenError;
 use crate::numbers::Mark;
 use crate::ranges::in_flight_ring::{InFlightRing, REPLY_BYTES_MAX};
@@ -56,8 +54,13 @@ impl InFlight {
 
     /// Adds a cell for the reply of the entry at `index`, which is above all others. The caller
     /// holds the appender, and no worker has the entry yet.
-    pub(super) fn add_cell(&self, index: u64) -> Arc<ReplyCell> {
+    pub(super) fn add_cell(&self, index: u64) -> ReplyCell {
         self.cells.add(index)
+    }
+
+    /// Adds a cell for the replies of `entries`, at least one, in the same way.
+    pub(super) fn add_cells(&self, entries: &[Entry<'_>]) -> ReplyCell {
+        self.cells.add_all(entries)
     }
 
     /// Removes the cells from the entry at `index` on, because these entries are not committed. The

@@ -6,6 +6,9 @@
 // In: all of a submission, or nothing.
 pub(crate) mod submit;
 
+// When there is no room.
+pub(crate) mod room;
+
 // Entries that the log has already.
 pub(crate) mod known;
 
@@ -162,13 +165,20 @@ impl<M: StateMachine> Pipeline<M> {
         if let Some(log) = &log {
             log.set_clock(clock.clone());
         }
-        let progress = Arc::new(Progress::new(rule, start, poison));
+        let progress = Progress::new(rule, start, poison).with_depth(config.pipeline_depth as u64);
+        let progress = Arc::new(progress);
         let start_mark = progress.applied_mark();
         let ranges = config.pipeline_depth.clamp(64, 4096);
         let crew = Workers::new(workers, ranges, start_mark);
         let latency = Arc::new(Latency::new(clock, config.pipeline_depth));
         let signals = Arc::new(Signals::new(Arc::clone(&progress), workers));
         let shared = (Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&latency));
+        let (waiting, wakes, has_log) =
+            (Arc::clone(&progress), Arc::clone(&signals), log.is_some());
+        table.tell_of_free_images(move || {
+            waiting.room.changed(&waiting);
+            wakes.leave_tasks(has_log);
+        });
         let memory = MemoryStats {
             in_flight: in_flight.ring().memory_bytes(),
             rings: crew.rings().memory_bytes(),
@@ -377,6 +387,7 @@ impl<M: StateMachine> Released for Pipeline<M> {
     /// Feeds entries that wait for room in the in-flight ring: the workers may all be asleep.
     fn released(&self, first: u64) {
         fence(Ordering::SeqCst);
+        self.progress.room.changed_after_fence(&self.progress);
         let limit = self.in_flight.limit_from(first);
         if self.progress.committed_mark() <= limit || self.has_failed() {
             return;

@@ -1,7 +1,6 @@
 //! Submission: the first step of an entry, all or nothing.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use crate::apply::desks::log::Appending;
 use crate::apply::pipeline::Pipeline;
@@ -9,6 +8,7 @@ use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::claims::Claim;
 use crate::apply::pipeline::feed::Feed;
 use crate::apply::pipeline::known::{Comparing, Submitted};
+use crate::apply::pipeline::room::Attempt;
 use crate::config::CommitMode;
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, Reply};
@@ -30,8 +30,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) applied_before: Mark,
     /// Claim on the replies until they are copied; only for synchronous calls.
     pub(crate) claim: Option<Claim<'a>>,
-    /// Cell for the last entry's reply; only for [`Mode::Future`].
-    pub(crate) cell: Option<Arc<ReplyCell>>,
+    /// Cell for the replies of the new entries; only for [`Mode::Future`].
+    pub(crate) cell: Option<ReplyCell>,
 }
 
 impl<'a> Submission<'a> {
@@ -50,7 +50,7 @@ pub(crate) enum Mode {
     /// The entries commit as they are appended, and the caller waits. It may apply and write them
     /// itself, and their replies are kept.
     Sync,
-    /// The entries commit as they are appended, and the last entry's reply goes to a cell.
+    /// The entries commit as they are appended, and the replies of the new ones go to a cell.
     Future,
     /// The entries are only appended; `commit` comes later.
     Append,
@@ -62,6 +62,16 @@ impl<M: StateMachine> Pipeline<M> {
         &self,
         entries: &[Entry<'_>],
         mode: Mode,
+    ) -> Result<Option<Submission<'_>>, SubmitError> {
+        self.submit_as(entries, mode, Attempt::AtTheDoor)
+    }
+
+    /// Takes entries as [`Pipeline::submit`] does, for a call that may stand in the line.
+    pub(in crate::apply) fn submit_as(
+        &self,
+        entries: &[Entry<'_>],
+        mode: Mode,
+        attempt: Attempt,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
         if entries.is_empty() {
             return Ok(None);
@@ -83,7 +93,8 @@ impl<M: StateMachine> Pipeline<M> {
             comparing.compare(&self.log_desk, known);
         };
         let plan = (plan, known_same);
-        let taken = self.take(claim.as_mut(), appending, entries, plan, mode, began_ns);
+        let way = (mode, attempt);
+        let taken = self.take(claim.as_mut(), appending, entries, plan, way, began_ns);
         Ok(Some(Submission { claim, ..taken? }))
     }
 
@@ -101,7 +112,7 @@ impl<M: StateMachine> Pipeline<M> {
         mut appending: MutexGuard<'_, Appending>,
         entries: &[Entry<'_>],
         (plan, known_same): (Plan, u64),
-        mode: Mode,
+        (mode, attempt): (Mode, Attempt),
         began_ns: u64,
     ) -> Result<Submission<'_>, SubmitError> {
         let [first, ..] = entries else {
@@ -112,7 +123,7 @@ impl<M: StateMachine> Pipeline<M> {
         let submitted_before = self.progress.submitted_mark();
         // The plan has counted the known ones in `entries`.
         let new = entries.get(plan.known..).unwrap_or_default();
-        self.check_room(new.len() as u64, last, mode)?;
+        self.check_room(new.len() as u64, last, (mode, attempt))?;
         appending.appender.make_room(&plan, self.progress.pending(), applied_before)?;
         // From here on nothing is refused.
         if submitted_before == Mark::NONE {
@@ -127,7 +138,7 @@ impl<M: StateMachine> Pipeline<M> {
             // The entries that were found the same are among the known ones.
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
-        let cell = (mode == Mode::Future).then(|| self.in_flight.add_cell(last));
+        let cell = (mode == Mode::Future && !new.is_empty()).then(|| self.in_flight.add_cells(new));
         let submission = Submission { last, submitted, applied_before, claim: None, cell };
         if new.is_empty() {
             return Ok(submission);
@@ -204,7 +215,12 @@ impl<M: StateMachine> Pipeline<M> {
 
     /// Checks the pipeline's depth, and the room beside replies not yet copied. Entries that are
     /// only appended need neither.
-    fn check_room(&self, new: u64, last: u64, mode: Mode) -> Result<(), SubmitError> {
+    fn check_room(
+        &self,
+        new: u64,
+        last: u64,
+        (mode, attempt): (Mode, Attempt),
+    ) -> Result<(), SubmitError> {
         if mode == Mode::Append || new == 0 {
             return Ok(());
         }
@@ -213,7 +229,11 @@ impl<M: StateMachine> Pipeline<M> {
             return Err(SubmitError::TooLarge { what: Excess::Entries, size: new, limit });
         }
         let pending = self.progress.pending();
-        if pending + new > limit || !self.in_flight_limit().covers(last) {
+        let reserved = match attempt {
+            Attempt::AtTheDoor => self.progress.room.reserved(),
+            Attempt::InLine => 0,
+        };
+        if pending + new + reserved > limit || !self.in_flight_limit().covers(last) {
             return Err(SubmitError::Full { pending });
         }
         Ok(())
@@ -300,7 +320,7 @@ impl<M: StateMachine> Pipeline<M> {
         &self,
         indexes: RangeInclusive<u64>,
         wants: impl Fn(u64) -> bool,
-    ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
+    ) -> Result<Vec<Option<ReplyCell>>, SubmitError> {
         let cells = self.add_cells_and_commit(indexes, wants)?;
         self.signals.notify_workers();
         Ok(cells)
@@ -312,7 +332,7 @@ impl<M: StateMachine> Pipeline<M> {
         &self,
         indexes: RangeInclusive<u64>,
         wants: impl Fn(u64) -> bool,
-    ) -> Result<Vec<Option<Arc<ReplyCell>>>, SubmitError> {
+    ) -> Result<Vec<Option<ReplyCell>>, SubmitError> {
         let last = *indexes.end();
         let mut appending = self.log_desk.appending();
         let before = self.progress.committed_mark();
@@ -383,7 +403,11 @@ impl<M: StateMachine> Pipeline<M> {
     pub(crate) fn refuse_submissions(&self) -> bool {
         // Under the lock: a submission that holds it finishes first, and each later one sees the
         // phase.
-        let _appending = self.log_desk.appending();
-        self.lifecycle().begin_closing()
+        let appending = self.log_desk.appending();
+        let is_first = self.lifecycle().begin_closing();
+        drop(appending);
+        // The calls that wait for room learn it from their next attempt.
+        self.progress.room.wake_all();
+        is_first
     }
 }

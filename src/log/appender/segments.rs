@@ -45,7 +45,7 @@ impl Appender {
 
     pub(super) fn show_active(&mut self) {
         let image = self.active.image();
-        self.table.set_held(image.segment(), self.spares.hold(image));
+        self.table.set_held(image.segment(), self.spares.hold(image, self.table.pin_count()));
     }
 
     /// An image for the next segment, for [`Appender::start_over`]; `None` if all are in use.
