@@ -4,7 +4,6 @@
 //! a few entries costs more than these entries.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use super::Pipeline;
 use super::cells::ReplyCell;
