@@ -97,7 +97,9 @@ fn a_leaked_future_in_front_holds_up_no_call_behind_it() {
         .map(|_| {
             let manager = Arc::clone(&manager);
             let mut future: Pin<Box<dyn Future<Output = _>>> =
-                Box::pin(async move { manager.propose_waiting(Command::put(b"k", b"v")).await });
+                Box::pin(
+                    async move { manager.propose_waiting(Command::put(b"k", b"v")).await.await },
+                );
             assert!(poll(future.as_mut(), &Arc::default()).is_pending());
             future
         })
