@@ -363,7 +363,7 @@ fn checked_value(value: &[u8], limits: &Limits) -> Result<usize, EntryError> {
 }
 
 /// Encodes `entry` into `out`, whose length must be the result of [`encoded_len`].
-#[inline]
+#[inline(always)]
 pub fn encode(entry: &Entry<'_>, out: &mut [u8]) {
     let mut cursor = Cursor { out };
     match &entry.payload {

@@ -200,8 +200,8 @@ fn the_room_for_replies_is_taken_once_and_is_in_the_memory_told() {
         assert_eq!(manager.stats().memory_bytes, manager.memory_bytes());
         manager.memory_bytes()
     };
-    assert_eq!(memory(1, 1000) - memory(0, 1000), 2048 * 8);
-    assert_eq!(memory(100, 64) - memory(0, 64), 128 * 104);
+    assert_eq!(memory(1, 1000) - memory(0, 1000), (2048 + 256) * 8);
+    assert_eq!(memory(100, 64) - memory(0, 64), (128 + 256) * 104);
 }
 
 #[test]

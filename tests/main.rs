@@ -11,6 +11,7 @@ mod common;
 mod compaction_races;
 mod conformance;
 mod consensus_log;
+mod direct_calls;
 mod hard_state;
 mod index_ends;
 mod install;

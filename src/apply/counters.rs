@@ -28,7 +28,9 @@ impl Counters {
     /// Counts replies that are rejections. Relaxed: no other memory is read by the count.
     #[inline]
     pub(super) fn reject(&self, replies: u64) {
-        self.rejected.fetch_add(replies, Ordering::Relaxed);
+        if replies > 0 {
+            self.rejected.fetch_add(replies, Ordering::Relaxed);
+        }
     }
 
     /// Number of rejections, of `applied` entries at most.

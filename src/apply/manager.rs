@@ -28,8 +28,10 @@ use std::time::Duration;
 
 use crate::apply::engine::Engine;
 use crate::apply::manager::closing::{Closing, flush};
+use crate::apply::pipeline::direct::Out;
 use crate::apply::pipeline::known::Submitted;
-use crate::apply::pipeline::submit::{Mode, Submission};
+use crate::apply::pipeline::room::Attempt;
+use crate::apply::pipeline::submit::Mode;
 use crate::apply::stats::StatsReader;
 use crate::apply::threads::Threads;
 use crate::config::{ApplyConfig, Durability, workers_at_most};
@@ -159,9 +161,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub fn apply(&self, entry: &Entry<'_>, timeout: Duration) -> Result<Reply, ApplyError> {
         let entries = std::slice::from_ref(entry);
         let mut reply = Reply::Applied;
-        self.apply_sync(entries, timeout, |engine, submission| {
-            reply = engine.pipeline().reply(entry, submission);
-        })?;
+        self.apply_sync(entries, timeout, &mut Out::One(&mut reply))?;
         Ok(reply)
     }
 
@@ -178,27 +178,25 @@ impl<M: StateMachine> ApplyManager<M> {
         replies: &mut Vec<Reply>,
     ) -> Result<(), ApplyError> {
         replies.clear();
-        self.apply_sync(entries, timeout, |engine, submission| {
-            engine.pipeline().replies(entries, submission, replies);
-        })
+        self.apply_sync(entries, timeout, &mut Out::Many(replies))
     }
 
     fn apply_sync(
         &self,
         entries: &[Entry<'_>],
         timeout: Duration,
-        copy_replies: impl FnOnce(&Engine<M>, &Submission<'_>),
+        out: &mut Out<'_>,
     ) -> Result<(), ApplyError> {
-        let submitted = self.engine.pipeline().submit(entries, Mode::Sync);
+        let pipeline = self.engine.pipeline();
+        let submitted = pipeline.submit_for(entries, (Mode::Sync, Attempt::AtTheDoor), Some(out));
         let submitted =
             submitted.map_err(|source| ApplyError::Submit { source, submitted_through: None })?;
         let Some(submission) = submitted else { return Ok(()) };
-        let last = submission.last;
-        self.engine
-            .pipeline()
-            .wait(last, Stage::Acknowledged, timeout)
-            .map_err(|source| ApplyError::Wait { source, submitted_through: Some(last) })?;
-        copy_replies(&self.engine, &submission);
+        pipeline.wait_for_submission(&submission, timeout).map_err(|source| {
+            out.clear();
+            ApplyError::Wait { source, submitted_through: Some(submission.last) }
+        })?;
+        pipeline.replies(entries, &submission, out);
         Ok(())
     }
 

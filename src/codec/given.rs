@@ -8,7 +8,17 @@ impl<'a> PayloadRef<'a> {
     /// for a batch, which is read in its encoded form.
     #[inline]
     pub(crate) fn of_given(payload: &Payload<'a>) -> Option<Self> {
-        let given = |bytes| ValueRef { bytes, place: Place::NOWHERE };
+        Self::of_given_at(payload, |_| Place::NOWHERE)
+    }
+
+    /// The payload as decoding its encoding gives it. `place_of_last` is the place of the last
+    /// bytes, so many, of its encoded form: a value ends its entry.
+    #[inline]
+    pub(crate) fn of_given_at(
+        payload: &Payload<'a>,
+        place_of_last: impl Fn(usize) -> Place,
+    ) -> Option<Self> {
+        let given = |bytes: &'a [u8]| ValueRef { bytes, place: place_of_last(bytes.len()) };
         Some(match *payload {
             Payload::Noop => Self::Noop,
             Payload::Membership(bytes) => Self::Membership(bytes),

@@ -100,6 +100,19 @@ impl Extent {
         self.is_before(next).then_some(Self { end: next.end, ..self })
     }
 
+    /// The place of the last `bytes` bytes before `offset`; [`Place::NOWHERE`] if the extent has
+    /// not so many there.
+    #[inline]
+    pub(crate) fn place_before(self, offset: u32, bytes: usize) -> Place {
+        let Some((before, _)) = self.split_at(offset) else { return Place::NOWHERE };
+        match u32::try_from(bytes) {
+            Ok(len) if bytes <= before.bytes() => {
+                Place { segment: self.segment, offset: offset.wrapping_sub(len), len }
+            }
+            _ => Place::NOWHERE,
+        }
+    }
+
     /// The bytes that were read from there; `None` if there are more of them than the extent has.
     #[inline]
     pub(crate) fn over(self, bytes: &[u8]) -> Option<Encoded<'_>> {

@@ -52,6 +52,44 @@ struct OpenFrame {
     submitted_ns: Option<u64>,
 }
 
+/// The failure of an appender that had made room.
+const NO_ROOM: Poison = Poison::Internal("an entry did not fit where room had been made");
+
+/// Entries of one submission by the frames that took them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    /// The extent of a part, and its number of entries; 0 for an unused place.
+    parts: [(Extent, u32); Self::MAX],
+}
+
+impl Parts {
+    /// Most frames that take a submission without a queue.
+    pub(crate) const MAX: usize = 4;
+
+    pub(crate) const fn new() -> Self {
+        Self { parts: [(Extent::NOWHERE, 0); Self::MAX] }
+    }
+
+    /// Adds the next entry; `None` if there is no place for another part.
+    #[inline]
+    fn add(&mut self, extent: Extent) -> Option<()> {
+        for (part, count) in &mut self.parts {
+            match part.joined(extent) {
+                _ if *count == 0 => (*part, *count) = (extent, 1),
+                Some(joined) => (*part, *count) = (joined, *count + 1),
+                None => continue,
+            }
+            return Some(());
+        }
+        None
+    }
+
+    /// The parts in order, each with its number of entries.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Extent, u32)> + '_ {
+        self.parts.iter().copied().take_while(|(_, count)| *count > 0)
+    }
+}
+
 /// The needs of a submission, computed before anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -319,21 +357,10 @@ impl Appender {
         range_entries_max: u32,
         footprint: impl Fn(u64, &PayloadRef<'_>) -> Footprint,
     ) -> Result<(), Poison> {
-        let ruled_out = Poison::Internal("an entry did not fit where room had been made");
         let mut run: Option<IndexRange> = None;
         for entry in entries {
             let log_id = entry.log_id;
-            let bytes =
-                codec::encoded_len(entry, &self.config.limits).map_err(|_| ruled_out.clone())?;
-            if !self.continues_open_frame(log_id, bytes) {
-                self.queue_run(run.take(), range_entries_max);
-                self.open_frame(FrameKind::Entries, log_id, bytes)
-                    .ok_or_else(|| ruled_out.clone())?;
-            }
-            let Some(open) = self.open.as_mut() else { return Err(ruled_out) };
-            let reserved = self.active.reserve_entry(bytes);
-            let (extent, out) = reserved.ok_or_else(|| ruled_out.clone())?;
-            codec::encode(entry, out);
+            let (extent, out) = self.encode_next(entry).ok_or(NO_ROOM)?;
             let mut kind = RangeKind::Unclassified;
             if in_flight_limit.covers(log_id.index) {
                 let payload = match PayloadRef::of_given(&entry.payload) {
@@ -343,9 +370,6 @@ impl Appender {
                 let footprint = footprint(log_id.index, &payload);
                 kind = in_flight.classify(log_id.index, footprint, extent.start());
             }
-            open.count += 1;
-            self.position.terms.push_after(self.position.last, log_id);
-            self.position.last = Some(log_id);
             let entry_run = IndexRange { first: log_id.index, count: 1, extent, kind };
             // No run crosses this mark, because entries below it will not be applied.
             let is_cut = entry_run.first == self.position.committed_mark.next();
@@ -357,6 +381,44 @@ impl Appender {
         self.queue_run(run, range_entries_max);
         self.close_if_wanted();
         Ok(())
+    }
+
+    /// Encodes entries as [`Appender::append`] does, and queues nothing: the caller applies them
+    /// at once. All have the first one's term and leader, and their slots in `ring`, which get the
+    /// offset where each entry ends. Notes in `parts` what each frame took.
+    pub(crate) fn append_unqueued(
+        &mut self,
+        entries: &[Entry<'_>],
+        ring: &InFlightRing,
+        parts: &mut Parts,
+    ) -> Result<(), Poison> {
+        for entry in entries {
+            let (extent, _) = self.encode_next(entry).ok_or(NO_ROOM)?;
+            ring.set_offset(entry.log_id.index, extent.end());
+            parts.add(extent).ok_or(NO_ROOM)?;
+        }
+        self.active.publish();
+        self.close_if_wanted();
+        Ok(())
+    }
+
+    /// Encodes the next entry of the log, into the open frame or a new one. Returns its extent and
+    /// its bytes; `None` if no room was made for it.
+    #[inline(always)]
+    fn encode_next(&mut self, entry: &Entry<'_>) -> Option<(Extent, &[u8])> {
+        let log_id = entry.log_id;
+        // The plan has refused an entry beyond the limits.
+        let bytes = codec::encoded_len(entry, &self.config.limits).ok()?;
+        if !self.continues_open_frame(log_id, bytes) {
+            self.open_frame(FrameKind::Entries, log_id, bytes)?;
+        }
+        let open = self.open.as_mut()?;
+        let (extent, out) = self.active.reserve_entry(bytes)?;
+        codec::encode(entry, out);
+        open.count += 1;
+        self.position.terms.push_after(self.position.last, log_id);
+        self.position.last = Some(log_id);
+        Some((extent, out))
     }
 
     /// Queues a run, and joins it to the last one where possible.

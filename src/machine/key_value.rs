@@ -13,9 +13,7 @@ use super::fill::{Fill, Filling, settle_or_bury};
 use super::sorted::Sorted;
 use super::store::{Change, Key, Store};
 use crate::bytes::{at_most, to_usize};
-use crate::codec::{
-    BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef, decode_put,
-};
+use crate::codec::{BatchRef, CommandRef, PayloadRef, PieceNumber, PiecePlace, Place, ValueRef};
 use crate::contract::machine::StateMachineStats;
 use crate::contract::value::Value;
 use crate::contract::view::{Head, View};
@@ -338,7 +336,7 @@ impl<C: Cell> KeyValue<C> {
                 }
                 peeked += 1;
             }
-            let reply = match decode_put(entry.encoded) {
+            let reply = match entry.put() {
                 // Most commands are puts. The compiler folds what it knows of one into this call.
                 Some(put) => self.apply_command(entry.hash, &put, generation, filling)?,
                 None => self.apply_entry(&entries.decode(&entry)?, generation, filling)?,

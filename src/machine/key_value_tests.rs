@@ -14,7 +14,7 @@ use crate::machine::cell::{HeapCell, PlaceCell};
 use crate::numbers::SegmentNumber;
 use crate::places::table::{PinCount, SegmentBytes, SegmentTable};
 use crate::ranges::in_flight_ring::InFlightRing;
-use crate::ranges::range::RangeParts;
+use crate::ranges::range::{Payloads, RangeParts};
 
 const SEGMENT: SegmentNumber = SegmentNumber::new(3);
 
@@ -92,7 +92,13 @@ impl<C: Cell> Bed<C> {
         let progress = std::cell::Cell::new(0);
         let first = LogId::new(first, 1);
         let range = EntryRange::new(
-            RangeParts { in_flight, first, count: count as u32, barrier, encoded },
+            RangeParts {
+                in_flight,
+                first,
+                count: count as u32,
+                barrier,
+                payloads: Payloads::Encoded(encoded),
+            },
             &progress,
         );
         let partitions = if barrier { 1 } else { self.partitions };

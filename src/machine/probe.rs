@@ -10,7 +10,7 @@ use crate::entry::{Entry, LogId};
 use crate::error::{Fatal, ReadError};
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::{EntryRange, RangeParts, Replies};
+use crate::ranges::range::{EntryRange, Payloads, RangeParts, Replies};
 
 /// A state with values on the heap, without a manager around it.
 #[derive(Debug)]
@@ -91,7 +91,13 @@ impl Probe {
         let progress = Cell::new(0);
         let Frame { in_flight, bytes, first, count } = frame;
         let encoded = Encoded::elsewhere(bytes);
-        let parts = RangeParts { in_flight, first: *first, count: *count, barrier: false, encoded };
+        let parts = RangeParts {
+            in_flight,
+            first: *first,
+            count: *count,
+            barrier: false,
+            payloads: Payloads::Encoded(encoded),
+        };
         let range = EntryRange::new(parts, &progress);
         self.state.apply(&range, Partition::WHOLE, &mut Replies::new(in_flight))
     }

@@ -20,7 +20,7 @@ use crate::numbers::{FrameSequence, Mark};
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::{Footprint, Partition};
-use crate::ranges::range::RangeParts;
+use crate::ranges::range::{Payloads, RangeParts};
 
 /// Number of entries that the machine gets at once.
 const CHUNK: u32 = 1024;
@@ -169,7 +169,13 @@ impl<'a, M: StateMachine> Replay<'a, M> {
             return Ok(());
         }
         let Chunk { first, count, barrier, body: encoded, .. } = *chunk;
-        let parts = RangeParts { in_flight: &self.in_flight, first, count, barrier, encoded };
+        let parts = RangeParts {
+            in_flight: &self.in_flight,
+            first,
+            count,
+            barrier,
+            payloads: Payloads::Encoded(encoded),
+        };
         // If a chunk of the snapshot cannot be read back, the machine is not to blame.
         let failed = |failed: Failed| match failed.damage {
             Some(place) => OpenError::Corrupt(*place),

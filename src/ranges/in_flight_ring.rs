@@ -124,6 +124,13 @@ impl InFlightRing {
         self.store_reply(index, Reply::Applied.to_words());
     }
 
+    /// Sets the offset of an entry whose slot is filled.
+    #[inline]
+    pub(crate) fn set_offset(&self, index: u64, offset: u32) {
+        let [_, slot_offset, ..] = self.slot(index);
+        slot_offset.store(u64::from(offset), Ordering::Relaxed);
+    }
+
     /// The footprint hash of an entry.
     #[inline]
     pub(crate) fn hash(&self, index: u64) -> u64 {

@@ -2,11 +2,44 @@
 
 use std::cell::Cell;
 
-use crate::codec::{self, Encoded, PayloadRef};
-use crate::entry::{LogId, Reply};
+use crate::codec::{self, CommandRef, Encoded, Extent, PayloadRef, ValueRef};
+use crate::entry::{Command, Entry, LogId, Payload, Reply};
 use crate::error::Fatal;
 use crate::ranges::in_flight_ring::InFlightRing;
 use crate::ranges::partition::Partition;
+
+/// The payloads of a range's entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Payloads<'a> {
+    /// Encoded, with their place: the ring has the offset of each entry in the same segment.
+    Encoded(Encoded<'a>),
+    /// The caller's entries, beside the extent of their encoded form. The ring has the offset at
+    /// which each entry ends.
+    Given(&'a [Entry<'a>], Extent),
+}
+
+impl<'a> Payloads<'a> {
+    /// The payload at `position`, whose offset is in the ring; `None` if there is none.
+    #[inline(always)]
+    fn at(&self, position: u32, offset: u32) -> Option<LocatedPayload<'a>> {
+        Some(match *self {
+            Self::Encoded(encoded) => LocatedPayload::Encoded(encoded.from(offset)?),
+            Self::Given(entries, extent) => {
+                let entry = entries.get(position as usize)?;
+                LocatedPayload::Given { payload: &entry.payload, extent, end: offset }
+            }
+        })
+    }
+}
+
+/// The payload of one entry, before it is decoded.
+#[derive(Clone, Copy, Debug)]
+enum LocatedPayload<'a> {
+    /// The encoded entry, and what follows it in the frame.
+    Encoded(Encoded<'a>),
+    /// The caller's payload; the encoded form of the entry ends at `end` in the extent.
+    Given { payload: &'a Payload<'a>, extent: Extent, end: u32 },
+}
 
 /// The parts of an [`EntryRange`].
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +50,7 @@ pub(crate) struct RangeParts<'a> {
     pub(crate) count: u32,
     /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     pub(crate) barrier: bool,
-    /// The encoded entries, with their place: the ring has offsets in the same segment.
-    pub(crate) encoded: Encoded<'a>,
+    pub(crate) payloads: Payloads<'a>,
 }
 
 /// Consecutive entries of one term, to be applied.
@@ -32,8 +64,7 @@ pub struct EntryRange<'a> {
     count: u32,
     /// Whether this is a single entry with [`Footprint::All`](crate::Footprint::All).
     barrier: bool,
-    /// The encoded entries, with their place: the ring has offsets in the same segment.
-    encoded: Encoded<'a>,
+    payloads: Payloads<'a>,
     /// The index being applied, by which a panic is located.
     pub(crate) progress: &'a Cell<u64>,
 }
@@ -41,9 +72,9 @@ pub struct EntryRange<'a> {
 impl<'a> EntryRange<'a> {
     /// Makes a range of its parts. `progress` has the index being applied, from the first one on.
     pub(crate) fn new(parts: RangeParts<'a>, progress: &'a Cell<u64>) -> Self {
-        let RangeParts { in_flight, first, count, barrier, encoded } = parts;
+        let RangeParts { in_flight, first, count, barrier, payloads } = parts;
         progress.set(first.index);
-        Self { in_flight, first, count, barrier, encoded, progress }
+        Self { in_flight, first, count, barrier, payloads, progress }
     }
 
     /// Log id of the first entry, of any partition.
@@ -124,8 +155,24 @@ pub(crate) struct Located<'a> {
     pub(crate) position: u32,
     /// The hash of its footprint.
     pub(crate) hash: u64,
-    /// The entry, and what follows it in the frame.
-    pub(crate) encoded: Encoded<'a>,
+    payload: LocatedPayload<'a>,
+}
+
+impl<'a> Located<'a> {
+    /// The command of a put; `None` for an entry of another kind.
+    #[inline(always)]
+    pub(crate) fn put(&self) -> Option<CommandRef<'a>> {
+        match self.payload {
+            LocatedPayload::Encoded(encoded) => codec::decode_put(encoded),
+            LocatedPayload::Given { payload, extent, end } => match *payload {
+                Payload::Command(Command::Put { key, value: bytes }) => {
+                    let place = extent.place_before(end, bytes.len());
+                    Some(CommandRef::Put { key, value: ValueRef { bytes, place } })
+                }
+                _ => None,
+            },
+        }
+    }
 }
 
 impl<'a> Entries<'a> {
@@ -142,8 +189,8 @@ impl<'a> Entries<'a> {
                 continue;
             }
             range.progress.set(index);
-            let encoded = range.encoded.from(offset).ok_or_else(undecodable);
-            return Some(encoded.map(|encoded| Located { index, position, hash, encoded }));
+            let payload = range.payloads.at(position, offset).ok_or_else(undecodable);
+            return Some(payload.map(|payload| Located { index, position, hash, payload }));
         }
         None
     }
@@ -151,8 +198,15 @@ impl<'a> Entries<'a> {
     /// Decodes an entry of this range.
     #[inline]
     pub(crate) fn decode(&self, located: &Located<'a>) -> Result<EntryRef<'a>, Fatal> {
-        let Located { index, position, hash, encoded } = *located;
-        let (payload, _) = codec::decode(encoded).map_err(|_| undecodable())?;
+        let Located { index, position, hash, payload } = *located;
+        let payload = match payload {
+            LocatedPayload::Encoded(encoded) => codec::decode(encoded).ok().map(|(found, _)| found),
+            LocatedPayload::Given { payload, extent, end } => {
+                PayloadRef::of_given_at(payload, |bytes| extent.place_before(end, bytes))
+            }
+        };
+        // Neither encoded bytes that do not decode nor a batch of the caller's get here.
+        let payload = payload.ok_or_else(undecodable)?;
         Ok(EntryRef { log_id: self.range.first.at(index), position, hash, payload })
     }
 }

@@ -59,7 +59,7 @@ fn the_formula_on_the_page_on_operations_holds_for_other_options() {
         let memory = memory_of(&scratch, config, apply.pipeline_depth(depth));
         assert_eq!(memory.images, segment * (images + pinned));
         assert_eq!(memory.log_queue, log_queue);
-        assert_eq!(memory.in_flight, (2 * depth).next_power_of_two() * 32);
+        assert_eq!(memory.in_flight, ((2 * depth).next_power_of_two() + 256) * 32);
         assert_eq!(memory.rings, workers * 40 * depth.clamp(64, 4096));
         assert_eq!(memory.stamps, 24 * depth.max(64).next_power_of_two());
     }

@@ -19,7 +19,7 @@ use crate::numbers::Mark;
 use crate::progress::watermark::Stage;
 use crate::ranges::index_range::RangeKind;
 use crate::ranges::partition::Partition;
-use crate::ranges::range::RangeParts;
+use crate::ranges::range::{Payloads, RangeParts};
 use crate::sync::tell_under_locks;
 
 /// Number of records that are written, and synced, at once.
@@ -248,7 +248,13 @@ impl<M: StateMachine> Records<'_, M> {
         let kind = self.pipeline.in_flight().ring().classify(index, footprint, extent.start());
         let barrier = kind == RangeKind::Barrier;
         let in_flight = self.pipeline.in_flight().ring();
-        let parts = RangeParts { in_flight, first: log_id, count: 1, barrier, encoded };
+        let parts = RangeParts {
+            in_flight,
+            first: log_id,
+            count: 1,
+            barrier,
+            payloads: Payloads::Encoded(encoded),
+        };
         let rejected = run_machine(self.pipeline.machine(), parts, Partition::WHOLE)?;
         self.pipeline.counters().reject(rejected);
         Ok(())

@@ -10,13 +10,13 @@ use crate::apply::manager::ApplyManager;
 use crate::apply::manager::retry::Deadline;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
+use crate::apply::pipeline::direct::Out;
 use crate::apply::pipeline::room::{Attempt, MayBeFull as _};
-use crate::apply::pipeline::submit::{Mode, Submission};
+use crate::apply::pipeline::submit::{Call, Mode, Submission};
 use crate::contract::machine::StateMachine;
 use crate::entry::{Entry, LogId, Payload, Reply};
 use crate::error::{Poison, ProposeError, SubmitError, WaitError};
 use crate::progress::waiter::Acknowledged;
-use crate::progress::watermark::Stage;
 
 /// The log id of the first entry of a log that the engine numbers.
 const FIRST: LogId = LogId::new(1, 1);
@@ -53,12 +53,17 @@ impl<M: StateMachine> ApplyManager<M> {
         timeout: Duration,
     ) -> Result<Reply, ProposeError> {
         let deadline = Deadline::new(timeout);
-        let (log_id, taken) = self.propose_when_room(payload.into(), Mode::Sync, &deadline)?;
-        let index = log_id.index;
-        let waited = self.engine.pipeline().wait(index, Stage::Acknowledged, deadline.left());
+        let pipeline = self.engine.pipeline();
+        let mut reply = Reply::Applied;
+        let out = Some(&mut Out::One(&mut reply));
+        let (log_id, taken) = self.propose_when_room(payload.into(), Mode::Sync, out, &deadline)?;
+        let waited = pipeline.wait_for_submission(&taken, deadline.left());
         waited.map_err(|source| ProposeError::Taken { log_id, source })?;
+        if taken.has_replies {
+            return Ok(reply);
+        }
         debug_assert!(taken.claim.is_some(), "only a claim keeps the reply");
-        Ok(self.engine.pipeline().in_flight().reply(index))
+        Ok(pipeline.in_flight().reply(log_id.index))
     }
 
     /// Proposes as [`propose`](ApplyManager::propose) does, and returns as soon as the entry is
@@ -83,7 +88,7 @@ impl<M: StateMachine> ApplyManager<M> {
         room_timeout: Duration,
     ) -> Proposal {
         let deadline = Deadline::new(room_timeout);
-        self.proposal(self.propose_when_room(payload.into(), Mode::Future, &deadline))
+        self.proposal(self.propose_when_room(payload.into(), Mode::Future, None, &deadline))
     }
 
     /// Proposes as [`propose_async`](ApplyManager::propose_async) does, and waits for room without
@@ -98,7 +103,7 @@ impl<M: StateMachine> ApplyManager<M> {
     pub async fn propose_waiting<'p>(&self, payload: impl Into<Payload<'p>>) -> Proposal {
         let (pipeline, payload) = (self.engine.pipeline(), payload.into());
         let take = |attempt| {
-            let taken = propose(pipeline, payload, (Mode::Future, attempt));
+            let taken = propose(pipeline, payload, (Mode::Future, attempt), None);
             match taken {
                 Err(error) if error.is_full() => Err(error),
                 taken => Ok(self.proposal(taken)),
@@ -133,11 +138,13 @@ impl<M: StateMachine> ApplyManager<M> {
         &self,
         payload: Payload<'_>,
         mode: Mode,
+        mut out: Option<&mut Out<'_>>,
         deadline: &Deadline,
     ) -> Result<(LogId, Submission<'_>), ProposeError> {
         let pipeline = self.engine.pipeline();
-        let taken =
-            pipeline.when_room(1, deadline, |attempt| propose(pipeline, payload, (mode, attempt)));
+        let taken = pipeline.when_room(1, deadline, |attempt| {
+            propose(pipeline, payload, (mode, attempt), out.as_deref_mut())
+        });
         taken.map_err(|error| match error {
             ProposeError::Refused(SubmitError::Full { pending }) => {
                 ProposeError::NoRoom { pending, waited: deadline.waited() }
@@ -152,6 +159,7 @@ fn propose<'p, M: StateMachine>(
     pipeline: &'p Pipeline<M>,
     payload: Payload<'_>,
     (mode, attempt): (Mode, Attempt),
+    out: Option<&mut Out<'_>>,
 ) -> Result<(LogId, Submission<'p>), ProposeError> {
     let began_ns = pipeline.latency().now_ns();
     let _tasks = pipeline.wakes_tasks();
@@ -166,8 +174,8 @@ fn propose<'p, M: StateMachine>(
     let log_id = next_log_id(&appending);
     let entries = [Entry::new(log_id, payload)];
     let plan = appending.appender.plan(&entries).map_err(ProposeError::Refused)?;
-    let taken =
-        pipeline.take(claim.as_mut(), appending, &entries, (plan, 0), (mode, attempt), began_ns);
+    let call = Call { mode, attempt, began_ns, out };
+    let taken = pipeline.take(claim.as_mut(), appending, &entries, (plan, 0), call);
     match taken {
         Ok(submission) => Ok((log_id, Submission { claim, ..submission })),
         // The engine had not failed before, so it failed with this entry.

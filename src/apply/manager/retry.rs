@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::apply::manager::ApplyManager;
+use crate::apply::pipeline::direct::Out;
 use crate::apply::pipeline::submit::{Mode, Submission};
 use crate::config::RetryPolicy;
 use crate::contract::machine::StateMachine;
@@ -107,7 +108,7 @@ impl<M: StateMachine> ApplyManager<M> {
             .wait(submission.last, Stage::Acknowledged, deadline.left())
             .map_err(|source| ApplyError::Wait { source, submitted_through: None })?;
         replies.clear();
-        self.engine.pipeline().replies(part, submission, replies);
+        self.engine.pipeline().replies(part, submission, &mut Out::Many(replies));
         for (entry, reply) in part.iter().zip(replies.drain(..)) {
             sink(entry.log_id.index, reply);
         }

@@ -9,6 +9,10 @@ use crate::ranges::in_flight_ring::{InFlightRing, REPLY_BYTES_MAX};
 
 /// Most memory that the replies of bytes of one engine may take, in bytes.
 const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
+/// Most entries of a call that applies them directly.
+const DIRECT_ENTRIES_MAX: usize = 256;
+/// Most memory that the replies of bytes of such a call take, but for a single one.
+const DIRECT_ROOMS_BYTES_MAX: usize = 1 << 20;
 
 /// The in-flight ring, the claims of calls, and the cells of futures.
 ///
@@ -16,6 +20,9 @@ const REPLY_ROOMS_BYTES_MAX: usize = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct InFlight {
     ring: InFlightRing,
+    /// The entries of the call that applies them directly. It belongs to the holder of the
+    /// appender, and is small enough to stay in the caches.
+    direct: InFlightRing,
     claims: Claims,
     cells: ReplyCells,
 }
@@ -24,12 +31,24 @@ impl InFlight {
     /// Makes a ring for `entries` entries, with room for the replies that the machine declares.
     pub(in crate::apply) fn new(entries: usize, reply_bytes_max: usize) -> Result<Self, OpenError> {
         let ring = ring_for(entries, reply_bytes_max)?;
-        Ok(Self { ring, claims: Claims::new(), cells: ReplyCells::new() })
+        let direct = ring_for(direct_entries(reply_bytes_max), reply_bytes_max)?;
+        Ok(Self { ring, direct, claims: Claims::new(), cells: ReplyCells::new() })
     }
 
     #[inline]
     pub(in crate::apply) fn ring(&self) -> &InFlightRing {
         &self.ring
+    }
+
+    /// The slots of the call that applies its entries directly. The caller holds the appender.
+    #[inline]
+    pub(in crate::apply) fn direct(&self) -> &InFlightRing {
+        &self.direct
+    }
+
+    /// Bytes of memory that both rings take.
+    pub(in crate::apply) fn memory_bytes(&self) -> usize {
+        self.ring.memory_bytes() + self.direct.memory_bytes()
     }
 
     /// The mark of the indexes that fit the ring beside unapplied entries and claimed replies.
@@ -88,6 +107,16 @@ impl InFlight {
     pub(in crate::apply) fn claims_are_free(&self) -> bool {
         self.claims.are_free()
     }
+}
+
+/// Most entries of a call that applies them directly: fewer where their replies would take over
+/// [`DIRECT_ROOMS_BYTES_MAX`].
+fn direct_entries(reply_bytes_max: usize) -> usize {
+    let room = reply_bytes_max.next_multiple_of(8).max(1);
+    let fits = DIRECT_ROOMS_BYTES_MAX.checked_div(room).unwrap_or(1);
+    // The ring's length is the next power of two, which must not be more than what fits.
+    let fits = fits.max(1);
+    (1 << fits.ilog2()).min(DIRECT_ENTRIES_MAX)
 }
 
 fn ring_for(entries: usize, reply_bytes_max: usize) -> Result<InFlightRing, OpenError> {

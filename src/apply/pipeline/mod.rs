@@ -8,6 +8,8 @@ pub(crate) mod submit;
 
 // When there is no room.
 pub(crate) mod room;
+// Past all that follows, in a call that finds the engine idle.
+pub(crate) mod direct;
 
 // Entries that the log has already.
 pub(crate) mod known;
@@ -56,6 +58,7 @@ use crate::apply::pipeline::in_flight::InFlight;
 use crate::apply::pipeline::latency::Latency;
 use crate::apply::pipeline::pause::Pauses;
 use crate::apply::pipeline::staging::begin_staging;
+use crate::apply::pipeline::submit::Submission;
 use crate::apply::pipeline::worker::{Applying, Workers};
 use crate::apply::signals::Signals;
 use crate::bytes::at_most;
@@ -180,7 +183,7 @@ impl<M: StateMachine> Pipeline<M> {
             wakes.leave_tasks(has_log);
         });
         let memory = MemoryStats {
-            in_flight: in_flight.ring().memory_bytes(),
+            in_flight: in_flight.memory_bytes(),
             rings: crew.rings().memory_bytes(),
             stamps: latency.memory_bytes(),
             ..memory
@@ -236,13 +239,31 @@ impl<M: StateMachine> Pipeline<M> {
         &self,
         run: impl FnOnce(&dyn Fn(u64, &PayloadRef<'_>) -> Footprint) -> Result<T, Poison>,
     ) -> Result<T, Poison> {
+        self.catching(|at| run(&|index, payload| self.footprint(at, index, payload)))
+    }
+
+    /// Asks the machine for a footprint, and notes the index in `at` before.
+    #[inline]
+    pub(in crate::apply) fn footprint(
+        &self,
+        at: &Cell<u64>,
+        index: u64,
+        payload: &PayloadRef<'_>,
+    ) -> Footprint {
+        at.set(index);
+        let _aside = set_aside();
+        self.machine.footprint(payload)
+    }
+
+    /// Runs `run`, which calls the machine. The poison of a panic names the index that `run` has
+    /// left in the cell.
+    #[inline]
+    pub(in crate::apply) fn catching<T>(
+        &self,
+        run: impl FnOnce(&Cell<u64>) -> Result<T, Poison>,
+    ) -> Result<T, Poison> {
         let at = Cell::new(0);
-        let footprint = |index: u64, payload: &PayloadRef<'_>| {
-            at.set(index);
-            let _aside = set_aside();
-            self.machine.footprint(payload)
-        };
-        catch_unwind(AssertUnwindSafe(|| run(&footprint)))
+        catch_unwind(AssertUnwindSafe(|| run(&at)))
             .unwrap_or_else(|_panic| Err(Poison::Panic { index: at.get() }))
     }
 
@@ -321,6 +342,19 @@ impl<M: StateMachine> Pipeline<M> {
         timeout: Duration,
     ) -> Result<(), WaitError> {
         self.wait_and_wake(index, stage, timeout, || self.progress.wake_tasks())
+    }
+
+    /// Blocks until a submission is acknowledged.
+    #[inline]
+    pub(crate) fn wait_for_submission(
+        &self,
+        submission: &Submission<'_>,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        if submission.is_acknowledged {
+            return Ok(());
+        }
+        self.wait(submission.last, Stage::Acknowledged, timeout)
     }
 
     /// Waits as [`Pipeline::wait`] does, but leaves wakers to others, as its caller holds a lock.

@@ -6,6 +6,7 @@ use crate::apply::desks::log::Appending;
 use crate::apply::pipeline::Pipeline;
 use crate::apply::pipeline::cells::ReplyCell;
 use crate::apply::pipeline::claims::Claim;
+use crate::apply::pipeline::direct::Out;
 use crate::apply::pipeline::feed::Feed;
 use crate::apply::pipeline::known::{Comparing, Submitted};
 use crate::apply::pipeline::room::Attempt;
@@ -30,6 +31,10 @@ pub(crate) struct Submission<'a> {
     pub(crate) applied_before: Mark,
     /// Claim on the replies until they are copied; only for synchronous calls.
     pub(crate) claim: Option<Claim<'a>>,
+    /// Whether the call has its replies: it applied its entries directly.
+    pub(crate) has_replies: bool,
+    /// Whether the entries were acknowledged before the call released the appender.
+    pub(crate) is_acknowledged: bool,
     /// Cell for the replies of the new entries; only for [`Mode::Future`].
     pub(crate) cell: Option<ReplyCell>,
 }
@@ -40,6 +45,16 @@ impl<'a> Submission<'a> {
         self.applied_before = self.applied_before.min(earlier.applied_before);
         self.claim = earlier.claim;
     }
+}
+
+/// A call that submits, beside its entries.
+pub(in crate::apply) struct Call<'c, 'o> {
+    pub(in crate::apply) mode: Mode,
+    pub(in crate::apply) attempt: Attempt,
+    /// Start of the call by the engine's clock.
+    pub(in crate::apply) began_ns: u64,
+    /// The place for the replies of a call that may apply its entries directly.
+    pub(in crate::apply) out: Option<&'c mut Out<'o>>,
 }
 
 /// The way of a submission after it is in the log.
@@ -63,7 +78,7 @@ impl<M: StateMachine> Pipeline<M> {
         entries: &[Entry<'_>],
         mode: Mode,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
-        self.submit_as(entries, mode, Attempt::AtTheDoor)
+        self.submit_for(entries, (mode, Attempt::AtTheDoor), None)
     }
 
     /// Takes entries as [`Pipeline::submit`] does, for a call that may stand in the line.
@@ -72,6 +87,17 @@ impl<M: StateMachine> Pipeline<M> {
         entries: &[Entry<'_>],
         mode: Mode,
         attempt: Attempt,
+    ) -> Result<Option<Submission<'_>>, SubmitError> {
+        self.submit_for(entries, (mode, attempt), None)
+    }
+
+    /// Submits as [`Pipeline::submit_as`] does. A synchronous call with an `out` may apply its
+    /// entries directly, and has their replies there then.
+    pub(in crate::apply) fn submit_for(
+        &self,
+        entries: &[Entry<'_>],
+        (mode, attempt): (Mode, Attempt),
+        out: Option<&mut Out<'_>>,
     ) -> Result<Option<Submission<'_>>, SubmitError> {
         if entries.is_empty() {
             return Ok(None);
@@ -92,9 +118,8 @@ impl<M: StateMachine> Pipeline<M> {
             drop(appending);
             comparing.compare(&self.log_desk, known);
         };
-        let plan = (plan, known_same);
-        let way = (mode, attempt);
-        let taken = self.take(claim.as_mut(), appending, entries, plan, way, began_ns);
+        let (plan, call) = ((plan, known_same), Call { mode, attempt, began_ns, out });
+        let taken = self.take(claim.as_mut(), appending, entries, plan, call);
         Ok(Some(Submission { claim, ..taken? }))
     }
 
@@ -112,8 +137,7 @@ impl<M: StateMachine> Pipeline<M> {
         mut appending: MutexGuard<'_, Appending>,
         entries: &[Entry<'_>],
         (plan, known_same): (Plan, u64),
-        (mode, attempt): (Mode, Attempt),
-        began_ns: u64,
+        Call { mode, attempt, began_ns, out }: Call<'_, '_>,
     ) -> Result<Submission<'_>, SubmitError> {
         let [first, ..] = entries else {
             return Err(SubmitError::Poisoned(Poison::Internal("nothing is submitted")));
@@ -129,9 +153,6 @@ impl<M: StateMachine> Pipeline<M> {
         if submitted_before == Mark::NONE {
             self.progress.set_base(first);
         }
-        if let Some(claim) = claim {
-            claim.begin(first.max(applied_before.next()));
-        }
         let submitted = Submitted {
             new: new.len() as u64,
             known_same,
@@ -139,8 +160,19 @@ impl<M: StateMachine> Pipeline<M> {
             unverifiable: (plan.known as u64).saturating_sub(known_same),
         };
         let cell = (mode == Mode::Future && !new.is_empty()).then(|| self.in_flight.add_cells(new));
-        let submission = Submission { last, submitted, applied_before, claim: None, cell };
+        let mut submission = Submission {
+            last,
+            submitted,
+            applied_before,
+            claim: None,
+            has_replies: false,
+            is_acknowledged: false,
+            cell,
+        };
+        let begin_claim =
+            || claim.map_or((), |claim| claim.begin(first.max(applied_before.next())));
         if new.is_empty() {
+            begin_claim();
             return Ok(submission);
         }
         if mode == Mode::Sync
@@ -151,30 +183,27 @@ impl<M: StateMachine> Pipeline<M> {
         appending.appender.note_submission(began_ns);
         let mark = Mark::through(last);
         self.latency.submits(mark, began_ns);
-        self.append(&mut appending, new, last, mode)
-            .and_then(|()| match mode {
-                Mode::Append => Ok(()),
-                _ => {
-                    self.progress.commit_to(mark)?;
-                    appending.appender.note_committed(mark);
-                    let idle = applied_before == submitted_before;
-                    let may_inline = self.config.inline_apply
-                        && !self.pauses.is_any()
-                        && self.may_commit_inline();
-                    // Of a long range, the workers apply the entries while the caller syncs them.
-                    let inline =
-                        mode == Mode::Sync && may_inline && idle && !self.overlaps(new.len());
-                    // A synchronous caller of a machine over a storage does not wait for a batch to
-                    // fill.
-                    let is_awaited =
-                        mode == Mode::Sync && self.machine.staging(Hook::ENGINE).is_some();
-                    let which = if is_awaited { Feed::All } else { Feed::Due };
-                    self.apply_or_feed(&mut appending, inline, which)
-                }
-            })
-            .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
+        submission.has_replies = match out {
+            Some(out) if plan.known == 0 => {
+                self.apply_directly(&mut appending, new, plan.frames, out)
+            }
+            _ => Ok(false),
+        }
+        .and_then(|has_replies| {
+            if !has_replies {
+                begin_claim();
+                self.append(&mut appending, new, last, mode)?;
+                let idle = applied_before == submitted_before;
+                // Of a long range, the workers apply the entries while the caller syncs them.
+                let may_inline = idle && !self.overlaps(new.len());
+                self.commit_appended(&mut appending, mark, mode, may_inline)?;
+            }
+            Ok(has_replies)
+        })
+        .map_err(|poison| SubmitError::Poisoned(self.signals.fail(poison)))?;
         let acknowledged = || self.progress.acknowledged_mark();
         let done = acknowledged().covers(last);
+        submission.is_acknowledged = done;
         if done {
             self.latency.done(new.len() as u64, began_ns);
         } else {
@@ -195,6 +224,32 @@ impl<M: StateMachine> Pipeline<M> {
             self.signals.writer().notify();
         }
         Ok(submission)
+    }
+
+    /// Commits the entries below `mark`, which were just appended, and applies them or hands them
+    /// over. With `may_inline`, everything before them is applied, and the call need not leave them
+    /// to the workers.
+    fn commit_appended(
+        &self,
+        appending: &mut Appending,
+        mark: Mark,
+        mode: Mode,
+        may_inline: bool,
+    ) -> Result<(), Poison> {
+        if mode == Mode::Append {
+            return Ok(());
+        }
+        self.progress.commit_to(mark)?;
+        appending.appender.note_committed(mark);
+        let inline = mode == Mode::Sync
+            && may_inline
+            && self.config.inline_apply
+            && !self.pauses.is_any()
+            && self.may_commit_inline();
+        // A synchronous caller of a machine over a storage does not wait for a batch to fill.
+        let is_awaited = mode == Mode::Sync && self.machine.staging(Hook::ENGINE).is_some();
+        let which = if is_awaited { Feed::All } else { Feed::Due };
+        self.apply_or_feed(appending, inline, which)
     }
 
     /// The engine takes entries, and in this way. Whether they may be only appended was asked when
@@ -285,14 +340,16 @@ impl<M: StateMachine> Pipeline<M> {
         self.feed(appending, which).map(|_fed| ())
     }
 
-    /// Copies the replies of an applied submission.
+    /// Copies the replies of an applied submission, unless its call has them.
     pub(crate) fn replies(
         &self,
         entries: &[Entry<'_>],
         submission: &Submission<'_>,
-        out: &mut Vec<Reply>,
+        out: &mut Out<'_>,
     ) {
-        out.extend(entries.iter().map(|entry| self.reply(entry, submission)));
+        if !submission.has_replies {
+            entries.iter().for_each(|entry| out.add(self.reply(entry, submission)));
+        }
     }
 
     /// The reply of one entry of the submission.

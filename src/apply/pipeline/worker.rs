@@ -28,7 +28,7 @@ use crate::places::table::{SegmentBytes, SegmentTable};
 use crate::progress::watermark::Progress;
 use crate::ranges::index_range::{IndexRange, RangeKind};
 use crate::ranges::partition::Partition;
-use crate::ranges::range::RangeParts;
+use crate::ranges::range::{Payloads, RangeParts};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::threads::Step;
@@ -66,6 +66,10 @@ impl Worker {
     /// Locks the worker's post, if no thread has it.
     pub(in crate::apply) fn try_place(&self) -> Option<MutexGuard<'_, WorkerState>> {
         self.state.try_lock()
+    }
+
+    pub(in crate::apply) fn id(&self) -> usize {
+        self.id
     }
 
     /// Moves the cursor: everything before `mark` is in the state, for this partition.
@@ -246,10 +250,7 @@ impl<M: StateMachine> Applying<'_, M> {
             (_, Some(staging)) => return self.stage(staging, worker, state, range),
             (RangeKind::Barrier, None) if worker.id != 0 => {}
             (RangeKind::Entries | RangeKind::Barrier, None) => {
-                let rejected = self.run_timed(worker, state, range, partition)?;
-                if rejected > 0 {
-                    self.counters.reject(rejected);
-                }
+                self.counters.reject(self.run_timed(worker, state, range, partition)?);
             }
         }
         let end = range.mark();
@@ -271,15 +272,27 @@ impl<M: StateMachine> Applying<'_, M> {
         range: &IndexRange,
         partition: Partition,
     ) -> Result<u64, Poison> {
-        let began = state.sampling.takes(range.count).then(|| self.latency.now());
-        let rejected = self.run(state, range, partition)?;
+        self.timed(worker, state, range.count, |state| self.run(state, range, partition))
+    }
+
+    /// Runs `run`, which applies `count` entries, and records the time of some such runs.
+    #[inline]
+    pub(in crate::apply) fn timed<R>(
+        &self,
+        worker: &Worker,
+        state: &mut WorkerState,
+        count: u32,
+        run: impl FnOnce(&mut WorkerState) -> Result<R, Poison>,
+    ) -> Result<R, Poison> {
+        let began = state.sampling.takes(count).then(|| self.latency.now());
+        let ran = run(state)?;
         if let Some(began) = began {
             let took = self.latency.since(began);
             worker.times.record(took);
-            worker.entry_time.note(took, range.count);
+            worker.entry_time.note(took, count);
             state.sampling.timed(took);
         }
-        Ok(rejected)
+        Ok(ran)
     }
 
     /// Runs the machine over the range, and returns the number of rejections. A failure names the
@@ -305,7 +318,8 @@ impl<M: StateMachine> Applying<'_, M> {
         let first = opening_log_id(&opening).ok_or_else(|| Poison::internal(undecoded))?;
         let (in_flight, count, barrier) = (self.in_flight.ring(), range.count, range.is_barrier());
         let first = first.at(range.first);
-        let parts = RangeParts { in_flight, first, count, barrier, encoded };
+        let payloads = Payloads::Encoded(encoded);
+        let parts = RangeParts { in_flight, first, count, barrier, payloads };
         let rejected = run_machine(self.machine, parts, partition)?;
         state.segment = Some((range.extent.segment(), segment));
         Ok(rejected)
@@ -317,12 +331,18 @@ impl<M: StateMachine> Applying<'_, M> {
     /// The caller holds the appender, has checked that everything submitted before is applied, and
     /// has handed this range to no worker.
     pub(crate) fn apply_inline(&self, range: &IndexRange) -> Result<bool, Poison> {
-        self.with_posts_from(0, range)
+        self.with_posts_from(0, &mut InlineRange { applying: self, range })
     }
 
-    /// Takes the posts one by one, each held by a frame of the recursion, and applies in all of
-    /// them.
-    fn with_posts_from(&self, id: usize, range: &IndexRange) -> Result<bool, Poison> {
+    /// Takes the posts from worker `id` on one by one, each held by a frame of the recursion. Then
+    /// does `work` in each, in worker 0's last. Returns false, and has done nothing, if a worker is
+    /// not free. The caller holds the appender.
+    #[inline]
+    pub(in crate::apply) fn with_posts_from(
+        &self,
+        id: usize,
+        work: &mut impl InlineWork,
+    ) -> Result<bool, Poison> {
         let Some(worker) = self.workers.get(id) else { return Ok(true) };
         let Some(mut state) = worker.state.try_lock() else { return Ok(false) };
         // The view token may still be in the rings although all entries are applied, and must come
@@ -330,12 +350,41 @@ impl<M: StateMachine> Applying<'_, M> {
         if !self.workers.rings.is_empty(id) || state.pending.is_some() {
             return Ok(false);
         }
-        if id + 1 < self.workers.count() && !self.with_posts_from(id + 1, range)? {
-            return Ok(false);
+        if id + 1 < self.workers.count() {
+            if !self.with_posts_from(id + 1, work)? {
+                return Ok(false);
+            }
+        } else {
+            work.begin()?;
         }
-        self.apply_range(worker, &mut state, range)?;
-        self.finish_inline(worker, &mut state)?;
-        state.segment = None;
+        work.apply(worker, &mut state)?;
         Ok(true)
+    }
+}
+
+/// Work of a caller that holds the appender and every worker's post.
+pub(in crate::apply) trait InlineWork {
+    /// Begins, with every post taken.
+    fn begin(&mut self) -> Result<(), Poison>;
+    /// Applies for one worker's partition.
+    fn apply(&mut self, worker: &Worker, state: &mut WorkerState) -> Result<(), Poison>;
+}
+
+/// A range that was encoded, to be applied inline.
+struct InlineRange<'a, M> {
+    applying: &'a Applying<'a, M>,
+    range: &'a IndexRange,
+}
+
+impl<M: StateMachine> InlineWork for InlineRange<'_, M> {
+    fn begin(&mut self) -> Result<(), Poison> {
+        Ok(())
+    }
+
+    fn apply(&mut self, worker: &Worker, state: &mut WorkerState) -> Result<(), Poison> {
+        self.applying.apply_range(worker, state, self.range)?;
+        self.applying.finish_inline(worker, state)?;
+        state.segment = None;
+        Ok(())
     }
 }
