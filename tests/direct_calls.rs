@@ -12,6 +12,7 @@ use crate::common::{LONG, Scratch, apply_config, manage};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use sprag::error::{ApplyError, Poison, SubmitError};
+use sprag::testing::Stepped;
 use sprag::{
     ApplyManager, Command, Entry, EntryRange, Fatal, MemoryConfig, MemoryStateMachine,
     PersistentStateMachine, Reply, StateMachine,
@@ -86,7 +87,8 @@ fn a_direct_call_replies_and_ends_as_one_entry_after_the_other_does() {
 #[test]
 fn the_caller_applies_all_entries_of_a_direct_call_and_what_came_before_is_compared_with() {
     let (machine, seen) = watched(memory());
-    let manager = manage(machine, apply_config(1));
+    // Without threads, so no worker is in its post for a moment.
+    let manager = Stepped::applying_inline(machine, apply_config(1)).unwrap();
     let put = |index, value| Entry::put(index, 1, b"key", value);
     manager.apply(&put(1, b"a"), LONG).unwrap();
     let entries: Vec<_> = (2..=129).map(|index| put(index, b"b")).collect();
