@@ -322,15 +322,16 @@ impl<C: Cell> KeyValue<C> {
         let mut entries = range.entries(partition);
         while let Some(entry) = entries.locate() {
             let entry = entry?;
-            // A position is below 2^16, so the sum does not saturate.
-            while touched <= entry.position.saturating_add(ahead).min(last) {
+            // A position is below 2^16, so the sums do not saturate.
+            let slots_through = entry.position.saturating_add(ahead).min(last);
+            while touched <= slots_through {
                 if let Some(hash) = range.hash_at(touched, partition) {
                     self.store.prefetch(hash);
                 }
                 touched += 1;
             }
-            // As above.
-            while C::REFERS && peeked <= entry.position.saturating_add(ahead / 2).min(last) {
+            let cells_through = entry.position.saturating_add(ahead / 2).min(last);
+            while C::REFERS && peeked <= cells_through {
                 if let Some(hash) = range.hash_at(peeked, partition) {
                     self.store.peek(hash, C::prefetch);
                 }

@@ -55,8 +55,18 @@ fn a_slot_takes_at_most_41_bytes_and_in_memory_two_fill_a_cache_line() {
 }
 
 #[test]
+fn tables_for_a_round_number_of_keys_are_as_full_as_those_of_one_table() {
+    for expected_keys in [100_000, 1_000_000, 10_000_000_usize] {
+        let shards = shard_count(expected_keys);
+        let buckets = |capacity: usize| (capacity * 8 / 7).next_power_of_two();
+        let sharded = shards * buckets(shard_capacity(expected_keys, shards));
+        assert!(sharded <= buckets(expected_keys), "{expected_keys}");
+    }
+}
+
+#[test]
 fn the_expected_number_of_keys_grows_hardly_any_shard() {
-    for expected_keys in [1_000u64, 200_000] {
+    for expected_keys in [1_000u64, 100_000, 200_000] {
         let store = Store::<u64>::new(expected_keys as usize, SEED);
         let before = store.memory_bytes();
         let capacities: Vec<usize> =
