@@ -60,7 +60,7 @@ impl From<Vec<f64>> for Measured {
 /// The figures of a case of waits, which are the points of one chart.
 pub(crate) fn figures(unit: Unit, chart: &str) -> Vec<Figure> {
     let figure = |(name, x): (&str, f64)| {
-        let point = Point { chart: chart.to_owned(), axis: PERCENTILE, x };
+        let point = Point { chart: chart.to_owned(), axis: PERCENTILE.to_owned(), x };
         Figure { name: name.to_owned(), unit, point: Some(point) }
     };
     QUANTILES.map(figure).to_vec()

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The lock file of the workspace: the versions that this program was built from.
 const LOCK: &str = include_str!("../../../Cargo.lock");
@@ -32,7 +32,7 @@ const PEERS: &[&str] = &[
 ];
 
 /// Facts that a figure means nothing without.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,

@@ -13,6 +13,7 @@ mod latency;
 mod machine;
 mod measure;
 mod open_loop;
+mod pages;
 mod report;
 mod subjects;
 mod syncs;
@@ -41,6 +42,8 @@ struct Arguments {
 enum Command {
     /// Runs all groups, prints a table, and writes JSON and HTML where asked to.
     Compare(compare::Options),
+    /// Writes the tables of a run into pages, between the lines that mark their places.
+    Pages(pages::Options),
     /// Puts so many keys into one subject, and prints the bytes of memory that it took.
     #[command(hide = true)]
     Held { subject: String, keys: usize, dir: PathBuf },
@@ -49,6 +52,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
+        Command::Pages(options) => pages::run(&options),
         Command::Held { subject, keys, dir } => {
             println!("{}", groups::held(&subject, keys, &dir)?);
             Ok(())

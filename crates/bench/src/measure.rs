@@ -37,8 +37,8 @@ impl Figure {
     }
 
     /// The only figure of a case that is a point of a chart of several cases.
-    pub(crate) fn at(unit: Unit, chart: &str, axis: &'static str, x: f64) -> Vec<Self> {
-        let point = Point { chart: chart.to_owned(), axis, x };
+    pub(crate) fn at(unit: Unit, chart: &str, axis: &str, x: f64) -> Vec<Self> {
+        let point = Point { chart: chart.to_owned(), axis: axis.to_owned(), x };
         vec![Self { name: String::new(), unit, point: Some(point) }]
     }
 }

@@ -1,12 +1,12 @@
 //! Rows: one subject's figure in one case, held against the limit and the best peer.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::machine::Machine;
 use crate::targets::Outcome;
 
 /// Part that a subject has in a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
     /// The same work, bare.
@@ -18,7 +18,7 @@ pub(crate) enum Role {
 }
 
 /// The unit of a figure; less is better in all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Unit {
     /// Nanoseconds an entry: the inverse of a throughput.
     #[serde(rename = "ns/entry")]
@@ -41,6 +41,9 @@ pub(crate) enum Unit {
     /// Bytes an entry.
     #[serde(rename = "B/entry")]
     BytesEach,
+    /// A number of something.
+    #[serde(rename = "a round")]
+    Count,
     /// A number of something for each entry.
     #[serde(rename = "/entry")]
     CountEach,
@@ -56,6 +59,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Bytes => "B/key",
             Self::BytesEach => "B/entry",
+            Self::Count => "a round",
             Self::CountEach => "/entry",
         }
     }
@@ -71,12 +75,12 @@ impl Unit {
 }
 
 /// Place of a row in a chart of curves.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Point {
     /// Name of the chart; the rows of a group with the same name share it.
     pub(crate) chart: String,
     /// Meaning of `x`: [`PERCENTILE`], or what is counted.
-    pub(crate) axis: &'static str,
+    pub(crate) axis: String,
     pub(crate) x: f64,
 }
 
@@ -84,18 +88,22 @@ pub(crate) struct Point {
 pub(crate) const PERCENTILE: &str = "percentile";
 
 /// One line of the comparison.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) group: String,
     pub(crate) case: String,
     pub(crate) subject: String,
     pub(crate) role: Role,
+    #[serde(deserialize_with = "number")]
     pub(crate) median: f64,
     pub(crate) unit: Unit,
+    #[serde(deserialize_with = "number")]
     pub(crate) low: f64,
+    #[serde(deserialize_with = "number")]
     pub(crate) high: f64,
     pub(crate) rounds: usize,
     /// Syncs a round that the process made for this subject.
+    #[serde(deserialize_with = "number")]
     pub(crate) syncs: f64,
     /// Limit's median by this median: 1 is the limit, less is slower.
     pub(crate) ratio_to_limit: Option<f64>,
@@ -177,8 +185,13 @@ impl Row {
     }
 }
 
+/// Reads a number; JSON has nothing for what is none, which it writes as `null`.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
 /// All of one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) quick: bool,

@@ -13,6 +13,14 @@ pub(crate) fn count() -> u64 {
     SYNCS.load(Ordering::Relaxed)
 }
 
+/// Runs work whose syncs are for its caller to count: they are taken off the count again.
+pub(crate) fn apart<R>(work: impl FnOnce() -> R) -> R {
+    let before = count();
+    let outcome = work();
+    SYNCS.store(before, Ordering::Relaxed);
+    outcome
+}
+
 fn counted(call: impl FnOnce() -> libc::c_long) -> c_int {
     SYNCS.fetch_add(1, Ordering::Relaxed);
     // The kernel's functions return 0 or -1 here, and `syscall` has set errno.

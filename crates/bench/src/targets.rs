@@ -8,7 +8,7 @@ mod list;
 use std::fmt::{self, Write as _};
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::list::ALL;
 use crate::report::{Role, Row, figure};
@@ -55,7 +55,7 @@ pub(crate) struct Target {
 }
 
 /// Outcome of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Verdict {
     #[serde(rename = "missed")]
     Missed,
@@ -76,7 +76,7 @@ impl fmt::Display for Verdict {
 }
 
 /// One target, and what a run has of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) target_row: u8,
     pub(crate) name: String,

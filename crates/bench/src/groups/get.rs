@@ -6,9 +6,12 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use sprag::{ApplyConfig, ApplyManager, IoBackend, MemoryStateMachine};
 
 use super::{Settings, VALUE_BYTES, each};
+use crate::latency::Waits;
 use crate::measure::{Case, Figure, Measured, Subject};
 use crate::report::{Role, Row, Unit};
 use crate::subjects::maps::{Dash, Papaya, Table};
@@ -18,6 +21,9 @@ use crate::workload::{Key, Writes, key_of, uniform, zipfian};
 /// Everything that is read.
 struct All {
     raw: Table,
+    /// Places of values in `values`, as a log has them.
+    places: DashMap<Key, usize, RandomState>,
+    values: Vec<u8>,
     dash: Dash,
     papaya: Papaya,
     memory: ApplyManager<MemoryStateMachine>,
@@ -55,6 +61,8 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let (hit, miss) = (random(7, 0), random(8, keys));
     let all = All {
         raw: maps::filled(keys),
+        places: (0..keys).map(|at| (key_of(at), at * VALUE_BYTES)).collect(),
+        values: first.pairs().flat_map(|(_, value)| value).copied().collect(),
         dash: maps::filled(keys),
         papaya: maps::filled(keys),
         memory: maps::engine(keys, ApplyConfig::new())?,
@@ -75,6 +83,49 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Reads through DashMap's raw interface: one hash, one lock, one probe.
+#[inline]
+fn raw_get<V, R>(
+    map: &DashMap<Key, V, RandomState>,
+    key: &Key,
+    read: impl FnOnce(&V) -> R,
+) -> Option<R> {
+    let hash = map.hash_usize(key);
+    let shard = map.shards()[map.determine_shard(hash)].read();
+    shard.get(hash as u64, |(known, _)| known == key).map(|(_, value)| read(value.get()))
+}
+
+/// The figures of reads beside updates: the mean, then percentiles of single reads.
+fn beside_figures() -> Vec<Figure> {
+    let mut figures = Figure::only(Unit::NanosecondsEach);
+    for name in ["p50 of a read", "p99 of a read", "p99.9 of a read"] {
+        figures.push(Figure { name: name.to_owned(), unit: Unit::Nanoseconds, point: None });
+    }
+    figures
+}
+
+/// Adds percentiles of single reads, clock read included, to the mean.
+fn reads_and_percentiles(
+    keys: &[Key],
+    mut get: impl FnMut(&Key) -> Result<Option<u64>>,
+) -> Result<Measured> {
+    let mut measured = reads(keys, keys.len(), &mut get)?;
+    let mut waits = Waits::new()?;
+    for key in keys.iter().step_by(8) {
+        let started = Instant::now();
+        std::hint::black_box(get(key)?);
+        waits.record(started.elapsed())?;
+    }
+    let quantiles = waits.values(Unit::Nanoseconds);
+    measured.values.extend([quantiles[0], quantiles[2], quantiles[3]]);
+    Ok(measured)
+}
+
+fn beside_case(settings: &Settings, name: &str, subjects: Vec<Subject<'_>>) -> Result<Vec<Row>> {
+    let figures = beside_figures();
+    Case { group: "get", name: name.to_owned(), figures, subjects }.run(settings.rounds)
+}
+
 fn case(settings: &Settings, name: String, subjects: Vec<Subject<'_>>) -> Result<Vec<Row>> {
     let figures = Figure::only(Unit::NanosecondsEach);
     Case { group: "get", name, figures, subjects }.run(settings.rounds)
@@ -90,9 +141,13 @@ fn in_memory(
     let All { raw, dash, papaya, memory, .. } = all;
     let machine = memory.machine();
     let subjects = vec![
+        Subject::new("dashmap, raw interface", Role::Limit, move || {
+            reads(keys, found, |key| Ok(raw_get(dash, key, |value| sum(value))))
+        }),
         Subject::new("hashbrown", Role::Limit, move || {
             reads(keys, found, |key| Ok(raw.get(key).map(|value| sum(value))))
-        }),
+        })
+        .differs(Some("it takes no lock")),
         Subject::new("sprag memory, get_with", Role::Sprag, move || {
             reads(keys, found, |key| Ok(machine.get_with(key, sum)?))
         }),
@@ -119,8 +174,9 @@ fn on_disk(
 ) -> Result<Vec<Row>> {
     let machine = all.persistent.manager.machine();
     let mut subjects = vec![
-        Subject::new("hashbrown", Role::Limit, move || {
-            reads(keys, found, |key| Ok(all.raw.get(key).map(|value| sum(value))))
+        Subject::new("dashmap, raw interface, and a read of a log", Role::Limit, move || {
+            let value = |at: &usize| sum(&all.values[*at..*at + VALUE_BYTES]);
+            reads(keys, found, |key| Ok(raw_get(&all.places, key, value)))
         }),
         Subject::new("sprag persistent, get_with", Role::Sprag, move || {
             reads(keys, found, |key| Ok(machine.get_with(key, sum)?))
@@ -165,16 +221,15 @@ fn beside_memory(
 ) -> Result<Vec<Row>> {
     let All { dash, papaya, memory, .. } = all;
     let machine = memory.machine();
-    let count = keys.len();
     let get = move |key: &Key| Ok(machine.get_with(key, sum)?);
     let subjects = vec![
-        Subject::new("sprag memory, alone", Role::Limit, move || reads(keys, count, get)),
+        Subject::new("sprag memory, alone", Role::Limit, move || reads_and_percentiles(keys, get)),
         Subject::new("sprag memory, get_with", Role::Sprag, move || {
             let update = || {
                 let first = memory.applied().map_or(1, |last| last.index + 1);
                 submit_all(memory, &updates.entries(first))
             };
-            beside(update, || reads(keys, count, get))
+            beside(update, || reads_and_percentiles(keys, get))
         }),
         Subject::new("dashmap", Role::Peer, move || {
             let update = || {
@@ -183,7 +238,7 @@ fn beside_memory(
                 Ok(())
             };
             let get = |key: &Key| Ok(dash.get(key).map(|value| sum(&value)));
-            beside(update, || reads(keys, count, get))
+            beside(update, || reads_and_percentiles(keys, get))
         }),
         Subject::new("papaya", Role::Peer, move || {
             let update = || {
@@ -195,22 +250,23 @@ fn beside_memory(
             };
             // A guard for each read: one that lives for long keeps what is replaced meanwhile.
             let get = |key: &Key| Ok(papaya.pin().get(key).map(|value| sum(value)));
-            beside(update, || reads(keys, count, get))
+            beside(update, || reads_and_percentiles(keys, get))
         }),
     ];
-    case(settings, "hit beside updates, in memory".to_owned(), subjects)
+    beside_case(settings, "hit beside updates, in memory", subjects)
 }
 
 fn beside_disk(settings: &Settings, all: &All, keys: &[Key], updates: &Writes) -> Result<Vec<Row>> {
     const OF_GROUP: usize = 1_024;
     let sprag = &all.persistent;
     let machine = sprag.manager.machine();
-    let count = keys.len();
     let get = move |key: &Key| Ok(machine.get_with(key, sum)?);
     let mut subjects = vec![
-        Subject::new("sprag persistent, alone", Role::Limit, move || reads(keys, count, get)),
+        Subject::new("sprag persistent, alone", Role::Limit, move || {
+            reads_and_percentiles(keys, get)
+        }),
         Subject::new("sprag persistent, get_with", Role::Sprag, move || {
-            beside(|| sprag.flat_out(updates).map(drop), || reads(keys, count, get))
+            beside(|| sprag.flat_out(updates).map(drop), || reads_and_percentiles(keys, get))
         }),
     ];
     subjects.extend(all.storages.iter().map(|peer| {
@@ -219,9 +275,9 @@ fn beside_disk(settings: &Settings, all: &All, keys: &[Key], updates: &Writes) -
                 // One group, so that a slow peer stops soon after the reads do.
                 peer.store.write(&mut updates.pairs().take(OF_GROUP))
             };
-            beside(update, || reads(keys, count, |key| peer.store.get(key)))
+            beside(update, || reads_and_percentiles(keys, |key| peer.store.get(key)))
         };
         Subject::new(peer.name, Role::Peer, read)
     }));
-    case(settings, "hit beside updates, durable state".to_owned(), subjects)
+    beside_case(settings, "hit beside updates, durable state", subjects)
 }

@@ -6,6 +6,7 @@ mod get;
 mod growth;
 mod halves;
 mod hand_off;
+mod in_turn;
 mod memory;
 mod one_call;
 mod open;

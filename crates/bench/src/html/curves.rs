@@ -26,7 +26,7 @@ pub(super) fn chart(out: &mut String, chart: &str, rows: &[Row]) -> Result<()> {
     });
     let points: Vec<(&Row, f64)> = points.collect();
     let Some((first, _)) = points.first() else { return Ok(()) };
-    let axis = first.point.as_ref().map_or("", |point| point.axis);
+    let axis = first.point.as_ref().map_or("", |point| &*point.axis);
     let mut subjects: Vec<&Row> = Vec::new();
     for (row, _) in &points {
         if !subjects.iter().any(|known| known.subject == row.subject) {

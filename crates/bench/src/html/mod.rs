@@ -142,7 +142,7 @@ mod tests {
         Row::compare(&mut lost);
         Row::compare(&mut won);
         for (row, x) in won.iter_mut().zip([0.5, 0.5]) {
-            row.point = Some(Point { chart: "waits".to_owned(), axis: PERCENTILE, x });
+            row.point = Some(Point { chart: "waits".to_owned(), axis: PERCENTILE.to_owned(), x });
         }
         won.append(&mut lost);
         won

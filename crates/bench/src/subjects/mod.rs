@@ -18,7 +18,7 @@ use anyhow::{Result, anyhow};
 #[cfg(feature = "logs")]
 use self::logs::{RaftEngine, RaftLog};
 pub(crate) use self::raw::Raw;
-pub(crate) use self::sprag::{ASYNC_RANGE, Sprag, submit_all};
+pub(crate) use self::sprag::{ASYNC_RANGE, FlatOut, Sprag, submit_all};
 pub(crate) use self::storages::Lmdb;
 use self::storages::{Fjall, Redb};
 use crate::workload::{Key, Writes};

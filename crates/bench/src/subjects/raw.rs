@@ -11,9 +11,10 @@ use super::{Store, locked};
 use crate::workload::Key;
 
 /// The bare limit: encode, checksum, `pwrite`, `fdatasync`, in a file whose every byte was written
-/// before.
+/// before, or whose room is reserved.
 pub(crate) struct Raw {
     file: File,
+    bytes: usize,
     at_and_buffer: Mutex<(u64, Vec<u8>)>,
 }
 
@@ -24,6 +25,15 @@ impl Raw {
     const FRAME_BYTES: usize = 128;
     const ENTRY_BYTES: usize = 8;
 
+    /// A file with room for so many bytes, none of which was written.
+    pub(crate) fn reserved(path: &Path, bytes: usize) -> Result<Self> {
+        let file =
+            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)?;
+        file.sync_all()?;
+        Ok(Self { file, bytes, at_and_buffer: Mutex::default() })
+    }
+
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
@@ -32,7 +42,8 @@ impl Raw {
             file.write_all_at(&block, (at << 20) as u64)?;
         }
         file.sync_all()?;
-        Ok(Self { file, at_and_buffer: Mutex::new((0, Vec::with_capacity(1 << 20))) })
+        let at_and_buffer = Mutex::new((0, Vec::with_capacity(1 << 20)));
+        Ok(Self { file, bytes: Self::FILE_BYTES, at_and_buffer })
     }
 }
 
@@ -50,9 +61,9 @@ impl Store for Raw {
         // The sum goes into the header, as a frame's does.
         let sum = crc32c::crc32c(&buffer[Self::FRAME_BYTES..]);
         buffer[..4].copy_from_slice(&sum.to_le_bytes());
-        ensure!(buffer.len() <= Self::FILE_BYTES, "the group is longer than the file");
+        ensure!(buffer.len() <= self.bytes, "the group is longer than the file");
         let length = buffer.len() as u64;
-        if *at + length > Self::FILE_BYTES as u64 {
+        if *at + length > self.bytes as u64 {
             *at = 0;
         }
         self.file.write_all_at(buffer, *at)?;

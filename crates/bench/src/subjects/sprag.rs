@@ -41,6 +41,10 @@ pub(crate) struct FlatOut {
     pub(crate) syncs: u64,
     /// Entries of a group of the log, on average.
     pub(crate) of_group: usize,
+    /// Bytes that the log wrote for each entry.
+    pub(crate) bytes_each: f64,
+    /// Segments that began in a recycled file.
+    pub(crate) recycled: u64,
 }
 
 impl Sprag {
@@ -67,6 +71,19 @@ impl Sprag {
         Ok(Self { manager, next_and_replies: Mutex::new((next, Vec::new())) })
     }
 
+    /// Writes and compacts until the log goes on in recycled files, as it does for the rest of its
+    /// life.
+    pub(crate) fn reach_recycled(&self, writes: &Writes) -> Result<()> {
+        for _ in 0..8 {
+            if self.flat_out(writes)?.recycled > 0 {
+                break;
+            }
+            self.manager.snapshots().compact()?;
+            self.manager.flush_pending(TIMEOUT)?;
+        }
+        Ok(())
+    }
+
     /// First of the next indexes to submit.
     pub(crate) fn take_indexes(&self, count: usize) -> Result<u64> {
         let mut guard = locked(&self.next_and_replies)?;
@@ -76,7 +93,7 @@ impl Sprag {
     }
 
     /// Submits the writes as fast as the engine takes them; the last one is durable at the end.
-    #[allow(clippy::cast_precision_loss, reason = "nanoseconds of a round are far below 2^53")]
+    #[allow(clippy::cast_precision_loss, reason = "counts of a round are far below 2^53")]
     pub(crate) fn flat_out(&self, writes: &Writes) -> Result<FlatOut> {
         let entries = writes.entries(self.take_indexes(writes.len())?);
         let before = self.manager.stats().log_writer;
@@ -86,7 +103,13 @@ impl Sprag {
         let after = self.manager.stats().log_writer;
         let groups = usize::try_from(after.groups - before.groups)?.max(1);
         let of_group = writes.len().div_ceil(groups);
-        Ok(FlatOut { ns_each, syncs: after.syncs - before.syncs, of_group })
+        Ok(FlatOut {
+            ns_each,
+            syncs: after.syncs - before.syncs,
+            of_group,
+            bytes_each: (after.bytes - before.bytes) as f64 / writes.len() as f64,
+            recycled: after.recycled_segments - before.recycled_segments,
+        })
     }
 }
 

@@ -45,6 +45,14 @@ const fn growth(case: &'static str, subject: &'static str) -> Pick {
     Pick::new("growth", case, subject)
 }
 
+const fn durable(case: &'static str, subject: &'static str) -> Pick {
+    Pick::new("durable", case, subject)
+}
+
+const fn get(case: &'static str, subject: &'static str) -> Pick {
+    Pick::new("get", case, subject)
+}
+
 const SYNCHRONOUS: Pick = memory("sprag, synchronous*");
 
 pub(crate) const ALL: &[Target] = &[
@@ -138,6 +146,264 @@ pub(crate) const ALL: &[Target] = &[
         4_000.0,
     ),
     goal(
+        4,
+        (
+            "durable-one-p50",
+            "p50 of one durable entry in flight, beside the better of two bare files",
+        ),
+        durable("one entry, op by op in turn, p50", "sprag*"),
+        Held::AtMost(durable("one entry, op by op in turn, p50", "pwrite*")),
+        1.05,
+    ),
+    goal(
+        4,
+        ("durable-one-p99", "p99 of the same"),
+        durable("one entry, op by op in turn, p99", "sprag*"),
+        Held::AtMost(durable("one entry, op by op in turn, p99", "pwrite*")),
+        1.1,
+    ),
+    goal(
+        4,
+        ("durable-one-fjall", "p50 of the same, beside fjall"),
+        durable("one entry, op by op in turn, p50", "sprag*"),
+        Held::AtLeast(durable("one entry, op by op in turn, p50", "fjall")),
+        1.0,
+    ),
+    goal(
+        5,
+        ("durable-16-100", "calls of 16 entries of 100 B that wait, beside pwrite and fdatasync"),
+        durable("16 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("16 a call, 100 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        ("durable-128-100", "calls of 128 entries of 100 B that wait, beside pwrite and fdatasync"),
+        durable("128 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("128 a call, 100 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        (
+            "durable-1024-100",
+            "calls of 1024 entries of 100 B that wait, beside pwrite and fdatasync",
+        ),
+        durable("1024 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 100 B", "pwrite*")),
+        0.8,
+    ),
+    goal(
+        5,
+        ("durable-16-1024", "calls of 16 entries of 1 KiB that wait, beside pwrite and fdatasync"),
+        durable("16 a call, 1024 B", "sprag, default"),
+        Held::AtLeast(durable("16 a call, 1024 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        (
+            "durable-128-1024",
+            "calls of 128 entries of 1 KiB that wait, beside pwrite and fdatasync",
+        ),
+        durable("128 a call, 1024 B", "sprag, default"),
+        Held::AtLeast(durable("128 a call, 1024 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        (
+            "durable-1024-1024",
+            "calls of 1024 entries of 1 KiB that wait, beside pwrite and fdatasync",
+        ),
+        durable("1024 a call, 1024 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 1024 B", "pwrite*")),
+        0.8,
+    ),
+    goal(
+        5,
+        (
+            "durable-16-16384",
+            "calls of 16 entries of 16 KiB that wait, beside pwrite and fdatasync",
+        ),
+        durable("16 a call, 16384 B", "sprag, default"),
+        Held::AtLeast(durable("16 a call, 16384 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        (
+            "durable-128-16384",
+            "calls of 128 entries of 16 KiB that wait, beside pwrite and fdatasync",
+        ),
+        durable("128 a call, 16384 B", "sprag, default"),
+        Held::AtLeast(durable("128 a call, 16384 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        5,
+        (
+            "durable-1024-16384",
+            "calls of 1024 entries of 16 KiB that wait, beside pwrite and fdatasync",
+        ),
+        durable("1024 a call, 16384 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 16384 B", "pwrite*")),
+        0.8,
+    ),
+    goal(
+        5,
+        ("durable-1024-fjall", "calls of 1,024 entries, beside fjall"),
+        durable("1024 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 100 B", "fjall")),
+        6.0,
+    ),
+    goal(
+        5,
+        ("durable-1024-redb", "calls of 1,024 entries, beside redb"),
+        durable("1024 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 100 B", "redb")),
+        20.0,
+    ),
+    goal(
+        5,
+        ("durable-1024-lmdb", "calls of 1,024 entries, beside lmdb"),
+        durable("1024 a call, 100 B", "sprag, default"),
+        Held::AtLeast(durable("1024 a call, 100 B", "lmdb*")),
+        20.0,
+    ),
+    goal(
+        5,
+        ("flat-out", "flat out in recycled segments, compaction between the rounds"),
+        durable("flat out, 100 B", "sprag, default, compacted between rounds"),
+        Held::AtLeast(durable("flat out, 100 B", "pwrite*")),
+        0.8,
+    ),
+    goal(
+        5,
+        ("flat-out-compacting", "flat out in recycled segments, compaction included"),
+        durable("flat out, 100 B", "sprag, default"),
+        Held::AtLeast(durable("flat out, 100 B", "pwrite*")),
+        0.68,
+    ),
+    goal(
+        5,
+        ("flat-out-rate", "entries a second, flat out and durable"),
+        durable("flat out, 100 B", "sprag, default*"),
+        Held::Rate,
+        5e6,
+    ),
+    goal(
+        5,
+        ("flat-out-1024", "values of 1 KiB flat out, beside pwrite and fdatasync"),
+        durable("flat out, 1024 B", "sprag, default*"),
+        Held::AtLeast(durable("flat out, 1024 B", "pwrite*")),
+        0.9,
+    ),
+    goal(
+        6,
+        ("get-with-memory", "get_with of a key in memory, beside DashMap's raw interface"),
+        get("hit, in memory", "sprag memory, get_with"),
+        Held::AtLeast(get("hit, in memory", "dashmap, raw*")),
+        0.7,
+    ),
+    goal(
+        6,
+        ("get-memory", "get of the same"),
+        get("hit, in memory", "sprag memory, get"),
+        Held::AtLeast(get("hit, in memory", "dashmap, raw*")),
+        0.6,
+    ),
+    goal(
+        6,
+        ("get-miss-memory", "a miss in memory"),
+        get("miss, in memory", "sprag memory*"),
+        Held::AtLeast(get("miss, in memory", "dashmap, raw*")),
+        0.8,
+    ),
+    goal(
+        6,
+        (
+            "get-with-durable",
+            "get_with of a durable state, beside the raw interface and one read of a log",
+        ),
+        get("hit, durable state", "sprag persistent, get_with"),
+        Held::AtLeast(get("hit, durable state", "dashmap, raw*")),
+        0.6,
+    ),
+    goal(
+        6,
+        ("get-durable-redb", "get_with of a durable state, beside redb"),
+        get("hit, durable state", "sprag persistent, get_with"),
+        Held::AtLeast(get("hit, durable state", "redb")),
+        4.0,
+    ),
+    goal(
+        6,
+        ("get-durable-lmdb", "get_with of a durable state, beside lmdb"),
+        get("hit, durable state", "sprag persistent, get_with"),
+        Held::AtLeast(get("hit, durable state", "lmdb*")),
+        4.0,
+    ),
+    goal(
+        7,
+        ("get-beside-memory", "get_with beside updates in memory, beside the same alone"),
+        get("hit beside updates, in memory", "sprag memory, get_with"),
+        Held::AtLeast(get("hit beside updates, in memory", "sprag memory, alone")),
+        0.9,
+    ),
+    goal(
+        7,
+        ("get-beside-durable", "get_with beside durable updates flat out, beside the same alone"),
+        get("hit beside updates, durable state", "sprag persistent, get_with"),
+        Held::AtLeast(get("hit beside updates, durable state", "sprag persistent, alone")),
+        0.75,
+    ),
+    goal(
+        8,
+        (
+            "snapshot-idle",
+            "a snapshot while nothing else runs, beside sort, gather, write and sync",
+        ),
+        Pick::new("snapshot", "idle, * keys", "sprag"),
+        Held::AtMost(Pick::new("snapshot", "idle, * keys", "sort*")),
+        1.25,
+    ),
+    goal(
+        8,
+        ("snapshot-beside", "durable updates beside snapshots, beside the same without"),
+        Pick::new("snapshot", "durable updates*", "sprag, one snapshot*"),
+        Held::AtLeast(Pick::new("snapshot", "durable updates*", "sprag, without*")),
+        0.8,
+    ),
+    goal(
+        9,
+        ("open-first-read", "first read, with a tenth of the keys in the tail"),
+        Pick::new("open", "to the first read*", "sprag"),
+        Held::Alone,
+        60.0,
+    ),
+    goal(
+        9,
+        ("open-complete", "opening complete, beside building a presized table"),
+        Pick::new("open", "complete*", "sprag"),
+        Held::AtMost(Pick::new("open", "complete*", "building*")),
+        1.25,
+    ),
+    goal(
+        10,
+        ("log-bytes-100", "bytes of the log an entry of 116 B, beside key and value"),
+        durable("flat out, 100 B, bytes of the log", "sprag, default"),
+        Held::AtMost(durable("flat out, 100 B, bytes of the log", "key and value")),
+        1.1,
+    ),
+    goal(
+        10,
+        ("log-bytes-1024", "bytes of the log an entry of 1,040 B"),
+        durable("flat out, 1024 B, bytes of the log", "sprag, default"),
+        Held::AtMost(durable("flat out, 1024 B, bytes of the log", "key and value")),
+        1.05,
+    ),
+    goal(
         13,
         (
             "growth-updates-memory",
@@ -189,5 +455,126 @@ pub(crate) const ALL: &[Target] = &[
             other_small: growth("1M* keys, reads", "hashbrown*"),
         },
         1.2,
+    ),
+    goal(
+        14,
+        ("workers-1-us", "two workers beside one, commands of 1 us"),
+        Pick::new("workers", "1 us a command, 2 workers", "sprag*"),
+        Held::AtLeast(Pick::new("workers", "1 us a command, 1 worker", "sprag*")),
+        1.6,
+    ),
+    goal(
+        14,
+        ("workers-10-us", "two workers beside one, commands of 10 us"),
+        Pick::new("workers", "10 us a command, 2 workers", "sprag*"),
+        Held::AtLeast(Pick::new("workers", "10 us a command, 1 worker", "sprag*")),
+        1.9,
+    ),
+    goal(
+        14,
+        ("workers-100-us", "two workers beside one, commands of 100 us"),
+        Pick::new("workers", "100 us a command, 2 workers", "sprag*"),
+        Held::AtLeast(Pick::new("workers", "100 us a command, 1 worker", "sprag*")),
+        1.9,
+    ),
+    goal(
+        15,
+        (
+            "stall-snapshot-p99.9",
+            "p99.9 at a fixed rate, a snapshot meanwhile, beside nothing else",
+        ),
+        Pick::new("stalls", "durable, * entries a second, p99.9", "sprag, a snapshot"),
+        Held::AtMost(Pick::new(
+            "stalls",
+            "durable, * entries a second, p99.9",
+            "sprag, nothing else",
+        )),
+        3.0,
+    ),
+    goal(
+        15,
+        ("stall-snapshot-longest", "longest wait of the same, above that of nothing else"),
+        Pick::new("stalls", "durable, * entries a second, longest", "sprag, a snapshot"),
+        Held::Above(Pick::new(
+            "stalls",
+            "durable, * entries a second, longest",
+            "sprag, nothing else",
+        )),
+        10_000.0,
+    ),
+    goal(
+        15,
+        (
+            "stall-compaction-p99.9",
+            "p99.9 at a fixed rate, a compaction meanwhile, beside nothing else",
+        ),
+        Pick::new("stalls", "durable, * entries a second, p99.9", "sprag, a compaction"),
+        Held::AtMost(Pick::new(
+            "stalls",
+            "durable, * entries a second, p99.9",
+            "sprag, nothing else",
+        )),
+        3.0,
+    ),
+    goal(
+        15,
+        ("stall-compaction-longest", "longest wait of the same, above that of nothing else"),
+        Pick::new("stalls", "durable, * entries a second, longest", "sprag, a compaction"),
+        Held::Above(Pick::new(
+            "stalls",
+            "durable, * entries a second, longest",
+            "sprag, nothing else",
+        )),
+        10_000.0,
+    ),
+    goal(
+        15,
+        (
+            "stall-growth-p99.9",
+            "p99.9 at a fixed rate, a table that grows meanwhile, beside nothing else",
+        ),
+        Pick::new("stalls", "durable, * entries a second, p99.9", "sprag, a table that grows"),
+        Held::AtMost(Pick::new(
+            "stalls",
+            "durable, * entries a second, p99.9",
+            "sprag, nothing else",
+        )),
+        3.0,
+    ),
+    goal(
+        15,
+        ("stall-growth-longest", "longest wait of the same, above that of nothing else"),
+        Pick::new("stalls", "durable, * entries a second, longest", "sprag, a table that grows"),
+        Held::Above(Pick::new(
+            "stalls",
+            "durable, * entries a second, longest",
+            "sprag, nothing else",
+        )),
+        10_000.0,
+    ),
+    goal(
+        15,
+        (
+            "stall-segments-p99.9",
+            "p99.9 at a fixed rate, segments of 4 MiB meanwhile, beside nothing else",
+        ),
+        Pick::new("stalls", "durable, * entries a second, p99.9", "sprag, segments of 4 MiB"),
+        Held::AtMost(Pick::new(
+            "stalls",
+            "durable, * entries a second, p99.9",
+            "sprag, nothing else",
+        )),
+        3.0,
+    ),
+    goal(
+        15,
+        ("stall-segments-longest", "longest wait of the same, above that of nothing else"),
+        Pick::new("stalls", "durable, * entries a second, longest", "sprag, segments of 4 MiB"),
+        Held::Above(Pick::new(
+            "stalls",
+            "durable, * entries a second, longest",
+            "sprag, nothing else",
+        )),
+        10_000.0,
     ),
 ];
