@@ -64,6 +64,7 @@ fn table(name: &str, report: &Report) -> Result<String> {
         ("missed", "") => targets(report, |outcome| outcome.verdict != Verdict::Reached),
         ("targets", "") => targets(report, |_| true),
         ("group", group) => of_group(report, group),
+        ("readme", "") => readme(report),
         ("options", "") => options(report),
         _ => bail!("there is no table {name:?}"),
     }
@@ -117,7 +118,7 @@ fn best<'a>(report: &'a Report, of: &Row, role: Role) -> Option<&'a Row> {
 }
 
 /// The rows of sprag, those furthest behind a peer first, then those furthest behind the limit.
-fn ours<'a>(report: &'a Report, chosen: impl Fn(&Row) -> bool) -> Vec<&'a Row> {
+fn ours(report: &Report, chosen: impl Fn(&Row) -> bool) -> Vec<&Row> {
     let mut rows: Vec<&Row> =
         report.rows.iter().filter(|row| row.role == Role::Sprag && chosen(row)).collect();
     let order = |row: &Row| {
@@ -175,6 +176,40 @@ fn targets(report: &Report, chosen: impl Fn(&Outcome) -> bool) -> Result<String>
             outcome.wanted(),
             outcome.verdict,
         )?;
+    }
+    Ok(out)
+}
+
+/// Targets of the short table, by name.
+const SHORT: [&str; 11] = [
+    "get-with-memory",
+    "memory-synchronous",
+    "hand-off-rate",
+    "one-call-inline-p50",
+    "durable-one-p50",
+    "durable-128-100",
+    "durable-1024-fjall",
+    "flat-out-compacting",
+    "get-with-durable",
+    "snapshot-idle",
+    "open-first-read",
+];
+
+/// The figures behind a few of the targets.
+fn readme(report: &Report) -> Result<String> {
+    let mut out = "| measure | sprag | held against | ratio |\n|---|---|---|---|\n".to_owned();
+    for outcome in SHORT.iter().filter_map(|name| report.targets.iter().find(|it| it.name == *name))
+    {
+        let row = |subject: &str| {
+            let same = |row: &&Row| row.group == outcome.group && row.case == outcome.case;
+            report.rows.iter().filter(same).find(|row| row.subject == subject)
+        };
+        let ours = row(&outcome.subject).context("a target without its row")?;
+        let other = outcome.against.as_deref().and_then(row);
+        let held =
+            other.map_or(String::new(), |other| format!("{}, {}", other.subject, cell(other)));
+        let speed = other.map(|other| other.median / ours.median);
+        writeln!(out, "| {} | {} | {held} | {} |", outcome.says, cell(ours), ratio(speed))?;
     }
     Ok(out)
 }

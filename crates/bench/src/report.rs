@@ -38,6 +38,9 @@ pub(crate) enum Unit {
     /// Bytes a key.
     #[serde(rename = "B/key")]
     Bytes,
+    /// Mebibytes of the whole.
+    #[serde(rename = "MiB")]
+    Mebibytes,
     /// Bytes an entry.
     #[serde(rename = "B/entry")]
     BytesEach,
@@ -58,6 +61,7 @@ impl Unit {
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
             Self::Bytes => "B/key",
+            Self::Mebibytes => "MiB",
             Self::BytesEach => "B/entry",
             Self::Count => "a round",
             Self::CountEach => "/entry",

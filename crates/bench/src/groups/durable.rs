@@ -169,6 +169,9 @@ fn flat_out(
             of_group.set(outcome.of_group.clamp(1, of_group_max));
             Ok(Measured { values: vec![outcome.ns_each / 1e3], own_syncs: outcome.syncs })
         }));
+        if io != IoBackend::Auto {
+            continue;
+        }
         let between = Sprag::without_compaction(&place("between"), keys, io)?;
         preload(&between, first)?;
         between.reach_recycled(updates)?;

@@ -11,9 +11,11 @@ mod memory;
 mod one_call;
 mod open;
 mod openraft;
+mod options;
 mod snapshot;
 mod space;
 mod stalls;
+mod stops;
 mod submitters;
 mod workers;
 
@@ -90,6 +92,7 @@ pub(crate) const ALL: &[Group] = &[
     },
     Group { name: "arrivals", about: "latency at a fixed rate, open loop", run: arrivals::run },
     Group { name: "stalls", about: "longest waits beside other work", run: stalls::run },
+    Group { name: "options", about: "options beside the default engine", run: options::run },
     Group {
         name: "openraft",
         about: "three nodes of openraft 0.10, clients that put",

@@ -37,7 +37,7 @@ fn allocated_bytes(dir: &Path) -> Result<u64> {
 }
 
 /// Anonymous memory of this process, in bytes.
-fn anonymous_bytes() -> Result<u64> {
+pub(super) fn anonymous_bytes() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().split(' ').next()).context("RssAnon")?;

@@ -1,5 +1,7 @@
 //! Longest waits of durable entries at a fixed rate, while the engine does something else as well.
 
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use anyhow::{Result, anyhow};
 use sprag::{IoBackend, PersistentConfig};
 
 use super::arrivals::blocking;
-use super::{Settings, VALUE_BYTES};
+use super::{Settings, VALUE_BYTES, stops};
 use crate::latency::figures;
 use crate::measure::{Case, Measured, Subject};
 use crate::open_loop::{self, Load};
@@ -17,6 +19,8 @@ use crate::workload::{Writes, zipfian};
 
 /// Entries a second; every subject keeps up with it.
 const RATE: f64 = 50_000.0;
+/// Futures that wait at the same time.
+const WAITERS: usize = 10_000;
 /// Length of a segment where segments roll often: some 30,000 entries.
 const SHORT_SEGMENT_BYTES: usize = 4 << 20;
 
@@ -28,15 +32,18 @@ enum Beside {
     Compaction,
     /// New keys, in a table that was made for none.
     Growth,
+    /// Futures that wait for entries of the round.
+    Waiters,
     /// Segments so short that the log begins many of them.
     ShortSegments,
 }
 
-const OURS: [(&str, Role, Beside); 5] = [
+const OURS: [(&str, Role, Beside); 6] = [
     ("sprag, nothing else", Role::Limit, Beside::Nothing),
     ("sprag, a snapshot", Role::Sprag, Beside::Snapshot),
     ("sprag, a compaction", Role::Sprag, Beside::Compaction),
     ("sprag, a table that grows", Role::Sprag, Beside::Growth),
+    ("sprag, 10,000 waiters", Role::Sprag, Beside::Waiters),
     ("sprag, segments of 4 MiB", Role::Sprag, Beside::ShortSegments),
 ];
 
@@ -82,10 +89,27 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     }
     let name = format!("durable, {RATE} entries a second");
     let figures = figures(Unit::Microseconds, &name);
-    let rows = Case { group: "stalls", name, figures, subjects }.run(settings.rounds)?;
+    let mut rows = Case { group: "stalls", name, figures, subjects }.run(settings.rounds)?;
     drop(peers);
     fresh(&dir)?;
+    rows.extend(stops::run(settings)?);
     Ok(rows)
+}
+
+/// Has futures wait for the last entries of a round, and looks at each once.
+fn wait_for(sprag: &Sprag, first: u64, count: usize) {
+    let waiters = WAITERS.min(count);
+    let last = first + count as u64;
+    let indexes = last - waiters as u64..last;
+    let mut futures: Vec<_> = indexes.map(|index| sprag.manager.acknowledged(index)).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for future in &mut futures {
+        // An entry that is done already needs no waiter.
+        let _ = Pin::new(future).poll(&mut context);
+    }
+    while futures.last_mut().is_some_and(|last| Pin::new(last).poll(&mut context).is_pending()) {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn round(
@@ -103,6 +127,10 @@ fn round(
             match beside {
                 Beside::Snapshot => sprag.manager.snapshots().write().map(drop),
                 Beside::Compaction => sprag.manager.snapshots().compact().map(drop),
+                Beside::Waiters => {
+                    wait_for(sprag, first, load.count);
+                    Ok(())
+                }
                 Beside::Nothing | Beside::Growth | Beside::ShortSegments => Ok(()),
             }
         });

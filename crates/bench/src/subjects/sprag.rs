@@ -65,8 +65,12 @@ impl Sprag {
     }
 
     pub(crate) fn with(config: PersistentConfig) -> Result<Self> {
+        Self::with_both(config, ApplyConfig::new())
+    }
+
+    pub(crate) fn with_both(config: PersistentConfig, apply: ApplyConfig) -> Result<Self> {
         let machine = PersistentStateMachine::open(config)?;
-        let manager = ApplyManager::new(machine, ApplyConfig::new())?;
+        let manager = ApplyManager::new(machine, apply)?;
         let next = manager.applied().map_or(1, |last| last.index + 1);
         Ok(Self { manager, next_and_replies: Mutex::new((next, Vec::new())) })
     }
