@@ -20,7 +20,7 @@ const SAME_RATE: f64 = 20_000.0;
 const OF_GROUP: usize = 1_024;
 
 fn duration(settings: &Settings) -> Duration {
-    Duration::from_millis(settings.scaled(1_500) as u64)
+    Duration::from_millis(settings.scaled(1_000) as u64)
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {

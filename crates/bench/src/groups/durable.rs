@@ -22,7 +22,7 @@ const VALUES: [usize; 3] = [100, 1 << 10, 16 << 10];
 /// Entries of a call of a peer that has no way to submit without waiting.
 const OF_GROUP: usize = 1_024;
 /// Most calls of such a peer a round: some take seconds for more.
-const PEER_CALLS: usize = 100;
+const PEER_CALLS: usize = 25;
 const BACKENDS: [(&str, IoBackend); 3] =
     [("default", IoBackend::Auto), ("pwrite", IoBackend::Pwrite), ("io_uring", IoBackend::Uring)];
 
@@ -63,9 +63,9 @@ fn of_values(settings: &Settings, value_bytes: usize) -> Result<Vec<Row>> {
             // Only a run of next to nothing has no room for such a call.
             continue;
         }
-        // Few calls suffice where each is long: a round writes 16 MB, or three calls.
-        let of_bytes = settings.scaled(16 << 20) / call_bytes;
-        let calls = of_bytes.clamp(3, settings.scaled(400).max(3));
+        // Few calls suffice where each is long: a round writes 4 MB, or three calls.
+        let of_bytes = settings.scaled(4 << 20) / call_bytes;
+        let calls = of_bytes.clamp(3, settings.scaled(150).max(3));
         rows.extend(calls_of(settings, &raw, &ours, &peers, &updates, (of_call, calls))?);
     }
     if value_bytes == VALUES[0] {

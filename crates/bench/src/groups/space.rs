@@ -127,7 +127,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
         figures: Figure::only(Unit::Bytes),
         subjects: subjects.collect(),
     };
-    rows.extend(case.run(settings.rounds.min(3))?);
+    rows.extend(case.run(1)?);
 
     // The directories are those that the processes left.
     let mut subjects = vec![Subject::new("key and value", Role::Limit, || {

@@ -51,7 +51,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let keys = settings.keys;
     let dir = settings.dir.join("stalls");
     fresh(&dir)?;
-    let duration = Duration::from_millis(settings.scaled(2_500) as u64);
+    let duration = Duration::from_millis(settings.scaled(1_200) as u64);
     let load = Load::new(RATE, duration);
     let first = Writes::new(0..keys, VALUE_BYTES, 1);
     let updates = Writes::of(&zipfian(keys, load.count, 2), VALUE_BYTES, 3);

@@ -108,7 +108,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, duration) in WORKS {
         let steps = steps_of(duration);
-        let of_round = Duration::from_millis(settings.scaled(400) as u64);
+        let of_round = Duration::from_millis(settings.scaled(200) as u64);
         let count = usize::try_from(of_round.as_nanos() / duration.as_nanos())?.min(1_000_000);
         let keys: Vec<Key> =
             uniform(KEYS, count, 1).iter().map(|at| key_of(*at as usize)).collect();

@@ -21,7 +21,7 @@ pub(crate) use self::raw::Raw;
 pub(crate) use self::sprag::{ASYNC_RANGE, FlatOut, Sprag, submit_all};
 pub(crate) use self::storages::Lmdb;
 use self::storages::{Fjall, Redb};
-use crate::workload::{Key, Writes};
+use crate::workload::{KEY_BYTES, Key, Writes};
 
 /// Something that makes groups of writes durable.
 pub(crate) trait Store: Send + Sync {
@@ -109,11 +109,13 @@ pub(crate) fn sum(value: &[u8]) -> u64 {
     value.iter().map(|byte| u64::from(*byte)).sum()
 }
 
-/// Puts every key in, in groups of 1,000.
+/// Puts every key in, in groups of 4 MiB.
 pub(crate) fn preload(store: &dyn Store, writes: &Writes) -> Result<()> {
+    const GROUP_BYTES: usize = 4 << 20;
+    let of_group = (GROUP_BYTES / (KEY_BYTES + writes.value_bytes())).clamp(1, 20_000);
     let mut pairs = writes.pairs().peekable();
     while pairs.peek().is_some() {
-        store.write(&mut pairs.by_ref().take(1_000))?;
+        store.write(&mut pairs.by_ref().take(of_group))?;
     }
     Ok(())
 }
