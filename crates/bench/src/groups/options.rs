@@ -11,7 +11,7 @@ use super::{Settings, VALUE_BYTES, each};
 use crate::latency::Waits;
 use crate::measure::{Case, Figure, Measured, Subject};
 use crate::report::{Role, Row, Unit};
-use crate::subjects::{Sprag, Store, fresh, preload};
+use crate::subjects::{Sprag, Store, fresh};
 use crate::workload::{Writes, zipfian};
 
 /// A change of the default options.
@@ -156,7 +156,8 @@ fn of_option(settings: &Settings, dir: &Path, (name, load, values): Measure) -> 
             continue;
         }
         let engine = open().with_context(|| format!("{name}, {value}"))?;
-        preload(&engine, first)?;
+        // Submissions that fit into the shortest pipeline.
+        engine.flat_out(first)?;
         let calls = settings.scaled(CALLS);
         let run = move || round(&engine, load, updates, calls);
         subjects.push(Subject::new(value, role, run));
