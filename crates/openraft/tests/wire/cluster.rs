@@ -41,6 +41,7 @@ macro_rules! each {
 
 /// Metrics of a node, as far as the tests look at them.
 pub struct Metrics {
+    pub id: u64,
     pub leader: Option<u64>,
     pub last: Option<u64>,
     pub purged: Option<u64>,
@@ -53,6 +54,7 @@ macro_rules! metrics {
     ($metrics:expr) => {{
         let metrics = $metrics;
         Metrics {
+            id: metrics.id,
             leader: metrics.current_leader,
             last: metrics.last_log_index,
             purged: metrics.purged.map(|id| id.index),
@@ -68,6 +70,12 @@ impl Node {
             Self::Old(node) => metrics!(node.raft.metrics().borrow().clone()),
             Self::New(node) => metrics!(node.raft.metrics().borrow_watched().clone()),
         }
+    }
+
+    /// Whether the node takes itself for the leader.
+    pub fn leads(&self) -> bool {
+        let metrics = self.metrics();
+        metrics.leader == Some(metrics.id)
     }
 
     pub fn applied(&self) -> Option<u64> {
