@@ -96,8 +96,6 @@ ranks! {
     Waiters,
     /// The callers that listen to a bell.
     Listeners,
-    /// The roles that wait for a thread of a host.
-    CrewRoles,
     /// The turn to take time stamps off.
     LatencyTurn,
     /// Progress of compacting.
@@ -122,6 +120,9 @@ ranks! {
     /// The storage in memory.
     #[cfg(any(test, feature = "testing"))]
     MemoryStorage,
+    /// The roles that wait for a thread of a host. A value may be dropped under any lock, frees
+    /// memory, and so gives a role work.
+    CrewRoles,
     /// The calls that wait for room. A value may be dropped under any lock, and frees memory.
     RoomLine,
 }
