@@ -52,11 +52,13 @@
 //! | let the engine number a command, and get its reply | [`propose`](ApplyManager::propose), [`propose_async`](ApplyManager::propose_async) (a future) |
 //! | feed numbered entries and wait for them | [`apply`](ApplyManager::apply), [`apply_entries_sync`](ApplyManager::apply_entries_sync), [`apply_batch`](ApplyManager::apply_batch), [`apply_with_retry`](ApplyManager::apply_with_retry) |
 //! | feed numbered entries and go on | [`apply_entries`](ApplyManager::apply_entries) |
+//! | feed numbered entries, and wait for room only | [`apply_entries_waiting`](ApplyManager::apply_entries_waiting), [`apply_entries_async`](ApplyManager::apply_entries_async) (a future) |
+//! | do it from async code, and get the replies | [`apply_async`](ApplyManager::apply_async), [`apply_batch_async`](ApplyManager::apply_batch_async), [`propose_waiting`](ApplyManager::propose_waiting) |
 //! | wait | [`wait_for_apply`](ApplyManager::wait_for_apply), [`wait_until`](ApplyManager::wait_until) a [`Stage`], [`acknowledged`](ApplyManager::acknowledged) (a future), [`flush_pending`](ApplyManager::flush_pending) |
 //! | wait for one entry, and no other at its index | [`wait_for_log_id`](ApplyManager::wait_for_log_id), [`acknowledged_log_id`](ApplyManager::acknowledged_log_id) (a future) |
 //! | read | [`ApplyManager::reader`], then `get`, `get_with`, `get_into`, `contains`, `len`; a [`Value`] |
 //! | read many keys at one index | [`Snapshots::view`] |
-//! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`commit`](ConsensusLog::commit), [`commit_with_replies`](ConsensusLog::commit_with_replies) (a future), [`truncate_after`](ConsensusLog::truncate_after) |
+//! | be the log of a consensus engine | [`CommitMode::ByCommit`] and [`ApplyManager::consensus`]: [`append`](ConsensusLog::append), [`append_waiting`](ConsensusLog::append_waiting), [`commit`](ConsensusLog::commit), [`commit_with_replies`](ConsensusLog::commit_with_replies) (a future), [`commit_here`](ConsensusLog::commit_here), [`truncate_after`](ConsensusLog::truncate_after) |
 //! | read the log, save a vote | [`ApplyManager::log`]: [`state`](ManagerLog::state), [`entries`](ManagerLog::entries), [`durable`](ManagerLog::durable) (a future), [`save_hard_state`](ManagerLog::save_hard_state) |
 //! | say what entries do | [`Entry`], [`Payload`], [`Command`], and the [`Reply`] to each |
 //! | run many engines on few threads | a [`Host`], and [`ApplyConfig::host`] |

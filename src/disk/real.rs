@@ -103,7 +103,7 @@ impl RealDisk {
         Ok(Self { path: name, held, reserve, io: (IoBackend::Pwrite, false) })
     }
 
-    /// Chooses the write queue; the default is `pwrite`.
+    /// Chooses the write queue; a disk that is not asked writes by `pwrite`.
     pub(crate) fn with_io(mut self, tried: IoBackend, uring_refused: bool) -> Self {
         self.io = (tried, uring_refused);
         self
