@@ -115,6 +115,26 @@ fn the_caller_applies_all_entries_of_a_direct_call_and_what_came_before_is_compa
 }
 
 #[test]
+fn a_direct_call_fits_whatever_frames_and_segments_end_within_it() {
+    let config = MemoryConfig::new().batch_size(64);
+    let manager = manage(MemoryStateMachine::new(config).unwrap(), apply_config(1));
+    let value = [b'v'; 100];
+    let put = |index| Entry::put(index, 1, b"key", &value);
+    // The open frame has room for one entry before each call.
+    for index in 1..=63 {
+        manager.apply(&put(index), LONG).unwrap();
+    }
+    let mut replies = Vec::new();
+    // The images have 1 MiB, and end some twenty times.
+    for call in 0..900 {
+        let first = 64 + call * 192;
+        let entries: Vec<_> = (first..first + 192).map(put).collect();
+        manager.apply_entries_sync(&entries, LONG, &mut replies).unwrap();
+        assert_eq!(replies, vec![Reply::Put { replaced: true }; 192], "call {call}");
+    }
+}
+
+#[test]
 fn a_failure_within_a_direct_call_names_its_entry_and_nothing_of_the_call_is_acknowledged() {
     for panics in [true, false] {
         let fails = move |range: &EntryRange<'_>, partition| match meets(range, partition, 5) {

@@ -63,8 +63,9 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Most frames that take a submission without a queue.
-    pub(crate) const MAX: usize = 4;
+    /// Most parts of a submission without a queue: one in the open frame, and the others in frames
+    /// of their own.
+    pub(crate) const MAX: usize = 5;
 
     pub(crate) const fn new() -> Self {
         Self { parts: [(Extent::NOWHERE, 0); Self::MAX] }

@@ -69,7 +69,8 @@ impl<M: StateMachine> Pipeline<M> {
             && appending.appender.unfed().is_empty();
         let may = is_idle
             && new.len() as u64 <= ring.capacity()
-            && frames <= Parts::MAX
+            // One more part may go into the frame that is open.
+            && frames < Parts::MAX
             && self.config.inline_apply
             && !self.pauses.is_any()
             && !self.overlaps(new.len())
